@@ -1,0 +1,1 @@
+"""Mail that leaves if, and only if, the transaction commits."""

@@ -1,0 +1,26 @@
+"""Time and chance: the only place that asks for them, so that tests can decide both."""
+
+from __future__ import annotations
+
+import random
+import time
+
+
+class Clock:
+    """The real ones."""
+
+    def time(self) -> float:
+        """Wall clock: seconds since the epoch.  May jump; used for what is written down."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; never jumps.  Used for waiting."""
+        return time.monotonic()
+
+    def chance(self) -> float:
+        """A number within 0 and 1, for jitter; not for secrets."""
+        return random.random()  # noqa: S311 - spreads retries, guards nothing
+
+    def sleep(self, seconds: float) -> None:
+        """Do nothing for so long."""
+        time.sleep(seconds)

@@ -1,0 +1,185 @@
+"""What the queue does to a disk: one small seam of system calls.
+
+Everything that touches a queue directory goes through a `Disk`, so that a test can make the n-th call fail, record
+the calls, or stop the world between two of them.  A name is a path as str.  Each method does one thing and raises
+`OSError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
+
+_FILE_MODE = 0o600
+_DIRECTORY_MODE = 0o700
+
+#: File systems group fsyncs that are under way at the same time into one journal commit; more than 16 bring nothing.
+_PARALLEL_SYNCS = 16
+
+
+class Disk:
+    """The real disk.  Concurrency: any thread."""
+
+    # making
+
+    def create(self, path: str, *pieces: bytes) -> None:
+        """Make a new private file with `pieces` in it; raise `FileExistsError` if there is one.
+
+        Leaves nothing on failure.
+        """
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+        try:
+            try:
+                os.fchmod(fd, _FILE_MODE)  # a umask may take bits away, but must not
+                for piece in pieces:
+                    self.write(fd, piece)
+            finally:
+                os.close(fd)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
+
+    def write(self, fd: int, data: bytes) -> None:
+        """Write all of `data`, in as many pieces as the system wants."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def append(self, path: str, data: bytes) -> None:
+        """Append `data` to a private file, which is made if needed."""
+        fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+        try:
+            self.write(fd, data)
+        finally:
+            os.close(fd)
+
+    def make_directory(self, path: str) -> bool:
+        """Make a private directory, whatever the umask; say whether it was made now.  Parents must exist."""
+        try:
+            os.mkdir(path, _DIRECTORY_MODE)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
+            return False
+        os.chmod(path, _DIRECTORY_MODE)
+        return True
+
+    # making durable
+
+    def sync_file(self, path: str) -> None:
+        """Return when the content of the file is on disk."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def sync_files(self, paths: Sequence[str]) -> None:
+        """`sync_file` for several files at the same time."""
+        if len(paths) == 1:
+            self.sync_file(paths[0])
+            return
+        with ThreadPoolExecutor(min(len(paths), _PARALLEL_SYNCS)) as pool:
+            for _ in pool.map(self.sync_file, paths):
+                pass
+
+    def sync_directory(self, path: str) -> None:
+        """Return when the names in the directory are on disk."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    # names
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file or directory another name; a file that has it is replaced.  Atomic."""
+        os.rename(old, new)
+
+    def link(self, old: str, new: str) -> None:
+        """Give a file one more name; raise `FileExistsError` if the name is taken.  Atomic."""
+        os.link(old, new, follow_symlinks=False)
+
+    def unlink(self, path: str) -> None:
+        """Take a name away."""
+        os.unlink(path)
+
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory."""
+        os.rmdir(path)
+
+    # looking
+
+    def names(self, path: str) -> list[str]:
+        """The names in a directory, in no order."""
+        return os.listdir(path)
+
+    def stat(self, path: str) -> os.stat_result:
+        """What the name itself is; a symbolic link is not followed."""
+        return os.stat(path, follow_symlinks=False)
+
+    def open(self, path: str) -> BinaryIO:
+        """A regular file for reading; raises `OSError` for a link, directory, FIFO or device, and does not block."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(f"{path} is not a regular file")
+            return os.fdopen(fd, "rb")
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def read(self, path: str) -> bytes:
+        """The content of a regular file."""
+        with self.open(path) as stream:
+            return stream.read()
+
+    # locks: on open files, so that the kernel ends them with the process
+
+    def open_locked(self, path: str) -> int:
+        """Make a new private file, locked by us; return its descriptor."""
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(fd)
+            os.unlink(path)
+            raise
+        return fd
+
+    @contextlib.contextmanager
+    def locked(self, path: str) -> Iterator[int | None]:
+        """Hold the lock of an existing file; give its descriptor, or None if somebody else holds the lock."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+            else:
+                yield fd
+        finally:
+            os.close(fd)
+
+    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+        """Write `data` at `offset`, in one call."""
+        os.pwrite(fd, data, offset)
+
+
+def remove_quietly(disk: Disk, *paths: str) -> None:
+    """Unlink each path; one that is not there is no fault."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(path)
+
+
+def same_file(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether both are the same file."""
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)

@@ -1,0 +1,170 @@
+"""The text of a message: its header block, its Message-Id, its line ends.
+
+Works on bytes and changes nothing that it was not asked to change.  A lone CR counts as a line end everywhere,
+because that is what it becomes on the wire; so no header can hide behind one.  Pure.  Fails with `InvalidMessage`.
+RFC 5322; RFC 5321, 2.3.8.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from email.message import Message
+from typing import BinaryIO
+
+from zope.sendmail.interfaces import InvalidMessage
+
+#: How much of a message is looked at for its header block.
+MAX_HEADER = 16 * 1024 * 1024
+
+_CHUNK = 64 * 1024
+_EOL = rb"(?>\r\n|\n|\r)"
+# One header field with its continuation lines and line ends.  A field name is printable ASCII without colon (RFC
+# 5322, 2.2).
+_FIELD = re.compile(
+    rb"(?P<name>[\x21-\x39\x3b-\x7e]+)[ \t]*:(?P<value>[^\r\n]*(?:" + _EOL + rb"[ \t][^\r\n]*)*)(?:" + _EOL + rb"|\Z)"
+)
+_MBOX_FROM = re.compile(rb"(?:>?From [^\r\n]*" + _EOL + rb")?")
+_EMPTY_LINE = re.compile(rb"(?:\A|" + _EOL + rb")(?>\r\n|\n|\r(?!\Z))")  # a CR may be half
+_COMMENT = re.compile(rb"\((?:[^()\\]|\\.)*\)")
+_ID = re.compile(rb"<([^<>\s\x00-\x1f\x7f]+)>")
+
+
+def message_bytes(message: object) -> bytes:
+    """The message as bytes: str as UTF-8, a message object as its own generator writes it."""
+    if isinstance(message, bytes):
+        return message
+    if isinstance(message, (bytearray, memoryview)):
+        return bytes(message)
+    if isinstance(message, str):
+        try:
+            return message.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidMessage(f"the message cannot be written as UTF-8: {error}") from error
+    if isinstance(message, Message):
+        return message.as_bytes()
+    raise InvalidMessage(f"the message is {message!r:.80}; pass str, bytes or an email.message object")
+
+
+def message_id(head: bytes) -> str:
+    """The Message-Id without brackets, or the empty string if there is none.
+
+    Raises `InvalidMessage` for a malformed one.
+    """
+    for match in _fields(head):
+        if match["name"].lower() == b"message-id":
+            return _parse_id(match["value"])
+    return ""
+
+
+def with_message_id(message: bytes, new_id: str) -> tuple[bytes, str]:
+    """Return the message with a Message-Id, and that id.
+
+    A given one is kept; `new_id` is put in front if there is none.
+    """
+    given = message_id(message)
+    if given:
+        return message, given
+    eol = line_end(message)
+    header = b"Message-Id: <" + new_id.encode("ascii") + b">" + eol
+    rest = _without(message, b"message-id")
+    if rest[:1] not in (b"\r", b"\n") and not _starts_with_field(rest):
+        header += eol  # a text without headers: what follows is the body
+    return header + rest, new_id
+
+
+def without_bcc(message: bytes) -> bytes:
+    """The message without ``Bcc`` and ``Resent-Bcc`` fields (RFC 5322, 3.6.3); the body is left alone."""
+    return _without(message, b"bcc", b"resent-bcc")
+
+
+def line_end(message: bytes) -> bytes:
+    """The line end that the message uses first, LF if it has none."""
+    match = re.search(rb"\r\n|\n", message)
+    return match[0] if match else b"\n"
+
+
+def wire(message: BinaryIO) -> Iterator[bytes]:
+    """The message as a relay gets it, in pieces: lines end with CRLF, Bcc is left out (RFC 5321, 2.3.8)."""
+    head = message.read(_CHUNK)
+    while not _has_body(head) and len(head) < MAX_HEADER and (more := message.read(len(head))):
+        head += more
+    return _crlf(_chunks(without_bcc(head), message))
+
+
+def dot_stuffed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Put a dot before each dot at the start of a line, and the final dot behind the text (RFC 5321, 4.5.2).
+
+    Takes pieces that `wire` made.
+    """
+    at_line_start = True
+    for piece in pieces:
+        stuffed = piece.replace(b"\n.", b"\n..")
+        yield b"." + stuffed if at_line_start and stuffed.startswith(b".") else stuffed
+        at_line_start = piece.endswith(b"\n")
+    yield b".\r\n"
+
+
+def _chunks(head: bytes, rest: BinaryIO) -> Iterator[bytes]:
+    yield head
+    while chunk := rest.read(_CHUNK):
+        yield chunk
+
+
+def _crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    pending = b""  # a CR at the end of a chunk may be the first half of a CRLF
+    last = b""
+    for chunk in chunks:
+        text = pending + chunk
+        pending = b"\r" if text.endswith(b"\r") else b""
+        text = text[: len(text) - len(pending)]
+        last = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n") or last
+        if text:
+            yield last
+    if pending or not last.endswith(b"\n"):
+        yield b"\r\n"
+
+
+def _has_body(text: bytes) -> bool:
+    return _EMPTY_LINE.search(text) is not None
+
+
+def _fields(text: bytes) -> Iterator[re.Match[bytes]]:
+    """The header fields, up to the empty line, the first line that is none, or `MAX_HEADER`."""
+    mbox = _MBOX_FROM.match(text)
+    position = mbox.end() if mbox else 0
+    while position < MAX_HEADER and (match := _FIELD.match(text, position)):
+        yield match
+        position = match.end()
+
+
+def _starts_with_field(text: bytes) -> bool:
+    return not text or next(_fields(text), None) is not None
+
+
+def _without(message: bytes, *names: bytes) -> bytes:
+    dropped = [match for match in _fields(message) if match["name"].lower() in names]
+    if not dropped:
+        return message
+    kept = []
+    position = 0
+    for match in dropped:
+        kept.append(message[position : match.start()])
+        position = match.end()
+    return b"".join([*kept, message[position:]])
+
+
+def _parse_id(value: bytes) -> str:
+    bare = value
+    while (shorter := _COMMENT.sub(b"", bare)) != bare:  # comments nest
+        bare = shorter
+    bare = bare.strip()
+    if not bare:
+        return ""
+    match = _ID.fullmatch(bare)
+    if match is None:
+        raise InvalidMessage(f"Malformed Message-Id header: {value.strip()!r}; it must be one id in angle brackets")
+    try:
+        return match[1].decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidMessage(f"Malformed Message-Id header: {value.strip()!r} is not UTF-8") from None

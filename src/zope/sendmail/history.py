@@ -1,0 +1,107 @@
+"""What has happened to a message: records, and the JSON lines that keep them.
+
+One record is one line and says everything that is known at that time, so the last whole line rules and a line torn by a
+crash is left out.  Pure; reading never fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from zope.sendmail.outcome import Answer, Reply
+from zope.sendmail.queue.states import State
+
+#: A record from further in the future than this was written before the clock was set back; clocks of hosts that
+#: share a queue may differ by less.
+_SET_BACK = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """How it stands with a message.  Times are seconds since the epoch, 0.0 for never."""
+
+    state: State = State.READY
+    #: Attempts that reached a relay which could be used.
+    attempts: int = 0
+    #: When this was written.
+    time: float = 0.0
+    #: When the message is due again.
+    due: float = 0.0
+    #: Seconds of its lifetime that the message has used up, measured so that a jump of the clock costs little.
+    spent: float = 0.0
+    #: How many workers died with it.
+    deaths: int = 0
+    #: How many attempts ended with an unknown outcome.
+    unknowns: int = 0
+    relay: str = ""
+    #: Why, for people.
+    note: str = ""
+    #: What was said last about each recipient.
+    replies: Mapping[str, Reply] = field(default_factory=dict)
+
+    def outstanding(self, recipients: Iterable[str]) -> tuple[str, ...]:
+        """Those of `recipients` that were neither accepted nor rejected."""
+        done = {who for who, reply in self.replies.items() if reply.answer in (Answer.ACCEPTED, Answer.REJECTED)}
+        return tuple(recipient for recipient in recipients if recipient not in done)
+
+    def having(self, answer: Answer) -> dict[str, Reply]:
+        """The recipients whose last answer was this."""
+        return {recipient: reply for recipient, reply in self.replies.items() if reply.answer is answer}
+
+    def wait(self, now: float) -> float:
+        """Seconds until the message is due; never more than was planned, even if the clock was set back since."""
+        if self.state is not State.DEFERRED or self.time - now > _SET_BACK:
+            return 0.0
+        return max(0.0, min(self.due - now, self.due - self.time))
+
+    def again(self, now: float, note: str) -> Record:
+        """The record of a message that shall be tried now, as if it were new, for the recipients not accepted yet."""
+        accepted = self.having(Answer.ACCEPTED)
+        return replace(
+            self, state=State.READY, attempts=0, time=now, due=now, spent=0.0, deaths=0, note=note, replies=accepted
+        )
+
+
+def write_record(record: Record) -> bytes:
+    """One line of a history file."""
+    values = {name: getattr(record, name) for name in Record.__slots__}
+    values["state"] = record.state.value
+    values["replies"] = {who: _reply_values(reply) for who, reply in record.replies.items()}
+    return json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def read_records(text: bytes) -> Iterator[Record]:
+    """The records in a history file; lines that are torn or foreign are left out."""
+    for line in text.splitlines(keepends=True):
+        if line.endswith(b"\n") and (record := _read_record(line)) is not None:
+            yield record
+
+
+def last_record(text: bytes) -> Record:
+    """The record that rules: the last whole one; a fresh one if there is none."""
+    for line in reversed(text.splitlines(keepends=True)):
+        if line.endswith(b"\n") and (record := _read_record(line)) is not None:
+            return record
+    return Record()
+
+
+def _read_record(line: bytes) -> Record | None:
+    try:
+        values = json.loads(line)
+        values["state"] = State(values["state"])
+        values["replies"] = {who: _reply(each) for who, each in values["replies"].items()}
+        return Record(**{name: values[name] for name in Record.__slots__})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _reply_values(reply: Reply) -> list[Any]:
+    return [reply.answer.value, reply.code, reply.enhanced, reply.text]
+
+
+def _reply(values: list[Any]) -> Reply:
+    answer, code, enhanced, text = values
+    return Reply(Answer(answer), text, code, enhanced)

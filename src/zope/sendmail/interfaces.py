@@ -1,0 +1,434 @@
+"""Every contract and every error of the package.
+
+Who implements a contract keeps its *Guarantee* lines; who calls it may count on them.  Times are seconds as
+float, wall clock times are seconds since the epoch (UTC); addresses are ``str`` in the form ``local@domain``
+unless said otherwise.  Errors answer one question: is it permanent?  What is unknown is temporary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from email.message import Message
+from typing import TYPE_CHECKING, BinaryIO
+
+from zope.interface import Attribute, Interface
+from zope.schema import Bool, Float, Int, Password, TextLine
+
+if TYPE_CHECKING:
+    from zope.sendmail.history import Record
+    from zope.sendmail.message import Envelope
+    from zope.sendmail.outcome import Outcome
+    from zope.sendmail.queue.states import State
+
+#: What applications may pass as a message: the text with its headers, as str, bytes or a message object.
+type_of_message = str | bytes | Message
+
+
+# --- errors ---------------------------------------------------------------------------------------------------
+
+
+class MailError(Exception):
+    """Something about a mail, a relay or a queue went wrong.
+
+    ``permanent`` says whether trying the same again is useless.
+    """
+
+    permanent = False
+
+
+class InvalidMail(MailError, ValueError):
+    """The arguments of ``send()`` cannot become a mail.  Nothing was written.
+
+    Cure: correct the argument that the text names.
+    """
+
+    permanent = True
+
+
+class InvalidAddress(InvalidMail):
+    """An address that no relay can be given: empty, malformed, or with CR, LF, NUL in it."""
+
+
+class InvalidMessage(InvalidMail):
+    """A message that cannot be sent: not a text, or a Message-Id that is none."""
+
+
+class MalformedEnvelope(MailError, ValueError):
+    """A queue file does not begin with the two envelope lines.
+
+    Cure: look at the file; somebody else wrote it, or the disk lost a part of it.
+    """
+
+    permanent = True
+
+
+class QueueError(MailError, OSError):
+    """The queue cannot do what was asked of it, now or ever; the text says why and what to do."""
+
+
+class QueueNotSafe(QueueError):
+    """The place of the queue has no hard links or no file locks, so a mail might be sent twice.
+
+    Cure: put the queue on a local POSIX file system (ext4, XFS, btrfs, tmpfs, ...).
+    """
+
+    permanent = True
+
+
+class NoSuchMail(QueueError, LookupError):
+    """There is no mail of this name in the queue; it may have been sent in the meantime."""
+
+    permanent = True
+
+
+class NotPossible(QueueError):
+    """The verb does not fit the state of the mail, e.g. ``release`` of one that is not held."""
+
+    permanent = True
+
+
+class LeaseLost(QueueError):
+    """Another processor took the message over; it must not be sent by this one."""
+
+
+class RelayError(MailError, ConnectionError):
+    """The relay could not be used: not reached, greeting, EHLO, TLS or login failed.
+
+    ``code`` is the SMTP reply code or None.  Says nothing about any message.
+    """
+
+    def __init__(self, text: str, code: int | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class MailRefused(MailError, OSError):
+    """The relay refused the sender, a recipient or the content of a mail; ``outcome`` says which and why.
+
+    Raised by direct delivery in the vote, so that the transaction aborts.
+    """
+
+    def __init__(self, text: str, outcome: Outcome, *, permanent: bool) -> None:
+        super().__init__(text)
+        self.outcome = outcome
+        self.permanent = permanent
+
+
+# --- the way in -----------------------------------------------------------------------------------------------
+
+
+class IMailDelivery(Interface):
+    """Sends mail when the transaction commits."""
+
+    def send(
+        fromaddr: str | bytes,
+        toaddrs: str | bytes | Sequence[str | bytes],
+        message: type_of_message,
+    ) -> str:
+        """Hand over one mail; return its Message-Id without angle brackets.
+
+        `fromaddr` is the envelope sender; the empty string is the null reverse-path (RFC 5321, 4.5.5).  `toaddrs` are
+        the envelope recipients; a single ``str`` is one recipient.  Display names are allowed and dropped.  `message`
+        is the text with its headers.  A missing Message-Id is put in front of it; ``Bcc`` is taken out.
+
+        Raises `InvalidMail` before anything is written, `OSError` if the queue's disk refuses.
+
+        Guarantee: the mail leaves if, and only if, the current transaction commits.  Concurrency: any thread.
+        """
+
+
+class IDirectMailDelivery(IMailDelivery):
+    """Speaks with the relay while the transaction commits."""
+
+    mailer = Attribute("The `IMailer` that speaks with the relay.")
+
+
+class IQueuedMailDelivery(IMailDelivery):
+    """Puts mail into a queue while the transaction commits; a processor sends it."""
+
+    queuePath = TextLine(title="Queue path", description="Absolute path of the Maildir.", readonly=True)
+
+
+# --- where mail waits -----------------------------------------------------------------------------------------
+
+
+class IStagedMail(Interface):
+    """The mails of one transaction in a queue, before anybody may see them.
+
+    Concurrency: one thread at a time.
+    """
+
+    def __len__() -> int:
+        """How many mails there are."""
+
+    def add(envelope: Envelope, message: bytes) -> str:
+        """Write one more mail; return its name.  Raises `OSError`; the mails before it are untouched then."""
+
+    def rollback(count: int) -> None:
+        """Keep the first `count` mails; remove the others."""
+
+    def prepare() -> None:
+        """Make everything durable.  The only step that may fail (`OSError`); `abort` is possible afterwards.
+
+        Guarantee: after it returned, `commit` needs no space and no permission that it does not have.
+        """
+
+    def commit() -> None:
+        """Reveal all mails, in order.
+
+        Guarantee: all or none, through a death at any point; durable when it returns; does not fail in normal life.
+        """
+
+    def abort() -> None:
+        """Remove everything.  Harmless when repeated, and after `commit`."""
+
+
+class ILease(Interface):
+    """The right to work on one message, for as long as its owner lives."""
+
+    name = TextLine(title="Name of the message in its queue")
+    envelope = Attribute("`Envelope`: the sender, and the recipients that are still to be served.")
+    record = Attribute("`Record`: what happened to the message last; a fresh one if nothing did.")
+    message_id = TextLine(title="Message-Id without brackets, or the empty string")
+    inherited = Attribute("`Outcome` that a dead owner of the lease left unknown, or None; it is already written down")
+
+    def open() -> BinaryIO:
+        """The message without envelope lines, as a stream at its beginning.  May be called again."""
+
+    def intend() -> None:
+        """Say that the last byte is about to go.  Raises `LeaseLost` if it must not."""
+
+    def settle(record: Record) -> None:
+        """Write down how the attempt ended; the lease ends."""
+
+    def release() -> None:
+        """Give the message back as if nothing had been tried; the lease ends."""
+
+
+class IQueuedMail(Interface):
+    """One mail as an operator sees it."""
+
+    name = TextLine(title="Name")
+    state = Attribute("`State`")
+    envelope = Attribute("`Envelope` with all recipients, or None if the file has none that can be read")
+    message_id = TextLine(title="Message-Id without brackets, or the empty string")
+    since = Float(title="When it was written, seconds since the epoch")
+    size = Int(title="Bytes")
+    due = Float(title="When it is tried next, seconds since the epoch; 0.0 if that is open")
+    history = Attribute("Sequence of `Record`, oldest first")
+
+
+class IMailQueue(Interface):
+    """Where mail waits between commit and relay.
+
+    Concurrency: everything may be called from any thread and any process at any time, also while processors run.
+    """
+
+    location = TextLine(title="What names the queue for people: a path or a URL without password")
+
+    def stage() -> IStagedMail:
+        """An empty group for the mails of one transaction."""
+
+    def claim(limit: int = 1) -> Sequence[ILease]:
+        """Lease up to `limit` messages that are due, oldest first; an empty list if there are none.
+
+        Guarantee: no message is leased twice at a time.  A lease ends by itself within five seconds of its owner's
+        death; what the owner had said with `ILease.intend` becomes an *unknown* in the history.
+        """
+
+    def wait(timeout: float) -> None:
+        """Return when there may be something to claim, after `wake`, or after `timeout` seconds.
+
+        Guarantee: a commit on this host is noticed within a fraction of a second.
+        """
+
+    def wake() -> None:
+        """Let `wait` return.  May be called from a signal handler."""
+
+    def next_due() -> float | None:
+        """Seconds until the next known message is due (0.0: now), or None if none is known."""
+
+    def close() -> None:
+        """Give everything back.  Leases that are still open end."""
+
+    # for operators
+
+    def count() -> Mapping[State, int]:
+        """How many messages there are in each state."""
+
+    def oldest() -> float | None:
+        """When the oldest message still to be sent was written (seconds since the epoch), or None."""
+
+    def mails(states: Iterable[State] = (), sender: str = "", recipient: str = "") -> Iterator[IQueuedMail]:
+        """The mails, oldest first; only those in one of `states`, with this sender, with this recipient, if given.
+
+        ``history`` of what it yields may hold the last record only.
+        """
+
+    def show(name: str) -> IQueuedMail:
+        """One mail with its whole history.  Raises `NoSuchMail`."""
+
+    def read(name: str) -> BinaryIO:
+        """The message of one mail, without envelope lines.  Raises `NoSuchMail`."""
+
+    def hold(name: str) -> None:
+        """Do not try this one until `release`.  Raises `NoSuchMail`, `NotPossible` (while it is being sent)."""
+
+    def release(name: str) -> None:
+        """End a hold.  Raises `NoSuchMail`, `NotPossible`."""
+
+    def retry(name: str) -> None:
+        """Try now, whatever the schedule says; a rejected mail is tried for its rejected recipients with a new
+        lifetime.  Raises `NoSuchMail`, `NotPossible`.
+        """
+
+    def remove(name: str) -> None:
+        """Delete the mail for good.  Raises `NoSuchMail`, `NotPossible`."""
+
+
+class IMailQueueProcessor(Interface):
+    """Drains one queue through one mailer until it is stopped."""
+
+    queuePath = TextLine(title="Queue path", description="Absolute path of the queue directory.", readonly=True)
+    pollingInterval = Int(
+        title="Polling interval",
+        description="Milliseconds between two looks at the queue when nothing wakes the processor.",
+        default=3000,
+    )
+    mailer = Attribute("The `IMailer` that speaks with the relay.")
+
+
+# --- the way out ----------------------------------------------------------------------------------------------
+
+
+class IMailer(Interface):
+    """Speaks with a relay.  Only `send` is needed; the other two are looked up and left out if absent."""
+
+    def send(fromaddr: str, toaddrs: Sequence[str], message: bytes) -> object:
+        """Send one mail now.  Raises what smtplib raises.  A dict that is returned says who was refused."""
+
+    def abort() -> None:
+        """The transaction aborts: forget what `vote` prepared.  Must not raise."""
+
+    def vote(fromaddr: str, toaddrs: Sequence[str], message: bytes) -> None:
+        """Raise if `send` with the same arguments is likely to fail."""
+
+
+class ISession(Interface):
+    """A conversation with one relay: any number of mails, one after the other.  It is opened by its first use.
+
+    Concurrency: one thread at a time.
+    """
+
+    relay = TextLine(title="The relay for people, e.g. ``mail.example.org:25``")
+
+    def verify(envelope: Envelope, message: BinaryIO) -> Outcome:
+        """Ask the relay whether it would take this mail from this sender for these recipients.  Does not send it."""
+
+    def transfer(envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
+        """Send one mail.  `intend` is called before the last byte; what it raises stops the transfer.
+
+        Guarantee: relay, network and TLS trouble is told by the outcome, not raised.
+        """
+
+    def rest() -> None:
+        """Called when there is nothing to do for now: close what has been idle for too long."""
+
+    def close() -> None:
+        """End the conversation.  Never raises."""
+
+
+class ISessionMailer(IMailer):
+    """A mailer that can keep a conversation open."""
+
+    def open_session() -> ISession:
+        """A new session; no connection is made yet."""
+
+
+class ISMTPMailer(ISessionMailer):
+    """A mailer that speaks SMTP with one relay."""
+
+    hostname = TextLine(title="Hostname", description="Name of the relay.", default="localhost")
+    port = Int(title="Port", description="TCP port of the relay.", default=25)
+    username = TextLine(title="Username", description="Username for SMTP AUTH.", required=False)
+    password = Password(title="Password", description="Password for SMTP AUTH.", required=False)
+    no_tls = Bool(title="No TLS", description="Never use TLS.", default=False)
+    force_tls = Bool(title="Force TLS", description="Do not send without TLS.", default=False)
+    implicit_tls = Bool(title="Implicit TLS", description="TLS from the first byte (port 465).", default=False)
+    timeout = Float(title="Timeout", description="Seconds to wait for a connection.", default=10.0)
+
+
+# --- events ---------------------------------------------------------------------------------------------------
+
+
+class IMailEvent(Interface):
+    """Something happened to a mail.
+
+    Guarantee: sent after the commit, in a thread and a transaction of their own; what a subscriber raises is logged.
+    """
+
+    messageId = TextLine(title="Message-Id without angle brackets")
+    sender = TextLine(title="Envelope sender")
+    replies = Attribute("Mapping: recipient -> `Reply`, for the recipients this event is about")
+    relay = TextLine(title="The relay that answered, or the empty string")
+
+
+class IMailSentEvent(IMailEvent):
+    """The relay took responsibility for these recipients."""
+
+
+class IMailErrorEvent(IMailEvent):
+    """These recipients will not get the mail."""
+
+    errorMessage = TextLine(title="Why, for people")
+
+
+class IMailDeferredEvent(IMailEvent):
+    """These recipients did not get the mail yet; it will be tried again."""
+
+    due = Float(title="When, seconds since the epoch")
+
+
+class IMailUnknownEvent(IMailEvent):
+    """Nobody can know whether these recipients got the mail: the connection ended before the relay's answer."""
+
+
+# --- Maildir --------------------------------------------------------------------------------------------------
+
+
+class IMaildirFactory(Interface):
+    """Makes `IMaildir` objects."""
+
+    def __call__(dirname: str, create: bool = False) -> IMaildir:
+        """The Maildir at `dirname`; with `create` it is made if there is none.  Raises `ValueError` if the directory is
+        something else, `OSError` if it cannot be made.
+        """
+
+
+class IMaildir(Interface):
+    """A Maildir: qmail's directory for messages (https://cr.yp.to/proto/maildir.html)."""
+
+    def __iter__() -> Iterator[str]:
+        """Absolute paths of the messages in ``new`` and ``cur``, oldest first; names with a leading dot left out."""
+
+    def newMessage() -> IMaildirMessageWriter:
+        """A writer for one more message."""
+
+
+class IMaildirMessageWriter(Interface):
+    """A message in ``tmp``, until `commit` or `abort`."""
+
+    def write(data: str | bytes) -> None:
+        """Append to the message; str is written as UTF-8."""
+
+    def writelines(lines: Iterable[str | bytes]) -> None:
+        """Append each of `lines`; no line ends are added."""
+
+    def close() -> None:
+        """Close the file; it can still be committed or aborted."""
+
+    def commit() -> str:
+        """Make the message durable and visible; return its path.  Harmless when repeated."""
+
+    def abort() -> None:
+        """Remove the message.  Harmless when repeated, and after `commit`."""

@@ -1,0 +1,170 @@
+"""The Maildir format: unique names, ``tmp`` -> ``new``, fsync.
+
+A general Maildir, for any program; the queue is built with the same pieces.  Fails with `ValueError` where
+something else than a Maildir is found and with `OSError` where the disk refuses.  Format:
+https://cr.yp.to/proto/maildir.html
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import time
+from collections.abc import Iterable, Iterator
+
+from zope.interface import directlyProvides, implementer
+
+from zope.sendmail.disk import Disk
+from zope.sendmail.interfaces import IMaildir, IMaildirFactory, IMaildirMessageWriter
+
+SUBDIRECTORIES = ("tmp", "new", "cur")
+
+_counter = itertools.count()
+_host = os.uname().nodename.replace("/", r"\057").replace(":", r"\072") or "localhost"
+
+
+def unique_name() -> str:
+    """A name no other message has: ``<seconds>.<pid>.<host>.<digits>``, four parts as in the older releases.
+
+    The digits are microseconds, a counter and chance, so names of one process sort in the order they were made, and two
+    containers with the same host name and pid do not meet.
+    """
+    microseconds = time.time_ns() // 1000
+    digits = f"{microseconds % 1_000_000:06d}{next(_counter) % 10_000:04d}{random.randrange(1000):03d}"  # noqa: S311 - no secret
+    return f"{microseconds // 1_000_000}.{os.getpid()}.{_host}.{digits}"
+
+
+def age_key(name: str) -> tuple[int, str, str]:
+    """Sorts names by age: seconds, then the last part where it is one of ours.  Foreign names come first."""
+    seconds, _, rest = name.partition(".")
+    last = rest.rpartition(".")[2].partition(":")[0]
+    return int(seconds) if seconds.isascii() and seconds.isdigit() else 0, last if len(last) == 13 else "", name
+
+
+def make_maildir(disk: Disk, path: str, extra: Iterable[str] = ()) -> None:
+    """Make a private Maildir, or complete one: missing, empty and half-made directories are all right.
+
+    Raises `ValueError` if there is something else.  Several processes may do it at the same time.
+    """
+    wanted = (*SUBDIRECTORIES, *extra)
+    try:
+        present = disk.names(path)
+    except FileNotFoundError:
+        _make_parents(disk, path)
+        present = []
+    except NotADirectoryError:
+        raise ValueError(f"{path} is not a Maildir folder: it is not a directory") from None
+    missing = [name for name in wanted if name not in present]
+    if not missing:
+        return
+    foreign = sorted(set(present) - {*wanted, "lost+found"})
+    if foreign and set(SUBDIRECTORIES) & set(missing):
+        raise ValueError(
+            f"{path} is not a Maildir folder: {', '.join(missing)} missing, but there is {foreign[0]!r}; "
+            "name an empty or a new directory"
+        )
+    for name in missing:
+        disk.make_directory(os.path.join(path, name))
+    disk.sync_directory(path)
+
+
+def check_maildir(path: str) -> None:
+    """Raise `ValueError` unless there is a Maildir."""
+    for name in SUBDIRECTORIES:
+        if not os.path.isdir(os.path.join(path, name)):
+            raise ValueError(f"{path} is not a Maildir folder: it has no directory {name!r}")
+
+
+def _make_parents(disk: Disk, path: str) -> None:
+    parent = os.path.dirname(path)
+    if parent and not os.path.isdir(parent):
+        _make_parents(disk, parent)
+    if disk.make_directory(path) and parent:
+        disk.sync_directory(parent)
+
+
+@implementer(IMaildir)
+class Maildir:
+    """See `IMaildir`."""
+
+    def __init__(self, path: str, create: bool = False) -> None:  # noqa: FBT001, FBT002 - API since 3.5
+        self.path = path
+        self._disk = Disk()
+        if create:
+            make_maildir(self._disk, os.path.abspath(path))
+        check_maildir(path)
+
+    def __iter__(self) -> Iterator[str]:
+        found: list[tuple[float, tuple[int, str, str], str]] = []
+        for subdirectory in ("new", "cur"):
+            directory = os.path.join(self.path, subdirectory)
+            for name in self._disk.names(directory):
+                path = os.path.join(directory, name)
+                if not name.startswith(".") and (modified := self._modified(path)) is not None:
+                    found.append((modified, age_key(name), path))
+        return iter([path for _, _, path in sorted(found)])
+
+    def newMessage(self) -> MaildirMessageWriter:
+        """See `IMaildir`."""
+        name = unique_name()
+        temporary = os.path.join(self.path, "tmp", name)
+        fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        return MaildirMessageWriter(fd, temporary, os.path.join(self.path, "new", name))
+
+    def _modified(self, path: str) -> float | None:
+        try:
+            return self._disk.stat(path).st_mtime
+        except FileNotFoundError:  # another reader was faster
+            return None
+
+
+directlyProvides(Maildir, IMaildirFactory)
+
+
+@implementer(IMaildirMessageWriter)
+class MaildirMessageWriter:
+    """See `IMaildirMessageWriter`."""
+
+    def __init__(self, fd: int, filename: str, new_filename: str) -> None:
+        self._disk = Disk()
+        self._file = os.fdopen(fd, "wb")
+        self._filename = filename
+        self._new_filename = new_filename
+        self._committed = False
+        self._aborted = False
+
+    def write(self, data: str | bytes) -> None:
+        """See `IMaildirMessageWriter`."""
+        self._file.write(_encode_utf8(data))
+
+    def writelines(self, lines: Iterable[str | bytes]) -> None:
+        """See `IMaildirMessageWriter`."""
+        self._file.writelines(map(_encode_utf8, lines))
+
+    def close(self) -> None:
+        """See `IMaildirMessageWriter`."""
+        self._file.close()
+
+    def commit(self) -> str:
+        """See `IMaildirMessageWriter`.  The rename is the instant of success."""
+        if self._aborted:
+            raise RuntimeError("Cannot commit, message already aborted")
+        if not self._committed:
+            self.close()
+            self._disk.sync_file(self._filename)
+            self._disk.rename(self._filename, self._new_filename)
+            self._committed = True
+            self._disk.sync_directory(os.path.dirname(self._new_filename))
+        return self._new_filename
+
+    def abort(self) -> None:
+        """See `IMaildirMessageWriter`."""
+        if not self._committed and not self._aborted:
+            self._aborted = True
+            self.close()
+            self._disk.unlink(self._filename)
+
+
+def _encode_utf8(data: str | bytes) -> bytes:
+    return data.encode("utf-8") if isinstance(data, str) else data

@@ -1,0 +1,151 @@
+"""Every line the log can say, one function each.
+
+Written for somebody at night: which message, which recipient, what the relay answered, when it is tried next.
+Never the body, never a password.  What comes from outside is made printable first.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+
+from zope.sendmail.outcome import Answer, Reply, printable
+
+#: The names of 7.3, which sites have in their logging configuration.
+processor_log = logging.getLogger("QueueProcessorThread")
+transaction_log = logging.getLogger("MailDataManager")
+
+
+def started(location: str, relay: str) -> None:
+    """A processor begins."""
+    processor_log.info("Draining %s through %s.", location, relay)
+
+
+def stopped(location: str) -> None:
+    """A processor ends."""
+    processor_log.info("No longer draining %s.", location)
+
+
+def answered(*, name: str, message_id: str, sender: str, recipient: str, reply: Reply, relay: str) -> None:
+    """What the relay said about one recipient."""
+    level = {Answer.ACCEPTED: logging.INFO, Answer.DEFERRED: logging.INFO}.get(reply.answer, logging.ERROR)
+    processor_log.log(
+        level,
+        "Mail %s <%s> from <%s> to <%s>: %s by %s: %s",
+        name,
+        printable(message_id),
+        printable(sender),
+        printable(recipient),
+        reply.answer,
+        relay or "us",
+        printable(str(reply)),
+    )
+
+
+def deferred(name: str, attempts: int, due: float) -> None:
+    """The message is tried again."""
+    processor_log.info("Mail %s: attempt %d did not end it; next attempt at %s.", name, attempts, _moment(due))
+
+
+def held(name: str, why: str) -> None:
+    """The message waits for a person."""
+    processor_log.error("Mail %s is held: %s. Use 'release', 'retry' or 'remove'.", name, printable(why))
+
+
+def set_aside(name: str, why: object) -> None:
+    """A file in the queue that cannot be sent."""
+    processor_log.error("Mail %s is set aside as .rejected-%s: %s.", name, name, printable(str(why)))
+
+
+def skipped(name: str, why: object) -> None:
+    """A file in the queue that cannot be read now."""
+    processor_log.error("Mail %s cannot be read and is left alone for now: %s.", name, printable(str(why)))
+
+
+def foreign(name: str, why: object) -> None:
+    """Something in the queue that is no file."""
+    processor_log.warning("%s in the queue is no mail and is left alone: %s.", name, printable(str(why)))
+
+
+def relay_down(relay: str, fault: Reply, seconds: float) -> None:
+    """The relay cannot be used; mail waits without losing an attempt."""
+    processor_log.warning(
+        "Relay %s cannot be used (%s); next try in %.0f s, mail waits.", relay, printable(str(fault)), seconds
+    )
+
+
+def relay_up(relay: str) -> None:
+    """The relay can be used again."""
+    processor_log.info("Relay %s can be used again.", relay)
+
+
+def lease_lost(name: str, why: object) -> None:
+    """Another processor took the message."""
+    processor_log.warning("Mail %s: %s.", name, printable(str(why)))
+
+
+def settling_failed(name: str, error: OSError) -> None:
+    """The outcome cannot be written down; the message stays locked until it can."""
+    processor_log.error(
+        "Mail %s: its outcome cannot be written down yet (%s); it stays locked and will not be sent again.", name, error
+    )
+
+
+def queue_trouble(location: str, error: BaseException, seconds: float) -> None:
+    """The queue itself cannot be worked on."""
+    processor_log.error(
+        "Trouble with the queue %s, next look in %.0f s: %s: %s",
+        location,
+        seconds,
+        type(error).__name__,
+        error,
+        exc_info=error,
+    )
+
+
+def mailer_broken(name: str, error: BaseException) -> None:
+    """The mailer raised what no mailer should; the message is deferred."""
+    processor_log.error("Mail %s: the mailer failed: %s: %s", name, type(error).__name__, error, exc_info=error)
+
+
+def finish_failed(what: str, error: BaseException) -> None:
+    """Something failed in the second phase of a commit, where nobody may raise."""
+    transaction_log.error("Failed in tpc_finish: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
+
+
+def abort_failed(what: str, error: BaseException) -> None:
+    """Something failed while a transaction was aborted."""
+    transaction_log.error("Failed in abort: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
+
+
+def direct_answered(*, message_id: str, sender: str, recipient: str, reply: Reply, relay: str) -> None:
+    """What the relay said to direct delivery in the second phase."""
+    level = logging.INFO if reply.answer is Answer.ACCEPTED else logging.ERROR
+    transaction_log.log(
+        level,
+        "Mail <%s> from <%s> to <%s>: %s by %s: %s",
+        printable(message_id),
+        printable(sender),
+        printable(recipient),
+        reply.answer,
+        relay,
+        printable(str(reply)),
+    )
+
+
+def subscriber_failed(event: object, error: BaseException) -> None:
+    """A subscriber to a mail event raised; no mail is concerned."""
+    processor_log.error(
+        "A subscriber to %s failed: %s: %s", type(event).__name__, type(error).__name__, error, exc_info=error
+    )
+
+
+def events_lost(count: int) -> None:
+    """Subscribers are too slow or hang."""
+    processor_log.error(
+        "%d mail events are waiting for subscribers that do not return; further ones are dropped.", count
+    )
+
+
+def _moment(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")

@@ -1,0 +1,127 @@
+"""The envelope of a message, and the lines at the head of a queue file that keep it.
+
+What stands in the message itself is never taken for envelope.  The lines are those of zope.sendmail 3.5 to 7.3, so
+either side can read what the other wrote; CPSMailAccess's six lines are recognised too.  Pure.  Fails with
+`InvalidMail` for what a caller says and with `MalformedEnvelope` for what a file says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from zope.sendmail.address import parse_recipient, parse_sender, split_list
+from zope.sendmail.interfaces import InvalidAddress, MalformedEnvelope
+
+FROM = b"X-Zope-From:"
+TO = b"X-Zope-To:"
+END = b"X-Zope-Envelope: end\n"
+
+#: The lines that CPSMailAccess 1.4 wrote behind the first two, always all of them and in this order.
+CPS_OPTIONS = (b"X-Zope-Hostname:", b"X-Zope-Port:", b"X-Zope-Username:", b"X-Zope-Password:")
+
+#: More than any relay takes in one transaction; keeps a foreign file without line ends out of memory.
+MAX_LINE = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Who sends a message and who gets it (RFC 5321, 2.3.1).  The empty sender is the null reverse-path.
+
+    `malformed` are recipients that a foreign queue file names and no relay can be given; `options` are lines of a queue
+    file that ask for more than that.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    malformed: tuple[str, ...] = ()
+    options: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold a password of CPSMailAccess
+
+    @classmethod
+    def of(cls, fromaddr: object, toaddrs: object) -> Envelope:
+        """An envelope from the arguments of ``send()``.
+
+        Raises `InvalidAddress`; a recipient named twice is kept once.
+        """
+        if fromaddr is None:
+            raise InvalidAddress("the sender is None; pass an address, or '' for the null reverse-path (bounces)")
+        if isinstance(toaddrs, (str, bytes)):
+            toaddrs = (toaddrs,)
+        if not isinstance(toaddrs, Iterable):
+            raise InvalidAddress(f"the recipients are {toaddrs!r}; pass an address or a list of addresses")
+        recipients = tuple(dict.fromkeys(parse_recipient(each) for each in toaddrs))
+        if not recipients:
+            raise InvalidAddress("there are no recipients; pass at least one address")
+        return cls(parse_sender(fromaddr), recipients)
+
+    def only(self, recipients: Iterable[str]) -> Envelope:
+        """The same envelope for some of the recipients."""
+        return Envelope(self.sender, tuple(recipients), (), self.options)
+
+
+def envelope_lines(envelope: Envelope, message: bytes) -> bytes:
+    """What a queue file has in front of `message`."""
+    lines = b"%s %s\n%s %s\n" % (FROM, envelope.sender.encode(), TO, ", ".join(envelope.recipients).encode())
+    return lines + END if message[:7].lower() == b"x-zope-" else lines
+
+
+def read_envelope(stream: BinaryIO) -> Envelope:
+    """Read the envelope lines and leave `stream` at the first byte of the message.
+
+    Raises `MalformedEnvelope` if they are not there.
+    """
+    sender_text = _field(stream, FROM, "first")
+    recipients_text = _field(stream, TO, "second")
+    options = _read_options(stream)
+    recipients: dict[str, None] = {}
+    malformed: list[str] = []
+    for text in split_list(recipients_text):
+        try:
+            recipients[parse_recipient(text)] = None
+        except InvalidAddress:
+            malformed.append(text)
+    if not recipients and not malformed:
+        raise MalformedEnvelope("the envelope names no recipient")
+    try:
+        sender = parse_sender(sender_text)
+    except InvalidAddress as error:
+        raise MalformedEnvelope(str(error)) from error
+    return Envelope(sender, tuple(recipients), tuple(malformed), options)
+
+
+def _field(stream: BinaryIO, name: bytes, ordinal: str) -> str:
+    start = stream.read(len(name))
+    if start.lower() != name.lower():
+        raise MalformedEnvelope(
+            f"the {ordinal} line does not begin with {name.decode()!r}; this is not a mail of a queue"
+        )
+    line = stream.readline(MAX_LINE)
+    if not line.endswith(b"\n"):
+        raise MalformedEnvelope(f"the {name.decode()} line has no end")
+    return line.decode("utf-8", "surrogateescape").strip(" \r\n")
+
+
+def _read_options(stream: BinaryIO) -> tuple[tuple[str, str], ...]:
+    """Consume further envelope lines, but only in the two forms that a message cannot have by accident."""
+    start = stream.tell()
+    lines: list[bytes] = []
+    while (line := stream.readline(1000)) and line[:7].lower() == b"x-zope-" and line.endswith(b"\n"):
+        lines.append(line)
+        if line == END:
+            return _pairs(lines[:-1])
+        if len(lines) == len(CPS_OPTIONS) and _is_cps(lines):
+            return _pairs(lines)
+        if len(lines) > 100:
+            break
+    stream.seek(start)
+    return ()
+
+
+def _is_cps(lines: list[bytes]) -> bool:
+    return all(line.startswith(name) for line, name in zip(lines, CPS_OPTIONS, strict=True))
+
+
+def _pairs(lines: list[bytes]) -> tuple[tuple[str, str], ...]:
+    fields = (line.decode("utf-8", "surrogateescape").partition(":") for line in lines)
+    return tuple((name, value.strip()) for name, _, value in fields)

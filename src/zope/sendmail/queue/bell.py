@@ -1,0 +1,98 @@
+"""How processors on one host learn at once that mail was committed.
+
+Each processor has a FIFO in ``locks/``; whoever commits writes the names into all of them.  A bell is a hint: where
+FIFOs do not work, or one is full, the periodic look finds the mail.  Nothing here raises because of a bell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from collections.abc import Sequence
+
+from zope.sendmail.disk import Disk
+from zope.sendmail.queue.places import BELL, Places
+
+#: A write of up to this many bytes is not mixed with others (POSIX: PIPE_BUF is at least 512).
+_ATOMIC = select.PIPE_BUF
+
+#: Said instead of names: look yourself.
+_LOOK = b"\n"
+
+
+class Bell:
+    """The bell of one processor.  Concurrency: `ring` and `wake` from any thread and from signal handlers."""
+
+    def __init__(self, places: Places, name: str) -> None:
+        self.path = os.path.join(places.locks, name + BELL)
+        self._rest = b""
+        self._read = self._write = -1
+        with contextlib.suppress(OSError):  # no FIFOs here: the periodic look has to do
+            os.mkfifo(self.path, 0o600)
+            self._read = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._write = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._write < 0:
+            self._read, self._write = os.pipe()
+            os.set_blocking(self._read, False)
+            os.set_blocking(self._write, False)
+
+    def wait(self, timeout: float) -> list[str] | None:
+        """Wait for a ring at most `timeout` seconds.
+
+        Returns the names it carried; an empty list asks for a look; None: silence.
+        """
+        poll = select.poll()
+        poll.register(self._read, select.POLLIN)
+        if not poll.poll(max(0.0, timeout) * 1000):
+            return None
+        text = self._rest + self._drain()
+        lines = text.split(b"\n")
+        self._rest = lines.pop()[-_ATOMIC:]
+        if not lines or b"" in lines:
+            return []
+        return [os.fsdecode(line) for line in lines]
+
+    def wake(self) -> None:
+        """Ring our own bell."""
+        with contextlib.suppress(OSError):
+            os.write(self._write, _LOOK)
+
+    def close(self) -> None:
+        """Take the bell down."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+        self.close_descriptors()
+
+    def close_descriptors(self) -> None:
+        """Let go of the FIFO, as a forked child has to."""
+        for fd in (self._read, self._write):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def _drain(self) -> bytes:
+        text = b""
+        with contextlib.suppress(BlockingIOError):
+            while len(text) < 1_000_000 and (part := os.read(self._read, 65536)):
+                text += part
+        return text
+
+
+def ring(places: Places, disk: Disk, keys: Sequence[str]) -> None:
+    """Ring every bell of the queue, with the names of what is new."""
+    text = b"".join(os.fsencode(key) + b"\n" for key in keys[:32])
+    if len(keys) > 32 or len(text) > _ATOMIC:
+        text = _LOOK
+    with contextlib.suppress(OSError):
+        for name in disk.names(places.locks):
+            if name.endswith(BELL):
+                _ring_one(os.path.join(places.locks, name), text)
+
+
+def _ring_one(path: str, text: bytes) -> None:
+    with contextlib.suppress(OSError):  # nobody hears it (ENXIO), or it has been ringing for long (EAGAIN)
+        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.write(fd, text)
+        finally:
+            os.close(fd)

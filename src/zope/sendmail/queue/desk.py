@@ -1,0 +1,219 @@
+"""What operators can see and do in a Maildir queue while processors run.
+
+Whatever changes a message is done with its lock held, so no processor has it at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from zope.interface import implementer
+
+from zope.sendmail.headers import message_id
+from zope.sendmail.history import Record
+from zope.sendmail.interfaces import InvalidMessage, IQueuedMail, MalformedEnvelope, NoSuchMail, NotPossible
+from zope.sendmail.maildir import age_key
+from zope.sendmail.message import Envelope
+from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase
+from zope.sendmail.queue.places import name_of
+from zope.sendmail.queue.states import WAITING, State, Verb, after
+from zope.sendmail.queue.store import Listing, Store
+from zope.sendmail.retry import Schedule, after_death
+
+_HEAD = 64 * 1024
+
+
+@implementer(IQueuedMail)
+@dataclass(frozen=True, slots=True)
+class QueuedMail:
+    """See `IQueuedMail`."""
+
+    name: str
+    state: State
+    envelope: Envelope | None
+    message_id: str
+    since: float
+    size: int
+    due: float
+    history: Sequence[Record]
+
+
+class Desk:
+    """Sees and changes the messages of one queue directory."""
+
+    def __init__(self, store: Store, owner: Owner, schedule: Schedule) -> None:
+        self._store = store
+        self._owner = owner
+        self._schedule = schedule
+
+    def count(self) -> Mapping[State, int]:
+        """See `IMailQueue`."""
+        listing = self._listing()
+        histories = self._store.tried()
+        counts = Counter({State.REJECTED: len(listing.rejected), State.STAGED: sum(1 for _ in self._store.staged())})
+        for key in listing.keys:
+            fresh = name_of(key) not in histories and key not in listing.locked
+            counts[State.READY if fresh else self._state(key, listing)] += 1
+        return {state: counts[state] for state in State if counts[state]}
+
+    def oldest(self) -> float | None:
+        """See `IMailQueue`."""
+        for mail in self.mails(WAITING, "", ""):
+            return mail.since
+        return None
+
+    def mails(self, states: frozenset[State], sender: str, recipient: str) -> Iterator[QueuedMail]:
+        """See `IMailQueue`."""
+        listing = self._listing()
+        for key in sorted([*listing.keys, *listing.rejected], key=lambda key: age_key(key.rpartition("/")[2])):
+            with contextlib.suppress(FileNotFoundError):  # it was sent in the meantime
+                mail = self._mail(key, self._state(key, listing), rejected=key in listing.rejected, whole=False)
+                if matches(mail, states, sender, recipient):
+                    yield mail
+
+    def show(self, name: str) -> QueuedMail:
+        """See `IMailQueue`."""
+        key, rejected = self._find(name)
+        try:
+            return self._mail(key, self._state(key, self._listing()), rejected=rejected, whole=True)
+        except FileNotFoundError:
+            raise _gone(name) from None
+
+    def read(self, name: str) -> BinaryIO:
+        """See `IMailQueue`."""
+        key, rejected = self._find(name)
+        path = self._path(key, rejected=rejected)
+        try:
+            return self._store.open_path(path)[1]
+        except FileNotFoundError:
+            raise _gone(name) from None
+        except MalformedEnvelope:
+            return self._store.disk.open(path)
+
+    def hold(self, name: str) -> str:
+        """See `IMailQueue`; returns the key."""
+        with self._at_work(name, Verb.HOLD) as (key, record, _):
+            self._store.append(key, replace(record, state=State.HELD, time=self._now(), note="held by an operator"))
+            return key
+
+    def release(self, name: str) -> str:
+        """See `IMailQueue`; returns the key."""
+        with self._at_work(name, Verb.RELEASE) as (key, record, _):
+            self._store.append(
+                key, replace(record, state=State.READY, time=self._now(), due=self._now(), deaths=0, note="released")
+            )
+            return key
+
+    def retry(self, name: str) -> str:
+        """See `IMailQueue`; returns the key."""
+        with self._at_work(name, Verb.RETRY) as (key, record, rejected):
+            self._store.append(key, record.again(self._now(), "retried by an operator"))
+            if rejected:
+                self._store.restore(key)
+            return key
+
+    def remove(self, name: str) -> str:
+        """See `IMailQueue`; returns the key."""
+        with self._at_work(name, Verb.REMOVE) as (key, _, _):
+            self._store.remove(key)
+            return key
+
+    @contextlib.contextmanager
+    def _at_work(self, name: str, verb: Verb) -> Iterator[tuple[str, Record, bool]]:
+        """Hold the lock of a message to which `verb` can be done."""
+        key, rejected = self._find(name)
+        lock = self._owner.take(key)
+        if isinstance(lock, Busy):
+            raise NotPossible(f"cannot {verb} mail {name}: it is being sent; try again in a moment")
+        try:
+            if self._find(name) != (key, rejected):
+                raise NotPossible(f"cannot {verb} mail {name}: it was changed in this moment; try again")
+            record = self._record(key, lock)
+            after(State.REJECTED if rejected else record.state, verb, name)
+            yield key, record, rejected
+        finally:
+            lock.release()
+
+    def _record(self, key: str, lock: Lock) -> Record:
+        """How it stands with a message; if its processor died with it, that is written down first."""
+        record = self._store.record(key)
+        if lock.inherited in (None, Phase.CLAIMED):
+            return record
+        envelope, stream = self._store.open(key)
+        stream.close()
+        left = envelope.only(record.outstanding(envelope.recipients))
+        dead = after_death(record, left, self._schedule, intended=lock.inherited is Phase.INTENDED, now=self._now())
+        self._store.append(key, dead)
+        return dead
+
+    def _find(self, name: str) -> tuple[str, bool]:
+        found = self._store.find(name) if "/" not in name else None
+        if found is None:
+            raise _gone(name)
+        return found
+
+    def _state(self, key: str, listing: Listing) -> State:
+        if key in listing.rejected:
+            return State.REJECTED
+        if key in listing.locked and self._is_alive(key):
+            return State.SENDING
+        return self._store.record(key).state
+
+    def _is_alive(self, key: str) -> bool:
+        with contextlib.suppress(FileNotFoundError), self._store.disk.locked(self._store.places.sending(key)) as fd:
+            return fd is None
+        return False
+
+    def _mail(self, key: str, state: State, *, rejected: bool, whole: bool) -> QueuedMail:
+        path = self._path(key, rejected=rejected)
+        status = self._store.disk.stat(path)
+        records = self._store.records(key)
+        envelope, identifier = self._head(path)
+        seconds = age_key(key.rpartition("/")[2])[0]
+        due = records[-1].due if records and state is State.DEFERRED else 0.0
+        since = float(seconds or status.st_mtime)
+        return QueuedMail(
+            name_of(key), state, envelope, identifier, since, status.st_size, due, records if whole else records[-1:]
+        )
+
+    def _head(self, path: str) -> tuple[Envelope | None, str]:
+        """Envelope and Message-Id as far as they can be read."""
+        try:
+            envelope, stream = self._store.open_path(path)
+        except FileNotFoundError:
+            raise
+        except (MalformedEnvelope, OSError):
+            return None, ""
+        with stream:
+            try:
+                return envelope, message_id(stream.read(_HEAD))
+            except InvalidMessage:
+                return envelope, ""
+
+    def _path(self, key: str, *, rejected: bool) -> str:
+        return self._store.places.rejected(key) if rejected else self._store.places.message(key)
+
+    def _listing(self) -> Listing:
+        return Listing(self._store.places, self._store.disk)
+
+    def _now(self) -> float:
+        return self._store.clock.time()
+
+
+def matches(mail: QueuedMail, states: frozenset[State], sender: str, recipient: str) -> bool:
+    """Whether an operator who filters like this wants to see the mail."""
+    if states and mail.state not in states:
+        return False
+    if not sender and not recipient:
+        return True
+    if mail.envelope is None:
+        return False
+    return (not sender or mail.envelope.sender == sender) and (not recipient or recipient in mail.envelope.recipients)
+
+
+def _gone(name: str) -> NoSuchMail:
+    return NoSuchMail(f"there is no mail {name!r} in the queue; it may have been sent in the meantime")

@@ -1,0 +1,93 @@
+"""The right to work on one message of a Maildir queue.
+
+Adds to the contract: trouble with the disk while settling does not raise.  The lease is kept then, so that nobody
+sends the message again, and the queue settles it later.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO
+
+from zope.interface import implementer
+
+from zope.sendmail import maillog
+from zope.sendmail.headers import message_id
+from zope.sendmail.history import Record
+from zope.sendmail.interfaces import ILease, InvalidMessage, LeaseLost
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Outcome
+from zope.sendmail.queue.locks import Lock, Phase
+from zope.sendmail.queue.places import name_of
+
+if TYPE_CHECKING:
+    from zope.sendmail.queue.maildir import MaildirQueue
+
+_HEAD = 64 * 1024
+
+
+@implementer(ILease)
+class MaildirLease:
+    """See `ILease`."""
+
+    def __init__(self, queue: MaildirQueue, key: str, lock: Lock, record: Record) -> None:
+        self.queue = queue
+        self.key = key
+        self.lock = lock
+        self.record = record
+        self.inherited: Outcome | None = None
+        self._whole, self._stream = queue.store.open(key)
+        self._start = self._stream.tell()
+
+    @property
+    def name(self) -> str:
+        """See `ILease`."""
+        return name_of(self.key)
+
+    @property
+    def envelope(self) -> Envelope:
+        """See `ILease`."""
+        outstanding = self.record.outstanding(self._whole.recipients)
+        malformed = self.record.outstanding(self._whole.malformed)
+        return Envelope(self._whole.sender, outstanding, malformed)
+
+    @property
+    def message_id(self) -> str:
+        """See `ILease`."""
+        self._stream.seek(self._start)
+        try:
+            return message_id(self._stream.read(_HEAD))
+        except InvalidMessage:
+            return ""
+
+    def open(self) -> BinaryIO:
+        """See `ILease`."""
+        self.lock.note(Phase.OPENED)
+        self._stream.seek(self._start)
+        return self._stream
+
+    def intend(self) -> None:
+        """See `ILease`."""
+        if not self.lock.is_ours():
+            raise LeaseLost(f"mail {self.name}: another processor removed the lock; it is not sent from here")
+        self.lock.note(Phase.INTENDED)
+
+    def settle(self, record: Record) -> None:
+        """See `ILease`."""
+        try:
+            self.queue.store.settle(self.key, record)
+        except OSError as error:
+            maillog.settling_failed(self.name, error)
+            self.queue.settle_later(self, record)
+            return
+        self.end()
+        self.queue.settled(self.key, record)
+
+    def release(self) -> None:
+        """See `ILease`."""
+        self.end()
+        self.queue.settled(self.key, self.record)
+
+    def end(self) -> None:
+        """Let go of the message."""
+        self._stream.close()
+        self.lock.release()

@@ -1,0 +1,70 @@
+"""When to read the directory of a Maildir queue, and what to make of it.
+
+A look costs as much as the queue is deep, so it is taken only when something may have changed, and never so often
+that looking takes more than a twentieth of the time.  Fails with `OSError`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from zope.sendmail.queue.index import Index
+from zope.sendmail.queue.places import name_of
+from zope.sendmail.queue.staged import unfold
+from zope.sendmail.queue.store import Listing, Store
+
+#: Seconds after which the directory is read whatever its time stamp says: some network file systems are wrong about it.
+_UNCONDITIONAL = 300.0
+
+#: A directory that changed less than this many nanoseconds before a look may change again without a new time stamp.
+_CLOCK_TICK = 2_000_000_000
+
+_SHARE = 20
+
+
+class Looker:
+    """Brings an index up to date.  Concurrency: the queue's mutex."""
+
+    def __init__(self, store: Store, index: Index) -> None:
+        self._store = store
+        self._index = index
+        #: Somebody says that there is something new.
+        self.asked = True
+        self._stamps: tuple[int, ...] = ()
+        self._began = float("-inf")
+        self._cost = 0.0
+
+    def look(self, now: float) -> list[str]:
+        """Read the directory if it is time to.  Returns the messages that are locked but gone."""
+        if not self._is_time(now):
+            return []
+        monotonic = self._store.clock.monotonic
+        begin = monotonic()
+        self._stamps = self._read_stamps()
+        listing = self._read()
+        self._began, self._cost, self.asked = now, monotonic() - begin, False
+        return listing.orphans()
+
+    def _is_time(self, now: float) -> bool:
+        if now - self._began < self._cost * _SHARE:
+            return False
+        if self.asked or now - self._began >= _UNCONDITIONAL:
+            return True
+        return self._read_stamps() != self._stamps
+
+    def _read_stamps(self) -> tuple[int, ...]:
+        """Time stamps of the directories; -1 while one is too young to be trusted."""
+        places, wall = self._store.places, self._store.clock.time() * 1e9
+        stamps = (self._store.disk.stat(path).st_mtime_ns for path in (places.new, places.cur))
+        return tuple(stamp if abs(wall - stamp) > _CLOCK_TICK else -stamp for stamp in stamps)
+
+    def _read(self) -> Listing:
+        store = self._store
+        listing = Listing(store.places, store.disk)
+        if listing.groups:
+            for group in listing.groups:
+                unfold(store.places, store.disk, os.path.join(store.places.root, group))
+            listing = Listing(store.places, store.disk)
+        histories = store.tried()
+        self._index.update(listing.keys, lambda key: name_of(key) in histories)
+        return listing

@@ -1,0 +1,273 @@
+"""The queue contract in its smallest form: mail waits in this process and is lost with it.
+
+For tests of applications, and to read what a queue is.  Concurrency: one mutex.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import BinaryIO
+
+from zope.interface import implementer
+
+from zope.sendmail.clock import Clock
+from zope.sendmail.headers import message_id
+from zope.sendmail.history import Record
+from zope.sendmail.interfaces import ILease, IMailQueue, InvalidMessage, IStagedMail, LeaseLost, NoSuchMail
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Outcome
+from zope.sendmail.queue.desk import QueuedMail, matches
+from zope.sendmail.queue.states import WAITING, State, Verb, after
+from zope.sendmail.retry import Schedule
+
+
+class _Mail:
+    """One message and all that is known about it."""
+
+    def __init__(self, name: str, envelope: Envelope, message: bytes, since: float) -> None:
+        self.name = name
+        self.envelope = envelope
+        self.message = message
+        self.since = since
+        self.history: list[Record] = []
+        self.lease: MemoryLease | None = None
+        self.due = 0.0  # monotonic, so that no jump of the clock delays it
+
+    @property
+    def record(self) -> Record:
+        return self.history[-1] if self.history else Record()
+
+    @property
+    def state(self) -> State:
+        return State.SENDING if self.lease is not None else self.record.state
+
+    @property
+    def message_id(self) -> str:
+        try:
+            return message_id(self.message)
+        except InvalidMessage:
+            return ""
+
+
+@implementer(IMailQueue)
+class MemoryQueue:
+    """See `IMailQueue`.  Nothing survives the process, so nobody has to take anything over."""
+
+    def __init__(self, *, schedule: Schedule | None = None, clock: Clock | None = None) -> None:
+        self.location = "memory:"
+        self.schedule = schedule or Schedule()
+        self.clock = clock or Clock()
+        self.changed = threading.Condition(threading.RLock())
+        self.mails_by_name: dict[str, _Mail] = {}
+        self.staged = 0
+        self._numbers = itertools.count(1)
+        self._woken = False
+
+    def stage(self) -> MemoryStagedMail:
+        """See `IMailQueue`."""
+        return MemoryStagedMail(self)
+
+    def claim(self, limit: int = 1) -> list[MemoryLease]:
+        """See `IMailQueue`."""
+        with self.changed:
+            due = (mail for mail in self.mails_by_name.values() if self._wait(mail) == 0.0)
+            return [MemoryLease(self, mail) for mail in list(itertools.islice(due, limit))]
+
+    def wait(self, timeout: float) -> None:
+        """See `IMailQueue`."""
+        with self.changed:
+            self.changed.wait_for(lambda: self._woken, timeout)
+            self._woken = False
+
+    def wake(self) -> None:
+        """See `IMailQueue`.  Not for signal handlers, because of its mutex; use a `MaildirQueue` there."""
+        with self.changed:
+            self._woken = True
+            self.changed.notify_all()
+
+    def next_due(self) -> float | None:
+        """See `IMailQueue`."""
+        with self.changed:
+            waits = [wait for mail in self.mails_by_name.values() if (wait := self._wait(mail)) is not None]
+            return min(waits, default=None)
+
+    def close(self) -> None:
+        """See `IMailQueue`."""
+        with self.changed:
+            for mail in self.mails_by_name.values():
+                mail.lease = None
+
+    def count(self) -> Mapping[State, int]:
+        """See `IMailQueue`."""
+        with self.changed:
+            counts = Counter(mail.state for mail in self.mails_by_name.values())
+            counts[State.STAGED] = self.staged
+            return {state: counts[state] for state in State if counts[state]}
+
+    def oldest(self) -> float | None:
+        """See `IMailQueue`."""
+        return next((mail.since for mail in self.mails(WAITING)), None)
+
+    def mails(self, states: Iterable[State] = (), sender: str = "", recipient: str = "") -> Iterator[QueuedMail]:
+        """See `IMailQueue`."""
+        with self.changed:
+            seen = [_seen(mail) for mail in self.mails_by_name.values()]
+        wanted = frozenset(states)
+        return (mail for mail in seen if matches(mail, wanted, sender, recipient))
+
+    def show(self, name: str) -> QueuedMail:
+        """See `IMailQueue`."""
+        with self.changed:
+            return _seen(self._find(name))
+
+    def read(self, name: str) -> BinaryIO:
+        """See `IMailQueue`."""
+        with self.changed:
+            return io.BytesIO(self._find(name).message)
+
+    def hold(self, name: str) -> None:
+        """See `IMailQueue`."""
+        with self._for(name, Verb.HOLD) as mail:
+            self.write(mail, replace(mail.record, state=State.HELD, time=self.clock.time(), note="held by an operator"))
+
+    def release(self, name: str) -> None:
+        """See `IMailQueue`."""
+        with self._for(name, Verb.RELEASE) as mail:
+            now = self.clock.time()
+            self.write(mail, replace(mail.record, state=State.READY, time=now, due=now, deaths=0, note="released"))
+
+    def retry(self, name: str) -> None:
+        """See `IMailQueue`."""
+        with self._for(name, Verb.RETRY) as mail:
+            self.write(mail, mail.record.again(self.clock.time(), "retried by an operator"))
+
+    def remove(self, name: str) -> None:
+        """See `IMailQueue`."""
+        with self._for(name, Verb.REMOVE) as mail:
+            del self.mails_by_name[mail.name]
+
+    def reveal(self, mails: Iterable[tuple[Envelope, bytes, str]]) -> None:
+        """Put committed mails into the queue."""
+        with self.changed:
+            for envelope, message, name in mails:
+                self.mails_by_name[name] = _Mail(name, envelope, message, self.clock.time())
+            self.wake()
+
+    def new_name(self) -> str:
+        """A name no other mail of this queue has."""
+        return f"{next(self._numbers):06d}"
+
+    def _wait(self, mail: _Mail) -> float | None:
+        """Seconds until the mail is due; None if it waits for somebody."""
+        return max(0.0, mail.due - self.clock.monotonic()) if mail.state in (State.READY, State.DEFERRED) else None
+
+    def write(self, mail: _Mail, record: Record) -> None:
+        """Add to the history of a mail."""
+        mail.history.append(record)
+        mail.due = self.clock.monotonic() + record.wait(self.clock.time())
+
+    def _find(self, name: str) -> _Mail:
+        try:
+            return self.mails_by_name[name]
+        except KeyError:
+            raise NoSuchMail(f"there is no mail {name!r} in the queue; it may have been sent in the meantime") from None
+
+    @contextlib.contextmanager
+    def _for(self, name: str, verb: Verb) -> Iterator[_Mail]:
+        """The mail, if `verb` can be done to it; processors are woken afterwards."""
+        with self.changed:
+            mail = self._find(name)
+            after(mail.state, verb, name)
+            yield mail
+            self.wake()
+
+
+@implementer(IStagedMail)
+class MemoryStagedMail:
+    """See `IStagedMail`."""
+
+    def __init__(self, queue: MemoryQueue) -> None:
+        self._queue = queue
+        self._mails: list[tuple[Envelope, bytes, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._mails)
+
+    def add(self, envelope: Envelope, message: bytes) -> str:
+        """See `IStagedMail`."""
+        name = self._queue.new_name()
+        self._mails.append((envelope, bytes(message), name))
+        self._queue.staged += 1
+        return name
+
+    def rollback(self, count: int) -> None:
+        """See `IStagedMail`."""
+        while len(self._mails) > count:
+            self._mails.pop()
+            self._queue.staged -= 1
+
+    def prepare(self) -> None:
+        """See `IStagedMail`.  Memory needs no preparation."""
+
+    def commit(self) -> None:
+        """See `IStagedMail`."""
+        mails = list(self._mails)
+        self.rollback(0)
+        self._queue.reveal(mails)
+
+    def abort(self) -> None:
+        """See `IStagedMail`."""
+        self.rollback(0)
+
+
+@implementer(ILease)
+class MemoryLease:
+    """See `ILease`."""
+
+    inherited: Outcome | None = None
+
+    def __init__(self, queue: MemoryQueue, mail: _Mail) -> None:
+        self._queue = queue
+        self._mail = mail
+        self.record = mail.record
+        self.name = mail.name
+        self.message_id = mail.message_id
+        self.envelope = mail.envelope.only(mail.record.outstanding(mail.envelope.recipients))
+        mail.lease = self
+
+    def open(self) -> BinaryIO:
+        """See `ILease`."""
+        return io.BytesIO(self._mail.message)
+
+    def intend(self) -> None:
+        """See `ILease`."""
+        if self._mail.lease is not self:
+            raise LeaseLost(f"mail {self.name}: the lease has ended")
+
+    def settle(self, record: Record) -> None:
+        """See `ILease`."""
+        with self._queue.changed:
+            if record.state is State.SENT:
+                self._queue.mails_by_name.pop(self.name, None)
+            else:
+                self._queue.write(self._mail, record)
+            self.release()
+
+    def release(self) -> None:
+        """See `ILease`."""
+        with self._queue.changed:
+            if self._mail.lease is self:
+                self._mail.lease = None
+
+
+def _seen(mail: _Mail) -> QueuedMail:
+    due = mail.record.due if mail.state is State.DEFERRED else 0.0
+    return QueuedMail(
+        mail.name, mail.state, mail.envelope, mail.message_id, mail.since, len(mail.message), due, tuple(mail.history)
+    )

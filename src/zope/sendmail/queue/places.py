@@ -1,0 +1,55 @@
+"""Where everything of one Maildir queue lies.  Pure: makes names, touches nothing.
+
+A message is called by its *name*, the file name it has in ``new/`` or ``cur/``; what belongs to it is named after it.
+"""
+
+from __future__ import annotations
+
+from os.path import join
+
+SENDING = ".sending-"
+REJECTED = ".rejected-"
+GROUP = ".group-"
+BELL = ".bell"
+
+#: Directories of ours beside tmp, new and cur.
+EXTRA = ("history", "locks")
+
+
+class Places:
+    """The paths below one queue directory."""
+
+    __slots__ = ("cur", "history_", "locks", "new", "root", "tmp")
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.tmp = join(root, "tmp")
+        self.new = join(root, "new")
+        self.cur = join(root, "cur")
+        self.history_ = join(root, "history")
+        self.locks = join(root, "locks")
+
+    def message(self, key: str) -> str:
+        """The file of a message that waits."""
+        return join(self.root, key)
+
+    def sending(self, key: str) -> str:
+        """The lock beside it."""
+        return self._beside(key, SENDING)
+
+    def rejected(self, key: str) -> str:
+        """The same message, set aside."""
+        return self._beside(key, REJECTED)
+
+    def history(self, key: str) -> str:
+        """What happened to it."""
+        return join(self.history_, name_of(key))
+
+    def _beside(self, key: str, prefix: str) -> str:
+        directory, _, name = key.rpartition("/")
+        return join(self.root, directory, prefix + name)
+
+
+def name_of(key: str) -> str:
+    """The name by which people know a message: its file name, without the flags of a Maildir reader."""
+    return key.rpartition("/")[2].partition(":")[0]

@@ -1,0 +1,163 @@
+"""The files of a Maildir queue that are not locks: messages, histories, what was set aside.
+
+Reads and writes one message's files; who may do so is decided by `zope.sendmail.queue.locks`.  Fails with
+`OSError`, and with `MalformedEnvelope` for a file that is no queued mail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from zope.sendmail.clock import Clock
+from zope.sendmail.disk import Disk, remove_quietly
+from zope.sendmail.history import Record, last_record, read_records, write_record
+from zope.sendmail.interfaces import MalformedEnvelope
+from zope.sendmail.message import Envelope, read_envelope
+from zope.sendmail.outcome import Answer
+from zope.sendmail.queue.places import GROUP, REJECTED, SENDING, Places, name_of
+from zope.sendmail.queue.states import State
+
+
+class Listing:
+    """What stood in ``new/`` and ``cur/`` at one look."""
+
+    def __init__(self, places: Places, disk: Disk) -> None:
+        self.keys: list[str] = []
+        self.locked: set[str] = set()
+        self.rejected: list[str] = []
+        self.groups: list[str] = []
+        for directory in ("new", "cur"):
+            with contextlib.suppress(FileNotFoundError):  # a queue that was never used is empty
+                for name in disk.names(os.path.join(places.root, directory)):
+                    self._add(directory, name)
+
+    def _add(self, directory: str, name: str) -> None:
+        if not name.startswith("."):
+            self.keys.append(f"{directory}/{name}")
+        elif name.startswith(SENDING):
+            self.locked.add(f"{directory}/{name[len(SENDING) :]}")
+        elif name.startswith(REJECTED):
+            self.rejected.append(f"{directory}/{name[len(REJECTED) :]}")
+        elif name.startswith(GROUP):
+            self.groups.append(f"{directory}/{name}")
+
+    def orphans(self) -> list[str]:
+        """Messages that are locked but not there: their owner died between two steps, or an older release did."""
+        return list(self.locked.difference(self.keys, self.rejected))
+
+
+class Store:
+    """The messages of one queue directory.  Concurrency: one message, one caller."""
+
+    def __init__(self, places: Places, disk: Disk, clock: Clock) -> None:
+        self.places = places
+        self.disk = disk
+        self.clock = clock
+
+    def record(self, key: str) -> Record:
+        """How it stands with the message; a fresh record if nothing happened yet."""
+        try:
+            return last_record(self.disk.read(self.places.history(key)))
+        except FileNotFoundError:
+            return Record()
+
+    def records(self, key: str) -> list[Record]:
+        """All that happened, oldest first."""
+        try:
+            return list(read_records(self.disk.read(self.places.history(key))))
+        except FileNotFoundError:
+            return []
+
+    def tried(self) -> set[str]:
+        """The names of messages that have a history."""
+        try:
+            return set(self.disk.names(self.places.history_))
+        except FileNotFoundError:
+            return set()
+
+    def append(self, key: str, record: Record) -> None:
+        """Write a record down; durably if losing it would send a mail twice or forget a person's word."""
+        path = self.places.history(key)
+        line = write_record(record)
+        if self._is_torn(path):
+            line = b"\n" + line
+        self.disk.append(path, line)
+        if record.state is not State.DEFERRED or record.having(Answer.ACCEPTED) or record.unknowns:
+            self.disk.sync_file(path)
+            self.disk.sync_directory(self.places.history_)
+
+    def open(self, key: str) -> tuple[Envelope, BinaryIO]:
+        """The envelope and the message; the stream stands behind the envelope lines."""
+        return self.open_path(self.places.message(key))
+
+    def open_path(self, path: str) -> tuple[Envelope, BinaryIO]:
+        """The same for any file of the queue."""
+        stream = self.disk.open(path)
+        try:
+            envelope = read_envelope(stream)
+            if envelope.options:
+                names = ", ".join(name for name, _ in envelope.options)
+                raise MalformedEnvelope(f"it asks for {names}, which this queue does not do")
+            return envelope, stream
+        except BaseException:
+            stream.close()
+            raise
+
+    def settle(self, key: str, record: Record) -> None:
+        """Write down how an attempt ended.  May be repeated after a failure."""
+        if record.state is State.SENT:
+            remove_quietly(self.disk, self.places.message(key))  # the instant of success
+            remove_quietly(self.disk, self.places.history(key))
+            return
+        self.append(key, record)
+        if record.state is State.REJECTED:
+            with contextlib.suppress(FileNotFoundError):
+                self.disk.rename(self.places.message(key), self.places.rejected(key))
+
+    def restore(self, key: str) -> None:
+        """Give a message that was set aside its place back."""
+        self.disk.rename(self.places.rejected(key), self.places.message(key))
+
+    def remove(self, key: str) -> None:
+        """Remove the message and all that belongs to it."""
+        remove_quietly(self.disk, self.places.message(key), self.places.rejected(key), self.places.history(key))
+
+    def find(self, name: str) -> tuple[str, bool] | None:
+        """The key of a message by its name, and whether it was set aside; None if there is no such message."""
+        for key in (f"new/{name}", f"cur/{name}"):
+            for path, rejected in ((self.places.message(key), False), (self.places.rejected(key), True)):
+                with contextlib.suppress(FileNotFoundError):
+                    self.disk.stat(path)
+                    return key, rejected
+        matching = (key for key in Listing(self.places, self.disk).keys if name_of(key) == name)
+        found = next(matching, None)
+        return (found, False) if found else None
+
+    def staged(self) -> Iterator[str]:
+        """Paths of mails in ``tmp/``: of transactions under way, or in doubt."""
+        try:
+            names = self.disk.names(self.places.tmp)
+        except FileNotFoundError:
+            return
+        for name in names:
+            path = os.path.join(self.places.tmp, name)
+            try:
+                yield from (os.path.join(path, each) for each in self.disk.names(path))
+            except NotADirectoryError:
+                yield path
+            except FileNotFoundError:
+                continue
+
+    def _is_torn(self, path: str) -> bool:
+        """Whether a crash left the last line unfinished; the next one must not be glued to it."""
+        try:
+            with self.disk.open(path) as stream:
+                if stream.seek(0, os.SEEK_END) == 0:
+                    return False
+                stream.seek(-1, os.SEEK_END)
+                return stream.read(1) != b"\n"
+        except FileNotFoundError:
+            return False

@@ -1,0 +1,127 @@
+"""When to try again, and when to give up.
+
+Decides; does nothing.  Time and chance are arguments.  RFC 5321, 4.5.4.1 asks for four to five days; the first
+delay is short because most deferrals are greylisting or a relay that restarts.  Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from zope.sendmail.history import Record
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.queue.states import State
+
+MALFORMED = Reply(Answer.REJECTED, "the address is malformed; no relay was asked", None, "5.1.3")
+
+#: A message whose worker died this often is set aside.
+MAX_DEATHS = 3
+
+
+class OnUnknown(StrEnum):
+    """What to do when nobody can know whether the relay has the message."""
+
+    RESEND = "resend"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long to wait between attempts; all times in seconds.  Raises `ValueError` for what cannot be meant."""
+
+    first: float = 60.0
+    factor: float = 2.0
+    maximum: float = 3600.0
+    lifetime: float = 5 * 86400.0
+    #: A delay is spread by this part of itself in both directions, so that mails do not come back in a flock.
+    jitter: float = 0.2
+    on_unknown: OnUnknown = OnUnknown.RESEND
+
+    def __post_init__(self) -> None:
+        if self.first <= 0 or self.maximum < self.first or self.lifetime < 0:
+            raise ValueError(
+                f"retry: first delay {self.first} s, maximum {self.maximum} s, lifetime {self.lifetime} s do not fit; "
+                "0 < first <= maximum and 0 <= lifetime are needed"
+            )
+        if self.factor < 1 or not 0 <= self.jitter < 1:
+            raise ValueError(f"retry: factor {self.factor} must be at least 1 and jitter {self.jitter} within 0 and 1")
+
+    def delay(self, attempts: int, chance: float) -> float:
+        """Seconds until the next attempt after `attempts`; `chance` is within 0 and 1."""
+        steps = min(attempts - 1, 64)  # 2.0**64 is beyond every maximum, and floats end at 2**1024
+        return min(self.first * self.factor**steps, self.maximum) * (1 + self.jitter * (2 * chance - 1))
+
+
+def judge(
+    record: Record, envelope: Envelope, outcome: Outcome, schedule: Schedule, *, now: float, chance: float
+) -> Record:
+    """What becomes of a message after an attempt for the recipients in `envelope`."""
+    replies = {**record.replies, **dict.fromkeys(envelope.malformed, MALFORMED), **outcome.replies}
+    tried = replace(
+        record,
+        attempts=record.attempts + 1,
+        time=now,
+        spent=record.spent + _used(record, now),
+        relay=outcome.relay,
+        note="",
+        replies=replies,
+        unknowns=record.unknowns + bool(outcome.having(Answer.UNKNOWN)),
+    )
+    pending = tried.outstanding(envelope.recipients)
+    if not pending:
+        return replace(tried, state=State.REJECTED if tried.having(Answer.REJECTED) else State.SENT, due=0.0)
+    if outcome.having(Answer.UNKNOWN) and schedule.on_unknown is OnUnknown.HOLD:
+        return replace(
+            tried, state=State.HELD, note="the outcome is unknown; look at the relay's log, then retry or remove"
+        )
+    if tried.spent >= schedule.lifetime:
+        return _given_up(tried, pending)
+    return replace(tried, state=State.DEFERRED, due=now + schedule.delay(tried.attempts, chance))
+
+
+def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, intended: bool, now: float) -> Record:
+    """What becomes of a message whose worker died with it in hand; `intended`: its last byte may have gone."""
+    dead = replace(record, state=State.READY, deaths=record.deaths + 1, time=now, due=now, note="its worker died")
+    if intended:
+        lost = Reply(Answer.UNKNOWN, "the worker died between the last byte and the relay's reply")
+        dead = replace(
+            dead, unknowns=dead.unknowns + 1, replies={**dead.replies, **dict.fromkeys(envelope.recipients, lost)}
+        )
+        if schedule.on_unknown is OnUnknown.HOLD:
+            return replace(dead, state=State.HELD, note=lost.text)
+    if dead.deaths >= MAX_DEATHS:
+        return replace(dead, state=State.HELD, note=f"its worker died {dead.deaths} times")
+    return dead
+
+
+def probe_delay(failures: int) -> float:
+    """Seconds until a relay that could not be used is tried again after `failures` in a row: 5, 10, 20, ... 300."""
+    return min(5.0 * 2.0 ** min(failures - 1, 16), 300.0)
+
+
+def _used(record: Record, now: float) -> float:
+    """The part of the lifetime since the last record: what the clock says, but not much more than was planned.
+
+    So a clock that jumps a day ahead, or a processor that was switched off, does not cost a mail its life.
+    """
+    if not record.attempts:
+        return 0.0
+    planned = max(record.due - record.time, 0.0)
+    return min(max(now - record.time, 0.0), 2 * planned + 600)
+
+
+def _given_up(tried: Record, pending: tuple[str, ...]) -> Record:
+    replies = dict(tried.replies)
+    for recipient in pending:
+        last = replies.get(recipient)
+        said = str(last) if last else "the relay said nothing about it"
+        days = tried.spent / 86400
+        replies[recipient] = Reply(
+            Answer.REJECTED,
+            f"given up after {tried.attempts} attempts in {days:.1f} days; last: {said}",
+            last.code if last else None,
+            "4.4.7",  # RFC 3463, 3.5: delivery time expired
+        )
+    return replace(tried, state=State.REJECTED, due=0.0, replies=replies)

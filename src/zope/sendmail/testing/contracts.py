@@ -1,0 +1,477 @@
+"""What every `IMailQueue` can do: a suite that each implementation passes.
+
+Use it as a mixin of a `unittest.TestCase` and say how a queue is made::
+
+    class MyQueueTests(QueueContract, unittest.TestCase):
+        def make_queue(self): ...
+
+A queue that outlives its process also says how the same queue is opened a second time (`open_again`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import SkipTest
+
+from zope.interface.verify import verifyObject
+
+from zope.sendmail.clock import Clock
+from zope.sendmail.history import Record
+from zope.sendmail.interfaces import ILease, IMailQueue, IQueuedMail, IStagedMail, LeaseLost, NoSuchMail, NotPossible
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.queue.states import State
+from zope.sendmail.retry import Schedule, judge
+
+MESSAGE = b"Message-Id: <1@example.org>\nSubject: one\n\nText\n"
+SCHEDULE = Schedule(first=60.0, jitter=0.0)
+OK = Reply(Answer.ACCEPTED, "ok", 250)
+LATER = Reply(Answer.DEFERRED, "greylisted", 450)
+NEVER = Reply(Answer.REJECTED, "no such user", 550)
+
+
+class ManualClock(Clock):
+    """A clock that a test turns.  The wall clock can also be set apart from the monotonic one."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.wall = now
+        self.mono = 1000.0
+
+    def time(self) -> float:
+        return self.wall
+
+    def monotonic(self) -> float:
+        return self.mono
+
+    def chance(self) -> float:
+        return 0.5
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.wall += seconds
+        self.mono += seconds
+
+
+def envelope(*recipients: str, sender: str = "sender@example.org") -> Envelope:
+    """An envelope with these recipients, or with one."""
+    return Envelope(sender, recipients or ("one@example.org",))
+
+
+class QueueContract:
+    """The promises of `IMailQueue`.  `clock` is a `ManualClock` for the queue."""
+
+    clock: ManualClock
+    queue: Any
+
+    def make_queue(self) -> Any:
+        """An empty queue that uses `self.clock` and `SCHEDULE`."""
+        raise SkipTest("this is the contract; a queue says how it is made")
+
+    def open_again(self) -> Any:
+        """The same queue, opened by somebody else; skips where that cannot be."""
+        raise SkipTest("this queue is not shared between processes")
+
+    def setUp(self) -> None:
+        self.clock = ManualClock()
+        self.queue = self.make_queue()
+
+    def tearDown(self) -> None:
+        self.queue.close()
+
+    def put(self, *recipients: str, message: bytes = MESSAGE, count: int = 1) -> list[str]:
+        """Commit `count` mails; return their names."""
+        staged = self.queue.stage()
+        names = [staged.add(envelope(*recipients), message) for _ in range(count)]
+        staged.prepare()
+        staged.commit()
+        return names
+
+    def settle(self, lease: Any, **replies: Reply) -> Record:
+        """Settle a lease as if a relay had answered this to everybody, or to the local parts named."""
+        said = {who: replies.get(who.partition("@")[0], replies.get("all", OK)) for who in lease.envelope.recipients}
+        record = judge(
+            lease.record,
+            lease.envelope,
+            Outcome("relay:25", said),
+            SCHEDULE,
+            now=self.clock.time(),
+            chance=self.clock.chance(),
+        )
+        lease.settle(record)
+        return record
+
+    # interfaces
+
+    def test_provides_its_interfaces(self: Any) -> None:
+        """Queue, group, lease and mail provide what they promise."""
+        self.put()
+        verifyObject(IMailQueue, self.queue)
+        verifyObject(IStagedMail, self.queue.stage())
+        verifyObject(IQueuedMail, next(self.queue.mails()))
+        verifyObject(ILease, self.queue.claim()[0])
+
+    # the way in
+
+    def test_staged_mail_is_not_claimed(self: Any) -> None:
+        """Nobody sees a mail before its transaction commits."""
+        staged = self.queue.stage()
+        staged.add(envelope(), MESSAGE)
+        staged.prepare()
+        self.assertEqual(self.queue.claim(), [])
+        self.assertEqual(self.queue.count(), {State.STAGED: 1})
+        staged.abort()
+
+    def test_committed_mail_is_claimed_as_it_was(self: Any) -> None:
+        """Envelope and message come out byte for byte."""
+        self.put("one@example.org", "zwölf@example.org")
+        lease = self.queue.claim()[0]
+        self.assertEqual(lease.envelope, envelope("one@example.org", "zwölf@example.org"))
+        self.assertEqual(lease.open().read(), MESSAGE)
+        self.assertEqual(lease.message_id, "1@example.org")
+        self.assertIsNone(lease.inherited)
+
+    def test_aborted_mail_leaves_nothing(self: Any) -> None:
+        """After abort the queue is as before, also when it is repeated."""
+        staged = self.queue.stage()
+        for _ in range(3):
+            staged.add(envelope(), MESSAGE)
+        staged.prepare()
+        staged.abort()
+        staged.abort()
+        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.claim(), [])
+
+    def test_abort_after_commit_is_harmless(self: Any) -> None:
+        """What is revealed stays."""
+        staged = self.queue.stage()
+        staged.add(envelope(), MESSAGE)
+        staged.prepare()
+        staged.commit()
+        staged.abort()
+        self.assertEqual(len(self.queue.claim()), 1)
+
+    def test_rollback_keeps_the_first_mails(self: Any) -> None:
+        """Mails after a savepoint go, those before it stay, and new ones may follow."""
+        staged = self.queue.stage()
+        first = staged.add(envelope(), MESSAGE)
+        staged.add(envelope(), MESSAGE)
+        staged.add(envelope(), MESSAGE)
+        staged.rollback(1)
+        last = staged.add(envelope(), MESSAGE)
+        self.assertEqual(len(staged), 2)
+        staged.prepare()
+        staged.commit()
+        self.assertEqual([lease.name for lease in self.queue.claim(10)], [first, last])
+
+    def test_empty_group_is_harmless(self: Any) -> None:
+        """A transaction whose mails were all rolled back commits nothing."""
+        staged = self.queue.stage()
+        staged.add(envelope(), MESSAGE)
+        staged.add(envelope(), MESSAGE)
+        staged.rollback(0)
+        staged.prepare()
+        staged.commit()
+        self.assertEqual(self.queue.count(), {})
+
+    def test_groups_do_not_meet(self: Any) -> None:
+        """One transaction aborts, the other commits."""
+        one, other = self.queue.stage(), self.queue.stage()
+        one.add(envelope("one@example.org"), MESSAGE)
+        other.add(envelope("other@example.org"), MESSAGE)
+        one.abort()
+        other.prepare()
+        other.commit()
+        self.assertEqual([lease.envelope.recipients for lease in self.queue.claim(9)], [("other@example.org",)])
+
+    def test_message_cannot_change_the_envelope(self: Any) -> None:
+        """A message that begins like envelope lines is still the message."""
+        message = b"X-Zope-To: evil@example.org\nX-Zope-Envelope: end\nX-Zope-Hostname: evil\n\n"
+        self.put(message=message)
+        lease = self.queue.claim()[0]
+        self.assertEqual(lease.envelope, envelope())
+        self.assertEqual(lease.open().read(), message)
+
+    # the way out
+
+    def test_first_in_first_out(self: Any) -> None:
+        """Within a transaction and between transactions."""
+        names = self.put(count=5) + self.put(count=1) + self.put(count=3)
+        self.assertEqual([lease.name for lease in self.queue.claim(20)], names)
+
+    def test_leased_mail_is_not_leased_again(self: Any) -> None:
+        """As long as a lease lives, nobody else gets the mail."""
+        self.put(count=2)
+        first, second = self.queue.claim(), self.queue.claim()
+        self.assertNotEqual(first[0].name, second[0].name)
+        self.assertEqual(self.queue.claim(), [])
+
+    def test_claim_takes_no_more_than_the_limit(self: Any) -> None:
+        """`limit` leases at most."""
+        self.put(count=3)
+        self.assertEqual(len(self.queue.claim(2)), 2)
+
+    def test_released_mail_is_as_before(self: Any) -> None:
+        """A lease that is given back costs no attempt."""
+        [name] = self.put()
+        self.queue.claim()[0].release()
+        lease = self.queue.claim()[0]
+        self.assertEqual((lease.name, lease.record.attempts), (name, 0))
+
+    def test_sent_mail_is_gone(self: Any) -> None:
+        """All recipients accepted."""
+        self.put()
+        self.settle(self.queue.claim()[0])
+        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.claim(), [])
+
+    def test_deferred_mail_comes_back_when_it_is_due(self: Any) -> None:
+        """Not before, and with what is known about it."""
+        self.put()
+        self.settle(self.queue.claim()[0], all=LATER)
+        self.assertEqual(self.queue.count(), {State.DEFERRED: 1})
+        self.clock.advance(59)
+        self.assertEqual(self.queue.claim(), [])
+        self.assertAlmostEqual(self.queue.next_due(), 1.0, 3)
+        self.clock.advance(1)
+        lease = self.queue.claim()[0]
+        self.assertEqual(lease.record.attempts, 1)
+        self.assertEqual(lease.record.replies["one@example.org"], LATER)
+
+    def test_only_outstanding_recipients_are_tried_again(self: Any) -> None:
+        """Accepted and rejected recipients are never sent to again."""
+        self.put("a@example.org", "b@example.org", "c@example.org")
+        self.settle(self.queue.claim()[0], a=OK, b=LATER, c=NEVER)
+        self.clock.advance(60)
+        self.assertEqual(self.queue.claim()[0].envelope.recipients, ("b@example.org",))
+
+    def test_rejected_mail_is_kept_for_a_person(self: Any) -> None:
+        """It is not tried again, and it is shown with the relay's words."""
+        [name] = self.put()
+        self.settle(self.queue.claim()[0], all=NEVER)
+        self.clock.advance(10 * 86400)
+        self.assertEqual(self.queue.claim(), [])
+        self.assertEqual(self.queue.count(), {State.REJECTED: 1})
+        self.assertEqual(self.queue.show(name).history[-1].replies["one@example.org"], NEVER)
+
+    def test_fresh_mail_does_not_wait_for_deferred_mail(self: Any) -> None:
+        """Whatever waits, a new mail is claimed at once."""
+        self.put(count=3)
+        for lease in self.queue.claim(3):
+            self.settle(lease, all=LATER)
+        [name] = self.put()
+        self.assertEqual([lease.name for lease in self.queue.claim(5)], [name])
+
+    def test_next_due_tells_when(self: Any) -> None:
+        """None when nothing is known, 0.0 when something is due."""
+        self.assertEqual(self.queue.claim(), [])
+        self.assertIsNone(self.queue.next_due())
+        self.put(count=2)
+        lease = self.queue.claim()[0]
+        self.assertEqual(self.queue.next_due(), 0.0)
+        self.settle(lease)
+
+    def test_intend_is_allowed_to_the_holder(self: Any) -> None:
+        """The lease says that the last byte may go."""
+        self.put()
+        lease = self.queue.claim()[0]
+        lease.intend()
+        self.settle(lease)
+
+    def test_wake_ends_the_wait(self: Any) -> None:
+        """A wait that was woken returns without its time being over."""
+        self.queue.claim()
+        self.queue.wake()
+        self.queue.wait(3600.0)
+
+    def test_commit_ends_the_wait(self: Any) -> None:
+        """A commit is noticed at once."""
+        self.queue.claim()
+        self.put()
+        self.queue.wait(3600.0)
+        self.assertEqual(len(self.queue.claim()), 1)
+
+    # clocks
+
+    def test_clock_set_back_delays_no_more_than_planned(self: Any) -> None:
+        """A wall clock that jumps a day back does not hold mail for a day."""
+        self.put()
+        self.settle(self.queue.claim()[0], all=LATER)
+        self.clock.wall -= 86400
+        self.clock.advance(60)
+        self.assertEqual(len(self.queue.claim()), 1)
+
+    # operators
+
+    def test_held_mail_waits_until_it_is_released(self: Any) -> None:
+        """hold and release."""
+        [name] = self.put()
+        self.queue.hold(name)
+        self.clock.advance(86400)
+        self.assertEqual(self.queue.claim(), [])
+        self.assertEqual(self.queue.count(), {State.HELD: 1})
+        self.queue.release(name)
+        self.assertEqual([lease.name for lease in self.queue.claim()], [name])
+
+    def test_retry_makes_deferred_mail_due(self: Any) -> None:
+        """An operator need not wait for the schedule."""
+        [name] = self.put()
+        self.settle(self.queue.claim()[0], all=LATER)
+        self.queue.retry(name)
+        self.assertEqual([lease.name for lease in self.queue.claim()], [name])
+
+    def test_retry_tries_rejected_recipients_again(self: Any) -> None:
+        """With a new lifetime, and not those who have the mail already."""
+        [name] = self.put("a@example.org", "b@example.org")
+        self.settle(self.queue.claim()[0], a=OK, b=NEVER)
+        self.queue.retry(name)
+        lease = self.queue.claim()[0]
+        self.assertEqual((lease.envelope.recipients, lease.record.attempts), (("b@example.org",), 0))
+
+    def test_removed_mail_is_gone(self: Any) -> None:
+        """Waiting and rejected mail alike."""
+        for reply in (None, LATER, NEVER):
+            [name] = self.put()
+            if reply is not None:
+                self.settle(self.queue.claim()[0], all=reply)
+            self.queue.remove(name)
+        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.claim(), [])
+
+    def test_mail_that_is_being_sent_is_left_alone(self: Any) -> None:
+        """No verb reaches a mail with a living lease."""
+        [name] = self.put()
+        self.queue.claim()
+        for verb in (self.queue.hold, self.queue.retry, self.queue.remove, self.queue.release):
+            self.assertRaises(NotPossible, verb, name)
+        self.assertEqual(self.queue.count(), {State.SENDING: 1})
+
+    def test_verbs_that_do_not_fit_are_refused(self: Any) -> None:
+        """The state of a mail decides what can be done."""
+        [name] = self.put()
+        self.assertRaises(NotPossible, self.queue.release, name)
+        self.queue.hold(name)
+        self.assertRaises(NotPossible, self.queue.hold, name)
+
+    def test_names_that_are_not_there_are_told(self: Any) -> None:
+        """NoSuchMail, whatever the name looks like."""
+        for name in ("1.2.host.3", "", "../new/x", "x/y"):
+            for verb in (self.queue.hold, self.queue.retry, self.queue.remove, self.queue.show, self.queue.read):
+                self.assertRaises(NoSuchMail, verb, name)
+
+    def test_mails_can_be_filtered(self: Any) -> None:
+        """By state, sender and recipient; oldest first."""
+        [first] = self.put("a@example.org")
+        [second] = self.put("b@example.org")
+        self.settle(self.queue.claim()[0], all=LATER)
+        self.assertEqual([mail.name for mail in self.queue.mails()], [first, second])
+        self.assertEqual([mail.name for mail in self.queue.mails([State.DEFERRED])], [first])
+        self.assertEqual([mail.name for mail in self.queue.mails(recipient="b@example.org")], [second])
+        self.assertEqual([mail.name for mail in self.queue.mails(sender="other@example.org")], [])
+
+    def test_show_tells_all_that_happened(self: Any) -> None:
+        """Envelope with all recipients, and every attempt."""
+        [name] = self.put("a@example.org", "b@example.org")
+        for _ in range(2):
+            self.settle(self.queue.claim()[0], a=OK, b=LATER)
+            self.clock.advance(3600)
+        mail = self.queue.show(name)
+        self.assertEqual(mail.envelope.recipients, ("a@example.org", "b@example.org"))
+        self.assertEqual([record.attempts for record in mail.history], [1, 2])
+        self.assertEqual(mail.message_id, "1@example.org")
+
+    def test_read_gives_the_message(self: Any) -> None:
+        """Without envelope lines."""
+        [name] = self.put()
+        with self.queue.read(name) as stream:
+            self.assertEqual(stream.read(), MESSAGE)
+
+    def test_oldest_is_the_oldest_that_waits(self: Any) -> None:
+        """None if nothing waits."""
+        self.assertIsNone(self.queue.oldest())
+        self.put()
+        self.assertIsInstance(self.queue.oldest(), float)
+
+    # shared queues
+
+    def test_two_owners_never_have_the_same_mail(self: Any) -> None:
+        """Whoever claims second gets another mail, or none."""
+        other = self.open_again()
+        self.put(count=3)
+        names = [lease.name for queue in (self.queue, other) * 2 for lease in queue.claim()]
+        self.assertEqual(len(names), 3)
+        self.assertEqual(len(set(names)), 3)
+
+    def test_commit_wakes_other_owners(self: Any) -> None:
+        """A commit through one is noticed by the other at once."""
+        other = self.open_again()
+        other.claim()
+        self.put()
+        other.wait(3600.0)
+        self.assertEqual(len(other.claim()), 1)
+
+    def test_an_operator_reaches_what_others_know(self: Any) -> None:
+        """What one changes, the other does."""
+        other = self.open_again()
+        [name] = self.put()
+        self.settle(other.claim()[0], all=LATER)
+        self.queue.retry(name)
+        other.wait(3600.0)
+        self.assertEqual([lease.name for lease in other.claim()], [name])
+
+    def test_lease_of_a_dead_owner_is_taken_over(self: Any) -> None:
+        """Within five seconds, and by one survivor only."""
+        self.put()
+        dead = self.open_again()
+        self.assertEqual(len(dead.claim()), 1)
+        survivors = [self.open_again(), self.open_again()]
+        self.assertEqual([len(queue.claim()) for queue in survivors], [0, 0])
+        dead.close()
+        self.clock.advance(5)
+        self.assertEqual(sum(len(queue.claim()) for queue in survivors), 1)
+
+    def test_what_a_dead_owner_intended_is_unknown(self: Any) -> None:
+        """The last byte may have gone, and nobody can know."""
+        self.put()
+        dead = self.open_again()
+        lease = dead.claim()[0]
+        lease.open()
+        lease.intend()
+        dead.close()
+        self.clock.advance(5)
+        taken = self.queue.claim()[0]
+        self.assertEqual(taken.inherited.replies["one@example.org"].answer, Answer.UNKNOWN)
+        self.assertEqual((taken.record.unknowns, taken.record.deaths), (1, 1))
+
+    def test_what_a_dead_owner_did_not_touch_is_as_before(self: Any) -> None:
+        """A claim alone counts for nothing."""
+        self.put()
+        dead = self.open_again()
+        dead.claim()
+        dead.close()
+        self.clock.advance(5)
+        taken = self.queue.claim()[0]
+        self.assertEqual((taken.inherited, taken.record.deaths), (None, 0))
+
+    def test_third_death_holds_the_mail(self: Any) -> None:
+        """A mail that kills its workers waits for a person; others flow."""
+        [name] = self.put()
+        for _ in range(3):
+            dead = self.open_again()
+            self.assertEqual(dead.claim()[0].open().read(), MESSAGE)
+            dead.close()
+            self.clock.advance(5)
+        self.assertEqual([lease.record.state for lease in self.queue.claim()], [State.HELD])
+        self.assertEqual(self.queue.show(name).history[-1].deaths, 3)
+
+    def test_intend_is_refused_to_who_lost_the_lease(self: Any) -> None:
+        """Whoever was taken for dead must not send."""
+        self.put()
+        slow = self.open_again()
+        lease = slow.claim()[0]
+        slow.close()
+        self.clock.advance(5)
+        self.assertEqual(len(self.queue.claim()), 1)
+        self.assertRaises(LeaseLost, lease.intend)

@@ -1,0 +1,496 @@
+"""Handing over mail: what is refused, what becomes of a message, and how it follows the transaction."""
+
+from __future__ import annotations
+
+import email.message
+import email.policy
+import os
+import pickle
+import tempfile
+import unittest
+from typing import Any
+
+import transaction
+from zope.interface.verify import verifyObject
+
+from zope.sendmail.delivery import AbstractMailDelivery, DirectMailDelivery, QueuedMailDelivery
+from zope.sendmail.interfaces import (
+    IDirectMailDelivery,
+    InvalidAddress,
+    InvalidMail,
+    InvalidMessage,
+    IQueuedMailDelivery,
+    MailRefused,
+    RelayError,
+)
+from zope.sendmail.maildir import Maildir
+from zope.sendmail.outcome import Answer, Reply
+from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer
+
+MESSAGE = b"Subject: Hello\nMessage-Id: <kept@example.org>\n\nText\n"
+TO = ["one@example.org"]
+
+
+class Failing:
+    """A data manager that sorts before all mail and refuses in the vote."""
+
+    transaction_manager = transaction.manager
+
+    def sortKey(self) -> str:
+        return "Data.fs"
+
+    def tpc_vote(self, txn: Any) -> None:
+        raise RuntimeError("the database refuses")
+
+    abort = tpc_begin = commit = tpc_finish = tpc_abort = lambda self, txn: None
+
+
+class Recording(Failing):
+    """A data manager that notes when it is called."""
+
+    def __init__(self, seen: list[str], key: str) -> None:
+        self.seen, self.key = seen, key
+
+    def sortKey(self) -> str:
+        return self.key
+
+    def tpc_vote(self, txn: Any) -> None:
+        self.seen.append(f"vote {self.key}")
+
+    def tpc_finish(self, txn: Any) -> None:
+        self.seen.append(f"finish {self.key}")
+
+
+class DeliveryTest(unittest.TestCase):
+    """A queued delivery with a queue of its own."""
+
+    def setUp(self) -> None:
+        transaction.abort()
+        self.addCleanup(transaction.abort)
+        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        self.delivery = QueuedMailDelivery(self.path)
+        self.queue = MaildirQueue(self.path)
+        self.addCleanup(self.queue.close)
+
+    def send(self, message: Any = MESSAGE, to: Any = TO, sender: Any = "sender@example.org") -> str:
+        return self.delivery.send(sender, to, message)
+
+    def queued(self) -> list[tuple[str, tuple[str, ...], bytes]]:
+        """What is ready to be sent, oldest first."""
+        leases = self.queue.claim(1000)
+        found = [(lease.envelope.sender, lease.envelope.recipients, lease.open().read()) for lease in leases]
+        for lease in leases:
+            lease.release()
+        return found
+
+    def files(self) -> list[str]:
+        """Everything below the queue that is no directory."""
+        return [os.path.join(at, name) for at, _, names in os.walk(self.path) for name in names if not name.endswith(".bell")]
+
+
+class TheArguments(DeliveryTest):
+    def test_both_deliveries_provide_their_interfaces(self) -> None:
+        """The interfaces of 7.3."""
+        verifyObject(IQueuedMailDelivery, self.delivery)
+        verifyObject(IDirectMailDelivery, DirectMailDelivery(SendOnlyMailer()))
+
+    def test_a_single_str_is_one_recipient(self) -> None:
+        """Not one recipient for each character."""
+        self.send(to="one@example.org")
+        transaction.commit()
+        self.assertEqual(self.queued()[0][1], ("one@example.org",))
+
+    def test_addresses_may_be_bytes(self) -> None:
+        """Sender and recipients, alone and in a list."""
+        self.send(to=[b"one@example.org"], sender=b"sender@example.org")
+        self.send(to=b"two@example.org")
+        transaction.commit()
+        self.assertEqual([mail[:2] for mail in self.queued()], [
+            ("sender@example.org", ("one@example.org",)), ("sender@example.org", ("two@example.org",)),
+        ])  # fmt: skip
+
+    def test_empty_sender_is_the_null_reverse_path(self) -> None:
+        """As bounces need it."""
+        self.send(sender="")
+        transaction.commit()
+        self.assertEqual(self.queued()[0][0], "")
+
+    def test_display_names_are_dropped(self) -> None:
+        """The envelope has addresses only, commas in names notwithstanding."""
+        self.send(to=['"Doe, John" <john@example.org>'], sender="Me <me@example.org>")
+        transaction.commit()
+        self.assertEqual(self.queued()[0][:2], ("me@example.org", ("john@example.org",)))
+
+    def test_bad_addresses_are_refused_before_anything_is_written(self) -> None:
+        """With an error that names the value; the transaction can go on."""
+        bad: list[tuple[Any, Any]] = [
+            (None, TO),
+            ("sender@example.org", None),
+            ("sender@example.org", []),
+            ("sender@example.org", ""),
+            ("sender@example.org", [""]),
+            ("sender@example.org", ["one@example.org", "a@b@c.org"]),
+            ("sender@example.org", ["nobody"]),
+            ("sender@example.org", [None]),
+            ("sender@example.org", 42),
+            ("broken@", TO),
+        ]
+        for character in "\r", "\n", "\0":
+            bad.append((f"sender@example.org{character}X-Zope-To: evil@example.org", TO))
+            bad.append(("sender@example.org", [f"one@example.org{character}Bcc: evil@example.org"]))
+            bad.append((f"{character}sender@example.org", TO))
+        for sender, to in bad:
+            with self.subTest(sender=sender, to=to):
+                self.assertRaises(InvalidAddress, self.send, MESSAGE, to, sender)
+        transaction.commit()
+        self.assertEqual(self.files(), [])
+
+    def test_messages_that_are_none_are_refused(self) -> None:
+        """None, numbers, and text that cannot be encoded."""
+        for message in None, 42, object(), "\ud800":
+            self.assertRaises(InvalidMessage, self.send, message)
+
+    def test_errors_are_value_errors(self) -> None:
+        """Callers of 7.3 catch ValueError."""
+        self.assertTrue(issubclass(InvalidMail, ValueError))
+
+
+class TheMessage(DeliveryTest):
+    def sent(self, message: Any) -> bytes:
+        self.send(message)
+        transaction.commit()
+        return self.queued()[0][2]
+
+    def test_a_message_id_is_kept_and_returned_without_brackets(self) -> None:
+        """Folded and commented ones too."""
+        for header in "<a@b>", "\n <a@b>", " (why) <a@b> (so (and so))", "<a@b> ":
+            self.assertEqual(self.send(f"Subject: x\nMessage-ID: {header}\n\ntext"), "a@b")
+
+    def test_a_missing_message_id_is_put_in_front(self) -> None:
+        """With the line end of the message, and returned."""
+        message_id = self.send(b"Subject: x\r\n\r\ntext")
+        transaction.commit()
+        self.assertEqual(self.queued()[0][2], b"Message-Id: <%s>\r\nSubject: x\r\n\r\ntext" % message_id.encode())
+
+    def test_an_empty_message_id_is_replaced(self) -> None:
+        """An empty field is no id."""
+        message_id = self.send("Message-Id:\nSubject: x\n\ntext")
+        transaction.commit()
+        self.assertEqual(self.queued()[0][2], f"Message-Id: <{message_id}>\nSubject: x\n\ntext".encode())
+
+    def test_a_malformed_message_id_is_refused(self) -> None:
+        """It could not be told from another."""
+        for header in "a@b", "<a@b> <c@d>", "<a b>", "<>":
+            self.assertRaises(ValueError, self.send, f"Message-Id: {header}\n\ntext")
+
+    def test_message_ids_differ(self) -> None:
+        """Also within a second."""
+        ids = {self.delivery.newMessageId() for _ in range(1000)}
+        self.assertEqual(len(ids), 1000)
+
+    def test_text_is_written_as_utf_8(self) -> None:
+        """str and bytes alike, everything else byte for byte."""
+        self.assertTrue(self.sent("Subject: x\n\nGrüße\r\n\n. ").endswith("Subject: x\n\nGrüße\r\n\n. ".encode()))
+
+    def test_message_objects_are_taken(self) -> None:
+        """The old and the new kind of the email package."""
+        modern = email.message.EmailMessage()
+        modern["Subject"] = "Grüße"
+        modern.set_content("Text")
+        self.assertIn(b"\n\nText\n", self.sent(modern))
+        old = email.message.Message()
+        old["Subject"] = "Hello"
+        old.set_payload("From me\n")
+        self.assertTrue(self.sent(old).endswith(b"Subject: Hello\n\nFrom me\n"))
+
+    def test_bcc_is_not_sent(self) -> None:
+        """Neither the field nor its continuation lines; the body is left alone."""
+        text = self.sent("Message-Id: <1@x>\nBcc: a@example.org,\n\tb@example.org\nSubject: x\nresent-bcc: c@x\n\nBcc: d\n")
+        self.assertEqual(text, b"Message-Id: <1@x>\nSubject: x\n\nBcc: d\n")
+
+    def test_a_message_cannot_change_its_envelope(self) -> None:
+        """Whatever its first lines say."""
+        text = b"X-Zope-To: evil@example.org\nMessage-Id: <1@x>\n\n"
+        self.send(text)
+        transaction.commit()
+        self.assertEqual(self.queued(), [("sender@example.org", ("one@example.org",), text)])
+
+
+class TheTransaction(DeliveryTest):
+    def test_commit_sends(self) -> None:
+        """And nothing is visible before."""
+        self.send()
+        self.assertEqual(self.queued(), [])
+        transaction.commit()
+        self.assertEqual(self.queued(), [("sender@example.org", ("one@example.org",), MESSAGE)])
+
+    def test_abort_leaves_nothing(self) -> None:
+        """No mail and no file."""
+        self.send()
+        self.send()
+        transaction.abort()
+        self.assertEqual(self.files(), [])
+
+    def test_a_database_that_refuses_leaves_nothing(self) -> None:
+        """A conflict in the vote of another data manager."""
+        transaction.get().join(Failing())
+        self.send()
+        self.assertRaises(RuntimeError, transaction.commit)
+        transaction.abort()
+        self.assertEqual(self.files(), [])
+
+    def test_a_retried_transaction_sends_once(self) -> None:
+        """Aborted, and done again."""
+        for attempt in range(3):
+            self.send()
+            if attempt < 2:
+                transaction.get().join(Failing())
+                self.assertRaises(RuntimeError, transaction.commit)
+                transaction.abort()
+        transaction.commit()
+        self.assertEqual(len(self.queued()), 1)
+
+    def test_savepoint_rollback_drops_the_later_mails_only(self) -> None:
+        """The first stays, and more may follow."""
+        self.send(b"Message-Id: <1@x>\n\n")
+        savepoint = transaction.savepoint()
+        self.send(b"Message-Id: <2@x>\n\n")
+        self.send(b"Message-Id: <3@x>\n\n")
+        savepoint.rollback()
+        self.send(b"Message-Id: <4@x>\n\n")
+        transaction.commit()
+        self.assertEqual([mail[2] for mail in self.queued()], [b"Message-Id: <1@x>\n\n", b"Message-Id: <4@x>\n\n"])
+
+    def test_rollback_to_before_the_first_mail(self) -> None:
+        """Mail sent afterwards still follows the transaction."""
+        savepoint = transaction.savepoint()
+        self.send(b"Message-Id: <1@x>\n\n")
+        savepoint.rollback()
+        self.send(b"Message-Id: <2@x>\n\n")
+        transaction.commit()
+        self.assertEqual([mail[2] for mail in self.queued()], [b"Message-Id: <2@x>\n\n"])
+
+    def test_a_savepoint_can_be_rolled_back_twice(self) -> None:
+        """What came after it goes each time."""
+        self.send(b"Message-Id: <1@x>\n\n")
+        savepoint = transaction.savepoint()
+        for _ in range(2):
+            self.send(b"Message-Id: <2@x>\n\n")
+            savepoint.rollback()
+        transaction.commit()
+        self.assertEqual(len(self.queued()), 1)
+
+    def test_mails_of_a_transaction_keep_their_order(self) -> None:
+        """First in, first out."""
+        for number in range(30):
+            self.send(b"Message-Id: <%d@x>\n\n" % number)
+        transaction.commit()
+        self.assertEqual([mail[2] for mail in self.queued()], [b"Message-Id: <%d@x>\n\n" % n for n in range(30)])
+
+    def test_one_data_manager_for_a_transaction(self) -> None:
+        """However many mails."""
+        for _ in range(5):
+            self.send()
+        self.assertEqual(len(transaction.get()._resources), 1)
+
+    def test_mail_comes_last(self) -> None:
+        """It is prepared and revealed after every database, whatever they are called."""
+        seen: list[str] = []
+        for key in "Data.fs", "~", "/var/db", "\uffff", "ÿ":
+            transaction.get().join(Recording(seen, key))
+        self.send()
+        resources = sorted(transaction.get()._resources, key=lambda each: each.sortKey())
+        self.assertEqual(type(resources[-1]).__name__, "TransactionMails")
+        transaction.commit()
+
+    def test_an_explicit_transaction_manager_is_followed(self) -> None:
+        """Not the thread's."""
+        manager = transaction.TransactionManager()
+        self.delivery = QueuedMailDelivery(self.path, transaction_manager=manager)
+        self.send()
+        transaction.commit()
+        self.assertEqual(self.queued(), [])
+        manager.commit()
+        self.assertEqual(len(self.queued()), 1)
+
+    def test_explicit_mode_is_respected(self) -> None:
+        """Mail cannot be sent outside an explicit transaction."""
+        manager = transaction.TransactionManager(explicit=True)
+        self.delivery = QueuedMailDelivery(self.path, transaction_manager=manager)
+        self.assertRaises(transaction.interfaces.NoTransaction, self.send)
+        with manager:
+            self.send()
+        self.assertEqual(len(self.queued()), 1)
+
+    def test_two_deliveries_do_not_meet(self) -> None:
+        """Each has its own queue, both follow the same transaction."""
+        other = QueuedMailDelivery(self.path + "2")
+        self.send()
+        other.send("sender@example.org", TO, MESSAGE)
+        transaction.commit()
+        self.assertEqual((len(self.queued()), len(list(Maildir(self.path + "2")))), (1, 1))
+
+    def test_a_queue_directory_that_was_removed_is_made_again(self) -> None:
+        """An admin who cleans up does not break the application."""
+        import shutil
+
+        self.send()
+        transaction.commit()
+        shutil.rmtree(self.path)
+        self.send()
+        transaction.commit()
+        self.assertEqual(len(list(Maildir(self.path))), 1)
+
+    def test_no_descriptor_stays_open(self) -> None:
+        """However many mails a transaction has."""
+        before = len(os.listdir("/dev/fd"))
+        for _ in range(50):
+            self.send()
+        self.assertEqual(len(os.listdir("/dev/fd")), before)
+        transaction.commit()
+        self.assertEqual(len(os.listdir("/dev/fd")), before)
+
+
+class DirectDelivery(unittest.TestCase):
+    def setUp(self) -> None:
+        transaction.abort()
+        self.addCleanup(transaction.abort)
+        self.mailer = ScriptedMailer()
+        self.delivery = DirectMailDelivery(self.mailer)
+
+    def send(self, *to: str, message: bytes = MESSAGE) -> None:
+        self.delivery.send("sender@example.org", to or TO, message)
+
+    def test_commit_sends_in_order_on_one_connection(self) -> None:
+        """All mails of the transaction, and then the connection is closed."""
+        for number in range(3):
+            self.send(f"{number}@example.org")
+        self.assertEqual(self.mailer.sent, [])
+        transaction.commit()
+        self.assertEqual([mail[1][0] for mail in self.mailer.sent], [f"{number}@example.org" for number in range(3)])
+        self.assertEqual([session.closed for session in self.mailer.sessions], [True])
+
+    def test_abort_sends_nothing(self) -> None:
+        """And opens nothing."""
+        self.send()
+        transaction.abort()
+        self.assertEqual((self.mailer.sent, self.mailer.sessions), ([], []))
+
+    def test_a_relay_that_cannot_be_reached_aborts(self) -> None:
+        """With an OSError, before anything is sent."""
+        self.mailer.fault = Reply(Answer.DEFERRED, "connection refused")
+        self.send()
+        self.assertRaises(RelayError, transaction.commit)
+        self.assertTrue(issubclass(RelayError, OSError))
+        transaction.abort()
+        self.assertEqual(self.mailer.sent, [])
+        self.assertTrue(self.mailer.sessions[0].closed)
+
+    def test_a_refused_recipient_aborts(self) -> None:
+        """And no other mail of the transaction leaves."""
+        refused = Reply(Answer.REJECTED, "no such user", 550, "5.1.1")
+        accepted = self.mailer.answers("x")
+        self.mailer.answers = lambda who: refused if who.startswith("bad") else accepted
+        self.send("good@example.org")
+        self.send("bad@example.org")
+        with self.assertRaises(MailRefused) as caught:
+            transaction.commit()
+        self.assertIn("no such user", str(caught.exception))
+        self.assertTrue(caught.exception.permanent)
+        transaction.abort()
+        self.assertEqual(self.mailer.sent, [])
+
+    def test_savepoint_rollback_drops_the_later_mails(self) -> None:
+        """As with a queue."""
+        self.send("first@example.org")
+        savepoint = transaction.savepoint()
+        self.send("second@example.org")
+        savepoint.rollback()
+        transaction.commit()
+        self.assertEqual([mail[1] for mail in self.mailer.sent], [("first@example.org",)])
+
+    def test_trouble_with_one_mail_does_not_keep_the_next(self) -> None:
+        """Nothing is raised in the second phase; it is logged."""
+
+        def before(envelope: Any) -> None:
+            if envelope.recipients == ("1@example.org",):
+                raise OSError("gone")
+
+        self.mailer.before = before
+        for number in range(3):
+            self.send(f"{number}@example.org")
+        with self.assertLogs("MailDataManager", "ERROR") as logs:
+            transaction.commit()
+        self.assertEqual([mail[1][0] for mail in self.mailer.sent], ["0@example.org", "2@example.org"])
+        self.assertIn("1@example.org", "".join(logs.output))
+
+    def test_a_mailer_with_send_only_works(self) -> None:
+        """Commit and abort."""
+        mailer = SendOnlyMailer()
+        self.delivery = DirectMailDelivery(mailer)
+        self.send()
+        transaction.abort()
+        self.send()
+        transaction.commit()
+        self.assertEqual([mail[1] for mail in mailer.sent], [("one@example.org",)])
+
+
+class OldApi(DeliveryTest):
+    """Names and habits of zope.sendmail 3.5 to 7.3."""
+
+    def test_a_mail_can_be_queued_at_once(self) -> None:
+        """createDataManager and tpc_finish, without a transaction."""
+        manager = self.delivery.createDataManager("sender@example.org", TO, MESSAGE)
+        manager.tpc_finish(None)
+        self.assertEqual(len(self.queued()), 1)
+
+    def test_createDataManager_follows_a_transaction(self) -> None:
+        """Joined by hand, committed and aborted."""
+        for end in (transaction.commit, transaction.abort):
+            transaction.get().join(self.delivery.createDataManager("sender@example.org", TO, MESSAGE))
+            end()
+        self.assertEqual(len(self.queued()), 1)
+
+    def test_a_subclass_may_make_its_own_data_managers(self) -> None:
+        """send() joins what it makes."""
+        made = []
+
+        class Custom(QueuedMailDelivery):
+            def createDataManager(self, fromaddr: str, toaddrs: Any, message: bytes) -> Any:
+                made.append((fromaddr, toaddrs))
+                return super().createDataManager(fromaddr, toaddrs, message)
+
+        Custom(self.path).send("sender@example.org", TO, MESSAGE)
+        transaction.commit()
+        self.assertEqual((made, len(self.queued())), ([("sender@example.org", TO)], 1))
+
+    def test_the_path_may_be_changed(self) -> None:
+        """Some clients assign _queuePath."""
+        self.delivery._queuePath = self.path + "2"
+        self.send()
+        transaction.commit()
+        self.assertEqual((self.delivery.queuePath, len(list(Maildir(self.path + "2")))), (self.path + "2", 1))
+
+    def test_old_names_can_be_imported(self) -> None:
+        """From where they were."""
+        from zope.sendmail import delivery, queue
+        from zope.sendmail.processor import QueueProcessorThread
+
+        self.assertIs(delivery.QueueProcessorThread, QueueProcessorThread)
+        self.assertIs(queue.QueueProcessorThread, QueueProcessorThread)
+        self.assertIs(delivery.Maildir, Maildir)
+        self.assertEqual(queue.MAX_SEND_TIME, 10800)
+        self.assertTrue(callable(queue.run) and callable(queue.ConsoleApp))
+        self.assertTrue(issubclass(QueuedMailDelivery, AbstractMailDelivery))
+        with self.assertRaises(AttributeError):
+            _ = queue.nothing
+
+    def test_a_delivery_can_be_pickled(self) -> None:
+        """Also after it was used."""
+        self.send()
+        transaction.commit()
+        self.assertEqual(pickle.loads(pickle.dumps(self.delivery)).queuePath, self.path)
+
+
+del DeliveryTest
