@@ -18,12 +18,15 @@ MAX_OCTETS = 900
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ATOM = r"[^\s()<>\[\]:;@\\,\".]+"
 _LOCAL = rf"(?:{_ATOM}(?:\.+{_ATOM})*\.?|\"(?:[^\"\\]|\\.)*\")"  # doubled and trailing dots: docomo.ne.jp had them
-_LABEL = r"[^\W_](?:[\w-]*[^\W_])?|_[\w-]+"
+# Beyond ASCII anything but blanks: an Indic vowel sign is no \w.
+_LETTER = r"(?:[A-Za-z0-9]|[^\x00-\x7f\s])"
+_LABEL = rf"{_LETTER}(?:(?:{_LETTER}|[_-])*{_LETTER})?|_(?:{_LETTER}|[_-])+"
 _DOMAIN = rf"(?:(?:{_LABEL})(?:\.(?:{_LABEL}))*|\[[A-Za-z0-9.:-]+\])"
 _SPEC = re.compile(rf"({_LOCAL})@({_DOMAIN})\.?")
 _ANGLE = re.compile(r"(?P<name>[^<>]*|\s*\"(?:[^\"\\]|\\.)*\"\s*)<(?P<spec>(?:\"(?:[^\"\\]|\\.)*\"|[^<>\"])*)>")
 _COMMENT = re.compile(r"\s*\([^()]*\)\s*$")
-_SEPARATED = re.compile(r"(?:\"(?:[^\"\\]|\\.)*\"|\([^()]*\)|<[^<>]*>|[^,\"(<]|[\"(<])+")
+# A quoted part that is longer than an address is none; without that bound unclosed quotes take quadratic time.
+_SEPARATED = re.compile(r"(?:\"(?:[^\"\\]|\\.){0,1000}\"|\([^()]*\)|<[^<>]*>|[^,\"(<]++|[\"(<])+")
 
 
 def parse_recipient(raw: object) -> str:

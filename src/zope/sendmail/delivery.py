@@ -20,7 +20,6 @@ from zope.sendmail.direct import DirectMail
 from zope.sendmail.headers import message_bytes, with_message_id, without_bcc
 from zope.sendmail.interfaces import (
     IDirectMailDelivery,
-    IMailer,
     IMailQueue,
     IQueuedMailDelivery,
     IStagedMail,
@@ -111,7 +110,7 @@ class QueuedMailDelivery(AbstractMailDelivery):
 class DirectMailDelivery(AbstractMailDelivery):
     """See `IDirectMailDelivery`."""
 
-    def __init__(self, mailer: IMailer, *, transaction_manager: Any = None) -> None:
+    def __init__(self, mailer: Any, *, transaction_manager: Any = None) -> None:
         super().__init__(transaction_manager=transaction_manager)
         self.mailer = mailer
 

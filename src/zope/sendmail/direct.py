@@ -16,7 +16,7 @@ from zope.sendmail import maillog, teller
 from zope.sendmail.events import events_of
 from zope.sendmail.headers import message_id
 from zope.sendmail.history import Record
-from zope.sendmail.interfaces import IMailer, ISession, IStagedMail, MailRefused, RelayError
+from zope.sendmail.interfaces import ISession, IStagedMail, MailRefused, RelayError
 from zope.sendmail.mailer import open_session
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
@@ -26,7 +26,7 @@ from zope.sendmail.outcome import Answer, Outcome, Reply
 class DirectMail:
     """See `IStagedMail`.  Nothing is durable here, and `commit` can fail for a mail: that is what a queue is for."""
 
-    def __init__(self, mailer: IMailer) -> None:
+    def __init__(self, mailer: Any) -> None:
         self._mailer = mailer
         self._mails: list[tuple[Envelope, bytes]] = []
         self._session: ISession | None = None

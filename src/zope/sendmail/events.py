@@ -53,10 +53,19 @@ class MailUnknownEvent(MailEvent):
     """See `IMailUnknownEvent`."""
 
 
-def events_of(message_id: str, sender: str, outcome: Outcome, record: Record) -> list[MailEvent]:
-    """The events of one attempt: what was new in it, one event for each kind of answer."""
+def events_of(
+    message_id: str, sender: str, outcome: Outcome, record: Record, *, before: Record | None = None
+) -> list[MailEvent]:
+    """The events of one attempt: what was new in it, one event for each kind of answer.
+
+    `record` is what the attempt led to; `before` what was known when it began, so that a rejection which is no relay's
+    word (a malformed address, a lifetime that is over) is told once.
+    """
     told = {who: record.replies.get(who, reply) for who, reply in outcome.replies.items()}
-    told |= {who: reply for who, reply in record.having(Answer.REJECTED).items() if who not in told and not reply.code}
+    rejected = record.having(Answer.REJECTED)
+    # Without `before`: what a relay said was told when it said it.
+    known = {who for who, reply in rejected.items() if reply.code} if before is None else before.having(Answer.REJECTED)
+    told |= {who: reply for who, reply in rejected.items() if who not in told and who not in known}
     events: list[MailEvent] = []
     for answer, kind in _KINDS.items():
         replies = {who: reply for who, reply in told.items() if reply.answer is answer}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from email.errors import MessageError
 from email.message import Message
 from typing import BinaryIO
 
@@ -16,6 +17,9 @@ from zope.sendmail.interfaces import InvalidMessage
 
 #: How much of a message is looked at for its header block.
 MAX_HEADER = 16 * 1024 * 1024
+
+#: A Message-Id with its comments: four times the longest line (RFC 5322, 2.1.1).
+MAX_ID = 4 * 998
 
 _CHUNK = 64 * 1024
 _EOL = rb"(?>\r\n|\n|\r)"
@@ -42,7 +46,10 @@ def message_bytes(message: object) -> bytes:
         except UnicodeEncodeError as error:
             raise InvalidMessage(f"the message cannot be written as UTF-8: {error}") from error
     if isinstance(message, Message):
-        return message.as_bytes()
+        try:
+            return message.as_bytes()
+        except (MessageError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise InvalidMessage(f"the message object cannot be written: {type(error).__name__}: {error}") from error
     raise InvalidMessage(f"the message is {message!r:.80}; pass str, bytes or an email.message object")
 
 
@@ -60,7 +67,8 @@ def message_id(head: bytes) -> str:
 def with_message_id(message: bytes, new_id: str) -> tuple[bytes, str]:
     """Return the message with a Message-Id, and that id.
 
-    A given one is kept; `new_id` is put in front if there is none.
+    A given one is kept; `new_id` is put in front if there is none: behind a ``From `` line of an mbox, which is no
+    header field and would end the header block.
     """
     given = message_id(message)
     if given:
@@ -68,9 +76,10 @@ def with_message_id(message: bytes, new_id: str) -> tuple[bytes, str]:
     eol = line_end(message)
     header = b"Message-Id: <" + new_id.encode("ascii") + b">" + eol
     rest = _without(message, b"message-id")
-    if rest[:1] not in (b"\r", b"\n") and not _starts_with_field(rest):
+    start = _start(rest)
+    if rest[start : start + 1] not in (b"\r", b"\n") and not _starts_with_field(rest):
         header += eol  # a text without headers: what follows is the body
-    return header + rest, new_id
+    return rest[:start] + header + rest[start:], new_id
 
 
 def without_bcc(message: bytes) -> bytes:
@@ -131,11 +140,16 @@ def _has_body(text: bytes) -> bool:
 
 def _fields(text: bytes) -> Iterator[re.Match[bytes]]:
     """The header fields, up to the empty line, the first line that is none, or `MAX_HEADER`."""
-    mbox = _MBOX_FROM.match(text)
-    position = mbox.end() if mbox else 0
+    position = _start(text)
     while position < MAX_HEADER and (match := _FIELD.match(text, position)):
         yield match
         position = match.end()
+
+
+def _start(text: bytes) -> int:
+    """Where the header block starts."""
+    mbox = _MBOX_FROM.match(text)
+    return mbox.end() if mbox else 0
 
 
 def _starts_with_field(text: bytes) -> bool:
@@ -155,6 +169,8 @@ def _without(message: bytes, *names: bytes) -> bytes:
 
 
 def _parse_id(value: bytes) -> str:
+    if len(value) > MAX_ID:
+        raise InvalidMessage(f"Malformed Message-Id header: it has {len(value)} octets")
     bare = value
     while (shorter := _COMMENT.sub(b"", bare)) != bare:  # comments nest
         bare = shorter

@@ -7,6 +7,7 @@ crash is left out.  Pure; reading never fails.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -65,6 +66,9 @@ class Record:
         )
 
 
+_FRESH = Record()
+
+
 def write_record(record: Record) -> bytes:
     """One line of a history file."""
     values = {name: getattr(record, name) for name in Record.__slots__}
@@ -93,9 +97,20 @@ def _read_record(line: bytes) -> Record | None:
         values = json.loads(line)
         values["state"] = State(values["state"])
         values["replies"] = {who: _reply(each) for who, each in values["replies"].items()}
-        return Record(**{name: values[name] for name in Record.__slots__})
-    except (ValueError, KeyError, TypeError, AttributeError):
+        # What a later version knows and this one does not is passed over, and the other way round.
+        return Record(**{name: _checked(name, value) for name, value in values.items() if name in Record.__slots__})
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value, if it is of the kind that belongs there: nobody else asks."""
+    fresh = getattr(_FRESH, name)
+    if isinstance(fresh, float) and isinstance(value, int):
+        value = float(value)
+    if not isinstance(value, type(fresh)) or (isinstance(value, float) and not math.isfinite(value)):
+        raise TypeError(f"{name} cannot be {value!r}")
+    return value
 
 
 def _reply_values(reply: Reply) -> list[Any]:

@@ -190,6 +190,7 @@ class ILease(Interface):
     envelope = Attribute("`Envelope`: the sender, and the recipients that are still to be served.")
     record = Attribute("`Record`: what happened to the message last; a fresh one if nothing did.")
     message_id = TextLine(title="Message-Id without brackets, or the empty string")
+    problem = TextLine(title="Why no relay can be asked about the message (its file is damaged), or the empty string")
     inherited = Attribute("`Outcome` that a dead owner of the lease left unknown, or None; it is already written down")
 
     def open() -> BinaryIO:

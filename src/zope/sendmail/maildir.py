@@ -7,6 +7,8 @@ https://cr.yp.to/proto/maildir.html
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import os
 import random
@@ -15,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 from zope.interface import directlyProvides, implementer
 
-from zope.sendmail.disk import Disk
+from zope.sendmail.disk import Disk, remove_quietly
 from zope.sendmail.interfaces import IMaildir, IMaildirFactory, IMaildirMessageWriter
 
 SUBDIRECTORIES = ("tmp", "new", "cur")
@@ -97,8 +99,7 @@ class Maildir:
 
     def __iter__(self) -> Iterator[str]:
         found: list[tuple[float, tuple[int, str, str], str]] = []
-        for subdirectory in ("new", "cur"):
-            directory = os.path.join(self.path, subdirectory)
+        for directory in (self._directory("new"), self._directory("cur")):
             for name in self._disk.names(directory):
                 path = os.path.join(directory, name)
                 if not name.startswith(".") and (modified := self._modified(path)) is not None:
@@ -108,9 +109,13 @@ class Maildir:
     def newMessage(self) -> MaildirMessageWriter:
         """See `IMaildir`."""
         name = unique_name()
-        temporary = os.path.join(self.path, "tmp", name)
+        temporary = os.path.join(self._directory("tmp"), name)
         fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        return MaildirMessageWriter(fd, temporary, os.path.join(self.path, "new", name))
+        os.fchmod(fd, 0o600)  # a umask may take bits away, but must not
+        return MaildirMessageWriter(fd, temporary, os.path.join(self._directory("new"), name))
+
+    def _directory(self, name: str) -> str:
+        return os.path.abspath(os.path.join(self.path, name))
 
     def _modified(self, path: str) -> float | None:
         try:
@@ -133,6 +138,7 @@ class MaildirMessageWriter:
         self._new_filename = new_filename
         self._committed = False
         self._aborted = False
+        self._incomplete = False
 
     def write(self, data: str | bytes) -> None:
         """See `IMaildirMessageWriter`."""
@@ -144,12 +150,18 @@ class MaildirMessageWriter:
 
     def close(self) -> None:
         """See `IMaildirMessageWriter`."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError:
+            self._incomplete = True
+            raise
 
     def commit(self) -> str:
         """See `IMaildirMessageWriter`.  The rename is the instant of success."""
         if self._aborted:
             raise RuntimeError("Cannot commit, message already aborted")
+        if self._incomplete:
+            raise OSError(errno.EIO, "Cannot commit, the end of the message could not be written", self._filename)
         if not self._committed:
             self.close()
             self._disk.sync_file(self._filename)
@@ -162,8 +174,9 @@ class MaildirMessageWriter:
         """See `IMaildirMessageWriter`."""
         if not self._committed and not self._aborted:
             self._aborted = True
-            self.close()
-            self._disk.unlink(self._filename)
+            with contextlib.suppress(OSError):  # a full disk: what could not be written is not wanted any more
+                self._file.close()
+            remove_quietly(self._disk, self._filename)
 
 
 def _encode_utf8(data: str | bytes) -> bytes:

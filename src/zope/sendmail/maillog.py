@@ -91,6 +91,11 @@ def settling_failed(name: str, error: OSError) -> None:
     )
 
 
+def unlocking_failed(name: str, error: OSError) -> None:
+    """A lock cannot be removed; its owner removes it at the next look."""
+    processor_log.warning("Mail %s: its lock cannot be removed yet: %s.", name, error)
+
+
 def queue_trouble(location: str, error: BaseException, seconds: float) -> None:
     """The queue itself cannot be worked on."""
     processor_log.error(

@@ -8,7 +8,7 @@ either side can read what the other wrote; CPSMailAccess's six lines are recogni
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from zope.sendmail.address import parse_recipient, parse_sender, split_list
@@ -29,14 +29,12 @@ MAX_LINE = 16 * 1024 * 1024
 class Envelope:
     """Who sends a message and who gets it (RFC 5321, 2.3.1).  The empty sender is the null reverse-path.
 
-    `malformed` are recipients that a foreign queue file names and no relay can be given; `options` are lines of a queue
-    file that ask for more than that.
+    `malformed` are recipients that a foreign queue file names and no relay can be given.
     """
 
     sender: str
     recipients: tuple[str, ...]
     malformed: tuple[str, ...] = ()
-    options: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold a password of CPSMailAccess
 
     @classmethod
     def of(cls, fromaddr: object, toaddrs: object) -> Envelope:
@@ -57,7 +55,7 @@ class Envelope:
 
     def only(self, recipients: Iterable[str]) -> Envelope:
         """The same envelope for some of the recipients."""
-        return Envelope(self.sender, tuple(recipients), (), self.options)
+        return Envelope(self.sender, tuple(recipients))
 
 
 def envelope_lines(envelope: Envelope, message: bytes) -> bytes:
@@ -81,13 +79,16 @@ def read_envelope(stream: BinaryIO) -> Envelope:
             recipients[parse_recipient(text)] = None
         except InvalidAddress:
             malformed.append(text)
+    if options:
+        names = ", ".join(name for name, _ in options)
+        raise MalformedEnvelope(f"it asks for {names}, which this version does not do")
     if not recipients and not malformed:
         raise MalformedEnvelope("the envelope names no recipient")
     try:
         sender = parse_sender(sender_text)
     except InvalidAddress as error:
         raise MalformedEnvelope(str(error)) from error
-    return Envelope(sender, tuple(recipients), tuple(malformed), options)
+    return Envelope(sender, tuple(recipients), tuple(malformed))
 
 
 def _field(stream: BinaryIO, name: bytes, ordinal: str) -> str:

@@ -78,6 +78,9 @@ class Lane:
             maillog.held(lease.name, lease.record.note)
             lease.release()
             return
+        if lease.problem:
+            self._set_aside(lease)
+            return
         try:
             outcome = self._hand_over(lease)
         except LeaseLost as error:
@@ -92,6 +95,12 @@ class Lane:
             lease.record, lease.envelope, outcome, self._schedule, now=self._clock.time(), chance=self._clock.chance()
         )
         self._settle_and_tell(lease, outcome, record)
+
+    def _set_aside(self, lease: ILease) -> None:
+        """A file that no relay can be asked about: a person has to look at it."""
+        maillog.set_aside(lease.name, lease.problem)
+        lease.settle(Record(State.REJECTED, time=self._clock.time(), note=lease.problem))
+        self._processor.tally[Answer.REJECTED] += 1
 
     def _hand_over(self, lease: ILease) -> Outcome:
         """Let the mailer send; what it raises is an answer as well."""
@@ -133,7 +142,7 @@ class Lane:
                     relay=outcome.relay,
                 )
                 self._processor.tally[reply.answer] += 1
-            self._processor.tell([event])
+            self._tell(event)
         if record.state is State.DEFERRED:
             maillog.deferred(name, record.attempts, record.due)
         elif record.state is State.HELD:
@@ -149,7 +158,13 @@ class Lane:
                 name=lease.name, message_id=message_id, sender=sender, recipient=recipient, reply=reply, relay=""
             )
             self._processor.tally[Answer.UNKNOWN] += 1
-        self._processor.tell([MailUnknownEvent(message_id, sender, lease.inherited.replies)])
+        self._tell(MailUnknownEvent(message_id, sender, lease.inherited.replies))
+
+    def _tell(self, event: MailEvent) -> None:
+        try:
+            self._processor.tell([event])
+        except Exception as error:  # noqa: BLE001 - whatever `tell` is, it harms no mail
+            maillog.subscriber_failed(event, error)
 
 
 @implementer(IMailQueueProcessor)

@@ -40,17 +40,19 @@ class Schedule:
     on_unknown: OnUnknown = OnUnknown.RESEND
 
     def __post_init__(self) -> None:
-        if self.first <= 0 or self.maximum < self.first or self.lifetime < 0:
+        if not (0 < self.first <= self.maximum < float("inf") and self.lifetime >= 0):
             raise ValueError(
                 f"retry: first delay {self.first} s, maximum {self.maximum} s, lifetime {self.lifetime} s do not fit; "
-                "0 < first <= maximum and 0 <= lifetime are needed"
+                "0 < first <= maximum < infinity and 0 <= lifetime are needed"
             )
-        if self.factor < 1 or not 0 <= self.jitter < 1:
-            raise ValueError(f"retry: factor {self.factor} must be at least 1 and jitter {self.jitter} within 0 and 1")
+        if not 1 <= self.factor <= 1000 or not 0 <= self.jitter < 1:
+            raise ValueError(
+                f"retry: factor {self.factor} must be within 1 and 1000, jitter {self.jitter} at least 0 and below 1"
+            )
 
     def delay(self, attempts: int, chance: float) -> float:
         """Seconds until the next attempt after `attempts`; `chance` is within 0 and 1."""
-        steps = min(attempts - 1, 64)  # 2.0**64 is beyond every maximum, and floats end at 2**1024
+        steps = min(attempts - 1, 64)  # 2.0**64 is beyond every maximum, and 1000.0**64 is still a float
         return min(self.first * self.factor**steps, self.maximum) * (1 + self.jitter * (2 * chance - 1))
 
 

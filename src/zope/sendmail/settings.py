@@ -77,7 +77,9 @@ class RelaySettings:
         """Whether nothing may be sent without TLS."""
         if self.tls is Tls.NEVER:
             return False
-        return self.tls is not Tls.OPPORTUNISTIC or (self.username is not None and not self.allow_clear_password)
+        if self.tls is not Tls.OPPORTUNISTIC or self.verify:  # who wants a proof does not want to go without
+            return True
+        return self.username is not None and not self.allow_clear_password
 
     @property
     def must_verify(self) -> bool:

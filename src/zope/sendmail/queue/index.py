@@ -1,21 +1,71 @@
 """Which messages a processor knows, and when each is due.
 
-Keeps names and times only.  Fresh messages and such that were tried before stand in two lines, so that neither can
-starve the other.  Times are monotonic seconds.  Concurrency: the owner's mutex.
+Keeps names and times only, in less than 200 bytes a message.  Fresh messages and such that were tried before stand in
+two lines, so that neither can starve the other.  Times are monotonic seconds.  Concurrency: the queue's mutex.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from zope.sendmail.maildir import age_key
 
-#: Of this many messages taken, one is from the line of those tried before, while there are fresh ones.
+#: Of so many messages taken, one is from the line of those tried before, while there are fresh ones.
 _TURN = 4
 
 # What stands for a time: in a line, not due before somebody says so, leased.
 _READY, _PARKED, _TAKEN = 0.0, -1.0, -2.0
+
+#: Messages that are due within the same so many seconds are sorted only when their time comes.
+_SPAN = 8.0
+
+
+class _Line:
+    """Keys in an order: by number, and within a number by `order`.  Costs eight bytes a key."""
+
+    def __init__(self, order: Callable[[str], Any]) -> None:
+        self._order = order
+        self._buckets: dict[int, list[str]] = {}
+        self._numbers: list[int] = []
+        self._sorted: int | None = None
+
+    def add(self, number: int, key: str) -> None:
+        """One more key."""
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            self._buckets[number] = [key]
+            heapq.heappush(self._numbers, number)
+            return
+        bucket.append(key)
+        if number == self._sorted:
+            self._sorted = None
+
+    def first(self) -> tuple[int, str] | None:
+        """The first number and key, or None."""
+        if not self._numbers:
+            return None
+        number = self._numbers[0]
+        bucket = self._buckets[number]
+        if number != self._sorted:
+            bucket.sort(key=self._order, reverse=True)
+            self._sorted = number
+        return number, bucket[-1]
+
+    def pop(self) -> None:
+        """Remove what `first` said."""
+        number = self._numbers[0]
+        bucket = self._buckets[number]
+        bucket.pop()
+        if not bucket:
+            del self._buckets[number]
+            heapq.heappop(self._numbers)
+            self._sorted = None
+
+
+def _by_age(key: str) -> tuple[int, str, str]:
+    return age_key(key.rpartition("/")[2])
 
 
 class Index:
@@ -23,9 +73,9 @@ class Index:
 
     def __init__(self) -> None:
         self._due: dict[str, float] = {}
-        self._fresh: list[tuple[tuple[int, str, str], str]] = []
-        self._again: list[tuple[tuple[int, str, str], str]] = []
-        self._later: list[tuple[float, str]] = []
+        self._fresh = _Line(_by_age)
+        self._again = _Line(_by_age)
+        self._later = _Line(lambda key: self._due.get(key, 0.0))
         self._turn = 0
 
     def __len__(self) -> int:
@@ -34,36 +84,53 @@ class Index:
     def __contains__(self, key: str) -> bool:
         return key in self._due
 
-    def update(self, keys: Iterable[str], tried: Callable[[str], bool]) -> None:
-        """Make `keys` the messages that are there; new ones are due now, those that were `tried` in the second line."""
-        present = set(keys)
+    def update(self, keys: Iterable[str], when: Callable[[str], float | None]) -> None:
+        """Make `keys` the messages that are there.
+
+        `when` says of a new one at what time it is probably due, or None if it was never tried.
+        """
+        count = 0
+        present = keys if isinstance(keys, list) else list(keys)
+        for key in present:
+            count += 1
+            if key not in self._due:
+                due = when(key)
+                if due is None:
+                    self._ready(key, self._fresh)
+                else:
+                    self.put(key, due)
+        if count < len(self._due):
+            self._forget_others(set(present))
+
+    def _forget_others(self, present: set[str]) -> None:
         for key in [key for key, due in self._due.items() if key not in present and due != _TAKEN]:
             del self._due[key]
-        for key in present:
-            if key not in self._due:
-                self._put(key, tried=tried(key))
 
     def add(self, key: str) -> None:
         """A message was committed, or somebody changed what is known about it: it is due now."""
-        if self._due.get(key) != _TAKEN:
-            self._put(key, tried=False)
+        if self._due.get(key) not in (_TAKEN, _READY):
+            self._ready(key, self._fresh)
 
     def take(self, now: float) -> str | None:
-        """The message whose turn it is, or None; it stays out of sight until `put` or `drop`."""
+        """The message whose turn it is, or None; it stays out of sight until `put`, `park` or `drop`."""
         self._ripen(now)
-        while self._fresh or self._again:
-            self._turn = (self._turn + 1) % _TURN
-            line = self._again if self._again and (self._turn == 0 or not self._fresh) else self._fresh
-            key = heapq.heappop(line)[1]
-            if self._due.get(key) == _READY:
-                self._due[key] = _TAKEN
-                return key
-        return None
+        fresh, again = self._first(self._fresh), self._first(self._again)
+        self._turn = (self._turn + 1) % _TURN
+        if again is not None and (fresh is None or self._turn == 0):
+            key, line = again, self._again
+        elif fresh is not None:
+            key, line = fresh, self._fresh
+        else:
+            return None
+        line.pop()
+        self._due[key] = _TAKEN
+        return key
 
     def put(self, key: str, due: float) -> None:
         """The message is due at this time."""
+        due = max(due, _SPAN)  # smaller numbers stand for something else
         self._due[key] = due
-        heapq.heappush(self._later, (due, key))
+        self._later.add(int(due // _SPAN), key)
 
     def park(self, key: str) -> None:
         """The message waits for a person; only `add` brings it back."""
@@ -76,20 +143,31 @@ class Index:
     def next_due(self, now: float) -> float | None:
         """Seconds until the next message is due, or None if none is waiting."""
         self._ripen(now)
-        if any(self._due.get(key) == _READY for line in (self._fresh, self._again) for _, key in line[:1]):
+        if self._first(self._fresh) is not None or self._first(self._again) is not None:
             return 0.0
-        return max(0.0, self._later[0][0] - now) if self._later else None
+        later = self._later.first()
+        return None if later is None else max(0.0, self._due[later[1]] - now)
+
+    def _first(self, line: _Line) -> str | None:
+        """The first key that is still in the line; what was dropped or taken meanwhile is passed over."""
+        while (first := line.first()) is not None:
+            if self._due.get(first[1]) == _READY:
+                return first[1]
+            line.pop()
+        return None
 
     def _ripen(self, now: float) -> None:
-        """Move what has become due into its line, and forget entries that no longer count."""
-        while self._later and (self._later[0][0] <= now or self._due.get(self._later[0][1]) != self._later[0][0]):
-            due, key = heapq.heappop(self._later)
-            if self._due.get(key) == due:
-                self._put(key, tried=True)
-        for line in (self._fresh, self._again):
-            while line and self._due.get(line[0][1]) != _READY:
-                heapq.heappop(line)
+        """Move what has become due to those tried before, and pass over what no longer counts."""
+        while (first := self._later.first()) is not None:
+            number, key = first
+            due = self._due.get(key, _READY)
+            counts = due >= _SPAN and int(due // _SPAN) == number
+            if counts and due > now:
+                return
+            self._later.pop()
+            if counts:
+                self._ready(key, self._again)
 
-    def _put(self, key: str, *, tried: bool) -> None:
+    def _ready(self, key: str, line: _Line) -> None:
         self._due[key] = _READY
-        heapq.heappush(self._again if tried else self._fresh, (age_key(key.rpartition("/")[2]), key))
+        line.add(_by_age(key)[0], key)

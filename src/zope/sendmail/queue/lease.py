@@ -13,8 +13,8 @@ from zope.interface import implementer
 from zope.sendmail import maillog
 from zope.sendmail.headers import message_id
 from zope.sendmail.history import Record
-from zope.sendmail.interfaces import ILease, InvalidMessage, LeaseLost
-from zope.sendmail.message import Envelope
+from zope.sendmail.interfaces import ILease, InvalidMessage, LeaseLost, MalformedEnvelope
+from zope.sendmail.message import Envelope, read_envelope
 from zope.sendmail.outcome import Outcome
 from zope.sendmail.queue.locks import Lock, Phase
 from zope.sendmail.queue.places import name_of
@@ -35,7 +35,13 @@ class MaildirLease:
         self.lock = lock
         self.record = record
         self.inherited: Outcome | None = None
-        self._whole, self._stream = queue.store.open(key)
+        self.problem = ""
+        self._stream = queue.disk.open(queue.places.message(key))
+        try:
+            self._whole = read_envelope(self._stream)
+        except MalformedEnvelope as error:
+            self._whole = Envelope("", ())
+            self.problem = str(error)
         self._start = self._stream.tell()
 
     @property
@@ -53,10 +59,10 @@ class MaildirLease:
     @property
     def message_id(self) -> str:
         """See `ILease`."""
-        self._stream.seek(self._start)
         try:
+            self._stream.seek(self._start)
             return message_id(self._stream.read(_HEAD))
-        except InvalidMessage:
+        except (InvalidMessage, OSError):
             return ""
 
     def open(self) -> BinaryIO:
@@ -79,15 +85,18 @@ class MaildirLease:
             maillog.settling_failed(self.name, error)
             self.queue.settle_later(self, record)
             return
-        self.end()
-        self.queue.settled(self.key, record)
+        self._end(record)
 
     def release(self) -> None:
         """See `ILease`."""
-        self.end()
-        self.queue.settled(self.key, self.record)
+        self._end(self.record)
 
-    def end(self) -> None:
-        """Let go of the message."""
-        self._stream.close()
-        self.lock.release()
+    def _end(self, record: Record) -> None:
+        """Let go of the message, which is as `record` says."""
+        try:
+            self._stream.close()
+            self.lock.release()
+        except OSError as error:
+            maillog.unlocking_failed(self.name, error)
+        finally:
+            self.queue.settled(self.key, record)

@@ -69,7 +69,11 @@ class Lock:
         return self._owner.owns(self._path)
 
     def release(self) -> None:
-        """Give the lock back; one that is no longer ours is left alone."""
+        """Give the lock back; one that is no longer ours is left alone.
+
+        If the disk refuses, the file stays; we ourselves can lock the message again then, and nobody else.
+        """
+        self._owner.let_go(self._path)
         if self.is_ours():
             self._owner.disk.unlink(self._path)
         self._owner.free_slot(self._slot)
@@ -87,6 +91,8 @@ class Owner:
         self._fd = -1
         self._free: list[int] = []
         self._slots = 0
+        #: Locks that are in use; a lock of ours that is not among them could not be removed.
+        self._held: set[str] = set()
 
     @property
     def path(self) -> str:
@@ -160,6 +166,11 @@ class Owner:
         """Write how far we are with a message into the owner file; this also keeps its time stamp fresh."""
         self.disk.write_at(self._fd, _line(b"%s %s" % (phase.encode(), os.fsencode(name))), slot * _SLOT)
 
+    def let_go(self, path: str) -> None:
+        """A lock is not in use any more."""
+        with self._mutex:
+            self._held.discard(path)
+
     def free_slot(self, slot: int) -> None:
         """A lock was given back; what its slot said must not be taken for a later one."""
         if self._fd >= 0:
@@ -171,14 +182,15 @@ class Owner:
         """Give up the owner file and with it every lock that is still out."""
         with self._mutex:
             if self._fd >= 0:
-                remove_quietly(self.disk, self.path)
+                with contextlib.suppress(OSError):  # what stays is swept by the next owner
+                    self.disk.unlink(self.path)
                 self._forget()
 
     def _forget(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
-        self._free, self._slots = [], 0
+        self._free, self._slots, self._held = [], 0, set()
 
     def forget_after_fork(self) -> None:
         """The child must not keep its parent's lock alive."""
@@ -194,13 +206,16 @@ class Owner:
                 self._slots += 1
                 slot = self._slots
         lock = Lock(self, path, name, slot, inherited)
-        lock.note(Phase.CLAIMED)
+        # What is inherited stays written until it was told: if we die before, the next one inherits it again.
+        lock.note(inherited or Phase.CLAIMED)
+        with self._mutex:
+            self._held.add(path)
         return lock
 
     def _take_over(self, key: str, path: str) -> Lock | Busy:
         """The message is locked: by us, by somebody alive, or by somebody dead whose lock we inherit."""
         if self.owns(path):
-            return Busy(LOOK_AGAIN)
+            return Busy(LOOK_AGAIN) if path in self._held else self._lock(key, path, None)
         try:
             with self.disk.locked(path) as fd:
                 if fd is None:
@@ -223,10 +238,11 @@ class Owner:
             phase = Phase.CLAIMED
         else:
             phase = _phase_in(os.pread(fd, theirs.st_size, 0), os.fsencode(key.rpartition("/")[2]))
+        lock = self._lock(key, path, phase)
         replacement = f"{self.path}.{os.path.basename(key)[-40:]}"
         self.disk.link(self.path, replacement)
         self.disk.rename(replacement, path)
-        return self._lock(key, path, phase)
+        return lock
 
 
 def sweep(places: Places, disk: Disk) -> None:

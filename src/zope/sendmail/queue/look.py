@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 
 from zope.sendmail.queue.index import Index
-from zope.sendmail.queue.places import name_of
 from zope.sendmail.queue.staged import unfold
 from zope.sendmail.queue.store import Listing, Store
 
@@ -20,6 +19,9 @@ _UNCONDITIONAL = 300.0
 _CLOCK_TICK = 2_000_000_000
 
 _SHARE = 20
+
+#: Seconds for which a time stamp is believed; then the history is read.  As long as the longest usual delay.
+_TRUST = 3600.0
 
 
 class Looker:
@@ -65,6 +67,13 @@ class Looker:
             for group in listing.groups:
                 unfold(store.places, store.disk, os.path.join(store.places.root, group))
             listing = Listing(store.places, store.disk)
-        histories = store.tried()
-        self._index.update(listing.keys, lambda key: name_of(key) in histories)
+        self._index.update(listing.keys, self._when)
         return listing
+
+    def _when(self, key: str) -> float | None:
+        """When a message that was tried before is probably due; the time stamp of its history says it unread."""
+        modified = self._store.due_hint(key)
+        if modified is None:
+            return None
+        clock = self._store.clock
+        return clock.monotonic() + min(max(0.0, modified - clock.time()), _TRUST)

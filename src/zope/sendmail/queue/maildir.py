@@ -19,7 +19,7 @@ from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk
 from zope.sendmail.history import Record
-from zope.sendmail.interfaces import IMailQueue, MalformedEnvelope
+from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.maildir import make_maildir
 from zope.sendmail.outcome import Answer, Outcome
 from zope.sendmail.queue.bell import Bell, ring
@@ -64,6 +64,7 @@ class MaildirQueue:
         self._index = Index()
         self._looker = Looker(self.store, self._index)
         self._unsettled: list[tuple[MaildirLease, Record]] = []
+        self._late: list[StagedMail] = []
         self._bell: Bell | None = None
 
     # the way in
@@ -71,7 +72,19 @@ class MaildirQueue:
     def stage(self) -> StagedMail:
         """See `IMailQueue`."""
         make_maildir(self.disk, self.location, EXTRA)
-        return StagedMail(self.places, self.disk)
+        self._commit_again()
+        return StagedMail(self.places, self.disk, self._late)
+
+    def _commit_again(self) -> None:
+        """Reveal what was committed when the disk refused."""
+        while self._late:
+            try:
+                self._late.pop(0).commit()
+            except FileNotFoundError as error:  # somebody removed it
+                self._late.pop()
+                maillog.finish_failed(f"mail for the queue {self.location}", error)
+            except OSError:  # it has put itself back
+                return
 
     # the way out
 
@@ -81,6 +94,7 @@ class MaildirQueue:
             if self._bell is not None and not self._owner.is_in_place():
                 self.close()  # the directory was removed, and perhaps made again
             self._heard(self._open().wait(0.0))
+            self._commit_again()
             self._settle_again()
             now = self.clock.monotonic()
             for orphan in self._looker.look(now):
@@ -209,8 +223,6 @@ class MaildirQueue:
                 lock.release()
                 return None
             lease = MaildirLease(self, key, lock, record)
-        except MalformedEnvelope as error:
-            return self._set_aside(key, lock, error)
         except OSError:
             if lock.inherited is not None:
                 self._clean_after(key)
@@ -235,16 +247,6 @@ class MaildirQueue:
             lease.inherited = Outcome(
                 "", {who: reply for who, reply in replies.items() if reply.answer is Answer.UNKNOWN}
             )
-
-    def _set_aside(self, key: str, lock: Lock, error: MalformedEnvelope) -> None:
-        """A file that no relay can be asked about; a person has to look at it."""
-        maillog.set_aside(key, error)
-        record = Record(State.REJECTED, time=self.clock.time(), note=str(error))
-        try:
-            self.store.settle(key, record)
-            self._index.drop(key)
-        finally:
-            lock.release()
 
     def _unreadable(self, key: str, error: OSError) -> None:
         maillog.skipped(key, error)

@@ -230,6 +230,7 @@ class MemoryStagedMail:
 class MemoryLease:
     """See `ILease`."""
 
+    problem = ""
     inherited: Outcome | None = None
 
     def __init__(self, queue: MemoryQueue, mail: _Mail) -> None:

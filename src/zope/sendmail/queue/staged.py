@@ -23,12 +23,13 @@ from zope.sendmail.queue.places import GROUP, Places
 class StagedMail:
     """See `IStagedMail`."""
 
-    def __init__(self, places: Places, disk: Disk) -> None:
+    def __init__(self, places: Places, disk: Disk, late: list[StagedMail]) -> None:
         self._places = places
         self._disk = disk
+        self._late = late
         self._names: list[str] = []
         self._group = ""
-        self._prepared = self._committed = False
+        self._prepared = self._committed = self._finished = False
 
     def __len__(self) -> int:
         return len(self._names)
@@ -59,19 +60,34 @@ class StagedMail:
         self._prepared = True
 
     def commit(self) -> None:
-        """See `IStagedMail`."""
-        if self._committed or not self._names:
+        """See `IStagedMail`.
+
+        If the disk refuses even now, it raises and the mails stay staged; the queue tries again at its next use.
+        """
+        if not self._names:
             self._remove_group()
-            return
-        if self._group:
-            revealed = os.path.join(self._places.new, GROUP + self._group)
-            self._disk.rename(os.path.join(self._places.tmp, self._group), revealed)  # the instant of success
-        else:
-            self._disk.rename(self._path(self._names[0]), self._new(self._names[0]))  # the instant of success
+        elif not self._finished:
+            try:
+                self._reveal()
+                self._finish()
+            except OSError:
+                self._late.append(self)
+                raise
+
+    def _reveal(self) -> None:
+        """One rename, the instant of success."""
+        if not self._committed and self._group:
+            self._disk.rename(os.path.join(self._places.tmp, self._group), self._new(GROUP + self._group))
+        elif not self._committed:
+            self._disk.rename(self._path(self._names[0]), self._new(self._names[0]))
         self._committed = True
+
+    def _finish(self) -> None:
+        """Make it durable, let the mails of a group stand as single files, and say so."""
         self._disk.sync_directory(self._places.new)
         if self._group:
-            unfold(self._places, self._disk, revealed)
+            unfold(self._places, self._disk, self._new(GROUP + self._group))
+        self._finished = True
         ring(self._places, self._disk, [f"new/{name}" for name in self._names])
 
     def abort(self) -> None:
@@ -83,9 +99,13 @@ class StagedMail:
     def _make_group(self) -> None:
         """The second mail has come: from now on the mails stand in a directory of their own."""
         group = unique_name()
-        self._disk.make_directory(os.path.join(self._places.tmp, group))
-        first = self._names[0]
-        self._disk.rename(os.path.join(self._places.tmp, first), os.path.join(self._places.tmp, group, first))
+        directory = os.path.join(self._places.tmp, group)
+        self._disk.make_directory(directory)
+        try:
+            self._disk.rename(self._path(self._names[0]), os.path.join(directory, self._names[0]))
+        except OSError:
+            self._disk.remove_directory(directory)
+            raise
         self._group = group
 
     def _remove_group(self) -> None:
@@ -110,5 +130,6 @@ def unfold(places: Places, disk: Disk, group: str) -> None:
     for name in names:
         with contextlib.suppress(FileNotFoundError):
             disk.rename(os.path.join(group, name), os.path.join(places.new, name))
+    disk.sync_directory(places.new)  # else a crash might remember that the directory is gone, but not where its mails are
     with contextlib.suppress(OSError):
         disk.remove_directory(group)

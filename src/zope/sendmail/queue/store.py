@@ -14,7 +14,6 @@ from typing import BinaryIO
 from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk, remove_quietly
 from zope.sendmail.history import Record, last_record, read_records, write_record
-from zope.sendmail.interfaces import MalformedEnvelope
 from zope.sendmail.message import Envelope, read_envelope
 from zope.sendmail.outcome import Answer
 from zope.sendmail.queue.places import GROUP, REJECTED, SENDING, Places, name_of
@@ -45,8 +44,8 @@ class Listing:
             self.groups.append(f"{directory}/{name}")
 
     def orphans(self) -> list[str]:
-        """Messages that are locked but not there: their owner died between two steps, or an older release did."""
-        return list(self.locked.difference(self.keys, self.rejected))
+        """Locked, but not waiting: somebody is at work on what was set aside, or died between two steps."""
+        return list(self.locked.difference(self.keys))
 
 
 class Store:
@@ -71,6 +70,13 @@ class Store:
         except FileNotFoundError:
             return []
 
+    def due_hint(self, key: str) -> float | None:
+        """When the message is due, as far as that can be known without reading; None if it has no history."""
+        try:
+            return self.disk.stat(self.places.history(key)).st_mtime
+        except FileNotFoundError:
+            return None
+
     def tried(self) -> set[str]:
         """The names of messages that have a history."""
         try:
@@ -85,6 +91,7 @@ class Store:
         if self._is_torn(path):
             line = b"\n" + line
         self.disk.append(path, line)
+        self.disk.stamp(path, record.due if record.state is State.DEFERRED else record.time)
         if record.state is not State.DEFERRED or record.having(Answer.ACCEPTED) or record.unknowns:
             self.disk.sync_file(path)
             self.disk.sync_directory(self.places.history_)
@@ -97,11 +104,7 @@ class Store:
         """The same for any file of the queue."""
         stream = self.disk.open(path)
         try:
-            envelope = read_envelope(stream)
-            if envelope.options:
-                names = ", ".join(name for name, _ in envelope.options)
-                raise MalformedEnvelope(f"it asks for {names}, which this queue does not do")
-            return envelope, stream
+            return read_envelope(stream), stream
         except BaseException:
             stream.close()
             raise

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.interfaces import IMailer, ISession, ISessionMailer
+from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
 
@@ -17,9 +17,11 @@ Delivered = tuple[str, tuple[str, ...], bytes]
 ACCEPTED = Reply(Answer.ACCEPTED, "queued", 250, "2.0.0")
 
 
-@implementer(IMailer)
 class SendOnlyMailer:
-    """The least a mailer can be: it has ``send`` and keeps what it gets.  `error`, if set, is raised instead."""
+    """The least a mailer can be: it has ``send`` and keeps what it gets.
+
+    `error`, if set, is raised instead.  Of `IMailer` it has nothing else, as many mailers in the wild.
+    """
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.sent: list[Delivered] = []
@@ -35,7 +37,10 @@ class SendOnlyMailer:
 
 @implementer(ISessionMailer)
 class ScriptedMailer(SendOnlyMailer):
-    """A mailer with sessions.  `answers` gives each recipient's reply; `fault`, while set, is a relay that cannot be used."""
+    """A mailer with sessions.
+
+    `answers` gives each recipient's reply; `fault`, while set, is a relay that cannot be used.
+    """
 
     def __init__(self, answers: Callable[[str], Reply] | None = None) -> None:
         super().__init__()
@@ -44,6 +49,12 @@ class ScriptedMailer(SendOnlyMailer):
         #: Called with the envelope before the mail is taken, e.g. to raise, to wait, or to change what comes next.
         self.before: Callable[[Envelope], None] = lambda envelope: None
         self.sessions: list[ScriptedSession] = []
+
+    def vote(self, fromaddr: str, toaddrs: Sequence[str], message: bytes) -> None:
+        """See `IMailer`."""
+
+    def abort(self) -> None:
+        """See `IMailer`."""
 
     def open_session(self) -> ScriptedSession:
         """See `ISessionMailer`."""

@@ -86,7 +86,12 @@ class DeliveryTest(unittest.TestCase):
 
     def files(self) -> list[str]:
         """Everything below the queue that is no directory."""
-        return [os.path.join(at, name) for at, _, names in os.walk(self.path) for name in names if not name.endswith(".bell")]
+        return [
+            os.path.join(at, name)
+            for at, _, names in os.walk(self.path)
+            for name in names
+            if not name.endswith(".bell")
+        ]
 
 
 class TheArguments(DeliveryTest):
@@ -206,7 +211,9 @@ class TheMessage(DeliveryTest):
 
     def test_bcc_is_not_sent(self) -> None:
         """Neither the field nor its continuation lines; the body is left alone."""
-        text = self.sent("Message-Id: <1@x>\nBcc: a@example.org,\n\tb@example.org\nSubject: x\nresent-bcc: c@x\n\nBcc: d\n")
+        text = self.sent(
+            "Message-Id: <1@x>\nBcc: a@example.org,\n\tb@example.org\nSubject: x\nresent-bcc: c@x\n\nBcc: d\n"
+        )
         self.assertEqual(text, b"Message-Id: <1@x>\nSubject: x\n\nBcc: d\n")
 
     def test_a_message_cannot_change_its_envelope(self) -> None:

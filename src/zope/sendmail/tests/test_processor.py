@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 import unittest
+from itertools import pairwise
 from typing import Any
 
 from zope.interface.verify import verifyObject
@@ -50,7 +51,8 @@ class ProcessorTest(unittest.TestCase):
     def put(self, *recipients: str, count: int = 1) -> list[str]:
         staged = self.queue.stage()
         names = [
-            staged.add(Envelope("sender@example.org", recipients or (f"{n}@example.org",)), MESSAGE) for n in range(count)
+            staged.add(Envelope("sender@example.org", recipients or (f"{n}@example.org",)), MESSAGE)
+            for n in range(count)
         ]
         staged.prepare()
         staged.commit()
@@ -129,7 +131,7 @@ class OneAttempt(ProcessorTest):
             attempts.append(self.clock.time())
             self.drain()
             self.clock.advance(self.queue.next_due() or 0.0)
-        gaps = [later - earlier for earlier, later in zip(attempts, attempts[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(attempts)]
         self.assertEqual(gaps[:7], [60, 120, 240, 480, 960, 1920, 3600])
         self.assertEqual(max(gaps), 3600)
         self.assertAlmostEqual((attempts[-1] - attempts[0]) / 86400, 5.0, 1)
@@ -196,7 +198,7 @@ class ARelayInTrouble(ProcessorTest):
         start = self.clock.monotonic()
         while self.clock.monotonic() - start < 3600:
             self.drain(1)
-        gaps = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(tries)]
         self.assertLessEqual(gaps[0], 10)
         self.assertEqual(sorted(gaps), gaps)
         self.assertLessEqual(max(gaps), 300)

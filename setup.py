@@ -1,0 +1,129 @@
+"""What this distribution is called, what it needs, what belongs into it.
+
+The tools' settings are in pyproject.toml, the exact versions of everything in versions.cfg.
+"""
+
+import os
+
+from setuptools import find_namespace_packages, setup
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def read(name):
+    """The text of a file beside this one; nothing if it is not there."""
+    try:
+        with open(os.path.join(HERE, name), encoding="utf-8") as text:
+            return text.read()
+    except FileNotFoundError:
+        return ""
+
+
+# ZCML that protects objects or names permissions: without it the package works in any Python program.
+SECURITY = [
+    "zope.component[zcml]",
+    "zope.security[zcml]",
+]
+
+APPSETUP = [
+    "zope.app.appsetup",
+]
+
+# What the demo's site.zcml includes, and the relay it delivers to.
+DEMO = [
+    *APPSETUP,
+    *SECURITY,
+    "ZODB",
+    "aiosmtpd",
+    "zope.container",
+    "zope.location",
+    "zope.site",
+    "zope.traversing",
+]
+
+TEST = [
+    *DEMO,
+    "hypothesis",
+    "pytest",
+    "trustme",
+    "zope.app.wsgi",
+    "zope.testing",
+    "zope.testrunner",
+]
+
+# The checkers read the tests as well, so they have to find what the tests import.
+CHECK = [
+    *TEST,
+    "import-linter",
+    "mypy",
+    "mypy-zope",
+    "ruff",
+]
+
+setup(
+    name="zope.sendmail",
+    version="8.0.0",
+    description="Mail that leaves if, and only if, the transaction commits",
+    long_description="\n\n".join(filter(None, (read("README.txt"), read("CHANGES.txt")))),
+    long_description_content_type="text/x-rst",
+    author="Zope Foundation and Contributors",
+    license_expression="ZPL-2.1",
+    license_files=["LICENSE.txt"],
+    keywords="zope zodb transaction mail smtp queue maildir",
+    classifiers=[
+        "Framework :: Zope :: 3",
+        "Intended Audience :: Developers",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: Implementation :: CPython",
+        "Topic :: Communications :: Email :: Mail Transport Agents",
+        "Typing :: Typed",
+    ],
+    # Without `include=`: so the list names `zope` itself, and an editable installation becomes one plain path
+    # entry that every tool understands, instead of an import hook that pkgutil, mypy and Zope do not see.
+    packages=find_namespace_packages("src", exclude=["*.__pycache__", "*.__pycache__.*"]),
+    package_dir={"": "src"},
+    package_data={
+        "": [
+            "*.html",
+            "*.json",
+            "*.pem",
+            "*.rst",
+            "*.txt",
+            "*.zcml",
+            "py.typed",
+        ]
+    },
+    include_package_data=False,
+    zip_safe=False,
+    python_requires=">=3.11",
+    install_requires=[
+        "transaction",
+        "zope.component",
+        "zope.configuration",
+        "zope.event",
+        "zope.i18nmessageid",
+        "zope.interface",
+        "zope.processlifetime",
+        "zope.schema",
+    ],
+    extras_require={
+        "security": SECURITY,
+        "appsetup": APPSETUP,
+        "demo": DEMO,
+        "test": TEST,
+        "check": CHECK,
+        "docs": ["Sphinx"],
+    },
+    entry_points={
+        "console_scripts": [
+            "zope-sendmail = zope.sendmail.cli:main",
+            "zope-sendmail-demo = zope.sendmail.demo.app:main",
+        ],
+    },
+)

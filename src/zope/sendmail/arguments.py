@@ -1,0 +1,187 @@
+"""What ``zope-sendmail`` is told: its command line and its ini file.
+
+The parser's groups are made by functions of their own, so that every command that needs a relay or a queue
+asks for it in the same words.  Fails with `ValueError` for what the ini file says, and as argparse does for
+the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zope.sendmail.options import QUEUE, RELAY, Parser, read_settings
+
+#: Where the settings stand in an ini file.
+INI_SECTION = "app:zope-sendmail"
+
+#: Everything that can be set, on the command line (with hyphens) and in the ini file.
+SETTINGS: dict[str, Parser] = {**QUEUE, **RELAY}
+
+_DESCRIPTION = "Send what is due in a mail queue through an SMTP relay, once or as a daemon."
+
+_EPILOG = """\
+A setting on the command line beats the environment, that beats the ini file, that beats the default.
+Times are seconds, or numbers with s, m, h or d: 90, 10m, 2h, 5d.
+
+environment:
+  ZOPE_SENDMAIL_PASSWORD  the password for the relay
+
+exit status:
+  0   all recipients were accepted, or nothing was due; a daemon was told to stop
+  1   a recipient was rejected, or a mail was set aside: somebody should look
+  2   the command line is wrong
+  75  something was deferred, or the relay could not be used: it will be tried again
+  78  the configuration is wrong, or the queue cannot be used
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of ``zope-sendmail``.  What was not given does not appear in its result."""
+    parser = argparse.ArgumentParser(
+        prog="zope-sendmail",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "maildir", nargs="?", help="directory of the queue; may stand in the ini file as queue_path instead"
+    )
+    parser.add_argument(
+        "--daemon",
+        action="store_true",
+        help="go on until SIGTERM, SIGINT or SIGHUP; the message in hand is finished",
+    )
+    add_config_arguments(parser)
+    add_queue_arguments(parser)
+    add_relay_arguments(parser)
+    add_login_arguments(parser)
+    return parser
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where settings come from, and what is printed."""
+    parser.add_argument(
+        "--config",
+        metavar="INIFILE",
+        help=f"read settings from section [{INI_SECTION}] of this file, '-' is standard input; "
+        f"it may set: {', '.join(SETTINGS)}; a '%%' in a value means itself",
+    )
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help="tell of every mail")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="tell of problems only, no summary at the end")
+
+
+def add_queue_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a queue is drained."""
+    add = _adder(parser, "queue", "How the queue is drained")
+    add("interval", "TIME", "time between two looks of a daemon that nothing wakes (default: 3)")
+    add("concurrency", "N", "connections to the relay at most (default: 1)")
+    add("first_retry", "TIME", "time until the second attempt (default: 60)")
+    add("retry_factor", "FACTOR", "by this the time grows with every attempt (default: 2)")
+    add("max_retry", "TIME", "longest time between two attempts (default: 1h)")
+    add("lifetime", "TIME", "after this time a mail is given up (default: 5d)")
+    add(
+        "on_unknown",
+        "resend|hold",
+        "what to do when nobody can know whether the relay has a mail (default: resend)",
+    )
+
+
+def add_relay_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which relay, and how to speak with it."""
+    add = _adder(parser, "relay", "Which relay sends the mail on, and how to speak with it")
+    add("hostname", "HOSTNAME", "name of the relay (default: localhost)")
+    add("port", "PORT", "its TCP port (default: 25)")
+    add("timeout", "TIME", "how long to wait for a connection (default: 10)")
+    add(
+        "tls",
+        "never|opportunistic|required|implicit",
+        "when to use TLS; implicit is from the first byte, usually on port 465 "
+        "(default: opportunistic, with a password required)",
+    )
+    add("force_tls", None, "older form of --tls required")
+    add("no_tls", None, "older form of --tls never")
+    add("implicit_tls", None, "older form of --tls implicit")
+    add(
+        "verify",
+        None,
+        "whether the relay has to prove its name (default: wherever a password goes or TLS is required)",
+        action=argparse.BooleanOptionalAction,
+    )
+    add("cafile", "FILE", "CA certificates (PEM) instead of the system's")
+
+
+def add_login_arguments(parser: argparse.ArgumentParser) -> None:
+    """Who we are to the relay."""
+    add = _adder(parser, "login", "Who we are to the relay; username and password, or neither")
+    add("username", "USERNAME", "username (default: none)")
+    add(
+        "password",
+        "PASSWORD",
+        "password; every user of this machine can see it in the list of processes, so rather use "
+        "--password-file, the environment or the ini file",
+    )
+    add("password_file", "FILE", "file that holds the password and nothing else")
+    add("allow_clear_password", None, "let the password go over a connection without TLS")
+
+
+def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among the parser's results."""
+    given = {name: value for name, value in arguments.items() if name in SETTINGS}
+    return {**given, "queue_path": arguments["maildir"]} if "maildir" in arguments else given
+
+
+def read_ini(path: str) -> dict[str, Any]:
+    """The settings in an ini file, or on standard input if `path` is ``-``.
+
+    Sections of other programs do not matter, nor what stands in ``[DEFAULT]`` for them.
+    """
+    config = configparser.RawConfigParser()
+    try:
+        if path == "-":
+            config.read_file(sys.stdin, "standard input")
+        else:
+            with open(path, encoding="utf-8") as file:
+                config.read_file(file)
+    except configparser.ParsingError as error:
+        # Its text quotes the line, and that may hold the password.
+        numbers = [error.lineno] if hasattr(error, "lineno") else [number for number, _ in error.errors]
+        raise ValueError(f"line {numbers[0]} is neither a section nor a setting") from None
+    except (OSError, UnicodeError, configparser.Error) as error:
+        raise ValueError(f"it cannot be read: {error}") from error
+    if not config.has_section(INI_SECTION):
+        raise ValueError(f"there is no section [{INI_SECTION}]")
+    foreign = set(config.defaults()) - set(SETTINGS)
+    texts = {name: text for name, text in config.items(INI_SECTION) if name not in foreign}
+    return read_settings(texts, SETTINGS)
+
+
+def _adder(parser: argparse.ArgumentParser, title: str, description: str) -> Callable[..., None]:
+    """Adds settings to a group of the parser, each under the name it has in `SETTINGS`."""
+    group = parser.add_argument_group(title, description)
+
+    def add(name: str, metavar: str | None, text: str, **options: Any) -> None:
+        if metavar is not None:
+            options = {"metavar": metavar, "type": _typed(SETTINGS[name])}
+        elif not options:
+            options = {"action": "store_true"}
+        group.add_argument(f"--{name.replace('_', '-')}", help=text, **options)
+
+    return add
+
+
+def _typed(parse: Parser) -> Parser:
+    """`parse`, with errors whose text argparse shows."""
+
+    def parse_argument(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse_argument

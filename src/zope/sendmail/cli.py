@@ -1,0 +1,193 @@
+"""The command ``zope-sendmail``: sends what is due in a queue, once or as a daemon.
+
+It says with its exit status what became of the mail, and a signal never cuts a message short.  A setting on
+the command line beats the environment, that beats the ini file, that beats the default.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from zope.sendmail import teller
+from zope.sendmail.arguments import INI_SECTION, SETTINGS, given_settings, make_parser, read_ini
+from zope.sendmail.interfaces import IMailQueue
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.options import boolean, mailer_keywords, merge, processor_keywords
+from zope.sendmail.outcome import Answer, Reply
+from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.queue.states import State
+from zope.sendmail.retry import OnUnknown
+
+__all__ = ["ConsoleApp", "boolean", "main", "run", "string_or_none"]
+
+#: The environment variable that may hold the password.
+PASSWORD = "ZOPE_SENDMAIL_PASSWORD"  # noqa: S105 - the name of a variable
+
+#: Seconds that subscribers to mail events have before the process ends.
+_TELLING = 5.0
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+log = logging.getLogger("zope.sendmail.cli")
+
+
+class ConsoleApp:
+    """One call of ``zope-sendmail``: `argv` begins with the program's name; `verbose` lets it sum up.
+
+    Raises `SystemExit`: 2 if the command line is wrong, 78 (``EX_CONFIG``) if the configuration is.
+    """
+
+    INI_SECTION = INI_SECTION
+    INI_NAMES = list(SETTINGS)
+    MailerKind: Callable[..., Any] = SMTPMailer
+    QueueProcessorKind: Callable[..., Any] = QueueProcessorThread
+    parser = make_parser()
+
+    def __init__(self, argv: Sequence[str] | None = None, verbose: bool = True) -> None:  # noqa: FBT001, FBT002
+        argv = sys.argv if argv is None else argv
+        arguments = vars(self.parser.parse_args(argv[1:]))
+        self.script_name = argv[0]
+        self.verbose = verbose and not arguments.get("quiet", False)
+        self.log_level = logging.INFO if arguments.get("verbose") else logging.WARNING
+        self.daemon: bool = arguments.get("daemon", False)
+        self._config: str | None = arguments.get("config")
+        try:
+            settings = self._merged(arguments)
+            self._mailer_options = mailer_keywords(settings)
+            self._processor_options = processor_keywords(settings)
+        except ValueError as error:
+            self._refuse(str(error))
+        if "queue_path" not in settings:
+            self._refuse(f"no queue; name its directory, or give queue_path in [{self.INI_SECTION}] of --config")
+        self._remember({**settings, **self._mailer_options})
+        self.mailer = self.MailerKind(**self._mailer_options)
+
+    def _merged(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings: command line, environment, ini file."""
+        ini = read_ini(self._config) if self._config is not None else {}
+        password = os.environ.get(PASSWORD)
+        return merge((given_settings(arguments), {"password": password}, ini))
+
+    def _remember(self, settings: Mapping[str, Any]) -> None:
+        """The attributes that the class had in 7.3."""
+        self.queue_path: str = settings["queue_path"]
+        self.interval: float = settings.get("interval", 3.0)
+        self.hostname: str = settings.get("hostname", "localhost")
+        self.port: int = settings.get("port", 25)
+        self.username: str | None = settings.get("username")
+        self.password: str | None = settings.get("password")
+        self.force_tls: bool = settings.get("force_tls", False)
+        self.no_tls: bool = settings.get("no_tls", False)
+        self._on_unknown: OnUnknown = settings.get("on_unknown", OnUnknown.RESEND)
+
+    def _refuse(self, why: str) -> NoReturn:
+        """Whoever wrote no ini file is wrong on the command line."""
+        if self._config is None:
+            self.parser.error(why)
+        self.parser.exit(os.EX_CONFIG, f"{self.parser.prog}: bad configuration ({self._config}): {why}\n")
+
+    def main(self) -> int:
+        """Send; return the exit status."""
+        processor = self.QueueProcessorKind(**self._processor_options)
+        processor.setMailer(self.mailer)
+        try:
+            processor.setQueuePath(self.queue_path)
+            return self._drain(processor)
+        except (OSError, ValueError) as error:
+            log.error("The queue %s cannot be used: %s", self.queue_path, error)  # noqa: TRY400 - says it all
+            return os.EX_CONFIG
+
+    def _drain(self, processor: Any) -> int:
+        queue: IMailQueue = processor.queue
+        queue.claim(0)  # raises what is wrong with the queue; the processor would go on for ever hoping that it heals
+        before = queue.count()
+        with signals_to(processor.stop):
+            processor.run(forever=self.daemon)
+        teller.flush(_TELLING)
+        after = queue.count()
+        if self.verbose:
+            log.info("%s: %s", self.queue_path, summary(processor.tally, processor.fault, after))
+        if self.daemon:
+            return os.EX_OK
+        return exit_status(processor.tally, processor.fault, before, after, self._on_unknown)
+
+
+def exit_status(
+    tally: Mapping[Answer, int],
+    fault: Reply | None,
+    before: Mapping[State, int],
+    after: Mapping[State, int],
+    on_unknown: OnUnknown,
+) -> int:
+    """What one pass comes to: 1 if a person should look, 75 if time should help, else 0."""
+    answers, was, now = Counter(tally), Counter(before), Counter(after)
+    set_aside = now[State.REJECTED] > was[State.REJECTED] or now[State.HELD] > was[State.HELD]
+    if answers[Answer.REJECTED] or set_aside or (answers[Answer.UNKNOWN] and on_unknown is OnUnknown.HOLD):
+        return 1
+    stuck = not answers and was[State.READY] and now[State.READY]
+    if answers[Answer.DEFERRED] or answers[Answer.UNKNOWN] or fault is not None or stuck:
+        return os.EX_TEMPFAIL
+    return os.EX_OK
+
+
+def summary(tally: Mapping[Answer, int], fault: Reply | None, states: Mapping[State, int]) -> str:
+    """One line about what was done and what is left."""
+    done = [f"{tally[answer]} {answer}" for answer in Answer if tally.get(answer)]
+    left = [f"{states[state]} {state}" for state in State if states.get(state)]
+    line = f"recipients: {', '.join(done)}" if done else "nothing was sent"
+    if fault is not None:
+        line += f"; the relay cannot be used ({fault})"
+    return f"{line}; mails left: {', '.join(left)}" if left else f"{line}; the queue is empty"
+
+
+@contextlib.contextmanager
+def signals_to(stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGTERM, SIGINT and SIGHUP call `stop`, however often they come; what is ignored stays ignored."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's alone
+        yield
+        return
+    heard = [number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda *_: stop()) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script; `argv` without the program's name."""
+    return run(None if argv is None else [ConsoleApp.parser.prog, *argv])
+
+
+def _configure_log(app: ConsoleApp) -> None:
+    """To stderr: problems and the summary; with --verbose every mail as well."""
+    logging.basicConfig(level=app.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    log.setLevel(logging.INFO)
+
+
+# BBB: names of zope.sendmail 7.3
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """The console script; `argv` with the program's name in front."""
+    app = ConsoleApp(argv)
+    _configure_log(app)
+    return app.main()
+
+
+def string_or_none(text: str | None) -> str | None:
+    """None for the word ``None``."""
+    return None if text == "None" else text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

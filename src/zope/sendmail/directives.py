@@ -1,0 +1,160 @@
+"""The schemas of the ZCML directives: what people read in the API documentation, and what ZCML checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.configuration.fields import Path
+from zope.interface import Interface, implementer
+from zope.schema import ASCIILine, Field, Int, TextLine, ValidationError
+from zope.schema.interfaces import IFromUnicode
+
+from zope.sendmail.options import QUEUE, RELAY, Parser, boolean, one_of
+from zope.sendmail.startup import Start
+
+try:
+    from zope.security.zcml import Permission
+
+    SECURITY_SUPPORT = True
+except ImportError:
+    Permission = TextLine
+    SECURITY_SUPPORT = False
+
+
+@implementer(IFromUnicode)
+class Setting(Field):
+    """An attribute that means the same here as in zope.conf, in an ini file and on the command line."""
+
+    def __init__(self, parse: Parser, **kw: Any) -> None:
+        super().__init__(required=False, **kw)
+        self.parse = parse
+
+    def fromUnicode(self, value: str) -> Any:
+        """See `IFromUnicode`."""
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+
+
+class IDeliveryDirective(Interface):
+    """A mail delivery."""
+
+    name = TextLine(
+        title="Name",
+        description="Name under which applications find the delivery.",
+        default="Mail",
+        required=False,
+    )
+    mailer = TextLine(title="Mailer", description="Name of the mailer that speaks with the relay.")
+    permission = Permission(
+        title="Permission",
+        description="Permission that is needed to send mail; if omitted, the delivery is not protected.",
+        required=False,
+    )
+
+
+class IQueuedDeliveryDirective(IDeliveryDirective):
+    """A delivery that puts mail into a queue, which a thread of this process or ``zope-sendmail`` drains."""
+
+    queuePath = Path(
+        title="Queue path",
+        description="Directory of the queue, relative to the ZCML file.  It is made with the first mail.",
+        required=False,
+    )
+    processorThread = Setting(
+        boolean, title="Processor thread", description="The older form: false is start='never'.", default=True
+    )
+    start = Setting(
+        one_of(Start),
+        title="Start",
+        description="When the thread that drains the queue is started: 'database', when the database is "
+        "opened; 'explicit', by zope.sendmail.startup.start(); 'never'.",
+        default=Start.DATABASE,
+    )
+    interval = Setting(
+        QUEUE["interval"],
+        title="Interval",
+        description="Seconds between two looks at the queue when nothing wakes the processor.",
+        default=3.0,
+    )
+    concurrency = Setting(
+        QUEUE["concurrency"], title="Concurrency", description="Connections to the relay at most.", default=1
+    )
+    firstRetry = Setting(
+        QUEUE["first_retry"],
+        title="First retry",
+        description="Time until the second attempt: seconds, or with s, m, h, d as in 10m.",
+        default=60.0,
+    )
+    retryFactor = Setting(
+        QUEUE["retry_factor"],
+        title="Retry factor",
+        description="By this the time grows with every attempt.",
+        default=2.0,
+    )
+    maxRetry = Setting(
+        QUEUE["max_retry"],
+        title="Longest retry",
+        description="Longest time between two attempts.",
+        default=3600.0,
+    )
+    lifetime = Setting(
+        QUEUE["lifetime"],
+        title="Lifetime",
+        description="After this time a mail is given up, e.g. 5d.",
+        default=432000.0,
+    )
+    onUnknown = Setting(
+        QUEUE["on_unknown"],
+        title="On unknown",
+        description="What to do when nobody can know whether the relay has a mail: 'resend' or 'hold'.",
+        default="resend",
+    )
+
+
+class IDirectDeliveryDirective(IDeliveryDirective):
+    """A delivery that speaks with the relay while the transaction commits."""
+
+
+class IMailerDirective(Interface):
+    """A mailer."""
+
+    name = TextLine(title="Name", description="Name by which deliveries refer to the mailer.")
+
+
+class ISMTPMailerDirective(IMailerDirective):
+    """A mailer that speaks SMTP with one relay."""
+
+    hostname = ASCIILine(title="Hostname", description="Name of the relay.", default="localhost", required=False)
+    port = Int(title="Port", description="TCP port of the relay.", default=25, required=False)
+    username = TextLine(title="Username", description="Username for SMTP AUTH.", required=False)
+    password = TextLine(title="Password", description="Password for SMTP AUTH; better: passwordFile.", required=False)
+    passwordFile = Path(
+        title="Password file", description="File that holds the password and nothing else.", required=False
+    )
+    tls = Setting(
+        RELAY["tls"],
+        title="TLS",
+        description="'never', 'opportunistic' (if the relay offers it; with a password: required), "
+        "'required', or 'implicit' (from the first byte, usually port 465).",
+        default="opportunistic",
+    )
+    no_tls = Setting(boolean, title="No TLS", description="The older form of tls='never'.", default=False)
+    force_tls = Setting(boolean, title="Force TLS", description="The older form of tls='required'.", default=False)
+    implicit_tls = Setting(
+        boolean, title="Implicit TLS", description="The older form of tls='implicit'.", default=False
+    )
+    verify = Setting(
+        boolean,
+        title="Verify",
+        description="Whether the relay has to prove its name; if omitted, wherever a password goes or TLS is required.",
+    )
+    cafile = Path(title="CA file", description="File of CA certificates (PEM) instead of the system's.", required=False)
+    allowClearPassword = Setting(
+        boolean,
+        title="Allow clear password",
+        description="Let the password go over a connection without TLS.",
+        default=False,
+    )
+    timeout = Setting(RELAY["timeout"], title="Timeout", description="Seconds to wait for a connection.", default=10.0)

@@ -1,0 +1,295 @@
+"""Mailers: what a delivery and a queue processor hand their mail to.
+
+`open_session` gives them one conversation for many mails, whatever the mailer is made of; `SMTPMailer` is the
+mailer that speaks SMTP.  Its attributes may be changed at any time and count for the next connection.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import ssl
+from collections.abc import Sequence
+from smtplib import SMTP, SMTP_SSL
+from threading import local
+from typing import Any
+
+from zope.interface import implementer
+
+from zope.sendmail.clock import Clock
+from zope.sendmail.headers import message_bytes
+from zope.sendmail.interfaces import ISession, ISessionMailer, ISMTPMailer, type_of_message
+from zope.sendmail.message import Envelope
+from zope.sendmail.settings import Keep, RelaySettings, Timeouts, Tls
+from zope.sendmail.smtp.connect import Factory, connect, makes_tls
+from zope.sendmail.smtp.progress import Progress, pairs
+from zope.sendmail.smtp.sendonly import SendOnlySession
+from zope.sendmail.smtp.session import SMTPSession
+
+# SMTP, SMTP_SSL, SSLError: BBB, zope.sendmail 3.5 to 7.3 had them here.
+__all__ = ["SMTP", "SMTP_SSL", "SMTPMailer", "SSLError", "SendOnlySession", "open_session"]
+
+
+class _SMTPState(local):
+    """What one thread has open between `SMTPMailer.vote` and `SMTPMailer.send`."""
+
+    connection: Any = None
+    code: int | None = None
+    response: bytes | None = None
+    session: SMTPSession | None = None
+
+
+class _DefaultFactory:
+    """`SMTPMailer.smtp` as long as nobody assigns it: None on the class, smtplib's class on an instance."""
+
+    def __get__(self, mailer: SMTPMailer | None, owner: type | None = None) -> Factory | None:
+        return None if mailer is None else default_factory(mailer)
+
+
+def default_factory(mailer: SMTPMailer) -> Factory:
+    """The class that makes the connections of a mailer for which nobody chose one."""
+    implicit = mailer.implicit_tls if mailer.tls is None else mailer.tls == Tls.IMPLICIT
+    return SMTP_SSL if implicit else SMTP
+
+
+def wanted_tls(mailer: SMTPMailer) -> Tls:
+    """What the mailer's attributes say about TLS.  Raises `ValueError` if they contradict each other."""
+    if mailer.tls is not None:
+        return Tls(mailer.tls)
+    if mailer.implicit_tls:
+        return Tls.IMPLICIT
+    if mailer.force_tls and mailer.no_tls:
+        raise ValueError(f"relay {mailer.hostname}: force_tls and no_tls contradict each other; choose one")
+    if mailer.force_tls:
+        return Tls.REQUIRED
+    return Tls.NEVER if mailer.no_tls else Tls.OPPORTUNISTIC
+
+
+@implementer(ISMTPMailer)
+class SMTPMailer:
+    """See `ISMTPMailer`.
+
+    Everything has a default in the class, for classes and patches that replace ``__init__``.
+    """
+
+    hostname: str = "localhost"
+    port: int = 25
+    username: str | bytes | None = None
+    password: str | bytes | None = None
+    no_tls: bool = False
+    force_tls: bool = False
+    implicit_tls: bool = False
+    #: Seconds to wait for a connection; None: what ``socket.setdefaulttimeout`` says.
+    timeout: float | None = 10
+    #: Instead of the three flags above; None: as they say.
+    tls: Tls | str | None = None
+    verify: bool | None = None
+    cafile: str | None = None
+    allow_clear_password: bool = False
+    #: All times to wait; None: the usual ones, with `timeout`.
+    timeouts: Timeouts | None = None
+    keep: Keep = Keep()
+    clock: Clock = Clock()
+    #: How we introduce ourselves in EHLO; None: this host's name, asked for once in a process.
+    local_hostname: str | None = None
+
+    #: Makes connections from host and port; may be assigned on the class, a subclass and an instance.
+    smtp: Any = _DefaultFactory()
+
+    _smtp: _SMTPState | None = None
+
+    def __init__(  # noqa: PLR0917 - the order of zope.sendmail 3.5 to 7.3
+        self,
+        hostname: str = "localhost",
+        port: int = 25,
+        username: str | bytes | None = None,
+        password: str | bytes | None = None,
+        no_tls: bool = False,  # noqa: FBT001, FBT002 - likewise
+        force_tls: bool = False,  # noqa: FBT001, FBT002 - likewise
+        implicit_tls: bool = False,  # noqa: FBT001, FBT002 - likewise
+        timeout: float | None = 10,
+        *,
+        tls: Tls | str | None = None,
+        verify: bool | None = None,
+        cafile: str | None = None,
+        allow_clear_password: bool = False,
+        timeouts: Timeouts | None = None,
+        keep: Keep | None = None,
+        clock: Clock | None = None,
+        local_hostname: str | None = None,
+    ) -> None:
+        self.hostname = hostname
+        self.port = port
+        self.username = username
+        self.password = password
+        self.no_tls = no_tls
+        self.force_tls = force_tls
+        self.implicit_tls = implicit_tls
+        self.timeout = timeout
+        self.tls = None if tls is None else Tls(tls)
+        self.verify = verify
+        self.cafile = cafile
+        self.allow_clear_password = allow_clear_password
+        self.timeouts = timeouts
+        self.local_hostname = local_hostname
+        if keep is not None:
+            self.keep = keep
+        if clock is not None:
+            self.clock = clock
+
+    # one conversation, many mails
+
+    def open_session(self) -> ISession:
+        """See `ISessionMailer`."""
+        return self._new_session()
+
+    def relay_settings(self) -> RelaySettings:
+        """The attributes as they are now.  Raises `ValueError` if they contradict each other."""
+        username = _as_text(self.username) or None
+        return RelaySettings(
+            hostname=self.hostname,
+            port=int(self.port),
+            username=username,
+            password=_as_text(self.password) if username else None,
+            tls=Tls.IMPLICIT if makes_tls(self._factory()) else wanted_tls(self),
+            verify=self.verify,
+            cafile=self.cafile,
+            allow_clear_password=self.allow_clear_password,
+            timeouts=self.timeouts or _timeouts(self.timeout),
+            keep=self.keep,
+        )
+
+    # one mail at a time, with smtplib's errors
+
+    def send(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> dict[str, tuple[int, bytes]]:
+        """See `IMailer`.  Raises what ``smtplib.SMTP.sendmail`` raises, and returns the recipients that were
+        refused, as it does.
+
+        Concurrency: any thread.
+        """
+        progress = Progress(Envelope.of(fromaddr, toaddrs))
+        try:
+            self._session().deliver(progress, io.BytesIO(message_bytes(message)), _nothing)
+        finally:
+            self._close_connection()
+        return pairs(progress.refused)
+
+    def vote(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> None:
+        """See `IMailer`: all but the message itself.  `send` in the same thread goes on with this connection."""
+        progress = Progress(Envelope.of(fromaddr, toaddrs))
+        session = self._session()
+        try:
+            session.prove(progress, io.BytesIO(message_bytes(message)))
+        except BaseException:
+            self._close_connection()
+            raise
+        self.connection = session.connection
+        self.code = 250
+        self.response = getattr(session.connection, "ehlo_resp", None) or getattr(session.connection, "helo_resp", None)
+
+    def abort(self) -> None:
+        """See `IMailer`."""
+        self._close_connection()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the open connections; they belong to this process."""
+        return {name: value for name, value in self.__dict__.items() if name != "_smtp"}
+
+    def _factory(self) -> Factory:
+        factory: Factory = self.smtp or default_factory(self)  # somebody may have put back None
+        return factory
+
+    def _new_session(self) -> SMTPSession:
+        return SMTPSession(
+            self.relay_settings,
+            lambda settings: connect(settings, self._factory(), self.local_hostname),
+            self.clock,
+        )
+
+    def _session(self) -> SMTPSession:
+        """What `vote` has opened in this thread, or a new one."""
+        state = self._state()
+        if state.session is None:
+            state.session = self._new_session()
+        return state.session
+
+    def _close_connection(self) -> None:
+        state = self._state()
+        session, state.session = state.session, None
+        state.connection = None
+        if session is not None:
+            session.close()
+
+    def _state(self) -> _SMTPState:
+        if self._smtp is None:  # ``__init__`` was replaced, or this is a copy
+            self.__dict__.setdefault("_smtp", _SMTPState())  # two threads may come at once
+        return self.__dict__["_smtp"]  # type: ignore[no-any-return]
+
+    # BBB: what subclasses of zope.sendmail 4.1 to 7.3 look at between `vote` and `send`.
+
+    @property
+    def connection(self) -> Any:
+        """The connection that `vote` has opened in this thread, or None."""
+        return self._state().connection
+
+    @connection.setter
+    def connection(self, connection: Any) -> None:
+        self._state().connection = connection
+
+    @property
+    def code(self) -> int | None:
+        """The code of the relay's reply to EHLO."""
+        return self._state().code
+
+    @code.setter
+    def code(self, code: int | None) -> None:
+        self._state().code = code
+
+    @property
+    def response(self) -> bytes | None:
+        """The relay's reply to EHLO."""
+        return self._state().response
+
+    @response.setter
+    def response(self, response: bytes | None) -> None:
+        self._state().response = response
+
+
+_OWN = {"send": SMTPMailer.send, "vote": SMTPMailer.vote}
+
+
+def open_session(mailer: Any) -> ISession:
+    """A conversation through any mailer.
+
+    A mailer's own session is used only if its ``send`` and ``vote`` came with it: who has replaced one of
+    them, in a subclass, on an instance or by a patch, wants it to be called.
+    """
+    if ISessionMailer.providedBy(mailer) and _is_of_one_piece(mailer):
+        session: ISession = mailer.open_session()
+        return session
+    return SendOnlySession(mailer)
+
+
+def _is_of_one_piece(mailer: Any) -> bool:
+    kind = type(mailer)
+    home = next((each for each in kind.__mro__ if "open_session" in vars(each)), kind)
+    expected = _OWN if home is SMTPMailer else {name: getattr(home, name, None) for name in _OWN}
+    on_instance = getattr(mailer, "__dict__", {})
+    return all(name not in on_instance and getattr(kind, name, None) is function for name, function in expected.items())
+
+
+def _as_text(value: str | bytes | None) -> str | None:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def _timeouts(connect_seconds: float | None) -> Timeouts:
+    seconds = socket.getdefaulttimeout() if connect_seconds is None else connect_seconds
+    return Timeouts() if seconds is None else Timeouts(connect=float(seconds))
+
+
+def _nothing() -> None:
+    """Nobody has to be told that the last byte goes."""
+
+
+# BBB
+SSLError = ssl.SSLError

@@ -1,0 +1,216 @@
+"""Settings as people write them: in ZCML, in zope.conf, in ini files, on the command line.
+
+Text becomes values, and several sources become one.  Fails with `ValueError` that names the setting, the
+value and what would be right; a password is never in it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from enum import StrEnum
+from typing import Any
+
+from zope.sendmail.retry import OnUnknown, Schedule
+from zope.sendmail.settings import RelaySettings, Tls
+
+#: Settings by name, as values: what one source says.
+Settings = Mapping[str, Any]
+Parser = Callable[[str], Any]
+
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)", re.ASCII | re.IGNORECASE)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_SWITCH = {
+    **dict.fromkeys(("true", "yes", "on", "t", "y", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "f", "n", "0"), False),
+}
+
+
+# --- text to value ------------------------------------------------------------------------------------------
+
+
+def boolean(text: str | bool) -> bool:  # noqa: FBT001 - callers of 7.3 pass booleans as well
+    """What a switch says."""
+    if isinstance(text, bool):
+        return text
+    try:
+        return _SWITCH[text.strip().lower()]
+    except KeyError:
+        raise ValueError(f"{text!r} is neither yes nor no; write one of {', '.join(_SWITCH)}") from None
+
+
+def duration(text: str) -> float:
+    """Seconds in ``90``, ``90s``, ``10m``, ``2h``, ``1.5d``."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no duration; write seconds, or a number with s, m, h or d: 90, 90s, 10m, 2h, 5d")
+    return float(match[1]) * _SECONDS[match[2].lower()]
+
+
+def number(text: str) -> float:
+    """A decimal number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is no number; write one like 2 or 1.5")
+    return value
+
+
+def whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no whole number") from None
+
+
+def positive(parse: Callable[[str], float]) -> Parser:
+    """A parser that takes what `parse` takes, but neither zero nor less."""
+
+    def parse_positive(text: str) -> float:
+        value = parse(text)
+        if value <= 0:
+            raise ValueError(f"{text!r} is not more than zero")
+        return value
+
+    return parse_positive
+
+
+def one_of(words: type[StrEnum]) -> Parser:
+    """A parser for one of a few words."""
+
+    def parse_word(text: str) -> StrEnum:
+        try:
+            return words(text.strip().lower())
+        except ValueError:
+            raise ValueError(f"{text!r} is none of {', '.join(words)}") from None
+
+    return parse_word
+
+
+# --- what can be set ----------------------------------------------------------------------------------------
+
+#: About a relay.
+RELAY: dict[str, Parser] = {
+    "hostname": str,
+    "port": whole,
+    "username": str,
+    "password": str,
+    "password_file": str,
+    "tls": one_of(Tls),
+    "no_tls": boolean,
+    "force_tls": boolean,
+    "implicit_tls": boolean,
+    "verify": boolean,
+    "cafile": str,
+    "timeout": positive(duration),
+    "allow_clear_password": boolean,
+}
+
+#: About a queue and its processor.
+QUEUE: dict[str, Parser] = {
+    "queue_path": str,
+    "interval": positive(duration),
+    "concurrency": positive(whole),
+    "first_retry": positive(duration),
+    "retry_factor": positive(number),
+    "max_retry": positive(duration),
+    "lifetime": duration,
+    "on_unknown": one_of(OnUnknown),
+}
+
+#: What `Schedule` calls them.
+_SCHEDULE = {
+    "first_retry": "first",
+    "retry_factor": "factor",
+    "max_retry": "maximum",
+    "lifetime": "lifetime",
+    "on_unknown": "on_unknown",
+}
+
+_TLS_SWITCHES = ("no_tls", "force_tls", "implicit_tls")
+
+#: Settings that say one thing in several ways.
+_ALTERNATIVES = (("tls", *_TLS_SWITCHES), ("password", "password_file"))
+
+
+def read_settings(texts: Mapping[str, str], known: Mapping[str, Parser]) -> dict[str, Any]:
+    """The values in `texts`; nothing, and the word ``None``, mean: not set.
+
+    An unknown name is refused with the list of the known ones.
+    """
+    unknown = sorted(set(texts) - set(known))
+    if unknown:
+        raise ValueError(f"unknown: {', '.join(unknown)}; known are: {', '.join(known)}")
+    values = {}
+    for name, text in texts.items():
+        try:
+            if text not in ("", "None"):
+                values[name] = known[name](text)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return values
+
+
+def merge(sources: Iterable[Settings]) -> dict[str, Any]:
+    """One set of settings from several, the strongest source first.
+
+    What can be said in several ways is taken from one source only: one that says `tls` is not mixed with
+    another's `force_tls`.  None, the empty text, and a TLS switch that is off say nothing.
+    """
+    merged: dict[str, Any] = {}
+    for source in sources:
+        said = {name: value for name, value in source.items() if _says_something(name, value)}
+        _check_tls(said)
+        closed = {name for names in _ALTERNATIVES if not merged.keys().isdisjoint(names) for name in names}
+        merged.update((name, value) for name, value in said.items() if name not in merged and name not in closed)
+    return merged
+
+
+def mailer_keywords(settings: Settings) -> dict[str, Any]:
+    """The keywords for a mailer, and only those that were set, because old subclasses know only the old ones.
+
+    Reads the password file.  Raises `ValueError` if the settings contradict each other.
+    """
+    keywords = {name: settings[name] for name in RELAY if name in settings and name != "password_file"}
+    if "password_file" in settings:
+        keywords["password"] = read_password(settings["password_file"])
+    checked = {field.name for field in fields(RelaySettings)}
+    RelaySettings(**{name: value for name, value in keywords.items() if name in checked})
+    return keywords
+
+
+def processor_keywords(settings: Settings) -> dict[str, Any]:
+    """The keywords for a processor, and only those that were set.  Raises `ValueError` like `Schedule`."""
+    keywords = {name: settings[name] for name in ("interval", "concurrency") if name in settings}
+    schedule = {theirs: settings[ours] for ours, theirs in _SCHEDULE.items() if ours in settings}
+    return {**keywords, "schedule": Schedule(**schedule)} if schedule else keywords
+
+
+def read_password(path: str) -> str:
+    """The password in a file; a line end behind it does not count.  Raises `ValueError` if there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            password = file.read().rstrip("\r\n")
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"the password file {path!r} cannot be read: {error}") from error
+    if not password or "\n" in password:
+        raise ValueError(f"the password file {path!r} must hold the password and nothing else, in one line")
+    return password
+
+
+def _says_something(name: str, value: Any) -> bool:
+    return value is not None and value != "" and not (name in _TLS_SWITCHES and not value)
+
+
+def _check_tls(said: Settings) -> None:
+    switches = [name for name in _TLS_SWITCHES if name in said]
+    if "tls" in said and switches:
+        raise ValueError(f"tls = {said['tls']} and {switches[0]} say the same thing twice; keep tls")
+    if "no_tls" in switches and len(switches) > 1:
+        raise ValueError(f"no_tls and {switches[1]} contradict each other; keep one of them")

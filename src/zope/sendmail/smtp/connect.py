@@ -1,0 +1,207 @@
+"""From a hostname to a connection on which MAIL can be said: greeted, encrypted, logged in.
+
+Fails with what smtplib and ssl raise, and leaves no socket open then.  RFC 5321, 4.1.1.1 (EHLO); RFC 3207
+(STARTTLS); RFC 7435 (opportunistic security); RFC 8314 (implicit TLS).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import smtplib
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import replace
+from smtplib import SMTP, SMTP_SSL  # by name: a test that patches ``smtplib.SMTP`` must not blind us
+from typing import Any
+
+from zope.sendmail.settings import RelaySettings, Tls
+from zope.sendmail.smtp.sasl import login
+
+#: What makes connections: ``smtplib.SMTP``, ``smtplib.SMTP_SSL``, or what somebody put in their place.
+Factory = Callable[..., Any]
+
+#: A reply that is longer is an attack or a bug; real ones have a few hundred bytes, an EHLO list perhaps
+#: 2000.
+MAX_REPLY = 64 * 1024
+
+
+class EncryptionFailed(Exception):
+    """STARTTLS was offered and did not work; `error` says why."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Replies:
+    """The relay's half of a connection as smtplib reads it, by lines; replies without end are cut off."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._size = 0
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._stream.readline(limit)
+        self._size = self._size + len(line) if line[3:4] == b"-" else 0
+        if self._size > MAX_REPLY:
+            raise OSError(f"a reply has more than {MAX_REPLY} octets")
+        return line
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def connect(settings: RelaySettings, factory: Factory, local_hostname: str | None = None) -> Any:
+    """A connection, ready for MAIL.  It is an ``smtplib.SMTP`` unless the factory makes something else.
+
+    If TLS is only a matter of opportunity and fails, a second connection without it is made: encryption that
+    does not work must not be worse than none offered (RFC 7435, 3).
+    """
+    try:
+        return _open(settings, factory, local_hostname)
+    except EncryptionFailed as failure:
+        if settings.must_encrypt or settings.must_verify or settings.username is not None:
+            raise failure.error from None
+    return _open(replace(settings, tls=Tls.NEVER), factory, local_hostname)
+
+
+def makes_tls(factory: object) -> bool:
+    """Whether its connections speak TLS from the first byte."""
+    return isinstance(factory, type) and issubclass(factory, SMTP_SSL)
+
+
+def hang_up(connection: Any, seconds: float) -> None:
+    """Say QUIT, wait that long for the answer, and close.  Never raises: what was accepted stays so."""
+    set_timeout(connection, seconds)
+    with contextlib.suppress(Exception):
+        connection.quit()
+    drop(connection)
+
+
+def drop(connection: Any) -> None:
+    """Close without a word.  Never raises."""
+    with contextlib.suppress(Exception):
+        connection.close()
+
+
+def set_timeout(connection: Any, seconds: float) -> None:
+    """How long each read or write may take from now on."""
+    sock = getattr(connection, "sock", None)
+    if isinstance(sock, socket.socket):
+        sock.settimeout(seconds)
+
+
+def tls_context(settings: RelaySettings) -> ssl.SSLContext:
+    """Verifies the relay's certificate and name if the settings ask for it; TLS 1.2 is the least."""
+    if settings.must_verify:
+        context = ssl.create_default_context(cafile=settings.cafile)
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without loading authorities that nobody asks
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _open(settings: RelaySettings, factory: Factory, local_hostname: str | None) -> Any:
+    arguments = _arguments(settings, factory, local_hostname)
+    connection = factory(settings.hostname, str(settings.port), **arguments)
+    try:
+        if isinstance(connection, SMTP) and connection.sock is not None:
+            # Each command waits for its reply; Nagle's algorithm would only delay the end of a message.
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        set_timeout(connection, settings.timeouts.command)
+        _greet(connection)
+        _encrypt(connection, settings)
+        _log_in(connection, settings)
+    except BaseException:
+        drop(connection)
+        raise
+    return connection
+
+
+def _arguments(settings: RelaySettings, factory: Factory, local_hostname: str | None) -> dict[str, Any]:
+    """What the factory is given besides host and port: no more than it takes.  Fakes often take nothing."""
+    arguments: dict[str, Any] = {"timeout": settings.timeouts.connect}
+    if isinstance(factory, type) and issubclass(factory, SMTP):
+        arguments["local_hostname"] = local_hostname or _own_name()
+        if makes_tls(factory):
+            arguments["context"] = tls_context(settings)
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # some built-in callables have no signature
+        return arguments
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return arguments
+    return {name: value for name, value in arguments.items() if name in parameters}
+
+
+@functools.cache
+def _own_name() -> str:
+    """The name for EHLO.  Asked for once in a process: a resolver that hangs must not delay everything."""
+    return SMTP().local_hostname
+
+
+def _greet(connection: Any) -> None:
+    if isinstance(connection, SMTP) and connection.sock is not None:
+        connection.file = _Replies(connection.file or connection.sock.makefile("rb"))
+    code, text = connection.ehlo()
+    if not 200 <= code < 300 and code != 421:
+        code, text = connection.helo()
+    if not 200 <= code < 300:
+        raise smtplib.SMTPHeloError(code, text)
+
+
+def _encrypt(connection: Any, settings: RelaySettings) -> None:
+    if settings.tls is Tls.NEVER:
+        return
+    if not _is_encrypted(connection, settings):
+        if settings.tls is not Tls.IMPLICIT and connection.has_extn("starttls"):
+            _start_tls(connection, settings)
+        elif settings.must_encrypt:
+            wanted = "TLS from the first byte" if settings.tls is Tls.IMPLICIT else "STARTTLS"
+            raise smtplib.SMTPNotSupportedError(
+                f"relay {settings} does not offer {wanted}, which its settings require; nothing was sent"
+            )
+        else:
+            return
+    _check_verified(connection, settings)
+
+
+def _is_encrypted(connection: Any, settings: RelaySettings) -> bool:
+    """What is no smtplib connection has no socket to look at, and is trusted to be what was ordered."""
+    if isinstance(connection, SMTP):
+        return isinstance(connection.sock, ssl.SSLSocket)
+    return settings.tls is Tls.IMPLICIT
+
+
+def _start_tls(connection: Any, settings: RelaySettings) -> None:
+    arguments = {"context": tls_context(settings)} if isinstance(connection, SMTP) else {}
+    try:
+        connection.starttls(**arguments)
+    except OSError as error:  # smtplib's and ssl's errors are kin
+        raise EncryptionFailed(error) from error
+    # smtplib has thrown away what came before TLS, also what was smuggled in behind the reply (RFC 3207, 6),
+    # and forgotten what EHLO said (RFC 3207, 4.2).
+    _greet(connection)
+
+
+def _check_verified(connection: Any, settings: RelaySettings) -> None:
+    """A class in the place of smtplib's may have made its own TLS context."""
+    sock = getattr(connection, "sock", None)
+    if settings.must_verify and isinstance(sock, ssl.SSLSocket) and sock.context.verify_mode is not ssl.CERT_REQUIRED:
+        raise smtplib.SMTPNotSupportedError(
+            f"relay {settings}: {type(connection).__name__} verified no certificate; verify=False allows that"
+        )
+
+
+def _log_in(connection: Any, settings: RelaySettings) -> None:
+    if settings.username is None or settings.password is None:
+        return
+    if isinstance(connection, SMTP) and type(connection).login is SMTP.login:
+        login(connection, settings.username, settings.password)
+    else:  # its own way to log in, e.g. XOAUTH2
+        connection.login(settings.username, settings.password)

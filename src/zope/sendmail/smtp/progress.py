@@ -1,0 +1,72 @@
+"""What is known about one attempt, and how single replies count.  Pure, but for smtplib's errors.
+
+RFC 5321, 4.2; RFC 3463.
+"""
+
+from __future__ import annotations
+
+import smtplib
+from dataclasses import dataclass, field
+
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Reply, printable
+
+#: These replies sound permanent, but speak of our or the operator's fault: no mail is lost for them.
+NOT_THE_MAILS_FAULT = frozenset({503, 530, 534, 535, 538})
+
+
+@dataclass
+class Progress:
+    """How far one attempt came."""
+
+    envelope: Envelope
+    #: There is a connection; from here to `intended`, an error that is not smtplib's is none of the relay.
+    opened: bool = False
+    accepted: dict[str, Reply] = field(default_factory=dict)
+    refused: dict[str, Reply] = field(default_factory=dict)
+    #: The final dot may have gone.
+    intended: bool = False
+    #: Nobody can tell any more what the relay will answer to; the connection must not be used again.
+    out_of_step: bool = False
+
+
+class NotSendable(smtplib.SMTPSenderRefused):
+    """This mail cannot be given to this relay; it was not asked.  `reply` says why."""
+
+    def __init__(self, code: int, reply: Reply, sender: str) -> None:
+        super().__init__(code, f"{reply.enhanced} {reply.text}".encode(), sender)
+        self.reply = reply
+
+
+def charge(code: int, text: str | bytes) -> Reply:
+    """The reply as it counts for a mail: what is not its fault is temporary, whatever the first digit."""
+    reply = Reply.of(code, text)
+    if code in NOT_THE_MAILS_FAULT:
+        return Reply(Answer.DEFERRED, reply.text, code, reply.enhanced)
+    return reply
+
+
+def note_refused(progress: Progress, returned: object) -> None:
+    """Take note of what ``sendmail`` or ``send`` returned: a dict of the refused, or else nobody was."""
+    refused = {}
+    if isinstance(returned, dict):
+        recipients = progress.envelope.recipients
+        refused = {recipient: reply_from(returned[recipient]) for recipient in recipients if recipient in returned}
+    progress.refused.update(refused)
+    for recipient in refused:
+        progress.accepted.pop(recipient, None)
+
+
+def reply_from(said: object) -> Reply:
+    """A reply from smtplib's pair of code and text; what is no such pair is temporary."""
+    if isinstance(said, tuple) and len(said) == 2 and isinstance(said[0], int):
+        return charge(said[0], said[1] if isinstance(said[1], (str, bytes)) else str(said[1]))
+    return Reply(Answer.DEFERRED, printable(str(said)))
+
+
+def pairs(refused: dict[str, Reply]) -> dict[str, tuple[int, bytes]]:
+    """Refused recipients as smtplib tells them."""
+    return {
+        recipient: (reply.code or 553, " ".join(filter(None, (reply.enhanced, reply.text))).encode())
+        for recipient, reply in refused.items()
+    }

@@ -1,0 +1,185 @@
+"""A conversation with one relay: the connection is made when it is needed, kept between mails, and thrown
+away after any error.
+
+Concurrency: one thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+from collections.abc import Callable, Iterator
+from smtplib import SMTP
+from typing import Any, BinaryIO
+
+from zope.interface import implementer
+
+from zope.sendmail.clock import Clock
+from zope.sendmail.interfaces import ISession
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Outcome
+from zope.sendmail.settings import RelaySettings
+from zope.sendmail.smtp.connect import drop, hang_up
+from zope.sendmail.smtp.handover import Handover
+from zope.sendmail.smtp.progress import Progress, reply_from
+from zope.sendmail.smtp.transaction import Transaction
+from zope.sendmail.smtp.verdict import RELAY_CODES, failed, succeeded
+
+#: The relay said no and meant the mail: the connection may go on.
+_REFUSALS = (smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)
+
+
+@implementer(ISession)
+class SMTPSession:
+    """See `ISession`.
+
+    `settings` is called before each mail; if it gives something new, the connection is made anew.  `connect`
+    makes connections from settings and raises what smtplib raises.
+    """
+
+    def __init__(
+        self, settings: Callable[[], RelaySettings], connect: Callable[[RelaySettings], Any], clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._clock = clock
+        #: The connection, or None.
+        self.connection: Any = None
+        self._used_settings = RelaySettings()
+        self._opened_at = self._used_at = 0.0
+        self._mails = 0
+
+    @property
+    def relay(self) -> str:
+        """See `ISession`."""
+        try:
+            return str(self._settings())
+        except ValueError:
+            return "a relay whose settings are wrong"
+
+    def verify(self, envelope: Envelope, message: BinaryIO | None = None) -> Outcome:
+        """See `ISession`.  Without the message the relay is not asked about its size."""
+        progress = Progress(envelope)
+        return self._told(progress, lambda: self.prove(progress, message))
+
+    def transfer(self, envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
+        """See `ISession`.  `message` must be seekable; what reading it raises is raised."""
+        progress = Progress(envelope)
+        return self._told(progress, lambda: self.deliver(progress, message, intend))
+
+    def prove(self, progress: Progress, message: BinaryIO | None = None) -> None:
+        """`verify` that raises what smtplib raises."""
+        with self._in_step(progress):
+            transaction = self._begin(progress, message)
+            transaction.recipients()
+            transaction.reset()
+
+    def deliver(self, progress: Progress, message: BinaryIO, intend: Callable[[], None]) -> None:
+        """`transfer` that raises what smtplib raises; who was refused stands in `progress` afterwards."""
+        with self._in_step(progress):
+            transaction = self._begin(progress, message)
+            transaction.recipients()
+            transaction.content(message, intend)
+        self._mails += 1
+
+    def rest(self) -> None:
+        """See `ISession`."""
+        keep = self._used_settings.keep
+        now = self._clock.monotonic()
+        if now - self._used_at >= keep.idle or now - self._opened_at >= keep.age:
+            self.close()
+
+    def close(self) -> None:
+        """See `ISession`."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            hang_up(connection, self._used_settings.timeouts.quit)
+
+    def drop(self) -> None:
+        """Close without QUIT."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            drop(connection)
+
+    def _told(self, progress: Progress, attempt: Callable[[], None]) -> Outcome:
+        try:
+            attempt()
+        except Exception as error:
+            if progress.opened and not progress.intended and not isinstance(error, smtplib.SMTPException):
+                raise  # the message could not be read, or must not be sent
+            return failed(self.relay, progress, error)
+        return succeeded(self.relay, progress)
+
+    @contextlib.contextmanager
+    def _in_step(self, progress: Progress) -> Iterator[None]:
+        """Afterwards the connection is ready for the next mail, or it is gone (7.3 kept dead ones for ever)."""
+        try:
+            yield
+        except _REFUSALS as error:
+            self._reset(progress, error)
+            raise
+        except BaseException:
+            self.drop()
+            raise
+        if progress.out_of_step:
+            self.drop()
+        self._used_at = self._clock.monotonic()
+
+    def _reset(self, progress: Progress, error: smtplib.SMTPException) -> None:
+        if self.connection is None:
+            return
+        try:
+            if progress.out_of_step or _is_leaving(error):
+                self.drop()
+            else:
+                self._transaction(progress).reset()
+        except smtplib.SMTPException:
+            self.drop()
+
+    def _begin(self, progress: Progress, message: BinaryIO | None) -> Transaction | Handover:
+        """Say MAIL, on the connection at hand or, if that turns out to be dead, on a new one."""
+        if self._is_usable():
+            progress.opened = True
+            try:
+                return self._mail(progress, message)
+            except smtplib.SMTPException as error:
+                if not (isinstance(error, smtplib.SMTPServerDisconnected) or _is_leaving(error)):
+                    raise
+            self.drop()
+            progress.opened = False
+        self._open()
+        progress.opened = True
+        return self._mail(progress, message)
+
+    def _mail(self, progress: Progress, message: BinaryIO | None) -> Transaction | Handover:
+        transaction = self._transaction(progress)
+        transaction.mail(message)
+        return transaction
+
+    def _transaction(self, progress: Progress) -> Transaction | Handover:
+        if isinstance(self.connection, SMTP):
+            return Transaction(self.connection, self._used_settings.timeouts, progress)
+        return Handover(self.connection, progress)
+
+    def _is_usable(self) -> bool:
+        if self.connection is None:
+            return False
+        keep = self._used_settings.keep
+        young = self._clock.monotonic() - self._opened_at < keep.age and self._mails < keep.mails
+        if not young or self._settings() != self._used_settings:
+            self.close()
+            return False
+        return True
+
+    def _open(self) -> None:
+        self._used_settings = self._settings()
+        self.connection = self._connect(self._used_settings)
+        self._opened_at = self._used_at = self._clock.monotonic()
+        self._mails = 0
+
+
+def _is_leaving(error: smtplib.SMTPException) -> bool:
+    """Whether the connection is of no use after this: it ends, lacks a login, or is out of step."""
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return any(reply_from(each).code == 421 for each in error.recipients.values())
+    return getattr(error, "smtp_code", 0) in RELAY_CODES | {503}

@@ -1,0 +1,147 @@
+"""How an attempt ended: from what was raised to an `Outcome`.
+
+What went wrong with the relay is told as its fault and costs no mail anything, as long as no mail had been begun.
+From MAIL on nobody can tell whether the relay or this mail is to blame: both are, so that no mail can stand in the way
+of all others for ever.  What is not understood is temporary.  RFC 5321, 4.2 and 3.8 (421); RFC 1047 (unknown); RFC
+4954, 6 (the codes of AUTH).
+"""
+
+from __future__ import annotations
+
+import errno
+import smtplib
+import socket
+import ssl
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from zope.sendmail.interfaces import RelayError
+from zope.sendmail.outcome import Answer, Outcome, Reply, printable
+from zope.sendmail.smtp.progress import NotSendable, Progress, charge, reply_from
+
+#: The relay is about to stop, or wants a login or TLS that it does not get: not a matter of one mail.
+RELAY_CODES = frozenset({421, 454, 530, 534, 535, 538})
+
+#: The connection was there and is not any more, or nobody answered on it.
+_LOST = (
+    smtplib.SMTPServerDisconnected,
+    TimeoutError,
+    ConnectionResetError,
+    ConnectionAbortedError,
+    BrokenPipeError,
+)
+
+#: There never was a connection that a mail could have been sent on.
+_NOT_REACHED = (
+    smtplib.SMTPAuthenticationError,
+    smtplib.SMTPConnectError,
+    smtplib.SMTPHeloError,
+    smtplib.SMTPNotSupportedError,
+    ConnectionRefusedError,
+    socket.gaierror,
+    ssl.SSLError,
+    RelayError,
+)
+
+_UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL})
+
+
+def succeeded(relay: str, progress: Progress) -> Outcome:
+    """The outcome of an attempt in which nothing was raised."""
+    return Outcome(relay, {**progress.refused, **progress.accepted})
+
+
+def failed(relay: str, progress: Progress, error: Exception) -> Outcome:
+    """The outcome of an attempt that ended with `error`."""
+    if not progress.opened or isinstance(error, _NOT_REACHED) or _is_unreachable(error):
+        return _not_reached(relay, progress, error)
+    if isinstance(error, _LOST):
+        return _lost(relay, progress, error)
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return _recipients_refused(relay, progress, error)
+    if isinstance(error, NotSendable):
+        return _for_the_rest(relay, progress, error.reply)
+    if isinstance(error, smtplib.SMTPResponseException):
+        return _refused(relay, progress, error)
+    return _for_the_rest(relay, progress, Reply(Answer.DEFERRED, _text(error)))
+
+
+def fault(error: Exception) -> Reply:
+    """What `error` says about the relay."""
+    if isinstance(error, smtplib.SMTPResponseException):
+        return replace(Reply.of(_code(error), _said(error)), answer=Answer.DEFERRED)
+    return Reply(Answer.DEFERRED, _text(error), error.code if isinstance(error, RelayError) else None)
+
+
+def _not_reached(relay: str, progress: Progress, error: Exception) -> Outcome:
+    addresses = (progress.envelope.sender, *progress.envelope.recipients)
+    if progress.opened and isinstance(error, smtplib.SMTPNotSupportedError) and not "".join(addresses).isascii():
+        # Most likely a mailer that asked for SMTPUTF8; as a fault it would stand in the way of all mails.
+        return _for_the_rest(relay, progress, Reply(Answer.DEFERRED, _text(error)))
+    return Outcome(relay, dict(progress.refused), fault(error))
+
+
+def _lost(relay: str, progress: Progress, error: Exception) -> Outcome:
+    if not progress.intended:
+        return _both(relay, progress, fault(error))
+    unknown = Reply(Answer.UNKNOWN, f"the connection was lost before the relay's answer: {_text(error)}")
+    return Outcome(relay, {**progress.refused, **dict.fromkeys(progress.accepted, unknown)}, fault(error))
+
+
+def _recipients_refused(relay: str, progress: Progress, error: smtplib.SMTPRecipientsRefused) -> Outcome:
+    told: object = error.recipients  # whatever a foreign mailer put there
+    if not isinstance(told, Mapping):
+        told = {}
+    recipients = progress.envelope.recipients
+    replies = {each: _refusal(reply_from(told[each])) for each in recipients if each in told}
+    if not replies:
+        return _for_the_rest(relay, progress, Reply(Answer.DEFERRED, _text(error)))
+    leaving = next((reply for reply in replies.values() if reply.code == 421), None)
+    progress.refused.update({each: reply for each, reply in replies.items() if reply.code != 421})
+    return Outcome(relay, dict(progress.refused)) if leaving is None else _both(relay, progress, leaving)
+
+
+def _refused(relay: str, progress: Progress, error: smtplib.SMTPResponseException) -> Outcome:
+    """MAIL, DATA or the message was refused."""
+    if _code(error) not in RELAY_CODES:
+        return _for_the_rest(relay, progress, _refusal(charge(_code(error), _said(error))))
+    if _code(error) != 421 and isinstance(error, smtplib.SMTPSenderRefused):
+        return Outcome(relay, dict(progress.refused), fault(error))  # MAIL: what is missing, all mails miss
+    return _both(relay, progress, fault(error))
+
+
+def _refusal(reply: Reply) -> Reply:
+    """An exception never means that a mail was accepted: smtplib puts 250 into one if that answers DATA."""
+    return replace(reply, answer=Answer.DEFERRED) if reply.answer is Answer.ACCEPTED else reply
+
+
+def _for_the_rest(relay: str, progress: Progress, reply: Reply) -> Outcome:
+    rest = _without(progress.envelope.recipients, progress.refused)
+    return Outcome(relay, {**progress.refused, **dict.fromkeys(rest, reply)})
+
+
+def _both(relay: str, progress: Progress, reply: Reply) -> Outcome:
+    """The relay cannot be used now, and the mail in hand has had its attempt."""
+    return replace(_for_the_rest(relay, progress, reply), fault=reply)
+
+
+def _without(recipients: Iterable[str], refused: Mapping[str, Reply]) -> list[str]:
+    return [recipient for recipient in recipients if recipient not in refused]
+
+
+def _is_unreachable(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _UNREACHABLE
+
+
+def _code(error: smtplib.SMTPResponseException) -> int:
+    code: object = error.smtp_code  # a foreign mailer may have put anything there
+    return code if isinstance(code, int) else 0
+
+
+def _said(error: smtplib.SMTPResponseException) -> str | bytes:
+    said: object = error.smtp_error
+    return said if isinstance(said, (str, bytes)) else str(said)
+
+
+def _text(error: Exception) -> str:
+    return printable(f"{type(error).__name__}: {error}")

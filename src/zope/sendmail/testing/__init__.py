@@ -1,0 +1,1 @@
+"""What the tests of this package are made of, for the tests of its users."""

@@ -1,0 +1,197 @@
+"""One connection of a `zope.sendmail.testing.relay.Relay`: the server's half of SMTP."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+from zope.sendmail.testing.script import POINTS, Action, Drop, Hang, Mail
+
+if TYPE_CHECKING:
+    from zope.sendmail.testing.relay import Relay
+
+_MAX_LINE = 64 * 1024
+
+
+class _Gone(ConnectionError):
+    """The conversation is over."""
+
+
+class Dialogue:
+    """One connection, in a thread of its own."""
+
+    def __init__(self, relay: Relay, client: socket.socket, number: int) -> None:
+        self.relay = relay
+        self.number = number
+        self._socket = client
+        self._file = client.makefile("rb")
+        self._encrypted = False
+        self._user = ""
+        self._forget()
+
+    def run(self) -> None:
+        try:
+            with contextlib.suppress(OSError, ValueError):  # the client left, or the relay was stopped
+                if self.relay.implicit:
+                    self._encrypt()
+                self._answer("GREETING", "", "220 relay.test ESMTP")
+                while line := self._file.readline(_MAX_LINE):
+                    self._obey(line.decode("utf-8", "backslashreplace").rstrip("\r\n"))
+        finally:
+            self._file.close()
+            self._socket.close()
+            self.relay.closed(self)
+
+    def hang_up(self, farewell: str) -> None:
+        with contextlib.suppress(OSError):
+            if farewell:
+                self._say(farewell)
+        with contextlib.suppress(OSError):
+            # not SSLSocket.shutdown: it would take the TLS away under the reader and let it see ciphertext
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def _obey(self, line: str) -> None:
+        self.relay.heard(self, line)
+        verb = line.partition(" ")[0].upper()
+        obey = getattr(self, f"_do_{verb.lower()}", None) if verb in POINTS else None
+        if obey is None:
+            self._say("500 5.5.1 there is no such command")
+        else:
+            obey(line)
+
+    def _answer(self, point: str, command: str, usual: str) -> int:
+        """Do what the script says, or answer as usual; return the code of the answer."""
+        return self._perform(self.relay.script.action(point, command), usual)
+
+    def _perform(self, action: Action | None, usual: str) -> int:
+        if isinstance(action, Hang):
+            action.wait()
+        reply = usual if action is None else action if isinstance(action, str) else action.reply
+        if isinstance(action, Hang):
+            reply = reply or usual
+        if reply:
+            self._say(reply)
+        if isinstance(action, Drop) or reply.startswith("421"):
+            raise _Gone
+        return int(reply[:3]) if reply[:3].isdigit() else 0
+
+    def _say(self, reply: str) -> None:
+        self._socket.sendall(reply.encode() + b"\r\n")
+
+    def _forget(self) -> None:
+        self._sender: str | None = None
+        self._options = ""
+        self._recipients: list[str] = []
+
+    def _encrypt(self) -> None:
+        assert self.relay.tls is not None
+        self._file.close()
+        self._socket = self.relay.tls.wrap_socket(self._socket, server_side=True)
+        self._file = self._socket.makefile("rb")
+        self._encrypted = True
+        self._forget()
+
+    # commands
+
+    def _do_ehlo(self, line: str) -> None:
+        keywords = list(self.relay.keywords)
+        if self.relay.tls is not None and not self._encrypted:
+            keywords.append("STARTTLS")
+        if self.relay.users:
+            keywords.append("AUTH PLAIN LOGIN")
+        lines = ["relay.test", *keywords]
+        self._forget()
+        self._answer("EHLO", line, "\r\n".join([*(f"250-{each}" for each in lines[:-1]), f"250 {lines[-1]}"]))
+
+    def _do_helo(self, line: str) -> None:
+        self._forget()
+        self._answer("HELO", line, "250 relay.test")
+
+    def _do_starttls(self, line: str) -> None:
+        usual = "220 2.0.0 go ahead" if self.relay.tls and not self._encrypted else "503 5.5.1 no TLS here"
+        if self._answer("STARTTLS", line, usual) == 220:
+            self._encrypt()
+
+    def _do_auth(self, line: str) -> None:
+        action = self.relay.script.action("AUTH", line)
+        mechanism, _, initial = line[5:].partition(" ")
+        if action is not None:
+            self._perform(action, "")
+        elif mechanism.upper() == "PLAIN":
+            _, user, password = self._decoded(initial or self._ask("")).split("\0")
+            self._login(user, password)
+        elif mechanism.upper() == "LOGIN":
+            user = self._decoded(initial or self._ask("Username:"))
+            self._login(user, self._decoded(self._ask("Password:")))
+        else:
+            self._say("504 5.5.4 there is no such mechanism")
+
+    def _ask(self, challenge: str) -> str:
+        self._say("334 " + base64.b64encode(challenge.encode()).decode())
+        return self._file.readline(_MAX_LINE).decode().strip()
+
+    def _decoded(self, text: str) -> str:
+        return base64.b64decode(text).decode("utf-8", "surrogateescape")
+
+    def _login(self, user: str, password: str) -> None:
+        if self.relay.users.get(user) == password:
+            self._user = user
+            self._say("235 2.7.0 welcome")
+        else:
+            self._say("535 5.7.8 wrong name or password")
+
+    def _do_mail(self, line: str) -> None:
+        if self._sender is not None:
+            self._say("503 5.5.1 one mail at a time")
+        elif self._answer("MAIL", line, "250 2.1.0 Ok") // 100 == 2:
+            self._sender, self._options = _path(line)
+
+    def _do_rcpt(self, line: str) -> None:
+        if self._sender is None:
+            self._say("503 5.5.1 MAIL comes first")
+        elif self._answer("RCPT", line, "250 2.1.5 Ok") // 100 == 2:
+            self._recipients.append(_path(line)[0])
+
+    def _do_data(self, line: str) -> None:
+        if not self._recipients:
+            self._say("503 5.5.1 RCPT comes first")
+        elif self._answer("DATA", line, "354 go ahead") == 354:
+            self._take(self._body())
+
+    def _body(self) -> bytes:
+        lines: list[bytes] = []
+        while (line := self._file.readline()) != b".\r\n":
+            if not line:
+                raise _Gone
+            lines.append(line[1:] if line.startswith(b".") else line)
+            if len(lines) == 1:
+                self._answer("BODY", "", "")
+        return b"".join(lines)
+
+    def _take(self, data: bytes) -> None:
+        action = self.relay.script.action("DOT", "")
+        if not isinstance(action, str) or action.startswith("2"):
+            sender = self._sender or ""
+            recipients = tuple(self._recipients)
+            self.relay.took(Mail(sender, recipients, data, self._options, self._encrypted, self._user, self.number))
+        self._forget()
+        self._perform(action, "250 2.0.0 Ok: queued")
+
+    def _do_rset(self, line: str) -> None:
+        self._forget()
+        self._answer("RSET", line, "250 2.0.0 Ok")
+
+    def _do_noop(self, line: str) -> None:
+        self._answer("NOOP", line, "250 2.0.0 Ok")
+
+    def _do_quit(self, line: str) -> None:
+        self._answer("QUIT", line, "221 2.0.0 Bye")
+        raise _Gone
+
+
+def _path(line: str) -> tuple[str, str]:
+    """The address in a MAIL or RCPT command, and what follows it."""
+    address, _, options = line.partition("<")[2].rpartition(">")
+    return address, options.strip()

@@ -1,0 +1,136 @@
+"""Disks for tests: one that fails when it is told to, and one that writes down what is done to it.
+
+Both work on a real directory; everything that a queue does to its files goes through a `zope.sendmail.disk.Disk`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from zope.sendmail.disk import Disk
+
+#: The calls that a disk can refuse.
+CALLS = (
+    "create", "append", "make_directory", "sync_file", "sync_files", "sync_file_system", "sync_directory", "rename", "link",
+    "unlink", "remove_directory", "stamp", "names", "stat", "open", "read", "open_locked", "write_at",
+)  # fmt: skip
+
+
+class FaultyDisk(Disk):
+    """A disk whose `fail_at`-th call (from 1) fails with the error number `error`; later calls succeed again.
+
+    With `for_ever` all later calls fail as well.  `calls` counts, `failed` names the call that was refused.
+    """
+
+    def __init__(self, fail_at: int = 0, error: int = errno.EIO, *, for_ever: bool = False) -> None:
+        self.fail_at = fail_at
+        self.error = error
+        self.for_ever = for_ever
+        self.calls = 0
+        self.failed = ""
+
+    def _count(self, call: str) -> None:
+        self.calls += 1
+        if self.calls == self.fail_at or (self.for_ever and 0 < self.fail_at < self.calls):
+            self.failed = call
+            raise OSError(self.error, os.strerror(self.error))
+
+
+def _counted(call: str) -> Callable[..., Any]:
+    original = getattr(Disk, call)
+
+    def method(self: FaultyDisk, *arguments: Any) -> Any:
+        self._count(call)
+        return original(self, *arguments)
+
+    method.__name__ = call
+    method.__doc__ = original.__doc__
+    return method
+
+
+for _call in CALLS:
+    setattr(FaultyDisk, _call, _counted(_call))
+
+
+@dataclass(frozen=True)
+class Op:
+    """One change to a disk: what, on which path (relative to the root), with which second path or data."""
+
+    call: str
+    path: str
+    other: str = ""
+    data: bytes = b""
+    offset: int = 0
+
+
+class RecordingDisk(Disk):
+    """Writes down every change in `ops`."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.ops: list[Op] = []
+        self._paths: dict[int, str] = {}
+
+    def create(self, path: str, *pieces: bytes) -> None:
+        super().create(path, *pieces)
+        self._note("create", path, data=b"".join(pieces))
+
+    def append(self, path: str, data: bytes) -> None:
+        super().append(path, data)
+        self._note("append", path, data=data)
+
+    def make_directory(self, path: str) -> bool:
+        made = super().make_directory(path)
+        if made:
+            self._note("mkdir", path)
+        return made
+
+    def sync_file(self, path: str) -> None:
+        super().sync_file(path)
+        self._note("sync", path)
+
+    def sync_file_system(self, path: str) -> None:
+        super().sync_file_system(path)
+        self._note("sync_all", path)
+
+    def sync_directory(self, path: str) -> None:
+        super().sync_directory(path)
+        self._note("sync_directory", path)
+
+    def rename(self, old: str, new: str) -> None:
+        super().rename(old, new)
+        self._paths = {fd: new if path == old else path for fd, path in self._paths.items()}
+        self._note("rename", old, new)
+
+    def link(self, old: str, new: str) -> None:
+        super().link(old, new)
+        self._note("link", old, new)
+
+    def unlink(self, path: str) -> None:
+        super().unlink(path)
+        self._note("unlink", path)
+
+    def remove_directory(self, path: str) -> None:
+        super().remove_directory(path)
+        self._note("rmdir", path)
+
+    def open_locked(self, path: str) -> int:
+        fd = super().open_locked(path)
+        self._paths[fd] = path
+        self._note("create", path)
+        return fd
+
+    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+        super().write_at(fd, data, offset)
+        self._note("write_at", self._paths[fd], data=data, offset=offset)
+
+    def _note(self, call: str, path: str, other: str = "", data: bytes = b"", offset: int = 0) -> None:
+        relative = os.path.relpath(path, self.root)
+        self.ops.append(Op(call, relative, os.path.relpath(other, self.root) if other else "", data, offset))
+
+
+__all__ = ["CALLS", "FaultyDisk", "Op", "RecordingDisk"]

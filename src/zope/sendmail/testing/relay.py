@@ -1,0 +1,193 @@
+"""A relay that does what a test says: real sockets on 127.0.0.1, every misbehaviour on demand.
+
+::
+
+    with Relay() as relay:
+        relay.on("RCPT", "550 5.1.1 no such user", about="nobody@")
+        relay.on("DOT", Drop(), nth=1)
+        ...                                   # send to relay.host, relay.port
+        relay.mails[0].recipients, relay.commands
+
+What it offers in EHLO follows from its arguments; whatever it answers can be replaced with `Relay.on`.
+Nothing in it sleeps: a test waits for `Hang.reached` or with `Relay.wait_until`.  RFC 5321; RFC 3207
+(STARTTLS); RFC 4954 (AUTH).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Self
+
+from zope.sendmail.testing.dialogue import Dialogue
+from zope.sendmail.testing.script import Action, Chosen, Drop, Hang, Mail, Script
+
+__all__ = ["KEYWORDS", "Action", "Drop", "Hang", "Mail", "Relay"]
+
+#: What a modern relay says of itself.  ``STARTTLS`` and ``AUTH`` come by themselves.
+KEYWORDS = ("PIPELINING", "SIZE 33554432", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
+
+
+class Relay:
+    """See the module.  Concurrency: any thread; what the properties give are copies.
+
+    With `tls` it offers STARTTLS, or speaks TLS from the first byte if `implicit`.  With `users` (name ->
+    password) it offers AUTH PLAIN and LOGIN.  `keywords` may be changed at any time.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(
+        self,
+        *,
+        keywords: Iterable[str] = KEYWORDS,
+        tls: ssl.SSLContext | None = None,
+        implicit: bool = False,
+        users: Mapping[str, str] | None = None,
+    ) -> None:
+        self.keywords = list(keywords)
+        self.tls = tls
+        self.implicit = implicit
+        self.users = dict(users or {})
+        #: TCP port; kept when the relay is stopped and started again.
+        self.port = 0
+        self._changed = threading.Condition()
+        #: What is to happen when; see `on`.
+        self.script = Script()
+        self._mails: list[Mail] = []
+        self._dialogues: list[list[str]] = []
+        self._open: dict[int, Dialogue] = {}
+        self._listener: socket.socket | None = None
+        self._acceptor = threading.Thread()
+        self._threads: list[threading.Thread] = []
+
+    # the script
+
+    def on(self, point: str, action: Chosen, *, about: str = "", nth: int = 0) -> Chosen:
+        """Do `action` at `point` and return it; the latest rule that fits wins.
+
+        `about` restricts it to commands in which this text occurs, `nth` to the n-th of these (0: to all).
+        """
+        return self.script.on(point, action, about=about, nth=nth)
+
+    def forgive(self) -> None:
+        """Forget all rules and let go whoever hangs."""
+        self.script.forgive()
+
+    def hang_up(self, farewell: str = "") -> None:
+        """End all connections that are open now; return when they are gone."""
+        with self._changed:
+            talking = list(self._open.values())
+        for dialogue in talking:
+            dialogue.hang_up(farewell)
+        self.wait_until(lambda: not any(each in self._open.values() for each in talking))
+
+    # what happened
+
+    @property
+    def mails(self) -> list[Mail]:
+        """The mails that were taken, in order; also those after whose dot it dropped or hung."""
+        with self._changed:
+            return list(self._mails)
+
+    @property
+    def dialogues(self) -> list[list[str]]:
+        """The command lines of each connection, in the order in which the connections were made."""
+        with self._changed:
+            return [list(each) for each in self._dialogues]
+
+    @property
+    def commands(self) -> list[str]:
+        """The command lines of all connections."""
+        return [command for dialogue in self.dialogues for command in dialogue]
+
+    def verbs(self, connection: int = 0) -> list[str]:
+        """The commands of one connection without their arguments."""
+        return [command.partition(" ")[0].upper() for command in self.dialogues[connection]]
+
+    @property
+    def open(self) -> int:
+        """How many connections there are now."""
+        with self._changed:
+            return len(self._open)
+
+    def wait_until(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
+        """Return as soon as `condition` holds; it is asked again whenever something happened at the relay.
+
+        Raises `TimeoutError`.
+        """
+        with self._changed:
+            if not self._changed.wait_for(condition, timeout):
+                raise TimeoutError(f"waited {timeout} s for the relay; it heard {self._dialogues}")
+
+    # life
+
+    def start(self) -> None:
+        """Listen; return when connections are possible."""
+        self._listener = socket.create_server((self.host, self.port))
+        self.port = self._listener.getsockname()[1]
+        self._acceptor = self._run(self._accept, self._listener)
+
+    def stop(self) -> None:
+        """Stop listening and end everything.  Harmless when repeated."""
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        with contextlib.suppress(OSError):
+            socket.create_connection((self.host, self.port), 1.0).close()  # accept() wakes up for nothing less
+        self._acceptor.join(10.0)
+        self.forgive()
+        self.hang_up()
+        for thread in self._threads:
+            thread.join(10.0)
+        self._threads = []
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # for the dialogues
+
+    def _run(self, target: Callable[..., None], *args: object) -> threading.Thread:
+        thread = threading.Thread(target=target, args=args, name=f"relay:{self.port}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
+
+    def _accept(self, listener: socket.socket) -> None:
+        with listener:
+            while True:
+                client, _ = listener.accept()
+                if self._listener is not listener:
+                    client.close()
+                    return
+                with self._changed:
+                    dialogue = Dialogue(self, client, len(self._dialogues))
+                    self._dialogues.append([])
+                    self._open[dialogue.number] = dialogue
+                    self._changed.notify_all()
+                self._run(dialogue.run)
+
+    def closed(self, dialogue: Dialogue) -> None:
+        """The dialogue has ended."""
+        with self._changed:
+            del self._open[dialogue.number]
+            self._changed.notify_all()
+
+    def heard(self, dialogue: Dialogue, command: str) -> None:
+        """The client said `command`."""
+        with self._changed:
+            self._dialogues[dialogue.number].append(command)
+            self._changed.notify_all()
+
+    def took(self, mail: Mail) -> None:
+        """The relay took responsibility for `mail`."""
+        with self._changed:
+            self._mails.append(mail)
+            self._changed.notify_all()

@@ -1,0 +1,269 @@
+"""Crash safety, enumerated: after every single change to the disk, in every state that a crash there can leave.
+
+Each scenario is done once on a recording disk.  Then, for every prefix of the changes, the states after a death of the
+process and after a loss of power are made as real directories, a processor drains them, and the promises are checked.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import unittest
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.states import State
+from zope.sendmail.retry import judge
+from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
+from zope.sendmail.testing.disks import RecordingDisk
+from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.tests.wreckage import FileSystem, Tree, materialize
+
+COUNTS: Counter[str] = Counter()
+
+
+def body(number: int) -> bytes:
+    return b"Message-Id: <%d@example.org>\n\n%s\n" % (number, b"text " * 40)
+
+
+class Story:
+    """What is done to a queue, with marks that say what has been promised at which change."""
+
+    def __init__(self, root: str) -> None:
+        self.clock = ManualClock()
+        self.disk = RecordingDisk(root)
+        self.queue = MaildirQueue(root + "/queue", schedule=SCHEDULE, disk=self.disk, clock=self.clock)
+        #: (number of changes, what is promised from then on)
+        self.marks: list[tuple[int, Callable[[Promise], None]]] = []
+
+    def mark(self, promise: Callable[[Promise], None]) -> None:
+        self.marks.append((len(self.disk.ops), promise))
+
+    def commit(self, *numbers: int) -> None:
+        """One transaction with these mails."""
+        staged = self.queue.stage()
+        for number in numbers:
+            staged.add(Envelope("s@example.org", (f"{number}@example.org",)), body(number))
+        staged.prepare()
+        group = set(numbers)
+        self.mark(lambda promise: promise.all_or_none.append(group))
+        staged.commit()
+        self.mark(lambda promise: promise.must.update(group))
+
+    def abort(self, *numbers: int) -> None:
+        """One transaction that is prepared and aborted."""
+        staged = self.queue.stage()
+        for number in numbers:
+            staged.add(Envelope("s@example.org", (f"{number}@example.org",)), body(number))
+        staged.prepare()
+        staged.abort()
+
+    def attempt(self, *replies: Reply) -> None:
+        """Claim as many mails as there are replies; settle each with its reply."""
+        for lease, reply in zip(self.queue.claim(len(replies)), replies, strict=True):
+            number = int(lease.envelope.recipients[0].partition("@")[0])
+            lease.open().read()
+            self.mark(lambda promise, n=number: promise.handed.add(n))  # type: ignore[misc]
+            lease.intend()
+            if reply.answer is Answer.ACCEPTED:
+                self.mark(lambda promise, n=number: promise.sent.update([n]))  # type: ignore[misc]
+            outcome = Outcome("relay:25", dict.fromkeys(lease.envelope.recipients, reply))
+            record = judge(lease.record, lease.envelope, outcome, SCHEDULE, now=self.clock.time(), chance=0.5)
+            lease.settle(record)
+            if reply.answer is Answer.REJECTED:
+                self.mark(lambda promise, n=number: promise.rejected.add(n))  # type: ignore[misc]
+            if reply.answer is Answer.ACCEPTED:
+                self.mark(lambda promise, n=number: promise.settled.add(n))  # type: ignore[misc]
+
+
+class Promise:
+    """What must hold of a state."""
+
+    def __init__(self, story: Story, changes: int) -> None:
+        self.must: set[int] = set()
+        self.all_or_none: list[set[int]] = []
+        self.handed: set[int] = set()
+        self.sent: Counter[int] = Counter()
+        self.rejected: set[int] = set()
+        self.settled: set[int] = set()
+        for at, mark in story.marks:
+            if at <= changes:
+                mark(self)
+
+
+class Found:
+    """What a processor made of a state: what it sent, what it knows as unknown, what is left."""
+
+    def __init__(self, root: str, clock: ManualClock) -> None:
+        mailer = ScriptedMailer()
+        queue = MaildirQueue(root + "/queue", schedule=SCHEDULE, clock=clock)
+        processor = QueueProcessorThread(queue=queue, mailer=mailer, schedule=SCHEDULE, clock=clock, tell=lambda _: None)
+        self.staged = queue.count().get(State.STAGED, 0)
+        processor.run(forever=False)
+        clock.advance(4000)  # deferred mails become due, and locks of the dead are looked at
+        processor.run(forever=False)
+        self.unknown = processor.tally[Answer.UNKNOWN]
+        self.sent = Counter(int(mail[1][0].partition("@")[0]) for mail in mailer.sent)
+        self.whole = all(mail[2] == body(int(mail[1][0].partition("@")[0])) for mail in mailer.sent)
+        self.rejected = {int(mail.message_id.partition("@")[0] or -1) for mail in queue.mails([State.REJECTED])}
+        self.left = {state: count for state, count in queue.count().items() if state is not State.REJECTED}
+        self.litter = [name for name in os.listdir(root + "/queue/new") if name.startswith((".sending-", ".group-"))]
+        queue.close()
+
+
+class CrashTest(unittest.TestCase):
+    """Plays a story, and looks at everything that a crash can leave of it."""
+
+    def play(self, tell: Callable[[Story], None]) -> Story:
+        self.scratch = self.enterContext(tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+        story = Story(self.scratch + "/recorded")
+        os.mkdir(self.scratch + "/recorded")
+        tell(story)
+        return story
+
+    def examine(self, tell: Callable[[Story], None], *, power: bool) -> None:
+        story = self.play(tell)
+        disk = FileSystem()
+        seen: set[Any] = set()
+        for changes, op in enumerate([None, *story.disk.ops]):
+            if op is not None:
+                disk.apply(op)
+            promise = Promise(story, changes)
+            for tree in self.states(disk, power=power):
+                key = (frozenset(tree.items()), frozenset(promise.must), len(promise.all_or_none), frozenset(promise.sent))
+                if key not in seen:
+                    seen.add(key)
+                    self.check(tree, promise, power=power, where=f"after {changes} changes, the last {op}")
+        kind = "power loss" if power else "death"
+        COUNTS[kind] += len(seen)
+        self.assertGreater(len(seen), 10)
+
+    def states(self, disk: FileSystem, *, power: bool) -> Iterator[Tree]:
+        return disk.after_power_loss() if power else disk.after_death()
+
+    def check(self, tree: Tree, promise: Promise, *, power: bool, where: str) -> None:
+        root = self.scratch + "/state"
+        materialize(tree, root)
+        clock = ManualClock(ManualClock().time() + 10)
+        found = Found(root, clock)
+        shutil.rmtree(root)
+        where = f"{where}; state {sorted(tree)}"
+        arrived = found.sent + promise.sent
+        self.assertTrue(found.whole, f"a mail is not whole {where}")
+        self.assertLessEqual(max(found.sent.values(), default=0), 1, f"sent twice by one processor {where}")
+        kept = set(arrived) | found.rejected
+        self.assertLessEqual(promise.must, kept, f"a committed mail is lost {where}")
+        for group in promise.all_or_none:
+            self.assertIn(len(group & kept), (0, len(group)), f"a part of a transaction {where}")
+        allowed = promise.must.union(*promise.all_or_none)
+        self.assertLessEqual(kept - {-1}, allowed, f"a mail that was not committed {where}")
+        self.assertFalse({state for state in found.left if state is not State.STAGED}, f"stuck {found.left} {where}")
+        self.assertEqual(found.litter, [], f"left behind {where}")
+        self.assertEqual(found.left.get(State.STAGED, 0), found.staged, f"in-doubt mail was touched {where}")
+        twice = sum(arrived.values()) - len(arrived)
+        if not power:
+            self.assertLessEqual(twice, found.unknown, f"a silent duplicate {where}")
+            self.assertLessEqual(promise.rejected, found.rejected, f"a rejected mail was tried again {where}")
+        else:
+            COUNTS["sent again after power loss"] += twice
+
+
+class Enqueueing(CrashTest):
+    def test_one_mail(self) -> None:
+        """Committed: there, whole. Not committed: never sent."""
+        for power in (False, True):
+            self.examine(lambda story: story.commit(1), power=power)
+
+    def test_several_mails(self) -> None:
+        """All or none, at every change, and none of them twice."""
+        for power in (False, True):
+            self.examine(lambda story: story.commit(1, 2, 3), power=power)
+
+    def test_many_mails(self) -> None:
+        """The same where all are synced at once."""
+        self.examine(lambda story: story.commit(*range(20)), power=False)
+
+    def test_abort(self) -> None:
+        """Nothing of it goes, in no state."""
+
+        def tell(story: Story) -> None:
+            story.abort(1)
+            story.abort(2, 3)
+            story.commit(4)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+
+class Sending(CrashTest):
+    def test_accepted(self) -> None:
+        """A death is a recorded unknown, or no second copy."""
+
+        def tell(story: Story) -> None:
+            story.commit(1, 2)
+            story.attempt(OK, OK)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+    def test_deferred_then_accepted(self) -> None:
+        """What is known of a retry survives, or the mail is tried once more."""
+
+        def tell(story: Story) -> None:
+            story.commit(1)
+            story.attempt(LATER)
+            story.clock.advance(61)
+            story.attempt(OK)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+    def test_rejected(self) -> None:
+        """Set aside, and not tried again."""
+
+        def tell(story: Story) -> None:
+            story.commit(1)
+            story.attempt(NEVER)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+    def test_rejected_and_retried_by_an_operator(self) -> None:
+        """The mail is in one place, and goes out."""
+
+        def tell(story: Story) -> None:
+            story.commit(1)
+            story.attempt(NEVER)
+            [mail] = story.queue.mails()
+            story.mark(lambda promise: promise.rejected.clear())
+            story.queue.retry(mail.name)
+            story.attempt(OK)
+
+        self.examine(tell, power=False)
+
+    def test_the_relay_is_not_there(self) -> None:
+        """A lease that is released changes nothing."""
+
+        def tell(story: Story) -> None:
+            story.commit(1)
+            story.queue.claim()[0].release()
+            story.attempt(OK)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+
+class TheCounts(unittest.TestCase):
+    def test_states_were_made(self) -> None:
+        """The enumeration is no empty word; this prints its size when run alone with the others."""
+        disk = FileSystem()
+        self.assertEqual(len(list(disk.after_power_loss())), 1)
+
+
+del CrashTest

@@ -1,0 +1,136 @@
+"""Records, and the lines that keep them."""
+
+from __future__ import annotations
+
+import json
+import unittest
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zope.sendmail.history import Record, last_record, read_records, write_record
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.queue.states import State
+from zope.sendmail.retry import Schedule, judge
+
+QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=80)
+
+TEXT = st.text("ab\r\n\"\\{}\u2028\x00ж\udcff", max_size=8)
+TIME = st.floats(0, 1e12)
+COUNT = st.integers(0, 10**6)
+REPLY = st.builds(Reply, st.sampled_from(Answer), TEXT, st.none() | st.integers(0, 999), st.none() | st.just("5.1.1"))
+RECORD = st.builds(
+    Record,
+    st.sampled_from(State),
+    COUNT,
+    TIME,
+    TIME,
+    TIME,
+    COUNT,
+    COUNT,
+    TEXT,
+    TEXT,
+    st.dictionaries(TEXT, REPLY, max_size=3),
+)
+JSON: Any = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 10**400) | st.floats() | st.text(max_size=3) | st.sampled_from(State),
+    lambda each: st.lists(each, max_size=4) | st.dictionaries(st.sampled_from(["a", "b"]), each, max_size=2),
+    max_leaves=4,
+)
+
+
+class Lines(unittest.TestCase):
+    @QUICK
+    @given(st.lists(RECORD, max_size=4))
+    def test_what_was_written_is_read(self, records: list[Record]) -> None:
+        """Each record on one line, and the last one rules."""
+        text = b"".join(map(write_record, records))
+        self.assertEqual(text.count(b"\n"), len(records))
+        self.assertEqual(list(read_records(text)), records)
+        self.assertEqual(last_record(text), records[-1] if records else Record())
+
+    @QUICK
+    @given(RECORD, RECORD, st.data())
+    def test_a_torn_line_is_left_out(self, first: Record, second: Record, data: st.DataObject) -> None:
+        """Wherever the crash cut it, the last whole line rules, also when the next one follows it."""
+        whole, last = write_record(first), write_record(second)
+        cut = data.draw(st.integers(0, len(last) - 1))
+        torn = whole + last[:cut]
+        self.assertEqual(list(read_records(torn)), [first])
+        self.assertEqual(last_record(torn), first)
+        self.assertEqual(last_record(torn + b"\n" + whole + last), second)
+
+    @QUICK
+    @given(st.binary(max_size=60))
+    def test_garbage_is_left_out(self, garbage: bytes) -> None:
+        """Reading never fails."""
+        record = Record(State.DEFERRED, attempts=1)
+        self.assertEqual(last_record(b"\0\0\0\0\n" + write_record(record) + garbage), record)
+        self.assertEqual(list(read_records(garbage)), [])
+
+    def test_deep_nesting_is_left_out(self) -> None:
+        """Not even that makes reading fail."""
+        self.assertEqual(last_record(b"[" * 100_000 + b"\n"), Record())
+
+    @QUICK
+    @given(st.dictionaries(st.sampled_from(Record.__slots__), JSON))
+    def test_what_is_read_can_be_worked_with(self, changed: dict[str, Any]) -> None:
+        """A line with values of another kind is left out, not handed on to fail later."""
+        values = json.loads(write_record(Record(State.DEFERRED, 1, 5.0, 6.0, replies={"a": Reply(Answer.DEFERRED, "x")})))
+        record = last_record(json.dumps(values | changed).encode() + b"\n")
+        record.wait(10.0)
+        envelope = Envelope("a@example.org", ("b@example.org",))
+        later = Outcome("", {"b@example.org": Reply(Answer.DEFERRED, "later")})
+        write_record(judge(record, envelope, later, Schedule(), now=10.0, chance=0.5))
+
+    def test_lines_of_other_versions(self) -> None:
+        """A value this version does not know is passed over, one it misses is as if fresh."""
+        record = Record(State.DEFERRED, attempts=3, replies={"a": Reply(Answer.ACCEPTED, "ok", 250)})
+        values = json.loads(write_record(record))
+        self.assertEqual(last_record(json.dumps(values | {"colour": "blue"}).encode() + b"\n"), record)
+        del values["unknowns"], values["relay"]
+        self.assertEqual(last_record(json.dumps(values).encode() + b"\n"), record)
+
+
+class Recipients(unittest.TestCase):
+    def test_outstanding_are_those_without_a_final_answer(self) -> None:
+        """Deferred, unknown, and never asked."""
+        record = Record(replies={answer.value: Reply(answer, "") for answer in Answer})
+        self.assertEqual(
+            record.outstanding(["accepted", "new", "rejected", "deferred", "unknown"]), ("new", "deferred", "unknown")
+        )
+
+    def test_again_forgets_rejections_and_keeps_what_was_accepted(self) -> None:
+        """Nobody gets a mail twice because somebody else gets it again."""
+        ok = Reply(Answer.ACCEPTED, "ok", 250)
+        record = Record(
+            State.REJECTED, 9, 1.0, 2.0, 3.0, 2, replies={"a": ok, "b": Reply(Answer.REJECTED, "no", 550)}
+        )
+        again = record.again(50.0, "why")
+        self.assertEqual(again, Record(State.READY, 0, 50.0, 50.0, 0.0, 0, note="why", replies={"a": ok}))
+
+
+class Waiting(unittest.TestCase):
+    record = Record(State.DEFERRED, time=1000.0, due=1060.0)
+
+    def test_until_it_is_due(self) -> None:
+        """And never less than nothing."""
+        self.assertEqual([self.record.wait(now) for now in (1000.0, 1050.0, 1060.0, 5000.0)], [60.0, 10.0, 0.0, 0.0])
+
+    def test_other_states_do_not_wait_for_a_time(self) -> None:
+        """Only a deferred message has one."""
+        for state in set(State) - {State.DEFERRED}:
+            self.assertEqual(Record(state, time=1000.0, due=1060.0).wait(1000.0), 0.0)
+
+    def test_a_clock_that_was_set_back(self) -> None:
+        """A little (another host's clock): no longer than planned; a lot: now."""
+        self.assertEqual(self.record.wait(900.0), 60.0)
+        self.assertEqual(self.record.wait(1000.0 - 86400), 0.0)
+
+    @QUICK
+    @given(RECORD, TIME)
+    def test_never_longer_than_planned(self, record: Record, now: float) -> None:
+        """Whatever the clocks say."""
+        self.assertLessEqual(record.wait(now), max(0.0, record.due - record.time))

@@ -1,0 +1,150 @@
+"""The envelope, and the lines of a queue file that keep it."""
+
+from __future__ import annotations
+
+import io
+import unittest
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zope.sendmail.interfaces import InvalidAddress, MalformedEnvelope
+from zope.sendmail.message import END, Envelope, envelope_lines, read_envelope
+from zope.sendmail.tests.test_address import ADDRESS
+
+QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=80)
+
+LINE = st.sampled_from(
+    [
+        b"X-Zope-From: evil@example.org\n",
+        b"x-zope-to: evil@example.org\r\n",
+        b"X-Zope-Envelope: end\n",
+        b"X-Zope-Hostname: evil\n",
+        b"X-Zope-Port: 1\n",
+        b"X-Zope-Username: u\n",
+        b"X-Zope-Password: p\n",
+        b"X-Zope-",
+        b"Subject: x\n",
+        b"\n",
+        b" ",
+    ]
+)
+MESSAGE = st.lists(LINE | st.binary(max_size=20), max_size=8).map(b"".join)
+
+
+def read(text: bytes) -> tuple[Envelope, bytes]:
+    """Envelope and message of a queue file."""
+    stream = io.BytesIO(text)
+    return read_envelope(stream), stream.read()
+
+
+class EnvelopesOfCallers(unittest.TestCase):
+    def test_one_recipient_may_be_no_list(self) -> None:
+        """A str or bytes is one recipient, not one for each character (fault B6 of 7.3)."""
+        for toaddrs in ("one@example.org", b"one@example.org", ["one@example.org"], ("one@example.org",)):
+            self.assertEqual(Envelope.of("a@example.org", toaddrs).recipients, ("one@example.org",))
+
+    def test_recipients_are_kept_once_and_in_order(self) -> None:
+        """A recipient named twice gets one mail."""
+        envelope = Envelope.of("a@example.org", iter(["c@example.org", "b@example.org", "C <c@example.org>"]))
+        self.assertEqual(envelope.recipients, ("c@example.org", "b@example.org"))
+
+    def test_the_empty_sender_is_said_on_purpose(self) -> None:
+        """The empty string is the null reverse-path; None is a mistake."""
+        self.assertEqual(Envelope.of("", ["b@example.org"]).sender, "")
+        self.assertRaises(InvalidAddress, Envelope.of, None, ["b@example.org"])
+
+    def test_no_recipient_is_a_mistake(self) -> None:
+        """Empty, None, or no list at all."""
+        for toaddrs in ([], (), None, 7, "", [""], [None], {"a": 1}):
+            with self.subTest(toaddrs):
+                self.assertRaises(InvalidAddress, Envelope.of, "a@example.org", toaddrs)
+
+    def test_one_bad_recipient_refuses_all(self) -> None:
+        """The caller learns it, instead of a mail that reaches some (fault A5 of 7.3)."""
+        self.assertRaises(InvalidAddress, Envelope.of, "a@example.org", ["b@example.org", "x\ny@example.org"])
+
+    def test_only_keeps_the_sender(self) -> None:
+        """The same envelope for fewer recipients."""
+        envelope = Envelope("a@example.org", ("b@example.org", "c@example.org"), ("bad",))
+        self.assertEqual(envelope.only(["c@example.org"]), Envelope("a@example.org", ("c@example.org",)))
+
+
+class QueueFiles(unittest.TestCase):
+    def test_the_lines_are_those_of_the_older_releases(self) -> None:
+        """zope.sendmail 3.5 to 7.3 reads them."""
+        envelope = Envelope("a@example.org", ("b@example.org", "c@example.org"))
+        self.assertEqual(
+            envelope_lines(envelope, b"Subject: x\n\n"),
+            b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org, c@example.org\n",
+        )
+
+    def test_the_third_line_comes_only_when_needed(self) -> None:
+        """A message that begins like envelope is fenced off."""
+        envelope = Envelope("", ("b@example.org",))
+        self.assertFalse(envelope_lines(envelope, b"X-Zop").endswith(END))
+        self.assertTrue(envelope_lines(envelope, b"x-zOPE-anything").endswith(END))
+
+    @QUICK
+    @given(ADDRESS | st.just(""), st.lists(ADDRESS, min_size=1, max_size=4, unique=True), MESSAGE)
+    def test_what_was_written_is_read(self, sender: str, recipients: list[str], message: bytes) -> None:
+        """Envelope and message come back byte for byte; no message becomes envelope."""
+        envelope = Envelope.of(sender, recipients)
+        self.assertEqual(read(envelope_lines(envelope, message) + message), (envelope, message))
+
+    @QUICK
+    @given(st.binary(max_size=60), st.integers(0, 200))
+    def test_any_other_file_is_refused(self, text: bytes, cut: int) -> None:
+        """Garbage and torn files raise MalformedEnvelope and nothing else."""
+        whole = envelope_lines(Envelope("a@example.org", ("b@example.org",)), b"") + text
+        for file in (text, whole[:cut], text + whole):
+            try:
+                envelope, _ = read(file)
+            except MalformedEnvelope as error:
+                self.assertTrue(error.permanent)
+            else:
+                self.assertTrue(envelope.recipients or envelope.malformed)
+
+    def test_files_of_older_releases(self) -> None:
+        """Any case, CRLF, display names, several blanks."""
+        envelope, message = read(
+            b"x-zope-from: A <a@example.org>\r\nX-ZOPE-TO:  b@example.org,\"C, D\" <c@example.org>\r\nSubject: x\r\n"
+        )
+        self.assertEqual(envelope, Envelope("a@example.org", ("b@example.org", "c@example.org")))
+        self.assertEqual(message, b"Subject: x\r\n")
+
+    def test_null_sender(self) -> None:
+        """Written and read."""
+        self.assertEqual(read(b"X-Zope-From: \nX-Zope-To: b@example.org\n")[0].sender, "")
+        self.assertEqual(read(b"X-Zope-From:\nX-Zope-To:b@example.org\n")[0].sender, "")
+
+    def test_one_malformed_recipient_does_not_stop_the_others(self) -> None:
+        """An older release wrote what it was given (fault A5 of 7.3)."""
+        envelope, _ = read(b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org, a@b@c.org, \xff@d.org\n")
+        self.assertEqual(envelope.recipients, ("b@example.org",))
+        self.assertEqual(envelope.malformed, ("a@b@c.org", "\udcff@d.org"))
+
+    def test_no_recipient_and_bad_senders_are_told(self) -> None:
+        """The text says what is wrong."""
+        with self.assertRaisesRegex(MalformedEnvelope, "no recipient"):
+            read(b"X-Zope-From: a@example.org\nX-Zope-To: \n")
+        with self.assertRaisesRegex(MalformedEnvelope, "no domain"):
+            read(b"X-Zope-From: root\nX-Zope-To: b@example.org\n")
+        with self.assertRaisesRegex(MalformedEnvelope, "second line"):
+            read(b"X-Zope-From: a@example.org\nSubject: x\n")
+        with self.assertRaisesRegex(MalformedEnvelope, "no end"):
+            read(b"X-Zope-From: a@example.org")
+
+    def test_x_zope_headers_of_a_message_stay_in_it(self) -> None:
+        """A file of an older release has no third line, and its message may begin like one."""
+        message = b"X-Zope-Foo: bar\nX-Zope-Bar: foo\n\nText\n"
+        self.assertEqual(read(b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\n" + message)[1], message)
+
+    def test_options_are_not_passed_over(self) -> None:
+        """CPSMailAccess asked for another relay; the text names what it asked for, and no password."""
+        with self.assertRaisesRegex(MalformedEnvelope, "X-Zope-Hostname") as caught:
+            read(
+                b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\nX-Zope-Hostname: h\nX-Zope-Port: 25\n"
+                b"X-Zope-Username: u\nX-Zope-Password: secret\nSubject: x\n"
+            )
+        self.assertNotIn("secret", str(caught.exception))

@@ -1,0 +1,174 @@
+"""When to try again, and when to give up."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zope.sendmail.history import Record
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.queue.states import State
+from zope.sendmail.retry import MALFORMED, OnUnknown, Schedule, after_death, judge, probe_delay
+
+QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=60)
+
+A, B = "a@example.org", "b@example.org"
+OK = Reply(Answer.ACCEPTED, "ok", 250)
+LATER = Reply(Answer.DEFERRED, "greylisted", 450)
+NEVER = Reply(Answer.REJECTED, "no such user", 550)
+LOST = Reply(Answer.UNKNOWN, "no reply")
+PLAIN = Schedule(jitter=0.0)
+
+
+def attempt(record: Record, schedule: Schedule = PLAIN, now: float = 1000.0, /, **replies: Reply) -> Record:
+    """The record after an attempt for A and B, or those still outstanding."""
+    envelope = Envelope("s@example.org", record.outstanding((A, B)))
+    said = {f"{who}@example.org": reply for who, reply in replies.items()}
+    return judge(record, envelope, Outcome("relay:25", said), schedule, now=now, chance=0.5)
+
+
+class Schedules(unittest.TestCase):
+    def test_delays_grow_up_to_the_maximum(self) -> None:
+        """A minute, twice as long, ... an hour."""
+        self.assertEqual([PLAIN.delay(count, 0.5) for count in range(1, 9)], [60, 120, 240, 480, 960, 1920, 3600, 3600])
+
+    def test_jitter_spreads_both_ways(self) -> None:
+        """By the part that was set."""
+        self.assertEqual([Schedule().delay(1, chance) for chance in (0.0, 0.5, 1.0)], [48.0, 60.0, 72.0])
+
+    @QUICK
+    @given(st.floats(0.001, 1e9), st.floats(1, 1000), st.floats(0, 0.99), st.integers(0, 10**9), st.floats(0, 1))
+    def test_a_delay_can_always_be_told(self, first: float, factor: float, jitter: float, count: int, chance: float) -> None:
+        """Whatever was set, and however often was tried."""
+        schedule = Schedule(first=first, maximum=2 * first, factor=factor, jitter=jitter)
+        self.assertGreater(schedule.delay(count, chance), 0)
+        self.assertLessEqual(schedule.delay(count, chance), 4 * first)
+
+    def test_what_cannot_be_meant_is_refused(self) -> None:
+        """When it is set, not when the first mail is deferred."""
+        wrong: list[dict[str, Any]] = [
+            {"first": 0},
+            {"first": -1},
+            {"maximum": 1},
+            {"lifetime": -1},
+            {"factor": 0.5},
+            {"factor": 1e6},
+            {"jitter": 1},
+            {"jitter": -0.1},
+            {"maximum": float("inf")},
+            *({name: float("nan")} for name in ("first", "maximum", "lifetime", "factor", "jitter")),
+        ]
+        for settings_ in wrong:
+            with self.subTest(settings_), self.assertRaisesRegex(ValueError, "retry: "):
+                Schedule(**settings_)
+
+    def test_the_relay_is_probed_more_and_more_seldom(self) -> None:
+        """First after five seconds, at most five minutes apart, however long it is away."""
+        self.assertEqual([probe_delay(count) for count in (1, 2, 3, 7, 10**6)], [5, 10, 20, 300, 300])
+
+
+class AfterAnAttempt(unittest.TestCase):
+    def test_all_accepted_is_sent(self) -> None:
+        """Also if it took several attempts."""
+        self.assertIs(attempt(Record(), a=OK, b=OK).state, State.SENT)
+        self.assertIs(attempt(attempt(Record(), a=OK, b=LATER), b=OK).state, State.SENT)
+
+    def test_deferred_waits_for_its_time(self) -> None:
+        """And knows what was said."""
+        record = attempt(Record(), a=OK, b=LATER)
+        self.assertEqual((record.state, record.attempts, record.due), (State.DEFERRED, 1, 1060.0))
+        self.assertEqual((record.replies, record.relay), ({A: OK, B: LATER}, "relay:25"))
+        self.assertEqual(attempt(record, a=OK, b=LATER).due, 1120.0)
+
+    def test_nobody_is_forgotten(self) -> None:
+        """A recipient that nothing was said about is tried again."""
+        record = attempt(Record(), a=OK)
+        self.assertEqual((record.state, record.outstanding((A, B))), (State.DEFERRED, (B,)))
+
+    def test_rejected_when_nobody_is_left_to_try(self) -> None:
+        """One rejected recipient is enough, but not before the others are done."""
+        self.assertIs(attempt(Record(), a=OK, b=NEVER).state, State.REJECTED)
+        waiting = attempt(Record(), a=LATER, b=NEVER)
+        self.assertIs(waiting.state, State.DEFERRED)
+        self.assertIs(attempt(waiting, a=OK).state, State.REJECTED)
+
+    def test_temporary_is_not_final(self) -> None:
+        """4xx for all recipients does not reject the mail (fault A2 of 7.3)."""
+        self.assertIs(attempt(Record(), a=LATER, b=LATER).state, State.DEFERRED)
+
+    def test_malformed_addresses_are_rejected_and_the_others_are_served(self) -> None:
+        """No relay is asked about them (fault A5 of 7.3)."""
+        envelope = Envelope("s@example.org", (A,), ("a@b@c",))
+        record = judge(Record(), envelope, Outcome("r", {A: OK}), PLAIN, now=0.0, chance=0.5)
+        self.assertEqual((record.state, record.replies), (State.REJECTED, {A: OK, "a@b@c": MALFORMED}))
+
+    def test_unknown_is_tried_again_or_held(self) -> None:
+        """As the policy says; it is counted in both cases."""
+        for policy, state in ((OnUnknown.RESEND, State.DEFERRED), (OnUnknown.HOLD, State.HELD)):
+            record = attempt(Record(), Schedule(on_unknown=policy), a=OK, b=LOST)
+            self.assertEqual((record.state, record.unknowns, record.replies[B]), (state, 1, LOST))
+
+
+class GivingUp(unittest.TestCase):
+    def test_after_the_lifetime(self) -> None:
+        """With the last words of the relay, and the code for it (RFC 3463)."""
+        record, now, attempts = Record(), 1000.0, 0
+        while record.state in (State.READY, State.DEFERRED):
+            record = attempt(record, PLAIN, now, a=OK, b=LATER)
+            now, attempts = record.due, attempts + 1
+        self.assertIs(record.state, State.REJECTED)
+        self.assertEqual((record.replies[A], record.replies[B].enhanced), (OK, "4.4.7"))
+        self.assertRegex(record.replies[B].text, r"given up after \d+ attempts in 5\.0 days; last: 450 greylisted")
+        self.assertEqual(attempts, record.attempts)
+        self.assertGreater(attempts, 100)
+
+    def test_no_lifetime_is_one_attempt(self) -> None:
+        """Zero means: never again."""
+        record = attempt(Record(), Schedule(lifetime=0), a=OK, b=LATER)
+        self.assertIs(record.state, State.REJECTED)
+        silent = attempt(Record(), Schedule(lifetime=0), a=OK)
+        self.assertIn("the relay said nothing about it", silent.replies[B].text)
+
+    def test_a_clock_that_jumps_costs_no_mail_its_life(self) -> None:
+        """Neither a year ahead nor a year back; nor does a processor that was switched off."""
+        for jump in (365 * 86400.0, -365 * 86400.0):
+            record = attempt(Record(), PLAIN, 1e9, a=LATER, b=LATER)
+            record = attempt(record, PLAIN, 1e9 + jump, a=LATER, b=LATER)
+            self.assertIs(record.state, State.DEFERRED)
+            self.assertLessEqual(record.spent, 2 * 60 + 600)
+
+    def test_waiting_before_the_first_attempt_costs_nothing(self) -> None:
+        """The lifetime begins when a relay has heard of the mail."""
+        self.assertEqual(attempt(Record(time=0.0), PLAIN, 1e9, a=LATER).spent, 0.0)
+
+
+class AfterADeath(unittest.TestCase):
+    envelope = Envelope("s@example.org", (A, B))
+
+    def test_what_was_only_opened_is_tried_again(self) -> None:
+        """Now, and the death is counted."""
+        record = after_death(Record(), self.envelope, PLAIN, intended=False, now=5.0)
+        self.assertEqual((record.state, record.deaths, record.unknowns, record.replies), (State.READY, 1, 0, {}))
+
+    def test_what_was_intended_is_unknown(self) -> None:
+        """For those who were outstanding only; the policy decides what follows."""
+        before = Record(replies={A: OK})
+        left = self.envelope.only([B])
+        for policy, state in ((OnUnknown.RESEND, State.READY), (OnUnknown.HOLD, State.HELD)):
+            record = after_death(before, left, Schedule(on_unknown=policy), intended=True, now=5.0)
+            self.assertEqual((record.state, record.unknowns, record.replies[A]), (state, 1, OK))
+            self.assertIs(record.replies[B].answer, Answer.UNKNOWN)
+
+    def test_the_third_death_holds_it(self) -> None:
+        """A message that kills its workers waits for a person."""
+        record = Record()
+        states = []
+        for _ in range(3):
+            record = after_death(record, self.envelope, PLAIN, intended=False, now=5.0)
+            states.append(record.state)
+        self.assertEqual(states, [State.READY, State.READY, State.HELD])
+        self.assertIn("died 3 times", record.note)

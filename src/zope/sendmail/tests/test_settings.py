@@ -1,0 +1,60 @@
+"""How a relay is spoken with."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+from zope.sendmail.settings import RelaySettings, Timeouts, Tls
+
+
+class Relays(unittest.TestCase):
+    def test_written_for_people(self) -> None:
+        """Host and port; an IPv6 address in brackets; never the password."""
+        self.assertEqual(str(RelaySettings("mail.example.org", 587)), "mail.example.org:587")
+        self.assertEqual(str(RelaySettings("2001:db8::1")), "[2001:db8::1]:25")
+        self.assertNotIn("secret", repr(RelaySettings(username="u", password="secret")))
+
+    def test_contradictions_are_refused(self) -> None:
+        """When they are set."""
+        wrong: list[dict[str, Any]] = [
+            {"hostname": ""},
+            {"hostname": "mail example.org"},
+            {"hostname": "mail.example.org\n"},
+            {"port": 0},
+            {"port": 65536},
+            {"username": "u"},
+            {"password": "p"},
+        ]
+        for settings in wrong:
+            with self.subTest(settings), self.assertRaises(ValueError):
+                RelaySettings(**settings)
+
+    def test_the_final_reply_is_waited_for_long_enough(self) -> None:
+        """Ten minutes (RFC 5321, 4.5.3.2.6); less sends mails twice (fault A4 of 7.3)."""
+        self.assertGreaterEqual(Timeouts().final, 600)
+
+
+class Encryption(unittest.TestCase):
+    def test_credentials_are_protected(self) -> None:
+        """With them, opportunistic TLS becomes a must, and the relay has to prove who it is (faults B2, B3 of 7.3)."""
+        settings = RelaySettings(username="u", password="p")
+        self.assertTrue(settings.must_encrypt)
+        self.assertTrue(settings.must_verify)
+
+    def test_the_table(self) -> None:
+        """Without credentials."""
+        for tls, encrypt, verify in (
+            (Tls.NEVER, False, False),
+            (Tls.OPPORTUNISTIC, False, False),
+            (Tls.REQUIRED, True, True),
+            (Tls.IMPLICIT, True, True),
+        ):
+            settings = RelaySettings(tls=tls)
+            self.assertEqual((settings.must_encrypt, settings.must_verify), (encrypt, verify), tls)
+
+    def test_who_wants_less_has_to_say_so(self) -> None:
+        """Explicitly, one by one."""
+        self.assertFalse(RelaySettings(username="u", password="p", allow_clear_password=True).must_encrypt)
+        self.assertFalse(RelaySettings(username="u", password="p", verify=False).must_verify)
+        self.assertTrue(RelaySettings(verify=True).must_verify)

@@ -1,0 +1,234 @@
+"""The mails of one transaction on their way into a Maildir queue, and a crash at every step."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import unittest
+from collections.abc import Sequence
+
+from zope.sendmail.disk import Disk
+from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.places import GROUP
+from zope.sendmail.queue.states import State
+from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock, envelope
+
+
+class Died(BaseException):
+    """The process is no more."""
+
+
+class Mortal(Disk):
+    """A disk whose user dies before the n-th step; with an error instead, the disk refuses that step and goes on."""
+
+    def __init__(self, steps: int = 1000, error: OSError | None = None) -> None:
+        self.steps = steps
+        self.error = error
+        self.log: list[str] = []
+
+    def step(self, name: str) -> None:
+        self.log.append(name)
+        self.steps -= 1
+        if self.steps == 0 and self.error is not None:
+            raise self.error
+        if self.steps < 0 and self.error is None:
+            raise Died
+
+    def create(self, path: str, *pieces: bytes) -> None:
+        self.step("create")
+        super().create(path, *pieces)
+
+    def make_directory(self, path: str) -> bool:
+        self.step("make_directory")
+        return super().make_directory(path)
+
+    def sync_files(self, paths: Sequence[str]) -> None:
+        self.step(f"sync {len(paths)} files")
+
+    def sync_directory(self, path: str) -> None:
+        self.step("sync " + ("group" if os.path.basename(path)[0].isdigit() else os.path.basename(path)))
+
+    def rename(self, old: str, new: str) -> None:
+        if os.path.basename(os.path.dirname(new)) != "new":
+            self.step("gather")
+        elif os.path.basename(os.path.dirname(old)).startswith(GROUP):
+            self.step("move out")
+        else:
+            self.step("reveal")
+        super().rename(old, new)
+
+    def remove_directory(self, path: str) -> None:
+        self.step("remove_directory")
+        super().remove_directory(path)
+
+    def unlink(self, path: str) -> None:
+        self.step("unlink")
+        super().unlink(path)
+
+
+class StagedTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        self.clock = ManualClock()
+        self.queue = self.open()
+        self.queue.stage()
+
+    def open(self, disk: Disk | None = None) -> MaildirQueue:
+        queue = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=disk)
+        self.addCleanup(queue.close)
+        return queue
+
+    def names(self, directory: str) -> list[str]:
+        return sorted(os.listdir(os.path.join(self.path, directory)))
+
+    def claimed(self) -> list[str]:
+        """What a new processor finds, in order."""
+        return [lease.name for lease in self.open().claim(100)]
+
+    def transaction(self, disk: Mortal, count: int) -> list[str]:
+        """Stage, prepare and commit; the names as far as it came."""
+        names: list[str] = []
+        try:
+            staged = self.open(disk).stage()
+            for _ in range(count):
+                names.append(staged.add(envelope(), MESSAGE))
+            staged.prepare()
+            staged.commit()
+        except Died:
+            disk.log.append("died")
+        return names
+
+
+class Steps(StagedTest):
+    def test_of_one_mail(self) -> None:
+        """As the internals number them."""
+        disk = Mortal()
+        self.transaction(disk, 1)
+        self.assertEqual(disk.log, ["create", "sync 1 files", "sync tmp", "reveal", "sync new"])
+
+    def test_of_several_mails(self) -> None:
+        """A thousand mails are synced together."""
+        disk = Mortal()
+        self.transaction(disk, 3)
+        self.assertEqual(
+            disk.log,
+            ["create", "make_directory", "gather", "create", "create"]
+            + ["sync 3 files", "sync group", "sync tmp"]
+            + ["reveal", "sync new"]
+            + ["move out", "move out", "move out", "sync new", "remove_directory"],
+        )
+
+    def test_the_instant_of_success_is_one_rename(self) -> None:
+        """Before it nobody sees anything, after it everything is there."""
+        staged = self.queue.stage()
+        names = [staged.add(envelope(), MESSAGE) for _ in range(3)]
+        staged.prepare()
+        self.assertEqual((self.names("new"), len(self.names("tmp"))), ([], 1))
+        staged.commit()
+        self.assertEqual((self.names("new"), self.names("tmp")), (names, []))
+        self.assertEqual(self.names("history"), [])
+
+
+class Crashes(StagedTest):
+    def test_at_every_step(self) -> None:
+        """All mails of a transaction are revealed, or none; what is in doubt is neither sent nor deleted."""
+        for count in (1, 2, 3):
+            whole = Mortal()
+            self.transaction(whole, count)
+            self.claimed()
+            for step in range(len(whole.log)):
+                with self.subTest(mails=count, step=f"{step}: {whole.log[step]}"):
+                    self.setUp()
+                    disk = Mortal(step)
+                    names = self.transaction(disk, count)
+                    self.assertEqual(disk.log[-1], "died")
+                    done = disk.log[:-2]  # without the step that was not done any more
+                    committed = "reveal" in done
+                    found = self.claimed()
+                    self.assertEqual(found, names if committed else [])
+                    in_doubt = self.open().count().get(State.STAGED, 0)
+                    self.assertEqual(in_doubt, 0 if committed else done.count("create"))
+
+    def test_what_is_in_doubt_stays(self) -> None:
+        """Nobody who looks later sends it or cleans it away."""
+        disk = Mortal(7)
+        names = self.transaction(disk, 3)
+        for _ in range(3):
+            self.clock.advance(86400)
+            self.assertEqual(self.claimed(), [])
+        [group] = self.names("tmp")
+        self.assertEqual(self.names(os.path.join("tmp", group)), names)
+
+    def test_a_group_half_moved_out_is_finished(self) -> None:
+        """By whoever looks next; nothing is left of it."""
+        names = self.transaction(Mortal(11), 3)
+        self.assertTrue(any(name.startswith(GROUP) for name in self.names("new")))
+        self.assertEqual(self.claimed(), names)
+        self.assertFalse(any(name.startswith(GROUP) for name in self.names("new")))
+
+    def test_several_may_finish_it_at_once(self) -> None:
+        """Each mail is there once, and none of the processes fails."""
+        names = self.transaction(Mortal(10), 3)
+        children = []
+        for _ in range(4):
+            child = os.fork()
+            if not child:
+                status = 1
+                try:
+                    MaildirQueue(self.path, clock=self.clock).claim()
+                    status = 0
+                finally:
+                    os._exit(status)
+            children.append(child)
+        self.assertEqual([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children], [0] * 4)
+        self.assertEqual([name for name in self.names("new") if not name.startswith(".")], names)
+
+
+class FullDisk(StagedTest):
+    def test_before_the_commit_it_is_told_and_abort_leaves_nothing(self) -> None:
+        """Whichever step fails."""
+        for step in range(1, 9):
+            with self.subTest(step):
+                self.setUp()
+                staged = self.open(Mortal(step, OSError(errno.ENOSPC, "full"))).stage()
+                with self.assertRaises(OSError):
+                    for _ in range(3):
+                        staged.add(envelope(), MESSAGE)
+                    staged.prepare()
+                staged.abort()
+                self.assertEqual(self.queue.count(), {})
+                self.assertEqual(self.names("new"), [])
+                self.assertEqual(self.names("tmp"), [])
+
+    def test_the_mails_before_a_failed_one_can_be_committed(self) -> None:
+        """An application may catch the error and go on."""
+        disk = Mortal(5, OSError(errno.ENOSPC, "full"))
+        staged = self.open(disk).stage()
+        names = [staged.add(envelope(), MESSAGE), staged.add(envelope(), MESSAGE)]
+        self.assertRaises(OSError, staged.add, envelope(), MESSAGE)
+        self.assertEqual(len(staged), 2)
+        staged.prepare()
+        staged.commit()
+        self.assertEqual(self.claimed(), names)
+
+
+class Savepoints(StagedTest):
+    def test_rolled_back_mails_are_not_revealed(self) -> None:
+        """However many mails are left; nothing of the others stays."""
+        for keep in range(4):
+            with self.subTest(keep):
+                self.setUp()
+                staged = self.queue.stage()
+                names = [staged.add(envelope(), MESSAGE) for _ in range(3)]
+                staged.rollback(keep)
+                staged.rollback(3)
+                staged.prepare()
+                staged.commit()
+                self.assertEqual((self.claimed(), self.names("tmp")), (names[:keep], []))
+
+    def test_two_transactions_do_not_meet(self) -> None:
+        """One may die half-way while the other commits."""
+        self.transaction(Mortal(6), 2)
+        names = self.transaction(Mortal(), 2)
+        self.assertEqual(self.claimed(), names)

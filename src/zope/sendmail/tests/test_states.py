@@ -1,0 +1,43 @@
+"""The life of a message as a table."""
+
+from __future__ import annotations
+
+import unittest
+
+from zope.sendmail.interfaces import NotPossible
+from zope.sendmail.queue.states import WAITING, State, Verb, after
+
+
+class Table(unittest.TestCase):
+    def test_every_pair_is_decided(self) -> None:
+        """Each verb leads somewhere or is refused with what is possible."""
+        for state in State:
+            for verb in Verb:
+                try:
+                    self.assertIn(after(state, verb, "1.2.host.3"), {*State, None})
+                except NotPossible as error:
+                    self.assertIn("1.2.host.3", str(error))
+                    self.assertTrue(error.permanent)
+
+    def test_what_verbs_do(self) -> None:
+        """hold and release are each other's opposite; retry makes ready; remove ends."""
+        self.assertIs(after(State.READY, Verb.HOLD, "x"), State.HELD)
+        self.assertIs(after(State.HELD, Verb.RELEASE, "x"), State.READY)
+        self.assertIs(after(State.REJECTED, Verb.RETRY, "x"), State.READY)
+        self.assertIsNone(after(State.REJECTED, Verb.REMOVE, "x"))
+
+    def test_what_is_being_sent_or_staged_is_left_alone(self) -> None:
+        """No verb reaches it."""
+        for state in (State.SENDING, State.STAGED, State.SENT):
+            for verb in Verb:
+                with self.assertRaisesRegex(NotPossible, "wait until the attempt has ended"):
+                    after(state, verb, "x")
+
+    def test_the_error_says_what_is_possible(self) -> None:
+        """For the person at the terminal."""
+        with self.assertRaisesRegex(NotPossible, "it is rejected; possible: retry, remove"):
+            after(State.REJECTED, Verb.HOLD, "x")
+
+    def test_waiting_needs_nobody(self) -> None:
+        """Ready, sending and deferred mail goes on by itself."""
+        self.assertEqual(WAITING, {State.READY, State.SENDING, State.DEFERRED})

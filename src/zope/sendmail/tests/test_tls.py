@@ -1,0 +1,333 @@
+"""`zope.sendmail.smtp.connect` and ``sasl``: encryption, certificates, login."""
+
+from __future__ import annotations
+
+import base64
+import smtplib
+import ssl
+import unittest
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+from zope.sendmail.outcome import Answer, Outcome
+from zope.sendmail.settings import RelaySettings, Tls
+from zope.sendmail.smtp import sasl
+from zope.sendmail.smtp.connect import tls_context
+from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
+from zope.sendmail.tests.conversation import AT_ONCE, TIMEOUTS, Conversation, broken_tls, right_tls, tls_for
+
+ACCEPTED = Answer.ACCEPTED
+LOGIN: dict[str, Any] = {"username": "name", "password": "pass word"}
+USERS = {"name": "pass word"}
+
+
+class Secure(Conversation):
+    """What the tests about TLS have in common."""
+
+    def assertNothingSent(self, outcome: Outcome, relay: Relay) -> None:
+        """The relay is at fault, and has heard neither a password nor a sender."""
+        self.assertEqual(outcome.replies, {})
+        self.assertIsNotNone(outcome.fault)
+        self.assertFalse({"AUTH", "MAIL"} & {command.partition(" ")[0].upper() for command in relay.commands})
+
+    def assertSent(self, outcome: Outcome, relay: Relay, *, encrypted: bool, user: str = "") -> None:
+        """The relay has got the mail, in this way."""
+        self.assertAnswers(outcome, one=ACCEPTED)
+        mail = relay.mails[-1]
+        self.assertEqual((mail.encrypted, mail.user), (encrypted, user))
+
+
+class TlsIsAMatterOfOpportunity(Secure):
+    def test_it_is_used_where_it_is_offered(self) -> None:
+        """Any certificate is better than none: an attacker who only listens gets nothing (RFC 7435)."""
+        relay = self.start(tls=tls_for("somebody.else"))
+        self.assertSent(self.transfer(self.session(relay)), relay, encrypted=True)
+
+    def test_it_goes_without_where_it_is_not_offered(self) -> None:
+        """A relay without STARTTLS gets the mail in clear."""
+        relay = self.start()
+        self.assertSent(self.transfer(self.session(relay)), relay, encrypted=False)
+
+    def test_it_goes_without_where_it_does_not_work(self) -> None:
+        """If it is refused, dropped, or the handshake fails, a second connection is made, in clear."""
+        cases: list[tuple[ssl.SSLContext, Action]] = [
+            (right_tls(), "454 4.7.0 not now"),
+            (right_tls(), Drop()),
+            (broken_tls(), "220 2.0.0 go ahead"),
+        ]
+        for tls, action in cases:
+            with self.subTest(action):
+                relay = self.start(tls=tls)
+                relay.on("STARTTLS", action)
+                self.assertSent(self.transfer(self.session(relay)), relay, encrypted=False)
+                self.assertEqual(len(relay.dialogues), 2)
+
+    def test_it_must_work_if_certificates_are_to_be_verified(self) -> None:
+        """Who asks for verification does not want the mail in clear instead."""
+        relay = self.start(tls=tls_for("somebody.else"))
+        session = self.session(relay, verify=True, cafile=self.cafile())
+        self.assertNothingSent(self.transfer(session), relay)
+
+    def test_it_must_be_offered_if_certificates_are_to_be_verified(self) -> None:
+        """A relay without STARTTLS has nothing to prove itself with: its fault, and no mail goes in clear."""
+        for ehlo in ("250 relay.test", "502 5.5.1 what?"):
+            relay = self.start()
+            relay.on("EHLO", ehlo)
+            outcome = self.transfer(self.session(relay, verify=True, cafile=self.cafile()))
+            self.assertNothingSent(outcome, relay)
+            self.assertIn("STARTTLS", str(outcome.fault))
+            self.assertEqual(len(relay.dialogues), 1)
+
+    def test_it_must_work_with_a_password(self) -> None:
+        """A broken handshake is no reason to tell the password to everybody."""
+        relay = self.start(tls=right_tls(), users=USERS)
+        relay.on("STARTTLS", "454 4.7.0 not now")
+        self.assertNothingSent(self.transfer(self.session(relay, allow_clear_password=True, **LOGIN)), relay)
+
+    def test_it_must_be_offered_with_a_password(self) -> None:
+        """Taking STARTTLS out of the reply to EHLO gains an attacker nothing (7.3 sent the password in clear)."""
+        relay = self.start(users=USERS)
+        outcome = self.transfer(self.session(relay, **LOGIN))
+        self.assertNothingSent(outcome, relay)
+        self.assertIn("STARTTLS", str(outcome.fault))
+
+
+class TlsIsRequired(Secure):
+    def test_right_certificate(self) -> None:
+        """A relay that proves its name gets the mail."""
+        relay = self.start(tls=right_tls())
+        session = self.session(relay, tls=Tls.REQUIRED, cafile=self.cafile())
+        self.assertSent(self.transfer(session), relay, encrypted=True)
+
+    def test_wrong_name(self) -> None:
+        """A certificate for somebody else is none (7.3 looked at no certificate)."""
+        relay = self.start(tls=tls_for("somebody.else"))
+        outcome = self.transfer(self.session(relay, tls=Tls.REQUIRED, cafile=self.cafile()))
+        self.assertNothingSent(outcome, relay)
+        self.assertIn("CERTIFICATE_VERIFY_FAILED", str(outcome.fault))
+
+    def test_unknown_authority(self) -> None:
+        """Nor is one that nobody known has signed."""
+        relay = self.start(tls=right_tls())
+        self.assertNothingSent(self.transfer(self.session(relay, tls=Tls.REQUIRED)), relay)
+
+    def test_verification_switched_off(self) -> None:
+        """Who says so gets TLS without a proof."""
+        relay = self.start(tls=tls_for("somebody.else"))
+        session = self.session(relay, tls=Tls.REQUIRED, verify=False)
+        self.assertSent(self.transfer(session), relay, encrypted=True)
+
+    def test_not_offered_or_not_working(self) -> None:
+        """Without TLS nothing is sent, whatever the reason."""
+        without = self.start()
+        self.assertNothingSent(self.transfer(self.session(without, tls=Tls.REQUIRED)), without)
+        for action in ("454 4.7.0 not now", "421 4.3.2 bye", Drop()):
+            relay = self.start(tls=right_tls())
+            relay.on("STARTTLS", action)
+            self.assertNothingSent(self.transfer(self.session(relay, tls=Tls.REQUIRED, verify=False)), relay)
+            self.assertEqual(len(relay.dialogues), 1)
+
+    def test_relay_that_knows_helo_only(self) -> None:
+        """There is no STARTTLS without EHLO."""
+        relay = self.start(tls=right_tls())
+        relay.on("EHLO", "502 5.5.1 what?")
+        self.assertNothingSent(self.transfer(self.session(relay, tls=Tls.REQUIRED)), relay)
+
+    def test_authorities_file_is_missing(self) -> None:
+        """A wrong path is a fault of the settings; nothing is sent without them."""
+        relay = self.start(tls=right_tls())
+        outcome = self.transfer(self.session(relay, tls=Tls.REQUIRED, cafile="/nowhere/ca.pem"))
+        self.assertNothingSent(outcome, relay)
+
+    def test_what_came_before_tls_is_thrown_away(self) -> None:
+        """A reply that somebody put behind the one to STARTTLS is not taken for the first one within TLS."""
+        relay = self.start(tls=right_tls(), keywords=[])
+        relay.on("STARTTLS", "220 go ahead\r\n250-evil\r\n250 AUTH LOGIN")
+        session = self.session(relay, tls=Tls.REQUIRED, cafile=self.cafile())
+        self.assertSent(self.transfer(session), relay, encrypted=True)
+        self.assertEqual(session.connection.esmtp_features, {})
+
+    def test_offers_from_before_tls_are_forgotten(self) -> None:
+        """What EHLO said in clear does not count (RFC 3207, 4.2)."""
+        relay = self.start(tls=right_tls(), keywords=["8BITMIME"])
+        relay.on("EHLO", "250-relay.test\r\n250-SMTPUTF8\r\n250 STARTTLS", nth=1)
+        session = self.session(relay, tls=Tls.REQUIRED, cafile=self.cafile())
+        self.assertSent(self.transfer(session, message=b"\xff"), relay, encrypted=True)
+        self.assertEqual(relay.mails[0].options, "BODY=8BITMIME")
+
+
+class TlsIsImplicit(Secure):
+    def test_right_certificate(self) -> None:
+        """TLS from the first byte; STARTTLS is not said."""
+        relay = self.start(tls=right_tls(), implicit=True)
+        session = self.session(relay, tls=Tls.IMPLICIT, cafile=self.cafile())
+        self.assertSent(self.transfer(session), relay, encrypted=True)
+        self.assertNotIn("STARTTLS", relay.verbs())
+
+    def test_wrong_certificate(self) -> None:
+        """It is verified here, too."""
+        relay = self.start(tls=tls_for("somebody.else"), implicit=True)
+        outcome = self.transfer(self.session(relay, tls=Tls.IMPLICIT, cafile=self.cafile()))
+        self.assertNothingSent(outcome, relay)
+
+    def test_relay_speaks_plainly(self) -> None:
+        """Implicit TLS with a relay that has none is a fault."""
+        relay = self.start()
+        self.assertNothingSent(self.transfer(self.session(relay, tls=Tls.IMPLICIT)), relay)
+
+    def test_a_plain_class_in_its_place(self) -> None:
+        """If somebody put in a class that makes plain connections, nothing is sent over them."""
+        relay = self.start(users=USERS)
+        session = self.session(relay, smtplib.SMTP, tls=Tls.IMPLICIT, **LOGIN)
+        self.assertNothingSent(self.transfer(session), relay)
+
+    def test_a_class_that_verifies_nothing_in_its_place(self) -> None:
+        """Nor is a password told to a connection whose own context looked at no certificate."""
+
+        def careless(host: str, port: str, timeout: float) -> smtplib.SMTP_SSL:
+            return smtplib.SMTP_SSL(host, int(port), timeout=timeout, context=ssl._create_unverified_context())
+
+        relay = self.start(tls=right_tls(), implicit=True, users=USERS)
+        self.assertNothingSent(self.transfer(self.session(relay, careless, tls=Tls.IMPLICIT, **LOGIN)), relay)
+        session = self.session(relay, careless, tls=Tls.IMPLICIT, verify=False, **LOGIN)
+        self.assertSent(self.transfer(session), relay, encrypted=True, user="name")
+
+
+class TlsIsSwitchedOff(Secure):
+    def test_it_is_not_used(self) -> None:
+        """Never means never, whatever is offered."""
+        relay = self.start(tls=right_tls())
+        self.assertSent(self.transfer(self.session(relay, tls=Tls.NEVER)), relay, encrypted=False)
+
+    def test_password_goes_in_clear(self) -> None:
+        """Who switches TLS off and gives a password wants exactly that."""
+        relay = self.start(users=USERS)
+        session = self.session(relay, tls=Tls.NEVER, **LOGIN)
+        self.assertSent(self.transfer(session), relay, encrypted=False, user="name")
+
+
+class TheRelayWantsALogin(Secure):
+    def logged_in(self, relay: Relay, **changes: Any) -> Outcome:
+        """A mail with a login over verified TLS."""
+        return self.transfer(self.session(relay, **{"cafile": self.cafile(), **LOGIN, **changes}))
+
+    def test_over_verified_tls(self) -> None:
+        """A password goes to the relay that was meant, and to no other, without any further setting."""
+        relay = self.start(tls=right_tls(), users=USERS)
+        self.assertSent(self.logged_in(relay), relay, encrypted=True, user="name")
+        other = self.start(tls=tls_for("somebody.else"), users=USERS)
+        self.assertNothingSent(self.logged_in(other), other)
+
+    def test_in_clear_if_allowed(self) -> None:
+        """`allow_clear_password` is for relays without TLS in networks that are trusted."""
+        relay = self.start(users=USERS)
+        session = self.session(relay, allow_clear_password=True, **LOGIN)
+        self.assertSent(self.transfer(session), relay, encrypted=False, user="name")
+
+    def test_name_and_password_in_any_script(self) -> None:
+        """UTF-8 in all mechanisms (smtplib's own login raises UnicodeEncodeError)."""
+        for mechanism in ("PLAIN", "LOGIN"):
+            with self.subTest(mechanism):
+                relay = self.start(tls=right_tls(), users={"jörg": "пароль"})
+                relay.on("EHLO", f"250-relay.test\r\n250-STARTTLS\r\n250 AUTH {mechanism}")
+                outcome = self.logged_in(relay, username="jörg", password="пароль")
+                self.assertSent(outcome, relay, encrypted=True, user="jörg")
+
+    def test_wrong_password(self) -> None:
+        """535 is the relay's fault; it is tried once, and no mail is rejected for it (7.3 rejected all)."""
+        relay = self.start(tls=right_tls(), users=USERS)
+        outcome = self.logged_in(relay, password="wrong")
+        self.assertEqual(outcome.replies, {})
+        assert outcome.fault is not None
+        self.assertEqual(outcome.fault.code, 535)
+        self.assertEqual(relay.verbs().count("AUTH"), 1)
+
+    def test_login_is_not_offered(self) -> None:
+        """A name without AUTH is a contradiction, and the fault says so."""
+        relay = self.start(tls=right_tls())
+        self.assertIn("does not offer AUTH", str(self.logged_in(relay).fault))
+        self.assertNotIn("MAIL", relay.verbs())
+
+    def test_no_mechanism_is_known(self) -> None:
+        """The fault names what the relay wants."""
+        relay = self.start(tls=right_tls(), keywords=["AUTH GSSAPI NTLM"])
+        self.assertIn("GSSAPI NTLM only", str(self.logged_in(relay).fault))
+
+    def test_mechanism_that_was_offered_in_vain(self) -> None:
+        """The next one is tried if the relay does not mean what it offers."""
+        relay = self.start(tls=right_tls(), users=USERS)
+        relay.on("AUTH", "504 5.5.4 not this one", about="PLAIN")
+        self.assertSent(self.logged_in(relay), relay, encrypted=True, user="name")
+
+    def test_connection_ends(self) -> None:
+        """Dropped, told 421 or left without an answer at AUTH: the relay's fault."""
+        for action in (Drop(), "421 4.3.2 bye", "454 4.7.0 not now"):
+            relay = self.start(tls=right_tls(), users=USERS)
+            relay.on("AUTH", action)
+            outcome = self.logged_in(relay)
+            self.assertEqual((outcome.replies, outcome.fault is None), ({}, False))
+
+    def test_password_is_in_no_text(self) -> None:
+        """What is told about a failed login does not tell the password."""
+        relay = self.start(tls=right_tls(), users=USERS)
+        session = self.session(relay, cafile=self.cafile(), username="name", password="very-secret")
+        told = f"{self.transfer(session)!r} {session!r} {self.settings(relay, **LOGIN)!r}"
+        self.assertNotIn("very-secret", told)
+        self.assertNotIn("pass word", told)
+
+    def test_a_class_with_its_own_login(self) -> None:
+        """A subclass that logs in in another way (XOAUTH2) is asked to."""
+        relay = self.start(users=USERS)
+
+        class Token(smtplib.SMTP):
+            def login(self, user: str, password: str, **_: Any) -> tuple[int, bytes]:
+                return self.docmd("AUTH", f"XOAUTH2 {user} {password}")
+
+        relay.on("AUTH", "235 2.7.0 welcome")
+        self.transfer(self.session(relay, Token, allow_clear_password=True, **LOGIN))
+        self.assertIn("AUTH XOAUTH2 name pass word", relay.commands)
+
+
+class AMechanismAnswers(unittest.TestCase):
+    def test_cram_md5(self) -> None:
+        """The example of RFC 2195, 2."""
+        challenge = base64.b64encode(b"<1896.697170952@postoffice.reston.mci.net>")
+        (answer,) = sasl.MECHANISMS["CRAM-MD5"]
+        said = answer(b"tim", b"tanstaaftanstaaf", challenge)
+        self.assertEqual(said, b"tim b913a602c7eda7a495b4e6e7334d3890")
+
+    def test_plain(self) -> None:
+        """The example of RFC 4616, 4."""
+        (answer,) = sasl.MECHANISMS["PLAIN"]
+        self.assertEqual(answer(b"tim", b"tanstaaftanstaaf", b""), b"\0tim\0tanstaaftanstaaf")
+
+    def test_bytes_stay_bytes(self) -> None:
+        """A password that was given as bytes, in whatever encoding, goes out as these bytes."""
+        connection = mock.Mock(esmtp_features={"auth": " PLAIN"})
+        connection.docmd.return_value = (235, b"ok")
+        sasl.login(connection, "name", b"\xfc".decode("utf-8", "surrogateescape"))
+        said = connection.docmd.call_args[0][1].partition(" ")[2]
+        self.assertEqual(base64.b64decode(said), b"\0name\0\xfc")
+
+
+class AContextIsMade(unittest.TestCase):
+    def test_tls_12_is_the_least(self) -> None:
+        """Older protocols are broken; also where nothing is verified."""
+        for verify in (True, False):
+            context = tls_context(RelaySettings(verify=verify))
+            self.assertEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)
+            self.assertEqual(context.check_hostname, verify)
+
+
+class TheRelayIsSilent(Secure):
+    def test_handshake_without_an_answer(self) -> None:
+        """A relay that falls silent at STARTTLS is given up in time."""
+        relay = self.start(tls=right_tls())
+        relay.on("STARTTLS", Hang())
+        session = self.session(relay, tls=Tls.REQUIRED, timeouts=replace(TIMEOUTS, command=AT_ONCE))
+        self.assertNothingSent(self.transfer(session), relay)
+
+
+if __name__ == "__main__":
+    unittest.main()

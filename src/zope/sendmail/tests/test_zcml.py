@@ -1,0 +1,467 @@
+"""ZCML directives, and the package's own configuration."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+from typing import Any
+
+import zope.component
+import zope.security
+from zope.app.appsetup.product import setProductConfiguration
+from zope.component import ComponentLookupError, getGlobalSiteManager, getUtility, queryUtility
+from zope.configuration import xmlconfig
+from zope.configuration.config import ConfigurationConflictError, ConfigurationMachine
+from zope.configuration.exceptions import ConfigurationError
+from zope.event import notify
+from zope.interface import Interface
+from zope.processlifetime import DatabaseOpenedWithRoot
+from zope.schema.interfaces import IVocabularyFactory
+from zope.security.checker import ProxyFactory
+from zope.security.interfaces import IPermission, Unauthorized
+from zope.security.management import endInteraction, newInteraction
+from zope.testing.cleanup import cleanUp
+
+import zope.sendmail
+from zope.sendmail import startup, zcml
+from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
+from zope.sendmail.interfaces import IMailDelivery, IMailer
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.retry import OnUnknown, Schedule
+from zope.sendmail.settings import Tls
+from zope.sendmail.startup import Start
+
+SMTP = '<mail:smtpMailer name="smtp" />'
+
+
+class Fixture(unittest.TestCase):
+    """Directives are written as in site.zcml, in a directory of their own."""
+
+    def setUp(self) -> None:
+        cleanUp()
+        self.addCleanup(cleanUp)
+        self.directory = os.path.realpath(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def context(self) -> ConfigurationMachine:
+        context = xmlconfig.file("meta.zcml", zope.component)
+        xmlconfig.file("meta.zcml", zope.security, context=context)
+        return xmlconfig.file("meta.zcml", zope.sendmail, context=context)
+
+    def load(self, *directives: str) -> None:
+        path = os.path.join(self.directory, "site.zcml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write('<configure xmlns="http://namespaces.zope.org/zope"\n')
+            file.write('  xmlns:mail="http://namespaces.zope.org/mail" i18n_domain="test">\n')
+            file.write("\n".join(directives))
+            file.write("\n</configure>\n")
+        xmlconfig.file(path, context=self.context())
+
+    def assertRefused(self, text: str, *directives: str) -> None:
+        with self.assertRaisesRegex(ConfigurationError, text):
+            self.load(*directives)
+
+    def mailer(self, name: str = "smtp") -> SMTPMailer:
+        mailer: SMTPMailer = getUtility(IMailer, name)
+        return mailer
+
+    def declaration(self, name: str = "Mail") -> startup.Declaration:
+        return next(each for each in startup.declared() if each.name == name)
+
+    def in_directory(self, name: str, text: str = "") -> str:
+        path = os.path.join(self.directory, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
+
+class AMailer(Fixture):
+    def test_speaks_with_localhost_by_default(self) -> None:
+        """Nothing but a name is needed."""
+        self.load(SMTP)
+        self.assertEqual((self.mailer().hostname, self.mailer().port), ("localhost", 25))
+
+    def test_is_what_the_directive_says(self) -> None:
+        """Every attribute reaches the mailer under its own name."""
+        password = self.in_directory("password", "secret\n")
+        self.load(
+            '<mail:smtpMailer name="relay" hostname="mail.example.org" port="587" username="user"',
+            '  passwordFile="password" tls="required" verify="no" cafile="ca.pem" timeout="1m"',
+            '  allowClearPassword="on" />',
+        )
+        mailer = self.mailer("relay")
+        self.assertTrue(os.path.exists(password))
+        self.assertEqual(
+            (mailer.hostname, mailer.port, mailer.username, mailer.password),
+            ("mail.example.org", 587, "user", "secret"),
+        )
+        self.assertEqual((mailer.tls, mailer.verify, mailer.timeout), (Tls.REQUIRED, False, 60.0))
+        self.assertEqual(mailer.cafile, os.path.join(self.directory, "ca.pem"))
+        self.assertTrue(mailer.allow_clear_password)
+
+    def test_with_implicit_tls_uses_tls(self) -> None:
+        """implicit_tls is TLS from the first byte, and never the opposite."""
+        self.load('<mail:smtpMailer name="relay" port="465" implicit_tls="true" />')
+        self.assertTrue(self.mailer("relay").implicit_tls)
+        self.assertFalse(self.mailer("relay").no_tls)
+
+    def test_knows_the_older_switches(self) -> None:
+        """force_tls and no_tls arrive as such, in every spelling of yes."""
+        self.load('<mail:smtpMailer name="forced" force_tls="on" />', '<mail:smtpMailer name="not" no_tls="yes" />')
+        self.assertTrue(self.mailer("forced").force_tls)
+        self.assertTrue(self.mailer("not").no_tls)
+
+    def test_is_refused_if_it_contradicts_itself(self) -> None:
+        """No TLS and forced TLS, or half a login, are refused."""
+        self.assertRefused("contradict", '<mail:smtpMailer name="x" no_tls="1" force_tls="1" />')
+        self.assertRefused("password is missing", '<mail:smtpMailer name="x" username="u" />')
+
+    def test_is_refused_with_the_value_and_the_cure(self) -> None:
+        """A wrong word is named together with the right ones."""
+        self.assertRefused("'maybe' is none of never, opp", '<mail:smtpMailer name="x" tls="maybe" />')
+        self.assertRefused("'x' is neither yes nor no", '<mail:smtpMailer name="x" verify="x" />')
+        self.assertRefused("'None' is no duration", '<mail:smtpMailer name="x" timeout="None" />')
+
+    def test_of_the_same_name_conflicts(self) -> None:
+        """Two mailers of one name are a conflict, as with any utility."""
+        with self.assertRaises(ConfigurationConflictError):
+            self.load(
+                SMTP,
+                '<utility component="zope.sendmail" name="smtp"',
+                '  provides="zope.sendmail.interfaces.IMailer" />',
+            )
+
+    def test_is_made_with_keywords_that_were_given_only(self) -> None:
+        """A constructor that knows few keywords is content (Plone wraps it)."""
+        original = SMTPMailer.__init__
+
+        def old_init(mailer: SMTPMailer, **kw: Any) -> None:
+            self.assertEqual(kw, {"hostname": "h", "port": 26})
+            original(mailer, **kw)
+
+        self.addCleanup(setattr, SMTPMailer, "__init__", original)
+        SMTPMailer.__init__ = old_init  # type: ignore[method-assign,assignment]
+        self.load('<mail:smtpMailer name="x" hostname="h" port="26" />')
+        self.assertEqual(self.mailer("x").port, 26)
+
+
+class ADirectDelivery(Fixture):
+    def test_has_the_mailer_it_names(self) -> None:
+        """The delivery speaks through that mailer."""
+        self.load(SMTP, '<mail:directDelivery mailer="smtp" />')
+        delivery = getUtility(IMailDelivery, "Mail")
+        self.assertIsInstance(delivery, DirectMailDelivery)
+        self.assertIs(delivery.mailer, self.mailer())
+
+    def test_may_stand_before_its_mailer(self) -> None:
+        """The order in the file does not matter."""
+        self.load('<mail:directDelivery mailer="smtp" />', SMTP)
+        self.assertIs(getUtility(IMailDelivery, "Mail").mailer, self.mailer())
+
+    def test_conflicts_with_a_queued_one_of_its_name(self) -> None:
+        """One name is one delivery."""
+        with self.assertRaises(ConfigurationConflictError):
+            self.load(
+                SMTP,
+                '<mail:directDelivery mailer="smtp" />',
+                '<mail:queuedDelivery mailer="smtp" queuePath="q" />',
+            )
+
+
+class AQueuedDelivery(Fixture):
+    def test_has_its_queue_beside_the_file(self) -> None:
+        """A relative path is relative to the ZCML file."""
+        self.load(SMTP, '<mail:queuedDelivery name="Bulk" mailer="smtp" queuePath="./queue" />')
+        delivery = getUtility(IMailDelivery, "Bulk")
+        self.assertIsInstance(delivery, QueuedMailDelivery)
+        self.assertEqual(delivery.queuePath, os.path.join(self.directory, "queue"))
+
+    def test_may_stand_before_its_mailer(self) -> None:
+        """The order in the file does not matter."""
+        self.load('<mail:queuedDelivery mailer="smtp" queuePath="q" />', SMTP)
+        self.assertIs(self.declaration().mailer, self.mailer())
+
+    def test_touches_nothing_while_it_is_loaded(self) -> None:
+        """Loading starts no thread and makes no directory."""
+        threads = threading.active_count()
+        self.load(SMTP, '<mail:queuedDelivery mailer="smtp" queuePath="q" />')
+        self.assertEqual(os.listdir(self.directory), ["site.zcml"])
+        self.assertEqual(threading.active_count(), threads)
+
+    def test_waits_for_the_database_by_default(self) -> None:
+        """Its processor is declared to start with the database, with the processor's own defaults."""
+        self.load(SMTP, '<mail:queuedDelivery mailer="smtp" queuePath="q" />')
+        self.assertEqual((self.declaration().start, self.declaration().options), (Start.DATABASE, {}))
+
+    def test_passes_on_how_to_drain(self) -> None:
+        """Interval, concurrency and schedule reach the processor."""
+        self.load(
+            SMTP,
+            '<mail:queuedDelivery mailer="smtp" queuePath="q" start="explicit" interval="1.5"',
+            '  concurrency="4" firstRetry="90s" retryFactor="3" maxRetry="2h" lifetime="2d"',
+            '  onUnknown="hold" />',
+        )
+        schedule = Schedule(first=90, factor=3, maximum=7200, lifetime=172800, on_unknown=OnUnknown.HOLD)
+        self.assertEqual(self.declaration().options, {"interval": 1.5, "concurrency": 4, "schedule": schedule})
+        self.assertEqual(self.declaration().start, Start.EXPLICIT)
+
+    def test_may_be_drained_by_somebody_else(self) -> None:
+        """The older processorThread="false" means the same as start="never"."""
+        self.load(SMTP, '<mail:queuedDelivery mailer="smtp" queuePath="q" processorThread="no" />')
+        self.assertEqual(self.declaration().start, Start.NEVER)
+
+    def test_is_refused_if_it_contradicts_itself(self) -> None:
+        """No thread, and a thread that starts, are refused."""
+        self.assertRefused(
+            "start=explicit and processorThread=false contradict",
+            SMTP,
+            '<mail:queuedDelivery mailer="smtp" queuePath="q" processorThread="no" start="explicit" />',
+        )
+        self.assertRefused("do not fit", SMTP, '<mail:queuedDelivery mailer="smtp" queuePath="q" firstRetry="1d" />')
+
+    def test_needs_a_queue(self) -> None:
+        """Without a path anywhere it is refused, and the text says where to write one."""
+        self.assertRefused(
+            "queuedDelivery 'Mail' has no queue; give queuePath",
+            SMTP,
+            '<mail:queuedDelivery mailer="smtp" />',
+        )
+
+
+class AMissingMailer(Fixture):
+    def test_is_named_together_with_the_cure(self) -> None:
+        """The text says which one, and how to define it."""
+        self.assertRefused(
+            "Mailer 'smtq' is not defined; add <mail:smtpMailer name=\"smtq\"",
+            SMTP,
+            '<mail:directDelivery mailer="smtq" />',
+        )
+
+    def test_leaves_no_delivery_behind(self) -> None:
+        """Not even those that are right are registered then."""
+        self.assertRefused(
+            "'smtq' is not defined",
+            SMTP,
+            '<mail:queuedDelivery name="good" mailer="smtp" queuePath="q" />',
+            '<mail:queuedDelivery name="bad" mailer="smtq" queuePath="q" />',
+        )
+        self.assertIsNone(queryUtility(IMailDelivery, "good"))
+        self.assertIsNone(queryUtility(IMailDelivery, "bad"))
+        self.assertEqual(startup.declared(), [])
+
+
+class Visitor:
+    """A participation of somebody without any permission."""
+
+    principal = object()
+    interaction: object = None
+
+
+class APermission(Fixture):
+    def delivery(self, permission: str) -> Any:
+        self.load(
+            SMTP,
+            '<permission id="test.Send" title="Send" />',
+            f'<mail:queuedDelivery mailer="smtp" queuePath="q" permission="{permission}" />',
+        )
+        return ProxyFactory(getUtility(IMailDelivery, "Mail"))
+
+    def test_is_asked_for(self) -> None:
+        """Who does not have it cannot send."""
+        newInteraction(Visitor())
+        self.addCleanup(endInteraction)
+        with self.assertRaises(Unauthorized):
+            self.delivery("test.Send").send("a@example.org", ["b@example.org"], "")
+
+    def test_may_be_public(self) -> None:
+        """zope.Public lets everybody send."""
+        newInteraction(Visitor())
+        self.addCleanup(endInteraction)
+        self.assertTrue(callable(self.delivery("zope.Public").send))
+
+    def test_that_is_not_defined_leaves_no_delivery_behind(self) -> None:
+        """A misspelled permission is found before the delivery is registered."""
+        with self.assertRaisesRegex(ConfigurationError, "Undefined permission ID"):
+            self.delivery("test.Sent")
+        self.assertIsNone(queryUtility(IMailDelivery, "Mail"))
+
+
+class ProductConfig(Fixture):
+    """<product-config mail> in zope.conf."""
+
+    def config(self, **texts: str) -> None:
+        setProductConfiguration("mail", {name.replace("_", "-"): text for name, text in texts.items()})
+
+    def test_fills_in_what_zcml_leaves_out(self) -> None:
+        """Relay, queue and processor can be set without touching ZCML."""
+        self.config(queue_path="/var/mail/q", hostname="mx", port="26", interval="9", lifetime="1d", start="explicit")
+        self.load(SMTP, '<mail:queuedDelivery mailer="smtp" />')
+        self.assertEqual((self.mailer().hostname, self.mailer().port), ("mx", 26))
+        self.assertEqual(getUtility(IMailDelivery, "Mail").queuePath, "/var/mail/q")
+        self.assertEqual(self.declaration().options, {"interval": 9.0, "schedule": Schedule(lifetime=86400)})
+        self.assertEqual(self.declaration().start, Start.EXPLICIT)
+
+    def test_gives_way_to_zcml(self) -> None:
+        """What ZCML says explicitly holds."""
+        self.config(queue_path="/var/mail/q", interval="9", start="database", port="26")
+        self.load(
+            '<mail:smtpMailer name="smtp" port="27" />',
+            '<mail:queuedDelivery mailer="smtp" queuePath="/q" interval="1" processorThread="false" />',
+        )
+        self.assertEqual(self.mailer().port, 27)
+        self.assertEqual(self.declaration().queue_path, "/q")
+        self.assertEqual(self.declaration().options, {"interval": 1.0})
+        self.assertEqual(self.declaration().start, Start.NEVER)
+
+    def test_keeps_the_password_out_of_zcml(self) -> None:
+        """The login may stand in zope.conf, the relay in ZCML."""
+        self.config(username="u", password_file=self.in_directory("password", "secret"))
+        self.load('<mail:smtpMailer name="relay" hostname="mx" />')
+        self.assertEqual((self.mailer("relay").username, self.mailer("relay").password), ("u", "secret"))
+
+    def test_does_not_tell_its_password_to_another_relay(self) -> None:
+        """A mailer for another relay, or another user, gets no password that is not its own."""
+        self.config(hostname="mx", username="u", password="secret", tls="required")
+        self.load(
+            '<mail:smtpMailer name="other" hostname="elsewhere" />',
+            '<mail:smtpMailer name="same" hostname="mx" username="v" password="own" />',
+        )
+        self.assertEqual((self.mailer("other").username, self.mailer("other").password), (None, None))
+        self.assertEqual((self.mailer("same").username, self.mailer("same").password), ("v", "own"))
+        self.assertRefused("password is missing", '<mail:smtpMailer name="half" hostname="mx" username="v" />')
+
+    def test_must_have_whole_paths(self) -> None:
+        """A relative path is refused, because nobody knows to what."""
+        self.config(queue_path="queue")
+        self.assertRefused("queue-path 'queue' is relative", SMTP)
+
+    def test_must_not_have_unknown_keys(self) -> None:
+        """A misspelled key is refused together with the known ones."""
+        self.config(queuepath="/q")
+        self.assertRefused(r"<product-config mail>: unknown: queuepath; known are: queue-path, interval", SMTP)
+
+    def test_must_have_values_that_can_be_meant(self) -> None:
+        """A wrong value is refused with its key and the cure."""
+        self.config(first_retry="soon")
+        self.assertRefused("<product-config mail>: first-retry: 'soon' is no duration", SMTP)
+
+
+class TheSchemas(unittest.TestCase):
+    def test_are_where_they_were(self) -> None:
+        """Other packages subclass the schemas and use the helpers of zope.sendmail.zcml."""
+        for name in ("IDeliveryDirective", "IQueuedDeliveryDirective", "IDirectDeliveryDirective"):
+            self.assertTrue(getattr(zcml, name).isOrExtends(zcml.IDeliveryDirective))
+        self.assertTrue(zcml.ISMTPMailerDirective.isOrExtends(zcml.IMailerDirective))
+        self.assertIs(zcml.SECURITY_SUPPORT, True)
+
+    def test_have_valid_defaults(self) -> None:
+        """The documented defaults are values of their fields."""
+        for schema in (zcml.IQueuedDeliveryDirective, zcml.ISMTPMailerDirective):
+            for name in schema.names(all=True):
+                field = schema[name]
+                if field.default is not None:
+                    field.validate(field.default)
+
+    def test_know_no_unknown_settings(self) -> None:
+        """A misspelled keyword from Python is an error as well."""
+        with self.assertRaisesRegex(TypeError, "unknown: verifi"):
+            zcml.smtpMailer(ConfigurationMachine(), "x", verifi=True)
+
+
+class Helpers(Fixture):
+    def test_find_mailers(self) -> None:
+        """_get_mailer gives the utility, and says from what a missing one came."""
+        mailer = object()
+        getGlobalSiteManager().registerUtility(mailer, IMailer, "m")
+        self.assertIs(zcml._get_mailer("m"), mailer)
+        with self.assertRaises(ConfigurationError) as caught:
+            zcml._get_mailer("n")
+        self.assertIsInstance(caught.exception.__cause__, ComponentLookupError)
+
+    def test_protect_components(self) -> None:
+        """_assertPermission puts a component behind a proxy that still is the component to its users."""
+        component = object()
+        self.assertIsNot(zcml._assertPermission("zope.Public", Interface, component), component)
+        self.assertEqual(zcml._assertPermission("zope.Public", Interface, component), component)
+
+
+class ThePackage(Fixture):
+    def load_package(self) -> None:
+        xmlconfig.file("configure.zcml", zope.sendmail, context=self.context())
+
+    def test_registers_what_it_did(self) -> None:
+        """Permission, mailer, vocabulary and interface are there as in 7.3."""
+        self.load_package()
+        permission = getUtility(IPermission, "zope.SendMail")
+        self.assertEqual((permission.title, permission.title.domain), ("send-mail-permission", "zope"))
+        self.assertEqual((self.mailer().hostname, self.mailer().port), ("localhost", 25))
+        self.assertEqual(len(getUtility(IVocabularyFactory, "Mail Delivery Names")(None)), 0)
+        self.assertEqual(
+            zope.component.interface.getInterface(None, "zope.sendmail.interfaces.IMailDelivery"),
+            IMailDelivery,
+        )
+
+    def test_starts_with_the_database(self) -> None:
+        """The opening of the database reaches what is declared."""
+        self.load_package()
+        self.load(SMTP, '<mail:queuedDelivery mailer="smtp" queuePath="q" />')
+        notify(DatabaseOpenedWithRoot(object()))
+        self.assertEqual([each.queuePath for each in startup.running()], [os.path.join(self.directory, "q")])
+
+    def test_starts_with_the_database_also_without_its_configuration(self) -> None:
+        """Sites that include only meta.zcml get their mail sent, too."""
+        self.load(SMTP, '<mail:queuedDelivery mailer="smtp" queuePath="q" />')
+        notify(DatabaseOpenedWithRoot(object()))
+        self.assertEqual(len(startup.running()), 1)
+
+    def test_subscribes_once(self) -> None:
+        """However many deliveries there are, the database's opening is heard once."""
+        self.load_package()
+        self.load(SMTP, '<mail:queuedDelivery mailer="smtp" queuePath="q" />')
+        heard = [
+            each for each in getGlobalSiteManager().registeredHandlers() if each.handler is startup.database_opened
+        ]
+        self.assertEqual(len(heard), 1)
+
+
+PROGRAM = """
+import sys
+sys.modules["zope.security"] = None
+sys.modules["zope.app.appsetup"] = None
+from zope.configuration import xmlconfig
+import zope.component, zope.sendmail
+context = xmlconfig.file("meta.zcml", zope.component)
+xmlconfig.file("configure.zcml", zope.sendmail, context=context)
+load = '<configure xmlns="http://namespaces.zope.org/mail">%s</configure>'
+xmlconfig.string(load % '<queuedDelivery name="Mail" mailer="smtp" queuePath="/q" />', context=context)
+from zope.component import getUtility
+from zope.sendmail.interfaces import IMailDelivery
+assert getUtility(IMailDelivery, "Mail").queuePath == "/q"
+try:
+    xmlconfig.string(load % '<directDelivery name="x" permission="p.q" mailer="smtp" />', context=context)
+except Exception as error:
+    assert "zope.security is not installed" in str(error), error
+else:
+    raise AssertionError("the permission was ignored")
+"""
+
+
+class WithoutZopeSecurity(unittest.TestCase):
+    def test_everything_but_permissions_works(self) -> None:
+        """Only a permission needs zope.security, and it is never silently ignored."""
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+
+if __name__ == "__main__":
+    unittest.main()
