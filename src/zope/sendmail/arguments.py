@@ -90,6 +90,7 @@ def add_queue_arguments(parser: argparse.ArgumentParser) -> None:
         "resend|hold",
         "what to do when nobody can know whether the relay has a mail (default: resend)",
     )
+    add("notify_sender", None, "send a delivery status notification to the sender of a mail that was rejected")
 
 
 def add_relay_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,6 +25,7 @@ from zope.sendmail.interfaces import (
     IStagedMail,
     type_of_message,
 )
+from zope.sendmail.maildir import host_name
 from zope.sendmail.message import Envelope
 from zope.sendmail.queue import open_queue
 
@@ -43,7 +44,7 @@ class AbstractMailDelivery:
     def newMessageId(self) -> str:
         """A Message-Id that no other message has (RFC 5322, 3.6.4), without brackets."""
         moment = time.strftime("%Y%m%d%H%M%S")
-        return f"{moment}.{os.getpid()}.{random.randrange(2**63)}@{_host}"  # noqa: S311 - unique, not secret
+        return f"{moment}.{os.getpid()}.{random.randrange(2**63)}@{host_name()}"  # noqa: S311 - unique, not secret
 
     def send(
         self, fromaddr: str | bytes, toaddrs: str | bytes | Sequence[str | bytes], message: type_of_message
@@ -131,7 +132,6 @@ def _publish(staged: IStagedMail) -> None:
     staged.commit()
 
 
-_host = os.uname().nodename or "localhost"
 _OURS = (AbstractMailDelivery.createDataManager,)
 
 

@@ -111,6 +111,12 @@ class IQueuedDeliveryDirective(IDeliveryDirective):
         description="What to do when nobody can know whether the relay has a mail: 'resend' or 'hold'.",
         default="resend",
     )
+    notifySender = Setting(
+        QUEUE["notify_sender"],
+        title="Notify sender",
+        description="Whether the sender gets a delivery status notification (RFC 3464) about rejected recipients.",
+        default=False,
+    )
 
 
 class IDirectDeliveryDirective(IDeliveryDirective):

@@ -22,6 +22,7 @@ MAX_HEADER = 16 * 1024 * 1024
 MAX_ID = 4 * 998
 
 _CHUNK = 64 * 1024
+_MAX_LINE = 998  # RFC 5322, 2.1.1
 _EOL = rb"(?>\r\n|\n|\r)"
 # One header field with its continuation lines and line ends.  A field name is printable ASCII without colon (RFC
 # 5322, 2.2).
@@ -29,7 +30,7 @@ _FIELD = re.compile(
     rb"(?P<name>[\x21-\x39\x3b-\x7e]+)[ \t]*:(?P<value>[^\r\n]*(?:" + _EOL + rb"[ \t][^\r\n]*)*)(?:" + _EOL + rb"|\Z)"
 )
 _MBOX_FROM = re.compile(rb"(?:>?From [^\r\n]*" + _EOL + rb")?")
-_EMPTY_LINE = re.compile(rb"(?:\A|" + _EOL + rb")(?>\r\n|\n|\r(?!\Z))")  # a CR may be half
+_LINE = re.compile(rb"[^\r\n]*(?>\r\n|\n|\r(?!\Z))")  # a CR at the end may be half of a CRLF
 _COMMENT = re.compile(rb"\((?:[^()\\]|\\.)*\)")
 _ID = re.compile(rb"<([^<>\s\x00-\x1f\x7f]+)>")
 
@@ -77,7 +78,7 @@ def with_message_id(message: bytes, new_id: str) -> tuple[bytes, str]:
     header = b"Message-Id: <" + new_id.encode("ascii") + b">" + eol
     rest = _without(message, b"message-id")
     start = _start(rest)
-    if rest[start : start + 1] not in (b"\r", b"\n") and not _starts_with_field(rest):
+    if rest[start : start + 1] not in (b"", b"\r", b"\n") and next(_fields(rest), None) is None:
         header += eol  # a text without headers: what follows is the body
     return rest[:start] + header + rest[start:], new_id
 
@@ -96,9 +97,14 @@ def line_end(message: bytes) -> bytes:
 def wire(message: BinaryIO) -> Iterator[bytes]:
     """The message as a relay gets it, in pieces: lines end with CRLF, Bcc is left out (RFC 5321, 2.3.8)."""
     head = message.read(_CHUNK)
-    while not _has_body(head) and len(head) < MAX_HEADER and (more := message.read(len(head))):
+    while not _is_whole(head) and len(head) < MAX_HEADER and (more := message.read(len(head))):
         head += more
     return _crlf(_chunks(without_bcc(head), message))
+
+
+def header_block(text: bytes) -> bytes:
+    """The header fields of a message, or of its beginning."""
+    return text[: _end(text)]
 
 
 def dot_stuffed(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -134,8 +140,18 @@ def _crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield b"\r\n"
 
 
-def _has_body(text: bytes) -> bool:
-    return _EMPTY_LINE.search(text) is not None
+def _is_whole(head: bytes) -> bool:
+    """Whether no header field can follow: behind the fields there is a line that is none, or too long to become one."""
+    rest = head[_end(head) :]
+    return len(rest) > _MAX_LINE or _LINE.match(rest) is not None
+
+
+def _end(text: bytes) -> int:
+    """Where the header fields end."""
+    end = _start(text)
+    for match in _fields(text):
+        end = match.end()
+    return end
 
 
 def _fields(text: bytes) -> Iterator[re.Match[bytes]]:
@@ -150,10 +166,6 @@ def _start(text: bytes) -> int:
     """Where the header block starts."""
     mbox = _MBOX_FROM.match(text)
     return mbox.end() if mbox else 0
-
-
-def _starts_with_field(text: bytes) -> bool:
-    return not text or next(_fields(text), None) is not None
 
 
 def _without(message: bytes, *names: bytes) -> bytes:

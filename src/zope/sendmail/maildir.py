@@ -23,7 +23,11 @@ from zope.sendmail.interfaces import IMaildir, IMaildirFactory, IMaildirMessageW
 SUBDIRECTORIES = ("tmp", "new", "cur")
 
 _counter = itertools.count()
-_host = os.uname().nodename.replace("/", r"\057").replace(":", r"\072") or "localhost"
+
+
+def host_name() -> str:
+    """The name of this host, as far as it knows."""
+    return os.uname().nodename or "localhost"
 
 
 def unique_name() -> str:
@@ -34,7 +38,11 @@ def unique_name() -> str:
     """
     microseconds = time.time_ns() // 1000
     digits = f"{microseconds % 1_000_000:06d}{next(_counter) % 10_000:04d}{random.randrange(1000):03d}"  # noqa: S311 - no secret
-    return f"{microseconds // 1_000_000}.{os.getpid()}.{_host}.{digits}"
+    return f"{microseconds // 1_000_000}.{os.getpid()}.{_HOST}.{digits}"
+
+
+#: As it may stand in a file name (https://cr.yp.to/proto/maildir.html).
+_HOST = host_name().replace("/", r"\057").replace(":", r"\072")
 
 
 def age_key(name: str) -> tuple[int, str, str]:

@@ -84,6 +84,11 @@ def lease_lost(name: str, why: object) -> None:
     processor_log.warning("Mail %s: %s.", name, printable(str(why)))
 
 
+def report_failed(sender: str, error: OSError) -> None:
+    """A delivery status notification cannot be queued."""
+    processor_log.error("A report to <%s> about rejected recipients cannot be queued: %s.", printable(sender), error)
+
+
 def settling_failed(name: str, error: OSError) -> None:
     """The outcome cannot be written down; the message stays locked until it can."""
     processor_log.error(

@@ -122,6 +122,7 @@ QUEUE: dict[str, Parser] = {
     "max_retry": positive(duration),
     "lifetime": duration,
     "on_unknown": one_of(OnUnknown),
+    "notify_sender": boolean,
 }
 
 #: What `Schedule` calls them.
@@ -187,7 +188,7 @@ def mailer_keywords(settings: Settings) -> dict[str, Any]:
 
 def processor_keywords(settings: Settings) -> dict[str, Any]:
     """The keywords for a processor, and only those that were set.  Raises `ValueError` like `Schedule`."""
-    keywords = {name: settings[name] for name in ("interval", "concurrency") if name in settings}
+    keywords = {name: settings[name] for name in ("interval", "concurrency", "notify_sender") if name in settings}
     schedule = {theirs: settings[ours] for ours, theirs in _SCHEDULE.items() if ours in settings}
     return {**keywords, "schedule": Schedule(**schedule)} if schedule else keywords
 

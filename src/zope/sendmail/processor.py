@@ -1,7 +1,7 @@
-"""Drains a queue: claim -> hand over -> judge -> settle -> tell.
+"""The thread that drains a queue.
 
-One attempt at one message is one value that goes through these steps, in `Lane.attempt`.  Nothing that a message, a
-relay, a disk or a subscriber does ends the thread: trouble is charged to what failed, told in the log, and tried
+It claims what is due and lets a `zope.sendmail.lane.Lane` try it; when nothing is due it waits.  Nothing that a
+message, a relay, a disk or a subscriber does ends it: trouble is charged to what failed, told in the log, and tried
 again.
 """
 
@@ -16,14 +16,14 @@ from zope.interface import implementer
 
 from zope.sendmail import maillog, teller
 from zope.sendmail.clock import Clock
-from zope.sendmail.events import MailEvent, MailUnknownEvent, events_of
-from zope.sendmail.history import Record
-from zope.sendmail.interfaces import ILease, IMailQueue, IMailQueueProcessor, ISession, LeaseLost
+from zope.sendmail.events import MailEvent
+from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor, ISession
+from zope.sendmail.lane import Lane, Relay
 from zope.sendmail.mailer import open_session
-from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Reply
 from zope.sendmail.queue import open_queue
-from zope.sendmail.queue.states import State
-from zope.sendmail.retry import Schedule, judge, probe_delay
+from zope.sendmail.retry import Schedule
 
 if TYPE_CHECKING:
     from zope.sendmail.maildir import Maildir
@@ -34,143 +34,12 @@ _TROUBLE = (1.0, 60.0)
 _SLICE = 0.2
 
 
-class Relay:
-    """Whether the relay of a processor can be used.  Concurrency: any thread."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._mutex = threading.Lock()
-        self._failures = 0
-        self._until = float("-inf")
-        self.fault: Reply | None = None
-
-    def pause(self) -> float:
-        """Seconds until the relay may be tried again."""
-        return max(0.0, self._until - self._clock.monotonic())
-
-    def heard(self, outcome: Outcome) -> None:
-        """Learn from an outcome: a fault pauses the relay, anything else ends the pause."""
-        with self._mutex:
-            if outcome.fault is not None:
-                if self.pause() == 0.0:  # several connections that fail at once are one failure
-                    self._failures += 1
-                    self._until = self._clock.monotonic() + probe_delay(self._failures)
-                    maillog.relay_down(outcome.relay, outcome.fault, probe_delay(self._failures))
-            elif self._failures:
-                self._failures, self._until = 0, float("-inf")
-                maillog.relay_up(outcome.relay)
-            self.fault = outcome.fault
-
-
-class Lane:
-    """One conversation with the relay, and the messages that go through it one after the other."""
-
-    def __init__(self, processor: QueueProcessorThread, session: ISession) -> None:
-        self._processor = processor
-        self._schedule = processor.schedule
-        self._clock = processor.clock
-        self.session = session
-
-    def attempt(self, lease: ILease) -> None:
-        """Try one message once.  Ends the lease."""
-        self._tell_inherited(lease)
-        if lease.record.state is State.HELD:
-            maillog.held(lease.name, lease.record.note)
-            lease.release()
-            return
-        if lease.problem:
-            self._set_aside(lease)
-            return
-        try:
-            outcome = self._hand_over(lease)
-        except LeaseLost as error:
-            maillog.lease_lost(lease.name, error)
-            lease.release()
-            return
-        self._processor.relay.heard(outcome)
-        if outcome.fault is not None and not outcome.replies:
-            lease.release()
-            return
-        record = judge(
-            lease.record, lease.envelope, outcome, self._schedule, now=self._clock.time(), chance=self._clock.chance()
-        )
-        self._settle_and_tell(lease, outcome, record)
-
-    def _set_aside(self, lease: ILease) -> None:
-        """A file that no relay can be asked about: a person has to look at it."""
-        maillog.set_aside(lease.name, lease.problem)
-        lease.settle(Record(State.REJECTED, time=self._clock.time(), note=lease.problem))
-        self._processor.tally[Answer.REJECTED] += 1
-
-    def _hand_over(self, lease: ILease) -> Outcome:
-        """Let the mailer send; what it raises is an answer as well."""
-        envelope = lease.envelope
-        if not envelope.recipients:
-            return Outcome("")
-        intended = False
-
-        def intend() -> None:
-            nonlocal intended
-            lease.intend()
-            intended = True
-
-        try:
-            return self.session.transfer(envelope, lease.open(), intend)
-        except LeaseLost:
-            raise
-        except BaseException as error:  # noqa: BLE001 - even SystemExit: a mailer must not end the thread
-            maillog.mailer_broken(lease.name, error)
-            self.session.close()
-            answer = Answer.UNKNOWN if intended else Answer.DEFERRED
-            return Outcome.same(
-                self.session.relay,
-                envelope.recipients,
-                Reply(answer, f"the mailer failed: {type(error).__name__}: {error}"),
-            )
-
-    def _settle_and_tell(self, lease: ILease, outcome: Outcome, record: Record) -> None:
-        name, message_id, envelope = lease.name, lease.message_id, lease.envelope
-        lease.settle(record)
-        for event in events_of(message_id, envelope.sender, outcome, record):
-            for recipient, reply in event.replies.items():
-                maillog.answered(
-                    name=name,
-                    message_id=message_id,
-                    sender=envelope.sender,
-                    recipient=recipient,
-                    reply=reply,
-                    relay=outcome.relay,
-                )
-                self._processor.tally[reply.answer] += 1
-            self._tell(event)
-        if record.state is State.DEFERRED:
-            maillog.deferred(name, record.attempts, record.due)
-        elif record.state is State.HELD:
-            maillog.held(name, record.note)
-
-    def _tell_inherited(self, lease: ILease) -> None:
-        """Whoever had the message before us died between the last byte and the reply."""
-        if lease.inherited is None:
-            return
-        message_id, sender = lease.message_id, lease.envelope.sender
-        for recipient, reply in lease.inherited.replies.items():
-            maillog.answered(
-                name=lease.name, message_id=message_id, sender=sender, recipient=recipient, reply=reply, relay=""
-            )
-            self._processor.tally[Answer.UNKNOWN] += 1
-        self._tell(MailUnknownEvent(message_id, sender, lease.inherited.replies))
-
-    def _tell(self, event: MailEvent) -> None:
-        try:
-            self._processor.tell([event])
-        except Exception as error:  # noqa: BLE001 - whatever `tell` is, it harms no mail
-            maillog.subscriber_failed(event, error)
-
-
 @implementer(IMailQueueProcessor)
 class QueueProcessorThread(threading.Thread):
-    """See `IMailQueueProcessor`.  `interval`: seconds between two looks when nothing wakes it; `concurrency`:
-    connections at most.
+    """See `IMailQueueProcessor`.
+
+    `interval`: seconds between two looks when nothing wakes it; `concurrency`: connections at most; `notify_sender`:
+    whether senders get a report (RFC 3464) about rejected recipients.
 
     ``start()`` drains in a thread of its own until ``stop()``; ``run(forever=False)`` drains once what is due, in
     the caller's.
@@ -191,6 +60,7 @@ class QueueProcessorThread(threading.Thread):
         concurrency: int = 1,
         schedule: Schedule | None = None,
         clock: Clock | None = None,
+        notify_sender: bool = False,
         tell: Callable[[Iterable[MailEvent]], None] = teller.tell,
     ) -> None:
         super().__init__(name="zope.sendmail.queue.QueueProcessorThread", daemon=True)
@@ -202,6 +72,7 @@ class QueueProcessorThread(threading.Thread):
         self.concurrency = concurrency
         self.schedule = schedule or getattr(queue, "schedule", None) or Schedule()
         self.clock = clock or Clock()
+        self.notify_sender = notify_sender
         self.tell = tell
         self.relay = Relay(self.clock)
         #: Recipients by answer, since the start.
@@ -235,6 +106,17 @@ class QueueProcessorThread(threading.Thread):
     def fault(self) -> Reply | None:
         """Why the relay could not be used at the last attempt; None if it could."""
         return self.relay.fault
+
+    def enqueue(self, envelope: Envelope, message: bytes) -> None:
+        """Put a mail of our own into the queue.  Trouble is told and costs no more than this mail."""
+        assert self.queue is not None
+        try:
+            staged = self.queue.stage()
+            staged.add(envelope, message)
+            staged.prepare()
+            staged.commit()
+        except OSError as error:
+            maillog.report_failed(envelope.recipients[0], error)
 
     # running
 

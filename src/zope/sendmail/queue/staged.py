@@ -130,6 +130,7 @@ def unfold(places: Places, disk: Disk, group: str) -> None:
     for name in names:
         with contextlib.suppress(FileNotFoundError):
             disk.rename(os.path.join(group, name), os.path.join(places.new, name))
-    disk.sync_directory(places.new)  # else a crash might remember that the directory is gone, but not where its mails are
+    # Else a crash might remember that the directory is gone, but not where its mails are.
+    disk.sync_directory(places.new)
     with contextlib.suppress(OSError):
         disk.remove_directory(group)

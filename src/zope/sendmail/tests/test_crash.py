@@ -103,7 +103,9 @@ class Found:
     def __init__(self, root: str, clock: ManualClock) -> None:
         mailer = ScriptedMailer()
         queue = MaildirQueue(root + "/queue", schedule=SCHEDULE, clock=clock)
-        processor = QueueProcessorThread(queue=queue, mailer=mailer, schedule=SCHEDULE, clock=clock, tell=lambda _: None)
+        processor = QueueProcessorThread(
+            queue=queue, mailer=mailer, schedule=SCHEDULE, clock=clock, tell=lambda _: None
+        )
         self.staged = queue.count().get(State.STAGED, 0)
         processor.run(forever=False)
         clock.advance(4000)  # deferred mails become due, and locks of the dead are looked at
@@ -121,7 +123,9 @@ class CrashTest(unittest.TestCase):
     """Plays a story, and looks at everything that a crash can leave of it."""
 
     def play(self, tell: Callable[[Story], None]) -> Story:
-        self.scratch = self.enterContext(tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+        self.scratch = self.enterContext(
+            tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+        )
         story = Story(self.scratch + "/recorded")
         os.mkdir(self.scratch + "/recorded")
         tell(story)
@@ -136,7 +140,12 @@ class CrashTest(unittest.TestCase):
                 disk.apply(op)
             promise = Promise(story, changes)
             for tree in self.states(disk, power=power):
-                key = (frozenset(tree.items()), frozenset(promise.must), len(promise.all_or_none), frozenset(promise.sent))
+                key = (
+                    frozenset(tree.items()),
+                    frozenset(promise.must),
+                    len(promise.all_or_none),
+                    frozenset(promise.sent),
+                )
                 if key not in seen:
                     seen.add(key)
                     self.check(tree, promise, power=power, where=f"after {changes} changes, the last {op}")
@@ -161,6 +170,8 @@ class CrashTest(unittest.TestCase):
         self.assertLessEqual(promise.must, kept, f"a committed mail is lost {where}")
         for group in promise.all_or_none:
             self.assertIn(len(group & kept), (0, len(group)), f"a part of a transaction {where}")
+            in_doubt = 0 if group & kept else len(group)
+            self.assertGreaterEqual(found.staged, in_doubt, f"mail that was prepared is not even in doubt {where}")
         allowed = promise.must.union(*promise.all_or_none)
         self.assertLessEqual(kept - {-1}, allowed, f"a mail that was not committed {where}")
         self.assertFalse({state for state in found.left if state is not State.STAGED}, f"stuck {found.left} {where}")

@@ -53,9 +53,15 @@ class Events(unittest.TestCase):
         told = {type(event): event.replies for event in events}
         self.assertEqual(
             told,
-            {MailSentEvent: {A: OK}, MailErrorEvent: {C: NEVER}, MailUnknownEvent: {D: LOST}, MailDeferredEvent: {B: LATER}},
+            {
+                MailSentEvent: {A: OK},
+                MailErrorEvent: {C: NEVER},
+                MailUnknownEvent: {D: LOST},
+                MailDeferredEvent: {B: LATER},
+            },
         )
-        self.assertEqual({(e.messageId, e.sender, e.relay) for e in events}, {("1@example.org", "s@example.org", "relay:25")})
+        about = {(event.messageId, event.sender, event.relay) for event in events}
+        self.assertEqual(about, {("1@example.org", "s@example.org", "relay:25")})
 
     def test_they_keep_their_promises(self) -> None:
         """Each provides its interface."""

@@ -57,7 +57,9 @@ class FaultTest(unittest.TestCase):
     def drained(self, path: str, clock: ManualClock) -> Counter[str]:
         mailer = ScriptedMailer()
         queue = MaildirQueue(path, schedule=SCHEDULE, clock=clock)
-        processor = QueueProcessorThread(queue=queue, mailer=mailer, schedule=SCHEDULE, clock=clock, tell=lambda _: None)
+        processor = QueueProcessorThread(
+            queue=queue, mailer=mailer, schedule=SCHEDULE, clock=clock, tell=lambda _: None
+        )
         for _ in range(3):
             processor.run(forever=False)
             clock.advance(4000)
@@ -111,7 +113,9 @@ class WhileMailIsSent(FaultTest):
 
         mailer.answers = answer
         queue = MaildirQueue(path, schedule=SCHEDULE, clock=clock, disk=disk)
-        processor = QueueProcessorThread(queue=queue, mailer=mailer, schedule=SCHEDULE, clock=clock, tell=lambda _: None)
+        processor = QueueProcessorThread(
+            queue=queue, mailer=mailer, schedule=SCHEDULE, clock=clock, tell=lambda _: None
+        )
         processor._end = lambda queue: None  # type: ignore[method-assign]
         for _ in range(12):
             processor.run(forever=False)

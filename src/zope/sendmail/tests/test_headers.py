@@ -24,10 +24,10 @@ from zope.sendmail.headers import (
 )
 from zope.sendmail.interfaces import InvalidMessage
 
-QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=80)
+QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40)
 
 PIECE = st.sampled_from(
-    [b"\r", b"\n", b"\r\n", b".", b" ", b"\t", b"Bcc: a@example.org", b"bcc : b", b"Resent-Bcc:c", b"Subject: x", b"From me"]
+    [b"\r", b"\n", b"\r\n", b".", b" ", b"\t", b"Bcc: a@example.org", b"bcc : b", b"Resent-Bcc:c", b"S: x", b"From me"]
 )
 TEXT = st.lists(PIECE | st.binary(max_size=6), max_size=14).map(b"".join)
 
@@ -96,8 +96,9 @@ class MessageIds(unittest.TestCase):
 
     def test_not_found_in_the_body(self) -> None:
         """What follows the empty line is no header."""
-        for head in (b"Subject: x\n\nMessage-Id: <1@x>\n", b"\nMessage-Id: <1@x>\n", b"no header\nMessage-Id: <1@x>\n", b""):
-            self.assertEqual(message_id(head), "")
+        for head in (b"Subject: x\n\n", b"\n", b"no header\n"):
+            self.assertEqual(message_id(head + b"Message-Id: <1@x>\n"), "")
+        self.assertEqual(message_id(b""), "")
 
     def test_a_long_id_of_the_standard_library(self) -> None:
         """Its generator folds behind the colon."""
@@ -151,7 +152,8 @@ class MessageIds(unittest.TestCase):
             return
         self.assertEqual(message_id(text), given_id)
         if b"essage-" not in message:
-            self.assertEqual(text.replace(b"Message-Id: <new@x>" + line_end(message), b"", 1).lstrip(b"\n\r"), message.lstrip(b"\r\n"))
+            without = text.replace(b"Message-Id: <new@x>" + line_end(message), b"", 1)
+            self.assertEqual(without.lstrip(b"\r\n"), message.lstrip(b"\r\n"))
 
 
 class BlindCopies(unittest.TestCase):
@@ -166,7 +168,8 @@ class BlindCopies(unittest.TestCase):
             b"Resent-Bcc:\n secret@x\n",
             b"bcc:secret@x\nBcc: secret@x\n",
         ):
-            for message in (b"Subject: x\n" + field + b"To: y\n\nBody\n", field + b"\nBody\n", b"From me Mon\n" + field + b"\n"):
+            for before, behind in ((b"S: x\n", b"To: y\n\nBody\n"), (b"", b"\nBody\n"), (b"From me Mon\n", b"\n")):
+                message = before + field + behind
                 with self.subTest(message):
                     self.assertNotIn(b"secret", without_bcc(message))
                     self.assertNotIn(b"secret", b"".join(wire(io.BytesIO(message))))

@@ -12,7 +12,7 @@ from zope.sendmail.interfaces import InvalidAddress, MalformedEnvelope
 from zope.sendmail.message import END, Envelope, envelope_lines, read_envelope
 from zope.sendmail.tests.test_address import ADDRESS
 
-QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=80)
+QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40)
 
 LINE = st.sampled_from(
     [

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zope.sendmail.outcome import Answer, Outcome, Reply, printable
 
-QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=60)
+QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40)
 
 
 class Replies(unittest.TestCase):

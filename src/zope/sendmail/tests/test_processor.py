@@ -17,54 +17,13 @@ from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Reply
 from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import OnUnknown, Schedule
-from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
+from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK
 from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer
+from zope.sendmail.tests.processing import ProcessorTest
 
 DOWN = Reply(Answer.DEFERRED, "535 the password has expired", 535)
-
-
-class ProcessorTest(unittest.TestCase):
-    """A processor with a queue in memory, run pass by pass with a clock that the test turns."""
-
-    schedule = Schedule(first=60, jitter=0, lifetime=5 * 86400)
-
-    def setUp(self) -> None:
-        self.clock = ManualClock()
-        self.queue: Any = MemoryQueue(schedule=self.schedule, clock=self.clock)
-        self.mailer = ScriptedMailer()
-        self.events: list[Any] = []
-        self.processor = self.make_processor()
-
-    def make_processor(self, **options: Any) -> QueueProcessorThread:
-        return QueueProcessorThread(
-            queue=self.queue,
-            mailer=options.pop("mailer", self.mailer),
-            schedule=options.pop("schedule", self.schedule),
-            clock=self.clock,
-            tell=self.events.extend,
-            **options,
-        )
-
-    def put(self, *recipients: str, count: int = 1) -> list[str]:
-        staged = self.queue.stage()
-        names = [
-            staged.add(Envelope("sender@example.org", recipients or (f"{n}@example.org",)), MESSAGE)
-            for n in range(count)
-        ]
-        staged.prepare()
-        staged.commit()
-        return names
-
-    def drain(self, seconds: float = 0.0) -> None:
-        """Let time pass, then one pass."""
-        self.clock.advance(seconds)
-        self.processor.run(forever=False)
-
-    def sent_to(self) -> list[str]:
-        return [who for _, recipients, _ in self.mailer.sent for who in recipients]
 
 
 class OneAttempt(ProcessorTest):

