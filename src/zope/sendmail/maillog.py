@@ -57,14 +57,11 @@ def set_aside(name: str, why: object) -> None:
     processor_log.error("Mail %s is set aside as .rejected-%s: %s.", name, name, printable(str(why)))
 
 
-def skipped(name: str, why: object) -> None:
+def skipped(name: str, why: object, seconds: float) -> None:
     """A file in the queue that cannot be read now."""
-    processor_log.error("Mail %s cannot be read and is left alone for now: %s.", name, printable(str(why)))
-
-
-def foreign(name: str, why: object) -> None:
-    """Something in the queue that is no file."""
-    processor_log.warning("%s in the queue is no mail and is left alone: %s.", name, printable(str(why)))
+    processor_log.error(
+        "Mail %s cannot be read and is left alone for %.0f s: %s.", printable(name), seconds, printable(str(why))
+    )
 
 
 def relay_down(relay: str, fault: Reply, seconds: float) -> None:

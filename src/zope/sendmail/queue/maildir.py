@@ -37,8 +37,8 @@ from zope.sendmail.retry import Schedule, after_death
 #: How many messages one `claim` looks at; the caller comes back at once if more are due.
 _TRIES = 500
 
-#: Seconds until a message that cannot be read is looked at again.
-_UNREADABLE = 60.0
+#: Seconds until a message that cannot be read is looked at again: at first, and at most.
+_UNREADABLE = (60.0, 3600.0)
 
 
 @implementer(IMailQueue)
@@ -65,6 +65,7 @@ class MaildirQueue:
         self._looker = Looker(self.store, self._index)
         self._unsettled: list[tuple[MaildirLease, Record]] = []
         self._late: list[StagedMail] = []
+        self._unreadable: dict[str, float] = {}
         self._bell: Bell | None = None
 
     # the way in
@@ -203,7 +204,7 @@ class MaildirQueue:
         except FileNotFoundError:
             self._index.drop(key)
         except OSError as error:
-            self._unreadable(key, error)
+            self._skip(key, error)
         return None
 
     def _is_due(self, key: str, record: Record) -> bool:
@@ -248,9 +249,11 @@ class MaildirQueue:
                 "", {who: reply for who, reply in replies.items() if reply.answer is Answer.UNKNOWN}
             )
 
-    def _unreadable(self, key: str, error: OSError) -> None:
-        maillog.skipped(key, error)
-        self._index.put(key, self.clock.monotonic() + _UNREADABLE)
+    def _skip(self, key: str, error: OSError) -> None:
+        """Leave it alone for a while, the longer the more often; an operator sees it, and others flow."""
+        seconds = self._unreadable[key] = min(self._unreadable.get(key, _UNREADABLE[0] / 2) * 2, _UNREADABLE[1])
+        maillog.skipped(key, error, seconds)
+        self._index.put(key, self.clock.monotonic() + seconds)
 
     def _clear(self, key: str) -> None:
         """A lock without a message: finish what its owner could not."""
@@ -260,7 +263,7 @@ class MaildirQueue:
                 self._clean_after(key)
                 lock.release()
         except OSError as error:
-            maillog.skipped(key, error)
+            self._skip(key, error)
 
     def _clean_after(self, key: str) -> None:
         """The owner before us died; if the message is gone, it died while it was removing what belongs to it."""
