@@ -24,6 +24,9 @@ SETTINGS: dict[str, Parser] = {**QUEUE, **RELAY}
 _DESCRIPTION = "Send what is due in a mail queue through an SMTP relay, once or as a daemon."
 
 _EPILOG = """\
+'zope-sendmail queue VERB' shows and changes what waits in a queue; see 'zope-sendmail queue --help'.
+Without a verb behind it, queue is the name of a directory like any other.
+
 A setting on the command line beats the environment, that beats the ini file, that beats the default.
 Times are seconds, or numbers with s, m, h or d: 90, 10m, 2h, 5d.
 

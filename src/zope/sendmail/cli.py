@@ -1,5 +1,6 @@
 """The command ``zope-sendmail``: sends what is due in a queue, once or as a daemon.
 
+``zope-sendmail queue VERB`` is for operators; see `zope.sendmail.operators`.
 It says with its exit status what became of the mail, and a signal never cuts a message short.  A setting on
 the command line beats the environment, that beats the ini file, that beats the default.
 """
@@ -16,11 +17,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from zope.sendmail import teller
+from zope.sendmail import operators, teller
 from zope.sendmail.arguments import INI_SECTION, SETTINGS, given_settings, make_parser, read_ini
 from zope.sendmail.interfaces import IMailQueue
+from zope.sendmail.maildir import act_as_owner
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.options import boolean, mailer_keywords, merge, processor_keywords
+from zope.sendmail.orders import is_order
 from zope.sendmail.outcome import Answer, Reply
 from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue.states import State
@@ -99,6 +102,7 @@ class ConsoleApp:
         processor = self.QueueProcessorKind(**self._processor_options)
         processor.setMailer(self.mailer)
         try:
+            act_as_owner(self.queue_path)
             processor.setQueuePath(self.queue_path)
             return self._drain(processor)
         except (OSError, ValueError) as error:
@@ -179,6 +183,9 @@ def _configure_log(app: ConsoleApp) -> None:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """The console script; `argv` with the program's name in front."""
+    argv = sys.argv if argv is None else argv
+    if is_order(argv[1:]):
+        return operators.main(argv[2:])
     app = ConsoleApp(argv)
     _configure_log(app)
     return app.main()

@@ -99,7 +99,7 @@ class Disk:
         """Return when the content of the file is on disk."""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            _flush(fd)
         finally:
             os.close(fd)
 
@@ -137,7 +137,7 @@ class Disk:
         """Return when the names in the directory are on disk."""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
-            os.fsync(fd)
+            _flush(fd)
         finally:
             os.close(fd)
 
@@ -173,6 +173,10 @@ class Disk:
         """What the name itself is; a symbolic link is not followed."""
         return os.stat(path, follow_symlinks=False)
 
+    def room(self, path: str) -> os.statvfs_result:
+        """How much room the file system of `path` has."""
+        return os.statvfs(path)
+
     def open(self, path: str) -> BinaryIO:
         """A regular file for reading; raises `OSError` for a link, directory, FIFO or device, and does not block."""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -188,6 +192,13 @@ class Disk:
         """The content of a regular file."""
         with self.open(path) as stream:
             return stream.read()
+
+    def read_tail(self, path: str, size: int) -> tuple[bytes, bool]:
+        """The last `size` bytes of a regular file, and whether that is all of it."""
+        with self.open(path) as stream:
+            length = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, length - size))
+            return stream.read(), length <= size
 
     # locks: on open files, so that the kernel ends them with the process
 
@@ -225,6 +236,15 @@ class Disk:
     def write_at(self, fd: int, data: bytes, offset: int) -> None:
         """Write `data` at `offset`, in one call."""
         os.pwrite(fd, data, offset)
+
+
+def _flush(fd: int) -> None:
+    """fsync(2), and on macOS what fsync is elsewhere: the drive's cache too."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is None:
+        os.fsync(fd)
+    else:
+        fcntl.fcntl(fd, full)
 
 
 def remove_quietly(disk: Disk, *paths: str) -> None:

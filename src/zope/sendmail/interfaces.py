@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from email.message import Message
+from math import inf
 from typing import TYPE_CHECKING, BinaryIO
 
 from zope.interface import Attribute, Interface
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from zope.sendmail.history import Record
     from zope.sendmail.message import Envelope
     from zope.sendmail.outcome import Outcome
+    from zope.sendmail.queue.findings import Finding
     from zope.sendmail.queue.states import State
 
 #: What applications may pass as a message: the text with its headers, as str, bytes or a message object.
@@ -196,6 +198,9 @@ class ILease(Interface):
     def open() -> BinaryIO:
         """The message without envelope lines, as a stream at its beginning.  May be called again."""
 
+    def told() -> None:
+        """Say that what was `inherited` has been told; until then, whoever takes over inherits it again."""
+
     def intend() -> None:
         """Say that the last byte is about to go.  Raises `LeaseLost` if it must not."""
 
@@ -260,10 +265,33 @@ class IMailQueue(Interface):
     def oldest() -> float | None:
         """When the oldest message still to be sent was written (seconds since the epoch), or None."""
 
-    def mails(states: Iterable[State] = (), sender: str = "", recipient: str = "") -> Iterator[IQueuedMail]:
-        """The mails, oldest first; only those in one of `states`, with this sender, with this recipient, if given.
+    def mails(
+        states: Iterable[State] = (),
+        sender: str = "",
+        recipient: str = "",
+        *,
+        reply: str = "",
+        before: float = inf,
+        after: float = -inf,
+    ) -> Iterator[IQueuedMail]:
+        """The mails, oldest first; only those that fit everything that is given.
 
-        ``history`` of what it yields may hold the last record only.
+        They are in one of `states`; have this `sender` (``<>``: the null reverse-path); have this `recipient`, where
+        ``@example.org`` stands for everybody there and case does not matter; were last told `reply`, a code such as
+        ``450`` or a part of what a relay or we said; were written `before` and not earlier than `after`.
+
+        ``history`` of what it yields may hold the last record only.  Guarantee: reads one mail at a time, and a file
+        that cannot be read ends nothing.
+        """
+
+    def names() -> Iterator[str]:
+        """The names of all these mails, oldest first, without reading any."""
+
+    def examine() -> Iterator[Finding]:
+        """What is stuck or strange in the queue, why, and the cure, in plain words.
+
+        Each mail that is held or rejected is a finding with its name and the reason.  Severity *problem*: somebody has
+        to do something.  Guarantee: changes nothing, and no processor waits for it.
         """
 
     def show(name: str) -> IQueuedMail:

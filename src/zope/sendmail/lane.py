@@ -127,7 +127,7 @@ class Lane:
         name, message_id, envelope = lease.name, lease.message_id, lease.envelope
         self._notify_sender(lease, outcome, record)
         lease.settle(record)
-        for event in events_of(message_id, envelope.sender, outcome, record):
+        for event in events_of(message_id, envelope.sender, outcome, record, before=lease.record):
             for recipient, reply in event.replies.items():
                 maillog.answered(
                     name=name,
@@ -176,6 +176,7 @@ class Lane:
             )
             self._processor.tally[Answer.UNKNOWN] += 1
         self._tell(MailUnknownEvent(message_id, sender, lease.inherited.replies))
+        lease.told()
 
     def _tell(self, event: MailEvent) -> None:
         try:

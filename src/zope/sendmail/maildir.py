@@ -79,6 +79,20 @@ def make_maildir(disk: Disk, path: str, extra: Iterable[str] = ()) -> None:
     disk.sync_directory(path)
 
 
+def act_as_owner(path: str) -> None:
+    """As root, go on as the owner of the directory at `path`, if there is one.
+
+    Else root would leave files there that the owner's processes can neither read nor remove.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return
+    if os.geteuid() == 0 and status.st_uid != 0:
+        os.setegid(status.st_gid)
+        os.seteuid(status.st_uid)
+
+
 def check_maildir(path: str) -> None:
     """Raise `ValueError` unless there is a Maildir."""
     for name in SUBDIRECTORIES:

@@ -81,6 +81,15 @@ def lease_lost(name: str, why: object) -> None:
     processor_log.warning("Mail %s: %s.", name, printable(str(why)))
 
 
+def group_stuck(group: str, error: OSError) -> None:
+    """The mails of a committed transaction cannot be moved out of their directory."""
+    processor_log.error(
+        "The mails in %s are committed but cannot be moved to new/ yet (%s); this is tried at every look.",
+        printable(group),
+        printable(str(error)),
+    )
+
+
 def report_failed(sender: str, error: OSError) -> None:
     """A delivery status notification cannot be queued."""
     processor_log.error("A report to <%s> about rejected recipients cannot be queued: %s.", printable(sender), error)

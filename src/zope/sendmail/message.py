@@ -51,6 +51,8 @@ class Envelope:
         recipients = tuple(dict.fromkeys(parse_recipient(each) for each in toaddrs))
         if not recipients:
             raise InvalidAddress("there are no recipients; pass at least one address")
+        if sum(map(len, recipients)) > MAX_LINE // 8:  # a character has up to four bytes; it must be read back
+            raise InvalidAddress(f"there are {len(recipients)} recipients, too many for one mail; send several")
         return cls(parse_sender(fromaddr), recipients)
 
     def only(self, recipients: Iterable[str]) -> Envelope:

@@ -42,6 +42,8 @@ class Bell:
 
         Returns the names it carried; an empty list asks for a look; None: silence.
         """
+        if self._read < 0:
+            return None
         poll = select.poll()
         poll.register(self._read, select.POLLIN)
         if not poll.poll(max(0.0, timeout) * 1000):
@@ -56,23 +58,26 @@ class Bell:
     def wake(self) -> None:
         """Ring our own bell."""
         with contextlib.suppress(OSError):
-            os.write(self._write, _LOOK)
+            if self._write >= 0:
+                os.write(self._write, _LOOK)
 
     def close(self) -> None:
         """Take the bell down."""
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
+        if self._read >= 0:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
         self.close_descriptors()
 
     def close_descriptors(self) -> None:
         """Let go of the FIFO, as a forked child has to."""
-        for fd in (self._read, self._write):
-            with contextlib.suppress(OSError):
+        ends, self._read, self._write = (self._read, self._write), -1, -1
+        for fd in ends:
+            if fd >= 0:
                 os.close(fd)
 
     def _drain(self) -> bytes:
         text = b""
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # nothing more, or closed meanwhile
             while len(text) < 1_000_000 and (part := os.read(self._read, 65536)):
                 text += part
         return text

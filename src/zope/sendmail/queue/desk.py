@@ -6,6 +6,7 @@ Whatever changes a message is done with its lock held, so no processor has it at
 from __future__ import annotations
 
 import contextlib
+import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +19,10 @@ from zope.sendmail.history import Record
 from zope.sendmail.interfaces import InvalidMessage, IQueuedMail, MalformedEnvelope, NoSuchMail, NotPossible
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message import Envelope
+from zope.sendmail.queue.findings import HELD
 from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase
 from zope.sendmail.queue.places import name_of
+from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.states import WAITING, State, Verb, after
 from zope.sendmail.queue.store import Listing, Store
 from zope.sendmail.retry import Schedule, after_death
@@ -57,29 +60,39 @@ class Desk:
         counts = Counter({State.REJECTED: len(listing.rejected), State.STAGED: sum(1 for _ in self._store.staged())})
         for key in listing.keys:
             fresh = name_of(key) not in histories and key not in listing.locked
-            counts[State.READY if fresh else self._state(key, listing)] += 1
+            records = () if fresh else self._last(key)
+            counts[self._state(key, records, rejected=False, locked=key in listing.locked)] += 1
         return {state: counts[state] for state in State if counts[state]}
 
     def oldest(self) -> float | None:
         """See `IMailQueue`."""
-        for mail in self.mails(WAITING, "", ""):
-            return mail.since
-        return None
+        oldest = None
+        for mail in self.mails(Selection(WAITING)):
+            if mail.envelope is not None and (oldest is None or mail.since < oldest):
+                oldest = mail.since
+            if oldest is not None and age_key(mail.name)[0]:  # foreign names come first, whatever their age
+                break
+        return oldest
 
-    def mails(self, states: frozenset[State], sender: str, recipient: str) -> Iterator[QueuedMail]:
+    def mails(self, selection: Selection) -> Iterator[QueuedMail]:
         """See `IMailQueue`."""
         listing = self._listing()
-        for key in sorted([*listing.keys, *listing.rejected], key=lambda key: age_key(key.rpartition("/")[2])):
+        for key, rejected in _by_age(listing):
             with contextlib.suppress(FileNotFoundError):  # it was sent in the meantime
-                mail = self._mail(key, self._state(key, listing), rejected=key in listing.rejected, whole=False)
-                if matches(mail, states, sender, recipient):
-                    yield mail
+                if selection.may_match(self._since(key, rejected=rejected), rejected=rejected):
+                    mail = self._mail(key, self._last(key), rejected=rejected, locked=key in listing.locked)
+                    if selection.matches(mail):
+                        yield mail
+
+    def names(self) -> Iterator[str]:
+        """See `IMailQueue`."""
+        return (name_of(key) for key, _ in _by_age(self._listing()))
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueue`."""
         key, rejected = self._find(name)
         try:
-            return self._mail(key, self._state(key, self._listing()), rejected=rejected, whole=True)
+            return self._mail(key, self._all(key), rejected=rejected, locked=True)
         except FileNotFoundError:
             raise _gone(name) from None
 
@@ -97,7 +110,7 @@ class Desk:
     def hold(self, name: str) -> str:
         """See `IMailQueue`; returns the key."""
         with self._at_work(name, Verb.HOLD) as (key, record, _):
-            self._store.append(key, replace(record, state=State.HELD, time=self._now(), note="held by an operator"))
+            self._store.append(key, replace(record, state=State.HELD, time=self._now(), note=HELD))
             return key
 
     def release(self, name: str) -> str:
@@ -129,24 +142,30 @@ class Desk:
         lock = self._owner.take(key)
         if isinstance(lock, Busy):
             raise NotPossible(f"cannot {verb} mail {name}: it is being sent; try again in a moment")
+        written = lock.lost(0) is None
         try:
             if self._find(name) != (key, rejected):
                 raise NotPossible(f"cannot {verb} mail {name}: it was changed in this moment; try again")
             record = self._record(key, lock)
+            written = True
             after(State.REJECTED if rejected else record.state, verb, name)
             yield key, record, rejected
         finally:
-            lock.release()
+            if written:
+                lock.release()
+            else:
+                lock.keep()  # what a dead processor left unknown must not be forgotten
 
     def _record(self, key: str, lock: Lock) -> Record:
         """How it stands with a message; if its processor died with it, that is written down first."""
         record = self._store.record(key)
-        if lock.inherited in (None, Phase.CLAIMED):
+        lost = lock.lost(record.attempts)
+        if lost is None:
             return record
         envelope, stream = self._store.open(key)
         stream.close()
         left = envelope.only(record.outstanding(envelope.recipients))
-        dead = after_death(record, left, self._schedule, intended=lock.inherited is Phase.INTENDED, now=self._now())
+        dead = after_death(record, left, self._schedule, intended=lost is Phase.INTENDED, now=self._now())
         self._store.append(key, dead)
         return dead
 
@@ -156,29 +175,44 @@ class Desk:
             raise _gone(name)
         return found
 
-    def _state(self, key: str, listing: Listing) -> State:
-        if key in listing.rejected:
+    def _state(self, key: str, records: Sequence[Record], *, rejected: bool, locked: bool) -> State:
+        """`locked`: there may be a lock, so it is worth while to look who has it."""
+        if rejected:
             return State.REJECTED
-        if key in listing.locked and self._is_alive(key):
+        if locked and self._is_alive(key):
             return State.SENDING
-        return self._store.record(key).state
+        return records[-1].state if records else State.READY
 
     def _is_alive(self, key: str) -> bool:
-        with contextlib.suppress(FileNotFoundError), self._store.disk.locked(self._store.places.sending(key)) as fd:
+        with contextlib.suppress(OSError), self._store.disk.locked(self._store.places.sending(key)) as fd:
             return fd is None
         return False
 
-    def _mail(self, key: str, state: State, *, rejected: bool, whole: bool) -> QueuedMail:
-        path = self._path(key, rejected=rejected)
-        status = self._store.disk.stat(path)
-        records = self._store.records(key)
-        envelope, identifier = self._head(path)
+    def _last(self, key: str) -> Sequence[Record]:
+        """The record that rules, if there is one that can be read; the doctor tells of others."""
+        with contextlib.suppress(OSError):
+            record = self._store.record(key)
+            return () if record == Record() else (record,)
+        return ()
+
+    def _all(self, key: str) -> Sequence[Record]:
+        with contextlib.suppress(OSError):
+            return self._store.records(key)
+        return ()
+
+    def _since(self, key: str, *, rejected: bool) -> float:
+        """When the mail was written; its name says it, or its time stamp."""
         seconds = age_key(key.rpartition("/")[2])[0]
+        return float(seconds or self._store.disk.stat(self._path(key, rejected=rejected)).st_mtime)
+
+    def _mail(self, key: str, records: Sequence[Record], *, rejected: bool, locked: bool) -> QueuedMail:
+        path = self._path(key, rejected=rejected)
+        size = self._store.disk.stat(path).st_size
+        state = self._state(key, records, rejected=rejected, locked=locked)
+        envelope, identifier = self._head(path)
         due = records[-1].due if records and state is State.DEFERRED else 0.0
-        since = float(seconds or status.st_mtime)
-        return QueuedMail(
-            name_of(key), state, envelope, identifier, since, status.st_size, due, records if whole else records[-1:]
-        )
+        since = self._since(key, rejected=rejected)
+        return QueuedMail(name_of(key), state, envelope, identifier, since, size, due, records)
 
     def _head(self, path: str) -> tuple[Envelope | None, str]:
         """Envelope and Message-Id as far as they can be read."""
@@ -204,15 +238,15 @@ class Desk:
         return self._store.clock.time()
 
 
-def matches(mail: QueuedMail, states: frozenset[State], sender: str, recipient: str) -> bool:
-    """Whether an operator who filters like this wants to see the mail."""
-    if states and mail.state not in states:
-        return False
-    if not sender and not recipient:
-        return True
-    if mail.envelope is None:
-        return False
-    return (not sender or mail.envelope.sender == sender) and (not recipient or recipient in mail.envelope.recipients)
+def _by_age(listing: Listing) -> Iterator[tuple[str, bool]]:
+    """All keys, oldest first, each with whether it was set aside."""
+    waiting = ((key, False) for key in sorted(listing.keys, key=_age))
+    set_aside = ((key, True) for key in sorted(listing.rejected, key=_age))
+    return heapq.merge(waiting, set_aside, key=lambda pair: _age(pair[0]))
+
+
+def _age(key: str) -> tuple[int, str, str]:
+    return age_key(key.rpartition("/")[2])
 
 
 def _gone(name: str) -> NoSuchMail:

@@ -15,8 +15,8 @@ from zope.sendmail.maildir import age_key
 #: Of so many messages taken, one is from the line of those tried before, while there are fresh ones.
 _TURN = 4
 
-# What stands for a time: in a line, not due before somebody says so, leased.
-_READY, _PARKED, _TAKEN = 0.0, -1.0, -2.0
+# What stands for a time: in a line, leased.
+_READY, _TAKEN = 0.0, -1.0
 
 #: Messages that are due within the same so many seconds are sorted only when their time comes.
 _SPAN = 8.0
@@ -29,7 +29,9 @@ class _Line:
         self._order = order
         self._buckets: dict[int, list[str]] = {}
         self._numbers: list[int] = []
+        #: The bucket that is in order, and how many of its keys are used up.
         self._sorted: int | None = None
+        self._used = 0
 
     def add(self, number: int, key: str) -> None:
         """One more key."""
@@ -38,9 +40,9 @@ class _Line:
             self._buckets[number] = [key]
             heapq.heappush(self._numbers, number)
             return
+        if number == self._sorted and self._order(key) < self._order(bucket[-1]):
+            self._unsort()
         bucket.append(key)
-        if number == self._sorted:
-            self._sorted = None
 
     def first(self) -> tuple[int, str] | None:
         """The first number and key, or None."""
@@ -49,19 +51,25 @@ class _Line:
         number = self._numbers[0]
         bucket = self._buckets[number]
         if number != self._sorted:
-            bucket.sort(key=self._order, reverse=True)
+            self._unsort()
+            bucket.sort(key=self._order)
             self._sorted = number
-        return number, bucket[-1]
+        return number, bucket[self._used]
 
     def pop(self) -> None:
         """Remove what `first` said."""
         number = self._numbers[0]
-        bucket = self._buckets[number]
-        bucket.pop()
-        if not bucket:
+        self._used += 1
+        if self._used == len(self._buckets[number]):
             del self._buckets[number]
             heapq.heappop(self._numbers)
-            self._sorted = None
+            self._sorted, self._used = None, 0
+
+    def _unsort(self) -> None:
+        """The bucket in order is no longer; what is used up goes."""
+        if self._sorted is not None:
+            del self._buckets[self._sorted][: self._used]
+            self._sorted, self._used = None, 0
 
 
 def _by_age(key: str) -> tuple[int, str, str]:
@@ -112,7 +120,7 @@ class Index:
             self._ready(key, self._fresh)
 
     def take(self, now: float) -> str | None:
-        """The message whose turn it is, or None; it stays out of sight until `put`, `park` or `drop`."""
+        """The message whose turn it is, or None; it stays out of sight until `put` or `drop`."""
         self._ripen(now)
         fresh, again = self._first(self._fresh), self._first(self._again)
         self._turn = (self._turn + 1) % _TURN
@@ -131,10 +139,6 @@ class Index:
         due = max(due, _SPAN)  # smaller numbers stand for something else
         self._due[key] = due
         self._later.add(int(due // _SPAN), key)
-
-    def park(self, key: str) -> None:
-        """The message waits for a person; only `add` brings it back."""
-        self._due[key] = _PARKED
 
     def drop(self, key: str) -> None:
         """The message is gone."""

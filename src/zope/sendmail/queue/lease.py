@@ -6,6 +6,8 @@ sends the message again, and the queue settles it later.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from zope.interface import implementer
@@ -18,6 +20,7 @@ from zope.sendmail.message import Envelope, read_envelope
 from zope.sendmail.outcome import Outcome
 from zope.sendmail.queue.locks import Lock, Phase
 from zope.sendmail.queue.places import name_of
+from zope.sendmail.queue.states import State
 
 if TYPE_CHECKING:
     from zope.sendmail.queue.maildir import MaildirQueue
@@ -43,6 +46,7 @@ class MaildirLease:
             self._whole = Envelope("", ())
             self.problem = str(error)
         self._start = self._stream.tell()
+        self._message_id: str | None = None
 
     @property
     def name(self) -> str:
@@ -59,28 +63,38 @@ class MaildirLease:
     @property
     def message_id(self) -> str:
         """See `ILease`."""
-        try:
-            self._stream.seek(self._start)
-            return message_id(self._stream.read(_HEAD))
-        except (InvalidMessage, OSError):
-            return ""
+        if self._message_id is None:
+            try:
+                head = os.pread(self._stream.fileno(), _HEAD, self._start)  # the stream stays where it is
+                self._message_id = message_id(head)
+            except (InvalidMessage, OSError):
+                self._message_id = ""
+        return self._message_id
 
     def open(self) -> BinaryIO:
         """See `ILease`."""
-        self.lock.note(Phase.OPENED)
+        self.lock.note(Phase.OPENED, self.record.attempts)
         self._stream.seek(self._start)
         return self._stream
+
+    def told(self) -> None:
+        """See `ILease`."""
+        with contextlib.suppress(OSError):  # at worst it is told a second time
+            self.lock.note(Phase.CLAIMED, self.record.attempts)
 
     def intend(self) -> None:
         """See `ILease`."""
         if not self.lock.is_ours():
             raise LeaseLost(f"mail {self.name}: another processor removed the lock; it is not sent from here")
-        self.lock.note(Phase.INTENDED)
+        self.lock.note(Phase.INTENDED, self.record.attempts)
 
     def settle(self, record: Record) -> None:
         """See `ILease`."""
         try:
-            self.queue.store.settle(self.key, record)
+            if record.state is not State.SENT and not self.lock.is_ours():
+                maillog.lease_lost(self.name, "another processor has it now; what we heard is not written down")
+            else:
+                self.queue.store.settle(self.key, record)
         except OSError as error:
             maillog.settling_failed(self.name, error)
             self.queue.settle_later(self, record)
@@ -90,6 +104,14 @@ class MaildirLease:
     def release(self) -> None:
         """See `ILease`."""
         self._end(self.record)
+
+    def is_alive(self) -> bool:
+        """Whether the lease can still be settled."""
+        return not self._stream.closed
+
+    def abandon(self) -> None:
+        """The queue is closed; nothing can be written any more."""
+        self._stream.close()
 
     def _end(self, record: Record) -> None:
         """Let go of the message, which is as `record` says."""

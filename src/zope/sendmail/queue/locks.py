@@ -1,8 +1,8 @@
 """Who works on which message: the ``.sending-`` files of a Maildir queue.
 
-A processor has one owner file, flock'ed as long as it lives; a lock is a hard link from it.  Taken, seen and taken
-over as ``docs/internals.rst``, *Locks*, says.  Guarantee: of any number of processors, one gets a message.  Fails
-with `QueueNotSafe` where links or locks do not work, otherwise with `OSError`.
+A processor has one owner file, flock'ed as long as it lives; a lock is a hard link from it.  Taken, seen and taken over
+as ``docs/internals.rst``, *Locks*, says.  Guarantee: of any number of processors, one gets a message.  Fails with
+`QueueNotSafe` where links or locks do not work, otherwise with `OSError`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import threading
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +18,7 @@ from enum import StrEnum
 from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk, remove_quietly, same_file
 from zope.sendmail.interfaces import QueueNotSafe
-from zope.sendmail.maildir import make_maildir, unique_name
+from zope.sendmail.maildir import host_name, make_maildir, unique_name
 from zope.sendmail.queue.places import BELL, EXTRA, Places
 
 #: Seconds after which a lock of zope.sendmail 3.5 to 7.3 is given up: their own number.
@@ -26,12 +27,21 @@ MAX_SEND_TIME = 60 * 60 * 3
 #: Seconds after which somebody else's living lock is looked at again; a survivor must be there within five.
 LOOK_AGAIN = 2.0
 
+#: The same for an older release's lock, which an admin may have removed.
+_LOOK_AT_OLD = 300.0
+
+#: Seconds after which a hidden file in ``locks/`` whose maker is dead is swept.
+_LITTER = 60.0
+
 _NO_SUPPORT = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.ENOLCK}
+
+# An owner file is made of lines of this length: who the owner is, and a slot for each lease.  There is room for some
+# leases from the start, so that a full disk can still be drained.
 _SLOT = 512
 _FIRST_SLOTS = 15
 
 #: How an owner file begins; a message cannot begin like this, and the links of older releases are messages.
-_HEADER = b"zope.sendmail owner: host "
+HEADER = b"zope.sendmail owner: "
 
 
 class Phase(StrEnum):
@@ -49,20 +59,40 @@ class Busy:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What a dead owner had written about a message: how far it was, in the attempt after so many others."""
+
+    phase: Phase
+    attempts: int
+
+
+#: Nobody knows what the dead owner did, whatever attempts the history tells of.
+_UNKNOWN = Inherited(Phase.INTENDED, sys.maxsize)
+
+
 class Lock:
     """Our lock on one message."""
 
-    def __init__(self, owner: Owner, path: str, name: str, slot: int, inherited: Phase | None) -> None:
+    def __init__(self, owner: Owner, path: str, inherited: Inherited | None) -> None:
         self._owner = owner
         self._path = path
-        self._name = name
-        self._slot = slot
-        #: How far the dead owner had come from whom the lock was taken over; None if it was free.
+        #: Of the dead owner from whom the lock was taken over; None if it was free.
         self.inherited = inherited
 
-    def note(self, phase: Phase) -> None:
-        """Write down how far we are, for whoever takes over."""
-        self._owner.write_slot(self._slot, phase, self._name)
+    def note(self, phase: Phase, attempts: int) -> None:
+        """Write down how far we are, in the attempt after so many others, for whoever takes over."""
+        self._owner.write_slot(self._path, phase, attempts)
+
+    def lost(self, attempts: int) -> Phase | None:
+        """How far the dead owner was with a message that has had so many attempts; None if nothing was lost.
+
+        If there was one more attempt than it had written, its attempt had ended.
+        """
+        said = self.inherited
+        if said is None or said.phase is Phase.CLAIMED or attempts > said.attempts:
+            return None
+        return said.phase
 
     def is_ours(self) -> bool:
         """Whether nobody took the lock away."""
@@ -73,31 +103,38 @@ class Lock:
 
         If the disk refuses, the file stays; we ourselves can lock the message again then, and nobody else.
         """
+        try:
+            self._owner.clear_slot(self._path)
+            if self.is_ours():
+                self._owner.disk.unlink(self._path)
+        finally:
+            self.keep()
+
+    def keep(self) -> None:
+        """Let go without giving back: only we can lock the message again, and inherit what is written about it."""
         self._owner.let_go(self._path)
-        if self.is_ours():
-            self._owner.disk.unlink(self._path)
-        self._owner.free_slot(self._slot)
 
 
 class Owner:
-    """The owner file of one processor, made when the first lock is taken.  Concurrency: any thread."""
+    """The owner file of one processor: opened once, closed once.  Concurrency: any thread."""
 
     def __init__(self, places: Places, disk: Disk, clock: Clock) -> None:
         self.disk = disk
         self._clock = clock
         self._places = places
         self._mutex = threading.Lock()
-        self.name = ""
+        self.name = unique_name()
+        #: The owner file.
+        self.path = os.path.join(places.locks, self.name)
         self._fd = -1
+        #: The slot that tells of a lock, from its first line until it is cleared: never two for one lock.
+        self._slots: dict[str, int] = {}
         self._free: list[int] = []
-        self._slots = 0
-        #: Locks that are in use; a lock of ours that is not among them could not be removed.
+        #: Locks that are in use, or being taken; a lock of ours that is not among them could not be removed.
         self._held: set[str] = set()
 
-    @property
-    def path(self) -> str:
-        """The owner file."""
-        return os.path.join(self._places.locks, self.name)
+    def __del__(self) -> None:
+        self.forget()
 
     def open(self) -> None:
         """Make the owner file and prove that links and locks work here.  Raises `QueueNotSafe`."""
@@ -105,12 +142,10 @@ class Owner:
             if self._fd >= 0:
                 return
             make_maildir(self.disk, self._places.root, EXTRA)
-            self.name = unique_name()
             try:
                 self._make()
-                self._prove()
             except OSError as error:
-                self._forget()
+                self.forget()
                 if error.errno in _NO_SUPPORT:
                     raise QueueNotSafe(
                         f"the queue {self._places.root} is on a file system without hard links or file locks "
@@ -119,41 +154,39 @@ class Owner:
                 raise
 
     def _make(self) -> None:
-        """Make the file under a name that `sweep` leaves alone, until its lock is ours."""
-        hidden = os.path.join(self._places.locks, "." + self.name)
-        self._fd = self.disk.open_locked(hidden)
-        header = b"%s%s pid %d" % (_HEADER, os.fsencode(os.uname().nodename), os.getpid())
-        # Room for some leases from the start, so that a full disk can still be drained.
-        self.disk.write_at(self._fd, _line(header) + _EMPTY * _FIRST_SLOTS, 0)
-        self.disk.rename(hidden, self.path)
-
-    def _prove(self) -> None:
-        """Another descriptor must not get the lock, and a link must be the same file."""
-        proof = self.path + ".proof"
-        self.disk.link(self.path, proof)
+        """Make the file under a name that nobody believes, and prove it good, before it gets its own."""
+        hidden, proof = (os.path.join(self._places.locks, prefix + self.name) for prefix in (".new-", ".proof-"))
         try:
+            self._fd = self.disk.open_locked(hidden)
+            header = b"%shost %s pid %d boot %s" % (HEADER, os.fsencode(host_name()), os.getpid(), boot_id())
+            self.disk.write_at(self._fd, _line(header) + _EMPTY * _FIRST_SLOTS, 0)
+            self.disk.sync_file(hidden)  # a link to it that outlives a power loss must not look like somebody else's
+            self.disk.link(hidden, proof)
             with self.disk.locked(proof) as fd:
                 if fd is not None or not same_file(self.disk.stat(proof), os.fstat(self._fd)):
                     raise OSError(errno.ENOLCK, "a locked file could be locked again", proof)
+            self.disk.rename(hidden, self.path)
         finally:
-            self.disk.unlink(proof)
+            with contextlib.suppress(OSError):
+                remove_quietly(self.disk, proof, hidden)
+
+    def close(self) -> None:
+        """Give up the owner file and with it every lock that is still out."""
+        with self._mutex:
+            if self._fd >= 0:
+                with contextlib.suppress(OSError):  # what stays is swept by the next owner
+                    self.disk.unlink(self.path)
+                self.forget()
+
+    def forget(self) -> None:
+        """Close the file only; a forked child must not keep its parent's lock alive."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def is_in_place(self) -> bool:
         """Whether the owner file is still there; an admin may have removed the whole queue directory."""
         return self.owns(self.path)
-
-    def take(self, key: str) -> Lock | Busy:
-        """Lock a message, or say who is busy with it.
-
-        Raises `FileNotFoundError` if the message's directory is gone.
-        """
-        self.open()
-        path = self._places.sending(key)
-        try:
-            self.disk.link(self.path, path)
-        except FileExistsError:
-            return self._take_over(key, path)
-        return self._lock(key, path, None)
 
     def owns(self, path: str) -> bool:
         """Whether the lock at `path` is ours."""
@@ -162,98 +195,154 @@ class Owner:
         except FileNotFoundError:
             return False
 
-    def write_slot(self, slot: int, phase: Phase, name: str) -> None:
+    # taking
+
+    def take(self, key: str) -> Lock | Busy:
+        """Lock a message, or say who is busy with it.
+
+        Raises `FileNotFoundError` if the message's directory is gone.
+        """
+        self.open()
+        path = self._places.sending(key)
+        with self._mutex:
+            if path in self._held:
+                return Busy(LOOK_AGAIN)
+            self._held.add(path)  # before the file is there: another thread must not take it for one that was left
+        got: Lock | Busy | None = None
+        try:
+            got = self._take(path)
+        finally:
+            if not isinstance(got, Lock):
+                self.let_go(path)
+        return got
+
+    def _take(self, path: str) -> Lock | Busy:
+        try:
+            self.disk.link(self.path, path)
+        except FileExistsError:
+            return self._take_over(path)
+        return self._lock(path, None)
+
+    def _lock(self, path: str, inherited: Inherited | None) -> Lock:
+        """The lock file is ours, or will be in a moment; write that down.
+
+        What is inherited stays written until it was told: if we die before, the next one inherits it again.
+        """
+        said = inherited or Inherited(Phase.CLAIMED, 0)
+        self.write_slot(path, said.phase, said.attempts)
+        return Lock(self, path, inherited)
+
+    def _take_over(self, path: str) -> Lock | Busy:
+        """The message is locked: by us, by somebody alive, or by somebody dead whose lock we inherit."""
+        if self.owns(path):
+            return self._lock(path, self._read_own(path))
+        try:
+            with self.disk.locked(path) as fd:
+                if fd is None:
+                    return Busy(LOOK_AGAIN)
+                return self._inherit(path, fd)
+        except FileNotFoundError:  # given back in this moment
+            return Busy(0.0)
+
+    def _inherit(self, path: str, fd: int) -> Lock | Busy:
+        """We hold the lock of the file that was at `path`.  Whoever comes second finds another file there."""
+        theirs = os.fstat(fd)
+        if not same_file(theirs, self.disk.stat(path)):
+            return Busy(0.0)
+        if os.pread(fd, len(HEADER), 0) == HEADER:
+            inherited = _read_slot(os.pread(fd, theirs.st_size, 0), os.path.basename(path))
+        elif theirs.st_size == 0:  # what a power loss left of an owner file
+            inherited = _UNKNOWN
+        elif (wait := self._age_wait(theirs.st_mtime)) > 0:  # an older release's, or another program's
+            return Busy(min(wait, _LOOK_AT_OLD))
+        else:
+            inherited = Inherited(Phase.CLAIMED, 0)
+        lock = self._lock(path, inherited)
+        try:
+            self._replace(path)
+        except OSError:
+            self.clear_slot(path)
+            raise
+        return lock
+
+    def _age_wait(self, modified: float) -> float:
+        """Seconds until a lock without owner has lived three hours; all of them if it seems to be from the future."""
+        age = self._clock.time() - modified
+        return MAX_SEND_TIME - age + 1.0 if age >= 0 else MAX_SEND_TIME
+
+    def _replace(self, path: str) -> None:
+        """Put a link of ours in the place of the lock at `path`, without a gap."""
+        replacement = os.path.join(self._places.locks, ".take-" + unique_name())
+        self.disk.link(self.path, replacement)
+        try:
+            self.disk.rename(replacement, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.disk.unlink(replacement)
+            raise
+
+    # slots
+
+    def write_slot(self, path: str, phase: Phase, attempts: int) -> None:
         """Write how far we are with a message into the owner file; this also keeps its time stamp fresh."""
-        self.disk.write_at(self._fd, _line(b"%s %s" % (phase.encode(), os.fsencode(name))), slot * _SLOT)
+        text = b"%s %d %s" % (phase.encode(), attempts, os.fsencode(os.path.basename(path)))
+        self.disk.write_at(self._fd, _line(text), self._slot(path) * _SLOT)
+
+    def clear_slot(self, path: str) -> None:
+        """What a slot said must not be taken for a later lease; the slot can be used again."""
+        if self._fd >= 0 and path in self._slots:
+            self.disk.write_at(self._fd, _EMPTY, self._slot(path) * _SLOT)
+            with self._mutex:
+                self._free.append(self._slots.pop(path))
 
     def let_go(self, path: str) -> None:
         """A lock is not in use any more."""
         with self._mutex:
             self._held.discard(path)
 
-    def free_slot(self, slot: int) -> None:
-        """A lock was given back; what its slot said must not be taken for a later one."""
-        if self._fd >= 0:
-            self.disk.write_at(self._fd, _EMPTY, slot * _SLOT)
+    def _slot(self, path: str) -> int:
         with self._mutex:
-            self._free.append(slot)
+            if path not in self._slots:
+                self._slots[path] = self._free.pop() if self._free else len(self._slots) + 1
+            return self._slots[path]
 
-    def close(self) -> None:
-        """Give up the owner file and with it every lock that is still out."""
-        with self._mutex:
-            if self._fd >= 0:
-                with contextlib.suppress(OSError):  # what stays is swept by the next owner
-                    self.disk.unlink(self.path)
-                self._forget()
-
-    def _forget(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
-        self._free, self._slots, self._held = [], 0, set()
-
-    def forget_after_fork(self) -> None:
-        """The child must not keep its parent's lock alive."""
-        self._mutex = threading.Lock()
-        self._forget()
-
-    def _lock(self, key: str, path: str, inherited: Phase | None) -> Lock:
-        name = key.rpartition("/")[2]
-        with self._mutex:
-            if self._free:
-                slot = self._free.pop()
-            else:
-                self._slots += 1
-                slot = self._slots
-        lock = Lock(self, path, name, slot, inherited)
-        # What is inherited stays written until it was told: if we die before, the next one inherits it again.
-        lock.note(inherited or Phase.CLAIMED)
-        with self._mutex:
-            self._held.add(path)
-        return lock
-
-    def _take_over(self, key: str, path: str) -> Lock | Busy:
-        """The message is locked: by us, by somebody alive, or by somebody dead whose lock we inherit."""
-        if self.owns(path):
-            return Busy(LOOK_AGAIN) if path in self._held else self._lock(key, path, None)
-        try:
-            with self.disk.locked(path) as fd:
-                if fd is None:
-                    return Busy(LOOK_AGAIN)
-                return self._inherit(key, path, fd)
-        except FileNotFoundError:  # given back in this moment
-            return Busy(0.0)
-
-    def _inherit(self, key: str, path: str, fd: int) -> Lock | Busy:
-        """We hold the lock of the file that was at `path`.  Whoever comes second finds another file there."""
-        theirs = os.fstat(fd)
-        if not same_file(theirs, self.disk.stat(path)):
-            return Busy(0.0)
-        if os.pread(fd, len(_HEADER), 0) != _HEADER:  # the message itself, or another program's file
-            age = self._clock.time() - theirs.st_mtime
-            if 0 <= age <= MAX_SEND_TIME:
-                return Busy(MAX_SEND_TIME - age + 1.0)
-            if age < 0:  # the clock was set back, or that of another host is ahead
-                return Busy(MAX_SEND_TIME)
-            phase = Phase.CLAIMED
-        else:
-            phase = _phase_in(os.pread(fd, theirs.st_size, 0), os.fsencode(key.rpartition("/")[2]))
-        lock = self._lock(key, path, phase)
-        replacement = f"{self.path}.{os.path.basename(key)[-40:]}"
-        self.disk.link(self.path, replacement)
-        self.disk.rename(replacement, path)
-        return lock
+    def _read_own(self, path: str) -> Inherited | None:
+        """What we wrote about a lock that we hold but do not use: its lease could not be ended."""
+        said = _read_slot(os.pread(self._fd, os.fstat(self._fd).st_size, 0), os.path.basename(path))
+        return said if said.phase is not Phase.CLAIMED else None
 
 
-def sweep(places: Places, disk: Disk) -> None:
+def sweep(places: Places, disk: Disk, clock: Clock) -> None:
     """Remove owner files, with their bells, whose owners are dead and whose locks have all been taken over."""
-    for name in disk.names(places.locks):
-        if name.startswith(".") or name.endswith(BELL):
-            continue
+    names = [name for name in disk.names(places.locks) if not name.endswith(BELL)]
+    for name in sorted(names, key=lambda name: not name.startswith(".")):  # hidden links first: they count as links
         path = os.path.join(places.locks, name)
-        with contextlib.suppress(OSError), disk.locked(path) as fd:
-            if fd is not None and os.fstat(fd).st_nlink == 1:
-                remove_quietly(disk, path + BELL, path)
+        hidden = name.startswith(".")
+        with contextlib.suppress(OSError):
+            if hidden and clock.time() - disk.stat(path).st_mtime < _LITTER:
+                continue  # its maker may be about to lock it
+            with disk.locked(path) as fd:
+                if fd is not None and (hidden or os.fstat(fd).st_nlink == 1):
+                    remove_quietly(disk, path + BELL, path)
+
+
+def boot_id() -> bytes:
+    """Names the time since the machine was started; empty where the system does not say."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as stream:
+            return stream.read().strip()
+    except OSError:
+        return b""
+
+
+def phase_of(text: bytes, lock: str) -> Phase | None:
+    """How far the owner whose file has this text has come with the message of a lock; None if it is no owner file.
+
+    An empty file is what a power loss left of one.
+    """
+    if not text:
+        return Phase.INTENDED
+    return _read_slot(text, lock).phase if text.startswith(HEADER) else None
 
 
 def _line(text: bytes) -> bytes:
@@ -263,10 +352,18 @@ def _line(text: bytes) -> bytes:
 _EMPTY = _line(b"")
 
 
-def _phase_in(slots: bytes, name: bytes) -> Phase:
-    """How far the dead owner had come with a message."""
-    for start in range(_SLOT, len(slots), _SLOT):
-        phase, _, whose = slots[start : start + _SLOT].rstrip().partition(b" ")
-        if whose == name:
-            return Phase(phase.decode()) if phase.decode("ascii", "replace") in list(Phase) else Phase.INTENDED
-    return Phase.CLAIMED
+def _read_slot(text: bytes, lock: str) -> Inherited:
+    """How far a dead owner had come with a message.
+
+    After a power loss its slots cannot be trusted, for they were never synced: what it had locked is unknown then.
+    """
+    boot = text[:_SLOT].rstrip().rpartition(b" boot ")[2]
+    if boot != boot_id():
+        return _UNKNOWN
+    for start in range(_SLOT, len(text), _SLOT):
+        phase, _, rest = text[start : start + _SLOT].rstrip().partition(b" ")
+        attempts, _, name = rest.partition(b" ")
+        if name == os.fsencode(lock):
+            words = {each.encode(): each for each in Phase}
+            return Inherited(words[phase], int(attempts)) if phase in words and attempts.isdigit() else _UNKNOWN
+    return Inherited(Phase.CLAIMED, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from zope.sendmail import maillog
 from zope.sendmail.queue.index import Index
 from zope.sendmail.queue.staged import unfold
 from zope.sendmail.queue.store import Listing, Store
@@ -19,6 +20,9 @@ _UNCONDITIONAL = 300.0
 _CLOCK_TICK = 2_000_000_000
 
 _SHARE = 20
+
+#: While there is work that is known, the directory is read at most every so many seconds; bells tell of what is new.
+_WHILE_BUSY = 3.0
 
 #: Seconds for which a time stamp is believed; then the history is read.  As long as the longest usual delay.
 _TRUST = 3600.0
@@ -35,6 +39,7 @@ class Looker:
         self._stamps: tuple[int, ...] = ()
         self._began = float("-inf")
         self._cost = 0.0
+        self._bad_groups: set[str] = set()
 
     def look(self, now: float) -> list[str]:
         """Read the directory if it is time to.  Returns the messages that are locked but gone."""
@@ -48,9 +53,10 @@ class Looker:
         return listing.orphans()
 
     def _is_time(self, now: float) -> bool:
-        if now - self._began < self._cost * _SHARE:
+        since = now - self._began
+        if since < self._cost * _SHARE or (since < _WHILE_BUSY and self._index.next_due(now) == 0.0):
             return False
-        if self.asked or now - self._began >= _UNCONDITIONAL:
+        if self.asked or since >= _UNCONDITIONAL:
             return True
         return self._read_stamps() != self._stamps
 
@@ -65,10 +71,19 @@ class Looker:
         listing = Listing(store.places, store.disk)
         if listing.groups:
             for group in listing.groups:
-                unfold(store.places, store.disk, os.path.join(store.places.root, group))
+                self._unfold(group)
             listing = Listing(store.places, store.disk)
         self._index.update(listing.keys, self._when)
         return listing
+
+    def _unfold(self, group: str) -> None:
+        """Finish what somebody's commit began.  Trouble with one group does not keep other mail."""
+        try:
+            unfold(self._store.places, self._store.disk, os.path.join(self._store.places.root, group))
+        except OSError as error:
+            if group not in self._bad_groups:
+                maillog.group_stuck(group, error)
+            self._bad_groups.add(group)
 
     def _when(self, key: str) -> float | None:
         """When a message that was tried before is probably due; the time stamp of its history says it unread."""

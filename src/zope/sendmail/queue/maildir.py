@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
@@ -24,11 +24,14 @@ from zope.sendmail.maildir import make_maildir
 from zope.sendmail.outcome import Answer, Outcome
 from zope.sendmail.queue.bell import Bell, ring
 from zope.sendmail.queue.desk import Desk, QueuedMail
+from zope.sendmail.queue.doctor import examine
+from zope.sendmail.queue.findings import Finding
 from zope.sendmail.queue.index import Index
 from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase, sweep
 from zope.sendmail.queue.look import Looker
 from zope.sendmail.queue.places import EXTRA, Places
+from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.staged import StagedMail
 from zope.sendmail.queue.states import State
 from zope.sendmail.queue.store import Store
@@ -36,6 +39,9 @@ from zope.sendmail.retry import Schedule, after_death
 
 #: How many messages one `claim` looks at; the caller comes back at once if more are due.
 _TRIES = 500
+
+#: Seconds until a held message is looked at again; its release may have been told to other hosts only.
+_HELD = 600.0
 
 #: Seconds until a message that cannot be read is looked at again: at first, and at most.
 _UNREADABLE = (60.0, 3600.0)
@@ -54,18 +60,24 @@ class MaildirQueue:
         self.disk = disk or Disk()
         self.places = Places(self.location)
         self.store = Store(self.places, self.disk, self.clock)
-        self._owner = Owner(self.places, self.disk, self.clock)
-        self._desk = Desk(self.store, self._owner, self.schedule)
+        self._mutex = threading.RLock()
+        self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
         self._start()
         _queues.add(self)
 
     def _start(self) -> None:
-        self._mutex = threading.RLock()
+        """Everything that belongs to one owner file.  Leases of an earlier one keep theirs."""
+        self._owner = Owner(self.places, self.disk, self.clock)
+        self._owners.add(self._owner)
+        self._desk = Desk(self.store, self._owner, self.schedule)
         self._index = Index()
         self._looker = Looker(self.store, self._index)
         self._unsettled: list[tuple[MaildirLease, Record]] = []
         self._late: list[StagedMail] = []
         self._unreadable: dict[str, float] = {}
+        #: Directories from which mail was removed and that are not synced yet, and since when there is one.
+        self._removed: set[str] = set()
+        self._removed_since = 0.0
         self._bell: Bell | None = None
 
     # the way in
@@ -93,10 +105,11 @@ class MaildirQueue:
         """See `IMailQueue`."""
         with self._mutex:
             if self._bell is not None and not self._owner.is_in_place():
-                self.close()  # the directory was removed, and perhaps made again
+                self._start_again()  # the directory was removed, and perhaps made again
             self._heard(self._open().wait(0.0))
             self._commit_again()
             self._settle_again()
+            self._sync_removals()
             now = self.clock.monotonic()
             for orphan in self._looker.look(now):
                 self._clear(orphan)
@@ -114,6 +127,7 @@ class MaildirQueue:
         """See `IMailQueue`."""
         with self._mutex:
             bell = self._open()
+            self._sync_removals(at_once=True)
         self._heard(bell.wait(timeout))
 
     def _heard(self, keys: list[str] | None) -> None:
@@ -141,9 +155,17 @@ class MaildirQueue:
         """See `IMailQueue`."""
         with self._mutex:
             self._owner.close()
-            if self._bell is not None:
-                self._bell.close()
-            self._start()
+            for lease, _ in self._unsettled:
+                lease.abandon()
+            self._start_again()
+
+    def _start_again(self) -> None:
+        """As after opening; leases that are out keep their owner file, and with it their locks, until they end."""
+        if self._bell is not None:
+            self._bell.close()
+        unsettled, late = self._unsettled, self._late
+        self._start()
+        self._unsettled, self._late = [each for each in unsettled if each[0].is_alive()], late
 
     # for operators
 
@@ -155,9 +177,19 @@ class MaildirQueue:
         """See `IMailQueue`."""
         return self._desk.oldest()
 
-    def mails(self, states: Iterable[State] = (), sender: str = "", recipient: str = "") -> Iterator[QueuedMail]:
+    def mails(
+        self, states: Iterable[State] = (), sender: str = "", recipient: str = "", **more: Any
+    ) -> Iterator[QueuedMail]:
         """See `IMailQueue`."""
-        return self._desk.mails(frozenset(states), sender, recipient)
+        return self._desk.mails(Selection(frozenset(states), sender, recipient, **more))
+
+    def names(self) -> Iterator[str]:
+        """See `IMailQueue`."""
+        return self._desk.names()
+
+    def examine(self) -> Iterator[Finding]:
+        """See `IMailQueue`."""
+        return examine(self.store)
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueue`."""
@@ -209,7 +241,7 @@ class MaildirQueue:
 
     def _is_due(self, key: str, record: Record) -> bool:
         if record.state is State.HELD:
-            self._index.park(key)
+            self._index.put(key, self.clock.monotonic() + _HELD)
             return False
         wait = record.wait(self.clock.time())
         if wait > 0:
@@ -217,28 +249,44 @@ class MaildirQueue:
         return wait <= 0
 
     def _lease(self, key: str, lock: Lock) -> MaildirLease | None:
-        """We have the lock.  Whatever happens here, the lock does not stay."""
+        """We have the lock.  Whatever happens here, it does not stay, unless it tells what is not written down yet."""
         try:
             record = self.store.record(key)  # again: another processor may have had it a moment ago
-            if not self._is_due(key, record):
+            if lock.lost(record.attempts) is None and not self._is_due(key, record):
                 lock.release()
                 return None
             lease = MaildirLease(self, key, lock, record)
-        except OSError:
-            if lock.inherited is not None:
-                self._clean_after(key)
-            lock.release()
+        except OSError as error:
+            self._give_up(key, lock, error)
             raise
-        if lock.inherited not in (None, Phase.CLAIMED):
+        try:
             self._inherit(lease)
+        except OSError:
+            lease.abandon()
+            lock.keep()  # nobody else may have it before this is written down
+            raise
+        self._unreadable.pop(key, None)
         if lease.record.state is State.REJECTED:  # its owner died between the history and the rename
             lease.settle(lease.record)
             return None
         return lease
 
+    def _give_up(self, key: str, lock: Lock, error: OSError) -> None:
+        """The message is gone, or cannot be read."""
+        gone = isinstance(error, FileNotFoundError)
+        if gone and lock.inherited is not None:
+            self._clean_after(key)
+        if gone or lock.lost(0) is None:
+            lock.release()
+        else:
+            lock.keep()
+
     def _inherit(self, lease: MaildirLease) -> None:
-        """The owner before us died with the message in hand: write that down before anything else."""
-        intended = lease.lock.inherited is Phase.INTENDED
+        """If the owner before us died with the message in hand, write that down before anything else."""
+        lost = lease.lock.lost(lease.record.attempts)
+        if lost is None:
+            return
+        intended = lost is Phase.INTENDED
         envelope = lease.envelope
         record = after_death(lease.record, envelope, self.schedule, intended=intended, now=self.clock.time())
         self.store.append(lease.key, record)
@@ -277,10 +325,23 @@ class MaildirQueue:
         with self._mutex:
             if record.state in (State.SENT, State.REJECTED):
                 self._index.drop(key)
+                if not self._removed:
+                    self._removed_since = self.clock.monotonic()
+                self._removed.add(key.partition("/")[0])
             elif record.state is State.HELD:
-                self._index.park(key)
+                self._index.put(key, self.clock.monotonic() + _HELD)
             else:
                 self._index.put(key, self.clock.monotonic() + record.wait(self.clock.time()))
+
+    def _sync_removals(self, *, at_once: bool = False) -> None:
+        """Make durable that sent mail is gone: once a second while there is work, and before resting.
+
+        So a loss of power brings back, and sends again, what was sent in the last second at most.
+        """
+        if self._removed and (at_once or self.clock.monotonic() - self._removed_since >= 1.0):
+            for directory in list(self._removed):
+                self.disk.sync_directory(os.path.join(self.location, directory))
+                self._removed.discard(directory)
 
     def settle_later(self, lease: MaildirLease, record: Record) -> None:
         """The disk refused; try again with the next claims, and keep the lock until then."""
@@ -297,15 +358,17 @@ class MaildirQueue:
     def _open(self) -> Bell:
         if self._bell is None:
             self._owner.open()
-            sweep(self.places, self.disk)
+            sweep(self.places, self.disk, self.clock)
             self._bell = Bell(self.places, self._owner.name)
         return self._bell
 
     def forget_after_fork(self) -> None:
         """A forked child shares no lease, no bell and no lock with its parent."""
-        self._owner.forget_after_fork()
+        for owner in list(self._owners):
+            owner.forget()
         if self._bell is not None:
             self._bell.close_descriptors()
+        self._mutex = threading.RLock()
         self._start()
 
 

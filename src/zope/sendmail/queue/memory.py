@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
@@ -22,7 +22,9 @@ from zope.sendmail.history import Record
 from zope.sendmail.interfaces import ILease, IMailQueue, InvalidMessage, IStagedMail, LeaseLost, NoSuchMail
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Outcome
-from zope.sendmail.queue.desk import QueuedMail, matches
+from zope.sendmail.queue.desk import QueuedMail
+from zope.sendmail.queue.findings import HELD, Finding, waits_for_a_person
+from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.states import WAITING, State, Verb, after
 from zope.sendmail.retry import Schedule
 
@@ -114,12 +116,23 @@ class MemoryQueue:
         """See `IMailQueue`."""
         return next((mail.since for mail in self.mails(WAITING)), None)
 
-    def mails(self, states: Iterable[State] = (), sender: str = "", recipient: str = "") -> Iterator[QueuedMail]:
+    def mails(
+        self, states: Iterable[State] = (), sender: str = "", recipient: str = "", **more: Any
+    ) -> Iterator[QueuedMail]:
         """See `IMailQueue`."""
         with self.changed:
             seen = [_seen(mail) for mail in self.mails_by_name.values()]
-        wanted = frozenset(states)
-        return (mail for mail in seen if matches(mail, wanted, sender, recipient))
+        return filter(Selection(frozenset(states), sender, recipient, **more).matches, seen)
+
+    def names(self) -> Iterator[str]:
+        """See `IMailQueue`."""
+        with self.changed:
+            return iter(list(self.mails_by_name))
+
+    def examine(self) -> Iterator[Finding]:
+        """See `IMailQueue`.  Nothing else can go wrong here."""
+        for mail in self.mails((State.HELD, State.REJECTED)):
+            yield waits_for_a_person(mail.name, mail.envelope, mail.history[-1])
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueue`."""
@@ -134,7 +147,7 @@ class MemoryQueue:
     def hold(self, name: str) -> None:
         """See `IMailQueue`."""
         with self._for(name, Verb.HOLD) as mail:
-            self.write(mail, replace(mail.record, state=State.HELD, time=self.clock.time(), note="held by an operator"))
+            self.write(mail, replace(mail.record, state=State.HELD, time=self.clock.time(), note=HELD))
 
     def release(self, name: str) -> None:
         """See `IMailQueue`."""
@@ -245,6 +258,9 @@ class MemoryLease:
     def open(self) -> BinaryIO:
         """See `ILease`."""
         return io.BytesIO(self._mail.message)
+
+    def told(self) -> None:
+        """See `ILease`.  Nothing is inherited here."""
 
     def intend(self) -> None:
         """See `ILease`."""

@@ -36,18 +36,19 @@ class StagedMail:
 
     def add(self, envelope: Envelope, message: bytes) -> str:
         """See `IStagedMail`."""
+        self._prepared = False
         if self._names and not self._group:
             self._make_group()
         name = unique_name()
         self._disk.create(self._path(name), envelope_lines(envelope, message), message)
         self._names.append(name)
-        self._prepared = False
         return name
 
     def rollback(self, count: int) -> None:
         """See `IStagedMail`."""
         while len(self._names) > count:
-            remove_quietly(self._disk, self._path(self._names.pop()))
+            remove_quietly(self._disk, self._path(self._names[-1]))
+            self._names.pop()
 
     def prepare(self) -> None:
         """See `IStagedMail`."""

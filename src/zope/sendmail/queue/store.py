@@ -19,6 +19,9 @@ from zope.sendmail.outcome import Answer
 from zope.sendmail.queue.places import GROUP, REJECTED, SENDING, Places, name_of
 from zope.sendmail.queue.states import State
 
+#: So much of a history is read at first; its last record is seldom longer.
+_TAIL = 16 * 1024
+
 
 class Listing:
     """What stood in ``new/`` and ``cur/`` at one look."""
@@ -58,8 +61,14 @@ class Store:
 
     def record(self, key: str) -> Record:
         """How it stands with the message; a fresh record if nothing happened yet."""
+        path = self.places.history(key)
+        size = _TAIL
         try:
-            return last_record(self.disk.read(self.places.history(key)))
+            while True:
+                text, whole = self.disk.read_tail(path, size)
+                if whole or any(read_records(text.partition(b"\n")[2])):
+                    return last_record(text)
+                size *= 16
         except FileNotFoundError:
             return Record()
 

@@ -371,6 +371,58 @@ class QueueContract:
         self.assertEqual([mail.name for mail in self.queue.mails(recipient="b@example.org")], [second])
         self.assertEqual([mail.name for mail in self.queue.mails(sender="other@example.org")], [])
 
+    def test_mails_can_be_filtered_by_what_was_said(self: Any) -> None:
+        """By the code, or by a part of the words of the last reply or the note."""
+        [first] = self.put("a@example.org")
+        [second] = self.put("b@example.org")
+        for lease, reply in zip(self.queue.claim(2), (LATER, NEVER), strict=True):
+            self.settle(lease, all=reply)
+        [third] = self.put("c@example.org")
+        self.queue.hold(third)
+        for text, names in {"450": [first], "NO SUCH": [second], "operator": [third], "45": [first], "999": []}.items():
+            self.assertEqual([mail.name for mail in self.queue.mails(reply=text)], names, text)
+
+    def test_mails_can_be_filtered_by_age(self: Any) -> None:
+        """`after` is within, `before` is not."""
+        [name] = self.put()
+        since = self.queue.show(name).since
+        for limits, count in (({"before": since}, 0), ({"before": since + 1}, 1), ({"after": since + 1}, 0)):
+            self.assertEqual(len(list(self.queue.mails(**limits))), count, limits)
+        self.assertEqual(len(list(self.queue.mails(after=since))), 1)
+
+    def test_mails_can_be_filtered_by_domain_and_by_the_empty_sender(self: Any) -> None:
+        """``@example.org`` is everybody there, ``<>`` the null reverse-path; case does not matter."""
+        self.put("a@example.org", "b@EXAMPLE.net")
+        staged = self.queue.stage()
+        bounce = staged.add(envelope("c@example.com", sender=""), MESSAGE)
+        staged.prepare()
+        staged.commit()
+        self.assertEqual(len(list(self.queue.mails(recipient="@example.NET"))), 1)
+        self.assertEqual(len(list(self.queue.mails(recipient="B@example.net"))), 1)
+        self.assertEqual(list(self.queue.mails(recipient="@ample.net")), [])
+        self.assertEqual([mail.name for mail in self.queue.mails(sender="<>")], [bounce])
+
+    def test_names_are_those_of_all_mails(self: Any) -> None:
+        """Oldest first, whatever their state."""
+        names = self.put(count=3)
+        self.settle(self.queue.claim()[0], all=NEVER)
+        self.queue.hold(names[1])
+        self.assertEqual(list(self.queue.names()), names)
+
+    def test_examination_tells_of_mail_that_waits_for_a_person(self: Any) -> None:
+        """Held and rejected mail, with the reason; nothing is changed."""
+        held, rejected, _ = self.put(count=3)
+        self.queue.hold(held)
+        self.settle(self.queue.claim()[0], all=NEVER)
+        before = [self.queue.show(name) for name in self.queue.names()]
+        found = {finding.name: finding for finding in self.queue.examine() if finding.kind in ("held", "rejected")}
+        self.assertEqual({name: finding.kind for name, finding in found.items()}, {held: "held", rejected: "rejected"})
+        self.assertIn("held by an operator", found[held].text)
+        self.assertIn("550 no such user", found[rejected].text)
+        self.assertEqual(found[rejected].severity, "problem")
+        self.assertTrue(all(finding.cure for finding in found.values()))
+        self.assertEqual([self.queue.show(name) for name in self.queue.names()], before)
+
     def test_show_tells_all_that_happened(self: Any) -> None:
         """Envelope with all recipients, and every attempt."""
         [name] = self.put("a@example.org", "b@example.org")

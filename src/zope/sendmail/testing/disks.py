@@ -16,7 +16,8 @@ from zope.sendmail.disk import Disk
 #: The calls that a disk can refuse.
 CALLS = (
     "create", "append", "make_directory", "sync_file", "sync_files", "sync_file_system", "sync_directory", "rename",
-    "link", "unlink", "remove_directory", "stamp", "names", "stat", "open", "read", "open_locked", "write_at",
+    "link", "unlink", "remove_directory", "stamp", "names", "stat", "open", "read", "read_tail", "open_locked",
+    "write_at",
 )  # fmt: skip
 
 

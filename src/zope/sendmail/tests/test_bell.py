@@ -135,3 +135,37 @@ class Taking(BellTest):
         bell.close()
         self.assertEqual(os.listdir(self.places.locks), [])
         self.assertEqual(sorted(os.listdir("/dev/fd")), descriptors)
+
+    def test_a_closed_bell_is_silent(self) -> None:
+        """It neither waits nor hears, and closing it again does nothing."""
+        bell = Bell(self.places, "one")
+        bell.wake()
+        bell.close()
+        bell.close()
+        self.assertIsNone(bell.wait(3600))
+
+    def test_a_closed_bell_touches_nobody_elses_descriptors(self) -> None:
+        """Its numbers have been given to other files since."""
+        for close in (Bell.close, Bell.close_descriptors):
+            bell = Bell(self.places, "one")
+            close(bell)
+            read, write = os.pipe()
+            self.addCleanup(os.close, read)
+            self.addCleanup(os.close, write)
+            os.set_blocking(read, False)
+            bell.wake()
+            self.assertRaises(BlockingIOError, os.read, read, 1)
+            close(bell)
+            os.fstat(read)
+            os.fstat(write)
+            if close is Bell.close_descriptors:
+                os.unlink(bell.path)
+
+    def test_a_bell_that_was_taken_down_leaves_its_successor_alone(self) -> None:
+        """Closing it a second time does not remove a bell that was hung up under the same name since."""
+        old = Bell(self.places, "one")
+        old.close()
+        bell = self.bell("one")
+        old.close()
+        self.ring("new/1")
+        self.assertEqual(bell.wait(0), ["new/1"])

@@ -490,3 +490,19 @@ class OldNames(Fixture):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class AsRoot(Fixture):
+    def test_root_leaves_nothing_that_the_owner_cannot_use(self) -> None:
+        """A queue of somebody else is drained as that somebody."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can try this")
+        path = tempfile.mkdtemp(prefix="zope-sendmail-test-", dir="/tmp")
+        self.addCleanup(subprocess.run, ["rm", "-rf", path], check=True)
+        os.chown(path, 65534, 65534)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, "-m", "zope.sendmail.cli", "--port", "1", path]
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        owners = {os.stat(os.path.join(at, name)).st_uid for at, some, files in os.walk(path) for name in some + files}
+        self.assertEqual(owners, {65534})

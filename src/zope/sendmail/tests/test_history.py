@@ -17,7 +17,7 @@ from zope.sendmail.retry import Schedule, judge
 
 QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40)
 
-TEXT = st.text("ab\r\n\"\\{}\u2028\x00ж\udcff", max_size=8)
+TEXT = st.text('ab\r\n"\\{}\u2028\x00ж\udcff', max_size=8)
 TIME = st.floats(0, 1e12)
 COUNT = st.integers(0, 10**6)
 REPLY = st.builds(Reply, st.sampled_from(Answer), TEXT, st.none() | st.integers(0, 999), st.none() | st.just("5.1.1"))
@@ -106,9 +106,7 @@ class Recipients(unittest.TestCase):
     def test_again_forgets_rejections_and_keeps_what_was_accepted(self) -> None:
         """Nobody gets a mail twice because somebody else gets it again."""
         ok = Reply(Answer.ACCEPTED, "ok", 250)
-        record = Record(
-            State.REJECTED, 9, 1.0, 2.0, 3.0, 2, replies={"a": ok, "b": Reply(Answer.REJECTED, "no", 550)}
-        )
+        record = Record(State.REJECTED, 9, 1.0, 2.0, 3.0, 2, replies={"a": ok, "b": Reply(Answer.REJECTED, "no", 550)})
         again = record.again(50.0, "why")
         self.assertEqual(again, Record(State.READY, 0, 50.0, 50.0, 0.0, 0, note="why", replies={"a": ok}))
 

@@ -101,8 +101,22 @@ class Times(IndexTest):
         self.assertEqual(self.index.next_due(10.0), 0.0)
         self.assertEqual(self.take_all(10.0), [name])
 
+    def test_held_messages_are_put_ahead(self) -> None:
+        """A look does not bring them back earlier, a ring does; without one they are looked at again in time."""
+        [name] = keys(1)
+        for ring in (True, False):
+            self.fresh(name)
+            self.assertEqual(self.index.take(100.0), name)
+            self.index.put(name, 700.0)
+            self.fresh(name)
+            self.assertEqual((self.take_all(699.0), self.index.next_due(699.0)), ([], 1.0))
+            if ring:
+                self.index.add(name)
+            self.assertEqual(self.take_all(699.0 if ring else 700.0), [name])
+            self.index.drop(name)
+
     def test_nothing_to_wait_for(self) -> None:
-        """None: nothing is known, all are taken, or wait for a person."""
+        """None: nothing is known, or all are taken."""
         [name] = keys(1)
         self.assertIsNone(self.index.next_due(1.0))
         self.fresh(name)
@@ -112,17 +126,6 @@ class Times(IndexTest):
 
 
 class Leaving(IndexTest):
-    def test_parked_messages_wait_for_a_person(self) -> None:
-        """A look does not bring them back, a ring does."""
-        [name] = keys(1)
-        self.fresh(name)
-        self.index.take(1.0)
-        self.index.park(name)
-        self.fresh(name)
-        self.assertEqual(self.take_all(), [])
-        self.index.add(name)
-        self.assertEqual(self.take_all(), [name])
-
     def test_what_vanished_is_forgotten(self) -> None:
         """But not what is leased: its lease says what becomes of it."""
         gone, leased, stays = keys(1, 2, 3)

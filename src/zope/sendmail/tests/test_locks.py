@@ -9,11 +9,12 @@ import signal
 import tempfile
 import unittest
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 from zope.sendmail.disk import Disk, same_file
 from zope.sendmail.interfaces import QueueNotSafe
 from zope.sendmail.maildir import make_maildir
-from zope.sendmail.queue.locks import LOOK_AGAIN, MAX_SEND_TIME, Busy, Lock, Owner, Phase, sweep
+from zope.sendmail.queue.locks import HEADER, LOOK_AGAIN, MAX_SEND_TIME, Busy, Inherited, Lock, Owner, Phase, sweep
 from zope.sendmail.queue.places import BELL, EXTRA, Places
 from zope.sendmail.testing.contracts import ManualClock
 
@@ -42,6 +43,20 @@ class LocksTest(unittest.TestCase):
 
     def assert_busy(self, owner: Owner, seconds: float, key: str = KEY) -> None:
         self.assertEqual(owner.take(key), Busy(seconds))
+
+    def die(self, phase: Phase, attempts: int = 0, key: str = KEY) -> None:
+        """An owner that was so far with a message closes its file, as the kernel does at its death."""
+        owner = self.owner()
+        self.take(owner, key).note(phase, attempts)
+        owner.close()
+
+    def older_lock(self, modified: float) -> None:
+        """An older release has the message: a hard link to it, with this time stamp."""
+        os.utime(self.places.message(KEY), (modified, modified))
+        os.link(self.places.message(KEY), self.places.sending(KEY))
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.places.locks))
 
     @contextlib.contextmanager
     def process(self, work: Callable[[], object]) -> Iterator[int]:
@@ -103,7 +118,7 @@ class Taking(LocksTest):
         lock = self.take(self.owner())
         path = os.path.join(self.places.new, ".sending-" + os.path.basename(KEY))
         os.utime(path, (1.0, 1.0))
-        lock.note(Phase.OPENED)
+        lock.note(Phase.OPENED, 0)
         self.assertGreater(os.stat(path).st_mtime, 1_000_000_000)
         self.assertRaises(FileExistsError, os.link, self.places.message(KEY), path)
 
@@ -118,35 +133,211 @@ class Taking(LocksTest):
         self.assertTrue(os.path.exists(self.places.sending(KEY)))
 
     def test_many_locks_at_a_time(self) -> None:
-        """More than there is room for from the start."""
+        """More than there is room for from the start; each tells of its own message."""
         owner = self.owner()
         keys = [f"new/{number}" for number in range(50)]
         locks = [self.take(owner, key) for key in keys]
         for lock in locks[:25]:
             lock.release()
-        for lock in locks[25:]:
-            lock.note(Phase.INTENDED)
+        for number, lock in enumerate(locks[25:]):
+            lock.note(Phase.INTENDED, number)
+        again = [self.take(owner, key) for key in keys[:25]]
+        for number, lock in enumerate(again):
+            lock.note(Phase.OPENED, number)
         owner.close()
         heir = self.owner()
-        self.assertEqual({self.take(heir, key).inherited for key in keys[:25]}, {None})
-        self.assertEqual({self.take(heir, key).inherited for key in keys[25:]}, {Phase.INTENDED})
+        inherited = [self.take(heir, key).inherited for key in keys]
+        self.assertEqual(inherited[:25], [Inherited(Phase.OPENED, number) for number in range(25)])
+        self.assertEqual(inherited[25:], [Inherited(Phase.INTENDED, number) for number in range(25)])
+
+    def test_two_threads_of_one_owner_are_two_callers_at_every_step(self) -> None:
+        """Whoever comes between the link and its slot does not take the lock for one that was left."""
+        found: list[Lock | Busy] = []
+
+        class Between(Disk):
+            def write_at(self, fd: int, data: bytes, offset: int) -> None:
+                if data.startswith(b"claimed"):
+                    found.append(owner.take(KEY))
+                super().write_at(fd, data, offset)
+
+        owner = self.owner(Between())
+        self.take(owner)
+        self.assertEqual(found, [Busy(LOOK_AGAIN)])
+
+    def test_removed_by_hand_the_same_owner_does_not_get_it_twice(self) -> None:
+        """Its own new link would look like the old one."""
+        owner = self.owner()
+        lock = self.take(owner)
+        os.unlink(self.places.sending(KEY))
+        self.assert_busy(owner, LOOK_AGAIN)
+        self.assertFalse(lock.is_ours())
+        lock.release()
+        self.assertIsInstance(owner.take(KEY), Lock)
+
+
+class KeptLocks(LocksTest):
+    """A lock whose lease could not be ended, or whose inheritance could not be written down."""
+
+    def test_nobody_else_gets_it(self) -> None:
+        """As long as its owner lives."""
+        owner = self.owner()
+        lock = self.take(owner)
+        lock.keep()
+        self.assertTrue(lock.is_ours())
+        self.assert_busy(self.owner(), LOOK_AGAIN)
+
+    def test_its_owner_inherits_what_it_wrote_itself(self) -> None:
+        """However often; nothing is inherited of a message that was only claimed."""
+        owner = self.owner()
+        for phase in Phase:
+            key = f"new/{phase}"
+            lock = self.take(owner, key)
+            lock.note(phase, 2)
+            lock.keep()
+            expected = None if phase is Phase.CLAIMED else Inherited(phase, 2)
+            for _ in range(2):
+                lock = self.take(owner, key)
+                self.assertEqual(lock.inherited, expected)
+                lock.keep()
+
+    def test_it_needs_no_more_room(self) -> None:
+        """Taken again and again on a full disk, it leaves one word behind, and that is the last one."""
+        owner = self.owner()
+        lock = self.take(owner)
+        size = os.stat(owner.path).st_size
+        for attempts in range(50):
+            lock.note(Phase.INTENDED, attempts)
+            lock.keep()
+            lock = self.take(owner)
+        self.assertEqual(os.stat(owner.path).st_size, size)
+        lock.note(Phase.OPENED, 99)
+        owner.close()
+        self.assertEqual(self.take(self.owner()).inherited, Inherited(Phase.OPENED, 99))
+
+    def test_a_lock_that_cannot_be_removed(self) -> None:
+        """Only its owner can lock the message again, as if nothing had happened."""
+
+        class Stubborn(Disk):
+            stubborn = True
+
+            def unlink(self, path: str) -> None:
+                if self.stubborn and ".sending-" in path:
+                    raise OSError(errno.EIO, "io")
+                super().unlink(path)
+
+        owner = self.owner(disk := Stubborn())
+        lock = self.take(owner)
+        lock.note(Phase.INTENDED, 0)
+        self.assertRaises(OSError, lock.release)
+        self.assert_busy(self.owner(), LOOK_AGAIN)
+        lock = self.take(owner)
+        self.assertIsNone(lock.inherited)
+        disk.stubborn = False
+        lock.release()
+        self.assertIsInstance(self.owner().take(KEY), Lock)
+
+    def test_what_was_written_about_a_release_that_failed_does_not_rule_later(self) -> None:
+        """The slot could not be cleared; what a later lease writes replaces it."""
+
+        class Once(Disk):
+            failed = False
+
+            def write_at(self, fd: int, data: bytes, offset: int) -> None:
+                if not data.strip() and not self.failed:
+                    self.failed = True
+                    raise OSError(errno.EIO, "io")
+                super().write_at(fd, data, offset)
+
+        owner = self.owner(Once())
+        lock = self.take(owner)
+        lock.note(Phase.INTENDED, 0)
+        self.assertRaises(OSError, lock.release)
+        self.take(owner).note(Phase.OPENED, 1)
+        owner.close()
+        self.assertEqual(self.take(self.owner()).inherited, Inherited(Phase.OPENED, 1))
+
+
+class OneLife(LocksTest):
+    def test_after_close_nothing_is_ours(self) -> None:
+        """Neither its locks nor its file; what is left of its locks does nothing to those of the heir."""
+        owner = self.owner()
+        lock = self.take(owner)
+        owner.close()
+        heir = self.owner()
+        theirs = self.take(heir)
+        theirs.note(Phase.INTENDED, 3)
+        self.assertFalse(lock.is_ours())
+        self.assertFalse(owner.is_in_place())
+        self.assertRaises(OSError, lock.note, Phase.OPENED, 0)
+        lock.release()
+        self.assertTrue(theirs.is_ours())
+        heir.close()
+        self.assertEqual(self.take(self.owner()).inherited, Inherited(Phase.INTENDED, 3))
+
+    def test_without_its_file_it_still_has_its_locks(self) -> None:
+        """Somebody emptied locks/: a new owner respects them, and they can be given back."""
+        owner = self.owner()
+        lock = self.take(owner)
+        os.unlink(owner.path)
+        self.assertFalse(owner.is_in_place())
+        other = self.owner()
+        self.assert_busy(other, LOOK_AGAIN)
+        self.assertTrue(lock.is_ours())
+        lock.release()
+        self.assertIsInstance(other.take(KEY), Lock)
+
+    def test_its_file_appears_whole(self) -> None:
+        """Under its name it is locked and says whose it is, on disk: whatever a crash leaves, it is no half one."""
+
+        class Watching(Disk):
+            seen: tuple[str, ...] = ()
+
+            def sync_file(self, path: str) -> None:
+                with open(path, "rb") as stream:
+                    self.seen += (path, stream.readline().decode())
+                super().sync_file(path)
+
+            def rename(self, old: str, new: str) -> None:
+                self.seen += (old, new)
+                super().rename(old, new)
+
+        owner = self.owner(disk := Watching())
+        owner.open()
+        hidden = os.path.join(self.places.locks, ".new-" + owner.name)
+        self.assertEqual((disk.seen[0], *disk.seen[2:]), (hidden, hidden, owner.path))
+        self.assertRegex(disk.seen[1], f"^{HEADER.decode()}host .+ pid {os.getpid()} boot ")
+        self.assertEqual(self.names(), [owner.name])
+
+    def test_a_failed_opening_leaves_nothing(self) -> None:
+        """Whichever step is refused; and it can be repeated."""
+        for step in ("write_at", "sync_file", "link", "rename"):
+            owner = self.owner(disk := Disk())
+            with self.subTest(step):
+                with mock.patch.object(disk, step, side_effect=OSError(errno.EIO, "io")):
+                    self.assertRaises(OSError, owner.open)
+                self.assertEqual(self.names(), [])
+                owner.open()
+                self.assertEqual(self.names(), [owner.name])
+                owner.close()
 
 
 class AfterADeath(LocksTest):
     def test_the_lock_is_free_when_the_process_was_killed(self) -> None:
         """kill -9, at whatever it was: the kernel says so, not a time stamp; how far it had come is known."""
+        living: list[Owner] = []
         for phase in Phase:
             key = f"new/{phase}"
             self.message(key)
 
             def work(key: str = key, phase: Phase = phase) -> None:
-                self.take(Owner(self.places, Disk(), self.clock), key).note(phase)
+                living.append(owner := Owner(self.places, Disk(), self.clock))
+                self.take(owner, key).note(phase, 7)
 
             with self.subTest(phase), self.process(work) as child:
                 survivor = self.owner()
                 self.assert_busy(survivor, LOOK_AGAIN, key)
                 self.kill(child)
-                self.assertIs(self.take(survivor, key).inherited, phase)
+                self.assertEqual(self.take(survivor, key).inherited, Inherited(phase, 7))
 
     def test_one_of_several_survivors_gets_it(self) -> None:
         """However many come at the same moment, in the same process or in several."""
@@ -192,7 +383,7 @@ class AfterADeath(LocksTest):
             @contextlib.contextmanager
             def locked(self, path: str) -> Iterator[int | None]:
                 held = os.open(path, os.O_RDONLY)  # sees the dead owner's file ...
-                if path.endswith(".proof"):
+                if os.path.basename(path).startswith(".proof-"):
                     os.close(held)
                     with super().locked(path) as fd:
                         yield fd
@@ -207,7 +398,7 @@ class AfterADeath(LocksTest):
         """At any step: the next survivor inherits the same."""
         for step in ("link", "rename"):
             dead = self.owner()
-            self.take(dead).note(Phase.INTENDED)
+            self.take(dead).note(Phase.INTENDED, 2)
             dead.close()
 
             class Dying(Disk):
@@ -222,69 +413,181 @@ class AfterADeath(LocksTest):
                     super().rename(old, new)
 
                 def taking(self, new: str) -> bool:
-                    return new.endswith(os.path.basename(KEY)[-40:]) and ".sending-" not in new
+                    return os.path.basename(new).startswith(".take-")
 
             dying = self.owner(Dying())
             with self.subTest(step):
                 self.assertRaises(KeyboardInterrupt, dying.take, KEY)
                 dying.close()
                 lock = self.take(self.owner())
-                self.assertIs(lock.inherited, Phase.INTENDED)
+                self.assertEqual(lock.inherited, Inherited(Phase.INTENDED, 2))
                 lock.release()
+
+    def test_a_takeover_that_the_disk_refuses_can_be_repeated(self) -> None:
+        """At any step, by the same owner or by another one: it inherits the same, and no litter stays."""
+        for step in ("link", "rename", "write_at"):
+            for same in (True, False):
+                with self.subTest(step, same=same):
+                    self.die(Phase.INTENDED, 2)
+                    owner = self.owner(disk := Disk())
+                    owner.open()
+                    real = getattr(disk, step)
+
+                    def refuse(*arguments: str, step: str = step, real: Callable[..., None] = real) -> None:
+                        if step == "link" and ".sending-" in arguments[1]:
+                            real(*arguments)  # somebody has it
+                        raise OSError(errno.ENOSPC, "full")
+
+                    with mock.patch.object(disk, step, refuse):
+                        self.assertRaises(OSError, owner.take, KEY)
+                    self.assertEqual([name for name in self.names() if name.startswith(".")], [])
+                    heir = owner if same else self.owner()
+                    lock = self.take(heir)
+                    self.assertEqual(lock.inherited, Inherited(Phase.INTENDED, 2))
+                    lock.release()
+                    owner.close()
 
     def test_what_was_inherited_is_inherited_again(self) -> None:
         """If the heir dies before it could write the unknown outcome down."""
+        self.die(Phase.INTENDED, 3)
         for _ in range(2):
-            owner = self.owner()
-            lock = self.take(owner)
-            if lock.inherited is None:
-                lock.note(Phase.INTENDED)
-            owner.close()
-        self.assertIs(self.take(self.owner()).inherited, Phase.INTENDED)
+            heir = self.owner()
+            self.assertEqual(self.take(heir).inherited, Inherited(Phase.INTENDED, 3))
+            heir.close()
+        self.assertEqual(self.take(self.owner()).inherited, Inherited(Phase.INTENDED, 3))
+
+    def test_what_was_told_is_not_inherited_again(self) -> None:
+        """The heir says so by writing down how far it is itself."""
+        self.die(Phase.INTENDED, 3)
+        heir = self.owner()
+        self.take(heir).note(Phase.CLAIMED, 3)
+        heir.close()
+        self.assertEqual(self.take(self.owner()).inherited, Inherited(Phase.CLAIMED, 3))
 
     def test_a_forked_child_does_not_keep_it(self) -> None:
         """The parent's locks end with the parent."""
         owner = self.owner()
         self.take(owner)
-        with self.process(owner.forget_after_fork):
+        with self.process(owner.forget):
             owner.close()
             self.assertIsInstance(self.owner().take(KEY), Lock)
+
+
+class WhatWasLost(LocksTest):
+    def lost(self, phase: Phase, before: int, now: int) -> Phase | None:
+        """Noted at this phase after `before` attempts by somebody dead, found with `now` in the history."""
+        self.die(phase, before)
+        lock = self.take(self.owner())
+        lost = lock.lost(now)
+        lock.release()
+        return lost
+
+    def test_an_attempt_that_ended_is_not(self) -> None:
+        """The history has it: one more than the owner had written."""
+        for phase in Phase:
+            self.assertIsNone(self.lost(phase, 2, 3))
+
+    def test_an_attempt_that_did_not_end_is(self) -> None:
+        """Its phase says how much; what was only claimed is not lost."""
+        self.assertIs(self.lost(Phase.INTENDED, 2, 2), Phase.INTENDED)
+        self.assertIs(self.lost(Phase.OPENED, 2, 2), Phase.OPENED)
+        self.assertIsNone(self.lost(Phase.CLAIMED, 2, 2))
+
+    def test_an_attempt_whose_count_was_begun_again_is(self) -> None:
+        """An operator's retry sets the attempts back to none."""
+        self.assertIs(self.lost(Phase.INTENDED, 2, 0), Phase.INTENDED)
+
+    def test_nothing_of_a_lock_that_was_free(self) -> None:
+        """Nobody died."""
+        self.assertIsNone(self.take(self.owner()).lost(0))
+
+
+class AfterAPowerLoss(LocksTest):
+    """Slots were never synced, so what the dead owner had locked is unknown, whatever they and the history say."""
+
+    def assert_unknown(self) -> None:
+        lock = self.take(self.owner())
+        for attempts in (0, 1, 100):
+            self.assertIs(lock.lost(attempts), Phase.INTENDED)
+
+    def test_an_owner_file_of_another_boot(self) -> None:
+        """The machine went down: its header says so."""
+        for phase in Phase:
+            with self.subTest(phase):
+                with mock.patch("zope.sendmail.queue.locks.boot_id", return_value=b"another boot"):
+                    self.die(phase)
+                self.assert_unknown()
+                os.unlink(self.places.sending(KEY))
+
+    def test_an_owner_file_that_lost_its_content(self) -> None:
+        """It is empty, and young: it is not respected for three hours like somebody else's file."""
+        self.die(Phase.CLAIMED)
+        os.truncate(self.places.sending(KEY), 0)
+        os.utime(self.places.sending(KEY), (self.clock.time(),) * 2)
+        self.assert_unknown()
+
+    def test_a_slot_that_makes_no_sense(self) -> None:
+        """It names the message, and nobody knows what else it says."""
+        name = b" .sending-" + os.path.basename(KEY).encode()
+        for said in (b"intended x", b"opened -1", b"finished 1", b"\xff\xfe 1"):
+            with self.subTest(said):
+                self.die(Phase.CLAIMED, 7)
+                with open(self.places.sending(KEY), "r+b") as stream:
+                    text = stream.read()
+                    stream.seek(text.index(b"claimed 7"))
+                    stream.write(said + name + b" " * 10)
+                self.assert_unknown()
+                os.unlink(self.places.sending(KEY))
+
+    def test_it_stays_unknown_until_it_was_told(self) -> None:
+        """The heir dies before: the next one knows no more."""
+        self.die(Phase.CLAIMED)
+        os.truncate(self.places.sending(KEY), 0)
+        heir = self.owner()
+        self.take(heir)
+        heir.close()
+        self.assert_unknown()
 
 
 class OlderReleases(LocksTest):
     def test_their_lock_is_respected_for_three_hours(self) -> None:
         """It is a hard link to the message; then it is taken over, as they do among themselves."""
-        now = self.clock.time()
-        os.utime(self.places.message(KEY), (now - 600, now - 600))
-        os.link(self.places.message(KEY), self.places.sending(KEY))
+        self.older_lock(self.clock.time() - 600)
         owner = self.owner()
-        busy = owner.take(KEY)
-        assert isinstance(busy, Busy)
-        self.assertLessEqual(busy.seconds, MAX_SEND_TIME - 600 + 1)
-        self.clock.advance(MAX_SEND_TIME - 601)
+        self.clock.advance(MAX_SEND_TIME - 600)
         self.assertIsInstance(owner.take(KEY), Busy)
-        self.clock.advance(2)
+        self.clock.advance(1)
         lock = self.take(owner)
         self.assertTrue(lock.is_ours())
-        self.assertIs(lock.inherited, Phase.CLAIMED)
+        self.assertEqual(lock.inherited, Inherited(Phase.CLAIMED, 0))
         self.assertTrue(os.path.exists(self.places.message(KEY)))
 
+    def test_it_is_looked_at_often_enough_to_notice_its_removal(self) -> None:
+        """By hand, or by its owner: after five minutes at the latest; and at once when its time is over."""
+        self.older_lock(self.clock.time())
+        owner = self.owner()
+        self.assert_busy(owner, 300.0)
+        self.clock.advance(MAX_SEND_TIME - 100)
+        self.assert_busy(owner, 101.0)
+        os.unlink(self.places.sending(KEY))
+        self.assertIsNone(self.take(owner).inherited)
+
     def test_anybody_elses_file_is_respected_likewise(self) -> None:
-        """An empty one, for example."""
-        Disk().create(self.places.sending(KEY))
+        """Unless it is empty."""
+        Disk().create(self.places.sending(KEY), b"of another program")
         now = self.clock.time()
         os.utime(self.places.sending(KEY), (now, now))
         owner = self.owner()
-        self.assertIsInstance(owner.take(KEY), Busy)
-        self.clock.advance(MAX_SEND_TIME + 1)
-        self.assertIsInstance(owner.take(KEY), Lock)
+        self.assert_busy(owner, 300.0)
+        self.clock.advance(MAX_SEND_TIME)
+        self.assert_busy(owner, 1.0)
+        self.clock.advance(1)
+        self.assertEqual(self.take(owner).inherited, Inherited(Phase.CLAIMED, 0))
 
     def test_a_lock_from_the_future(self) -> None:
         """The clock was set back: it is respected, not taken for old."""
-        Disk().create(self.places.sending(KEY))
-        later = self.clock.time() + 86400
-        os.utime(self.places.sending(KEY), (later, later))
-        self.assertIsInstance(self.owner().take(KEY), Busy)
+        self.older_lock(self.clock.time() + 86400)
+        self.assert_busy(self.owner(), 300.0)
 
     def test_links_and_pipes_in_its_place(self) -> None:
         """Are told, not followed and not waited for."""
@@ -307,6 +610,7 @@ class NotSafe(LocksTest):
             with self.assertRaisesRegex(QueueNotSafe, "put it on a local file system") as caught:
                 self.owner(NoLinks()).take(KEY)
             self.assertTrue(caught.exception.permanent)
+            self.assertEqual(self.names(), [])
         self.assertFalse(os.path.exists(self.places.sending(KEY)))
 
     def test_without_locks(self) -> None:
@@ -344,23 +648,39 @@ class NotSafe(LocksTest):
 
 
 class Sweeping(LocksTest):
-    def names(self) -> list[str]:
-        return sorted(os.listdir(self.places.locks))
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock.wall = os.stat(self.places.root).st_mtime  # files are stamped by the system's clock
+
+    def sweep(self) -> None:
+        sweep(self.places, Disk(), self.clock)
+
+    def litter(self) -> list[str]:
+        """What deaths leave while an owner file is made, and while a lock is taken over."""
+        dead = self.owner()
+        self.take(dead)
+        for prefix in (".new-", ".proof-", ".take-"):
+            os.link(dead.path, os.path.join(self.places.locks, prefix + dead.name))
+        dead.close()
+        return self.names()
 
     def test_the_living_are_left_alone(self) -> None:
-        """With their bells, whether they have locks or not."""
+        """With their bells, whether they have locks or not, and however old what they just make is."""
         owner = self.owner()
         owner.open()
         os.mkfifo(owner.path + BELL)
+        os.link(owner.path, os.path.join(self.places.locks, ".take-" + owner.name))
         before = self.names()
-        sweep(self.places, Disk())
+        self.clock.advance(86400)
+        self.sweep()
         self.assertEqual(self.names(), before)
 
     def test_the_dead_go_when_their_locks_are_taken_over(self) -> None:
         """Not before: what they wrote is still needed."""
+        living: list[Owner] = []
 
         def work() -> None:
-            owner = Owner(self.places, Disk(), self.clock)
+            living.append(owner := Owner(self.places, Disk(), self.clock))
             self.take(owner)
             os.mkfifo(owner.path + BELL)
 
@@ -368,13 +688,42 @@ class Sweeping(LocksTest):
             self.kill(child)
         before = self.names()
         self.assertEqual(len(before), 2)
-        sweep(self.places, Disk())
+        self.sweep()
         self.assertEqual(self.names(), before)
         survivor = self.owner()
         self.take(survivor)
-        sweep(self.places, Disk())
+        self.sweep()
         self.assertEqual(self.names(), [survivor.name])
         self.assertTrue(same_file(os.stat(survivor.path), os.stat(self.places.sending(KEY))))
+
+    def test_hidden_litter_goes_after_a_minute(self) -> None:
+        """Not before: somebody may be about to give it its name."""
+        before = self.litter()
+        self.assertEqual(len(before), 3)
+        self.clock.advance(50)
+        self.sweep()
+        self.assertEqual(self.names(), before)
+        self.clock.advance(15)
+        self.sweep()
+        self.assertEqual(self.names(), [])
+
+    def test_litter_does_not_keep_an_owner_file(self) -> None:
+        """One more name of it is no lock that is out: both go at once."""
+        dead = self.owner()
+        dead.open()
+        os.link(dead.path, os.path.join(self.places.locks, ".take-" + dead.name))
+        os.mkfifo(dead.path + BELL)
+        dead.forget()
+        self.clock.advance(65)
+        self.sweep()
+        self.assertEqual(self.names(), [])
+
+    def test_a_lock_is_never_swept(self) -> None:
+        """Only names in locks/ are; who takes over still reads what the dead owner had written."""
+        self.litter()
+        self.clock.advance(65)
+        self.sweep()
+        self.assertEqual(self.take(self.owner()).inherited, Inherited(Phase.CLAIMED, 0))
 
     def test_closing_leaves_nothing(self) -> None:
         """Of an owner without locks."""

@@ -108,7 +108,7 @@ class QueueFiles(unittest.TestCase):
     def test_files_of_older_releases(self) -> None:
         """Any case, CRLF, display names, several blanks."""
         envelope, message = read(
-            b"x-zope-from: A <a@example.org>\r\nX-ZOPE-TO:  b@example.org,\"C, D\" <c@example.org>\r\nSubject: x\r\n"
+            b'x-zope-from: A <a@example.org>\r\nX-ZOPE-TO:  b@example.org,"C, D" <c@example.org>\r\nSubject: x\r\n'
         )
         self.assertEqual(envelope, Envelope("a@example.org", ("b@example.org", "c@example.org")))
         self.assertEqual(message, b"Subject: x\r\n")

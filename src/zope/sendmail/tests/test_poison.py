@@ -146,7 +146,7 @@ class Poison(unittest.TestCase):
 
                     total = sum(len(piece) for piece in dot_stuffed(wire(message)))
                     assert total > 25_000_000
-                    return transfer(envelope, open(os.devnull, "rb"), intend)  # noqa: SIM115 - an empty message
+                    return transfer(envelope, open(os.devnull, "rb"), intend)
 
                 session.transfer = read_in_pieces  # type: ignore[method-assign]
                 return session

@@ -97,6 +97,20 @@ class OneAttempt(ProcessorTest):
         self.assertIn("greylisted", self.events[-1].errorMessage)
         self.assertEqual(self.queue.show(name).history[-1].replies["0@example.org"].enhanced, "4.4.7")
 
+    def test_a_clock_that_jumps_a_day_ahead_ends_no_mail(self) -> None:
+        """It is tried once too early, and its life goes on."""
+        schedule = Schedule(first=60, jitter=0, lifetime=4 * 3600)
+        self.processor = self.make_processor(schedule=schedule)
+        self.mailer.answers = lambda who: LATER
+        [name] = self.put()
+        self.drain()
+        self.clock.wall += 86400
+        self.drain(60)
+        self.assertEqual(self.queue.show(name).state, State.DEFERRED)
+        self.mailer.answers = lambda who: OK
+        self.drain(120)
+        self.assertEqual(len(self.mailer.sent), 1)
+
     def test_an_unknown_outcome_is_told_and_resent(self) -> None:
         """By default; it is counted."""
         lost = Reply(Answer.UNKNOWN, "connection lost after the final dot")
@@ -108,6 +122,30 @@ class OneAttempt(ProcessorTest):
         self.mailer.answers = lambda who: OK
         self.drain(60)
         self.assertEqual(len(self.mailer.sent), 1)
+
+    def test_what_is_resent_is_the_same_to_the_last_byte(self) -> None:
+        """With the same Message-Id, so that a recipient's system can see that it is."""
+        copies: list[bytes] = []
+        open_session = self.mailer.open_session
+
+        def copying() -> Any:
+            session = open_session()
+            transfer = session.transfer
+
+            def copy(envelope: Envelope, message: Any, intend: Any) -> Any:
+                copies.append(message.read())
+                message.seek(0)
+                return transfer(envelope, message, intend)
+
+            session.transfer = copy  # type: ignore[method-assign]
+            return session
+
+        self.mailer.open_session = copying  # type: ignore[method-assign]
+        self.mailer.answers = lambda who: Reply(Answer.UNKNOWN, "lost")
+        self.put()
+        for _ in range(4):
+            self.drain(3600)
+        self.assertEqual(copies, [MESSAGE] * 4)
 
     def test_an_unknown_outcome_can_be_held(self) -> None:
         """For a person to decide."""

@@ -229,6 +229,23 @@ class Savepoints(StagedTest):
                 staged.commit()
                 self.assertEqual((self.claimed(), self.names("tmp")), (names[:keep], []))
 
+    def test_a_rollback_that_the_disk_refuses_can_be_repeated(self) -> None:
+        """It forgets no mail whose file is still there: abort removes it, and commit reveals no more than before."""
+        for at in (1, 2):
+            with self.subTest(at):
+                self.setUp()
+                staged = self.open(disk := Mortal()).stage()
+                names = [staged.add(envelope(), MESSAGE) for _ in range(3)]
+                disk.steps, disk.error = at, OSError(errno.EIO, "io")
+                self.assertRaises(OSError, staged.rollback, 1)
+                self.assertEqual(len(staged), 4 - at)
+                [group] = self.names("tmp")
+                self.assertEqual(self.names(os.path.join("tmp", group)), names[: 4 - at])
+                staged.rollback(1)
+                self.assertEqual(self.names(os.path.join("tmp", group)), names[:1])
+                staged.abort()
+                self.assertEqual((self.names("tmp"), self.queue.count()), ([], {}))
+
     def test_two_transactions_do_not_meet(self) -> None:
         """One may die half-way while the other commits."""
         self.transaction(Mortal(6), 2)

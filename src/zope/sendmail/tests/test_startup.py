@@ -105,8 +105,8 @@ class TheOpeningOfTheDatabase(Fixture):
 class TheModule(unittest.TestCase):
     def setUp(self) -> None:
         cleanUp()
-        self.addCleanup(cleanUp)
         self.directory = self.enterContext(tempfile.TemporaryDirectory())
+        self.addCleanup(cleanUp)  # before the directory goes: it ends the threads that work there
         startup.declare(Declaration("Mail", os.path.join(self.directory, "q"), Mailer()))
 
     def opened(self, word: str) -> int:

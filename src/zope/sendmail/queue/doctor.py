@@ -1,0 +1,352 @@
+"""What is stuck or strange in a Maildir queue, and why.
+
+Looks at everything once, in the order of a walk through the directories, and tells what it sees while it goes; what
+can be said is in `zope.sendmail.queue.findings`.  Changes nothing.  Does not fail: what cannot be read is a finding.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from zope.sendmail.history import Record
+from zope.sendmail.interfaces import MalformedEnvelope
+from zope.sendmail.maildir import age_key
+from zope.sendmail.message import Envelope
+from zope.sendmail.queue import findings
+from zope.sendmail.queue.findings import Finding, Severity, moment
+from zope.sendmail.queue.liveness import Fate, Maker, Owners, identity
+from zope.sendmail.queue.locks import MAX_SEND_TIME, phase_of
+from zope.sendmail.queue.places import GROUP, REJECTED, SENDING, name_of
+from zope.sendmail.queue.states import WAITING, State
+from zope.sendmail.queue.store import Listing, Store
+
+#: Seconds after which somebody should look at a mail that is due, and after which somebody has to.
+_SLOW, _STUCK = 600.0, 3600.0
+
+#: Seconds for which a transaction may be open; qmail cleans a ``tmp`` after 36 hours.
+_DAY = 86400.0
+
+#: Clocks of hosts that share a queue may differ by so many seconds.
+_FUTURE = 600.0
+
+#: Below so many bytes, or inodes, the next transaction may fail; below this share of the whole somebody should look.
+_LITTLE, _SHARE = 64 * 1024 * 1024, 0.01
+
+#: What begins like this in ``new`` and ``cur`` is not strange; NFS calls a removed file that is still open `.nfs...`.
+_KNOWN = (SENDING, REJECTED, GROUP, ".nfs")
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFREG: "a file",
+}
+
+
+def examine(store: Store) -> Iterator[Finding]:
+    """See `IMailQueue`."""
+    try:
+        root = store.disk.stat(store.places.root)
+        visit = _Visit(store, root)
+    except FileNotFoundError:  # never used
+        return
+    except OSError as error:
+        yield findings.unreadable("", error)
+        return
+    yield from visit.everything()
+
+
+class _First:
+    """How often something was seen, and where first."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.count = 0
+        self.value = 0.0
+
+    def add(self, name: str, value: float) -> None:
+        """Seen once more; the smallest `value` is the first."""
+        if not self.count or value < self.value:
+            self.name, self.value = name, value
+        self.count += 1
+
+
+class _Visit:
+    """One walk through a queue."""
+
+    def __init__(self, store: Store, root: os.stat_result) -> None:
+        self._store = store
+        self._disk = store.disk
+        self._places = store.places
+        self._now = store.clock.time()
+        self._root = root
+        self._owners = Owners()
+        self._listing = Listing(store.places, store.disk)
+        self._waiting = set(self._listing.keys)
+        self._modes: dict[str, int] = {}
+        #: Keys of mails that somebody is working on, or that wait for an older release's lock.
+        self._busy: set[str] = set()
+        self._readable, self._writable, self._future, self._due = _First(), _First(), _First(), _First()
+
+    def everything(self) -> Iterator[Finding]:
+        """All findings."""
+        parts: tuple[Callable[[], Iterator[Finding]], ...] = (
+            *(self._room, self._directories, self._locks_directory, self._staged, self._groups, self._strays),
+            *(self._locks, self._mails, self._set_aside, self._histories, self._sums),
+        )
+        for part in parts:
+            yield from self._guarded(part(), "")
+
+    def _guarded(self, part: Iterator[Finding], name: str) -> Iterator[Finding]:
+        """What vanishes meanwhile is not worth a word; what cannot be read is."""
+        try:
+            yield from part
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            path = error.filename if isinstance(error.filename, str) else ""
+            yield findings.unreadable(os.path.relpath(path, self._places.root) if path else name, error)
+
+    # the queue as a whole
+
+    def _room(self) -> Iterator[Finding]:
+        room = self._disk.room(self._places.root)
+        free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
+        if room.f_files and not room.f_favail:
+            yield findings.no_room("no inodes", scarce=False)
+        elif total and (free < _LITTLE or free < total * _SHARE):
+            yield findings.no_room(f"{free // 2**20} MiB", scarce=free >= _LITTLE)
+
+    def _directories(self) -> Iterator[Finding]:
+        self._note_rights("", self._root.st_mode, 0o077)
+        for name in ("tmp", "new", "cur", "history", "locks"):
+            with suppress(FileNotFoundError):
+                status = self._disk.stat(os.path.join(self._places.root, name))
+                if not stat.S_ISDIR(status.st_mode):
+                    yield findings.foreign(name, _kind(status), Severity.PROBLEM)
+                self._note_rights(name, status.st_mode, _reach(self._root.st_mode) * 0o7)
+                self._modes[name] = status.st_mode
+
+    def _note_rights(self, name: str, mode: int, reach: int) -> None:
+        """`reach`: the permission bits that can be used at all, as the directories above are."""
+        mode = stat.S_IMODE(mode)
+        if mode & reach & 0o022:
+            self._writable.add(name, mode)
+        elif mode & reach & 0o044:
+            self._readable.add(name, mode)
+
+    def _sums(self) -> Iterator[Finding]:
+        """What is told once, however often it was seen."""
+        for first, writable in ((self._readable, False), (self._writable, True)):
+            if first.count:
+                yield findings.open_to_others(first.name, int(first.value), first.count, writable=writable)
+        if self._future.count:
+            yield findings.from_the_future(self._future.name, self._future.count)
+        late = self._now - self._due.value
+        if self._due.count and late > _SLOW:
+            sentence = findings.nothing_moves if self._owners.living else findings.nobody_at_work
+            yield sentence(self._due.count, late, self._due.name, long=late > _STUCK)
+
+    # locks/
+
+    def _locks_directory(self) -> Iterator[Finding]:
+        self._owners = owners = Owners.at(self._places, self._disk, self._now)
+        alive = bool(owners.living)
+        for name in owners.dead:
+            yield findings.dead_owner(f"locks/{name}", alive=alive)
+        for name in owners.left:
+            yield findings.leftover(f"locks/{name}", "A processor died while it made or removed a lock")
+        for name in owners.foreign:
+            yield findings.foreign(f"locks/{name}", "something that no processor makes", Severity.NOTE)
+
+    def _locks(self) -> Iterator[Finding]:
+        for key in sorted(self._listing.locked):
+            path = self._places.sending(key)
+            yield from self._guarded(self._lock(key, path), os.path.relpath(path, self._places.root))
+
+    def _lock(self, key: str, path: str) -> Iterator[Finding]:
+        status = self._disk.stat(path)
+        if identity(status) in self._owners.living:
+            self._busy.add(key)
+        elif not stat.S_ISREG(status.st_mode):
+            self._busy.add(key)
+            yield findings.strange_lock(os.path.relpath(path, self._places.root), _kind(status))
+        else:
+            yield from self._lock_of_nobody(key, path, status)
+
+    def _lock_of_nobody(self, key: str, path: str, status: os.stat_result) -> Iterator[Finding]:
+        """A lock of a dead owner, of one that began just now, or of an older release."""
+        name = name_of(key)
+        with self._disk.open(path) as stream:
+            text = stream.read(512)
+            phase = phase_of(text, "") and phase_of(text + stream.read(), os.path.basename(path))
+        if phase is None:
+            self._busy.add(key)
+            self._note_time(name, status.st_mtime)
+            seconds = MAX_SEND_TIME - max(0.0, self._now - status.st_mtime)
+            yield findings.old_lock(name, seconds, orphan=key not in self._waiting)
+            return
+        with self._disk.locked(path) as fd:
+            dead = fd is not None
+        if not dead:
+            self._busy.add(key)
+        elif key in self._waiting:
+            yield findings.orphaned(name, phase, alive=bool(self._owners.living))
+        else:
+            lock = os.path.relpath(path, self._places.root)
+            yield findings.leftover(lock, "The lock of a dead process, whose mail is gone; the next look removes it")
+
+    # tmp/
+
+    def _staged(self) -> Iterator[Finding]:
+        for name in sorted(self._disk.names(self._places.tmp)):
+            yield from self._guarded(self._one_staged(name, os.path.join(self._places.tmp, name)), f"tmp/{name}")
+
+    def _one_staged(self, name: str, path: str) -> Iterator[Finding]:
+        status = self._disk.stat(path)
+        maker = Maker.of(name)
+        group = stat.S_ISDIR(status.st_mode)
+        if maker is None or not (group or stat.S_ISREG(status.st_mode)):
+            if self._now - status.st_mtime > _DAY:
+                yield findings.foreign(f"tmp/{name}", _kind(status), Severity.NOTE)
+            return
+        self._note_rights(f"tmp/{name}", status.st_mode, self._reach_in("tmp"))
+        fate, old, written = maker.fate, self._now - maker.seconds > _DAY, moment(maker.seconds)
+        self._disk.stat(path)  # again: who has ended meanwhile may have committed before
+        if group and not self._disk.names(path):
+            if fate is not Fate.LIVES:
+                yield findings.leftover(f"tmp/{name}", "An empty group: its transaction was not finished")
+        elif fate is Fate.DEAD:
+            why = f"process {maker.pid}, which made it, is dead"
+            yield findings.in_doubt(f"tmp/{name}", group=group, written=written, why=why)
+        elif fate is Fate.ELSEWHERE and old:
+            why = f"host {maker.host} made it more than a day ago"
+            yield findings.in_doubt(f"tmp/{name}", group=group, written=written, why=why)
+        elif fate is Fate.LIVES and old:
+            yield findings.staged_for_long(f"tmp/{name}", written=written, pid=maker.pid)
+
+    # new/ and cur/
+
+    def _groups(self) -> Iterator[Finding]:
+        for group in self._listing.groups:
+            with suppress(FileNotFoundError):
+                names = self._disk.names(os.path.join(self._places.root, group))
+                for name in names:
+                    self._due.add(name, age_key(name)[0] or self._now)
+                if names:  # else somebody is finishing it now, or will at the next look
+                    yield findings.committed_group(group, len(names), alive=bool(self._owners.living))
+
+    def _strays(self) -> Iterator[Finding]:
+        for directory in ("new", "cur"):
+            for name in sorted(self._disk.names(os.path.join(self._places.root, directory))):
+                if name.startswith(".") and not name.startswith(_KNOWN):
+                    yield findings.foreign(f"{directory}/{name}", "something with a hidden name", Severity.NOTE)
+
+    def _mails(self) -> Iterator[Finding]:
+        for key in sorted(self._listing.keys, key=_age):
+            yield from self._guarded(self._mail(key), key)
+
+    def _mail(self, key: str) -> Iterator[Finding]:
+        name, path = name_of(key), self._places.message(key)
+        status = self._disk.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            yield findings.foreign(key, _kind(status), Severity.PROBLEM)
+            return
+        if self._is_anothers(status):
+            yield findings.somebody_elses(key, status.st_uid, self._root.st_uid)
+            return
+        self._note_rights(key, status.st_mode, self._reach_in(key.partition("/")[0]))
+        self._note_time(name, age_key(name)[0])
+        try:
+            envelope, stream = self._store.open_path(path)
+            stream.close()
+        except MalformedEnvelope as error:
+            yield findings.no_mail(name, "it is empty" if not status.st_size else str(error))
+            return
+        yield from self._guarded(self._course(key, envelope, status), key)
+
+    def _course(self, key: str, envelope: Envelope, status: os.stat_result) -> Iterator[Finding]:
+        """How it stands with a mail that can be read."""
+        name = name_of(key)
+        written = self._history_size(key)  # before it is read: a history grows
+        record = self._store.record(key)
+        self._note_time(name, record.time)
+        if record.state is State.HELD:
+            yield findings.waits_for_a_person(name, envelope, record)
+        elif record.state in WAITING and key not in self._busy and record.wait(self._now) <= 0:
+            self._due.add(name, record.due or age_key(name)[0] or status.st_mtime)
+        if written and record == Record():
+            self._disk.stat(self._places.message(key))  # if it was sent in this moment, its history is gone as well
+            yield findings.torn_history(name)
+
+    def _history_size(self, key: str) -> int:
+        with suppress(FileNotFoundError):
+            return self._disk.stat(self._places.history(key)).st_size
+        return 0
+
+    def _set_aside(self) -> Iterator[Finding]:
+        for key in sorted(self._listing.rejected, key=_age):
+            yield from self._guarded(self._rejected(key), key)
+
+    def _rejected(self, key: str) -> Iterator[Finding]:
+        path = self._places.rejected(key)
+        self._note_rights(key, self._disk.stat(path).st_mode, self._reach_in(key.partition("/")[0]))
+        envelope = None
+        with suppress(MalformedEnvelope):
+            envelope, stream = self._store.open_path(path)
+            stream.close()
+        if key in self._waiting:
+            yield findings.set_aside_twice(name_of(key))
+        else:
+            record = self._store.record(key)
+            yield findings.waits_for_a_person(name_of(key), envelope, None if record == Record() else record)
+
+    # history/
+
+    def _histories(self) -> Iterator[Finding]:
+        names = self._disk.names(self._places.history_)
+        listing = Listing(self._places, self._disk)  # later than the names, so a new history finds its mail here
+        known = {name_of(key) for key in (*listing.keys, *listing.rejected, *listing.locked)}
+        for name in sorted(names):
+            yield from self._guarded(self._history(name, name in known), f"history/{name}")
+
+    def _history(self, name: str, has_mail: bool) -> Iterator[Finding]:  # noqa: FBT001 - said in the name
+        status = self._disk.stat(os.path.join(self._places.history_, name))
+        if not has_mail:
+            yield findings.leftover(f"history/{name}", "A history without its mail, which is gone")
+        elif not stat.S_ISREG(status.st_mode):
+            yield findings.foreign(f"history/{name}", _kind(status), Severity.PROBLEM)
+        elif self._is_anothers(status):
+            yield findings.somebody_elses(f"history/{name}", status.st_uid, self._root.st_uid)
+        self._note_rights(f"history/{name}", status.st_mode, self._reach_in("history"))
+
+    # judging
+
+    def _is_anothers(self, status: os.stat_result) -> bool:
+        """Whether the queue's owner cannot read the file although whoever looks here may."""
+        return status.st_uid != self._root.st_uid != 0 and not status.st_mode & 0o004
+
+    def _reach_in(self, directory: str) -> int:
+        """The permission bits of a file that can be used by others, as the directories above it are."""
+        return _reach(self._root.st_mode & self._modes.get(directory, 0)) * 0o6
+
+    def _note_time(self, name: str, seconds: float) -> None:
+        if seconds - self._now > _FUTURE:
+            self._future.add(name, seconds)
+
+
+def _reach(mode: int) -> int:
+    """Who beside the owner can go through a directory: one bit for the group, one for others."""
+    return mode & 0o011
+
+
+def _age(key: str) -> tuple[int, str, str]:
+    return age_key(key.rpartition("/")[2])
+
+
+def _kind(status: os.stat_result) -> str:
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "a device")

@@ -1,0 +1,389 @@
+"""Everything the doctor of a queue can say, one function each.
+
+Written for somebody who has never seen the inside of a queue: what is the matter, why, and what to do.  Pure; what
+comes from files is made printable.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from dataclasses import dataclass
+from enum import StrEnum
+
+from zope.sendmail.history import Record
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, printable
+from zope.sendmail.queue.states import State
+
+#: The note of a mail that an operator holds.
+HELD = "held by an operator"
+
+#: So many recipients are named before the rest is counted.
+_NAMED = 3
+
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+class Severity(StrEnum):
+    """Who has to do something."""
+
+    #: Nobody: it heals by itself, or does no harm.
+    NOTE = "note"
+    #: Somebody should look when there is time.
+    WARNING = "warning"
+    #: Somebody has to do something, else it stays.
+    PROBLEM = "problem"
+
+
+class Kind(StrEnum):
+    """What a finding is about."""
+
+    IN_DOUBT = "in-doubt"
+    COMMITTED = "committed"
+    HELD = "held"
+    REJECTED = "rejected"
+    NO_MAIL = "no-mail"
+    UNREADABLE = "unreadable"
+    FOREIGN = "foreign"
+    ORPHANED = "orphaned"
+    OLD_LOCK = "old-lock"
+    LEFTOVER = "leftover"
+    WAITING = "waiting"
+    PERMISSIONS = "permissions"
+    OWNER = "owner"
+    ROOM = "room"
+    CLOCK = "clock"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the doctor saw.  `name` is that of a mail, or a path within the queue, or empty: the queue itself."""
+
+    kind: Kind
+    severity: Severity
+    name: str
+    text: str
+    cure: str
+
+
+# --- mails that wait for a person -------------------------------------------------------------------------------
+
+
+def waits_for_a_person(name: str, envelope: Envelope | None, record: Record | None) -> Finding:
+    """Held or rejected; without a record it was rejected by an older release."""
+    if record is not None and record.state is State.HELD:
+        return _held(name, envelope, record)
+    return _rejected(name, envelope, record)
+
+
+def _held(name: str, envelope: Envelope | None, record: Record) -> Finding:
+    severity = Severity.WARNING if record.note == HELD else Severity.PROBLEM
+    why = printable(record.note) or "nobody wrote down why"
+    replies = f"; {said}" if (said := _said(record)) else ""
+    return Finding(
+        Kind.HELD,
+        severity,
+        name,
+        f"Mail {route(envelope)} is held and will not be sent: {why}{replies}.",
+        "Look at it (show), then let it go (release), try it at once (retry) or delete it (remove).",
+    )
+
+
+def _rejected(name: str, envelope: Envelope | None, record: Record | None) -> Finding:
+    if record is None:
+        why = "there is no history, so an older release did it; its log says why"
+    else:
+        why = "; ".join(filter(None, (printable(record.note), _said(record)))) or "nobody wrote down why"
+    return Finding(
+        Kind.REJECTED,
+        Severity.PROBLEM,
+        name,
+        f"Mail {route(envelope)} is rejected and will not be sent again: {why}.",
+        "Tell the sender if it matters, then try it once more (retry) or delete it (remove).",
+    )
+
+
+def set_aside_twice(name: str) -> Finding:
+    """`.rejected-<name>` beside `<name>`."""
+    return Finding(
+        Kind.LEFTOVER,
+        Severity.WARNING,
+        name,
+        "The mail waits to be sent, and a copy of it was set aside: an older release died while it did that, "
+        "or somebody copied it back.",
+        "Once the mail has gone, the copy can be deleted (remove); until then, these verbs mean the mail that waits.",
+    )
+
+
+# --- mails whose transaction did not end -------------------------------------------------------------------------
+
+
+def in_doubt(name: str, *, group: bool, written: str, why: str) -> Finding:
+    """Staged, and nobody is there any more who could commit it."""
+    what = "A group of mails" if group else "A mail"
+    target = f"new/.group-{name.rpartition('/')[2]}" if group else f"new/{name.rpartition('/')[2]}"
+    return Finding(
+        Kind.IN_DOUBT,
+        Severity.PROBLEM,
+        name,
+        f"{what} of {written} was staged but never committed: {why}.  Nobody can tell whether its transaction "
+        "committed elsewhere, so it is kept and never sent.",
+        f"Look into the application. If the transaction committed: mv {_quoted(name)} {_quoted(target)}; if not: "
+        f"rm -r {_quoted(name)} (in the queue's directory).",
+    )
+
+
+def staged_for_long(name: str, *, written: str, pid: int) -> Finding:
+    """Staged by a process that lives."""
+    return Finding(
+        Kind.IN_DOUBT,
+        Severity.WARNING,
+        name,
+        f"Mail of {written} is still staged, and process {pid}, which made it, lives: its transaction is open for "
+        "more than a day.",
+        "Look whether that process hangs; when it has ended, look here again.",
+    )
+
+
+def committed_group(name: str, count: int, *, alive: bool) -> Finding:
+    """Revealed, but not moved out yet."""
+    return Finding(
+        Kind.COMMITTED,
+        Severity.NOTE,
+        name,
+        f"The mails of a transaction ({count:,}) are committed but not moved out to new/ yet; for a moment that is "
+        "normal.",
+        "None is needed: a processor does it at its next look." if alive else "Start a processor; it does the rest.",
+    )
+
+
+# --- files that are no mails -------------------------------------------------------------------------------------
+
+
+def no_mail(name: str, why: str) -> Finding:
+    """A file without envelope lines."""
+    return Finding(
+        Kind.NO_MAIL,
+        Severity.PROBLEM,
+        name,
+        f"The file cannot be sent: {printable(why)}.  A processor will set it aside as rejected.",
+        "Find out who wrote it, or restore it from a backup; then delete it (remove).",
+    )
+
+
+def unreadable(name: str, error: OSError) -> Finding:
+    """The disk or the permissions refuse."""
+    return Finding(
+        Kind.UNREADABLE,
+        Severity.PROBLEM,
+        name,
+        f"It cannot be read: {printable(str(error.strerror or error))}.  What it says or holds does not move.",
+        "Give it back to the queue's owner (chown, chmod u+rw), or look after the disk. If only you cannot read it, "
+        "ask again as the queue's owner.",
+    )
+
+
+def foreign(name: str, what: str, severity: Severity) -> Finding:
+    """Something that no release of this package makes there."""
+    harm = "Processors stumble over it again and again." if severity is Severity.PROBLEM else "It does no harm."
+    return Finding(
+        Kind.FOREIGN,
+        severity,
+        name,
+        f"It is no mail but {what}.  {harm}",
+        "Find out who put it there, and move it out of the queue.",
+    )
+
+
+def somebody_elses(name: str, uid: int, owner: int) -> Finding:
+    """A file that the queue's owner may not read."""
+    return Finding(
+        Kind.OWNER,
+        Severity.PROBLEM,
+        name,
+        f"It belongs to user {uid}, but the queue to user {owner}, whose processor cannot use it.",
+        f"chown {owner} {_quoted(name)} (in the queue's directory).",
+    )
+
+
+# --- locks -------------------------------------------------------------------------------------------------------
+
+
+def orphaned(name: str, phase: str, *, alive: bool) -> Finding:
+    """The owner of a lease is dead."""
+    lost = "; the last byte may have gone, so the outcome will be recorded as unknown" if phase == "intended" else ""
+    return Finding(
+        Kind.ORPHANED,
+        Severity.NOTE,
+        name,
+        f"The process that worked on this mail died (it had got as far as: {phase}){lost}.",
+        "None is needed: a living processor takes it over within seconds." if alive else "Start a processor.",
+    )
+
+
+def old_lock(name: str, seconds: float, *, orphan: bool) -> Finding:
+    """The lock of an older release: a second name of the message, or of what was one."""
+    then = f"in {age(seconds)}" if seconds > 0 else "at the next look"
+    what = (
+        "A lock of an older release is left over; its mail is gone, probably sent"
+        if orphan
+        else "A processor of zope.sendmail 7.3 or older works on this mail, or died with it"
+    )
+    return Finding(
+        Kind.OLD_LOCK,
+        Severity.NOTE,
+        name,
+        f"{what}.  Such locks are given up after three hours: {then}.",
+        "None is needed; if that processor is dead for certain, its lock .sending-* can be deleted now.",
+    )
+
+
+def strange_lock(name: str, what: str) -> Finding:
+    """Something that nobody can take over."""
+    return Finding(
+        Kind.FOREIGN,
+        Severity.PROBLEM,
+        name,
+        f"Where the lock of a mail would be there is {what}, so the mail can never be sent.",
+        f"If no other program needs it: rm -r {_quoted(name)} (in the queue's directory).",
+    )
+
+
+def leftover(name: str, what: str) -> Finding:
+    """Harmless."""
+    return Finding(
+        Kind.LEFTOVER, Severity.NOTE, name, f"{what}.  It does no harm.", "None is needed; it can be deleted."
+    )
+
+
+def dead_owner(name: str, *, alive: bool) -> Finding:
+    """The owner file of a process that ended without cleaning up."""
+    return Finding(
+        Kind.LEFTOVER,
+        Severity.NOTE,
+        name,
+        "A processor died and left its owner file.",
+        f"None is needed: the next processor that starts removes it{', with its leases' if not alive else ''}.",
+    )
+
+
+# --- the queue as a whole ----------------------------------------------------------------------------------------
+
+
+def nobody_at_work(count: int, seconds: float, first: str, *, long: bool) -> Finding:
+    """Due, and no processor lives."""
+    return Finding(
+        Kind.WAITING,
+        Severity.PROBLEM if long else Severity.WARNING,
+        first,
+        f"Mails that are due: {count:,}, the first for {age(seconds)}, and no processor of this release is at work.",
+        "Start one: the application with its processor thread, 'zope-sendmail --daemon', or a pass from cron.",
+    )
+
+
+def nothing_moves(count: int, seconds: float, first: str, *, long: bool) -> Finding:
+    """Due, and a processor lives."""
+    return Finding(
+        Kind.WAITING,
+        Severity.PROBLEM if long else Severity.WARNING,
+        first,
+        f"Mails that are due: {count:,}, the first for {age(seconds)}, although a processor is at work: its relay "
+        "cannot be used, or is too slow.",
+        "Read the processor's log: it says what the relay answers.",
+    )
+
+
+def open_to_others(name: str, mode: int, count: int, *, writable: bool) -> Finding:
+    """Directories or files with bits that only the owner should have."""
+    more = f", and {count - 1} more" if count > 1 else ""
+    can = "change or add" if writable else "read"
+    return Finding(
+        Kind.PERMISSIONS,
+        Severity.PROBLEM if writable else Severity.WARNING,
+        name,
+        f"Other users of this machine can {can} it (mode {mode:04o}{more}); mail is private.",
+        "chmod -R go-rwx the queue's directory." if not writable else "chmod -R go-w the queue's directory.",
+    )
+
+
+def no_room(free: str, *, scarce: bool) -> Finding:
+    """Committing needs space."""
+    return Finding(
+        Kind.ROOM,
+        Severity.WARNING if scarce else Severity.PROBLEM,
+        "",
+        f"The file system of the queue has {free} left; without room no transaction that sends mail can commit.",
+        "Make room on it, or move the queue.",
+    )
+
+
+def from_the_future(name: str, count: int) -> Finding:
+    """Records or names later than now."""
+    more = f", and {count - 1} more" if count > 1 else ""
+    return Finding(
+        Kind.CLOCK,
+        Severity.WARNING,
+        name,
+        f"It was written more than ten minutes in the future{more}: a clock was set back, or another host's is ahead.",
+        "Look after the clocks (NTP). Mail does not wait longer than planned because of it.",
+    )
+
+
+def torn_history(name: str) -> Finding:
+    """There is something, but nothing that can be used."""
+    return Finding(
+        Kind.UNREADABLE,
+        Severity.WARNING,
+        name,
+        "No line of this history can be read, so nobody knows what happened to its mail; it is sent as if it were new.",
+        "If the mail must not go twice: hold it, and look at the relay's log.",
+    )
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+def route(envelope: Envelope | None) -> str:
+    """From whom to whom."""
+    if envelope is None:
+        return "without a readable envelope"
+    everybody = (*envelope.recipients, *envelope.malformed)
+    named = ", ".join(printable(each, 80) for each in everybody[:_NAMED])
+    more = f" and {len(everybody) - _NAMED} more" if len(everybody) > _NAMED else ""
+    return f"from {printable(envelope.sender, 80) or '<>'} to {named}{more}"
+
+
+def _said(record: Record) -> str:
+    """What was said about those who did not get the mail."""
+    bad = [each for each in record.replies.items() if each[1].answer is not Answer.ACCEPTED]
+    named = [f"{printable(who, 80)}: {printable(str(reply), 200)}" for who, reply in bad[:_NAMED]]
+    more = [f"{len(bad) - _NAMED} more"] if len(bad) > _NAMED else []
+    return "; ".join(named + more)
+
+
+def _quoted(path: str) -> str:
+    return printable(shlex.quote(path), 300)
+
+
+def moment(seconds: float) -> str:
+    """A time for people, in their own zone."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):
+        return "an impossible time"
+
+
+def age(seconds: float) -> str:
+    """A duration in its two largest units: ``3h 12m``."""
+    rest = max(0, int(seconds))
+    parts: list[str] = []
+    for unit, length in _UNITS:
+        count, rest = divmod(rest, length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+        elif parts:
+            break
+        if count >= 100 and unit == "d":  # who wants to know the hour?
+            break
+    return " ".join(parts[:2])

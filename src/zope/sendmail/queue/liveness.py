@@ -1,0 +1,151 @@
+"""Which of the processes behind a Maildir queue live.
+
+Owner files tell it of processors: the kernel keeps their locks.  Names tell it of those who stage mail: they carry
+time, process and host.  Changes nothing; the lock of a dead owner is held for the moment of the test only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from zope.sendmail.disk import Disk
+from zope.sendmail.maildir import unique_name
+from zope.sendmail.queue.locks import phase_of
+from zope.sendmail.queue.places import BELL, Places
+
+#: A process may be a little older than /proc says, clocks are corrected, and an owner file is made in less.
+_SLACK = 60.0
+
+
+class Fate(StrEnum):
+    """What became of the process that made a name."""
+
+    LIVES = "lives"
+    DEAD = "dead"
+    ELSEWHERE = "elsewhere"
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """When, by which process and on which host a name was made."""
+
+    seconds: float
+    pid: int
+    host: str
+
+    @classmethod
+    def of(cls, name: str) -> Maker | None:
+        """What ``<seconds>.<pid>.<host>.<digits>`` says; None for other names."""
+        seconds, _, rest = name.partition(".")
+        pid, _, rest = rest.partition(".")
+        host = rest.rpartition(".")[0]
+        if not (host and _is_number(seconds) and _is_number(pid)):
+            return None
+        return cls(float(seconds), int(pid), host)
+
+    @property
+    def fate(self) -> Fate:
+        """Whether it lives; only those of this host can be asked."""
+        if self.host != _here():
+            return Fate.ELSEWHERE
+        return Fate.LIVES if _is_running(self.pid, self.seconds) else Fate.DEAD
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """What lies in ``locks/``."""
+
+    #: Device and inode of the owner files of living processors.
+    living: set[tuple[int, int]] = field(default_factory=set)
+    #: Names of owner files of dead ones.
+    dead: list[str] = field(default_factory=list)
+    #: Further names of these, and other things that a death left.
+    left: list[str] = field(default_factory=list)
+    #: What no processor makes.
+    foreign: list[str] = field(default_factory=list)
+
+    @classmethod
+    def at(cls, places: Places, disk: Disk, now: float) -> Owners:
+        """Look."""
+        owners = cls()
+        seen: set[tuple[int, int]] = set()
+        names = sorted(disk.names(places.locks), key=len)  # an owner file has a shorter name than what belongs to it
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                if name.endswith(BELL):
+                    owners._add_bell(name, places, disk)
+                elif not _is_in_the_making(name, places, disk, now):
+                    owners._add(name, os.path.join(places.locks, name), disk, seen)
+        return owners
+
+    def _add(self, name: str, path: str, disk: Disk, seen: set[tuple[int, int]]) -> None:
+        status = disk.stat(path)
+        inode = identity(status)
+        if not stat.S_ISREG(status.st_mode):
+            self.foreign.append(name)
+        elif inode in seen:
+            self.left.append(name)
+        elif inode not in self.living:
+            with disk.locked(path) as fd:
+                if fd is None:
+                    self.living.add(inode)
+                    return
+                header = os.pread(fd, 512, 0)
+            seen.add(inode)
+            if name.startswith("."):
+                self.left.append(name)
+            else:
+                (self.foreign if phase_of(header, "") is None else self.dead).append(name)
+
+    def _add_bell(self, name: str, places: Places, disk: Disk) -> None:
+        """A bell goes with its owner."""
+        try:
+            disk.stat(os.path.join(places.locks, name.removesuffix(BELL)))
+        except FileNotFoundError:
+            disk.stat(os.path.join(places.locks, name))
+            self.left.append(name)
+
+
+def _here() -> str:
+    """This host, as names have it."""
+    maker = Maker.of(unique_name())
+    return maker.host if maker else ""
+
+
+def _is_in_the_making(name: str, places: Places, disk: Disk, now: float) -> bool:
+    """Whether a process may be about to lock this file for the first time: nobody must be faster."""
+    return name.startswith(".") and now - disk.stat(os.path.join(places.locks, name)).st_mtime < _SLACK
+
+
+def identity(status: os.stat_result) -> tuple[int, int]:
+    """What two names of a file have in common."""
+    return status.st_dev, status.st_ino
+
+
+def _is_running(pid: int, since: float) -> bool:
+    """Whether there is a process with this number, and it was there at that time."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is somebody else's
+        pass
+    return all(started <= since + _SLACK for started in _started(pid))
+
+
+def _started(pid: int) -> Iterator[float]:
+    """When a process started, where /proc tells it (Linux): numbers are given again, above all after a reboot."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/stat", encoding="ascii") as boot:
+        [since] = [float(line.split()[1]) for line in boot if line.startswith("btime ")]
+        with open(f"/proc/{pid}/stat", "rb") as process:
+            ticks = int(process.read().rpartition(b")")[2].split()[19])
+        yield since + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

@@ -1,0 +1,67 @@
+"""Which mails of a queue an operator means.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from zope.sendmail.queue.states import State
+
+if TYPE_CHECKING:
+    from zope.sendmail.history import Record
+    from zope.sendmail.message import Envelope
+    from zope.sendmail.queue.desk import QueuedMail
+
+#: What an operator writes for the null reverse-path (RFC 5321, 4.5.5).
+NULL = "<>"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The arguments of `IMailQueue.mails`; what is left out matches everything."""
+
+    states: frozenset[State] = frozenset()
+    sender: str = ""
+    recipient: str = ""
+    reply: str = ""
+    before: float = inf
+    after: float = -inf
+
+    def may_match(self, since: float, *, rejected: bool) -> bool:
+        """Whether it is worth while to read a mail of this age, which was or was not set aside."""
+        if not self.after <= since < self.before:
+            return False
+        return not self.states or (State.REJECTED in self.states if rejected else self.states != {State.REJECTED})
+
+    def matches(self, mail: QueuedMail) -> bool:
+        """Whether the mail is meant."""
+        if not self.after <= mail.since < self.before or (self.states and mail.state not in self.states):
+            return False
+        if (self.sender or self.recipient) and not self._is_to(mail.envelope):
+            return False
+        return not self.reply or (bool(mail.history) and _says(mail.history[-1], self.reply))
+
+    def _is_to(self, envelope: Envelope | None) -> bool:
+        """Whether sender and recipient are those that are meant."""
+        if envelope is None:
+            return False
+        recipients = (*envelope.recipients, *envelope.malformed)
+        return _fits(self.sender, [envelope.sender or NULL]) and _fits(self.recipient, recipients)
+
+
+def _fits(wanted: str, addresses: Iterable[str]) -> bool:
+    """Whether one of `addresses` is the one that is wanted, or one of its domain (``@example.org``)."""
+    wanted = wanted.casefold()
+    if wanted.startswith("@"):
+        return any(address.casefold().endswith(wanted) for address in addresses)
+    return not wanted or any(address.casefold() == wanted for address in addresses)
+
+
+def _says(record: Record, text: str) -> bool:
+    """Whether a reply has this code, or these words are in a reply or in the note."""
+    if len(text) == 3 and text.isascii() and text.isdigit():
+        return any(reply.code == int(text) for reply in record.replies.values())
+    words = text.casefold()
+    return words in record.note.casefold() or any(words in str(each).casefold() for each in record.replies.values())

@@ -1,0 +1,796 @@
+"""A Maildir queue whose owner file, disk or neighbours misbehave: no mail is lost, stuck or sent twice."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+import threading
+import unittest
+from collections import Counter
+from typing import BinaryIO
+from unittest import mock
+
+from zope.sendmail.disk import Disk
+from zope.sendmail.history import Record
+from zope.sendmail.interfaces import LeaseLost, NotPossible, QueueNotSafe
+from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.queue.bell import Bell
+from zope.sendmail.queue.lease import MaildirLease
+from zope.sendmail.queue.locks import MAX_SEND_TIME
+from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.places import Places
+from zope.sendmail.queue.states import State
+from zope.sendmail.queue.store import Listing
+from zope.sendmail.retry import OnUnknown, Schedule, judge
+from zope.sendmail.testing.contracts import LATER, MESSAGE, OK, SCHEDULE, ManualClock, envelope
+
+ONE = "one@example.org"
+
+
+class RefusingDisk(Disk):
+    """Refuses the calls named in `refused` for paths with `part` in them, for as long as they are named there."""
+
+    def __init__(self, *refused: str, part: str = "", error: int = errno.ENOSPC) -> None:
+        self.refused = set(refused)
+        self.part = part
+        self.error = error
+
+    def check(self, call: str, *paths: str) -> None:
+        if call in self.refused and any(self.part in path for path in paths):
+            raise OSError(self.error, os.strerror(self.error))
+
+    def append(self, path: str, data: bytes) -> None:
+        self.check("append", path)
+        super().append(path, data)
+
+    def open(self, path: str) -> BinaryIO:
+        self.check("open", path)
+        return super().open(path)
+
+    def rename(self, old: str, new: str) -> None:
+        self.check("rename", old, new)
+        super().rename(old, new)
+
+    def link(self, old: str, new: str) -> None:
+        self.check("link", old, new)
+        super().link(old, new)
+
+    def unlink(self, path: str) -> None:
+        self.check("unlink", path)
+        super().unlink(path)
+
+
+class CountingDisk(Disk):
+    """Counts what is asked of it, and the bytes it gives."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.bytes = 0
+
+    def names(self, path: str) -> list[str]:
+        self.calls["names"] += 1
+        return super().names(path)
+
+    def stat(self, path: str) -> os.stat_result:
+        self.calls["stat"] += 1
+        return super().stat(path)
+
+    def open(self, path: str) -> BinaryIO:
+        self.calls["open"] += 1
+        return super().open(path)
+
+    def read(self, path: str) -> bytes:
+        text = super().read(path)
+        self.bytes += len(text)
+        return text
+
+    def read_tail(self, path: str, size: int) -> tuple[bytes, bool]:
+        text, whole = super().read_tail(path, size)
+        self.bytes += len(text)
+        return text, whole
+
+
+class MaildirQueueTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        self.clock = ManualClock()
+        self.queue = self.open()
+
+    def open(self, disk: Disk | None = None, schedule: Schedule = SCHEDULE) -> MaildirQueue:
+        queue = MaildirQueue(self.path, schedule=schedule, clock=self.clock, disk=disk)
+        self.addCleanup(queue.close)
+        return queue
+
+    def put(self, count: int = 1) -> list[str]:
+        staged = self.queue.stage()
+        names = [staged.add(envelope(), MESSAGE) for _ in range(count)]
+        staged.prepare()
+        staged.commit()
+        return names
+
+    def claim(self, queue: MaildirQueue | None = None) -> MaildirLease:
+        """The one lease there is."""
+        [lease] = (queue or self.queue).claim(10)
+        return lease
+
+    def claim_within(self, seconds: int, queue: MaildirQueue | None = None) -> list[MaildirLease]:
+        """What a queue gives in this time, asked every ten seconds."""
+        leases: list[MaildirLease] = []
+        for _ in range(0, seconds, 10):
+            self.clock.advance(10)
+            leases += (queue or self.queue).claim(10)
+        return leases
+
+    def judged(self, lease: MaildirLease, reply: Reply) -> Record:
+        outcome = Outcome("relay:25", dict.fromkeys(lease.envelope.recipients, reply))
+        return judge(lease.record, lease.envelope, outcome, SCHEDULE, now=self.clock.time(), chance=0.5)
+
+    def die(self, *, intended: bool = True) -> str:
+        """A processor dies with the one message in hand; its name."""
+        dead = self.open()
+        lease = self.claim(dead)
+        lease.open()
+        if intended:
+            lease.intend()
+        dead.close()
+        self.clock.advance(5)
+        return lease.name
+
+    def names(self, directory: str) -> list[str]:
+        return sorted(os.listdir(os.path.join(self.path, directory)))
+
+    def lock_file(self, name: str) -> str:
+        return os.path.join(self.path, "new", ".sending-" + name)
+
+    def assert_inherited_unknown(self, lease: MaildirLease, *, deaths: int = 1) -> None:
+        """Its last byte may have gone; that stands in the history, once."""
+        assert lease.inherited is not None
+        self.assertEqual(lease.inherited.replies[ONE].answer, Answer.UNKNOWN)
+        self.assertEqual((lease.record.unknowns, lease.record.deaths), (deaths, deaths))
+        self.assertEqual(self.queue.show(lease.name).history[-1], lease.record)
+
+
+class OpenedAgain(MaildirQueueTest):
+    """The queue was closed and is used again while leases are out."""
+
+    def test_an_old_lease_must_not_send(self) -> None:
+        """Its lock went with the owner file, and the message is somebody's again."""
+        self.put()
+        old = self.claim()
+        old.open()
+        self.queue.close()
+        new = self.claim()
+        self.assertRaises(LeaseLost, old.intend)
+        new.intend()
+
+    def test_an_old_lease_takes_nothing_from_the_new_one(self) -> None:
+        """Given back, it removes neither its lock nor what is written about it."""
+        [name] = self.put()
+        old = self.claim()
+        self.queue.close()
+        new = self.claim()
+        new.open()
+        new.intend()
+        old.release()
+        self.assertTrue(new.lock.is_ours())
+        self.queue.close()
+        self.assert_inherited_unknown(self.claim())
+        self.assertTrue(os.path.exists(self.lock_file(name)))
+
+    def test_leases_do_not_share_a_slot(self) -> None:
+        """What each owner was doing is told apart, also after leases of an earlier owner ended."""
+        self.put(3)
+        old = self.queue.claim(3)
+        self.queue.close()
+        for lease in old:
+            lease.release()
+        first = self.queue.claim(10)
+        self.put(4)
+        leases = first + self.queue.claim(10)
+        self.assertEqual(len(leases), 7)
+        for lease in leases:
+            lease.open()
+        for lease in leases[::2]:
+            lease.intend()
+        self.queue.close()
+        unknown = [lease.inherited is not None for lease in self.queue.claim(10)]
+        self.assertEqual(unknown, [True, False] * 3 + [True])
+
+    def test_everybody_waits_for_the_same_queue(self) -> None:
+        """While it opens again, no other thread works on what it remembers."""
+        free: list[bool] = []
+
+        def try_it() -> None:
+            free.append(queue._mutex.acquire(blocking=False))
+            if free[-1]:
+                queue._mutex.release()
+
+        class Opening(Disk):
+            def open_locked(self, path: str) -> int:
+                thread = threading.Thread(target=try_it)
+                thread.start()
+                thread.join()
+                return super().open_locked(path)
+
+        queue = self.open(Opening())
+        queue.claim()
+        for name in self.names("locks"):
+            os.unlink(os.path.join(self.path, "locks", name))
+        queue.claim()
+        self.assertEqual(free, [False, False])
+
+
+class WithoutItsOwnerFile(MaildirQueueTest):
+    """An admin emptied ``locks/`` while leases were out."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        [self.name] = self.put()
+        self.lease = self.claim()
+        self.lease.open()
+        for name in self.names("locks"):
+            os.unlink(os.path.join(self.path, "locks", name))
+
+    def test_nobody_gets_the_message_a_second_time(self) -> None:
+        """Not this queue, which has a new owner file, and no other one; the old lease may send."""
+        self.assertEqual(self.claim_within(30) + self.claim_within(30, self.open()), [])
+        self.assertEqual(len([name for name in self.names("locks") if not name.endswith(".bell")]), 2)
+        self.lease.intend()
+        self.lease.settle(self.judged(self.lease, OK))
+        self.assertEqual((self.queue.count(), self.names("new"), self.names("history")), ({}, [], []))
+
+    def test_given_back_it_is_found_again(self) -> None:
+        """By the new owner."""
+        self.queue.claim()
+        self.lease.release()
+        self.assertEqual([lease.name for lease in self.claim_within(10)], [self.name])
+
+    def test_other_mail_flows(self) -> None:
+        """With locks of the new owner."""
+        names = self.put(2)
+        self.assertEqual([lease.name for lease in self.queue.claim(10)], names)
+
+    def test_a_forked_child_does_not_keep_it(self) -> None:
+        """Neither the new owner file nor the old one lives on in a child."""
+        self.queue.claim()
+        done, say = os.pipe()
+        ready, tell = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(say)
+            os.write(tell, b"x")
+            os.read(done, 1)
+            os._exit(0)
+        try:
+            os.read(ready, 1)
+            self.lease.lock._owner.forget()
+            self.clock.advance(5)
+            self.assertEqual([lease.name for lease in self.open().claim()], [self.name])
+        finally:
+            for fd in (say, done, ready, tell):
+                os.close(fd)
+            os.waitpid(child, 0)
+
+    def test_its_lock_removed_as_well_it_must_not_send(self) -> None:
+        """The message is the new owner's."""
+        os.unlink(self.lock_file(self.name))
+        self.assertEqual([lease.name for lease in self.claim_within(10)], [self.name])
+        self.assertRaises(LeaseLost, self.lease.intend)
+
+
+class LockRemovedByHand(MaildirQueueTest):
+    def test_the_same_queue_does_not_give_it_out_twice(self) -> None:
+        """Its new lock would make the old lease believe that nothing had happened."""
+        [name] = self.put()
+        lease = self.claim()
+        lease.open()
+        os.unlink(self.lock_file(name))
+        self.queue.wake()
+        self.assertEqual(self.claim_within(30), [])
+        self.assertRaises(LeaseLost, lease.intend)
+        lease.release()
+        self.assertEqual([lease.name for lease in self.claim_within(10)], [name])
+
+    def test_an_older_releases_one_is_noticed(self) -> None:
+        """Within five minutes, not only when its three hours are over."""
+        [name] = self.put()
+        os.utime(os.path.join(self.path, "new", name), (self.clock.time(),) * 2)
+        os.link(os.path.join(self.path, "new", name), self.lock_file(name))
+        self.assertEqual(self.queue.claim(), [])
+        self.assertEqual(self.claim_within(600), [])
+        os.unlink(self.lock_file(name))
+        self.assertEqual([lease.name for lease in self.claim_within(300)], [name])
+
+    def test_an_older_releases_one_is_respected_until_then(self) -> None:
+        """For three hours."""
+        [name] = self.put()
+        os.utime(os.path.join(self.path, "new", name), (self.clock.time(),) * 2)
+        os.link(os.path.join(self.path, "new", name), self.lock_file(name))
+        self.assertEqual(self.claim_within(MAX_SEND_TIME - 10), [])
+        lease = self.claim_within(300)[0]
+        self.assertEqual((lease.name, lease.inherited, lease.record.deaths), (name, None, 0))
+
+
+class DiskRefusesWhileInheriting(MaildirQueueTest):
+    """The last owner died when the last byte may have gone."""
+
+    def check_kept(self, disk: RefusingDisk) -> None:
+        """`disk` refuses for a while: the message is nobody's then, and what is unknown is told at last."""
+        queue = self.open(disk)
+        self.assertEqual(queue.claim() + self.claim_within(600, queue), [])
+        self.assertEqual(self.claim_within(60, self.queue), [])
+        disk.refused = set()
+        [lease] = self.claim_within(3600, queue)
+        self.assert_inherited_unknown(lease)
+        lease.intend()
+
+    def test_full_while_it_is_written_down_the_unknown_is_kept(self) -> None:
+        """ENOSPC in the history: tried again until it is there."""
+        self.put()
+        self.die()
+        self.check_kept(RefusingDisk("append", part="history"))
+
+    def test_unreadable_for_a_while_the_unknown_is_kept(self) -> None:
+        """The message cannot be opened (EIO, EMFILE): what is known about it stays."""
+        [name] = self.put()
+        self.die()
+        self.check_kept(RefusingDisk("open", part=f"new/{name}", error=errno.EIO))
+
+    def test_after_another_death_the_unknown_is_kept(self) -> None:
+        """Whoever could not write it down hands it on."""
+        self.put()
+        self.die()
+        queue = self.open(RefusingDisk("append", part="history"))
+        self.assertEqual(queue.claim(), [])
+        queue.close()
+        self.assert_inherited_unknown(self.claim())
+
+    def test_unknown_mail_is_held_if_that_is_wanted(self) -> None:
+        """Refused at first, it is still not sent again."""
+        self.put()
+        name = self.die()
+        disk = RefusingDisk("append", part="history")
+        queue = self.open(disk, Schedule(on_unknown=OnUnknown.HOLD))
+        self.assertEqual(queue.claim(), [])
+        disk.refused = set()
+        for lease in self.claim_within(3600, queue):
+            self.assertEqual(lease.record.state, State.HELD)
+        self.assertEqual(self.queue.show(name).history[-1].state, State.HELD)
+
+    def test_a_failing_takeover_is_repeated(self) -> None:
+        """Its rename, or the link before it; the message comes later, and no litter stays."""
+        for call in ("rename", "link"):
+            with self.subTest(call):
+                [name] = self.put()
+                self.die()
+                disk = RefusingDisk(call, part=".take-", error=errno.EIO)
+                queue = self.open(disk)
+                self.assertEqual(queue.claim() + self.claim_within(30, queue), [])
+                self.assertEqual([each for each in self.names("locks") if each.startswith(".")], [])
+                disk.refused = set()
+                [lease] = self.claim_within(120, queue)
+                self.assertEqual(lease.name, name)
+                self.assert_inherited_unknown(lease)
+                lease.settle(self.judged(lease, OK))
+
+    def test_others_may_take_over_meanwhile(self) -> None:
+        """A takeover that failed left the lock to the dead."""
+        self.put()
+        self.die()
+        self.assertEqual(self.open(RefusingDisk("rename", part=".take-")).claim(), [])
+        self.assert_inherited_unknown(self.claim())
+
+
+class ToldOnce(MaildirQueueTest):
+    def test_an_unknown_that_was_told_is_not_counted_again(self) -> None:
+        """The heir had written it down and told it, and died before it touched the message."""
+        self.put()
+        self.die()
+        heir = self.open()
+        lease = self.claim(heir)
+        self.assert_inherited_unknown(lease)
+        lease.told()
+        heir.close()
+        self.clock.advance(5)
+        lease = self.claim()
+        self.assertEqual((lease.inherited, lease.record.unknowns, lease.record.deaths), (None, 1, 1))
+
+    def test_an_unknown_that_was_not_told_is_inherited_again(self) -> None:
+        """The heir died before it could tell anybody."""
+        self.put()
+        self.die()
+        heir = self.open()
+        self.claim(heir)
+        heir.close()
+        self.clock.advance(5)
+        self.assertIsNotNone(self.claim().inherited)
+
+    def test_what_the_heir_intends_is_counted_again(self) -> None:
+        """It died when its own last byte may have gone."""
+        self.put()
+        self.die()
+        self.die()
+        self.assert_inherited_unknown(self.claim(), deaths=2)
+
+    def test_a_settled_attempt_is_not_lost(self) -> None:
+        """Its outcome was written down, and the owner died before it could remove its lock."""
+        self.put()
+        dead = self.open()
+        lease = self.claim(dead)
+        lease.open()
+        lease.intend()
+        dead.store.settle(lease.key, self.judged(lease, LATER))
+        dead.close()
+        self.assertEqual(self.claim_within(50), [])
+        [lease] = self.claim_within(60)
+        self.assertIsNone(lease.inherited)
+        self.assertEqual((lease.record.attempts, lease.record.deaths, lease.record.unknowns), (1, 0, 0))
+        self.assertEqual(lease.record.replies[ONE], LATER)
+
+    def test_the_attempt_after_a_settled_one_is_lost(self) -> None:
+        """The history does not have it, however many it has."""
+        self.put()
+        lease = self.claim()
+        lease.settle(self.judged(lease, LATER))
+        self.clock.advance(60)
+        self.die()
+        self.assert_inherited_unknown(self.claim())
+
+    def test_a_lock_once_kept_does_not_hide_a_later_death(self) -> None:
+        """What stood there about an attempt that was told is gone when the next one is lost."""
+        self.put()
+        self.die()
+        disk = RefusingDisk("append", part="history")
+        queue = self.open(disk)
+        self.assertEqual(queue.claim(), [])
+        disk.refused = set()
+        [lease] = self.claim_within(3600, queue)
+        lease.settle(self.judged(lease, LATER))
+        self.clock.advance(60)
+        lease = self.claim(queue)
+        lease.open()
+        lease.intend()
+        queue.close()
+        self.clock.advance(5)
+        self.assert_inherited_unknown(self.claim(), deaths=2)
+
+
+class AfterAPowerLoss(MaildirQueueTest):
+    """The machine went down with a message locked: nobody knows what its owner was doing."""
+
+    def test_a_torn_owner_file_is_taken_over(self) -> None:
+        """Empty, it is nobody's plain file that is respected for hours; what it told is unknown."""
+        [name] = self.put()
+        dead = self.open()
+        self.claim(dead)
+        dead.close()
+        os.truncate(self.lock_file(name), 0)
+        os.utime(self.lock_file(name), (self.clock.time(),) * 2)
+        self.clock.advance(5)
+        self.assert_inherited_unknown(self.claim())
+
+    def test_a_lock_of_another_boot_is_unknown(self) -> None:
+        """Its slots were not synced, so they may be older than they look."""
+        self.put()
+        with mock.patch("zope.sendmail.queue.locks.boot_id", return_value=b"another boot"):
+            dead = self.open()
+            self.claim(dead)
+            dead.close()
+        self.clock.advance(5)
+        self.assert_inherited_unknown(self.claim())
+
+    def test_a_message_that_was_tried_before_is_unknown_as_well(self) -> None:
+        """Attempts in its history do not say that this one had ended."""
+        [name] = self.put()
+        for torn in (True, False):
+            with self.subTest(torn=torn):
+                lease = self.claim()
+                lease.settle(self.judged(lease, LATER))
+                self.clock.advance(3600)
+                with mock.patch("zope.sendmail.queue.locks.boot_id", return_value=b"another boot"):
+                    dead = self.open()
+                    self.claim(dead).open()
+                    dead.close()
+                if torn:
+                    os.truncate(self.lock_file(name), 0)
+                self.clock.advance(5)
+                heir = self.claim()
+                self.assert_inherited_unknown(heir, deaths=1 if torn else 2)
+                heir.release()
+
+    def test_a_lock_without_a_message_is_cleared(self) -> None:
+        """The message was sent and removed; nothing comes back."""
+        [name] = self.put()
+        dead = self.open()
+        self.claim(dead)
+        dead.close()
+        os.truncate(self.lock_file(name), 0)
+        os.unlink(os.path.join(self.path, "new", name))
+        self.assertEqual(self.queue.claim(), [])
+        self.assertEqual((self.names("new"), self.names("history")), ([], []))
+
+
+class BadGroup(MaildirQueueTest):
+    """What stands in ``new/`` like a group and cannot be unfolded."""
+
+    def test_a_foreign_file_stops_nobody(self) -> None:
+        """It is told once, and all others flow."""
+        [name] = self.put()
+        with open(os.path.join(self.path, "new", ".group-foreign"), "wb"):
+            pass
+        with self.assertLogs("QueueProcessorThread", "ERROR") as logs:
+            self.assertEqual([lease.name for lease in self.queue.claim()], [name])
+            [other] = self.put()
+            self.assertEqual([lease.name for lease in self.claim_within(600)], [other])
+        self.assertEqual(len([line for line in logs.output if ".group-foreign" in line]), 1, logs.output)
+
+    def test_a_full_disk_stops_nobody(self) -> None:
+        """Its mails come when the disk has room again."""
+        [name] = self.put()
+        group = os.path.join(self.path, "new", ".group-1.1.host.1")
+        os.mkdir(group)
+        os.rename(os.path.join(self.path, "new", name), os.path.join(group, name))
+        [other] = self.put()
+        disk = RefusingDisk("rename", part=".group-")
+        queue = self.open(disk)
+        with self.assertLogs("QueueProcessorThread", "ERROR"):
+            self.assertEqual([lease.name for lease in queue.claim()], [other])
+        disk.refused = set()
+        self.assertEqual([lease.name for lease in self.claim_within(600, queue)], [name])
+        self.assertFalse(os.path.exists(group))
+
+
+class HeldMail(MaildirQueueTest):
+    def test_released_elsewhere_it_is_found(self) -> None:
+        """On another host, whose bells ring only there: within ten minutes, and not before."""
+        [name] = self.put()
+        self.queue.hold(name)
+        self.assertEqual(self.queue.claim(), [])
+        self.assertEqual(self.claim_within(1200), [])
+        with mock.patch("zope.sendmail.queue.maildir.ring"):
+            self.open().release(name)
+        self.assertEqual([lease.name for lease in self.claim_within(600)], [name])
+
+    def test_released_here_it_is_found_at_once(self) -> None:
+        """A bell says so."""
+        [name] = self.put()
+        self.queue.hold(name)
+        self.assertEqual(self.queue.claim(), [])
+        self.open().release(name)
+        self.assertEqual(self.claim().name, name)
+
+
+class DeepQueue(MaildirQueueTest):
+    def reject(self, begin: int, end: int) -> None:
+        """Mails that were set aside."""
+        for number in range(begin, end):
+            path = os.path.join(self.path, "new", f".rejected-17{number:08d}.1.host.{number:013d}")
+            Disk().create(path, b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\n" + MESSAGE)
+
+    def list_rejected(self, count: int) -> Counter[str]:
+        """What it asks of the disk to list so many."""
+        queue = self.open(disk := CountingDisk())
+        self.assertEqual(len(list(queue.mails([State.REJECTED]))), count)
+        return disk.calls
+
+    def test_listing_many_rejected_costs_the_same_for_each(self) -> None:
+        """Each directory is read once, and each mail as often as if it were the only one."""
+        self.queue.stage()
+        self.reject(0, 50)
+        few = self.list_rejected(50)
+        self.reject(50, 200)
+        many = self.list_rejected(200)
+        self.assertEqual((few["names"], many["names"]), (2, 2))  # new/ and cur/
+        for call in ("stat", "open"):
+            self.assertEqual(few[call] / 50, many[call] / 200, call)
+
+    def test_no_mail_is_looked_for_among_the_others(self) -> None:
+        """A list of those set aside is gone through, never searched."""
+        compared: list[str] = []
+
+        class Key(str):
+            __slots__ = ()
+
+            def __eq__(self, other: object) -> bool:
+                compared.append(self)
+                return str.__eq__(self, other)
+
+            __hash__ = str.__hash__
+
+        class Watched(Listing):
+            def __init__(self, places: Places, disk: Disk) -> None:
+                super().__init__(places, disk)
+                self.rejected = [Key(key) for key in self.rejected]
+
+        self.put(3)
+        self.reject(0, 100)
+        with mock.patch("zope.sendmail.queue.desk.Listing", Watched):
+            self.assertEqual(len(list(self.queue.mails())), 103)
+        self.assertLessEqual(len(compared), 2 * 103)
+
+
+class LongHistory(MaildirQueueTest):
+    """A message that was deferred for days, with many recipients."""
+
+    def grow(self, name: str, records: int, recipients: int) -> Record:
+        """The last of so many records about so many recipients."""
+        replies = {f"user{number}@example.org": LATER for number in range(recipients)}
+        for attempts in range(1, records + 1):
+            record = Record(
+                State.DEFERRED, attempts=attempts, time=self.clock.time(), due=self.clock.time(), replies=replies
+            )
+            self.queue.store.append(f"new/{name}", record)
+        return record
+
+    def read(self, name: str) -> tuple[Record, int, int]:
+        """What rules, and how many bytes were read of how many."""
+        queue = self.open(disk := CountingDisk())
+        record = queue.store.record(f"new/{name}")
+        return record, disk.bytes, os.path.getsize(os.path.join(self.path, "history", name))
+
+    def test_it_is_read_from_its_end(self) -> None:
+        """However long it has become, no more than 16 KB."""
+        [name] = self.put()
+        for records in (200, 800):
+            last = self.grow(name, records, 3)
+            record, read, size = self.read(name)
+            self.assertEqual(record, last)
+            self.assertGreater(size, 32 * 1024)
+            self.assertEqual(read, 16 * 1024)
+
+    def test_a_long_last_record_is_read_whole(self) -> None:
+        """And little more of what is before it."""
+        [name] = self.put()
+        last = self.grow(name, 30, 2000)
+        record, read, size = self.read(name)
+        self.assertEqual(record, last)
+        self.assertLess(read, size / 4)
+
+    def test_a_torn_last_record_is_passed_over(self) -> None:
+        """Also if it is longer than what is read at first; the one before it rules."""
+        [name] = self.put()
+        last = self.grow(name, 10, 3)
+        for length in (10, 100_000):
+            with open(os.path.join(self.path, "history", name), "ab") as stream:
+                stream.write(b'{"state":"ready"' + b" " * length)
+            self.assertEqual(self.read(name)[0], last)
+
+    def test_a_claim_reads_no_more(self) -> None:
+        """The history is read twice at most, before the lock and with it."""
+        [name] = self.put()
+        last = self.grow(name, 500, 3)
+        queue = self.open(disk := CountingDisk())
+        self.clock.advance(60)
+        self.assertEqual(self.claim(queue).record, last)
+        self.assertLessEqual(disk.bytes, 2 * 16 * 1024)
+
+    def test_an_operator_sees_all_of_it(self) -> None:
+        """From the first record on."""
+        [name] = self.put()
+        self.grow(name, 300, 3)
+        self.assertEqual([record.attempts for record in self.queue.show(name).history], list(range(1, 301)))
+
+
+class TheStream(MaildirQueueTest):
+    def test_message_id_leaves_it_alone(self) -> None:
+        """Asked before or in the midst of reading."""
+        self.put()
+        lease = self.claim()
+        stream = lease.open()
+        begin = stream.read(5)
+        self.assertEqual(lease.message_id, "1@example.org")
+        self.assertEqual(begin + stream.read(), MESSAGE)
+        self.assertEqual(lease.open().read(), MESSAGE)
+
+
+class Rollback(MaildirQueueTest):
+    def test_what_could_not_be_removed_goes_with_the_abort(self) -> None:
+        """The disk refused for a while; nothing is left, and nothing is sent."""
+        disk = RefusingDisk("unlink", error=errno.EIO)
+        staged = self.open(disk).stage()
+        for _ in range(3):
+            staged.add(envelope(), MESSAGE)
+        self.assertRaises(OSError, staged.rollback, 1)
+        disk.refused = set()
+        staged.abort()
+        self.assertEqual((self.queue.count(), self.names("tmp"), self.queue.claim()), ({}, [], []))
+
+
+class AfterClose(MaildirQueueTest):
+    def test_wake_rings_nobody_elses_descriptor(self) -> None:
+        """A signal handler may come late; the numbers of the bell's descriptors belong to other files then."""
+        self.queue.claim()
+        bell = self.queue._bell
+        assert isinstance(bell, Bell)
+        self.queue.close()
+        read, write = os.pipe()
+        self.addCleanup(os.close, read)
+        self.addCleanup(os.close, write)
+        os.set_blocking(read, False)
+        self.queue.wake()
+        bell.wake()
+        self.assertRaises(BlockingIOError, os.read, read, 1)
+        self.queue.close()
+        os.fstat(read)
+        os.fstat(write)
+
+    def test_nothing_is_left_of_its_owner(self) -> None:
+        """Neither file nor bell; and it can be used again."""
+        for _ in range(2):
+            self.queue.claim()
+            self.assertEqual(len(self.names("locks")), 2)
+            self.queue.close()
+            self.assertEqual(self.names("locks"), [])
+
+
+class NotSafe(MaildirQueueTest):
+    def test_repeated_attempts_leave_no_litter(self) -> None:
+        """A processor asks again and again whether links work by now."""
+        queue = self.open(RefusingDisk("link", error=errno.EPERM))
+        for _ in range(5):
+            self.assertRaises(QueueNotSafe, queue.claim)
+        self.assertEqual(self.names("locks"), [])
+
+
+class DiedWhileOpening(MaildirQueueTest):
+    def test_what_it_left_is_swept_by_the_next_one(self) -> None:
+        """Its half-made owner file and the proof that locks work, when they are older than a minute."""
+
+        class Dies(Disk):
+            def rename(self, old: str, new: str) -> None:
+                raise KeyboardInterrupt
+
+            def unlink(self, path: str) -> None:
+                raise OSError(errno.EIO, "died before")
+
+        dead = self.open(Dies())
+        with contextlib.suppress(KeyboardInterrupt):
+            dead.claim()
+        dead.forget_after_fork()
+        self.assertEqual([name[: name.index("-")] for name in self.names("locks")], [".new", ".proof"])
+        made = max(os.stat(os.path.join(self.path, "locks", name)).st_mtime for name in self.names("locks"))
+        self.clock.wall = made + 59
+        self.queue.claim()
+        self.assertEqual(len(self.names("locks")), 4)
+        self.queue.close()
+        self.clock.wall = made + 61
+        self.queue.claim()
+        self.assertEqual(len(self.names("locks")), 2)
+
+
+class AnOperatorAtADeadOnesMail(MaildirQueueTest):
+    """A processor died with the mail in hand, and an operator's verb finds its lock first."""
+
+    def test_a_full_disk_does_not_forget_the_unknown(self) -> None:
+        """The verb fails, and whoever claims the mail later is told."""
+        self.put()
+        name = self.die()
+        desk = self.open(RefusingDisk("append", part="history"))
+        with self.assertRaises(OSError):
+            desk.hold(name)
+        desk.close()
+        self.clock.advance(100)
+        self.assert_inherited_unknown(self.claim())
+
+    def test_a_verb_that_does_not_fit_forgets_nothing(self) -> None:
+        """The unknown is in the history."""
+        self.put()
+        name = self.die()
+        self.assertRaises(NotPossible, self.open().release, name)
+        self.assertEqual(self.open().show(name).history[-1].unknowns, 1)
+
+
+class ALostLease(MaildirQueueTest):
+    def test_writes_no_history(self) -> None:
+        """Somebody else has the mail, and knows better."""
+        self.put()
+        slow = self.open()
+        lease = self.claim(slow)
+        slow.close()
+        self.clock.advance(5)
+        other = self.claim()
+        with self.assertLogs("QueueProcessorThread", "WARNING"):
+            lease.settle(self.judged(lease, LATER))
+        self.assertEqual(self.open().show(other.name).history, [])

@@ -1,0 +1,617 @@
+"""``zope-sendmail queue VERB``: what operators see and do."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+from collections.abc import Sequence
+from typing import Any
+from unittest import mock
+
+from zope.sendmail import cli, operators
+from zope.sendmail.disk import Disk
+from zope.sendmail.interfaces import QueueNotSafe
+from zope.sendmail.message import Envelope
+from zope.sendmail.operators import matching
+from zope.sendmail.orders import KEYS, KEYS_OF_A_CHANGE, VERBS, is_order
+from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.queue.findings import Finding, Kind, Severity
+from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.states import State
+from zope.sendmail.retry import Schedule, judge
+from zope.sendmail.tables import clean, clean_line, finding_lines, short
+from zope.sendmail.testing.contracts import OK, ManualClock
+
+GREYLISTED = Reply(Answer.DEFERRED, "greylisted", 450, "4.7.1")
+UNKNOWN_USER = Reply(Answer.REJECTED, "no such user", 550, "5.1.1")
+MESSAGE = b"Message-Id: <1@example.org>\nSubject: one\n\nFirst \x1b[31mline\nSecond line \xff\n"
+
+
+class OperatorsTest(unittest.TestCase):
+    """A queue, and a command line; the clock stands still."""
+
+    def setUp(self) -> None:
+        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        self.clock = ManualClock()
+        nanoseconds = itertools.count(int(self.clock.wall) * 10**9, 1000)
+        self.enterContext(mock.patch("zope.sendmail.maildir.time.time_ns", side_effect=nanoseconds))
+        self.enterContext(mock.patch.object(operators, "Clock", return_value=self.clock))
+        self.enterContext(mock.patch.dict(os.environ, {"COLUMNS": "100"}))
+        self.queue = MaildirQueue(self.path, clock=self.clock)
+        self.addCleanup(self.queue.close)
+        self.queue.stage()
+        self.said = self.complained = ""
+
+    def put(self, *recipients: str, sender: str = "shop@example.org", message: bytes = MESSAGE) -> str:
+        staged = self.queue.stage()
+        name = staged.add(Envelope(sender, recipients or ("one@example.org",)), message)
+        staged.prepare()
+        staged.commit()
+        return name
+
+    def settle(self, *replies: Reply) -> None:
+        """Try the oldest mail: one reply for each recipient, in order."""
+        [lease] = self.queue.claim()
+        outcome = Outcome("relay:25", dict(zip(lease.envelope.recipients, replies, strict=True)))
+        lease.settle(
+            judge(lease.record, lease.envelope, outcome, Schedule(jitter=0), now=self.clock.time(), chance=0.5)
+        )
+
+    def put_four(self) -> tuple[str, str, str, str]:
+        """A deferred, a rejected, a held and a ready mail."""
+        deferred = self.put("a@example.org", "b@example.net")
+        self.settle(OK, GREYLISTED)
+        rejected = self.put("c@example.org")
+        self.settle(UNKNOWN_USER)
+        held = self.put("d@example.org", sender="")
+        self.queue.hold(held)
+        return deferred, rejected, held, self.put("e@example.org")
+
+    def call(self, verb: str, *arguments: str, answer: str | None = None) -> int:
+        """The exit status; what was said is in `said` and `complained`.  `answer` is typed at a terminal."""
+        said, complained = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+        typed = io.StringIO(answer or "")
+        typed.isatty = lambda: answer is not None  # type: ignore[method-assign]
+        with (
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(complained),
+            mock.patch.object(sys, "stdin", typed),
+        ):
+            try:
+                status = cli.run(["zope-sendmail", "queue", verb, *arguments])
+            except SystemExit as exit_:
+                status = int(exit_.code or 0)
+        said.seek(0)
+        self.raw = said.buffer.read()
+        self.said, self.complained = self.raw.decode("utf-8", "replace"), complained.getvalue()
+        return status
+
+    def ok(self, verb: str, *arguments: str) -> str:
+        """What a call that succeeds says."""
+        self.assertEqual((self.call(verb, self.path, *arguments), self.complained), (0, ""), self.said)
+        return self.said
+
+    def objects(self, verb: str, *arguments: str) -> list[Any]:
+        self.call(verb, self.path, "--json", *arguments)
+        return [json.loads(line) for line in self.said.splitlines()]
+
+    def names(self, *arguments: str) -> list[str]:
+        """The names of the mails that are listed."""
+        return [mail["name"] for mail in self.objects("list", *arguments)]
+
+    def assertRefused(self, status: int, words: str, verb: str, *arguments: str) -> None:
+        """Nothing is done, and the reason is told."""
+        before = sorted(self.queue.names())
+        self.assertEqual(self.call(verb, *arguments), status, self.said)
+        self.assertIn(words, " ".join(self.complained.split()))
+        self.assertEqual(sorted(self.queue.names()), before)
+
+
+class TheCommandLine(OperatorsTest):
+    def test_of_7_3_means_what_it_meant(self) -> None:
+        """A Maildir may be called queue."""
+        for line in ("queue", "queue --daemon", "--daemon queue", "queue x", "list", "list queue", "", "mail queue"):
+            self.assertFalse(is_order(line.split()), line)
+        for verb in VERBS:
+            self.assertTrue(is_order(["queue", verb]), verb)
+
+    def test_explains_itself(self) -> None:
+        """All verbs, the exit statuses, and the old meaning; each verb its options."""
+        self.assertEqual(self.call("--help"), 0)
+        for words in (*VERBS, "exit status", "drains the Maildir ./queue"):
+            self.assertIn(words, self.said)
+        for verb in VERBS:
+            self.assertEqual(self.call(verb, "--help"), 0)
+            self.assertIn("MAILDIR", self.said)
+        self.assertIn("zope-sendmail queue --help", cli.ConsoleApp.parser.format_help())
+
+    def test_takes_options_anywhere(self) -> None:
+        """Before the queue, and between names."""
+        one, two = self.put(), self.put()
+        self.assertEqual(self.call("hold", self.path, one, "--json", two), 0)
+        self.assertEqual(self.call("release", "--json", self.path, one, two), 0)
+
+    def test_refuses_what_cannot_be_meant(self) -> None:
+        """With the reason, as status 2."""
+        name = self.put()
+        for words, *arguments in (
+            ["which mails?", "hold", self.path],
+            ["which mails?", "retry", self.path, "--limit", "3"],
+            ["not both", "hold", self.path, name, "--state", "ready"],
+            ["not both", "hold", self.path, name, "--all"],
+            ["which mail?", "show", self.path],
+            ["is no duration", "list", self.path, "--older-than", "soon"],
+            ["is no number", "list", self.path, "--limit", "-1"],
+            ["invalid choice", "list", self.path, "--state", "sent"],
+            ["required: MAILDIR", "list"],
+            ["not allowed with", "show", self.path, name, "--raw", "--message"],
+        ):
+            self.assertRefused(2, words, *arguments)
+
+
+class AQueueThatIsNone(OperatorsTest):
+    def test_is_an_error_and_is_not_made(self) -> None:
+        """Status 78, whatever the verb."""
+        for verb in VERBS:
+            missing = os.path.join(self.path, "missing")
+            with self.subTest(verb):
+                for path in (missing, os.path.dirname(self.path), __file__):
+                    self.assertEqual(self.call(verb, path, *([] if verb in ("list", "count", "doctor") else ["x"])), 78)
+                    self.assertIn("no queue" if path == missing else "not a Maildir", self.complained)
+                self.assertFalse(os.path.exists(missing))
+        self.assertEqual(os.listdir(os.path.dirname(self.path)), ["queue"])
+
+    def test_is_told_from_one_that_cannot_be_used_now(self) -> None:
+        """Permissions are 77, the disk is 74; a traceback is nothing for people."""
+        for error, status in ((PermissionError(13, "denied"), 77), (OSError(5, "I/O error"), 74)):
+            with mock.patch.object(MaildirQueue, "count", side_effect=error):
+                self.assertEqual(self.call("count", self.path), status)
+            self.assertIn(str(error.strerror), self.complained)
+        name = self.put()
+        with mock.patch.object(MaildirQueue, "hold", side_effect=QueueNotSafe("no locks here")):
+            self.assertEqual(self.call("hold", self.path, name), 74)
+
+    def test_is_left_when_the_reader_has_seen_enough(self) -> None:
+        """`| head` is no failure."""
+        self.put()
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, "-m", "zope.sendmail.cli", "queue", "list", self.path],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=False,
+        )
+        os.close(writer)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+
+    def test_can_be_interrupted(self) -> None:
+        """Without a traceback."""
+        with mock.patch.object(MaildirQueue, "count", side_effect=KeyboardInterrupt):
+            self.assertEqual(self.call("count", self.path), 130)
+
+
+class Listing(OperatorsTest):
+    def test_is_a_table(self) -> None:
+        """Aligned, with the last words below."""
+        names = self.put_four()
+        self.clock.advance(30)
+        last = [name.rpartition(".")[2] for name in names]
+        self.assertEqual(
+            self.ok("list").splitlines(),
+            [
+                "NAME           STATE        AGE  DUE IN TRY  SENDER -> RECIPIENTS",
+                f"{last[0]}  deferred     30s     30s   1  shop@example.org -> a@example.org, b@example.net",
+                "               450 4.7.1 greylisted",
+                f"{last[1]}  rejected     30s       -   1  shop@example.org -> c@example.org",
+                "               550 5.1.1 no such user",
+                f"{last[2]}  held         30s       -   -  <> -> d@example.org",
+                "               held by an operator",
+                f"{last[3]}  ready        30s     now   -  shop@example.org -> e@example.org",
+            ],
+        )
+
+    def test_fits_the_terminal(self) -> None:
+        """However long addresses and replies are, and however many recipients there are."""
+        self.put(*(f"{'x' * 50}{number}@{'y' * 50}.example.org" for number in range(30)), sender="z" * 60 + "@a.org")
+        self.settle(*[Reply(Answer.DEFERRED, "w" * 300, 450)] * 30)
+        self.put(*(f"r{number}@example.org" for number in range(9)))
+        self.put("a@example.org", sender="s" * 60 + "@a.org")
+        for columns in ("80", "100", "200"):
+            with mock.patch.dict(os.environ, {"COLUMNS": columns}):
+                lines = self.ok("list").splitlines()
+            self.assertLessEqual(max(map(len, lines)), int(columns))
+            self.assertTrue(lines[1].endswith("+29"), lines[1])
+            self.assertIn("a@example.org", lines[4])
+
+    def test_tells_what_it_left_out(self) -> None:
+        """--limit 0 shows all."""
+        for _ in range(3):
+            self.put()
+        with mock.patch.object(operators, "_MAILS", 2):
+            self.assertTrue(self.ok("list").endswith("... and 1 more; --limit 0 shows all\n"))
+            self.assertEqual(self.ok("list", "--limit", "0").count("shop@example.org"), 3)
+            self.assertIn("and 1 more", self.ok("list", "--state", "ready"))
+        self.assertEqual(len(self.names()), 3)
+        self.assertEqual(len(self.names("--limit", "2")), 2)
+
+    def test_may_be_empty(self) -> None:
+        """Which is said."""
+        self.assertEqual(self.ok("list"), "no mails\n")
+        self.assertEqual(self.ok("list", "--state", "held"), "no mail fits\n")
+        self.assertEqual(self.objects("list"), [])
+
+    def test_can_be_filtered(self) -> None:
+        """By each of the filters, and by all of them."""
+        deferred, rejected, held, ready = self.put_four()
+        self.assertEqual(self.names("--state", "held", "--state", "ready"), [held, ready])
+        self.assertEqual(self.names("--recipient", "c@example.org"), [rejected])
+        self.assertEqual(self.names("--recipient", "@example.net"), [deferred])
+        self.assertEqual(self.names("--sender", "<>"), [held])
+        self.assertEqual(self.names("--reply", "450"), [deferred])
+        self.assertEqual(self.names("--reply", "no such"), [rejected])
+        self.assertEqual(self.names("--state", "held", "--sender", "shop@example.org"), [])
+        self.clock.advance(7200)
+        self.assertEqual(len(self.names("--older-than", "1h")), 4)
+        self.assertEqual(self.names("--younger-than", "1h"), [])
+
+    def test_shows_files_that_are_no_mail(self) -> None:
+        """They are in the queue, so they are seen."""
+        Disk().create(os.path.join(self.path, "new", "bad\x1b[2J\udcff\u202ename"), b"")
+        self.assertIn("bad [2J  name", self.ok("list"))
+        self.assertIn("(no readable envelope)", self.said)
+        self.assertEqual(self.objects("list")[0]["name"], "bad\x1b[2J\udcff\u202ename")
+
+    def test_streams(self) -> None:
+        """A program gets the first object before the second mail is read."""
+        for _ in range(2):
+            self.put()
+        seen: list[str] = []
+        original = MaildirQueue.mails
+
+        def watched(*arguments: Any, **filters: Any) -> Any:
+            for mail in original(*arguments, **filters):
+                seen.append("mail")
+                yield mail
+
+        with (
+            mock.patch.object(MaildirQueue, "mails", watched),
+            mock.patch.object(operators, "_say_json", side_effect=lambda values: seen.append("line")),
+        ):
+            self.call("list", self.path, "--json")
+        self.assertEqual(seen, ["mail", "line", "mail", "line"])
+
+
+class Showing(OperatorsTest):
+    def test_tells_everything_about_a_mail(self) -> None:
+        """Envelope, what was said about each recipient, and what happened."""
+        name = self.put_four()[0]
+        self.queue.hold(name)
+        text = self.ok("show", name)
+        for words in (
+            f"name        {name}",
+            "state       held",
+            "message id  1@example.org",
+            "sender      shop@example.org",
+            "recipient   a@example.org: accepted: 250 ok",
+            "recipient   b@example.net: deferred: 450 4.7.1 greylisted",
+            "attempt 1 through relay:25: deferred, next attempt ",
+            "held (held by an operator)",
+        ):
+            self.assertIn(words, text)
+        self.assertNotIn("Subject", text)
+
+    def test_of_several_mails(self) -> None:
+        """One after the other; what is unknown is told."""
+        one, two = self.put(), self.put()
+        self.assertEqual(self.call("show", self.path, one, two, "nope"), 1)
+        self.assertEqual(self.said.count("message id"), 2)
+        self.assertIn("no mail 'nope'", self.complained)
+
+    def test_gives_the_message_without_harm_to_the_terminal(self) -> None:
+        """The headers, or all of it."""
+        name = self.put()
+        self.assertTrue(self.ok("show", name, "--headers").endswith("\nSubject: one\n"))
+        self.assertIn("First \ufffd[31mline\nSecond line \ufffd\n", self.ok("show", name, "--message"))
+
+    def test_gives_the_message_to_programs(self) -> None:
+        """Byte for byte."""
+        name = self.put()
+        self.call("show", self.path, name, "--raw")
+        self.assertEqual(self.raw, MESSAGE)
+        [mail] = self.objects("show", name, "--message")
+        self.assertEqual(mail["message"].encode("utf-8", "surrogateescape"), MESSAGE)
+        [mail] = self.objects("show", name, "--headers")
+        self.assertEqual(mail["headers"], "Message-Id: <1@example.org>\nSubject: one\n")
+
+    def test_does_not_give_raw_bytes_to_a_terminal(self) -> None:
+        """There are --message and redirection."""
+        name = self.put()
+
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        with contextlib.redirect_stdout(Terminal()) as said, contextlib.redirect_stderr(io.StringIO()):
+            self.assertEqual(operators.main(["show", self.path, name, "--raw"]), 64)
+        self.assertEqual(said.getvalue(), "")
+
+    def test_gives_the_whole_history_to_programs(self) -> None:
+        """A record for everything that happened."""
+        name = self.put()
+        for _ in range(2):
+            self.settle(GREYLISTED)
+            self.clock.advance(3600)
+        [mail] = self.objects("show", name)
+        self.assertEqual([record["attempts"] for record in mail["history"]], [1, 2])
+        reply = {"answer": "deferred", "code": 450, "enhanced": "4.7.1", "text": "greylisted"}
+        self.assertEqual(mail["replies"], {"one@example.org": reply})
+
+
+class Changing(OperatorsTest):
+    def states(self) -> list[State]:
+        return [mail.state for mail in self.queue.mails()]
+
+    def test_says_what_it_did(self) -> None:
+        """Mail by mail."""
+        name = self.put()
+        for verb, words in (("hold", "held"), ("release", "released"), ("retry", "will be tried now")):
+            self.assertEqual(self.ok(verb, name), f"{name}: {words}\n")
+        self.assertEqual(self.objects("remove", name), [{"name": name, "verb": "remove", "done": True, "error": ""}])
+        self.assertEqual(list(self.queue.names()), [])
+
+    def test_says_what_it_could_not_do(self) -> None:
+        """With what can be done instead; the others are done."""
+        held, ready = self.put(), self.put()
+        self.queue.hold(held)
+        self.assertEqual(self.call("hold", self.path, held, ready), 1)
+        self.assertIn("it is held; possible: release, retry, remove", self.complained)
+        self.assertTrue(self.said.endswith("1 mail held, 1 not\n"))
+        [first, second] = self.objects("hold", held, ready)
+        self.assertEqual((first["done"], second["done"]), (False, False))
+
+    def test_leaves_mail_alone_that_is_being_sent(self) -> None:
+        """Safe while processors run."""
+        name = self.put()
+        [lease] = self.queue.claim()
+        self.assertRefused(1, "it is being sent", "remove", self.path, name)
+        self.assertEqual(self.ok("hold", "--all"), "0 mails held\n")
+        lease.release()
+
+    def test_by_filters_means_the_states_that_make_sense(self) -> None:
+        """As the help says; others have to be named."""
+        self.put_four()
+        self.assertIn("2 mails will be tried now", self.ok("retry", "--all"))
+        self.assertEqual(self.states(), [State.READY, State.READY, State.HELD, State.READY])
+        self.assertIn("will be tried now", self.ok("retry", "--state", "held"))
+        self.assertIn("4 mails held", self.ok("hold", "--recipient", "@example.org"))
+        self.assertIn("2 mails released", self.ok("release", "--all", "--limit", "2"))
+        self.assertEqual(self.states(), [State.READY, State.READY, State.HELD, State.HELD])
+
+    def test_by_filters_may_mean_nothing(self) -> None:
+        """Which is no failure."""
+        self.assertEqual(self.ok("retry", "--reply", "450"), "0 mails will be tried now\n")
+
+    def test_wakes_processors(self) -> None:
+        """They need not look by themselves."""
+        name = self.put()
+        self.settle(GREYLISTED)
+        self.ok("retry", name)
+        self.queue.wait(3600.0)
+        self.assertEqual([lease.name for lease in self.queue.claim()], [name])
+
+    def test_does_not_stop_at_what_is_no_mail(self) -> None:
+        """A directory cannot be removed; the mails behind it are."""
+        os.mkdir(os.path.join(self.path, "new", "thing"))
+        self.put()
+        self.assertEqual(self.call("remove", self.path, "--all", "--yes"), 1)
+        self.assertEqual(list(self.queue.names()), ["thing"])
+
+
+class Removing(OperatorsTest):
+    def setUp(self) -> None:
+        super().setUp()
+        self.names_ = [self.put() for _ in range(3)]
+
+    def test_one_mail_needs_no_word_more(self) -> None:
+        """Named, or the only one that fits."""
+        self.ok("remove", self.names_[0])
+        self.ok("remove", "--all", "--limit", "1")
+        self.assertEqual(list(self.queue.names()), self.names_[2:])
+
+    def test_several_are_asked_for_at_a_terminal(self) -> None:
+        """Only yes is yes."""
+        for answer in ("", "n\n", "what?\n"):
+            self.assertEqual(self.call("remove", self.path, "--all", answer=answer), 1)
+            self.assertIn("Remove 3 mails for good? [y/N]", self.complained)
+        self.assertEqual(list(self.queue.names()), self.names_)
+        self.assertEqual(self.call("remove", self.path, "--all", answer="y\n"), 0)
+        self.assertEqual(list(self.queue.names()), [])
+
+    def test_several_need_yes_elsewhere(self) -> None:
+        """A script says what it means."""
+        self.assertRefused(2, "3 mails would be removed", "remove", self.path, *self.names_)
+        self.assertTrue(self.ok("remove", "--yes", *self.names_).endswith("3 mails removed\n"))
+
+
+class Names(unittest.TestCase):
+    ALL = ("1800.1.host.123", "1800.1.host.124", "1801.1.host.5", "1802.7.host.55", "msg")
+
+    def found(self, text: str) -> Sequence[str]:
+        return matching([text], self.ALL)[text]
+
+    def test_may_be_short(self) -> None:
+        """An unambiguous beginning, or the last part as the table shows it."""
+        for text in ("1801", "1801.1.host.5", "5", ".rejected-1801", "/var/queue/new/.sending-1801.1.host.5"):
+            self.assertEqual(self.found(text), ["1801.1.host.5"], text)
+        self.assertEqual(self.found("55"), ["1802.7.host.55"])
+        self.assertEqual(self.found("m"), ["msg"])
+
+    def test_may_be_ambiguous_or_unknown(self) -> None:
+        """All candidates, or none."""
+        self.assertEqual(self.found("1800"), ["1800.1.host.123", "1800.1.host.124"])
+        for text in ("", "x", "host", "new/"):
+            self.assertEqual(self.found(text), [])
+
+    def test_that_are_whole_are_never_ambiguous(self) -> None:
+        """Also if they begin another."""
+        self.assertEqual(matching(["a"], ["a", "ab"]), {"a": ["a"]})
+
+    def test_in_the_table_are_the_last_part(self) -> None:
+        """Of names that are ours; others are whole, and harmless."""
+        self.assertEqual(
+            [short(name) for name in ("1.2.ho.st.0012", "a.b", "1.2.h.x", "\x1b[2J")], ["0012", "a.b", "1.2.h.x", "[2J"]
+        )
+
+
+class NamesOnTheCommandLine(OperatorsTest):
+    def test_are_told_if_they_are_ambiguous_or_unknown(self) -> None:
+        """What is clear is done."""
+        one, _ = self.put(), self.put()
+        beginning = one.partition(".")[0][:4]
+        self.assertEqual(self.call("hold", self.path, one.rpartition(".")[2], beginning, "nope"), 1)
+        self.assertIn(f"{beginning} is ambiguous: {one}, ", self.complained)
+        self.assertIn("no mail 'nope'", self.complained)
+        self.assertEqual(self.said, f"{one}: held\n")
+
+    def test_that_mean_the_same_mail_are_one(self) -> None:
+        """It is not held twice."""
+        name = self.put()
+        self.assertEqual(self.ok("hold", name, name.rpartition(".")[2]), f"{name}: held\n")
+
+
+class Counting(OperatorsTest):
+    def test_is_by_state(self) -> None:
+        """And tells how long the oldest has been waiting."""
+        self.assertEqual(self.ok("count"), "no mails\n")
+        self.put_four()
+        self.clock.advance(3720)
+        lines = self.ok("count").splitlines()
+        self.assertEqual(
+            [line.split() for line in lines[:-1]], [[s, "1"] for s in ("ready", "deferred", "held", "rejected")]
+        )
+        self.assertEqual(lines[-1], "the oldest that waits was written 1h 2m ago")
+
+    def test_names_every_state_to_programs(self) -> None:
+        """So nobody has to ask whether a key is there."""
+        self.assertEqual(
+            self.objects("count"),
+            [{"staged": 0, "ready": 0, "sending": 0, "deferred": 0, "held": 0, "rejected": 0, "oldest": None}],
+        )
+
+    def test_is_not_misled_by_foreign_files(self) -> None:
+        """The oldest that waits is a mail."""
+        name = self.put()
+        Disk().create(os.path.join(self.path, "new", "README"), b"text")
+        self.assertEqual(self.objects("count")[0]["oldest"], float(name.partition(".")[0]))
+
+
+class TheDoctor(OperatorsTest):
+    FINDINGS = (
+        Finding(Kind.LEFTOVER, Severity.NOTE, "locks/x", "A note.", "None."),
+        Finding(Kind.HELD, Severity.WARNING, "1.2.h.3", "A warning.", "Look."),
+        Finding(Kind.REJECTED, Severity.PROBLEM, "1.2.h.4", "A problem.\x1b", "Act."),
+    )
+
+    def examine(self, *found: Finding) -> contextlib.AbstractContextManager[Any]:
+        return mock.patch.object(MaildirQueue, "examine", side_effect=lambda: iter(found))
+
+    def test_says_when_all_is_well(self) -> None:
+        """Status 0, also with notes and warnings."""
+        with self.examine():
+            self.assertEqual(self.ok("doctor"), f"{self.path}: nothing is wrong\n")
+        with self.examine(*self.FINDINGS[:2]):
+            self.assertIn("1 warning, 1 note", self.ok("doctor"))
+
+    def test_says_the_worst_first(self) -> None:
+        """Status 1 if a person is needed."""
+        with self.examine(*self.FINDINGS):
+            self.assertEqual(self.call("doctor", self.path), 1)
+        self.assertEqual(
+            self.said.splitlines()[:6],
+            [
+                f"{self.path}: 1 problem, 1 warning, 1 note",
+                "",
+                "PROBLEM  rejected: 1.2.h.4",
+                "    A problem.",
+                "    Cure: Act.",
+                "",
+            ],
+        )
+        self.assertNotIn("\x1b", self.said)
+
+    def test_does_not_repeat_itself_for_ever(self) -> None:
+        """Ten of a kind; programs get all."""
+        with self.examine(*self.FINDINGS[2:] * 13):
+            self.call("doctor", self.path)
+            self.assertIn("... and 3 more of this kind (rejected)", self.said)
+            self.assertEqual(len(self.objects("doctor")), 13)
+
+    def test_fits_the_terminal(self) -> None:
+        """Long texts are wrapped."""
+        finding = Finding(Kind.HELD, Severity.NOTE, "x", "word " * 100, "cure " * 100)
+        self.assertLessEqual(max(map(len, finding_lines(finding, 80))), 80)
+
+    def test_sees_what_is_there(self) -> None:
+        """From the queue to the exit status."""
+        self.put()
+        self.settle(UNKNOWN_USER)
+        found = self.objects("doctor")
+        self.assertIn("rejected", [each["kind"] for each in found])
+        self.assertEqual(self.call("doctor", self.path), 1)
+
+
+class LookingVerbs(OperatorsTest):
+    def test_change_nothing(self) -> None:
+        """Not even in a Maildir that 7.3 made."""
+        for name in ("history", "locks"):
+            os.rmdir(os.path.join(self.path, name))
+        name = "1600000000.1.host.5"
+        Disk().create(os.path.join(self.path, "new", name), b"X-Zope-From: a@b.org\nX-Zope-To: c@d.org\n\nx")
+        before = self.snapshot()
+        for verb in ("list", "count", "doctor", "show"):
+            self.call(verb, self.path, *([name, "--message"] if verb == "show" else []))
+            self.call(verb, self.path, "--json", *([name] if verb == "show" else []))
+        self.assertEqual(self.snapshot(), before)
+
+    def snapshot(self) -> list[tuple[str, int, int]]:
+        paths = [self.path] + [
+            os.path.join(top, name) for top, names, files in os.walk(self.path) for name in names + files
+        ]
+        return [(path, os.stat(path).st_mtime_ns, os.stat(path).st_mode) for path in sorted(paths)]
+
+    def test_say_to_programs_what_the_help_promises(self) -> None:
+        """The keys, in their order."""
+        name = self.put()
+        self.queue.hold(name)
+        for verb, arguments in {"list": [], "show": [name], "count": [], "doctor": [], "retry": [name]}.items():
+            promised = re.sub(r" \([^)]*\)|, headers or.*", "", KEYS.get(verb, KEYS_OF_A_CHANGE)).split(", ")
+            for values in self.objects(verb, *arguments):
+                self.assertEqual(list(values), promised)
+
+
+class Text(unittest.TestCase):
+    def test_from_outside_is_harmless(self) -> None:
+        """No control character, no change of direction, nothing invisible, one line."""
+        self.assertEqual(clean("a\x1b[2Jb\nc\x9bd\u202ee\u200bf\udc80"), "a [2Jb c d e f")
+        self.assertEqual(clean_line(b"a\tb\x1bc\x07\xe2\x80\xaed\xff\r\n"), "a\tb\ufffdc\ufffd\ufffdd\ufffd")
+
+    def test_fits_terminals_that_know_little(self) -> None:
+        """What an encoding does not have is written in escapes."""
+        with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "ascii")) as said:
+            operators._say("gr\xfc\xdfe")
+            said.flush()
+            self.assertEqual(said.buffer.getvalue(), b"gr\\xfc\\xdfe\n")
+
+
+if __name__ == "__main__":
+    unittest.main()

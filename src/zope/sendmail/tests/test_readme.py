@@ -1,0 +1,94 @@
+"""What the README shows does what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+
+from zope.sendmail.testing.relay import Relay
+
+README = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "README.txt")
+
+#: Serves the deployment example as a WSGI server would, sends a mail in a transaction, and says when it is gone.
+PROGRAM = """
+import sys
+import transaction
+from zope.app.wsgi import getWSGIApplication
+application = getWSGIApplication("zope.conf")
+from zope.component import getUtility
+from zope.sendmail.interfaces import IMailDelivery
+delivery = getUtility(IMailDelivery, "Mail")
+delivery.send("shop@example.org", ["aborted@example.org"], "Subject: no\\n\\nno\\n")
+transaction.abort()
+delivery.send("shop@example.org", ["jane@example.org"], "Subject: yes\\n\\nyes\\n")
+transaction.commit()
+sys.stdin.readline()
+"""
+
+
+class TheDeploymentExample(unittest.TestCase):
+    def setUp(self) -> None:
+        try:
+            import zope.app.wsgi  # noqa: F401
+        except ImportError as error:
+            self.skipTest(f"zope.app.wsgi is not installed: {error}")
+        if not os.path.exists(README):
+            self.skipTest("the README is not beside the package: this is not a checkout")
+        with open(README, encoding="utf-8") as stream:
+            self.readme = stream.read()
+
+    def example(self, name: str) -> str:
+        """The literal block behind the mention of a file."""
+        match = re.search(rf"``{re.escape(name)}``[^\n]*::\n\n((?:(?:    [^\n]*)?\n)+)", self.readme)
+        assert match is not None, name
+        return textwrap.dedent(match[1])
+
+    def test_serves_and_sends(self) -> None:
+        """site.zcml and zope.conf as they stand there, but for paths, relay and login."""
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        relay = self.enterContext(Relay())
+        conf = self.example("zope.conf").replace("/var/lib/shop/mail", os.path.join(directory, "mail"))
+        conf = conf.replace("mail.example.org", relay.host).replace("port 587", f"port {relay.port}")
+        conf = "".join(line for line in conf.splitlines(True) if not re.search("username|password-file", line))
+        zcml = self.example("site.zcml").replace('<include package="your.application" />', "")
+        for name, text in ("zope.conf", conf), ("site.zcml", zcml):
+            with open(os.path.join(directory, name), "w", encoding="utf-8") as stream:
+                stream.write(text)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            cwd=directory, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+        try:
+            relay.wait_until(lambda: relay.mails or process.poll() is not None, 60)
+        finally:
+            output = process.communicate("\n", timeout=60)[0]
+        self.assertEqual([mail.recipients for mail in relay.mails], [("jane@example.org",)], output)
+        self.assertEqual(process.returncode, 0, output)
+
+
+class TheTable(unittest.TestCase):
+    def test_names_every_attribute(self) -> None:
+        """No directive has an attribute that the README does not name, and none that it names is missing."""
+        if not os.path.exists(README):
+            self.skipTest("the README is not beside the package: this is not a checkout")
+        from zope.sendmail.directives import IDirectDeliveryDirective, IQueuedDeliveryDirective, ISMTPMailerDirective
+
+        with open(README, encoding="utf-8") as stream:
+            table = re.split(r"\n=====[= ]+\n", stream.read())[1]
+        rows = re.split(r"^``mail:(\w+)``", table, flags=re.MULTILINE)[1:]
+        for name, text in zip(rows[::2], rows[1::2], strict=True):
+            schema = {
+                "smtpMailer": ISMTPMailerDirective,
+                "queuedDelivery": IQueuedDeliveryDirective,
+                "directDelivery": IDirectDeliveryDirective,
+            }[name]
+            named = set(re.findall(r"\w+", text))
+            attributes = set(schema.names(all=True)) - {"processorThread"}
+            self.assertEqual(attributes - named, set(), name)
