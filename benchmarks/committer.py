@@ -10,6 +10,7 @@ from typing import Any
 
 import transaction
 from serve import serve
+
 from zope.sendmail.delivery import QueuedMailDelivery
 
 SENDER, RECIPIENT = "sender@example.org", "recipient@example.org"
@@ -23,9 +24,11 @@ def text_of(size: int) -> bytes:
 
 
 def commit(queue: str, transactions: int, mails: int = 1, threads: int = 1, size: int = 2000) -> dict[str, Any]:
-    """Commit so many transactions in all, each with so many mails."""
+    """Commit so many transactions in all, each with so many mails.  One more is not timed: it makes the queue."""
     delivery = QueuedMailDelivery(queue)
     text = text_of(size)
+    delivery.send(SENDER, [RECIPIENT], text)
+    transaction.commit()
 
     def work() -> None:
         for _ in range(transactions // threads):
@@ -41,7 +44,7 @@ def raw(queue: str, transactions: int, threads: int = 1, size: int = 2000) -> di
     text = text_of(size)
     tmp, new = os.path.join(queue, "tmp"), os.path.join(queue, "new")
     for path in (tmp, new):
-        os.makedirs(path, exist_ok=True)
+        os.makedirs(path)
 
     def work() -> None:
         directory = os.open(new, os.O_RDONLY | os.O_DIRECTORY)
@@ -75,18 +78,7 @@ def _timed(work: Callable[[], None], threads: int, queue: str) -> dict[str, Any]
     for thread in others:
         thread.join()
     answer = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
-    return answer | {"files": _empty(os.path.join(queue, "new"))}
-
-
-def _empty(directory: str) -> int:
-    """Remove what was committed, also from the journal: the next round is not to pay for it."""
-    names = os.listdir(directory)
-    for name in names:
-        os.unlink(os.path.join(directory, name))
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(fd)
-    os.close(fd)
-    return len(names)
+    return answer | {"files": len(os.listdir(os.path.join(queue, "new")))}
 
 
 if __name__ == "__main__":

@@ -122,4 +122,4 @@ def _our_version() -> str:
     try:
         return importlib.metadata.version("zope.sendmail")
     except importlib.metadata.PackageNotFoundError:
-        return "of this checkout"
+        return "(this checkout)"

@@ -121,7 +121,11 @@ class Relay:
         """
         with self._changed:
             if not self._changed.wait_for(condition, timeout):
-                raise TimeoutError(f"waited {timeout} s for the relay; it heard {self._dialogues}")
+                last = [dialogue[-3:] for dialogue in self._dialogues[-3:]]
+                raise TimeoutError(
+                    f"waited {timeout} s for the relay; it took {len(self._mails)} mails on {len(self._dialogues)} "
+                    f"connections and heard last {last}"
+                )
 
     # life
 

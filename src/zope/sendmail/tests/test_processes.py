@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -19,6 +20,8 @@ from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.states import State
+from zope.sendmail.retry import MAX_DEATHS
 from zope.sendmail.testing.relay import Relay
 
 
@@ -102,13 +105,17 @@ class ProcessesTest(unittest.TestCase):
             victim = workers.pop(chance.randrange(3))
             self.kill(victim)
             workers.append(self.start_draining())
-        self.wait_for(1000, 120)
         queue = MaildirQueue(self.path)
+        with contextlib.suppress(TimeoutError):  # what is missing is told below
+            self.wait_for(1000, 60)
+        for mail in queue.mails([State.HELD]):  # three of the deaths hit the same mail
+            self.assertEqual(mail.history[-1].deaths, MAX_DEATHS)
+            queue.release(mail.name)
         deadline = time.monotonic() + 10
         while queue.count() and time.monotonic() < deadline:
             queue.wait(0.1)
         self.end_all()
-        self.assertEqual(queue.count(), {})
+        self.assertEqual(queue.count(), {}, [mail.history for mail in queue.mails()])
         queue.close()
         delivered = self.delivered()
         self.assertEqual(set(delivered), {f"m-{number}@example.org" for number in range(1000)})
