@@ -23,15 +23,19 @@ _SPAN = 8.0
 
 
 class _Line:
-    """Keys in an order: by number, and within a number by `order`.  Costs eight bytes a key."""
+    """Keys in an order: by number, and within a number by `order`.  Costs eight bytes a key.
+
+    Only the keys of the first number are kept in order; those that come later and do not fit at its end stand in a heap.
+    """
 
     def __init__(self, order: Callable[[str], Any]) -> None:
         self._order = order
         self._buckets: dict[int, list[str]] = {}
         self._numbers: list[int] = []
-        #: The bucket that is in order, and how many of its keys are used up.
+        #: The number whose keys are in order, how many of them are used up, and those that came out of order.
         self._sorted: int | None = None
         self._used = 0
+        self._late: list[tuple[Any, str]] = []
 
     def add(self, number: int, key: str) -> None:
         """One more key."""
@@ -39,37 +43,46 @@ class _Line:
         if bucket is None:
             self._buckets[number] = [key]
             heapq.heappush(self._numbers, number)
-            return
-        if number == self._sorted and self._order(key) < self._order(bucket[-1]):
-            self._unsort()
-        bucket.append(key)
+        elif number != self._sorted:
+            bucket.append(key)
+        elif (order := self._order(key)) >= self._order(bucket[-1]):
+            bucket.append(key)
+        else:
+            heapq.heappush(self._late, (order, key))
 
     def first(self) -> tuple[int, str] | None:
         """The first number and key, or None."""
         if not self._numbers:
             return None
         number = self._numbers[0]
-        bucket = self._buckets[number]
         if number != self._sorted:
-            self._unsort()
-            bucket.sort(key=self._order)
-            self._sorted = number
-        return number, bucket[self._used]
+            self._sort(number)
+        return number, self._late[0][1] if self._is_late_first() else self._buckets[number][self._used]
 
     def pop(self) -> None:
         """Remove what `first` said."""
         number = self._numbers[0]
-        self._used += 1
-        if self._used == len(self._buckets[number]):
+        if self._is_late_first():
+            heapq.heappop(self._late)
+        else:
+            self._used += 1
+        if self._used == len(self._buckets[number]) and not self._late:
             del self._buckets[number]
             heapq.heappop(self._numbers)
             self._sorted, self._used = None, 0
 
-    def _unsort(self) -> None:
-        """The bucket in order is no longer; what is used up goes."""
+    def _is_late_first(self) -> bool:
+        bucket = self._buckets[self._numbers[0]]
+        return bool(self._late) and (self._used == len(bucket) or self._late[0][0] < self._order(bucket[self._used]))
+
+    def _sort(self, number: int) -> None:
+        """Bring the keys of `number` in order; those of a number that is no longer the first go back."""
         if self._sorted is not None:
-            del self._buckets[self._sorted][: self._used]
-            self._sorted, self._used = None, 0
+            bucket = self._buckets[self._sorted]
+            self._buckets[self._sorted] = bucket[self._used :] + [key for _, key in self._late]
+            self._used, self._late = 0, []
+        self._buckets[number].sort(key=self._order)
+        self._sorted = number
 
 
 def _by_age(key: str) -> tuple[int, str, str]:

@@ -73,7 +73,7 @@ class Looker:
             for group in listing.groups:
                 self._unfold(group)
             listing = Listing(store.places, store.disk)
-        self._index.update(listing.keys, self._when)
+        self._index.update(listing.keys, lambda key: self._when(key, locked=key in listing.locked))
         return listing
 
     def _unfold(self, group: str) -> None:
@@ -85,10 +85,13 @@ class Looker:
                 maillog.group_stuck(group, error)
             self._bad_groups.add(group)
 
-    def _when(self, key: str) -> float | None:
-        """When a message that was tried before is probably due; the time stamp of its history says it unread."""
+    def _when(self, key: str, *, locked: bool) -> float | None:
+        """When a message that was tried before is probably due; the time stamp of its history says it unread.
+
+        One that somebody has locked counts as tried: its lock is looked at, but it does not stand before fresh ones.
+        """
         modified = self._store.due_hint(key)
-        if modified is None:
-            return None
         clock = self._store.clock
+        if modified is None:
+            return clock.monotonic() if locked else None
         return clock.monotonic() + min(max(0.0, modified - clock.time()), _TRUST)
