@@ -18,6 +18,7 @@ from zope.interface import implementer
 from zope.sendmail import maillog
 from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.message import Envelope
+from zope.sendmail.pieces import Piece
 
 #: Sorts behind every name a storage can have: no text has a greater first character.
 _LAST = "\U0010ffff"
@@ -37,9 +38,9 @@ class TransactionMails:
         #: Whether the transaction has let go of it: aborted, or rolled back to before the first mail.
         self.ended = False
 
-    def add(self, envelope: Envelope, message: bytes) -> None:
+    def add(self, envelope: Envelope, *message: Piece) -> None:
         """One more mail of this transaction.  Raises `OSError`."""
-        self._staged.add(envelope, message)
+        self._staged.add(envelope, *message)
 
     def savepoint(self) -> MailSavepoint:
         """A point to which `rollback` leads back."""

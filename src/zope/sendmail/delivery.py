@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from zope.sendmail.datamanager import MailDataManager, mails_of
 from zope.sendmail.direct import DirectMail
-from zope.sendmail.headers import message_bytes, with_message_id, without_bcc
+from zope.sendmail.headers import completed, message_bytes
 from zope.sendmail.interfaces import (
     IDirectMailDelivery,
     IMailQueue,
@@ -51,12 +51,12 @@ class AbstractMailDelivery:
     ) -> str:
         """See `IMailDelivery`."""
         envelope = Envelope.of(fromaddr, toaddrs)
-        text, message_id = with_message_id(without_bcc(message_bytes(message)), self.newMessageId())
+        pieces, message_id = completed(message_bytes(message), self.newMessageId())
         manager = self.transaction_manager or transaction.manager
         if type(self).createDataManager not in _OURS:  # BBB: a subclass that makes its own data managers
-            manager.get().join(self.createDataManager(envelope.sender, list(envelope.recipients), text))
+            manager.get().join(self.createDataManager(envelope.sender, list(envelope.recipients), b"".join(pieces)))
         else:
-            mails_of(self, manager, self._stage, self._what()).add(envelope, text)
+            mails_of(self, manager, self._stage, self._what()).add(envelope, *pieces)
         return message_id
 
     def _stage(self) -> IStagedMail:

@@ -7,7 +7,6 @@ told by an event.
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 from zope.interface import implementer
@@ -20,6 +19,7 @@ from zope.sendmail.interfaces import ISession, IStagedMail, MailRefused, RelayEr
 from zope.sendmail.mailer import open_session
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.pieces import Piece, open_pieces
 
 
 @implementer(IStagedMail)
@@ -28,13 +28,13 @@ class DirectMail:
 
     def __init__(self, mailer: Any) -> None:
         self._mailer = mailer
-        self._mails: list[tuple[Envelope, bytes]] = []
+        self._mails: list[tuple[Envelope, tuple[Piece, ...]]] = []
         self._session: ISession | None = None
 
     def __len__(self) -> int:
         return len(self._mails)
 
-    def add(self, envelope: Envelope, message: bytes) -> str:
+    def add(self, envelope: Envelope, *message: Piece) -> str:
         """See `IStagedMail`."""
         self._mails.append((envelope, message))
         return str(len(self._mails))
@@ -49,7 +49,7 @@ class DirectMail:
             self._session = open_session(self._mailer)
         for envelope, message in self._mails:
             assert self._session is not None
-            _check(self._session.verify(envelope, io.BytesIO(message)), self._session.relay)
+            _check(self._session.verify(envelope, open_pieces(message)), self._session.relay)
 
     def commit(self) -> None:
         """See `IStagedMail`.  Trouble with one mail does not keep the next ones."""
@@ -71,14 +71,14 @@ class DirectMail:
         if abort is not None:
             abort()
 
-    def _send(self, session: ISession, envelope: Envelope, message: bytes) -> None:
+    def _send(self, session: ISession, envelope: Envelope, message: tuple[Piece, ...]) -> None:
         try:
-            outcome = session.transfer(envelope, io.BytesIO(message), _no_intent)
+            outcome = session.transfer(envelope, open_pieces(message), _no_intent)
         except Exception as error:  # noqa: BLE001 - one mail's trouble must not keep the next ones
             maillog.finish_failed("a mail", error)
             reply = Reply(Answer.REJECTED, f"the mailer failed: {type(error).__name__}: {error}")
             outcome = Outcome.same(session.relay, envelope.recipients, reply)
-        _tell(envelope, message_id(message), _final(envelope, outcome))
+        _tell(envelope, message_id(b"".join(message[:1])), _final(envelope, outcome))
 
 
 def _check(outcome: Outcome, relay: str) -> None:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, cast
 
+from zope.sendmail.pieces import Piece
+
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 
@@ -48,7 +50,7 @@ class Disk:
 
     # making
 
-    def create(self, path: str, *pieces: bytes) -> None:
+    def create(self, path: str, *pieces: Piece) -> None:
         """Make a new private file with `pieces` in it; raise `FileExistsError` if there is one.
 
         Leaves nothing on failure.
@@ -66,7 +68,7 @@ class Disk:
                 os.unlink(path)
             raise
 
-    def write(self, fd: int, data: bytes) -> None:
+    def write(self, fd: int, data: Piece) -> None:
         """Write all of `data`, in as many pieces as the system wants."""
         view = memoryview(data)
         while view:

@@ -14,6 +14,7 @@ from email.message import Message
 from typing import BinaryIO
 
 from zope.sendmail.interfaces import InvalidMessage
+from zope.sendmail.pieces import Piece
 
 #: How much of a message is looked at for its header block.
 MAX_HEADER = 16 * 1024 * 1024
@@ -86,6 +87,14 @@ def with_message_id(message: bytes, new_id: str) -> tuple[bytes, str]:
 def without_bcc(message: bytes) -> bytes:
     """The message without ``Bcc`` and ``Resent-Bcc`` fields (RFC 5322, 3.6.3); the body is left alone."""
     return _without(message, b"bcc", b"resent-bcc")
+
+
+def completed(message: bytes, new_id: str) -> tuple[tuple[Piece, Piece], str]:
+    """The message without Bcc and with a Message-Id, in two pieces, and that id.  The body is not copied."""
+    line = _LINE.match(message, _end(message))  # the first line behind the fields decides about line ends
+    cut = line.end() if line else len(message)
+    head, identifier = with_message_id(without_bcc(message[:cut]), new_id)
+    return (head, memoryview(message)[cut:]), identifier
 
 
 def line_end(message: bytes) -> bytes:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zope.sendmail.history import Record
     from zope.sendmail.message import Envelope
     from zope.sendmail.outcome import Outcome
+    from zope.sendmail.pieces import Piece
     from zope.sendmail.queue.findings import Finding
     from zope.sendmail.queue.states import State
 
@@ -163,8 +164,11 @@ class IStagedMail(Interface):
     def __len__() -> int:
         """How many mails there are."""
 
-    def add(envelope: Envelope, message: bytes) -> str:
-        """Write one more mail; return its name.  Raises `OSError`; the mails before it are untouched then."""
+    def add(envelope: Envelope, *message: Piece) -> str:
+        """Write one more mail, whose message is given in pieces; return its name.
+
+        Raises `OSError`; the mails before it are untouched then.
+        """
 
     def rollback(count: int) -> None:
         """Keep the first `count` mails; remove the others."""

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from zope.sendmail.address import parse_recipient, parse_sender, split_list
 from zope.sendmail.interfaces import InvalidAddress, MalformedEnvelope
+from zope.sendmail.pieces import Piece
 
 FROM = b"X-Zope-From:"
 TO = b"X-Zope-To:"
@@ -60,10 +61,10 @@ class Envelope:
         return Envelope(self.sender, tuple(recipients))
 
 
-def envelope_lines(envelope: Envelope, message: bytes) -> bytes:
-    """What a queue file has in front of `message`."""
+def envelope_lines(envelope: Envelope, message: Piece = b"") -> bytes:
+    """What a queue file has in front of a message that begins with `message`."""
     lines = b"%s %s\n%s %s\n" % (FROM, envelope.sender.encode(), TO, ", ".join(envelope.recipients).encode())
-    return lines + END if message[:7].lower() == b"x-zope-" else lines
+    return lines + END if bytes(message[:7]).lower() == b"x-zope-" else lines
 
 
 def read_envelope(stream: BinaryIO) -> Envelope:

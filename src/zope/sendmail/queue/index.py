@@ -25,7 +25,8 @@ _SPAN = 8.0
 class _Line:
     """Keys in an order: by number, and within a number by `order`.  Costs eight bytes a key.
 
-    Only the keys of the first number are kept in order; those that come later and do not fit at its end stand in a heap.
+    Only the keys of the first number are kept in order; those that come later and do not fit at its
+    end stand in a heap.
     """
 
     def __init__(self, order: Callable[[str], Any]) -> None:
@@ -43,9 +44,7 @@ class _Line:
         if bucket is None:
             self._buckets[number] = [key]
             heapq.heappush(self._numbers, number)
-        elif number != self._sorted:
-            bucket.append(key)
-        elif (order := self._order(key)) >= self._order(bucket[-1]):
+        elif number != self._sorted or (order := self._order(key)) >= self._order(bucket[-1]):
             bucket.append(key)
         else:
             heapq.heappush(self._late, (order, key))

@@ -22,6 +22,7 @@ from zope.sendmail.history import Record
 from zope.sendmail.interfaces import ILease, IMailQueue, InvalidMessage, IStagedMail, LeaseLost, NoSuchMail
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Outcome
+from zope.sendmail.pieces import Piece
 from zope.sendmail.queue.desk import QueuedMail
 from zope.sendmail.queue.findings import HELD, Finding, waits_for_a_person
 from zope.sendmail.queue.selection import Selection
@@ -212,10 +213,10 @@ class MemoryStagedMail:
     def __len__(self) -> int:
         return len(self._mails)
 
-    def add(self, envelope: Envelope, message: bytes) -> str:
+    def add(self, envelope: Envelope, *message: Piece) -> str:
         """See `IStagedMail`."""
         name = self._queue.new_name()
-        self._mails.append((envelope, bytes(message), name))
+        self._mails.append((envelope, b"".join(message), name))
         self._queue.staged += 1
         return name
 

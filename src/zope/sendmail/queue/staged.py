@@ -15,6 +15,7 @@ from zope.sendmail.disk import Disk, remove_quietly
 from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.message import Envelope, envelope_lines
+from zope.sendmail.pieces import Piece
 from zope.sendmail.queue.bell import ring
 from zope.sendmail.queue.places import GROUP, Places
 
@@ -34,13 +35,13 @@ class StagedMail:
     def __len__(self) -> int:
         return len(self._names)
 
-    def add(self, envelope: Envelope, message: bytes) -> str:
+    def add(self, envelope: Envelope, *message: Piece) -> str:
         """See `IStagedMail`."""
         self._prepared = False
         if self._names and not self._group:
             self._make_group()
         name = unique_name()
-        self._disk.create(self._path(name), envelope_lines(envelope, message), message)
+        self._disk.create(self._path(name), envelope_lines(envelope, *message[:1]), *message)
         self._names.append(name)
         return name
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zope.sendmail.disk import Disk
+from zope.sendmail.pieces import Piece
 
 #: The calls that a disk can refuse.
 CALLS = (
@@ -76,7 +77,7 @@ class RecordingDisk(Disk):
         self.ops: list[Op] = []
         self._paths: dict[int, str] = {}
 
-    def create(self, path: str, *pieces: bytes) -> None:
+    def create(self, path: str, *pieces: Piece) -> None:
         super().create(path, *pieces)
         self._note("create", path, data=b"".join(pieces))
 

@@ -11,6 +11,7 @@ import unittest
 from collections.abc import Sequence
 
 from zope.sendmail.disk import Disk, remove_quietly, same_file
+from zope.sendmail.pieces import Piece
 
 
 class DiskTest(unittest.TestCase):
@@ -40,7 +41,7 @@ class Making(DiskTest):
         for error in (OSError(errno.ENOSPC, "full"), KeyboardInterrupt()):
 
             class Full(Disk):
-                def write(self, fd: int, data: bytes, error: BaseException = error) -> None:
+                def write(self, fd: int, data: Piece, error: BaseException = error) -> None:
                     os.write(fd, data[:1])
                     raise error
 

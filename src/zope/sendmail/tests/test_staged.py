@@ -9,6 +9,7 @@ import unittest
 from collections.abc import Sequence
 
 from zope.sendmail.disk import Disk
+from zope.sendmail.pieces import Piece
 from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.places import GROUP
 from zope.sendmail.queue.states import State
@@ -35,7 +36,7 @@ class Mortal(Disk):
         if self.steps < 0 and self.error is None:
             raise Died
 
-    def create(self, path: str, *pieces: bytes) -> None:
+    def create(self, path: str, *pieces: Piece) -> None:
         self.step("create")
         super().create(path, *pieces)
 

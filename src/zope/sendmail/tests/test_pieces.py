@@ -1,0 +1,101 @@
+"""A message in pieces: the same as in one, and in memory once."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import tracemalloc
+import unittest
+
+import transaction
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
+from zope.sendmail.headers import completed, with_message_id, without_bcc
+from zope.sendmail.pieces import open_pieces
+from zope.sendmail.testing.mailers import ScriptedMailer
+
+MIB = 1024 * 1024
+LARGE = 25 * MIB
+
+
+class AsOneStream(unittest.TestCase):
+    @settings(max_examples=200, derandomize=True, deadline=None)
+    @given(st.lists(st.binary(max_size=40), max_size=5), st.lists(st.integers(-1, 90), max_size=6))
+    def test_reads_like_the_whole(self, pieces: list[bytes], sizes: list[int]) -> None:
+        """Whatever is read, from wherever."""
+        whole, stream = (
+            io.BytesIO(b"".join(pieces)),
+            open_pieces([*pieces[:1], *[memoryview(each) for each in pieces[1:]]]),
+        )
+        for size in sizes:
+            self.assertEqual(stream.read(size), whole.read(size))
+            self.assertEqual(stream.tell(), whole.tell())
+            self.assertEqual(stream.seek(abs(size)), whole.seek(abs(size)))
+        self.assertEqual(stream.seek(0, io.SEEK_END), whole.seek(0, io.SEEK_END))
+
+
+class TheText(unittest.TestCase):
+    @settings(max_examples=300, derandomize=True, deadline=None)
+    @given(
+        st.lists(
+            st.sampled_from(
+                [b"Bcc: a\n b\n", b"To: c\r\n", b"\n", b"\r\n", b"\r", b"x", b"Message-Id: <1@x>\n", b"text " * 300]
+            ),
+            max_size=8,
+        )
+    )
+    def test_is_that_of_the_whole(self, parts: list[bytes]) -> None:
+        """Completing a message in pieces gives what completing it whole gives."""
+        message = b"".join(parts)
+        pieces, identifier = completed(message, "new@x")
+        self.assertEqual((b"".join(pieces), identifier), with_message_id(without_bcc(message), "new@x"))
+
+
+class ALargeMessage(unittest.TestCase):
+    """25 MiB cost at most 30 MiB, wherever they pass."""
+
+    def peak(self, action: object) -> float:
+        tracemalloc.start()
+        try:
+            action()  # type: ignore[operator]
+            return tracemalloc.get_traced_memory()[1] / MIB
+        finally:
+            tracemalloc.stop()
+
+    def test_on_its_way_into_a_queue(self) -> None:
+        """bytes, text, and with a Bcc that has to go."""
+        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        delivery = QueuedMailDelivery(path)
+        body = "x" * 76 + "\n"
+        text = "Subject: large\nBcc: secret@example.org\n\n" + body * (LARGE // len(body))
+        for message, limit in ((text.encode(), 2), (text, 30)):
+
+            def send(message: str | bytes = message) -> None:
+                delivery.send("s@example.org", ["r@example.org"], message)
+                transaction.commit()
+
+            self.assertLess(self.peak(send), limit, type(message))
+
+    def test_on_its_way_straight_to_a_relay(self) -> None:
+        """The vote and the transfer read it in pieces."""
+
+        class Counting(ScriptedMailer):
+            def open_session(self):  # type: ignore[no-untyped-def]
+                session = super().open_session()
+                session.transfer = lambda envelope, message, intend: (  # type: ignore[method-assign]
+                    sum(len(part) for part in iter(lambda: message.read(65536), b"")),
+                    session.verify(envelope, message),
+                )[1]
+                return session
+
+        delivery = DirectMailDelivery(Counting())
+        text = "Subject: large\n\n" + "x" * LARGE
+
+        def send() -> None:
+            delivery.send("s@example.org", ["r@example.org"], text)
+            transaction.commit()
+
+        self.assertLess(self.peak(send), 30)
