@@ -23,6 +23,7 @@ MAX_HEADER = 16 * 1024 * 1024
 MAX_ID = 4 * 998
 
 _CHUNK = 64 * 1024
+_USUAL_EOL = re.compile(rb"\r\n|\n")
 _MAX_LINE = 998  # RFC 5322, 2.1.1
 _EOL = rb"(?>\r\n|\n|\r)"
 # One header field with its continuation lines and line ends.  A field name is printable ASCII without colon (RFC
@@ -91,15 +92,15 @@ def without_bcc(message: bytes) -> bytes:
 
 def completed(message: bytes, new_id: str) -> tuple[tuple[Piece, Piece], str]:
     """The message without Bcc and with a Message-Id, in two pieces, and that id.  The body is not copied."""
-    line = _LINE.match(message, _end(message))  # the first line behind the fields decides about line ends
-    cut = line.end() if line else len(message)
+    behind = _USUAL_EOL.search(message, _end(message))  # as far as `with_message_id` looks
+    cut = behind.end() if behind else len(message)
     head, identifier = with_message_id(without_bcc(message[:cut]), new_id)
     return (head, memoryview(message)[cut:]), identifier
 
 
 def line_end(message: bytes) -> bytes:
     """The line end that the message uses first, LF if it has none."""
-    match = re.search(rb"\r\n|\n", message)
+    match = _USUAL_EOL.search(message)
     return match[0] if match else b"\n"
 
 
