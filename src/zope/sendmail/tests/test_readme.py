@@ -92,3 +92,25 @@ class TheTable(unittest.TestCase):
             named = set(re.findall(r"\w+", text))
             attributes = set(schema.names(all=True)) - {"processorThread"}
             self.assertEqual(attributes - named, set(), name)
+
+
+class TheTableOfFaults(unittest.TestCase):
+    def test_names_tests_that_exist(self) -> None:
+        """Every method and class that docs/faults.rst names is there, in the module it names."""
+        path = os.path.join(os.path.dirname(README), "docs", "faults.rst")
+        if not os.path.exists(path):
+            self.skipTest("the docs are not beside the package: this is not a checkout")
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read()
+        here = os.path.dirname(__file__)
+        sources = {}
+        for module in {*re.findall(r"\b(test_\w+)(?=[:;. ]|$)", text, re.MULTILINE)}:
+            if os.path.exists(source := os.path.join(here, f"{module}.py")):
+                with open(source, encoding="utf-8") as stream:
+                    sources[module] = stream.read()
+        everything = "".join(sources.values())
+        names = set(re.findall(r"\btest_\w+", text)) - set(sources)
+        self.assertGreater(len(names), 30)
+        self.assertEqual({name for name in names if f"def {name}(" not in everything}, set())
+        for number in [f"A{n}" for n in range(1, 14)] + [f"B{n}" for n in range(1, 20)] + ["D"]:
+            self.assertRegex(text, rf"(?m)^{number} ")
