@@ -57,8 +57,7 @@ class Disk:
         try:
             try:
                 os.fchmod(fd, _FILE_MODE)  # a umask may take bits away, but must not
-                for piece in pieces:
-                    self.write(fd, piece)
+                self.write(fd, *pieces)
             finally:
                 os.close(fd)
         except BaseException:
@@ -66,11 +65,15 @@ class Disk:
                 os.unlink(path)
             raise
 
-    def write(self, fd: int, data: bytes) -> None:
-        """Write all of `data`, in as many pieces as the system wants."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+    def write(self, fd: int, *pieces: bytes) -> None:
+        """Write all of `pieces`, with as many calls as the system wants."""
+        views = [memoryview(piece) for piece in pieces if piece]
+        while views:
+            written = os.writev(fd, views)
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
 
     def append(self, path: str, data: bytes) -> None:
         """Append `data` to a private file, which is made if needed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 
 from zope.interface import implementer
 
@@ -23,10 +24,12 @@ from zope.sendmail.queue.places import GROUP, Places
 class StagedMail:
     """See `IStagedMail`."""
 
-    def __init__(self, places: Places, disk: Disk, late: list[StagedMail]) -> None:
+    def __init__(self, places: Places, disk: Disk, late: list[StagedMail], make: Callable[[], None]) -> None:
         self._places = places
         self._disk = disk
         self._late = late
+        #: Makes the queue directory; somebody may have removed it.
+        self._make = make
         self._names: list[str] = []
         self._group = ""
         self._prepared = self._committed = self._finished = False
@@ -40,7 +43,7 @@ class StagedMail:
         if self._names and not self._group:
             self._make_group()
         name = unique_name()
-        self._disk.create(self._path(name), envelope_lines(envelope, message), message)
+        self._create(name, envelope_lines(envelope, message), message)
         self._names.append(name)
         return name
 
@@ -96,6 +99,15 @@ class StagedMail:
         if not self._committed:
             self.rollback(0)
             self._remove_group()
+
+    def _create(self, name: str, *pieces: bytes) -> None:
+        try:
+            self._disk.create(self._path(name), *pieces)
+        except FileNotFoundError:
+            if self._group:
+                raise
+            self._make()
+            self._disk.create(self._path(name), *pieces)
 
     def _make_group(self) -> None:
         """The second mail has come: from now on the mails stand in a directory of their own."""
