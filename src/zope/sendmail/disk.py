@@ -75,15 +75,19 @@ class Disk:
             if written:
                 views[0] = views[0][written:]
 
-    def append(self, path: str, data: bytes) -> None:
-        """Append `data` to a private file, which is made if needed."""
+    def append(self, path: str, *pieces: bytes) -> None:
+        """Append `pieces` to a private file, which is made if needed."""
         fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
         try:
             if os.fstat(fd).st_size == 0:
                 os.fchmod(fd, _FILE_MODE)
-            self.write(fd, data)
+            self.write(fd, *pieces)
         finally:
             os.close(fd)
+
+    def truncate(self, path: str, size: int) -> None:
+        """Let a file end after `size` bytes."""
+        os.truncate(path, size)
 
     def make_directory(self, path: str) -> bool:
         """Make a private directory, whatever the umask; say whether it was made now.  Parents must exist."""

@@ -41,9 +41,9 @@ class RefusingDisk(Disk):
         if call in self.refused and any(self.part in path for path in paths):
             raise OSError(self.error, os.strerror(self.error))
 
-    def append(self, path: str, data: bytes) -> None:
+    def append(self, path: str, *pieces: bytes) -> None:
         self.check("append", path)
-        super().append(path, data)
+        super().append(path, *pieces)
 
     def open(self, path: str) -> BinaryIO:
         self.check("open", path)
