@@ -19,6 +19,9 @@ from releases import Ours, Theirs, parser, place, report
 from serve import Child
 
 THREADS = (1, 2, 4, 8)
+
+#: Large transactions one after the other, while those before are still made into single files.
+REPEATED = 5
 _SYNCS = re.compile(r"\b(fsync|fdatasync|syncfs|sync_file_range|sync)\(")
 
 
@@ -44,6 +47,8 @@ class Rates:
             raise RuntimeError(f"{name}: {answer['files']} mails in the queue instead of {expected}")
         self.per_second[name].append(expected / answer["seconds"])
         self.cpu[name].append(answer["cpu"] / expected * 1e6)
+        self.per_second[f"{name}, whole"].append(expected / answer["whole"])
+        self.cpu[f"{name}, whole"].append(answer["whole_cpu"] / expected * 1e6)
 
 
 def main() -> None:
@@ -92,6 +97,10 @@ def _round(sides: Sides, directory: str, arguments: argparse.Namespace, rates: R
         queue = os.path.join(path, f"{name}-large")
         answer = child.ask("commit", queue=queue, transactions=1, mails=arguments.mails, size=size)
         rates.add(f"{name} large", answer, arguments.mails)
+    for name, child in _turn([("ours", sides.ours), ("theirs", sides.theirs)], first):
+        queue = os.path.join(path, f"{name}-repeated")
+        answer = child.ask("commit", queue=queue, transactions=REPEATED, mails=arguments.mails, size=size)
+        rates.add(f"{name} repeated", answer, REPEATED * arguments.mails)
     for threads in THREADS:
         for name, child in _turn([("ours", sides.ours), ("theirs", sides.theirs), ("disk", sides.disk)], first):
             do = "raw" if name == "disk" else "commit"
@@ -110,6 +119,13 @@ def _figures(rates: Rates, theirs: str, arguments: argparse.Namespace) -> Iterat
     large = f"{arguments.mails} mails in a transaction"
     yield Figure(large, "mails/s", speed["ours large"], speed["theirs large"], theirs, Aim(least=2.0, of_ratio=True))
     yield Figure(f"{large}: CPU", "us/mail", cpu["ours large"], cpu["theirs large"], theirs)
+    whole = f"{large}, until all are single files"
+    yield Figure(whole, "mails/s", speed["ours large, whole"], speed["theirs large, whole"], theirs)
+    yield Figure(f"{whole}: CPU", "us/mail", cpu["ours large, whole"], cpu["theirs large, whole"], theirs)
+    repeated = f"{REPEATED} such transactions without a pause"
+    yield Figure(repeated, "mails/s", speed["ours repeated"], speed["theirs repeated"], theirs)
+    whole = f"{repeated}, until all are single files"
+    yield Figure(whole, "mails/s", speed["ours repeated, whole"], speed["theirs repeated, whole"], theirs)
     single = "one mail in a transaction"
     yield Figure(single, "mails/s", speed["ours 1"], speed["disk 1"], "the disk", Aim(least=0.8, of_ratio=True))
     yield Figure(single, "mails/s", speed["ours 1"], speed["theirs 1"], theirs)

@@ -59,8 +59,7 @@ class Disk:
         try:
             try:
                 os.fchmod(fd, _FILE_MODE)  # a umask may take bits away, but must not
-                for piece in pieces:
-                    self.write(fd, piece)
+                self.write(fd, *pieces)
             finally:
                 os.close(fd)
         except BaseException:
@@ -68,21 +67,29 @@ class Disk:
                 os.unlink(path)
             raise
 
-    def write(self, fd: int, data: Piece) -> None:
-        """Write all of `data`, in as many pieces as the system wants."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+    def write(self, fd: int, *pieces: Piece) -> None:
+        """Write all of `pieces`, with as many calls as the system wants."""
+        views = [memoryview(piece) for piece in pieces if piece]
+        while views:
+            written = os.writev(fd, views)
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
 
-    def append(self, path: str, data: bytes) -> None:
-        """Append `data` to a private file, which is made if needed."""
+    def append(self, path: str, *pieces: Piece) -> None:
+        """Append `pieces` to a private file, which is made if needed."""
         fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
         try:
             if os.fstat(fd).st_size == 0:
                 os.fchmod(fd, _FILE_MODE)
-            self.write(fd, data)
+            self.write(fd, *pieces)
         finally:
             os.close(fd)
+
+    def truncate(self, path: str, size: int) -> None:
+        """Let a file end after `size` bytes."""
+        os.truncate(path, size)
 
     def make_directory(self, path: str) -> bool:
         """Make a private directory, whatever the umask; say whether it was made now.  Parents must exist."""

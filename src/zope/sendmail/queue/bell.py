@@ -84,9 +84,9 @@ class Bell:
 
 
 def ring(places: Places, disk: Disk, keys: Sequence[str]) -> None:
-    """Ring every bell of the queue, with the names of what is new."""
+    """Ring every bell of the queue, with the names of what is new; without names: look yourself."""
     text = b"".join(os.fsencode(key) + b"\n" for key in keys[:32])
-    if len(keys) > 32 or len(text) > _ATOMIC:
+    if not 0 < len(keys) <= 32 or len(text) > _ATOMIC:
         text = _LOOK
     with contextlib.suppress(OSError):
         for name in disk.names(places.locks):

@@ -57,7 +57,9 @@ class Desk:
         """See `IMailQueue`."""
         listing = self._listing()
         histories = self._store.tried()
-        counts = Counter({State.REJECTED: len(listing.rejected), State.STAGED: sum(1 for _ in self._store.staged())})
+        staged = sum(1 for _ in self._store.staged())
+        counts = Counter({State.REJECTED: len(listing.rejected), State.STAGED: staged})
+        counts[State.READY] = self._store.in_groups(listing)
         for key in listing.keys:
             fresh = name_of(key) not in histories and key not in listing.locked
             records = () if fresh else self._last(key)
@@ -171,6 +173,9 @@ class Desk:
 
     def _find(self, name: str) -> tuple[str, bool]:
         found = self._store.find(name) if "/" not in name else None
+        if found is None and "/" not in name:
+            self._listing()  # it may have stood in a bundle
+            found = self._store.find(name)
         if found is None:
             raise _gone(name)
         return found
@@ -232,7 +237,12 @@ class Desk:
         return self._store.places.rejected(key) if rejected else self._store.places.message(key)
 
     def _listing(self) -> Listing:
-        return Listing(self._store.places, self._store.disk)
+        """All mails, each a file of its own unless another process is making one of it just now."""
+        listing = Listing(self._store.places, self._store.disk)
+        if listing.groups:
+            self._store.unfold(listing)
+            listing = Listing(self._store.places, self._store.disk)
+        return listing
 
     def _now(self) -> float:
         return self._store.clock.time()

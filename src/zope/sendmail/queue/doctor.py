@@ -16,6 +16,7 @@ from zope.sendmail.interfaces import MalformedEnvelope
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message import Envelope
 from zope.sendmail.queue import findings
+from zope.sendmail.queue.bundle import names_in
 from zope.sendmail.queue.findings import Finding, Severity, moment
 from zope.sendmail.queue.liveness import Fate, Maker, Owners, identity
 from zope.sendmail.queue.locks import MAX_SEND_TIME, phase_of
@@ -234,7 +235,7 @@ class _Visit:
     def _groups(self) -> Iterator[Finding]:
         for group in self._listing.groups:
             with suppress(FileNotFoundError):
-                names = self._disk.names(os.path.join(self._places.root, group))
+                names = names_in(self._disk, os.path.join(self._places.root, group), strict=True)
                 for name in names:
                     self._due.add(name, age_key(name)[0] or self._now)
                 if names:  # else somebody is finishing it now, or will at the next look

@@ -6,11 +6,8 @@ that looking takes more than a twentieth of the time.  Fails with `OSError`.
 
 from __future__ import annotations
 
-import os
-
 from zope.sendmail import maillog
 from zope.sendmail.queue.index import Index
-from zope.sendmail.queue.staged import unfold
 from zope.sendmail.queue.store import Listing, Store
 
 #: Seconds after which the directory is read whatever its time stamp says: some network file systems are wrong about it.
@@ -40,6 +37,8 @@ class Looker:
         self._began = float("-inf")
         self._cost = 0.0
         self._bad_groups: set[str] = set()
+        #: Another process was unfolding mails, and may die without having told us of them.
+        self._busy = False
 
     def look(self, now: float) -> list[str]:
         """Read the directory if it is time to.  Returns the messages that are locked but gone."""
@@ -56,7 +55,7 @@ class Looker:
         since = now - self._began
         if since < self._cost * _SHARE or (since < _WHILE_BUSY and self._index.next_due(now) == 0.0):
             return False
-        if self.asked or since >= _UNCONDITIONAL:
+        if self.asked or self._busy or since >= _UNCONDITIONAL:
             return True
         return self._read_stamps() != self._stamps
 
@@ -69,21 +68,17 @@ class Looker:
     def _read(self) -> Listing:
         store = self._store
         listing = Listing(store.places, store.disk)
+        self._busy = False
         if listing.groups:
-            for group in listing.groups:
-                self._unfold(group)
+            self._busy = not store.unfold(listing, self._stuck)
             listing = Listing(store.places, store.disk)
         self._index.update(listing.keys, lambda key: self._when(key, locked=key in listing.locked))
         return listing
 
-    def _unfold(self, group: str) -> None:
-        """Finish what somebody's commit began.  Trouble with one group does not keep other mail."""
-        try:
-            unfold(self._store.places, self._store.disk, os.path.join(self._store.places.root, group))
-        except OSError as error:
-            if group not in self._bad_groups:
-                maillog.group_stuck(group, error)
-            self._bad_groups.add(group)
+    def _stuck(self, group: str, error: OSError) -> None:
+        if group not in self._bad_groups:
+            maillog.group_stuck(group, error)
+        self._bad_groups.add(group)
 
     def _when(self, key: str, *, locked: bool) -> float | None:
         """When a message that was tried before is probably due; the time stamp of its history says it unread.

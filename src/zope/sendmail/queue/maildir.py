@@ -60,6 +60,7 @@ class MaildirQueue:
         self.disk = disk or Disk()
         self.places = Places(self.location)
         self.store = Store(self.places, self.disk, self.clock)
+        self._made = False
         self._mutex = threading.RLock()
         self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
         self._start()
@@ -84,9 +85,15 @@ class MaildirQueue:
 
     def stage(self) -> StagedMail:
         """See `IMailQueue`."""
-        make_maildir(self.disk, self.location, EXTRA)
+        if not self._made:
+            self._make()
         self._commit_again()
-        return StagedMail(self.places, self.disk, self._late)
+        return StagedMail(self.places, self.disk, self._late, self._make)
+
+    def _make(self) -> None:
+        """Make the directory, or see that it is whole: at first, and when a mail does not find it any more."""
+        make_maildir(self.disk, self.location, EXTRA)
+        self._made = True
 
     def _commit_again(self) -> None:
         """Reveal what was committed when the disk refused."""

@@ -10,6 +10,8 @@ from os.path import join
 SENDING = ".sending-"
 REJECTED = ".rejected-"
 GROUP = ".group-"
+BUNDLE = ".bundle"
+PARTS = ".parts"
 BELL = ".bell"
 
 #: Directories of ours beside tmp, new and cur.

@@ -1,13 +1,14 @@
 """The mails of one transaction on their way into a Maildir queue.
 
-One mail goes ``tmp/<name>`` -> ``new/<name>``; several stand in ``tmp/<group>/``, and renaming that directory
-reveals them all or none.  The numbered steps are those of ``docs/internals.rst``.
+One mail goes ``tmp/<name>`` -> ``new/<name>``; several stand in ``tmp/<group>/``, the later ones of many in one file,
+and renaming that directory reveals them all or none.  The numbered steps are those of ``docs/internals.rst``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 
 from zope.interface import implementer
 
@@ -17,19 +18,31 @@ from zope.sendmail.maildir import unique_name
 from zope.sendmail.message import Envelope, envelope_lines
 from zope.sendmail.pieces import Piece
 from zope.sendmail.queue.bell import ring
-from zope.sendmail.queue.places import GROUP, Places
+from zope.sendmail.queue.bundle import entry_line, unfold
+from zope.sendmail.queue.places import BUNDLE, GROUP, Places
+from zope.sendmail.queue.unfolder import later
+
+#: So many mails of a transaction are files from the start; further ones stand in a bundle until they are unfolded.
+SINGLY = 8
 
 
 @implementer(IStagedMail)
 class StagedMail:
     """See `IStagedMail`."""
 
-    def __init__(self, places: Places, disk: Disk, late: list[StagedMail]) -> None:
+    def __init__(self, places: Places, disk: Disk, late: list[StagedMail], make: Callable[[], None]) -> None:
         self._places = places
         self._disk = disk
         self._late = late
+        #: Makes the queue directory; somebody may have removed it.
+        self._make = make
         self._names: list[str] = []
         self._group = ""
+        #: Where in the bundle each mail begins that has no file of its own, and where the last one ends.
+        self._starts: list[int] = []
+        self._end = 0
+        #: Whether there may be more behind that.
+        self._is_torn = False
         self._prepared = self._committed = self._finished = False
 
     def __len__(self) -> int:
@@ -41,12 +54,18 @@ class StagedMail:
         if self._names and not self._group:
             self._make_group()
         name = unique_name()
-        self._disk.create(self._path(name), envelope_lines(envelope, *message[:1]), *message)
+        put = self._create if len(self._names) < SINGLY else self._append
+        put(name, envelope_lines(envelope, *message[:1]), *message)
         self._names.append(name)
         return name
 
     def rollback(self, count: int) -> None:
         """See `IStagedMail`."""
+        kept = max(0, count - SINGLY)
+        if kept < len(self._starts):
+            self._prepared = False
+            self._cut(self._starts[kept])
+            del self._starts[kept:], self._names[SINGLY + kept :]
         while len(self._names) > count:
             remove_quietly(self._disk, self._path(self._names[-1]))
             self._names.pop()
@@ -55,7 +74,10 @@ class StagedMail:
         """See `IStagedMail`."""
         if self._prepared or not self._names:
             return
-        self._disk.sync_files([self._path(name) for name in self._names])
+        if self._is_torn:
+            self._cut(self._end)
+        files = [*self._names[:SINGLY], BUNDLE] if self._starts else self._names
+        self._disk.sync_files([self._path(name) for name in files])
         if self._group:
             self._disk.sync_directory(os.path.join(self._places.tmp, self._group))
         self._disk.sync_directory(self._places.tmp)
@@ -87,16 +109,50 @@ class StagedMail:
     def _finish(self) -> None:
         """Make it durable, let the mails of a group stand as single files, and say so."""
         self._disk.sync_directory(self._places.new)
-        if self._group:
-            unfold(self._places, self._disk, self._new(GROUP + self._group))
+        group = self._new(GROUP + self._group)
+        if self._group and not self._starts:
+            unfold(self._places, self._disk, group)
         self._finished = True
-        ring(self._places, self._disk, [f"new/{name}" for name in self._names])
+        if self._starts:
+            later(self._places, self._disk, group)
+            ring(self._places, self._disk, ())  # a processor may be faster
+        else:
+            ring(self._places, self._disk, [f"new/{name}" for name in self._names])
 
     def abort(self) -> None:
         """See `IStagedMail`."""
         if not self._committed:
             self.rollback(0)
             self._remove_group()
+
+    def _create(self, name: str, *pieces: Piece) -> None:
+        try:
+            self._disk.create(self._path(name), *pieces)
+        except FileNotFoundError:
+            if self._group:
+                raise
+            self._make()
+            self._disk.create(self._path(name), *pieces)
+
+    def _append(self, name: str, *pieces: Piece) -> None:
+        """One more mail in the bundle; if the disk refuses in the middle, what was written of it is cut off later."""
+        if self._is_torn:
+            self._cut(self._end)
+        line = entry_line(name, sum(map(len, pieces)))
+        self._is_torn = True
+        self._disk.append(self._path(BUNDLE), line, *pieces)
+        self._is_torn = False
+        self._starts.append(self._end)
+        self._end += len(line) + sum(map(len, pieces))
+
+    def _cut(self, end: int) -> None:
+        """Let the bundle end there."""
+        if end:
+            self._disk.truncate(self._path(BUNDLE), end)
+        else:
+            remove_quietly(self._disk, self._path(BUNDLE))
+        self._end = end
+        self._is_torn = False
 
     def _make_group(self) -> None:
         """The second mail has come: from now on the mails stand in a directory of their own."""
@@ -112,6 +168,8 @@ class StagedMail:
 
     def _remove_group(self) -> None:
         if self._group and not self._committed:
+            if self._is_torn:
+                self._cut(0)
             with contextlib.suppress(FileNotFoundError):
                 self._disk.remove_directory(os.path.join(self._places.tmp, self._group))
             self._group = ""
@@ -121,18 +179,3 @@ class StagedMail:
 
     def _new(self, name: str) -> str:
         return os.path.join(self._places.new, name)
-
-
-def unfold(places: Places, disk: Disk, group: str) -> None:
-    """Move the mails of a committed group out to ``new/``, in order.  Any number of processes may do it at once."""
-    try:
-        names = sorted(disk.names(group))
-    except FileNotFoundError:  # somebody else has finished it
-        return
-    for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            disk.rename(os.path.join(group, name), os.path.join(places.new, name))
-    # Else a crash might remember that the directory is gone, but not where its mails are.
-    disk.sync_directory(places.new)
-    with contextlib.suppress(OSError):
-        disk.remove_directory(group)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from zope.sendmail.clock import Clock
@@ -16,11 +16,16 @@ from zope.sendmail.disk import Disk, remove_quietly
 from zope.sendmail.history import Record, last_record, read_records, write_record
 from zope.sendmail.message import Envelope, read_envelope
 from zope.sendmail.outcome import Answer
+from zope.sendmail.queue.bundle import names_in, unfold
 from zope.sendmail.queue.places import GROUP, REJECTED, SENDING, Places, name_of
 from zope.sendmail.queue.states import State
 
 #: So much of a history is read at first; its last record is seldom longer.
 _TAIL = 16 * 1024
+
+
+def _pass_over(group: str, error: OSError) -> None:
+    """For those who look only; processors tell of it."""
 
 
 class Listing:
@@ -157,11 +162,32 @@ class Store:
         for name in names:
             path = os.path.join(self.places.tmp, name)
             try:
-                yield from (os.path.join(path, each) for each in self.disk.names(path))
+                yield from (os.path.join(path, each) for each in names_in(self.disk, path))
             except NotADirectoryError:
                 yield path
             except FileNotFoundError:
                 continue
+
+    def unfold(self, listing: Listing, failed: Callable[[str, OSError], object] = _pass_over) -> bool:
+        """Finish what somebody's commit began; False if another process is at it.
+
+        Trouble with one group is told to `failed`, and does not keep other mail.
+        """
+        done = True
+        for group in listing.groups:
+            try:
+                done &= unfold(self.places, self.disk, os.path.join(self.places.root, group))
+            except OSError as error:
+                failed(group, error)
+        return done
+
+    def in_groups(self, listing: Listing) -> int:
+        """How many mails are committed, but are no files of their own yet."""
+        count = 0
+        for group in listing.groups:
+            with contextlib.suppress(OSError):
+                count += len(names_in(self.disk, os.path.join(self.places.root, group)))
+        return count
 
     def _is_torn(self, path: str) -> bool:
         """Whether a crash left the last line unfinished; the next one must not be glued to it."""

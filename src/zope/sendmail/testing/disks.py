@@ -16,9 +16,9 @@ from zope.sendmail.pieces import Piece
 
 #: The calls that a disk can refuse.
 CALLS = (
-    "create", "append", "make_directory", "sync_file", "sync_files", "sync_file_system", "sync_directory", "rename",
-    "link", "unlink", "remove_directory", "stamp", "names", "stat", "open", "read", "read_tail", "open_locked",
-    "write_at",
+    "create", "append", "truncate", "make_directory", "sync_file", "sync_files", "sync_file_system", "sync_directory",
+    "rename", "link", "unlink", "remove_directory", "stamp", "names", "stat", "open", "read", "read_tail",
+    "open_locked", "write_at",
 )  # fmt: skip
 
 
@@ -81,9 +81,13 @@ class RecordingDisk(Disk):
         super().create(path, *pieces)
         self._note("create", path, data=b"".join(pieces))
 
-    def append(self, path: str, data: bytes) -> None:
-        super().append(path, data)
-        self._note("append", path, data=data)
+    def append(self, path: str, *pieces: Piece) -> None:
+        super().append(path, *pieces)
+        self._note("append", path, data=b"".join(pieces))
+
+    def truncate(self, path: str, size: int) -> None:
+        super().truncate(path, size)
+        self._note("truncate", path, offset=size)
 
     def make_directory(self, path: str) -> bool:
         made = super().make_directory(path)

@@ -6,19 +6,24 @@ process and after a loss of power are made as real directories, a processor drai
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
 import unittest
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.queue import staged as staged_module
+from zope.sendmail.queue.bundle import entries, names_in
 from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.states import State
+from zope.sendmail.queue.unfolder import unfold_now
 from zope.sendmail.retry import judge
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import RecordingDisk
@@ -41,20 +46,31 @@ class Story:
         self.queue = MaildirQueue(root + "/queue", schedule=SCHEDULE, disk=self.disk, clock=self.clock)
         #: (number of changes, what is promised from then on)
         self.marks: list[tuple[int, Callable[[Promise], None]]] = []
+        #: Bundles that nobody unfolded yet.
+        self.bundles: list[Any] = []
 
     def mark(self, promise: Callable[[Promise], None]) -> None:
         self.marks.append((len(self.disk.ops), promise))
 
-    def commit(self, *numbers: int) -> None:
-        """One transaction with these mails."""
+    def commit(self, *numbers: int, rolled_back: Sequence[int] = (), unfold: bool = True) -> None:
+        """One transaction with these mails, and others that are rolled back before it commits.
+
+        A bundle is unfolded right after the commit, or else by the next attempt.
+        """
         staged = self.queue.stage()
-        for number in numbers:
+        for number in (*numbers[:-1], *rolled_back):
             staged.add(Envelope("s@example.org", (f"{number}@example.org",)), body(number))
+        staged.rollback(len(numbers[:-1]))
+        staged.add(Envelope("s@example.org", (f"{numbers[-1]}@example.org",)), body(numbers[-1]))
         staged.prepare()
         group = set(numbers)
         self.mark(lambda promise: promise.all_or_none.append(group))
-        staged.commit()
+        with mock.patch.object(staged_module, "later") as later:
+            staged.commit()
         self.mark(lambda promise: promise.must.update(group))
+        self.bundles += [call.args for call in later.call_args_list]
+        while unfold and self.bundles:
+            unfold_now(*self.bundles.pop())
 
     def abort(self, *numbers: int) -> None:
         """One transaction that is prepared and aborted."""
@@ -207,6 +223,67 @@ class Enqueueing(CrashTest):
             story.abort(1)
             story.abort(2, 3)
             story.commit(4)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+
+class Bundling(CrashTest):
+    """From the second mail on they stand in a bundle; it is unfolded, and a crash comes at any point of that."""
+
+    def setUp(self) -> None:
+        self.enterContext(mock.patch.object(staged_module, "SINGLY", 1))
+
+    def examine(self, tell: Callable[[Story], None], *, power: bool) -> None:
+        """Every story has to be about a bundle."""
+        ops = self.play(tell).disk.ops
+        self.assertTrue(any(op.call == "append" and op.path.endswith("/.bundle") for op in ops))
+        self.assertTrue(any(op.call == "rename" and "/.parts/" in op.path for op in ops))
+        super().examine(tell, power=power)
+
+    def check(self, tree: Tree, promise: Promise, *, power: bool, where: str) -> None:
+        """No bundle is there beside a mail that has left: it might have been sent, and would come back."""
+        for path, (_, content) in tree.items():
+            if path.startswith("queue/new/") and path.endswith("/.bundle"):
+                for name, _ in entries(io.BytesIO(content or b""), path):
+                    self.assertNotIn(f"queue/new/{name}", tree, where)
+        super().check(tree, promise, power=power, where=where)
+
+    def test_unfolded_by_who_committed(self) -> None:
+        """All or none, and none of them twice."""
+        for power in (False, True):
+            self.examine(lambda story: story.commit(1, 2, 3), power=power)
+
+    def test_unfolded_by_a_processor(self) -> None:
+        """Which then sends the mails: a bundle never brings a mail back that was sent."""
+
+        def tell(story: Story) -> None:
+            story.commit(1, 2, 3, unfold=False)
+            story.attempt(OK, OK, OK)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+    def test_many_mails(self) -> None:
+        """Whose files are synced at once."""
+        self.examine(lambda story: story.commit(*range(20)), power=False)
+
+    def test_rolled_back(self) -> None:
+        """Mails that were cut off the bundle are never sent."""
+        for power in (False, True):
+            self.examine(lambda story: story.commit(1, 2, 3, rolled_back=[7, 8]), power=power)
+
+    def test_what_a_death_left_is_made_again(self) -> None:
+        """The files beside a bundle are worth nothing, whole or not."""
+
+        def tell(story: Story) -> None:
+            story.commit(1, 2, 3, unfold=False)
+            [(_, _, group)] = story.bundles
+            [_, name, _] = names_in(story.disk, group)
+            story.disk.make_directory(group + "/.parts")
+            story.disk.create(f"{group}/.parts/{name}", b"torn")
+            unfold_now(*story.bundles.pop())
+            story.attempt(OK, OK, OK)
 
         for power in (False, True):
             self.examine(tell, power=power)

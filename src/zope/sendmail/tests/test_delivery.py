@@ -26,6 +26,7 @@ from zope.sendmail.interfaces import (
 from zope.sendmail.maildir import Maildir
 from zope.sendmail.outcome import Answer, Reply
 from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.unfolder import flush
 from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer
 
 MESSAGE = b"Subject: Hello\nMessage-Id: <kept@example.org>\n\nText\n"
@@ -356,6 +357,7 @@ class TheTransaction(DeliveryTest):
             self.send()
         self.assertEqual(len(os.listdir("/dev/fd")), before)
         transaction.commit()
+        self.assertTrue(flush(10))
         self.assertEqual(len(os.listdir("/dev/fd")), before)
 
 

@@ -12,6 +12,7 @@ from zope.sendmail.disk import Disk
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Outcome
 from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.unfolder import flush
 from zope.sendmail.retry import judge
 from zope.sendmail.testing.contracts import LATER, MESSAGE, SCHEDULE, ManualClock
 
@@ -54,6 +55,7 @@ class ADeepQueue(unittest.TestCase):
             staged.add(Envelope("s@example.org", (f"{number}@example.org",)), MESSAGE)
         staged.prepare()
         staged.commit()
+        self.assertTrue(flush(60))  # each is a file of its own
 
     def defer_all(self) -> None:
         queue = self.open()

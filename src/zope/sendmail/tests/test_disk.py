@@ -41,8 +41,8 @@ class Making(DiskTest):
         for error in (OSError(errno.ENOSPC, "full"), KeyboardInterrupt()):
 
             class Full(Disk):
-                def write(self, fd: int, data: Piece, error: BaseException = error) -> None:
-                    os.write(fd, data[:1])
+                def write(self, fd: int, *pieces: Piece, error: BaseException = error) -> None:
+                    os.write(fd, pieces[0][:1])
                     raise error
 
             self.assertRaises(type(error), Full().create, self.path("a"), b"text")

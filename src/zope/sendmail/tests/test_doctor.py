@@ -166,6 +166,22 @@ class StagedMail(DoctorTest):
         self.follow(self.one("in-doubt", "problem", f"tmp/{group}"))
         self.assertEqual(len(self.queue.claim(9)), 2)
 
+    def test_of_a_large_transaction_as_well(self) -> None:
+        """Its bundle is in the same group, and each mail is counted."""
+
+        def stage_many(queue: MaildirQueue) -> None:
+            staged = queue.stage()
+            for _ in range(20):
+                staged.add(ENVELOPE, MESSAGE)
+
+        self.die(stage_many)
+        [group] = os.listdir(os.path.join(self.path, "tmp"))
+        self.assertEqual(self.queue.count(), {State.STAGED: 20})
+        self.follow(self.one("in-doubt", "problem", f"tmp/{group}"))
+        found = self.one("committed", "note", f"new/.group-{group}")
+        self.assertIn("(20) are committed", found.text)
+        self.assertEqual(len(self.queue.claim(30)), 20)
+
     def follow(self, finding: Finding) -> None:
         """Do what the cure says for a transaction that committed."""
         [command] = [part for part in finding.cure.replace(";", ": ").split(": ") if part.startswith("mv ")]

@@ -8,14 +8,18 @@ import os
 import tempfile
 import unittest
 from collections import Counter
+from unittest import mock
 
 import transaction
 
 from zope.sendmail.delivery import QueuedMailDelivery
+from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer
 from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.queue import staged
 from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.states import State
+from zope.sendmail.queue.unfolder import unfold_now
 from zope.sendmail.testing.contracts import LATER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 from zope.sendmail.testing.mailers import ScriptedMailer
@@ -94,6 +98,15 @@ class WhileATransactionCommits(FaultTest):
         self.check(3)
 
 
+class WhileABundleIsCommitted(WhileATransactionCommits):
+    """From the second mail on they stand in one file, which is unfolded on the same disk."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.enterContext(mock.patch.object(staged, "SINGLY", 1))
+        self.enterContext(mock.patch.object(staged, "later", unfold_now))
+
+
 class WhileMailIsSent(FaultTest):
     def prepare(self) -> str:
         path = self.new_path()
@@ -149,6 +162,26 @@ class WhileMailIsSent(FaultTest):
             self.assertEqual(self.left.get(State.HELD, 0), 0)
             if not disk.failed:
                 break
+
+
+class WhileABundleIsUnfolded(WhileMailIsSent):
+    """By the processor, whose disk fails."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.enterContext(mock.patch.object(staged, "SINGLY", 1))
+        self.enterContext(mock.patch.object(staged, "later"))
+
+    def prepare(self) -> str:
+        path = self.new_path()
+        mails = MaildirQueue(path).stage()
+        for number in range(3):
+            mails.add(Envelope("s@example.org", (f"{number}@example.org",)), b"Message-Id: <%d@x>\n\n" % number)
+        mails.prepare()
+        mails.commit()
+        [group] = os.listdir(os.path.join(path, "new"))
+        self.assertIn(".bundle", os.listdir(os.path.join(path, "new", group)))
+        return path
 
 
 def _memory() -> str | None:

@@ -16,6 +16,7 @@ from zope.sendmail.disk import Disk
 from zope.sendmail.history import Record
 from zope.sendmail.interfaces import LeaseLost, NotPossible, QueueNotSafe
 from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.pieces import Piece
 from zope.sendmail.queue.bell import Bell
 from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.locks import MAX_SEND_TIME
@@ -41,9 +42,9 @@ class RefusingDisk(Disk):
         if call in self.refused and any(self.part in path for path in paths):
             raise OSError(self.error, os.strerror(self.error))
 
-    def append(self, path: str, data: bytes) -> None:
+    def append(self, path: str, *pieces: Piece) -> None:
         self.check("append", path)
-        super().append(path, data)
+        super().append(path, *pieces)
 
     def open(self, path: str) -> BinaryIO:
         self.check("open", path)

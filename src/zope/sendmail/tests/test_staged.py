@@ -7,12 +7,15 @@ import os
 import tempfile
 import unittest
 from collections.abc import Sequence
+from unittest import mock
 
 from zope.sendmail.disk import Disk
 from zope.sendmail.pieces import Piece
+from zope.sendmail.queue import staged as staged_module
 from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.places import GROUP
+from zope.sendmail.queue.places import GROUP, PARTS
 from zope.sendmail.queue.states import State
+from zope.sendmail.queue.unfolder import flush, unfold_now
 from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock, envelope
 
 
@@ -40,6 +43,14 @@ class Mortal(Disk):
         self.step("create")
         super().create(path, *pieces)
 
+    def append(self, path: str, *pieces: Piece) -> None:
+        self.step("append")
+        super().append(path, *pieces)
+
+    def truncate(self, path: str, size: int) -> None:
+        self.step("truncate")
+        super().truncate(path, size)
+
     def make_directory(self, path: str) -> bool:
         self.step("make_directory")
         return super().make_directory(path)
@@ -48,12 +59,13 @@ class Mortal(Disk):
         self.step(f"sync {len(paths)} files")
 
     def sync_directory(self, path: str) -> None:
-        self.step("sync " + ("group" if os.path.basename(path)[0].isdigit() else os.path.basename(path)))
+        name = os.path.basename(path)
+        self.step("sync " + ("group" if name[0].isdigit() else "committed group" if name.startswith(GROUP) else name))
 
     def rename(self, old: str, new: str) -> None:
         if os.path.basename(os.path.dirname(new)) != "new":
             self.step("gather")
-        elif os.path.basename(os.path.dirname(old)).startswith(GROUP):
+        elif os.path.basename(os.path.dirname(old)).startswith((GROUP, PARTS)):
             self.step("move out")
         else:
             self.step("reveal")
@@ -151,7 +163,7 @@ class Crashes(StagedTest):
                     found = self.claimed()
                     self.assertEqual(found, names if committed else [])
                     in_doubt = self.open().count().get(State.STAGED, 0)
-                    self.assertEqual(in_doubt, 0 if committed else done.count("create"))
+                    self.assertEqual(in_doubt, 0 if committed else done.count("create") + done.count("append"))
 
     def test_what_is_in_doubt_stays(self) -> None:
         """Nobody who looks later sends it or cleans it away."""
@@ -251,4 +263,180 @@ class Savepoints(StagedTest):
         """One may die half-way while the other commits."""
         self.transaction(Mortal(6), 2)
         names = self.transaction(Mortal(), 2)
+        self.assertEqual(self.claimed(), names)
+
+
+class Bundled(StagedTest):
+    """From the second mail on they stand in one file."""
+
+    def setUp(self) -> None:
+        self.enterContext(mock.patch.object(staged_module, "SINGLY", 1))
+        super().setUp()
+
+
+class BundledSteps(Bundled):
+    def test_of_several_mails(self) -> None:
+        """Up to the commit they make two files; the rest comes later."""
+        disk = Mortal()
+        with mock.patch.object(staged_module, "later", unfold_now):
+            self.transaction(disk, 3)
+        self.assertEqual(
+            disk.log,
+            [
+                *("create", "make_directory", "gather", "append", "append"),
+                *("sync 2 files", "sync group", "sync tmp"),
+                *("reveal", "sync new"),
+                *("move out", "make_directory", "create", "create", "sync 2 files", "sync .parts"),
+                *("sync committed group", "unlink", "sync committed group", "move out", "move out", "sync new"),
+                *("remove_directory", "remove_directory"),
+            ],
+        )
+
+    def test_the_thread_does_the_rest(self) -> None:
+        """Soon any Maildir reader sees single files, in the order in which they were added."""
+        names = self.transaction(Mortal(), 5)
+        self.assertTrue(flush(10))
+        self.assertEqual((self.names("new"), self.names("tmp")), (names, []))
+        self.assertEqual(self.claimed(), names)
+
+    def test_a_forked_child_has_a_thread_of_its_own(self) -> None:
+        """What its parent has still to unfold stays with the parent."""
+        self.transaction(Mortal(), 3)
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                self.transaction(Mortal(), 4)
+                status = 0 if flush(10) else 2
+            finally:
+                os._exit(status)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
+        self.assertTrue(flush(10))
+        self.assertEqual(self.queue.count(), {State.READY: 7})
+        self.assertFalse([name for name in self.names("new") if name.startswith(".")])
+
+    def test_the_threshold(self) -> None:
+        """A few mails are files from the start."""
+        with mock.patch.object(staged_module, "SINGLY", 3), mock.patch.object(staged_module, "later") as later:
+            names = self.transaction(Mortal(), 3)
+            self.assertEqual(self.names("new"), names)
+            self.assertFalse(later.called)
+            self.transaction(Mortal(), 4)
+            self.assertTrue(later.called)
+
+
+class BundledCrashes(Bundled, Crashes):
+    def setUp(self) -> None:
+        self.enterContext(mock.patch.object(staged_module, "later", unfold_now))
+        super().setUp()
+
+    test_what_is_in_doubt_stays = test_a_group_half_moved_out_is_finished = None  # type: ignore[assignment]
+
+    def test_several_may_finish_it_at_once(self) -> None:
+        """Another process that is at work on the bundle is left alone; each mail is there once in the end."""
+        with mock.patch.object(staged_module, "later"):
+            super().test_several_may_finish_it_at_once()
+
+    def test_while_another_process_unfolds(self) -> None:
+        """The mails are counted, not sent; and found when that process dies."""
+        with mock.patch.object(staged_module, "later"):
+            names = self.transaction(Mortal(), 3)
+        [group] = self.names("new")
+        queue = self.open()
+        with Disk().locked(os.path.join(self.path, "new", group, ".bundle")):
+            self.assertEqual(len(queue.claim(10)), 1)
+            self.assertEqual(queue.count()[State.READY], 2)
+        self.clock.advance(5)
+        self.assertEqual([lease.name for lease in queue.claim(10)], names[1:])
+
+    def test_operators_see_all(self) -> None:
+        """Whoever lists the queue unfolds first."""
+        for see in (MaildirQueue.count, lambda queue: list(queue.names()), lambda queue: list(queue.mails())):
+            with self.subTest(see):
+                self.setUp()
+                with mock.patch.object(staged_module, "later"):
+                    names = self.transaction(Mortal(), 3)
+                seen = see(self.queue)
+                self.assertIn(len(seen), (1, 3))
+                self.assertEqual(self.queue.count(), {State.READY: 3})
+                self.assertEqual(self.names("new"), names)
+
+    def test_one_is_found_by_its_name(self) -> None:
+        """As if it were a file already."""
+        with mock.patch.object(staged_module, "later"):
+            names = self.transaction(Mortal(), 3)
+        self.assertEqual(self.queue.show(names[2]).name, names[2])
+
+    def test_a_torn_bundle(self) -> None:
+        """Which no crash leaves: it is told, nothing is deleted, and other mail goes out."""
+        with mock.patch.object(staged_module, "later"):
+            names = self.transaction(Mortal(), 3)
+        [group] = self.names("new")
+        bundle = os.path.join(self.path, "new", group, ".bundle")
+        whole = Disk().read(bundle)
+        for torn in (whole[:-1], whole[: len(whole) // 2 + 3], b"no bundle", b"../x 1\n1", b".x 1\n1", b"x y\n"):
+            os.truncate(bundle, 0)
+            Disk().append(bundle, torn)
+            with self.assertLogs("QueueProcessorThread", "ERROR") as log:
+                self.assertLessEqual(set(self.claimed()), {names[0]})
+            self.assertIn("not a whole bundle", log.output[0])
+            self.assertTrue(any(found.kind == "unreadable" for found in self.queue.examine()))
+            self.assertEqual(Disk().read(bundle), torn)
+        os.truncate(bundle, 0)
+        Disk().append(bundle, whole)
+        self.assertEqual(self.claimed(), names[1:])  # the first has been claimed above
+
+
+class BundledFullDisk(Bundled, FullDisk):
+    def test_a_torn_mail_is_cut_off(self) -> None:
+        """The mails before and after it go."""
+        with mock.patch.object(staged_module, "later", unfold_now):
+            for bad in (1, 2, 3):
+                with self.subTest(bad):
+                    self.setUp()
+                    disk = Tearing(bad)
+                    staged = self.open(disk).stage()
+                    names = []
+                    for number in range(5):
+                        try:
+                            names.append(staged.add(envelope(), MESSAGE))
+                        except OSError:
+                            self.assertEqual(number, bad)
+                    staged.prepare()
+                    staged.commit()
+                    self.assertEqual(len(names), 4)
+                    self.assertEqual(self.claimed(), names)
+
+
+class Tearing(Disk):
+    """Full in the middle of the n-th mail of a bundle, once."""
+
+    def __init__(self, bad: int) -> None:
+        self.bad = bad
+
+    def append(self, path: str, *pieces: Piece) -> None:
+        self.bad -= path.endswith(".bundle")
+        if self.bad == 0:
+            self.bad = -1
+            super().append(path, b"".join(pieces)[:50])
+            raise OSError(errno.ENOSPC, "full")
+        super().append(path, *pieces)
+
+
+class BundledSavepoints(Bundled, Savepoints):
+    def setUp(self) -> None:
+        self.enterContext(mock.patch.object(staged_module, "later", unfold_now))
+        super().setUp()
+
+    def test_a_rollback_that_the_disk_refuses_can_be_repeated(self) -> None:
+        """It forgets no mail that is still there."""
+        staged = self.open(disk := Mortal()).stage()
+        names = [staged.add(envelope(), MESSAGE) for _ in range(4)]
+        disk.steps, disk.error = 1, OSError(errno.EIO, "io")
+        self.assertRaises(OSError, staged.rollback, 2)
+        self.assertEqual(len(staged), 4)
+        staged.rollback(2)
+        names[2:] = [staged.add(envelope(), MESSAGE)]
+        staged.prepare()
+        staged.commit()
         self.assertEqual(self.claimed(), names)

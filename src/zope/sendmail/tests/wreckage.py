@@ -94,6 +94,10 @@ class FileSystem:
         node = self._node(op.path)
         node.content = (node.content or b"") + op.data
 
+    def _truncate(self, op: Op) -> None:
+        node = self._node(op.path)
+        node.content = (node.content or b"")[: op.offset]
+
     def _write_at(self, op: Op) -> None:
         node = self._node(op.path)
         text = (node.content or b"").ljust(op.offset, b"\0")

@@ -1,0 +1,146 @@
+"""The committed mails of a transaction, and how they become single files: a group, and the bundle in it.
+
+A group is a directory; the later mails of a large transaction stand in one file of it, the *bundle*, which costs a
+fraction of as many files.  Whoever finds a committed group unfolds it; how, and why a crash does no harm, stands in
+``docs/internals.rst``.  Fails with `OSError`, also where a bundle is no bundle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from zope.sendmail.disk import Disk, remove_quietly, same_file
+from zope.sendmail.queue.places import BUNDLE, PARTS, Places
+
+#: A file name has 255 bytes at most, a length 20 digits.
+_LONGEST_LINE = 300
+
+
+def entry_line(name: str, length: int) -> bytes:
+    """What stands before a mail of so many bytes."""
+    return b"%s %d\n" % (os.fsencode(name), length)
+
+
+def entries(stream: BinaryIO, path: str) -> Iterator[tuple[str, int]]:
+    """Name and length of each mail; the stream stands at its first byte.  Raises `OSError` at a torn one."""
+    size = stream.seek(0, os.SEEK_END)
+    position = 0
+    while position < size:
+        stream.seek(position)
+        line = stream.readline(_LONGEST_LINE)
+        name, _, length = line.rstrip(b"\n").partition(b" ")
+        whole = line.endswith(b"\n") and name and length.isdigit()
+        start = position + len(line)
+        position = start + int(length) if whole else size + 1
+        if position > size or b"/" in name or name.startswith(b"."):
+            raise OSError(errno.EBADMSG, "not a whole bundle of mails", path)
+        stream.seek(start)
+        yield os.fsdecode(name), int(length)
+
+
+def names_in(disk: Disk, group: str, *, strict: bool = False) -> list[str]:
+    """The names of the mails in a group.  What cannot be read of a bundle is left out, or raises if `strict`."""
+    found = disk.names(group)
+    names = [name for name in found if not name.startswith(".")]
+    if BUNDLE in found:
+        path = os.path.join(group, BUNDLE)
+        with contextlib.suppress(*() if strict else (OSError,)), disk.open(path) as stream:
+            names.extend(name for name, _ in entries(stream, path))
+    elif PARTS in found:
+        names.extend(disk.names(os.path.join(group, PARTS)))
+    return sorted(names)
+
+
+def unfold(places: Places, disk: Disk, group: str) -> bool:
+    """Move the mails of a committed group out to ``new/``, in order.  Any number of processes may do it at once.
+
+    Returns False if somebody else is making files of its bundle; what is missing is done later then.
+    """
+    parts = os.path.join(group, PARTS)
+    try:
+        names = disk.names(group)
+        bundled = not {BUNDLE, PARTS}.isdisjoint(names)
+        _move_out(places, disk, group)
+        if BUNDLE in names and not _split(disk, group):
+            return False
+        if bundled:
+            # Else a power loss might bring the bundle back beside mails that have left already.
+            disk.sync_directory(group)
+            with contextlib.suppress(FileNotFoundError):
+                _move_out(places, disk, parts)
+    except FileNotFoundError:  # somebody else has finished it
+        return True
+    # Else a crash might remember that the directory is gone, but not where its mails are.
+    disk.sync_directory(places.new)
+    for directory in (parts, group) if bundled else (group,):
+        with contextlib.suppress(OSError):
+            disk.remove_directory(directory)
+    return True
+
+
+def _move_out(places: Places, disk: Disk, directory: str) -> None:
+    for name in sorted(disk.names(directory)):
+        if not name.startswith("."):
+            with contextlib.suppress(FileNotFoundError):
+                disk.rename(os.path.join(directory, name), os.path.join(places.new, name))
+
+
+class _OneAtATime:
+    """In one process one bundle is split at a time: who comes second waits, and finds the files."""
+
+    def __init__(self) -> None:
+        self.mutex = threading.Lock()
+        #: The descriptor whose lock it holds just now.
+        self.fd = -1
+
+    def forget_after_fork(self) -> None:
+        """The thread that held it is not here; the lock must not outlive our parent."""
+        self.mutex = threading.Lock()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+_here = _OneAtATime()
+os.register_at_fork(after_in_child=_here.forget_after_fork)
+
+
+def _split(disk: Disk, group: str) -> bool:
+    """Make files in ``.parts`` of the bundle, then remove it; False if another process is at it.
+
+    While the bundle is there it is the truth, and the parts are not; without it, they are.
+    """
+    path = os.path.join(group, BUNDLE)
+    with _here.mutex:
+        try:
+            with disk.locked(path) as fd:
+                if fd is None:
+                    return False
+                _here.fd = fd
+                if same_file(os.fstat(fd), disk.stat(path)):
+                    _make_parts(disk, group, path)
+                    disk.unlink(path)
+        except FileNotFoundError:  # somebody else was faster
+            pass
+        finally:
+            _here.fd = -1
+    return True
+
+
+def _make_parts(disk: Disk, group: str, path: str) -> None:
+    parts = os.path.join(group, PARTS)
+    if not disk.make_directory(parts):  # somebody died here
+        remove_quietly(disk, *(os.path.join(parts, name) for name in disk.names(parts)))
+    made: list[str] = []
+    with disk.open(path) as stream:
+        for name, length in entries(stream, path):
+            made.append(os.path.join(parts, name))
+            disk.create(made[-1], stream.read(length))
+    disk.sync_files(made)
+    disk.sync_directory(parts)
+    disk.sync_directory(group)
