@@ -102,7 +102,7 @@ class SocketChannel:
         return not self._replies.is_empty
 
     def is_quiet(self) -> bool:
-        """See `Channel`.  What waits may be TLS's own, such as tickets, so that has to be read."""
+        """See `Channel`.  What waits may be TLS's own, such as tickets, so it has to be read; replies are kept."""
         sock = self._connection.sock
         if sock is None or self.has_unasked():
             return False
@@ -112,7 +112,7 @@ class SocketChannel:
             return False
         try:
             sock.settimeout(0.0)
-            sock.recv(_RECEIVE)
+            self._replies.feed(sock.recv(_RECEIVE))
         except ssl.SSLWantReadError:
             return True
         except OSError:

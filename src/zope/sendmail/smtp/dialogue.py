@@ -65,7 +65,12 @@ class Intend:
     """The next bytes end the message."""
 
 
-Step = Send | Receive | Intend
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Give me a reply that is there already, None if the relay is quiet."""
+
+
+Step = Send | Receive | Intend | Look
 Steps = Generator[Step, Response | None, None]
 Asked = Generator[Step, Response | None, Response | None]
 Heard = Generator[Step, Response | None, Response]
@@ -73,6 +78,10 @@ Heard = Generator[Step, Response | None, Response]
 
 class Gone(Exception):
     """The connection is of no use any more: it ended, nobody answered in time, or what came makes no sense."""
+
+
+class Broken(Gone):
+    """What was to be sent has not gone to its end; replies may still be there."""
 
 
 class Refused(Exception):
@@ -286,8 +295,17 @@ class Dialogue:
                 yield from self._push(held.pop(0), Phase.BLOCK)
             if self._hurt:
                 return
+        yield from self._check_silence()
         yield from self._intend()
         yield from self._push(b"".join(held), Phase.BLOCK)
+
+    def _check_silence(self) -> Steps:
+        """A reply before the end may be a no; a yes is meant for something else, and would be taken for the last."""
+        response = yield Look()
+        if response is not None:
+            self._progress.out_of_step = True
+            self._check(response, 4, 5)
+            raise Refused(Verb.DATA, response)
 
     def _chunks(self, body: Body) -> Steps:
         """The message in chunks; one is held back, so that the last is known."""
@@ -344,8 +362,8 @@ class Dialogue:
         """Send; if that fails, hear what the relay has said: it may have refused, and hung up (RFC 5321, 4.2.5)."""
         try:
             yield Send(data, phase, asks)
-        except Gone as gone:
-            self._hurt = gone
+        except Broken as broken:
+            self._hurt = broken
             self._progress.out_of_step = True
             self._progress.intended = False  # its end has not gone
 

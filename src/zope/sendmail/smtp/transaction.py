@@ -14,10 +14,13 @@ from zope.sendmail.smtp.channel import Channel, open_channel
 from zope.sendmail.smtp.commands import NotSpeakable, Offers, Speech
 from zope.sendmail.smtp.dialogue import (
     MAX_FLIGHT,
+    Broken,
     Dialogue,
     Gone,
     Intend,
+    Look,
     Manner,
+    Phase,
     Receive,
     Refused,
     Send,
@@ -94,11 +97,13 @@ def run(steps: Steps, channel: Channel, seconds: Callable[[str], float], intend:
         except Gone as error:
             gone = error
         except (OSError, MalformedReply) as error:
-            gone = Gone(f"{_when(step)}: {error}")
+            gone = _gone(step, error)
             gone.__cause__ = error
 
 
-def _do(step: Send | Receive, channel: Channel, seconds: Callable[[str], float]) -> Response | None:
+def _do(step: Send | Receive | Look, channel: Channel, seconds: Callable[[str], float]) -> Response | None:
+    if isinstance(step, Look):
+        return None if channel.is_quiet() else channel.receive(seconds(Phase.QUIT))
     if isinstance(step, Receive):
         return channel.receive(seconds(step.phase))
     if step.asks and channel.has_unasked():
@@ -107,5 +112,7 @@ def _do(step: Send | Receive, channel: Channel, seconds: Callable[[str], float])
     return None
 
 
-def _when(step: Send | Receive) -> str:
-    return "no reply came" if isinstance(step, Receive) else "the connection broke while we were sending"
+def _gone(step: Send | Receive | Look, error: Exception) -> Gone:
+    if isinstance(step, Send):
+        return Broken(f"the connection broke while we were sending: {error}")
+    return Gone(f"no reply came: {error}")

@@ -84,6 +84,7 @@ class Dialogue:
         self._sender: str | None = None
         self._options = ""
         self._recipients: list[str] = []
+        self._chunks = b""
 
     def _encrypt(self) -> None:
         assert self.relay.tls is not None
@@ -159,6 +160,25 @@ class Dialogue:
             self._say("503 5.5.1 RCPT comes first")
         elif self._answer("DATA", line, "354 go ahead") == 354:
             self._take(self._body())
+
+    def _do_bdat(self, line: str) -> None:
+        """RFC 3030, 2: the octets are read even if they cannot be used, so that both sides stay in step."""
+        action = self.relay.script.action("BDAT", line)
+        if action is not None:
+            self._perform(action, "500 5.5.1 there is no such command")
+            return
+        _, size, *last = line.upper().split(" ")
+        octets = self._file.read(int(size))
+        if len(octets) < int(size):
+            raise _Gone
+        if not self._recipients:
+            self._say("503 5.5.1 RCPT comes first")
+            return
+        self._chunks += octets
+        if last == ["LAST"]:
+            self._take(self._chunks)
+        else:
+            self._say("250 2.0.0 Ok: so far")
 
     def _body(self) -> bytes:
         lines: list[bytes] = []
