@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 from zope.sendmail.testing.script import POINTS, Action, Drop, Hang, Mail
@@ -54,12 +55,25 @@ class Dialogue:
 
     def _obey(self, line: str) -> None:
         self.relay.heard(self, line)
+        if self.relay.strict and self._has_more():
+            self._say("500 5.5.1 Pipelining is not supported")
+            raise _Gone
         verb = line.partition(" ")[0].upper()
         obey = getattr(self, f"_do_{verb.lower()}", None) if verb in POINTS else None
         if obey is None:
             self._say("500 5.5.1 there is no such command")
         else:
             obey(line)
+
+    def _has_more(self) -> bool:
+        """Whether the client went on without waiting."""
+        self._socket.settimeout(0.0)
+        try:
+            return bool(self._file.peek(1))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        finally:
+            self._socket.settimeout(None)
 
     def _answer(self, point: str, command: str, usual: str) -> int:
         """Do what the script says, or answer as usual; return the code of the answer."""
