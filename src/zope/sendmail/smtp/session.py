@@ -127,8 +127,11 @@ class SMTPSession:
         except Exception as error:
             if progress.opened and not progress.intended and not isinstance(error, smtplib.SMTPException):
                 raise  # the message could not be read, or must not be sent
-            return failed(self.relay, progress, error)
-        return succeeded(self.relay, progress)
+            return failed(self._spoken_with(progress), progress, error)
+        return succeeded(self._spoken_with(progress), progress)
+
+    def _spoken_with(self, progress: Progress) -> str:
+        return str(self._used_settings) if progress.opened else self.relay
 
     @contextlib.contextmanager
     def _in_step(self, progress: Progress) -> Iterator[None]:
