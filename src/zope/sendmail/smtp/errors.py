@@ -6,8 +6,8 @@ import smtplib
 
 from zope.sendmail.outcome import Reply
 from zope.sendmail.smtp.commands import NotSpeakable, Verb
-from zope.sendmail.smtp.dialogue import Gone, Refused
 from zope.sendmail.smtp.progress import Progress, pairs
+from zope.sendmail.smtp.steps import Gone, Refused
 
 
 class NotSendable(smtplib.SMTPSenderRefused):

@@ -12,10 +12,13 @@ from zope.sendmail.settings import RelaySettings
 from zope.sendmail.smtp.body import Body
 from zope.sendmail.smtp.channel import Channel, open_channel
 from zope.sendmail.smtp.commands import NotSpeakable, Offers, Speech
-from zope.sendmail.smtp.dialogue import (
+from zope.sendmail.smtp.dialogue import Dialogue
+from zope.sendmail.smtp.errors import as_smtplib_tells
+from zope.sendmail.smtp.progress import Progress
+from zope.sendmail.smtp.replies import MalformedReply, Response
+from zope.sendmail.smtp.steps import (
     MAX_FLIGHT,
     Broken,
-    Dialogue,
     Gone,
     Intend,
     Look,
@@ -27,9 +30,6 @@ from zope.sendmail.smtp.dialogue import (
     Steps,
     choose_manner,
 )
-from zope.sendmail.smtp.errors import as_smtplib_tells
-from zope.sendmail.smtp.progress import Progress
-from zope.sendmail.smtp.replies import MalformedReply, Response
 
 
 class Line:

@@ -18,10 +18,11 @@ from zope.sendmail.outcome import Outcome, Reply
 from zope.sendmail.settings import Notify
 from zope.sendmail.smtp.body import WINDOW, Body
 from zope.sendmail.smtp.commands import NotSpeakable, Offers, Speech
-from zope.sendmail.smtp.dialogue import Dialogue, Gone, Manner, Refused, choose_manner
+from zope.sendmail.smtp.dialogue import Dialogue
 from zope.sendmail.smtp.errors import as_smtplib_tells
 from zope.sendmail.smtp.progress import Progress
 from zope.sendmail.smtp.replies import MAX_LINE, MAX_LINES, MalformedReply, Replies, Response
+from zope.sendmail.smtp.steps import Gone, Manner, Refused, choose_manner
 from zope.sendmail.smtp.transaction import run
 from zope.sendmail.smtp.verdict import failed, succeeded
 

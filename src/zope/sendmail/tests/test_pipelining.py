@@ -10,8 +10,8 @@ from zope.sendmail.interfaces import LeaseLost
 from zope.sendmail.outcome import Answer, Outcome
 from zope.sendmail.settings import Tls
 from zope.sendmail.smtp.body import WINDOW
-from zope.sendmail.smtp.dialogue import MAX_FLIGHT
 from zope.sendmail.smtp.session import SMTPSession
+from zope.sendmail.smtp.steps import MAX_FLIGHT
 from zope.sendmail.testing.relay import Drop, Relay
 from zope.sendmail.tests.conversation import MESSAGE, Conversation, right_tls
 
