@@ -20,7 +20,7 @@ from zope.sendmail.clock import Clock
 from zope.sendmail.headers import message_bytes
 from zope.sendmail.interfaces import ISession, ISessionMailer, ISMTPMailer, type_of_message
 from zope.sendmail.message import Envelope
-from zope.sendmail.settings import Keep, RelaySettings, Timeouts, Tls
+from zope.sendmail.settings import Keep, Notify, RelaySettings, Timeouts, Tls
 from zope.sendmail.smtp.connect import Factory, connect, makes_tls
 from zope.sendmail.smtp.progress import Progress, pairs
 from zope.sendmail.smtp.sendonly import SendOnlySession
@@ -90,6 +90,8 @@ class SMTPMailer:
     timeouts: Timeouts | None = None
     keep: Keep = Keep()
     clock: Clock = Clock()
+    #: What the relay is asked to report to the sender.
+    notify: Notify = Notify()
     #: How we introduce ourselves in EHLO; None: this host's name, asked for once in a process.
     local_hostname: str | None = None
 
@@ -117,6 +119,7 @@ class SMTPMailer:
         keep: Keep | None = None,
         clock: Clock | None = None,
         local_hostname: str | None = None,
+        notify: Notify | None = None,
     ) -> None:
         self.hostname = hostname
         self.port = port
@@ -136,6 +139,8 @@ class SMTPMailer:
             self.keep = keep
         if clock is not None:
             self.clock = clock
+        if notify is not None:
+            self.notify = notify
 
     # one conversation, many mails
 
@@ -157,6 +162,7 @@ class SMTPMailer:
             allow_clear_password=self.allow_clear_password,
             timeouts=self.timeouts or _timeouts(self.timeout),
             keep=self.keep,
+            notify=self.notify,
         )
 
     # one mail at a time, with smtplib's errors

@@ -42,6 +42,24 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
+class Notify:
+    """What the relay is asked to report to the sender, if it knows DSN; nothing: as it likes (RFC 3461, 4.1 and 4.3).
+
+    `when` has ``NEVER`` alone, or some of ``SUCCESS``, ``FAILURE`` and ``DELAY``; `ret` is ``FULL`` or ``HDRS``.
+    Raises `ValueError`.
+    """
+
+    when: tuple[str, ...] = ()
+    ret: str = ""
+
+    def __post_init__(self) -> None:
+        if not (self.when == ("NEVER",) or set(self.when) <= {"SUCCESS", "FAILURE", "DELAY"}):
+            raise ValueError(f"notify {self.when!r}: NEVER alone, or some of SUCCESS, FAILURE and DELAY")
+        if self.ret not in {"", "FULL", "HDRS"}:
+            raise ValueError(f"notify: ret is {self.ret!r}; FULL, HDRS or nothing is needed")
+
+
+@dataclass(frozen=True, slots=True)
 class RelaySettings:
     """One relay and how to speak with it.  Raises `ValueError` for settings that contradict each other."""
 
@@ -58,6 +76,7 @@ class RelaySettings:
     allow_clear_password: bool = False
     timeouts: Timeouts = Timeouts()
     keep: Keep = Keep()
+    notify: Notify = Notify()
 
     def __post_init__(self) -> None:
         if not self.hostname or any(ord(character) < 33 for character in self.hostname):

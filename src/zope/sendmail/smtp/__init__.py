@@ -1,5 +1,7 @@
-"""The conversation with a relay, on smtplib.
+"""The conversation with a relay.
 
-`connect` opens it, `transaction` carries one mail, `verdict` judges how that ended, `session` keeps the
-connection between mails, `sendonly` does the same for a mailer that only has ``send()``.
+Pure: `replies`, `commands`, `body`, `progress`, `steps`, and `dialogue`: one mail.  With a socket: `connect` opens a
+connection with smtplib, `channel` carries bytes and replies over it, `transaction` runs a dialogue, `session` keeps the
+connection between mails, `errors` and `verdict` tell how that ended.  `handover` and `sendonly` are for what is not
+smtplib's.
 """

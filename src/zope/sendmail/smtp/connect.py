@@ -50,6 +50,9 @@ class _Replies:
             raise OSError(f"a reply has more than {MAX_REPLY} octets")
         return line
 
+    def has_unread(self) -> bool:
+        return bool(self._stream.peek(1))
+
     def close(self) -> None:
         self._stream.close()
 
@@ -92,6 +95,17 @@ def set_timeout(connection: Any, seconds: float) -> None:
     sock = getattr(connection, "sock", None)
     if isinstance(sock, socket.socket):
         sock.settimeout(seconds)
+
+
+def has_unread(connection: SMTP) -> bool:
+    """Whether the relay sent something that smtplib has not read: who goes on without it takes it for an answer."""
+    if not isinstance(connection.file, _Replies):
+        return False
+    set_timeout(connection, 0.0)
+    try:
+        return connection.file.has_unread()
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
 
 
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:

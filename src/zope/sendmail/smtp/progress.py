@@ -1,11 +1,10 @@
-"""What is known about one attempt, and how single replies count.  Pure, but for smtplib's errors.
+"""What is known about one attempt, and how single replies count.  Pure.
 
 RFC 5321, 4.2; RFC 3463.
 """
 
 from __future__ import annotations
 
-import smtplib
 from dataclasses import dataclass, field
 
 from zope.sendmail.message import Envelope
@@ -22,20 +21,21 @@ class Progress:
     envelope: Envelope
     #: There is a connection; from here to `intended`, an error that is not smtplib's is none of the relay.
     opened: bool = False
+    #: The relay took MAIL: from now on it speaks about this mail.
+    begun: bool = False
     accepted: dict[str, Reply] = field(default_factory=dict)
     refused: dict[str, Reply] = field(default_factory=dict)
-    #: The final dot may have gone.
+    #: The last byte of the message may have gone, and no reply says that the relay does not have it.
     intended: bool = False
+    #: The relay does not keep what it promised in EHLO about PIPELINING or CHUNKING, or so it seems.
+    broken_promise: bool = False
     #: Nobody can tell any more what the relay will answer to; the connection must not be used again.
     out_of_step: bool = False
 
-
-class NotSendable(smtplib.SMTPSenderRefused):
-    """This mail cannot be given to this relay; it was not asked.  `reply` says why."""
-
-    def __init__(self, code: int, reply: Reply, sender: str) -> None:
-        super().__init__(code, f"{reply.enhanced} {reply.text}".encode(), sender)
-        self.reply = reply
+    def start_over(self) -> None:
+        """Forget what a connection said that was dead already."""
+        self.opened = self.begun = self.intended = self.out_of_step = False
+        self.accepted, self.refused = {}, {}
 
 
 def charge(code: int, text: str | bytes) -> Reply:

@@ -19,14 +19,22 @@ from zope.sendmail.interfaces import ISession
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Outcome
 from zope.sendmail.settings import RelaySettings
+from zope.sendmail.smtp.body import Body
 from zope.sendmail.smtp.connect import drop, hang_up
 from zope.sendmail.smtp.handover import Handover
 from zope.sendmail.smtp.progress import Progress, reply_from
-from zope.sendmail.smtp.transaction import Transaction
+from zope.sendmail.smtp.transaction import Line
 from zope.sendmail.smtp.verdict import RELAY_CODES, failed, succeeded
 
 #: The relay said no and meant the mail: the connection may go on.
 _REFUSALS = (smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)
+
+
+#: How long a relay that broke its promises is asked one command at a time.
+_PATIENCE = 3600.0
+
+#: A connection that was used so many seconds ago is alive: relays wait for minutes (RFC 5321, 4.5.3.2.7).
+_A_MOMENT = 2.0
 
 
 @implementer(ISession)
@@ -45,6 +53,8 @@ class SMTPSession:
         self._clock = clock
         #: The connection, or None.
         self.connection: Any = None
+        self._line: Line | Handover = Handover(None)
+        self._patient_until = float("-inf")
         self._used_settings = RelaySettings()
         self._opened_at = self._used_at = 0.0
         self._mails = 0
@@ -69,17 +79,27 @@ class SMTPSession:
 
     def prove(self, progress: Progress, message: BinaryIO | None = None) -> None:
         """`verify` that raises what smtplib raises."""
-        with self._in_step(progress):
-            transaction = self._begin(progress, message)
-            transaction.recipients()
-            transaction.reset()
+        body = None if message is None else Body(message)
+
+        def prove(line: Line | Handover) -> None:
+            if isinstance(line, Handover):
+                line.prove(progress)
+            else:
+                line.prove(progress, body)
+
+        self._speak(progress, prove)
 
     def deliver(self, progress: Progress, message: BinaryIO, intend: Callable[[], None]) -> None:
         """`transfer` that raises what smtplib raises; who was refused stands in `progress` afterwards."""
-        with self._in_step(progress):
-            transaction = self._begin(progress, message)
-            transaction.recipients()
-            transaction.content(message, intend)
+        body = Body(message)
+
+        def deliver(line: Line | Handover) -> None:
+            if isinstance(line, Handover):
+                line.deliver(progress, message, intend)
+            else:
+                line.deliver(progress, body, intend, fresh=self._clock.monotonic() - self._used_at < _A_MOMENT)
+
+        self._speak(progress, deliver)
         self._mails += 1
 
     def rest(self) -> None:
@@ -107,8 +127,11 @@ class SMTPSession:
         except Exception as error:
             if progress.opened and not progress.intended and not isinstance(error, smtplib.SMTPException):
                 raise  # the message could not be read, or must not be sent
-            return failed(self.relay, progress, error)
-        return succeeded(self.relay, progress)
+            return failed(self._spoken_with(progress), progress, error)
+        return succeeded(self._spoken_with(progress), progress)
+
+    def _spoken_with(self, progress: Progress) -> str:
+        return str(self._used_settings) if progress.opened else self.relay
 
     @contextlib.contextmanager
     def _in_step(self, progress: Progress) -> Iterator[None]:
@@ -131,38 +154,41 @@ class SMTPSession:
         try:
             if progress.out_of_step or _is_leaving(error):
                 self.drop()
-            else:
-                self._transaction(progress).reset()
+            elif isinstance(self._line, Line):
+                self._line.reset(progress)
         except smtplib.SMTPException:
             self.drop()
 
-    def _begin(self, progress: Progress, message: BinaryIO | None) -> Transaction | Handover:
-        """Say MAIL, on the connection at hand or, if that turns out to be dead, on a new one."""
+    def _speak(self, progress: Progress, speak: Callable[[Line | Handover], None]) -> None:
+        try:
+            with self._in_step(progress):
+                self._speak_once_or_twice(progress, speak)
+        finally:
+            if progress.broken_promise:
+                self._patient_until = self._clock.monotonic() + _PATIENCE
+
+    def _speak_once_or_twice(self, progress: Progress, speak: Callable[[Line | Handover], None]) -> None:
+        """On the connection at hand or, if that turns out to be dead, on a new one."""
         if self._is_usable():
             progress.opened = True
             try:
-                return self._mail(progress, message)
+                speak(self._line)
             except smtplib.SMTPException as error:
-                if not (isinstance(error, smtplib.SMTPServerDisconnected) or _is_leaving(error)):
+                if progress.begun or progress.intended or not _is_dead(error):
                     raise
+            else:
+                return
             self.drop()
-            progress.opened = False
-        self._open()
+            progress.start_over()
+        self._open(patient=progress.broken_promise)
         progress.opened = True
-        return self._mail(progress, message)
-
-    def _mail(self, progress: Progress, message: BinaryIO | None) -> Transaction | Handover:
-        transaction = self._transaction(progress)
-        transaction.mail(message)
-        return transaction
-
-    def _transaction(self, progress: Progress) -> Transaction | Handover:
-        if isinstance(self.connection, SMTP):
-            return Transaction(self.connection, self._used_settings.timeouts, progress)
-        return Handover(self.connection, progress)
+        speak(self._line)
 
     def _is_usable(self) -> bool:
         if self.connection is None:
+            return False
+        if isinstance(self._line, Line) and not self._line.is_quiet():  # it has hung up, or said what nobody asked
+            self.drop()
             return False
         keep = self._used_settings.keep
         young = self._clock.monotonic() - self._opened_at < keep.age and self._mails < keep.mails
@@ -171,11 +197,20 @@ class SMTPSession:
             return False
         return True
 
-    def _open(self) -> None:
+    def _open(self, *, patient: bool) -> None:
         self._used_settings = self._settings()
         self.connection = self._connect(self._used_settings)
         self._opened_at = self._used_at = self._clock.monotonic()
         self._mails = 0
+        if isinstance(self.connection, SMTP):
+            patient = patient or self._opened_at < self._patient_until
+            self._line = Line(self.connection, self._used_settings, patient=patient)
+        else:
+            self._line = Handover(self.connection)
+
+
+def _is_dead(error: smtplib.SMTPException) -> bool:
+    return isinstance(error, smtplib.SMTPServerDisconnected) or _is_leaving(error)
 
 
 def _is_leaving(error: smtplib.SMTPException) -> bool:

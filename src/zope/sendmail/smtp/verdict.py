@@ -17,7 +17,8 @@ from dataclasses import replace
 
 from zope.sendmail.interfaces import RelayError
 from zope.sendmail.outcome import Answer, Outcome, Reply, printable
-from zope.sendmail.smtp.progress import NotSendable, Progress, charge, reply_from
+from zope.sendmail.smtp.errors import NotSendable
+from zope.sendmail.smtp.progress import Progress, charge, reply_from
 
 #: The relay is about to stop, or wants a login or TLS that it does not get: not a matter of one mail.
 RELAY_CODES = frozenset({421, 454, 530, 534, 535, 538})
@@ -85,7 +86,7 @@ def _lost(relay: str, progress: Progress, error: Exception) -> Outcome:
     if not progress.intended:
         return _both(relay, progress, fault(error))
     unknown = Reply(Answer.UNKNOWN, f"the connection was lost before the relay's answer: {_text(error)}")
-    return Outcome(relay, {**progress.refused, **dict.fromkeys(progress.accepted, unknown)}, fault(error))
+    return replace(_for_the_rest(relay, progress, unknown), fault=fault(error))
 
 
 def _recipients_refused(relay: str, progress: Progress, error: smtplib.SMTPRecipientsRefused) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 from zope.sendmail.testing.script import POINTS, Action, Drop, Hang, Mail
@@ -54,12 +55,25 @@ class Dialogue:
 
     def _obey(self, line: str) -> None:
         self.relay.heard(self, line)
+        if self.relay.strict and self._has_more():
+            self._say("500 5.5.1 Pipelining is not supported")
+            raise _Gone
         verb = line.partition(" ")[0].upper()
         obey = getattr(self, f"_do_{verb.lower()}", None) if verb in POINTS else None
         if obey is None:
             self._say("500 5.5.1 there is no such command")
         else:
             obey(line)
+
+    def _has_more(self) -> bool:
+        """Whether the client went on without waiting."""
+        self._socket.settimeout(0.0)
+        try:
+            return bool(self._file.peek(1))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        finally:
+            self._socket.settimeout(None)
 
     def _answer(self, point: str, command: str, usual: str) -> int:
         """Do what the script says, or answer as usual; return the code of the answer."""
@@ -84,6 +98,7 @@ class Dialogue:
         self._sender: str | None = None
         self._options = ""
         self._recipients: list[str] = []
+        self._chunks = b""
 
     def _encrypt(self) -> None:
         assert self.relay.tls is not None
@@ -159,6 +174,25 @@ class Dialogue:
             self._say("503 5.5.1 RCPT comes first")
         elif self._answer("DATA", line, "354 go ahead") == 354:
             self._take(self._body())
+
+    def _do_bdat(self, line: str) -> None:
+        """RFC 3030, 2: the octets are read even if they cannot be used, so that both sides stay in step."""
+        action = self.relay.script.action("BDAT", line)
+        if action is not None:
+            self._perform(action, "500 5.5.1 there is no such command")
+            return
+        _, size, *last = line.upper().split(" ")
+        octets = self._file.read(int(size))
+        if len(octets) < int(size):
+            raise _Gone
+        if not self._recipients:
+            self._say("503 5.5.1 RCPT comes first")
+            return
+        self._chunks += octets
+        if last == ["LAST"]:
+            self._take(self._chunks)
+        else:
+            self._say("250 2.0.0 Ok: so far")
 
     def _body(self) -> bytes:
         lines: list[bytes] = []

@@ -35,7 +35,8 @@ class Relay:
     """See the module.  Concurrency: any thread; what the properties give are copies.
 
     With `tls` it offers STARTTLS, or speaks TLS from the first byte if `implicit`.  With `users` (name ->
-    password) it offers AUTH PLAIN and LOGIN.  `keywords` may be changed at any time.
+    password) it offers AUTH PLAIN and LOGIN.  `keywords` may be changed at any time.  If `strict`, it hangs up on a
+    client that does not wait for its replies, whatever it offers.  BDAT is always understood.
     """
 
     host = "127.0.0.1"
@@ -47,11 +48,13 @@ class Relay:
         tls: ssl.SSLContext | None = None,
         implicit: bool = False,
         users: Mapping[str, str] | None = None,
+        strict: bool = False,
     ) -> None:
         self.keywords = list(keywords)
         self.tls = tls
         self.implicit = implicit
         self.users = dict(users or {})
+        self.strict = strict
         #: TCP port; kept when the relay is stopped and started again.
         self.port = 0
         self._changed = threading.Condition()

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 #: The moments at which something can be made to happen: commands, and what lies between them.  ``BODY`` is
-#: behind the first line of a message, ``DOT`` behind its last.
+#: behind the first line of a message, ``DOT`` behind its last, with BDAT, too; ``BDAT`` is before the octets of a
+#: chunk, and after a refusal there they are read as commands: that is what a relay does that lies about CHUNKING.
 POINTS = frozenset(
     {
         "GREETING",
@@ -18,6 +19,7 @@ POINTS = frozenset(
         "MAIL",
         "RCPT",
         "DATA",
+        "BDAT",
         "BODY",
         "DOT",
         "RSET",

@@ -65,6 +65,25 @@ class ARelayWithoutAScript(Client):
         client.send(f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{ONE}>\r\nDATA\r\n")
         self.assertEqual([client.getreply()[0] for _ in range(3)], [250, 250, 354])
 
+    def test_it_takes_chunks(self) -> None:
+        """BDAT, in one chunk or several; octets are octets, and who comes without recipients is told so."""
+        client = self.connect()
+        client.ehlo()
+        client.send(f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{ONE}>\r\nBDAT 5\r\n.a\r\n.BDAT 2 LAST\r\n\r\nBDAT 1 LAST\r\nx")
+        self.assertEqual([client.getreply()[0] for _ in range(5)], [250, 250, 250, 250, 503])
+        self.assertEqual(self.relay.mails[0].data, b".a\r\n.\r\n")
+
+    def test_a_strict_one_hangs_up_on_a_flight(self) -> None:
+        """As OpenSMTPD does."""
+        self.relay.strict = True
+        self.send()
+        client = self.connect()
+        client.ehlo()
+        client.send(f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{ONE}>\r\n")
+        self.assertEqual(client.getreply()[0], 500)
+        with self.assertRaises(smtplib.SMTPServerDisconnected):
+            client.getreply()
+
 
 class ARelayWithAScript(Client):
     def test_replies_are_replaced(self) -> None:

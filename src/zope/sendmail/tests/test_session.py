@@ -21,7 +21,7 @@ from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import Schedule
 from zope.sendmail.settings import Keep, Timeouts
-from zope.sendmail.smtp.transaction import to_ascii
+from zope.sendmail.smtp.commands import to_ascii
 from zope.sendmail.testing.relay import Action, Drop, Hang
 from zope.sendmail.testing.script import Script
 from zope.sendmail.tests.conversation import AT_ONCE, MESSAGE, TIMEOUTS, Conversation
@@ -242,12 +242,21 @@ class TheRelayRefuses(Conversation):
 
     def test_all_recipients_refused_sends_nothing(self) -> None:
         """Without recipients there is no DATA; the relay forgets the mail and the connection stays."""
-        relay = self.start()
+        relay = self.start(keywords=[])
         relay.on("RCPT", "550 5.1.1 no", nth=1)
         session = self.session(relay)
         self.assertAnswers(self.transfer(session), one=REJECTED)
         self.assertAnswers(self.transfer(session), one=ACCEPTED)
         self.assertEqual(relay.verbs(), ["EHLO", "MAIL", "RCPT", "RSET", "MAIL", "RCPT", "DATA"])
+
+    def test_all_recipients_refused_in_one_flight(self) -> None:
+        """A DATA that was under way already is refused as well, and the connection stays."""
+        relay = self.start(keywords=["PIPELINING"])
+        relay.on("RCPT", "550 5.1.1 no", nth=1)
+        session = self.session(relay)
+        self.assertAnswers(self.transfer(session), one=REJECTED)
+        self.assertAnswers(self.transfer(session), one=ACCEPTED)
+        self.assertEqual(relay.verbs(), ["EHLO", "MAIL", "RCPT", "DATA", "RSET", "MAIL", "RCPT", "DATA"])
 
     def test_sender_is_refused(self) -> None:
         """A reply to MAIL counts for all recipients."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
-from zope.sendmail.settings import RelaySettings, Timeouts, Tls
+from zope.sendmail.settings import Notify, RelaySettings, Timeouts, Tls
 
 
 class Relays(unittest.TestCase):
@@ -58,3 +58,12 @@ class Encryption(unittest.TestCase):
         self.assertFalse(RelaySettings(username="u", password="p", allow_clear_password=True).must_encrypt)
         self.assertFalse(RelaySettings(username="u", password="p", verify=False).must_verify)
         self.assertTrue(RelaySettings(verify=True).must_verify)
+
+
+class TheRelayIsAskedToReport(unittest.TestCase):
+    def test_only_what_the_rfc_knows(self) -> None:
+        """NEVER stands alone (RFC 3461, 4.1), and words that no relay knows are refused here."""
+        for when, ret in ((("NEVER", "DELAY"), ""), (("SOMETIMES",), ""), ((), "ALL")):
+            with self.assertRaises(ValueError):
+                Notify(when, ret)
+        self.assertEqual(Notify(("FAILURE", "DELAY"), "HDRS").when, ("FAILURE", "DELAY"))

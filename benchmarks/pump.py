@@ -1,0 +1,39 @@
+"""The process that drains a queue; runs with either release, with default settings."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import transaction
+from committer import RECIPIENT, SENDER, text_of
+from serve import serve
+
+from zope.sendmail.delivery import QueuedMailDelivery
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.queue import QueueProcessorThread
+
+
+def drain(queue: str, mails: int, port: int, size: int, cafile: str = "", *, login: bool = False) -> dict[str, Any]:
+    """Send so many mails to the relay at `port`; what it took does not count the commit."""
+    delivery = QueuedMailDelivery(queue)
+    for _ in range(mails):
+        delivery.send(SENDER, [RECIPIENT], text_of(size))
+    transaction.commit()
+    mailer = (
+        SMTPMailer("127.0.0.1", port, username="name", password="secret") if login else SMTPMailer("127.0.0.1", port)
+    )
+    if login and hasattr(SMTPMailer, "cafile"):
+        mailer.cafile = cafile  # ours verifies to whom it tells a password; the other one does not
+    processor = QueueProcessorThread()
+    processor.setQueuePath(queue)
+    processor.setMailer(mailer)
+    cpu, began = time.process_time(), time.perf_counter()
+    processor.run(forever=False)
+    answer = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
+    return answer | {"left": len([name for name in os.listdir(os.path.join(queue, "new")) if name[0] != "."])}
+
+
+if __name__ == "__main__":
+    serve({"drain": drain})

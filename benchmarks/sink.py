@@ -1,0 +1,214 @@
+"""A relay for measuring, and a line with a delay in front of it.
+
+The relay takes everything and does as little as it can, with all that a modern one offers.  The line passes bytes on
+at once to the relay, and to the client after a delay, as a network with this round-trip time would; it counts
+*turns*: how often the client had to wait for the relay before it went on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import ssl
+import tempfile
+import threading
+import time
+from typing import Any
+
+import trustme
+from serve import serve
+
+_OFFERS = ("PIPELINING", "SIZE 33554432", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING")
+_ORDINARY = {b"RSET": b"250 2.0.0 Ok\r\n", b"RCPT": b"250 2.1.5 Ok\r\n", b"MAIL": b"250 2.1.0 Ok\r\n"}
+
+
+class Talk:
+    """One connection.  Replies to one flight go back together."""
+
+    def __init__(self, sink: Sink, client: socket.socket) -> None:
+        self._sink = sink
+        self._socket = client
+        self._buffer = b""
+        self._out = b"220 sink ESMTP\r\n"
+        self._encrypted = False
+
+    def run(self) -> None:
+        """Until the client leaves."""
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError), self._socket:
+            while (line := self._upto(b"\r\n")) is not None and self._obey(line):
+                pass
+
+    def _more(self) -> bool:
+        if self._out:
+            out, self._out = self._out, b""
+            self._socket.sendall(out)
+        data = self._socket.recv(65536)
+        self._buffer += data
+        return bool(data)
+
+    def _upto(self, end: bytes) -> bytes | None:
+        while end not in self._buffer:
+            if not self._more():
+                return None
+        found, _, self._buffer = self._buffer.partition(end)
+        return found
+
+    def _obey(self, line: bytes) -> bool:
+        verb = line[:4].upper()
+        if verb in _ORDINARY:
+            self._out += _ORDINARY[verb]
+            return True
+        obey = {b"EHLO": self._ehlo, b"STAR": self._tls, b"AUTH": self._auth, b"DATA": self._data, b"BDAT": self._bdat}
+        if verb in obey:
+            return obey[verb](line)
+        with contextlib.suppress(OSError):
+            self._socket.sendall(b"221 2.0.0 Bye\r\n")
+        return False
+
+    def _ehlo(self, line: bytes) -> bool:
+        secure = [] if self._sink.tls is None else ["AUTH PLAIN LOGIN"] if self._encrypted else ["STARTTLS"]
+        lines = ["sink", *_OFFERS, *secure]
+        self._out += "".join(f"250{'-' if each is not lines[-1] else ' '}{each}\r\n" for each in lines).encode()
+        return True
+
+    def _tls(self, line: bytes) -> bool:
+        assert self._sink.tls is not None
+        self._socket.sendall(b"220 2.0.0 go ahead\r\n")
+        self._socket = self._sink.tls.wrap_socket(self._socket, server_side=True)
+        self._encrypted = True
+        return True
+
+    def _auth(self, line: bytes) -> bool:
+        self._out += b"235 2.7.0 welcome\r\n"
+        return True
+
+    def _data(self, line: bytes) -> bool:
+        self._out += b"354 go ahead\r\n"
+        return self._taken(self._upto(b"\r\n.\r\n"))
+
+    def _bdat(self, line: bytes) -> bool:
+        size = int(line.split()[1])
+        while len(self._buffer) < size:
+            if not self._more():
+                return False
+        self._buffer = self._buffer[size:]
+        return self._taken(line)
+
+    def _taken(self, text: bytes | None) -> bool:
+        self._sink.taken += text is not None
+        self._out += b"250 2.0.0 Ok: queued\r\n"
+        return text is not None
+
+
+class Sink:
+    """The relay."""
+
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        self.tls = tls
+        self.taken = 0
+        self.connections = 0
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            self.connections += 1
+            threading.Thread(target=Talk(self, client).run, daemon=True).start()
+
+
+class Delayed:
+    """The line.  `seconds` is the round-trip time."""
+
+    def __init__(self, target: int, seconds: float) -> None:
+        self._target = target
+        self._seconds = seconds
+        self.turns = 0
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            relay = socket.create_connection(("127.0.0.1", self._target))
+            for each in (client, relay):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _Wire(self, client, relay, self._seconds).start()
+
+
+class _Wire:
+    """One connection of the line."""
+
+    def __init__(self, line: Delayed, client: socket.socket, relay: socket.socket, seconds: float) -> None:
+        self._line, self._client, self._relay, self._seconds = line, client, relay, seconds
+        self._under_way: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+        self._relay_spoke = False
+
+    def start(self) -> None:
+        for work in (self._forth, self._back, self._late):
+            threading.Thread(target=work, daemon=True).start()
+
+    def _forth(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := self._client.recv(65536):
+                if self._relay_spoke:  # the client has seen something since it last spoke
+                    self._relay_spoke = False
+                    self._line.turns += 1
+                self._relay.sendall(data)
+        with contextlib.suppress(OSError):
+            self._relay.shutdown(socket.SHUT_WR)
+
+    def _back(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := self._relay.recv(65536):
+                self._under_way.put((time.monotonic() + self._seconds, data))
+        self._under_way.put((0.0, b""))
+
+    def _late(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                due, data = self._under_way.get()
+                if not data:
+                    break
+                time.sleep(max(0.0, due - time.monotonic()))
+                self._relay_spoke = True
+                self._client.sendall(data)
+        for each in (self._client, self._relay):
+            each.close()
+
+
+_running: dict[str, Any] = {}
+
+
+def start(*, tls: bool = False, delay: float | None = None) -> dict[str, Any]:
+    """A relay, behind a line if there is a delay; where it is, and whom to trust for it."""
+    authority = trustme.CA()
+    context = None
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+    sink = Sink(context)
+    line = None if delay is None else Delayed(sink.port, delay)
+    port = (line or sink).port
+    stored = tempfile.NamedTemporaryFile(suffix=".pem")  # noqa: SIM115 - as long as this process
+    authority.cert_pem.write_to_path(stored.name)
+    _running[str(port)] = sink, line, stored
+    return {"port": port, "cafile": stored.name}
+
+
+def count(port: int) -> dict[str, Any]:
+    """What has happened there since the last time."""
+    sink, line, _ = _running[str(port)]
+    answer = {"taken": sink.taken, "connections": sink.connections, "turns": line.turns if line else 0}
+    sink.taken = sink.connections = 0
+    if line:
+        line.turns = 0
+    return answer
+
+
+if __name__ == "__main__":
+    serve({"start": start, "count": count})

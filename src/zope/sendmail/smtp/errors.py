@@ -1,0 +1,34 @@
+"""How the end of a dialogue is told: with smtplib's errors, which the users of a mailer know."""
+
+from __future__ import annotations
+
+import smtplib
+
+from zope.sendmail.outcome import Reply
+from zope.sendmail.smtp.commands import NotSpeakable, Verb
+from zope.sendmail.smtp.progress import Progress, pairs
+from zope.sendmail.smtp.steps import Gone, Refused
+
+
+class NotSendable(smtplib.SMTPSenderRefused):
+    """This mail cannot be given to this relay; it was not asked.  `reply` says why."""
+
+    def __init__(self, code: int, reply: Reply, sender: str) -> None:
+        super().__init__(code, f"{reply.enhanced} {reply.text}".encode(), sender)
+        self.reply = reply
+
+
+def as_smtplib_tells(error: Gone | NotSpeakable | Refused, progress: Progress) -> smtplib.SMTPException:
+    """The error of smtplib that says the same."""
+    if isinstance(error, NotSpeakable):
+        return NotSendable(error.code, error.reply, progress.envelope.sender)
+    if isinstance(error, Gone):
+        return smtplib.SMTPServerDisconnected(str(error))
+    response = error.response
+    if response is None:
+        return smtplib.SMTPRecipientsRefused(pairs(progress.refused))
+    if error.about is Verb.RCPT:
+        return smtplib.SMTPRecipientsRefused({error.recipient: (response.code, response.text)})
+    if error.about is Verb.MAIL:
+        return smtplib.SMTPSenderRefused(response.code, response.text, progress.envelope.sender)
+    return smtplib.SMTPDataError(response.code, response.text)

@@ -1,0 +1,94 @@
+"""Replies of a relay: from bytes, cut anywhere, to codes and texts.
+
+A reply has limits, and what is no reply is told apart from a refusal (`MalformedReply`).  Pure.  RFC 5321, 4.2.1 and
+4.5.3.1.5; a line may end with LF alone, as smtplib takes it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+#: Octets of a line; real ones keep to 512 (RFC 5321, 4.5.3.1.5), smtplib has the same limit.
+MAX_LINE = 8192
+#: Lines and octets of a reply: more is an attack or a bug.  The longest real ones have some twenty lines.
+MAX_LINES = 500
+MAX_REPLY = 64 * 1024
+
+_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+
+
+class MalformedReply(Exception):
+    """What the relay sent is no reply, or has no end.  Nothing after it can be understood either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One reply: its code, and its lines without the codes, joined by LF."""
+
+    code: int
+    text: bytes
+
+    @property
+    def digit(self) -> int:
+        """The first digit of the code, which decides (RFC 5321, 4.2.1)."""
+        return self.code // 100
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.text[:200].decode('utf-8', 'backslashreplace')}"
+
+
+class Replies:
+    """Takes what comes over the wire, in pieces of any size, and gives replies.  Keeps what is not a whole one yet."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._code = b""
+
+    def feed(self, data: bytes) -> None:
+        """One more piece."""
+        self._buffer += data
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left that `next` did not give: no reply, and no part of one."""
+        return not self._buffer and not self._lines
+
+    def next(self) -> Response | None:
+        """The next reply, or None if it is not whole yet.  Raises `MalformedReply`."""
+        while (line := self._next_line()) is not None:
+            if self._take(line):
+                response = Response(int(self._code), b"\n".join(self._lines))
+                self._lines, self._size = [], 0
+                return response
+        return None
+
+    def _next_line(self) -> bytes | None:
+        end = self._buffer.find(b"\n", self._scanned)
+        if max(end, len(self._buffer) if end < 0 else 0) > MAX_LINE:
+            raise MalformedReply(f"a line of the relay's reply has more than {MAX_LINE} octets")
+        if end < 0:
+            self._scanned = len(self._buffer)
+            return None
+        line = bytes(self._buffer[:end]).removesuffix(b"\r")
+        del self._buffer[: end + 1]
+        self._scanned = 0
+        return line
+
+    def _take(self, line: bytes) -> bool:
+        """One more line; whether it is the last of its reply."""
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise MalformedReply(f"the relay's reply is none: {line[:200]!r}")
+        code, mark, text = match.groups()
+        if self._lines and code != self._code:
+            raise MalformedReply(f"the relay's reply begins with {self._code!r} and goes on with {line[:200]!r}")
+        self._code = code
+        self._lines.append((text or b"").strip(b" \t\r"))
+        self._size += len(line)
+        if len(self._lines) > MAX_LINES or self._size > MAX_REPLY:
+            raise MalformedReply(f"a reply has more than {MAX_LINES} lines or {MAX_REPLY} octets")
+        return mark != b"-"

@@ -1,0 +1,304 @@
+"""`zope.sendmail.smtp.dialogue`: the conversations in ``dialogues/``, without a socket.
+
+Each file has a sentence that it shows, what the relay offers and who is to get the mail; then the conversation; then
+the answer for each recipient.  ``C:`` is a line of the client, ``S:`` one of the relay, ``I`` the instant at which
+`intend` has to be called, ``X:`` an end: *closed*, *late* (no reply in time), *cut* (within the line before), or
+*broken* (what is sent now does not go).  All ``C:`` lines without an ``S:`` between them are one flight.
+"""
+
+from __future__ import annotations
+
+import io
+import unittest
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Outcome, Reply
+from zope.sendmail.settings import Notify
+from zope.sendmail.smtp.body import WINDOW, Body
+from zope.sendmail.smtp.commands import NotSpeakable, Offers, Speech
+from zope.sendmail.smtp.dialogue import Dialogue
+from zope.sendmail.smtp.errors import as_smtplib_tells
+from zope.sendmail.smtp.progress import Progress
+from zope.sendmail.smtp.replies import MAX_LINE, MAX_LINES, MalformedReply, Replies, Response
+from zope.sendmail.smtp.steps import Gone, Manner, Refused, choose_manner
+from zope.sendmail.smtp.transaction import run
+from zope.sendmail.smtp.verdict import failed, succeeded
+
+FOLDER = Path(__file__).parent / "dialogues"
+MESSAGE = "Subject: test\n\nText\n"
+BROKEN = ("X", b"broken\r\n")
+
+
+@dataclass
+class Written:
+    """One file."""
+
+    head: dict[str, str]
+    events: list[tuple[str, bytes]]
+    expected: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> Written:
+        """Raises what a misspelt file deserves."""
+        head, talk, end = path.read_text(encoding="utf-8").partition("\n\n")[0], "", ""
+        rest = path.read_text(encoding="utf-8").partition("\n\n")[2]
+        talk, _, end = rest.partition("\n\n") if not rest.startswith("\n") else ("", "", rest)
+        lines = [line for line in head.splitlines() if not line.startswith("#")]
+        return cls(_fields(lines), _events(talk.splitlines()), _fields(end.split("\n")))
+
+
+def _fields(lines: list[str]) -> dict[str, str]:
+    pairs = (line.partition(":") for line in lines if line)
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def _events(lines: list[str]) -> list[tuple[str, bytes]]:
+    """Flights, replies, ends, in order; lines of one kind are joined."""
+    events: list[tuple[str, bytes]] = []
+    for line in lines:
+        kind, text = line[:1], line[2:].removeprefix(" ").encode() + b"\r\n"
+        if text == b"cut\r\n" and kind == "X":
+            events[-1] = (events[-1][0], events[-1][1][:-2])
+            text = b"closed\r\n"
+        if events and events[-1][0] == kind:
+            events[-1] = (kind, events[-1][1] + text)
+        else:
+            events.append((kind, text))
+    return events
+
+
+@dataclass
+class Paper:
+    """A channel whose other end is a file; `step` octets come at a time, all at once if it is 0."""
+
+    events: list[tuple[str, bytes]]
+    step: int = 0
+    pipelines: bool = True
+    _replies: Replies = field(default_factory=Replies)
+
+    def ask(self, commands: bytes, seconds: float) -> None:
+        self.send(commands, seconds)
+
+    def send(self, data: bytes, seconds: float) -> None:
+        if self.events[-1:] == [BROKEN] and not any(kind == "C" for kind, _ in self.events):
+            self._hear(0)
+            raise BrokenPipeError("broken")
+        kind, text = self.events[0] if self.events else ("nothing", b"")
+        assert kind == "C", f"{data!r} was sent, but it is the time for {kind} {text!r}"
+        assert text.startswith(data), f"{data!r} was sent instead of {text!r}"
+        self.events[0] = (kind, text[len(data) :])
+        if len(text) == len(data):
+            del self.events[0]
+            if not self.step:
+                self._hear(0)
+
+    def receive(self, seconds: float) -> Response:
+        while (response := self._replies.next()) is None:
+            if self._end() == b"late\r\n":
+                raise TimeoutError("timed out")
+            if not self._hear(self.step):
+                assert self._end() is not None, f"a reply was waited for, but it is the time for {self.events[:1]}"
+                raise ConnectionResetError("closed")
+        return response
+
+    def has_unasked(self) -> bool:
+        coming = bool(self.events) and self.events[0][0] == "S" and self.events[-1] != BROKEN
+        return coming or not self._replies.is_empty
+
+    def is_quiet(self) -> bool:
+        return not self.has_unasked()
+
+    def intend(self) -> None:
+        assert self.events[:1] == [("I", b"\r\n")], f"too early or too late: it is the time for {self.events[:1]}"
+        del self.events[0]
+
+    def _end(self) -> bytes | None:
+        return self.events[0][1] if self.events and self.events[0][0] == "X" else None
+
+    def _hear(self, step: int) -> bool:
+        """Let some octets of the relay come; whether there were any."""
+        if not self.events or self.events[0][0] != "S":
+            return False
+        text = self.events[0][1]
+        some = text[: step or len(text)]
+        self._replies.feed(some)
+        if some == text:
+            del self.events[0]
+        else:
+            self.events[0] = ("S", text[len(some) :])
+        return True
+
+
+def speak(written: Written, step: int) -> tuple[Outcome, Progress, Paper]:
+    """Hold the conversation."""
+    head = written.head
+    features = {name.lower(): value for name, _, value in (each.partition("=") for each in head["offers"].split())}
+    offers, proven = Offers.of(features), "proven" in head
+    envelope = Envelope("sender@example.org", tuple(f"{name}@example.org" for name in head["recipients"].split()))
+    body = Body(io.BytesIO(head.get("message", MESSAGE).replace("\\n", "\n").encode()))
+    notify = Notify(tuple(head.get("notify", "").split()), head.get("ret", ""))
+    progress = Progress(envelope, opened=True)
+    manner = choose_manner(offers, fits=body.whole is not None, proven=proven)
+    dialogue = Dialogue(Speech(envelope, offers, notify), progress, manner, proven=proven)
+    paper = Paper(list(written.events), step)
+    try:
+        run(dialogue.deliver(body), paper, lambda _: 1.0, paper.intend)
+    except (Gone, NotSpeakable, Refused) as error:
+        return failed("relay", progress, as_smtplib_tells(error, progress)), progress, paper
+    return succeeded("relay", progress), progress, paper
+
+
+def _told(reply: Reply | None) -> str:
+    return " ".join(filter(None, (reply.answer.value, str(reply.code or "")))) if reply else ""
+
+
+class ADialogue(unittest.TestCase):
+    def check(self, path: Path, step: int) -> None:
+        """One file: every line was spoken, and everybody has the answer that is expected."""
+        written = Written.read(path)
+        expected = written.expected
+        outcome, progress, paper = speak(written, step)
+        said = {recipient.partition("@")[0]: _told(reply) for recipient, reply in outcome.replies.items()}
+        names = {"fault", "connection", "promise"}
+        self.assertEqual(said, {name: told for name, told in expected.items() if name not in names}, outcome)
+        fault = expected.get("fault", "")
+        self.assertEqual(_told(outcome.fault), f"deferred {fault}" if fault.isdigit() else "deferred" * bool(fault))
+        self.assertEqual(progress.broken_promise, "promise" in expected)
+        left = [event for event in paper.events if event[0] != "X"]
+        if not fault:
+            self.assertEqual(progress.out_of_step or paper.has_unasked(), "connection" in expected)
+            left = [event for event in left if event[0] != "S"] if "connection" in expected else left
+        self.assertEqual([event for event in left if event[0] != "S" or not fault], [])
+
+    def test_as_it_is_written(self) -> None:
+        """Each reply in one piece."""
+        for path in sorted(FOLDER.glob("*.txt")):
+            with self.subTest(path.stem):
+                self.check(path, 0)
+
+    def test_in_single_octets(self) -> None:
+        """The same, with every reply cut into octets."""
+        for path in sorted(FOLDER.glob("*.txt")):
+            with self.subTest(path.stem):
+                self.check(path, 1)
+
+    def test_there_are_enough(self) -> None:
+        """The files are there, wherever the tests run."""
+        self.assertGreaterEqual(len(list(FOLDER.glob("*.txt"))), 60)
+
+
+class RepliesAreRead(unittest.TestCase):
+    def test_limits(self) -> None:
+        """A line, a reply, and what has no end at all, are cut off."""
+        long_line = b"250 " + b"x" * MAX_LINE
+        for endless in (long_line, long_line + b"\r\n", b"250-x\r\n" * (MAX_LINES + 1), b"250-" + b"x" * MAX_LINE):
+            replies = Replies()
+            replies.feed(endless)
+            with self.assertRaises(MalformedReply):
+                replies.next()
+
+    def test_line_ends(self) -> None:
+        """LF alone is taken; a lone CR ends nothing."""
+        replies = Replies()
+        replies.feed(b"250-one\n250 t\rwo\r\n")
+        self.assertEqual(replies.next(), Response(250, b"one\nt\rwo"))
+        self.assertTrue(replies.is_empty)
+
+    def test_rest_is_kept(self) -> None:
+        """What follows a reply is the next one, or a part of it."""
+        replies = Replies()
+        replies.feed(b"250 one\r\n550 two\r\n35")
+        self.assertEqual([replies.next(), replies.next()], [Response(250, b"one"), Response(550, b"two")])
+        self.assertIsNone(replies.next())
+        self.assertFalse(replies.is_empty)
+        replies.feed(b"4\r\n")
+        self.assertEqual(replies.next(), Response(354, b""))
+
+
+class AMannerIsChosen(unittest.TestCase):
+    def test_by_offer_size_and_proof(self) -> None:
+        """The whole table."""
+        table = {
+            ("", True, True): Manner.ONE_BY_ONE,
+            ("chunking", True, True): Manner.ONE_BY_ONE,
+            ("pipelining", True, True): Manner.PIPELINED,
+            ("pipelining chunking", False, False): Manner.CHUNKED,
+            ("pipelining chunking", False, True): Manner.CHUNKED,
+            ("pipelining chunking", True, False): Manner.CHUNKED,
+            ("pipelining chunking", True, True): Manner.AT_ONCE,
+        }
+        for (offers, fits, proven), manner in table.items():
+            found = choose_manner(Offers.of(dict.fromkeys(offers.split(), "")), fits=fits, proven=proven)
+            self.assertIs(found, manner)
+
+
+class TheMessageHasManyChunks(unittest.TestCase):
+    LARGE = b"\n" + b"x" * 79 + b"\n" * (WINDOW * 8)
+
+    def speak(self, *replies: bytes, intended: int) -> tuple[Outcome, Progress]:
+        """A large mail to a relay that answers to each chunk."""
+        envelope = Envelope("a@example.org", ("one@example.org",))
+        progress = Progress(envelope, opened=True)
+        dialogue = Dialogue(Speech(envelope, Offers(pipelining=True, chunking=True)), progress, Manner.CHUNKED)
+        relay = _Counting([b"250 ok\r\n250 ok\r\n", *replies])
+        try:
+            run(dialogue.deliver(Body(io.BytesIO(self.LARGE))), relay, lambda _: 1.0, relay.intend)
+        except (Gone, Refused) as error:
+            outcome = failed("relay", progress, as_smtplib_tells(error, progress))
+        else:
+            outcome = succeeded("relay", progress)
+        self.assertEqual(relay.intended, intended)
+        self.chunks = relay.chunks
+        return outcome, progress
+
+    def test_all_are_taken(self) -> None:
+        """Chunks make up the message, the last one says so, and `intend` comes before it."""
+        outcome, progress = self.speak(*[b"250 ok\r\n"] * 20, intended=1)
+        self.assertEqual(_told(outcome.replies["one@example.org"]), "accepted 250")
+        lines = [chunk.partition(b"\r\n") for chunk in self.chunks]
+        self.assertEqual(b"".join(text for _, _, text in lines), self.LARGE.replace(b"\n", b"\r\n"))
+        self.assertEqual([line.endswith(b" LAST") for line, _, _ in lines], [False] * (len(lines) - 1) + [True])
+        self.assertFalse(progress.out_of_step)
+
+    def test_one_is_refused(self) -> None:
+        """Then the rest does not go, and nothing is unknown."""
+        outcome, progress = self.speak(b"250 ok\r\n", b"552 5.3.4 too much\r\n", intended=0)
+        self.assertEqual(_told(outcome.replies["one@example.org"]), "rejected 552")
+        self.assertTrue(progress.out_of_step)
+
+
+@dataclass
+class _Counting:
+    """A relay that does not look at what it is sent."""
+
+    replies: list[bytes]
+    chunks: list[bytes] = field(default_factory=list)
+    intended: int = 0
+    pipelines: bool = True
+    _reader: Replies = field(default_factory=Replies)
+
+    def ask(self, commands: bytes, seconds: float) -> None:
+        """The envelope."""
+
+    def send(self, data: bytes, seconds: float) -> None:
+        self.chunks.append(data)
+
+    def receive(self, seconds: float) -> Response:
+        while (response := self._reader.next()) is None:
+            self._reader.feed(self.replies.pop(0))
+        return response
+
+    def has_unasked(self) -> bool:
+        return False
+
+    def is_quiet(self) -> bool:
+        return True
+
+    def intend(self) -> None:
+        self.intended += 1
+
+
+if __name__ == "__main__":
+    unittest.main()
