@@ -23,6 +23,7 @@ MAX_HEADER = 16 * 1024 * 1024
 MAX_ID = 4 * 998
 
 _CHUNK = 64 * 1024
+_CHANGED = {b"message-id", b"bcc", b"resent-bcc"}
 _USUAL_EOL = re.compile(rb"\r\n|\n")
 _MAX_LINE = 998  # RFC 5322, 2.1.1
 _EOL = rb"(?>\r\n|\n|\r)"
@@ -90,10 +91,16 @@ def without_bcc(message: bytes) -> bytes:
     return _without(message, b"bcc", b"resent-bcc")
 
 
-def completed(message: bytes, new_id: str) -> tuple[tuple[Piece, Piece], str]:
-    """The message without Bcc and with a Message-Id, in two pieces, and that id.  The body is not copied."""
-    behind = _USUAL_EOL.search(message, _end(message))  # as far as `with_message_id` looks
-    cut = behind.end() if behind else len(message)
+def completed(message: bytes, new_id: str) -> tuple[tuple[Piece, ...], str]:
+    """The message without Bcc and with a Message-Id, in pieces, and that id.  The body is not copied."""
+    fields = list(_fields(message))
+    names = {match["name"].lower() for match in fields}
+    if fields and names.isdisjoint(_CHANGED):  # the usual message: one scan, and only the new field is made
+        start = fields[0].start()
+        header = b"Message-Id: <" + new_id.encode("ascii") + b">" + line_end(message)
+        return (message[:start] + header, memoryview(message)[start:]), new_id
+    behind = _USUAL_EOL.search(message, fields[-1].end() if fields else _start(message))
+    cut = behind.end() if behind else len(message)  # as far as `with_message_id` looks
     head, identifier = with_message_id(without_bcc(message[:cut]), new_id)
     return (head, memoryview(message)[cut:]), identifier
 
