@@ -26,7 +26,7 @@ from zope.sendmail.queue.states import State
 from zope.sendmail.queue.unfolder import unfold_now
 from zope.sendmail.retry import judge
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
-from zope.sendmail.testing.disks import RecordingDisk
+from zope.sendmail.testing.disks import Op, RecordingDisk
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.tests.wreckage import FileSystem, Tree, materialize
 
@@ -347,10 +347,15 @@ class Sending(CrashTest):
             self.examine(tell, power=power)
 
 
-class TheCounts(unittest.TestCase):
-    def test_states_were_made(self) -> None:
-        """The enumeration is no empty word; this prints its size when run alone with the others."""
+class TheWreckage(unittest.TestCase):
+    def test_a_disk_on_which_nothing_was_done_has_one_state(self) -> None:
+        """And every open change doubles them."""
         disk = FileSystem()
+        self.assertEqual(len(list(disk.after_power_loss())), 1)
+        disk.apply(Op("mkdir", "a"))
+        disk.apply(Op("mkdir", "b"))
+        self.assertEqual(len(list(disk.after_power_loss())), 4)
+        disk.apply(Op("sync_directory", "."))
         self.assertEqual(len(list(disk.after_power_loss())), 1)
 
 
