@@ -72,6 +72,11 @@ class Story:
         while unfold and self.bundles:
             unfold_now(*self.bundles.pop())
 
+    def rest(self) -> None:
+        """Wait, as a processor with nothing to do; before that, the removal of sent mail is made durable."""
+        self.queue.wait(0.0)
+        self.mark(lambda promise: promise.gone.update(promise.sent))
+
     def abort(self, *numbers: int) -> None:
         """One transaction that is prepared and aborted."""
         staged = self.queue.stage()
@@ -107,7 +112,9 @@ class Promise:
         self.handed: set[int] = set()
         self.sent: Counter[int] = Counter()
         self.rejected: set[int] = set()
+        #: Sent, and removed: a death cannot bring them back; and those that a loss of power cannot bring back either.
         self.settled: set[int] = set()
+        self.gone: set[int] = set()
         for at, mark in story.marks:
             if at <= changes:
                 mark(self)
@@ -193,6 +200,8 @@ class CrashTest(unittest.TestCase):
         self.assertFalse({state for state in found.left if state is not State.STAGED}, f"stuck {found.left} {where}")
         self.assertEqual(found.litter, [], f"left behind {where}")
         self.assertEqual(found.left.get(State.STAGED, 0), found.staged, f"in-doubt mail was touched {where}")
+        over = promise.gone if power else promise.settled
+        self.assertEqual(over & set(found.sent), set(), f"a mail that was done with came back {where}")
         twice = sum(arrived.values()) - len(arrived)
         if not power:
             self.assertLessEqual(twice, found.unknown, f"a silent duplicate {where}")
@@ -296,6 +305,17 @@ class Sending(CrashTest):
         def tell(story: Story) -> None:
             story.commit(1, 2)
             story.attempt(OK, OK)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+    def test_sent_mail_stays_gone_once_the_processor_rests(self) -> None:
+        """A loss of power brings back no more than what was sent just before it."""
+
+        def tell(story: Story) -> None:
+            story.commit(1, 2)
+            story.attempt(OK, OK)
+            story.rest()
 
         for power in (False, True):
             self.examine(tell, power=power)

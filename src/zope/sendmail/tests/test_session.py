@@ -685,9 +685,11 @@ class TheSessionIsClosed(Conversation):
 
     def test_closing_twice_is_harmless(self) -> None:
         """So is closing what was never open."""
-        session = self.session(self.start())
+        relay = self.start()
+        session = self.session(relay)
         session.close()
         session.close()
+        self.assertEqual(relay.commands, [])
 
     def test_it_can_be_used_again(self) -> None:
         """The next mail opens a new connection."""
