@@ -52,6 +52,11 @@ class IDeliveryDirective(Interface):
         description="Permission that is needed to send mail; if omitted, the delivery is not protected.",
         required=False,
     )
+    envelopeSender = TextLine(
+        title="Envelope sender",
+        description="Replaces the sender that applications pass: the one address for bounces.  The headers stay.",
+        required=False,
+    )
 
 
 class IQueuedDeliveryDirective(IDeliveryDirective):

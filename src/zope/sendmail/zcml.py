@@ -79,6 +79,8 @@ def queuedDelivery(
     permission: str | None = None,
     name: str = "Mail",
     processorThread: bool = True,  # noqa: FBT001, FBT002
+    *,
+    envelopeSender: str | None = None,
     **settings: Any,
 ) -> None:
     """See `IQueuedDeliveryDirective`."""
@@ -101,8 +103,9 @@ def queuedDelivery(
         start = merged.get("start", startup.Start.DATABASE)
         keywords = _checked(lambda: processor_keywords(merged))
         keywords |= {"routes": routes, "mailers": {each: _get_mailer(each) for each in routes.names}}
+        delivery = _checked(lambda: QueuedMailDelivery(path, routes=routes, envelope_sender=envelopeSender))
         declaration = startup.Declaration(name, path, relay, start, keywords)
-        _register_delivery(_context, QueuedMailDelivery(path, routes=routes), permission, name)
+        _register_delivery(_context, delivery, permission, name)
         startup.declare(declaration)
         _expect_database()
 
@@ -111,11 +114,20 @@ def queuedDelivery(
     _delivery_actions(_context, mailer, name, register)
 
 
-def directDelivery(_context: Any, mailer: str, permission: str | None = None, name: str = "Mail") -> None:
+def directDelivery(
+    _context: Any,
+    mailer: str,
+    permission: str | None = None,
+    name: str = "Mail",
+    *,
+    envelopeSender: str | None = None,
+) -> None:
     """See `IDirectDeliveryDirective`."""
 
     def register() -> None:
-        _register_delivery(_context, DirectMailDelivery(_get_mailer(mailer)), permission, name)
+        relay = _get_mailer(mailer)
+        delivery = _checked(lambda: DirectMailDelivery(relay, envelope_sender=envelopeSender))
+        _register_delivery(_context, delivery, permission, name)
 
     _delivery_actions(_context, mailer, name, register)
 
