@@ -97,9 +97,12 @@ class AMail(Redirection):
 
     def test_is_as_before_if_the_relay_cannot_be_used(self) -> None:
         """A fault blames nobody."""
+        asked: list[Envelope] = []
+        self.inner.before = asked.append
         self.inner.fault = DOWN
         outcome = self.transfer("one@example.org", "jane@example.org")
         self.assertEqual((outcome.replies, outcome.fault), ({}, DOWN))
+        self.assertEqual(len(asked), 1)
 
     def test_goes_to_the_tester_through_a_mailer_that_has_only_send(self) -> None:
         """Of any kind."""
@@ -127,6 +130,7 @@ class TheAllowList(Redirection):
         expected = [Answer.ACCEPTED, Answer.REJECTED, Answer.ACCEPTED]
         self.assertEqual([answers[who] for who in ("one@example.org", "jane@example.org", "bob@friends.org")], expected)
         self.assertEqual(message_from_bytes(self.inner.sent[0][2])["X-Original-Envelope-To"], "<one@example.org>")
+        self.assertEqual(self.inner.sent[1][2], MESSAGE)
 
     def test_is_not_to_be_deceived(self) -> None:
         """Domains below and beside, quoted and percent tricks, lists in disguise: all go to the tester."""

@@ -39,6 +39,7 @@ class NamedSession(ScriptedSession):
         self.named.tried += 1
         self.named.calls.append("transfer")
         if self.named.ends is not None:
+            message.read()
             intend()
             return self.named.ends(envelope)
         return super().transfer(envelope, message, intend)
