@@ -21,7 +21,7 @@ from zope.sendmail.mailers.program import ProgramMailer
 from zope.sendmail.mailers.redirect import RedirectMailer
 from zope.sendmail.mailers.several import BalancedMailer, FailoverMailer, Member, SeveralMailers
 from zope.sendmail.options import RELAY, one_of, positive, whole
-from zope.sendmail.zcml import _CHECK, _get_mailer
+from zope.sendmail.zcml import _CHECK, _checked, _get_mailer
 
 
 class PathOrDash(Path):  # type: ignore[misc]  # zope.configuration says nothing about its types
@@ -121,7 +121,7 @@ def sendmailMailer(
 ) -> None:
     """See `ISendmailMailerDirective`."""
     keywords: dict[str, Any] = {"options": options, "timeout": timeout, "recipient_limit": recipientLimit}
-    _register(_context, name, _made(lambda: ProgramMailer(program, **keywords)))
+    _register(_context, name, _checked(lambda: ProgramMailer(program, **keywords)))
 
 
 def fileMailer(_context: Any, name: str, path: str, format: FileFormat = FileFormat.MAILDIR) -> None:
@@ -133,7 +133,7 @@ def redirectMailer(
     _context: Any, name: str, mailer: str, to: Iterable[str], allow: Iterable[str] = (), sender: str | None = None
 ) -> None:
     """See `IRedirectMailerDirective`."""
-    redirect = _made(lambda: RedirectMailer(to=to, allow=allow, sender=sender))
+    redirect = _checked(lambda: RedirectMailer(to=to, allow=allow, sender=sender))
 
     def link() -> None:
         redirect.mailer = _get_mailer(mailer)
@@ -149,7 +149,7 @@ def failoverMailer(_context: Any, name: str, mailers: Iterable[str]) -> None:
 
 def balancedMailer(_context: Any, name: str, mailers: Iterable[str]) -> None:
     """See `IBalancedMailerDirective`."""
-    _several(_context, name, BalancedMailer(), _made(lambda: [_share(each) for each in mailers]))
+    _several(_context, name, BalancedMailer(), _checked(lambda: [_share(each) for each in mailers]))
 
 
 # --- what they share ----------------------------------------------------------------------------------------
@@ -200,10 +200,3 @@ def _behind(mailer: Any) -> list[Any]:
         found += new
         waiting += new
     return found
-
-
-def _made(make: Callable[[], Any]) -> Any:
-    try:
-        return make()
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error

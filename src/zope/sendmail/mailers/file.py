@@ -57,6 +57,8 @@ class FileMailer(OneMailCalls):
     """Writes mail to `path`, which is made if it is not there; the path ``-`` is standard output, for reading only."""
 
     clock: Clock = Clock()
+    #: A processor writes one mail after the other, so they lie in their order and nobody waits for a lock.
+    connections: int | None = 1
 
     def __init__(self, path: str, format: FileFormat | str = FileFormat.MAILDIR, *, clock: Clock | None = None) -> None:
         self.path = path

@@ -18,6 +18,7 @@ from zope.sendmail.interfaces import InvalidAddress, ISession, ISessionMailer
 from zope.sendmail.mailer import open_session
 from zope.sendmail.mailers.calls import OneMailCalls
 from zope.sendmail.mailers.envelopefields import with_envelope
+from zope.sendmail.mailers.limits import InnerLimits
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
 
@@ -26,7 +27,7 @@ _ORDER = (Answer.ACCEPTED, Answer.UNKNOWN, Answer.DEFERRED, Answer.REJECTED)
 
 
 @implementer(ISessionMailer)
-class RedirectMailer(OneMailCalls):
+class RedirectMailer(InnerLimits, OneMailCalls):
     """Sends all mail to `to` through `mailer`.
 
     `allow`: addresses, and domains with or without ``@`` (not what is below them), that get their mail nevertheless.
@@ -50,7 +51,7 @@ class RedirectMailer(OneMailCalls):
 
     @property
     def mailers(self) -> tuple[Any, ...]:
-        """The mailers behind this one."""
+        """See `InnerLimits`."""
         return (self.mailer,)
 
     def open_session(self) -> ISession:

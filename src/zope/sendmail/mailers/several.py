@@ -18,6 +18,7 @@ from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.mailer import open_session
 from zope.sendmail.mailers.calls import OneMailCalls
 from zope.sendmail.mailers.circuit import Circuit
+from zope.sendmail.mailers.limits import InnerLimits
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
 
@@ -37,7 +38,7 @@ class Member:
         self.circuit = Circuit(clock)
 
 
-class SeveralMailers(OneMailCalls):
+class SeveralMailers(InnerLimits, OneMailCalls):
     """What failover and balance have in common.  Concurrency: any thread."""
 
     clock: Clock = Clock()
@@ -49,7 +50,7 @@ class SeveralMailers(OneMailCalls):
 
     @property
     def mailers(self) -> tuple[Any, ...]:
-        """The mailers behind this one."""
+        """See `InnerLimits`."""
         return tuple(member.mailer for member in self.members)
 
     def open_session(self) -> ISession:

@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from zope.sendmail.delivery import DirectMailDelivery
 from zope.sendmail.interfaces import InvalidAddress, ISession, ISessionMailer, MailRefused
-from zope.sendmail.mailer import open_session
+from zope.sendmail.mailer import SMTPMailer, open_session
 from zope.sendmail.mailers.redirect import RedirectMailer
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
@@ -167,6 +167,13 @@ class TheSettings(unittest.TestCase):
         for to, allow in ((), ()), (["nobody"], ()), ([TESTER], ["a b"]), ([TESTER], ["x@y@z"]), (["a\n@b.org"], ()):
             with self.subTest(to=to, allow=allow), self.assertRaises(InvalidAddress):
                 RedirectMailer(ScriptedMailer(), to, allow=allow)
+
+    def test_are_no_more_than_the_mailer_behind_allows(self) -> None:
+        """Its connections and its rate; one connection if it has only send."""
+        inner = SMTPMailer(connections=3, rate=2.0)
+        self.assertEqual((RedirectMailer(inner, [TESTER]).connections, RedirectMailer(inner, [TESTER]).rate), (3, 2.0))
+        self.assertIsNone(RedirectMailer(SMTPMailer(), [TESTER]).connections)
+        self.assertEqual(RedirectMailer(SendOnlyMailer(), [TESTER]).connections, 1)
 
     def test_need_a_mailer(self) -> None:
         """Said when it is used, because ZCML names it later."""

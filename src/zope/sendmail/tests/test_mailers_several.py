@@ -125,6 +125,13 @@ class TheFirstThatCanBeUsed(Several):
         self.transfer()
         self.assertEqual(self.a.tried, 1)
 
+    def test_is_asked_for_no_more_than_any_allows(self) -> None:
+        """A conversation may be one with each of them; any mail may go to any of them."""
+        mailer = FailoverMailer([SMTPMailer(connections=5), SMTPMailer(connections=3, rate=2.0), SMTPMailer(rate=9.0)])
+        self.assertEqual((mailer.connections, mailer.rate), (3, 2.0))
+        self.assertEqual((self.mailer.connections, self.mailer.rate), (None, None))
+        self.assertEqual(FailoverMailer([mailer, SendOnlyMailer()]).connections, 1)
+
     def test_may_be_one_of_those_with_send_only(self) -> None:
         """A connection that was refused says that it has no mail."""
         broken = SendOnlyMailer(ConnectionRefusedError("refused"))
