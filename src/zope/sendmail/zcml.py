@@ -30,6 +30,7 @@ from zope.sendmail.directives import (
 from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.options import (
+    LOGIN,
     QUEUE,
     RELAY,
     Parser,
@@ -63,7 +64,7 @@ _PRODUCT_CONFIG: dict[str, Parser] = {
     for name, parse in {**QUEUE, **RELAY, "start": one_of(startup.Start)}.items()
     if name not in _NOT_IN_PRODUCT_CONFIG
 }
-_PATHS = ("queue-path", "password-file", "cafile")
+_PATHS = ("queue-path", "password-file", "cafile", "token-file", "certfile", "keyfile")
 
 
 # --- handlers -----------------------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ def _relay_of(config: Settings, given: Settings) -> Settings:
     if differs("hostname"):
         return {}
     if differs("username"):
-        return {name: value for name, value in config.items() if name not in ("password", "password_file")}
+        return {name: value for name, value in config.items() if name not in LOGIN}
     return config
 
 
