@@ -93,6 +93,10 @@ class SMTPMailer:
     clock: Clock = Clock()
     #: What the relay is asked to report to the sender.
     notify: Notify = Notify()
+    #: Mails per second at most, over all connections of a processor; None: as fast as it goes.
+    rate: float | None = None
+    #: Connections that a processor may have open at most; None: as many as it may have anyway.
+    connections: int | None = None
     #: How we introduce ourselves in EHLO; None: this host's name, asked for once in a process.
     local_hostname: str | None = None
     #: Instead of a password; see `ITokenProvider`.
@@ -137,6 +141,8 @@ class SMTPMailer:
         keyfile: str | None = None,
         tls_minimum: TlsVersion | str | None = None,
         ssl_context: Callable[[], ssl.SSLContext] | None = None,
+        rate: float | None = None,
+        connections: int | None = None,
     ) -> None:
         self.hostname = hostname
         self.port = port
@@ -151,14 +157,18 @@ class SMTPMailer:
         self.cafile = cafile
         self.allow_clear_password = allow_clear_password
         self.timeouts = timeouts
-        self.local_hostname = local_hostname
         if keep is not None:
             self.keep = keep
         if clock is not None:
             self.clock = clock
         if notify is not None:
             self.notify = notify
+        if (rate is not None and not rate > 0) or (connections is not None and connections < 1):
+            raise ValueError(f"relay {hostname}: rate {rate} must be more than 0, connections {connections} at least 1")
+        self.rate = rate
+        self.connections = connections
         given = {
+            "local_hostname": local_hostname,
             "token": token,
             "auth": _mechanisms(auth) or None,
             "certfile": certfile,
@@ -307,10 +317,15 @@ def open_session(mailer: Any) -> ISession:
     A mailer's own session is used only if its ``send`` and ``vote`` came with it: who has replaced one of
     them, in a subclass, on an instance or by a patch, wants it to be called.
     """
-    if ISessionMailer.providedBy(mailer) and _is_of_one_piece(mailer):
+    if keeps_sessions(mailer):
         session: ISession = mailer.open_session()
         return session
     return SendOnlySession(mailer)
+
+
+def keeps_sessions(mailer: Any) -> bool:
+    """Whether the mailer has sessions of its own that are to be used."""
+    return ISessionMailer.providedBy(mailer) and _is_of_one_piece(mailer)
 
 
 def _is_of_one_piece(mailer: Any) -> bool:

@@ -13,8 +13,10 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import Any
 
+from zope.sendmail.relayname import RelayName
 from zope.sendmail.retry import OnUnknown, Schedule
-from zope.sendmail.settings import Mechanism, Notify, RelaySettings, Tls, TlsVersion
+from zope.sendmail.routes import Routes
+from zope.sendmail.settings import Keep, Mechanism, Notify, RelaySettings, Tls, TlsVersion
 from zope.sendmail.tokens import TokenFromCommand, TokenFromFile, split_command
 
 #: Settings by name, as values: what one source says.
@@ -120,6 +122,31 @@ def notify_return(text: str) -> str:
     return word
 
 
+def words(text: str) -> tuple[str, ...]:
+    """Words with blanks, commas or line ends between them."""
+    return tuple(word for word in re.split(r"[\s,]+", text) if word)
+
+
+def addresses(text: str) -> tuple[tuple[str, int], ...]:
+    """Relays, each as ``host:port``."""
+    relays = [RelayName.of(word) for word in words(text)]
+    for relay in relays:
+        if not relay.hostname:
+            raise ValueError(f"{str(relay)!r} is no address of a relay; write host:port")
+    return tuple((relay.hostname, relay.port) for relay in relays)
+
+
+def routes(text: str) -> dict[str, str]:
+    """Routes, each as ``pattern=mailer``; patterns are addresses, ``@domain`` and ``@.domain``."""
+    table = {}
+    for word in words(text):
+        pattern, equals, mailer = word.partition("=")
+        if not (pattern and equals and mailer):
+            raise ValueError(f"{word!r} is no route; write one@example.org=mailer or @example.org=mailer")
+        table[pattern.lower()] = mailer
+    return table
+
+
 # --- what can be set ----------------------------------------------------------------------------------------
 
 #: About a relay.
@@ -145,13 +172,16 @@ RELAY: dict[str, Parser] = {
     "tls_minimum": one_of(TlsVersion),
     "notify": notify_when,
     "notify_return": notify_return,
+    "rate": positive(number),
+    "connections": positive(whole),
+    "mails_per_connection": positive(whole),
 }
 
 #: Who we are to the relay: never mixed with another user's.
 LOGIN = ("password", "password_file", "token_command", "token_file", "auth")
 
 #: Settings of which something else is made for the mailer.
-_MADE = {"password_file", "token_command", "token_file", "notify", "notify_return"}
+_MADE = {"password_file", "token_command", "token_file", "notify", "notify_return", "mails_per_connection"}
 
 #: About a queue and its processor.
 QUEUE: dict[str, Parser] = {
@@ -166,6 +196,15 @@ QUEUE: dict[str, Parser] = {
     "notify_sender": boolean,
 }
 
+#: Which relays a queue has, and who is sent to which.
+ROUTING: dict[str, Parser] = {
+    "mailers": words,
+    "relays": addresses,
+    "recipient_routes": routes,
+    "sender_routes": routes,
+    "legacy_passwords": boolean,
+}
+
 #: What `Schedule` calls them.
 _SCHEDULE = {
     "first_retry": "first",
@@ -174,6 +213,7 @@ _SCHEDULE = {
     "lifetime": "lifetime",
     "on_unknown": "on_unknown",
 }
+
 
 _TLS_SWITCHES = ("no_tls", "force_tls", "implicit_tls")
 
@@ -225,9 +265,23 @@ def mailer_keywords(settings: Settings) -> dict[str, Any]:
     keywords.update(_token_keyword(settings))
     if "notify" in settings or "notify_return" in settings:
         keywords["notify"] = Notify(settings.get("notify", ()), settings.get("notify_return", ""))
+    if "mails_per_connection" in settings:
+        keywords["keep"] = Keep(mails=settings["mails_per_connection"])
     checked = {field.name for field in fields(RelaySettings)}
     RelaySettings(**{name: value for name, value in keywords.items() if name in checked})
     return keywords
+
+
+def routes_of(mailer: str, settings: Settings) -> Routes:
+    """The routes of a queue whose default is `mailer`.  Raises `ValueError`."""
+    return Routes(
+        mailer,
+        frozenset((mailer, *settings.get("mailers", ()))),
+        frozenset(settings.get("relays", ())),
+        settings.get("recipient_routes", {}),
+        settings.get("sender_routes", {}),
+        legacy_passwords=settings.get("legacy_passwords", False),
+    )
 
 
 def processor_keywords(settings: Settings) -> dict[str, Any]:
