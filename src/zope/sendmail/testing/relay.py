@@ -174,6 +174,8 @@ class Relay:
                 if self._listener is not listener:
                     client.close()
                     return
+                if client.family != socket.AF_UNIX:
+                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # replies do not wait for each other
                 with self._changed:
                     dialogue = Dialogue(self, client, len(self._dialogues))
                     self._dialogues.append([])
