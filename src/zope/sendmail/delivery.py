@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import transaction
@@ -21,6 +22,7 @@ from zope.sendmail.headers import completed, message_bytes
 from zope.sendmail.interfaces import (
     IDirectMailDelivery,
     IMailQueue,
+    InvalidRelay,
     IQueuedMailDelivery,
     IStagedMail,
     type_of_message,
@@ -28,6 +30,8 @@ from zope.sendmail.interfaces import (
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message import Envelope
 from zope.sendmail.queue import open_queue
+from zope.sendmail.relayname import RelayName
+from zope.sendmail.routes import Routes
 
 
 class AbstractMailDelivery:
@@ -47,17 +51,32 @@ class AbstractMailDelivery:
         return f"{moment}.{os.getpid()}.{random.randrange(2**63)}@{host_name()}"  # noqa: S311 - unique, not secret
 
     def send(
-        self, fromaddr: str | bytes, toaddrs: str | bytes | Sequence[str | bytes], message: type_of_message
+        self,
+        fromaddr: str | bytes,
+        toaddrs: str | bytes | Sequence[str | bytes],
+        message: type_of_message,
+        *,
+        relay: str | tuple[str, int] | None = None,
     ) -> str:
         """See `IMailDelivery`."""
         envelope = Envelope.of(fromaddr, toaddrs)
+        if relay is not None:
+            envelope = replace(envelope, relay=self._named(relay))
         pieces, message_id = completed(message_bytes(message), self.newMessageId())
         manager = self.transaction_manager or transaction.manager
         if type(self).createDataManager not in _OURS:  # BBB: a subclass that makes its own data managers
+            if relay is not None:
+                raise InvalidRelay(f"{type(self).__name__} makes its own data managers, which know no relay")
             manager.get().join(self.createDataManager(envelope.sender, list(envelope.recipients), b"".join(pieces)))
         else:
             mails_of(self, manager, self._stage, self._what()).add(envelope, *pieces)
         return message_id
+
+    def _named(self, relay: object) -> RelayName:
+        """The relay that a mail asks for.  Raises `InvalidRelay`."""
+        raise InvalidRelay(
+            f"{type(self).__name__} has one relay; leave relay={relay!r} out, or use a queue with routes"
+        )
 
     def _stage(self) -> IStagedMail:
         """An empty group for the mails of a transaction."""
@@ -76,13 +95,16 @@ class AbstractMailDelivery:
 
 @implementer(IQueuedMailDelivery)
 class QueuedMailDelivery(AbstractMailDelivery):
-    """See `IQueuedMailDelivery`."""
+    """See `IQueuedMailDelivery`.  `routes` says which relays a mail may name; its processor has to have the same."""
 
     _queue: IMailQueue | None = None
+    routes: Routes = Routes()
 
-    def __init__(self, queuePath: str, *, transaction_manager: Any = None) -> None:
+    def __init__(self, queuePath: str, *, transaction_manager: Any = None, routes: Routes | None = None) -> None:
         super().__init__(transaction_manager=transaction_manager)
         self._queuePath = queuePath
+        if routes is not None:
+            self.routes = routes
 
     @property
     def queuePath(self) -> str:
@@ -99,6 +121,9 @@ class QueuedMailDelivery(AbstractMailDelivery):
     def __getstate__(self) -> dict[str, Any]:
         """What may be pickled: an open queue may not."""
         return {name: value for name, value in self.__dict__.items() if name != "_queue"}
+
+    def _named(self, relay: object) -> RelayName:
+        return self.routes.named(relay)
 
     def _stage(self) -> IStagedMail:
         return self.queue.stage()
