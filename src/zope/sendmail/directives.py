@@ -164,3 +164,11 @@ class ISMTPMailerDirective(IMailerDirective):
         default=False,
     )
     timeout = Setting(RELAY["timeout"], title="Timeout", description="Seconds to wait for a connection.", default=10.0)
+
+
+class ILMTPMailerDirective(ISMTPMailerDirective):
+    """A mailer that speaks LMTP with a mail store (Dovecot, Cyrus), over TCP or a Unix socket."""
+
+    hostname = ASCIILine(title="Hostname", description="Name of the store.", default="localhost", required=False)
+    port = Int(title="Port", description="TCP port of the store.", default=24, required=False)
+    socket = Path(title="Socket", description="Unix socket of the store, instead of these two.", required=False)

@@ -444,6 +444,14 @@ class ISMTPMailer(ISessionMailer):
     timeout = Float(title="Timeout", description="Seconds to wait for a connection.", default=10.0)
 
 
+class ILMTPMailer(ISessionMailer):
+    """A mailer that speaks LMTP (RFC 2033) with a mail store, which answers for each recipient."""
+
+    hostname = TextLine(title="Hostname", description="Name of the mail store, or the path of its socket.")
+    port = Int(title="Port", description="TCP port.", default=24)
+    socket = TextLine(title="Socket", description="Path of a Unix socket instead.", required=False)
+
+
 # --- events ---------------------------------------------------------------------------------------------------
 
 

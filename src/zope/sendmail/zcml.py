@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from zope.component import ComponentLookupError, getGlobalSiteManager, getUtility
 from zope.component.zcml import handler
@@ -23,11 +23,13 @@ from zope.sendmail.directives import (
     SECURITY_SUPPORT,
     IDeliveryDirective,
     IDirectDeliveryDirective,
+    ILMTPMailerDirective,
     IMailerDirective,
     IQueuedDeliveryDirective,
     ISMTPMailerDirective,
 )
 from zope.sendmail.interfaces import IMailDelivery, IMailer
+from zope.sendmail.lmtp import LMTPMailer
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.options import (
     QUEUE,
@@ -45,10 +47,12 @@ __all__ = [
     "SECURITY_SUPPORT",
     "IDeliveryDirective",
     "IDirectDeliveryDirective",
+    "ILMTPMailerDirective",
     "IMailerDirective",
     "IQueuedDeliveryDirective",
     "ISMTPMailerDirective",
     "directDelivery",
+    "lmtpMailer",
     "queuedDelivery",
     "smtpMailer",
 ]
@@ -63,6 +67,7 @@ _PRODUCT_CONFIG: dict[str, Parser] = {
     for name, parse in {**QUEUE, **RELAY, "start": one_of(startup.Start)}.items()
     if name not in _NOT_IN_PRODUCT_CONFIG
 }
+_Read = TypeVar("_Read")
 _PATHS = ("queue-path", "password-file", "cafile")
 
 
@@ -135,6 +140,24 @@ def smtpMailer(  # noqa: PLR0917 - the signature of 7.3
     def register() -> None:
         keywords = _checked(lambda: mailer_keywords(merge((given, _relay_of(_product_config(), given)))))
         handler("registerUtility", SMTPMailer(**keywords), IMailer, name, _context.info)
+
+    _context.action(discriminator=("utility", IMailer, name), callable=register)
+
+
+def lmtpMailer(
+    _context: Any,
+    name: str,
+    hostname: str | None = None,
+    port: int | str | None = None,
+    socket: str | None = None,
+    **settings: Any,
+) -> None:
+    """See `ILMTPMailerDirective`.  zope.conf speaks about an SMTP relay and is not asked."""
+    given = {"hostname": hostname, "port": None if port is None else int(port), **_by_option_name(settings)}
+
+    def register() -> None:
+        mailer = _checked(lambda: LMTPMailer(socket=socket, **mailer_keywords(merge((given,)))))
+        handler("registerUtility", mailer, IMailer, name, _context.info)
 
     _context.action(discriminator=("utility", IMailer, name), callable=register)
 
@@ -232,7 +255,7 @@ def _by_option_name(settings: Settings) -> dict[str, Any]:
     return {option: settings[name] for option, name in names.items()}
 
 
-def _checked(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _checked(read: Callable[[], _Read]) -> _Read:
     try:
         return read()
     except ValueError as error:

@@ -16,6 +16,7 @@ Nothing in it sleeps: a test waits for `Hang.reached` or with `Relay.wait_until`
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -36,7 +37,8 @@ class Relay:
 
     With `tls` it offers STARTTLS, or speaks TLS from the first byte if `implicit`.  With `users` (name ->
     password) it offers AUTH PLAIN and LOGIN.  `keywords` may be changed at any time.  If `strict`, it hangs up on a
-    client that does not wait for its replies, whatever it offers.  BDAT is always understood.
+    client that does not wait for its replies, whatever it offers.  BDAT is always understood.  If `lmtp`, it speaks
+    LMTP (RFC 2033): LHLO, and a mail and a reply for each recipient.  With `path` it listens on this Unix socket.
     """
 
     host = "127.0.0.1"
@@ -49,12 +51,16 @@ class Relay:
         implicit: bool = False,
         users: Mapping[str, str] | None = None,
         strict: bool = False,
+        lmtp: bool = False,
+        path: str | None = None,
     ) -> None:
         self.keywords = list(keywords)
         self.tls = tls
         self.implicit = implicit
         self.users = dict(users or {})
         self.strict = strict
+        self.lmtp = lmtp
+        self.path = path
         #: TCP port; kept when the relay is stopped and started again.
         self.port = 0
         self._changed = threading.Condition()
@@ -134,8 +140,7 @@ class Relay:
 
     def start(self) -> None:
         """Listen; return when connections are possible."""
-        self._listener = socket.create_server((self.host, self.port))
-        self.port = self._listener.getsockname()[1]
+        self._listener = self._listen()
         self._acceptor = self._run(self._accept, self._listener)
 
     def stop(self) -> None:
@@ -144,7 +149,7 @@ class Relay:
         if listener is None:
             return
         with contextlib.suppress(OSError):
-            socket.create_connection((self.host, self.port), 1.0).close()  # accept() wakes up for nothing less
+            self._knock()  # accept() wakes up for nothing less
         self._acceptor.join(10.0)
         self.forgive()
         self.hang_up()
@@ -158,6 +163,25 @@ class Relay:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _listen(self) -> socket.socket:
+        if self.path is None:
+            listener = socket.create_server((self.host, self.port))
+            self.port = listener.getsockname()[1]
+            return listener
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)  # where it listened before
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.path)
+        listener.listen()
+        return listener
+
+    def _knock(self) -> None:
+        if self.path is None:
+            socket.create_connection((self.host, self.port), 1.0).close()
+        else:
+            with socket.socket(socket.AF_UNIX) as knocker:
+                knocker.connect(self.path)
 
     # for the dialogues
 
