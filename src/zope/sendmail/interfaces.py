@@ -136,6 +136,7 @@ class IMailDelivery(Interface):
         message: type_of_message,
         *,
         relay: str | tuple[str, int] | None = None,
+        verp: bool = False,
     ) -> str:
         """Hand over one mail; return its Message-Id without angle brackets.
 
@@ -144,7 +145,8 @@ class IMailDelivery(Interface):
         is the text with its headers.  A missing Message-Id is put in front of it; ``Bcc`` is taken out.
 
         `relay` is the relay that shall get it, if the delivery allows that: the name of a mailer, ``"host:port"``, or a
-        pair of both; by default the delivery's routes decide.
+        pair of both; by default the delivery's routes decide.  With `verp` each recipient gets a copy whose envelope
+        sender names it, see `zope.sendmail.verp`, so that bounces say whom they are about.
 
         Raises `InvalidMail` before anything is written, `OSError` if the queue's disk refuses.
 
@@ -162,6 +164,19 @@ class IQueuedMailDelivery(IMailDelivery):
     """Puts mail into a queue while the transaction commits; a processor sends it."""
 
     queuePath = TextLine(title="Queue path", description="Absolute path of the Maildir.", readonly=True)
+
+    def send_now(
+        fromaddr: str | bytes,
+        toaddrs: str | bytes | Sequence[str | bytes],
+        message: type_of_message,
+        *,
+        relay: str | tuple[str, int] | None = None,
+        verp: bool = False,
+    ) -> str:
+        """`send`, but apart from any transaction.
+
+        Guarantee: the mail is on disk and on its way when this returns; an abort does not call it back.
+        """
 
 
 # --- where mail waits -----------------------------------------------------------------------------------------
