@@ -7,7 +7,9 @@ other's way.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from zope.sendmail.clock import Clock
@@ -73,17 +75,13 @@ class Crew:
         """Be a lane until nothing is left to do for this relay; it was counted in `Relay.lanes` already."""
         lane = Lane(self._processor, relay, relay.session())
         try:
-            while self._goes_on(relay):
-                job = self._next(relay)
-                if job is None:
-                    return
-                self._see_whether_more_are_needed(relay)
-                self._attempt(relay, lane, job)
-            self._leave(relay)
-        except BaseException:
-            self._leave(relay)
-            raise
+            while True:
+                lane.run(self._jobs(relay))
+                with relay.mutex:
+                    if not (relay.hand and self._goes_on(relay)):  # else somebody put in a message since
+                        break
         finally:
+            self._leave(relay)
             relay.put_back(lane.session)
 
     def end(self) -> None:
@@ -102,37 +100,37 @@ class Crew:
         fits = relay.lanes <= 1 or relay.lanes <= relay.limit
         return fits and not self._processor.is_stopped and relay.pause() == 0.0
 
-    def _next(self, relay: Relay) -> Job | None:
-        """The next message; when there is none, this lane is not counted any more."""
+    def _jobs(self, relay: Relay) -> Iterator[Job]:
+        """What is to be done, as long as it is this lane's."""
         assert self.intake is not None
-        while True:
+        while self._goes_on(relay):
             job = self.intake.next_for(relay)
-            if job is not None:
-                return job
-            with relay.mutex:
-                if not relay.hand:  # else somebody put in a message since
-                    relay.lanes -= 1
-                    self._dismiss(relay)
-                    return None
+            if job is None:
+                return
+            self._see_whether_more_are_needed(relay)
+            if relay.has_rate and not self._waits_for_turn(relay):
+                job.lease.release()
+                return
+            yield job
 
-    def _leave(self, relay: Relay) -> None:
-        """There may be more to do, but not for this lane."""
-        assert self.intake is not None
-        with relay.mutex:
-            relay.lanes -= 1
-            if relay.lanes == 0:
-                self._dismiss(relay)
-                self.intake.give_back(relay)
-
-    def _attempt(self, relay: Relay, lane: Lane, job: Job) -> None:
+    def _waits_for_turn(self, relay: Relay) -> bool:
+        """Whether it came before we were stopped."""
         clock = self._processor.clock
         until = clock.monotonic() + relay.turn()
         while (left := until - clock.monotonic()) > 0 and not self._processor.is_stopped:
             clock.sleep(min(left, _SLICE))
-        if self._processor.is_stopped:
-            job.lease.release()
-        else:
-            lane.attempt(job)
+        return not self._processor.is_stopped
+
+    def _leave(self, relay: Relay) -> None:
+        """This lane is not counted any more; what nobody else is there for goes back."""
+        assert self.intake is not None
+        with relay.mutex:
+            relay.lanes -= 1
+            if relay.lanes == 0:
+                over = self._standing_by.get(relay)
+                if over is not None:
+                    over.set()
+                self.intake.give_back(relay)
 
     # more of them
 
@@ -144,7 +142,10 @@ class Crew:
             if relay in self._standing_by:
                 return
             over = self._standing_by[relay] = threading.Event()
-        self._start_thread(self._stand_by, relay, over)
+        try:
+            self._start_thread(lambda: self._stand_by(relay, over))
+        except RuntimeError:  # then there are no more than we are
+            self._standing_by.pop(relay, None)
 
     def _stand_by(self, relay: Relay, over: threading.Event) -> None:
         assert self.intake is not None
@@ -152,7 +153,8 @@ class Crew:
         try:
             while not over.wait(window) and not self._processor.is_stopped and self.intake.is_waited_for(relay):
                 if meter.is_waiting():
-                    self._double(relay)
+                    with contextlib.suppress(RuntimeError):  # the system has no more threads
+                        self._double(relay)
                 else:
                     window = min(window * 2, _WINDOW[1])
         finally:
@@ -161,29 +163,29 @@ class Crew:
 
     def _double(self, relay: Relay) -> None:
         with relay.mutex:
-            more = min(relay.lanes, relay.limit - relay.lanes)
-            relay.lanes += max(0, more)
+            more = max(0, min(relay.lanes, relay.limit - relay.lanes))
         for _ in range(more):
+            with relay.mutex:
+                relay.lanes += 1
             self._start(relay)
 
-    def _dismiss(self, relay: Relay) -> None:
-        """Nothing is waiting any more."""
-        over = self._standing_by.get(relay)
-        if over is not None and relay.lanes == 0:
-            over.set()
-
     def _start(self, relay: Relay) -> None:
-        self._start_thread(self._processor.guarded_work, relay)
+        """A new lane, which was counted already.  Raises `RuntimeError` if the system has no thread for it."""
+        try:
+            self._start_thread(lambda: self._processor.guarded_work(relay))
+        except BaseException:
+            self._leave(relay)
+            raise
 
-    def _start_thread(self, *what: object) -> None:
+    def _start_thread(self, work: Callable[[], None]) -> None:
         def run() -> None:
             try:
-                what[0](*what[1:])  # type: ignore[operator]
+                work()
             finally:
                 with self._mutex:
                     self._threads.discard(threading.current_thread())
 
         thread = threading.Thread(target=run, name=f"{self._processor.name}-helper", daemon=True)
-        with self._mutex:
+        with self._mutex:  # who waits for all threads never sees one that has not begun
+            thread.start()
             self._threads.add(thread)
-        thread.start()

@@ -1,13 +1,15 @@
 """One attempt at one message: hand over -> judge -> settle -> tell.
 
-A lane is a conversation with a relay, and the messages that go through it one after the other; `Lane.attempt` is
-the way of each.  An error is charged to what failed (``docs/internals.rst``, *The processor*).
+A lane is a conversation with a relay, and the messages that go through it one after the other; `Lane.run` is the way
+of each.  An error is charged to what failed (``docs/internals.rst``, *The processor*).
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zope.sendmail import maillog
 from zope.sendmail.dsn import notification
@@ -20,6 +22,7 @@ from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.queue.states import State
 from zope.sendmail.relays import Job, Relay
 from zope.sendmail.retry import judge
+from zope.sendmail.smtp.stream import one_by_one, stream
 
 if TYPE_CHECKING:
     from zope.sendmail.processor import QueueProcessorThread
@@ -38,15 +41,42 @@ class Lane:
         self._clock = processor.clock
         self.session = session
 
-    def attempt(self, job: Job) -> None:
-        """Try one message once.  Ends the lease."""
-        lease = job.lease
+    def run(self, jobs: Iterable[Job]) -> None:
+        """Try each message once; ends the leases.  Raises what pulling the next job raises."""
+        in_hand: deque[Job] = deque()
         try:
-            outcome = self._hand_over(lease, job.envelope)
-        except LeaseLost as error:
-            maillog.lease_lost(lease.name, error)
+            for job, result in self._stream(self._noted(jobs, in_hand)):
+                in_hand.remove(job)
+                self._finish(job, result)
+        except BaseException as error:  # even SystemExit: a mailer must not end the thread
+            if not in_hand:
+                raise
+            self._finish(in_hand.popleft(), error)
+            for job in in_hand:  # it was to follow, and nothing of it is with the relay
+                job.lease.release()
+
+    def _noted(self, jobs: Iterable[Job], in_hand: deque[Job]) -> Iterator[Job]:
+        for job in jobs:
+            if job.envelope.recipients:
+                in_hand.append(job)
+                yield job
+            else:  # all of them are malformed
+                self._finish(job, Outcome(""))
+
+    def _stream(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome | BaseException]]:
+        """Each job with how it went.  Who has to wait for a turn does not ride with another."""
+        streaming: Any = one_by_one if self._relay.has_rate else stream
+        results: Iterator[tuple[Job, Outcome | BaseException]] = streaming(self.session, jobs)
+        return results
+
+    def _finish(self, job: Job, result: Outcome | BaseException) -> None:
+        """Judge, settle, tell."""
+        lease = job.lease
+        if isinstance(result, LeaseLost):
+            maillog.lease_lost(lease.name, result)
             lease.release()
             return
+        outcome = self._broken(job, result) if isinstance(result, BaseException) else result
         self._relay.heard(outcome)
         if outcome.fault is not None and not outcome.replies:
             lease.release()
@@ -62,30 +92,18 @@ class Lane:
         )
         self._settle_and_tell(job, outcome, record)
 
-    def _hand_over(self, lease: ILease, envelope: Envelope) -> Outcome:
-        """Let the mailer send; what it raises is an answer as well."""
-        if not envelope.recipients:
-            return Outcome("")
-        intended = False
-
-        def intend() -> None:
-            nonlocal intended
-            lease.intend()
-            intended = True
-
-        try:
-            return self.session.transfer(envelope, lease.open(), intend)
-        except LeaseLost:
-            raise
-        except BaseException as error:  # noqa: BLE001 - even SystemExit: a mailer must not end the thread
-            maillog.mailer_broken(lease.name, error)
-            self.session.close()
-            answer = Answer.UNKNOWN if intended else Answer.DEFERRED
-            return Outcome.same(
-                self.session.relay,
-                envelope.recipients,
-                Reply(answer, f"the mailer failed: {type(error).__name__}: {error}"),
-            )
+    def _broken(self, job: Job, error: BaseException) -> Outcome:
+        """What a mailer raises is an answer as well."""
+        maillog.mailer_broken(job.lease.name, error)
+        self.session.close()
+        return Outcome.same(
+            self.session.relay,
+            job.envelope.recipients,
+            Reply(
+                Answer.UNKNOWN if job.intended else Answer.DEFERRED,
+                f"the mailer failed: {type(error).__name__}: {error}",
+            ),
+        )
 
     def _settle_and_tell(self, job: Job, outcome: Outcome, record: Record) -> None:
         lease, envelope = job.lease, job.envelope

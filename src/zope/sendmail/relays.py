@@ -10,11 +10,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from zope.interface import implementer
 
 from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
-from zope.sendmail.interfaces import ILease, ISession
+from zope.sendmail.interfaces import IJob, ILease, ISession
 from zope.sendmail.mailer import SMTPMailer, keeps_sessions, open_session
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
@@ -41,13 +43,25 @@ _IN_HAND = 2
 _TOO_MANY = re.compile(r"too many|concurren|throttl|rate.?limit|slow down", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@implementer(IJob)
+@dataclass(slots=True, eq=False)
 class Job:
     """A message, and the part of its envelope that one relay gets.  `others`: there are further parts."""
 
     lease: ILease
     envelope: Envelope
     others: bool = False
+    #: Its last byte may have gone.
+    intended: bool = False
+
+    def open(self) -> BinaryIO:
+        """See `IJob`."""
+        return self.lease.open()
+
+    def intend(self) -> None:
+        """See `IJob`."""
+        self.lease.intend()
+        self.intended = True
 
 
 class Relay:
@@ -120,6 +134,11 @@ class Relay:
         usual = MAX_CONNECTIONS if keeps_sessions(mailer) else 1
         limit = min(each for each in (self._connections() or usual, own) if each)
         return min(limit, self._modest) if self._clock.monotonic() < self._modest_until else limit
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether mails have to wait for their turn."""
+        return bool(getattr(self._mailer(), "rate", None))
 
     def turn(self) -> float:
         """Take the next place in the row that the mailer's `rate` allows; seconds until then."""

@@ -110,10 +110,11 @@ class Stream:
 def stream(session: ISession, jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Result]]:
     """`IStreamingSession.stream` with any session."""
     found = getattr(session, "stream", None)
-    return _one_by_one(session, jobs) if found is None else found(jobs)
+    return one_by_one(session, jobs) if found is None else found(jobs)
 
 
-def _one_by_one(session: ISession, jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Result]]:
+def one_by_one(session: ISession, jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Result]]:
+    """The same, but a job is pulled only when the one before it has ended."""
     for job in jobs:
         result: Result
         try:
