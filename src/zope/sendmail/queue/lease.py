@@ -23,7 +23,7 @@ from zope.sendmail.queue.places import name_of
 from zope.sendmail.queue.states import State
 
 if TYPE_CHECKING:
-    from zope.sendmail.queue.maildir import MaildirQueue
+    from zope.sendmail.queue.claims import Claims
 
 _HEAD = 64 * 1024
 
@@ -32,14 +32,14 @@ _HEAD = 64 * 1024
 class MaildirLease:
     """See `ILease`."""
 
-    def __init__(self, queue: MaildirQueue, key: str, lock: Lock, record: Record) -> None:
-        self.queue = queue
+    def __init__(self, claims: Claims, key: str, lock: Lock, record: Record) -> None:
+        self.claims = claims
         self.key = key
         self.lock = lock
         self.record = record
         self.inherited: Outcome | None = None
         self.problem = ""
-        self._stream = queue.disk.open(queue.places.message(key))
+        self._stream = claims.store.disk.open(claims.store.places.message(key))
         try:
             self._whole = read_envelope(self._stream)
         except MalformedEnvelope as error:
@@ -94,10 +94,10 @@ class MaildirLease:
             if record.state is not State.SENT and not self.lock.is_ours():
                 maillog.lease_lost(self.name, "another processor has it now; what we heard is not written down")
             else:
-                self.queue.store.settle(self.key, record)
+                self.claims.store.settle(self.key, record)
         except OSError as error:
             maillog.settling_failed(self.name, error)
-            self.queue.settle_later(self, record)
+            self.claims.settle_later(self, record)
             return
         self._end(record)
 
@@ -121,4 +121,4 @@ class MaildirLease:
         except OSError as error:
             maillog.unlocking_failed(self.name, error)
         finally:
-            self.queue.settled(self.key, record)
+            self.claims.settled(self.key, record)

@@ -204,9 +204,9 @@ class OpenedAgain(MaildirQueueTest):
         free: list[bool] = []
 
         def try_it() -> None:
-            free.append(queue._mutex.acquire(blocking=False))
+            free.append(queue._claims.mutex.acquire(blocking=False))
             if free[-1]:
-                queue._mutex.release()
+                queue._claims.mutex.release()
 
         class Opening(Disk):
             def open_locked(self, path: str) -> int:
@@ -252,6 +252,14 @@ class WithoutItsOwnerFile(MaildirQueueTest):
         """With locks of the new owner."""
         names = self.put(2)
         self.assertEqual([lease.name for lease in self.queue.claim(10)], names)
+
+    def test_mail_that_was_known_is_not_forgotten(self) -> None:
+        """The locks could not be taken with the old owner file; they are with the new one, in the same moment."""
+        names = self.put(3)
+        [first] = self.queue.claim(1)
+        for name in self.names("locks"):
+            os.unlink(os.path.join(self.path, "locks", name))
+        self.assertEqual([first.name, *(lease.name for lease in self.queue.claim(10))], names)
 
     def test_a_forked_child_does_not_keep_it(self) -> None:
         """Neither the new owner file nor the old one lives on in a child."""
@@ -541,6 +549,32 @@ class BadGroup(MaildirQueueTest):
         disk.refused = set()
         self.assertEqual([lease.name for lease in self.claim_within(600, queue)], [name])
         self.assertFalse(os.path.exists(group))
+
+
+class ABusyProcessor(MaildirQueueTest):
+    """More mail is due than it has in hand."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.disk = CountingDisk()
+        self.busy = self.open(self.disk)
+        self.names_put = self.put(3)
+        self.assertEqual(len(self.busy.claim()), 1)
+
+    def test_listens_now_and_then(self) -> None:
+        """Not for every mail: what it knows is due already."""
+        self.disk.calls.clear()
+        self.assertEqual(len(self.busy.claim()), 1)
+        self.assertEqual(self.disk.calls["stat"], 0)
+        self.clock.advance(1)
+        self.assertEqual(len(self.busy.claim()), 1)
+        self.assertGreater(self.disk.calls["stat"], 0)
+
+    def test_hears_of_fresh_mail_before_it_has_nothing_to_do(self) -> None:
+        """What was committed meanwhile comes in its turn."""
+        name = self.put()[0]
+        self.assertEqual([lease.name for lease in self.busy.claim(10)], self.names_put[1:])
+        self.assertEqual([lease.name for lease in self.busy.claim(10)], [name])
 
 
 class HeldMail(MaildirQueueTest):
