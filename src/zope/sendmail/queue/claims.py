@@ -52,6 +52,8 @@ class Claims:
         self._looker = Looker(self.store, self._index)
         self._unsettled = [each for each in self._unsettled if each[0].is_alive()]
         self._unreadable: dict[str, float] = {}
+        #: Whether others were faster since the last look: many of the messages we know are gone then.
+        self._has_rivals = False
         #: Directories from which mail was removed and that are not synced yet, and since when there is one.
         self._removed: set[str] = set()
         self._removed_since = 0.0
@@ -80,6 +82,7 @@ class Claims:
 
     def look(self) -> None:
         """Read the directory if it is time to, and finish what the dead left of messages that are gone."""
+        self._has_rivals = False
         for orphan in self._looker.look(self._clock.monotonic()):
             self._clear(orphan)
 
@@ -105,15 +108,19 @@ class Claims:
     def _try(self, key: str) -> MaildirLease | None:
         """A lease on this message if it is really due; otherwise the index learns why not."""
         try:
-            if not self._is_due(key, self.store.record(key)):
+            if self._has_rivals:
+                self.store.disk.stat(self.store.places.message(key))  # cheaper than locking what is gone
+            if self._index.was_tried and not self._is_due(key, self.store.record(key)):
                 return None
             lock = self._owner.take(key)
             if isinstance(lock, Busy):
                 self._index.put(key, self._clock.monotonic() + lock.seconds)
+                self._has_rivals = True
                 return None
             return self._lease(key, lock)
         except FileNotFoundError:
             self._index.drop(key)
+            self._has_rivals = True
         except OSError as error:
             self._skip(key, error)
         return None
@@ -169,7 +176,7 @@ class Claims:
         envelope = lease.envelope
         record = after_death(lease.record, envelope, self._schedule, intended=intended, now=self._clock.time())
         self.store.append(lease.key, record)
-        lease.record = record
+        lease.wrote(record)
         if intended:
             replies = {who: record.replies[who] for who in envelope.recipients}
             lease.inherited = Outcome(
