@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from zope.sendmail import maillog
 from zope.sendmail.history import Record
@@ -34,7 +34,7 @@ _UNREADABLE = (60.0, 3600.0)
 class Claims:
     """What one processor knows of a queue, and the leases it has.
 
-    Concurrency: `settled` and `settle_later` from any thread; everything else with `mutex` held.
+    Concurrency: `settled`, `park` and `settle_later` from any thread; everything else with `mutex` held.
     """
 
     def __init__(self, store: Store, schedule: Schedule, owner: Owner) -> None:
@@ -89,6 +89,14 @@ class Claims:
     def next_due(self) -> float | None:
         """See `IMailQueue`."""
         return self._index.next_due(self._clock.monotonic())
+
+    def unpark(self, relay: str, limit: int) -> int:
+        """See `IMailQueue`."""
+        return self._index.unpark(relay, limit)
+
+    def parked(self) -> Collection[str]:
+        """See `IMailQueue`."""
+        return self._index.parked()
 
     def take(self, limit: int) -> list[MaildirLease]:
         """Leases on up to `limit` messages that are known to be due, oldest first."""
@@ -218,6 +226,11 @@ class Claims:
                 self._index.put(key, self._clock.monotonic() + _HELD)
             else:
                 self._index.put(key, self._clock.monotonic() + record.wait(self._clock.time()))
+
+    def park(self, key: str, relay: str) -> None:
+        """A lease ended because its relay cannot be used now."""
+        with self.mutex:
+            self._index.park(key, relay)
 
     def sync_removals(self, *, at_once: bool = False) -> None:
         """Make durable that sent mail is gone: once a second while there is work, and before resting.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from zope.interface import implementer
@@ -59,7 +60,7 @@ class MaildirLease:
             return self._whole
         outstanding = self.record.outstanding(self._whole.recipients)
         malformed = self.record.outstanding(self._whole.malformed)
-        return Envelope(self._whole.sender, outstanding, malformed)
+        return replace(self._whole, recipients=outstanding, malformed=malformed)
 
     @property
     def message_id(self) -> str:
@@ -121,6 +122,11 @@ class MaildirLease:
         """The history has one more record."""
         self.record = record
         self._is_tried = True
+
+    def park(self, relay: str) -> None:
+        """See `ILease`."""
+        self._end(self.record, self.lock.release)
+        self.claims.park(self.key, relay)
 
     def is_alive(self) -> bool:
         """Whether the lease can still be settled."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
@@ -133,6 +133,16 @@ class MaildirQueue:
         """See `IMailQueue`."""
         with self._claims.mutex:
             return self._claims.next_due()
+
+    def unpark(self, relay: str, limit: int) -> int:
+        """See `IMailQueue`."""
+        with self._claims.mutex:
+            return self._claims.unpark(relay, limit)
+
+    def parked(self) -> Collection[str]:
+        """See `IMailQueue`."""
+        with self._claims.mutex:
+            return self._claims.parked()
 
     def close(self) -> None:
         """See `IMailQueue`."""
