@@ -8,6 +8,7 @@ characters beyond ASCII.
 from __future__ import annotations
 
 import re
+from typing import TypeGuard
 
 from zope.sendmail.interfaces import InvalidAddress
 
@@ -23,6 +24,10 @@ _LETTER = r"(?:[A-Za-z0-9]|[^\x00-\x7f\s])"
 _LABEL = rf"{_LETTER}(?:(?:{_LETTER}|[_-])*{_LETTER})?|_(?:{_LETTER}|[_-])+"
 _DOMAIN = rf"(?:(?:{_LABEL})(?:\.(?:{_LABEL}))*|\[[A-Za-z0-9.:-]+\])"
 _SPEC = re.compile(rf"({_LOCAL})@({_DOMAIN})\.?")
+# What most addresses are: nothing to drop and nothing to refuse, so the patterns below would leave it as it is.
+_RUN = "[A-Za-z0-9]++"
+_PLAIN_LOCAL = r"[A-Za-z0-9_+=-]++(?:\.[A-Za-z0-9_+=-]++)*+"
+_PLAIN = re.compile(rf"{_PLAIN_LOCAL}@(?:{_RUN}(?:-++{_RUN})*+(?:\.(?!\Z)|\Z))++")
 _ANGLE = re.compile(r"(?P<name>[^<>]*|\s*\"(?:[^\"\\]|\\.)*\"\s*)<(?P<spec>(?:\"(?:[^\"\\]|\\.)*\"|[^<>\"])*)>")
 _COMMENT = re.compile(r"\s*\([^()]*\)\s*$")
 # A quoted part that is longer than an address is none; without that bound unclosed quotes take quadratic time.
@@ -34,6 +39,8 @@ def parse_recipient(raw: object) -> str:
 
     Only ``postmaster`` may stand without a domain (RFC 5321, 4.1.1.3).
     """
+    if _is_plain(raw):
+        return raw
     text = _text(raw, "recipient")
     spec = _bare(text)
     if not spec:
@@ -45,6 +52,8 @@ def parse_recipient(raw: object) -> str:
 
 def parse_sender(raw: object) -> str:
     """Return the address in `raw`, or the empty string for the null reverse-path ('' or '<>')."""
+    if _is_plain(raw):
+        return raw
     text = _text(raw, "sender")
     spec = _bare(text)
     return _checked(spec, text, "sender") if spec else ""
@@ -58,6 +67,11 @@ def split_list(text: str) -> list[str]:
 def is_ascii(address: str) -> bool:
     """Whether a relay without SMTPUTF8 can be given this address (RFC 6531, 3.2)."""
     return address.isascii()
+
+
+def _is_plain(raw: object) -> TypeGuard[str]:
+    """Whether this is an address as it stands; False says nothing."""
+    return type(raw) is str and len(raw) <= MAX_OCTETS and _PLAIN.fullmatch(raw) is not None
 
 
 def _text(raw: object, role: str) -> str:

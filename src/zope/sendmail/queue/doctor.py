@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from zope.sendmail.disk import identity
 from zope.sendmail.history import Record
 from zope.sendmail.interfaces import MalformedEnvelope
 from zope.sendmail.maildir import age_key
@@ -18,7 +19,7 @@ from zope.sendmail.message import Envelope
 from zope.sendmail.queue import findings
 from zope.sendmail.queue.bundle import names_in
 from zope.sendmail.queue.findings import Finding, Severity, moment
-from zope.sendmail.queue.liveness import Fate, Maker, Owners, identity
+from zope.sendmail.queue.liveness import Fate, Maker, Owners
 from zope.sendmail.queue.locks import MAX_SEND_TIME, phase_of
 from zope.sendmail.queue.places import GROUP, REJECTED, SENDING, name_of
 from zope.sendmail.queue.states import WAITING, State

@@ -98,6 +98,8 @@ class Index:
         self._again = _Line(_by_age)
         self._later = _Line(lambda key: self._due.get(key, 0.0))
         self._turn = 0
+        #: Whether the message that was taken last stood among those tried before.
+        self.was_tried = False
         self._parked: dict[str, deque[str]] = {}
 
     def __len__(self) -> int:
@@ -139,9 +141,9 @@ class Index:
         fresh, again = self._first(self._fresh), self._first(self._again)
         self._turn = (self._turn + 1) % _TURN
         if again is not None and (fresh is None or self._turn == 0):
-            key, line = again, self._again
+            key, line, self.was_tried = again, self._again, True
         elif fresh is not None:
-            key, line = fresh, self._fresh
+            key, line, self.was_tried = fresh, self._fresh, False
         else:
             return None
         line.pop()

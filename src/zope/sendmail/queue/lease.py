@@ -7,7 +7,7 @@ sends the message again, and the queue settles it later.
 from __future__ import annotations
 
 import contextlib
-import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,9 +22,10 @@ from zope.sendmail.outcome import Outcome
 from zope.sendmail.queue.locks import Lock, Phase
 from zope.sendmail.queue.places import name_of
 from zope.sendmail.queue.states import State
+from zope.sendmail.queue.store import UNTRIED
 
 if TYPE_CHECKING:
-    from zope.sendmail.queue.maildir import MaildirQueue
+    from zope.sendmail.queue.claims import Claims
 
 _HEAD = 64 * 1024
 
@@ -33,30 +34,30 @@ _HEAD = 64 * 1024
 class MaildirLease:
     """See `ILease`."""
 
-    def __init__(self, queue: MaildirQueue, key: str, lock: Lock, record: Record) -> None:
-        self.queue = queue
+    def __init__(self, claims: Claims, key: str, lock: Lock, record: Record) -> None:
+        self.claims = claims
         self.key = key
+        self.name = name_of(key)
         self.lock = lock
         self.record = record
         self.inherited: Outcome | None = None
         self.problem = ""
-        self._stream = queue.disk.open(queue.places.message(key))
+        self._stream = claims.store.disk.open(claims.store.places.message(key))
         try:
             self._whole = read_envelope(self._stream)
         except MalformedEnvelope as error:
             self._whole = Envelope("", ())
             self.problem = str(error)
         self._start = self._stream.tell()
+        #: Nobody but us may write a history now.
+        self._is_tried = record is not UNTRIED
         self._message_id: str | None = None
-
-    @property
-    def name(self) -> str:
-        """See `ILease`."""
-        return name_of(self.key)
 
     @property
     def envelope(self) -> Envelope:
         """See `ILease`."""
+        if not self.record.replies:
+            return self._whole
         outstanding = self.record.outstanding(self._whole.recipients)
         malformed = self.record.outstanding(self._whole.malformed)
         return replace(self._whole, recipients=outstanding, malformed=malformed)
@@ -66,11 +67,18 @@ class MaildirLease:
         """See `ILease`."""
         if self._message_id is None:
             try:
-                head = os.pread(self._stream.fileno(), _HEAD, self._start)  # the stream stays where it is
-                self._message_id = message_id(head)
+                self._message_id = message_id(self._head())
             except (InvalidMessage, OSError):
                 self._message_id = ""
         return self._message_id
+
+    def _head(self) -> bytes:
+        """The beginning of the message; the stream stays where it is."""
+        position = self._stream.tell()
+        self._stream.seek(self._start)
+        head = self._stream.read(_HEAD)
+        self._stream.seek(position)
+        return head
 
     def open(self) -> BinaryIO:
         """See `ILease`."""
@@ -91,25 +99,34 @@ class MaildirLease:
 
     def settle(self, record: Record) -> None:
         """See `ILease`."""
+        end = self.lock.release
         try:
-            if record.state is not State.SENT and not self.lock.is_ours():
-                maillog.lease_lost(self.name, "another processor has it now; what we heard is not written down")
+            ours = self.lock.is_ours()
+            if ours or record.state is State.SENT:
+                self.claims.store.settle(self.key, record, tried=self._is_tried or not ours)
             else:
-                self.queue.store.settle(self.key, record)
+                maillog.lease_lost(self.name, "another processor has it now; what we heard is not written down")
+            if ours and record.state is State.SENT:
+                end = self.lock.remove
         except OSError as error:
             maillog.settling_failed(self.name, error)
-            self.queue.settle_later(self, record)
+            self.claims.settle_later(self, record)
             return
-        self._end(record)
+        self._end(record, end)
 
     def release(self) -> None:
         """See `ILease`."""
-        self._end(self.record)
+        self._end(self.record, self.lock.release)
+
+    def wrote(self, record: Record) -> None:
+        """The history has one more record."""
+        self.record = record
+        self._is_tried = True
 
     def park(self, relay: str) -> None:
         """See `ILease`."""
-        self._end(self.record)
-        self.queue.park(self.key, relay)
+        self._end(self.record, self.lock.release)
+        self.claims.park(self.key, relay)
 
     def is_alive(self) -> bool:
         """Whether the lease can still be settled."""
@@ -119,12 +136,12 @@ class MaildirLease:
         """The queue is closed; nothing can be written any more."""
         self._stream.close()
 
-    def _end(self, record: Record) -> None:
+    def _end(self, record: Record, give_back: Callable[[], None]) -> None:
         """Let go of the message, which is as `record` says."""
         try:
             self._stream.close()
-            self.lock.release()
+            give_back()
         except OSError as error:
             maillog.unlocking_failed(self.name, error)
         finally:
-            self.queue.settled(self.key, record)
+            self.claims.settled(self.key, record)

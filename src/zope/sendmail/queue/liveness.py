@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from zope.sendmail.disk import Disk
+from zope.sendmail.disk import Disk, identity
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.queue.locks import phase_of
 from zope.sendmail.queue.places import BELL, Places
@@ -120,11 +120,6 @@ def _here() -> str:
 def _is_in_the_making(name: str, places: Places, disk: Disk, now: float) -> bool:
     """Whether a process may be about to lock this file for the first time: nobody must be faster."""
     return name.startswith(".") and now - disk.stat(os.path.join(places.locks, name)).st_mtime < _SLACK
-
-
-def identity(status: os.stat_result) -> tuple[int, int]:
-    """What two names of a file have in common."""
-    return status.st_dev, status.st_ino
 
 
 def _is_running(pid: int, since: float) -> bool:

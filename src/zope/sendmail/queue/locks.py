@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from zope.sendmail.clock import Clock
-from zope.sendmail.disk import Disk, remove_quietly, same_file
+from zope.sendmail.disk import Disk, identity, remove_quietly, same_file
 from zope.sendmail.interfaces import QueueNotSafe
 from zope.sendmail.maildir import host_name, make_maildir, unique_name
 from zope.sendmail.queue.places import BELL, EXTRA, Places
@@ -34,6 +34,9 @@ _LOOK_AT_OLD = 300.0
 _LITTER = 60.0
 
 _NO_SUPPORT = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.ENOLCK}
+
+#: Seconds for which an owner file that is not written to is fresh enough; older releases look at its time stamp.
+_FRESH = 60.0
 
 # An owner file is made of lines of this length: who the owner is, and a slot for each lease.  There is room for some
 # leases from the start, so that a full disk can still be drained.
@@ -110,6 +113,17 @@ class Lock:
         finally:
             self.keep()
 
+    def remove(self) -> None:
+        """Give the lock back after the message was removed: what is written about it means nothing any more.
+
+        If the disk refuses, the file stays, as in `release`.
+        """
+        try:
+            remove_quietly(self._owner.disk, self._path)
+            self._owner.free_slot(self._path)
+        finally:
+            self.keep()
+
     def keep(self) -> None:
         """Let go without giving back: only we can lock the message again, and inherit what is written about it."""
         self._owner.let_go(self._path)
@@ -127,6 +141,9 @@ class Owner:
         #: The owner file.
         self.path = os.path.join(places.locks, self.name)
         self._fd = -1
+        #: Device and inode of the owner file while it is open and proved good, and when it was written to.
+        self._identity: tuple[int, int] | None = None
+        self._written = 0.0
         #: The slot that tells of a lock, from its first line until it is cleared: never two for one lock.
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
@@ -138,6 +155,8 @@ class Owner:
 
     def open(self) -> None:
         """Make the owner file and prove that links and locks work here.  Raises `QueueNotSafe`."""
+        if self._identity is not None:
+            return
         with self._mutex:
             if self._fd >= 0:
                 return
@@ -166,6 +185,7 @@ class Owner:
                 if fd is not None or not same_file(self.disk.stat(proof), os.fstat(self._fd)):
                     raise OSError(errno.ENOLCK, "a locked file could be locked again", proof)
             self.disk.rename(hidden, self.path)
+            self._identity, self._written = identity(os.fstat(self._fd)), self._clock.monotonic()
         finally:
             with contextlib.suppress(OSError):
                 remove_quietly(self.disk, proof, hidden)
@@ -180,7 +200,7 @@ class Owner:
 
     def forget(self) -> None:
         """Close the file only; a forked child must not keep its parent's lock alive."""
-        fd, self._fd = self._fd, -1
+        fd, self._fd, self._identity = self._fd, -1, None
         if fd >= 0:
             os.close(fd)
 
@@ -191,7 +211,7 @@ class Owner:
     def owns(self, path: str) -> bool:
         """Whether the lock at `path` is ours."""
         try:
-            return self._fd >= 0 and same_file(self.disk.stat(path), os.fstat(self._fd))
+            return self._identity is not None and identity(self.disk.stat(path)) == self._identity
         except FileNotFoundError:
             return False
 
@@ -224,12 +244,14 @@ class Owner:
         return self._lock(path, None)
 
     def _lock(self, path: str, inherited: Inherited | None) -> Lock:
-        """The lock file is ours, or will be in a moment; write that down.
+        """The lock file is ours, or will be in a moment; write that down, but not what goes without saying.
 
-        What is inherited stays written until it was told: if we die before, the next one inherits it again.
+        What is inherited stays written until it was told: if we die before, the next one inherits it again.  Nothing
+        written means that the message was only claimed.
         """
-        said = inherited or Inherited(Phase.CLAIMED, 0)
-        self.write_slot(path, said.phase, said.attempts)
+        if inherited is not None or path in self._slots or self._clock.monotonic() - self._written > _FRESH:
+            said = inherited or Inherited(Phase.CLAIMED, 0)
+            self.write_slot(path, said.phase, said.attempts)
         return Lock(self, path, inherited)
 
     def _take_over(self, path: str) -> Lock | Busy:
@@ -285,14 +307,21 @@ class Owner:
 
     def write_slot(self, path: str, phase: Phase, attempts: int) -> None:
         """Write how far we are with a message into the owner file; this also keeps its time stamp fresh."""
-        text = b"%s %d %s" % (phase.encode(), attempts, os.fsencode(os.path.basename(path)))
-        self.disk.write_at(self._fd, _line(text), self._slot(path) * _SLOT)
+        text = b"%s %d %s" % (phase.encode(), attempts, os.fsencode(path.rpartition("/")[2]))
+        slot = self._slots.get(path) or self._new_slot(path)
+        self.disk.write_at(self._fd, _line(text), slot * _SLOT)
+        self._written = self._clock.monotonic()
 
     def clear_slot(self, path: str) -> None:
         """What a slot said must not be taken for a later lease; the slot can be used again."""
         if self._fd >= 0 and path in self._slots:
-            self.disk.write_at(self._fd, _EMPTY, self._slot(path) * _SLOT)
-            with self._mutex:
+            self.disk.write_at(self._fd, _EMPTY, self._slots[path] * _SLOT)
+            self.free_slot(path)
+
+    def free_slot(self, path: str) -> None:
+        """The slot can be used again; until then it says what it said."""
+        with self._mutex:
+            if path in self._slots:
                 self._free.append(self._slots.pop(path))
 
     def let_go(self, path: str) -> None:
@@ -300,10 +329,9 @@ class Owner:
         with self._mutex:
             self._held.discard(path)
 
-    def _slot(self, path: str) -> int:
+    def _new_slot(self, path: str) -> int:
         with self._mutex:
-            if path not in self._slots:
-                self._slots[path] = self._free.pop() if self._free else len(self._slots) + 1
+            self._slots[path] = self._free.pop() if self._free else len(self._slots) + 1
             return self._slots[path]
 
     def _read_own(self, path: str) -> Inherited | None:

@@ -8,7 +8,6 @@ where files cannot be locked, and `OSError` where the disk refuses.
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
@@ -18,33 +17,24 @@ from zope.interface import implementer
 from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk
-from zope.sendmail.history import Record
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.maildir import make_maildir
-from zope.sendmail.outcome import Answer, Outcome
 from zope.sendmail.queue.bell import Bell, ring
+from zope.sendmail.queue.claims import Claims
 from zope.sendmail.queue.desk import Desk, QueuedMail
 from zope.sendmail.queue.doctor import examine
 from zope.sendmail.queue.findings import Finding
-from zope.sendmail.queue.index import Index
 from zope.sendmail.queue.lease import MaildirLease
-from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase, sweep
-from zope.sendmail.queue.look import Looker
+from zope.sendmail.queue.locks import Owner, sweep
 from zope.sendmail.queue.places import EXTRA, Places
 from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.staged import StagedMail
 from zope.sendmail.queue.states import State
 from zope.sendmail.queue.store import Store
-from zope.sendmail.retry import Schedule, after_death
+from zope.sendmail.retry import Schedule
 
-#: How many messages one `claim` looks at; the caller comes back at once if more are due.
-_TRIES = 500
-
-#: Seconds until a held message is looked at again; its release may have been told to other hosts only.
-_HELD = 600.0
-
-#: Seconds until a message that cannot be read is looked at again: at first, and at most.
-_UNREADABLE = (60.0, 3600.0)
+#: While mail is known to be due, seconds until a processor listens again whether something is new.
+_BUSY = 0.02
 
 
 @implementer(IMailQueue)
@@ -61,25 +51,19 @@ class MaildirQueue:
         self.places = Places(self.location)
         self.store = Store(self.places, self.disk, self.clock)
         self._made = False
-        self._mutex = threading.RLock()
+        self._late: list[StagedMail] = []
         self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
-        self._start()
+        self._claims = Claims(self.store, self.schedule, self._start())
         _queues.add(self)
 
-    def _start(self) -> None:
-        """Everything that belongs to one owner file.  Leases of an earlier one keep theirs."""
+    def _start(self) -> Owner:
+        """All that belongs to one owner file, which is made when it is needed."""
         self._owner = Owner(self.places, self.disk, self.clock)
         self._owners.add(self._owner)
         self._desk = Desk(self.store, self._owner, self.schedule)
-        self._index = Index()
-        self._looker = Looker(self.store, self._index)
-        self._unsettled: list[tuple[MaildirLease, Record]] = []
-        self._late: list[StagedMail] = []
-        self._unreadable: dict[str, float] = {}
-        #: Directories from which mail was removed and that are not synced yet, and since when there is one.
-        self._removed: set[str] = set()
-        self._removed_since = 0.0
         self._bell: Bell | None = None
+        self._listened = float("-inf")
+        return self._owner
 
     # the way in
 
@@ -109,43 +93,35 @@ class MaildirQueue:
     # the way out
 
     def claim(self, limit: int = 1) -> list[MaildirLease]:
-        """See `IMailQueue`."""
-        with self._mutex:
-            if self._bell is not None and not self._owner.is_in_place():
-                self._start_again()  # the directory was removed, and perhaps made again
-            self._heard(self._open().wait(0.0))
+        """See `IMailQueue`.  May give less than there is; an empty list says that nothing is due."""
+        with self._claims.mutex:
             self._commit_again()
-            self._settle_again()
-            self._sync_removals()
-            now = self.clock.monotonic()
-            for orphan in self._looker.look(now):
-                self._clear(orphan)
+            self._claims.settle_again()
             leases: list[MaildirLease] = []
-            for _ in range(_TRIES):
-                key = self._index.take(now) if len(leases) < limit else None
-                if key is None:
-                    break
-                lease = self._try(key)
-                if lease is not None:
-                    leases.append(lease)
+            if self._bell is not None and self.clock.monotonic() - self._listened < _BUSY:
+                leases = self._claims.take(limit)
+            if not leases:
+                self._listen()
+                leases = self._claims.take(limit)
             return leases
+
+    def _listen(self) -> None:
+        """Learn what is new."""
+        if self._bell is not None and not self._owner.is_in_place():
+            self._start_again()  # the directory was removed, and perhaps made again
+        self._claims.heard(self._open().wait(0.0))
+        self._claims.sync_removals()
+        self._claims.look()
+        self._listened = self.clock.monotonic()
 
     def wait(self, timeout: float) -> None:
         """See `IMailQueue`."""
-        with self._mutex:
+        with self._claims.mutex:
             bell = self._open()
-            self._sync_removals(at_once=True)
-        self._heard(bell.wait(timeout))
-
-    def _heard(self, keys: list[str] | None) -> None:
-        """What a bell said: these messages are new or changed; an empty list: look yourself; None: nothing."""
-        if keys is None:
-            return
-        with self._mutex:
-            if not keys:
-                self._looker.asked = True
-            for key in keys:
-                self._index.add(key)
+            self._claims.sync_removals(at_once=True)
+        keys = bell.wait(timeout)
+        with self._claims.mutex:
+            self._claims.heard(keys)
 
     def wake(self) -> None:
         """See `IMailQueue`."""
@@ -155,34 +131,38 @@ class MaildirQueue:
 
     def next_due(self) -> float | None:
         """See `IMailQueue`."""
-        with self._mutex:
-            return self._index.next_due(self.clock.monotonic())
+        with self._claims.mutex:
+            return self._claims.next_due()
 
     def unpark(self, relay: str, limit: int) -> int:
         """See `IMailQueue`."""
-        with self._mutex:
-            return self._index.unpark(relay, limit)
+        with self._claims.mutex:
+            return self._claims.unpark(relay, limit)
 
     def parked(self) -> Collection[str]:
         """See `IMailQueue`."""
-        with self._mutex:
-            return self._index.parked()
+        with self._claims.mutex:
+            return self._claims.parked()
 
     def close(self) -> None:
         """See `IMailQueue`."""
-        with self._mutex:
+        with self._claims.mutex:
             self._owner.close()
-            for lease, _ in self._unsettled:
-                lease.abandon()
+            self._claims.abandon()
             self._start_again()
 
     def _start_again(self) -> None:
         """As after opening; leases that are out keep their owner file, and with it their locks, until they end."""
         if self._bell is not None:
             self._bell.close()
-        unsettled, late = self._unsettled, self._late
-        self._start()
-        self._unsettled, self._late = [each for each in unsettled if each[0].is_alive()], late
+        self._claims.begin(self._start())
+
+    def _open(self) -> Bell:
+        if self._bell is None:
+            self._owner.open()
+            sweep(self.places, self.disk, self.clock)
+            self._bell = Bell(self.places, self._owner.name)
+        return self._bell
 
     # for operators
 
@@ -234,155 +214,9 @@ class MaildirQueue:
 
     def _changed(self, key: str) -> None:
         """Somebody changed what processors may have in memory."""
-        with self._mutex:
-            self._index.add(key)
+        with self._claims.mutex:
+            self._claims.heard([key])
         ring(self.places, self.disk, [key])
-
-    # one message
-
-    def _try(self, key: str) -> MaildirLease | None:
-        """A lease on this message if it is really due; otherwise the index learns why not."""
-        try:
-            if not self._is_due(key, self.store.record(key)):
-                return None
-            lock = self._owner.take(key)
-            if isinstance(lock, Busy):
-                self._index.put(key, self.clock.monotonic() + lock.seconds)
-                return None
-            return self._lease(key, lock)
-        except FileNotFoundError:
-            self._index.drop(key)
-        except OSError as error:
-            self._skip(key, error)
-        return None
-
-    def _is_due(self, key: str, record: Record) -> bool:
-        if record.state is State.HELD:
-            self._index.put(key, self.clock.monotonic() + _HELD)
-            return False
-        wait = record.wait(self.clock.time())
-        if wait > 0:
-            self._index.put(key, self.clock.monotonic() + wait)
-        return wait <= 0
-
-    def _lease(self, key: str, lock: Lock) -> MaildirLease | None:
-        """We have the lock.  Whatever happens here, it does not stay, unless it tells what is not written down yet."""
-        try:
-            record = self.store.record(key)  # again: another processor may have had it a moment ago
-            if lock.lost(record.attempts) is None and not self._is_due(key, record):
-                lock.release()
-                return None
-            lease = MaildirLease(self, key, lock, record)
-        except OSError as error:
-            self._give_up(key, lock, error)
-            raise
-        try:
-            self._inherit(lease)
-        except OSError:
-            lease.abandon()
-            lock.keep()  # nobody else may have it before this is written down
-            raise
-        self._unreadable.pop(key, None)
-        if lease.record.state is State.REJECTED:  # its owner died between the history and the rename
-            lease.settle(lease.record)
-            return None
-        return lease
-
-    def _give_up(self, key: str, lock: Lock, error: OSError) -> None:
-        """The message is gone, or cannot be read."""
-        gone = isinstance(error, FileNotFoundError)
-        if gone and lock.inherited is not None:
-            self._clean_after(key)
-        if gone or lock.lost(0) is None:
-            lock.release()
-        else:
-            lock.keep()
-
-    def _inherit(self, lease: MaildirLease) -> None:
-        """If the owner before us died with the message in hand, write that down before anything else."""
-        lost = lease.lock.lost(lease.record.attempts)
-        if lost is None:
-            return
-        intended = lost is Phase.INTENDED
-        envelope = lease.envelope
-        record = after_death(lease.record, envelope, self.schedule, intended=intended, now=self.clock.time())
-        self.store.append(lease.key, record)
-        lease.record = record
-        if intended:
-            replies = {who: record.replies[who] for who in envelope.recipients}
-            lease.inherited = Outcome(
-                "", {who: reply for who, reply in replies.items() if reply.answer is Answer.UNKNOWN}
-            )
-
-    def _skip(self, key: str, error: OSError) -> None:
-        """Leave it alone for a while, the longer the more often; an operator sees it, and others flow."""
-        seconds = self._unreadable[key] = min(self._unreadable.get(key, _UNREADABLE[0] / 2) * 2, _UNREADABLE[1])
-        maillog.skipped(key, error, seconds)
-        self._index.put(key, self.clock.monotonic() + seconds)
-
-    def _clear(self, key: str) -> None:
-        """A lock without a message: finish what its owner could not."""
-        try:
-            lock = self._owner.take(key)
-            if isinstance(lock, Lock):
-                self._clean_after(key)
-                lock.release()
-        except OSError as error:
-            self._skip(key, error)
-
-    def _clean_after(self, key: str) -> None:
-        """The owner before us died; if the message is gone, it died while it was removing what belongs to it."""
-        if self.store.find(key.rpartition("/")[2]) is None:
-            self.store.remove(key)
-
-    # what leases tell
-
-    def settled(self, key: str, record: Record) -> None:
-        """A lease ended; the message is as `record` says."""
-        with self._mutex:
-            if record.state in (State.SENT, State.REJECTED):
-                self._index.drop(key)
-                if not self._removed:
-                    self._removed_since = self.clock.monotonic()
-                self._removed.add(key.partition("/")[0])
-            elif record.state is State.HELD:
-                self._index.put(key, self.clock.monotonic() + _HELD)
-            else:
-                self._index.put(key, self.clock.monotonic() + record.wait(self.clock.time()))
-
-    def park(self, key: str, relay: str) -> None:
-        """A lease ended because its relay cannot be used now."""
-        with self._mutex:
-            self._index.park(key, relay)
-
-    def _sync_removals(self, *, at_once: bool = False) -> None:
-        """Make durable that sent mail is gone: once a second while there is work, and before resting.
-
-        So a loss of power brings back, and sends again, what was sent in the last second at most.
-        """
-        if self._removed and (at_once or self.clock.monotonic() - self._removed_since >= 1.0):
-            for directory in list(self._removed):
-                self.disk.sync_directory(os.path.join(self.location, directory))
-                self._removed.discard(directory)
-
-    def settle_later(self, lease: MaildirLease, record: Record) -> None:
-        """The disk refused; try again with the next claims, and keep the lock until then."""
-        with self._mutex:
-            self._unsettled.append((lease, record))
-
-    def _settle_again(self) -> None:
-        again, self._unsettled = self._unsettled, []
-        for lease, record in again:
-            lease.settle(record)
-
-    # making and remaking
-
-    def _open(self) -> Bell:
-        if self._bell is None:
-            self._owner.open()
-            sweep(self.places, self.disk, self.clock)
-            self._bell = Bell(self.places, self._owner.name)
-        return self._bell
 
     def forget_after_fork(self) -> None:
         """A forked child shares no lease, no bell and no lock with its parent."""
@@ -390,8 +224,8 @@ class MaildirQueue:
             owner.forget()
         if self._bell is not None:
             self._bell.close_descriptors()
-        self._mutex = threading.RLock()
-        self._start()
+        self._late = []
+        self._claims.forget_after_fork(self._start())
 
 
 _queues: weakref.WeakSet[MaildirQueue] = weakref.WeakSet()

@@ -21,10 +21,11 @@ EXTRA = ("history", "locks")
 class Places:
     """The paths below one queue directory."""
 
-    __slots__ = ("cur", "history_", "locks", "new", "root", "tmp")
+    __slots__ = ("_prefix", "cur", "history_", "locks", "new", "root", "tmp")
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self._prefix = join(root, "")
         self.tmp = join(root, "tmp")
         self.new = join(root, "new")
         self.cur = join(root, "cur")
@@ -33,7 +34,7 @@ class Places:
 
     def message(self, key: str) -> str:
         """The file of a message that waits."""
-        return join(self.root, key)
+        return self._prefix + key
 
     def sending(self, key: str) -> str:
         """The lock beside it."""
@@ -45,11 +46,11 @@ class Places:
 
     def history(self, key: str) -> str:
         """What happened to it."""
-        return join(self.history_, name_of(key))
+        return f"{self.history_}/{name_of(key)}"
 
     def _beside(self, key: str, prefix: str) -> str:
         directory, _, name = key.rpartition("/")
-        return join(self.root, directory, prefix + name)
+        return f"{self._prefix}{directory}/{prefix}{name}"
 
 
 def name_of(key: str) -> str:

@@ -23,6 +23,9 @@ from zope.sendmail.queue.states import State
 #: So much of a history is read at first; its last record is seldom longer.
 _TAIL = 16 * 1024
 
+#: How it stands with a message that has no history.
+UNTRIED = Record()
+
 
 def _pass_over(group: str, error: OSError) -> None:
     """For those who look only; processors tell of it."""
@@ -65,7 +68,7 @@ class Store:
         self.clock = clock
 
     def record(self, key: str) -> Record:
-        """How it stands with the message; a fresh record if nothing happened yet."""
+        """How it stands with the message; `UNTRIED` itself if it has no history."""
         path = self.places.history(key)
         size = _TAIL
         try:
@@ -75,7 +78,7 @@ class Store:
                     return last_record(text)
                 size *= 16
         except FileNotFoundError:
-            return Record()
+            return UNTRIED
 
     def records(self, key: str) -> list[Record]:
         """All that happened, oldest first."""
@@ -123,11 +126,12 @@ class Store:
             stream.close()
             raise
 
-    def settle(self, key: str, record: Record) -> None:
-        """Write down how an attempt ended.  May be repeated after a failure."""
+    def settle(self, key: str, record: Record, *, tried: bool = True) -> None:
+        """Write down how an attempt ended; `tried`: there may be a history.  May be repeated after a failure."""
         if record.state is State.SENT:
             remove_quietly(self.disk, self.places.message(key))  # the instant of success
-            remove_quietly(self.disk, self.places.history(key))
+            if tried:
+                remove_quietly(self.disk, self.places.history(key))
             return
         self.append(key, record)
         if record.state is State.REJECTED:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import unittest
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,6 +95,20 @@ class GoodAddresses(unittest.TestCase):
         once = parse_recipient(address)
         self.assertEqual(parse_recipient(once), once)
         self.assertEqual(parse_sender(f"Some Name <{once}>"), once)
+
+    def test_plain_ones_take_a_short_way_to_the_same(self) -> None:
+        """Every text of up to five of these characters is read as it would be without that way."""
+        texts = ["".join(text) for count in range(6) for text in itertools.product("aA1.-_@ \n", repeat=count)]
+        texts = [text for text in texts if "@" in text] + ["a" * MAX_OCTETS + "@a.a"]
+        short = [self.read(text) for text in texts]
+        with mock.patch("zope.sendmail.address._is_plain", return_value=False):
+            self.assertEqual(short, [self.read(text) for text in texts])
+
+    def read(self, text: str) -> str | None:
+        try:
+            return parse_recipient(text)
+        except InvalidAddress:
+            return None
 
 
 class BadAddresses(unittest.TestCase):

@@ -9,6 +9,7 @@ import stat
 import tempfile
 import unittest
 from collections.abc import Sequence
+from unittest import mock
 
 from zope.sendmail.disk import Disk, remove_quietly, same_file
 from zope.sendmail.pieces import Piece
@@ -160,6 +161,34 @@ class Opening(DiskTest):
         for _ in range(5):
             self.assertRaises(OSError, self.disk.open, self.path("fifo"))
         self.assertEqual(len(os.listdir("/dev/fd")), descriptors)
+
+    def test_small_and_large_files_read_alike(self) -> None:
+        """On both sides of what is read at once; only a large one keeps a descriptor."""
+        for size in (0, 1, 65536, 65537, 200_000):
+            with self.subTest(size):
+                text = os.urandom(size)
+                self.disk.create(self.path(str(size)), text)
+                before = len(os.listdir("/dev/fd"))
+                with self.disk.open(self.path(str(size))) as stream:
+                    self.assertEqual(len(os.listdir("/dev/fd")) - before, int(size > 65536))
+                    self.assertEqual((stream.read(), stream.seek(size // 2)), (text, size // 2))
+                    self.assertEqual(stream.read(), text[size // 2 :])
+
+    def test_a_file_that_grows_meanwhile_is_read_on(self) -> None:
+        """Its size was asked for before somebody wrote to it."""
+        self.disk.create(self.path("a"), b"one")
+        real = os.fstat
+
+        def and_then_it_grows(fd: int) -> os.stat_result:
+            status = real(fd)
+            self.disk.append(self.path("a"), b"two")
+            return status
+
+        with mock.patch("zope.sendmail.disk.os.fstat") as fstat:
+            fstat.side_effect = lambda fd: and_then_it_grows(fd) if fstat.call_count == 1 else real(fd)
+            stream = self.disk.open(self.path("a"))
+        with stream:
+            self.assertEqual(stream.read(), b"onetwo")
 
 
 class Locking(DiskTest):

@@ -122,6 +122,18 @@ class Taking(LocksTest):
         self.assertGreater(os.stat(path).st_mtime, 1_000_000_000)
         self.assertRaises(FileExistsError, os.link, self.places.message(KEY), path)
 
+    def test_a_fresh_lock_is_not_three_hours_old(self) -> None:
+        """Also that of an owner who had nothing to do for longer: its file is written to before the lock is used."""
+        owner = self.owner()
+        self.take(owner, "new/another")
+        for seconds in (30, MAX_SEND_TIME):
+            with self.subTest(seconds):
+                self.clock.advance(seconds)
+                os.utime(owner.path, (1.0, 1.0))
+                lock = self.take(owner)
+                self.assertEqual(os.stat(self.places.sending(KEY)).st_mtime > 1.0, seconds > 60)
+                lock.release()
+
     def test_a_lock_that_was_taken_away_is_not_ours(self) -> None:
         """An older release removes it after three hours; its own is left alone then."""
         lock = self.take(self.owner())
@@ -151,14 +163,14 @@ class Taking(LocksTest):
         self.assertEqual(inherited[25:], [Inherited(Phase.INTENDED, number) for number in range(25)])
 
     def test_two_threads_of_one_owner_are_two_callers_at_every_step(self) -> None:
-        """Whoever comes between the link and its slot does not take the lock for one that was left."""
+        """Whoever comes between the link and what follows it does not take the lock for one that was left."""
         found: list[Lock | Busy] = []
 
         class Between(Disk):
-            def write_at(self, fd: int, data: bytes, offset: int) -> None:
-                if data.startswith(b"claimed"):
+            def link(self, old: str, new: str) -> None:
+                super().link(old, new)
+                if ".sending-" in new:
                     found.append(owner.take(KEY))
-                super().write_at(fd, data, offset)
 
         owner = self.owner(Between())
         self.take(owner)
@@ -175,6 +187,47 @@ class Taking(LocksTest):
         self.assertIsInstance(owner.take(KEY), Lock)
 
 
+class Removing(LocksTest):
+    """The message was sent and removed; nobody will ask what was done with it."""
+
+    def test_the_lock_is_gone(self) -> None:
+        """Or was taken away before."""
+        owner = self.owner()
+        lock = self.take(owner)
+        lock.note(Phase.INTENDED, 0)
+        lock.remove()
+        self.assertFalse(os.path.exists(self.places.sending(KEY)))
+        lock = self.take(owner)
+        os.unlink(self.places.sending(KEY))
+        lock.remove()
+        self.assertIsInstance(owner.take(KEY), Lock)
+
+    def test_what_was_written_does_not_stand_for_the_next_message(self) -> None:
+        """Whose lease may end before anything is written about it, or may use the same slot."""
+        for phase in (None, Phase.OPENED):
+            owner = self.owner()
+            lock = self.take(owner)
+            lock.note(Phase.INTENDED, 5)
+            lock.remove()
+            lock = self.take(owner, "new/next")
+            if phase is not None:
+                lock.note(phase, 1)
+            owner.close()
+            heir = self.take(self.owner(), "new/next")
+            self.assertEqual(heir.inherited, Inherited(phase or Phase.CLAIMED, 1 if phase else 0))
+            heir.release()
+
+    def test_a_disk_that_refuses(self) -> None:
+        """The lock stays ours; only its owner can have it again, and knows what it had done."""
+        owner = self.owner(disk := Disk())
+        lock = self.take(owner)
+        lock.note(Phase.INTENDED, 0)
+        with mock.patch.object(disk, "unlink", side_effect=OSError(errno.EIO, "io")):
+            self.assertRaises(OSError, lock.remove)
+        self.assert_busy(self.owner(), LOOK_AGAIN)
+        self.assertEqual(self.take(owner).inherited, Inherited(Phase.INTENDED, 0))
+
+
 class KeptLocks(LocksTest):
     """A lock whose lease could not be ended, or whose inheritance could not be written down."""
 
@@ -185,6 +238,17 @@ class KeptLocks(LocksTest):
         lock.keep()
         self.assertTrue(lock.is_ours())
         self.assert_busy(self.owner(), LOOK_AGAIN)
+
+    def test_removed_by_hand_it_tells_nothing_of_the_next_lease(self) -> None:
+        """What was written is written over before anybody else can read it."""
+        owner = self.owner()
+        lock = self.take(owner)
+        lock.note(Phase.INTENDED, 2)
+        lock.keep()
+        os.unlink(self.places.sending(KEY))
+        self.take(owner)
+        owner.close()
+        self.assertEqual(self.take(self.owner()).inherited, Inherited(Phase.CLAIMED, 0))
 
     def test_its_owner_inherits_what_it_wrote_itself(self) -> None:
         """However often; nothing is inherited of a message that was only claimed."""

@@ -93,6 +93,37 @@ class CountingDisk(Disk):
         return text, whole
 
 
+class WatchedDisk(Disk):
+    """Writes down what is done to messages, locks and histories."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str]] = []
+
+    def note(self, call: str, path: str) -> None:
+        directory, name = path.split(os.sep)[-2:]
+        self.done.append((call, directory + "/lock" if name.startswith(".sending-") else directory))
+
+    def open(self, path: str) -> BinaryIO:
+        self.note("open", path)
+        return super().open(path)
+
+    def stat(self, path: str) -> os.stat_result:
+        self.note("stat", path)
+        return super().stat(path)
+
+    def link(self, old: str, new: str) -> None:
+        self.note("link", new)
+        super().link(old, new)
+
+    def unlink(self, path: str) -> None:
+        self.note("unlink", path)
+        super().unlink(path)
+
+    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+        self.done.append(("write_at", ""))
+        super().write_at(fd, data, offset)
+
+
 class MaildirQueueTest(unittest.TestCase):
     def setUp(self) -> None:
         self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
@@ -204,9 +235,9 @@ class OpenedAgain(MaildirQueueTest):
         free: list[bool] = []
 
         def try_it() -> None:
-            free.append(queue._mutex.acquire(blocking=False))
+            free.append(queue._claims.mutex.acquire(blocking=False))
             if free[-1]:
-                queue._mutex.release()
+                queue._claims.mutex.release()
 
         class Opening(Disk):
             def open_locked(self, path: str) -> int:
@@ -252,6 +283,14 @@ class WithoutItsOwnerFile(MaildirQueueTest):
         """With locks of the new owner."""
         names = self.put(2)
         self.assertEqual([lease.name for lease in self.queue.claim(10)], names)
+
+    def test_mail_that_was_known_is_not_forgotten(self) -> None:
+        """The locks could not be taken with the old owner file; they are with the new one, in the same moment."""
+        names = self.put(3)
+        [first] = self.queue.claim(1)
+        for name in self.names("locks"):
+            os.unlink(os.path.join(self.path, "locks", name))
+        self.assertEqual([first.name, *(lease.name for lease in self.queue.claim(10))], names)
 
     def test_a_forked_child_does_not_keep_it(self) -> None:
         """Neither the new owner file nor the old one lives on in a child."""
@@ -541,6 +580,140 @@ class BadGroup(MaildirQueueTest):
         disk.refused = set()
         self.assertEqual([lease.name for lease in self.claim_within(600, queue)], [name])
         self.assertFalse(os.path.exists(group))
+
+
+class ABusyProcessor(MaildirQueueTest):
+    """More mail is due than it has in hand."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.disk = CountingDisk()
+        self.busy = self.open(self.disk)
+        self.names_put = self.put(3)
+        self.assertEqual(len(self.busy.claim()), 1)
+
+    def test_listens_now_and_then(self) -> None:
+        """Not for every mail: what it knows is due already."""
+        self.disk.calls.clear()
+        self.assertEqual(len(self.busy.claim()), 1)
+        self.assertEqual(self.disk.calls["stat"], 0)
+        self.clock.advance(1)
+        self.assertEqual(len(self.busy.claim()), 1)
+        self.assertGreater(self.disk.calls["stat"], 0)
+
+    def test_hears_of_fresh_mail_before_it_has_nothing_to_do(self) -> None:
+        """What was committed meanwhile comes in its turn."""
+        name = self.put()[0]
+        self.assertEqual([lease.name for lease in self.busy.claim(10)], self.names_put[1:])
+        self.assertEqual([lease.name for lease in self.busy.claim(10)], [name])
+
+
+class NothingIsLeft(MaildirQueueTest):
+    """Of a mail that was sent; one that was never tried has no history to remove, all others have."""
+
+    def assert_sent(self, lease: MaildirLease) -> None:
+        lease.open()
+        lease.settle(self.judged(lease, OK))
+        self.assertEqual((self.names("new"), self.names("history")), ([], []))
+
+    def test_at_the_first_attempt(self) -> None:
+        """And nothing is looked for in vain."""
+        self.put()
+        self.assert_sent(self.claim(self.open(disk := WatchedDisk())))
+        self.assertNotIn(("unlink", "history"), disk.done)
+
+    def test_at_a_later_attempt(self) -> None:
+        """What it was deferred for is forgotten."""
+        self.put()
+        lease = self.claim()
+        lease.settle(self.judged(lease, LATER))
+        self.clock.advance(61)
+        self.assert_sent(self.claim())
+
+    def test_after_a_death(self) -> None:
+        """Which was written down by the one who sent it."""
+        self.put()
+        self.die()
+        self.assert_sent(self.claim())
+
+    def test_although_another_processor_has_it_by_now(self) -> None:
+        """Which wrote something down; its lock is left alone."""
+        [name] = self.put()
+        lease = self.claim()
+        lease.open()
+        lease.intend()
+        os.unlink(self.lock_file(name))
+        other = self.claim(self.open())
+        self.queue.store.append(other.key, self.judged(other, LATER))
+        lease.settle(self.judged(lease, OK))
+        self.assertEqual(self.names("history"), [])
+        self.assertTrue(other.lock.is_ours())
+
+
+class WhatAMailCosts(MaildirQueueTest):
+    """In calls to the disk, from the claim to the removal; the processor is busy."""
+
+    def done(self, disk: WatchedDisk) -> list[tuple[str, str]]:
+        calls, disk.done = disk.done, []
+        return calls
+
+    def test_sent_at_the_first_attempt(self) -> None:
+        """Each of these calls is needed: for the lease, to see that it is untried, and against a second copy."""
+        self.put(2)
+        queue = self.open(disk := WatchedDisk())
+        [first] = queue.claim(1)
+        self.done(disk)
+        [lease] = queue.claim(1)
+        self.assertEqual(self.done(disk), [("link", "new/lock"), ("open", "history"), ("open", "new")])
+        lease.open()
+        lease.intend()
+        self.assertEqual(self.done(disk), [("write_at", ""), ("stat", "new/lock"), ("write_at", "")])
+        lease.settle(self.judged(lease, OK))
+        self.assertEqual(self.done(disk), [("stat", "new/lock"), ("unlink", "new"), ("unlink", "new/lock")])
+        first.release()
+
+    def test_not_due_after_all(self) -> None:
+        """Somebody holds it: that is read, and no lock is made to read it."""
+        [name] = self.put()
+        self.queue.hold(name)
+        queue = self.open(disk := WatchedDisk())
+        self.assertEqual(queue.claim(), [])
+        for _ in range(3):
+            self.clock.advance(700)
+            self.done(disk)
+            self.assertEqual(queue.claim(), [])
+            calls = self.done(disk)
+            self.assertIn(("open", "history"), calls)
+            self.assertEqual([call for call in calls if call[0] == "link"], [])
+
+
+class WithRivals(MaildirQueueTest):
+    """Other processors drain the same queue."""
+
+    def test_what_they_have_sent_is_not_locked_first(self) -> None:
+        """One lock in vain tells that they are faster; then the message is looked for, until the next look."""
+
+        class Links(Disk):
+            made = 0
+
+            def link(self, old: str, new: str) -> None:
+                self.made += ".sending-" in new
+                super().link(old, new)
+
+        self.put(10)
+        queue = self.open(links := Links())
+        mine = self.claim_one(queue)
+        for lease in self.queue.claim(10):
+            lease.settle(self.judged(lease, OK))
+        links.made = 0
+        self.assertEqual(queue.claim(), [])
+        self.assertEqual(links.made, 1)
+        mine.settle(self.judged(mine, OK))
+        self.assertEqual(self.queue.count(), {})
+
+    def claim_one(self, queue: MaildirQueue) -> MaildirLease:
+        [lease] = queue.claim(1)
+        return lease
 
 
 class HeldMail(MaildirQueueTest):

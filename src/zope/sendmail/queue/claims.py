@@ -1,0 +1,254 @@
+"""The way out of a Maildir queue: which messages one processor gets, and what its leases say of them.
+
+Knows what is due, takes the locks, finishes what dead owners left.  One message's trouble with the disk is told in the
+log and costs only that message time; what concerns all of them raises `OSError`, or `QueueNotSafe`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Iterable
+
+from zope.sendmail import maillog
+from zope.sendmail.history import Record
+from zope.sendmail.outcome import Answer, Outcome
+from zope.sendmail.queue.index import Index
+from zope.sendmail.queue.lease import MaildirLease
+from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase
+from zope.sendmail.queue.look import Looker
+from zope.sendmail.queue.states import State
+from zope.sendmail.queue.store import Store
+from zope.sendmail.retry import Schedule, after_death
+
+#: How many messages one `take` looks at; the caller comes back at once if more are due.
+_TRIES = 500
+
+#: Seconds until a held message is looked at again; its release may have been told to other hosts only.
+_HELD = 600.0
+
+#: Seconds until a message that cannot be read is looked at again: at first, and at most.
+_UNREADABLE = (60.0, 3600.0)
+
+
+class Claims:
+    """What one processor knows of a queue, and the leases it has.
+
+    Concurrency: `settled`, `park` and `settle_later` from any thread; everything else with `mutex` held.
+    """
+
+    def __init__(self, store: Store, schedule: Schedule, owner: Owner) -> None:
+        self.store = store
+        self.mutex = threading.RLock()
+        self._schedule = schedule
+        self._clock = store.clock
+        self._unsettled: list[tuple[MaildirLease, Record]] = []
+        self.begin(owner)
+
+    def begin(self, owner: Owner) -> None:
+        """Forget everything, and go on with this owner file.  Leases that are out keep theirs until they end."""
+        self._owner = owner
+        self._index = Index()
+        self._looker = Looker(self.store, self._index)
+        self._unsettled = [each for each in self._unsettled if each[0].is_alive()]
+        self._unreadable: dict[str, float] = {}
+        #: Whether others were faster since the last look: many of the messages we know are gone then.
+        self._has_rivals = False
+        #: Directories from which mail was removed and that are not synced yet, and since when there is one.
+        self._removed: set[str] = set()
+        self._removed_since = 0.0
+
+    def forget_after_fork(self, owner: Owner) -> None:
+        """As after opening, in a child: every lease is its parent's."""
+        self.mutex = threading.RLock()
+        self._unsettled = []
+        self.begin(owner)
+
+    def abandon(self) -> None:
+        """What the disk refused to write down is left to the next processor."""
+        for lease, _ in self._unsettled:
+            lease.abandon()
+
+    # what is due
+
+    def heard(self, keys: Iterable[str] | None) -> None:
+        """What a bell said: these messages are new or changed; an empty list: look yourself; None: nothing."""
+        if keys is None:
+            return
+        if not keys:
+            self._looker.asked = True
+        for key in keys:
+            self._index.add(key)
+
+    def look(self) -> None:
+        """Read the directory if it is time to, and finish what the dead left of messages that are gone."""
+        self._has_rivals = False
+        for orphan in self._looker.look(self._clock.monotonic()):
+            self._clear(orphan)
+
+    def next_due(self) -> float | None:
+        """See `IMailQueue`."""
+        return self._index.next_due(self._clock.monotonic())
+
+    def unpark(self, relay: str, limit: int) -> int:
+        """See `IMailQueue`."""
+        return self._index.unpark(relay, limit)
+
+    def parked(self) -> Collection[str]:
+        """See `IMailQueue`."""
+        return self._index.parked()
+
+    def take(self, limit: int) -> list[MaildirLease]:
+        """Leases on up to `limit` messages that are known to be due, oldest first."""
+        now = self._clock.monotonic()
+        leases: list[MaildirLease] = []
+        for _ in range(_TRIES):
+            key = self._index.take(now) if len(leases) < limit else None
+            if key is None:
+                break
+            lease = self._try(key)
+            if lease is not None:
+                leases.append(lease)
+        return leases
+
+    # one message
+
+    def _try(self, key: str) -> MaildirLease | None:
+        """A lease on this message if it is really due; otherwise the index learns why not."""
+        try:
+            if self._has_rivals:
+                self.store.disk.stat(self.store.places.message(key))  # cheaper than locking what is gone
+            if self._index.was_tried and not self._is_due(key, self.store.record(key)):
+                return None
+            lock = self._owner.take(key)
+            if isinstance(lock, Busy):
+                self._index.put(key, self._clock.monotonic() + lock.seconds)
+                self._has_rivals = True
+                return None
+            return self._lease(key, lock)
+        except FileNotFoundError:
+            self._index.drop(key)
+            self._has_rivals = True
+        except OSError as error:
+            self._skip(key, error)
+        return None
+
+    def _is_due(self, key: str, record: Record) -> bool:
+        if record.state is State.HELD:
+            self._index.put(key, self._clock.monotonic() + _HELD)
+            return False
+        wait = record.wait(self._clock.time())
+        if wait > 0:
+            self._index.put(key, self._clock.monotonic() + wait)
+        return wait <= 0
+
+    def _lease(self, key: str, lock: Lock) -> MaildirLease | None:
+        """We have the lock.  Whatever happens here, it does not stay, unless it tells what is not written down yet."""
+        try:
+            record = self.store.record(key)  # again: another processor may have had it a moment ago
+            if lock.lost(record.attempts) is None and not self._is_due(key, record):
+                lock.release()
+                return None
+            lease = MaildirLease(self, key, lock, record)
+        except OSError as error:
+            self._give_up(key, lock, error)
+            raise
+        try:
+            self._inherit(lease)
+        except OSError:
+            lease.abandon()
+            lock.keep()  # nobody else may have it before this is written down
+            raise
+        self._unreadable.pop(key, None)
+        if lease.record.state is State.REJECTED:  # its owner died between the history and the rename
+            lease.settle(lease.record)
+            return None
+        return lease
+
+    def _give_up(self, key: str, lock: Lock, error: OSError) -> None:
+        """The message is gone, or cannot be read."""
+        gone = isinstance(error, FileNotFoundError)
+        if gone and lock.inherited is not None:
+            self._clean_after(key)
+        if gone or lock.lost(0) is None:
+            lock.release()
+        else:
+            lock.keep()
+
+    def _inherit(self, lease: MaildirLease) -> None:
+        """If the owner before us died with the message in hand, write that down before anything else."""
+        lost = lease.lock.lost(lease.record.attempts)
+        if lost is None:
+            return
+        intended = lost is Phase.INTENDED
+        envelope = lease.envelope
+        record = after_death(lease.record, envelope, self._schedule, intended=intended, now=self._clock.time())
+        self.store.append(lease.key, record)
+        lease.wrote(record)
+        if intended:
+            replies = {who: record.replies[who] for who in envelope.recipients}
+            lease.inherited = Outcome(
+                "", {who: reply for who, reply in replies.items() if reply.answer is Answer.UNKNOWN}
+            )
+
+    def _skip(self, key: str, error: OSError) -> None:
+        """Leave it alone for a while, the longer the more often; an operator sees it, and others flow."""
+        seconds = self._unreadable[key] = min(self._unreadable.get(key, _UNREADABLE[0] / 2) * 2, _UNREADABLE[1])
+        maillog.skipped(key, error, seconds)
+        self._index.put(key, self._clock.monotonic() + seconds)
+
+    def _clear(self, key: str) -> None:
+        """A lock without a message: finish what its owner could not."""
+        try:
+            lock = self._owner.take(key)
+            if isinstance(lock, Lock):
+                self._clean_after(key)
+                lock.release()
+        except OSError as error:
+            self._skip(key, error)
+
+    def _clean_after(self, key: str) -> None:
+        """The owner before us died; if the message is gone, it died while it was removing what belongs to it."""
+        if self.store.find(key.rpartition("/")[2]) is None:
+            self.store.remove(key)
+
+    # what leases tell
+
+    def settled(self, key: str, record: Record) -> None:
+        """A lease ended; the message is as `record` says."""
+        with self.mutex:
+            if record.state in (State.SENT, State.REJECTED):
+                self._index.drop(key)
+                if not self._removed:
+                    self._removed_since = self._clock.monotonic()
+                self._removed.add(key.partition("/")[0])
+            elif record.state is State.HELD:
+                self._index.put(key, self._clock.monotonic() + _HELD)
+            else:
+                self._index.put(key, self._clock.monotonic() + record.wait(self._clock.time()))
+
+    def park(self, key: str, relay: str) -> None:
+        """A lease ended because its relay cannot be used now."""
+        with self.mutex:
+            self._index.park(key, relay)
+
+    def sync_removals(self, *, at_once: bool = False) -> None:
+        """Make durable that sent mail is gone: once a second while there is work, and before resting.
+
+        So a loss of power brings back, and sends again, what was sent in the last second at most.
+        """
+        if self._removed and (at_once or self._clock.monotonic() - self._removed_since >= 1.0):
+            for directory in list(self._removed):
+                self.store.disk.sync_directory(os.path.join(self.store.places.root, directory))
+                self._removed.discard(directory)
+
+    def settle_later(self, lease: MaildirLease, record: Record) -> None:
+        """The disk refused; try again with the next claims, and keep the lock until then."""
+        with self.mutex:
+            self._unsettled.append((lease, record))
+
+    def settle_again(self) -> None:
+        """Write down what the disk has refused so far."""
+        again, self._unsettled = self._unsettled, []
+        for lease, record in again:
+            lease.settle(record)
