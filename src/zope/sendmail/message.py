@@ -1,8 +1,8 @@
 """The envelope of a message, and the lines at the head of a queue file that keep it.
 
 What stands in the message itself is never taken for envelope.  The lines are those of zope.sendmail 3.5 to 7.3, so
-either side can read what the other wrote; CPSMailAccess's six lines are recognised too.  Pure.  Fails with
-`InvalidMail` for what a caller says and with `MalformedEnvelope` for what a file says.
+either side can read what the other wrote; CPSMailAccess's six lines and MaildropHost's two are recognised too.  Pure.
+Fails with `InvalidMail` for what a caller says and with `MalformedEnvelope` for what a file says.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ END = b"X-Zope-Envelope: end\n"
 
 #: The lines that CPSMailAccess 1.4 wrote behind the first two, always all of them and in this order.
 CPS_OPTIONS = (b"X-Zope-Hostname:", b"X-Zope-Port:", b"X-Zope-Username:", b"X-Zope-Password:")
+
+#: How a file of MaildropHost begins, and the two lines it needs (``docs/decisions/spool.rst``).
+DROPPED = b"##"
+_DROPPED_TO, _DROPPED_FROM = b"To", b"From"
+
+#: A file of MaildropHost has two such lines; other programs may have written further ones between them.
+_DROPPED_LINES = 100
 
 #: More than any relay takes in one transaction; keeps a foreign file without line ends out of memory.
 MAX_LINE = 16 * 1024 * 1024
@@ -72,9 +79,49 @@ def read_envelope(stream: BinaryIO) -> Envelope:
 
     Raises `MalformedEnvelope` if they are not there.
     """
-    sender_text = _field(stream, FROM, "first")
-    recipients_text = _field(stream, TO, "second")
+    start = stream.read(len(FROM))
+    if start.startswith(DROPPED):
+        stream.seek(-len(start), 1)
+        return _read_dropped(stream)
+    sender_text = _field(stream, FROM, "first", start)
+    recipients_text = _field(stream, TO, "second", stream.read(len(TO)))
     options = _read_options(stream)
+    if options:
+        names = ", ".join(name for name, _ in options)
+        raise MalformedEnvelope(f"it asks for {names}, which this version does not do")
+    return _envelope(sender_text, recipients_text)
+
+
+def _read_dropped(stream: BinaryIO) -> Envelope:
+    """The envelope of a MaildropHost file: it ends with the line by which both To and From are known.
+
+    What follows is the message, even if it looks the same: MaildropHost 2.3 went on and let a message change its
+    recipients.
+    """
+    found: dict[bytes, bytes] = {}
+    for _ in range(_DROPPED_LINES):
+        line = stream.readline(MAX_LINE)
+        name, colon, value = line.partition(b":")
+        if not (line.startswith(DROPPED) and colon and line.endswith(b"\n")):
+            break
+        found[name[len(DROPPED) :].strip()] = value
+        if _DROPPED_TO in found and _DROPPED_FROM in found:
+            if not stream.read(1):
+                raise MalformedEnvelope("there is no message behind the ##To: and ##From: lines")
+            stream.seek(-1, 1)
+            return _envelope(*(_decoded(found[each]) for each in (_DROPPED_FROM, _DROPPED_TO)))
+    raise MalformedEnvelope("it does not begin with one line ##To: and one line ##From:")
+
+
+def _decoded(value: bytes) -> str:
+    """Python 2 wrote names in whatever encoding they had."""
+    try:
+        return value.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return value.decode("latin-1").strip()
+
+
+def _envelope(sender_text: str, recipients_text: str) -> Envelope:
     recipients: dict[str, None] = {}
     malformed: list[str] = []
     for text in split_list(recipients_text):
@@ -82,9 +129,6 @@ def read_envelope(stream: BinaryIO) -> Envelope:
             recipients[parse_recipient(text)] = None
         except InvalidAddress:
             malformed.append(text)
-    if options:
-        names = ", ".join(name for name, _ in options)
-        raise MalformedEnvelope(f"it asks for {names}, which this version does not do")
     if not recipients and not malformed:
         raise MalformedEnvelope("the envelope names no recipient")
     try:
@@ -94,8 +138,7 @@ def read_envelope(stream: BinaryIO) -> Envelope:
     return Envelope(sender, tuple(recipients), tuple(malformed))
 
 
-def _field(stream: BinaryIO, name: bytes, ordinal: str) -> str:
-    start = stream.read(len(name))
+def _field(stream: BinaryIO, name: bytes, ordinal: str, start: bytes) -> str:
     if start.lower() != name.lower():
         raise MalformedEnvelope(
             f"the {ordinal} line does not begin with {name.decode()!r}; this is not a mail of a queue"

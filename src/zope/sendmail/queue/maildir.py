@@ -92,7 +92,7 @@ class MaildirQueue:
 
     def _make(self) -> None:
         """Make the directory, or see that it is whole: at first, and when a mail does not find it any more."""
-        make_maildir(self.disk, self.location, EXTRA)
+        make_maildir(self.disk, self.places.root, EXTRA)
         self._made = True
 
     def _commit_again(self) -> None:
@@ -262,7 +262,7 @@ class MaildirQueue:
             if lock.lost(record.attempts) is None and not self._is_due(key, record):
                 lock.release()
                 return None
-            lease = MaildirLease(self, key, lock, record)
+            lease = self.lease(key, lock, record)
         except OSError as error:
             self._give_up(key, lock, error)
             raise
@@ -277,6 +277,10 @@ class MaildirQueue:
             lease.settle(lease.record)
             return None
         return lease
+
+    def lease(self, key: str, lock: Lock, record: Record) -> MaildirLease:
+        """What a message that was locked is given out as."""
+        return MaildirLease(self, key, lock, record)
 
     def _give_up(self, key: str, lock: Lock, error: OSError) -> None:
         """The message is gone, or cannot be read."""
@@ -347,7 +351,7 @@ class MaildirQueue:
         """
         if self._removed and (at_once or self.clock.monotonic() - self._removed_since >= 1.0):
             for directory in list(self._removed):
-                self.disk.sync_directory(os.path.join(self.location, directory))
+                self.disk.sync_directory(os.path.join(self.places.root, directory))
                 self._removed.discard(directory)
 
     def settle_later(self, lease: MaildirLease, record: Record) -> None:
