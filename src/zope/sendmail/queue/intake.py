@@ -1,7 +1,7 @@
 """Mail that other programs drop into a spool directory, in MaildropHost's format (``docs/decisions/spool.rst``).
 
 Complete files are moved, by one rename each, to where a queue has its mail; what is locked, unfinished, or no mail
-stays and is told of.  Concurrency: one directory may be looked at by any number of processes; one `Intake` by one thread.
+stays and is told of.  Concurrency: any number of processes may look at one directory; one `Intake` is for one thread.
 Fails with `OSError` only if the directory itself cannot be read.
 """
 

@@ -223,7 +223,7 @@ class LockedMail(SpoolTest):
 
 class WhatIsNoMail(SpoolTest):
     def test_it_is_not_touched(self) -> None:
-        """Hidden files, what editors leave, directories, links, other files: they stay, and the doctor tells of them."""
+        """Hidden files, what editors leave, directories, links, other files stay, and the doctor tells of them."""
         for name in (".hidden", "mail~", "#mail#"):
             self.drop(name=name)
         self.drop(b"Dear diary\n", "notes")
