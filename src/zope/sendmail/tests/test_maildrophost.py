@@ -477,6 +477,27 @@ class TheOldNames(unittest.TestCase):
         self.assertIs(pickle.load(io.BytesIO(text)), MaildropHost)
         self.assertIn(b"zope.sendmail.maildrop.host", pickle.dumps(MaildropHost))
 
+    def test_an_object_in_an_old_database(self) -> None:
+        """It loads, sends, and is stored anew by its new name and without the login."""
+        from ZODB.DB import DB
+        from ZODB.MappingStorage import MappingStorage
+        from ZODB.utils import p64
+
+        storage, oid = MappingStorage(), p64(23)
+        database = DB(storage)
+        self.addCleanup(database.close)
+        _store(storage, oid, b"cProducts.MaildropHost.MaildropHost\nMaildropHost\n." + pickle.dumps(OLD_STATE, 1))
+        connection = database.open()
+        self.addCleanup(connection.close)
+        self.addCleanup(transaction.abort)
+        host = connection.get(oid)
+        self.assertEqual(host.title, "Maildrop Host")
+        host.title = "Changed"
+        transaction.commit()
+        stored, _ = storage.load(oid)
+        self.assertIn(b"zope.sendmail.maildrop.host", stored)
+        self.assertNotIn(b"ann", stored)
+
     def test_imports(self) -> None:
         """What scripts and other products imported."""
         from Products.MaildropHost import initialize
@@ -494,6 +515,18 @@ class TheOldNames(unittest.TestCase):
         self.assertIs(manage_addMaildropHost, host.manage_addMaildropHost)
         self.assertIs(addMaildropHostForm, host.addMaildropHostForm)
         self.assertTrue(callable(initialize))
+
+
+def _store(storage: Any, oid: bytes, record: bytes) -> None:
+    """Put a record into a storage, as it is."""
+    from ZODB.Connection import TransactionMetaData
+    from ZODB.utils import z64
+
+    entry = TransactionMetaData()
+    storage.tpc_begin(entry)
+    storage.store(oid, z64, record, "", entry)
+    storage.tpc_vote(entry)
+    storage.tpc_finish(entry)
 
 
 class TheLog(WithHost):

@@ -23,7 +23,7 @@ from zope.sendmail.tests.zopes import MISSING, write_config
 from zope.sendmail.tests.zopesite import USER, ZopeSite, python
 
 _NEEDED = {
-    "Zope": not MISSING,
+    "Zope and Products.MailHost": not MISSING,
     "selenium": importlib.util.find_spec("selenium"),
     "aiosmtpd": importlib.util.find_spec("aiosmtpd"),
     "chromium": shutil.which("chromium"),
@@ -41,6 +41,18 @@ Subject: {subject}
 
 Good day.
 </dtml-sendmail>"""
+
+#: A file in a spool, byte for byte as Products.MaildropHost 2.3 wrote it.
+OLD_MAIL = b"""\
+##To:Jane <jane@example.org>,joe@example.org
+##From:shop@example.org
+From: shop@example.org
+To: Jane <jane@example.org>
+Subject: From 2.3
+
+Good day.
+
+"""
 
 #: A page of another site that tries to use the manager's login.
 EVIL = """\
@@ -104,14 +116,39 @@ class InABrowser(unittest.TestCase):
         self.assertEqual(self.column(4), ["jane@example.org", "joe@example.org"])
         self.look("queue-ready")
         self.daemon()
-        self.wait_for(lambda: len(self.arrived("Committed", "Repeated")) == 2)
-        self.assertEqual(self.arrived("Committed", "Repeated"), ["Committed", "Repeated"])
+        subjects = ["Committed", "Repeated", "Aborted"]
+        self.wait_for(lambda: len(self.arrived(*subjects)) >= 2)
+        self.assertEqual(self.arrived(*subjects), ["Committed", "Repeated"])
         self.queue_shows(lambda: self.count("ready") == self.count("sending") == 0)
         self.assertIn("There is no mail here", self.text("#queue-empty"))
         self.look("queue-empty")
         self.go("manage_log")
         self.assertIn("jane@example.org", self.text("#log-text"))
         self.look("log")
+
+    def test_mail_that_2_3_left_in_the_spool(self) -> None:
+        """Is shown, and sent; without the lock file of the transaction, which had ended."""
+        self.added("config-path-shop")
+        self.go("manage_queue")  # makes the spool
+        spool = os.path.join(self.directory, "shop.conf.home", "spool")
+        with open(os.path.join(spool, "4711001"), "wb") as file:
+            file.write(OLD_MAIL)
+        self.go("manage_queue")
+        self.assertEqual(self.column(3), ["shop@example.org"])
+        self.assertEqual(self.column(4), ["jane@example.org\njoe@example.org"])
+        self.daemon()
+        self.wait_for(lambda: self.arrived("From 2.3"))
+        self.queue_shows(lambda: self.count("ready") == self.count("sending") == 0)
+        self.assertEqual(self.arrived("From 2.3"), ["From 2.3"])
+
+    def test_the_old_way_to_add(self) -> None:
+        """Scripts add objects by the name of the old product."""
+        if not importlib.util.find_spec("Products.MaildropHost"):
+            self.skipTest("compat/Products.MaildropHost is not installed")
+        form = {"id": self.host_id, "path_key": "config-path-shop"}
+        self.assertEqual(self.site.ask("manage_addProduct/MaildropHost/manage_addMaildropHost", **form)[0], 200)
+        self.go("manage_main")
+        self.assertIn("shop.conf", self.text("#maildrop-settings"))
 
     def test_what_relays_say(self) -> None:
         """Last replies are shown, as text, with the mail's state and next attempt."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import transaction
 
-MISSING = [name for name in ("Zope2", "Products.MailHost") if not importlib.util.find_spec(name.partition(".")[0])]
+#: The second is looked for only where the first is: looking imports the package around it.
+MISSING = not (importlib.util.find_spec("Zope2") and importlib.util.find_spec("Products.MailHost"))
 
 needs_zope = unittest.skipIf(MISSING, "Zope is not installed: python3 bootstrap.py buildout -c zope.cfg; bin/zope-test")
 
