@@ -83,7 +83,7 @@ def add_queue_arguments(parser: argparse.ArgumentParser) -> None:
     """How a queue is drained."""
     add = _adder(parser, "queue", "How the queue is drained")
     add("interval", "TIME", "time between two looks of a daemon that nothing wakes (default: 3)")
-    add("concurrency", "N", "connections to the relay at most (default: 1)")
+    add("concurrency", "N", "connections to the relay at most (default: as many as are worth while)")
     add("first_retry", "TIME", "time until the second attempt (default: 60)")
     add("retry_factor", "FACTOR", "by this the time grows with every attempt (default: 2)")
     add("max_retry", "TIME", "longest time between two attempts (default: 1h)")

@@ -7,7 +7,7 @@ unless said otherwise.  Errors answer one question: is it permanent?  What is un
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from email.message import Message
 from math import inf
 from typing import TYPE_CHECKING, BinaryIO
@@ -54,6 +54,13 @@ class InvalidAddress(InvalidMail):
 
 class InvalidMessage(InvalidMail):
     """A message that cannot be sent: not a text, or a Message-Id that is none."""
+
+
+class InvalidRelay(InvalidMail):
+    """A relay that mail may not name, or that is none.
+
+    Cure: name one of the delivery's mailers, or add the relay's address to those that may be named.
+    """
 
 
 class MalformedEnvelope(MailError, ValueError):
@@ -127,12 +134,19 @@ class IMailDelivery(Interface):
         fromaddr: str | bytes,
         toaddrs: str | bytes | Sequence[str | bytes],
         message: type_of_message,
+        *,
+        relay: str | tuple[str, int] | None = None,
+        verp: bool = False,
     ) -> str:
         """Hand over one mail; return its Message-Id without angle brackets.
 
         `fromaddr` is the envelope sender; the empty string is the null reverse-path (RFC 5321, 4.5.5).  `toaddrs` are
         the envelope recipients; a single ``str`` is one recipient.  Display names are allowed and dropped.  `message`
         is the text with its headers.  A missing Message-Id is put in front of it; ``Bcc`` is taken out.
+
+        `relay` is the relay that shall get it, if the delivery allows that: the name of a mailer, ``"host:port"``, or a
+        pair of both; by default the delivery's routes decide.  With `verp` each recipient gets a copy whose envelope
+        sender names it, see `zope.sendmail.verp`, so that bounces say whom they are about.
 
         Raises `InvalidMail` before anything is written, `OSError` if the queue's disk refuses.
 
@@ -150,6 +164,19 @@ class IQueuedMailDelivery(IMailDelivery):
     """Puts mail into a queue while the transaction commits; a processor sends it."""
 
     queuePath = TextLine(title="Queue path", description="Absolute path of the Maildir.", readonly=True)
+
+    def send_now(
+        fromaddr: str | bytes,
+        toaddrs: str | bytes | Sequence[str | bytes],
+        message: type_of_message,
+        *,
+        relay: str | tuple[str, int] | None = None,
+        verp: bool = False,
+    ) -> str:
+        """`send`, but apart from any transaction.
+
+        Guarantee: the mail is on disk and on its way when this returns; an abort does not call it back.
+        """
 
 
 # --- where mail waits -----------------------------------------------------------------------------------------
@@ -214,6 +241,9 @@ class ILease(Interface):
     def release() -> None:
         """Give the message back as if nothing had been tried; the lease ends."""
 
+    def park(relay: str) -> None:
+        """`release`, but this queue object does not claim the message again before `IMailQueue.unpark` of `relay`."""
+
 
 class IQueuedMail(Interface):
     """One mail as an operator sees it."""
@@ -257,6 +287,15 @@ class IMailQueue(Interface):
 
     def next_due() -> float | None:
         """Seconds until the next known message is due (0.0: now), or None if none is known."""
+
+    def unpark(relay: str, limit: int) -> int:
+        """Let up to `limit` messages that were parked for `relay` be claimed again, oldest first; say how many.
+
+        What is parked is known to this object only: to other processors the messages are due.
+        """
+
+    def parked() -> Collection[str]:
+        """The relays for which messages are parked."""
 
     def close() -> None:
         """Give everything back.  Leases that are still open end."""

@@ -92,6 +92,10 @@ class SMTPMailer:
     clock: Clock = Clock()
     #: What the relay is asked to report to the sender.
     notify: Notify = Notify()
+    #: Mails per second at most, over all connections of a processor; None: as fast as it goes.
+    rate: float | None = None
+    #: Connections that a processor may have open at most; None: as many as it may have anyway.
+    connections: int | None = None
     #: How we introduce ourselves in EHLO; None: this host's name, asked for once in a process.
     local_hostname: str | None = None
 
@@ -120,6 +124,8 @@ class SMTPMailer:
         clock: Clock | None = None,
         local_hostname: str | None = None,
         notify: Notify | None = None,
+        rate: float | None = None,
+        connections: int | None = None,
     ) -> None:
         self.hostname = hostname
         self.port = port
@@ -141,6 +147,10 @@ class SMTPMailer:
             self.clock = clock
         if notify is not None:
             self.notify = notify
+        if (rate is not None and not rate > 0) or (connections is not None and connections < 1):
+            raise ValueError(f"relay {hostname}: rate {rate} must be more than 0, connections {connections} at least 1")
+        self.rate = rate
+        self.connections = connections
 
     # one conversation, many mails
 
@@ -270,10 +280,15 @@ def open_session(mailer: Any) -> ISession:
     A mailer's own session is used only if its ``send`` and ``vote`` came with it: who has replaced one of
     them, in a subclass, on an instance or by a patch, wants it to be called.
     """
-    if ISessionMailer.providedBy(mailer) and _is_of_one_piece(mailer):
+    if keeps_sessions(mailer):
         session: ISession = mailer.open_session()
         return session
     return SendOnlySession(mailer)
+
+
+def keeps_sessions(mailer: Any) -> bool:
+    """Whether the mailer has sessions of its own that are to be used."""
+    return ISessionMailer.providedBy(mailer) and _is_of_one_piece(mailer)
 
 
 def _is_of_one_piece(mailer: Any) -> bool:

@@ -88,6 +88,11 @@ def relay_up(relay: str) -> None:
     processor_log.info("Relay %s can be used again.", relay)
 
 
+def fewer_connections(relay: str, count: int, why: Reply) -> None:
+    """The relay does not want so many connections."""
+    processor_log.info("Relay %s gets no more than %d connections for a while: %s.", relay, count, printable(str(why)))
+
+
 def lease_lost(name: str, why: object) -> None:
     """Another processor took the message."""
     processor_log.warning("Mail %s: %s.", name, printable(str(why)))

@@ -13,8 +13,10 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import Any
 
+from zope.sendmail.relayname import RelayName
 from zope.sendmail.retry import OnUnknown, Schedule
-from zope.sendmail.settings import RelaySettings, Tls
+from zope.sendmail.routes import Routes
+from zope.sendmail.settings import Keep, RelaySettings, Tls
 
 #: Settings by name, as values: what one source says.
 Settings = Mapping[str, Any]
@@ -93,6 +95,31 @@ def one_of(words: type[StrEnum]) -> Parser:
     return parse_word
 
 
+def words(text: str) -> tuple[str, ...]:
+    """Words with blanks, commas or line ends between them."""
+    return tuple(word for word in re.split(r"[\s,]+", text) if word)
+
+
+def addresses(text: str) -> tuple[tuple[str, int], ...]:
+    """Relays, each as ``host:port``."""
+    relays = [RelayName.of(word) for word in words(text)]
+    for relay in relays:
+        if not relay.hostname:
+            raise ValueError(f"{str(relay)!r} is no address of a relay; write host:port")
+    return tuple((relay.hostname, relay.port) for relay in relays)
+
+
+def routes(text: str) -> dict[str, str]:
+    """Routes, each as ``pattern=mailer``; patterns are addresses, ``@domain`` and ``@.domain``."""
+    table = {}
+    for word in words(text):
+        pattern, equals, mailer = word.partition("=")
+        if not (pattern and equals and mailer):
+            raise ValueError(f"{word!r} is no route; write one@example.org=mailer or @example.org=mailer")
+        table[pattern.lower()] = mailer
+    return table
+
+
 # --- what can be set ----------------------------------------------------------------------------------------
 
 #: About a relay.
@@ -110,6 +137,9 @@ RELAY: dict[str, Parser] = {
     "cafile": str,
     "timeout": positive(duration),
     "allow_clear_password": boolean,
+    "rate": positive(number),
+    "connections": positive(whole),
+    "mails_per_connection": positive(whole),
 }
 
 #: About a queue and its processor.
@@ -125,6 +155,15 @@ QUEUE: dict[str, Parser] = {
     "notify_sender": boolean,
 }
 
+#: Which relays a queue has, and who is sent to which.
+ROUTING: dict[str, Parser] = {
+    "mailers": words,
+    "relays": addresses,
+    "recipient_routes": routes,
+    "sender_routes": routes,
+    "legacy_passwords": boolean,
+}
+
 #: What `Schedule` calls them.
 _SCHEDULE = {
     "first_retry": "first",
@@ -133,6 +172,9 @@ _SCHEDULE = {
     "lifetime": "lifetime",
     "on_unknown": "on_unknown",
 }
+
+#: These say something about a keyword that is called otherwise.
+_NO_KEYWORDS = {"password_file", "mails_per_connection"}
 
 _TLS_SWITCHES = ("no_tls", "force_tls", "implicit_tls")
 
@@ -178,12 +220,26 @@ def mailer_keywords(settings: Settings) -> dict[str, Any]:
 
     Reads the password file.  Raises `ValueError` if the settings contradict each other.
     """
-    keywords = {name: settings[name] for name in RELAY if name in settings and name != "password_file"}
+    keywords = {name: settings[name] for name in RELAY if name in settings and name not in _NO_KEYWORDS}
     if "password_file" in settings:
         keywords["password"] = read_password(settings["password_file"])
+    if "mails_per_connection" in settings:
+        keywords["keep"] = Keep(mails=settings["mails_per_connection"])
     checked = {field.name for field in fields(RelaySettings)}
     RelaySettings(**{name: value for name, value in keywords.items() if name in checked})
     return keywords
+
+
+def routes_of(mailer: str, settings: Settings) -> Routes:
+    """The routes of a queue whose default is `mailer`.  Raises `ValueError`."""
+    return Routes(
+        mailer,
+        frozenset((mailer, *settings.get("mailers", ()))),
+        frozenset(settings.get("relays", ())),
+        settings.get("recipient_routes", {}),
+        settings.get("sender_routes", {}),
+        legacy_passwords=settings.get("legacy_passwords", False),
+    )
 
 
 def processor_keywords(settings: Settings) -> dict[str, Any]:

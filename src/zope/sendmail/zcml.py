@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from zope.component import ComponentLookupError, getGlobalSiteManager, getUtility
 from zope.component.zcml import handler
@@ -32,6 +32,7 @@ from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.options import (
     QUEUE,
     RELAY,
+    ROUTING,
     Parser,
     Settings,
     mailer_keywords,
@@ -39,6 +40,7 @@ from zope.sendmail.options import (
     one_of,
     processor_keywords,
     read_settings,
+    routes_of,
 )
 
 __all__ = [
@@ -63,6 +65,7 @@ _PRODUCT_CONFIG: dict[str, Parser] = {
     for name, parse in {**QUEUE, **RELAY, "start": one_of(startup.Start)}.items()
     if name not in _NOT_IN_PRODUCT_CONFIG
 }
+_Value = TypeVar("_Value")
 _PATHS = ("queue-path", "password-file", "cafile")
 
 
@@ -76,6 +79,8 @@ def queuedDelivery(
     permission: str | None = None,
     name: str = "Mail",
     processorThread: bool = True,  # noqa: FBT001, FBT002
+    *,
+    envelopeSender: str | None = None,
     **settings: Any,
 ) -> None:
     """See `IQueuedDeliveryDirective`."""
@@ -83,9 +88,12 @@ def queuedDelivery(
     if not processorThread and given.setdefault("start", startup.Start.NEVER) is not startup.Start.NEVER:
         raise ConfigurationError(f"start={given['start']} and processorThread=false contradict each other; keep start")
 
+    others = given.get("mailers") or ()
+
     def register() -> None:
         relay = _get_mailer(mailer)
         merged = _checked(lambda: merge((given, _product_config())))
+        routes = _checked(lambda: routes_of(mailer, merged))
         path = merged.get("queue_path")
         if path is None:
             raise ConfigurationError(
@@ -93,19 +101,33 @@ def queuedDelivery(
                 "give queuePath, or queue-path in <product-config mail> of zope.conf"
             )
         start = merged.get("start", startup.Start.DATABASE)
-        declaration = startup.Declaration(name, path, relay, start, _checked(lambda: processor_keywords(merged)))
-        _register_delivery(_context, QueuedMailDelivery(path), permission, name)
+        keywords = _checked(lambda: processor_keywords(merged))
+        keywords |= {"routes": routes, "mailers": {each: _get_mailer(each) for each in routes.names}}
+        delivery = _checked(lambda: QueuedMailDelivery(path, routes=routes, envelope_sender=envelopeSender))
+        declaration = startup.Declaration(name, path, relay, start, keywords)
+        _register_delivery(_context, delivery, permission, name)
         startup.declare(declaration)
         _expect_database()
 
+    for each in others:
+        _context.action(discriminator=None, callable=_get_mailer, args=(each,), order=_CHECK)
     _delivery_actions(_context, mailer, name, register)
 
 
-def directDelivery(_context: Any, mailer: str, permission: str | None = None, name: str = "Mail") -> None:
+def directDelivery(
+    _context: Any,
+    mailer: str,
+    permission: str | None = None,
+    name: str = "Mail",
+    *,
+    envelopeSender: str | None = None,
+) -> None:
     """See `IDirectDeliveryDirective`."""
 
     def register() -> None:
-        _register_delivery(_context, DirectMailDelivery(_get_mailer(mailer)), permission, name)
+        relay = _get_mailer(mailer)
+        delivery = _checked(lambda: DirectMailDelivery(relay, envelope_sender=envelopeSender))
+        _register_delivery(_context, delivery, permission, name)
 
     _delivery_actions(_context, mailer, name, register)
 
@@ -226,13 +248,13 @@ def _relay_of(config: Settings, given: Settings) -> Settings:
 def _by_option_name(settings: Settings) -> dict[str, Any]:
     """`settings` with camelCase and hyphens made underscores.  Raises `TypeError` for what is no setting."""
     names = {re.sub("[A-Z]", lambda match: "_" + match[0].lower(), name).replace("-", "_"): name for name in settings}
-    unknown = set(names) - {*RELAY, *QUEUE, "start"}
+    unknown = set(names) - {*RELAY, *QUEUE, *ROUTING, "start"}
     if unknown:
         raise TypeError(f"unknown: {', '.join(sorted(unknown))}")
     return {option: settings[name] for option, name in names.items()}
 
 
-def _checked(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _checked(read: Callable[[], _Value]) -> _Value:
     try:
         return read()
     except ValueError as error:

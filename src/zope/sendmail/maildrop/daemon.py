@@ -43,22 +43,12 @@ _LOGS = (maillog.processor_log, log)
 
 
 class MaildropProcessor(QueueProcessorThread):
-    """A processor that waits between two messages, and ends its run in the log when it rests."""
+    """A processor that ends its run in the log when it rests."""
 
-    def __init__(self, config: Config, queue: IMailQueue, runlog: RunLog) -> None:
-        super().__init__(
-            max(config.interval, _SLICE), queue=queue, mailer=make_mailer(config), clock=Clock(), tell=runlog.tell
-        )
+    def __init__(self, config: Config, queue: IMailQueue, runlog: RunLog, *, clock: Clock | None = None) -> None:
+        mailer = make_mailer(config)
+        super().__init__(max(config.interval, _SLICE), queue=queue, mailer=mailer, clock=clock, tell=runlog.tell)
         self._runlog = runlog
-        self._wait_interval = config.wait_interval
-        self._has_tried = False
-
-    def _call_for_help(self, queue: IMailQueue) -> None:
-        """Instead of a second connection: a pause, while the message is claimed but untouched."""
-        until = self.clock.monotonic() + (self._wait_interval if self._has_tried else 0.0)
-        while not self._stopped and (left := until - self.clock.monotonic()) > 0:
-            self.clock.sleep(min(left, _SLICE))
-        self._has_tried = True
 
     def _rest(self, queue: IMailQueue) -> None:
         self._runlog.finish()
@@ -195,6 +185,8 @@ def make_mailer(config: Config) -> SMTPMailer:
         cafile=config.cafile or None,
         allow_clear_password=_is_in_clear(config),
         keep=Keep(mails=config.batch or Keep().mails),
+        rate=1.0 / config.wait_interval if config.wait_interval else None,
+        connections=1,  # as 2.3; else MAILDROP_BATCH would not be what it was
     )
     try:
         mailer.relay_settings()

@@ -13,7 +13,7 @@ import io
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, TypeVar, cast
 
 from zope.interface import implementer
@@ -230,6 +230,17 @@ class SpoolQueues:
         """See `IMailQueue`."""
         known = [due for queue in self._queues if (due := queue.next_due()) is not None]
         return min(known, default=None)
+
+    def unpark(self, relay: str, limit: int) -> int:
+        """See `IMailQueue`."""
+        count = 0
+        for queue in self._queues:
+            count += queue.unpark(relay, limit - count)
+        return count
+
+    def parked(self) -> Collection[str]:
+        """See `IMailQueue`."""
+        return {relay for queue in self._queues for relay in queue.parked()}
 
     def close(self) -> None:
         """See `IMailQueue`."""

@@ -440,8 +440,8 @@ class OnePass(DaemonTest):
         for number in range(3):
             self.drop(name=str(number))
         config = read_config(self.config_path)
-        processor = MaildropProcessor(config, open_spools(config), RunLog(config.log_file, ManualClock()))
-        clock = processor.clock = ManualClock()
+        clock = ManualClock()
+        processor = MaildropProcessor(config, open_spools(config), RunLog(config.log_file, clock), clock=clock)
         begin = clock.mono
         processor.run(forever=False)
         self.assertEqual(len(self.relay.mails), 3)
