@@ -6,6 +6,7 @@ import os
 import subprocess
 import tempfile
 import unittest
+from unittest import mock
 
 from zope.sendmail.interfaces import MailError
 from zope.sendmail.maildrop.config import PASSWORD_VARIABLE, Config, ConfigError, parse_config, read_config
@@ -146,9 +147,8 @@ class TheKeys(unittest.TestCase):
 
 class Passwords(unittest.TestCase):
     def setUp(self) -> None:
-        before = os.environ.pop(PASSWORD_VARIABLE, None)
-        self.addCleanup(lambda: before is None or os.environ.__setitem__(PASSWORD_VARIABLE, before))
-        self.addCleanup(os.environ.pop, PASSWORD_VARIABLE, None)
+        self.enterContext(mock.patch.dict(os.environ))
+        os.environ.pop(PASSWORD_VARIABLE, None)
 
     def test_the_file_may_have_it(self) -> None:
         """As ever; it is shown to nobody."""
