@@ -201,6 +201,40 @@ class ISMTPMailerDirective(IMailerDirective):
         default=False,
     )
     timeout = Setting(RELAY["timeout"], title="Timeout", description="Seconds to wait for a connection.", default=10.0)
+    tokenCommand = Setting(
+        RELAY["token_command"],
+        title="Token command",
+        description="Instead of a password: a command that prints an OAuth 2 access token, or JSON that holds one; "
+        "it is run without a shell.",
+    )
+    tokenFile = Path(title="Token file", description="Likewise: a file that holds the token now.", required=False)
+    auth = Setting(
+        RELAY["auth"],
+        title="AUTH mechanisms",
+        description="Those that are tried, in this order, such as 'SCRAM-SHA-256 PLAIN'; if omitted, those that fit.",
+    )
+    certfile = Path(
+        title="Certificate file",
+        description="File of our own certificate and those of its issuers (PEM), for relays that ask for it.",
+        required=False,
+    )
+    keyfile = Path(
+        title="Key file", description="File of its key (PEM), unless it is in the same file.", required=False
+    )
+    tlsMinimum = Setting(
+        RELAY["tls_minimum"], title="Least TLS", description="Least version of TLS: '1.2' or '1.3'.", default="1.2"
+    )
+    notify = Setting(
+        RELAY["notify"],
+        title="Notify",
+        description="What the relay is asked to report to the sender: 'NEVER', or some of 'SUCCESS FAILURE DELAY'; "
+        "if omitted, as it likes.",
+    )
+    notifyReturn = Setting(
+        RELAY["notify_return"],
+        title="Notify return",
+        description="What such a report returns: 'FULL' or 'HDRS'; if omitted, as the relay likes.",
+    )
     rate = Setting(RELAY["rate"], title="Rate", description="Mails per second at most; if omitted, any number.")
     connections = Setting(
         RELAY["connections"],

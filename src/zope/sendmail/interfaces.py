@@ -417,6 +417,27 @@ class ISessionMailer(IMailer):
         """A new session; no connection is made yet."""
 
 
+class ITokenProvider(Interface):
+    """Gives tokens in the place of a password (OAuth 2).  Any callable without arguments will do.
+
+    Concurrency: any thread; several connections may ask at once.
+    """
+
+    def __call__() -> str:
+        """A token that should be valid for the next moments.  Called before each login.
+
+        Raises `RelayError` if there is none; whatever else it raises is told as one.  Mail waits then, and loses no
+        attempt.  After a refusal it is called again, once; if it gives the same token, that is not tried again.
+        """
+
+
+class IRenewableToken(ITokenProvider):
+    """A provider that keeps its tokens, and has to be told when one is refused."""
+
+    def renew(refused: str) -> str:
+        """Another one than `refused`, which the relay did not take.  Called once for a refusal; raises likewise."""
+
+
 class ISMTPMailer(ISessionMailer):
     """A mailer that speaks SMTP with one relay."""
 

@@ -83,6 +83,13 @@ def relay_down(relay: str, fault: Reply, seconds: float) -> None:
     )
 
 
+def relay_left_out(relay: str, fault: Reply, seconds: float) -> None:
+    """One of several relays cannot be used; mail goes to the others."""
+    processor_log.warning(
+        "Relay %s cannot be used (%s); it is left out for %.0f s.", relay, printable(str(fault)), seconds
+    )
+
+
 def relay_up(relay: str) -> None:
     """The relay can be used again."""
     processor_log.info("Relay %s can be used again.", relay)

@@ -16,7 +16,8 @@ from typing import Any
 from zope.sendmail.relayname import RelayName
 from zope.sendmail.retry import OnUnknown, Schedule
 from zope.sendmail.routes import Routes
-from zope.sendmail.settings import Keep, RelaySettings, Tls
+from zope.sendmail.settings import Keep, Mechanism, Notify, RelaySettings, Tls, TlsVersion
+from zope.sendmail.tokens import TokenFromCommand, TokenFromFile, split_command
 
 #: Settings by name, as values: what one source says.
 Settings = Mapping[str, Any]
@@ -95,6 +96,32 @@ def one_of(words: type[StrEnum]) -> Parser:
     return parse_word
 
 
+def mechanisms(text: str) -> tuple[Mechanism, ...]:
+    """Names of SASL mechanisms, separated by blanks or commas."""
+    try:
+        return tuple(Mechanism(word.upper()) for word in text.replace(",", " ").split())
+    except ValueError:
+        raise ValueError(f"{text!r}: only these mechanisms are known: {', '.join(Mechanism)}") from None
+
+
+def notify_when(text: str) -> tuple[str, ...]:
+    """``NEVER``, or some of ``SUCCESS``, ``FAILURE`` and ``DELAY``, separated by blanks or commas (RFC 3461, 4.1)."""
+    when = tuple(text.upper().replace(",", " ").split())
+    try:
+        Notify(when)
+    except ValueError:
+        raise ValueError(f"{text!r}: write NEVER alone, or some of SUCCESS, FAILURE and DELAY") from None
+    return when
+
+
+def notify_return(text: str) -> str:
+    """``FULL`` or ``HDRS`` (RFC 3461, 4.3)."""
+    word = text.strip().upper()
+    if word not in {"FULL", "HDRS"}:
+        raise ValueError(f"{text!r} is none of FULL (the whole mail), HDRS (its headers)")
+    return word
+
+
 def words(text: str) -> tuple[str, ...]:
     """Words with blanks, commas or line ends between them."""
     return tuple(word for word in re.split(r"[\s,]+", text) if word)
@@ -137,10 +164,24 @@ RELAY: dict[str, Parser] = {
     "cafile": str,
     "timeout": positive(duration),
     "allow_clear_password": boolean,
+    "token_command": split_command,
+    "token_file": str,
+    "auth": mechanisms,
+    "certfile": str,
+    "keyfile": str,
+    "tls_minimum": one_of(TlsVersion),
+    "notify": notify_when,
+    "notify_return": notify_return,
     "rate": positive(number),
     "connections": positive(whole),
     "mails_per_connection": positive(whole),
 }
+
+#: Who we are to the relay: never mixed with another user's.
+LOGIN = ("password", "password_file", "token_command", "token_file", "auth")
+
+#: Settings of which something else is made for the mailer.
+_MADE = {"password_file", "token_command", "token_file", "notify", "notify_return", "mails_per_connection"}
 
 #: About a queue and its processor.
 QUEUE: dict[str, Parser] = {
@@ -173,13 +214,11 @@ _SCHEDULE = {
     "on_unknown": "on_unknown",
 }
 
-#: These say something about a keyword that is called otherwise.
-_NO_KEYWORDS = {"password_file", "mails_per_connection"}
 
 _TLS_SWITCHES = ("no_tls", "force_tls", "implicit_tls")
 
 #: Settings that say one thing in several ways.
-_ALTERNATIVES = (("tls", *_TLS_SWITCHES), ("password", "password_file"))
+_ALTERNATIVES = (("tls", *_TLS_SWITCHES), ("password", "password_file", "token_command", "token_file"))
 
 
 def read_settings(texts: Mapping[str, str], known: Mapping[str, Parser]) -> dict[str, Any]:
@@ -220,9 +259,12 @@ def mailer_keywords(settings: Settings) -> dict[str, Any]:
 
     Reads the password file.  Raises `ValueError` if the settings contradict each other.
     """
-    keywords = {name: settings[name] for name in RELAY if name in settings and name not in _NO_KEYWORDS}
+    keywords = {name: settings[name] for name in RELAY if name in settings and name not in _MADE}
     if "password_file" in settings:
         keywords["password"] = read_password(settings["password_file"])
+    keywords.update(_token_keyword(settings))
+    if "notify" in settings or "notify_return" in settings:
+        keywords["notify"] = Notify(settings.get("notify", ()), settings.get("notify_return", ""))
     if "mails_per_connection" in settings:
         keywords["keep"] = Keep(mails=settings["mails_per_connection"])
     checked = {field.name for field in fields(RelaySettings)}
@@ -259,6 +301,14 @@ def read_password(path: str) -> str:
     if not password or "\n" in password:
         raise ValueError(f"the password file {path!r} must hold the password and nothing else, in one line")
     return password
+
+
+def _token_keyword(settings: Settings) -> dict[str, Any]:
+    if "token_command" in settings and "token_file" in settings:
+        raise ValueError("token_command and token_file contradict each other; keep one of them")
+    if "token_command" in settings:
+        return {"token": TokenFromCommand(settings["token_command"])}
+    return {"token": TokenFromFile(settings["token_file"])} if "token_file" in settings else {}
 
 
 def _says_something(name: str, value: Any) -> bool:

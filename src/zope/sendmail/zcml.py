@@ -30,6 +30,7 @@ from zope.sendmail.directives import (
 from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.options import (
+    LOGIN,
     QUEUE,
     RELAY,
     ROUTING,
@@ -66,7 +67,7 @@ _PRODUCT_CONFIG: dict[str, Parser] = {
     if name not in _NOT_IN_PRODUCT_CONFIG
 }
 _Value = TypeVar("_Value")
-_PATHS = ("queue-path", "password-file", "cafile")
+_PATHS = ("queue-path", "password-file", "cafile", "token-file", "certfile", "keyfile")
 
 
 # --- handlers -----------------------------------------------------------------------------------------------
@@ -241,7 +242,7 @@ def _relay_of(config: Settings, given: Settings) -> Settings:
     if differs("hostname"):
         return {}
     if differs("username"):
-        return {name: value for name, value in config.items() if name not in ("password", "password_file")}
+        return {name: value for name, value in config.items() if name not in LOGIN}
     return config
 
 

@@ -17,8 +17,9 @@ from dataclasses import replace
 from smtplib import SMTP, SMTP_SSL  # by name: a test that patches ``smtplib.SMTP`` must not blind us
 from typing import Any
 
-from zope.sendmail.settings import RelaySettings, Tls
-from zope.sendmail.smtp.sasl import login
+from zope.sendmail.settings import RelaySettings, Tls, TlsVersion
+from zope.sendmail.smtp.certificate import show_certificate
+from zope.sendmail.smtp.sasl import login, token_of
 
 #: What makes connections: ``smtplib.SMTP``, ``smtplib.SMTP_SSL``, or what somebody put in their place.
 Factory = Callable[..., Any]
@@ -26,6 +27,9 @@ Factory = Callable[..., Any]
 #: A reply that is longer is an attack or a bug; real ones have a few hundred bytes, an EHLO list perhaps
 #: 2000.
 MAX_REPLY = 64 * 1024
+
+
+_VERSIONS = {TlsVersion.TLS_1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.TLS_1_3: ssl.TLSVersion.TLSv1_3}
 
 
 class EncryptionFailed(Exception):
@@ -66,7 +70,7 @@ def connect(settings: RelaySettings, factory: Factory, local_hostname: str | Non
     try:
         return _open(settings, factory, local_hostname)
     except EncryptionFailed as failure:
-        if settings.must_encrypt or settings.must_verify or settings.username is not None:
+        if settings.must_encrypt or settings.must_verify or settings.logs_in:
             raise failure.error from None
     return _open(replace(settings, tls=Tls.NEVER), factory, local_hostname)
 
@@ -109,14 +113,21 @@ def has_unread(connection: SMTP) -> bool:
 
 
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:
-    """Verifies the relay's certificate and name if the settings ask for it; TLS 1.2 is the least."""
+    """Verifies the relay's certificate and name if the settings ask for it; TLS 1.2 is the least.
+
+    Raises `RelayError` if our own certificate cannot be used.
+    """
+    if settings.ssl_context is not None:
+        return settings.ssl_context()
     if settings.must_verify:
         context = ssl.create_default_context(cafile=settings.cafile)
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without loading authorities that nobody asks
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = _VERSIONS[settings.tls_minimum]
+    if settings.certfile is not None:
+        show_certificate(context, settings.certfile, settings.keyfile)
     return context
 
 
@@ -206,16 +217,24 @@ def _start_tls(connection: Any, settings: RelaySettings) -> None:
 def _check_verified(connection: Any, settings: RelaySettings) -> None:
     """A class in the place of smtplib's may have made its own TLS context."""
     sock = getattr(connection, "sock", None)
-    if settings.must_verify and isinstance(sock, ssl.SSLSocket) and sock.context.verify_mode is not ssl.CERT_REQUIRED:
+    if not settings.must_verify or not isinstance(sock, ssl.SSLSocket):
+        return
+    if sock.context.verify_mode is not ssl.CERT_REQUIRED or not sock.context.check_hostname:
+        what = "name in the certificate" if sock.context.verify_mode is ssl.CERT_REQUIRED else "certificate"
         raise smtplib.SMTPNotSupportedError(
-            f"relay {settings}: {type(connection).__name__} verified no certificate; verify=False allows that"
+            f"relay {settings}: {type(connection).__name__} verified no {what}; verify=False allows that"
         )
 
 
 def _log_in(connection: Any, settings: RelaySettings) -> None:
-    if settings.username is None or settings.password is None:
+    if not settings.logs_in:
         return
     if isinstance(connection, SMTP) and type(connection).login is SMTP.login:
-        login(connection, settings.username, settings.password)
-    else:  # its own way to log in, e.g. XOAUTH2
-        connection.login(settings.username, settings.password)
+        login(connection, settings)
+        return
+    secret = settings.password if settings.token is None else token_of(settings)
+    if secret is None:
+        raise smtplib.SMTPNotSupportedError(
+            f"relay {settings}: {type(connection).__name__} logs in by itself, and knows passwords and tokens only"
+        )
+    connection.login(settings.username, secret)  # its own way to log in, e.g. XOAUTH2

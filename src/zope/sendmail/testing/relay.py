@@ -34,8 +34,9 @@ KEYWORDS = ("PIPELINING", "SIZE 33554432", "8BITMIME", "SMTPUTF8", "ENHANCEDSTAT
 class Relay:
     """See the module.  Concurrency: any thread; what the properties give are copies.
 
-    With `tls` it offers STARTTLS, or speaks TLS from the first byte if `implicit`.  With `users` (name ->
-    password) it offers AUTH PLAIN and LOGIN.  `keywords` may be changed at any time.  If `strict`, it hangs up on a
+    With `tls` it offers STARTTLS, or speaks TLS from the first byte if `implicit`.  With `users` (name -> password) it
+    offers AUTH PLAIN and LOGIN, with `tokens` (name -> token) XOAUTH2 and OAUTHBEARER, or else the `mechanisms`.
+    `keywords`, `users`, `tokens` and `mechanisms` may be changed at any time.  If `strict`, it hangs up on a
     client that does not wait for its replies, whatever it offers.  BDAT is always understood.
     """
 
@@ -48,12 +49,17 @@ class Relay:
         tls: ssl.SSLContext | None = None,
         implicit: bool = False,
         users: Mapping[str, str] | None = None,
+        tokens: Mapping[str, str] | None = None,
+        mechanisms: Iterable[str] | None = None,
         strict: bool = False,
     ) -> None:
         self.keywords = list(keywords)
         self.tls = tls
         self.implicit = implicit
         self.users = dict(users or {})
+        self.tokens = dict(tokens or {})
+        usual = [*(("PLAIN", "LOGIN") if users else ()), *(("XOAUTH2", "OAUTHBEARER") if tokens else ())]
+        self.mechanisms = usual if mechanisms is None else list(mechanisms)
         self.strict = strict
         #: TCP port; kept when the relay is stopped and started again.
         self.port = 0
@@ -62,6 +68,7 @@ class Relay:
         self.script = Script()
         self._mails: list[Mail] = []
         self._dialogues: list[list[str]] = []
+        self._responses: list[bytes] = []
         self._open: dict[int, Dialogue] = {}
         self._listener: socket.socket | None = None
         self._acceptor = threading.Thread()
@@ -106,6 +113,12 @@ class Relay:
     def commands(self) -> list[str]:
         """The command lines of all connections."""
         return [command for dialogue in self.dialogues for command in dialogue]
+
+    @property
+    def responses(self) -> list[bytes]:
+        """What clients answered to the challenges of their logins, decoded."""
+        with self._changed:
+            return list(self._responses)
 
     def verbs(self, connection: int = 0) -> list[str]:
         """The commands of one connection without their arguments."""
@@ -191,6 +204,12 @@ class Relay:
         """The client said `command`."""
         with self._changed:
             self._dialogues[dialogue.number].append(command)
+            self._changed.notify_all()
+
+    def was_answered(self, dialogue: Dialogue, response: bytes) -> None:
+        """The client answered to a challenge."""
+        with self._changed:
+            self._responses.append(response)
             self._changed.notify_all()
 
     def took(self, mail: Mail) -> None:

@@ -36,8 +36,9 @@ from zope.sendmail.queue import open_queue
 from zope.sendmail.relayname import RelayName
 from zope.sendmail.retry import OnUnknown, Schedule
 from zope.sendmail.routes import Routes
-from zope.sendmail.settings import Tls
+from zope.sendmail.settings import Mechanism, Notify, Tls, TlsVersion
 from zope.sendmail.startup import Start
+from zope.sendmail.tokens import TokenFromCommand, TokenFromFile
 
 SMTP = '<mail:smtpMailer name="smtp" />'
 SMTP_ONLY = frozenset({"smtp"})
@@ -113,6 +114,25 @@ class AMailer(Fixture):
         self.assertEqual(mailer.cafile, os.path.join(self.directory, "ca.pem"))
         self.assertTrue(mailer.allow_clear_password)
 
+    def test_logs_in_as_the_directive_says(self) -> None:
+        """Certificate, token, mechanisms, least TLS, and what the relay is to report."""
+        self.load(
+            '<mail:smtpMailer name="microsoft" username="user" tokenCommand="oama access user" auth="XOAUTH2"',
+            '  tlsMinimum="1.3" notify="FAILURE DELAY" notifyReturn="HDRS" />',
+            '<mail:smtpMailer name="partner" certfile="our.pem" keyfile="key.pem" auth="external" />',
+            '<mail:smtpMailer name="file" username="user" tokenFile="token" />',
+        )
+        mailer = self.mailer("microsoft")
+        assert isinstance(mailer.token, TokenFromCommand)
+        self.assertEqual(mailer.token.argv, ("oama", "access", "user"))
+        self.assertEqual(mailer.auth, (Mechanism.XOAUTH2,))
+        self.assertEqual(mailer.notify, Notify(("FAILURE", "DELAY"), "HDRS"))
+        self.assertEqual(mailer.relay_settings().tls_minimum, TlsVersion.TLS_1_3)
+        paths = [os.path.join(self.directory, name) for name in ("our.pem", "key.pem", "token")]
+        partner, file = self.mailer("partner"), self.mailer("file")
+        assert isinstance(file.token, TokenFromFile)
+        self.assertEqual([partner.certfile, partner.keyfile, file.token.path], paths)
+
     def test_with_implicit_tls_uses_tls(self) -> None:
         """implicit_tls is TLS from the first byte, and never the opposite."""
         self.load('<mail:smtpMailer name="relay" port="465" implicit_tls="true" />')
@@ -129,12 +149,17 @@ class AMailer(Fixture):
         """No TLS and forced TLS, or half a login, are refused."""
         self.assertRefused("contradict", '<mail:smtpMailer name="x" no_tls="1" force_tls="1" />')
         self.assertRefused("password is missing", '<mail:smtpMailer name="x" username="u" />')
+        both = 'username="u" password="p" tokenFile="f"'
+        self.assertRefused("password and token contradict", f'<mail:smtpMailer name="x" {both} />')
+        self.assertRefused("EXTERNAL, which needs", '<mail:smtpMailer name="x" auth="EXTERNAL" />')
 
     def test_is_refused_with_the_value_and_the_cure(self) -> None:
         """A wrong word is named together with the right ones."""
         self.assertRefused("'maybe' is none of never, opp", '<mail:smtpMailer name="x" tls="maybe" />')
         self.assertRefused("'x' is neither yes nor no", '<mail:smtpMailer name="x" verify="x" />')
         self.assertRefused("'None' is no duration", '<mail:smtpMailer name="x" timeout="None" />')
+        self.assertRefused("(?s)'auth'.*'NTLM': only these", '<mail:smtpMailer name="x" auth="NTLM" />')
+        self.assertRefused("(?s)'notify'.*'SOMETIMES': write", '<mail:smtpMailer name="x" notify="SOMETIMES" />')
 
     def test_of_the_same_name_conflicts(self) -> None:
         """Two mailers of one name are a conflict, as with any utility."""
@@ -409,10 +434,23 @@ class ProductConfig(Fixture):
         self.assertEqual((self.mailer("same").username, self.mailer("same").password), ("v", "own"))
         self.assertRefused("password is missing", '<mail:smtpMailer name="half" hostname="mx" username="v" />')
 
+    def test_does_not_tell_its_token_to_another_user(self) -> None:
+        """Nor does a mailer for another user have to log in with the first one's mechanisms."""
+        self.config(hostname="mx", username="u", token_command="oama access u", auth="XOAUTH2")
+        self.load(
+            '<mail:smtpMailer name="theirs" hostname="mx" />',
+            '<mail:smtpMailer name="other" hostname="mx" username="v" password="own" />',
+        )
+        self.assertIsNotNone(self.mailer("theirs").token)
+        self.assertEqual((self.mailer("other").token, tuple(self.mailer("other").auth)), (None, ()))
+
     def test_must_have_whole_paths(self) -> None:
         """A relative path is refused, because nobody knows to what."""
         self.config(queue_path="queue")
         self.assertRefused("queue-path 'queue' is relative", SMTP)
+        for name in ("certfile", "keyfile", "token_file"):
+            self.config(**{name: "some.pem"})
+            self.assertRefused("'some.pem' is relative", SMTP)
 
     def test_must_not_have_unknown_keys(self) -> None:
         """A misspelled key is refused together with the known ones."""
