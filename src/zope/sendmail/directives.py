@@ -247,3 +247,11 @@ class ISMTPMailerDirective(IMailerDirective):
         description="After so many mails a connection is closed and another one is made.",
         default=1000,
     )
+
+
+class ILMTPMailerDirective(ISMTPMailerDirective):
+    """A mailer that speaks LMTP with a mail store (Dovecot, Cyrus), over TCP or a Unix socket."""
+
+    hostname = ASCIILine(title="Hostname", description="Name of the store.", default="localhost", required=False)
+    port = Int(title="Port", description="TCP port of the store.", default=24, required=False)
+    socket = Path(title="Socket", description="Unix socket of the store, instead of these two.", required=False)

@@ -216,7 +216,19 @@ class IStagedMail(Interface):
         """Remove everything.  Harmless when repeated, and after `commit`."""
 
 
-class ILease(Interface):
+class IJob(Interface):
+    """A mail that is to be sent in a stream; every lease is one."""
+
+    envelope = Attribute("`Envelope`: the sender, and the recipients to be served.")
+
+    def open() -> BinaryIO:
+        """The message, as a seekable stream at its beginning."""
+
+    def intend() -> None:
+        """Called before the last byte goes; what it raises stops the transfer."""
+
+
+class ILease(IJob):
     """The right to work on one message, for as long as its owner lives."""
 
     name = TextLine(title="Name of the message in its queue")
@@ -410,6 +422,23 @@ class ISession(Interface):
         """End the conversation.  Never raises."""
 
 
+class IStreamingSession(ISession):
+    """A session that can say the next mail's envelope together with the end of the one before.  Optional."""
+
+    def stream(jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Outcome | Exception]]:
+        """Send each job; yield it with its outcome, or with what its `open` or `intend`, or reading it, has raised.
+
+        A job is pulled as late as possible: right before the last byte of the one before if it can ride with it, else
+        after the outcome of that one has been taken.  What pulling raises is raised when its turn has come.
+
+        Whoever stops in between closes the iterator.  A job that was pulled and not yielded has not been sent then, and
+        no relay has it.
+
+        Guarantee: nothing about a job changes the outcome of another one; a job whose envelope rode and was lost with
+        the connection is begun anew on another, charged with nothing.
+        """
+
+
 class ISessionMailer(IMailer):
     """A mailer that can keep a conversation open."""
 
@@ -449,6 +478,14 @@ class ISMTPMailer(ISessionMailer):
     force_tls = Bool(title="Force TLS", description="Do not send without TLS.", default=False)
     implicit_tls = Bool(title="Implicit TLS", description="TLS from the first byte (port 465).", default=False)
     timeout = Float(title="Timeout", description="Seconds to wait for a connection.", default=10.0)
+
+
+class ILMTPMailer(ISessionMailer):
+    """A mailer that speaks LMTP (RFC 2033) with a mail store, which answers for each recipient."""
+
+    hostname = TextLine(title="Hostname", description="Name of the mail store, or the path of its socket.")
+    port = Int(title="Port", description="TCP port.", default=24)
+    socket = TextLine(title="Socket", description="Path of a Unix socket instead.", required=False)
 
 
 # --- events ---------------------------------------------------------------------------------------------------

@@ -101,7 +101,10 @@ class Notify:
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
-    """One relay and how to speak with it.  Raises `ValueError` for settings that contradict each other."""
+    """One relay and how to speak with it.  Raises `ValueError` for settings that contradict each other.
+
+    A hostname that begins with ``/`` is the path of a Unix socket (LMTP only); the port means nothing then.
+    """
 
     hostname: str = "localhost"
     port: int = 25
@@ -174,6 +177,8 @@ class RelaySettings:
                 raise ValueError(f"relay {self.hostname}: auth names {mechanism}, which needs a {what}; there is none")
 
     def __str__(self) -> str:
+        if self.hostname.startswith("/"):
+            return self.hostname
         host = f"[{self.hostname}]" if ":" in self.hostname else self.hostname
         return f"{host}:{self.port}"
 

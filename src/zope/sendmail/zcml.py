@@ -23,11 +23,13 @@ from zope.sendmail.directives import (
     SECURITY_SUPPORT,
     IDeliveryDirective,
     IDirectDeliveryDirective,
+    ILMTPMailerDirective,
     IMailerDirective,
     IQueuedDeliveryDirective,
     ISMTPMailerDirective,
 )
 from zope.sendmail.interfaces import IMailDelivery, IMailer
+from zope.sendmail.lmtp import LMTPMailer
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.options import (
     LOGIN,
@@ -48,10 +50,12 @@ __all__ = [
     "SECURITY_SUPPORT",
     "IDeliveryDirective",
     "IDirectDeliveryDirective",
+    "ILMTPMailerDirective",
     "IMailerDirective",
     "IQueuedDeliveryDirective",
     "ISMTPMailerDirective",
     "directDelivery",
+    "lmtpMailer",
     "queuedDelivery",
     "smtpMailer",
 ]
@@ -158,6 +162,24 @@ def smtpMailer(  # noqa: PLR0917 - the signature of 7.3
     def register() -> None:
         keywords = _checked(lambda: mailer_keywords(merge((given, _relay_of(_product_config(), given)))))
         handler("registerUtility", SMTPMailer(**keywords), IMailer, name, _context.info)
+
+    _context.action(discriminator=("utility", IMailer, name), callable=register)
+
+
+def lmtpMailer(
+    _context: Any,
+    name: str,
+    hostname: str | None = None,
+    port: int | str | None = None,
+    socket: str | None = None,
+    **settings: Any,
+) -> None:
+    """See `ILMTPMailerDirective`.  zope.conf speaks about an SMTP relay and is not asked."""
+    given = {"hostname": hostname, "port": None if port is None else int(port), **_by_option_name(settings)}
+
+    def register() -> None:
+        mailer = _checked(lambda: LMTPMailer(socket=socket, **mailer_keywords(merge((given,)))))
+        handler("registerUtility", mailer, IMailer, name, _context.info)
 
     _context.action(discriminator=("utility", IMailer, name), callable=register)
 

@@ -1,5 +1,7 @@
 """From a hostname to a connection on which MAIL can be said: greeted, encrypted, logged in.
 
+With ``smtplib.LMTP`` the hostname may be the path of a Unix socket; smtplib says LHLO then (RFC 2033, 4.1).
+
 Fails with what smtplib and ssl raise, and leaves no socket open then.  RFC 5321, 4.1.1.1 (EHLO); RFC 3207
 (STARTTLS); RFC 7435 (opportunistic security); RFC 8314 (implicit TLS).
 """
@@ -14,7 +16,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
-from smtplib import SMTP, SMTP_SSL  # by name: a test that patches ``smtplib.SMTP`` must not blind us
+from smtplib import LMTP, SMTP, SMTP_SSL  # by name: a test that patches ``smtplib.SMTP`` must not blind us
 from typing import Any
 
 from zope.sendmail.settings import RelaySettings, Tls, TlsVersion
@@ -135,7 +137,7 @@ def _open(settings: RelaySettings, factory: Factory, local_hostname: str | None)
     arguments = _arguments(settings, factory, local_hostname)
     connection = factory(settings.hostname, str(settings.port), **arguments)
     try:
-        if isinstance(connection, SMTP) and connection.sock is not None:
+        if isinstance(connection, SMTP) and connection.sock is not None and connection.sock.family != socket.AF_UNIX:
             # Each command waits for its reply; Nagle's algorithm would only delay the end of a message.
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         set_timeout(connection, settings.timeouts.command)
@@ -174,7 +176,7 @@ def _greet(connection: Any) -> None:
     if isinstance(connection, SMTP) and connection.sock is not None:
         connection.file = _Replies(connection.file or connection.sock.makefile("rb"))
     code, text = connection.ehlo()
-    if not 200 <= code < 300 and code != 421:
+    if not 200 <= code < 300 and code != 421 and not isinstance(connection, LMTP):
         code, text = connection.helo()
     if not 200 <= code < 300:
         raise smtplib.SMTPHeloError(code, text)

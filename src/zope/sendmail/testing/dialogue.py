@@ -60,11 +60,14 @@ class Dialogue:
             self._say("500 5.5.1 Pipelining is not supported")
             raise _Gone
         verb = line.partition(" ")[0].upper()
-        obey = getattr(self, f"_do_{verb.lower()}", None) if verb in POINTS else None
+        obey = getattr(self, f"_do_{verb.lower()}", None) if self._knows(verb) else None
         if obey is None:
             self._say("500 5.5.1 there is no such command")
         else:
             obey(line)
+
+    def _knows(self, verb: str) -> bool:
+        return verb in POINTS - ({"EHLO", "HELO"} if self.relay.lmtp else {"LHLO"})
 
     def _has_more(self) -> bool:
         """Whether the client went on without waiting."""
@@ -111,6 +114,9 @@ class Dialogue:
 
     # commands
 
+    def _do_lhlo(self, line: str) -> None:
+        self._do_ehlo(line)
+
     def _do_ehlo(self, line: str) -> None:
         keywords = list(self.relay.keywords)
         if self.relay.tls is not None and not self._encrypted:
@@ -119,7 +125,8 @@ class Dialogue:
             keywords.append(f"AUTH {' '.join(self.relay.mechanisms)}")
         lines = ["relay.test", *keywords]
         self._forget()
-        self._answer("EHLO", line, "\r\n".join([*(f"250-{each}" for each in lines[:-1]), f"250 {lines[-1]}"]))
+        usual = "\r\n".join([*(f"250-{each}" for each in lines[:-1]), f"250 {lines[-1]}"])
+        self._answer("LHLO" if self.relay.lmtp else "EHLO", line, usual)
 
     def _do_helo(self, line: str) -> None:
         self._forget()
@@ -209,13 +216,15 @@ class Dialogue:
         return b"".join(lines)
 
     def _take(self, data: bytes) -> None:
-        action = self.relay.script.action("DOT", "")
-        if not isinstance(action, str) or action.startswith("2"):
-            sender = self._sender or ""
-            recipients = tuple(self._recipients)
-            self.relay.took(Mail(sender, recipients, data, self._options, self._encrypted, self._user, self.number))
+        """The usual relay answers once; one that speaks LMTP for each recipient (RFC 2033, 4.2)."""
+        groups = [(each,) for each in self._recipients] if self.relay.lmtp else [tuple(self._recipients)]
+        sender, options = self._sender or "", self._options
         self._forget()
-        self._perform(action, "250 2.0.0 Ok: queued")
+        for recipients in groups:
+            action = self.relay.script.action("DOT", recipients[0] if self.relay.lmtp else "")
+            if not isinstance(action, str) or action.startswith("2"):
+                self.relay.took(Mail(sender, recipients, data, options, self._encrypted, self._user, self.number))
+            self._perform(action, "250 2.0.0 Ok: queued")
 
     def _do_rset(self, line: str) -> None:
         self._forget()

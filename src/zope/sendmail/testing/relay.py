@@ -16,6 +16,7 @@ Nothing in it sleeps: a test waits for `Hang.reached` or with `Relay.wait_until`
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -37,7 +38,9 @@ class Relay:
     With `tls` it offers STARTTLS, or speaks TLS from the first byte if `implicit`.  With `users` (name -> password) it
     offers AUTH PLAIN and LOGIN, with `tokens` (name -> token) XOAUTH2 and OAUTHBEARER, or else the `mechanisms`.
     `keywords`, `users`, `tokens` and `mechanisms` may be changed at any time.  If `strict`, it hangs up on a
-    client that does not wait for its replies, whatever it offers.  BDAT is always understood.
+    client that does not wait for its replies, whatever it offers.  BDAT is always understood.  If
+    `lmtp`, it speaks LMTP (RFC 2033): LHLO, and a mail and a reply for each recipient.  With `path` it listens on this
+    Unix socket.
     """
 
     host = "127.0.0.1"
@@ -52,6 +55,8 @@ class Relay:
         tokens: Mapping[str, str] | None = None,
         mechanisms: Iterable[str] | None = None,
         strict: bool = False,
+        lmtp: bool = False,
+        path: str | None = None,
     ) -> None:
         self.keywords = list(keywords)
         self.tls = tls
@@ -61,6 +66,8 @@ class Relay:
         usual = [*(("PLAIN", "LOGIN") if users else ()), *(("XOAUTH2", "OAUTHBEARER") if tokens else ())]
         self.mechanisms = usual if mechanisms is None else list(mechanisms)
         self.strict = strict
+        self.lmtp = lmtp
+        self.path = path
         #: TCP port; kept when the relay is stopped and started again.
         self.port = 0
         self._changed = threading.Condition()
@@ -147,8 +154,7 @@ class Relay:
 
     def start(self) -> None:
         """Listen; return when connections are possible."""
-        self._listener = socket.create_server((self.host, self.port))
-        self.port = self._listener.getsockname()[1]
+        self._listener = self._listen()
         self._acceptor = self._run(self._accept, self._listener)
 
     def stop(self) -> None:
@@ -157,7 +163,7 @@ class Relay:
         if listener is None:
             return
         with contextlib.suppress(OSError):
-            socket.create_connection((self.host, self.port), 1.0).close()  # accept() wakes up for nothing less
+            self._knock()  # accept() wakes up for nothing less
         self._acceptor.join(10.0)
         self.forgive()
         self.hang_up()
@@ -171,6 +177,25 @@ class Relay:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _listen(self) -> socket.socket:
+        if self.path is None:
+            listener = socket.create_server((self.host, self.port))
+            self.port = listener.getsockname()[1]
+            return listener
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)  # where it listened before
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.path)
+        listener.listen()
+        return listener
+
+    def _knock(self) -> None:
+        if self.path is None:
+            socket.create_connection((self.host, self.port), 1.0).close()
+        else:
+            with socket.socket(socket.AF_UNIX) as knocker:
+                knocker.connect(self.path)
 
     # for the dialogues
 
@@ -187,6 +212,8 @@ class Relay:
                 if self._listener is not listener:
                     client.close()
                     return
+                if client.family != socket.AF_UNIX:
+                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # replies do not wait for each other
                 with self._changed:
                     dialogue = Dialogue(self, client, len(self._dialogues))
                     self._dialogues.append([])
