@@ -41,6 +41,12 @@ DEMO = [
     "zope.traversing",
 ]
 
+# The Maildrop Host in Zope's management interface.
+ZOPE = [
+    "Products.MailHost",
+    "Zope",
+]
+
 TEST = [
     *DEMO,
     "hypothesis",
@@ -96,6 +102,7 @@ setup(
             "*.rst",
             "*.txt",
             "*.zcml",
+            "*.zpt",
             "py.typed",
         ]
     },
@@ -116,12 +123,14 @@ setup(
         "security": SECURITY,
         "appsetup": APPSETUP,
         "demo": DEMO,
+        "zope": ZOPE,
         "test": TEST,
         "check": CHECK,
         "docs": ["Sphinx"],
     },
     entry_points={
         "console_scripts": [
+            "maildrop = zope.sendmail.maildrop.script:main",
             "zope-sendmail = zope.sendmail.cli:main",
             "zope-sendmail-demo = zope.sendmail.demo.app:main",
         ],

@@ -78,11 +78,10 @@ class Crew:
             while True:
                 lane.run(self._jobs(relay))
                 with relay.mutex:
-                    if not (relay.hand and self._goes_on(relay)):  # else somebody put in a message since
-                        break
+                    if self._is_superfluous(relay) or not (relay.hand and self._goes_on(relay)):
+                        break  # else somebody put in a message since
         finally:
-            self._leave(relay)
-            relay.put_back(lane.session)
+            self._leave(relay, lane)
 
     def end(self) -> None:
         """Let everybody finish what they have in hand."""
@@ -97,8 +96,10 @@ class Crew:
                 thread.join()
 
     def _goes_on(self, relay: Relay) -> bool:
-        fits = relay.lanes <= 1 or relay.lanes <= relay.limit
-        return fits and not self._processor.is_stopped and relay.pause() == 0.0
+        return not self._processor.is_stopped and relay.pause() == 0.0 and not self._is_superfluous(relay)
+
+    def _is_superfluous(self, relay: Relay) -> bool:
+        return relay.lanes > 1 and relay.lanes > relay.limit
 
     def _jobs(self, relay: Relay) -> Iterator[Job]:
         """What is to be done, as long as it is this lane's."""
@@ -121,7 +122,7 @@ class Crew:
             clock.sleep(min(left, _SLICE))
         return not self._processor.is_stopped
 
-    def _leave(self, relay: Relay) -> None:
+    def _leave(self, relay: Relay, lane: Lane | None = None) -> None:
         """This lane is not counted any more; what nobody else is there for goes back."""
         assert self.intake is not None
         with relay.mutex:
@@ -131,6 +132,9 @@ class Crew:
                 if over is not None:
                     over.set()
                 self.intake.give_back(relay)
+            is_kept = lane is None or (lane.works and relay.put_back(lane.session))
+        if lane is not None and not is_kept:
+            lane.session.close()
 
     # more of them
 

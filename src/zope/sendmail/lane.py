@@ -40,6 +40,8 @@ class Lane:
         self._schedule = processor.schedule
         self._clock = processor.clock
         self.session = session
+        #: Whether the last mail found a relay that could be used.
+        self.works = True
 
     def run(self, jobs: Iterable[Job]) -> None:
         """Try each message once; ends the leases.  Raises what pulling the next job raises."""
@@ -77,6 +79,7 @@ class Lane:
             lease.release()
             return
         outcome = self._broken(job, result) if isinstance(result, BaseException) else result
+        self.works = outcome.fault is None
         self._relay.heard(outcome)
         if outcome.fault is not None and not outcome.replies:
             lease.release()

@@ -100,6 +100,12 @@ def check_maildir(path: str) -> None:
             raise ValueError(f"{path} is not a Maildir folder: it has no directory {name!r}")
 
 
+def make_directories(disk: Disk, path: str) -> None:
+    """Make a private directory, durably, and what is missing above it."""
+    if not os.path.isdir(path):
+        _make_parents(disk, path)
+
+
 def _make_parents(disk: Disk, path: str) -> None:
     parent = os.path.dirname(path)
     if parent and not os.path.isdir(parent):

@@ -64,6 +64,18 @@ def skipped(name: str, why: object, seconds: float) -> None:
     )
 
 
+def not_taken(path: str, why: str) -> None:
+    """A file in a spool directory is no mail, or not whole, or not ours to take."""
+    processor_log.error("The file %s stays where it is: %s.", printable(path), printable(why))
+
+
+def lock_given_up(path: str, seconds: float) -> None:
+    """Another program's lock was too old."""
+    processor_log.warning(
+        "The mail %s was taken although it is locked: its lock is %.0f hours old.", printable(path), seconds / 3600
+    )
+
+
 def relay_down(relay: str, fault: Reply, seconds: float) -> None:
     """The relay cannot be used; mail waits without losing an attempt."""
     processor_log.warning(

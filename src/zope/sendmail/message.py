@@ -1,9 +1,9 @@
 """The envelope of a message, and the lines at the head of a queue file that keep it.
 
 What stands in the message itself is never taken for envelope.  The lines are those of zope.sendmail 3.5 to 7.3, so
-either side can read what the other wrote; CPSMailAccess's six lines are read too.  A mail that asks for a relay has
-further lines, which end with one that says so.  Pure.  Fails with
-`InvalidMail` for what a caller says and with `MalformedEnvelope` for what a file says.
+either side can read what the other wrote; CPSMailAccess's six lines and MaildropHost's two are recognised too.  A
+mail that asks for a relay has further lines, which end with one that says so.  Pure.  Fails with `InvalidMail` for
+what a caller says and with `MalformedEnvelope` for what a file says.
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ _OPTIONS = {
     "X-Zope-Username": "username",
     "X-Zope-Password": "password",
 }
+
+#: How a file of MaildropHost begins, and the two lines it needs (``docs/decisions/spool.rst``).
+DROPPED = b"##"
+_DROPPED_TO, _DROPPED_FROM = b"To", b"From"
+
+#: A file of MaildropHost has two such lines; other programs may have written further ones between them.
+_DROPPED_LINES = 100
 
 #: More than any relay takes in one transaction; keeps a foreign file without line ends out of memory.
 MAX_LINE = 16 * 1024 * 1024
@@ -90,9 +97,45 @@ def read_envelope(stream: BinaryIO) -> Envelope:
 
     Raises `MalformedEnvelope` if they are not there.
     """
-    sender_text = _field(stream, FROM, "first")
-    recipients_text = _field(stream, TO, "second")
-    options = _read_options(stream)
+    start = stream.read(len(FROM))
+    if start.startswith(DROPPED):
+        stream.seek(-len(start), 1)
+        return _read_dropped(stream)
+    sender_text = _field(stream, FROM, "first", start)
+    recipients_text = _field(stream, TO, "second", stream.read(len(TO)))
+    return _envelope(sender_text, recipients_text, dict(_read_options(stream)))
+
+
+def _read_dropped(stream: BinaryIO) -> Envelope:
+    """The envelope of a MaildropHost file: it ends with the line by which both To and From are known.
+
+    What follows is the message, even if it looks the same: MaildropHost 2.3 went on and let a message change its
+    recipients.
+    """
+    found: dict[bytes, bytes] = {}
+    for _ in range(_DROPPED_LINES):
+        line = stream.readline(MAX_LINE)
+        name, colon, value = line.partition(b":")
+        if not (line.startswith(DROPPED) and colon and line.endswith(b"\n")):
+            break
+        found[name[len(DROPPED) :].strip()] = value
+        if _DROPPED_TO in found and _DROPPED_FROM in found:
+            if not stream.read(1):
+                raise MalformedEnvelope("there is no message behind the ##To: and ##From: lines")
+            stream.seek(-1, 1)
+            return _envelope(_decoded(found[_DROPPED_FROM]), _decoded(found[_DROPPED_TO]), {})
+    raise MalformedEnvelope("it does not begin with one line ##To: and one line ##From:")
+
+
+def _decoded(value: bytes) -> str:
+    """Python 2 wrote names in whatever encoding they had."""
+    try:
+        return value.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return value.decode("latin-1").strip()
+
+
+def _envelope(sender_text: str, recipients_text: str, options: dict[str, str]) -> Envelope:
     recipients: dict[str, None] = {}
     malformed: list[str] = []
     for text in split_list(recipients_text):
@@ -106,7 +149,7 @@ def read_envelope(stream: BinaryIO) -> Envelope:
         sender = parse_sender(sender_text)
     except InvalidAddress as error:
         raise MalformedEnvelope(str(error)) from error
-    return Envelope(sender, tuple(recipients), tuple(malformed), _relay(dict(options)) if options else None)
+    return Envelope(sender, tuple(recipients), tuple(malformed), _relay(options) if options else None)
 
 
 def _relay_lines(relay: RelayName) -> bytes:
@@ -133,8 +176,7 @@ def _relay(options: dict[str, str]) -> RelayName | None:
         raise MalformedEnvelope(str(error)) from error
 
 
-def _field(stream: BinaryIO, name: bytes, ordinal: str) -> str:
-    start = stream.read(len(name))
+def _field(stream: BinaryIO, name: bytes, ordinal: str, start: bytes) -> str:
     if start.lower() != name.lower():
         raise MalformedEnvelope(
             f"the {ordinal} line does not begin with {name.decode()!r}; this is not a mail of a queue"

@@ -37,6 +37,9 @@ _WORKS = 10.0
 #: For so long a relay that did not like so many connections is asked for no more.
 _MODEST = 300.0
 
+#: Refusals within so many seconds are about the same connections.
+_AT_ONCE = 1.0
+
 #: Messages in hand for each connection, so that none waits for a claim, and few are out of others' reach.
 _IN_HAND = 2
 
@@ -107,8 +110,9 @@ class Relay:
         with self.mutex:
             now = self._clock.monotonic()
             if self.lanes > 1 and (_is_too_many(outcome) or (outcome.fault and now - self._worked_at < _WORKS)):
-                self._modest, self._modest_until = max(1, self.lanes // 2), now + _MODEST
-                maillog.fewer_connections(outcome.relay, self._modest, _what_was_said(outcome))
+                if now >= self._modest_until - _MODEST + _AT_ONCE:  # several that are refused at once are one refusal
+                    self._modest, self._modest_until = max(1, self.lanes // 2), now + _MODEST
+                    maillog.fewer_connections(outcome.relay, self._modest, _what_was_said(outcome))
                 return
             if outcome.fault is not None:
                 if self.pause() == 0.0:  # several connections that fail at once are one failure
@@ -166,10 +170,13 @@ class Relay:
         with self.mutex:
             return self._idle.pop() if self._idle else open_session(self._mailer())
 
-    def put_back(self, session: ISession) -> None:
-        """Nobody uses it any more."""
+    def put_back(self, session: ISession) -> bool:
+        """Nobody uses it now.  False if it is one too many: relays count idle ones as well."""
         with self.mutex:
+            if len(self._idle) + self.lanes >= self.limit:
+                return False
             self._idle.append(session)
+            return True
 
     def rest(self) -> None:
         """Close what has been idle for too long."""

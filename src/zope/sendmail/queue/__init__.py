@@ -9,11 +9,17 @@ if TYPE_CHECKING:
 
 
 def open_queue(location: str, **options: Any) -> IMailQueue:
-    """The queue at `location`: a path, or ``memory:``.  `options` are those of its class."""
+    """The queue at `location`: a path, ``memory:``, or ``spool:`` with a directory of MaildropHost's or several, with
+    ``;`` between them.  `options` are those of its class.
+    """
     if location == "memory:":
         from zope.sendmail.queue.memory import MemoryQueue
 
         return MemoryQueue(**options)
+    if location.startswith("spool:"):
+        from zope.sendmail.queue.spool import open_spool
+
+        return open_spool(location.removeprefix("spool:"), **options)
     from zope.sendmail.queue.maildir import MaildirQueue
 
     return MaildirQueue(location, **options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from zope.sendmail import maillog
 from zope.sendmail.history import Record
@@ -32,12 +32,15 @@ _UNREADABLE = (60.0, 3600.0)
 
 
 class Claims:
-    """What one processor knows of a queue, and the leases it has.
+    """What one processor knows of a queue, and the leases it has; `make` makes these.
 
     Concurrency: `settled`, `park` and `settle_later` from any thread; everything else with `mutex` held.
     """
 
-    def __init__(self, store: Store, schedule: Schedule, owner: Owner) -> None:
+    def __init__(
+        self, store: Store, schedule: Schedule, owner: Owner, make: Callable[[str, Lock, Record], MaildirLease]
+    ) -> None:
+        self._make = make
         self.store = store
         self.mutex = threading.RLock()
         self._schedule = schedule
@@ -149,7 +152,7 @@ class Claims:
             if lock.lost(record.attempts) is None and not self._is_due(key, record):
                 lock.release()
                 return None
-            lease = MaildirLease(self, key, lock, record)
+            lease = self._make(key, lock, record)
         except OSError as error:
             self._give_up(key, lock, error)
             raise

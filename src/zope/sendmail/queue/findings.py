@@ -207,6 +207,46 @@ def somebody_elses(name: str, uid: int, owner: int) -> Finding:
     )
 
 
+# --- files that other programs dropped ---------------------------------------------------------------------------
+
+
+def not_taken(name: str, why: str) -> Finding:
+    """A file in a spool directory that no daemon takes."""
+    return Finding(
+        Kind.NO_MAIL,
+        Severity.PROBLEM,
+        name,
+        f"The file is not sent: {printable(why)}.",
+        "A mail begins with the lines ##To: and ##From:, behind which the message stands. Find out who wrote it; then "
+        "correct it, give it to the spool's owner (chown), or delete it.",
+    )
+
+
+def locked_by_others(name: str, seconds: float, limit: float) -> Finding:
+    """The program that writes a mail is slow, or dead."""
+    then = f"The lock is given up in {age(limit - seconds)}." if limit > seconds else "The next look takes the mail."
+    return Finding(
+        Kind.OLD_LOCK,
+        Severity.WARNING,
+        name,
+        f"The mail is locked for {age(seconds)}: the program that writes it is in a long transaction, or died. "
+        + (then if limit else "Such a lock is never given up."),
+        f"If that program is dead: look whether the file is whole, then rm {_quoted(name + '.lck')} (in the queue's "
+        "directory).",
+    )
+
+
+def not_looked_at(name: str, seconds: float) -> Finding:
+    """A complete mail that lies in a spool directory."""
+    return Finding(
+        Kind.WAITING,
+        Severity.PROBLEM,
+        name,
+        f"The mail lies in the spool for {age(seconds)}, and nobody takes it.",
+        "Start the daemon: maildrop --config FILE start.",
+    )
+
+
 # --- locks -------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk
+from zope.sendmail.history import Record
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.maildir import make_maildir
 from zope.sendmail.queue.bell import Bell, ring
@@ -25,7 +26,7 @@ from zope.sendmail.queue.desk import Desk, QueuedMail
 from zope.sendmail.queue.doctor import examine
 from zope.sendmail.queue.findings import Finding
 from zope.sendmail.queue.lease import MaildirLease
-from zope.sendmail.queue.locks import Owner, sweep
+from zope.sendmail.queue.locks import Lock, Owner, sweep
 from zope.sendmail.queue.places import EXTRA, Places
 from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.staged import StagedMail
@@ -53,7 +54,7 @@ class MaildirQueue:
         self._made = False
         self._late: list[StagedMail] = []
         self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
-        self._claims = Claims(self.store, self.schedule, self._start())
+        self._claims = Claims(self.store, self.schedule, self._start(), self.lease)
         _queues.add(self)
 
     def _start(self) -> Owner:
@@ -64,6 +65,10 @@ class MaildirQueue:
         self._bell: Bell | None = None
         self._listened = float("-inf")
         return self._owner
+
+    def lease(self, key: str, lock: Lock, record: Record) -> MaildirLease:
+        """What a message that was locked is given out as."""
+        return MaildirLease(self._claims, key, lock, record)
 
     # the way in
 
@@ -76,7 +81,7 @@ class MaildirQueue:
 
     def _make(self) -> None:
         """Make the directory, or see that it is whole: at first, and when a mail does not find it any more."""
-        make_maildir(self.disk, self.location, EXTRA)
+        make_maildir(self.disk, self.places.root, EXTRA)
         self._made = True
 
     def _commit_again(self) -> None:

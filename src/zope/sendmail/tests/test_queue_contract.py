@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 import unittest
 
+from zope.sendmail.interfaces import IMailQueue
+from zope.sendmail.queue import open_queue
 from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.testing.contracts import SCHEDULE, QueueContract
@@ -32,6 +34,28 @@ class MaildirQueueOnAnOddPathTests(MaildirQueueTests):
     """Blanks and characters beyond ASCII in the path change nothing."""
 
     directory = 'my que üe/нет/with "quotes"'
+
+
+class SpoolQueueTests(QueueContract, unittest.TestCase):
+    """Mail of ours in a spool directory."""
+
+    def make_queue(self) -> IMailQueue:
+        self.path = self.enterContext(tempfile.TemporaryDirectory()) + "/spool"
+        return self.open_again()
+
+    def open_again(self) -> IMailQueue:
+        queue = open_queue(f"spool:{self.path}", schedule=SCHEDULE, clock=self.clock)
+        self.addCleanup(queue.close)
+        return queue
+
+
+class SeveralSpoolsTests(SpoolQueueTests):
+    """Two directories make one queue."""
+
+    def open_again(self) -> IMailQueue:
+        queue = open_queue(f"spool:{self.path};{self.path}-2", schedule=SCHEDULE, clock=self.clock)
+        self.addCleanup(queue.close)
+        return queue
 
 
 del QueueContract

@@ -251,26 +251,35 @@ class ThePace(unittest.TestCase):
 
 
 class TwoPlaces(ScriptedMailer):
-    """A relay that takes two connections; nobody is served before a third has been refused."""
+    """A relay that takes two connections at a time; nobody is served before a third has been refused."""
 
     def __init__(self) -> None:
         super().__init__()
         self.refused = threading.Event()
+        self.mutex = threading.Lock()
+        self.connected: set[ScriptedSession] = set()
 
     def open_session(self) -> ScriptedSession:
-        """The first two are good ones."""
+        """Connects with its first mail, as real ones do."""
         session = super().open_session()
-        refuses = len(self.sessions) > 2
-        transfer = session.transfer
+        transfer, close = session.transfer, session.close
 
         def limited(envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
-            if refuses:
-                self.refused.set()
-                return Outcome(session.relay, {}, TOO_MANY)
+            with self.mutex:
+                if session not in self.connected and len(self.connected) >= 2:
+                    self.refused.set()
+                    return Outcome(session.relay, {}, TOO_MANY)
+                self.connected.add(session)
             self.refused.wait(30)
             return transfer(envelope, message, intend)
 
+        def disconnect() -> None:
+            with self.mutex:
+                self.connected.discard(session)
+            close()
+
         session.transfer = limited  # type: ignore[method-assign]
+        session.close = disconnect  # type: ignore[method-assign]
         return session
 
 

@@ -1,0 +1,216 @@
+"""The configuration file of maildrop: Products.MaildropHost's keys and defaults, as a frozen value.
+
+Reads the file and nothing else; makes no directory.  Paths in it that are relative begin at its own directory.
+Fails with `ConfigError`, which names the file, the line and the cure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from zope.sendmail.address import split_list
+from zope.sendmail.interfaces import MailError
+from zope.sendmail.maildrop.literals import Assigned, Literal, Malformed, parse_assignments
+
+#: The password, if the file has neither it nor a password file.
+PASSWORD_VARIABLE = "MAILDROP_PASSWORD"  # noqa: S105 - the name of a variable
+
+#: Seconds for which a lock of another program counts, if nobody says otherwise.
+LOCK_AGE = 86400.0
+
+
+class ConfigError(MailError, ValueError):
+    """The configuration cannot be used.  Cure: the text names file, line, and what to write."""
+
+    permanent = True
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a configuration file says.  Times are seconds; paths are absolute; an empty text means: not set."""
+
+    path: str
+    smtp_host: str
+    smtp_port: int
+    home: str
+    #: Spool directories; mail is written to the first and read from all.
+    spools: tuple[str, ...]
+    var: str
+    pid_file: str
+    log_file: str
+    #: Between two looks.
+    interval: float
+    debug: bool
+    #: Recipients that replace those of every mail; the daemon does not look at it.
+    debug_receiver: tuple[str, ...]
+    #: Messages per connection; 0: as many as there are.
+    batch: int
+    #: 0 never, 1 if the relay offers it, 2 always.
+    tls: int
+    login: str
+    #: As it stands in the file; `read_password` knows the other places.
+    password: str = field(repr=False)
+    #: Between two messages.
+    wait_interval: float
+    add_messageid: bool
+    supervised: bool
+    password_file: str = ""
+    #: File of CA certificates for the relay; empty: the system's.
+    cafile: str = ""
+    #: Whether the relay has to prove who it is; None: if TLS is 2, or a password goes over TLS.
+    verify: bool | None = None
+    #: How old the lock of a writer gets before its mail is taken all the same; 0.0: never taken.
+    lock_age: float = LOCK_AGE
+
+    @property
+    def location(self) -> str:
+        """What `open_queue` is given."""
+        return "spool:" + ";".join(self.spools)
+
+    @property
+    def has_password(self) -> bool:
+        """Whether there is a password somewhere; reads no password file."""
+        return bool(self.password or self.password_file or os.environ.get(PASSWORD_VARIABLE))
+
+    def read_password(self) -> str:
+        """The password: of this file, else of the password file, else of the environment; empty: none.
+
+        Raises `ConfigError` if the password file cannot be used.
+        """
+        from zope.sendmail.options import read_password
+
+        if self.password:
+            return self.password
+        if self.password_file:
+            try:
+                return read_password(self.password_file)
+            except ValueError as error:
+                raise ConfigError(f"{self.path}: MAILDROP_PASSWORD_FILE: {error}") from error
+        return os.environ.get(PASSWORD_VARIABLE, "")
+
+
+def read_config(path: str) -> Config:
+    """Read the configuration file at `path`.  Raises `ConfigError`."""
+    path = os.path.abspath(path)
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return parse_config(file.read(), path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the configuration cannot be read ({error.strerror or error}); name a file that exists and "
+            "that this user may read"
+        ) from error
+
+
+def parse_config(text: str, path: str) -> Config:
+    """What the `text` of the configuration file at `path` says.  Raises `ConfigError`."""
+    try:
+        return _config(_Reader(parse_assignments(text), path))
+    except Malformed as error:
+        raise ConfigError(f"{path}, line {error.line}: {error}") from None
+
+
+def _config(read: _Reader) -> Config:
+    spools, var = read.paths("MAILDROP_SPOOL"), read.path("MAILDROP_VAR")
+    home = read.path("MAILDROP_HOME")
+    if not home and not (spools and var):
+        read.refuse(
+            "MAILDROP_HOME", 'is missing; name a directory of your own, such as MAILDROP_HOME="/var/lib/maildrop"'
+        )
+    home = home or var
+    var = var or os.path.join(home, "var")
+    return Config(
+        path=read.file,
+        smtp_host=read.text("SMTP_HOST") or "localhost",
+        smtp_port=read.whole("SMTP_PORT", 25, 1, 65535),
+        home=home,
+        spools=spools or (os.path.join(home, "spool"),),
+        var=var,
+        pid_file=read.path("MAILDROP_PID_FILE") or os.path.join(var, "maildrop.pid"),
+        log_file=read.path("MAILDROP_LOG_FILE") or os.path.join(var, "maildrop.log"),
+        interval=read.seconds("MAILDROP_INTERVAL", 120.0),
+        debug=bool(read.switch("DEBUG")),
+        debug_receiver=tuple(each.strip() for each in split_list(read.text("DEBUG_RECEIVER")) if each.strip()),
+        batch=read.whole("MAILDROP_BATCH", 0),
+        tls=min(read.whole("MAILDROP_TLS", 0), 2),
+        login=read.text("MAILDROP_LOGIN"),
+        password=read.text("MAILDROP_PASSWORD"),
+        wait_interval=read.seconds("WAIT_INTERVAL", 0.0),
+        add_messageid=bool(read.switch("ADD_MESSAGEID")),
+        supervised=bool(read.switch("SUPERVISED_DAEMON")),
+        password_file=read.path("MAILDROP_PASSWORD_FILE"),
+        cafile=read.path("MAILDROP_CAFILE"),
+        verify=read.switch("MAILDROP_VERIFY"),
+        lock_age=read.seconds("MAILDROP_LOCK_AGE", LOCK_AGE),
+    )
+
+
+class _Reader:
+    """The values in a file, each as what it shall be."""
+
+    def __init__(self, assigned: Mapping[str, Assigned], file: str) -> None:
+        self.file = file
+        self._assigned = assigned
+
+    def refuse(self, key: str, why: str) -> NoReturn:
+        """Raise `ConfigError` about a key."""
+        line = f", line {self._assigned[key].line}" if key in self._assigned else ""
+        raise ConfigError(f"{self.file}{line}: {key} {why}")
+
+    def text(self, key: str) -> str:
+        """A text; a number is one, too."""
+        value = self._value(key)
+        text = "" if value is None else str(value)
+        if any(ord(character) < 32 or ord(character) == 127 for character in text):
+            self.refuse(key, "has a control character in it; write printable characters only")
+        return text.strip()
+
+    def path(self, key: str) -> str:
+        """A path, made absolute."""
+        return self._absolute(key, self.text(key))
+
+    def paths(self, key: str) -> tuple[str, ...]:
+        """Paths with ``;`` between them, none of them twice."""
+        names = (name.strip() for name in self.text(key).split(";"))
+        return tuple(dict.fromkeys(self._absolute(key, name) for name in names if name))
+
+    def whole(self, key: str, default: int, least: int = 0, most: int = 2**31) -> int:
+        """A whole number; one in quotes is one, too."""
+        number = self._number(key, default, int, "whole number")
+        if not least <= number <= most:
+            self.refuse(key, f"is {number}; write a number from {least} to {most}")
+        return int(number)
+
+    def seconds(self, key: str, default: float) -> float:
+        """Seconds, not less than 0."""
+        number = self._number(key, default, float)
+        if not 0 <= number < 1e9:
+            self.refuse(key, f"is {number}; write seconds, not less than 0")
+        return float(number)
+
+    def switch(self, key: str) -> bool | None:
+        """On or off; None: nobody says."""
+        value = self._value(key)
+        return None if value is None or value == "" else bool(self._number(key, 0, int, "switch"))
+
+    def _value(self, key: str) -> Literal:
+        return self._assigned[key].value if key in self._assigned else None
+
+    def _number(self, key: str, default: float, kind: Callable[[Any], float], words: str = "number") -> float:
+        value = self._value(key)
+        if value is None or value == "":
+            return default
+        try:
+            return kind(value)
+        except (ValueError, OverflowError):
+            self.refuse(key, f"is {value!r}, which is no {words}; write one like {default}")
+
+    def _absolute(self, key: str, path: str) -> str:
+        if "$" in path:
+            self.refuse(
+                key, f"is {path!r}; '$' is not expanded here, although a shell would do it: write the whole path"
+            )
+        return os.path.normpath(os.path.join(os.path.dirname(self.file), path)) if path else ""

@@ -1,0 +1,153 @@
+"""The command ``maildrop``: ``start | stop | restart | status | fg | once`` for the daemon of a configuration.
+
+Exit status: 0 done (``status``: it runs); 1 it could not be done, the text says why; 2 wrong command line; 3
+(``status``) it does not run.  ``once``: 1 if a person should look at mail, 75 if time should help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from zope.sendmail.interfaces import MailError
+from zope.sendmail.maildir import act_as_owner
+from zope.sendmail.maildrop.config import Config, read_config
+from zope.sendmail.maildrop.daemon import Daemon, detach, make_mailer, open_spools, prepare
+from zope.sendmail.maildrop.pidfile import AlreadyRunning, PidFile
+
+#: The environment variable that may name the configuration file.
+CONFIG = "MAILDROP_CONFIG"
+
+#: What ``status`` says of a daemon that is not there (Linux Standard Base, 20.2).
+NOT_RUNNING = 3
+
+_VERBS_HELP = {
+    "start": "start the daemon",
+    "stop": "stop it after the message in hand, and wait until it has ended",
+    "restart": "both",
+    "status": "say whether it runs, and what waits",
+    "fg": "run in the foreground, as supervisors want it",
+    "once": "send once what is due",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="maildrop",
+        description="Sends the mail in a maildrop spool.",
+        epilog="\n".join(f"  {verb:8}{text}" for verb, text in _VERBS_HELP.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("verb", choices=list(_VERBS_HELP), metavar="|".join(_VERBS_HELP))
+    parser.add_argument(
+        "-c", "--config", default=os.environ.get(CONFIG), help=f"the configuration file; else ${CONFIG} names it"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, help="seconds that stop waits for the daemon's end (default: 60)"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="fg and once: every mail to standard error")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script; `arguments` without the program's name.  Raises `SystemExit` as argparse does."""
+    parser = make_parser()
+    parsed = parser.parse_args(arguments)
+    if not parsed.config:
+        parser.error(f"no configuration file; name it with --config or in ${CONFIG}")
+    try:
+        return _VERBS[parsed.verb](read_config(parsed.config), parsed)
+    except (MailError, OSError) as error:
+        return _complain(str(error))
+
+
+def _start(config: Config, parsed: argparse.Namespace) -> int:
+    if config.supervised or config.debug:
+        return _foreground(config, parsed)
+    make_mailer(config)
+    prepare(config)
+    pid = PidFile(config.pid_file).holder()
+    if pid is not None:
+        return _say(f"it is already running, process {pid}")
+    why = detach(Daemon(config).serve)
+    if why:
+        return _complain(why)
+    return _say(f"started, process {PidFile(config.pid_file).holder()}")
+
+
+def _stop(config: Config, parsed: argparse.Namespace) -> int:
+    try:
+        ended = PidFile(config.pid_file).terminate(signal.SIGTERM, parsed.timeout)
+    except ProcessLookupError:
+        return _say("it does not run")
+    if ended:
+        return _say("stopped")
+    return _complain(f"it is still busy with a message after {parsed.timeout:.0f} s; it ends by itself after that")
+
+
+def _restart(config: Config, parsed: argparse.Namespace) -> int:
+    return _stop(config, parsed) or _start(config, parsed)
+
+
+def _status(config: Config, _: argparse.Namespace) -> int:
+    act_as_owner(config.spools[0])
+    pid = PidFile(config.pid_file).holder()
+    queue = open_spools(config)
+    try:
+        mails = ", ".join(f"{count} {state}" for state, count in queue.count().items())
+        waiting = f"mails: {mails or 'none'}"
+    except OSError as error:
+        waiting = f"the spool cannot be read: {error}"
+    finally:
+        queue.close()
+    if pid is None:
+        _say(f"it does not run; {waiting}")
+        return NOT_RUNNING
+    return _say(f"it runs, process {pid}; {waiting}")
+
+
+def _foreground(config: Config, parsed: argparse.Namespace) -> int:
+    _configure_log(parsed)
+    try:
+        return Daemon(config, echo=config.debug).serve()
+    except AlreadyRunning as error:
+        return _complain(str(error))
+
+
+def _once(config: Config, parsed: argparse.Namespace) -> int:
+    _configure_log(parsed)
+    return Daemon(config, echo=config.debug).once()
+
+
+_VERBS: Mapping[str, Callable[[Config, argparse.Namespace], int]] = {
+    "start": _start,
+    "stop": _stop,
+    "restart": _restart,
+    "status": _status,
+    "fg": _foreground,
+    "once": _once,
+}
+
+
+def _configure_log(parsed: argparse.Namespace) -> None:
+    level = logging.INFO if parsed.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+
+
+def _say(text: str) -> int:
+    print(f"maildrop: {text}")
+    return os.EX_OK
+
+
+def _complain(text: str) -> int:
+    print(f"maildrop: {text}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""How a mail gets into the spool of a configuration: with the transaction, or at once.
+
+There is one open queue for each location in a process. Fails with `InvalidMail` before anything is written, and with
+`OSError` where the disk refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transaction import TransactionManager
+
+from zope.sendmail.delivery import AbstractMailDelivery
+from zope.sendmail.interfaces import IMailQueue, IStagedMail
+from zope.sendmail.queue import open_queue
+
+_open: dict[str, SpoolDelivery] = {}
+
+
+class SpoolDelivery(AbstractMailDelivery):
+    """An `IMailDelivery` into an open queue."""
+
+    def __init__(self, queue: IMailQueue, *, transaction_manager: Any = None) -> None:
+        super().__init__(transaction_manager=transaction_manager)
+        self.queue = queue
+
+    def send_at_once(self, sender: str | bytes, recipients: Sequence[str | bytes], message: str | bytes) -> str:
+        """As `send`, but the mail may leave as soon as this returns, whatever becomes of the caller's transaction."""
+        own = TransactionManager()
+        with own:
+            return SpoolDelivery(self.queue, transaction_manager=own).send(sender, recipients, message)
+
+    def _stage(self) -> IStagedMail:
+        return self.queue.stage()
+
+    def _what(self) -> str:
+        return f"mail for {self.queue.location}"
+
+
+def delivery_to(location: str) -> SpoolDelivery:
+    """The delivery into the queue at this location, see `open_queue`.  Raises `OSError` if there is no way in."""
+    delivery = _open.get(location)
+    if delivery is None:
+        delivery = _open.setdefault(location, SpoolDelivery(open_queue(location)))
+    return delivery

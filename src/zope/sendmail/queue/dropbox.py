@@ -1,0 +1,258 @@
+"""Mail that other programs drop into a spool directory, in MaildropHost's format (``docs/decisions/spool.rst``).
+
+Complete files are moved, by one rename each, to where a queue has its mail; what is locked, unfinished, or no mail
+stays and is told of.  Concurrency: any number of processes may look at one directory; one `DropBox` is for one thread.
+Fails with `OSError` only if the directory itself cannot be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from zope.sendmail import maillog
+from zope.sendmail.clock import Clock
+from zope.sendmail.disk import Disk
+from zope.sendmail.interfaces import MalformedEnvelope
+from zope.sendmail.maildir import host_name
+from zope.sendmail.message import DROPPED, read_envelope
+from zope.sendmail.queue import findings
+from zope.sendmail.queue.findings import Finding, Severity
+from zope.sendmail.queue.places import Places
+
+#: The directory of ours in a spool; other programs take it for nothing, for it is one.
+PRIVATE = ".queue"
+
+#: What a program has beside a file that it is writing.
+LOCK = ".lck"
+
+#: Seconds after which a lock is given up if nobody says otherwise: no transaction should be open for a day.
+LOCK_AGE = 86400.0
+
+#: A lock that is older than so many seconds is worth a word.
+_OLD_LOCK = 3600.0
+
+#: Seconds for which a file that is not whole may still be in the making.
+_UNFINISHED = 60.0
+
+#: Seconds between two looks at a directory that changes while there is work, and at one that does not.
+_WHILE_BUSY, _UNCONDITIONAL = 1.0, 60.0
+
+#: A directory that changed less than so many nanoseconds before a look may change again without a new time stamp.
+_CLOCK_TICK = 2_000_000_000
+
+#: Looking takes no more than this part of the time.
+_SHARE = 20
+
+#: So many files are taken at one call.
+_AT_ONCE = 500
+
+_STRANGE = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+_OLD = "its lock is older than an hour; the program that writes it may be dead"
+
+
+class DropBox:
+    """The files in one spool directory.  `lock_age`: seconds, 0.0: a lock counts for ever."""
+
+    def __init__(self, spool: str, places: Places, disk: Disk, clock: Clock, lock_age: float = LOCK_AGE) -> None:
+        self.spool = spool
+        self._places = places
+        self._disk = disk
+        self._clock = clock
+        self._lock_age = lock_age
+        self._began = float("-inf")
+        self._cost = 0.0
+        self._stamp = 0
+        #: Something may change without a sign in the directory.
+        self._again = False
+        self._found: deque[str] = deque()
+        #: Why a file stays, as it was told.
+        self._left: dict[str, str] = {}
+
+    def take(self, make: Callable[[], None], *, busy: bool) -> list[str]:
+        """Move what is complete to ``new/``; the keys, oldest first.  `make` makes the queue's directories.
+
+        Costs one stat if nothing happened.  `busy`: there is other work, so looks may be fewer.
+        """
+        now = self._clock.monotonic()
+        if not self._found and self._is_time(now, busy=busy):
+            self._look(now)
+        keys: list[str] = []
+        while self._found and len(keys) < _AT_ONCE:
+            key = self._take(self._found.popleft(), make)
+            if key is not None:
+                keys.append(key)
+        return keys
+
+    def examine(self) -> Iterator[Finding]:
+        """What lies in the directory and why it is not sent.  Changes nothing."""
+        try:
+            names = set(self._disk.names(self.spool))
+        except FileNotFoundError:
+            return
+        for name in sorted(names):
+            finding = None if name == PRIVATE else self._finding(name, names)
+            if finding is not None:
+                yield finding
+
+    # looking
+
+    def _is_time(self, now: float, *, busy: bool) -> bool:
+        since = now - self._began
+        if since < self._cost * _SHARE or (busy and since < _WHILE_BUSY):
+            return False
+        return since >= _UNCONDITIONAL or (self._again and since >= _WHILE_BUSY) or self._read_stamp() != self._stamp
+
+    def _read_stamp(self) -> int:
+        """Time stamp of the directory; -1 if it is too young to be trusted, or not there."""
+        try:
+            stamp = self._disk.stat(self.spool).st_mtime_ns
+        except FileNotFoundError:
+            return -1
+        return stamp if abs(self._clock.time() * 1e9 - stamp) > _CLOCK_TICK else -1
+
+    def _look(self, now: float) -> None:
+        """Find what may be mail, oldest first."""
+        stamp = self._read_stamp()
+        try:
+            names = self._disk.names(self.spool)
+        except FileNotFoundError:
+            return
+        found: list[tuple[int, str]] = []
+        for name in filter(_may_be_mail, names):
+            with contextlib.suppress(FileNotFoundError):
+                status = self._disk.stat(os.path.join(self.spool, name))
+                if stat.S_ISREG(status.st_mode):
+                    found.append((status.st_mtime_ns, name))
+        self._found.extend(name for _, name in sorted(found))
+        present = set(names)
+        self._left = {name: left for name, left in self._left.items() if name in present}
+        self._again = False
+        self._stamp = max(stamp, 0)
+        self._began, self._cost = now, self._clock.monotonic() - now
+
+    def _why_not(self, name: str, status: os.stat_result) -> str | None:
+        """Why a file is left alone: in words if a person should know, empty if time will help; None if it is a mail."""
+        # A lock is made before its mail: if we have seen the mail and there is no lock, there is none any more.
+        age = self._age_of_lock(name)
+        if age is not None and not 0.0 < self._lock_age <= age:
+            return _OLD if age > _OLD_LOCK else ""
+        fault = self._fault(name)
+        if fault and self._clock.time() - status.st_mtime < _UNFINISHED:
+            self._again = True
+            return ""
+        return fault or None
+
+    def _age_of_lock(self, name: str) -> float | None:
+        try:
+            modified = self._disk.stat(os.path.join(self.spool, name + LOCK)).st_mtime
+        except FileNotFoundError:
+            return None
+        return max(0.0, self._clock.time() - modified)
+
+    def _fault(self, name: str) -> str:
+        """Why nobody can send the file; the empty string if somebody can.  Raises `FileNotFoundError`."""
+        try:
+            with self._disk.open(os.path.join(self.spool, name)) as stream:
+                if stream.read(len(DROPPED)) != DROPPED:
+                    return "it does not begin with ##To: or ##From:"
+                stream.seek(0)
+                read_envelope(stream)
+        except FileNotFoundError:
+            raise
+        except MalformedEnvelope as error:
+            return str(error)
+        except OSError as error:
+            return f"it cannot be read: {error.strerror or error}"
+        return ""
+
+    # taking
+
+    def _take(self, name: str, make: Callable[[], None]) -> str | None:
+        path = os.path.join(self.spool, name)
+        try:
+            status = self._disk.stat(path)
+            why = self._why_not(name, status)
+            if why is not None:
+                self._leave(name, why)
+                return None
+            key = f"new/{_queue_name(name, status.st_mtime_ns)}"
+            self._move(path, self._places.message(key), make)
+        except FileNotFoundError:  # another daemon was faster, or its writer removed it
+            return None
+        except OSError as error:  # it is not sent: else it would be sent again and again
+            self._leave(name, f"it cannot be taken away, so it is not sent: {error.strerror or error}")
+            return None
+        self._give_up_lock(name)
+        return key
+
+    def _leave(self, name: str, why: str) -> None:
+        """Say once why a file stays."""
+        if why and self._left.get(name) != why:
+            maillog.not_taken(os.path.join(self.spool, name), why)
+        self._left[name] = why
+
+    def _move(self, path: str, target: str, make: Callable[[], None]) -> None:
+        """One rename: from now on the file is ours."""
+        try:
+            self._disk.rename(path, target)
+        except FileNotFoundError:
+            self._disk.stat(path)
+            make()
+            self._disk.rename(path, target)
+
+    def _give_up_lock(self, name: str) -> None:
+        """A lock whose mail was taken all the same belongs to nobody."""
+        age = self._age_of_lock(name)
+        if age is not None and 0.0 < self._lock_age <= age:
+            maillog.lock_given_up(os.path.join(self.spool, name), age)
+            with contextlib.suppress(OSError):  # it does no harm without a mail
+                self._disk.unlink(os.path.join(self.spool, name + LOCK))
+
+    def _finding(self, name: str, names: set[str]) -> Finding | None:
+        try:
+            status = self._disk.stat(os.path.join(self.spool, name))
+            if name.endswith(LOCK):
+                return None if name.removesuffix(LOCK) in names else _lock_alone(name, self._clock, status)
+            if not _may_be_mail(name) or not stat.S_ISREG(status.st_mode):
+                return findings.foreign(f"../{name}", "something that is never sent", Severity.NOTE)
+            return self._finding_about_mail(name, status)
+        except FileNotFoundError:
+            return None
+
+    def _finding_about_mail(self, name: str, status: os.stat_result) -> Finding | None:
+        age = self._age_of_lock(name)
+        if age is not None:
+            return findings.locked_by_others(f"../{name}", age, self._lock_age) if age > _OLD_LOCK else None
+        waited = self._clock.time() - status.st_mtime
+        if (why := self._fault(name)) and waited >= _UNFINISHED:
+            return findings.not_taken(f"../{name}", why)
+        if not os.access(self.spool, os.W_OK | os.X_OK):
+            return findings.not_taken(f"../{name}", "the directory does not let this user take files away")
+        return findings.not_looked_at(f"../{name}", waited) if waited > _OLD_LOCK else None
+
+
+def _may_be_mail(name: str) -> bool:
+    """Hidden files, locks, and what editors leave are none."""
+    return not (name.startswith((".", "#")) or name.endswith((LOCK, "~")))
+
+
+def _queue_name(name: str, modified: int) -> str:
+    """A name for the queue, with the time stamp and the old name in it; sorts like those of `unique_name`."""
+    seconds, nanoseconds = divmod(max(0, modified), 10**9)
+    digits = f"{nanoseconds // 1000:06d}{random.randrange(10**7):07d}"  # noqa: S311 - no secret
+    readable = _STRANGE.sub("_", name.encode("utf-8", "replace").decode("utf-8"))[:60]
+    return f"{seconds}.drop-{readable}.{_STRANGE.sub('_', host_name())}.{digits}"
+
+
+def _lock_alone(name: str, clock: Clock, status: os.stat_result) -> Finding | None:
+    if clock.time() - status.st_mtime < _OLD_LOCK:
+        return None
+    return findings.leftover(f"../{name}", "A lock without its mail: the program that made it died, or forgot it")

@@ -1,0 +1,210 @@
+"""The configuration file of maildrop: its language, its keys, its errors."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import unittest
+from unittest import mock
+
+from zope.sendmail.interfaces import MailError
+from zope.sendmail.maildrop.config import PASSWORD_VARIABLE, Config, ConfigError, parse_config, read_config
+from zope.sendmail.maildrop.literals import Malformed, parse_assignments
+
+#: All keys that 2.3 shipped, as it shipped them, but for the directory.
+SHIPPED = """
+# the configuration of maildrop
+PYTHON="/usr/bin/python"
+MAILDROP_HOME="/var/lib/maildrop"
+#MAILDROP_SPOOL="/var/spool/maildrop"
+SMTP_HOST="localhost"
+SMTP_PORT=25
+MAILDROP_INTERVAL=120
+DEBUG=0
+DEBUG_RECEIVER=""
+MAILDROP_BATCH=0
+MAILDROP_TLS=0
+MAILDROP_LOGIN=""
+MAILDROP_PASSWORD=""
+WAIT_INTERVAL=0.0
+ADD_MESSAGEID=0
+SUPERVISED_DAEMON=0
+"""
+
+DEFAULTS = Config(
+    path="/etc/maildrop.conf",
+    smtp_host="localhost",
+    smtp_port=25,
+    home="/var/lib/maildrop",
+    spools=("/var/lib/maildrop/spool",),
+    var="/var/lib/maildrop/var",
+    pid_file="/var/lib/maildrop/var/maildrop.pid",
+    log_file="/var/lib/maildrop/var/maildrop.log",
+    interval=120.0,
+    debug=False,
+    debug_receiver=(),
+    batch=0,
+    tls=0,
+    login="",
+    password="",
+    wait_interval=0.0,
+    add_messageid=False,
+    supervised=False,
+)
+
+
+def config(text: str = "") -> Config:
+    """What this says, with a home."""
+    return parse_config(f'MAILDROP_HOME="/home"\n{text}', "/etc/maildrop.conf")
+
+
+class TheLanguage(unittest.TestCase):
+    def test_what_2_3_took_is_taken(self) -> None:
+        """Its tokens were Python's: line ends and blanks mean nothing, escapes are decoded, the last value counts."""
+        table = {
+            "A=1 B=2": {"A": 1, "B": 2},
+            "A=\n1": {"A": 1},
+            "A = 1": {"A": 1},
+            "  A=1": {"A": 1},
+            "A=1\nA=2": {"A": 2},
+            "A=1 # B=2": {"A": 1},
+            "# A='": {},
+            "": {},
+            r"A='a\tb'": {"A": "a\tb"},
+            r'A=r"a\tb"': {"A": r"a\tb"},
+            "A=u'x'": {"A": "x"},
+            'A="""a\nb"""': {"A": "a\nb"},
+            "A='''it's'''": {"A": "it's"},
+            r'A="say \"x\""': {"A": 'say "x"'},
+            'A="# no comment"': {"A": "# no comment"},
+            'A="$HOME/x"': {"A": "$HOME/x"},
+            "A=0x10 B=0b11 C=0o17 D=017": {"A": 16, "B": 3, "C": 15, "D": 15},
+            "A=1.5 B=1e3 C=.5 D=2.": {"A": 1.5, "B": 1000.0, "C": 0.5, "D": 2.0},
+            "A=True B=False C=None": {"A": True, "B": False, "C": None},
+            "A=$ 1": {"A": 1},
+            "A=1\r\nB=2\r\n": {"A": 1, "B": 2},
+        }
+        for text, values in table.items():
+            with self.subTest(text):
+                self.assertEqual({name: each.value for name, each in parse_assignments(text).items()}, values)
+
+    def test_what_is_no_literal_is_refused(self) -> None:
+        """Nothing is executed; the line is told."""
+        refused = ["A=-1", "A=1;", "A=[1]", "A=(1)", "A=x", "export A=1", "A='a' 'b'", "A=10L", 'A="x', "A=", "A"]
+        refused += ["A=1+1", "A=open('x')", "$HOME", "A==1", "A=08", "A=1x", "1=2", "A=1 2", 'A="\\x"', "A=`id`"]
+        for text in refused:
+            with self.subTest(text), self.assertRaises(Malformed) as raised:
+                parse_assignments(f"\n\n{text}\n")
+            self.assertEqual(raised.exception.line, 3)
+
+    def test_a_shell_reads_the_same(self) -> None:
+        """The scripts of 2.3 sourced the file."""
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+            file.write(SHIPPED)
+            file.flush()
+            script = f'. "{file.name}"; echo "$SMTP_HOST $SMTP_PORT $MAILDROP_HOME"'
+            said = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True).stdout
+        self.assertEqual(said, "localhost 25 /var/lib/maildrop\n")
+
+
+class TheKeys(unittest.TestCase):
+    def test_what_2_3_shipped_gives_the_defaults(self) -> None:
+        """And so does a file that says nothing but the directory."""
+        self.assertEqual(parse_config(SHIPPED, "/etc/maildrop.conf"), DEFAULTS)
+        self.assertEqual(parse_config('MAILDROP_HOME="/var/lib/maildrop"', "/etc/maildrop.conf"), DEFAULTS)
+
+    def test_spools_are_a_list(self) -> None:
+        """With ``;`` between them and blanks around; none twice."""
+        self.assertEqual(config('MAILDROP_SPOOL=" /a; /b ;/a;"').spools, ("/a", "/b"))
+
+    def test_paths_begin_at_the_file(self) -> None:
+        """2.3 changed to ``/`` and did not find them any more."""
+        got = parse_config('MAILDROP_HOME="../maildrop" MAILDROP_PID_FILE="pid"', "/srv/etc/maildrop.conf")
+        self.assertEqual((got.home, got.pid_file), ("/srv/maildrop", "/srv/etc/pid"))
+
+    def test_numbers_may_stand_in_quotes(self) -> None:
+        """As people and recipes write them."""
+        got = config('SMTP_PORT="2525" MAILDROP_TLS="2" WAIT_INTERVAL="0.5" DEBUG="1" MAILDROP_BATCH=""')
+        self.assertEqual((got.smtp_port, got.tls, got.wait_interval, got.debug, got.batch), (2525, 2, 0.5, True, 0))
+
+    def test_tls_above_two_is_two(self) -> None:
+        """2.3 took everything above 1 for: always."""
+        self.assertEqual([config(f"MAILDROP_TLS={number}").tls for number in (0, 1, 2, 3)], [0, 1, 2, 2])
+
+    def test_debug_receivers_are_a_list(self) -> None:
+        """With commas between them."""
+        self.assertEqual(config('DEBUG_RECEIVER="a@x.org, B <b@x.org>"').debug_receiver, ("a@x.org", "B <b@x.org>"))
+
+    def test_keys_that_nobody_knows_are_passed_over(self) -> None:
+        """As ever."""
+        self.assertEqual(config("WHATEVER=1"), config())
+
+    def test_spool_and_var_need_no_home(self) -> None:
+        """Everything has its place then."""
+        self.assertEqual(parse_config('MAILDROP_SPOOL="/s" MAILDROP_VAR="/v"', "/c").log_file, "/v/maildrop.log")
+
+
+class Passwords(unittest.TestCase):
+    def setUp(self) -> None:
+        self.enterContext(mock.patch.dict(os.environ))
+        os.environ.pop(PASSWORD_VARIABLE, None)
+
+    def test_the_file_may_have_it(self) -> None:
+        """As ever; it is shown to nobody."""
+        got = config('MAILDROP_PASSWORD="secret"')
+        self.assertEqual(got.read_password(), "secret")
+        self.assertNotIn("secret", repr(got))
+
+    def test_a_file_of_its_own_may_have_it(self) -> None:
+        """So that Zope need not be able to read it: it is opened only by who asks."""
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write("secret\n")
+            file.flush()
+            got = config(f'MAILDROP_PASSWORD_FILE="{file.name}"')
+            self.assertEqual((got.has_password, got.password, got.read_password()), (True, "", "secret"))
+        self.assertRaisesRegex(ConfigError, "MAILDROP_PASSWORD_FILE.*cannot be read", got.read_password)
+
+    def test_the_environment_may_have_it(self) -> None:
+        """If nobody else has."""
+        os.environ[PASSWORD_VARIABLE] = "secret"
+        self.assertEqual(config().read_password(), "secret")
+        self.assertEqual(config('MAILDROP_PASSWORD="other"').read_password(), "other")
+
+    def test_no_error_tells_it(self) -> None:
+        """Whatever is wrong with the line in which it stands."""
+        for text in ("MAILDROP_PASSWORD=secret", '"secret"', "MAILDROP_PASSWORD='a' 'secret'", r"A='secret\x'"):
+            with self.subTest(text), self.assertRaises(ConfigError) as raised:
+                config(text)
+            self.assertNotIn("secret", str(raised.exception))
+
+
+class Errors(unittest.TestCase):
+    def test_they_name_file_line_and_cure(self) -> None:
+        """So that nobody has to guess."""
+        table = {
+            "SMTP_PORT=smtp": "line 3: the value of SMTP_PORT is no literal; put texts in quotes",
+            'SMTP_PORT="smtp"': "line 3: SMTP_PORT is 'smtp', which is no whole number; write one like 25",
+            "SMTP_PORT=70000": "line 3: SMTP_PORT is 70000; write a number from 1 to 65535",
+            'WAIT_INTERVAL="soon"': "line 3: WAIT_INTERVAL is 'soon', which is no number",
+            'MAILDROP_SPOOL="$HOME/x"': "line 3: MAILDROP_SPOOL is .* write the whole path",
+            r'SMTP_HOST="a\nb"': "line 3: SMTP_HOST has a control character",
+            "DEBUG='yes'": "line 3: DEBUG is 'yes', which is no switch; write one like 0",
+        }
+        for text, words in table.items():
+            with self.subTest(text):
+                self.assertRaisesRegex(ConfigError, f"/etc/maildrop.conf, {words}", config, f"\n{text}")
+
+    def test_a_directory_is_never_guessed(self) -> None:
+        """2.3 had ``/tmp/maildrop``, which anybody could make first."""
+        self.assertRaisesRegex(ConfigError, "MAILDROP_HOME is missing; name a directory", parse_config, "", "/c")
+
+    def test_a_file_that_cannot_be_read_is_named(self) -> None:
+        """It is missing, or a directory."""
+        for path in ("/nowhere/maildrop.conf", "/"):
+            self.assertRaisesRegex(ConfigError, f"^{path}: the configuration cannot be read", read_config, path)
+
+    def test_they_are_permanent_and_values(self) -> None:
+        """For who catches one or the other."""
+        self.assertTrue(issubclass(ConfigError, MailError) and issubclass(ConfigError, ValueError))
+        self.assertTrue(ConfigError.permanent)

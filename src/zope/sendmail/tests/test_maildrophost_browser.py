@@ -1,0 +1,395 @@
+"""The Maildrop Host in a real Zope, used with a real browser; mail arrives at a real SMTP server.
+
+Skipped, and says so, where Zope, selenium, Chromium or chromedriver are missing. Screenshots are kept where
+``ZOPE_SENDMAIL_SCREENSHOTS`` names a directory.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import http.server
+import importlib.util
+import os
+import shutil
+import tempfile
+import threading
+import unittest
+from collections.abc import Callable
+from typing import Any
+
+from zope.sendmail.tests.zopes import MISSING, write_config
+from zope.sendmail.tests.zopesite import USER, ZopeSite, python
+
+_NEEDED = {
+    "Zope and Products.MailHost": not MISSING,
+    "selenium": importlib.util.find_spec("selenium"),
+    "aiosmtpd": importlib.util.find_spec("aiosmtpd"),
+    "chromium": shutil.which("chromium"),
+    "chromedriver": shutil.which("chromedriver"),
+}
+_LACKING = [name for name, there in _NEEDED.items() if not there]
+
+_PATIENCE = 20.0  # seconds; nothing takes so long that works
+
+LETTER = """\
+<dtml-sendmail mailhost="{host}">
+From: shop@example.org
+To: {to}
+Subject: {subject}
+
+Good day.
+</dtml-sendmail>"""
+
+#: A file in a spool, byte for byte as Products.MaildropHost 2.3 wrote it.
+OLD_MAIL = b"""\
+##To:Jane <jane@example.org>,joe@example.org
+##From:shop@example.org
+From: shop@example.org
+To: Jane <jane@example.org>
+Subject: From 2.3
+
+Good day.
+
+"""
+
+#: A page of another site that tries to use the manager's login.
+EVIL = """\
+<form method="post" action="{url}/manage_queueAction"><input name="verb" value="remove">
+<input name="names:list" value="{name}"></form><script>document.forms[0].submit()</script>"""
+
+
+@unittest.skipIf(_LACKING, f"missing: {', '.join(_LACKING)} (zope.cfg; apt install chromium chromium-driver)")
+class InABrowser(unittest.TestCase):
+    def setUp(self) -> None:
+        self.host_id = self._testMethodName.removeprefix("test_")
+        world = _world()
+        self.site, self.browser, self.relay = world.site, world.browser, world.relay
+        self.directory, self.paths = world.directory, world.paths
+
+    def test_add_edit_and_choose(self) -> None:
+        """From the add list to a configuration; the password is not shown."""
+        self.add()
+        self.assertIn("Added MaildropHost.", self.text())
+        self.assertIn("cannot send mail", self.text("#maildrop-problem"))  # DEFAULT has no file here
+        self.look("edit-without-configuration")
+        self.choose("config-path-news", title="News <b>& more</b>")
+        self.assertIn(f'MaildropHost "{self.host_id}" updated', self.text())
+        self.assertEqual(self.one("#title").get_attribute("value"), "News <b>& more</b>")
+        settings = self.text("#maildrop-settings")
+        self.assertIn("******", settings)
+        self.assertNotIn("se-cret", self.browser.page_source)
+        self.assertIn("debug@example.org", self.text("#maildrop-debug-receiver"))
+        self.look("edit-news")
+        self.choose("config-path-shop", title="Shop")
+        self.assertNotIn("debug@example.org", self.text())
+        self.assertIn(self.paths["config-path-shop"], self.text("#maildrop-settings"))
+        self.look("edit-shop")
+
+    def test_a_configuration_that_breaks(self) -> None:
+        """All tabs say what is wrong, and sending fails."""
+        path = write_config(self.directory, "broken.conf")
+        self.added("config-path-shop")
+        os.rename(self.paths["config-path-shop"], path)
+        self.addCleanup(os.rename, path, self.paths["config-path-shop"])
+        self.site.dtml("broken", LETTER.format(host=self.host_id, to="jane@example.org", subject="Broken"))
+        for tab in ("manage_main", "manage_log", "manage_queue"):
+            self.go(tab)
+            self.assertIn("shop.conf", self.text("#maildrop-problem"))
+            self.look(f"broken-{tab}")
+        self.assertEqual(self.site.ask("broken")[0], 500)
+        self.wait_for(lambda: "has no usable configuration" in self.site.said())
+
+    def test_committed_aborted_and_conflicting(self) -> None:
+        """Mail of requests that succeed arrives once, that of a request that fails never; the tabs tell it."""
+        self.added("config-path-shop")
+        letter = LETTER.format(host=self.host_id, to="eve@example.org", subject="Aborted")
+        self.site.dtml("aborted", letter + '<dtml-raise type="ValueError">no</dtml-raise>')
+        self.site.dtml("letter", LETTER.format(host=self.host_id, to="joe@example.org", subject="Repeated"))
+        self.send("jane@example.org", "Committed")
+        self.assertEqual(self.site.ask("aborted")[0], 500)
+        self.browser.get(f"{self.site.url}/send-and-conflict")
+        self.assertIn("attempts: 2", self.text())
+        self.go("manage_queue")
+        self.assertEqual(self.count("ready"), 2)
+        self.assertEqual(self.column(4), ["jane@example.org", "joe@example.org"])
+        self.look("queue-ready")
+        self.daemon()
+        subjects = ["Committed", "Repeated", "Aborted"]
+        self.wait_for(lambda: len(self.arrived(*subjects)) >= 2)
+        self.assertEqual(self.arrived(*subjects), ["Committed", "Repeated"])
+        self.queue_shows(lambda: self.count("ready") == self.count("sending") == 0)
+        self.assertIn("There is no mail here", self.text("#queue-empty"))
+        self.look("queue-empty")
+        self.go("manage_log")
+        self.assertIn("jane@example.org", self.text("#log-text"))
+        self.look("log")
+
+    def test_mail_that_2_3_left_in_the_spool(self) -> None:
+        """Is shown, and sent; without the lock file of the transaction, which had ended."""
+        self.added("config-path-shop")
+        self.go("manage_queue")  # makes the spool
+        spool = os.path.join(self.directory, "shop.conf.home", "spool")
+        with open(os.path.join(spool, "4711001"), "wb") as file:
+            file.write(OLD_MAIL)
+        self.go("manage_queue")
+        self.assertEqual(self.column(3), ["shop@example.org"])
+        self.assertEqual(self.column(4), ["jane@example.org\njoe@example.org"])
+        self.daemon()
+        self.wait_for(lambda: self.arrived("From 2.3"))
+        self.queue_shows(lambda: self.count("ready") == self.count("sending") == 0)
+        self.assertEqual(self.arrived("From 2.3"), ["From 2.3"])
+
+    def test_the_old_way_to_add(self) -> None:
+        """Scripts add objects by the name of the old product."""
+        if not importlib.util.find_spec("Products.MaildropHost"):
+            self.skipTest("compat/Products.MaildropHost is not installed")
+        form = {"id": self.host_id, "path_key": "config-path-shop"}
+        self.assertEqual(self.site.ask("manage_addProduct/MaildropHost/manage_addMaildropHost", **form)[0], 200)
+        self.go("manage_main")
+        self.assertIn("shop.conf", self.text("#maildrop-settings"))
+
+    def test_what_relays_say(self) -> None:
+        """Last replies are shown, as text, with the mail's state and next attempt."""
+        self.added("config-path-shop")
+        self.two_in_trouble()
+        self.assertIn("450 4.2.0 <script>alert('later')</script>", self.text("#queue-mails"))
+        self.assertIn("550 5.1.1 <b>no such user</b>", self.text("#queue-mails"))
+        self.assertIn("does not run", self.text("#queue-daemon"))
+        self.look("queue-replies")
+        for recipient in ("later@example.org", "nobody@example.org"):
+            self.mark(recipient, "remove", confirm=True)
+        self.assertEqual(self.count("deferred") + self.count("rejected"), 0)
+
+    def test_what_managers_do(self) -> None:
+        """Hold, release, retry and remove do what they say; what is not possible is told."""
+        self.added("config-path-shop")
+        self.two_in_trouble()
+        self.send("jane@example.org", "Managed")
+        self.mark("jane@example.org", "hold")
+        self.assertIn("1 mail held.", self.text(".alert-success"))
+        self.assertEqual((self.count("ready"), self.count("held")), (0, 1))
+        self.look("queue-held")
+        self.click(self.one("#count-held"))
+        self.assertEqual(self.column(4), ["jane@example.org"])
+        self.mark("jane@example.org", "release")
+        self.mark("nobody@example.org", "retry")
+        self.assertEqual((self.count("ready"), self.count("held"), self.count("rejected")), (2, 0, 0))
+        self.mark("later@example.org", "release")
+        self.assertIn("Not done", self.text(".alert-warning"))
+        self.look("queue-not-done")
+        for recipient in ("nobody@example.org", "later@example.org", "jane@example.org"):
+            self.mark(recipient, "remove", confirm=True)
+        self.assertIn("There is no mail here", self.text("#queue-empty"))
+
+    def test_another_site_cannot_use_the_login(self) -> None:
+        """A page elsewhere posts to the queue; Zope refuses, and the mail stays."""
+        self.added("config-path-news")
+        self.send("jane@example.org", "Precious")
+        self.go("manage_queue")
+        name = self.one("#queue-mails input").get_attribute("value")
+        evil = _serve(EVIL.format(url=f"{self.site.url}/{self.host_id}", name=name))
+        self.addCleanup(evil.server_close)
+        self.addCleanup(evil.shutdown)
+        self.browser.get(f"http://localhost:{evil.server_port}/")
+        self.wait_for(lambda: "does not come from a page of this site" in self.text())
+        self.look("forbidden")
+        self.go("manage_queue")
+        self.assertEqual(self.one("#queue-mails input").get_attribute("value"), name)
+
+    def two_in_trouble(self) -> None:
+        """One mail that is deferred, one that is rejected."""
+        self.send("later@example.org", "Later")
+        self.send("nobody@example.org", "Never")
+        stop = self.daemon()
+        self.queue_shows(lambda: self.count("deferred") == self.count("rejected") == 1)
+        stop()
+        self.go("manage_queue")
+
+    def send(self, to: str, subject: str) -> None:
+        """By a request that succeeds."""
+        name = f"{self.host_id}-{subject}"
+        self.site.dtml(name, LETTER.format(host=self.host_id, to=to, subject=subject))
+        self.assertEqual(self.site.ask(name)[0], 200)
+
+    # --- what a person does -------------------------------------------------------------------------------------
+
+    def add(self) -> None:
+        """Choose from the add list, give an id."""
+        from selenium.webdriver.support.ui import Select
+
+        self.browser.get(f"{self.site.url}/manage_main")
+        adders = self.browser.find_elements("css selector", "select[name=':method'], select#addItemSelect, select")
+        adder = next(each for each in adders if "Maildrop Host" in each.get_attribute("innerHTML"))
+        options = [each.get_attribute("textContent").strip() for each in Select(adder).options]
+        self.assertEqual(options.count("Maildrop Host"), 1)
+        target = next(each for each in Select(adder).options if "Maildrop Host" in each.get_attribute("textContent"))
+        self.browser.get(f"{self.site.url}/{target.get_attribute('value')}")
+        self.look("add")
+        self.one("#id").clear()
+        self.one("#id").send_keys(self.host_id)
+        self.press("Add")
+
+    def choose(self, key: str, title: str) -> None:
+        from selenium.webdriver.support.ui import Select
+
+        Select(self.one("#path_key")).select_by_value(key)
+        self.one("#title").clear()
+        self.one("#title").send_keys(title)
+        self.press("Save Changes")
+
+    def added(self, key: str) -> None:
+        """A new object with this configuration."""
+        self.site.ask("manage_addProduct/zope.sendmail.maildrop/manage_addMaildropHost", id=self.host_id, path_key=key)
+
+    def go(self, tab: str) -> None:
+        self.browser.get(f"{self.site.url}/{self.host_id}/{tab}")
+
+    def press(self, label: str) -> None:
+        self.click(self.one(f"input[type=submit][value='{label}']"))
+
+    def click(self, element: Any, *, confirm: bool = False) -> None:
+        """And wait for the next page."""
+        from selenium.webdriver.support.expected_conditions import staleness_of
+
+        gone = staleness_of(self.one("html"))
+        element.click()
+        if confirm:
+            self.browser.switch_to.alert.accept()
+        self.wait_for(lambda: gone(self.browser))
+
+    def mark(self, recipient: str, verb: str, *, confirm: bool = False) -> None:
+        """Mark the mail to this recipient, press the button."""
+        self.go("manage_queue")
+        row = next(each for each in self.all("#queue-mails tbody tr") if recipient in each.text)
+        row.find_element("css selector", "input").click()
+        self.click(self.one(f"button[value={verb}]"), confirm=confirm)
+
+    # --- what a person sees -------------------------------------------------------------------------------------
+
+    def one(self, css: str) -> Any:
+        return self.browser.find_element("css selector", css)
+
+    def all(self, css: str) -> list[Any]:
+        return list(self.browser.find_elements("css selector", css))
+
+    def text(self, css: str = "body") -> str:
+        return str(self.one(css).text)
+
+    def count(self, state: str) -> int:
+        return int(self.text(f"#count-{state} .badge"))
+
+    def column(self, number: int) -> list[str]:
+        return [each.text for each in self.all(f"#queue-mails tbody td:nth-child({number})")]
+
+    def look(self, name: str) -> None:
+        """A screenshot, if somebody wants them."""
+        if directory := os.environ.get("ZOPE_SENDMAIL_SCREENSHOTS"):
+            self.browser.save_screenshot(os.path.join(directory, f"{name}.png"))
+
+    def arrived(self, *subjects: str) -> list[str]:
+        """Those of these subjects that came to the SMTP server, as often as they came."""
+        came = [str(mail.message["Subject"]) for mail in self.relay.caught()]
+        return [subject for subject in came if subject in subjects]
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.browser, _PATIENCE).until(lambda _: condition())
+
+    def queue_shows(self, condition: Callable[[], bool]) -> None:
+        """Look at the queue tab until it does."""
+
+        def shown() -> bool:
+            self.go("manage_queue")
+            return condition()
+
+        self.wait_for(shown)
+
+    def daemon(self) -> Callable[[], None]:
+        """Start the maildrop daemon of the shop; returns what stops it."""
+        self.addCleanup(self.maildrop, "stop")
+        self.assertIn("started", self.maildrop("start"))
+        return lambda: self.assertIn("stopped", self.maildrop("stop"))
+
+    def maildrop(self, verb: str) -> str:
+        """What the command says."""
+        code = "import sys; from zope.sendmail.maildrop.script import main; sys.exit(main(sys.argv[1:]))"
+        command = python(code, verb, "--config", self.paths["config-path-shop"])
+        said, _ = command.communicate(timeout=60)
+        return said
+
+
+class World:
+    """What all tests here share, for it takes seconds to make: a Zope, a browser that is logged in, an SMTP server."""
+
+    def __init__(self) -> None:
+        self.cleanup = contextlib.ExitStack()
+        self.directory = self.cleanup.enter_context(tempfile.TemporaryDirectory())
+        self.relay, port = _relay()
+        self.cleanup.callback(self.relay.close)
+        login = {"MAILDROP_LOGIN": "ann", "MAILDROP_PASSWORD": "se-cret"}
+        news = write_config(self.directory, "news.conf", DEBUG_RECEIVER="debug@example.org", **login)
+        shop = write_config(self.directory, "shop.conf", SMTP_PORT=port, MAILDROP_INTERVAL=1)
+        self.paths = {"config-path-news": news, "config-path-shop": shop}
+        self.site = ZopeSite(os.path.join(self.directory, "zope"), self.paths)
+        self.cleanup.callback(self.site.stop)
+        self.site.start()
+        self.browser = _browser()
+        self.cleanup.callback(self.browser.quit)
+        self.browser.get(self.site.url.replace("//", f"//{USER}@") + "/manage_main")  # logs in
+
+
+@functools.cache
+def _world() -> World:
+    """Made by the first test that needs it; zope.testrunner knows no fixtures of classes."""
+    world = World()
+    atexit.register(world.cleanup.close)
+    return world
+
+
+def _browser() -> Any:
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    browser.set_page_load_timeout(60)
+    return browser
+
+
+def _relay() -> tuple[Any, int]:
+    """An SMTP server that refuses some, and its port."""
+    from zope.sendmail.demo.catcher import Catcher
+
+    class Relay(Catcher):
+        async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
+            if address.startswith("later@"):
+                return "450 4.2.0 <script>alert('later')</script>"
+            if address.startswith("nobody@"):
+                return "550 5.1.1 <b>no such user</b>"
+            envelope.rcpt_tos.append(address)
+            return "250 OK"
+
+    relay = Relay()
+    return relay, relay.open()
+
+
+def _serve(page: str) -> http.server.HTTPServer:
+    """A web site with one page."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server

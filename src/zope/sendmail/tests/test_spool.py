@@ -1,0 +1,393 @@
+"""Mail that other programs drop into a spool directory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import unittest
+from typing import Any
+
+from zope.sendmail.disk import Disk
+from zope.sendmail.interfaces import QueueError
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Outcome
+from zope.sendmail.queue.lease import MaildirLease
+from zope.sendmail.queue.spool import SpoolQueue, SpoolQueues, open_spool
+from zope.sendmail.queue.states import State
+from zope.sendmail.retry import judge
+from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock, envelope
+
+MAIL = b"##To:one@example.org\n##From:sender@example.org\nSubject: one\n\nText\n\n"
+TEXT = b"Subject: one\n\nText\n\n"
+
+
+class SpoolTest(unittest.TestCase):
+    """A spool directory, and a queue over it."""
+
+    def setUp(self) -> None:
+        self.spool = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "spool")
+        os.mkdir(self.spool)
+        self.clock = ManualClock(time.time() + 10.0)
+        self.queue = self.open()
+
+    def open(self, **options: Any) -> SpoolQueue:
+        queue = SpoolQueue(self.spool, schedule=SCHEDULE, clock=self.clock, **options)
+        self.addCleanup(queue.close)
+        return queue
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.spool, name)
+
+    def drop(self, text: bytes = MAIL, name: str = "123456", *, age: float = 60.0, spool: str = "") -> str:
+        """Put a file there that was written so many seconds ago."""
+        path = os.path.join(spool or self.spool, name)
+        with open(path, "wb") as file:
+            file.write(text)
+        os.utime(path, (self.clock.wall - age, self.clock.wall - age))
+        return path
+
+    def claim(self, limit: int = 10) -> list[MaildirLease]:
+        """What is due after a new look at the directory."""
+        self.clock.mono += 60.0
+        return self.queue.claim(limit)
+
+    def envelopes(self) -> list[Envelope]:
+        return [lease.envelope for lease in self.claim()]
+
+    def dropped(self) -> list[str]:
+        """The names that still lie in the spool."""
+        return sorted(name for name in os.listdir(self.spool) if name != ".queue")
+
+
+class DroppedMail(SpoolTest):
+    def test_a_file_of_2_3_is_read_byte_for_byte(self) -> None:
+        """Envelope and message, with the line end that 2.3 put behind each message."""
+        self.drop(b"##To:one@example.org,Two <two@example.org>\n##From:Me <me@example.org>\n" + TEXT)
+        [lease] = self.claim()
+        self.assertEqual(lease.envelope, envelope("one@example.org", "two@example.org", sender="me@example.org"))
+        self.assertEqual(lease.open().read(), TEXT)
+
+    def test_the_lines_may_come_in_either_order_with_others_between(self) -> None:
+        """Documented since 2.0: any program may write such a file."""
+        self.drop(b"##From:sender@example.org\r\n##X-Job:7\n##To:one@example.org\r\n" + TEXT)
+        [lease] = self.claim()
+        self.assertEqual((lease.envelope, lease.open().read()), (envelope(), TEXT))
+
+    def test_no_text_of_a_message_changes_its_envelope(self) -> None:
+        """The lines end with the one by which both are known; 2.3 went on reading."""
+        evil = b"##To:evil@example.org\n##From:evil@example.org\n\n"
+        self.drop(b"##To:one@example.org\n##From:sender@example.org\n" + evil)
+        self.drop(b"##From:sender@example.org\n##To:one@example.org\n" + evil, "2")
+        leases = self.claim()
+        self.assertEqual([(lease.envelope, lease.open().read()) for lease in leases], [(envelope(), evil)] * 2)
+
+    def test_the_empty_sender_is_the_null_reverse_path(self) -> None:
+        """Programs that report failures use it."""
+        self.drop(b"##To:one@example.org\n##From:\n" + TEXT)
+        self.assertEqual(self.envelopes(), [envelope(sender="")])
+
+    def test_a_malformed_recipient_costs_only_itself(self) -> None:
+        """The others get the mail."""
+        self.drop(b"##To:one@example.org,two\n##From:\n" + TEXT)
+        self.assertEqual(self.envelopes(), [Envelope("", ("one@example.org",), ("two",))])
+
+    def test_names_are_free(self) -> None:
+        """Blanks, line ends, bytes that are no UTF-8; and dots in the middle."""
+        names = ["a b", "line\nend", os.fsdecode(b"caf\xe9"), "mail.2026.txt", "-rf", "new:1,S", "x" * 200]
+        for name in names:
+            self.drop(name=name)
+        self.assertEqual(len(self.envelopes()), len(names))
+        self.assertEqual(self.dropped(), [])
+
+    def test_the_oldest_goes_first(self) -> None:
+        """2.3 took them as the directory gave them."""
+        for number, age in enumerate((30.0, 90.0, 60.0)):
+            self.drop(MAIL.replace(b"one@", b"%d@" % number), str(9 - number), age=age)
+        self.assertEqual([each.recipients[0][0] for each in self.envelopes()], ["1", "2", "0"])
+
+    def test_the_name_tells_where_a_mail_came_from(self) -> None:
+        """For who reads the log."""
+        self.drop(name="report of monday")
+        self.assertIn("report_of_monday", self.claim()[0].name)
+
+    def test_operators_see_it_before_any_daemon_did(self) -> None:
+        """Counted and listed, with the time at which it was written."""
+        self.drop(age=600.0)
+        self.assertEqual(self.queue.count(), {State.READY: 1})
+        self.assertAlmostEqual(next(self.queue.mails()).since, self.clock.wall - 600.0, delta=1.0)
+
+    def test_it_is_retried_and_set_aside_like_any_other(self) -> None:
+        """One recipient has it, one is deferred, one rejected: nobody is lost, nobody gets it twice."""
+        self.drop(b"##To:a@example.org,b@example.org,c@example.org\n##From:\n" + TEXT)
+        [lease] = self.claim()
+        said = dict(zip(lease.envelope.recipients, (OK, LATER, NEVER), strict=True))
+        outcome = Outcome("relay", said)
+        lease.settle(judge(lease.record, lease.envelope, outcome, SCHEDULE, now=self.clock.wall, chance=0.5))
+        self.clock.wall += 60.0
+        self.assertEqual([each.recipients for each in self.envelopes()], [("b@example.org",)])
+
+    def test_it_is_sent_by_the_survivor_of_a_death(self) -> None:
+        """Whoever had it dies; it is not lost, and what was intended is unknown."""
+        self.drop()
+        [lease] = self.claim()
+        lease.intend()
+        self.queue._owner.forget()  # as the kernel does it
+        self.queue = self.open()
+        [taken] = self.claim()
+        self.assertEqual((taken.name, taken.record.unknowns), (lease.name, 1))
+
+    def test_two_daemons_never_have_the_same(self) -> None:
+        """Each file is taken by one."""
+        for number in range(20):
+            self.drop(name=str(number))
+        other = self.open()
+        leases = [lease for queue in (self.queue, other) * 2 for lease in queue.claim(7)]
+        self.assertEqual(len({lease.name for lease in leases}), 20)
+        self.assertEqual(len(leases), 20)
+
+    def test_what_was_taken_is_private(self) -> None:
+        """Nobody else can reach it in its new place."""
+        self.drop()
+        self.claim()
+        self.assertEqual(os.stat(self.path(".queue")).st_mode & 0o777, 0o700)
+
+    def test_the_private_directory_may_be_removed(self) -> None:
+        """It is made again, and mail goes on."""
+        self.drop()
+        self.claim()[0].release()
+        import shutil
+
+        shutil.rmtree(self.path(".queue"))
+        self.drop(name="2")
+        self.assertEqual(self.envelopes(), [envelope()])
+
+
+class LockedMail(SpoolTest):
+    def lock(self, age: float) -> None:
+        self.drop(age=age)
+        self.drop(b"locked", "123456.lck", age=age)
+
+    def test_it_is_left_alone_until_the_lock_is_gone(self) -> None:
+        """Then it is taken at the next look."""
+        self.lock(5.0)
+        self.assertEqual(self.envelopes(), [])
+        os.remove(self.path("123456.lck"))
+        self.assertEqual(self.envelopes(), [envelope()])
+
+    def test_a_lock_that_came_between_is_seen(self) -> None:
+        """The lock counts at the moment of the move, not at that of the listing."""
+        test = self
+
+        class Racing(Disk):
+            def names(self, path: str) -> list[str]:
+                names = super().names(path)
+                if path == test.spool and "123456.lck" not in names:
+                    test.drop(b"locked", "123456.lck", age=0.0)
+                return names
+
+        self.drop()
+        self.queue = self.open(disk=Racing())
+        self.assertEqual(self.envelopes(), [])
+        self.assertEqual(self.dropped(), ["123456", "123456.lck"])
+
+    def test_one_of_a_dead_writer_is_reported(self) -> None:
+        """After an hour: once in the log, and always by the doctor."""
+        self.lock(4000.0)
+        with self.assertLogs("QueueProcessorThread", "ERROR") as logged:
+            self.claim()
+            self.claim()
+        self.assertEqual(len(logged.output), 1)
+        [finding] = [each for each in self.queue.examine() if each.name == "../123456"]
+        self.assertIn("is locked for 1h", finding.text)
+
+    def test_one_that_is_too_old_is_given_up(self) -> None:
+        """After a day the mail is taken, the lock removed, and the log says so."""
+        self.lock(86401.0)
+        with self.assertLogs("QueueProcessorThread", "WARNING"):
+            self.assertEqual(self.envelopes(), [envelope()])
+        self.assertEqual(self.dropped(), [])
+
+    def test_it_can_count_for_ever(self) -> None:
+        """If a site wants that."""
+        self.queue = self.open(lock_age=0.0)
+        self.lock(10 * 86400.0)
+        self.assertEqual(self.envelopes(), [])
+
+    def test_a_lock_without_mail_is_told(self) -> None:
+        """Its writer died before it wrote."""
+        self.drop(b"locked", "7.lck", age=7200.0)
+        self.assertEqual(self.envelopes(), [])
+        self.assertIn("../7.lck", [finding.name for finding in self.queue.examine()])
+
+
+class WhatIsNoMail(SpoolTest):
+    def test_it_is_not_touched(self) -> None:
+        """Hidden files, what editors leave, directories, links, other files stay, and the doctor tells of them."""
+        for name in (".hidden", "mail~", "#mail#"):
+            self.drop(name=name)
+        self.drop(b"Dear diary\n", "notes")
+        os.mkdir(self.path("directory"))
+        os.symlink("/etc/passwd", self.path("link"))
+        names = self.dropped()
+        self.assertEqual(self.envelopes(), [])
+        self.assertEqual(self.dropped(), names)
+        told = {finding.name for finding in self.queue.examine() if finding.name.startswith("../")}
+        self.assertEqual(told, {f"../{name}" for name in names})
+
+    def test_poison_harms_nobody(self) -> None:
+        """What killed the daemon of 2.3 stays where it is, is told of once, and other mail flows."""
+        poison = {
+            "no-colon": b"##To:a@example.org\n##oops\n##From:b@example.org\n\n",
+            "colon": b"##To\n##From:a@example.org\n\n",
+            "no-message": b"##To:a@example.org\n##From:b@example.org\n",
+            "no-from": b"##To:a@example.org\nSubject: x\n\n",
+            "no-recipient": b"##To:\n##From:b@example.org\n\n",
+            "sender": b"##To:a@example.org\n##From:b b b\n\n",
+            "empty": b"",
+            "zeros": bytes(5000),
+        }
+        for name, text in poison.items():
+            self.drop(text, name, age=120.0)
+        self.drop()
+        with self.assertLogs("QueueProcessorThread", "ERROR") as logged:
+            self.assertEqual(self.envelopes(), [envelope()])
+            self.assertEqual(self.envelopes(), [])
+        self.assertEqual(self.dropped(), sorted(poison))
+        self.assertEqual(len(logged.output), len(poison))
+
+    def test_what_is_being_written_without_a_lock_is_waited_for(self) -> None:
+        """No word is lost on it, and it is taken when it is whole."""
+        self.drop(b"##To:one@example.org\n##Fr", age=1.0)
+        with self.assertNoLogs("QueueProcessorThread", "ERROR"):
+            self.assertEqual(self.envelopes(), [])
+        self.drop(age=0.0)
+        self.clock.mono += 1.0
+        self.assertEqual([lease.envelope for lease in self.queue.claim()], [envelope()])
+
+    def test_a_file_that_vanishes_is_no_trouble(self) -> None:
+        """Another daemon, or its writer, was faster; 2.3 died."""
+
+        class Vanishing(Disk):
+            def rename(self, old: str, new: str) -> None:
+                if old.endswith("/123456"):
+                    os.remove(old)
+                super().rename(old, new)
+
+        self.queue = self.open(disk=Vanishing())
+        self.drop()
+        with self.assertNoLogs("QueueProcessorThread", "WARNING"):
+            self.assertEqual(self.envelopes(), [])
+
+    def test_a_file_that_cannot_be_taken_away_is_never_sent(self) -> None:
+        """Else it would be sent again and again.  It is told once; other mail flows."""
+
+        class Refusing(Disk):
+            def rename(self, old: str, new: str) -> None:
+                if old.endswith("/mine"):
+                    raise PermissionError(13, "Permission denied", old)
+                super().rename(old, new)
+
+        self.queue = self.open(disk=Refusing())
+        self.drop(name="mine")
+        self.drop(name="yours")
+        with self.assertLogs("QueueProcessorThread", "ERROR") as logged:
+            self.assertEqual(self.envelopes(), [envelope()])
+            self.assertEqual(self.envelopes(), [])
+        self.assertEqual(len(logged.output), 1)
+        self.assertEqual(self.dropped(), ["mine"])
+
+
+class MessageIds(SpoolTest):
+    def text(self, text: bytes) -> bytes:
+        self.drop(b"##To:one@example.org\n##From:\n" + text)
+        [lease] = self.claim()
+        sent = lease.open().read()
+        self.assertEqual(lease.open().read(), sent)
+        lease.release()
+        [again] = self.claim()
+        self.assertEqual(again.open().read(), sent)
+        self.assertTrue(not again.message_id or again.message_id.encode() in sent)
+        return sent
+
+    def test_a_message_without_one_gets_one_that_stays(self) -> None:
+        """The same at each attempt; 2.3 made a new one each time."""
+        self.queue = self.open(add_message_id=True)
+        body = b"x" * 3_000_000 + b"\n"
+        first, rest = self.text(b"Subject: x\n\n" + body).split(b"\n", 1)
+        self.assertRegex(first, rb"^Message-Id: <.*123456.*@.*>$")
+        self.assertEqual(rest, b"Subject: x\n\n" + body)
+
+    def test_a_message_never_has_two(self) -> None:
+        """A given one is kept, and one that is none as well."""
+        self.queue = self.open(add_message_id=True)
+        self.assertEqual(self.text(b"Message-ID: <1@example.org>\n\n"), b"Message-ID: <1@example.org>\n\n")
+
+    def test_nothing_is_added_unless_wanted(self) -> None:
+        """ADD_MESSAGEID=0."""
+        self.assertEqual(self.text(TEXT), TEXT)
+
+
+class SeveralDirectories(SpoolTest):
+    def setUp(self) -> None:
+        super().setUp()
+        self.other = self.spool + "-2"
+        os.mkdir(self.other)
+        location = f" {self.spool} ;{self.other}; "
+        self.several = open_spool(location, schedule=SCHEDULE, clock=self.clock)
+        self.addCleanup(self.several.close)
+
+    def test_all_are_read_and_the_first_is_written(self) -> None:
+        """As the list in the configuration says."""
+        self.drop()
+        self.drop(spool=self.other)
+        staged = self.several.stage()
+        name = staged.add(envelope(), TEXT)
+        staged.prepare()
+        staged.commit()
+        self.assertIn(name, os.listdir(self.path(".queue/new")))
+        self.assertEqual(len(self.several.claim(5)), 3)
+
+    def test_one_in_trouble_does_not_keep_the_others(self) -> None:
+        """What can be sent is sent; then the trouble is told."""
+        assert isinstance(self.several, SpoolQueues)
+        os.rmdir(self.other)
+        self.drop(name="spool-2", spool=os.path.dirname(self.spool))
+        self.drop()
+        self.assertEqual([lease.envelope for lease in self.several.claim(5)], [envelope()])
+        self.assertRaises((OSError, ValueError), self.several.claim, 5)
+
+    def test_a_list_without_directories_is_refused(self) -> None:
+        """With what to write."""
+        self.assertRaisesRegex(QueueError, "spool:/path", open_spool, " ; ")
+
+
+class StrangePlaces(SpoolTest):
+    """Everybody may make names in ``/tmp``, where 2.3 had its spool."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.common = self.enterContext(tempfile.TemporaryDirectory())
+        os.chmod(self.common, 0o1777)
+
+    def test_a_symbolic_link_there_is_not_followed(self) -> None:
+        """Somebody may have made it to get at mail, or at files."""
+        os.symlink(self.spool, self.common + "/maildrop")
+        queue = SpoolQueue(self.common + "/maildrop/spool")
+        self.assertRaisesRegex(QueueError, "symbolic link", queue.stage)
+        self.assertEqual(os.listdir(self.spool), [])
+
+    def test_a_directory_of_our_own_there_is_used(self) -> None:
+        """So the old default goes on to work."""
+        queue = SpoolQueue(self.common + "/maildrop/spool")
+        self.addCleanup(queue.close)
+        self.assertEqual(queue.claim(), [])
+        self.assertEqual(os.stat(self.common + "/maildrop").st_mode & 0o777, 0o700)
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can give files away")
+    def test_somebody_elses_directory_there_is_not_used(self) -> None:
+        """They could read and change what is in it."""
+        os.mkdir(self.common + "/maildrop")
+        os.chown(self.common + "/maildrop", 12345, 12345)
+        queue = SpoolQueue(self.common + "/maildrop")
+        self.assertRaisesRegex(QueueError, "user 12345", queue.claim)
