@@ -114,7 +114,7 @@ class SMTPMailer:
         tls: Tls | str | None = None,
         verify: bool | None = None,
         cafile: str | None = None,
-        allow_clear_password: bool = False,
+        allow_clear_password: bool | None = None,
         timeouts: Timeouts | None = None,
         keep: Keep | None = None,
         clock: Clock | None = None,
@@ -129,18 +129,19 @@ class SMTPMailer:
         self.force_tls = force_tls
         self.implicit_tls = implicit_tls
         self.timeout = timeout
-        self.tls = None if tls is None else Tls(tls)
-        self.verify = verify
-        self.cafile = cafile
-        self.allow_clear_password = allow_clear_password
-        self.timeouts = timeouts
-        self.local_hostname = local_hostname
-        if keep is not None:
-            self.keep = keep
-        if clock is not None:
-            self.clock = clock
-        if notify is not None:
-            self.notify = notify
+        # What is left out stays as it is in the class: a site may set it there for mailers that others make.
+        given = {
+            "tls": None if tls is None else Tls(tls),
+            "verify": verify,
+            "cafile": cafile,
+            "allow_clear_password": allow_clear_password,
+            "timeouts": timeouts,
+            "keep": keep,
+            "clock": clock,
+            "local_hostname": local_hostname,
+            "notify": notify,
+        }
+        self.__dict__.update({name: value for name, value in given.items() if value is not None})
 
     # one conversation, many mails
 
@@ -150,7 +151,7 @@ class SMTPMailer:
 
     def relay_settings(self) -> RelaySettings:
         """The attributes as they are now.  Raises `ValueError` if they contradict each other."""
-        username = _as_text(self.username) or None
+        username = (_as_text(self.username) or None) if self.password is not None else None
         return RelaySettings(
             hostname=self.hostname,
             port=int(self.port),
@@ -270,7 +271,11 @@ def open_session(mailer: Any) -> ISession:
     A mailer's own session is used only if its ``send`` and ``vote`` came with it: who has replaced one of
     them, in a subclass, on an instance or by a patch, wants it to be called.
     """
-    if ISessionMailer.providedBy(mailer) and _is_of_one_piece(mailer):
+    if (
+        callable(getattr(mailer, "open_session", None))
+        and ISessionMailer.providedBy(mailer)
+        and _is_of_one_piece(mailer)
+    ):
         session: ISession = mailer.open_session()
         return session
     return SendOnlySession(mailer)
