@@ -190,7 +190,7 @@ class SMTPMailer:
         except BaseException:
             self._close_connection()
             raise
-        self.connection = session.connection
+        self.connection = _as_of_old(session.connection)
         self.code = 250
         self.response = getattr(session.connection, "ehlo_resp", None) or getattr(session.connection, "helo_resp", None)
 
@@ -304,3 +304,19 @@ def _nothing() -> None:
 
 # BBB
 SSLError = ssl.SSLError
+
+
+def _as_of_old(connection: Any) -> Any:
+    """For a ``send`` that was copied from an older release and asks for STARTTLS behind `SMTPMailer.vote`.
+
+    A connection that is encrypted already says that it can be, and has nothing left to do then.
+    """
+    encrypted = isinstance(getattr(connection, "sock", None), ssl.SSLSocket)
+    if encrypted and isinstance(connection, SMTP) and not isinstance(connection, SMTP_SSL):
+        connection.esmtp_features.setdefault("starttls", "")
+        vars(connection)["starttls"] = _encrypted_already
+    return connection
+
+
+def _encrypted_already(context: object = None, **keyfiles: object) -> tuple[int, bytes]:  # noqa: ARG001 - nothing to do
+    return 220, b"2.0.0 encrypted already"

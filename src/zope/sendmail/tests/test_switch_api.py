@@ -31,7 +31,9 @@ from zope.testing.cleanup import cleanUp
 
 import zope.sendmail
 from zope.sendmail import delivery, interfaces, maildir, mailer, queue, vocabulary, zcml
+from zope.sendmail.datamanager import MailDataManager
 from zope.sendmail.interfaces import IMailDelivery, IMailer
+from zope.sendmail.processor import QueueProcessorThread
 
 #: What could be imported from each module.
 NAMES = """
@@ -247,9 +249,7 @@ class TheDataManager(unittest.TestCase):
     def test_has_its_attributes(self) -> None:
         """Under their names, with the global transaction manager."""
         calls: list[Any] = []
-        manager = delivery.MailDataManager(
-            calls.append, ("sent",), vote=calls.append, onAbort=lambda: calls.append("off")
-        )
+        manager = MailDataManager(calls.append, ("sent",), vote=calls.append, onAbort=lambda: calls.append("off"))
         self.assertEqual((manager.callable, manager.args, manager.vote), (calls.append, ("sent",), calls.append))
         self.assertIs(manager.transaction_manager, transaction.manager)
         self.assertIsInstance(manager.sortKey(), str)
@@ -264,7 +264,7 @@ class TheDataManager(unittest.TestCase):
 
     def test_swallows_what_finishing_raises(self) -> None:
         """And logs it under the old name."""
-        manager = delivery.MailDataManager(lambda: 1 / 0)
+        manager = MailDataManager(lambda: 1 / 0)
         with self.assertLogs("MailDataManager", logging.ERROR) as log:
             manager.tpc_finish(None)
         self.assertIn("Failed in tpc_finish", log.output[0])
@@ -344,7 +344,7 @@ class TheProcessor(unittest.TestCase):
             def send(self, fromaddr: str, toaddrs: Any, message: bytes) -> None:
                 sent.append((fromaddr, tuple(toaddrs)))
 
-        class Own(queue.QueueProcessorThread):
+        class Own(QueueProcessorThread):
             def run(self, forever: bool = True) -> None:
                 assert self.maildir is not None
                 for filename in self.maildir:
@@ -457,7 +457,7 @@ class TheConfiguration(unittest.TestCase):
         called: list[dict[str, Any]] = []
         original = zcml.smtpMailer
         self.addCleanup(setattr, zcml, "smtpMailer", original)
-        zcml.smtpMailer = lambda _context, **options: called.append(options)  # type: ignore[assignment]
+        zcml.smtpMailer = lambda _context, **options: called.append(options)
         context = xmlconfig.file("meta.zcml", zope.sendmail)
         text = '<smtpMailer xmlns="http://namespaces.zope.org/mail" name="m" hostname="h" port="25" />'
         xmlconfig.string(text, context)
