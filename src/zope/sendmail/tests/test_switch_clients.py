@@ -59,10 +59,10 @@ class Client(Conversation):
     def setUp(self) -> None:
         super().setUp()
         cleanUp()
-        self.addCleanup(cleanUp)
         transaction.abort()
         self.addCleanup(transaction.abort)
         self.directory = self.enterContext(tempfile.TemporaryDirectory())
+        self.addCleanup(cleanUp)  # first of all: ends the threads that are at work there
         self.path = os.path.join(self.directory, "queue")
 
     def load(self, *directives: str, meta: str = "") -> None:
