@@ -83,7 +83,7 @@ def add_queue_arguments(parser: argparse.ArgumentParser) -> None:
     """How a queue is drained."""
     add = _adder(parser, "queue", "How the queue is drained")
     add("interval", "TIME", "time between two looks of a daemon that nothing wakes (default: 3)")
-    add("concurrency", "N", "connections to the relay at most (default: 1)")
+    add("concurrency", "N", "connections to the relay at most (default: as many as are worth while)")
     add("first_retry", "TIME", "time until the second attempt (default: 60)")
     add("retry_factor", "FACTOR", "by this the time grows with every attempt (default: 2)")
     add("max_retry", "TIME", "longest time between two attempts (default: 1h)")
@@ -118,11 +118,20 @@ def add_relay_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
     )
     add("cafile", "FILE", "CA certificates (PEM) instead of the system's")
+    add("certfile", "FILE", "our own certificate and those of its issuers (PEM), for relays that ask for it")
+    add("keyfile", "FILE", "its key (PEM), unless it is in the same file")
+    add("tls_minimum", "1.2|1.3", "least version of TLS (default: 1.2)")
+    add(
+        "notify",
+        "WORDS",
+        "what the relay is to report to the sender: NEVER, or some of SUCCESS,FAILURE,DELAY (default: as it likes)",
+    )
+    add("notify_return", "FULL|HDRS", "what such a report returns (default: as it likes)")
 
 
 def add_login_arguments(parser: argparse.ArgumentParser) -> None:
     """Who we are to the relay."""
-    add = _adder(parser, "login", "Who we are to the relay; username and password, or neither")
+    add = _adder(parser, "login", "Who we are to the relay; username and password or token, or neither")
     add("username", "USERNAME", "username (default: none)")
     add(
         "password",
@@ -132,6 +141,9 @@ def add_login_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("password_file", "FILE", "file that holds the password and nothing else")
     add("allow_clear_password", None, "let the password go over a connection without TLS")
+    add("token_command", "COMMAND", "instead of a password: a command that prints an OAuth 2 access token, or JSON")
+    add("token_file", "FILE", "likewise: a file that holds the token now")
+    add("auth", "MECHANISMS", "those that are tried, in this order, such as SCRAM-SHA-256,PLAIN (default: what fits)")
 
 
 def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:

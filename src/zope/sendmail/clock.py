@@ -17,6 +17,10 @@ class Clock:
         """Seconds since some moment; never jumps.  Used for waiting."""
         return time.monotonic()
 
+    def cpu(self) -> float:
+        """Seconds of processor time that this process has used."""
+        return time.process_time()
+
     def chance(self) -> float:
         """A number within 0 and 1, for jitter; not for secrets."""
         return random.random()  # noqa: S311 - spreads retries, guards nothing

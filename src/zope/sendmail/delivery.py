@@ -10,18 +10,21 @@ import os
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import transaction
 from zope.interface import implementer
 
 from zope.sendmail import maillog
+from zope.sendmail.address import parse_sender
 from zope.sendmail.datamanager import MailDataManager, mails_of
 from zope.sendmail.direct import DirectMail
 from zope.sendmail.headers import completed, message_bytes
 from zope.sendmail.interfaces import (
     IDirectMailDelivery,
     IMailQueue,
+    InvalidRelay,
     IQueuedMailDelivery,
     IStagedMail,
     type_of_message,
@@ -29,18 +32,25 @@ from zope.sendmail.interfaces import (
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message import Envelope
 from zope.sendmail.queue import open_queue
+from zope.sendmail.relayname import RelayName
+from zope.sendmail.routes import Routes
+from zope.sendmail.verp import one_by_one
 
 
 class AbstractMailDelivery:
     """What both deliveries have in common.
 
-    `transaction_manager` is the one whose current transaction the mail follows; None: the thread's.
+    `transaction_manager` is the one whose current transaction the mail follows; None: the thread's.  `envelope_sender`
+    replaces what callers say, for a site with one address for bounces.  Raises `InvalidAddress`.
     """
 
     transaction_manager: Any = None
+    envelope_sender: str | None = None
 
-    def __init__(self, *, transaction_manager: Any = None) -> None:
+    def __init__(self, *, transaction_manager: Any = None, envelope_sender: str | None = None) -> None:
         self.transaction_manager = transaction_manager
+        if envelope_sender is not None:
+            self.envelope_sender = parse_sender(envelope_sender)
 
     def newMessageId(self) -> str:
         """A Message-Id that no other message has (RFC 5322, 3.6.4), without brackets."""
@@ -48,17 +58,42 @@ class AbstractMailDelivery:
         return f"{moment}.{os.getpid()}.{random.randrange(2**63)}@{host_name()}"  # noqa: S311 - unique, not secret
 
     def send(
-        self, fromaddr: str | bytes, toaddrs: str | bytes | Sequence[str | bytes], message: type_of_message
+        self,
+        fromaddr: str | bytes,
+        toaddrs: str | bytes | Sequence[str | bytes],
+        message: type_of_message,
+        *,
+        relay: str | tuple[str, int] | None = None,
+        verp: bool = False,
     ) -> str:
         """See `IMailDelivery`."""
-        envelope = Envelope.of(fromaddr, toaddrs)
+        envelopes = self._envelopes(fromaddr, toaddrs, relay, verp=verp)
         pieces, message_id = completed(message_bytes(message), self.newMessageId())
         manager = self.transaction_manager or transaction.manager
-        if type(self).createDataManager not in _OURS:  # BBB: a subclass that makes its own data managers
-            manager.get().join(self.createDataManager(envelope.sender, list(envelope.recipients), b"".join(pieces)))
-        else:
-            mails_of(self, manager, self._stage, self._what()).add(envelope, *pieces)
+        if type(self).createDataManager in _OURS:
+            mails = mails_of(self, manager, self._stage, self._what())
+            for envelope in envelopes:
+                mails.add(envelope, *pieces)
+        else:  # BBB: a subclass that makes its own data managers
+            if relay is not None:
+                raise InvalidRelay(f"{type(self).__name__} makes its own data managers, which know no relay")
+            for each in envelopes:
+                manager.get().join(self.createDataManager(each.sender, list(each.recipients), b"".join(pieces)))
         return message_id
+
+    def _envelopes(self, fromaddr: object, toaddrs: object, relay: object, *, verp: bool) -> list[Envelope]:
+        """What goes out: one mail, or with `verp` one for each recipient.  Raises `InvalidMail`."""
+        sender = fromaddr if self.envelope_sender is None else self.envelope_sender
+        envelope = Envelope.of(sender, toaddrs)
+        if relay is not None:
+            envelope = replace(envelope, relay=self._named(relay))
+        return list(one_by_one(envelope)) if verp else [envelope]
+
+    def _named(self, relay: object) -> RelayName:
+        """The relay that a mail asks for.  Raises `InvalidRelay`."""
+        raise InvalidRelay(
+            f"{type(self).__name__} has one relay; leave relay={relay!r} out, or use a queue with routes"
+        )
 
     def _stage(self) -> IStagedMail:
         """An empty group for the mails of a transaction."""
@@ -77,13 +112,23 @@ class AbstractMailDelivery:
 
 @implementer(IQueuedMailDelivery)
 class QueuedMailDelivery(AbstractMailDelivery):
-    """See `IQueuedMailDelivery`."""
+    """See `IQueuedMailDelivery`.  `routes` says which relays a mail may name; its processor has to have the same."""
 
     _queue: IMailQueue | None = None
+    routes: Routes = Routes()
 
-    def __init__(self, queuePath: str, *, transaction_manager: Any = None) -> None:
-        super().__init__(transaction_manager=transaction_manager)
+    def __init__(
+        self,
+        queuePath: str,
+        *,
+        transaction_manager: Any = None,
+        routes: Routes | None = None,
+        envelope_sender: str | None = None,
+    ) -> None:
+        super().__init__(transaction_manager=transaction_manager, envelope_sender=envelope_sender)
         self._queuePath = queuePath
+        if routes is not None:
+            self.routes = routes
 
     @property
     def queuePath(self) -> str:
@@ -97,9 +142,35 @@ class QueuedMailDelivery(AbstractMailDelivery):
             self._queue = open_queue(self._queuePath)
         return self._queue
 
+    def send_now(
+        self,
+        fromaddr: str | bytes,
+        toaddrs: str | bytes | Sequence[str | bytes],
+        message: type_of_message,
+        *,
+        relay: str | tuple[str, int] | None = None,
+        verp: bool = False,
+    ) -> str:
+        """See `IQueuedMailDelivery`."""
+        envelopes = self._envelopes(fromaddr, toaddrs, relay, verp=verp)
+        pieces, message_id = completed(message_bytes(message), self.newMessageId())
+        staged = self._stage()
+        try:
+            for envelope in envelopes:
+                staged.add(envelope, *pieces)
+            staged.prepare()
+        except BaseException:
+            staged.abort()
+            raise
+        staged.commit()
+        return message_id
+
     def __getstate__(self) -> dict[str, Any]:
         """What may be pickled: an open queue may not."""
         return {name: value for name, value in self.__dict__.items() if name != "_queue"}
+
+    def _named(self, relay: object) -> RelayName:
+        return self.routes.named(relay)
 
     def _stage(self) -> IStagedMail:
         return self.queue.stage()
@@ -112,8 +183,8 @@ class QueuedMailDelivery(AbstractMailDelivery):
 class DirectMailDelivery(AbstractMailDelivery):
     """See `IDirectMailDelivery`."""
 
-    def __init__(self, mailer: Any, *, transaction_manager: Any = None) -> None:
-        super().__init__(transaction_manager=transaction_manager)
+    def __init__(self, mailer: Any, *, transaction_manager: Any = None, envelope_sender: str | None = None) -> None:
+        super().__init__(transaction_manager=transaction_manager, envelope_sender=envelope_sender)
         self.mailer = mailer
 
     def _stage(self) -> IStagedMail:

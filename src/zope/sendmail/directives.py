@@ -9,7 +9,7 @@ from zope.interface import Interface, implementer
 from zope.schema import ASCIILine, Field, Int, TextLine, ValidationError
 from zope.schema.interfaces import IFromUnicode
 
-from zope.sendmail.options import QUEUE, RELAY, Parser, boolean, one_of
+from zope.sendmail.options import QUEUE, RELAY, ROUTING, Parser, boolean, one_of
 from zope.sendmail.startup import Start
 
 try:
@@ -52,6 +52,11 @@ class IDeliveryDirective(Interface):
         description="Permission that is needed to send mail; if omitted, the delivery is not protected.",
         required=False,
     )
+    envelopeSender = TextLine(
+        title="Envelope sender",
+        description="Replaces the sender that applications pass: the one address for bounces.  The headers stay.",
+        required=False,
+    )
 
 
 class IQueuedDeliveryDirective(IDeliveryDirective):
@@ -79,7 +84,10 @@ class IQueuedDeliveryDirective(IDeliveryDirective):
         default=3.0,
     )
     concurrency = Setting(
-        QUEUE["concurrency"], title="Concurrency", description="Connections to the relay at most.", default=1
+        QUEUE["concurrency"],
+        title="Concurrency",
+        description="Connections to a relay at most; if omitted, as many as are worth while, up to 20.  "
+        "With 1, mail reaches the relay in the order in which it was committed.",
     )
     firstRetry = Setting(
         QUEUE["first_retry"],
@@ -115,6 +123,35 @@ class IQueuedDeliveryDirective(IDeliveryDirective):
         QUEUE["notify_sender"],
         title="Notify sender",
         description="Whether the sender gets a delivery status notification (RFC 3464) about rejected recipients.",
+        default=False,
+    )
+
+    mailers = Setting(
+        ROUTING["mailers"],
+        title="Mailers",
+        description="Names of further mailers that this queue may use.  Mail may name any of them: send(relay='name').",
+    )
+    relays = Setting(
+        ROUTING["relays"],
+        title="Relays",
+        description="Addresses (host:port) that mail may name besides.  The password is that of the mailer which is "
+        "registered for the address; without one there is none.",
+    )
+    recipientRoutes = Setting(
+        ROUTING["recipient_routes"],
+        title="Recipient routes",
+        description="pattern=mailer ...: who is sent to which mailer.  Patterns are addresses, @domain, and @.domain "
+        "for all below it.",
+    )
+    senderRoutes = Setting(
+        ROUTING["sender_routes"],
+        title="Sender routes",
+        description="Likewise for the envelope sender, where no recipient route fits.",
+    )
+    legacyPasswords = Setting(
+        ROUTING["legacy_passwords"],
+        title="Legacy passwords",
+        description="Use the username and password in queue files of CPSMailAccess, over verified TLS only.",
         default=False,
     )
 
@@ -164,3 +201,57 @@ class ISMTPMailerDirective(IMailerDirective):
         default=False,
     )
     timeout = Setting(RELAY["timeout"], title="Timeout", description="Seconds to wait for a connection.", default=10.0)
+    tokenCommand = Setting(
+        RELAY["token_command"],
+        title="Token command",
+        description="Instead of a password: a command that prints an OAuth 2 access token, or JSON that holds one; "
+        "it is run without a shell.",
+    )
+    tokenFile = Path(title="Token file", description="Likewise: a file that holds the token now.", required=False)
+    auth = Setting(
+        RELAY["auth"],
+        title="AUTH mechanisms",
+        description="Those that are tried, in this order, such as 'SCRAM-SHA-256 PLAIN'; if omitted, those that fit.",
+    )
+    certfile = Path(
+        title="Certificate file",
+        description="File of our own certificate and those of its issuers (PEM), for relays that ask for it.",
+        required=False,
+    )
+    keyfile = Path(
+        title="Key file", description="File of its key (PEM), unless it is in the same file.", required=False
+    )
+    tlsMinimum = Setting(
+        RELAY["tls_minimum"], title="Least TLS", description="Least version of TLS: '1.2' or '1.3'.", default="1.2"
+    )
+    notify = Setting(
+        RELAY["notify"],
+        title="Notify",
+        description="What the relay is asked to report to the sender: 'NEVER', or some of 'SUCCESS FAILURE DELAY'; "
+        "if omitted, as it likes.",
+    )
+    notifyReturn = Setting(
+        RELAY["notify_return"],
+        title="Notify return",
+        description="What such a report returns: 'FULL' or 'HDRS'; if omitted, as the relay likes.",
+    )
+    rate = Setting(RELAY["rate"], title="Rate", description="Mails per second at most; if omitted, any number.")
+    connections = Setting(
+        RELAY["connections"],
+        title="Connections",
+        description="Connections that a queue processor may have open at most.",
+    )
+    mailsPerConnection = Setting(
+        RELAY["mails_per_connection"],
+        title="Mails per connection",
+        description="After so many mails a connection is closed and another one is made.",
+        default=1000,
+    )
+
+
+class ILMTPMailerDirective(ISMTPMailerDirective):
+    """A mailer that speaks LMTP with a mail store (Dovecot, Cyrus), over TCP or a Unix socket."""
+
+    hostname = ASCIILine(title="Hostname", description="Name of the store.", default="localhost", required=False)
+    port = Int(title="Port", description="TCP port of the store.", default=24, required=False)
+    socket = Path(title="Socket", description="Unix socket of the store, instead of these two.", required=False)

@@ -77,13 +77,16 @@ def with_message_id(message: bytes, new_id: str) -> tuple[bytes, str]:
     given = message_id(message)
     if given:
         return message, given
-    eol = line_end(message)
-    header = b"Message-Id: <" + new_id.encode("ascii") + b">" + eol
-    rest = _without(message, b"message-id")
-    start = _start(rest)
-    if rest[start : start + 1] not in (b"", b"\r", b"\n") and next(_fields(rest), None) is None:
-        header += eol  # a text without headers: what follows is the body
-    return rest[:start] + header + rest[start:], new_id
+    field = b"Message-Id: <" + new_id.encode("ascii") + b">" + line_end(message)
+    return in_front(_without(message, b"message-id"), field), new_id
+
+
+def in_front(message: bytes, fields: bytes) -> bytes:
+    """The message with `fields`, whole lines, in front of its header: behind a ``From `` line of an mbox."""
+    start = _start(message)
+    if message[start : start + 1] not in (b"", b"\r", b"\n") and next(_fields(message), None) is None:
+        fields += line_end(fields)  # a text without headers: what follows is the body
+    return message[:start] + fields + message[start:]
 
 
 def without_bcc(message: bytes) -> bytes:

@@ -7,7 +7,7 @@ unless said otherwise.  Errors answer one question: is it permanent?  What is un
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from email.message import Message
 from math import inf
 from typing import TYPE_CHECKING, BinaryIO
@@ -54,6 +54,13 @@ class InvalidAddress(InvalidMail):
 
 class InvalidMessage(InvalidMail):
     """A message that cannot be sent: not a text, or a Message-Id that is none."""
+
+
+class InvalidRelay(InvalidMail):
+    """A relay that mail may not name, or that is none.
+
+    Cure: name one of the delivery's mailers, or add the relay's address to those that may be named.
+    """
 
 
 class MalformedEnvelope(MailError, ValueError):
@@ -127,12 +134,19 @@ class IMailDelivery(Interface):
         fromaddr: str | bytes,
         toaddrs: str | bytes | Sequence[str | bytes],
         message: type_of_message,
+        *,
+        relay: str | tuple[str, int] | None = None,
+        verp: bool = False,
     ) -> str:
         """Hand over one mail; return its Message-Id without angle brackets.
 
         `fromaddr` is the envelope sender; the empty string is the null reverse-path (RFC 5321, 4.5.5).  `toaddrs` are
         the envelope recipients; a single ``str`` is one recipient.  Display names are allowed and dropped.  `message`
         is the text with its headers.  A missing Message-Id is put in front of it; ``Bcc`` is taken out.
+
+        `relay` is the relay that shall get it, if the delivery allows that: the name of a mailer, ``"host:port"``, or a
+        pair of both; by default the delivery's routes decide.  With `verp` each recipient gets a copy whose envelope
+        sender names it, see `zope.sendmail.verp`, so that bounces say whom they are about.
 
         Raises `InvalidMail` before anything is written, `OSError` if the queue's disk refuses.
 
@@ -150,6 +164,19 @@ class IQueuedMailDelivery(IMailDelivery):
     """Puts mail into a queue while the transaction commits; a processor sends it."""
 
     queuePath = TextLine(title="Queue path", description="Absolute path of the Maildir.", readonly=True)
+
+    def send_now(
+        fromaddr: str | bytes,
+        toaddrs: str | bytes | Sequence[str | bytes],
+        message: type_of_message,
+        *,
+        relay: str | tuple[str, int] | None = None,
+        verp: bool = False,
+    ) -> str:
+        """`send`, but apart from any transaction.
+
+        Guarantee: the mail is on disk and on its way when this returns; an abort does not call it back.
+        """
 
 
 # --- where mail waits -----------------------------------------------------------------------------------------
@@ -189,7 +216,19 @@ class IStagedMail(Interface):
         """Remove everything.  Harmless when repeated, and after `commit`."""
 
 
-class ILease(Interface):
+class IJob(Interface):
+    """A mail that is to be sent in a stream; every lease is one."""
+
+    envelope = Attribute("`Envelope`: the sender, and the recipients to be served.")
+
+    def open() -> BinaryIO:
+        """The message, as a seekable stream at its beginning."""
+
+    def intend() -> None:
+        """Called before the last byte goes; what it raises stops the transfer."""
+
+
+class ILease(IJob):
     """The right to work on one message, for as long as its owner lives."""
 
     name = TextLine(title="Name of the message in its queue")
@@ -213,6 +252,9 @@ class ILease(Interface):
 
     def release() -> None:
         """Give the message back as if nothing had been tried; the lease ends."""
+
+    def park(relay: str) -> None:
+        """`release`, but this queue object does not claim the message again before `IMailQueue.unpark` of `relay`."""
 
 
 class IQueuedMail(Interface):
@@ -257,6 +299,15 @@ class IMailQueue(Interface):
 
     def next_due() -> float | None:
         """Seconds until the next known message is due (0.0: now), or None if none is known."""
+
+    def unpark(relay: str, limit: int) -> int:
+        """Let up to `limit` messages that were parked for `relay` be claimed again, oldest first; say how many.
+
+        What is parked is known to this object only: to other processors the messages are due.
+        """
+
+    def parked() -> Collection[str]:
+        """The relays for which messages are parked."""
 
     def close() -> None:
         """Give everything back.  Leases that are still open end."""
@@ -371,11 +422,49 @@ class ISession(Interface):
         """End the conversation.  Never raises."""
 
 
+class IStreamingSession(ISession):
+    """A session that can say the next mail's envelope together with the end of the one before.  Optional."""
+
+    def stream(jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Outcome | Exception]]:
+        """Send each job; yield it with its outcome, or with what its `open` or `intend`, or reading it, has raised.
+
+        A job is pulled as late as possible: right before the last byte of the one before if it can ride with it, else
+        after the outcome of that one has been taken.  What pulling raises is raised when its turn has come.
+
+        Whoever stops in between closes the iterator.  A job that was pulled and not yielded has not been sent then, and
+        no relay has it.
+
+        Guarantee: nothing about a job changes the outcome of another one; a job whose envelope rode and was lost with
+        the connection is begun anew on another, charged with nothing.
+        """
+
+
 class ISessionMailer(IMailer):
     """A mailer that can keep a conversation open."""
 
     def open_session() -> ISession:
         """A new session; no connection is made yet."""
+
+
+class ITokenProvider(Interface):
+    """Gives tokens in the place of a password (OAuth 2).  Any callable without arguments will do.
+
+    Concurrency: any thread; several connections may ask at once.
+    """
+
+    def __call__() -> str:
+        """A token that should be valid for the next moments.  Called before each login.
+
+        Raises `RelayError` if there is none; whatever else it raises is told as one.  Mail waits then, and loses no
+        attempt.  After a refusal it is called again, once; if it gives the same token, that is not tried again.
+        """
+
+
+class IRenewableToken(ITokenProvider):
+    """A provider that keeps its tokens, and has to be told when one is refused."""
+
+    def renew(refused: str) -> str:
+        """Another one than `refused`, which the relay did not take.  Called once for a refusal; raises likewise."""
 
 
 class ISMTPMailer(ISessionMailer):
@@ -389,6 +478,14 @@ class ISMTPMailer(ISessionMailer):
     force_tls = Bool(title="Force TLS", description="Do not send without TLS.", default=False)
     implicit_tls = Bool(title="Implicit TLS", description="TLS from the first byte (port 465).", default=False)
     timeout = Float(title="Timeout", description="Seconds to wait for a connection.", default=10.0)
+
+
+class ILMTPMailer(ISessionMailer):
+    """A mailer that speaks LMTP (RFC 2033) with a mail store, which answers for each recipient."""
+
+    hostname = TextLine(title="Hostname", description="Name of the mail store, or the path of its socket.")
+    port = Int(title="Port", description="TCP port.", default=24)
+    socket = TextLine(title="Socket", description="Path of a Unix socket instead.", required=False)
 
 
 # --- events ---------------------------------------------------------------------------------------------------

@@ -1,26 +1,25 @@
 """One attempt at one message: hand over -> judge -> settle -> tell.
 
-A lane is a conversation with the relay, and the messages that go through it one after the other; `Lane.attempt` is
+A lane is a conversation with a relay, and the messages that go through it one after the other; `Lane.attempt` is
 the way of each.  An error is charged to what failed (``docs/internals.rst``, *The processor*).
 """
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from zope.sendmail import maillog
-from zope.sendmail.clock import Clock
 from zope.sendmail.dsn import notification
-from zope.sendmail.events import MailEvent, MailUnknownEvent, events_of
+from zope.sendmail.events import events_of
 from zope.sendmail.history import Record
 from zope.sendmail.interfaces import ILease, ISession, LeaseLost
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.queue.states import State
-from zope.sendmail.retry import judge, probe_delay
+from zope.sendmail.relays import Job, Relay
+from zope.sendmail.retry import judge
 
 if TYPE_CHECKING:
     from zope.sendmail.processor import QueueProcessorThread
@@ -29,77 +28,42 @@ if TYPE_CHECKING:
 _HEAD = 64 * 1024
 
 
-class Relay:
-    """Whether the relay of a processor can be used.  Concurrency: any thread."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._mutex = threading.Lock()
-        self._failures = 0
-        self._until = float("-inf")
-        self.fault: Reply | None = None
-
-    def pause(self) -> float:
-        """Seconds until the relay may be tried again."""
-        return max(0.0, self._until - self._clock.monotonic())
-
-    def heard(self, outcome: Outcome) -> None:
-        """Learn from an outcome: a fault pauses the relay, anything else ends the pause."""
-        with self._mutex:
-            if outcome.fault is not None:
-                if self.pause() == 0.0:  # several connections that fail at once are one failure
-                    self._failures += 1
-                    self._until = self._clock.monotonic() + probe_delay(self._failures)
-                    maillog.relay_down(outcome.relay, outcome.fault, probe_delay(self._failures))
-            elif self._failures:
-                self._failures, self._until = 0, float("-inf")
-                maillog.relay_up(outcome.relay)
-            self.fault = outcome.fault
-
-
 class Lane:
-    """One conversation with the relay, and the messages that go through it one after the other."""
+    """One conversation with a relay, and the messages that go through it one after the other."""
 
-    def __init__(self, processor: QueueProcessorThread, session: ISession) -> None:
+    def __init__(self, processor: QueueProcessorThread, relay: Relay, session: ISession) -> None:
         self._processor = processor
+        self._relay = relay
         self._schedule = processor.schedule
         self._clock = processor.clock
         self.session = session
 
-    def attempt(self, lease: ILease) -> None:
+    def attempt(self, job: Job) -> None:
         """Try one message once.  Ends the lease."""
-        self._tell_inherited(lease)
-        if lease.record.state is State.HELD:
-            maillog.held(lease.name, lease.record.note)
-            lease.release()
-            return
-        if lease.problem:
-            self._set_aside(lease)
-            return
+        lease = job.lease
         try:
-            outcome = self._hand_over(lease)
+            outcome = self._hand_over(lease, job.envelope)
         except LeaseLost as error:
             maillog.lease_lost(lease.name, error)
             lease.release()
             return
-        self._processor.relay.heard(outcome)
+        self._relay.heard(outcome)
         if outcome.fault is not None and not outcome.replies:
             lease.release()
             return
         record = judge(
-            lease.record, lease.envelope, outcome, self._schedule, now=self._clock.time(), chance=self._clock.chance()
+            lease.record,
+            job.envelope,
+            outcome,
+            self._schedule,
+            now=self._clock.time(),
+            chance=self._clock.chance(),
+            others=job.others,
         )
-        self._settle_and_tell(lease, outcome, record)
+        self._settle_and_tell(job, outcome, record)
 
-    def _set_aside(self, lease: ILease) -> None:
-        """A file that no relay can be asked about: a person has to look at it."""
-        maillog.set_aside(lease.name, lease.problem)
-        lease.settle(Record(State.REJECTED, time=self._clock.time(), note=lease.problem))
-        self._processor.tally[Answer.REJECTED] += 1
-
-    def _hand_over(self, lease: ILease) -> Outcome:
+    def _hand_over(self, lease: ILease, envelope: Envelope) -> Outcome:
         """Let the mailer send; what it raises is an answer as well."""
-        envelope = lease.envelope
         if not envelope.recipients:
             return Outcome("")
         intended = False
@@ -123,8 +87,9 @@ class Lane:
                 Reply(answer, f"the mailer failed: {type(error).__name__}: {error}"),
             )
 
-    def _settle_and_tell(self, lease: ILease, outcome: Outcome, record: Record) -> None:
-        name, message_id, envelope = lease.name, lease.message_id, lease.envelope
+    def _settle_and_tell(self, job: Job, outcome: Outcome, record: Record) -> None:
+        lease, envelope = job.lease, job.envelope
+        name, message_id = lease.name, lease.message_id
         self._notify_sender(lease, outcome, record)
         lease.settle(record)
         for event in events_of(message_id, envelope.sender, outcome, record, before=lease.record):
@@ -138,8 +103,8 @@ class Lane:
                     relay=outcome.relay,
                 )
                 self._processor.tally[reply.answer] += 1
-            self._tell(event)
-        if record.state is State.DEFERRED:
+            self._processor.tell_safely(event)
+        if record.state is State.DEFERRED and record.due > record.time:
             maillog.deferred(name, record.attempts, record.due)
         elif record.state is State.HELD:
             maillog.held(name, record.note)
@@ -164,22 +129,3 @@ class Lane:
             moment=datetime.fromtimestamp(self._clock.time(), UTC),
         )
         self._processor.enqueue(Envelope("", (lease.envelope.sender,)), text)
-
-    def _tell_inherited(self, lease: ILease) -> None:
-        """Whoever had the message before us died between the last byte and the reply."""
-        if lease.inherited is None:
-            return
-        message_id, sender = lease.message_id, lease.envelope.sender
-        for recipient, reply in lease.inherited.replies.items():
-            maillog.answered(
-                name=lease.name, message_id=message_id, sender=sender, recipient=recipient, reply=reply, relay=""
-            )
-            self._processor.tally[Answer.UNKNOWN] += 1
-        self._tell(MailUnknownEvent(message_id, sender, lease.inherited.replies))
-        lease.told()
-
-    def _tell(self, event: MailEvent) -> None:
-        try:
-            self._processor.tell([event])
-        except Exception as error:  # noqa: BLE001 - whatever `tell` is, it harms no mail
-            maillog.subscriber_failed(event, error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from smtplib import SMTP, SMTP_SSL
 from threading import local
 from typing import Any
@@ -20,7 +20,8 @@ from zope.sendmail.clock import Clock
 from zope.sendmail.headers import message_bytes
 from zope.sendmail.interfaces import ISession, ISessionMailer, ISMTPMailer, type_of_message
 from zope.sendmail.message import Envelope
-from zope.sendmail.settings import Keep, Notify, RelaySettings, Timeouts, Tls
+from zope.sendmail.options import mechanisms
+from zope.sendmail.settings import Keep, Mechanism, Notify, RelaySettings, Timeouts, Tls, TlsVersion
 from zope.sendmail.smtp.connect import Factory, connect, makes_tls
 from zope.sendmail.smtp.progress import Progress, pairs
 from zope.sendmail.smtp.sendonly import SendOnlySession
@@ -92,8 +93,22 @@ class SMTPMailer:
     clock: Clock = Clock()
     #: What the relay is asked to report to the sender.
     notify: Notify = Notify()
+    #: Mails per second at most, over all connections of a processor; None: as fast as it goes.
+    rate: float | None = None
+    #: Connections that a processor may have open at most; None: as many as it may have anyway.
+    connections: int | None = None
     #: How we introduce ourselves in EHLO; None: this host's name, asked for once in a process.
     local_hostname: str | None = None
+    #: Instead of a password; see `ITokenProvider`.
+    token: Callable[[], str] | None = None
+    #: Mechanisms for the login, in order; none: those that fit, in the usual order.
+    auth: str | Iterable[str] = ()
+    #: Files of our certificate and its key (PEM).
+    certfile: str | None = None
+    keyfile: str | None = None
+    tls_minimum: TlsVersion | str = TlsVersion.TLS_1_2
+    #: Makes the TLS context for each connection, in place of `cafile`, `certfile`, `keyfile` and `tls_minimum`.
+    ssl_context: Callable[[], ssl.SSLContext] | None = None
 
     #: Makes connections from host and port; may be assigned on the class, a subclass and an instance.
     smtp: Any = _DefaultFactory()
@@ -120,6 +135,14 @@ class SMTPMailer:
         clock: Clock | None = None,
         local_hostname: str | None = None,
         notify: Notify | None = None,
+        token: Callable[[], str] | None = None,
+        auth: str | Iterable[str] = (),
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        tls_minimum: TlsVersion | str | None = None,
+        ssl_context: Callable[[], ssl.SSLContext] | None = None,
+        rate: float | None = None,
+        connections: int | None = None,
     ) -> None:
         self.hostname = hostname
         self.port = port
@@ -129,7 +152,8 @@ class SMTPMailer:
         self.force_tls = force_tls
         self.implicit_tls = implicit_tls
         self.timeout = timeout
-        # What is left out stays as it is in the class: a site may set it there for mailers that others make.
+        if (rate is not None and not rate > 0) or (connections is not None and connections < 1):
+            raise ValueError(f"relay {hostname}: rate {rate} must be more than 0, connections {connections} at least 1")
         given = {
             "tls": None if tls is None else Tls(tls),
             "verify": verify,
@@ -138,10 +162,20 @@ class SMTPMailer:
             "timeouts": timeouts,
             "keep": keep,
             "clock": clock,
-            "local_hostname": local_hostname,
             "notify": notify,
+            "rate": rate,
+            "connections": connections,
+            "local_hostname": local_hostname,
+            "token": token,
+            "auth": _mechanisms(auth) or None,
+            "certfile": certfile,
+            "keyfile": keyfile,
+            "tls_minimum": None if tls_minimum is None else TlsVersion(tls_minimum),
+            "ssl_context": ssl_context,
         }
-        self.__dict__.update({name: value for name, value in given.items() if value is not None})
+        # What is not given stays as the class has it: a subclass may have methods in these places, and a site may set
+        # there what Products.MailHost does not pass on.
+        vars(self).update({name: value for name, value in given.items() if value is not None})
 
     # one conversation, many mails
 
@@ -151,12 +185,18 @@ class SMTPMailer:
 
     def relay_settings(self) -> RelaySettings:
         """The attributes as they are now.  Raises `ValueError` if they contradict each other."""
-        username = (_as_text(self.username) or None) if self.password is not None else None
+        auth = _mechanisms(self.auth)
+        without_password = self.token is not None or Mechanism.EXTERNAL in auth
+        # A name with nothing to prove it is no login, as in 7.3.
+        username = (_as_text(self.username) or None) if without_password or self.password is not None else None
+        password = _as_text(self.password) if username else None
+        if without_password:
+            password = password or None  # a form without an entry gives the empty text
         return RelaySettings(
             hostname=self.hostname,
             port=int(self.port),
             username=username,
-            password=_as_text(self.password) if username else None,
+            password=password,
             tls=Tls.IMPLICIT if makes_tls(self._factory()) else wanted_tls(self),
             verify=self.verify,
             cafile=self.cafile,
@@ -164,6 +204,12 @@ class SMTPMailer:
             timeouts=self.timeouts or _timeouts(self.timeout),
             keep=self.keep,
             notify=self.notify,
+            token=self.token,
+            auth=auth,
+            certfile=self.certfile,
+            keyfile=self.keyfile,
+            tls_minimum=TlsVersion(self.tls_minimum),
+            ssl_context=self.ssl_context,
         )
 
     # one mail at a time, with smtplib's errors
@@ -271,14 +317,19 @@ def open_session(mailer: Any) -> ISession:
     A mailer's own session is used only if its ``send`` and ``vote`` came with it: who has replaced one of
     them, in a subclass, on an instance or by a patch, wants it to be called.
     """
-    if (
-        callable(getattr(mailer, "open_session", None))
-        and ISessionMailer.providedBy(mailer)
-        and _is_of_one_piece(mailer)
-    ):
+    if keeps_sessions(mailer):
         session: ISession = mailer.open_session()
         return session
     return SendOnlySession(mailer)
+
+
+def keeps_sessions(mailer: Any) -> bool:
+    """Whether the mailer has sessions of its own that are to be used.
+
+    Mailers of old that say `ISMTPMailer` may have none.
+    """
+    known = ISessionMailer.providedBy(mailer) and callable(getattr(mailer, "open_session", None))
+    return known and _is_of_one_piece(mailer)
 
 
 def _is_of_one_piece(mailer: Any) -> bool:
@@ -291,6 +342,10 @@ def _is_of_one_piece(mailer: Any) -> bool:
 
 def _as_text(value: str | bytes | None) -> str | None:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def _mechanisms(auth: str | Iterable[str]) -> tuple[Mechanism, ...]:
+    return mechanisms(auth if isinstance(auth, str) else " ".join(auth))
 
 
 def _timeouts(connect_seconds: float | None) -> Timeouts:

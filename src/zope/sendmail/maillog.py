@@ -76,9 +76,21 @@ def relay_down(relay: str, fault: Reply, seconds: float) -> None:
     )
 
 
+def relay_left_out(relay: str, fault: Reply, seconds: float) -> None:
+    """One of several relays cannot be used; mail goes to the others."""
+    processor_log.warning(
+        "Relay %s cannot be used (%s); it is left out for %.0f s.", relay, printable(str(fault)), seconds
+    )
+
+
 def relay_up(relay: str) -> None:
     """The relay can be used again."""
     processor_log.info("Relay %s can be used again.", relay)
+
+
+def fewer_connections(relay: str, count: int, why: Reply) -> None:
+    """The relay does not want so many connections."""
+    processor_log.info("Relay %s gets no more than %d connections for a while: %s.", relay, count, printable(str(why)))
 
 
 def lease_lost(name: str, why: object) -> None:

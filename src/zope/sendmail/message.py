@@ -1,26 +1,40 @@
 """The envelope of a message, and the lines at the head of a queue file that keep it.
 
 What stands in the message itself is never taken for envelope.  The lines are those of zope.sendmail 3.5 to 7.3, so
-either side can read what the other wrote; CPSMailAccess's six lines are recognised too.  Pure.  Fails with
+either side can read what the other wrote; CPSMailAccess's six lines are read too.  A mail that asks for a relay has
+further lines, which end with one that says so.  Pure.  Fails with
 `InvalidMail` for what a caller says and with `MalformedEnvelope` for what a file says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from zope.sendmail.address import parse_recipient, parse_sender, split_list
-from zope.sendmail.interfaces import InvalidAddress, MalformedEnvelope
+from zope.sendmail.interfaces import InvalidAddress, InvalidRelay, MalformedEnvelope
 from zope.sendmail.pieces import Piece
+from zope.sendmail.relayname import RelayName
 
 FROM = b"X-Zope-From:"
 TO = b"X-Zope-To:"
 END = b"X-Zope-Envelope: end\n"
 
+#: The relay that a mail asks for: one of our mailers, or host and port.
+MAILER = b"X-Zope-Mailer:"
+HOSTNAME, PORT = b"X-Zope-Hostname:", b"X-Zope-Port:"
+
 #: The lines that CPSMailAccess 1.4 wrote behind the first two, always all of them and in this order.
-CPS_OPTIONS = (b"X-Zope-Hostname:", b"X-Zope-Port:", b"X-Zope-Username:", b"X-Zope-Password:")
+CPS_OPTIONS = (HOSTNAME, PORT, b"X-Zope-Username:", b"X-Zope-Password:")
+
+_OPTIONS = {
+    "X-Zope-Mailer": "mailer",
+    "X-Zope-Hostname": "hostname",
+    "X-Zope-Port": "port",
+    "X-Zope-Username": "username",
+    "X-Zope-Password": "password",
+}
 
 #: More than any relay takes in one transaction; keeps a foreign file without line ends out of memory.
 MAX_LINE = 16 * 1024 * 1024
@@ -30,12 +44,14 @@ MAX_LINE = 16 * 1024 * 1024
 class Envelope:
     """Who sends a message and who gets it (RFC 5321, 2.3.1).  The empty sender is the null reverse-path.
 
-    `malformed` are recipients that a foreign queue file names and no relay can be given.
+    `malformed` are recipients that a foreign queue file names and no relay can be given; `relay` is the one that the
+    mail asks for.
     """
 
     sender: str
     recipients: tuple[str, ...]
     malformed: tuple[str, ...] = ()
+    relay: RelayName | None = None
 
     @classmethod
     def of(cls, fromaddr: object, toaddrs: object) -> Envelope:
@@ -58,12 +74,14 @@ class Envelope:
 
     def only(self, recipients: Iterable[str]) -> Envelope:
         """The same envelope for some of the recipients."""
-        return Envelope(self.sender, tuple(recipients))
+        return replace(self, recipients=tuple(recipients), malformed=())
 
 
 def envelope_lines(envelope: Envelope, message: Piece = b"") -> bytes:
     """What a queue file has in front of a message that begins with `message`."""
     lines = b"%s %s\n%s %s\n" % (FROM, envelope.sender.encode(), TO, ", ".join(envelope.recipients).encode())
+    if envelope.relay is not None:
+        return lines + _relay_lines(envelope.relay) + END
     return lines + END if bytes(message[:7]).lower() == b"x-zope-" else lines
 
 
@@ -82,16 +100,37 @@ def read_envelope(stream: BinaryIO) -> Envelope:
             recipients[parse_recipient(text)] = None
         except InvalidAddress:
             malformed.append(text)
-    if options:
-        names = ", ".join(name for name, _ in options)
-        raise MalformedEnvelope(f"it asks for {names}, which this version does not do")
     if not recipients and not malformed:
         raise MalformedEnvelope("the envelope names no recipient")
     try:
         sender = parse_sender(sender_text)
     except InvalidAddress as error:
         raise MalformedEnvelope(str(error)) from error
-    return Envelope(sender, tuple(recipients), tuple(malformed))
+    return Envelope(sender, tuple(recipients), tuple(malformed), _relay(dict(options)) if options else None)
+
+
+def _relay_lines(relay: RelayName) -> bytes:
+    if relay.mailer:
+        return b"%s %s\n" % (MAILER, relay.mailer.encode())
+    return b"%s %s\n%s %d\n" % (HOSTNAME, relay.hostname.encode(), PORT, relay.port)
+
+
+def _relay(options: dict[str, str]) -> RelayName | None:
+    """The relay that these lines ask for.  CPSMailAccess wrote the word None where there is nothing to say."""
+    unknown = sorted(set(options) - _OPTIONS.keys())
+    if unknown:
+        raise MalformedEnvelope(f"it asks for {', '.join(unknown)}, which this version does not know")
+    values = {_OPTIONS[name]: value for name, value in options.items() if value not in ("", "None")}
+    if not values.keys() & {"mailer", "hostname"}:
+        return None
+    port = values.pop("port", "25")
+    try:
+        if "mailer" in values:
+            return RelayName(mailer=values["mailer"])
+        address = RelayName.of((values["hostname"], port))
+        return replace(address, username=values.get("username", ""), password=values.get("password", ""))
+    except InvalidRelay as error:
+        raise MalformedEnvelope(str(error)) from error
 
 
 def _field(stream: BinaryIO, name: bytes, ordinal: str) -> str:

@@ -13,8 +13,11 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import Any
 
+from zope.sendmail.relayname import RelayName
 from zope.sendmail.retry import OnUnknown, Schedule
-from zope.sendmail.settings import RelaySettings, Tls
+from zope.sendmail.routes import Routes
+from zope.sendmail.settings import Keep, Mechanism, Notify, RelaySettings, Tls, TlsVersion
+from zope.sendmail.tokens import TokenFromCommand, TokenFromFile, split_command
 
 #: Settings by name, as values: what one source says.
 Settings = Mapping[str, Any]
@@ -93,6 +96,57 @@ def one_of(words: type[StrEnum]) -> Parser:
     return parse_word
 
 
+def mechanisms(text: str) -> tuple[Mechanism, ...]:
+    """Names of SASL mechanisms, separated by blanks or commas."""
+    try:
+        return tuple(Mechanism(word.upper()) for word in text.replace(",", " ").split())
+    except ValueError:
+        raise ValueError(f"{text!r}: only these mechanisms are known: {', '.join(Mechanism)}") from None
+
+
+def notify_when(text: str) -> tuple[str, ...]:
+    """``NEVER``, or some of ``SUCCESS``, ``FAILURE`` and ``DELAY``, separated by blanks or commas (RFC 3461, 4.1)."""
+    when = tuple(text.upper().replace(",", " ").split())
+    try:
+        Notify(when)
+    except ValueError:
+        raise ValueError(f"{text!r}: write NEVER alone, or some of SUCCESS, FAILURE and DELAY") from None
+    return when
+
+
+def notify_return(text: str) -> str:
+    """``FULL`` or ``HDRS`` (RFC 3461, 4.3)."""
+    word = text.strip().upper()
+    if word not in {"FULL", "HDRS"}:
+        raise ValueError(f"{text!r} is none of FULL (the whole mail), HDRS (its headers)")
+    return word
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Words with blanks, commas or line ends between them."""
+    return tuple(word for word in re.split(r"[\s,]+", text) if word)
+
+
+def addresses(text: str) -> tuple[tuple[str, int], ...]:
+    """Relays, each as ``host:port``."""
+    relays = [RelayName.of(word) for word in words(text)]
+    for relay in relays:
+        if not relay.hostname:
+            raise ValueError(f"{str(relay)!r} is no address of a relay; write host:port")
+    return tuple((relay.hostname, relay.port) for relay in relays)
+
+
+def routes(text: str) -> dict[str, str]:
+    """Routes, each as ``pattern=mailer``; patterns are addresses, ``@domain`` and ``@.domain``."""
+    table = {}
+    for word in words(text):
+        pattern, equals, mailer = word.partition("=")
+        if not (pattern and equals and mailer):
+            raise ValueError(f"{word!r} is no route; write one@example.org=mailer or @example.org=mailer")
+        table[pattern.lower()] = mailer
+    return table
+
+
 # --- what can be set ----------------------------------------------------------------------------------------
 
 #: About a relay.
@@ -110,7 +164,24 @@ RELAY: dict[str, Parser] = {
     "cafile": str,
     "timeout": positive(duration),
     "allow_clear_password": boolean,
+    "token_command": split_command,
+    "token_file": str,
+    "auth": mechanisms,
+    "certfile": str,
+    "keyfile": str,
+    "tls_minimum": one_of(TlsVersion),
+    "notify": notify_when,
+    "notify_return": notify_return,
+    "rate": positive(number),
+    "connections": positive(whole),
+    "mails_per_connection": positive(whole),
 }
+
+#: Who we are to the relay: never mixed with another user's.
+LOGIN = ("password", "password_file", "token_command", "token_file", "auth")
+
+#: Settings of which something else is made for the mailer.
+_MADE = {"password_file", "token_command", "token_file", "notify", "notify_return", "mails_per_connection"}
 
 #: About a queue and its processor.
 QUEUE: dict[str, Parser] = {
@@ -125,6 +196,15 @@ QUEUE: dict[str, Parser] = {
     "notify_sender": boolean,
 }
 
+#: Which relays a queue has, and who is sent to which.
+ROUTING: dict[str, Parser] = {
+    "mailers": words,
+    "relays": addresses,
+    "recipient_routes": routes,
+    "sender_routes": routes,
+    "legacy_passwords": boolean,
+}
+
 #: What `Schedule` calls them.
 _SCHEDULE = {
     "first_retry": "first",
@@ -134,10 +214,11 @@ _SCHEDULE = {
     "on_unknown": "on_unknown",
 }
 
+
 _TLS_SWITCHES = ("no_tls", "force_tls", "implicit_tls")
 
 #: Settings that say one thing in several ways.
-_ALTERNATIVES = (("tls", *_TLS_SWITCHES), ("password", "password_file"))
+_ALTERNATIVES = (("tls", *_TLS_SWITCHES), ("password", "password_file", "token_command", "token_file"))
 
 
 def read_settings(texts: Mapping[str, str], known: Mapping[str, Parser]) -> dict[str, Any]:
@@ -178,12 +259,29 @@ def mailer_keywords(settings: Settings) -> dict[str, Any]:
 
     Reads the password file.  Raises `ValueError` if the settings contradict each other.
     """
-    keywords = {name: settings[name] for name in RELAY if name in settings and name != "password_file"}
+    keywords = {name: settings[name] for name in RELAY if name in settings and name not in _MADE}
     if "password_file" in settings:
         keywords["password"] = read_password(settings["password_file"])
+    keywords.update(_token_keyword(settings))
+    if "notify" in settings or "notify_return" in settings:
+        keywords["notify"] = Notify(settings.get("notify", ()), settings.get("notify_return", ""))
+    if "mails_per_connection" in settings:
+        keywords["keep"] = Keep(mails=settings["mails_per_connection"])
     checked = {field.name for field in fields(RelaySettings)}
     RelaySettings(**{name: value for name, value in keywords.items() if name in checked})
     return keywords
+
+
+def routes_of(mailer: str, settings: Settings) -> Routes:
+    """The routes of a queue whose default is `mailer`.  Raises `ValueError`."""
+    return Routes(
+        mailer,
+        frozenset((mailer, *settings.get("mailers", ()))),
+        frozenset(settings.get("relays", ())),
+        settings.get("recipient_routes", {}),
+        settings.get("sender_routes", {}),
+        legacy_passwords=settings.get("legacy_passwords", False),
+    )
 
 
 def processor_keywords(settings: Settings) -> dict[str, Any]:
@@ -203,6 +301,14 @@ def read_password(path: str) -> str:
     if not password or "\n" in password:
         raise ValueError(f"the password file {path!r} must hold the password and nothing else, in one line")
     return password
+
+
+def _token_keyword(settings: Settings) -> dict[str, Any]:
+    if "token_command" in settings and "token_file" in settings:
+        raise ValueError("token_command and token_file contradict each other; keep one of them")
+    if "token_command" in settings:
+        return {"token": TokenFromCommand(settings["token_command"])}
+    return {"token": TokenFromFile(settings["token_file"])} if "token_file" in settings else {}
 
 
 def _says_something(name: str, value: Any) -> bool:

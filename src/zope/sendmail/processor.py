@@ -1,6 +1,7 @@
 """The thread that drains a queue.
 
-It claims what is due and lets a `zope.sendmail.lane.Lane` try it; when nothing is due it waits.  Nothing that a
+It lets an `Intake` claim what is due and a `Crew` try it; when nothing is due it waits.  With one relay it works in the
+crew itself; with several it finds out whose each message is, and each relay has threads of its own.  Nothing that a
 message, a relay, a disk or a subscriber does ends it: trouble is charged to what failed, told in the log, and tried
 again.
 """
@@ -11,23 +12,25 @@ import io
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from zope.interface import implementer
 
 from zope.sendmail import farewell, maillog, teller
 from zope.sendmail.clock import Clock
+from zope.sendmail.crew import Crew
 from zope.sendmail.disk import Disk
 from zope.sendmail.events import MailEvent
-from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor, ISession, MalformedEnvelope
-from zope.sendmail.lane import Lane, Relay
+from zope.sendmail.intake import Intake
+from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor, MalformedEnvelope
 from zope.sendmail.maildir import Maildir, make_maildir
-from zope.sendmail.mailer import open_session
 from zope.sendmail.message import Envelope, read_envelope
 from zope.sendmail.outcome import Answer, Reply
 from zope.sendmail.queue import open_queue
+from zope.sendmail.relays import Relay, Relays
 from zope.sendmail.retry import Schedule
+from zope.sendmail.routes import Routes
 
 #: The queue itself is in trouble (disk, permissions): seconds until the next look, and how long a stop may go
 #: unnoticed then.
@@ -39,8 +42,10 @@ _SLICE = 0.2
 class QueueProcessorThread(threading.Thread):
     """See `IMailQueueProcessor`.
 
-    `interval`: seconds between two looks when nothing wakes it; `concurrency`: connections at most; `notify_sender`:
-    whether senders get a report (RFC 3464) about rejected recipients.
+    `interval`: seconds between two looks when nothing wakes it; `concurrency`: connections to a relay at most, None: as
+    many as are worth while, up to 20, or one if the mailer keeps no sessions; `notify_sender`: whether senders get a
+    report (RFC 3464) about rejected recipients; `routes` and `mailers`: which relay serves which mail, and the mailers
+    by name; `mailer` is the default.
 
     ``start()`` drains in a thread of its own until ``stop()``; ``run(forever=False)`` drains once what is due, in
     the caller's.
@@ -58,14 +63,16 @@ class QueueProcessorThread(threading.Thread):
         *,
         queue: IMailQueue | None = None,
         mailer: Any = None,
-        concurrency: int = 1,
+        concurrency: int | None = None,
         schedule: Schedule | None = None,
         clock: Clock | None = None,
         notify_sender: bool = False,
+        routes: Routes | None = None,
+        mailers: Mapping[str, Any] | None = None,
         tell: Callable[[Iterable[MailEvent]], None] = teller.tell,
     ) -> None:
         super().__init__(name="zope.sendmail.queue.QueueProcessorThread", daemon=True)
-        if not interval > 0 or concurrency < 1:
+        if not interval > 0 or (concurrency is not None and concurrency < 1):
             raise ValueError(f"interval {interval} s must be more than 0, concurrency {concurrency} at least 1")
         self.interval = interval
         self.queue = queue
@@ -75,13 +82,13 @@ class QueueProcessorThread(threading.Thread):
         self.clock = clock or Clock()
         self.notify_sender = notify_sender
         self.tell = tell
-        self.relay = Relay(self.clock)
+        self.relays = Relays(
+            lambda: self.mailer, mailers or {}, routes or Routes(), self.clock, lambda: self.concurrency
+        )
         #: Recipients by answer, since the start.
         self.tally: Counter[Answer] = Counter()
-        self._mutex = threading.Lock()
+        self._crew = Crew(self)
         self._lock = threading.Lock()  # BBB: in 7.3 held while a message was being sent
-        self._idle: list[ISession] = []
-        self._helpers: set[threading.Thread] = set()
         self._troubles = 0
 
     # what to drain, and through what
@@ -111,8 +118,13 @@ class QueueProcessorThread(threading.Thread):
 
     @property
     def fault(self) -> Reply | None:
-        """Why the relay could not be used at the last attempt; None if it could."""
-        return self.relay.fault
+        """Why a relay could not be used at the last attempt; None if all could."""
+        return next((relay.fault for relay in self.relays if relay.fault is not None), None)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody said `stop`."""
+        return self._stopped
 
     def enqueue(self, envelope: Envelope, message: bytes) -> None:
         """Put a mail of our own into the queue.  Trouble is told and costs no more than this mail."""
@@ -134,12 +146,16 @@ class QueueProcessorThread(threading.Thread):
             raise ValueError("the processor needs a queue and a mailer: call setQueuePath() and setMailer() first")
         maillog.started(queue.location, str(getattr(self.mailer, "hostname", type(self.mailer).__name__)))
         farewell.expect(self)
+        self._crew.intake = Intake(self, queue, self.relays, self._crew.call)
         try:
             while not self._stopped:
                 self._guarded(self._drain, queue)
-                if not forever:
+                if forever:
+                    self._guarded(self._rest, queue)
+                    continue
+                self._crew.end()
+                if not self._has_more_to_do(queue):
                     break
-                self._guarded(self._rest, queue)
         finally:
             self._end(queue)
 
@@ -149,78 +165,69 @@ class QueueProcessorThread(threading.Thread):
         if self.queue is not None:
             self.queue.wake()
 
-    def _guarded(self, step: Callable[[IMailQueue], None], queue: IMailQueue) -> None:
+    def guarded_work(self, relay: Relay) -> None:
+        """Be a lane; trouble with the queue ends it, and nothing else."""
+        self._guarded(self._crew.work, relay)
+
+    def tell_safely(self, event: MailEvent) -> None:
+        """Tell of an event."""
+        try:
+            self.tell([event])
+        except Exception as error:  # noqa: BLE001 - whatever `tell` is, it harms no mail
+            maillog.subscriber_failed(event, error)
+
+    def _guarded(self, step: Callable[[Any], None], argument: Any) -> None:
         """Do a step; trouble with the queue is told and waited for, never raised."""
         try:
-            step(queue)
+            step(argument)
             self._troubles = 0
         except BaseException as error:  # noqa: BLE001 - the thread cannot die
             self._troubles += 1
             seconds = min(_TROUBLE[0] * 2.0 ** min(self._troubles - 1, 16), _TROUBLE[1])
-            maillog.queue_trouble(queue.location, error, seconds)
+            maillog.queue_trouble(self.queuePath, error, seconds)
             until = self.clock.monotonic() + seconds
             while not self._stopped and self.clock.monotonic() < until:
                 self.clock.sleep(_SLICE)
 
     def _drain(self, queue: IMailQueue) -> None:
-        """Try everything that is due, through one conversation."""
-        lane = Lane(self, self._session())
-        try:
-            while not self._stopped and self.relay.pause() == 0.0:
-                leases = queue.claim(1)
-                if leases:
-                    self._call_for_help(queue)
-                    lane.attempt(leases[0])
-                elif queue.next_due() != 0.0:
-                    break
-        finally:
-            with self._mutex:
-                self._idle.append(lane.session)
+        """Try everything that is due."""
+        assert self._crew.intake is not None
+        if not self.relays.routes.is_single:
+            self._crew.intake.route()
+        elif self._crew.joins(self.relays.default):
+            self._crew.work(self.relays.default)
 
-    def _call_for_help(self, queue: IMailQueue) -> None:
-        """Open one more conversation if more is due than those at work have in hand."""
-        if self.concurrency == 1 or queue.next_due() != 0.0:
-            return
-        with self._mutex:
-            if len(self._helpers) + 1 >= self.concurrency:
-                return
-            helper = threading.Thread(target=self._help, args=(queue,), name=f"{self.name}-helper", daemon=True)
-            self._helpers.add(helper)
-            helper.start()
-
-    def _help(self, queue: IMailQueue) -> None:
-        try:
-            self._guarded(self._drain, queue)
-        finally:
-            with self._mutex:
-                self._helpers.discard(threading.current_thread())
-
-    def _session(self) -> ISession:
-        with self._mutex:
-            return self._idle.pop() if self._idle else open_session(self.mailer)
+    def _has_more_to_do(self, queue: IMailQueue) -> bool:
+        """After everybody has ended: whether something became due meanwhile, and its relay can be used."""
+        if self._troubles:
+            return False
+        if self.relays.routes.is_single:
+            return queue.next_due() == 0.0 and self.relays.default.pause() == 0.0
+        parked = queue.parked()
+        return queue.next_due() == 0.0 or any(relay.name in parked and relay.has_room() for relay in self.relays)
 
     def _rest(self, queue: IMailQueue) -> None:
         """Wait until there may be something to do."""
-        with self._mutex:
-            idle = list(self._idle)
-        for session in idle:
-            session.rest()
-        if self._stopped:
-            return
+        for relay in self.relays:
+            relay.rest()
+        if not self._stopped:
+            queue.wait(min(self._seconds_to_rest(queue), self.interval))
+
+    def _seconds_to_rest(self, queue: IMailQueue) -> float:
         due = queue.next_due()
-        wait = self.relay.pause() or (self.interval if due is None else due)
-        queue.wait(min(wait, self.interval))
+        rest = self.interval if due is None else due
+        if self.relays.routes.is_single:
+            relay = self.relays.default
+            return self.interval if relay.lanes else max(rest, relay.pause())
+        parked = queue.parked()
+        idle = [relay for relay in self.relays if relay.name in parked and not relay.lanes]
+        return min([rest, *(relay.pause() for relay in idle)])
 
     def _end(self, queue: IMailQueue) -> None:
-        """Let helpers finish what they have in hand, and say goodbye to the relay."""
-        with self._mutex:
-            helpers = list(self._helpers)
-        for helper in helpers:
-            helper.join()
-        with self._mutex:
-            idle, self._idle = self._idle, []
-        for session in idle:
-            session.close()
+        """Let everybody finish what they have in hand, and say goodbye to the relays."""
+        self._crew.end()
+        for relay in self.relays:
+            relay.close()
         queue.close()
         maillog.stopped(queue.location)
 

@@ -57,9 +57,19 @@ class Schedule:
 
 
 def judge(
-    record: Record, envelope: Envelope, outcome: Outcome, schedule: Schedule, *, now: float, chance: float
+    record: Record,
+    envelope: Envelope,
+    outcome: Outcome,
+    schedule: Schedule,
+    *,
+    now: float,
+    chance: float,
+    others: bool = False,
 ) -> Record:
-    """What becomes of a message after an attempt for the recipients in `envelope`."""
+    """What becomes of a message after an attempt for the recipients in `envelope`.
+
+    `others`: it has further recipients, at other relays, whose turn it is now.
+    """
     replies = {**record.replies, **dict.fromkeys(envelope.malformed, MALFORMED), **outcome.replies}
     tried = replace(
         record,
@@ -72,6 +82,8 @@ def judge(
         unknowns=record.unknowns + bool(outcome.having(Answer.UNKNOWN)),
     )
     pending = tried.outstanding(envelope.recipients)
+    if not pending and others:
+        return replace(tried, state=State.DEFERRED, attempts=record.attempts, due=now)
     if not pending:
         return replace(tried, state=State.REJECTED if tried.having(Answer.REJECTED) else State.SENT, due=0.0)
     if outcome.having(Answer.UNKNOWN) and schedule.on_unknown is OnUnknown.HOLD:
@@ -79,7 +91,8 @@ def judge(
             tried, state=State.HELD, note="the outcome is unknown; look at the relay's log, then retry or remove"
         )
     if tried.spent >= schedule.lifetime:
-        return _given_up(tried, pending)
+        given_up = _given_up(tried, pending)
+        return replace(given_up, state=State.DEFERRED, due=now) if others else given_up
     return replace(tried, state=State.DEFERRED, due=now + schedule.delay(tried.attempts, chance))
 
 

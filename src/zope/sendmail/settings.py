@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class Tls(StrEnum):
@@ -17,6 +22,41 @@ class Tls(StrEnum):
     REQUIRED = "required"
     #: TLS from the first byte (RFC 8314, 3.3), usually on port 465.
     IMPLICIT = "implicit"
+
+
+class TlsVersion(StrEnum):
+    """The least version of TLS that is spoken (RFC 8996: older ones are broken)."""
+
+    TLS_1_2 = "1.2"
+    TLS_1_3 = "1.3"
+
+
+class Mechanism(StrEnum):
+    """How a login can be done."""
+
+    #: RFC 4616.
+    PLAIN = "PLAIN"
+    #: draft-murchison-sasl-login.
+    LOGIN = "LOGIN"
+    #: RFC 7677.
+    SCRAM_SHA_256 = "SCRAM-SHA-256"
+    #: RFC 5802.
+    SCRAM_SHA_1 = "SCRAM-SHA-1"
+    #: RFC 2195.
+    CRAM_MD5 = "CRAM-MD5"
+    #: With a token; what Google and Microsoft had before the RFC, and most relays know.
+    XOAUTH2 = "XOAUTH2"
+    #: With a token; RFC 7628.
+    OAUTHBEARER = "OAUTHBEARER"
+    #: By the client's certificate; RFC 4422, appendix A.
+    EXTERNAL = "EXTERNAL"
+
+    @property
+    def needs(self) -> str:
+        """What it proves: ``password``, ``token`` or ``certificate``."""
+        if self is Mechanism.EXTERNAL:
+            return "certificate"
+        return "token" if self in (Mechanism.XOAUTH2, Mechanism.OAUTHBEARER) else "password"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +101,10 @@ class Notify:
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
-    """One relay and how to speak with it.  Raises `ValueError` for settings that contradict each other."""
+    """One relay and how to speak with it.  Raises `ValueError` for settings that contradict each other.
+
+    A hostname that begins with ``/`` is the path of a Unix socket (LMTP only); the port means nothing then.
+    """
 
     hostname: str = "localhost"
     port: int = 25
@@ -77,26 +120,85 @@ class RelaySettings:
     timeouts: Timeouts = Timeouts()
     keep: Keep = Keep()
     notify: Notify = Notify()
+    #: Instead of a password: gives a token when it is called.  See `ITokenProvider`.
+    token: Callable[[], str] | None = field(default=None, repr=False)
+    #: Mechanisms in the order in which they are tried; none: those that fit, in the usual order.
+    auth: tuple[Mechanism, ...] = ()
+    #: File of our certificate and those of its issuers (PEM), and of its key if that is not in the same file.
+    certfile: str | None = None
+    keyfile: str | None = None
+    tls_minimum: TlsVersion = TlsVersion.TLS_1_2
+    #: Makes the TLS context for each connection, in place of `cafile`, `certfile`, `keyfile` and `tls_minimum`.
+    ssl_context: Callable[[], ssl.SSLContext] | None = None
 
     def __post_init__(self) -> None:
+        self._check_relay()
+        self._check_certificate()
+        self._check_credentials()
+        self._check_auth()
+
+    def _check_relay(self) -> None:
         if not self.hostname or any(ord(character) < 33 for character in self.hostname):
             raise ValueError(f"the relay's hostname {self.hostname!r} is empty or has blanks in it")
         if not 0 < self.port < 65536:
             raise ValueError(f"the relay's port {self.port} is not within 1 and 65535")
-        if (self.username is None) != (self.password is None):
-            missing = "password" if self.password is None else "username"
-            raise ValueError(f"relay {self.hostname}: the {missing} is missing; give both or neither")
+
+    def _check_certificate(self) -> None:
+        if self.keyfile is not None and self.certfile is None:
+            raise ValueError(f"relay {self.hostname}: keyfile is given without certfile, the certificate it belongs to")
+        own = [name for name in ("cafile", "certfile", "keyfile") if getattr(self, name) is not None]
+        if self.ssl_context is not None and own:
+            raise ValueError(f"relay {self.hostname}: ssl_context takes the place of {own[0]}; choose one")
+        if self.shows_certificate and self.tls is Tls.NEVER:
+            raise ValueError(f"relay {self.hostname}: a client certificate needs TLS, and tls is never; choose one")
+
+    def _check_credentials(self) -> None:
+        if self.password is not None and self.token is not None:
+            raise ValueError(f"relay {self.hostname}: password and token contradict each other; choose one")
+        secret = "token" if self.token is not None else "password"
+        if self.username is None and (self.password, self.token) != (None, None):
+            raise ValueError(f"relay {self.hostname}: the username is missing; give {secret} and username or neither")
+        if self.username is None:
+            return
+        if (self.password, self.token) == (None, None) and Mechanism.EXTERNAL not in self.auth:
+            raise ValueError(f"relay {self.hostname}: the password is missing; give both or neither, or a token")
+        if any(ord(character) < 32 or ord(character) == 127 for character in self.username):
+            raise ValueError(f"relay {self.hostname}: the username {self.username!r} has control characters in it")
+
+    def _check_auth(self) -> None:
+        for mechanism in self.auth:
+            there = {
+                "password": self.password is not None,
+                "token": self.token is not None,
+                "certificate": self.certfile is not None or self.ssl_context is not None,
+            }
+            if not there[mechanism.needs]:
+                what = {"certificate": "client certificate (certfile)"}.get(mechanism.needs, mechanism.needs)
+                raise ValueError(f"relay {self.hostname}: auth names {mechanism}, which needs a {what}; there is none")
 
     def __str__(self) -> str:
+        if self.hostname.startswith("/"):
+            return self.hostname
         host = f"[{self.hostname}]" if ":" in self.hostname else self.hostname
         return f"{host}:{self.port}"
+
+    @property
+    def logs_in(self) -> bool:
+        """Whether AUTH is said."""
+        return self.username is not None or Mechanism.EXTERNAL in self.auth
+
+    @property
+    def shows_certificate(self) -> bool:
+        """Whether the relay is to know us by our certificate."""
+        return self.certfile is not None or Mechanism.EXTERNAL in self.auth
 
     @property
     def must_encrypt(self) -> bool:
         """Whether nothing may be sent without TLS."""
         if self.tls is Tls.NEVER:
             return False
-        if self.tls is not Tls.OPPORTUNISTIC or self.verify:  # who wants a proof does not want to go without
+        # Who wants a proof, or gives one, does not want to go without.
+        if self.tls is not Tls.OPPORTUNISTIC or self.verify or self.shows_certificate:
             return True
         return self.username is not None and not self.allow_clear_password
 
@@ -105,4 +207,4 @@ class RelaySettings:
         """Whether the relay has to prove who it is."""
         if self.verify is not None:
             return self.verify
-        return self.username is not None or self.tls in (Tls.REQUIRED, Tls.IMPLICIT)
+        return self.logs_in or self.shows_certificate or self.tls in (Tls.REQUIRED, Tls.IMPLICIT)

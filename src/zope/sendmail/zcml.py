@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from zope.component import ComponentLookupError, getGlobalSiteManager, getUtility
 from zope.component.zcml import handler
@@ -23,15 +23,19 @@ from zope.sendmail.directives import (
     SECURITY_SUPPORT,
     IDeliveryDirective,
     IDirectDeliveryDirective,
+    ILMTPMailerDirective,
     IMailerDirective,
     IQueuedDeliveryDirective,
     ISMTPMailerDirective,
 )
 from zope.sendmail.interfaces import IMailDelivery, IMailer
+from zope.sendmail.lmtp import LMTPMailer
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.options import (
+    LOGIN,
     QUEUE,
     RELAY,
+    ROUTING,
     Parser,
     Settings,
     mailer_keywords,
@@ -39,16 +43,19 @@ from zope.sendmail.options import (
     one_of,
     processor_keywords,
     read_settings,
+    routes_of,
 )
 
 __all__ = [
     "SECURITY_SUPPORT",
     "IDeliveryDirective",
     "IDirectDeliveryDirective",
+    "ILMTPMailerDirective",
     "IMailerDirective",
     "IQueuedDeliveryDirective",
     "ISMTPMailerDirective",
     "directDelivery",
+    "lmtpMailer",
     "queuedDelivery",
     "smtpMailer",
 ]
@@ -63,7 +70,8 @@ _PRODUCT_CONFIG: dict[str, Parser] = {
     for name, parse in {**QUEUE, **RELAY, "start": one_of(startup.Start)}.items()
     if name not in _NOT_IN_PRODUCT_CONFIG
 }
-_PATHS = ("queue-path", "password-file", "cafile")
+_Value = TypeVar("_Value")
+_PATHS = ("queue-path", "password-file", "cafile", "token-file", "certfile", "keyfile")
 
 
 # --- handlers -----------------------------------------------------------------------------------------------
@@ -76,6 +84,8 @@ def queuedDelivery(
     permission: str | None = None,
     name: str = "Mail",
     processorThread: bool = True,  # noqa: FBT001, FBT002
+    *,
+    envelopeSender: str | None = None,
     **settings: Any,
 ) -> None:
     """See `IQueuedDeliveryDirective`."""
@@ -83,9 +93,12 @@ def queuedDelivery(
     if not processorThread and given.setdefault("start", startup.Start.NEVER) is not startup.Start.NEVER:
         raise ConfigurationError(f"start={given['start']} and processorThread=false contradict each other; keep start")
 
+    others = given.get("mailers") or ()
+
     def register() -> None:
         relay = _get_mailer(mailer)
         merged = _checked(lambda: merge((given, _product_config())))
+        routes = _checked(lambda: routes_of(mailer, merged))
         path = merged.get("queue_path")
         if path is None:
             raise ConfigurationError(
@@ -93,19 +106,33 @@ def queuedDelivery(
                 "give queuePath, or queue-path in <product-config mail> of zope.conf"
             )
         start = merged.get("start", startup.Start.DATABASE)
-        declaration = startup.Declaration(name, path, relay, start, _checked(lambda: processor_keywords(merged)))
-        _register_delivery(_context, QueuedMailDelivery(path), permission, name)
+        keywords = _checked(lambda: processor_keywords(merged))
+        keywords |= {"routes": routes, "mailers": {each: _get_mailer(each) for each in routes.names}}
+        delivery = _checked(lambda: QueuedMailDelivery(path, routes=routes, envelope_sender=envelopeSender))
+        declaration = startup.Declaration(name, path, relay, start, keywords)
+        _register_delivery(_context, delivery, permission, name)
         startup.declare(declaration)
         _expect_database()
 
+    for each in others:
+        _context.action(discriminator=None, callable=_get_mailer, args=(each,), order=_CHECK)
     _delivery_actions(_context, mailer, name, register)
 
 
-def directDelivery(_context: Any, mailer: str, permission: str | None = None, name: str = "Mail") -> None:
+def directDelivery(
+    _context: Any,
+    mailer: str,
+    permission: str | None = None,
+    name: str = "Mail",
+    *,
+    envelopeSender: str | None = None,
+) -> None:
     """See `IDirectDeliveryDirective`."""
 
     def register() -> None:
-        _register_delivery(_context, DirectMailDelivery(_get_mailer(mailer)), permission, name)
+        relay = _get_mailer(mailer)
+        delivery = _checked(lambda: DirectMailDelivery(relay, envelope_sender=envelopeSender))
+        _register_delivery(_context, delivery, permission, name)
 
     _delivery_actions(_context, mailer, name, register)
 
@@ -135,6 +162,24 @@ def smtpMailer(  # noqa: PLR0917 - the signature of 7.3
     def register() -> None:
         keywords = _checked(lambda: mailer_keywords(merge((given, _relay_of(_product_config(), given)))))
         handler("registerUtility", SMTPMailer(**keywords), IMailer, name, _context.info)
+
+    _context.action(discriminator=("utility", IMailer, name), callable=register)
+
+
+def lmtpMailer(
+    _context: Any,
+    name: str,
+    hostname: str | None = None,
+    port: int | str | None = None,
+    socket: str | None = None,
+    **settings: Any,
+) -> None:
+    """See `ILMTPMailerDirective`.  zope.conf speaks about an SMTP relay and is not asked."""
+    given = {"hostname": hostname, "port": None if port is None else int(port), **_by_option_name(settings)}
+
+    def register() -> None:
+        mailer = _checked(lambda: LMTPMailer(socket=socket, **mailer_keywords(merge((given,)))))
+        handler("registerUtility", mailer, IMailer, name, _context.info)
 
     _context.action(discriminator=("utility", IMailer, name), callable=register)
 
@@ -219,20 +264,20 @@ def _relay_of(config: Settings, given: Settings) -> Settings:
     if differs("hostname"):
         return {}
     if differs("username"):
-        return {name: value for name, value in config.items() if name not in ("password", "password_file")}
+        return {name: value for name, value in config.items() if name not in LOGIN}
     return config
 
 
 def _by_option_name(settings: Settings) -> dict[str, Any]:
     """`settings` with camelCase and hyphens made underscores.  Raises `TypeError` for what is no setting."""
     names = {re.sub("[A-Z]", lambda match: "_" + match[0].lower(), name).replace("-", "_"): name for name in settings}
-    unknown = set(names) - {*RELAY, *QUEUE, "start"}
+    unknown = set(names) - {*RELAY, *QUEUE, *ROUTING, "start"}
     if unknown:
         raise TypeError(f"unknown: {', '.join(sorted(unknown))}")
     return {option: settings[name] for option, name in names.items()}
 
 
-def _checked(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _checked(read: Callable[[], _Value]) -> _Value:
     try:
         return read()
     except ValueError as error:

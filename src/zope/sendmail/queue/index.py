@@ -7,7 +7,8 @@ two lines, so that neither can starve the other.  Times are monotonic seconds.  
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from zope.sendmail.maildir import age_key
@@ -15,8 +16,8 @@ from zope.sendmail.maildir import age_key
 #: Of so many messages taken, one is from the line of those tried before, while there are fresh ones.
 _TURN = 4
 
-# What stands for a time: in a line, leased.
-_READY, _TAKEN = 0.0, -1.0
+# What stands for a time: in a line, leased, parked.
+_READY, _TAKEN, _PARKED = 0.0, -1.0, -2.0
 
 #: Messages that are due within the same so many seconds are sorted only when their time comes.
 _SPAN = 8.0
@@ -97,6 +98,7 @@ class Index:
         self._again = _Line(_by_age)
         self._later = _Line(lambda key: self._due.get(key, 0.0))
         self._turn = 0
+        self._parked: dict[str, deque[str]] = {}
 
     def __len__(self) -> int:
         return len(self._due)
@@ -151,6 +153,27 @@ class Index:
         due = max(due, _SPAN)  # smaller numbers stand for something else
         self._due[key] = due
         self._later.add(int(due // _SPAN), key)
+
+    def park(self, key: str, relay: str) -> None:
+        """The message waits until somebody says `unpark`."""
+        self._due[key] = _PARKED
+        self._parked.setdefault(relay, deque()).append(key)
+
+    def unpark(self, relay: str, limit: int) -> int:
+        """Up to `limit` messages parked for `relay` are due now; how many."""
+        keys, count = self._parked.get(relay, deque()), 0
+        while keys and count < limit:
+            key = keys.popleft()
+            if self._due.get(key) == _PARKED:  # else it is gone, or somebody wanted it meanwhile
+                self._ready(key, self._fresh)
+                count += 1
+        if not keys:
+            self._parked.pop(relay, None)
+        return count
+
+    def parked(self) -> Collection[str]:
+        """For which relays messages are parked."""
+        return list(self._parked)
 
     def drop(self, key: str) -> None:
         """The message is gone."""

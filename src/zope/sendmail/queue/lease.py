@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from zope.interface import implementer
@@ -58,7 +59,7 @@ class MaildirLease:
         """See `ILease`."""
         outstanding = self.record.outstanding(self._whole.recipients)
         malformed = self.record.outstanding(self._whole.malformed)
-        return Envelope(self._whole.sender, outstanding, malformed)
+        return replace(self._whole, recipients=outstanding, malformed=malformed)
 
     @property
     def message_id(self) -> str:
@@ -104,6 +105,11 @@ class MaildirLease:
     def release(self) -> None:
         """See `ILease`."""
         self._end(self.record)
+
+    def park(self, relay: str) -> None:
+        """See `ILease`."""
+        self._end(self.record)
+        self.queue.park(self.key, relay)
 
     def is_alive(self) -> bool:
         """Whether the lease can still be settled."""

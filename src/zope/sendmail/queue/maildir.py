@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
@@ -157,6 +157,16 @@ class MaildirQueue:
         """See `IMailQueue`."""
         with self._mutex:
             return self._index.next_due(self.clock.monotonic())
+
+    def unpark(self, relay: str, limit: int) -> int:
+        """See `IMailQueue`."""
+        with self._mutex:
+            return self._index.unpark(relay, limit)
+
+    def parked(self) -> Collection[str]:
+        """See `IMailQueue`."""
+        with self._mutex:
+            return self._index.parked()
 
     def close(self) -> None:
         """See `IMailQueue`."""
@@ -339,6 +349,11 @@ class MaildirQueue:
                 self._index.put(key, self.clock.monotonic() + _HELD)
             else:
                 self._index.put(key, self.clock.monotonic() + record.wait(self.clock.time()))
+
+    def park(self, key: str, relay: str) -> None:
+        """A lease ended because its relay cannot be used now."""
+        with self._mutex:
+            self._index.park(key, relay)
 
     def _sync_removals(self, *, at_once: bool = False) -> None:
         """Make durable that sent mail is gone: once a second while there is work, and before resting.

@@ -10,7 +10,7 @@ import io
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -40,6 +40,7 @@ class _Mail:
         self.since = since
         self.history: list[Record] = []
         self.lease: MemoryLease | None = None
+        self.parked = ""
         self.due = 0.0  # monotonic, so that no jump of the clock delays it
 
     @property
@@ -100,11 +101,26 @@ class MemoryQueue:
             waits = [wait for mail in self.mails_by_name.values() if (wait := self._wait(mail)) is not None]
             return min(waits, default=None)
 
+    def unpark(self, relay: str, limit: int) -> int:
+        """See `IMailQueue`."""
+        with self.changed:
+            parked = (mail for mail in self.mails_by_name.values() if mail.parked == relay)
+            mails = list(itertools.islice(parked, limit))
+            for mail in mails:
+                mail.parked = ""
+            return len(mails)
+
+    def parked(self) -> Collection[str]:
+        """See `IMailQueue`."""
+        with self.changed:
+            return {mail.parked for mail in self.mails_by_name.values() if mail.parked}
+
     def close(self) -> None:
         """See `IMailQueue`."""
         with self.changed:
             for mail in self.mails_by_name.values():
                 mail.lease = None
+                mail.parked = ""
 
     def count(self) -> Mapping[State, int]:
         """See `IMailQueue`."""
@@ -179,7 +195,9 @@ class MemoryQueue:
 
     def _wait(self, mail: _Mail) -> float | None:
         """Seconds until the mail is due; None if it waits for somebody."""
-        return max(0.0, mail.due - self.clock.monotonic()) if mail.state in (State.READY, State.DEFERRED) else None
+        if mail.parked or mail.state not in (State.READY, State.DEFERRED):
+            return None
+        return max(0.0, mail.due - self.clock.monotonic())
 
     def write(self, mail: _Mail, record: Record) -> None:
         """Add to the history of a mail."""
@@ -198,6 +216,7 @@ class MemoryQueue:
         with self.changed:
             mail = self._find(name)
             after(mail.state, verb, name)
+            mail.parked = ""
             yield mail
             self.wake()
 
@@ -282,6 +301,12 @@ class MemoryLease:
         with self._queue.changed:
             if self._mail.lease is self:
                 self._mail.lease = None
+
+    def park(self, relay: str) -> None:
+        """See `ILease`."""
+        with self._queue.changed:
+            self.release()
+            self._mail.parked = relay
 
 
 def _seen(mail: _Mail) -> QueuedMail:

@@ -20,6 +20,9 @@ from zope.sendmail.smtp.replies import Replies, Response
 
 _RECEIVE = 64 * 1024
 
+#: One packet instead of two, where the system can wait for the second (Linux).
+_MORE: int = getattr(socket, "MSG_MORE", 0)
+
 #: Who has replaced one of these in a subclass or on an instance wants it to be used.
 _SPEAKING = ("send", "putcmd", "getreply", "docmd", "mail", "rcpt", "data", "sendmail")
 
@@ -33,8 +36,8 @@ class Channel(Protocol):
     def ask(self, commands: bytes, seconds: float) -> None:
         """Send command lines; only one at a time if not `pipelines`."""
 
-    def send(self, data: bytes, seconds: float) -> None:
-        """Send all of it.  After an error its last byte has not gone."""
+    def send(self, data: bytes, seconds: float, *, more: bool = False) -> None:
+        """Send all of it.  After an error its last byte has not gone.  `more`: what comes next may go with it."""
 
     def receive(self, seconds: float) -> Response:
         """The next reply, if it comes in so many seconds."""
@@ -72,11 +75,14 @@ class SocketChannel:
         """See `Channel`."""
         self.send(commands, seconds)
 
-    def send(self, data: bytes, seconds: float) -> None:
+    def send(self, data: bytes, seconds: float, *, more: bool = False) -> None:
         """See `Channel`."""
         sock = self._socket()
         sock.settimeout(seconds)
-        sock.sendall(data)
+        if more and _MORE and not isinstance(sock, ssl.SSLSocket):
+            sock.sendall(data, _MORE)
+        else:
+            sock.sendall(data)
 
     def receive(self, seconds: float) -> Response:
         """See `Channel`.  The time is for the whole reply: a byte now and then does not keep us for ever."""
@@ -139,7 +145,7 @@ class PatientChannel:
         self._connection.command_encoding = "utf-8"
         self._connection.putcmd(commands.decode("utf-8").removesuffix("\r\n"))
 
-    def send(self, data: bytes, seconds: float) -> None:
+    def send(self, data: bytes, seconds: float, *, more: bool = False) -> None:
         """See `Channel`.  Past smtplib, which closes the connection on an error: the relay may have said why."""
         set_timeout(self._connection, seconds)
         if self._connection.sock is None:

@@ -1,5 +1,7 @@
 """From a hostname to a connection on which MAIL can be said: greeted, encrypted, logged in.
 
+With ``smtplib.LMTP`` the hostname may be the path of a Unix socket; smtplib says LHLO then (RFC 2033, 4.1).
+
 Fails with what smtplib and ssl raise, and leaves no socket open then.  RFC 5321, 4.1.1.1 (EHLO); RFC 3207
 (STARTTLS); RFC 7435 (opportunistic security); RFC 8314 (implicit TLS).
 """
@@ -14,11 +16,12 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
-from smtplib import SMTP, SMTP_SSL  # by name: a test that patches ``smtplib.SMTP`` must not blind us
+from smtplib import LMTP, SMTP, SMTP_SSL  # by name: a test that patches ``smtplib.SMTP`` must not blind us
 from typing import Any
 
-from zope.sendmail.settings import RelaySettings, Tls
-from zope.sendmail.smtp.sasl import login
+from zope.sendmail.settings import RelaySettings, Tls, TlsVersion
+from zope.sendmail.smtp.certificate import show_certificate
+from zope.sendmail.smtp.sasl import login, token_of
 
 #: What makes connections: ``smtplib.SMTP``, ``smtplib.SMTP_SSL``, or what somebody put in their place.
 Factory = Callable[..., Any]
@@ -26,6 +29,9 @@ Factory = Callable[..., Any]
 #: A reply that is longer is an attack or a bug; real ones have a few hundred bytes, an EHLO list perhaps
 #: 2000.
 MAX_REPLY = 64 * 1024
+
+
+_VERSIONS = {TlsVersion.TLS_1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.TLS_1_3: ssl.TLSVersion.TLSv1_3}
 
 
 class EncryptionFailed(Exception):
@@ -66,7 +72,7 @@ def connect(settings: RelaySettings, factory: Factory, local_hostname: str | Non
     try:
         return _open(settings, factory, local_hostname)
     except EncryptionFailed as failure:
-        if settings.must_encrypt or settings.must_verify or settings.username is not None:
+        if settings.must_encrypt or settings.must_verify or settings.logs_in:
             raise failure.error from None
     return _open(replace(settings, tls=Tls.NEVER), factory, local_hostname)
 
@@ -109,14 +115,21 @@ def has_unread(connection: SMTP) -> bool:
 
 
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:
-    """Verifies the relay's certificate and name if the settings ask for it; TLS 1.2 is the least."""
+    """Verifies the relay's certificate and name if the settings ask for it; TLS 1.2 is the least.
+
+    Raises `RelayError` if our own certificate cannot be used.
+    """
+    if settings.ssl_context is not None:
+        return settings.ssl_context()
     if settings.must_verify:
         context = ssl.create_default_context(cafile=settings.cafile)
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without loading authorities that nobody asks
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = _VERSIONS[settings.tls_minimum]
+    if settings.certfile is not None:
+        show_certificate(context, settings.certfile, settings.keyfile)
     return context
 
 
@@ -124,7 +137,7 @@ def _open(settings: RelaySettings, factory: Factory, local_hostname: str | None)
     arguments = _arguments(settings, factory, local_hostname)
     connection = factory(settings.hostname, str(settings.port), **arguments)
     try:
-        if isinstance(connection, SMTP) and connection.sock is not None:
+        if isinstance(connection, SMTP) and connection.sock is not None and connection.sock.family != socket.AF_UNIX:
             # Each command waits for its reply; Nagle's algorithm would only delay the end of a message.
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         set_timeout(connection, settings.timeouts.command)
@@ -163,7 +176,7 @@ def _greet(connection: Any) -> None:
     if isinstance(connection, SMTP) and connection.sock is not None:
         connection.file = _Replies(connection.file or connection.sock.makefile("rb"))
     code, text = connection.ehlo()
-    if not 200 <= code < 300 and code != 421:
+    if not 200 <= code < 300 and code != 421 and not isinstance(connection, LMTP):
         code, text = connection.helo()
     if not 200 <= code < 300:
         raise smtplib.SMTPHeloError(code, text)
@@ -206,16 +219,24 @@ def _start_tls(connection: Any, settings: RelaySettings) -> None:
 def _check_verified(connection: Any, settings: RelaySettings) -> None:
     """A class in the place of smtplib's may have made its own TLS context."""
     sock = getattr(connection, "sock", None)
-    if settings.must_verify and isinstance(sock, ssl.SSLSocket) and sock.context.verify_mode is not ssl.CERT_REQUIRED:
+    if not settings.must_verify or not isinstance(sock, ssl.SSLSocket):
+        return
+    if sock.context.verify_mode is not ssl.CERT_REQUIRED or not sock.context.check_hostname:
+        what = "name in the certificate" if sock.context.verify_mode is ssl.CERT_REQUIRED else "certificate"
         raise smtplib.SMTPNotSupportedError(
-            f"relay {settings}: {type(connection).__name__} verified no certificate; verify=False allows that"
+            f"relay {settings}: {type(connection).__name__} verified no {what}; verify=False allows that"
         )
 
 
 def _log_in(connection: Any, settings: RelaySettings) -> None:
-    if settings.username is None or settings.password is None:
+    if not settings.logs_in:
         return
     if isinstance(connection, SMTP) and type(connection).login is SMTP.login:
-        login(connection, settings.username, settings.password)
-    else:  # its own way to log in, e.g. XOAUTH2
-        connection.login(settings.username, settings.password)
+        login(connection, settings)
+        return
+    secret = settings.password if settings.token is None else token_of(settings)
+    if secret is None:
+        raise smtplib.SMTPNotSupportedError(
+            f"relay {settings}: {type(connection).__name__} logs in by itself, and knows passwords and tokens only"
+        )
+    connection.login(settings.username, secret)  # its own way to log in, e.g. XOAUTH2

@@ -25,6 +25,10 @@ class Progress:
     begun: bool = False
     accepted: dict[str, Reply] = field(default_factory=dict)
     refused: dict[str, Reply] = field(default_factory=dict)
+    #: Who has the mail, as far as recipients are answered for one by one (LMTP).
+    served: dict[str, Reply] = field(default_factory=dict)
+    #: The envelope went with the end of the mail before, and not all of it has been answered.
+    riding: bool = False
     #: The last byte of the message may have gone, and no reply says that the relay does not have it.
     intended: bool = False
     #: The relay does not keep what it promised in EHLO about PIPELINING or CHUNKING, or so it seems.
@@ -34,8 +38,8 @@ class Progress:
 
     def start_over(self) -> None:
         """Forget what a connection said that was dead already."""
-        self.opened = self.begun = self.intended = self.out_of_step = False
-        self.accepted, self.refused = {}, {}
+        self.opened = self.begun = self.riding = self.intended = self.out_of_step = False
+        self.accepted, self.refused, self.served = {}, {}, {}
 
 
 def charge(code: int, text: str | bytes) -> Reply:

@@ -1,65 +1,179 @@
-"""SMTP AUTH with a name and a password in any script (smtplib's own knows ASCII only).
+"""SMTP AUTH with a password in any script (smtplib's own knows ASCII only), with a token, or with a certificate.
 
-RFC 4954 (AUTH); RFC 4616 (PLAIN); RFC 2195 (CRAM-MD5); LOGIN is draft-murchison-sasl-login.
+Fails with what smtplib raises and with `RelayError`; neither tells a password or a token.  RFC 4954 (AUTH); the
+mechanisms are in `exchange` and `scram`.
 """
 
 from __future__ import annotations
 
 import base64
-import hmac
+import binascii
+import re
+import secrets
 import smtplib
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from smtplib import SMTP
 
-_Answer = Callable[[bytes, bytes, bytes], bytes]
+from zope.sendmail.interfaces import RelayError
+from zope.sendmail.outcome import printable
+from zope.sendmail.settings import Mechanism, RelaySettings
+from zope.sendmail.smtp.exchange import (
+    CramMd5,
+    Credentials,
+    Exchange,
+    External,
+    Login,
+    OAuthBearer,
+    Plain,
+    XOAuth2,
+)
+from zope.sendmail.smtp.scram import Scram, ScramSha1
 
-
-def _cram_md5(username: bytes, password: bytes, challenge: bytes) -> bytes:
-    return username + b" " + hmac.new(password, base64.b64decode(challenge), "md5").hexdigest().encode()
-
-
-#: What is answered to the relay's challenges, one after the other.  In order of preference: the connection is
-#: encrypted, and CRAM-MD5, that protects where it is not, fails wherever the relay keeps passwords as hashes.
-MECHANISMS: dict[str, tuple[_Answer, ...]] = {
-    "PLAIN": (lambda username, password, _: b"\0" + username + b"\0" + password,),
-    "LOGIN": (lambda username, _, __: username, lambda _, password, __: password),
-    "CRAM-MD5": (_cram_md5,),
+EXCHANGES: dict[Mechanism, Callable[[Credentials], Exchange]] = {
+    Mechanism.PLAIN: Plain,
+    Mechanism.LOGIN: Login,
+    Mechanism.SCRAM_SHA_256: lambda credentials: Scram(credentials, _nonce()),
+    Mechanism.SCRAM_SHA_1: lambda credentials: ScramSha1(credentials, _nonce()),
+    Mechanism.CRAM_MD5: CramMd5,
+    Mechanism.XOAUTH2: XOAuth2,
+    Mechanism.OAUTHBEARER: OAuthBearer,
+    Mechanism.EXTERNAL: External,
 }
+
+_SENDING = (Mechanism.PLAIN, Mechanism.LOGIN)
+_PROVING = (Mechanism.SCRAM_SHA_256, Mechanism.SCRAM_SHA_1, Mechanism.CRAM_MD5)
+#: On an encrypted connection the password is sent: that works everywhere, while the others fail wherever the relay
+#: keeps passwords as hashes of another kind.
+_ENCRYPTED = (*_SENDING, *_PROVING)
+#: In clear, who listens should learn as little as possible.
+_IN_CLEAR = (*_PROVING, *_SENDING)
+#: Google takes both, Microsoft only the first.
+_WITH_TOKEN = (Mechanism.XOAUTH2, Mechanism.OAUTHBEARER)
 
 #: The relay does not mean what it offered, or wants another mechanism; none of them is about the password.
 _TRY_ANOTHER = frozenset({500, 501, 502, 504, 534, 538})
 
+#: Octets of a command line with its CRLF (RFC 5321, 4.5.3.1.4); an initial response must fit in (RFC 4954, 4).
+_MAX_COMMAND = 512
 
-def login(connection: SMTP, username: str, password: str) -> None:
-    """Log in.  Raises `smtplib.SMTPAuthenticationError` and `smtplib.SMTPNotSupportedError`."""
+_TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
+
+
+def login(connection: SMTP, settings: RelaySettings) -> None:
+    """Log in.  Raises `smtplib.SMTPAuthenticationError`, `smtplib.SMTPNotSupportedError` and `RelayError`.
+
+    A token that is refused is replaced by a new one once.
+    """
+    mechanisms = _possible(connection, settings)
+    credentials = Credentials(
+        settings.username or "", settings.password or "", hostname=settings.hostname, port=settings.port
+    )
+    if settings.token is None:
+        _log_in(connection, mechanisms, credentials)
+        return
+    token = token_of(settings)
+    try:
+        _log_in(connection, mechanisms, replace(credentials, token=token))
+    except smtplib.SMTPAuthenticationError as refusal:
+        if refusal.smtp_code // 100 != 5:
+            raise  # the relay's trouble, not the token's
+        fresh = token_of(settings, refused=token)
+        if fresh == token:
+            raise  # another refusal of the same would only count against us
+        _log_in(connection, mechanisms, replace(credentials, token=fresh))
+
+
+def token_of(settings: RelaySettings, refused: str = "") -> str:
+    """What the provider gives, for the first time or after `refused` was refused.  Raises `RelayError`."""
+    assert settings.token is not None
+    renew: Callable[[str], str] | None = getattr(settings.token, "renew", None)
+    try:
+        token: object = renew(refused) if refused and renew is not None else settings.token()
+    except RelayError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a provider is made of, it is not the mail's fault
+        words = printable(f"{type(error).__name__}: {error}")
+        if refused:
+            words = words.replace(refused, "[token]")
+        raise RelayError(f"there is no token: the provider failed with {words}") from None
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise RelayError("the token provider gave no token, but nothing, or something with blanks or other characters")
+    return token
+
+
+def _possible(connection: SMTP, settings: RelaySettings) -> list[Mechanism]:
+    """What can be tried, in this order."""
     offered = connection.esmtp_features.get("auth", "").upper().split()
-    possible = [mechanism for mechanism in MECHANISMS if mechanism in offered]
-    if not possible:
-        what = f"offers AUTH with {' '.join(offered)} only" if offered else "does not offer AUTH"
-        raise smtplib.SMTPNotSupportedError(f"the relay {what}, but a username is set")
-    # surrogateescape: a password that was given as bytes goes out as these bytes
-    names = username.encode("utf-8", "surrogateescape"), password.encode("utf-8", "surrogateescape")
-    for mechanism in possible:
-        code, text = _converse(connection, mechanism, *names)
+    wanted = settings.auth or _usual(settings, encrypted=isinstance(connection.sock, ssl.SSLSocket))
+    possible = [mechanism for mechanism in wanted if mechanism in offered]
+    if possible:
+        return possible
+    what = f"offers AUTH with {' '.join(offered)} only" if offered else "does not offer AUTH"
+    why = "a username is set" if settings.username is not None and not settings.auth else "the settings want it"
+    raise smtplib.SMTPNotSupportedError(f"the relay {what}, but {why}; what would do: {' '.join(wanted)}")
+
+
+def _usual(settings: RelaySettings, *, encrypted: bool) -> Sequence[Mechanism]:
+    if settings.token is not None:
+        return _WITH_TOKEN
+    return _ENCRYPTED if encrypted else _IN_CLEAR
+
+
+def _log_in(connection: SMTP, mechanisms: Sequence[Mechanism], credentials: Credentials) -> None:
+    for mechanism in mechanisms:
+        exchange = EXCHANGES[mechanism](credentials)
+        code, text = _converse(connection, mechanism, exchange)
         if code == 235:
+            exchange.check_success()
             return
         if code not in _TRY_ANOTHER:
             break
-    raise smtplib.SMTPAuthenticationError(code, text)
+    raise smtplib.SMTPAuthenticationError(code, _told(text, exchange))
 
 
-def _converse(connection: SMTP, mechanism: str, username: bytes, password: bytes) -> tuple[int, bytes]:
-    answers = list(MECHANISMS[mechanism])
-    command = mechanism
-    if mechanism == "PLAIN":  # with an initial response: one round trip, and some relays know no other form
-        command += " " + _encoded(answers.pop(0)(username, password, b""))
-    code, text = connection.docmd("AUTH", command)
-    for answer in answers:
-        if code != 334:
-            break
-        code, text = connection.docmd(_encoded(answer(username, password, text)))
+def _converse(connection: SMTP, mechanism: Mechanism, exchange: Exchange) -> tuple[int, bytes]:
+    first = exchange.first()
+    code, text = _begin(connection, mechanism, first)
+    while code == 334:
+        code, text = connection.docmd(_base64(exchange.answer(_decoded(text))))
     return code, text
 
 
-def _encoded(text: bytes) -> str:
-    return base64.b64encode(text).decode("ascii")
+def _begin(connection: SMTP, mechanism: Mechanism, first: bytes | None) -> tuple[int, bytes]:
+    """AUTH with an initial response, if there is one: a round trip less, and for PLAIN some relays know no other form.
+
+    One that is too long for a command, as tokens are, follows alone.
+    """
+    if first is None:
+        return connection.docmd("AUTH", mechanism)
+    command = f"AUTH {mechanism} {_base64(first) or '='}"
+    if len(command) + 2 <= _MAX_COMMAND:
+        return connection.docmd(command)
+    code, text = connection.docmd("AUTH", mechanism)
+    return connection.docmd(_base64(first)) if code == 334 else (code, text)
+
+
+def _told(text: bytes, exchange: Exchange) -> bytes:
+    """The refusal for people, and without the token, should the relay repeat it."""
+    told = text.decode("utf-8", "backslashreplace")
+    if exchange.complaint:
+        told += f" ({exchange.complaint})"
+    token = exchange.credentials.token
+    return (told.replace(token, "[token]") if token else told).encode()
+
+
+def _decoded(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return text  # some relays ask for name and password in words
+
+
+def _base64(octets: bytes) -> str:
+    return base64.b64encode(octets).decode("ascii")
+
+
+def _nonce() -> str:
+    return secrets.token_urlsafe(24)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import smtplib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from smtplib import SMTP
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
 from zope.sendmail.clock import Clock
-from zope.sendmail.interfaces import ISession
+from zope.sendmail.interfaces import IJob, IStreamingSession
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Outcome
 from zope.sendmail.settings import RelaySettings
@@ -23,23 +23,24 @@ from zope.sendmail.smtp.body import Body
 from zope.sendmail.smtp.connect import drop, hang_up
 from zope.sendmail.smtp.handover import Handover
 from zope.sendmail.smtp.progress import Progress, reply_from
-from zope.sendmail.smtp.transaction import Line
+from zope.sendmail.smtp.stream import Result, Stream
+from zope.sendmail.smtp.transaction import Errand, Line, Next
 from zope.sendmail.smtp.verdict import RELAY_CODES, failed, succeeded
 
 #: The relay said no and meant the mail: the connection may go on.
 _REFUSALS = (smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)
 
-
-#: How long a relay that broke its promises is asked one command at a time.
+#: How long a relay that broke its promises is asked one command at a time, and one that lost a mail right behind
+#: another gets none so.
 _PATIENCE = 3600.0
 
 #: A connection that was used so many seconds ago is alive: relays wait for minutes (RFC 5321, 4.5.3.2.7).
 _A_MOMENT = 2.0
 
 
-@implementer(ISession)
+@implementer(IStreamingSession)
 class SMTPSession:
-    """See `ISession`.
+    """See `IStreamingSession`.
 
     `settings` is called before each mail; if it gives something new, the connection is made anew.  `connect`
     makes connections from settings and raises what smtplib raises.
@@ -54,7 +55,9 @@ class SMTPSession:
         #: The connection, or None.
         self.connection: Any = None
         self._line: Line | Handover = Handover(None)
-        self._patient_until = float("-inf")
+        self._patient_until = self._no_rides_until = float("-inf")
+        #: The mail that rode with the end of the last one, or was about to.
+        self._aboard: Progress | None = None
         self._used_settings = RelaySettings()
         self._opened_at = self._used_at = 0.0
         self._mails = 0
@@ -74,8 +77,11 @@ class SMTPSession:
 
     def transfer(self, envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
         """See `ISession`.  `message` must be seekable; what reading it raises is raised."""
-        progress = Progress(envelope)
-        return self._told(progress, lambda: self.deliver(progress, message, intend))
+        return self.carry(Errand(Progress(envelope), message, intend), _nobody)
+
+    def stream(self, jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Result]]:
+        """See `IStreamingSession`.  Mails ride where the relay offers PIPELINING without CHUNKING; chunks need none."""
+        return Stream(self, jobs).results()
 
     def prove(self, progress: Progress, message: BinaryIO | None = None) -> None:
         """`verify` that raises what smtplib raises."""
@@ -91,16 +97,7 @@ class SMTPSession:
 
     def deliver(self, progress: Progress, message: BinaryIO, intend: Callable[[], None]) -> None:
         """`transfer` that raises what smtplib raises; who was refused stands in `progress` afterwards."""
-        body = Body(message)
-
-        def deliver(line: Line | Handover) -> None:
-            if isinstance(line, Handover):
-                line.deliver(progress, message, intend)
-            else:
-                line.deliver(progress, body, intend, fresh=self._clock.monotonic() - self._used_at < _A_MOMENT)
-
-        self._speak(progress, deliver)
-        self._mails += 1
+        self._deliver(Errand(progress, message, intend), _nobody)
 
     def rest(self) -> None:
         """See `ISession`."""
@@ -111,15 +108,58 @@ class SMTPSession:
 
     def close(self) -> None:
         """See `ISession`."""
+        self.part()
         connection, self.connection = self.connection, None
         if connection is not None:
             hang_up(connection, self._used_settings.timeouts.quit)
 
     def drop(self) -> None:
         """Close without QUIT."""
+        self._aboard = None
         connection, self.connection = self.connection, None
         if connection is not None:
             drop(connection)
+
+    # a mail in a stream; see `zope.sendmail.smtp.stream.Carrier`
+
+    def carry(self, errand: Errand, follow: Next) -> Outcome:
+        """Send one mail; `follow` gives who rides with its end."""
+        return self._told(errand.progress, lambda: self._deliver(errand, follow))
+
+    def may_ride(self) -> bool:
+        """Whether the connection is good for one more mail behind the one in hand."""
+        try:
+            return (
+                self._clock.monotonic() >= self._no_rides_until
+                and self._is_young(self._mails + 1)
+                and self._settings() == self._used_settings
+            )
+        except ValueError:  # the settings contradict each other, which the next mail's outcome will say
+            return False
+
+    def take_along(self, errand: Errand) -> None:
+        """Prepare a mail for riding.  Raises smtplib's errors, and what reading the message raises."""
+        assert isinstance(self._line, Line)
+        self._line.prepare(errand)
+        self._aboard = errand.progress
+
+    def part(self) -> None:
+        """Nobody goes on with what has ridden: the relay waits for a text, so the connection is of no use."""
+        if self._has_rider():
+            self.drop()
+
+    def _has_rider(self) -> bool:
+        return self._aboard is not None and self._aboard.riding
+
+    def _deliver(self, errand: Errand, follow: Next) -> None:
+        def deliver(line: Line | Handover) -> None:
+            if isinstance(line, Handover):
+                line.deliver(errand.progress, errand.message, errand.intend)
+            else:
+                line.deliver(errand, follow, fresh=self._clock.monotonic() - self._used_at < _A_MOMENT)
+
+        self._speak(errand.progress, deliver)
+        self._mails += 1
 
     def _told(self, progress: Progress, attempt: Callable[[], None]) -> Outcome:
         try:
@@ -154,7 +194,7 @@ class SMTPSession:
         try:
             if progress.out_of_step or _is_leaving(error):
                 self.drop()
-            elif isinstance(self._line, Line):
+            elif isinstance(self._line, Line) and not self._has_rider():
                 self._line.reset(progress)
         except smtplib.SMTPException:
             self.drop()
@@ -169,12 +209,12 @@ class SMTPSession:
 
     def _speak_once_or_twice(self, progress: Progress, speak: Callable[[Line | Handover], None]) -> None:
         """On the connection at hand or, if that turns out to be dead, on a new one."""
-        if self._is_usable():
+        if self._rides(progress) or self._is_usable():
             progress.opened = True
             try:
                 speak(self._line)
             except smtplib.SMTPException as error:
-                if progress.begun or progress.intended or not _is_dead(error):
+                if not self._may_start_over(progress, error):
                     raise
             else:
                 return
@@ -184,18 +224,38 @@ class SMTPSession:
         progress.opened = True
         speak(self._line)
 
+    def _rides(self, progress: Progress) -> bool:
+        """Whether its envelope has been said on the connection at hand."""
+        if self._aboard is progress and progress.riding:
+            self._aboard = None
+            return True
+        self.part()  # somebody else's was
+        self._aboard = None
+        progress.start_over()
+        return False
+
+    def _may_start_over(self, progress: Progress, error: smtplib.SMTPException) -> bool:
+        """Whether the connection failed, and not this mail: it was dead already, or did not outlive the mail before."""
+        if progress.intended or not _is_dead(error):
+            return False
+        if progress.riding and isinstance(error, smtplib.SMTPServerDisconnected):
+            self._no_rides_until = self._clock.monotonic() + _PATIENCE
+        return progress.riding or not progress.begun
+
     def _is_usable(self) -> bool:
         if self.connection is None:
             return False
         if isinstance(self._line, Line) and not self._line.is_quiet():  # it has hung up, or said what nobody asked
             self.drop()
             return False
-        keep = self._used_settings.keep
-        young = self._clock.monotonic() - self._opened_at < keep.age and self._mails < keep.mails
-        if not young or self._settings() != self._used_settings:
+        if not self._is_young(self._mails) or self._settings() != self._used_settings:
             self.close()
             return False
         return True
+
+    def _is_young(self, mails: int) -> bool:
+        keep = self._used_settings.keep
+        return self._clock.monotonic() - self._opened_at < keep.age and mails < keep.mails
 
     def _open(self, *, patient: bool) -> None:
         self._used_settings = self._settings()
@@ -218,3 +278,7 @@ def _is_leaving(error: smtplib.SMTPException) -> bool:
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return any(reply_from(each).code == 421 for each in error.recipients.values())
     return getattr(error, "smtp_code", 0) in RELAY_CODES | {503}
+
+
+def _nobody() -> None:
+    """No mail rides."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
+from typing import Protocol
 
 from zope.sendmail.smtp.commands import Offers, Verb
 from zope.sendmail.smtp.replies import Response
@@ -26,11 +27,16 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send these bytes.  With `asks` they are commands, and everything said before must have been answered."""
+    """Send these bytes.
+
+    `asks`: they are commands, and everything said before must have been answered.  `more`: further bytes come at once,
+    so these may wait for them.
+    """
 
     data: bytes
     phase: Phase
     asks: bool = False
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,24 @@ class Look:
     """Give me a reply that is there already, None if the relay is quiet."""
 
 
-Step = Send | Receive | Intend | Look
-Steps = Generator[Step, Response | None, None]
-Asked = Generator[Step, Response | None, Response | None]
-Heard = Generator[Step, Response | None, Response]
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Give me the next mail if its envelope may go together with the end of this one, else None."""
+
+
+class Rider(Protocol):
+    """The next mail."""
+
+    def board(self) -> Steps:
+        """Say the first flight of its envelope."""
+
+
+Step = Send | Receive | Intend | Look | Follow
+Given = Response | Rider | None
+Steps = Generator[Step, Given, None]
+Asked = Generator[Step, Given, Response | None]
+Heard = Generator[Step, Given, Response]
+Followed = Generator[Step, Given, Rider | None]
 
 
 class Gone(Exception):
@@ -84,7 +104,7 @@ class Manner(Enum):
 
     #: One command, one reply.
     ONE_BY_ONE = auto()
-    #: The envelope and DATA in one flight, then the text.
+    #: The envelope and DATA in one flight, then the text; the next mail's envelope may come with the end of the text.
     PIPELINED = auto()
     #: The envelope in one flight, then the text in chunks.
     CHUNKED = auto()

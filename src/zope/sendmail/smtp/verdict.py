@@ -117,8 +117,8 @@ def _refusal(reply: Reply) -> Reply:
 
 
 def _for_the_rest(relay: str, progress: Progress, reply: Reply) -> Outcome:
-    rest = _without(progress.envelope.recipients, progress.refused)
-    return Outcome(relay, {**progress.refused, **dict.fromkeys(rest, reply)})
+    known = {**progress.refused, **progress.served}
+    return Outcome(relay, {**known, **dict.fromkeys(_without(progress.envelope.recipients, known), reply)})
 
 
 def _both(relay: str, progress: Progress, reply: Reply) -> Outcome:
@@ -126,8 +126,8 @@ def _both(relay: str, progress: Progress, reply: Reply) -> Outcome:
     return replace(_for_the_rest(relay, progress, reply), fault=reply)
 
 
-def _without(recipients: Iterable[str], refused: Mapping[str, Reply]) -> list[str]:
-    return [recipient for recipient in recipients if recipient not in refused]
+def _without(recipients: Iterable[str], known: Mapping[str, Reply]) -> list[str]:
+    return [recipient for recipient in recipients if recipient not in known]
 
 
 def _is_unreachable(error: Exception) -> bool:

@@ -10,6 +10,7 @@ A queue that outlives its process also says how the same queue is opened a secon
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from unittest import SkipTest
 
@@ -21,6 +22,7 @@ from zope.sendmail.interfaces import ILease, IMailQueue, IQueuedMail, IStagedMai
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.queue.states import State
+from zope.sendmail.relayname import RelayName
 from zope.sendmail.retry import Schedule, judge
 
 MESSAGE = b"Message-Id: <1@example.org>\nSubject: one\n\nText\n"
@@ -193,6 +195,44 @@ class QueueContract:
         lease = self.queue.claim()[0]
         self.assertEqual(lease.envelope, envelope())
         self.assertEqual(lease.open().read(), message)
+
+    def test_a_relay_that_is_asked_for_comes_out(self: Any) -> None:
+        """By name or by address, and the message is as it was."""
+        for relay in RelayName(mailer="bulk"), RelayName(hostname="relay.example.org", port=26):
+            wanted = replace(envelope(), relay=relay)
+            staged = self.queue.stage()
+            staged.add(wanted, MESSAGE)
+            staged.prepare()
+            staged.commit()
+            lease = self.queue.claim()[0]
+            self.assertEqual((lease.envelope, lease.open().read()), (wanted, MESSAGE))
+
+    def test_parked_mail_waits_for_its_relay(self: Any) -> None:
+        """It is claimed by nobody here until it is unparked, oldest first; other mail flows."""
+        names = self.put(count=3)
+        for lease in self.queue.claim(3):
+            lease.park("slow")
+        self.assertEqual((self.queue.claim(9), self.queue.next_due()), ([], None))
+        self.assertEqual(list(self.queue.parked()), ["slow"])
+        [other] = self.put()
+        self.assertEqual([lease.name for lease in self.queue.claim(9)], [other])
+        self.assertEqual(self.queue.unpark("slow", 2), 2)
+        self.assertEqual([lease.name for lease in self.queue.claim(9)], names[:2])
+        self.assertEqual(self.queue.unpark("slow", 9), 1)
+        self.assertEqual([lease.name for lease in self.queue.claim(9)], names[2:])
+        self.assertEqual((list(self.queue.parked()), self.queue.unpark("slow", 9)), ([], 0))
+
+    def test_an_operator_reaches_parked_mail(self: Any) -> None:
+        """It is ready for them, and what they say counts."""
+        one, other, third = self.put(count=3)
+        for lease in self.queue.claim(3):
+            lease.park("slow")
+        self.assertEqual(self.queue.count(), {State.READY: 3})
+        self.queue.retry(one)
+        self.assertEqual([lease.name for lease in self.queue.claim(9)], [one])
+        self.queue.remove(other)
+        self.queue.unpark("slow", 9)
+        self.assertEqual([lease.name for lease in self.queue.claim(9)], [third])
 
     # the way out
 

@@ -6,8 +6,9 @@ import base64
 import contextlib
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from zope.sendmail.testing.logins import MECHANISMS, Attempt
 from zope.sendmail.testing.script import POINTS, Action, Drop, Hang, Mail
 
 if TYPE_CHECKING:
@@ -59,11 +60,14 @@ class Dialogue:
             self._say("500 5.5.1 Pipelining is not supported")
             raise _Gone
         verb = line.partition(" ")[0].upper()
-        obey = getattr(self, f"_do_{verb.lower()}", None) if verb in POINTS else None
+        obey = getattr(self, f"_do_{verb.lower()}", None) if self._knows(verb) else None
         if obey is None:
             self._say("500 5.5.1 there is no such command")
         else:
             obey(line)
+
+    def _knows(self, verb: str) -> bool:
+        return verb in POINTS - ({"EHLO", "HELO"} if self.relay.lmtp else {"LHLO"})
 
     def _has_more(self) -> bool:
         """Whether the client went on without waiting."""
@@ -110,15 +114,19 @@ class Dialogue:
 
     # commands
 
+    def _do_lhlo(self, line: str) -> None:
+        self._do_ehlo(line)
+
     def _do_ehlo(self, line: str) -> None:
         keywords = list(self.relay.keywords)
         if self.relay.tls is not None and not self._encrypted:
             keywords.append("STARTTLS")
-        if self.relay.users:
-            keywords.append("AUTH PLAIN LOGIN")
+        if self.relay.mechanisms:
+            keywords.append(f"AUTH {' '.join(self.relay.mechanisms)}")
         lines = ["relay.test", *keywords]
         self._forget()
-        self._answer("EHLO", line, "\r\n".join([*(f"250-{each}" for each in lines[:-1]), f"250 {lines[-1]}"]))
+        usual = "\r\n".join([*(f"250-{each}" for each in lines[:-1]), f"250 {lines[-1]}"])
+        self._answer("LHLO" if self.relay.lmtp else "EHLO", line, usual)
 
     def _do_helo(self, line: str) -> None:
         self._forget()
@@ -132,30 +140,33 @@ class Dialogue:
     def _do_auth(self, line: str) -> None:
         action = self.relay.script.action("AUTH", line)
         mechanism, _, initial = line[5:].partition(" ")
+        check = MECHANISMS.get(mechanism.upper())
         if action is not None:
             self._perform(action, "")
-        elif mechanism.upper() == "PLAIN":
-            _, user, password = self._decoded(initial or self._ask("")).split("\0")
-            self._login(user, password)
-        elif mechanism.upper() == "LOGIN":
-            user = self._decoded(initial or self._ask("Username:"))
-            self._login(user, self._decoded(self._ask("Password:")))
-        else:
+        elif check is None:
             self._say("504 5.5.4 there is no such mechanism")
+        else:
+            first = None if not initial else b"" if initial == "=" else base64.b64decode(initial)
+            self._log_in(check(Attempt(first, self._ask, self.relay.users, self.relay.tokens, self._certificate())))
 
-    def _ask(self, challenge: str) -> str:
-        self._say("334 " + base64.b64encode(challenge.encode()).decode())
-        return self._file.readline(_MAX_LINE).decode().strip()
+    def _ask(self, challenge: bytes) -> bytes:
+        self._say("334 " + base64.b64encode(challenge).decode())
+        response = base64.b64decode(self._file.readline(_MAX_LINE).strip())
+        self.relay.was_answered(self, response)
+        return response
 
-    def _decoded(self, text: str) -> str:
-        return base64.b64decode(text).decode("utf-8", "surrogateescape")
+    def _certificate(self) -> str:
+        """The name in the client's certificate that was verified, or the empty string."""
+        shown = self._socket.getpeercert() if isinstance(self._socket, ssl.SSLSocket) else None
+        names: Any = (shown or {}).get("subjectAltName", ())
+        return str(names[0][1]) if names else ""
 
-    def _login(self, user: str, password: str) -> None:
-        if self.relay.users.get(user) == password:
+    def _log_in(self, user: str | None) -> None:
+        if user is None:
+            self._say("535 5.7.8 wrong name or password")
+        else:
             self._user = user
             self._say("235 2.7.0 welcome")
-        else:
-            self._say("535 5.7.8 wrong name or password")
 
     def _do_mail(self, line: str) -> None:
         if self._sender is not None:
@@ -205,13 +216,15 @@ class Dialogue:
         return b"".join(lines)
 
     def _take(self, data: bytes) -> None:
-        action = self.relay.script.action("DOT", "")
-        if not isinstance(action, str) or action.startswith("2"):
-            sender = self._sender or ""
-            recipients = tuple(self._recipients)
-            self.relay.took(Mail(sender, recipients, data, self._options, self._encrypted, self._user, self.number))
+        """The usual relay answers once; one that speaks LMTP for each recipient (RFC 2033, 4.2)."""
+        groups = [(each,) for each in self._recipients] if self.relay.lmtp else [tuple(self._recipients)]
+        sender, options = self._sender or "", self._options
         self._forget()
-        self._perform(action, "250 2.0.0 Ok: queued")
+        for recipients in groups:
+            action = self.relay.script.action("DOT", recipients[0] if self.relay.lmtp else "")
+            if not isinstance(action, str) or action.startswith("2"):
+                self.relay.took(Mail(sender, recipients, data, options, self._encrypted, self._user, self.number))
+            self._perform(action, "250 2.0.0 Ok: queued")
 
     def _do_rset(self, line: str) -> None:
         self._forget()

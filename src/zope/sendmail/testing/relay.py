@@ -16,6 +16,7 @@ Nothing in it sleeps: a test waits for `Hang.reached` or with `Relay.wait_until`
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -34,9 +35,12 @@ KEYWORDS = ("PIPELINING", "SIZE 33554432", "8BITMIME", "SMTPUTF8", "ENHANCEDSTAT
 class Relay:
     """See the module.  Concurrency: any thread; what the properties give are copies.
 
-    With `tls` it offers STARTTLS, or speaks TLS from the first byte if `implicit`.  With `users` (name ->
-    password) it offers AUTH PLAIN and LOGIN.  `keywords` may be changed at any time.  If `strict`, it hangs up on a
-    client that does not wait for its replies, whatever it offers.  BDAT is always understood.
+    With `tls` it offers STARTTLS, or speaks TLS from the first byte if `implicit`.  With `users` (name -> password) it
+    offers AUTH PLAIN and LOGIN, with `tokens` (name -> token) XOAUTH2 and OAUTHBEARER, or else the `mechanisms`.
+    `keywords`, `users`, `tokens` and `mechanisms` may be changed at any time.  If `strict`, it hangs up on a
+    client that does not wait for its replies, whatever it offers.  BDAT is always understood.  If
+    `lmtp`, it speaks LMTP (RFC 2033): LHLO, and a mail and a reply for each recipient.  With `path` it listens on this
+    Unix socket.
     """
 
     host = "127.0.0.1"
@@ -48,13 +52,22 @@ class Relay:
         tls: ssl.SSLContext | None = None,
         implicit: bool = False,
         users: Mapping[str, str] | None = None,
+        tokens: Mapping[str, str] | None = None,
+        mechanisms: Iterable[str] | None = None,
         strict: bool = False,
+        lmtp: bool = False,
+        path: str | None = None,
     ) -> None:
         self.keywords = list(keywords)
         self.tls = tls
         self.implicit = implicit
         self.users = dict(users or {})
+        self.tokens = dict(tokens or {})
+        usual = [*(("PLAIN", "LOGIN") if users else ()), *(("XOAUTH2", "OAUTHBEARER") if tokens else ())]
+        self.mechanisms = usual if mechanisms is None else list(mechanisms)
         self.strict = strict
+        self.lmtp = lmtp
+        self.path = path
         #: TCP port; kept when the relay is stopped and started again.
         self.port = 0
         self._changed = threading.Condition()
@@ -62,6 +75,7 @@ class Relay:
         self.script = Script()
         self._mails: list[Mail] = []
         self._dialogues: list[list[str]] = []
+        self._responses: list[bytes] = []
         self._open: dict[int, Dialogue] = {}
         self._listener: socket.socket | None = None
         self._acceptor = threading.Thread()
@@ -107,6 +121,12 @@ class Relay:
         """The command lines of all connections."""
         return [command for dialogue in self.dialogues for command in dialogue]
 
+    @property
+    def responses(self) -> list[bytes]:
+        """What clients answered to the challenges of their logins, decoded."""
+        with self._changed:
+            return list(self._responses)
+
     def verbs(self, connection: int = 0) -> list[str]:
         """The commands of one connection without their arguments."""
         return [command.partition(" ")[0].upper() for command in self.dialogues[connection]]
@@ -134,8 +154,7 @@ class Relay:
 
     def start(self) -> None:
         """Listen; return when connections are possible."""
-        self._listener = socket.create_server((self.host, self.port))
-        self.port = self._listener.getsockname()[1]
+        self._listener = self._listen()
         self._acceptor = self._run(self._accept, self._listener)
 
     def stop(self) -> None:
@@ -144,7 +163,7 @@ class Relay:
         if listener is None:
             return
         with contextlib.suppress(OSError):
-            socket.create_connection((self.host, self.port), 1.0).close()  # accept() wakes up for nothing less
+            self._knock()  # accept() wakes up for nothing less
         self._acceptor.join(10.0)
         self.forgive()
         self.hang_up()
@@ -158,6 +177,25 @@ class Relay:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _listen(self) -> socket.socket:
+        if self.path is None:
+            listener = socket.create_server((self.host, self.port))
+            self.port = listener.getsockname()[1]
+            return listener
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)  # where it listened before
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.path)
+        listener.listen()
+        return listener
+
+    def _knock(self) -> None:
+        if self.path is None:
+            socket.create_connection((self.host, self.port), 1.0).close()
+        else:
+            with socket.socket(socket.AF_UNIX) as knocker:
+                knocker.connect(self.path)
 
     # for the dialogues
 
@@ -174,6 +212,8 @@ class Relay:
                 if self._listener is not listener:
                     client.close()
                     return
+                if client.family != socket.AF_UNIX:
+                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # replies do not wait for each other
                 with self._changed:
                     dialogue = Dialogue(self, client, len(self._dialogues))
                     self._dialogues.append([])
@@ -191,6 +231,12 @@ class Relay:
         """The client said `command`."""
         with self._changed:
             self._dialogues[dialogue.number].append(command)
+            self._changed.notify_all()
+
+    def was_answered(self, dialogue: Dialogue, response: bytes) -> None:
+        """The client answered to a challenge."""
+        with self._changed:
+            self._responses.append(response)
             self._changed.notify_all()
 
     def took(self, mail: Mail) -> None:

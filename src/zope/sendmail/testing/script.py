@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 #: The moments at which something can be made to happen: commands, and what lies between them.  ``BODY`` is
-#: behind the first line of a message, ``DOT`` behind its last, with BDAT, too; ``BDAT`` is before the octets of a
-#: chunk, and after a refusal there they are read as commands: that is what a relay does that lies about CHUNKING.
+#: behind the first line of a message, ``DOT`` behind its last, with BDAT, too; with LMTP that is once for each
+#: recipient, and about its address.  ``BDAT`` is before the octets of a chunk, and after a refusal there they are read
+#: as commands: that is what a relay does that lies about CHUNKING.
 POINTS = frozenset(
     {
         "GREETING",
         "EHLO",
         "HELO",
+        "LHLO",
         "STARTTLS",
         "AUTH",
         "MAIL",

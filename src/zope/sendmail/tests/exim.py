@@ -1,24 +1,19 @@
-"""A real Exim on free ports of this host, with a folder of its own; nothing is installed or left behind.
+"""Exim; see `zope.sendmail.tests.servers`.
 
-It takes mail for everybody but ``nouser`` (550) and ``tempfail`` (451), and logs who pipelined and chunked.
+Where the host has one of its own and none is unpacked, that is used, and root is not needed.  It leaves all mail in its
+spool.  With `slow_speech` it offers neither CHUNKING nor PIPELINING, and refuses who pipelines nevertheless.
 """
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import os
 import pwd
 import shutil
-import socket
-import subprocess
 import tempfile
-import time
 from pathlib import Path
 
-from zope.sendmail.tests.conversation import authority
-
-USERNAME, PASSWORD = "mailer", "s3cret"
+from zope.sendmail.tests.servers import INSIDE, LIMIT, PASSWORD, USERNAME, Arrival, Server, excuse
 
 _SETTINGS = """\
 exim_user = {user}
@@ -26,7 +21,7 @@ exim_group = {group}
 spool_directory = {home}/spool
 log_file_path = {home}/log/%slog
 pid_file_path = {home}/exim.pid
-log_selector = +pipelining +received_recipients
+log_selector = +pipelining +received_recipients +smtp_connection
 write_rejectlog = false
 primary_hostname = mx.test
 local_interfaces = 127.0.0.1
@@ -36,11 +31,12 @@ tls_advertise_hosts = *
 tls_certificate = {home}/cert.pem
 tls_privatekey = {home}/key.pem
 auth_advertise_hosts = ${{if eq{{$tls_in_cipher}}{{}}{{}}{{*}}}}
-chunking_advertise_hosts = {chunking}
+chunking_advertise_hosts = {hurried}
+pipelining_advertise_hosts = {hurried}
 smtputf8_advertise_hosts = *
 acl_smtp_rcpt = rcpt
 acl_smtp_data = accept
-message_size_limit = 1M
+message_size_limit = {limit}
 queue_only = true
 keep_environment =
 host_lookup =
@@ -59,91 +55,118 @@ plain:
   server_prompts = :
   server_condition = ${{if and{{{{eq{{$auth2}}{{{username}}}}}{{eq{{$auth3}}{{{password}}}}}}}}}
   server_set_id = $auth2
+login:
+  driver = plaintext
+  public_name = LOGIN
+  server_prompts = Username:: : Password::
+  server_condition = ${{if and{{{{eq{{$auth1}}{{{username}}}}}{{eq{{$auth2}}{{{password}}}}}}}}}
+  server_set_id = $auth1
+cram_md5:
+  driver = cram_md5
+  public_name = CRAM-MD5
+  server_secret = ${{if eq{{$auth1}}{{{username}}}{{{password}}}fail}}
+  server_set_id = $auth1
 """
 
 
-def program() -> str | None:
-    """Where it is, None if this host has none."""
-    return shutil.which("exim4") or shutil.which("exim")
+class Exim(Server):
+    """See the module."""
 
+    name = "exim"
+    title = "Exim"
+    connected = "(TCP/IP connection count = "
+    offers = frozenset({"8bitmime", "auth", "chunking", "pipelining", "size", "smtputf8"})
+    mechanisms = ("PLAIN", "LOGIN", "CRAM-MD5")
 
-class Exim:
-    """See the module.  `chunking`: whether it offers that."""
+    @classmethod
+    def excuse(cls) -> str:
+        """See `Server`."""
+        reason = excuse(cls.name, cls.title)
+        return "" if program() else reason
 
-    host = "127.0.0.1"
+    @classmethod
+    def login_shown(cls, mechanism: str) -> str:
+        """See `Server`."""
+        return f" A={mechanism.lower().replace('-', '_')}:{cls.username} "
 
-    def __init__(self, *, chunking: bool = True) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="exim-"))
-        self.home.chmod(0o755)
-        self.port, self.tls_port = _free_ports(2)
-        user = _owner()
+    @property
+    def inside(self) -> str:
+        """See `Server`."""
+        return f"{self.root}{INSIDE}" if self._in_place() else INSIDE
+
+    def make_root(self) -> Path:
+        """See `Server`."""
+        if not self._in_place():
+            return super().make_root()
+        root = Path(tempfile.mkdtemp(prefix="exim-"))
+        root.chmod(0o755)
+        return root
+
+    def configure(self) -> None:
+        """See `Server`."""
+        uid, gid, user, group = self._owner()
         for name in ("spool", "log"):
-            (self.home / name).mkdir()
-            os.chown(self.home / name, user.pw_uid, user.pw_gid)
-        certificate = authority().issue_cert("127.0.0.1", "localhost")
-        certificate.private_key_pem.write_to_path(str(self.home / "key.pem"))
-        for pem in certificate.cert_chain_pems:
-            pem.write_to_path(str(self.home / "cert.pem"), append=True)
-        os.chown(self.home / "key.pem", user.pw_uid, user.pw_gid)
+            self.make_directory(f"{INSIDE}/{name}", uid, gid)
+        self.certify(owner=(uid, gid))
         text = _SETTINGS.format(
-            home=self.home,
-            user=user.pw_name,
-            group=grp.getgrgid(user.pw_gid).gr_name,
+            home=self.inside,
+            user=user,
+            group=group,
             port=self.port,
             tls_port=self.tls_port,
-            chunking="*" if chunking else "",
+            hurried="" if self.slow_speech else "*",
+            limit=LIMIT,
             username=USERNAME,
             password=PASSWORD,
         )
-        (self.home / "exim.conf").write_text(text)
+        self.write(f"{INSIDE}/exim.conf", text)
 
-    def start(self) -> None:
-        """Return when it listens.  Raises `RuntimeError` with its own words."""
-        output = (self.home / "output").open("wb")
-        with output:
-            self._process = subprocess.Popen(
-                [program() or "exim4", "-bdf", "-C", str(self.home / "exim.conf")], stdout=output, stderr=output
-            )
-        until = time.monotonic() + 10.0
-        while not self._listens():
-            if self._process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(self.log())
-            time.sleep(0.02)
+    def command(self) -> list[str]:
+        """See `Server`."""
+        words = ("-bdf", "-C", f"{self.inside}/exim.conf")
+        return [program() or "", *words] if self._in_place() else self.chroot("/usr/sbin/exim4", *words)
 
-    def stop(self) -> None:
-        """End it, and remove its folder."""
-        self._process.terminate()
-        self._process.wait(10.0)
-        shutil.rmtree(self.home)
+    def logs(self) -> list[Path]:
+        """See `Server`."""
+        return sorted((self.home / "log").iterdir())
 
-    def log(self) -> str:
-        """All that it wrote down."""
-        files = [self.home / "output", *sorted((self.home / "log").iterdir())]
-        return "\n".join(each.read_text(errors="replace") for each in files)
-
-    def arrivals(self) -> list[str]:
-        """One log line for each message that it took."""
+    def lines(self) -> list[str]:
+        """One log line for each message that it took, in order."""
         return [line for line in self.log().splitlines() if " <= " in line]
 
-    def texts(self) -> list[bytes]:
-        """The bodies in its spool, in order of arrival, without the name in the first line."""
-        files = {path.name[:-2]: path for path in (self.home / "spool" / "input").rglob("*-D")}
-        names = [line.split(" <= ")[0].split()[-1] for line in self.arrivals()]
-        return [files[name].read_bytes().partition(b"\n")[2] for name in names]
+    def arrivals(self) -> list[Arrival]:
+        """See `Server`."""
+        spool = {path.name.removesuffix("-D"): path for path in (self.home / "spool" / "input").rglob("*-D")}
+        found = []
+        for line in self.lines():
+            text = _text(spool[line.split(" <= ")[0].split()[-1]])
+            found += [Arrival(recipient, text) for recipient in line.rpartition(" for ")[2].split()]
+        return found
 
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError):
-            socket.create_connection((self.host, self.tls_port), 1.0).close()
-            return True
-        return False
+    @staticmethod
+    def _in_place() -> bool:
+        return bool(excuse("exim", "Exim"))
+
+    def _owner(self) -> tuple[int, int, str, str]:
+        """Exim insists on a user of its own when it is started by root."""
+        if not self._in_place():
+            number = self.id_of("Debian-exim")
+            return number, number, "Debian-exim", "Debian-exim"
+        user = pwd.getpwnam("Debian-exim") if os.geteuid() == 0 else pwd.getpwuid(os.getuid())
+        return user.pw_uid, user.pw_gid, user.pw_name, grp.getgrgid(user.pw_gid).gr_name
 
 
-def _owner() -> pwd.struct_passwd:
-    """Exim insists on a user of its own when it is started by root."""
-    return pwd.getpwnam("Debian-exim") if os.geteuid() == 0 else pwd.getpwuid(os.getuid())
+def program() -> str | None:
+    """The host's own, None if it has none."""
+    return shutil.which("exim4") or shutil.which("exim")
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
+def _text(body: Path) -> bytes:
+    """A mail in the spool: the header is in another file, each field with its length and a mark before it."""
+    header = body.with_name(body.name.removesuffix("D") + "H").read_bytes().partition(b"\n\n")[2]
+    fields = []
+    while header:
+        size = int(header[:3])
+        mark, field, header = header[3:4], header[5 : 5 + size], header[5 + size :]
+        fields += [field] if mark not in b"P*" else []  # P: Received
+    return b"".join(fields) + b"\n" + body.read_bytes().partition(b"\n")[2]

@@ -27,8 +27,9 @@ from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import OnUnknown, Schedule
-from zope.sendmail.settings import Tls
+from zope.sendmail.settings import Mechanism, Notify, Tls, TlsVersion
 from zope.sendmail.testing.relay import Hang, Relay
+from zope.sendmail.tokens import TokenFromCommand, TokenFromFile
 
 #: Seconds after which a test gives up waiting.
 DEADLINE = 30.0
@@ -91,6 +92,18 @@ class TheCommandLine(Fixture):
         self.assertEqual((mailer.timeout, mailer.username, mailer.password), (60.0, "u", "secret"))
         self.assertTrue(mailer.allow_clear_password)
 
+    def test_says_who_we_are(self) -> None:
+        """Token, mechanisms, certificate, least TLS, and what the relay is to report."""
+        arguments = "--username u --auth xoauth2 --certfile our.pem --keyfile key.pem --tls-minimum 1.3"
+        notify = ["--notify", "FAILURE,DELAY", "--notify-return", "HDRS"]
+        app = ConsoleApp(["x", *arguments.split(), "--token-command", "oama access u", *notify, "q"])
+        settings = app.mailer.relay_settings()
+        assert isinstance(settings.token, TokenFromCommand)
+        self.assertEqual(settings.token.argv, ("oama", "access", "u"))
+        self.assertEqual((settings.auth, settings.tls_minimum), ((Mechanism.XOAUTH2,), TlsVersion.TLS_1_3))
+        self.assertEqual((settings.certfile, settings.keyfile), ("our.pem", "key.pem"))
+        self.assertEqual(settings.notify, Notify(("FAILURE", "DELAY"), "HDRS"))
+
     def test_says_how_to_drain(self) -> None:
         """Interval, concurrency and schedule reach the processor."""
         made: list[Any] = []
@@ -119,6 +132,12 @@ class TheCommandLine(Fixture):
         """Username and password go together."""
         self.assertRefused(2, "password is missing", "--username", "u", "q")
         self.assertRefused(2, "username is missing", "--password", "p", "q")
+        self.assertRefused(2, "username is missing", "--token-file", "f", "q")
+
+    def test_refuses_two_secrets(self) -> None:
+        """A token takes the place of the password."""
+        secrets = ("--password", "p", "--token-file", "f")
+        self.assertRefused(2, "password and token contradict", "--username", "u", *secrets, "q")
 
     def test_refuses_contradictions(self) -> None:
         """Forced TLS and no TLS cannot both be meant."""
@@ -132,6 +151,8 @@ class TheCommandLine(Fixture):
         """A wrong value is told as what it is."""
         self.assertRefused(2, "--interval: 'soon' is no duration; write seconds", "--interval", "soon", "q")
         self.assertRefused(2, "'x' is none of never, opportunistic", "--tls", "x", "q")
+        self.assertRefused(2, "--notify: 'ALWAYS': write NEVER alone", "--notify", "ALWAYS", "q")
+        self.assertRefused(2, "--auth: 'NTLM': only these mechanisms", "--auth", "NTLM", "q")
 
     def test_warns_of_passwords_in_the_process_list(self) -> None:
         """The help says who can see a password on the command line."""
@@ -154,6 +175,16 @@ class TheIniFile(Fixture):
         app = self.app("--config", path)
         self.assertEqual((app.queue_path, app.interval, app.hostname, app.port), ("q", 5.0, "h", 26))
         self.assertEqual((app.username, app.password, app.no_tls), ("u", "p", True))
+
+    def test_sets_a_token(self) -> None:
+        """In the place of the password, and what the command line says about one takes its place."""
+        path = self.ini("username = u", "token_command = oama access u", "auth = XOAUTH2", "notify = NEVER")
+        app = self.app("--config", path, "q")
+        self.assertIsInstance(app.mailer.token, TokenFromCommand)
+        self.assertEqual(app.mailer.notify, Notify(("NEVER",)))
+        self.assertIsInstance(self.app("--config", path, "--token-file", "f", "q").mailer.token, TokenFromFile)
+        wrong = self.ini("notify = SOMETIMES", "queue_path = q")
+        self.assertRefused(78, "notify: 'SOMETIMES': write NEVER alone", "--config", wrong)
 
     def test_never_beats_the_command_line(self) -> None:
         """What is written on the command line holds, on whichever side of --config."""

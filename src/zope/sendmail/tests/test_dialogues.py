@@ -3,7 +3,8 @@
 Each file has a sentence that it shows, what the relay offers and who is to get the mail; then the conversation; then
 the answer for each recipient.  ``C:`` is a line of the client, ``S:`` one of the relay, ``I`` the instant at which
 `intend` has to be called, ``X:`` an end: *closed*, *late* (no reply in time), *cut* (within the line before), or
-*broken* (what is sent now does not go).  All ``C:`` lines without an ``S:`` between them are one flight.
+*broken* (what is sent now does not go).  All ``C:`` lines without an ``S:`` between them are one flight.  With ``lmtp``
+it is LMTP.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ MESSAGE = "Subject: test\n\nText\n"
 BROKEN = ("X", b"broken\r\n")
 
 
+def files() -> list[Path]:
+    """Those about one mail; runs of several are in `zope.sendmail.tests.test_runs`."""
+    return sorted(path for path in FOLDER.glob("*.txt") if not path.stem.startswith("run-"))
+
+
 @dataclass
 class Written:
     """One file."""
@@ -46,15 +52,15 @@ class Written:
         rest = path.read_text(encoding="utf-8").partition("\n\n")[2]
         talk, _, end = rest.partition("\n\n") if not rest.startswith("\n") else ("", "", rest)
         lines = [line for line in head.splitlines() if not line.startswith("#")]
-        return cls(_fields(lines), _events(talk.splitlines()), _fields(end.split("\n")))
+        return cls(fields_of(lines), events_of(talk.splitlines()), fields_of(end.split("\n")))
 
 
-def _fields(lines: list[str]) -> dict[str, str]:
+def fields_of(lines: list[str]) -> dict[str, str]:
     pairs = (line.partition(":") for line in lines if line)
     return {name: value.strip() for name, _, value in pairs}
 
 
-def _events(lines: list[str]) -> list[tuple[str, bytes]]:
+def events_of(lines: list[str]) -> list[tuple[str, bytes]]:
     """Flights, replies, ends, in order; lines of one kind are joined."""
     events: list[tuple[str, bytes]] = []
     for line in lines:
@@ -81,7 +87,7 @@ class Paper:
     def ask(self, commands: bytes, seconds: float) -> None:
         self.send(commands, seconds)
 
-    def send(self, data: bytes, seconds: float) -> None:
+    def send(self, data: bytes, seconds: float, *, more: bool = False) -> None:
         if self.events[-1:] == [BROKEN] and not any(kind == "C" for kind, _ in self.events):
             self._hear(0)
             raise BrokenPipeError("broken")
@@ -141,7 +147,8 @@ def speak(written: Written, step: int) -> tuple[Outcome, Progress, Paper]:
     notify = Notify(tuple(head.get("notify", "").split()), head.get("ret", ""))
     progress = Progress(envelope, opened=True)
     manner = choose_manner(offers, fits=body.whole is not None, proven=proven)
-    dialogue = Dialogue(Speech(envelope, offers, notify), progress, manner, proven=proven)
+    speech = Speech(envelope, offers, notify)
+    dialogue = Dialogue(speech, progress, manner, proven=proven, answers_each="lmtp" in head)
     paper = Paper(list(written.events), step)
     try:
         run(dialogue.deliver(body), paper, lambda _: 1.0, paper.intend)
@@ -150,7 +157,7 @@ def speak(written: Written, step: int) -> tuple[Outcome, Progress, Paper]:
     return succeeded("relay", progress), progress, paper
 
 
-def _told(reply: Reply | None) -> str:
+def told(reply: Reply | None) -> str:
     return " ".join(filter(None, (reply.answer.value, str(reply.code or "")))) if reply else ""
 
 
@@ -160,11 +167,11 @@ class ADialogue(unittest.TestCase):
         written = Written.read(path)
         expected = written.expected
         outcome, progress, paper = speak(written, step)
-        said = {recipient.partition("@")[0]: _told(reply) for recipient, reply in outcome.replies.items()}
+        said = {recipient.partition("@")[0]: told(reply) for recipient, reply in outcome.replies.items()}
         names = {"fault", "connection", "promise"}
         self.assertEqual(said, {name: told for name, told in expected.items() if name not in names}, outcome)
         fault = expected.get("fault", "")
-        self.assertEqual(_told(outcome.fault), f"deferred {fault}" if fault.isdigit() else "deferred" * bool(fault))
+        self.assertEqual(told(outcome.fault), f"deferred {fault}" if fault.isdigit() else "deferred" * bool(fault))
         self.assertEqual(progress.broken_promise, "promise" in expected)
         left = [event for event in paper.events if event[0] != "X"]
         if not fault:
@@ -174,19 +181,19 @@ class ADialogue(unittest.TestCase):
 
     def test_as_it_is_written(self) -> None:
         """Each reply in one piece."""
-        for path in sorted(FOLDER.glob("*.txt")):
+        for path in files():
             with self.subTest(path.stem):
                 self.check(path, 0)
 
     def test_in_single_octets(self) -> None:
         """The same, with every reply cut into octets."""
-        for path in sorted(FOLDER.glob("*.txt")):
+        for path in files():
             with self.subTest(path.stem):
                 self.check(path, 1)
 
     def test_there_are_enough(self) -> None:
         """The files are there, wherever the tests run."""
-        self.assertGreaterEqual(len(list(FOLDER.glob("*.txt"))), 60)
+        self.assertGreaterEqual(len(files()), 60)
 
 
 class RepliesAreRead(unittest.TestCase):
@@ -256,7 +263,7 @@ class TheMessageHasManyChunks(unittest.TestCase):
     def test_all_are_taken(self) -> None:
         """Chunks make up the message, the last one says so, and `intend` comes before it."""
         outcome, progress = self.speak(*[b"250 ok\r\n"] * 20, intended=1)
-        self.assertEqual(_told(outcome.replies["one@example.org"]), "accepted 250")
+        self.assertEqual(told(outcome.replies["one@example.org"]), "accepted 250")
         lines = [chunk.partition(b"\r\n") for chunk in self.chunks]
         self.assertEqual(b"".join(text for _, _, text in lines), self.LARGE.replace(b"\n", b"\r\n"))
         self.assertEqual([line.endswith(b" LAST") for line, _, _ in lines], [False] * (len(lines) - 1) + [True])
@@ -265,7 +272,7 @@ class TheMessageHasManyChunks(unittest.TestCase):
     def test_one_is_refused(self) -> None:
         """Then the rest does not go, and nothing is unknown."""
         outcome, progress = self.speak(b"250 ok\r\n", b"552 5.3.4 too much\r\n", intended=0)
-        self.assertEqual(_told(outcome.replies["one@example.org"]), "rejected 552")
+        self.assertEqual(told(outcome.replies["one@example.org"]), "rejected 552")
         self.assertTrue(progress.out_of_step)
 
 
@@ -282,7 +289,7 @@ class _Counting:
     def ask(self, commands: bytes, seconds: float) -> None:
         """The envelope."""
 
-    def send(self, data: bytes, seconds: float) -> None:
+    def send(self, data: bytes, seconds: float, *, more: bool = False) -> None:
         self.chunks.append(data)
 
     def receive(self, seconds: float) -> Response:

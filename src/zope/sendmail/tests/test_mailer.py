@@ -18,15 +18,16 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from zope.sendmail import mailer as mailer_module
-from zope.sendmail.interfaces import IMailer, InvalidAddress, ISession, ISessionMailer, ISMTPMailer
+from zope.sendmail.interfaces import IMailer, InvalidAddress, ISession, ISessionMailer, ISMTPMailer, RelayError
 from zope.sendmail.mailer import SendOnlySession, SMTPMailer, open_session
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer
-from zope.sendmail.settings import Keep, Timeouts, Tls
+from zope.sendmail.settings import Keep, Mechanism, Timeouts, Tls, TlsVersion
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Action, Drop, Relay
 from zope.sendmail.tests.conversation import Conversation, right_tls
+from zope.sendmail.tokens import TokenFromFile
 
 SENDER, ONE, TWO = "sender@example.org", "one@example.org", "two@example.org"
 MESSAGE = b"Subject: x\n\nText\n"
@@ -63,6 +64,10 @@ class Fake:
 
     def quit(self) -> None:
         self.calls.append("quit")
+
+
+def _a_token() -> str:
+    return "token"
 
 
 class WithRelay(Conversation):
@@ -238,6 +243,56 @@ class AttributesBecomeSettings(unittest.TestCase):
         self.assertEqual((settings.verify, settings.cafile, settings.allow_clear_password), (True, "ca.pem", True))
         self.assertEqual((settings.timeouts, settings.keep), (timeouts, keep))
 
+    def test_a_token_takes_the_place_of_the_password(self) -> None:
+        """An empty password, as a form gives it, is none then; a real one contradicts it."""
+        settings = SMTPMailer(username="name", password="", token=_a_token).relay_settings()
+        self.assertEqual((settings.password, settings.token), (None, _a_token))
+        with self.assertRaisesRegex(ValueError, "contradict"):
+            SMTPMailer(username="name", password="secret", token=_a_token).relay_settings()
+
+    def test_mechanisms(self) -> None:
+        """As names, in any case, or as one text; a wrong one is refused at once."""
+        for auth in (["plain", Mechanism.LOGIN], "PLAIN LOGIN", "plain,login"):
+            settings = SMTPMailer(username="name", password="secret", auth=auth).relay_settings()
+            self.assertEqual(settings.auth, (Mechanism.PLAIN, Mechanism.LOGIN))
+        with self.assertRaisesRegex(ValueError, "only these mechanisms"):
+            SMTPMailer(auth="NTLM")
+
+    def test_certificate_and_least_tls(self) -> None:
+        """Handed on; a version that nobody knows is refused at once."""
+        settings = SMTPMailer(certfile="our.pem", keyfile="key.pem", tls_minimum="1.3").relay_settings()
+        self.assertEqual((settings.certfile, settings.keyfile), ("our.pem", "key.pem"))
+        self.assertIs(settings.tls_minimum, TlsVersion.TLS_1_3)
+        with self.assertRaises(ValueError):
+            SMTPMailer(tls_minimum="1.0")
+
+    def test_subclass_brings_its_own(self) -> None:
+        """Token and TLS context may be methods; asking for the settings twice gives the same."""
+
+        class Own(SMTPMailer):
+            username = "name"
+
+            def __init__(self, **options: Any) -> None:
+                super().__init__(**{"username": "name", **options})
+
+            def token(self) -> str:
+                return "secret"
+
+            def ssl_context(self) -> ssl.SSLContext:
+                return ssl.create_default_context()
+
+        mailer = Own()
+        settings = mailer.relay_settings()
+        assert settings.token is not None
+        self.assertEqual(settings.token(), "secret")
+        self.assertEqual(settings, mailer.relay_settings())
+        self.assertEqual(settings.ssl_context, mailer.ssl_context)
+
+    def test_it_can_be_pickled_with_its_token(self) -> None:
+        """The provider goes with it."""
+        twin = pickle.loads(pickle.dumps(SMTPMailer(username="name", token=TokenFromFile("/token"))))
+        self.assertEqual(twin.token.path, "/token")
+
 
 class AMailIsSent(WithRelay):
     def test_at_once_and_politely(self) -> None:
@@ -294,6 +349,16 @@ class AMailIsSent(WithRelay):
         relay = self.start(tls=right_tls())
         with self.assertRaises(ssl.SSLCertVerificationError):
             self.mailer(relay, force_tls=True).send(SENDER, [ONE], MESSAGE)
+
+    def test_with_a_token(self) -> None:
+        """And what fails about it is an OSError, as all trouble with the relay: direct delivery aborts."""
+        relay = self.start(tls=right_tls(), tokens={"name": "token"})
+        mailer = self.mailer(relay, username="name", token=_a_token, cafile=self.cafile())
+        self.assertEqual(mailer.send(SENDER, [ONE], MESSAGE), {})
+        self.assertEqual(relay.mails[0].user, "name")
+        mailer.token = TokenFromFile("/nowhere/token")
+        with self.assertRaisesRegex(RelayError, "token file '/nowhere/token' cannot be read"):
+            mailer.send(SENDER, [ONE], MESSAGE)
 
     def test_implicit_tls(self) -> None:
         """The flag is enough."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from zope.sendmail.interfaces import InvalidAddress, MalformedEnvelope
 from zope.sendmail.message import END, Envelope, envelope_lines, read_envelope
+from zope.sendmail.relayname import RelayName
 from zope.sendmail.tests.test_address import ADDRESS
 
 QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40)
@@ -140,11 +141,36 @@ class QueueFiles(unittest.TestCase):
         message = b"X-Zope-Foo: bar\nX-Zope-Bar: foo\n\nText\n"
         self.assertEqual(read(b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\n" + message)[1], message)
 
-    def test_options_are_not_passed_over(self) -> None:
-        """CPSMailAccess asked for another relay; the text names what it asked for, and no password."""
-        with self.assertRaisesRegex(MalformedEnvelope, "X-Zope-Hostname") as caught:
-            read(
-                b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\nX-Zope-Hostname: h\nX-Zope-Port: 25\n"
-                b"X-Zope-Username: u\nX-Zope-Password: secret\nSubject: x\n"
-            )
-        self.assertNotIn("secret", str(caught.exception))
+    def test_a_relay_is_written_and_read(self) -> None:
+        """By name or by address; the lines are no part of the message, whatever that begins with."""
+        for relay in RelayName(mailer="bulk mail"), RelayName(hostname="r.example.org", port=26):
+            for message in b"Subject: x\n\n", b"X-Zope-Port: 99\nX-Zope-Envelope: end\n\n":
+                envelope = Envelope("a@example.org", ("b@example.org",), relay=relay)
+                self.assertEqual(read(envelope_lines(envelope, message) + message), (envelope, message))
+
+    def test_files_of_cpsmailaccess(self) -> None:
+        """Six lines, where the word None says nothing; what follows is the message."""
+        start = b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\n"
+        lines = b"X-Zope-Hostname: h\nX-Zope-Port: 26\nX-Zope-Username: %s\nX-Zope-Password: %s\n"
+        envelope, message = read(start + lines % (b"None", b"None") + b"X-Zope-Hostname: evil\n\nX-Zope-Port: 1\n")
+        self.assertEqual(envelope.relay, RelayName(hostname="h", port=26))
+        self.assertEqual(message, b"X-Zope-Hostname: evil\n\nX-Zope-Port: 1\n")
+        envelope, _ = read(start + lines % (b"u", b"secret") + b"\n")
+        self.assertEqual(envelope.relay, RelayName(hostname="h", port=26, username="u", password="secret"))
+        self.assertNotIn("secret", repr(envelope))
+        nothing = (b"X-Zope-%s: None\n" % name for name in (b"Hostname", b"Port", b"Username", b"Password"))
+        self.assertIsNone(read(start + b"".join(nothing) + b"\n")[0].relay)
+
+    def test_what_cannot_be_asked_for_is_not_passed_over(self) -> None:
+        """The file is refused; a password is never in the text."""
+        start = b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\n"
+        end = b"X-Zope-Envelope: end\n"
+        for lines, said in (
+            (b"X-Zope-Colour: red\n", "X-Zope-Colour"),
+            (b"X-Zope-Hostname: a b\n", "hostname"),
+            (b"X-Zope-Hostname: h\nX-Zope-Port: 0\nX-Zope-Password: secret\n", "port"),
+            (b"X-Zope-Hostname: h\nX-Zope-Port: smtp\n", "port"),
+        ):
+            with self.subTest(lines=lines), self.assertRaisesRegex(MalformedEnvelope, said) as caught:
+                read(start + lines + end + b"\n")
+            self.assertNotIn("secret", str(caught.exception))

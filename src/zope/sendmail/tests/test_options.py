@@ -20,7 +20,8 @@ from zope.sendmail.options import (
     whole,
 )
 from zope.sendmail.retry import OnUnknown, Schedule
-from zope.sendmail.settings import Tls
+from zope.sendmail.settings import Mechanism, Notify, Tls, TlsVersion
+from zope.sendmail.tokens import TokenFromCommand, TokenFromFile
 
 
 class ASwitch(unittest.TestCase):
@@ -71,6 +72,39 @@ class SettingsInAText(unittest.TestCase):
             {"port": 587, "tls": Tls.REQUIRED, "verify": False, "timeout": 60.0, "password": "a%b #c"},
         )
 
+    def test_about_the_login_become_values(self) -> None:
+        """Mechanisms and the relay's reports in any case, with blanks or commas; a command as its words."""
+        texts = {
+            "auth": "scram-sha-256, PLAIN",
+            "tls_minimum": "1.3",
+            "token_command": "oama access 'me@example.org'",
+            "notify": "failure,Delay",
+            "notify_return": "hdrs",
+        }
+        self.assertEqual(
+            read_settings(texts, RELAY),
+            {
+                "auth": (Mechanism.SCRAM_SHA_256, Mechanism.PLAIN),
+                "tls_minimum": TlsVersion.TLS_1_3,
+                "token_command": ("oama", "access", "me@example.org"),
+                "notify": ("FAILURE", "DELAY"),
+                "notify_return": "HDRS",
+            },
+        )
+
+    def test_about_the_login_are_named_if_wrong(self) -> None:
+        """With the words that would be right."""
+        wrong = {
+            "auth": ("GSSAPI", "^auth: 'GSSAPI': only these mechanisms are known: PLAIN, LOGIN, SCRAM-SHA-256"),
+            "tls_minimum": ("1.1", "^tls_minimum: '1.1' is none of 1.2, 1.3"),
+            "token_command": ("oama 'x", "^token_command: .*No closing quotation"),
+            "notify": ("NEVER DELAY", "^notify: 'NEVER DELAY': write NEVER alone, or some of"),
+            "notify_return": ("ALL", "^notify_return: 'ALL' is none of FULL"),
+        }
+        for name, (text, why) in wrong.items():
+            with self.subTest(name), self.assertRaisesRegex(ValueError, why):
+                read_settings({name: text}, RELAY)
+
     def test_may_be_left_open(self) -> None:
         """Nothing, and the word None, mean: not set."""
         self.assertEqual(read_settings({"username": "None", "password": ""}, RELAY), {})
@@ -110,6 +144,11 @@ class SeveralSources(unittest.TestCase):
         """A password file of a stronger source hides a weaker source's password."""
         self.assertEqual(merge(({"password_file": "f"}, {"password": "p"})), {"password_file": "f"})
 
+    def test_so_is_what_takes_its_place(self) -> None:
+        """A token of a stronger source hides a weaker source's password, and the other way round."""
+        self.assertEqual(merge(({"token_file": "f"}, {"password": "p"})), {"token_file": "f"})
+        self.assertEqual(merge(({"password": "p"}, {"token_command": ("c",)})), {"password": "p"})
+
     def test_a_source_must_not_contradict_itself(self) -> None:
         """No TLS and some TLS in one source are refused, whichever source it is."""
         for wrong in ({"no_tls": True, "force_tls": True}, {"no_tls": True, "implicit_tls": True}):
@@ -139,6 +178,30 @@ class KeywordsForAMailer(unittest.TestCase):
             mailer_keywords({"username": "u", "password_file": path}),
             {"username": "u", "password": "geheim ü"},
         )
+
+    def test_have_a_token_provider(self) -> None:
+        """Made from a command or a file; neither is run or read yet."""
+        command = mailer_keywords({"username": "u", "token_command": ("/nowhere/oama", "access")})["token"]
+        assert isinstance(command, TokenFromCommand)
+        self.assertEqual(command.argv, ("/nowhere/oama", "access"))
+        file = mailer_keywords({"username": "u", "token_file": "/nowhere/token"})["token"]
+        assert isinstance(file, TokenFromFile)
+        self.assertEqual(file.path, "/nowhere/token")
+
+    def test_have_what_the_relay_is_to_report(self) -> None:
+        """Both settings become one value."""
+        keywords = mailer_keywords({"notify": ("FAILURE",), "notify_return": "HDRS"})
+        self.assertEqual(keywords, {"notify": Notify(("FAILURE",), "HDRS")})
+        self.assertEqual(mailer_keywords({"notify_return": "FULL"}), {"notify": Notify(ret="FULL")})
+
+    def test_are_refused_if_secrets_contradict_each_other(self) -> None:
+        """Password and token, or two tokens."""
+        for both, why in (
+            ({"password": "p", "token_file": "f"}, "password and token contradict"),
+            ({"token_command": ("c",), "token_file": "f"}, "token_command and token_file contradict"),
+        ):
+            with self.assertRaisesRegex(ValueError, why):
+                mailer_keywords({"username": "u", **both})
 
     def test_are_refused_if_a_half_is_missing(self) -> None:
         """A username without a password is refused before anything is sent."""

@@ -47,8 +47,8 @@ class ProcessesTest(unittest.TestCase):
         self.workers.append(worker)
         return worker
 
-    def start_draining(self) -> subprocess.Popen[str]:
-        return self.start("drain", self.path, self.relay.port)
+    def start_draining(self, *concurrency: int) -> subprocess.Popen[str]:
+        return self.start("drain", self.path, self.relay.port, *concurrency)
 
     def wait_ready(self, worker: subprocess.Popen[str]) -> None:
         assert worker.stdout is not None
@@ -162,7 +162,7 @@ class ProcessesTest(unittest.TestCase):
         hang = Hang()
         self.relay.on("DOT", hang, nth=1)
         self.commit(2)
-        worker = self.start_draining()
+        worker = self.start_draining(1)
         self.assertTrue(hang.reached.wait(30))
         worker.send_signal(signal.SIGTERM)
         self.relay.forgive()

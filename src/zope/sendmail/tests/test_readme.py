@@ -81,8 +81,9 @@ class TheTable(unittest.TestCase):
         from zope.sendmail.directives import IDirectDeliveryDirective, IQueuedDeliveryDirective, ISMTPMailerDirective
 
         with open(README, encoding="utf-8") as stream:
-            table = re.split(r"\n=====[= ]+\n", stream.read())[1]
+            table = re.split(r"\n=+  =+\n", stream.read())[1]
         rows = re.split(r"^``mail:(\w+)``", table, flags=re.MULTILINE)[1:]
+        self.assertEqual(len(rows), 6)
         for name, text in zip(rows[::2], rows[1::2], strict=True):
             schema = {
                 "smtpMailer": ISMTPMailerDirective,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
-from zope.sendmail.settings import Notify, RelaySettings, Timeouts, Tls
+from zope.sendmail.settings import Mechanism, Notify, RelaySettings, Timeouts, Tls
 
 
 class Relays(unittest.TestCase):
@@ -30,6 +30,31 @@ class Relays(unittest.TestCase):
             with self.subTest(settings), self.assertRaises(ValueError):
                 RelaySettings(**settings)
 
+    def test_credentials_that_contradict_each_other(self) -> None:
+        """Each is refused with what to do; no secret is in the error."""
+
+        def token() -> str:
+            return "secret-token"
+
+        certificate = {"certfile": "our.pem"}
+        wrong: list[tuple[dict[str, Any], str]] = [
+            ({"username": "u", "password": "secret", "token": token}, "password and token contradict each other"),
+            ({"token": token}, "the username is missing"),
+            ({"username": "u"}, "the password is missing; give both or neither, or a token"),
+            ({"username": "u\x01auth=x", "token": token}, "control characters"),
+            ({"username": "u", "password": "secret", "auth": (Mechanism.XOAUTH2,)}, "XOAUTH2, which needs a token"),
+            ({"username": "u", "token": token, "auth": (Mechanism.PLAIN,)}, "PLAIN, which needs a password"),
+            ({"auth": (Mechanism.PLAIN,)}, "PLAIN, which needs a password"),
+            ({"auth": (Mechanism.EXTERNAL,)}, r"EXTERNAL, which needs a client certificate \(certfile\)"),
+            ({"keyfile": "key.pem"}, "keyfile is given without certfile"),
+            ({**certificate, "tls": Tls.NEVER}, "a client certificate needs TLS"),
+            ({**certificate, "ssl_context": object}, "ssl_context takes the place of certfile"),
+        ]
+        for settings, why in wrong:
+            with self.subTest(why), self.assertRaisesRegex(ValueError, why) as caught:
+                RelaySettings(**settings)
+            self.assertNotIn("secret", str(caught.exception))
+
     def test_the_final_reply_is_waited_for_long_enough(self) -> None:
         """Ten minutes (RFC 5321, 4.5.3.2.6); less sends mails twice (fault A4 of 7.3)."""
         self.assertGreaterEqual(Timeouts().final, 600)
@@ -41,6 +66,21 @@ class Encryption(unittest.TestCase):
         settings = RelaySettings(username="u", password="p")
         self.assertTrue(settings.must_encrypt)
         self.assertTrue(settings.must_verify)
+
+    def test_so_are_tokens_and_certificates(self) -> None:
+        """A token is a credential, and so is a certificate: it is for the relay that was meant."""
+        cases: list[dict[str, Any]] = [
+            {"username": "u", "token": str},
+            {"certfile": "our.pem"},
+            {"certfile": "our.pem", "auth": (Mechanism.EXTERNAL,)},
+            {"ssl_context": object, "auth": (Mechanism.EXTERNAL,)},
+        ]
+        for given in cases:
+            with self.subTest(given):
+                settings = RelaySettings(**given)
+                self.assertTrue(settings.must_encrypt)
+                self.assertTrue(settings.must_verify)
+        self.assertTrue(RelaySettings(certfile="our.pem", allow_clear_password=True).must_encrypt)
 
     def test_the_table(self) -> None:
         """Without credentials."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import smtplib
 import ssl
 import unittest
 from dataclasses import replace
 from typing import Any
-from unittest import mock
 
 from zope.sendmail.outcome import Answer, Outcome
 from zope.sendmail.settings import RelaySettings, Tls
-from zope.sendmail.smtp import sasl
 from zope.sendmail.smtp.connect import tls_context
 from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
 from zope.sendmail.tests.conversation import AT_ONCE, TIMEOUTS, Conversation, broken_tls, right_tls, tls_for
@@ -287,28 +284,6 @@ class TheRelayWantsALogin(Secure):
         relay.on("AUTH", "235 2.7.0 welcome")
         self.transfer(self.session(relay, Token, allow_clear_password=True, **LOGIN))
         self.assertIn("AUTH XOAUTH2 name pass word", relay.commands)
-
-
-class AMechanismAnswers(unittest.TestCase):
-    def test_cram_md5(self) -> None:
-        """The example of RFC 2195, 2."""
-        challenge = base64.b64encode(b"<1896.697170952@postoffice.reston.mci.net>")
-        (answer,) = sasl.MECHANISMS["CRAM-MD5"]
-        said = answer(b"tim", b"tanstaaftanstaaf", challenge)
-        self.assertEqual(said, b"tim b913a602c7eda7a495b4e6e7334d3890")
-
-    def test_plain(self) -> None:
-        """The example of RFC 4616, 4."""
-        (answer,) = sasl.MECHANISMS["PLAIN"]
-        self.assertEqual(answer(b"tim", b"tanstaaftanstaaf", b""), b"\0tim\0tanstaaftanstaaf")
-
-    def test_bytes_stay_bytes(self) -> None:
-        """A password that was given as bytes, in whatever encoding, goes out as these bytes."""
-        connection = mock.Mock(esmtp_features={"auth": " PLAIN"})
-        connection.docmd.return_value = (235, b"ok")
-        sasl.login(connection, "name", b"\xfc".decode("utf-8", "surrogateescape"))
-        said = connection.docmd.call_args[0][1].partition(" ")[2]
-        self.assertEqual(base64.b64decode(said), b"\0name\0\xfc")
 
 
 class AContextIsMade(unittest.TestCase):

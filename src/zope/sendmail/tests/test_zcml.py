@@ -10,6 +10,7 @@ import threading
 import unittest
 from typing import Any
 
+import transaction
 import zope.component
 import zope.security
 from zope.app.appsetup.product import setProductConfiguration
@@ -29,13 +30,18 @@ from zope.testing.cleanup import cleanUp
 import zope.sendmail
 from zope.sendmail import startup, zcml
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
-from zope.sendmail.interfaces import IMailDelivery, IMailer
+from zope.sendmail.interfaces import IMailDelivery, IMailer, InvalidRelay
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.queue import open_queue
+from zope.sendmail.relayname import RelayName
 from zope.sendmail.retry import OnUnknown, Schedule
-from zope.sendmail.settings import Tls
+from zope.sendmail.routes import Routes
+from zope.sendmail.settings import Mechanism, Notify, Tls, TlsVersion
 from zope.sendmail.startup import Start
+from zope.sendmail.tokens import TokenFromCommand, TokenFromFile
 
 SMTP = '<mail:smtpMailer name="smtp" />'
+SMTP_ONLY = frozenset({"smtp"})
 
 
 class Fixture(unittest.TestCase):
@@ -71,6 +77,12 @@ class Fixture(unittest.TestCase):
     def declaration(self, name: str = "Mail") -> startup.Declaration:
         return next(each for each in startup.declared() if each.name == name)
 
+    def how_to_drain(self) -> dict[str, Any]:
+        """All that is said to the processor but where to."""
+        options = dict(self.declaration().options)
+        self.assertEqual((options.pop("routes"), list(options.pop("mailers"))), (Routes("smtp", SMTP_ONLY), ["smtp"]))
+        return options
+
     def in_directory(self, name: str, text: str = "") -> str:
         path = os.path.join(self.directory, name)
         with open(path, "w", encoding="utf-8") as file:
@@ -102,6 +114,25 @@ class AMailer(Fixture):
         self.assertEqual(mailer.cafile, os.path.join(self.directory, "ca.pem"))
         self.assertTrue(mailer.allow_clear_password)
 
+    def test_logs_in_as_the_directive_says(self) -> None:
+        """Certificate, token, mechanisms, least TLS, and what the relay is to report."""
+        self.load(
+            '<mail:smtpMailer name="microsoft" username="user" tokenCommand="oama access user" auth="XOAUTH2"',
+            '  tlsMinimum="1.3" notify="FAILURE DELAY" notifyReturn="HDRS" />',
+            '<mail:smtpMailer name="partner" certfile="our.pem" keyfile="key.pem" auth="external" />',
+            '<mail:smtpMailer name="file" username="user" tokenFile="token" />',
+        )
+        mailer = self.mailer("microsoft")
+        assert isinstance(mailer.token, TokenFromCommand)
+        self.assertEqual(mailer.token.argv, ("oama", "access", "user"))
+        self.assertEqual(mailer.auth, (Mechanism.XOAUTH2,))
+        self.assertEqual(mailer.notify, Notify(("FAILURE", "DELAY"), "HDRS"))
+        self.assertEqual(mailer.relay_settings().tls_minimum, TlsVersion.TLS_1_3)
+        paths = [os.path.join(self.directory, name) for name in ("our.pem", "key.pem", "token")]
+        partner, file = self.mailer("partner"), self.mailer("file")
+        assert isinstance(file.token, TokenFromFile)
+        self.assertEqual([partner.certfile, partner.keyfile, file.token.path], paths)
+
     def test_with_implicit_tls_uses_tls(self) -> None:
         """implicit_tls is TLS from the first byte, and never the opposite."""
         self.load('<mail:smtpMailer name="relay" port="465" implicit_tls="true" />')
@@ -118,12 +149,17 @@ class AMailer(Fixture):
         """No TLS and forced TLS, or half a login, are refused."""
         self.assertRefused("contradict", '<mail:smtpMailer name="x" no_tls="1" force_tls="1" />')
         self.assertRefused("password is missing", '<mail:smtpMailer name="x" username="u" />')
+        both = 'username="u" password="p" tokenFile="f"'
+        self.assertRefused("password and token contradict", f'<mail:smtpMailer name="x" {both} />')
+        self.assertRefused("EXTERNAL, which needs", '<mail:smtpMailer name="x" auth="EXTERNAL" />')
 
     def test_is_refused_with_the_value_and_the_cure(self) -> None:
         """A wrong word is named together with the right ones."""
         self.assertRefused("'maybe' is none of never, opp", '<mail:smtpMailer name="x" tls="maybe" />')
         self.assertRefused("'x' is neither yes nor no", '<mail:smtpMailer name="x" verify="x" />')
         self.assertRefused("'None' is no duration", '<mail:smtpMailer name="x" timeout="None" />')
+        self.assertRefused("(?s)'auth'.*'NTLM': only these", '<mail:smtpMailer name="x" auth="NTLM" />')
+        self.assertRefused("(?s)'notify'.*'SOMETIMES': write", '<mail:smtpMailer name="x" notify="SOMETIMES" />')
 
     def test_of_the_same_name_conflicts(self) -> None:
         """Two mailers of one name are a conflict, as with any utility."""
@@ -146,6 +182,71 @@ class AMailer(Fixture):
         SMTPMailer.__init__ = old_init  # type: ignore[method-assign,assignment]
         self.load('<mail:smtpMailer name="x" hostname="h" port="26" />')
         self.assertEqual(self.mailer("x").port, 26)
+
+
+class SeveralRelays(Fixture):
+    """One queue, several mailers."""
+
+    BULK = '<mail:smtpMailer name="bulk" hostname="bulk.example" rate="20" connections="2" mailsPerConnection="50" />'
+
+    def test_mail_may_name_them(self) -> None:
+        """By name, by an address from the list; others are refused before anything is written."""
+        self.load(
+            SMTP,
+            self.BULK,
+            '<mail:queuedDelivery mailer="smtp" mailers="bulk" relays="relay.example:26, [::1]:25" queuePath="q" />',
+        )
+        delivery = getUtility(IMailDelivery, "Mail")
+        arguments = "a@example.org", ["b@example.org"], "Subject: x\n\n"
+        for relay in "bulk", "smtp", "relay.example:26", ("relay.example", 26), ("::1", 25), None:
+            delivery.send(*arguments, relay=relay)
+        transaction.commit()
+        self.assertEqual(len(list(open_queue(os.path.join(self.directory, "q")).names())), 6)
+        for relay in "other", "evil.example:25", ("relay.example", 25), "a\nb":
+            self.assertRaises(InvalidRelay, delivery.send, *arguments, relay=relay)
+        transaction.commit()
+        self.assertEqual(len(list(open_queue(os.path.join(self.directory, "q")).names())), 6)
+
+    def test_the_processor_knows_the_same(self) -> None:
+        """Routes and mailers reach it, with the limits of each relay."""
+        self.load(
+            '<mail:queuedDelivery mailer="smtp" mailers="bulk" queuePath="q" start="explicit"',
+            '  recipientRoutes="@Partner.example=bulk one@example.org=smtp"',
+            '  senderRoutes="@lists.example.org=bulk" legacyPasswords="true" />',
+            SMTP,
+            self.BULK,
+        )
+        processor = self.declaration().make()
+        recipients = {"@partner.example": "bulk", "one@example.org": "smtp"}
+        senders = {"@lists.example.org": "bulk"}
+        names = frozenset({"smtp", "bulk"})
+        self.assertEqual(
+            processor.relays.routes, Routes("smtp", names, frozenset(), recipients, senders, legacy_passwords=True)
+        )
+        self.assertEqual(processor.relays.of(RelayName(mailer="bulk")).limit, 2)
+        mailer = self.mailer("bulk")
+        self.assertEqual((mailer.rate, mailer.connections, mailer.keep.mails), (20.0, 2, 50))
+
+    def test_what_does_not_fit_is_refused(self) -> None:
+        """A missing mailer, a route to nowhere, things that are no address and no route."""
+        for attributes, said in (
+            ('mailers="bulk"', "bulk"),
+            ('recipientRoutes="@example.org=bulk"', "leads to none"),
+            ('senderRoutes="example.org=smtp"', "write @example.org"),
+            ('senderRoutes="@example.org"', "is no route"),
+            ('relays="relay.example"', "is no address"),
+            ('relays="relay.example:0"', "port"),
+        ):
+            with self.subTest(attributes=attributes):
+                self.assertRefused(said, SMTP, f'<mail:queuedDelivery mailer="smtp" {attributes} queuePath="q" />')
+                self.assertIsNone(queryUtility(IMailDelivery, "Mail"))
+                cleanUp()
+
+    def test_a_direct_delivery_has_one_relay(self) -> None:
+        """And says so."""
+        self.load(SMTP, '<mail:directDelivery mailer="smtp" />')
+        with self.assertRaisesRegex(InvalidRelay, "has one relay"):
+            getUtility(IMailDelivery, "Mail").send("a@example.org", "b@example.org", "Subject: x\n\n", relay="smtp")
 
 
 class ADirectDelivery(Fixture):
@@ -194,7 +295,7 @@ class AQueuedDelivery(Fixture):
     def test_waits_for_the_database_by_default(self) -> None:
         """Its processor is declared to start with the database, with the processor's own defaults."""
         self.load(SMTP, '<mail:queuedDelivery mailer="smtp" queuePath="q" />')
-        self.assertEqual((self.declaration().start, self.declaration().options), (Start.DATABASE, {}))
+        self.assertEqual((self.declaration().start, self.how_to_drain()), (Start.DATABASE, {}))
 
     def test_passes_on_how_to_drain(self) -> None:
         """Interval, concurrency and schedule reach the processor."""
@@ -205,7 +306,7 @@ class AQueuedDelivery(Fixture):
             '  onUnknown="hold" />',
         )
         schedule = Schedule(first=90, factor=3, maximum=7200, lifetime=172800, on_unknown=OnUnknown.HOLD)
-        self.assertEqual(self.declaration().options, {"interval": 1.5, "concurrency": 4, "schedule": schedule})
+        self.assertEqual(self.how_to_drain(), {"interval": 1.5, "concurrency": 4, "schedule": schedule})
         self.assertEqual(self.declaration().start, Start.EXPLICIT)
 
     def test_may_be_drained_by_somebody_else(self) -> None:
@@ -301,7 +402,7 @@ class ProductConfig(Fixture):
         self.load(SMTP, '<mail:queuedDelivery mailer="smtp" />')
         self.assertEqual((self.mailer().hostname, self.mailer().port), ("mx", 26))
         self.assertEqual(getUtility(IMailDelivery, "Mail").queuePath, "/var/mail/q")
-        self.assertEqual(self.declaration().options, {"interval": 9.0, "schedule": Schedule(lifetime=86400)})
+        self.assertEqual(self.how_to_drain(), {"interval": 9.0, "schedule": Schedule(lifetime=86400)})
         self.assertEqual(self.declaration().start, Start.EXPLICIT)
 
     def test_gives_way_to_zcml(self) -> None:
@@ -313,7 +414,7 @@ class ProductConfig(Fixture):
         )
         self.assertEqual(self.mailer().port, 27)
         self.assertEqual(self.declaration().queue_path, "/q")
-        self.assertEqual(self.declaration().options, {"interval": 1.0})
+        self.assertEqual(self.how_to_drain(), {"interval": 1.0})
         self.assertEqual(self.declaration().start, Start.NEVER)
 
     def test_keeps_the_password_out_of_zcml(self) -> None:
@@ -333,10 +434,23 @@ class ProductConfig(Fixture):
         self.assertEqual((self.mailer("same").username, self.mailer("same").password), ("v", "own"))
         self.assertRefused("password is missing", '<mail:smtpMailer name="half" hostname="mx" username="v" />')
 
+    def test_does_not_tell_its_token_to_another_user(self) -> None:
+        """Nor does a mailer for another user have to log in with the first one's mechanisms."""
+        self.config(hostname="mx", username="u", token_command="oama access u", auth="XOAUTH2")
+        self.load(
+            '<mail:smtpMailer name="theirs" hostname="mx" />',
+            '<mail:smtpMailer name="other" hostname="mx" username="v" password="own" />',
+        )
+        self.assertIsNotNone(self.mailer("theirs").token)
+        self.assertEqual((self.mailer("other").token, tuple(self.mailer("other").auth)), (None, ()))
+
     def test_must_have_whole_paths(self) -> None:
         """A relative path is refused, because nobody knows to what."""
         self.config(queue_path="queue")
         self.assertRefused("queue-path 'queue' is relative", SMTP)
+        for name in ("certfile", "keyfile", "token_file"):
+            self.config(**{name: "some.pem"})
+            self.assertRefused("'some.pem' is relative", SMTP)
 
     def test_must_not_have_unknown_keys(self) -> None:
         """A misspelled key is refused together with the known ones."""

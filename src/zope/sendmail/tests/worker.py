@@ -27,10 +27,11 @@ def commit(path: str, prefix: str, count: int, group: int) -> None:
     transaction.commit()
 
 
-def drain(path: str, port: int) -> None:
+def drain(path: str, port: int, concurrency: int | None = None) -> None:
     """Drain the queue until SIGTERM."""
     logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
-    processor = QueueProcessorThread(interval=1.0, schedule=Schedule(first=0.5, maximum=1.0))
+    schedule = Schedule(first=0.5, maximum=1.0)
+    processor = QueueProcessorThread(interval=1.0, schedule=schedule, concurrency=concurrency)
     processor.setQueuePath(path)
     processor.setMailer(SMTPMailer(hostname="127.0.0.1", port=port))
     signal.signal(signal.SIGTERM, lambda *_: processor.stop())
@@ -43,4 +44,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "commit":
         commit(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
     else:
-        drain(sys.argv[2], int(sys.argv[3]))
+        drain(sys.argv[2], *map(int, sys.argv[3:]))

@@ -1,0 +1,146 @@
+"""Claims messages and says which relay gets each.
+
+What nobody can be asked about is set aside here; what goes to a relay that cannot take it now is parked, so that it
+delays nobody else's mail.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from zope.sendmail import maillog
+from zope.sendmail.events import MailUnknownEvent
+from zope.sendmail.history import Record
+from zope.sendmail.interfaces import ILease, IMailQueue, InvalidRelay
+from zope.sendmail.outcome import Answer
+from zope.sendmail.queue.states import State
+from zope.sendmail.relays import Job, Relay, Relays
+
+if TYPE_CHECKING:
+    from zope.sendmail.processor import QueueProcessorThread
+
+#: So many messages that waited for a relay are taken up at a time when it can be used again.
+_UNPARK = 8
+
+
+class Intake:
+    """Between one queue and the relays of one processor.
+
+    `call` is told which relay was given something to do.  Concurrency: any thread.
+    """
+
+    def __init__(
+        self, processor: QueueProcessorThread, queue: IMailQueue, relays: Relays, call: Callable[[Relay], None]
+    ) -> None:
+        self._processor = processor
+        self._queue = queue
+        self._relays = relays
+        self._call = call
+        self._mutex = threading.Lock()
+
+    def next_for(self, relay: Relay) -> Job | None:
+        """The next message for this relay; None if there is none now.  Others that are met find their way, too."""
+        if self._relays.routes.is_single:
+            return self._only_one()
+        while True:
+            if relay.hand:
+                with relay.mutex:
+                    if relay.hand:
+                        return relay.hand.popleft()
+            with self._mutex:
+                if not relay.hand and not self._route_one(relay):
+                    return None
+
+    def route(self) -> None:
+        """Find the way of everything that is due."""
+        for relay in self._relays:
+            self.take_up(relay)
+        while not self._processor.is_stopped:
+            with self._mutex:
+                if not self._route_one(None):
+                    return
+
+    def take_up(self, relay: Relay) -> None:
+        """If the relay can be used, let what is parked for it be claimed; one message if it has yet to prove itself."""
+        if relay.has_room():
+            self._queue.unpark(relay.name, 1 if relay.is_on_probation else _UNPARK)
+
+    def is_waited_for(self, relay: Relay) -> bool:
+        """Whether more is there for this relay than those at work have in hand."""
+        if self._relays.routes.is_single:
+            return self._queue.next_due() == 0.0
+        return bool(relay.hand) or relay.name in self._queue.parked()
+
+    def give_back(self, relay: Relay) -> None:
+        """Nobody works for this relay any more: its hand goes back."""
+        with relay.mutex:
+            while relay.hand:
+                relay.hand.popleft().lease.park(relay.name)
+
+    def _only_one(self) -> Job | None:
+        while not self._processor.is_stopped:
+            leases = self._queue.claim(1)
+            if leases:
+                shared = self._share(leases[0])
+                if shared is not None:
+                    return shared[1]
+            elif self._queue.next_due() != 0.0:
+                break
+        return None
+
+    def _route_one(self, relay: Relay | None) -> bool:
+        """Claim one message and put it where it belongs; False if nothing is due."""
+        if relay is not None:
+            self.take_up(relay)
+        leases = self._queue.claim(1)
+        for lease in leases:
+            shared = self._share(lease)
+            if shared is not None:
+                self._place(*shared)
+        return bool(leases) or self._queue.next_due() == 0.0
+
+    def _place(self, relay: Relay, job: Job) -> None:
+        with relay.mutex:
+            if relay.has_room():
+                relay.hand.append(job)
+            else:
+                job.lease.park(relay.name)
+                return
+        self._call(relay)
+
+    def _share(self, lease: ILease) -> tuple[Relay, Job] | None:
+        """Which relay gets which part; None if none does.  The lease has ended then."""
+        self._tell_inherited(lease)
+        if lease.record.state is State.HELD:
+            maillog.held(lease.name, lease.record.note)
+            lease.release()
+            return None
+        problem = lease.problem
+        if not problem:
+            try:
+                return self._relays.share(lease)
+            except InvalidRelay as error:
+                problem = str(error)
+        self._set_aside(lease, problem)
+        return None
+
+    def _set_aside(self, lease: ILease, problem: str) -> None:
+        """A file that no relay can be asked about: a person has to look at it."""
+        maillog.set_aside(lease.name, problem)
+        lease.settle(Record(State.REJECTED, time=self._processor.clock.time(), note=problem))
+        self._processor.tally[Answer.REJECTED] += 1
+
+    def _tell_inherited(self, lease: ILease) -> None:
+        """Whoever had the message before us died between the last byte and the reply."""
+        if lease.inherited is None:
+            return
+        message_id, sender = lease.message_id, lease.envelope.sender
+        for recipient, reply in lease.inherited.replies.items():
+            maillog.answered(
+                name=lease.name, message_id=message_id, sender=sender, recipient=recipient, reply=reply, relay=""
+            )
+            self._processor.tally[Answer.UNKNOWN] += 1
+        self._processor.tell_safely(MailUnknownEvent(message_id, sender, lease.inherited.replies))
+        lease.told()

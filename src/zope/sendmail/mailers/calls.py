@@ -1,0 +1,87 @@
+"""`IMailer`'s calls for one mail, for mailers that are made of sessions."""
+
+from __future__ import annotations
+
+import io
+import smtplib
+from collections.abc import Callable, Sequence
+from typing import BinaryIO
+
+from zope.sendmail.headers import message_bytes
+from zope.sendmail.interfaces import ISession, RelayError, type_of_message
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Outcome, Reply
+
+#: What stands for a reply without a code where smtplib wants one (RFC 5321, 4.2.3).
+_CODES = {Answer.DEFERRED: 451, Answer.REJECTED: 550}
+
+_SILENCE = Reply(Answer.DEFERRED, "nothing was said about this recipient")
+
+
+_Ask = Callable[[ISession, Envelope, BinaryIO], Outcome]
+
+
+class OneMailCalls:
+    """``send``, ``vote`` and ``abort`` of a mailer that has ``open_session``: each call is a session of its own."""
+
+    def open_session(self) -> ISession:
+        """See `ISessionMailer`."""
+        raise NotImplementedError
+
+    def send(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> dict[str, tuple[int, bytes]]:
+        """See `IMailer`.
+
+        Raises `RelayError`, ``SMTPServerDisconnected`` if nobody can know, ``SMTPRecipientsRefused`` if nobody gets the
+        mail; returns the others who do not get it.
+        """
+        refused = self._ask(fromaddr, toaddrs, message, _transfer)
+        if len(refused) == len(Envelope.of(fromaddr, toaddrs).recipients):
+            raise smtplib.SMTPRecipientsRefused(refused)
+        return refused
+
+    def vote(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> None:
+        """See `IMailer`.  Raises `RelayError`, and ``SMTPRecipientsRefused`` if somebody would not get it."""
+        refused = self._ask(fromaddr, toaddrs, message, _verify)
+        if refused:
+            raise smtplib.SMTPRecipientsRefused(refused)
+
+    def abort(self) -> None:
+        """See `IMailer`.  `vote` keeps nothing."""
+
+    def _ask(
+        self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message, ask: _Ask
+    ) -> dict[str, tuple[int, bytes]]:
+        envelope = Envelope.of(fromaddr, toaddrs)
+        session = self.open_session()
+        try:
+            outcome = ask(session, envelope, io.BytesIO(message_bytes(message)))
+        finally:
+            session.close()
+        return _refused(envelope, outcome)
+
+
+def _refused(envelope: Envelope, outcome: Outcome) -> dict[str, tuple[int, bytes]]:
+    """Who does not get the mail, as smtplib tells it."""
+    if outcome.fault is not None and not outcome.replies:
+        raise RelayError(f"{outcome.relay} cannot be used: {outcome.fault}", outcome.fault.code)
+    replies = {who: outcome.replies.get(who, _SILENCE) for who in envelope.recipients}
+    unknown = next((reply for reply in replies.values() if reply.answer is Answer.UNKNOWN), None)
+    if unknown is not None:
+        raise smtplib.SMTPServerDisconnected(unknown.text)
+    return {
+        who: (reply.code or _CODES[reply.answer], " ".join(filter(None, (reply.enhanced, reply.text))).encode())
+        for who, reply in replies.items()
+        if reply.answer is not Answer.ACCEPTED
+    }
+
+
+def _transfer(session: ISession, envelope: Envelope, message: BinaryIO) -> Outcome:
+    return session.transfer(envelope, message, _nothing)
+
+
+def _verify(session: ISession, envelope: Envelope, message: BinaryIO) -> Outcome:
+    return session.verify(envelope, message)
+
+
+def _nothing() -> None:
+    """Nobody has to be told that the last byte goes."""

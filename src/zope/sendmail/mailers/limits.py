@@ -1,0 +1,31 @@
+"""What a processor may ask of a mailer that is made of others: no more than each of those allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.sendmail.mailer import keeps_sessions
+
+
+class InnerLimits:
+    """`connections` and `rate` of a mailer that has `mailers` behind it; see `SMTPMailer` for their meaning."""
+
+    @property
+    def mailers(self) -> tuple[Any, ...]:
+        """The mailers behind this one."""
+        raise NotImplementedError
+
+    @property
+    def connections(self) -> int | None:
+        """The least of theirs; one if a mailer has only ``send``, which need not bear two threads."""
+        return min(filter(None, map(_connections, self.mailers)), default=None)
+
+    @property
+    def rate(self) -> float | None:
+        """The least of theirs, because any mail may go to any of them."""
+        return min(filter(None, (getattr(mailer, "rate", None) for mailer in self.mailers)), default=None)
+
+
+def _connections(mailer: Any) -> int | None:
+    connections: int | None = getattr(mailer, "connections", None)
+    return connections or (None if keeps_sessions(mailer) else 1)

@@ -1,0 +1,161 @@
+"""A mailer for staging: whatever the application sends, only the people named here get it.
+
+The mail goes to `to` through another mailer; ``X-Original-Envelope-From`` and ``X-Original-Envelope-To`` in it show who
+would have had it.  Recipients on the `allow` list get theirs unchanged.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
+
+from zope.interface import implementer
+
+from zope.sendmail.address import parse_recipient, parse_sender
+from zope.sendmail.interfaces import InvalidAddress, ISession, ISessionMailer
+from zope.sendmail.mailer import open_session
+from zope.sendmail.mailers.calls import OneMailCalls
+from zope.sendmail.mailers.envelopefields import with_envelope
+from zope.sendmail.mailers.limits import InnerLimits
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Outcome, Reply
+
+#: Which answer speaks for a mail that went to several people instead: nobody gets it twice because of another.
+_ORDER = (Answer.ACCEPTED, Answer.UNKNOWN, Answer.DEFERRED, Answer.REJECTED)
+
+
+@implementer(ISessionMailer)
+class RedirectMailer(InnerLimits, OneMailCalls):
+    """Sends all mail to `to` through `mailer`.
+
+    `allow`: addresses, and domains with or without ``@`` (not what is below them), that get their mail nevertheless.
+    `sender`: the envelope sender of redirected mail, where its bounces go; by default the first of `to`, because a
+    bounce to the original sender would be mail to others.
+
+    Raises `ValueError` (`InvalidAddress`) for what is no address.
+
+    Guarantee: the mailer behind is asked to send to nobody but `to` and who is on the `allow` list.
+    """
+
+    def __init__(
+        self, mailer: Any = None, to: Iterable[str] = (), *, allow: Iterable[str] = (), sender: str | None = None
+    ) -> None:
+        self.mailer = mailer
+        self.to = tuple(dict.fromkeys(parse_recipient(each) for each in _listed(to)))
+        if not self.to:
+            raise InvalidAddress("there is nobody to redirect mail to; name at least one address")
+        self.allow = frozenset(_rule(each) for each in _listed(allow))
+        self.sender = self.to[0] if sender is None else parse_sender(sender)
+
+    @property
+    def mailers(self) -> tuple[Any, ...]:
+        """See `InnerLimits`."""
+        return (self.mailer,)
+
+    def open_session(self) -> ISession:
+        """See `ISessionMailer`.  Raises `ValueError` if there is no mailer behind."""
+        if self.mailer is None:
+            raise ValueError("RedirectMailer has no mailer to send through; name one")
+        return RedirectSession(self)
+
+    def allows(self, recipient: str) -> bool:
+        """Whether this recipient gets mail as it is."""
+        try:
+            if parse_recipient(recipient) != recipient:
+                return False
+        except InvalidAddress:
+            return False
+        local, _, domain = recipient.lower().rpartition("@")
+        if recipient.lower() in self.allow:
+            return True
+        # Some relays send jane%elsewhere@here and elsewhere!jane@here on to elsewhere.
+        return f"@{domain}" in self.allow and not set(local) & set("%!")
+
+    def parts(self, envelope: Envelope) -> Iterator[Part]:
+        """The mails that become of one."""
+        allowed = dict.fromkeys(each for each in envelope.recipients if self.allows(each))
+        others = [each for each in envelope.recipients if each not in allowed]
+        if others:
+            sender = self.sender if envelope.sender else ""  # a bounce never bounces
+            yield Part(Envelope(sender, self.to), envelope.only(others))
+        if allowed:
+            yield Part(envelope.only(allowed))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the mails that become of one: its envelope, and the one it stands for if it is redirected."""
+
+    envelope: Envelope
+    original: Envelope | None = None
+
+    def text(self, message: BinaryIO) -> BinaryIO:
+        """What is sent."""
+        if self.original is None:
+            return message
+        return io.BytesIO(with_envelope(message.read(), self.original, "X-Original-Envelope"))
+
+    def told(self, outcome: Outcome) -> Outcome:
+        """The outcome, said of the original recipients."""
+        replies = [outcome.replies[who] for who in self.envelope.recipients if who in outcome.replies]
+        if self.original is None or not replies:
+            return outcome
+        best = min(replies, key=lambda reply: _ORDER.index(reply.answer))
+        words = f"redirected to {', '.join(self.envelope.recipients)}: {best.text}"
+        return Outcome.same(outcome.relay, self.original.recipients, replace(best, text=words))
+
+
+@implementer(ISession)
+class RedirectSession:
+    """See `ISession`."""
+
+    def __init__(self, mailer: RedirectMailer) -> None:
+        self._mailer = mailer
+        self._session = open_session(mailer.mailer)
+
+    @property
+    def relay(self) -> str:
+        """See `ISession`."""
+        return self._session.relay
+
+    def verify(self, envelope: Envelope, message: BinaryIO) -> Outcome:
+        """See `ISession`."""
+        return self._asked(envelope, message, self._session.verify)
+
+    def transfer(self, envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
+        """See `ISession`.  `message` must be seekable."""
+        return self._asked(envelope, message, lambda part, text: self._session.transfer(part, text, intend))
+
+    def rest(self) -> None:
+        """See `ISession`."""
+        self._session.rest()
+
+    def close(self) -> None:
+        """See `ISession`."""
+        self._session.close()
+
+    def _asked(self, envelope: Envelope, message: BinaryIO, ask: Callable[[Envelope, BinaryIO], Outcome]) -> Outcome:
+        """Ask for each part, until the relay cannot be used any more."""
+        start = message.tell()
+        replies: dict[str, Reply] = {}
+        outcome = Outcome(self.relay)
+        for part in self._mailer.parts(envelope):
+            message.seek(start)
+            outcome = part.told(ask(part.envelope, part.text(message)))
+            replies.update(outcome.replies)
+            if outcome.fault is not None:
+                break
+        return replace(outcome, replies=replies)
+
+
+def _listed(addresses: Iterable[str]) -> Iterable[str]:
+    return (addresses,) if isinstance(addresses, str) else addresses
+
+
+def _rule(text: str) -> str:
+    """An address or ``@domain``, in lower case."""
+    local, _, domain = text.strip().lower().rpartition("@")
+    checked = parse_recipient(f"{local or 'anybody'}@{domain}")
+    return checked if local else f"@{checked.rpartition('@')[2]}"

@@ -1,0 +1,201 @@
+"""Mailers that are made of several: the next one when a relay cannot be used, or a share of the mail for each.
+
+Only a relay that cannot be used (fault) gives its mail to the next one, and only for recipients about whom it said
+nothing final.  What it answers about a mail stands: a recipient whose mail it has, or may have (unknown), is never
+given to a second relay; what it defers is for the queue to try again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO
+
+from zope.interface import implementer
+
+from zope.sendmail.clock import Clock
+from zope.sendmail.interfaces import ISession, ISessionMailer
+from zope.sendmail.mailer import open_session
+from zope.sendmail.mailers.calls import OneMailCalls
+from zope.sendmail.mailers.circuit import Circuit
+from zope.sendmail.mailers.limits import InnerLimits
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Outcome, Reply
+
+_Ask = Callable[[ISession, Envelope], Outcome]
+
+
+class Member:
+    """One of several mailers, with its weight and with what is known about its relay."""
+
+    def __init__(self, mailer: Any, weight: int, clock: Clock) -> None:
+        if weight < 1:
+            raise ValueError(f"the weight {weight} is less than 1; leave out a mailer that shall get no mail")
+        self.mailer = mailer
+        self.weight = weight
+        #: How much mail is owed to it.
+        self.credit = 0
+        self.circuit = Circuit(clock)
+
+
+class SeveralMailers(InnerLimits, OneMailCalls):
+    """What failover and balance have in common.  Concurrency: any thread."""
+
+    clock: Clock = Clock()
+
+    def __init__(self, shares: Iterable[tuple[Any, int]], clock: Clock | None) -> None:
+        if clock is not None:
+            self.clock = clock
+        self.members = [Member(mailer, weight, self.clock) for mailer, weight in shares]
+
+    @property
+    def mailers(self) -> tuple[Any, ...]:
+        """See `InnerLimits`."""
+        return tuple(member.mailer for member in self.members)
+
+    def open_session(self) -> ISession:
+        """See `ISessionMailer`.  Raises `ValueError` if there are no mailers."""
+        if not self.members:
+            raise ValueError(f"{type(self).__name__} has no mailers; name at least one")
+        return SeveralSession(self)
+
+    def order(self) -> list[Member]:
+        """The members to try with the next mail, one after the other; never none.
+
+        If all relays are in trouble, that is the one whose time to be tried again comes first.
+        """
+        usable = [member for member in self.members if not member.circuit.pause()]
+        return self.arranged(usable) if usable else [min(self.members, key=lambda member: member.circuit.pause())]
+
+    def arranged(self, usable: list[Member]) -> list[Member]:
+        """The usable members as they are to be tried."""
+        raise NotImplementedError
+
+
+@implementer(ISessionMailer)
+class FailoverMailer(SeveralMailers):
+    """The first of `mailers` whose relay can be used.
+
+    A relay that could not be used is left out for five seconds, then for ten, at most for five minutes; afterwards mail
+    goes to it again.
+    """
+
+    def __init__(self, mailers: Iterable[Any] = (), *, clock: Clock | None = None) -> None:
+        super().__init__(((mailer, 1) for mailer in mailers), clock)
+
+    def arranged(self, usable: list[Member]) -> list[Member]:
+        """See `SeveralMailers`."""
+        return usable
+
+
+@implementer(ISessionMailer)
+class BalancedMailer(SeveralMailers):
+    """Each of several mailers gets its share; `shares` are pairs of mailer and weight, a whole number.
+
+    Weights 3 and 1 give the mails a a b a, a a b a, ... (smooth weighted round robin).  A relay that cannot be used
+    gets nothing meanwhile, as in `FailoverMailer`.
+    """
+
+    def __init__(self, shares: Iterable[tuple[Any, int]] = (), *, clock: Clock | None = None) -> None:
+        super().__init__(shares, clock)
+        self._mutex = threading.Lock()
+
+    def arranged(self, usable: list[Member]) -> list[Member]:
+        """See `SeveralMailers`."""
+        with self._mutex:
+            for member in usable:
+                member.credit += member.weight
+            arranged = sorted(usable, key=lambda member: -member.credit)
+            arranged[0].credit -= sum(member.weight for member in usable)
+        return arranged
+
+
+@implementer(ISession)
+class SeveralSession:
+    """See `ISession`.  A conversation with each relay that got mail, all of them kept."""
+
+    def __init__(self, mailer: SeveralMailers) -> None:
+        self._mailer = mailer
+        self._sessions: dict[Member, ISession] = {}
+        #: Who agreed to a mail in `verify`, to be asked first in `transfer`.
+        self._agreed: dict[Envelope, Member] = {}
+
+    @property
+    def relay(self) -> str:
+        """See `ISession`: all of them."""
+        return " or ".join(self._session(member).relay for member in self._mailer.members)
+
+    def verify(self, envelope: Envelope, message: BinaryIO) -> Outcome:
+        """See `ISession`."""
+        start = message.tell()
+
+        def ask(session: ISession, part: Envelope) -> Outcome:
+            message.seek(start)
+            return session.verify(part, message)
+
+        return self._asked(envelope, ask, self._mailer.order(), agreed=self._agreed)
+
+    def transfer(self, envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
+        """See `ISession`.  `message` must be seekable."""
+        start = message.tell()
+
+        def ask(session: ISession, part: Envelope) -> Outcome:
+            message.seek(start)
+            return session.transfer(part, message, intend)
+
+        return self._asked(envelope, ask, self._order_for(envelope))
+
+    def rest(self) -> None:
+        """See `ISession`."""
+        for session in self._sessions.values():
+            session.rest()
+
+    def close(self) -> None:
+        """See `ISession`."""
+        sessions, self._sessions = self._sessions, {}
+        self._agreed = {}
+        for session in sessions.values():
+            session.close()
+
+    def _order_for(self, envelope: Envelope) -> list[Member]:
+        agreed = self._agreed.pop(envelope, None)
+        if agreed is None:
+            return self._mailer.order()
+        return [agreed, *(each for each in self._mailer.members if each is not agreed and not each.circuit.pause())]
+
+    def _asked(
+        self, envelope: Envelope, ask: _Ask, order: list[Member], agreed: dict[Envelope, Member] | None = None
+    ) -> Outcome:
+        """Ask one member after the other for the recipients who have no final answer, until one can be used.
+
+        Who could is noted in `agreed`.
+        """
+        replies: dict[str, Reply] = {}
+        relay = ""
+        for member in order:
+            rest = [who for who in envelope.recipients if _is_open(replies.get(who))]
+            if not rest:
+                return Outcome(relay, replies)
+            outcome = ask(self._session(member), envelope.only(rest))
+            relay = outcome.relay
+            member.circuit.heard(outcome)
+            replies.update(outcome.replies)
+            if outcome.fault is None:
+                if agreed is not None:
+                    agreed[envelope] = member
+                return Outcome(relay, replies)
+        return Outcome(self.relay, replies, self._fault())
+
+    def _fault(self) -> Reply:
+        """Why none of them can be used."""
+        known = ((self._session(member).relay, member.circuit.fault) for member in self._mailer.members)
+        return Reply(Answer.DEFERRED, "; ".join(f"{relay}: {fault}" for relay, fault in known if fault is not None))
+
+    def _session(self, member: Member) -> ISession:
+        if member not in self._sessions:
+            self._sessions[member] = open_session(member.mailer)
+        return self._sessions[member]
+
+
+def _is_open(reply: Reply | None) -> bool:
+    return reply is None or reply.answer is Answer.DEFERRED

@@ -1,0 +1,249 @@
+"""The relays of a processor: whether each can be used, how fast, and through how many connections.
+
+Trouble of one relay concerns no other.  Concurrency: any thread.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zope.sendmail import maillog
+from zope.sendmail.clock import Clock
+from zope.sendmail.interfaces import ILease, ISession
+from zope.sendmail.mailer import SMTPMailer, keeps_sessions, open_session
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.relayname import RelayName
+from zope.sendmail.retry import probe_delay
+from zope.sendmail.settings import Tls
+
+if TYPE_CHECKING:
+    from zope.sendmail.routes import Routes
+
+#: Connections to one relay, unless somebody says how many: as many as Postfix makes
+#: (default_destination_concurrency_limit).
+MAX_CONNECTIONS = 20
+
+#: A relay that took something so many seconds ago works; what fails now is one connection too many.
+_WORKS = 10.0
+
+#: For so long a relay that did not like so many connections is asked for no more.
+_MODEST = 300.0
+
+#: Messages in hand for each connection, so that none waits for a claim, and few are out of others' reach.
+_IN_HAND = 2
+
+_TOO_MANY = re.compile(r"too many|concurren|throttl|rate.?limit|slow down", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A message, and the part of its envelope that one relay gets.  `others`: there are further parts."""
+
+    lease: ILease
+    envelope: Envelope
+    others: bool = False
+
+
+class Relay:
+    """One relay of a processor.
+
+    `mailer` is called whenever a conversation begins; `connections` says how many may be open, None: as usual.
+    """
+
+    def __init__(
+        self, name: str, mailer: Callable[[], Any], clock: Clock, connections: Callable[[], int | None] = lambda: None
+    ) -> None:
+        self.name = name
+        self.fault: Reply | None = None
+        #: What waits for a lane; `lanes` are those at work.  Both are changed under `mutex`.
+        self.hand: deque[Job] = deque()
+        self.lanes = 0
+        self.mutex = threading.RLock()
+        self._mailer = mailer
+        self._clock = clock
+        self._connections = connections
+        self._idle: list[ISession] = []
+        self._failures = 0
+        self._until = self._worked_at = self._modest_until = float("-inf")
+        self._modest = MAX_CONNECTIONS
+        self._next_turn = float("-inf")
+
+    # may it be used?
+
+    def pause(self) -> float:
+        """Seconds until the relay may be tried again."""
+        return max(0.0, self._until - self._clock.monotonic())
+
+    @property
+    def is_on_probation(self) -> bool:
+        """Whether the last attempt failed: one mail at a time until one gets through."""
+        return self._failures > 0
+
+    def heard(self, outcome: Outcome) -> None:
+        """Learn from an outcome: a fault pauses the relay, anything else ends the pause.
+
+        While other connections work, a fault is about this one: the relay wants fewer.
+        """
+        with self.mutex:
+            now = self._clock.monotonic()
+            if self.lanes > 1 and (_is_too_many(outcome) or (outcome.fault and now - self._worked_at < _WORKS)):
+                self._modest, self._modest_until = max(1, self.lanes // 2), now + _MODEST
+                maillog.fewer_connections(outcome.relay, self._modest, _what_was_said(outcome))
+                return
+            if outcome.fault is not None:
+                if self.pause() == 0.0:  # several connections that fail at once are one failure
+                    self._failures += 1
+                    self._until = now + probe_delay(self._failures)
+                    maillog.relay_down(outcome.relay, outcome.fault, probe_delay(self._failures))
+            else:
+                self._worked_at = now
+                if self._failures:
+                    self._failures, self._until = 0, float("-inf")
+                    maillog.relay_up(outcome.relay)
+            self.fault = outcome.fault
+
+    # how many connections, how fast
+
+    @property
+    def limit(self) -> int:
+        """How many connections may be open now."""
+        if self._failures:
+            return 1
+        mailer = self._mailer()
+        own = getattr(mailer, "connections", None)
+        usual = MAX_CONNECTIONS if keeps_sessions(mailer) else 1
+        limit = min(each for each in (self._connections() or usual, own) if each)
+        return min(limit, self._modest) if self._clock.monotonic() < self._modest_until else limit
+
+    def turn(self) -> float:
+        """Take the next place in the row that the mailer's `rate` allows; seconds until then."""
+        rate = getattr(self._mailer(), "rate", None)
+        if not rate:
+            return 0.0
+        with self.mutex:
+            now = self._clock.monotonic()
+            at = max(now, self._next_turn)
+            self._next_turn = at + 1.0 / rate
+            return at - now
+
+    # what it has to do
+
+    def has_room(self) -> bool:
+        """Whether one more message may be put into the hand."""
+        if self.pause():
+            return False
+        return not (self.hand or self.lanes) if self._failures else len(self.hand) < _IN_HAND * max(1, self.lanes)
+
+    # conversations
+
+    def session(self) -> ISession:
+        """One that nobody uses, or a new one."""
+        with self.mutex:
+            return self._idle.pop() if self._idle else open_session(self._mailer())
+
+    def put_back(self, session: ISession) -> None:
+        """Nobody uses it any more."""
+        with self.mutex:
+            self._idle.append(session)
+
+    def rest(self) -> None:
+        """Close what has been idle for too long."""
+        with self.mutex:
+            idle = list(self._idle)
+        for session in idle:
+            session.rest()
+
+    def close(self) -> None:
+        """Say goodbye."""
+        with self.mutex:
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
+
+
+class Relays:
+    """All relays of a processor, made when they are first needed."""
+
+    def __init__(
+        self,
+        default: Callable[[], Any],
+        mailers: Mapping[str, Any],
+        routes: Routes,
+        clock: Clock,
+        connections: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        missing = sorted(set(routes.names) - set(mailers) - {routes.default})
+        if missing:
+            raise ValueError(f"the routes name the mailers {', '.join(missing)}, which were not given")
+        self.routes = routes
+        self._mailers = mailers
+        self._clock = clock
+        self._connections = connections
+        self._mutex = threading.Lock()
+        self.default = Relay(routes.default or "default", default, clock, connections)
+        self._relays: dict[RelayName | None, Relay] = {None: self.default}
+
+    def __iter__(self) -> Iterator[Relay]:
+        with self._mutex:
+            return iter(list(self._relays.values()))
+
+    def of(self, name: RelayName | None) -> Relay:
+        """The relay of this name; None is the default."""
+        with self._mutex:
+            relay = self._relays.get(name)
+            if relay is None:
+                mailer = self._mailer(name) if name is not None else None
+                relay = self._relays[name] = Relay(str(name), lambda: mailer, self._clock, self._connections)
+            return relay
+
+    def share(self, lease: ILease) -> tuple[Relay, Job]:
+        """Which relay is next to get the message, and which part of it.
+
+        Raises `InvalidRelay` if the mail names one that it may not.
+        """
+        parts = [(self.of(name), envelope) for name, envelope in self.routes.parts(lease.envelope).items()]
+        usable = (part for part in parts if not part[0].pause())
+        relay, envelope = next(usable, parts[0])
+        return relay, Job(lease, envelope, others=len(parts) > 1)
+
+    def _mailer(self, name: RelayName) -> Any:
+        if name.mailer:
+            return self._mailers[name.mailer]
+        for mailer in (self.default._mailer(), *self._mailers.values()):
+            if _address_of(mailer) == (name.hostname, name.port) and not name.username:
+                return mailer  # with its password
+        tls = Tls.IMPLICIT if name.port == 465 else Tls.OPPORTUNISTIC
+        if not name.username:
+            return SMTPMailer(hostname=name.hostname, port=name.port, tls=tls)
+        required = Tls.REQUIRED if tls is Tls.OPPORTUNISTIC else tls
+        return SMTPMailer(
+            hostname=name.hostname,
+            port=name.port,
+            username=name.username,
+            password=name.password,
+            tls=required,
+            verify=True,
+        )
+
+
+def _address_of(mailer: Any) -> tuple[str, int] | None:
+    try:
+        return str(mailer.hostname).lower(), int(mailer.port)
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def _is_too_many(outcome: Outcome) -> bool:
+    """Whether the relay complains about how much we want of it."""
+    replies = [*outcome.having(Answer.DEFERRED).values(), *([outcome.fault] if outcome.fault else [])]
+    return any(each.code == 421 or (each.code and _TOO_MANY.search(each.text)) for each in replies)
+
+
+def _what_was_said(outcome: Outcome) -> Reply:
+    return outcome.fault or next(iter(outcome.having(Answer.DEFERRED).values()))

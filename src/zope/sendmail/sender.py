@@ -1,0 +1,266 @@
+"""Mail with a relay of its own for each message, from any Python program: no ZCML, no Zope, no database.
+
+::
+
+    with MailSender("/var/spool/shop", "mail.example.org", relays=["news.example.org:25"]) as sender:
+        sender.send("shop@example.org", ["one@example.org"], message)
+        sender.send("news@example.org", readers, letter, hostname="news.example.org")
+
+`MailSender` writes into a Maildir and has a thread that sends what it finds there.  Where one process writes and
+another sends, they use its halves: `MailWriter` and `MailReader`.  ``send()`` returns when the mail is on disk; given
+a transaction manager, the mail follows its transaction.  In asyncio: ``await asyncio.to_thread(sender.send, ...)``.
+
+Fails with `InvalidMail` before anything is written, and with `OSError` if the disk refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from zope.sendmail.clock import Clock
+from zope.sendmail.delivery import QueuedMailDelivery
+from zope.sendmail.interfaces import IMailQueue, InvalidRelay, type_of_message
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.relayname import RelayName
+from zope.sendmail.routes import Routes
+
+#: The name of the relay that gets what names none.
+DEFAULT = "default"
+
+#: A relay as programs write it: ``"host:port"``, or a pair of both.
+type_of_relay = str | tuple[str, int]
+
+
+def make_routes(
+    relays: Iterable[type_of_relay] = (),
+    mailers: Mapping[str, Any] | None = None,
+    *,
+    recipient_routes: Mapping[str, str] | None = None,
+    sender_routes: Mapping[str, str] | None = None,
+    legacy_passwords: bool = False,
+) -> Routes:
+    """The relays that mail may name: `mailers` by their names and addresses, and the addresses in `relays`.
+
+    A writer and a reader of one directory need the same.  Raises `InvalidRelay`, `ValueError`.
+    """
+    addresses = set()
+    for each in relays:
+        relay = RelayName.of(each)
+        if not relay.hostname:
+            raise InvalidRelay(f"the relay {each!r} has no port; write 'host:port', or a pair of host and port")
+        addresses.add((relay.hostname, relay.port))
+    for mailer in (mailers or {}).values():
+        if getattr(mailer, "hostname", None):
+            addresses.add((str(mailer.hostname).lower(), int(getattr(mailer, "port", 25))))
+    return Routes(
+        DEFAULT,
+        frozenset((DEFAULT, *(mailers or ()))),
+        frozenset(addresses),
+        recipient_routes or {},
+        sender_routes or {},
+        legacy_passwords=legacy_passwords,
+    )
+
+
+class MailWriter:
+    """Writes mail into the Maildir `directory`, which is made if there is none.
+
+    `routes` are those of `make_routes`; without them mail cannot name a relay.  With a `transaction_manager` mail
+    follows its current transaction; without, it is on its way when ``send()`` returns.  Concurrency: any thread.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        routes: Routes | None = None,
+        envelope_sender: str | None = None,
+        transaction_manager: Any = None,
+    ) -> None:
+        self._delivery = QueuedMailDelivery(
+            directory,
+            transaction_manager=transaction_manager,
+            routes=routes or make_routes(),
+            envelope_sender=envelope_sender,
+        )
+
+    @property
+    def queue(self) -> IMailQueue:
+        """The queue, for whoever wants to look into it."""
+        return self._delivery.queue
+
+    def send(
+        self,
+        fromaddr: str,
+        toaddrs: str | Sequence[str],
+        message: type_of_message,
+        hostname: str | None = None,
+        port: int | None = None,
+        *,
+        relay: type_of_relay | None = None,
+        verp: bool = False,
+    ) -> str:
+        """Hand over one mail; return its Message-Id without angle brackets.
+
+        `hostname` and `port` (25), or `relay` (also the name of a mailer), say which relay shall get it.  The other
+        arguments are those of `IMailDelivery.send`.
+        """
+        if hostname is not None:
+            if relay is not None:
+                raise InvalidRelay(f"hostname={hostname!r} and relay={relay!r} say the same thing twice; pass one")
+            relay = (hostname, 25 if port is None else port)
+        elif port is not None:
+            raise InvalidRelay(f"port={port!r} without a hostname says nothing; pass both")
+        send = self._delivery.send if self._delivery.transaction_manager else self._delivery.send_now
+        return send(fromaddr, toaddrs, message, relay=relay, verp=verp)
+
+
+class MailReader:
+    """Sends what it finds in the Maildir `directory`, in a thread of its own.
+
+    Mail that names no relay goes to `hostname` and `port`, or through `mailer`; `mailers` are further ones by name,
+    each with the password of its relay.  Several readers, also in other processes, may share a directory.
+
+    `start` and `stop` may be called any number of times, in turn.  Concurrency: any thread.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        hostname: str = "localhost",
+        port: int = 25,
+        *,
+        mailer: Any = None,
+        mailers: Mapping[str, Any] | None = None,
+        routes: Routes | None = None,
+        **options: Any,
+    ) -> None:
+        self._directory = directory
+        self._mailer = mailer if mailer is not None else SMTPMailer(hostname=hostname, port=port)
+        self._options = {"mailers": mailers or {}, "routes": routes or make_routes((), mailers), **options}
+        self._processor: QueueProcessorThread | None = None
+        self._make()  # now, so that bad options are told here
+
+    def start(self) -> None:
+        """Begin to send.  Harmless if it runs."""
+        if not self.running():
+            self._processor = self._make()
+            self._processor.start()
+
+    def stop(self, timeout: float | None = 30.0) -> bool:
+        """Finish the message in hand, and end; say whether that was done within `timeout` seconds (None: wait)."""
+        processor = self._processor
+        if processor is None:
+            return True
+        processor.stop()
+        processor.join(timeout)
+        return not processor.is_alive()
+
+    def running(self) -> bool:
+        """Whether it sends."""
+        return self._processor is not None and self._processor.is_alive()
+
+    def send_waiting(self) -> None:
+        """Send what is due, in the caller's thread, and return."""
+        self._make().run(forever=False)
+
+    def wait_until_empty(self, timeout: float) -> bool:
+        """Wait until nothing is left to be sent, at most `timeout` seconds; say whether that is so."""
+        clock = Clock()
+        queue = self._make().queue
+        assert queue is not None
+        deadline = clock.monotonic() + timeout
+        while queue.oldest() is not None:
+            if clock.monotonic() >= deadline:
+                return False
+            clock.sleep(0.05)
+        return True
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _make(self) -> QueueProcessorThread:
+        processor = QueueProcessorThread(**self._options)
+        processor.setMailer(self._mailer)
+        processor.setQueuePath(self._directory)
+        return processor
+
+
+class MailSender:
+    """A `MailWriter` and a `MailReader` on one directory.
+
+    `relays` are the addresses that mail may name besides `hostname` and `port`; see `make_routes` for these and the
+    routes, `MailReader` for the options.  The reader is started by the first mail, by `start`, and by ``with``, at
+    whose end the message in hand is finished; what is left waits for the next start.
+
+    After a fork only the parent sends; a child that sends mail starts a reader of its own.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        hostname: str = "localhost",
+        port: int = 25,
+        *,
+        mailer: Any = None,
+        mailers: Mapping[str, Any] | None = None,
+        relays: Iterable[type_of_relay] = (),
+        recipient_routes: Mapping[str, str] | None = None,
+        sender_routes: Mapping[str, str] | None = None,
+        legacy_passwords: bool = False,
+        envelope_sender: str | None = None,
+        transaction_manager: Any = None,
+        **options: Any,
+    ) -> None:
+        routes = make_routes(
+            [*relays, (hostname, port)],
+            mailers,
+            recipient_routes=recipient_routes,
+            sender_routes=sender_routes,
+            legacy_passwords=legacy_passwords,
+        )
+        self.writer = MailWriter(
+            directory, routes=routes, envelope_sender=envelope_sender, transaction_manager=transaction_manager
+        )
+        self.reader = MailReader(directory, hostname, port, mailer=mailer, mailers=mailers, routes=routes, **options)
+
+    @property
+    def queue(self) -> IMailQueue:
+        """The queue, for whoever wants to look into it."""
+        return self.writer.queue
+
+    def send(self, *arguments: Any, **keywords: Any) -> str:
+        """See `MailWriter.send`."""
+        message_id = self.writer.send(*arguments, **keywords)
+        self.reader.start()
+        return message_id
+
+    def start(self) -> None:
+        """See `MailReader.start`."""
+        self.reader.start()
+
+    def stop(self, timeout: float | None = 30.0) -> bool:
+        """See `MailReader.stop`."""
+        return self.reader.stop(timeout)
+
+    def running(self) -> bool:
+        """See `MailReader.running`."""
+        return self.reader.running()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()

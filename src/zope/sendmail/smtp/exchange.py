@@ -1,0 +1,141 @@
+"""One login: what is answered to the relay's challenges, in each mechanism but SCRAM.  Pure.
+
+RFC 4616 (PLAIN); LOGIN is draft-murchison-sasl-login; RFC 2195 (CRAM-MD5); RFC 4422, appendix A (EXTERNAL); RFC 7628
+(OAUTHBEARER); XOAUTH2 is Google's and Microsoft's older form of that.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from dataclasses import dataclass, field
+
+from zope.sendmail.interfaces import RelayError
+from zope.sendmail.outcome import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who we are to the relay at `hostname` and `port`.
+
+    Name and password are kept as they were given; `encoded` makes octets of them.
+    """
+
+    username: str
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    hostname: str = ""
+    port: int = 25
+
+
+def encoded(text: str) -> bytes:
+    """UTF-8; a password that was given as bytes goes out as these bytes."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+class Exchange:
+    """The client's side of one mechanism."""
+
+    #: What the relay said about its refusal besides the reply, for people.
+    complaint = ""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self.credentials = credentials
+
+    def first(self) -> bytes | None:
+        """What is said before any challenge; None: the relay speaks first."""
+        return None
+
+    def answer(self, challenge: bytes) -> bytes:
+        """The answer to a challenge.  Raises `RelayError` if it makes no sense."""
+        raise RelayError("the relay asked for more than the login has to say")
+
+    def check_success(self) -> None:
+        """Raises `RelayError` if the relay has not shown that it may be believed."""
+
+
+class Plain(Exchange):
+    """The password, in one go."""
+
+    def first(self) -> bytes:
+        """See `Exchange`."""
+        return b"\0" + encoded(self.credentials.username) + b"\0" + encoded(self.credentials.password)
+
+
+class Login(Exchange):
+    """Name and password, one after the other, whatever the relay calls them."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__(credentials)
+        self._answers = [encoded(credentials.password), encoded(credentials.username)]
+
+    def answer(self, challenge: bytes) -> bytes:
+        """See `Exchange`."""
+        return self._answers.pop() if self._answers else super().answer(challenge)
+
+
+class CramMd5(Exchange):
+    """A hash of the password and the challenge."""
+
+    _answered = False
+
+    def answer(self, challenge: bytes) -> bytes:
+        """See `Exchange`."""
+        if self._answered:
+            return super().answer(challenge)
+        self._answered = True
+        digest = hmac.new(encoded(self.credentials.password), challenge, "md5").hexdigest()
+        return encoded(self.credentials.username) + b" " + digest.encode()
+
+
+class External(Exchange):
+    """The certificate has said who we are; the name, if there is one, says as whom we act."""
+
+    def first(self) -> bytes:
+        """See `Exchange`."""
+        return encoded(self.credentials.username)
+
+
+class XOAuth2(Exchange):
+    """A token.  A challenge is the relay's complaint, and its reply comes after an empty answer."""
+
+    _acknowledgement = b""
+
+    def first(self) -> bytes:
+        """See `Exchange`."""
+        return encoded(f"user={self.credentials.username}\x01auth=Bearer {self.credentials.token}\x01\x01")
+
+    def answer(self, challenge: bytes) -> bytes:
+        """See `Exchange`."""
+        if self.complaint:
+            return super().answer(challenge)
+        self.complaint = _complaint(challenge) or "no reason given"
+        return self._acknowledgement
+
+    def check_success(self) -> None:
+        """See `Exchange`."""
+        if self.complaint:
+            raise RelayError(f"the relay refused the token ({self.complaint}) and then took it")
+
+
+class OAuthBearer(XOAuth2):
+    """The same by the RFC."""
+
+    _acknowledgement = b"\x01"  # RFC 7628, 3.2.3
+
+    def first(self) -> bytes:
+        """See `Exchange`."""
+        mine = self.credentials
+        name = mine.username.replace("=", "=3D").replace(",", "=2C")
+        return encoded(f"n,a={name},\x01host={mine.hostname}\x01port={mine.port}\x01auth=Bearer {mine.token}\x01\x01")
+
+
+def _complaint(challenge: bytes) -> str:
+    """``status`` and ``scope`` of the relay's JSON (RFC 7628, 3.2.2), or what it sent instead."""
+    try:
+        told = json.loads(challenge)
+    except (ValueError, RecursionError):
+        return printable(challenge, 200)
+    if not isinstance(told, dict):
+        return printable(challenge, 200)
+    return ", ".join(f"{name} {printable(str(told[name]), 200)}" for name in ("status", "scope") if told.get(name))

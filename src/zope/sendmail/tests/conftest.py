@@ -1,0 +1,15 @@
+"""What pytest is told about these tests.  All of them are plain unittest, which needs none of this."""
+
+from __future__ import annotations
+
+import pytest
+
+#: Three quarters of the time all tests take; ``-m "not slow"`` leaves them out.
+SLOW = frozenset({"test_crash", "test_faults", "test_interop", "test_processes"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of these modules."""
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")

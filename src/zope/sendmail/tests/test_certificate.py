@@ -1,0 +1,217 @@
+"""`zope.sendmail.smtp.certificate`, and the TLS that ``connect`` sets up with it: versions, contexts."""
+
+from __future__ import annotations
+
+import functools
+import os
+import ssl
+import subprocess
+import tempfile
+import unittest
+from typing import Any
+
+import trustme
+
+from zope.sendmail.interfaces import RelayError
+from zope.sendmail.outcome import Answer
+from zope.sendmail.settings import Mechanism, RelaySettings, Tls, TlsVersion
+from zope.sendmail.smtp.certificate import show_certificate
+from zope.sendmail.smtp.connect import tls_context
+from zope.sendmail.testing.relay import Relay
+from zope.sendmail.tests.conversation import Conversation, authority, right_tls, tls_for
+
+CLIENT = "shop@example.org"
+
+
+@functools.cache
+def client() -> trustme.LeafCert:
+    """Our certificate, signed by the authority of the relays."""
+    return authority().issue_cert(CLIENT)
+
+
+def asking_tls() -> ssl.SSLContext:
+    """A relay that wants to see a certificate."""
+    context = tls_for("127.0.0.1")
+    authority().configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+class Fixture(Conversation):
+    def stored(self, *blobs: trustme.Blob) -> str:
+        """A file that holds all of these."""
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        path = os.path.join(directory, "some.pem")
+        for blob in blobs:
+            blob.write_to_path(path, append=True)
+        return path
+
+    def certfile(self) -> str:
+        """Certificate and key in one file."""
+        return self.stored(client().private_key_and_cert_chain_pem)
+
+    def send(self, relay: Relay, **changes: Any) -> Any:
+        return self.transfer(self.session(relay, cafile=self.cafile(), **changes))
+
+
+class TheRelayWantsACertificate(Fixture):
+    def test_it_is_shown(self) -> None:
+        """With STARTTLS and implicit TLS, key and certificate in one file or two; nothing else need be set."""
+        one = {"certfile": self.certfile()}
+        two = {"certfile": self.stored(*client().cert_chain_pems), "keyfile": self.stored(client().private_key_pem)}
+        for files in (one, two):
+            for tls in (Tls.OPPORTUNISTIC, Tls.IMPLICIT):
+                with self.subTest(tls, files=len(files)):
+                    relay = self.start(tls=asking_tls(), implicit=tls is Tls.IMPLICIT)
+                    self.assertAnswers(self.send(relay, tls=tls, **files), one=Answer.ACCEPTED)
+                    self.assertTrue(relay.mails[0].encrypted)
+
+    def test_there_is_none(self) -> None:
+        """The relay's fault; no mail is charged."""
+        relay = self.start(tls=asking_tls())
+        self.assertFaultOnly(self.send(relay, tls=Tls.REQUIRED))
+
+    def test_it_is_shown_to_the_right_relay_only(self) -> None:
+        """Like a password: a relay that does not prove its name, or has no TLS, gets nothing."""
+        for relay in (self.start(tls=tls_for("somebody.else")), self.start()):
+            outcome = self.send(relay, certfile=self.certfile())
+            self.assertFaultOnly(outcome)
+            self.assertNotIn("MAIL", relay.verbs())
+
+    def test_broken_tls_is_no_reason_to_go_without(self) -> None:
+        """No second connection is made in clear."""
+        relay = self.start(tls=right_tls())
+        relay.on("STARTTLS", "454 4.7.0 not now")
+        self.assertFaultOnly(self.send(relay, certfile=self.certfile()), 454)
+        self.assertEqual(len(relay.dialogues), 1)
+
+
+class TheCertificateLogsIn(Fixture):
+    AUTH = (Mechanism.EXTERNAL,)
+
+    def test_without_a_name(self) -> None:
+        """AUTH EXTERNAL: the certificate has said it."""
+        relay = self.start(tls=asking_tls(), mechanisms=["EXTERNAL"])
+        self.assertAnswers(self.send(relay, certfile=self.certfile(), auth=self.AUTH), one=Answer.ACCEPTED)
+        self.assertEqual(relay.mails[0].user, CLIENT)
+        self.assertIn("AUTH EXTERNAL =", relay.commands)
+
+    def test_with_a_name(self) -> None:
+        """As whom we act; the relay decides whether we may."""
+        relay = self.start(tls=asking_tls(), mechanisms=["EXTERNAL"])
+        certfile = self.certfile()
+        outcome = self.send(relay, certfile=certfile, auth=self.AUTH, username=CLIENT)
+        self.assertAnswers(outcome, one=Answer.ACCEPTED)
+        self.assertFaultOnly(self.send(relay, certfile=certfile, auth=self.AUTH, username="boss@example.org"), 535)
+
+    def test_only_if_it_was_chosen(self) -> None:
+        """A certificate alone says nothing but who we are to TLS."""
+        relay = self.start(tls=asking_tls(), mechanisms=["EXTERNAL"])
+        self.assertAnswers(self.send(relay, certfile=self.certfile()), one=Answer.ACCEPTED)
+        self.assertEqual(relay.mails[0].user, "")
+
+    def test_it_is_not_offered(self) -> None:
+        """The fault says what is."""
+        relay = self.start(tls=asking_tls(), mechanisms=["PLAIN"])
+        outcome = self.send(relay, certfile=self.certfile(), auth=self.AUTH)
+        self.assertIn("offers AUTH with PLAIN only", str(outcome.fault))
+
+
+class TheFilesAreWrong(Fixture):
+    def assertRefused(self, text: str, certfile: str, keyfile: str | None = None) -> None:
+        with self.assertRaisesRegex(RelayError, text):
+            show_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certfile, keyfile)
+
+    def test_missing(self) -> None:
+        """The one that is missing is named."""
+        self.assertRefused("certfile '/nowhere.pem' cannot be read: No such file", "/nowhere.pem")
+        self.assertRefused("keyfile '/nowhere.pem' cannot be read: No such file", self.certfile(), "/nowhere.pem")
+
+    def test_key_of_another(self) -> None:
+        """What does not fit what."""
+        other = self.stored(authority().issue_cert("other@example.org").private_key_pem)
+        self.assertRefused(f"the key in keyfile '{other}' does not belong to the first", self.certfile(), other)
+
+    def test_nothing_of_the_kind(self) -> None:
+        """No certificate, no key, or no PEM."""
+        without_key = self.stored(*client().cert_chain_pems)
+        for path in (without_key, self.stored(trustme.Blob(b"hello"))):
+            self.assertRefused(f"certfile '{path}' and certfile '{path}' hold no certificate and key in PEM form", path)
+
+    def test_encrypted_key(self) -> None:
+        """Refused with what to do; nobody is asked for a password at a terminal that nobody sees."""
+        plain = self.stored(client().private_key_pem)
+        locked = f"{plain}.locked"
+        command = ["openssl", "pkey", "-in", plain, "-aes256", "-passout", "pass:secret", "-out", locked]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.skipTest(f"no key can be encrypted without the openssl command: {error}")
+        self.assertRefused("is encrypted.*openssl pkey -in KEY -out NEW", self.certfile(), locked)
+
+    def test_is_a_fault(self) -> None:
+        """Told like everything that is wrong with a relay; the mail waits."""
+        relay = self.start(tls=asking_tls())
+        outcome = self.send(relay, certfile="/nowhere.pem")
+        self.assertFaultOnly(outcome)
+        self.assertIn("certfile '/nowhere.pem' cannot be read", str(outcome.fault))
+
+
+class AContextOfOnesOwn(Fixture):
+    def own(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.cafile())
+        client().configure_cert(context)
+        return context
+
+    def test_is_used(self) -> None:
+        """For STARTTLS and implicit TLS."""
+        for tls in (Tls.REQUIRED, Tls.IMPLICIT):
+            relay = self.start(tls=asking_tls(), implicit=tls is Tls.IMPLICIT)
+            session = self.session(relay, tls=tls, ssl_context=self.own)
+            self.assertAnswers(self.transfer(session), one=Answer.ACCEPTED)
+
+    def test_must_verify_where_that_is_a_must(self) -> None:
+        """A context that looks at no certificate, or at no name in it, gets no password to send."""
+
+        def careless() -> ssl.SSLContext:
+            return ssl._create_unverified_context()
+
+        def nameless() -> ssl.SSLContext:
+            context = self.own()
+            context.check_hostname = False
+            return context
+
+        for make, what in ((careless, "no certificate"), (nameless, "no name in the certificate")):
+            with self.subTest(what):
+                relay = self.start(tls=tls_for("somebody.else"), users={"name": "secret"})
+                login: dict[str, Any] = {"username": "name", "password": "secret"}
+                outcome = self.transfer(self.session(relay, ssl_context=make, **login))
+                self.assertFaultOnly(outcome)
+                self.assertIn(f"verified {what}; verify=False allows that", str(outcome.fault))
+                self.assertNotIn("AUTH", relay.verbs())
+                outcome = self.transfer(self.session(relay, ssl_context=make, verify=False, **login))
+                self.assertAnswers(outcome, one=Answer.ACCEPTED)
+
+
+class TheLeastVersion(Fixture):
+    def test_it_is_set(self) -> None:
+        """1.2, or 1.3 if that is said; whether certificates are verified or not."""
+        for verify in (True, False):
+            for least, version in (
+                (TlsVersion.TLS_1_2, ssl.TLSVersion.TLSv1_2),
+                (TlsVersion.TLS_1_3, ssl.TLSVersion.TLSv1_3),
+            ):
+                context = tls_context(RelaySettings(verify=verify, tls_minimum=least))
+                self.assertEqual(context.minimum_version, version)
+
+    def test_an_older_relay_gets_nothing(self) -> None:
+        """One that knows 1.2 only is none for who wants 1.3."""
+        tls = tls_for("127.0.0.1")
+        tls.maximum_version = ssl.TLSVersion.TLSv1_2
+        relay = self.start(tls=tls)
+        self.assertFaultOnly(self.send(relay, tls=Tls.REQUIRED, tls_minimum=TlsVersion.TLS_1_3))
+        self.assertAnswers(self.send(relay, tls=Tls.REQUIRED), one=Answer.ACCEPTED)
+
+
+if __name__ == "__main__":
+    unittest.main()

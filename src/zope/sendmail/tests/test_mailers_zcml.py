@@ -1,0 +1,193 @@
+"""The directives of the mailers beyond SMTP."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from zope.component import getUtility
+from zope.configuration.config import ConfigurationConflictError
+from zope.interface import Interface
+
+from zope.sendmail import zcml_mailers
+from zope.sendmail.directives import IMailerDirective
+from zope.sendmail.interfaces import IMailDelivery, IMailer
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mailers.file import FileFormat, FileMailer
+from zope.sendmail.mailers.program import ProgramMailer
+from zope.sendmail.mailers.redirect import RedirectMailer
+from zope.sendmail.mailers.several import BalancedMailer, FailoverMailer
+from zope.sendmail.tests.test_zcml import SMTP, Fixture
+
+DOCS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "docs", "mailers.rst")
+
+
+def mailer(name: str) -> object:
+    return getUtility(IMailer, name)
+
+
+class AProgram(Fixture):
+    def test_is_sendmail_by_default(self) -> None:
+        """Nothing but a name is needed."""
+        self.load('<mail:sendmailMailer name="local" />')
+        made = mailer("local")
+        assert isinstance(made, ProgramMailer)
+        self.assertEqual((made.program, made.options, made.timeout), ("/usr/sbin/sendmail", (), 600.0))
+
+    def test_is_what_the_directive_says(self) -> None:
+        """Every attribute arrives; options are separated by blanks, and no shell reads them."""
+        self.load(
+            '<mail:sendmailMailer name="local" program="/opt/msmtp" options="-C /etc/x $HOME" timeout="2m"',
+            '  recipientLimit="1" />',
+        )
+        made = mailer("local")
+        assert isinstance(made, ProgramMailer)
+        self.assertEqual((made.program, made.options), ("/opt/msmtp", ("-C", "/etc/x", "$HOME")))
+        self.assertEqual((made.timeout, made.recipient_limit), (120.0, 1))
+
+    def test_that_would_ask_the_message_for_recipients_is_refused(self) -> None:
+        """While ZCML is loaded, with the cure."""
+        self.assertRefused("leave it out", '<mail:sendmailMailer name="local" options="-oi -t" />')
+
+
+class AFile(Fixture):
+    def test_lies_where_the_zcml_is(self) -> None:
+        """A relative path is one from the ZCML file; nothing is made by loading."""
+        self.load('<mail:fileMailer name="file" path="mails" />')
+        made = mailer("file")
+        assert isinstance(made, FileMailer)
+        self.assertEqual((made.path, made.format), (os.path.join(self.directory, "mails"), FileFormat.MAILDIR))
+        self.assertEqual(os.listdir(self.directory), ["site.zcml"])
+
+    def test_may_be_an_mbox_or_standard_output(self) -> None:
+        """And nothing else."""
+        self.load('<mail:fileMailer name="a" path="mbox" format="mbox" />', '<mail:fileMailer name="b" path="-" />')
+        a, b = mailer("a"), mailer("b")
+        assert isinstance(a, FileMailer)
+        assert isinstance(b, FileMailer)
+        self.assertEqual((a.format, b.path), (FileFormat.MBOX, "-"))
+        self.assertRefused("'mh' is none of maildir, mbox", '<mail:fileMailer name="c" path="x" format="mh" />')
+
+
+class ARedirection(Fixture):
+    REDIRECT = '<mail:redirectMailer name="staging" mailer="smtp" to="t@example.com u@example.com" allow="@ok.org" />'
+
+    def test_finds_its_mailer_wherever_that_stands(self) -> None:
+        """Before or behind it, and a delivery may stand in front of both."""
+        delivery = '<mail:directDelivery mailer="staging" />'
+        for directives in (delivery, self.REDIRECT, SMTP), (SMTP, self.REDIRECT, delivery):
+            self.doCleanups()
+            self.setUp()
+            self.load(*directives)
+            made = mailer("staging")
+            assert isinstance(made, RedirectMailer)
+            self.assertIsInstance(made.mailer, SMTPMailer)
+            self.assertEqual((made.to, set(made.allow)), (("t@example.com", "u@example.com"), {"@ok.org"}))
+            self.assertIs(getUtility(IMailDelivery, "Mail").mailer, made)
+
+    def test_without_its_mailer_is_refused(self) -> None:
+        """Before any delivery is registered."""
+        self.assertRefused("Mailer 'smtp' is not defined", self.REDIRECT, '<mail:directDelivery mailer="staging" />')
+
+    def test_to_nobody_is_refused(self) -> None:
+        """And to what is no address."""
+        for to, text in ("", "nobody to redirect mail to"), ("nobody", "no domain"):
+            self.assertRefused(text, SMTP, f'<mail:redirectMailer name="staging" mailer="smtp" to="{to}" />')
+
+    def test_to_itself_is_refused(self) -> None:
+        """Also by way of others."""
+        circle = '<mail:redirectMailer name="{}" mailer="{}" to="t@example.com" />'
+        self.assertRefused("'a' leads back to itself", circle.format("a", "a"))
+        self.assertRefused(
+            "leads back to itself",
+            circle.format("a", "b"),
+            '<mail:failoverMailer name="b" mailers="smtp c" />',
+            circle.format("c", "a"),
+            SMTP,
+        )
+
+
+class SeveralRelays(Fixture):
+    TWO = ('<mail:smtpMailer name="one" hostname="one" />', '<mail:smtpMailer name="two" hostname="two" />')
+
+    def test_are_tried_in_the_order_of_their_names(self) -> None:
+        """As they stand in the attribute."""
+        self.load('<mail:failoverMailer name="both" mailers="two one" />', *self.TWO)
+        made = mailer("both")
+        assert isinstance(made, FailoverMailer)
+        self.assertEqual(made.mailers, (mailer("two"), mailer("one")))
+
+    def test_have_their_weights(self) -> None:
+        """One, where nothing is said."""
+        self.load('<mail:balancedMailer name="both" mailers="one=3 two" />', *self.TWO)
+        made = mailer("both")
+        assert isinstance(made, BalancedMailer)
+        self.assertEqual(
+            [(each.mailer, each.weight) for each in made.members], [(mailer("one"), 3), (mailer("two"), 1)]
+        )
+
+    def test_must_be_there_and_be_named_once(self) -> None:
+        """With weights that are some."""
+        for text, mailers in (
+            ("Mailer 'three' is not defined", "one three"),
+            ("none twice", "one one"),
+            ("one mailer at least", ""),
+        ):
+            self.assertRefused(text, *self.TWO, f'<mail:failoverMailer name="both" mailers="{mailers}" />')
+        for text, mailers in ("not more than zero", "one=0"), ("no whole number", "one=x"):
+            self.assertRefused(text, *self.TWO, f'<mail:balancedMailer name="both" mailers="{mailers}" />')
+
+    def test_may_stand_behind_a_redirection(self) -> None:
+        """Mailers may be made of mailers that are made of mailers; the same relay may be behind two of them."""
+        self.load(
+            '<mail:redirectMailer name="staging" mailer="any" to="t@example.com" />',
+            '<mail:failoverMailer name="any" mailers="both one" />',
+            '<mail:balancedMailer name="both" mailers="one two" />',
+            *self.TWO,
+        )
+        made = mailer("staging")
+        assert isinstance(made, RedirectMailer)
+        self.assertIs(made.mailer, mailer("any"))
+
+
+class TheNames(Fixture):
+    def test_conflict_as_those_of_any_utility(self) -> None:
+        """Two mailers of one name."""
+        with self.assertRaises(ConfigurationConflictError):
+            self.load(SMTP, '<mail:sendmailMailer name="smtp" />')
+
+    def test_leave_those_of_launchpad_free(self) -> None:
+        """It defines directives of its own in this namespace, and two definitions of one name conflict."""
+        path = os.path.join(os.path.dirname(zcml_mailers.__file__), "meta.zcml")
+        with open(path, encoding="utf-8") as file:
+            ours = set(re.findall(r'name="(\w+)"', file.read()))
+        self.assertTrue({"sendmailMailer", "fileMailer"} <= ours)
+        self.assertEqual(ours & {"stubMailer", "testMailer", "mboxMailer"}, set())
+
+
+class TheDocumentation(Fixture):
+    def test_names_every_attribute(self) -> None:
+        """Each directive has a section, and each attribute is in it."""
+        if not os.path.exists(DOCS):
+            self.skipTest("the docs are not beside the package: this is not a checkout")
+        with open(DOCS, encoding="utf-8") as stream:
+            parts = re.split(r"^``mail:(\w+)``\n=+\n", stream.read(), flags=re.MULTILINE)
+        sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+        schemas = {
+            f"{name[1:2].lower()}{name[2:].removesuffix('Directive')}": schema
+            for name, schema in vars(zcml_mailers).items()
+            if name.endswith("Directive") and isinstance(schema, type(Interface)) and schema is not IMailerDirective
+        }
+        self.assertEqual(set(sections), set(schemas))
+        for name, schema in schemas.items():
+            named = set(re.findall(r"``(\w+)``", sections[name]))
+            self.assertEqual(set(schema.names(all=True)) - {"name"} - named, set(), name)
+
+    def test_has_examples_that_can_be_loaded(self) -> None:
+        """All together, as they stand there."""
+        if not os.path.exists(DOCS):
+            self.skipTest("the docs are not beside the package: this is not a checkout")
+        with open(DOCS, encoding="utf-8") as stream:
+            examples = re.findall(r"^    <mail:\w+[^>]*/>", stream.read(), flags=re.MULTILINE)
+        self.assertGreaterEqual(len(examples), 5)
+        self.load(*examples)

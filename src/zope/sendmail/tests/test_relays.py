@@ -1,0 +1,344 @@
+"""One processor, many relays: each with its own trouble, pace and connections."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import unittest
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
+
+from zope.sendmail.crew import Meter
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.queue import open_queue
+from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.states import State
+from zope.sendmail.relayname import RelayName
+from zope.sendmail.relays import MAX_CONNECTIONS, Relay, Relays
+from zope.sendmail.routes import Routes
+from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, ManualClock
+from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendOnlyMailer
+from zope.sendmail.testing.relay import Relay as RealRelay
+from zope.sendmail.tests.processing import ProcessorTest
+
+DOWN = Reply(Answer.DEFERRED, "connection refused")
+TOO_MANY = Reply(Answer.DEFERRED, "too many connections", 421, "4.7.0")
+
+
+class ThreeRelays(ProcessorTest):
+    """The default, one for news, and one for the recipients at partner.example."""
+
+    def make_processor(self, **options: Any) -> QueueProcessorThread:
+        self.news, self.partner = ScriptedMailer(), ScriptedMailer()
+        routes = Routes("main", frozenset({"news", "partner"}), recipients={"@partner.example": "partner"})
+        mailers = {"news": self.news, "partner": self.partner}
+        return super().make_processor(**{"routes": routes, "mailers": mailers, **options})
+
+    def put_for(self, relay: str | tuple[str, int], count: int = 1) -> list[str]:
+        staged = self.queue.stage()
+        names = [
+            staged.add(Envelope("a@example.org", (f"{n}@example.org",), relay=RelayName.of(relay)), MESSAGE)
+            for n in range(count)
+        ]
+        staged.prepare()
+        staged.commit()
+        return names
+
+    def sent(self) -> tuple[int, int, int]:
+        return len(self.mailer.sent), len(self.news.sent), len(self.partner.sent)
+
+    def test_each_mail_goes_to_its_relay(self) -> None:
+        """Named, routed by recipient, or the default; each once."""
+        self.put(count=3)
+        self.put("one@partner.example")
+        self.put_for("news", 5)
+        self.drain()
+        self.assertEqual((self.sent(), self.queue.count()), ((3, 5, 1), {}))
+
+    def test_a_mail_to_people_at_several_relays(self) -> None:
+        """Each relay gets its recipients; the mail is gone when all have it."""
+        self.put("one@example.org", "two@partner.example", "three@example.org")
+        self.drain()
+        self.assertEqual(self.sent_to(), ["one@example.org", "three@example.org"])
+        self.assertEqual([mail[1] for mail in self.partner.sent], [("two@partner.example",)])
+        self.assertEqual(self.queue.count(), {})
+
+    def test_a_part_that_waits_does_not_send_the_others_again(self) -> None:
+        """Whether a relay is down, defers or rejects."""
+        for trouble in "down", "later", "never":
+            with self.subTest(trouble=trouble):
+                self.partner.fault = DOWN if trouble == "down" else None
+                answer = LATER if trouble == "later" else NEVER
+                self.partner.answers = lambda who, answer=answer: answer  # type: ignore[misc]
+                self.mailer.sent, self.partner.sent = [], []
+                [name] = self.put("one@example.org", "two@partner.example")
+                self.drain(3600)
+                self.drain(3600)
+                self.assertEqual(self.sent_to(), ["one@example.org"])
+                self.assertEqual(self.queue.show(name).history[-1].replies["one@example.org"].answer, Answer.ACCEPTED)
+                self.partner.fault = None
+                self.partner.answers = lambda who: Reply(Answer.ACCEPTED, "ok", 250)
+                if trouble == "never":
+                    self.queue.retry(name)
+                self.drain(3600)
+                self.assertEqual((self.sent_to(), len(self.partner.sent)), (["one@example.org"], 1))
+                self.assertEqual(self.queue.count(), {})
+
+    def test_a_dead_relay_delays_nobody_elses_mail(self) -> None:
+        """Although its mails are the oldest; they lose no attempt and leave when it is back."""
+        names = self.put_for("news", 50)
+        self.put(count=3)
+        self.put("one@partner.example")
+        self.news.fault = DOWN
+        self.drain()
+        self.assertEqual((self.sent(), self.queue.count()), ((3, 0, 1), {State.READY: 50}))
+        self.put(count=2)
+        self.drain()
+        self.assertEqual(self.sent(), (5, 0, 1))
+        self.assertEqual([self.queue.show(name).history for name in names], [()] * 50)
+        self.news.fault = None
+        self.drain(5)
+        self.assertEqual((self.sent(), self.queue.count()), ((5, 50, 1), {}))
+
+    def test_a_dead_relay_is_probed_with_one_mail(self) -> None:
+        """Not by all that wait for it."""
+        tries: list[str] = []
+        self.news.before = lambda envelope: tries.append(envelope.recipients[0])
+        self.put_for("news", 50)
+        self.news.fault = DOWN
+        for _ in range(5):
+            tries.clear()
+            self.drain(300)
+            self.assertEqual(len(tries), 1)
+
+    def test_a_relay_that_may_not_be_named_is_set_aside(self) -> None:
+        """Not sent; the reason is told, and others flow."""
+        [evil] = self.put_for(("evil.example", 25))
+        self.put()
+        with self.assertLogs("QueueProcessorThread", "ERROR") as logs:
+            self.drain()
+        self.assertIn("evil.example:25", "".join(logs.output))
+        mail = self.queue.show(evil)
+        self.assertEqual((mail.state, self.sent()), (State.REJECTED, (1, 0, 0)))
+        self.assertIn("may not name the relay", mail.history[-1].note)
+
+    def test_mailers_that_the_routes_name_are_needed(self) -> None:
+        """Found out at once."""
+        with self.assertRaisesRegex(ValueError, "bulk"):
+            QueueProcessorThread(routes=Routes("main", frozenset({"bulk"})))
+
+
+class AnAddress(unittest.TestCase):
+    """A relay that a mail names by host and port."""
+
+    def relays(self, **options: Any) -> Relays:
+        self.default = SMTPMailer(hostname="main.example", port=25)
+        self.known = SMTPMailer(hostname="Known.example", port=26, username="u", password="secret")
+        addresses = frozenset({("known.example", 26), ("free.example", 25), ("free.example", 465)})
+        routes = Routes("main", frozenset({"known"}), addresses, **options)
+        return Relays(lambda: self.default, {"known": self.known}, routes, ManualClock())
+
+    def mailer(self, relay: RelayName, **options: Any) -> Any:
+        return self.relays(**options).of(relay)._mailer()
+
+    def test_with_a_mailer_gets_its_password(self) -> None:
+        """The registered mailer serves it."""
+        self.assertIs(self.mailer(RelayName(hostname="known.example", port=26)), self.known)
+
+    def test_without_a_mailer_gets_no_password(self) -> None:
+        """TLS as opportunity, or from the first byte on port 465."""
+        for port, tls in (25, "opportunistic"), (465, "implicit"):
+            settings = self.mailer(RelayName(hostname="free.example", port=port)).relay_settings()
+            self.assertEqual((settings.username, settings.tls, str(settings)), (None, tls, f"free.example:{port}"))
+
+    def test_a_password_in_the_file_goes_over_verified_tls(self) -> None:
+        """And only there."""
+        relay = RelayName(hostname="free.example", port=25, username="u", password="p")
+        settings = self.mailer(relay, legacy_passwords=True).relay_settings()
+        self.assertEqual((settings.username, settings.tls), ("u", "required"))
+        self.assertTrue(settings.must_verify and settings.must_encrypt and not settings.allow_clear_password)
+
+
+class ThePace(unittest.TestCase):
+    def setUp(self) -> None:
+        self.clock = ManualClock()
+        self.mailer: Any = SMTPMailer()
+
+    def relay(self, connections: int | None = None) -> Relay:
+        return Relay("r", lambda: self.mailer, self.clock, lambda: connections)
+
+    def test_as_many_connections_as_somebody_says(self) -> None:
+        """The processor, the mailer, or the smaller of both; one for a mailer that keeps no sessions."""
+        self.assertEqual(self.relay().limit, MAX_CONNECTIONS)
+        self.assertEqual(self.relay(3).limit, 3)
+        self.mailer = SMTPMailer(connections=2)
+        self.assertEqual((self.relay().limit, self.relay(1).limit, self.relay(3).limit), (2, 1, 2))
+        self.mailer = SendOnlyMailer()
+        self.assertEqual((self.relay().limit, self.relay(3).limit), (1, 3))
+
+    def test_a_relay_that_says_too_many_gets_fewer(self) -> None:
+        """Half of what there is, for a while, and it is not taken for down."""
+        refused = Outcome("r:25", {}, Reply(Answer.DEFERRED, "connection refused"))
+        slower = Outcome("r:25", {"a@x": Reply(Answer.DEFERRED, "Too many concurrent connections", 451)})
+        for outcome in Outcome("r:25", {}, TOO_MANY), refused, slower:
+            with self.subTest(outcome=outcome):
+                relay = self.relay()
+                relay.lanes = 8
+                relay.heard(Outcome("r:25"))
+                relay.heard(outcome)
+                self.assertEqual((relay.limit, relay.pause(), relay.fault), (4, 0.0, None))
+                self.clock.advance(300)
+                self.assertEqual(relay.limit, MAX_CONNECTIONS)
+
+    def test_a_relay_that_is_down_for_all_is_down(self) -> None:
+        """The last connection that fails says so; then one mail at a time until one gets through."""
+        relay = self.relay()
+        relay.lanes = 1
+        relay.heard(Outcome("r:25", {}, DOWN))
+        self.assertEqual((relay.limit, relay.pause()), (1, 5.0))
+        self.clock.advance(5)
+        relay.heard(Outcome("r:25"))
+        self.assertEqual((relay.limit, relay.pause()), (MAX_CONNECTIONS, 0.0))
+
+    def test_mails_per_second(self) -> None:
+        """Over all connections; what was not used is not made up for."""
+        self.mailer = SMTPMailer(rate=4)
+        relay = self.relay()
+        self.assertEqual([relay.turn() for _ in range(3)], [0.0, 0.25, 0.5])
+        self.clock.advance(100)
+        self.assertEqual([relay.turn() for _ in range(2)], [0.0, 0.25])
+
+    def test_a_rate_is_kept_by_the_processor(self) -> None:
+        """By the clock, not by chance."""
+        queue = open_queue("memory:", clock=self.clock)
+        staged = queue.stage()
+        for _ in range(5):
+            staged.add(Envelope("a@example.org", ("b@example.org",)), MESSAGE)
+        staged.commit()
+        mailer: Any = ScriptedMailer()
+        mailer.rate = 2.0
+        times: list[float] = []
+        mailer.before = lambda envelope: times.append(self.clock.monotonic())
+        QueueProcessorThread(queue=queue, mailer=mailer, clock=self.clock, tell=lambda events: None).run(forever=False)
+        self.assertEqual([each - times[0] for each in times], [0.0, 0.5, 1.0, 1.5, 2.0])
+
+    def test_bad_limits_are_refused(self) -> None:
+        """No mail ever would leave."""
+        self.assertRaises(ValueError, SMTPMailer, rate=0)
+        self.assertRaises(ValueError, SMTPMailer, connections=0)
+
+    def test_a_busy_process_is_not_waiting(self) -> None:
+        """More threads would only get in each other's way."""
+
+        class Used(ManualClock):
+            used = 0.0
+
+            def cpu(self) -> float:
+                return self.used
+
+        clock = Used()
+        meter = Meter(clock)
+        self.assertFalse(meter.is_waiting())  # no time has passed
+        for used, waiting in (0.0, True), (0.5, True), (0.9, False), (2.0, False):
+            clock.advance(1.0)
+            clock.used += used
+            self.assertEqual(meter.is_waiting(), waiting)
+
+
+class TwoPlaces(ScriptedMailer):
+    """A relay that takes two connections; nobody is served before a third has been refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = threading.Event()
+
+    def open_session(self) -> ScriptedSession:
+        """The first two are good ones."""
+        session = super().open_session()
+        refuses = len(self.sessions) > 2
+        transfer = session.transfer
+
+        def limited(envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
+            if refuses:
+                self.refused.set()
+                return Outcome(session.relay, {}, TOO_MANY)
+            self.refused.wait(30)
+            return transfer(envelope, message, intend)
+
+        session.transfer = limited  # type: ignore[method-assign]
+        return session
+
+
+class RealConnections(unittest.TestCase):
+    """Threads, sockets, a directory."""
+
+    def setUp(self) -> None:
+        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        self.queue = MaildirQueue(self.path)
+
+    def put(self, count: int, *relays: RelayName | None) -> None:
+        staged = self.queue.stage()
+        for number in range(count):
+            envelope = Envelope("a@example.org", (f"{number}@example.org",), relay=relays[number % len(relays)])
+            staged.add(envelope, MESSAGE)
+        staged.prepare()
+        staged.commit()
+
+    def drain(self, mailer: Any, **options: Any) -> QueueProcessorThread:
+        processor = QueueProcessorThread(queue=self.queue, mailer=mailer, tell=lambda events: None, **options)
+        processor.run(forever=False)
+        return processor
+
+    def once(self, recipients: Sequence[str], count: int) -> None:
+        self.assertEqual(Counter(recipients), Counter(f"{n}@example.org" for n in range(count)))
+
+    def test_a_slow_relay_gets_more_connections(self) -> None:
+        """As long as it keeps us waiting; each mail once."""
+        mailer, meeting, met = ScriptedMailer(), threading.Barrier(8), threading.Event()
+
+        def meet(envelope: Envelope) -> None:
+            if not met.is_set():
+                meeting.wait(30)
+                met.set()
+
+        mailer.before = meet
+        self.put(100, None)
+        self.drain(mailer)
+        self.assertTrue(met.is_set())
+        self.once([mail[1][0] for mail in mailer.sent], 100)
+
+    def test_a_relay_with_few_places_is_not_pressed(self) -> None:
+        """Two connections are welcome, a third is told 421; every mail arrives and loses no attempt."""
+        mailer = TwoPlaces()
+        self.put(60, None)
+        self.drain(mailer)
+        self.assertTrue(mailer.refused.is_set())
+        self.once([mail[1][0] for mail in mailer.sent], 60)
+        self.assertEqual(self.queue.count(), {})
+
+    def test_three_relays_one_down_for_a_while(self) -> None:
+        """300 mails spread over them: each at its relay once."""
+        servers = [self.enterContext(RealRelay()) for _ in range(3)]
+        mailers = {str(n): SMTPMailer(hostname=each.host, port=each.port) for n, each in enumerate(servers)}
+        routes = Routes("0", frozenset({"1", "2"}))
+        self.put(300, None, RelayName(mailer="1"), RelayName(mailer="2"))
+        servers[1].stop()
+        options = {"routes": routes, "mailers": mailers}
+        self.drain(mailers["0"], **options)
+        self.assertEqual([len(each.mails) for each in servers], [100, 0, 100])
+        self.assertEqual(self.queue.count(), {State.READY: 100})
+        servers[1].start()
+        self.drain(mailers["0"], **options)
+        self.assertEqual([len(each.mails) for each in servers], [100, 100, 100])
+        self.assertEqual(self.queue.count(), {})
+        for number, server in enumerate(servers):
+            received = sorted(int(mail.recipients[0].partition("@")[0]) for mail in server.mails)
+            self.assertEqual(received, list(range(number, 300, 3)))
+
+
+del ProcessorTest

@@ -1,0 +1,138 @@
+"""`zope.sendmail.smtp.stream`: the conversations ``dialogues/run-*.txt``, several mails each, without a socket.
+
+As in `zope.sendmail.tests.test_dialogues`, and: ``then`` has the recipients of the further mails, a ``|`` between them,
+and ``then-message`` their text.  ``N`` is a new connection.  At the end, ``fault`` names the mails (by their first
+recipient) for which the relay could not be used, and ``unread`` those whose message cannot be read.
+"""
+
+from __future__ import annotations
+
+import io
+import smtplib
+import unittest
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+from unittest import mock
+
+from zope.interface import implementer
+
+from zope.sendmail.interfaces import IJob
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Outcome
+from zope.sendmail.settings import RelaySettings
+from zope.sendmail.smtp import transaction
+from zope.sendmail.smtp.session import SMTPSession
+from zope.sendmail.smtp.stream import Result
+from zope.sendmail.testing.contracts import ManualClock
+from zope.sendmail.tests.test_dialogues import FOLDER, MESSAGE, Paper, Written, told
+
+NEW = ("N", b"\r\n")
+
+
+@implementer(IJob)
+@dataclass
+class Job:
+    """A mail; who is asked to `intend` is the one whose text comes next."""
+
+    run: ARunOfMails
+    recipients: tuple[str, ...]
+    text: str
+    envelope: Envelope = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.envelope = Envelope("sender@example.org", tuple(f"{name}@example.org" for name in self.recipients))
+
+    def open(self) -> BinaryIO:
+        """See `IJob`."""
+        if self.text == "unreadable":
+            return _Unreadable()
+        return io.BytesIO(self.text.replace("\\n", "\n").encode())
+
+    def intend(self) -> None:
+        """See `IJob`."""
+        self.run.papers[-1].intend()
+
+
+class _Unreadable(io.BytesIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise OSError("the disk fails")
+
+
+class ARunOfMails(unittest.TestCase):
+    def setUp(self) -> None:
+        self.papers: list[Paper] = []
+
+    def hold(self, written: Written, step: int) -> list[tuple[IJob, Result]]:
+        """Hold the conversation."""
+        head = written.head
+        self.papers = []
+        coming = _split(written.events)
+
+        def connect(settings: RelaySettings) -> Any:
+            assert coming, "a further connection was made"
+            self.papers.append(Paper(coming.pop(0), step))
+            connection = smtplib.LMTP() if "lmtp" in head else smtplib.SMTP()
+            pairs = (each.partition("=") for each in head["offers"].split())
+            connection.esmtp_features = {name.lower(): value for name, _, value in pairs}
+            return connection
+
+        session = SMTPSession(RelaySettings, connect, ManualClock())
+        with mock.patch.object(transaction, "open_channel", side_effect=lambda _: self.papers[-1]):
+            if "proven" in head:
+                session._open(patient=False)
+                session._line._has_taken = True  # type: ignore[union-attr]
+            results = list(session.stream(self.jobs(head)))
+        self.assertEqual(coming, [], "there should have been a further connection")
+        return results
+
+    def jobs(self, head: dict[str, str]) -> Iterator[Job]:
+        yield Job(self, tuple(head["recipients"].split()), head.get("message", MESSAGE))
+        for names in filter(None, head.get("then", "").split("|")):
+            yield Job(self, tuple(names.split()), head.get("then-message", MESSAGE))
+
+    def check(self, path: Path, step: int) -> None:
+        """One file: every line was spoken, and everybody has the answer that is expected."""
+        written = Written.read(path)
+        said: dict[str, str] = {}
+        for job, result in self.hold(written, step):
+            first = job.envelope.recipients[0].partition("@")[0]
+            if isinstance(result, Outcome):
+                said |= {who.partition("@")[0]: told(reply) for who, reply in result.replies.items()}
+                said["fault"] = f"{said.get('fault', '')} {first if result.fault else ''}".strip()
+            else:
+                said["unread"] = f"{said.get('unread', '')} {first}".strip()
+        self.assertEqual({name: words for name, words in said.items() if words}, written.expected)
+        self.assertEqual([event for paper in self.papers for event in paper.events if event[0] in "CI"], [])
+
+    def test_as_it_is_written(self) -> None:
+        """Each reply in one piece."""
+        for path in sorted(FOLDER.glob("run-*.txt")):
+            with self.subTest(path.stem):
+                self.check(path, 0)
+
+    def test_in_single_octets(self) -> None:
+        """The same, with every reply cut into octets."""
+        for path in sorted(FOLDER.glob("run-*.txt")):
+            with self.subTest(path.stem):
+                self.check(path, 1)
+
+    def test_there_are_enough(self) -> None:
+        """The files are there, wherever the tests run."""
+        self.assertGreaterEqual(len(list(FOLDER.glob("run-*.txt"))), 20)
+
+
+def _split(events: list[tuple[str, bytes]]) -> list[list[tuple[str, bytes]]]:
+    """The events of each connection."""
+    connections: list[list[tuple[str, bytes]]] = [[]]
+    for event in events:
+        if event == NEW:
+            connections.append([])
+        else:
+            connections[-1].append(event)
+    return connections
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,248 @@
+"""Mail from any Python program, with a relay for each message."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from collections import Counter
+from typing import Any
+
+import transaction
+
+from zope.sendmail.interfaces import InvalidMail, InvalidRelay
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.queue.states import State
+from zope.sendmail.relayname import RelayName
+from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
+from zope.sendmail.testing.contracts import MESSAGE
+from zope.sendmail.testing.relay import Relay
+
+SENDER = "sender@example.org"
+
+
+class Fixture(unittest.TestCase):
+    def setUp(self) -> None:
+        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+
+    def relay(self) -> Relay:
+        return self.enterContext(Relay())
+
+    def files(self) -> list[bytes]:
+        texts = []
+        for name in sorted(os.listdir(os.path.join(self.path, "new"))):
+            with open(os.path.join(self.path, "new", name), "rb") as file:
+                texts.append(file.read())
+        return texts
+
+
+class AWriter(Fixture):
+    def writer(self, **options: Any) -> MailWriter:
+        return MailWriter(self.path, routes=make_routes(["relay.example:26", ("other.example", 25)]), **options)
+
+    def test_writes_at_once(self) -> None:
+        """When send() returns, the mail is there for a reader, whatever becomes of a transaction."""
+        message_id = self.writer().send(SENDER, ["a@example.org", "b@example.org"], MESSAGE)
+        transaction.abort()
+        self.assertEqual(message_id, "1@example.org")
+        self.assertEqual(len(self.files()), 1)
+
+    def test_names_the_relay(self) -> None:
+        """As hostname and port, with 25 as default, or as relay; in lines of the queue file."""
+        writer = self.writer()
+        writer.send(SENDER, "a@example.org", MESSAGE, "relay.example", 26)
+        writer.send(SENDER, "a@example.org", MESSAGE, hostname="Other.example")
+        writer.send(SENDER, "a@example.org", MESSAGE, relay="relay.example:26")
+        relays = [b"".join(text.splitlines(keepends=True)[2:4]) for text in self.files()]
+        first, second = (
+            b"X-Zope-Hostname: %s.example\nX-Zope-Port: %d\n" % each for each in ((b"relay", 26), (b"other", 25))
+        )
+        self.assertEqual(relays, [first, second, first])
+
+    def test_follows_a_transaction_that_it_is_given(self) -> None:
+        """Nothing stays of an abort."""
+        manager = transaction.TransactionManager()
+        writer = self.writer(transaction_manager=manager)
+        writer.send(SENDER, "a@example.org", MESSAGE)
+        manager.abort()
+        writer.send(SENDER, "b@example.org", MESSAGE)
+        self.assertEqual(self.files(), [])
+        manager.commit()
+        self.assertIn(b"b@example.org", self.files()[0])
+
+    def test_refuses_before_anything_is_written(self) -> None:
+        """Relays that may not be named, things that are none, things said twice, bad addresses."""
+        writer = self.writer()
+        for relay in (
+            {"hostname": "evil.example"},
+            {"hostname": "relay.example", "port": 25},
+            {"hostname": "relay.example", "port": "smtp"},
+            {"hostname": "relay.example\nX-Zope-To: evil@example.org", "port": 26},
+            {"port": 25},
+            {"hostname": "relay.example", "port": 26, "relay": "relay.example:26"},
+        ):
+            with self.subTest(relay=relay):
+                self.assertRaises(InvalidRelay, writer.send, SENDER, "a@example.org", MESSAGE, **relay)
+        self.assertRaises(InvalidMail, writer.send, SENDER, ["a@example.org\n"], MESSAGE)
+        self.assertRaises(InvalidMail, writer.send, ["Name <a@example.org>"], "a@example.org", MESSAGE)
+        self.assertRaises(InvalidRelay, make_routes, ["relay.example"])
+        self.assertFalse(os.path.exists(self.path) and self.files())
+
+    def test_says_by_the_return_path_whom_a_bounce_is_about(self) -> None:
+        """One mail for each recipient, all or none."""
+        self.writer().send("list@example.org", ["a@example.com", "b@example.net"], MESSAGE, verp=True)
+        senders = [text.partition(b"\n")[0] for text in self.files()]
+        self.assertEqual(
+            senders,
+            [b"X-Zope-From: list+a=example.com@example.org", b"X-Zope-From: list+b=example.net@example.org"],
+        )
+
+    def test_has_one_address_for_bounces(self) -> None:
+        """If it is given one."""
+        self.writer(envelope_sender="bounces@example.org").send(SENDER, "a@example.org", MESSAGE)
+        self.assertTrue(self.files()[0].startswith(b"X-Zope-From: bounces@example.org\n"))
+
+
+class WhatAMessageSays(Fixture):
+    """The injections that CPSMailAccess was open to."""
+
+    EVIL = (
+        b"X-Zope-Hostname: evil.example\nX-Zope-Port: 99\nX-Zope-Username: u\nX-Zope-Password: p\n"
+        b"X-Zope-To: evil@example.org\nMessage-Id: <1@example.org>\nSubject: x\n\n"
+        b"X-Zope-Hostname: evil.example\nbcc this line is text\nX-Zope-Envelope: end\n"
+    )
+
+    def test_chooses_no_relay_and_nothing_of_it_is_removed(self) -> None:
+        """Neither in its headers nor in its body, with and without a relay of the envelope."""
+        for relay in None, RelayName(hostname="good.example", port=25):
+            with self.subTest(relay=relay):
+                writer = MailWriter(self.path, routes=make_routes(["good.example:25"]))
+                writer.send(SENDER, "a@example.org", self.EVIL, relay=None if relay is None else str(relay))
+                [lease] = writer.queue.claim(9)
+                self.assertEqual((lease.envelope.relay, lease.envelope.recipients), (relay, ("a@example.org",)))
+                self.assertEqual(lease.open().read(), self.EVIL)
+                writer.queue.close()
+                writer.queue.remove(lease.name)
+
+    def test_arrives_as_it_was(self) -> None:
+        """At the relay of the envelope."""
+        relay = self.relay()
+        with MailSender(self.path, relay.host, relay.port) as sender:
+            sender.send(SENDER, "a@example.org", self.EVIL)
+            self.assertTrue(sender.reader.wait_until_empty(30))
+        self.assertEqual([mail.data.replace(b"\r\n", b"\n") for mail in relay.mails], [self.EVIL])
+
+
+class ASender(Fixture):
+    def test_three_relays_one_of_them_down_for_a_while(self) -> None:
+        """3000 mails: each at its relay, once."""
+        servers = [self.relay() for _ in range(3)]
+        second = servers[1]
+        second.stop()
+        addresses = [(each.host, each.port) for each in servers]
+        sender = MailSender(self.path, *addresses[0], relays=addresses[1:])
+        recipients = [f"{number}@example.org" for number in range(3000)]
+        manager = transaction.TransactionManager()
+        bulk = MailSender(self.path, *addresses[0], relays=addresses[1:], transaction_manager=manager).writer
+        for number, recipient in enumerate(recipients):
+            hostname, port = addresses[number % 3]
+            bulk.send(SENDER, recipient, MESSAGE, hostname, port)
+        manager.commit()
+        sender.reader.send_waiting()
+        self.assertEqual([len(each.mails) for each in servers], [1000, 0, 1000])
+        self.assertEqual(sender.queue.count(), {State.READY: 1000})
+        second.start()
+        with sender:
+            self.assertTrue(sender.reader.wait_until_empty(60))
+        for number, server in enumerate(servers):
+            got = Counter(mail.recipients[0] for mail in server.mails)
+            self.assertEqual(got, Counter(recipients[number::3]))
+
+    def test_uses_the_password_of_the_relay(self) -> None:
+        """That of the mailer which is registered for it; the queue never sees it."""
+        relay = self.enterContext(Relay(users={"u": "secret"}))
+        mailer = SMTPMailer(
+            hostname=relay.host, port=relay.port, username="u", password="secret", allow_clear_password=True
+        )
+        sender = MailSender(self.path, "127.0.0.1", 9, mailers={"private": mailer})
+        for options in {"relay": "private"}, {"hostname": relay.host, "port": relay.port}:
+            sender.writer.send(SENDER, "a@example.org", MESSAGE, **options)
+        self.assertNotIn(b"secret", b"".join(self.files()))
+        sender.reader.send_waiting()
+        self.assertEqual([mail.user for mail in relay.mails], ["u", "u"])
+
+    def test_starts_with_the_first_mail_and_again_after_a_stop(self) -> None:
+        """Any number of times."""
+        relay = self.relay()
+        sender = MailSender(self.path, relay.host, relay.port)
+        self.assertTrue(sender.stop())
+        for number in range(1, 3):
+            self.assertFalse(sender.running())
+            sender.send(SENDER, "a@example.org", MESSAGE)
+            self.assertTrue(sender.running())
+            self.assertTrue(sender.reader.wait_until_empty(30))
+            self.assertEqual(len(relay.mails), number)
+            self.assertTrue(sender.stop())
+
+    def test_mail_that_was_left_is_sent_at_the_next_start(self) -> None:
+        """Without a new mail."""
+        relay = self.relay()
+        MailWriter(self.path).send(SENDER, "a@example.org", MESSAGE)
+        with MailReader(self.path, relay.host, relay.port) as reader:
+            self.assertTrue(reader.wait_until_empty(30))
+        self.assertEqual(len(relay.mails), 1)
+
+    def test_from_asyncio(self) -> None:
+        """Through a thread, many at a time."""
+        relay = self.relay()
+
+        async def main(sender: MailSender) -> None:
+            await asyncio.gather(
+                *(asyncio.to_thread(sender.send, SENDER, f"{n}@example.org", MESSAGE) for n in range(20))
+            )
+
+        with MailSender(self.path, relay.host, relay.port) as sender:
+            asyncio.run(main(sender))
+            self.assertTrue(sender.reader.wait_until_empty(30))
+        self.assertEqual({mail.recipients[0] for mail in relay.mails}, {f"{n}@example.org" for n in range(20)})
+
+    def test_a_folder_of_cpsmailaccess_is_read(self) -> None:
+        """Relays from the list are used, others set aside; passwords of such files are not used by default."""
+        relay = self.relay()
+        sender = MailSender(self.path, "127.0.0.1", 9, relays=[(relay.host, relay.port)])
+        sender.writer.send(SENDER, "a@example.org", MESSAGE)
+        [name] = sender.queue.names()
+        new = os.path.join(self.path, "new")
+        os.unlink(os.path.join(new, name))
+        text = "X-Zope-From: a@example.org\nX-Zope-To: b@example.org, c@example.org\nX-Zope-Hostname: {}\n"
+        text += "X-Zope-Port: {}\nX-Zope-Username: u\nX-Zope-Password: p\nSubject: old\n\ntext\n"
+        for number, hostname in enumerate((relay.host, "evil.example")):
+            with open(os.path.join(new, f"113480000{number}.4711.host"), "w", encoding="ascii") as file:
+                file.write(text.format(hostname, relay.port))
+        sender.reader.send_waiting()
+        [mail] = relay.mails
+        self.assertEqual((mail.recipients, mail.user), (("b@example.org", "c@example.org"), ""))
+        self.assertEqual(mail.data, b"Subject: old\r\n\r\ntext\r\n")
+        self.assertEqual(sender.queue.count(), {State.REJECTED: 1})
+
+
+class AnyProgram(Fixture):
+    def test_loads_nothing_of_zope(self) -> None:
+        """Neither components nor ZCML nor security nor a database."""
+        code = (
+            "import sys; from zope.sendmail.sender import MailSender;"
+            "MailSender(sys.argv[1]).writer.send('a@x.org', 'b@x.org', 'Subject: x');"
+            "print(*{'.'.join(name.split('.')[:2]) for name in sys.modules})"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, self.path],
+            capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        loaded = set(done.stdout.split())
+        framework = ("app", "component", "configuration", "location", "processlifetime", "proxy", "security")
+        self.assertEqual(loaded & {*(f"zope.{name}" for name in framework), "ZODB", "persistent"}, set())
+        self.assertIn("zope.sendmail", loaded)
+        self.assertEqual(len(self.files()), 1)

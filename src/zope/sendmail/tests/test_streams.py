@@ -1,0 +1,290 @@
+"""`SMTPSession.stream`: the next envelope rides with the final dot, over real sockets."""
+
+from __future__ import annotations
+
+import io
+import threading
+import unittest
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, cast
+
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from zope.sendmail.interfaces import IJob, IStreamingSession, LeaseLost
+from zope.sendmail.mailer import SendOnlySession
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Outcome
+from zope.sendmail.queue.memory import MemoryQueue
+from zope.sendmail.settings import Keep, Tls
+from zope.sendmail.smtp.body import WINDOW
+from zope.sendmail.smtp.session import SMTPSession
+from zope.sendmail.smtp.steps import MAX_FLIGHT
+from zope.sendmail.smtp.stream import Result, stream
+from zope.sendmail.testing.relay import Drop, Hang, Relay
+from zope.sendmail.tests.conversation import MESSAGE, Conversation, right_tls
+
+ACCEPTED, REJECTED, UNKNOWN = Answer.ACCEPTED, Answer.REJECTED, Answer.UNKNOWN
+
+MAIL = ["MAIL", "RCPT", "DATA"]
+
+
+@implementer(IJob)
+@dataclass
+class Job:
+    """A mail to ``<name>@example.org``, or to many."""
+
+    name: str
+    message: bytes | Exception = MESSAGE
+    intend: Callable[[], None] = lambda: None
+    recipients: int = 1
+
+    @property
+    def envelope(self) -> Envelope:
+        more = [f"r{number}@example.org" for number in range(self.recipients - 1)]
+        return Envelope("sender@example.org", (f"{self.name}@example.org", *more))
+
+    def open(self) -> BinaryIO:
+        """See `IJob`."""
+        if isinstance(self.message, Exception):
+            raise self.message
+        return io.BytesIO(self.message)
+
+
+class Streams(Conversation):
+    def open(self, **options: Any) -> tuple[Relay, SMTPSession]:
+        """A relay with PIPELINING and without CHUNKING, and a session with it."""
+        relay = self.start(**options)
+        settings: dict[str, Any] = {"tls": Tls.REQUIRED, "verify": False} if relay.tls else {}
+        return relay, self.session(relay, **settings)
+
+    def pulled(self, jobs: list[Job], log: list[str]) -> Iterator[Job]:
+        """The jobs, with a line in `log` when one is pulled."""
+        for job in jobs:
+            log.append(job.name)
+            yield job
+
+    def send(self, session: SMTPSession, *jobs: Job | str) -> dict[str, Result]:
+        """All of them; the results by name."""
+        made = [Job(job) if isinstance(job, str) else job for job in jobs]
+        results = session.stream(iter(made))
+        return {cast("Job", job).name: result for job, result in results}
+
+    def assertTaken(self, results: dict[str, Result], *names: str) -> None:
+        """These were accepted."""
+        for name in names:
+            result = results[name]
+            assert isinstance(result, Outcome), result
+            self.assertEqual({reply.answer for reply in result.replies.values()}, {ACCEPTED}, result)
+
+
+class ManyMailsAreSent(Streams):
+    def test_contract(self) -> None:
+        """The session streams, and a lease can be put in as it is."""
+        self.assertTrue(verifyObject(IStreamingSession, self.open()[1]))
+        queue = MemoryQueue()
+        staged = queue.stage()
+        staged.add(Envelope("sender@example.org", ("one@example.org",)), MESSAGE)
+        staged.prepare()
+        staged.commit()
+        relay, session = self.open()
+        ((lease, result),) = session.stream(queue.claim(1))
+        self.assertTrue(verifyObject(IJob, lease))
+        self.assertTaken({"one": result}, "one")
+        self.assertEqual(len(relay.mails), 1)
+
+    def test_they_arrive_in_order_on_one_connection(self) -> None:
+        """Envelope by envelope, each once."""
+        relay, session = self.open()
+        names = [f"n{number}" for number in range(20)]
+        self.assertTaken(self.send(session, *names), *names)
+        self.assertEqual([mail.recipients for mail in relay.mails], [(f"{name}@example.org",) for name in names])
+        self.assertEqual(relay.verbs(), ["EHLO", *MAIL * 20])
+
+    def test_the_next_one_rides_before_the_reply(self) -> None:
+        """Two mails have gone before the relay answers to the dot of the first of them."""
+        relay, session = self.open()
+        hang = relay.on("DOT", Hang("250 2.0.0 slow"), nth=2)
+        log: list[str] = []
+        results: list[Result] = []
+        jobs = self.pulled([Job("one"), Job("two"), Job("three")], log)
+        thread = threading.Thread(target=lambda: results.extend(result for _, result in session.stream(jobs)))
+        thread.start()
+        self.assertTrue(hang.reached.wait(10.0))
+        self.assertEqual(log, ["one", "two", "three"])
+        hang.release()
+        thread.join(10.0)
+        self.assertEqual([cast("Outcome", each).fault for each in results], [None] * 3)
+
+    def test_nobody_is_pulled_too_early(self) -> None:
+        """Where nothing can ride, a job is pulled after the outcome of the one before was taken."""
+        for keywords in (["PIPELINING", "CHUNKING"], ["8BITMIME"]):
+            _, session = self.open(keywords=keywords)
+            log: list[str] = []
+            jobs = [Job("one"), Job("two"), Job("three")]
+            for job, _ in session.stream(self.pulled(jobs, log)):
+                self.assertEqual(log[-1], cast("Job", job).name)
+
+    def test_within_tls(self) -> None:
+        """Through an encrypted connection likewise."""
+        relay, session = self.open(tls=right_tls())
+        self.assertTaken(self.send(session, "one", "two", "three"), "one", "two", "three")
+        self.assertEqual((len(relay.dialogues), len(relay.mails)), (1, 3))
+
+    def test_large_messages(self) -> None:
+        """Messages beyond the window ride, and are ridden with."""
+        relay, session = self.open()
+        large = b"Subject: x\r\n\r\n" + b".y" * 38 + b"\r\n" * WINDOW * 4
+        jobs = [Job(f"n{number}", message=MESSAGE if number % 3 == 1 else large) for number in range(6)]
+        self.assertTaken(self.send(session, *jobs), *(job.name for job in jobs))
+        self.assertEqual([mail.data for mail in relay.mails], [job.message for job in jobs])
+        self.assertEqual(len(relay.dialogues), 1)
+
+    def test_many_recipients(self) -> None:
+        """Only the first flight of an envelope rides; the rest of it comes in its turn."""
+        relay, session = self.open()
+        relay.on("RCPT", "550 5.1.1 no", about="<r7@")
+        results = self.send(session, "one", "two", Job("many", recipients=MAX_FLIGHT * 3), "four")
+        self.assertTaken(results, "one", "two", "four")
+        self.assertEqual(list(cast("Outcome", results["many"]).having(REJECTED)), ["r7@example.org"])
+        self.assertEqual([len(mail.recipients) for mail in relay.mails], [1, 1, MAX_FLIGHT * 3 - 1, 1])
+        self.assertEqual(len(relay.dialogues), 1)
+
+    def test_with_any_session(self) -> None:
+        """What cannot stream sends one after the other, with the same results."""
+
+        class Mailer:
+            def send(self, *arguments: Any) -> None:
+                pass
+
+        jobs = iter([Job("one"), Job("two", message=OSError("the disk fails"))])
+        results = [result for _, result in stream(SendOnlySession(Mailer()), jobs)]
+        self.assertTaken({"one": results[0]}, "one")
+        self.assertIsInstance(results[1], OSError)
+
+
+class OneOfThemFails(Streams):
+    def test_refusals_leave_the_connection(self) -> None:
+        """After any refusal the others go over the same connection."""
+        for point in [*MAIL, "DOT"]:
+            with self.subTest(point):
+                relay, session = self.open()
+                relay.on(point, "550 5.7.1 no", nth=3)
+                results = self.send(session, "one", "two", "three", "four", "five")
+                self.assertTaken(results, "one", "two", "four", "five")
+                self.assertAnswers(cast("Outcome", results["three"]), three=REJECTED)
+                self.assertEqual((len(relay.dialogues), len(relay.mails)), (1, 4))
+
+    def test_connection_ends(self) -> None:
+        """Wherever it ends, who had been answered for keeps that, and who had only ridden goes again."""
+        for point, words, answers in (
+            ("MAIL", "", None),
+            ("RCPT", "421 4.3.2 going down", None),
+            ("DATA", "", None),
+            ("BODY", "", UNKNOWN),
+            ("DOT", "", UNKNOWN),
+        ):
+            with self.subTest(point):
+                relay, session = self.open()
+                relay.on(point, Drop(words), nth=3)
+                results = self.send(session, "one", "two", "three", "four")
+                self.assertTaken(results, "one", "two", "four")
+                if answers is None:
+                    self.assertTaken(results, "three")
+                else:
+                    self.assertAnswers(cast("Outcome", results["three"]), three=answers)
+                self.assertEqual(len(relay.dialogues), 2)
+                self.assertEqual(len([each for each in relay.mails if "four" in each.recipients[0]]), 1)
+
+    def test_what_is_not_the_relays_is_its_result(self) -> None:
+        """A lost lease or an unreadable message is handed on, and the next mail goes."""
+
+        def lost() -> None:
+            raise LeaseLost("somebody else has it")
+
+        for job, kind in ((Job("bad", intend=lost), LeaseLost), (Job("bad", message=OSError("disk")), OSError)):
+            relay, session = self.open()
+            results = self.send(session, "one", "two", job, "four", "five")
+            self.assertTaken(results, "one", "two", "four", "five")
+            self.assertIsInstance(results["bad"], kind)
+            self.assertEqual(len(relay.mails), 4)
+
+    def test_trouble_with_the_jobs_waits_for_its_turn(self) -> None:
+        """What pulling raises comes after the outcome of the mail in hand."""
+        _, session = self.open()
+
+        def jobs() -> Iterator[Job]:
+            yield Job("one")
+            yield Job("two")
+            raise OSError("the queue is gone")
+
+        results = session.stream(jobs())
+        found = {"one": next(results)[1], "two": next(results)[1]}
+        self.assertTaken(found, "one", "two")
+        with self.assertRaises(OSError):
+            next(results)
+
+    def test_relay_that_cannot_do_it(self) -> None:
+        """Nothing is lost with one that hangs up on what rides, and nothing rides for an hour."""
+        relay, session = self.open()
+        relay.on("MAIL", Drop(), nth=3)
+        relay.on("MAIL", Drop(), nth=5)
+        self.assertTaken(self.send(session, "one", "two", "three"), "one", "two", "three")
+        log: list[str] = []
+        for job, _ in session.stream(self.pulled([Job("four"), Job("five"), Job("six")], log)):
+            self.assertEqual(log[-1], cast("Job", job).name)
+        self.clock.advance(3600.0)
+        self.assertTaken(self.send(session, "seven", "eight", "nine"), "seven", "eight", "nine")
+        self.assertEqual(len(relay.mails), 9)
+
+
+class TheStreamEnds(Streams):
+    def test_who_rides_is_dropped(self) -> None:
+        """Whoever stops taking results leaves a job behind that no relay has; the next mail has a new connection."""
+        relay, session = self.open()
+        log: list[str] = []
+        results = session.stream(self.pulled([Job("one"), Job("two"), Job("three")], log))
+        self.assertTaken({"one": next(results)[1], "two": next(results)[1]}, "one", "two")
+        self.assertEqual(log, ["one", "two", "three"])
+        cast("Any", results).close()
+        relay.wait_until(lambda: relay.open == 0)
+        self.assertEqual(len(relay.mails), 2)
+        self.assertAnswers(self.transfer(session), one=ACCEPTED)
+
+    def test_another_mail_in_between(self) -> None:
+        """A mail that is not of the stream does not get what was meant for the one that rides."""
+        relay, session = self.open()
+        results = session.stream(iter([Job("one"), Job("two"), Job("three")]))
+        next(results)
+        next(results)
+        self.assertAnswers(self.transfer(session, "other@example.org"), other=ACCEPTED)
+        self.assertTaken({"three": next(results)[1]}, "three")
+        self.assertEqual([mail.recipients[0][:3] for mail in relay.mails], ["one", "two", "oth", "thr"])
+
+    def test_session_is_closed_in_between(self) -> None:
+        """Likewise after `close`."""
+        relay, session = self.open()
+        results = session.stream(iter([Job("one"), Job("two"), Job("three")]))
+        next(results)
+        next(results)
+        session.close()
+        self.assertTaken({"three": next(results)[1]}, "three")
+        self.assertEqual((len(relay.mails), len(relay.dialogues)), (3, 2))
+
+    def test_connection_has_its_limits(self) -> None:
+        """Nobody rides on a connection that is full, old, or for other settings."""
+        relay, session = self.open()
+        settings = self.settings(relay, keep=Keep(mails=3))
+        session._settings = lambda: settings
+        self.assertTaken(self.send(session, *"abcdefg"), *"abcdefg")
+        self.assertEqual([verbs.count("MAIL") for verbs in map(relay.verbs, range(3))], [3, 3, 1])
+        self.assertEqual(relay.verbs(0)[-1], "QUIT")
+        settings = replace(settings, keep=Keep(age=100.0))
+        self.send(session, "h", "i")
+        settings = replace(settings, hostname="localhost")
+        self.assertFalse(session.may_ride())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,45 @@
+"""Variable envelope return paths: a bounce says by its address whom it is about.
+
+The sender ``list@example.org`` and the recipient ``one@example.com`` make ``list+one=example.com@example.org``, as
+Postfix writes it by default.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zope.sendmail.interfaces import InvalidAddress
+from zope.sendmail.message import Envelope
+
+_BEFORE, _BETWEEN = "+", "="
+
+#: Octets that the part before the ``@`` may have (RFC 5321, 4.5.3.1.1).
+_MAX_LOCAL = 64
+
+
+def verp(sender: str, recipient: str) -> str:
+    """The envelope sender for one recipient.  Raises `InvalidAddress` if there can be none."""
+    local, _, domain = sender.rpartition("@")
+    who, _, where = recipient.rpartition("@")
+    made = f"{local}{_BEFORE}{who}{_BETWEEN}{where}"
+    if not local or '"' in made or len(made.encode()) > _MAX_LOCAL:
+        why = "the sender is empty" if not local else "the local part is quoted, or too long"
+        raise InvalidAddress(f"no return path can be made of {sender!r} and {recipient!r}: {why}")
+    return f"{made}@{domain}"
+
+
+def whom(return_path: str, sender: str) -> str:
+    """The recipient for whom `verp` made this address of `sender`.  Raises `InvalidAddress` if it did not."""
+    made, _, domain = return_path.rpartition("@")
+    local, _, home = sender.rpartition("@")
+    who, between, where = made.removeprefix(local + _BEFORE).rpartition(_BETWEEN)
+    if not made.startswith(local + _BEFORE) or domain.lower() != home.lower() or not (who and between and where):
+        raise InvalidAddress(f"{return_path!r} was not made of {sender!r} and a recipient")
+    return f"{who}@{where}"
+
+
+def one_by_one(envelope: Envelope) -> Iterator[Envelope]:
+    """An envelope for each recipient, with a sender that says so.  Raises `InvalidAddress`."""
+    for recipient in envelope.recipients:
+        single = envelope.only((recipient,))
+        yield Envelope(verp(envelope.sender, recipient), single.recipients, relay=envelope.relay)

@@ -1,0 +1,202 @@
+"""ZCML: mailers beyond SMTP, in the namespace ``http://namespaces.zope.org/mail``.
+
+Mailers that are made of others find them by name when everything is registered, so the order in ZCML does not matter.
+Fails with `ConfigurationError`: a missing mailer, and mailers that lead to each other in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from zope.component.zcml import handler
+from zope.configuration.exceptions import ConfigurationError
+from zope.configuration.fields import Path, Tokens
+from zope.schema import TextLine
+
+from zope.sendmail.directives import IMailerDirective, Setting
+from zope.sendmail.interfaces import IMailer
+from zope.sendmail.mailers.file import STDOUT, FileFormat, FileMailer
+from zope.sendmail.mailers.program import ProgramMailer
+from zope.sendmail.mailers.redirect import RedirectMailer
+from zope.sendmail.mailers.several import BalancedMailer, FailoverMailer, Member, SeveralMailers
+from zope.sendmail.options import RELAY, one_of, positive, whole
+from zope.sendmail.zcml import _CHECK, _checked, _get_mailer
+
+
+class PathOrDash(Path):  # type: ignore[misc]  # zope.configuration says nothing about its types
+    """A path, or ``-`` for standard output."""
+
+    def fromUnicode(self, value: str) -> Any:
+        """See `IFromUnicode`."""
+        return STDOUT if value.strip() == STDOUT else super().fromUnicode(value)
+
+
+class ISendmailMailerDirective(IMailerDirective):
+    """A mailer that hands mail to a program of this host with the command line of sendmail."""
+
+    program = Path(title="Program", description="The program.", default="/usr/sbin/sendmail", required=False)
+    options = Tokens(
+        title="Options",
+        description="Options for the program in front of ours, e.g. -odq.",
+        value_type=TextLine(),
+        required=False,
+    )
+    timeout = Setting(
+        RELAY["timeout"],
+        title="Timeout",
+        description="Time that the program may take for a mail, then it is killed.",
+        default=600.0,
+    )
+    recipientLimit = Setting(
+        positive(whole),
+        title="Recipient limit",
+        description="Recipients for one run of the program at most; they all have its one answer.",
+        default=100,
+    )
+
+
+class IFileMailerDirective(IMailerDirective):
+    """A mailer that writes mail to files, for development."""
+
+    path = PathOrDash(
+        title="Path",
+        description="Where to write, relative to the ZCML file; made if missing.  A dash is standard output.",
+    )
+    format = Setting(
+        one_of(FileFormat),
+        title="Format",
+        description="'maildir', a directory with a file for each mail, or 'mbox', one file.",
+        default=FileFormat.MAILDIR,
+    )
+
+
+class IRedirectMailerDirective(IMailerDirective):
+    """A mailer that sends all mail to a few addresses through another mailer, for staging."""
+
+    mailer = TextLine(title="Mailer", description="Name of the mailer to send through.")
+    to = Tokens(title="To", description="Addresses that get all mail, separated by blanks.", value_type=TextLine())
+    allow = Tokens(
+        title="Allow",
+        description="Addresses and domains that get their mail nevertheless, separated by blanks.",
+        value_type=TextLine(),
+        required=False,
+    )
+    sender = TextLine(
+        title="Sender",
+        description="Envelope sender of redirected mail, where its bounces go; if omitted, the first of 'to'.",
+        required=False,
+    )
+
+
+class IFailoverMailerDirective(IMailerDirective):
+    """A mailer that uses the first of several mailers whose relay can be used."""
+
+    mailers = Tokens(
+        title="Mailers", description="Names of the mailers in order, separated by blanks.", value_type=TextLine()
+    )
+
+
+class IBalancedMailerDirective(IMailerDirective):
+    """A mailer that gives each of several mailers a share of the mail."""
+
+    mailers = Tokens(
+        title="Mailers",
+        description="Names of the mailers with their weights, separated by blanks, e.g. big=3 small=1; "
+        "without a weight it is 1.",
+        value_type=TextLine(),
+    )
+
+
+# --- handlers -----------------------------------------------------------------------------------------------
+
+
+def sendmailMailer(
+    _context: Any,
+    name: str,
+    program: str = "/usr/sbin/sendmail",
+    options: Iterable[str] = (),
+    timeout: float = 600.0,
+    recipientLimit: int = 100,
+) -> None:
+    """See `ISendmailMailerDirective`."""
+    keywords: dict[str, Any] = {"options": options, "timeout": timeout, "recipient_limit": recipientLimit}
+    _register(_context, name, _checked(lambda: ProgramMailer(program, **keywords)))
+
+
+def fileMailer(_context: Any, name: str, path: str, format: FileFormat = FileFormat.MAILDIR) -> None:
+    """See `IFileMailerDirective`."""
+    _register(_context, name, FileMailer(path, format))
+
+
+def redirectMailer(
+    _context: Any, name: str, mailer: str, to: Iterable[str], allow: Iterable[str] = (), sender: str | None = None
+) -> None:
+    """See `IRedirectMailerDirective`."""
+    redirect = _checked(lambda: RedirectMailer(to=to, allow=allow, sender=sender))
+
+    def link() -> None:
+        redirect.mailer = _get_mailer(mailer)
+
+    _register(_context, name, redirect)
+    _link(_context, name, redirect, link)
+
+
+def failoverMailer(_context: Any, name: str, mailers: Iterable[str]) -> None:
+    """See `IFailoverMailerDirective`."""
+    _several(_context, name, FailoverMailer(), [(each, 1) for each in mailers])
+
+
+def balancedMailer(_context: Any, name: str, mailers: Iterable[str]) -> None:
+    """See `IBalancedMailerDirective`."""
+    _several(_context, name, BalancedMailer(), _checked(lambda: [_share(each) for each in mailers]))
+
+
+# --- what they share ----------------------------------------------------------------------------------------
+
+
+def _several(context: Any, name: str, several: SeveralMailers, shares: list[tuple[str, int]]) -> None:
+    names = [each for each, _ in shares]
+    if not names or len(set(names)) < len(names):
+        raise ConfigurationError(f"mailer {name!r} is made of {names}; name one mailer at least, and none twice")
+
+    def link() -> None:
+        several.members = [Member(_get_mailer(each), weight, several.clock) for each, weight in shares]
+
+    _register(context, name, several)
+    _link(context, name, several, link)
+
+
+def _share(text: str) -> tuple[str, int]:
+    name, sign, weight = text.rpartition("=")
+    return (name, positive(whole)(weight)) if sign else (text, 1)
+
+
+def _register(context: Any, name: str, mailer: Any) -> None:
+    context.action(
+        discriminator=("utility", IMailer, name),
+        callable=handler,
+        args=("registerUtility", mailer, IMailer, name, context.info),
+    )
+
+
+def _link(context: Any, name: str, mailer: Any, link: Callable[[], None]) -> None:
+    """Let `mailer` find the mailers behind it when all are registered, before any delivery is."""
+
+    def link_and_check() -> None:
+        link()
+        if mailer in _behind(mailer):
+            raise ConfigurationError(f"mailer {name!r} leads back to itself; let it end at a mailer that sends")
+
+    context.action(discriminator=None, callable=link_and_check, order=_CHECK)
+
+
+def _behind(mailer: Any) -> list[Any]:
+    """All mailers behind this one, at any distance."""
+    found: list[Any] = []
+    waiting = [mailer]
+    while waiting:
+        new = [each for each in getattr(waiting.pop(), "mailers", ()) if each not in found and each is not None]
+        found += new
+        waiting += new
+    return found
