@@ -54,13 +54,24 @@ class ConsoleApp:
     QueueProcessorKind: Callable[..., Any] = QueueProcessorThread
     parser = make_parser()
 
+    # What a subclass of 7.3 could look at before anything was parsed.
+    daemon: bool = False
+    interval: float = 3.0
+    hostname: str = "localhost"
+    port: int = 25
+    username: str | None = None
+    password: str | None = None
+    force_tls: bool = False
+    no_tls: bool = False
+    queue_path: str = ""
+
     def __init__(self, argv: Sequence[str] | None = None, verbose: bool = True) -> None:  # noqa: FBT001, FBT002
         argv = sys.argv if argv is None else argv
         arguments = vars(self.parser.parse_args(argv[1:]))
         self.script_name = argv[0]
         self.verbose = verbose and not arguments.get("quiet", False)
         self.log_level = logging.INFO if arguments.get("verbose") else logging.WARNING
-        self.daemon: bool = arguments.get("daemon", False)
+        self.daemon = arguments.get("daemon", False)
         self._config: str | None = arguments.get("config")
         try:
             settings = self._merged(arguments)
@@ -81,14 +92,14 @@ class ConsoleApp:
 
     def _remember(self, settings: Mapping[str, Any]) -> None:
         """The attributes that the class had in 7.3."""
-        self.queue_path: str = settings["queue_path"]
-        self.interval: float = settings.get("interval", 3.0)
-        self.hostname: str = settings.get("hostname", "localhost")
-        self.port: int = settings.get("port", 25)
-        self.username: str | None = settings.get("username")
-        self.password: str | None = settings.get("password")
-        self.force_tls: bool = settings.get("force_tls", False)
-        self.no_tls: bool = settings.get("no_tls", False)
+        self.queue_path = settings["queue_path"]
+        self.interval = settings.get("interval", 3.0)
+        self.hostname = settings.get("hostname", "localhost")
+        self.port = settings.get("port", 25)
+        self.username = settings.get("username")
+        self.password = settings.get("password")
+        self.force_tls = settings.get("force_tls", False)
+        self.no_tls = settings.get("no_tls", False)
         self._on_unknown: OnUnknown = settings.get("on_unknown", OnUnknown.RESEND)
 
     def _refuse(self, why: str) -> NoReturn:

@@ -16,6 +16,7 @@ from typing import Any
 import transaction
 from zope.interface import implementer
 
+from zope.sendmail import maillog
 from zope.sendmail.address import parse_sender
 from zope.sendmail.datamanager import MailDataManager, mails_of
 from zope.sendmail.direct import DirectMail
@@ -205,6 +206,8 @@ def _publish(staged: IStagedMail) -> None:
 
 _OURS = (AbstractMailDelivery.createDataManager,)
 
+
+log = maillog.transaction_log  # BBB
 
 # BBB: in zope.sendmail 3.5 to 7.3 these could be imported from here.
 _MOVED = {"QueueProcessorThread": "zope.sendmail.processor", "Maildir": "zope.sendmail.maildir"}

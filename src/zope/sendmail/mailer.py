@@ -129,7 +129,7 @@ class SMTPMailer:
         tls: Tls | str | None = None,
         verify: bool | None = None,
         cafile: str | None = None,
-        allow_clear_password: bool = False,
+        allow_clear_password: bool | None = None,
         timeouts: Timeouts | None = None,
         keep: Keep | None = None,
         clock: Clock | None = None,
@@ -152,22 +152,19 @@ class SMTPMailer:
         self.force_tls = force_tls
         self.implicit_tls = implicit_tls
         self.timeout = timeout
-        self.tls = None if tls is None else Tls(tls)
-        self.verify = verify
-        self.cafile = cafile
-        self.allow_clear_password = allow_clear_password
-        self.timeouts = timeouts
-        if keep is not None:
-            self.keep = keep
-        if clock is not None:
-            self.clock = clock
-        if notify is not None:
-            self.notify = notify
         if (rate is not None and not rate > 0) or (connections is not None and connections < 1):
             raise ValueError(f"relay {hostname}: rate {rate} must be more than 0, connections {connections} at least 1")
-        self.rate = rate
-        self.connections = connections
         given = {
+            "tls": None if tls is None else Tls(tls),
+            "verify": verify,
+            "cafile": cafile,
+            "allow_clear_password": allow_clear_password,
+            "timeouts": timeouts,
+            "keep": keep,
+            "clock": clock,
+            "notify": notify,
+            "rate": rate,
+            "connections": connections,
             "local_hostname": local_hostname,
             "token": token,
             "auth": _mechanisms(auth) or None,
@@ -176,7 +173,8 @@ class SMTPMailer:
             "tls_minimum": None if tls_minimum is None else TlsVersion(tls_minimum),
             "ssl_context": ssl_context,
         }
-        # What is not given stays as the class has it: a subclass may have methods in these places.
+        # What is not given stays as the class has it: a subclass may have methods in these places, and a site may set
+        # there what Products.MailHost does not pass on.
         vars(self).update({name: value for name, value in given.items() if value is not None})
 
     # one conversation, many mails
@@ -187,10 +185,12 @@ class SMTPMailer:
 
     def relay_settings(self) -> RelaySettings:
         """The attributes as they are now.  Raises `ValueError` if they contradict each other."""
-        username = _as_text(self.username) or None
-        password = _as_text(self.password) if username else None
         auth = _mechanisms(self.auth)
-        if self.token is not None or Mechanism.EXTERNAL in auth:
+        without_password = self.token is not None or Mechanism.EXTERNAL in auth
+        # A name with nothing to prove it is no login, as in 7.3.
+        username = (_as_text(self.username) or None) if without_password or self.password is not None else None
+        password = _as_text(self.password) if username else None
+        if without_password:
             password = password or None  # a form without an entry gives the empty text
         return RelaySettings(
             hostname=self.hostname,
@@ -236,7 +236,7 @@ class SMTPMailer:
         except BaseException:
             self._close_connection()
             raise
-        self.connection = session.connection
+        self.connection = _as_of_old(session.connection)
         self.code = 250
         self.response = getattr(session.connection, "ehlo_resp", None) or getattr(session.connection, "helo_resp", None)
 
@@ -324,8 +324,12 @@ def open_session(mailer: Any) -> ISession:
 
 
 def keeps_sessions(mailer: Any) -> bool:
-    """Whether the mailer has sessions of its own that are to be used."""
-    return ISessionMailer.providedBy(mailer) and _is_of_one_piece(mailer)
+    """Whether the mailer has sessions of its own that are to be used.
+
+    Mailers of old that say `ISMTPMailer` may have none.
+    """
+    known = ISessionMailer.providedBy(mailer) and callable(getattr(mailer, "open_session", None))
+    return known and _is_of_one_piece(mailer)
 
 
 def _is_of_one_piece(mailer: Any) -> bool:
@@ -355,3 +359,19 @@ def _nothing() -> None:
 
 # BBB
 SSLError = ssl.SSLError
+
+
+def _as_of_old(connection: Any) -> Any:
+    """For a ``send`` that was copied from an older release and asks for STARTTLS behind `SMTPMailer.vote`.
+
+    A connection that is encrypted already says that it can be, and has nothing left to do then.
+    """
+    encrypted = isinstance(getattr(connection, "sock", None), ssl.SSLSocket)
+    if encrypted and isinstance(connection, SMTP) and not isinstance(connection, SMTP_SSL):
+        connection.esmtp_features.setdefault("starttls", "")
+        vars(connection)["starttls"] = _encrypted_already
+    return connection
+
+
+def _encrypted_already(context: object = None, **keyfiles: object) -> tuple[int, bytes]:  # noqa: ARG001 - nothing to do
+    return 220, b"2.0.0 encrypted already"

@@ -26,6 +26,11 @@ def stopped(location: str) -> None:
     processor_log.info("No longer draining %s.", location)
 
 
+def did_not_end(location: str, seconds: float) -> None:
+    """A processor is busy at the end of the process."""
+    processor_log.warning("The processor of %s did not end within %.0f s; a message is cut off.", location, seconds)
+
+
 def answered(*, name: str, message_id: str, sender: str, recipient: str, reply: Reply, relay: str) -> None:
     """What the relay said about one recipient."""
     level = {Answer.ACCEPTED: logging.INFO, Answer.DEFERRED: logging.INFO}.get(reply.answer, logging.ERROR)

@@ -8,28 +8,29 @@ again.
 
 from __future__ import annotations
 
+import io
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail import maillog, teller
+from zope.sendmail import farewell, maillog, teller
 from zope.sendmail.clock import Clock
 from zope.sendmail.crew import Crew
+from zope.sendmail.disk import Disk
 from zope.sendmail.events import MailEvent
 from zope.sendmail.intake import Intake
-from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor
-from zope.sendmail.message import Envelope
+from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor, MalformedEnvelope
+from zope.sendmail.maildir import Maildir, make_maildir
+from zope.sendmail.message import Envelope, read_envelope
 from zope.sendmail.outcome import Answer, Reply
 from zope.sendmail.queue import open_queue
 from zope.sendmail.relays import Relay, Relays
 from zope.sendmail.retry import Schedule
 from zope.sendmail.routes import Routes
-
-if TYPE_CHECKING:
-    from zope.sendmail.maildir import Maildir
 
 #: The queue itself is in trouble (disk, permissions): seconds until the next look, and how long a stop may go
 #: unnoticed then.
@@ -87,6 +88,7 @@ class QueueProcessorThread(threading.Thread):
         #: Recipients by answer, since the start.
         self.tally: Counter[Answer] = Counter()
         self._crew = Crew(self)
+        self._lock = threading.Lock()  # BBB: in 7.3 held while a message was being sent
         self._troubles = 0
 
     # what to drain, and through what
@@ -96,7 +98,12 @@ class QueueProcessorThread(threading.Thread):
         self.mailer = mailer
 
     def setQueuePath(self, path: str) -> None:
-        """Drain the Maildir queue at `path`; it is made if there is none."""
+        """Drain the Maildir queue at `path`; it is made if there is none.
+
+        Raises `ValueError` if there is something else.
+        """
+        if path != "memory:":
+            make_maildir(Disk(), os.path.abspath(path))
         self.queue = open_queue(path, schedule=self.schedule)
 
     @property
@@ -138,6 +145,7 @@ class QueueProcessorThread(threading.Thread):
         if queue is None or self.mailer is None:
             raise ValueError("the processor needs a queue and a mailer: call setQueuePath() and setMailer() first")
         maillog.started(queue.location, str(getattr(self.mailer, "hostname", type(self.mailer).__name__)))
+        farewell.expect(self)
         self._crew.intake = Intake(self, queue, self.relays, self._crew.call)
         try:
             while not self._stopped:
@@ -223,15 +231,45 @@ class QueueProcessorThread(threading.Thread):
         queue.close()
         maillog.stopped(queue.location)
 
-    # BBB: names of zope.sendmail 3.5 to 7.3
+    # BBB: names of zope.sendmail 3.5 to 7.3.  None of them is called from within any more.
 
     @property
     def maildir(self) -> Maildir | None:
         """The queue as a plain Maildir."""
-        from zope.sendmail.maildir import Maildir
+        return self._makeMaildir(self.queuePath) if self.queue is not None else None
 
-        return Maildir(self.queuePath, create=True) if self.queue is not None else None
+    @maildir.setter
+    def maildir(self, maildir: Maildir) -> None:
+        self.setMaildir(maildir)
 
     def setMaildir(self, maildir: Maildir) -> None:
         """Drain the queue in this Maildir."""
         self.setQueuePath(maildir.path)
+
+    def _makeMaildir(self, path: str) -> Maildir:
+        """The Maildir at `path`, made if there is none."""
+        return Maildir(path, create=True)
+
+    def _parseMessage(self, message: bytes) -> tuple[str, tuple[str, ...], bytes]:
+        """Sender, recipients and message of a queue file; nobody and nothing if it is none."""
+        stream = io.BytesIO(message)
+        try:
+            envelope = read_envelope(stream)
+        except MalformedEnvelope:
+            return "", (), message
+        return envelope.sender, envelope.recipients, stream.read()
+
+    def _process_one_file(self, filename: str) -> None:
+        """Drain what is due, this file included."""
+        QueueProcessorThread.run(self, forever=False)  # a subclass may call this from a ``run`` of its own
+
+    def _action_if_exists(self, fname: str, func: Callable[[str], Any], default: Any = None) -> Any:
+        """`func` of a file, or `default` if there is none."""
+        try:
+            return func(fname)
+        except FileNotFoundError:
+            return default
+
+    def _unlink_if_exists(self, fname: str) -> None:
+        """Remove a file that may be gone."""
+        self._action_if_exists(fname, os.unlink)

@@ -18,17 +18,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from zope.sendmail import teller
 from zope.sendmail.clock import Clock
+from zope.sendmail.farewell import EXIT_TIMEOUT
 from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.queue import open_queue
 
 #: Switches the automatic start off.
 SWITCH = "ZOPE_SENDMAIL_START"
 _OFF = {"never", "off", "no", "false", "0"}
 _ON = {"", "database", "on", "yes", "true", "1"}
-
-#: Seconds that processors have at the end of the process to finish the message in hand.
-EXIT_TIMEOUT = 30.0
 
 #: Seconds between two looks of a forked child at its parent.
 WATCH_INTERVAL = 1.0
@@ -61,7 +59,8 @@ class Declaration:
         """A processor, not started."""
         processor = QueueProcessorThread(**self.options)
         processor.setMailer(self.mailer)
-        processor.setQueuePath(self.queue_path)
+        # Not `setQueuePath`: a directory that is no queue yet must not keep a site from starting.
+        processor.queue = open_queue(self.queue_path, schedule=processor.schedule)
         return processor
 
 
@@ -150,6 +149,11 @@ class Processors:
         if self._inherited:
             threading.Thread(target=self._watch, args=(parent,), name="zope.sendmail.startup", daemon=True).start()
 
+    def forget_parent(self) -> None:
+        """A child that ends does not take over."""
+        with self._lock:
+            self._decide(self._inherited)
+
     def _start(self, wanted: Callable[[Declaration], bool]) -> list[QueueProcessorThread]:
         with self._lock:
             threads = [self._started(each) for each in self._declared.values() if wanted(each)]
@@ -212,15 +216,8 @@ def switched_off() -> bool:
     return word in _OFF
 
 
-def _at_exit() -> None:
-    """The one exit handler: the message in hand is finished, and its event is told."""
-    clock = Clock()
-    deadline = clock.monotonic() + EXIT_TIMEOUT
-    _processors.stop(EXIT_TIMEOUT)
-    teller.flush(max(0.0, deadline - clock.monotonic()))
-
-
-atexit.register(_at_exit)
+# Before `zope.sendmail.farewell` ends the threads: nobody takes over any more.
+atexit.register(_processors.forget_parent)
 os.register_at_fork(after_in_child=_processors.forked)
 
 with contextlib.suppress(ImportError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ _MOVED = {
     "SMTPMailer": "zope.sendmail.mailer",
     "Maildir": "zope.sendmail.maildir",
 }
+
+
+_os_link = os.link
 
 
 def __getattr__(name: str) -> Any:

@@ -79,11 +79,11 @@ class DeliveryTest(unittest.TestCase):
 
     def queued(self) -> list[tuple[str, tuple[str, ...], bytes]]:
         """What is ready to be sent, oldest first."""
-        leases = self.queue.claim(1000)
-        found = [(lease.envelope.sender, lease.envelope.recipients, lease.open().read()) for lease in leases]
-        for lease in leases:
-            lease.release()
-        return found
+        return [
+            (mail.envelope.sender, mail.envelope.recipients, self.queue.read(mail.name).read())
+            for mail in self.queue.mails()
+            if mail.envelope is not None
+        ]
 
     def files(self) -> list[str]:
         """Everything below the queue that is no directory."""

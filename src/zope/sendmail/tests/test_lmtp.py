@@ -203,7 +203,6 @@ class TheStoreHasASocket(Stores):
             ("two places", {"socket": "/lmtp", "hostname": "store.example.org"}),
             ("leave it out", {"socket": "/lmtp", "tls": "required"}),
             ("STARTTLS", {"tls": "implicit"}),
-            ("password is missing", {"username": "name"}),
         ]
         for text, options in refused:
             with self.assertRaisesRegex(ValueError, text):

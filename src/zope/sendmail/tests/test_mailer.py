@@ -206,9 +206,23 @@ class AttributesBecomeSettings(unittest.TestCase):
             self.assertEqual((settings.username, settings.password), (None, None))
 
     def test_name_without_password(self) -> None:
-        """Half a login is an error; 7.3 sent without one."""
-        with self.assertRaisesRegex(ValueError, "password is missing"):
-            SMTPMailer(username="name").relay_settings()
+        """Half a login is none, as in 7.3; ZCML, zope.conf and the command line refuse it."""
+        settings = SMTPMailer(username="name").relay_settings()
+        self.assertEqual((settings.username, settings.password), (None, None))
+
+    def test_what_the_class_says_counts_if_nothing_was_given(self) -> None:
+        """So a site can set what Products.MailHost and Plone do not pass on."""
+        timeouts = Timeouts(command=10.0)
+        with (
+            mock.patch.object(SMTPMailer, "cafile", "own.pem"),
+            mock.patch.object(SMTPMailer, "verify", False),
+            mock.patch.object(SMTPMailer, "allow_clear_password", True),
+            mock.patch.object(SMTPMailer, "timeouts", timeouts),
+        ):
+            settings = SMTPMailer(username="name", password="secret").relay_settings()
+            self.assertEqual((settings.cafile, settings.verify), ("own.pem", False))
+            self.assertEqual((settings.allow_clear_password, settings.timeouts), (True, timeouts))
+            self.assertTrue(SMTPMailer(verify=True).relay_settings().verify)
 
     def test_timeout_is_for_the_connection(self) -> None:
         """It does not shorten the wait after the final dot; None takes Python's own default."""

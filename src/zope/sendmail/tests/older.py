@@ -1,0 +1,99 @@
+"""A program for the other release, run with that release's Python: ``python -I older.py commit|drain|names ...``.
+
+Uses only what both releases have, and nothing of this checkout.  Writes what it knows to standard output, a line each.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import signal
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any
+
+MODULES = "interfaces", "delivery", "mailer", "queue", "maildir", "vocabulary", "zcml"
+
+
+def commit(path: str, prefix: str, count: int, group: int) -> None:
+    """Commit `count` mails, `group` in a transaction."""
+    import transaction
+
+    from zope.sendmail.delivery import QueuedMailDelivery
+
+    delivery = QueuedMailDelivery(path)
+    for number in range(count):
+        delivery.send("sender@example.org", [f"{prefix}-{number}@example.org"], f"Subject: {prefix} {number}\n\nText\n")
+        if (number + 1) % group == 0:
+            transaction.commit()
+    transaction.commit()
+
+
+def drain(path: str, port: int, *, forever: bool) -> None:
+    """Drain the queue once, or until SIGTERM."""
+    from zope.sendmail.mailer import SMTPMailer
+    from zope.sendmail.queue import QueueProcessorThread
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    processor = QueueProcessorThread(0.05)
+    processor.setQueuePath(path)
+    processor.setMailer(SMTPMailer("127.0.0.1", port))
+    signal.signal(signal.SIGTERM, lambda *_: setattr(processor, "_stopped", True))
+    print("ready", flush=True)  # noqa: T201
+    while not processor._stopped:
+        try:
+            processor.run(forever)
+        except FileNotFoundError:  # fault A7: another processor was faster
+            continue
+        if not forever:
+            break
+
+
+def names() -> dict[str, dict[str, Any]]:
+    """What each module defines: functions and classes with the names of their arguments, and what classes have."""
+    found: dict[str, dict[str, Any]] = {}
+    for module in MODULES:
+        loaded = import_module(f"zope.sendmail.{module}")
+        mine = {name: value for name, value in vars(loaded).items() if not name.startswith("__")}
+        found[module] = {
+            name: describe(value)
+            for name, value in mine.items()
+            if getattr(value, "__module__", "") == loaded.__name__ and not isinstance(value, ModuleType)
+        }
+    return found
+
+
+def describe(value: Any) -> dict[str, Any]:
+    """Arguments and, of a class or an interface, members."""
+    described: dict[str, Any] = {"arguments": arguments(value), "members": {}}
+    if inspect.isclass(value):
+        described["members"] = {
+            name: arguments(member) for name, member in vars(value).items() if not name.startswith("__")
+        }
+    elif hasattr(value, "names"):
+        described["members"] = dict.fromkeys(value.names(all=True))
+    return described
+
+
+def arguments(value: Any) -> list[str] | None:
+    """Their names, without self."""
+    try:
+        return [name for name in inspect.signature(value).parameters if name != "self"]
+    except (TypeError, ValueError):
+        return None
+
+
+def main(verb: str, *rest: str) -> None:
+    if verb == "commit":
+        commit(rest[0], rest[1], int(rest[2]), int(rest[3]))
+    elif verb in ("drain", "once"):
+        drain(rest[0], int(rest[1]), forever=verb == "drain")
+    else:
+        print(json.dumps({"version": version("zope.sendmail"), "modules": names()}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
