@@ -83,7 +83,8 @@ class Crew:
                     if not goes_on:
                         self._sign_off(relay)
         except BaseException:
-            self._sign_off(relay)
+            if goes_on:
+                self._sign_off(relay)
             raise
         finally:
             if not (lane.works and relay.put_back(lane.session)):
@@ -108,7 +109,7 @@ class Crew:
         return relay.lanes > 1 and relay.lanes > relay.limit
 
     def _jobs(self, relay: Relay, lane: Lane) -> Iterator[Job]:
-        """What is to be done, as long as it is this lane's.  One that meets trouble ends; the last one pauses the relay."""
+        """What is to be done by this lane.  One that meets trouble ends; the last one pauses the relay."""
         assert self.intake is not None
         while lane.works and self._goes_on(relay):
             job = self.intake.next_for(relay)
