@@ -204,7 +204,7 @@ class QueueProcessorThread(threading.Thread):
         if self.relays.routes.is_single:
             return queue.next_due() == 0.0 and self.relays.default.pause() == 0.0
         parked = queue.parked()
-        return queue.next_due() == 0.0 or any(relay.name in parked and relay.has_room() for relay in self.relays)
+        return queue.next_due() == 0.0 or any(relay.name in parked and relay.room() for relay in self.relays)
 
     def _rest(self, queue: IMailQueue) -> None:
         """Wait until there may be something to do."""
