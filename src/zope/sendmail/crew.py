@@ -180,7 +180,7 @@ class Crew:
         meter, window = Meter(self._processor.clock), _WINDOW[0]
         try:
             while not over.wait(window) and not self._processor.is_stopped and self.intake.is_waited_for(relay):
-                if meter.is_waiting() and relay.lanes < relay.limit and not relay.is_ahead:
+                if meter.is_waiting() and self._may_double(relay):
                     with contextlib.suppress(RuntimeError):  # the system has no more threads
                         self._double(relay)
                 else:
@@ -188,6 +188,9 @@ class Crew:
         finally:
             with self._mutex:
                 self._standing_by.pop(relay, None)
+
+    def _may_double(self, relay: Relay) -> bool:
+        return relay.lanes < relay.limit and not relay.is_ahead and not self._processor.is_troubled
 
     def _double(self, relay: Relay) -> None:
         with relay.mutex:

@@ -331,3 +331,14 @@ class MailThatIsParked(ProcessorTest):
             self.drain()
         self.assertEqual([int(who.partition("@")[0]) for who in self.sent_to()], list(range(40)))
         self.assertLess(claims, 3 * 40)
+
+
+class TroubleWithTheQueue(ProcessorTest):
+    def test_is_waited_for_by_one_thread_only(self) -> None:
+        """A connection that meets it ends at once; the processor leaves the queue alone for a while."""
+        before = self.clock.monotonic()
+        with mock.patch.object(self.processor._crew, "work", side_effect=OSError("input/output error")):
+            self.processor.guarded_work(self.processor.relays.default)
+        self.assertEqual((self.clock.monotonic(), self.processor.is_troubled), (before, True))
+        self.processor._guarded(lambda nothing: None, None)
+        self.assertFalse(self.processor.is_troubled)
