@@ -147,9 +147,11 @@ class Lane:
 
         A crash in between makes a second report with the same Message-Id; the other order would lose it.
         """
+        if not self._processor.notify_sender:
+            return
         before = lease.record.having(Answer.REJECTED)
         rejected = {who: reply for who, reply in record.having(Answer.REJECTED).items() if who not in before}
-        if not rejected or not lease.envelope.sender or not self._processor.notify_sender:
+        if not rejected or not lease.envelope.sender:
             return
         host = host_name()
         text = notification(

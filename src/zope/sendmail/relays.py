@@ -97,6 +97,8 @@ class Relay:
         self._until = self._worked_at = self._modest_until = float("-inf")
         self._modest = MAX_CONNECTIONS
         self._next_turn = float("-inf")
+        #: The mailer that was asked last, and how many connections are usual with it.
+        self._usual: tuple[Any, int] = (None, 1)
 
     # may it be used?
 
@@ -142,8 +144,10 @@ class Relay:
             return 1
         mailer = self._mailer()
         own = getattr(mailer, "connections", None)
-        usual = MAX_CONNECTIONS if keeps_sessions(mailer) else 1
-        limit = min(each for each in (self._connections() or usual, own) if each)
+        if mailer is not self._usual[0]:
+            self._usual = mailer, MAX_CONNECTIONS if keeps_sessions(mailer) else 1
+        limit = self._connections() or self._usual[1]
+        limit = min(limit, own or limit)
         return min(limit, self._modest) if self._clock.monotonic() < self._modest_until else limit
 
     @property
