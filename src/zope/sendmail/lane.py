@@ -6,6 +6,7 @@ of each.  An error is charged to what failed (``docs/internals.rst``, *The proce
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 _HEAD = 64 * 1024
 
 
+def is_wish_to_end(error: BaseException) -> bool:
+    """Whether somebody pressed Ctrl-C: that reaches the main thread only."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+
+
 class Lane:
     """One conversation with a relay, and the messages that go through it one after the other."""
 
@@ -54,9 +60,18 @@ class Lane:
         except BaseException as error:  # even SystemExit: a mailer must not end the thread
             if not in_hand:
                 raise
-            self._finish(in_hand.popleft(), error)
+            self._break_off(in_hand.popleft(), error)
             for job in in_hand:  # it was to follow, and nothing of it is with the relay
                 job.lease.release()
+            if is_wish_to_end(error):
+                raise
+
+    def _break_off(self, job: Job, error: BaseException) -> None:
+        if is_wish_to_end(error) and not job.intended:
+            self.session.close()
+            job.lease.release()
+        else:
+            self._finish(job, error)
 
     def _noted(self, jobs: Iterable[Job], in_hand: deque[Job]) -> Iterator[Job]:
         for job in jobs:

@@ -24,6 +24,7 @@ from zope.sendmail.disk import Disk
 from zope.sendmail.events import MailEvent
 from zope.sendmail.intake import Intake
 from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor, MalformedEnvelope
+from zope.sendmail.lane import is_wish_to_end
 from zope.sendmail.maildir import Maildir, make_maildir
 from zope.sendmail.message import Envelope, read_envelope
 from zope.sendmail.outcome import Answer, Reply
@@ -190,7 +191,10 @@ class QueueProcessorThread(threading.Thread):
         try:
             step(argument)
             self._troubles = 0
-        except BaseException as error:  # noqa: BLE001 - the thread cannot die
+        except BaseException as error:  # the thread cannot die
+            if is_wish_to_end(error):
+                self.stop()
+                raise
             self._trouble(error)
         while self.is_troubled and not self._stopped:  # here, not in a lane: a thread for each would be many
             self.clock.sleep(_SLICE)

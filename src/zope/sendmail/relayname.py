@@ -12,6 +12,9 @@ _MAILER = re.compile(
     r"[^\x00-\x20\x7f\ud800-\udfff](?:[^\x00-\x1f\x7f\ud800-\udfff]{0,253}[^\x00-\x20\x7f\ud800-\udfff])?"
 )
 
+#: As long as a domain name may be (RFC 1035, 2.3.4), so that its line in a queue file stays short.
+_MAX_OCTETS = 255
+
 
 @dataclass(frozen=True, slots=True)
 class RelayName:
@@ -30,6 +33,10 @@ class RelayName:
     def __post_init__(self) -> None:
         if bool(self.mailer) == bool(self.hostname):
             raise InvalidRelay("a relay is the name of a mailer, or a host and port; pass one of them")
+        if len((self.mailer or self.hostname).encode("utf-8", "replace")) > _MAX_OCTETS:
+            raise InvalidRelay(
+                f"the relay {(self.mailer or self.hostname)[:40]!r}... has more than {_MAX_OCTETS} octets"
+            )
         if self.mailer and not _MAILER.fullmatch(self.mailer):
             raise InvalidRelay(f"the relay {self.mailer!r} is no name of a mailer")
         if self.hostname and not _HOST.fullmatch(self.hostname):

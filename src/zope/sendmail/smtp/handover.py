@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import smtplib
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -23,7 +24,13 @@ class Handover:
         text = without_bcc(message.read())
         intend()
         progress.intended = True
-        note_refused(progress, self._connection.sendmail(envelope.sender, list(envelope.recipients), text))
+        try:
+            refused = self._connection.sendmail(envelope.sender, list(envelope.recipients), text)
+        except smtplib.SMTPException:
+            raise
+        except OSError as error:  # there was a connection: it broke, whatever the error would mean before
+            raise smtplib.SMTPServerDisconnected(f"the connection broke: {error}") from error
+        note_refused(progress, refused)
 
     def prove(self, progress: Progress) -> None:
         """Nothing is known about the recipients until ``sendmail``."""

@@ -8,6 +8,7 @@ import threading
 import unittest
 from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 from zope.interface.verify import verifyObject
 
@@ -20,7 +21,7 @@ from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import OnUnknown, Schedule
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK
-from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer
+from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendOnlyMailer
 from zope.sendmail.tests.processing import ProcessorTest
 
 DOWN = Reply(Answer.DEFERRED, "535 the password has expired", 535)
@@ -238,7 +239,7 @@ class ARelayInTrouble(ProcessorTest):
 class AThreadThatNothingEnds(ProcessorTest):
     def test_a_mailer_that_raises_defers_the_mail(self) -> None:
         """Whatever it raises; the others flow."""
-        for error in RuntimeError("bug"), SystemExit(1), KeyboardInterrupt(), MemoryError(), AssertionError():
+        for error in RuntimeError("bug"), SystemExit(1), MemoryError(), AssertionError():
 
             def before(envelope: Envelope, error: BaseException = error) -> None:
                 if envelope.recipients == ("0@example.org",):
@@ -251,6 +252,26 @@ class AThreadThatNothingEnds(ProcessorTest):
                 self.assertEqual(self.sent_to(), ["1@example.org", "2@example.org"])
                 self.assertEqual(self.queue.show(names[0]).state, State.DEFERRED)
                 self.queue.remove(names[0])
+
+    def test_ctrl_c_ends_a_run_in_the_main_thread(self) -> None:
+        """The mail in hand is as before, if nothing of it is with the relay; else nobody knows."""
+        for intended in False, True:
+            with self.subTest(intended=intended):
+                self.processor = self.make_processor()
+                names = self.put(count=3)
+
+                def interrupted(session: ScriptedSession, envelope: Envelope, message: Any, intend: Any) -> Any:
+                    if intended:  # noqa: B023 - called at once
+                        intend()
+                    raise KeyboardInterrupt
+
+                with mock.patch.object(ScriptedSession, "transfer", interrupted):
+                    self.assertRaises(KeyboardInterrupt, self.drain)
+                history = self.queue.show(names[0]).history
+                self.assertEqual([record.unknowns for record in history], [1] if intended else [])
+                self.assertEqual([self.queue.show(name).state for name in names[1:]], [State.READY] * 2)
+                for name in names:
+                    self.queue.remove(name)
 
     def test_a_send_only_mailer_that_fails_defers_the_mail(self) -> None:
         """An unknown error is temporary."""

@@ -36,6 +36,7 @@ class WhatACallerWrites(unittest.TestCase):
         for written in (
             "", "a\nb", "a\rb", "a\0b", " a", "a ", "h\nX-Zope-To: evil@example.org:25", "h:0", "h:65536", "-h:25",
             ("h", "smtp"), ("h", True), ("", 25), ("a b", 25), ("h\n", 25), None, 25, ("h",), "x:y:25", "\ud800",
+            "\U0001f4ee" * 64, ("\u00fc" * 128, 25),
         ):  # fmt: skip
             with self.subTest(written=written):
                 self.assertRaises(InvalidMail, RelayName.of, written)
