@@ -34,6 +34,7 @@ from zope.sendmail.message import Envelope
 from zope.sendmail.queue import open_queue
 from zope.sendmail.relayname import RelayName
 from zope.sendmail.routes import Routes
+from zope.sendmail.standing import MailStatus
 from zope.sendmail.verp import one_by_one
 
 
@@ -164,6 +165,10 @@ class QueuedMailDelivery(AbstractMailDelivery):
             raise
         staged.commit()
         return message_id
+
+    def status(self, message_id: str) -> MailStatus:
+        """See `IQueuedMailDelivery`."""
+        return self.queue.status(message_id)
 
     def __getstate__(self) -> dict[str, Any]:
         """What may be pickled: an open queue may not."""

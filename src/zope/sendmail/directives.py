@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zope.configuration.fields import Path
+from zope.configuration.fields import GlobalObject, Path
 from zope.interface import Interface, implementer
 from zope.schema import ASCIILine, Field, Int, TextLine, ValidationError
 from zope.schema.interfaces import IFromUnicode
@@ -168,6 +168,13 @@ class IMailerDirective(Interface):
 
 class ISMTPMailerDirective(IMailerDirective):
     """A mailer that speaks SMTP with one relay."""
+
+    settings = GlobalObject(
+        title="Settings",
+        description="Dotted name of a function that is asked before each mail: a dict of hostname, port, username, ... "
+        "that count instead of what stands here.",
+        required=False,
+    )
 
     hostname = ASCIILine(title="Hostname", description="Name of the relay.", default="localhost", required=False)
     port = Int(title="Port", description="TCP port of the relay.", default=25, required=False)

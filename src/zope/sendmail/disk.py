@@ -81,6 +81,16 @@ class Disk:
             if written:
                 views[0] = views[0][written:]
 
+    def open_for_append(self, path: str) -> int:
+        """A descriptor whose every write goes to the end of a private file, which is made if needed."""
+        fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+        try:
+            os.fchmod(fd, _FILE_MODE)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
     def append(self, path: str, *pieces: Piece) -> None:
         """Append `pieces` to a private file, which is made if needed."""
         fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)

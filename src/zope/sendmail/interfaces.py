@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from zope.sendmail.pieces import Piece
     from zope.sendmail.queue.findings import Finding
     from zope.sendmail.queue.states import State
+    from zope.sendmail.standing import MailStatus
 
 #: What applications may pass as a message: the text with its headers, as str, bytes or a message object.
 type_of_message = str | bytes | Message
@@ -176,6 +177,12 @@ class IQueuedMailDelivery(IMailDelivery):
         """`send`, but apart from any transaction.
 
         Guarantee: the mail is on disk and on its way when this returns; an abort does not call it back.
+        """
+
+    def status(message_id: str) -> MailStatus:
+        """What became of a mail, by what `send` has returned; see `IMailQueue.status`.
+
+        A mail whose transaction has not committed is not known.
         """
 
 
@@ -337,6 +344,12 @@ class IMailQueue(Interface):
 
         ``history`` of what it yields may hold the last record only.  Guarantee: reads one mail at a time, and a file
         that cannot be read ends nothing.
+        """
+
+    def status(message_id: str) -> MailStatus:
+        """What became of the mail with this Message-Id (without brackets): queued, deferred, sent, rejected, ...
+
+        What has left the queue is known for a week.
         """
 
     def names() -> Iterator[str]:

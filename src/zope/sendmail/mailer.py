@@ -6,10 +6,12 @@ mailer that speaks SMTP.  Its attributes may be changed at any time and count fo
 
 from __future__ import annotations
 
+import copy
+import inspect
 import io
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from smtplib import SMTP, SMTP_SSL
 from threading import local
 from typing import Any
@@ -110,6 +112,10 @@ class SMTPMailer:
     #: Makes the TLS context for each connection, in place of `cafile`, `certfile`, `keyfile` and `tls_minimum`.
     ssl_context: Callable[[], ssl.SSLContext] | None = None
 
+    #: Asked before each mail: attributes by name that count instead of the mailer's own, or `RelaySettings`.  What it
+    #: raises is trouble of the relay.
+    settings: Callable[[], Mapping[str, Any] | RelaySettings] | None = None
+
     #: Makes connections from host and port; may be assigned on the class, a subclass and an instance.
     smtp: Any = _DefaultFactory()
 
@@ -143,6 +149,7 @@ class SMTPMailer:
         ssl_context: Callable[[], ssl.SSLContext] | None = None,
         rate: float | None = None,
         connections: int | None = None,
+        settings: Callable[[], Mapping[str, Any] | RelaySettings] | None = None,
     ) -> None:
         self.hostname = hostname
         self.port = port
@@ -172,6 +179,7 @@ class SMTPMailer:
             "keyfile": keyfile,
             "tls_minimum": None if tls_minimum is None else TlsVersion(tls_minimum),
             "ssl_context": ssl_context,
+            "settings": settings,
         }
         # What is not given stays as the class has it: a subclass may have methods in these places, and a site may set
         # there what Products.MailHost does not pass on.
@@ -184,7 +192,9 @@ class SMTPMailer:
         return self._new_session()
 
     def relay_settings(self) -> RelaySettings:
-        """The attributes as they are now.  Raises `ValueError` if they contradict each other."""
+        """What counts now.  Raises `ValueError` if it contradicts itself, and what `settings` raises."""
+        if self.settings is not None:
+            return self._said(self.settings())
         auth = _mechanisms(self.auth)
         without_password = self.token is not None or Mechanism.EXTERNAL in auth
         # A name with nothing to prove it is no login, as in 7.3.
@@ -211,6 +221,18 @@ class SMTPMailer:
             tls_minimum=TlsVersion(self.tls_minimum),
             ssl_context=self.ssl_context,
         )
+
+    def _said(self, said: Mapping[str, Any] | RelaySettings) -> RelaySettings:
+        if isinstance(said, RelaySettings):
+            return said
+        unknown = sorted(set(said) - _SETTABLE)
+        if unknown:
+            raise ValueError(
+                f"the settings of a mailer have {', '.join(unknown)}; known are {', '.join(sorted(_SETTABLE))}"
+            )
+        mailer = copy.copy(self)
+        vars(mailer).update(said, settings=None)
+        return mailer.relay_settings()
 
     # one mail at a time, with smtplib's errors
 
@@ -248,14 +270,16 @@ class SMTPMailer:
         """Everything but the open connections; they belong to this process."""
         return {name: value for name, value in self.__dict__.items() if name != "_smtp"}
 
-    def _factory(self) -> Factory:
+    def _factory(self, settings: RelaySettings | None = None) -> Factory:
         factory: Factory = self.smtp or default_factory(self)  # somebody may have put back None
+        if settings is not None and factory in (SMTP, SMTP_SSL):  # as the settings are now
+            return SMTP_SSL if settings.tls is Tls.IMPLICIT else SMTP
         return factory
 
     def _new_session(self) -> SMTPSession:
         return SMTPSession(
             self.relay_settings,
-            lambda settings: connect(settings, self._factory(), self.local_hostname),
+            lambda settings: connect(settings, self._factory(settings), self.local_hostname),
             self.clock,
         )
 
@@ -307,6 +331,11 @@ class SMTPMailer:
     def response(self, response: bytes | None) -> None:
         self._state().response = response
 
+
+#: What `SMTPMailer.settings` may say.
+_SETTABLE = frozenset(inspect.signature(SMTPMailer.__init__).parameters) - {
+    "self", "settings", "clock", "rate", "connections",
+}  # fmt: skip
 
 _OWN = {"send": SMTPMailer.send, "vote": SMTPMailer.vote}
 

@@ -105,6 +105,13 @@ def fewer_connections(relay: str, count: int, why: Reply) -> None:
     processor_log.info("Relay %s gets no more than %d connections for a while: %s.", relay, count, printable(str(why)))
 
 
+def departures_failed(directory: str, error: OSError) -> None:
+    """It cannot be written down which mails leave."""
+    processor_log.warning(
+        "It cannot be written down in %s which mails are sent (%s); nothing else depends on that.", directory, error
+    )
+
+
 def lease_lost(name: str, why: object) -> None:
     """Another processor took the message."""
     processor_log.warning("Mail %s: %s.", name, printable(str(why)))

@@ -34,6 +34,8 @@ from zope.sendmail.tables import (
     heading,
     mail_lines,
     mail_values,
+    status_lines,
+    status_values,
 )
 
 #: So many mails, and so many findings of a kind, are shown to people who did not say how many they want.
@@ -179,6 +181,18 @@ def _lines(stream: BinaryIO, *, whole: bool) -> Iterator[bytes]:
         if not whole and not line.strip(b"\r\n"):
             return
         yield line
+
+
+def _status(queue: IMailQueue, parsed: _Arguments) -> int:
+    now = Clock().time()
+    for given in parsed.names:
+        status = queue.status(given.strip().removeprefix("<").removesuffix(">"))
+        if parsed.json:
+            _say_json(status_values(status))
+        else:
+            for line in status_lines(status, now):
+                _say(line)
+    return os.EX_OK
 
 
 def _count(queue: IMailQueue, parsed: _Arguments) -> int:
@@ -373,6 +387,7 @@ def _width() -> int:
 _VERBS: dict[str, Callable[[IMailQueue, _Arguments], int]] = {
     "list": _list,
     "show": _show,
+    "status": _status,
     "count": _count,
     "doctor": _doctor,
     **{verb.value: _change for verb in Verb},

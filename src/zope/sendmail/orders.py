@@ -18,6 +18,7 @@ STATES = (State.READY, State.SENDING, State.DEFERRED, State.HELD, State.REJECTED
 _LOOKING = {
     "list": "the mails, oldest first, as a table",
     "show": "envelope, relay's words and history of the named mails",
+    "status": "what became of mails, by their Message-Id: queued, deferred, sent, rejected, held, unknown",
     "count": "how many mails there are in each state",
     "doctor": "what is stuck or strange, why, and what to do; changes nothing",
 }
@@ -48,6 +49,7 @@ _MAIL_KEYS = (
 KEYS = {
     "list": f"{_MAIL_KEYS} (recipient: answer, code, enhanced, text)",
     "show": f"{_MAIL_KEYS}, history (state, time, due, attempts, ..., replies), headers or message if asked for",
+    "status": "message_id, standing, reason, due, sent, replies",
     "count": "staged, ready, sending, deferred, held, rejected, oldest (when the oldest that waits was written)",
     "doctor": "kind, severity (note, warning, problem), name, text, cure",
 }
@@ -89,7 +91,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parsed.filtered = any(getattr(parsed, name, None) not in (None, "") for name in _FILTERS)
     if verb in _CHANGING:
         _check(parser, parsed)
-    elif verb == "show" and not parsed.names:
+    elif verb in ("show", "status") and not parsed.names:
         parser.error("which mail? name at least one")
     return parsed
 
@@ -113,6 +115,8 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     if verb == "show":
         _add_show(parser)
+    elif verb == "status":
+        parser.add_argument("names", metavar="MESSAGE-ID", nargs="*", help="with brackets or without")
     elif verb == "list":
         _add_filters(parser)
         parser.add_argument(

@@ -26,6 +26,7 @@ from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.relayname import RelayName
 from zope.sendmail.routes import Routes
+from zope.sendmail.standing import MailStatus
 
 #: The name of the relay that gets what names none.
 DEFAULT = "default"
@@ -237,6 +238,10 @@ class MailSender:
     def queue(self) -> IMailQueue:
         """The queue, for whoever wants to look into it."""
         return self.writer.queue
+
+    def status(self, message_id: str) -> MailStatus:
+        """See `IMailQueue.status`."""
+        return self.queue.status(message_id)
 
     def send(self, *arguments: Any, **keywords: Any) -> str:
         """See `MailWriter.send`."""

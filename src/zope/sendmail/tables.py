@@ -14,6 +14,7 @@ from zope.sendmail.history import Record
 from zope.sendmail.outcome import Answer, Reply, printable
 from zope.sendmail.queue.findings import Finding, age, moment
 from zope.sendmail.queue.states import State
+from zope.sendmail.standing import MailStatus
 
 if TYPE_CHECKING:
     from zope.sendmail.interfaces import IQueuedMail
@@ -82,6 +83,16 @@ def detail_lines(mail: IQueuedMail, now: float) -> Iterator[str]:
         for recipient in mail.envelope.malformed:
             yield f"malformed   {clean(recipient)}: {_course(record.replies.get(recipient))}"
     yield from _history_lines(mail)
+
+
+def status_lines(status: MailStatus, now: float) -> Iterator[str]:
+    """What became of a mail."""
+    when = f", left {moment(status.sent)}" if status.sent else ""
+    due = f", next attempt in {age(status.due - now)}" if status.due > now else ""
+    reason = f": {clean(status.reason)}" if status.reason else ""
+    yield f"{clean(status.message_id)}  {status.standing}{when}{due}{reason}"
+    for recipient, reply in status.replies.items():
+        yield f"            {clean(recipient)}: {_course(reply)}"
 
 
 def finding_lines(finding: Finding, width: int) -> Iterator[str]:
@@ -182,6 +193,18 @@ def finding_values(finding: Finding) -> dict[str, str]:
         "name": finding.name,
         "text": finding.text,
         "cure": finding.cure,
+    }
+
+
+def status_values(status: MailStatus) -> dict[str, Any]:
+    """What became of a mail; times are seconds since the epoch, null for never."""
+    return {
+        "message_id": status.message_id,
+        "standing": status.standing.value,
+        "reason": status.reason,
+        "due": status.due or None,
+        "sent": status.sent or None,
+        "replies": {who: _reply_values(reply) for who, reply in status.replies.items()},
     }
 
 

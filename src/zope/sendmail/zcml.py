@@ -149,6 +149,7 @@ def smtpMailer(  # noqa: PLR0917 - the signature of 7.3
     **settings: Any,
 ) -> None:
     """See `ISMTPMailerDirective`."""
+    asked = settings.pop("settings", None)
     given = {
         "hostname": hostname,
         "port": None if port is None else int(port),
@@ -161,7 +162,7 @@ def smtpMailer(  # noqa: PLR0917 - the signature of 7.3
 
     def register() -> None:
         keywords = _checked(lambda: mailer_keywords(merge((given, _relay_of(_product_config(), given)))))
-        handler("registerUtility", SMTPMailer(**keywords), IMailer, name, _context.info)
+        handler("registerUtility", SMTPMailer(**keywords, **_asked(asked)), IMailer, name, _context.info)
 
     _context.action(discriminator=("utility", IMailer, name), callable=register)
 
@@ -175,10 +176,11 @@ def lmtpMailer(
     **settings: Any,
 ) -> None:
     """See `ILMTPMailerDirective`.  zope.conf speaks about an SMTP relay and is not asked."""
+    asked = _asked(settings.pop("settings", None))
     given = {"hostname": hostname, "port": None if port is None else int(port), **_by_option_name(settings)}
 
     def register() -> None:
-        mailer = _checked(lambda: LMTPMailer(socket=socket, **mailer_keywords(merge((given,)))))
+        mailer = _checked(lambda: LMTPMailer(socket=socket, **mailer_keywords(merge((given,))), **asked))
         handler("registerUtility", mailer, IMailer, name, _context.info)
 
     _context.action(discriminator=("utility", IMailer, name), callable=register)
@@ -207,6 +209,11 @@ def _assertPermission(permission: str, interfaces: Any, component: Any) -> Any:
     from zope.component.security import proxify
 
     return proxify(component, permission=permission, provides=interfaces)
+
+
+def _asked(settings: Any) -> dict[str, Any]:
+    """The keyword, only if it was given: old subclasses do not know it."""
+    return {} if settings is None else {"settings": settings}
 
 
 def _get_mailer(mailer: str) -> Any:

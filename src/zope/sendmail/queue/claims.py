@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from zope.sendmail import maillog
 from zope.sendmail.history import Record
 from zope.sendmail.outcome import Answer, Outcome
+from zope.sendmail.queue.departures import Departures
 from zope.sendmail.queue.index import Index
 from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase
@@ -46,10 +47,12 @@ class Claims:
         self._schedule = schedule
         self._clock = store.clock
         self._unsettled: list[tuple[MaildirLease, Record]] = []
+        self.departures = Departures(store.places, store.disk, store.clock)
         self.begin(owner)
 
     def begin(self, owner: Owner) -> None:
         """Forget everything, and go on with this owner file.  Leases that are out keep theirs until they end."""
+        self.departures.close()
         self._owner = owner
         self._index = Index()
         self._looker = Looker(self.store, self._index)

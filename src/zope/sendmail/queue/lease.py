@@ -102,6 +102,8 @@ class MaildirLease:
         end = self.lock.release
         try:
             ours = self.lock.is_ours()
+            if record.state is State.SENT:
+                self.claims.departures.note(self.name, self.message_id)
             if ours or record.state is State.SENT:
                 self.claims.store.settle(self.key, record, tried=self._is_tried or not ours)
             else:

@@ -22,6 +22,7 @@ from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.maildir import make_maildir
 from zope.sendmail.queue.bell import Bell, ring
 from zope.sendmail.queue.claims import Claims
+from zope.sendmail.queue.departures import KEPT_DAYS, Departures
 from zope.sendmail.queue.desk import Desk, QueuedMail
 from zope.sendmail.queue.doctor import examine
 from zope.sendmail.queue.findings import Finding
@@ -33,6 +34,7 @@ from zope.sendmail.queue.staged import StagedMail
 from zope.sendmail.queue.states import State
 from zope.sendmail.queue.store import Store
 from zope.sendmail.retry import Schedule
+from zope.sendmail.standing import MailStatus, status_of
 
 #: While mail is known to be due, seconds until a processor listens again whether something is new.
 _BUSY = 0.02
@@ -184,6 +186,11 @@ class MaildirQueue:
     ) -> Iterator[QueuedMail]:
         """See `IMailQueue`."""
         return self._desk.mails(Selection(frozenset(states), sender, recipient, **more))
+
+    def status(self, message_id: str) -> MailStatus:
+        """See `IMailQueue`.  Reads the heads of all mails in the queue."""
+        mails = [mail for mail in self.mails() if mail.message_id == message_id]
+        return status_of(message_id, mails, Departures(self.places, self.disk, self.clock).find(message_id), KEPT_DAYS)
 
     def names(self) -> Iterator[str]:
         """See `IMailQueue`."""

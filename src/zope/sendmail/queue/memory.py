@@ -23,11 +23,13 @@ from zope.sendmail.interfaces import ILease, IMailQueue, InvalidMessage, IStaged
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Outcome
 from zope.sendmail.pieces import Piece
+from zope.sendmail.queue.departures import KEPT_DAYS
 from zope.sendmail.queue.desk import QueuedMail
 from zope.sendmail.queue.findings import HELD, Finding, waits_for_a_person
 from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.states import WAITING, State, Verb, after
 from zope.sendmail.retry import Schedule
+from zope.sendmail.standing import MailStatus, status_of
 
 
 class _Mail:
@@ -70,6 +72,8 @@ class MemoryQueue:
         self.changed = threading.Condition(threading.RLock())
         self.mails_by_name: dict[str, _Mail] = {}
         self.staged = 0
+        #: When mails left, by Message-Id.
+        self.departed: dict[str, float] = {}
         self._numbers = itertools.count(1)
         self._woken = False
 
@@ -140,6 +144,11 @@ class MemoryQueue:
         with self.changed:
             seen = [_seen(mail) for mail in self.mails_by_name.values()]
         return filter(Selection(frozenset(states), sender, recipient, **more).matches, seen)
+
+    def status(self, message_id: str) -> MailStatus:
+        """See `IMailQueue`."""
+        mails = [mail for mail in self.mails() if mail.message_id == message_id]
+        return status_of(message_id, mails, self.departed.get(message_id), KEPT_DAYS)
 
     def names(self) -> Iterator[str]:
         """See `IMailQueue`."""
@@ -292,6 +301,7 @@ class MemoryLease:
         with self._queue.changed:
             if record.state is State.SENT:
                 self._queue.mails_by_name.pop(self.name, None)
+                self._queue.departed[self.message_id] = self._queue.clock.time()
             else:
                 self._queue.write(self._mail, record)
             self.release()

@@ -15,13 +15,13 @@ PARTS = ".parts"
 BELL = ".bell"
 
 #: Directories of ours beside tmp, new and cur.
-EXTRA = ("history", "locks")
+EXTRA = ("history", "locks", "sent")
 
 
 class Places:
     """The paths below one queue directory."""
 
-    __slots__ = ("_prefix", "cur", "history_", "locks", "new", "root", "tmp")
+    __slots__ = ("_prefix", "cur", "history_", "locks", "new", "root", "sent", "tmp")
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -31,6 +31,7 @@ class Places:
         self.cur = join(root, "cur")
         self.history_ = join(root, "history")
         self.locks = join(root, "locks")
+        self.sent = join(root, "sent")
 
     def message(self, key: str) -> str:
         """The file of a message that waits."""

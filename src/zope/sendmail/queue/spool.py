@@ -31,6 +31,7 @@ from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.staged import StagedMail
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import Schedule
+from zope.sendmail.standing import MailStatus, Standing
 
 #: What stands before the directories of a spool in the location of a queue.
 PREFIX = "spool:"
@@ -94,6 +95,11 @@ class SpoolQueue(MaildirQueue):
             return self._dropbox.take(self._make, busy=busy)
 
     # for operators
+
+    def status(self, message_id: str) -> MailStatus:
+        """See `IMailQueue`."""
+        self._look()
+        return super().status(message_id)
 
     def count(self) -> Mapping[State, int]:
         """See `IMailQueue`."""
@@ -248,6 +254,11 @@ class SpoolQueues:
         """See `IMailQueue`."""
         for queue in self._queues:
             queue.close()
+
+    def status(self, message_id: str) -> MailStatus:
+        """See `IMailQueue`."""
+        known = (queue.status(message_id) for queue in self._queues)
+        return min(known, key=lambda status: status.standing is Standing.UNKNOWN and not status.replies)
 
     def count(self) -> Mapping[State, int]:
         """See `IMailQueue`."""

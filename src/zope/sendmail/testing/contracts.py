@@ -343,6 +343,41 @@ class QueueContract:
         self.clock.advance(60)
         self.assertEqual(len(self.queue.claim()), 1)
 
+    # what became of a mail
+
+    def status(self) -> tuple[str, str]:
+        """What is told about the mail that `put` writes."""
+        status = self.queue.status("1@example.org")
+        return str(status.standing), status.reason
+
+    def test_tells_what_became_of_a_mail(self: Any) -> None:
+        """Unknown before it was sent; queued, deferred with the reason, rejected with the reason, sent."""
+        self.assertEqual(self.status()[0], "unknown")
+        [name] = self.put()
+        self.assertEqual(self.status()[0], "queued")
+        [lease] = self.queue.claim()
+        self.assertEqual(self.status()[0], "queued")
+        self.settle(lease, all=LATER)
+        self.assertEqual(self.status(), ("deferred", "450 greylisted"))
+        self.assertEqual(self.queue.status("1@example.org").due, self.clock.time() + 60)
+        self.clock.advance(60)
+        self.settle(self.queue.claim()[0], all=NEVER)
+        self.assertEqual(self.status(), ("rejected", "550 no such user"))
+        self.queue.retry(name)
+        self.settle(self.queue.claim()[0])
+        self.assertEqual(self.status(), ("sent", "every recipient was accepted"))
+        self.assertEqual(self.queue.status("1@example.org").sent, self.clock.time())
+        self.assertEqual(str(self.queue.status("2@example.org").standing), "unknown")
+
+    def test_tells_that_nobody_knows(self: Any) -> None:
+        """An outcome that is unknown is told as such until it is sent again, or a person decides."""
+        self.put()
+        self.settle(self.queue.claim()[0], all=Reply(Answer.UNKNOWN, "lost"))
+        self.assertEqual(self.status(), ("unknown", "lost"))
+        [name] = self.queue.names()
+        self.queue.hold(name)
+        self.assertEqual(self.status()[0], "held")
+
     # operators
 
     def test_held_mail_waits_until_it_is_released(self: Any) -> None:

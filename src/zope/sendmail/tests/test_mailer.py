@@ -22,7 +22,7 @@ from zope.sendmail.interfaces import IMailer, InvalidAddress, ISession, ISession
 from zope.sendmail.mailer import SendOnlySession, SMTPMailer, open_session
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer
-from zope.sendmail.settings import Keep, Mechanism, Timeouts, Tls, TlsVersion
+from zope.sendmail.settings import Keep, Mechanism, RelaySettings, Timeouts, Tls, TlsVersion
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Action, Drop, Relay
@@ -647,3 +647,40 @@ class ASessionIsOpened(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class SettingsThatAreAskedFor(unittest.TestCase):
+    """A control panel may change them at any time."""
+
+    def setUp(self) -> None:
+        self.said: Any = {}
+        self.mailer = SMTPMailer(hostname="here.example", username="u", password="p", settings=lambda: self.said)
+
+    def test_count_instead_of_the_attributes(self) -> None:
+        """What is not said is as it was."""
+        self.said = {"hostname": "there.example", "port": "26", "tls": "implicit"}
+        settings = self.mailer.relay_settings()
+        self.assertEqual((str(settings), settings.username, settings.tls), ("there.example:26", "u", "implicit"))
+        self.said = RelaySettings(hostname="other.example")
+        self.assertIs(self.mailer.relay_settings(), self.said)
+
+    def test_are_asked_before_each_mail(self) -> None:
+        """Another relay takes over without a restart."""
+        first, second = self.enterContext(Relay()), self.enterContext(Relay())
+        session = SMTPMailer(settings=lambda: self.said).open_session()
+        self.addCleanup(session.close)
+        for relay in first, first, second:
+            self.said = {"hostname": relay.host, "port": relay.port}
+            session.transfer(Envelope("a@example.org", ("b@example.org",)), io.BytesIO(b"S: x\n\n"), lambda: None)
+        self.assertEqual((len(first.mails), len(second.mails)), (2, 1))
+
+    def test_that_cannot_be_had_are_trouble_of_the_relay(self) -> None:
+        """Wrong ones, unknown ones, an error: no mail is charged."""
+        for said in {"hostnam": "x"}, {"port": 0}, {"tls": "perhaps"}, None:
+            with self.subTest(said=said):
+                self.said = said
+                session = self.mailer.open_session()
+                envelope = Envelope("a@example.org", ("b@example.org",))
+                outcome = session.transfer(envelope, io.BytesIO(b"S: x\n\n"), lambda: None)
+                self.assertTrue(outcome.fault and not outcome.replies)
+                self.assertNotIn("'p'", str(outcome))

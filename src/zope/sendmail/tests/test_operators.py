@@ -662,3 +662,17 @@ class Text(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class Status(OperatorsTest):
+    def test_tells_what_became_of_mails(self) -> None:
+        """By Message-Id, with brackets or without; for people and for programs."""
+        self.put("one@example.org")
+        said = self.ok("status", "<1@example.org>", "2@example.org")
+        self.assertRegex(said, r"1@example\.org  queued\n2@example\.org  unknown: it is not in the queue")
+        self.settle(GREYLISTED)
+        said = self.ok("status", "1@example.org")
+        self.assertIn("1@example.org  deferred, next attempt in 1m: 450 4.7.1 greylisted", said)
+        values = json.loads(self.ok("status", "--json", "1@example.org"))
+        self.assertEqual(set(values), set(KEYS["status"].split(", ")))
+        self.assertEqual((values["standing"], values["sent"]), ("deferred", None))

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import types
 import unittest
+from typing import Any
+from unittest import mock
 
 from zope.sendmail.testing.relay import Relay
 
@@ -115,3 +118,31 @@ class TheTableOfFaults(unittest.TestCase):
         self.assertEqual({name for name in names if f"def {name}(" not in everything}, set())
         for number in [f"A{n}" for n in range(1, 14)] + [f"B{n}" for n in range(1, 20)] + ["D"]:
             self.assertRegex(text, rf"(?m)^{number} ")
+
+
+class TheProgramWithoutZope(unittest.TestCase):
+    def test_is_that_of_the_readme(self) -> None:
+        """The module in the README sends, with a web framework that only knows what is used of it."""
+        if not os.path.exists(README):
+            self.skipTest("the README is not beside the package: this is not a checkout")
+        with open(README, encoding="utf-8") as stream:
+            text = stream.read().partition("``app.py``::\n")[2].partition("\n``send()``")[0]
+        first, second = self.enterContext(Relay()), self.enterContext(Relay())
+        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "mail")
+        source = textwrap.dedent(text).replace("/var/lib/shop/mail", path)
+        source = source.replace('"mail.example.org",', f'"{first.host}", {first.port},')
+        source = source.replace("news.example.org:25", f"{second.host}:{second.port}")
+        source = source.replace('hostname="news.example.org"', f'hostname="{second.host}", port={second.port}')
+        framework: Any = types.ModuleType("fastapi")
+        framework.FastAPI = lambda: types.SimpleNamespace(post=lambda route: lambda function: function)
+        module: dict[str, Any] = {}
+        with mock.patch.dict(sys.modules, fastapi=framework):
+            exec(source, module)
+        self.addCleanup(module["sender"].stop)
+        message_id = module["order"](7, "jane@example.org")
+        module["news"](["a@example.com", "b@example.com"], "Subject: News\n\nGood ones.\n")
+        self.assertTrue(module["sender"].reader.wait_until_empty(30))
+        self.assertEqual(module["sender"].status(message_id).standing, "sent")
+        self.assertEqual([mail.recipients for mail in first.mails], [("jane@example.org",)])
+        senders = {mail.sender for mail in second.mails}
+        self.assertEqual(senders, {f"news+{who}=example.com@example.org" for who in "ab"})

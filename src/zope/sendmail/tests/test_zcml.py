@@ -249,6 +249,23 @@ class SeveralRelays(Fixture):
             getUtility(IMailDelivery, "Mail").send("a@example.org", "b@example.org", "Subject: x\n\n", relay="smtp")
 
 
+def panel() -> dict[str, object]:
+    """What a control panel says."""
+    return {"hostname": "panel.example", "port": 2525}
+
+
+class SettingsOfASite(Fixture):
+    def test_are_asked_for(self) -> None:
+        """By the dotted name of a function."""
+        self.load(
+            f'<mail:smtpMailer name="smtp" hostname="zcml.example" settings="{__name__}.panel" />',
+            f'<mail:lmtpMailer name="lmtp" settings="{__name__}.panel" />',
+        )
+        self.assertEqual(str(self.mailer().relay_settings()), "panel.example:2525")
+        self.assertEqual(self.mailer("lmtp").open_session().relay, "panel.example:2525")
+        self.assertEqual(self.mailer().hostname, "zcml.example")
+
+
 class ADirectDelivery(Fixture):
     def test_has_the_mailer_it_names(self) -> None:
         """The delivery speaks through that mailer."""

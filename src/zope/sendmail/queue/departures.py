@@ -1,0 +1,97 @@
+"""Which mails have left a queue: a line for each, in a file for each day, kept for a week.
+
+So that "sent" can be told from "never heard of it".  Nothing else depends on it: trouble with these files harms no
+mail, and is told once.  Concurrency: any number of processes write to one file; one `Departures` is for one thread at a
+time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+
+from zope.sendmail import maillog
+from zope.sendmail.clock import Clock
+from zope.sendmail.disk import Disk
+from zope.sendmail.queue.places import Places
+
+#: Days for which it is known which mails have left.
+KEPT_DAYS = 7
+
+_DAY = 86400.0
+
+
+class Departures:
+    """See the module."""
+
+    def __init__(self, places: Places, disk: Disk, clock: Clock) -> None:
+        self._directory = places.sent
+        self._disk = disk
+        self._clock = clock
+        self._fd = -1
+        #: Until when the open file is the right one.
+        self._until = 0.0
+        self._in_trouble = False
+
+    def note(self, name: str, message_id: str) -> None:
+        """The mail called `name` is leaving.  Never raises."""
+        if not message_id:
+            return
+        now = self._clock.time()
+        line = f"{now:.0f} {name} {message_id}\n".encode("utf-8", "surrogateescape")
+        try:
+            if self._fd < 0 or not self._until - _DAY <= now < self._until:
+                self._open(now)
+            self._disk.write(self._fd, line)
+            self._in_trouble = False
+        except OSError as error:
+            self.close()
+            if not self._in_trouble:
+                self._in_trouble = True
+                maillog.departures_failed(self._directory, error)
+
+    def find(self, message_id: str) -> float | None:
+        """When the last mail with this Message-Id left, in seconds since the epoch; None if none is known."""
+        if not message_id or message_id.split() != [message_id]:
+            return None
+        end = f" {message_id}\n".encode("utf-8", "surrogateescape")
+        for name in sorted(self._names(), reverse=True):
+            with contextlib.suppress(OSError):
+                text = self._disk.read(os.path.join(self._directory, name))
+                if (at := text.rfind(end)) >= 0:
+                    return float(text[text.rfind(b"\n", 0, at) + 1 : at].split(b" ")[0])
+        return None
+
+    def close(self) -> None:
+        """Let go of the file; the next mail opens it again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def _open(self, now: float) -> None:
+        self.close()
+        today = _name(now)
+        path = os.path.join(self._directory, today)
+        try:
+            self._fd = self._disk.open_for_append(path)
+        except FileNotFoundError:
+            self._disk.make_directory(self._directory)
+            self._fd = self._disk.open_for_append(path)
+        self._until = (now // _DAY + 1) * _DAY
+        oldest = _name(now - KEPT_DAYS * _DAY)
+        for name in self._names():
+            if name < oldest:
+                with contextlib.suppress(FileNotFoundError):
+                    self._disk.unlink(os.path.join(self._directory, name))
+
+    def _names(self) -> list[str]:
+        try:
+            return [name for name in self._disk.names(self._directory) if name[:1].isdigit()]
+        except FileNotFoundError:
+            return []
+
+
+def _name(moment: float) -> str:
+    return datetime.datetime.fromtimestamp(moment, datetime.UTC).date().isoformat()

@@ -1,0 +1,78 @@
+"""What became of a mail, for whoever has its Message-Id.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from zope.sendmail.outcome import Answer, Reply
+from zope.sendmail.queue.states import State
+
+if TYPE_CHECKING:
+    from zope.sendmail.interfaces import IQueuedMail
+
+
+class Standing(StrEnum):
+    """How it stands with a mail.  Where several have the same Message-Id, the first of these counts."""
+
+    #: It waits for its first attempt, or is being sent.
+    QUEUED = "queued"
+    #: It was tried, and will be tried again.
+    DEFERRED = "deferred"
+    #: Nobody can know: the connection broke between its last byte and the answer; or nothing is known about it here.
+    UNKNOWN = "unknown"
+    #: It waits for a person.
+    HELD = "held"
+    #: At least one recipient was rejected for good, and nobody is tried any more.
+    REJECTED = "rejected"
+    #: Every recipient was accepted.
+    SENT = "sent"
+
+
+_ORDER = list(Standing)
+
+
+@dataclass(frozen=True, slots=True)
+class MailStatus:
+    """The standing of a mail; `reason` is for people.
+
+    `due` and `sent` are seconds since the epoch, 0.0 for never: when it is tried next, when it left.  `replies` has
+    what was said last about each recipient, as long as the mail is in the queue.
+    """
+
+    message_id: str
+    standing: Standing
+    reason: str = ""
+    due: float = 0.0
+    sent: float = 0.0
+    replies: Mapping[str, Reply] = field(default_factory=dict)
+
+
+def status_of(message_id: str, mails: Iterable[IQueuedMail], sent: float | None, kept_days: int) -> MailStatus:
+    """The status of a mail from what is in the queue with its Message-Id, and from when one left (None: none did)."""
+    found = sorted((_status(message_id, mail) for mail in mails), key=lambda each: _ORDER.index(each.standing))
+    if found:
+        replies = {who: reply for each in reversed(found) for who, reply in each.replies.items()}
+        first = found[0]
+        return MailStatus(message_id, first.standing, first.reason, first.due, sent or 0.0, replies)
+    if sent is not None:
+        return MailStatus(message_id, Standing.SENT, "every recipient was accepted", sent=sent)
+    reason = f"it is not in the queue, and none with this Message-Id left it in the last {kept_days} days"
+    return MailStatus(message_id, Standing.UNKNOWN, reason)
+
+
+def _status(message_id: str, mail: IQueuedMail) -> MailStatus:
+    last = mail.history[-1] if mail.history else None
+    replies = dict(last.replies) if last is not None else {}
+    unknown = last is not None and bool(last.having(Answer.UNKNOWN))
+    said = next((str(reply) for reply in replies.values() if reply.answer is not Answer.ACCEPTED), "")
+    note = last.note if last is not None else ""
+    if mail.state in (State.HELD, State.REJECTED):
+        standing = Standing.HELD if mail.state is State.HELD else Standing.REJECTED
+    elif unknown:
+        standing = Standing.UNKNOWN
+    else:
+        standing = Standing.DEFERRED if mail.state is State.DEFERRED else Standing.QUEUED
+    return MailStatus(message_id, standing, note or said, mail.due, replies=replies)

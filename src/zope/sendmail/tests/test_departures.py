@@ -1,0 +1,78 @@
+"""What is known about mails that have left the queue."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import unittest
+
+from zope.sendmail.queue.departures import KEPT_DAYS, Departures
+from zope.sendmail.queue.places import Places
+from zope.sendmail.testing.contracts import ManualClock
+from zope.sendmail.testing.disks import FaultyDisk
+
+DAY = 86400.0
+
+
+class Mails(unittest.TestCase):
+    def setUp(self) -> None:
+        self.clock = ManualClock()
+        self.root = self.enterContext(tempfile.TemporaryDirectory())
+        self.departures = self.open()
+
+    def open(self, fail_at: int = 0) -> Departures:
+        departures = Departures(Places(self.root), FaultyDisk(fail_at, for_ever=True), self.clock)
+        self.addCleanup(departures.close)
+        return departures
+
+    def files(self) -> list[str]:
+        return sorted(os.listdir(os.path.join(self.root, "sent")))
+
+    def test_are_found_by_their_whole_message_id(self) -> None:
+        """The last one counts; a part of an id finds nothing."""
+        started = self.clock.time()
+        self.departures.note("one", "a@b")
+        self.clock.advance(10)
+        self.departures.note("two", "xa@b")
+        self.departures.note("three", "a@b")
+        self.assertEqual(self.open().find("a@b"), started + 10)
+        for other in "a@", "@b", "b", "", "one", "one a@b":
+            self.assertIsNone(self.open().find(other))
+
+    def test_of_several_processes_stand_in_one_file(self) -> None:
+        """That is private."""
+        other = self.open()
+        for number in range(10):
+            (self.departures, other)[number % 2].note("n", f"{number}@b")
+        self.assertTrue(all(self.departures.find(f"{number}@b") for number in range(10)))
+        [name] = self.files()
+        mode = os.stat(os.path.join(self.root, "sent", name)).st_mode
+        self.assertEqual(stat.S_IMODE(mode), 0o600)
+
+    def test_are_known_for_a_week(self) -> None:
+        """Then their files are removed, by whoever notes something."""
+        for day in range(20):
+            self.departures.note("n", f"{day}@b")
+            self.clock.advance(DAY)
+        self.assertEqual(len(self.files()), KEPT_DAYS + 1)
+        known = [day for day in range(20) if self.departures.find(f"{day}@b")]
+        self.assertEqual(known, list(range(20 - KEPT_DAYS - 1, 20)))
+
+    def test_leave_also_when_that_cannot_be_written_down(self) -> None:
+        """It is told once, and goes on when the disk does."""
+        broken = self.open(fail_at=1)
+        with self.assertLogs("QueueProcessorThread", "WARNING") as logs:
+            for number in range(5):
+                broken.note("n", f"{number}@b")
+        self.assertEqual(len(logs.output), 1)
+        self.departures.note("n", "a@b")
+        self.assertEqual(self.open().find("a@b"), self.clock.time())
+
+    def test_of_a_clock_that_was_set_back_are_found(self) -> None:
+        """In the file of that day."""
+        self.departures.note("n", "a@b")
+        self.clock.wall -= 3 * DAY
+        self.departures.note("n", "c@d")
+        self.assertEqual(len(self.files()), 2)
+        self.assertTrue(self.departures.find("a@b") and self.departures.find("c@d"))
