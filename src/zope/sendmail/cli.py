@@ -26,6 +26,7 @@ from zope.sendmail.options import boolean, mailer_keywords, merge, processor_key
 from zope.sendmail.orders import is_order
 from zope.sendmail.outcome import Answer, Reply
 from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.queue import directories_of
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import OnUnknown
 
@@ -66,9 +67,8 @@ class ConsoleApp:
     queue_path: str = ""
 
     def __init__(self, argv: Sequence[str] | None = None, verbose: bool = True) -> None:  # noqa: FBT001, FBT002
-        argv = sys.argv if argv is None else argv
-        arguments = vars(self.parser.parse_args(argv[1:]))
-        self.script_name = argv[0]
+        self.script_name, *words = sys.argv if argv is None else argv
+        arguments = vars(self.parser.parse_args(words))
         self.verbose = verbose and not arguments.get("quiet", False)
         self.log_level = logging.INFO if arguments.get("verbose") else logging.WARNING
         self.daemon = arguments.get("daemon", False)
@@ -113,7 +113,8 @@ class ConsoleApp:
         processor = self.QueueProcessorKind(**self._processor_options)
         processor.setMailer(self.mailer)
         try:
-            act_as_owner(self.queue_path)
+            for path in directories_of(self.queue_path)[:1]:
+                act_as_owner(path)
             processor.setQueuePath(self.queue_path)
             return self._drain(processor)
         except (OSError, ValueError) as error:
@@ -194,10 +195,10 @@ def _configure_log(app: ConsoleApp) -> None:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """The console script; `argv` with the program's name in front."""
-    argv = sys.argv if argv is None else argv
-    if is_order(argv[1:]):
-        return operators.main(argv[2:])
-    app = ConsoleApp(argv)
+    words = list(sys.argv) if argv is None else argv
+    if is_order(words[1:]):
+        return operators.main(words[2:])
+    app = ConsoleApp(words)
     _configure_log(app)
     return app.main()
 

@@ -21,7 +21,7 @@ from zope.sendmail.clock import Clock
 from zope.sendmail.interfaces import IMailQueue, MailError, NoSuchMail, QueueNotSafe
 from zope.sendmail.maildir import act_as_owner, check_maildir
 from zope.sendmail.orders import MEANT, parse
-from zope.sendmail.queue import open_queue
+from zope.sendmail.queue import directories_of, is_maildir, open_queue, recognized
 from zope.sendmail.queue.findings import Finding, Severity, age
 from zope.sendmail.queue.states import State, Verb
 from zope.sendmail.tables import (
@@ -59,8 +59,9 @@ def main(arguments: Sequence[str]) -> int:
     """What stands behind ``zope-sendmail queue``; returns the exit status.  Raises `SystemExit` as argparse does."""
     parsed = parse(arguments)
     try:
-        _check_place(parsed.maildir)
-        with closing(open_queue(parsed.maildir)) as queue:
+        location = recognized(parsed.maildir)
+        _check_place(location)
+        with closing(open_queue(location)) as queue:
             status = _VERBS[parsed.verb](queue, parsed)
             sys.stdout.flush()
             return status
@@ -85,18 +86,28 @@ class _Refused(Exception):
         self.status = status
 
 
-def _check_place(path: str) -> None:
+def _check_place(location: str) -> None:
     """There has to be a queue.  Root goes on as its owner, and so sees what a processor sees."""
+    paths = directories_of(location)
+    if not paths:
+        raise _Refused(f"{location} names no directory", os.EX_CONFIG)
+    for path in paths:
+        _check_directory(path, is_maildir=is_maildir(location))
+    act_as_owner(paths[0])
+
+
+def _check_directory(path: str, *, is_maildir: bool) -> None:
     try:
         os.listdir(path)  # says more about a missing permission than a search for directories
-        check_maildir(path)
-        act_as_owner(path)
+        if is_maildir:
+            check_maildir(path)
     except FileNotFoundError:
         raise _Refused(f"there is no queue {path}", os.EX_CONFIG) from None
     except NotADirectoryError:
-        raise _Refused(f"{path} is not a Maildir folder: it is not a directory", os.EX_CONFIG) from None
+        kind = "a Maildir folder" if is_maildir else "a spool"
+        raise _Refused(f"{path} is not {kind}: it is not a directory", os.EX_CONFIG) from None
     except ValueError as error:
-        raise _Refused(str(error), os.EX_CONFIG) from None
+        raise _Refused(f"{error}; a spool of maildrop is named spool:{path}", os.EX_CONFIG) from None
 
 
 # --- looking ----------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"zope-sendmail queue {verb}", description=VERBS[verb].capitalize() + ".", epilog=_epilog(verb)
     )
-    parser.add_argument("maildir", metavar="MAILDIR", help="directory of the queue")
+    parser.add_argument("maildir", metavar="MAILDIR", help="directory of the queue; spool:DIRECTORY is maildrop's")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     if verb == "show":
         _add_show(parser)

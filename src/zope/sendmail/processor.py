@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
@@ -28,7 +29,7 @@ from zope.sendmail.lane import is_wish_to_end
 from zope.sendmail.maildir import Maildir, make_maildir
 from zope.sendmail.message import Envelope, read_envelope
 from zope.sendmail.outcome import Answer, Reply
-from zope.sendmail.queue import open_queue
+from zope.sendmail.queue import is_maildir, open_queue
 from zope.sendmail.relays import Relay, Relays
 from zope.sendmail.retry import Schedule
 from zope.sendmail.routes import Routes
@@ -100,11 +101,11 @@ class QueueProcessorThread(threading.Thread):
         self.mailer = mailer
 
     def setQueuePath(self, path: str) -> None:
-        """Drain the Maildir queue at `path`; it is made if there is none.
+        """Drain the queue at `path` (see `open_queue`); a Maildir is made if there is none.
 
         Raises `ValueError` if there is something else.
         """
-        if path != "memory:":
+        if is_maildir(path):
             make_maildir(Disk(), os.path.abspath(path))
         self.queue = open_queue(path, schedule=self.schedule)
 
@@ -281,11 +282,11 @@ class QueueProcessorThread(threading.Thread):
 
     def _action_if_exists(self, fname: str, func: Callable[[str], Any], default: Any = None) -> Any:
         """`func` of a file, or `default` if there is none."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             return func(fname)
-        except FileNotFoundError:
-            return default
+        return default
 
     def _unlink_if_exists(self, fname: str) -> None:
         """Remove a file that may be gone."""
-        self._action_if_exists(fname, os.unlink)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fname)

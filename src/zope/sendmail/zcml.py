@@ -198,9 +198,8 @@ def _delivery_actions(context: Any, mailer: str, name: str, register: Callable[[
 
 
 def _register_delivery(context: Any, delivery: IMailDelivery, permission: str | None, name: str) -> None:
-    if permission is not None:
-        delivery = _assertPermission(permission, IMailDelivery, delivery)
-    handler("registerUtility", delivery, IMailDelivery, name, context.info)
+    guarded = delivery if permission is None else _assertPermission(permission, IMailDelivery, delivery)
+    handler("registerUtility", guarded, IMailDelivery, name, context.info)
 
 
 def _check_redirection(name: str, mailer: str, routes: Routes) -> None:
@@ -225,7 +224,7 @@ def _assertPermission(permission: str, interfaces: Any, component: Any) -> Any:
         )
     from zope.component.security import proxify
 
-    return proxify(component, provides=interfaces, permission=permission)
+    return proxify(component, permission=permission, provides=interfaces)
 
 
 def _asked(settings: Any) -> dict[str, Any]:
@@ -236,7 +235,7 @@ def _asked(settings: Any) -> dict[str, Any]:
 def _get_mailer(mailer: str) -> Any:
     """The mailer of this name."""
     try:
-        return getUtility(IMailer, mailer)
+        return getUtility(IMailer, name=mailer)
     except ComponentLookupError as error:
         raise ConfigurationError(
             f"Mailer {mailer!r} is not defined; "

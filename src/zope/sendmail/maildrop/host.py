@@ -57,8 +57,12 @@ class _Setting:
         raise AttributeError(f"{self._name} of a Maildrop Host is what its configuration file says; change that file")
 
 
+#: They have to be there when the class is made, for then Zope looks for what its security declarations name.
+_Settings = type("_Settings", (), {name: _Setting(name) for name in pages.ATTRIBUTES})
+
+
 @implementer(IMailHost)
-class MaildropHost(MailHost):  # type: ignore[misc]  # Zope says nothing about its types
+class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zope says nothing about its types
     """See `IMailHost`."""
 
     meta_type = "Maildrop Host"
@@ -295,9 +299,6 @@ class MaildropHost(MailHost):  # type: ignore[misc]  # Zope says nothing about i
         zpublish(methods="POST")(_change)
     del _internal, _change
 
-
-for _attribute in pages.ATTRIBUTES:
-    setattr(MaildropHost, _attribute, _Setting(_attribute))
 
 InitializeClass(MaildropHost)
 

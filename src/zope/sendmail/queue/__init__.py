@@ -8,22 +8,48 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zope.sendmail.interfaces import IMailQueue
 
+_MEMORY, _SPOOL = "memory:", "spool:"
+
 
 def open_queue(location: str, **options: Any) -> IMailQueue:
     """The queue at `location`: a path, ``memory:``, or ``spool:`` with a directory of MaildropHost's or several, with
     ``;`` between them.  `options` are those of its class.
     """
-    if location == "memory:":
+    if location == _MEMORY:
         from zope.sendmail.queue.memory import MemoryQueue
 
         return MemoryQueue(**options)
-    if location.startswith("spool:"):
+    if location.startswith(_SPOOL):
         from zope.sendmail.queue.spool import open_spool
 
-        return open_spool(location.removeprefix("spool:"), **options)
+        return open_spool(location.removeprefix(_SPOOL), **options)
     from zope.sendmail.queue.maildir import MaildirQueue
 
     return MaildirQueue(location, **options)
+
+
+def directories_of(location: str) -> tuple[str, ...]:
+    """The directories that `location` names; none if it is no place on a disk."""
+    if location == _MEMORY:
+        return ()
+    if location.startswith(_SPOOL):
+        return tuple(path for each in location.removeprefix(_SPOOL).split(";") if (path := each.strip()))
+    return (location,)
+
+
+def is_maildir(location: str) -> bool:
+    """Whether `location` is the path of a Maildir, there or still to be made."""
+    return location != _MEMORY and not location.startswith(_SPOOL)
+
+
+def recognized(path: str) -> str:
+    """The location of what lies at `path`: that of a spool if it is one whose queue has been used, else `path`."""
+    if is_maildir(path) and not os.path.isdir(os.path.join(path, "new")):
+        from zope.sendmail.queue.dropbox import PRIVATE
+
+        if os.path.isdir(os.path.join(path, PRIVATE, "new")):
+            return _SPOOL + path
+    return path
 
 
 # BBB: in zope.sendmail 3.5 to 7.3 this was a module with the processor and the console script in it.

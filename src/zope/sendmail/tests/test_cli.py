@@ -66,6 +66,19 @@ class Fixture(unittest.TestCase):
         self.assertIn(text, said.getvalue())
 
 
+class ASpool(Fixture):
+    def test_is_drained_like_a_queue(self) -> None:
+        """Named with its prefix; no Maildir of that name is made anywhere."""
+        spool = os.path.join(self.directory, "spool")
+        os.mkdir(spool)
+        dropped = self.file("spool/one", "##To:b@example.org\n##From:a@example.org\nSubject: x\n\nx\n")
+        os.utime(dropped, (1e9, 1e9))
+        with contextlib.chdir(self.directory), Relay() as relay:
+            status = ConsoleApp(["x", "--hostname", relay.host, "--port", str(relay.port), f"spool:{spool}"]).main()
+            self.assertEqual((status, [mail.recipients for mail in relay.mails]), (0, [("b@example.org",)]))
+        self.assertNotIn("spool:", os.listdir(self.directory))
+
+
 class TheCommandLine(Fixture):
     def test_needs_only_a_queue(self) -> None:
         """Everything else has the defaults of 7.3."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import pickle
@@ -34,6 +35,44 @@ OLD_STATE = {
     "add_messageid": "Off",
     "maildrop_log_file": "/tmp/maildrop/var/maildrop.log",
 }
+
+
+class AProfile(WithHost):
+    """mailhost.xml of GenericSetup."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        if importlib.util.find_spec("Products.GenericSetup") is None:
+            self.skipTest("Products.GenericSetup is not installed")
+        from Products.GenericSetup.tests.common import DummyImportContext
+
+        from zope.sendmail.maildrop.profile import MaildropHostProfile
+
+        self.profile = MaildropHostProfile(self.host, DummyImportContext(None))
+
+    def test_of_a_mail_host_brings_no_settings_and_no_password(self) -> None:
+        """The file has them; nothing is raised."""
+        before = self.host.__getstate__()
+        self.profile.body = (
+            '<object name="MailHost" smtp_host="x" smtp_port="25" smtp_uid="u" smtp_pwd="secret" smtp_queue="True"/>'
+        )
+        self.assertEqual(self.host.__getstate__(), before)
+
+    def test_of_our_own_is_read_again(self) -> None:
+        """Key, mode and title; no login is in it."""
+        text = self.profile.body
+        self.host.setConfigPath("other")
+        self.host.title, self.host._transactional = "Else", False
+        self.profile.body = text
+        self.assertEqual((self.host._path_key, self.host.title), ("own", "Maildrop Host"))
+        self.assertTrue(self.host.isTransactional())
+        self.assertNotIn(b"smtp_", text)
+
+    def test_with_an_unknown_key_changes_nothing(self) -> None:
+        """The error names the keys there are."""
+        with self.assertRaisesRegex(ValueError, "Invalid path key"):
+            self.profile.body = '<object name="MailHost" title="Else" path_key="missing"/>'
+        self.assertEqual((self.host._path_key, self.host.title), ("own", "Maildrop Host"))
 
 
 class AnIMailHost(WithHost):

@@ -443,6 +443,53 @@ class Removing(OperatorsTest):
         self.assertTrue(self.ok("remove", "--yes", *self.names_).endswith("3 mails removed\n"))
 
 
+class ASpool(OperatorsTest):
+    """The directory that other programs drop mail into."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = os.path.join(os.path.dirname(self.path), "spool")
+        os.mkdir(self.path)
+        self.drop("one")
+
+    def drop(self, name: str) -> None:
+        with open(os.path.join(self.path, name), "wb") as file:
+            file.write(b"##To:one@example.org\n##From:sender@example.org\n" + MESSAGE)
+
+    def test_is_named_by_its_prefix(self) -> None:
+        """What was dropped is counted, also before any daemon has seen it."""
+        self.assertEqual(self.call("count", "spool:" + self.path), 0, self.complained)
+        self.assertIn("ready", self.said)
+
+    def test_is_known_by_its_directory(self) -> None:
+        """Once something was taken in; its own directory is not asked for."""
+        self.call("count", "spool:" + self.path)
+        self.drop("two")
+        self.assertEqual(len(self.names()), 2)
+        self.ok("hold", "--all")
+        self.assertEqual(len(self.names("--state", "held")), 2)
+
+    def test_may_be_several(self) -> None:
+        """The mails of all are listed."""
+        other = self.path + "2"
+        os.mkdir(other)
+        self.assertEqual(self.call("list", f"spool:{self.path};{other}"), 0, self.complained)
+        self.assertIn("one@example.org", self.said)
+
+    def test_has_to_be_there(self) -> None:
+        """Nothing is made by a look at a name that was spelled wrong, or at an ordinary directory."""
+        for path, words in (
+            ("spool:" + self.path + "x", "there is no queue"),
+            ("spool:" + __file__, "is not a spool"),
+            ("spool:", "names no directory"),
+            (self.path, "spool:"),
+        ):
+            self.assertEqual(self.call("count", path), 78)
+            self.assertIn(words, self.complained)
+        self.assertEqual(os.listdir(self.path), ["one"])
+        self.assertFalse(os.path.exists(self.path + "x"))
+
+
 class Names(unittest.TestCase):
     ALL = ("1800.1.host.123", "1800.1.host.124", "1801.1.host.5", "1802.7.host.55", "msg")
 

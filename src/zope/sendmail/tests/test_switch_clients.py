@@ -390,19 +390,17 @@ class GroupServer(Client):
 
     class VERPMailer(SMTPMailer):
         def send(self, fromaddr: str, toaddrs: Sequence[str], message: Any) -> Any:
-            connection = self.connection
-            if connection is None:
+            if self.connection is None:
                 self.vote(fromaddr, toaddrs, message)
-                connection = self.connection
-            has_tls = connection.has_extn("starttls")
-            if not has_tls and self.force_tls:
+            relay = self.connection
+            if not self.no_tls and relay.has_extn("starttls"):
+                relay.starttls()
+                relay.ehlo()
+            elif self.force_tls:
                 raise RuntimeError("no TLS")
-            if has_tls and not self.no_tls:
-                connection.starttls()
-                connection.ehlo()
-            if connection.does_esmtp and self.username is not None and self.password is not None:
-                connection.login(self.username, self.password)
-            connection.sendmail(fromaddr, toaddrs, message, mail_options=["XVERP"])
+            if None not in (self.username, self.password):
+                relay.login(self.username, self.password)
+            relay.sendmail(fromaddr, toaddrs, message, mail_options=["XVERP"])
             self._close_connection()
 
     def check(self, relay: Relay, **options: Any) -> None:
