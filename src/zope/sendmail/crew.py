@@ -74,14 +74,21 @@ class Crew:
     def work(self, relay: Relay) -> None:
         """Be a lane until nothing is left to do for this relay; it was counted in `Relay.lanes` already."""
         lane = Lane(self._processor, relay, relay.session())
+        goes_on = True
         try:
-            while True:
-                lane.run(self._jobs(relay))
-                with relay.mutex:
-                    if self._is_superfluous(relay) or not (relay.hand and self._goes_on(relay)):
-                        break  # else somebody put in a message since
+            while goes_on:
+                lane.run(self._jobs(relay, lane))
+                with relay.mutex:  # somebody may have put in a message since
+                    goes_on = bool(relay.hand) and lane.works and self._goes_on(relay)
+                    if not goes_on:
+                        self._sign_off(relay)
+        except BaseException:
+            if goes_on:
+                self._sign_off(relay)
+            raise
         finally:
-            self._leave(relay, lane)
+            if not (lane.works and relay.put_back(lane.session)):
+                lane.session.close()
 
     def end(self) -> None:
         """Let everybody finish what they have in hand."""
@@ -101,10 +108,10 @@ class Crew:
     def _is_superfluous(self, relay: Relay) -> bool:
         return relay.lanes > 1 and relay.lanes > relay.limit
 
-    def _jobs(self, relay: Relay) -> Iterator[Job]:
-        """What is to be done, as long as it is this lane's."""
+    def _jobs(self, relay: Relay, lane: Lane) -> Iterator[Job]:
+        """What is to be done by this lane.  One that meets trouble ends; the last one pauses the relay."""
         assert self.intake is not None
-        while self._goes_on(relay):
+        while lane.works and self._goes_on(relay):
             job = self.intake.next_for(relay)
             if job is None:
                 return
@@ -122,8 +129,8 @@ class Crew:
             clock.sleep(min(left, _SLICE))
         return not self._processor.is_stopped
 
-    def _leave(self, relay: Relay, lane: Lane | None = None) -> None:
-        """This lane is not counted any more; what nobody else is there for goes back."""
+    def _sign_off(self, relay: Relay) -> None:
+        """One lane is not counted any more; what nobody else is there for goes back."""
         assert self.intake is not None
         with relay.mutex:
             relay.lanes -= 1
@@ -132,9 +139,6 @@ class Crew:
                 if over is not None:
                     over.set()
                 self.intake.give_back(relay)
-            is_kept = lane is None or (lane.works and relay.put_back(lane.session))
-        if lane is not None and not is_kept:
-            lane.session.close()
 
     # more of them
 
@@ -178,7 +182,7 @@ class Crew:
         try:
             self._start_thread(lambda: self._processor.guarded_work(relay))
         except BaseException:
-            self._leave(relay)
+            self._sign_off(relay)
             raise
 
     def _start_thread(self, work: Callable[[], None]) -> None:

@@ -330,6 +330,26 @@ class RealConnections(unittest.TestCase):
         self.once([mail[1][0] for mail in mailer.sent], 60)
         self.assertEqual(self.queue.count(), {})
 
+    def test_a_relay_that_goes_down_is_left_alone_at_once(self) -> None:
+        """However many connections there were: each finds out once, then it is paused."""
+        mailer, meeting, met = ScriptedMailer(), threading.Barrier(8), threading.Event()
+        tries: list[Envelope] = []
+
+        def fall(envelope: Envelope) -> None:
+            if not met.is_set():
+                meeting.wait(30)
+                met.set()
+                return
+            mailer.fault = DOWN
+            tries.append(envelope)
+
+        mailer.before = fall
+        self.put(500, None)
+        self.drain(mailer)
+        self.assertTrue(met.is_set())
+        self.assertLess(len(tries), 3 * MAX_CONNECTIONS)
+        self.assertGreater(self.queue.count()[State.READY], 400)
+
     def test_three_relays_one_down_for_a_while(self) -> None:
         """300 mails spread over them: each at its relay once."""
         servers = [self.enterContext(RealRelay()) for _ in range(3)]
