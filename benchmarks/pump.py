@@ -16,11 +16,13 @@ from zope.sendmail.queue import QueueProcessorThread
 
 
 def drain(queue: str, mails: int, port: int, size: int, cafile: str = "", *, login: bool = False) -> dict[str, Any]:
-    """Send so many mails to the relay at `port`; what it took does not count the commit."""
+    """Send so many mails to the relay at `port`; what it took does not count the way in, `commit.py` does that."""
     delivery = QueuedMailDelivery(queue)
     for _ in range(mails):
         delivery.send(SENDER, [RECIPIENT], text_of(size))
     transaction.commit()
+    while _waiting(queue) < mails:  # this release makes the files of a large transaction behind the commit
+        time.sleep(0.05)
     mailer = (
         SMTPMailer("127.0.0.1", port, username="name", password="secret") if login else SMTPMailer("127.0.0.1", port)
     )
@@ -32,7 +34,12 @@ def drain(queue: str, mails: int, port: int, size: int, cafile: str = "", *, log
     cpu, began = time.process_time(), time.perf_counter()
     processor.run(forever=False)
     answer = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
-    return answer | {"left": len([name for name in os.listdir(os.path.join(queue, "new")) if name[0] != "."])}
+    return answer | {"left": _waiting(queue)}
+
+
+def _waiting(queue: str) -> int:
+    """How many mails are files in ``new/``."""
+    return len([name for name in os.listdir(os.path.join(queue, "new")) if name[0] != "."])
 
 
 if __name__ == "__main__":

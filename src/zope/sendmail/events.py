@@ -63,13 +63,17 @@ def events_of(
     """
     told = {who: record.replies.get(who, reply) for who, reply in outcome.replies.items()}
     rejected = record.having(Answer.REJECTED)
-    # Without `before`: what a relay said was told when it said it.
-    known = {who for who, reply in rejected.items() if reply.code} if before is None else before.having(Answer.REJECTED)
-    told |= {who: reply for who, reply in rejected.items() if who not in told and who not in known}
+    if rejected:
+        # Without `before`: what a relay said was told when it said it.
+        known = (
+            {who for who, reply in rejected.items() if reply.code} if before is None else before.having(Answer.REJECTED)
+        )
+        told |= {who: reply for who, reply in rejected.items() if who not in told and who not in known}
+    answers = {reply.answer for reply in told.values()}
     events: list[MailEvent] = []
     for answer, kind in _KINDS.items():
-        replies = {who: reply for who, reply in told.items() if reply.answer is answer}
-        if replies:
+        if answer in answers:
+            replies = {who: reply for who, reply in told.items() if reply.answer is answer}
             extra = {"due": record.due} if kind is MailDeferredEvent else {}
             events.append(kind(message_id, sender, replies, outcome.relay, **extra))
     return events

@@ -117,9 +117,12 @@ def line_end(message: bytes) -> bytes:
 def wire(message: BinaryIO) -> Iterator[bytes]:
     """The message as a relay gets it, in pieces: lines end with CRLF, Bcc is left out (RFC 5321, 2.3.8)."""
     head = message.read(_CHUNK)
-    while not _is_whole(head) and len(head) < MAX_HEADER and (more := message.read(len(head))):
+    while (more := message.read(len(head))) and len(head) < MAX_HEADER and not _is_whole(head):
         head += more
-    return _crlf(_chunks(without_bcc(head), message))
+    head += more
+    if b"bcc" in head.lower():
+        head = without_bcc(head)
+    return _crlf(_chunks(head, message))
 
 
 def header_block(text: bytes) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import io
+import operator
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -120,6 +121,8 @@ class SMTPMailer:
     smtp: Any = _DefaultFactory()
 
     _smtp: _SMTPState | None = None
+    #: What the attributes were when they were last looked at, and the settings that this made.
+    _made: tuple[object, RelaySettings] | None = None
 
     def __init__(  # noqa: PLR0917 - the order of zope.sendmail 3.5 to 7.3
         self,
@@ -195,6 +198,14 @@ class SMTPMailer:
         """What counts now.  Raises `ValueError` if it contradicts itself, and what `settings` raises."""
         if self.settings is not None:
             return self._said(self.settings())
+        said = (*_settable(self), socket.getdefaulttimeout())
+        made = self._made
+        if made is None or made[0] != said or not isinstance(self.auth, (str, tuple)):
+            made = said, self._make_settings()
+            self.__dict__["_made"] = made  # past Persistent, for which this would be a change
+        return made[1]
+
+    def _make_settings(self) -> RelaySettings:
         auth = _mechanisms(self.auth)
         without_password = self.token is not None or Mechanism.EXTERNAL in auth
         # A name with nothing to prove it is no login, as in 7.3.
@@ -268,7 +279,7 @@ class SMTPMailer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the open connections; they belong to this process."""
-        return {name: value for name, value in self.__dict__.items() if name != "_smtp"}
+        return {name: value for name, value in self.__dict__.items() if name not in {"_smtp", "_made"}}
 
     def _factory(self, settings: RelaySettings | None = None) -> Factory:
         factory: Factory = self.smtp or default_factory(self)  # somebody may have put back None
@@ -336,6 +347,9 @@ class SMTPMailer:
 _SETTABLE = frozenset(inspect.signature(SMTPMailer.__init__).parameters) - {
     "self", "settings", "clock", "rate", "connections",
 }  # fmt: skip
+
+# All of them at once, and what else makes the settings: they are looked at before each mail.
+_settable = operator.attrgetter(*sorted(_SETTABLE - {"local_hostname"}), "smtp")
 
 _OWN = {"send": SMTPMailer.send, "vote": SMTPMailer.vote}
 

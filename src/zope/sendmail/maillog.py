@@ -33,7 +33,9 @@ def did_not_end(location: str, seconds: float) -> None:
 
 def answered(*, name: str, message_id: str, sender: str, recipient: str, reply: Reply, relay: str) -> None:
     """What the relay said about one recipient."""
-    level = {Answer.ACCEPTED: logging.INFO, Answer.DEFERRED: logging.INFO}.get(reply.answer, logging.ERROR)
+    level = logging.INFO if reply.answer in (Answer.ACCEPTED, Answer.DEFERRED) else logging.ERROR
+    if not processor_log.isEnabledFor(level):  # the words cost more than all the rest of a quick mail's log
+        return
     processor_log.log(
         level,
         "Mail %s <%s> from <%s> to <%s>: %s by %s: %s",
@@ -126,9 +128,9 @@ def group_stuck(group: str, error: OSError) -> None:
     )
 
 
-def report_failed(sender: str, error: OSError) -> None:
+def report_failed(sender: str, error: Exception) -> None:
     """A delivery status notification cannot be queued."""
-    processor_log.error("A report to <%s> about rejected recipients cannot be queued: %s.", printable(sender), error)
+    processor_log.error("A report to <%s> about rejected recipients cannot be made: %s.", printable(sender), error)
 
 
 def settling_failed(name: str, error: OSError) -> None:

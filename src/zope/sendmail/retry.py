@@ -65,12 +65,14 @@ def judge(
     now: float,
     chance: float,
     others: bool = False,
+    others_wait: bool = False,
 ) -> Record:
     """What becomes of a message after an attempt for the recipients in `envelope`.
 
-    `others`: it has further recipients, at other relays, whose turn it is now.
+    `others`: it has further recipients, at other relays, whose turn it is now; `others_wait`: and some of them were
+    never tried, so their turn comes also if one of these has to wait.
     """
-    replies = {**record.replies, **dict.fromkeys(envelope.malformed, MALFORMED), **outcome.replies}
+    is_unknown = bool(outcome.having(Answer.UNKNOWN))
     tried = replace(
         record,
         attempts=record.attempts + 1,
@@ -78,22 +80,23 @@ def judge(
         spent=record.spent + _used(record, now),
         relay=outcome.relay,
         note="",
-        replies=replies,
-        unknowns=record.unknowns + bool(outcome.having(Answer.UNKNOWN)),
+        replies={**record.replies, **dict.fromkeys(envelope.malformed, MALFORMED), **outcome.replies},
+        unknowns=record.unknowns + is_unknown,
     )
     pending = tried.outstanding(envelope.recipients)
     if not pending and others:
         return replace(tried, state=State.DEFERRED, attempts=record.attempts, due=now)
     if not pending:
         return replace(tried, state=State.REJECTED if tried.having(Answer.REJECTED) else State.SENT, due=0.0)
-    if outcome.having(Answer.UNKNOWN) and schedule.on_unknown is OnUnknown.HOLD:
+    if is_unknown and schedule.on_unknown is OnUnknown.HOLD:
         return replace(
             tried, state=State.HELD, note="the outcome is unknown; look at the relay's log, then retry or remove"
         )
     if tried.spent >= schedule.lifetime:
         given_up = _given_up(tried, pending)
         return replace(given_up, state=State.DEFERRED, due=now) if others else given_up
-    return replace(tried, state=State.DEFERRED, due=now + schedule.delay(tried.attempts, chance))
+    delay = 0.0 if others_wait else schedule.delay(tried.attempts, chance)
+    return replace(tried, state=State.DEFERRED, due=now + delay)
 
 
 def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, intended: bool, now: float) -> Record:

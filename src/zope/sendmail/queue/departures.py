@@ -1,8 +1,7 @@
 """Which mails have left a queue: a line for each, in a file for each day, kept for a week.
 
 So that "sent" can be told from "never heard of it".  Nothing else depends on it: trouble with these files harms no
-mail, and is told once.  Concurrency: any number of processes write to one file; one `Departures` is for one thread at a
-time.
+mail, and is told once.  Concurrency: any thread, and any number of processes write to one file.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import threading
 
 from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
@@ -33,6 +33,8 @@ class Departures:
         #: Until when the open file is the right one.
         self._until = 0.0
         self._in_trouble = False
+        #: Nobody writes to a descriptor that another one is closing: its number may be a relay's by then.
+        self._mutex = threading.Lock()
 
     def note(self, name: str, message_id: str) -> None:
         """The mail called `name` is leaving.  Never raises."""
@@ -40,16 +42,15 @@ class Departures:
             return
         now = self._clock.time()
         line = f"{now:.0f} {name} {message_id}\n".encode("utf-8", "surrogateescape")
-        try:
-            if self._fd < 0 or not self._until - _DAY <= now < self._until:
-                self._open(now)
-            self._disk.write(self._fd, line)
-            self._in_trouble = False
-        except OSError as error:
-            self.close()
-            if not self._in_trouble:
-                self._in_trouble = True
-                maillog.departures_failed(self._directory, error)
+        with self._mutex:
+            try:
+                self._write(line, now)
+                self._in_trouble = False
+            except OSError as error:
+                self._close()
+                if not self._in_trouble:
+                    self._in_trouble = True
+                    maillog.departures_failed(self._directory, error)
 
     def find(self, message_id: str) -> float | None:
         """When the last mail with this Message-Id left, in seconds since the epoch; None if none is known."""
@@ -65,13 +66,26 @@ class Departures:
 
     def close(self) -> None:
         """Let go of the file; the next mail opens it again."""
+        with self._mutex:
+            self._close()
+
+    def forget_after_fork(self) -> None:
+        """In a child: who was writing is not here."""
+        self._mutex = threading.Lock()
+
+    def _write(self, line: bytes, now: float) -> None:
+        if self._fd < 0 or not self._until - _DAY <= now < self._until:
+            self._open(now)
+        self._disk.write(self._fd, line)
+
+    def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(fd)
 
     def _open(self, now: float) -> None:
-        self.close()
+        self._close()
         today = _name(now)
         path = os.path.join(self._directory, today)
         try:

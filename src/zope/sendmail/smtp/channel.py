@@ -78,7 +78,7 @@ class SocketChannel:
     def send(self, data: bytes, seconds: float, *, more: bool = False) -> None:
         """See `Channel`."""
         sock = self._socket()
-        sock.settimeout(seconds)
+        _set_timeout(sock, seconds)
         if more and _MORE and not isinstance(sock, ssl.SSLSocket):
             sock.sendall(data, _MORE)
         else:
@@ -90,17 +90,18 @@ class SocketChannel:
         if response is not None:
             return response
         until = time.monotonic() + seconds
+        left = seconds
         sock = self._socket()
         while response is None:
-            left = until - time.monotonic()
-            if left <= 0.0:
-                raise TimeoutError("timed out")
-            sock.settimeout(left)
+            _set_timeout(sock, left)
             data = sock.recv(_RECEIVE)
             if not data:
                 raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
             self._replies.feed(data)
             response = self._replies.next()
+            left = until - time.monotonic()
+            if response is None and left <= 0.0:
+                raise TimeoutError("timed out")
         return response
 
     def has_unasked(self) -> bool:
@@ -167,6 +168,12 @@ class PatientChannel:
     def is_quiet(self) -> bool:
         """See `Channel`; that turns out with the next command."""
         return True
+
+
+def _set_timeout(sock: socket.socket, seconds: float) -> None:
+    """Only if it is another one: each setting is a system call."""
+    if sock.gettimeout() != seconds:
+        sock.settimeout(seconds)
 
 
 def _is_readable(sock: socket.socket) -> bool:

@@ -15,6 +15,9 @@ MAX_LINE = 8192
 MAX_LINES = 500
 MAX_REPLY = 64 * 1024
 
+# What most replies are: one line, short, and whole.
+_USUAL = re.compile(rb"([2-5][0-9]{2}) ([^\s][^\r\n]{0,510}(?<![ \t]))\r\n")
+
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 
 
@@ -59,6 +62,11 @@ class Replies:
 
     def next(self) -> Response | None:
         """The next reply, or None if it is not whole yet.  Raises `MalformedReply`."""
+        if not self._lines and (usual := _USUAL.match(self._buffer)):
+            response = Response(int(usual[1]), bytes(usual[2]))
+            del self._buffer[: usual.end()]
+            self._scanned = 0
+            return response
         while (line := self._next_line()) is not None:
             if self._take(line):
                 response = Response(int(self._code), b"\n".join(self._lines))

@@ -248,10 +248,12 @@ class SMTPSession:
         if isinstance(self._line, Line) and not self._line.is_quiet():  # it has hung up, or said what nobody asked
             self.drop()
             return False
-        if not self._is_young(self._mails) or self._settings() != self._used_settings:
-            self.close()
-            return False
-        return True
+        if self._is_young(self._mails):
+            settings = self._settings()
+            if settings is self._used_settings or settings == self._used_settings:
+                return True
+        self.close()
+        return False
 
     def _is_young(self, mails: int) -> bool:
         keep = self._used_settings.keep

@@ -243,6 +243,17 @@ class AttributesBecomeSettings(unittest.TestCase):
         self.assertEqual((settings.verify, settings.cafile, settings.allow_clear_password), (True, "ca.pem", True))
         self.assertEqual((settings.timeouts, settings.keep), (timeouts, keep))
 
+    def test_they_are_made_anew_only_after_a_change(self) -> None:
+        """Of the mailer's attributes, or of the default timeout; they are asked for before each mail."""
+        mailer = SMTPMailer(timeout=None)
+        first = mailer.relay_settings()
+        self.assertIs(mailer.relay_settings(), first)
+        mailer.port = 26
+        self.assertEqual(mailer.relay_settings().port, 26)
+        self.addCleanup(socket.setdefaulttimeout, socket.getdefaulttimeout())
+        socket.setdefaulttimeout(7.0)
+        self.assertEqual(mailer.relay_settings().timeouts.connect, 7.0)
+
     def test_a_token_takes_the_place_of_the_password(self) -> None:
         """An empty password, as a form gives it, is none then; a real one contradicts it."""
         settings = SMTPMailer(username="name", password="", token=_a_token).relay_settings()
