@@ -69,15 +69,11 @@ class Daemon:
     def serve(self, ready: Callable[[], None] = lambda: None) -> int:
         """Send until SIGTERM or SIGINT; `ready` is called when everything is in place.  Returns the exit status."""
         prepare(self.config)
-        self._pid_file.hold()
-        try:
-            with self._signals(), self._logging():
-                queue = make_queue(self.config)
-                self._check()
-                ready()
-                self._serve(queue)
-        finally:
-            self._pid_file.release()
+        with self._signals(), self._only_one(), self._logging():  # who finds the pid file may send a signal at once
+            queue = make_queue(self.config)
+            self._check()
+            ready()
+            self._serve(queue)
         teller.flush(_TELLING)
         return os.EX_OK
 
@@ -136,6 +132,15 @@ class Daemon:
                 "MAILDROP_TLS=0 with a login: the password goes to %s in clear; MAILDROP_TLS=2 protects it.",
                 self.config.smtp_host,
             )
+
+    @contextlib.contextmanager
+    def _only_one(self) -> Iterator[None]:
+        """Hold the pid file.  Raises `AlreadyRunning`."""
+        self._pid_file.hold()
+        try:
+            yield
+        finally:
+            self._pid_file.release()
 
     @contextlib.contextmanager
     def _logging(self) -> Iterator[None]:

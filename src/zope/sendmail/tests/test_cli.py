@@ -431,10 +431,16 @@ class TheSummary(unittest.TestCase):
         )
 
 
+def hear_sigint(test: unittest.TestCase) -> None:
+    """Until the end of the test; a shell lets what it starts in the background ignore it."""
+    test.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+
+
 class Signals(unittest.TestCase):
     def test_stop_however_often_they_come(self) -> None:
         """Each of them calls stop, and the handlers of before are back afterwards."""
         stopped: list[None] = []
+        hear_sigint(self)
         before = signal.getsignal(signal.SIGTERM)
         with signals_to(lambda: stopped.append(None)):
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
@@ -465,6 +471,7 @@ class Signals(unittest.TestCase):
 
 class ADaemon(Fixture):
     def start(self, relay: Relay) -> subprocess.Popen[str]:
+        hear_sigint(self)
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "zope.sendmail.cli", "--daemon"),

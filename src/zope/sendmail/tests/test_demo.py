@@ -196,6 +196,7 @@ def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 @contextlib.contextmanager
 def serving() -> Iterator[int]:
     """The port of a demo that serves; Ctrl-C ends it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may ignore it
     process = subprocess.Popen(
         command("--serve", "--port", "0"),
         env=surroundings(),
@@ -203,6 +204,7 @@ def serving() -> Iterator[int]:
         text=True,
         process_group=0,
     )
+    signal.signal(signal.SIGINT, before)
     alarm = threading.Timer(PATIENCE, process.kill)
     alarm.start()
     assert process.stdout is not None
