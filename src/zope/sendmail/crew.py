@@ -59,10 +59,13 @@ class Crew:
     def call(self, relay: Relay) -> None:
         """See that somebody works for this relay."""
         with relay.mutex:
-            if relay.lanes:
-                return
-            relay.lanes += 1
-        self._start(relay)
+            is_first = not relay.lanes
+            if is_first:
+                relay.lanes += 1
+        if is_first:
+            self._start(relay)
+        else:  # those at work may be waiting for their relay
+            self._see_whether_more_are_needed(relay)
 
     def joins(self, relay: Relay) -> bool:
         """Whether the caller may `work` for this relay; if so, it is counted."""
@@ -74,13 +77,15 @@ class Crew:
 
     def work(self, relay: Relay) -> None:
         """Be a lane until nothing is left to do for this relay; it was counted in `Relay.lanes` already."""
-        lane = Lane(self._processor, relay, relay.session())
+        lane = self._new_lane(relay)
+        if lane is None:
+            return
         goes_on = True
         try:
             while goes_on:
                 lane.run(self._jobs(relay, lane))
                 with relay.mutex:  # somebody may have put in a message since
-                    goes_on = bool(relay.hand) and lane.works and self._goes_on(relay)
+                    goes_on = bool(relay.hand) and self._is_good(lane, relay) and self._goes_on(relay)
                     if not goes_on:
                         self._sign_off(relay)
         except BaseException:
@@ -88,8 +93,18 @@ class Crew:
                 self._sign_off(relay)
             raise
         finally:
-            if not (lane.works and relay.put_back(lane.session)):
+            if not (lane.works and relay.put_back(lane.session, lane.mailer)):
                 lane.session.close()
+
+    def _new_lane(self, relay: Relay) -> Lane | None:
+        """A lane with a session; None if the mailer makes none."""
+        try:
+            mailer = relay.mailer
+            return Lane(self._processor, relay, relay.session(mailer), mailer)
+        except BaseException as error:  # noqa: BLE001 - it is the mailer's, and the thread goes on
+            relay.refused(error)
+            self._sign_off(relay)
+            return None
 
     def end(self) -> None:
         """Let everybody finish what they have in hand."""
@@ -121,6 +136,11 @@ class Crew:
                 job.lease.release()
                 return
             yield job
+            if relay.mailer is not lane.mailer:  # somebody said `setMailer`
+                return
+
+    def _is_good(self, lane: Lane, relay: Relay) -> bool:
+        return lane.works and relay.mailer is lane.mailer
 
     def _waits_for_turn(self, relay: Relay) -> bool:
         """Whether it came before we were stopped."""
@@ -161,7 +181,7 @@ class Crew:
         meter, window = Meter(self._processor.clock), _WINDOW[0]
         try:
             while not over.wait(window) and not self._processor.is_stopped and self.intake.is_waited_for(relay):
-                if meter.is_waiting():
+                if meter.is_waiting() and self._may_double(relay):
                     with contextlib.suppress(RuntimeError):  # the system has no more threads
                         self._double(relay)
                 else:
@@ -169,6 +189,9 @@ class Crew:
         finally:
             with self._mutex:
                 self._standing_by.pop(relay, None)
+
+    def _may_double(self, relay: Relay) -> bool:
+        return relay.lanes < relay.limit and not relay.is_ahead and not self._processor.is_troubled
 
     def _double(self, relay: Relay) -> None:
         with relay.mutex:

@@ -62,10 +62,11 @@ class Intake:
                 if not self._route_one(None):
                     return
 
-    def take_up(self, relay: Relay) -> None:
-        """If the relay can be used, let what is parked for it be claimed; one message if it has yet to prove itself."""
-        if relay.has_room():
-            self._queue.unpark(relay.name, 1 if relay.is_on_probation else _UNPARK)
+    def take_up(self, relay: Relay, limit: int = _UNPARK) -> None:
+        """Let as much of what is parked for the relay be claimed as it can take now."""
+        room = relay.room()
+        if room:
+            self._queue.unpark(relay.name, min(room, limit))
 
     def is_waited_for(self, relay: Relay) -> bool:
         """Whether more is there for this relay than those at work have in hand."""
@@ -93,7 +94,7 @@ class Intake:
     def _route_one(self, relay: Relay | None) -> bool:
         """Claim one message and put it where it belongs; False if nothing is due."""
         if relay is not None:
-            self.take_up(relay)
+            self.take_up(relay, 1)
         leases = self._queue.claim(1)
         for lease in leases:
             shared = self._share(lease)
@@ -103,7 +104,7 @@ class Intake:
 
     def _place(self, relay: Relay, job: Job) -> None:
         with relay.mutex:
-            if relay.has_room():
+            if relay.room():
                 relay.hand.append(job)
             else:
                 job.lease.park(relay.name)

@@ -34,12 +34,13 @@ _HEAD = 64 * 1024
 class Lane:
     """One conversation with a relay, and the messages that go through it one after the other."""
 
-    def __init__(self, processor: QueueProcessorThread, relay: Relay, session: ISession) -> None:
+    def __init__(self, processor: QueueProcessorThread, relay: Relay, session: ISession, mailer: Any) -> None:
         self._processor = processor
         self._relay = relay
         self._schedule = processor.schedule
         self._clock = processor.clock
         self.session = session
+        self.mailer = mailer
         #: Whether the last mail found a relay that could be used.
         self.works = True
 
@@ -78,9 +79,10 @@ class Lane:
             maillog.lease_lost(lease.name, result)
             lease.release()
             return
-        outcome = self._broken(job, result) if isinstance(result, BaseException) else result
-        self.works = outcome.fault is None
-        self._relay.heard(outcome)
+        outcome = self._broken(job, result) if isinstance(result, BaseException) else self._checked(job, result)
+        if job.envelope.recipients:  # else no relay was asked
+            self.works = outcome.fault is None
+            self._relay.heard(outcome)
         if outcome.fault is not None and not outcome.replies:
             lease.release()
             return
@@ -92,8 +94,15 @@ class Lane:
             now=self._clock.time(),
             chance=self._clock.chance(),
             others=job.others,
+            others_wait=job.others_wait,
         )
         self._settle_and_tell(job, outcome, record)
+
+    def _checked(self, job: Job, outcome: object) -> Outcome:
+        """What a mailer says, if that is an outcome."""
+        if isinstance(outcome, Outcome) and all(isinstance(each, Reply) for each in outcome.replies.values()):
+            return outcome
+        return self._broken(job, TypeError(f"its session returned {outcome!r:.200}, which is no Outcome"))
 
     def _broken(self, job: Job, error: BaseException) -> Outcome:
         """What a mailer raises is an answer as well."""
@@ -111,7 +120,10 @@ class Lane:
     def _settle_and_tell(self, job: Job, outcome: Outcome, record: Record) -> None:
         lease, envelope = job.lease, job.envelope
         name, message_id = lease.name, lease.message_id
-        self._notify_sender(lease, outcome, record)
+        try:
+            self._notify_sender(lease, outcome, record)
+        except Exception as error:  # noqa: BLE001 - a report that cannot be made changes nothing about the mail
+            maillog.report_failed(envelope.sender, error)
         lease.settle(record)
         for event in events_of(message_id, envelope.sender, outcome, record, before=lease.record):
             for recipient, reply in event.replies.items():

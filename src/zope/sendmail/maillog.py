@@ -128,9 +128,9 @@ def group_stuck(group: str, error: OSError) -> None:
     )
 
 
-def report_failed(sender: str, error: OSError) -> None:
+def report_failed(sender: str, error: Exception) -> None:
     """A delivery status notification cannot be queued."""
-    processor_log.error("A report to <%s> about rejected recipients cannot be queued: %s.", printable(sender), error)
+    processor_log.error("A report to <%s> about rejected recipients cannot be made: %s.", printable(sender), error)
 
 
 def settling_failed(name: str, error: OSError) -> None:

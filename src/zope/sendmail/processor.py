@@ -90,6 +90,7 @@ class QueueProcessorThread(threading.Thread):
         self._crew = Crew(self)
         self._lock = threading.Lock()  # BBB: in 7.3 held while a message was being sent
         self._troubles = 0
+        self._calm_at = float("-inf")
 
     # what to drain, and through what
 
@@ -167,7 +168,15 @@ class QueueProcessorThread(threading.Thread):
 
     def guarded_work(self, relay: Relay) -> None:
         """Be a lane; trouble with the queue ends it, and nothing else."""
-        self._guarded(self._crew.work, relay)
+        try:
+            self._crew.work(relay)
+        except BaseException as error:  # noqa: BLE001 - likewise
+            self._trouble(error)
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether the queue is left alone for a while."""
+        return self.clock.monotonic() < self._calm_at
 
     def tell_safely(self, event: MailEvent) -> None:
         """Tell of an event."""
@@ -182,12 +191,15 @@ class QueueProcessorThread(threading.Thread):
             step(argument)
             self._troubles = 0
         except BaseException as error:  # noqa: BLE001 - the thread cannot die
-            self._troubles += 1
-            seconds = min(_TROUBLE[0] * 2.0 ** min(self._troubles - 1, 16), _TROUBLE[1])
-            maillog.queue_trouble(self.queuePath, error, seconds)
-            until = self.clock.monotonic() + seconds
-            while not self._stopped and self.clock.monotonic() < until:
-                self.clock.sleep(_SLICE)
+            self._trouble(error)
+        while self.is_troubled and not self._stopped:  # here, not in a lane: a thread for each would be many
+            self.clock.sleep(_SLICE)
+
+    def _trouble(self, error: BaseException) -> None:
+        self._troubles += 1
+        seconds = min(_TROUBLE[0] * 2.0 ** min(self._troubles - 1, 16), _TROUBLE[1])
+        maillog.queue_trouble(self.queuePath, error, seconds)
+        self._calm_at = self.clock.monotonic() + seconds
 
     def _drain(self, queue: IMailQueue) -> None:
         """Try everything that is due."""
@@ -204,7 +216,7 @@ class QueueProcessorThread(threading.Thread):
         if self.relays.routes.is_single:
             return queue.next_due() == 0.0 and self.relays.default.pause() == 0.0
         parked = queue.parked()
-        return queue.next_due() == 0.0 or any(relay.name in parked and relay.has_room() for relay in self.relays)
+        return queue.next_due() == 0.0 or any(relay.name in parked and relay.room() for relay in self.relays)
 
     def _rest(self, queue: IMailQueue) -> None:
         """Wait until there may be something to do."""

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zope.interface import implementer
@@ -19,7 +20,7 @@ from zope.sendmail.clock import Clock
 from zope.sendmail.interfaces import IJob, ILease, ISession
 from zope.sendmail.mailer import SMTPMailer, keeps_sessions, open_session
 from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.relayname import RelayName
 from zope.sendmail.retry import probe_delay
 from zope.sendmail.settings import Tls
@@ -49,11 +50,15 @@ _TOO_MANY = re.compile(r"too many|concurren|throttl|rate.?limit|slow down", re.I
 @implementer(IJob)
 @dataclass(slots=True, eq=False)
 class Job:
-    """A message, and the part of its envelope that one relay gets.  `others`: there are further parts."""
+    """A message, and the part of its envelope that one relay gets.
+
+    `others`: there are further parts; `others_wait`: one of them was never tried, and its relay can be used.
+    """
 
     lease: ILease
     envelope: Envelope
     others: bool = False
+    others_wait: bool = False
     #: Its last byte may have gone.
     intended: bool = False
 
@@ -85,7 +90,9 @@ class Relay:
         self._mailer = mailer
         self._clock = clock
         self._connections = connections
+        #: What nobody uses, and the mailer that it is of.
         self._idle: list[ISession] = []
+        self._idle_of: Any = None
         self._failures = 0
         self._until = self._worked_at = self._modest_until = float("-inf")
         self._modest = MAX_CONNECTIONS
@@ -159,25 +166,49 @@ class Relay:
             self._next_turn = at + 1.0 / rate
             return at - now
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether all turns until now are taken, so that further connections would only wait."""
+        return self.has_rate and self._next_turn > self._clock.monotonic()
+
     # what it has to do
 
-    def has_room(self) -> bool:
-        """Whether one more message may be put into the hand."""
+    def room(self) -> int:
+        """How many more messages may be put into the hand."""
         if self.pause():
-            return False
-        return not (self.hand or self.lanes) if self._failures else len(self.hand) < _IN_HAND * max(1, self.lanes)
+            return 0
+        if self._failures:
+            return 0 if self.hand or self.lanes else 1
+        return max(0, _IN_HAND * max(1, self.lanes) - len(self.hand))
 
     # conversations
 
-    def session(self) -> ISession:
-        """One that nobody uses, or a new one."""
-        with self.mutex:
-            return self._idle.pop() if self._idle else open_session(self._mailer())
+    @property
+    def mailer(self) -> Any:
+        """The mailer for conversations that begin now."""
+        return self._mailer()
 
-    def put_back(self, session: ISession) -> bool:
-        """Nobody uses it now.  False if it is one too many: relays count idle ones as well."""
+    def session(self, mailer: Any) -> ISession:
+        """One of this mailer that nobody uses, or a new one."""
         with self.mutex:
-            if len(self._idle) + self.lanes >= self.limit:
+            outdated = [] if self._idle_of is mailer else self._take_idle()
+            self._idle_of = mailer
+            session = self._idle.pop() if self._idle else None
+        for each in outdated:
+            each.close()
+        return open_session(mailer) if session is None else session
+
+    def refused(self, error: BaseException) -> None:
+        """The mailer made no session: as long as that is so, its relay cannot be used."""
+        self.heard(Outcome(self.name, {}, Reply(Answer.DEFERRED, f"there is no session: {printable(repr(error))}")))
+
+    def put_back(self, session: ISession, mailer: Any) -> bool:
+        """Nobody uses this session of `mailer` now.
+
+        False if there is another mailer meanwhile, or if it is one too many: relays count idle ones as well.
+        """
+        with self.mutex:
+            if mailer is not self._idle_of or len(self._idle) + self.lanes >= self.limit:
                 return False
             self._idle.append(session)
             return True
@@ -185,16 +216,22 @@ class Relay:
     def rest(self) -> None:
         """Close what has been idle for too long."""
         with self.mutex:
-            idle = list(self._idle)
+            idle, mailer = self._take_idle(), self._idle_of  # nobody may get one meanwhile
         for session in idle:
             session.rest()
+            if not self.put_back(session, mailer):
+                session.close()
 
     def close(self) -> None:
         """Say goodbye."""
         with self.mutex:
-            idle, self._idle = self._idle, []
+            idle = self._take_idle()
         for session in idle:
             session.close()
+
+    def _take_idle(self) -> list[ISession]:
+        idle, self._idle = self._idle, []
+        return idle
 
 
 class Relays:
@@ -225,12 +262,29 @@ class Relays:
 
     def of(self, name: RelayName | None) -> Relay:
         """The relay of this name; None is the default."""
+        name = self._of_mailer(name)
         with self._mutex:
             relay = self._relays.get(name)
             if relay is None:
                 mailer = self._mailer(name) if name is not None else None
-                relay = self._relays[name] = Relay(str(name), lambda: mailer, self._clock, self._connections)
+                relay = Relay(self._new_name(str(name)), lambda: mailer, self._clock, self._connections)
+                self._relays[name] = relay
             return relay
+
+    def _of_mailer(self, name: RelayName | None) -> RelayName | None:
+        """The mailer that is meant by an address: its pauses, its rate and its connections are one."""
+        if name is None or name.mailer or name.username:
+            return name
+        address = (name.hostname, name.port)
+        if _address_of(self.default._mailer()) == address:
+            return None
+        found = (key for key, mailer in self._mailers.items() if _address_of(mailer) == address)
+        return next((RelayName(mailer=key) for key in found if key), name)
+
+    def _new_name(self, name: str) -> str:
+        """What is parked for a relay is known by its name, so each has its own."""
+        taken = {relay.name for relay in self._relays.values()}
+        return next(each for each in chain((name,), (f"{name} ({n})" for n in count(2))) if each not in taken)
 
     def share(self, lease: ILease) -> tuple[Relay, Job]:
         """Which relay is next to get the message, and which part of it.
@@ -238,16 +292,18 @@ class Relays:
         Raises `InvalidRelay` if the mail names one that it may not.
         """
         parts = [(self.of(name), envelope) for name, envelope in self.routes.parts(lease.envelope).items()]
-        usable = (part for part in parts if not part[0].pause())
-        relay, envelope = next(usable, parts[0])
-        return relay, Job(lease, envelope, others=len(parts) > 1)
+        if len(parts) == 1:
+            return parts[0][0], Job(lease, parts[0][1])
+        usable = [part for part in parts if not part[0].pause()]
+        untried = [part for part in usable if lease.record.replies.keys().isdisjoint(part[1].recipients)]
+        candidates = untried or usable or parts
+        # Each in its turn: no relay that defers its part for days keeps the mail from another.
+        relay, envelope = candidates[0 if untried else lease.record.attempts % len(candidates)]
+        return relay, Job(lease, envelope, others=True, others_wait=len(untried) > 1)
 
     def _mailer(self, name: RelayName) -> Any:
         if name.mailer:
             return self._mailers[name.mailer]
-        for mailer in (self.default._mailer(), *self._mailers.values()):
-            if _address_of(mailer) == (name.hostname, name.port) and not name.username:
-                return mailer  # with its password
         tls = Tls.IMPLICIT if name.port == 465 else Tls.OPPORTUNISTIC
         if not name.username:
             return SMTPMailer(hostname=name.hostname, port=name.port, tls=tls)

@@ -65,10 +65,12 @@ def judge(
     now: float,
     chance: float,
     others: bool = False,
+    others_wait: bool = False,
 ) -> Record:
     """What becomes of a message after an attempt for the recipients in `envelope`.
 
-    `others`: it has further recipients, at other relays, whose turn it is now.
+    `others`: it has further recipients, at other relays, whose turn it is now; `others_wait`: and some of them were
+    never tried, so their turn comes also if one of these has to wait.
     """
     is_unknown = bool(outcome.having(Answer.UNKNOWN))
     tried = replace(
@@ -93,7 +95,8 @@ def judge(
     if tried.spent >= schedule.lifetime:
         given_up = _given_up(tried, pending)
         return replace(given_up, state=State.DEFERRED, due=now) if others else given_up
-    return replace(tried, state=State.DEFERRED, due=now + schedule.delay(tried.attempts, chance))
+    delay = 0.0 if others_wait else schedule.delay(tried.attempts, chance)
+    return replace(tried, state=State.DEFERRED, due=now + delay)
 
 
 def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, intended: bool, now: float) -> Record:

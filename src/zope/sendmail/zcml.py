@@ -31,6 +31,7 @@ from zope.sendmail.directives import (
 from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.lmtp import LMTPMailer
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mailers.redirect import redirects
 from zope.sendmail.options import (
     LOGIN,
     QUEUE,
@@ -45,6 +46,7 @@ from zope.sendmail.options import (
     read_settings,
     routes_of,
 )
+from zope.sendmail.routes import Routes
 
 __all__ = [
     "SECURITY_SUPPORT",
@@ -99,6 +101,7 @@ def queuedDelivery(
         relay = _get_mailer(mailer)
         merged = _checked(lambda: merge((given, _product_config())))
         routes = _checked(lambda: routes_of(mailer, merged))
+        _check_redirection(name, mailer, routes)
         path = merged.get("queue_path")
         if path is None:
             raise ConfigurationError(
@@ -198,6 +201,19 @@ def _register_delivery(context: Any, delivery: IMailDelivery, permission: str | 
     if permission is not None:
         delivery = _assertPermission(permission, IMailDelivery, delivery)
     handler("registerUtility", delivery, IMailDelivery, name, context.info)
+
+
+def _check_redirection(name: str, mailer: str, routes: Routes) -> None:
+    """Who redirects all mail, on staging, must not leave a way around it."""
+    if not redirects(_get_mailer(mailer)):
+        return
+    around = [f"mailer {each!r}" for each in routes.names if not redirects(_get_mailer(each))]
+    around += [f"relay {host}:{port}" for host, port in sorted(routes.addresses)]
+    if around:
+        raise ConfigurationError(
+            f"queuedDelivery {name!r}: mailer {mailer!r} redirects mail, and {', '.join(around)} would let some go "
+            "around it; leave that out, or name further redirectMailers in 'mailers'"
+        )
 
 
 def _assertPermission(permission: str, interfaces: Any, component: Any) -> Any:

@@ -150,6 +150,14 @@ class RedirectSession:
         return replace(outcome, replies=replies)
 
 
+def redirects(mailer: Any) -> bool:
+    """Whether all mail through `mailer` is redirected, also by those behind it."""
+    if isinstance(mailer, RedirectMailer):
+        return True
+    behind = getattr(mailer, "mailers", ())
+    return bool(behind) and all(map(redirects, behind))
+
+
 def _listed(addresses: Iterable[str]) -> Iterable[str]:
     return (addresses,) if isinstance(addresses, str) else addresses
 

@@ -7,7 +7,6 @@ two lines, so that neither can starve the other.  Times are monotonic seconds.  
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -100,7 +99,7 @@ class Index:
         self._turn = 0
         #: Whether the message that was taken last stood among those tried before.
         self.was_tried = False
-        self._parked: dict[str, deque[str]] = {}
+        self._parked: dict[str, _Line] = {}
 
     def __len__(self) -> int:
         return len(self._due)
@@ -159,18 +158,18 @@ class Index:
     def park(self, key: str, relay: str) -> None:
         """The message waits until somebody says `unpark`."""
         self._due[key] = _PARKED
-        self._parked.setdefault(relay, deque()).append(key)
+        self._parked.setdefault(relay, _Line(_by_age)).add(_by_age(key)[0], key)
 
     def unpark(self, relay: str, limit: int) -> int:
         """Up to `limit` messages parked for `relay` are due now; how many."""
-        keys, count = self._parked.get(relay, deque()), 0
-        while keys and count < limit:
-            key = keys.popleft()
-            if self._due.get(key) == _PARKED:  # else it is gone, or somebody wanted it meanwhile
-                self._ready(key, self._fresh)
+        line, count = self._parked.get(relay), 0
+        while line is not None and count < limit and (first := line.first()) is not None:
+            line.pop()
+            if self._due.get(first[1]) == _PARKED:  # else it is gone, or somebody wanted it meanwhile
+                self._ready(first[1], self._fresh)
                 count += 1
-        if not keys:
-            self._parked.pop(relay, None)
+        if line is not None and line.first() is None:
+            del self._parked[relay]
         return count
 
     def parked(self) -> Collection[str]:

@@ -281,7 +281,9 @@ class MemoryLease:
         self.record = mail.record
         self.name = mail.name
         self.message_id = mail.message_id
-        self.envelope = mail.envelope.only(mail.record.outstanding(mail.envelope.recipients))
+        recipients = mail.record.outstanding(mail.envelope.recipients)
+        malformed = mail.record.outstanding(mail.envelope.malformed)
+        self.envelope = replace(mail.envelope, recipients=recipients, malformed=malformed)
         mail.lease = self
 
     def open(self) -> BinaryIO:

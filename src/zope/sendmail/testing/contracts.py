@@ -222,6 +222,14 @@ class QueueContract:
         self.assertEqual([lease.name for lease in self.queue.claim(9)], names[2:])
         self.assertEqual((list(self.queue.parked()), self.queue.unpark("slow", 9)), ([], 0))
 
+    def test_the_oldest_is_unparked_first(self: Any) -> None:
+        """In whatever order they were parked."""
+        names = self.put(count=4)
+        for lease in reversed(self.queue.claim(4)):
+            lease.park("slow")
+        self.queue.unpark("slow", 2)
+        self.assertEqual([lease.name for lease in self.queue.claim(9)], names[:2])
+
     def test_an_operator_reaches_parked_mail(self: Any) -> None:
         """It is ready for them, and what they say counts."""
         one, other, third = self.put(count=3)

@@ -69,6 +69,27 @@ class AFile(Fixture):
         self.assertRefused("'mh' is none of maildir, mbox", '<mail:fileMailer name="c" path="x" format="mh" />')
 
 
+class ADeliveryThatRedirects(Fixture):
+    """Its mailer is for staging."""
+
+    REDIRECT = '<mail:redirectMailer name="staging" mailer="smtp" to="t@example.com" />'
+    OTHER = '<mail:redirectMailer name="other" mailer="smtp" to="u@example.com" />'
+    BOTH = '<mail:failoverMailer name="both" mailers="staging other" />'
+
+    def test_has_no_way_around(self) -> None:
+        """Further mailers and addresses are refused by name, with the cure."""
+        for default in "staging", "both":
+            for more, named in ('mailers="smtp"', "mailer 'smtp'"), ('relays="h.example:25"', "relay h.example:25"):
+                delivery = f'<mail:queuedDelivery mailer="{default}" queuePath="q" {more} />'
+                self.assertRefused(named, SMTP, self.REDIRECT, self.OTHER, self.BOTH, delivery)
+
+    def test_may_have_others_that_redirect(self) -> None:
+        """Each to its own people."""
+        delivery = '<mail:queuedDelivery mailer="staging" mailers="other both" queuePath="q" />'
+        self.load(SMTP, self.REDIRECT, self.OTHER, self.BOTH, delivery)
+        self.assertIsNotNone(getUtility(IMailDelivery, "Mail"))
+
+
 class ARedirection(Fixture):
     REDIRECT = '<mail:redirectMailer name="staging" mailer="smtp" to="t@example.com u@example.com" allow="@ok.org" />'
 

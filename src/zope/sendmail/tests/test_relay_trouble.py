@@ -1,0 +1,344 @@
+"""What can go wrong between a processor and its relays without a relay having done anything."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import unittest
+from collections.abc import Callable
+from typing import Any, BinaryIO
+from unittest import mock
+
+from zope.sendmail.intake import Intake
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.states import State
+from zope.sendmail.relayname import RelayName
+from zope.sendmail.relays import Relay, Relays
+from zope.sendmail.routes import Routes
+from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
+from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession
+from zope.sendmail.tests.processing import ProcessorTest
+
+DOWN = Reply(Answer.DEFERRED, "connection refused")
+
+
+class NoSessions(ScriptedMailer):
+    """A mailer that cannot make a session, as long as it is told so."""
+
+    broken = True
+    asked = 0
+
+    def open_session(self) -> ScriptedSession:
+        """See `ISessionMailer`."""
+        self.asked += 1
+        if self.broken:
+            raise ValueError("there is no mailer behind")
+        return super().open_session()
+
+
+class Stuck(ScriptedMailer):
+    """A relay that says nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go = threading.Event()
+        self.tried = 0
+        self.before = self._hang
+
+    def _hang(self, envelope: Envelope) -> None:
+        self.tried += 1
+        self.let_go.wait(30)
+
+
+class AMailerWithoutASession(ProcessorTest):
+    """Its relay cannot be used."""
+
+    def test_is_probed_like_a_relay_that_is_down(self) -> None:
+        """No mail loses an attempt, no connection stays counted, and mail flows as soon as it works."""
+        for routes in Routes(), Routes("main", frozenset({"other"})):
+            with self.subTest(routes=routes):
+                self.mailer = NoSessions()
+                self.processor = self.make_processor(routes=routes, mailers={"other": ScriptedMailer()})
+                names = self.put(count=30)
+                self.drain()
+                relay = self.processor.relays.default
+                self.assertEqual((relay.lanes, relay.pause(), self.mailer.asked), (0, 5.0, 1))
+                self.assertIn("no mailer behind", str(self.processor.fault))
+                self.assertEqual([self.queue.show(name).history for name in names], [()] * 30)
+                self.mailer.broken = False
+                self.drain(5)
+                self.assertEqual((len(self.mailer.sent), relay.lanes, self.queue.count()), (30, 0, {}))
+
+
+class AMailerThatAnswersNonsense(ProcessorTest):
+    def test_costs_the_mail_an_attempt_and_leaks_nothing(self) -> None:
+        """Whatever it returns in place of an outcome; it may have sent the mail, so that is unknown."""
+        for nonsense in None, 250, {"one@example.org": (250, b"ok")}, Outcome("r", {"0@example.org": None}):  # type: ignore[dict-item]
+            with self.subTest(nonsense=nonsense):
+                [name] = self.put()
+
+                def transfer(
+                    session: Any,
+                    envelope: Envelope,
+                    message: BinaryIO,
+                    intend: Callable[[], None],
+                    told: Any = nonsense,
+                ) -> Any:
+                    intend()
+                    return told
+
+                with mock.patch.object(ScriptedSession, "transfer", transfer):
+                    self.drain()
+                last = self.queue.show(name).history[-1]
+                self.assertEqual((last.state, last.attempts), (State.DEFERRED, 1))
+                self.assertEqual(last.replies["0@example.org"].answer, Answer.UNKNOWN)
+                self.drain(60)
+                self.assertEqual(self.queue.count(), {})
+
+
+class AReportThatCannotBeMade(ProcessorTest):
+    def test_does_not_undo_what_the_relay_said(self) -> None:
+        """The mail is settled, and the log tells of the report."""
+        self.processor = self.make_processor(notify_sender=True)
+        self.mailer.answers = lambda who: NEVER
+        [name] = self.put()
+        with (
+            mock.patch("zope.sendmail.lane.notification", side_effect=OSError("input/output error")),
+            self.assertLogs("QueueProcessorThread", "ERROR") as logs,
+        ):
+            self.drain()
+        self.assertEqual(self.queue.show(name).state, State.REJECTED)
+        self.assertIn("input/output error", "".join(logs.output))
+
+
+class AMailForPeopleAtTwoRelays(ProcessorTest):
+    """One of which defers it."""
+
+    def setUp(self) -> None:
+        self.partner = ScriptedMailer()
+        super().setUp()
+        self.processor = self.make_processor(
+            routes=Routes("main", frozenset({"partner"}), recipients={"@partner.example": "partner"}),
+            mailers={"partner": self.partner},
+        )
+        self.mailer.answers = lambda who: LATER
+
+    def test_goes_to_the_other_at_once(self) -> None:
+        """Whichever of them stands first."""
+        self.put("one@example.org", "two@partner.example")
+        self.put("two@partner.example", "one@example.org")
+        self.drain()
+        self.assertEqual(len(self.partner.sent), 2)
+        self.assertEqual(self.queue.count(), {State.DEFERRED: 2})
+
+    def test_is_tried_at_each_in_turn(self) -> None:
+        """Also when both defer it: neither keeps the mail from the other, and neither is pressed."""
+        self.partner.answers = lambda who: LATER
+        tries: list[str] = []
+        for mailer in self.mailer, self.partner:
+            mailer.before = lambda envelope: tries.append(envelope.recipients[0])
+        self.put("one@example.org", "two@partner.example")
+        self.drain()
+        self.assertEqual(tries, ["one@example.org", "two@partner.example"])
+        for _ in range(4):
+            self.drain(3600)
+        self.assertEqual((len(tries), tries.count("one@example.org")), (6, 3))
+        self.partner.answers = self.mailer.answers = lambda who: OK
+        self.drain(3600)
+        self.drain(3600)
+        self.assertEqual(self.queue.count(), {})
+
+    def test_does_not_press_it_while_the_other_is_down(self) -> None:
+        """The second part waits for the next attempt."""
+        tries: list[str] = []
+        self.mailer.before = lambda envelope: tries.append(envelope.recipients[0])
+        self.partner.fault = DOWN
+        self.put("two@partner.example", "one@example.org")
+        self.drain()
+        self.drain()
+        self.assertEqual(tries, ["one@example.org"])
+
+
+class TwoRelaysOfOneName(unittest.TestCase):
+    """What they are called is for people; what is parked for one is not the other's."""
+
+    def test_are_told_apart(self) -> None:
+        """Users of one host, and a mailer that is called like the default."""
+        routes = Routes(mailers=frozenset({"", "default"}), addresses=frozenset({("h", 25)}), legacy_passwords=True)
+        relays = Relays(ScriptedMailer, {"default": ScriptedMailer()}, routes, ManualClock())
+        names = [
+            None,
+            RelayName(mailer="default"),
+            *(RelayName(hostname="h", port=25, username=user, password="p") for user in ("one", "two")),
+        ]
+        self.assertEqual(len({relays.of(name).name for name in names}), 4)
+
+
+class AnAddressOfAMailer(unittest.TestCase):
+    def test_is_the_mailers_relay(self) -> None:
+        """So that `rate`, `connections` and a pause count for both."""
+        default, bulk = SMTPMailer("main.example"), SMTPMailer("Bulk.example", rate=1)
+        addresses = frozenset({("main.example", 25), ("bulk.example", 25)})
+        routes = Routes("main", frozenset({"main", "bulk"}), addresses)
+        relays = Relays(lambda: default, {"main": default, "bulk": bulk}, routes, ManualClock())
+        self.assertIs(relays.of(RelayName(hostname="main.example", port=25)), relays.default)
+        self.assertIs(relays.of(RelayName(hostname="bulk.example", port=25)), relays.of(RelayName(mailer="bulk")))
+
+
+class AnIdleSession(unittest.TestCase):
+    def setUp(self) -> None:
+        self.mailer = ScriptedMailer()
+        self.relay = Relay("r", lambda: self.mailer, ManualClock())
+
+    def test_that_rests_is_given_to_nobody(self) -> None:
+        """A conversation belongs to one thread at a time: a goodbye in the middle of a mail would become its text."""
+        session = self.relay.session(self.mailer)
+        self.relay.put_back(session, self.mailer)
+        given: list[Any] = []
+
+        def rest(resting: Any) -> None:
+            given.append(self.relay.session(self.mailer))
+
+        with mock.patch.object(ScriptedSession, "rest", rest):
+            self.relay.rest()
+        self.assertIsNot(given[0], session)
+        self.assertIs(self.relay.session(self.mailer), session)
+
+    def test_of_another_mailer_is_closed(self) -> None:
+        """After `setMailer` mail goes to the new relay."""
+        first = self.mailer
+        idle, busy = self.relay.session(first), self.relay.session(first)
+        assert isinstance(idle, ScriptedSession)
+        self.relay.put_back(idle, first)
+        self.mailer = ScriptedMailer()
+        new = self.relay.session(self.mailer)
+        self.assertEqual((new is idle, idle.closed), (False, True))
+        self.assertFalse(self.relay.put_back(busy, first))
+
+
+class AnotherMailer(ProcessorTest):
+    def test_has_what_comes_after_it(self) -> None:
+        """Also while mail flows."""
+        other = ScriptedMailer()
+        self.mailer.before = lambda envelope: self.processor.setMailer(other)
+        self.put(count=10)
+        self.drain()
+        self.assertEqual((len(self.mailer.sent), len(other.sent)), (1, 9))
+
+
+class AMailThatNoRelayWasAskedAbout(ProcessorTest):
+    def test_says_nothing_about_the_relay(self) -> None:
+        """All its recipients are malformed; a relay that is down stays so."""
+        relay = self.processor.relays.default
+        relay.heard(Outcome("r:25", {}, DOWN))
+        self.clock.advance(5)
+        staged = self.queue.stage()
+        staged.add(Envelope("a@example.org", (), ("no address",)), MESSAGE)
+        staged.commit()
+        self.drain()
+        self.assertEqual((self.queue.count(), relay.is_on_probation), ({State.REJECTED: 1}, True))
+
+
+class HangingRelays(unittest.TestCase):
+    """Threads and a directory."""
+
+    def setUp(self) -> None:
+        path = self.enterContext(tempfile.TemporaryDirectory())
+        self.queue = MaildirQueue(path + "/queue")
+        self.slow, self.fast = Stuck(), ScriptedMailer()
+        self.addCleanup(self.slow.let_go.set)
+
+    def put(self, relay: str, count: int) -> None:
+        staged = self.queue.stage()
+        for number in range(count):
+            envelope = Envelope("a@example.org", (f"{number}@example.org",), relay=RelayName(mailer=relay))
+            staged.add(envelope, MESSAGE)
+        staged.prepare()
+        staged.commit()
+
+    def start(self) -> QueueProcessorThread:
+        routes = Routes("slow", frozenset({"fast"}))
+        processor = QueueProcessorThread(
+            queue=self.queue, mailer=self.slow, routes=routes, mailers={"fast": self.fast}, tell=lambda events: None
+        )
+        processor.start()
+        self.addCleanup(processor.join, 30)
+        self.addCleanup(self.slow.let_go.set)
+        self.addCleanup(processor.stop)
+        return processor
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        waiting = threading.Event()
+        for _ in range(1000):
+            if condition():
+                return
+            waiting.wait(0.01)
+        self.fail("it did not happen within ten seconds")
+
+    def test_do_not_keep_others_mail(self) -> None:
+        """Twenty connections hang, and mail of another relay flows, old and new."""
+        self.put("slow", 100)
+        self.put("fast", 50)
+        self.start()
+        self.until(lambda: self.slow.tried == 20 and len(self.fast.sent) == 50)
+        self.put("fast", 50)
+        self.until(lambda: len(self.fast.sent) == 100)
+        self.assertEqual(self.slow.tried, 20)
+
+    def test_get_more_connections_for_mail_that_comes_later(self) -> None:
+        """One conversation that hangs with the only mail there was keeps none that comes afterwards."""
+        self.put("slow", 1)
+        self.start()
+        self.until(lambda: self.slow.tried == 1)
+        self.put("slow", 10)
+        self.until(lambda: self.slow.tried >= 2)
+
+
+class AMailerWithARate(unittest.TestCase):
+    def test_needs_no_more_connections_than_its_turns_keep_busy(self) -> None:
+        """Who waits for its turn is not helped by another who waits."""
+        clock = ManualClock()
+        relay = Relay("r", lambda: SMTPMailer(rate=1), clock)
+        self.assertFalse(relay.is_ahead)
+        relay.turn()
+        relay.turn()
+        self.assertTrue(relay.is_ahead)
+        clock.advance(2)
+        self.assertFalse(relay.is_ahead)
+
+
+class MailThatIsParked(ProcessorTest):
+    def test_is_taken_up_one_for_one(self) -> None:
+        """A mail that is sent costs one claim, however many others wait for the same relay."""
+        claims = 0
+        share = Intake._share
+
+        def counted(intake: Intake, lease: Any) -> Any:
+            nonlocal claims
+            claims += 1
+            return share(intake, lease)
+
+        self.processor = self.make_processor(
+            routes=Routes("main", frozenset({"other"})), mailers={"other": ScriptedMailer()}, concurrency=1
+        )
+        self.mailer.before = lambda envelope: self.processor._crew.intake.route()  # type: ignore[union-attr]
+        self.put(count=40)
+        with mock.patch.object(Intake, "_share", counted):
+            self.drain()
+        self.assertEqual([int(who.partition("@")[0]) for who in self.sent_to()], list(range(40)))
+        self.assertLess(claims, 3 * 40)
+
+
+class TroubleWithTheQueue(ProcessorTest):
+    def test_is_waited_for_by_one_thread_only(self) -> None:
+        """A connection that meets it ends at once; the processor leaves the queue alone for a while."""
+        before = self.clock.monotonic()
+        with mock.patch.object(self.processor._crew, "work", side_effect=OSError("input/output error")):
+            self.processor.guarded_work(self.processor.relays.default)
+        self.assertEqual((self.clock.monotonic(), self.processor.is_troubled), (before, True))
+        self.processor._guarded(lambda nothing: None, None)
+        self.assertFalse(self.processor.is_troubled)
