@@ -116,6 +116,7 @@ class QueuedMailDelivery(AbstractMailDelivery):
     """See `IQueuedMailDelivery`.  `routes` says which relays a mail may name; its processor has to have the same."""
 
     _queue: IMailQueue | None = None
+    _place = ""
     routes: Routes = Routes()
 
     def __init__(
@@ -139,8 +140,10 @@ class QueuedMailDelivery(AbstractMailDelivery):
     @property
     def queue(self) -> IMailQueue:
         """The queue at `queuePath`, whatever that is now."""
-        if self._queue is None or self._queue.location != os.path.abspath(self._queuePath):
-            self._queue = open_queue(self._queuePath)
+        path = self._queuePath
+        place = path if path.startswith(("memory:", "spool:")) else os.path.abspath(path)
+        if self._queue is None or self._place != place:
+            self._queue, self._place = open_queue(path), place
         return self._queue
 
     def send_now(

@@ -37,6 +37,18 @@ class Setting(Field):
             raise ValidationError(str(error)) from None
 
 
+class QueuePath(Path):  # type: ignore[misc]  # it says nothing about its types
+    """A directory, or ``spool:`` with directories of MaildropHost's; relative ones begin at the ZCML file."""
+
+    def fromUnicode(self, value: str) -> str:
+        """See `IFromUnicode`."""
+        spool = value.strip().removeprefix("spool:")
+        if spool == value.strip():
+            path: str = super().fromUnicode(value)
+            return path
+        return "spool:" + ";".join(super(QueuePath, self).fromUnicode(each.strip()) for each in spool.split(";"))
+
+
 class IDeliveryDirective(Interface):
     """A mail delivery."""
 
@@ -62,9 +74,10 @@ class IDeliveryDirective(Interface):
 class IQueuedDeliveryDirective(IDeliveryDirective):
     """A delivery that puts mail into a queue, which a thread of this process or ``zope-sendmail`` drains."""
 
-    queuePath = Path(
+    queuePath = QueuePath(
         title="Queue path",
-        description="Directory of the queue, relative to the ZCML file.  It is made with the first mail.",
+        description="Directory of the queue, relative to the ZCML file, or spool: and a spool directory of "
+        "MaildropHost.  It is made with the first mail.",
         required=False,
     )
     processorThread = Setting(

@@ -41,6 +41,8 @@ ATTRIBUTES: Mapping[str, Callable[[Config], Any]] = {
     "use_tls": lambda config: _TLS[config.tls],
     "login": lambda config: config.login or NOT_SET,
     "password": lambda config: HIDDEN if config.has_password else NOT_SET,
+    "smtp_uid": lambda config: config.login,
+    "smtp_pwd": lambda _: "",  # MailHost's name of the password; the daemon has it, nobody here needs it
     "spool": lambda config: config.spools[0],
     "polling": lambda config: config.interval,
     "maildrop_log_file": lambda config: config.log_file,

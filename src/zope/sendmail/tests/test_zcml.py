@@ -290,6 +290,14 @@ class ADirectDelivery(Fixture):
 
 
 class AQueuedDelivery(Fixture):
+    def test_may_have_the_spool_of_a_maildrop_daemon(self) -> None:
+        """Relative directories begin at the ZCML file as well."""
+        self.load(SMTP, '<mail:queuedDelivery mailer="smtp" queuePath="spool:one; /two" start="never" />')
+        delivery: QueuedMailDelivery = getUtility(IMailDelivery, "Mail")
+        self.assertEqual(delivery.queuePath, f"spool:{self.directory}/one;/two")
+        self.assertEqual(delivery.queue.location, delivery.queuePath)
+        self.assertIs(delivery.queue, delivery.queue)
+
     def test_has_its_queue_beside_the_file(self) -> None:
         """A relative path is relative to the ZCML file."""
         self.load(SMTP, '<mail:queuedDelivery name="Bulk" mailer="smtp" queuePath="./queue" />')
