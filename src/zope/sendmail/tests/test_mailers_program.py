@@ -60,7 +60,7 @@ class Programs(unittest.TestCase):
 
     def recorder(self, then: str = "") -> str:
         """A program that writes down what it gets."""
-        return self.script(RECORDER.format(python=sys.executable, runs=self.path("runs"), then=then))
+        return self.script(RECORDER.format(python=os.path.realpath(sys.executable), runs=self.path("runs"), then=then))
 
     def runs(self) -> list[tuple[list[str], str]]:
         """Arguments and standard input of each run of the recorder."""
