@@ -190,8 +190,9 @@ def _encrypt(connection: Any, settings: RelaySettings) -> None:
             _start_tls(connection, settings)
         elif settings.must_encrypt:
             wanted = "TLS from the first byte" if settings.tls is Tls.IMPLICIT else "STARTTLS"
+            cure = "; for its login to go in clear, allow_clear_password has to say so" if settings.username else ""
             raise smtplib.SMTPNotSupportedError(
-                f"relay {settings} does not offer {wanted}, which its settings require; nothing was sent"
+                f"relay {settings} does not offer {wanted}, which its settings require; nothing was sent{cure}"
             )
         else:
             return

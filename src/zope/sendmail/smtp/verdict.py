@@ -145,4 +145,7 @@ def _said(error: smtplib.SMTPResponseException) -> str | bytes:
 
 
 def _text(error: Exception) -> str:
-    return printable(f"{type(error).__name__}: {error}")
+    cure = ""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        cure = "; name the authority of its certificate with cafile, or say verify=no to take anybody for the relay"
+    return printable(f"{type(error).__name__}: {error}{cure}")

@@ -103,6 +103,7 @@ class TlsIsRequired(Secure):
         outcome = self.transfer(self.session(relay, tls=Tls.REQUIRED, cafile=self.cafile()))
         self.assertNothingSent(outcome, relay)
         self.assertIn("CERTIFICATE_VERIFY_FAILED", str(outcome.fault))
+        self.assertIn("with cafile, or say verify=no", str(outcome.fault))
 
     def test_unknown_authority(self) -> None:
         """Nor is one that nobody known has signed."""
