@@ -217,7 +217,7 @@ class Crew:
                 with self._mutex:
                     self._threads.discard(threading.current_thread())
 
-        thread = threading.Thread(target=run, name=f"{self._processor.name}-helper", daemon=True)
+        thread = threading.Thread(target=run, name=f"{self._processor.name}-lane", daemon=True)
         with self._mutex:  # who waits for all threads never sees one that has not begun
             thread.start()
             self._threads.add(thread)
