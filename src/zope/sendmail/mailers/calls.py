@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import smtplib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
@@ -21,12 +22,12 @@ _SILENCE = Reply(Answer.DEFERRED, "nothing was said about this recipient")
 _Ask = Callable[[ISession, Envelope, BinaryIO], Outcome]
 
 
-class OneMailCalls:
+class OneMailCalls(ABC):
     """``send``, ``vote`` and ``abort`` of a mailer that has ``open_session``: each call is a session of its own."""
 
+    @abstractmethod
     def open_session(self) -> ISession:
         """See `ISessionMailer`."""
-        raise NotImplementedError
 
     def send(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> dict[str, tuple[int, bytes]]:
         """See `IMailer`.
@@ -45,7 +46,7 @@ class OneMailCalls:
         if refused:
             raise smtplib.SMTPRecipientsRefused(refused)
 
-    def abort(self) -> None:
+    def abort(self) -> None:  # noqa: B027 - not every mailer has something to forget
         """See `IMailer`.  `vote` keeps nothing."""
 
     def _ask(

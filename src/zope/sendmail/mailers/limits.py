@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from zope.sendmail.mailer import keeps_sessions
 
 
-class InnerLimits:
+class InnerLimits(ABC):
     """`connections` and `rate` of a mailer that has `mailers` behind it; see `SMTPMailer` for their meaning."""
 
     @property
+    @abstractmethod
     def mailers(self) -> tuple[Any, ...]:
         """The mailers behind this one."""
-        raise NotImplementedError
 
     @property
     def connections(self) -> int | None:

@@ -8,6 +8,7 @@ given to a second relay; what it defers is for the queue to try again.
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
@@ -67,9 +68,9 @@ class SeveralMailers(InnerLimits, OneMailCalls):
         usable = [member for member in self.members if not member.circuit.pause()]
         return self.arranged(usable) if usable else [min(self.members, key=lambda member: member.circuit.pause())]
 
+    @abstractmethod
     def arranged(self, usable: list[Member]) -> list[Member]:
         """The usable members as they are to be tried."""
-        raise NotImplementedError
 
 
 @implementer(ISessionMailer)
