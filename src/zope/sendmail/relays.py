@@ -276,7 +276,7 @@ class Relays:
         if name is None or name.mailer or name.username:
             return name
         address = (name.hostname, name.port)
-        if _address_of(self.default._mailer()) == address:
+        if _address_of(self.default.mailer) == address:
             return None
         found = (key for key, mailer in self._mailers.items() if _address_of(mailer) == address)
         return next((RelayName(mailer=key) for key in found if key), name)

@@ -15,6 +15,7 @@ Fails with `InvalidMail` before anything is written, and with `OSError` if the d
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -119,7 +120,28 @@ class MailWriter:
         return send(fromaddr, toaddrs, message, relay=relay, verp=verp)
 
 
-class MailReader:
+class _Sending(ABC):
+    """What sends between `start` and `stop`, as long as a ``with`` block lasts."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to send.  Harmless if it runs."""
+
+    @abstractmethod
+    def stop(self, timeout: float | None = 30.0) -> bool:
+        """Finish the message in hand, and end; say whether that was done within `timeout` seconds (None: wait)."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class MailReader(_Sending):
     """Sends what it finds in the Maildir `directory`, in a thread of its own.
 
     Mail that names no relay goes to `hostname` and `port`, or through `mailer`; `mailers` are further ones by name,
@@ -180,15 +202,6 @@ class MailReader:
             clock.sleep(0.05)
         return True
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def _make(self) -> QueueProcessorThread:
         processor = QueueProcessorThread(**self._options)
         processor.setMailer(self._mailer)
@@ -196,7 +209,7 @@ class MailReader:
         return processor
 
 
-class MailSender:
+class MailSender(_Sending):
     """A `MailWriter` and a `MailReader` on one directory.
 
     `relays` are the addresses that mail may name besides `hostname` and `port`; see `make_routes` for these and the
@@ -260,12 +273,3 @@ class MailSender:
     def running(self) -> bool:
         """See `MailReader.running`."""
         return self.reader.running()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
