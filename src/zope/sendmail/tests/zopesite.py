@@ -46,7 +46,7 @@ class ZopeSite:
         self._process = python(code, "-v", str(self.home / "etc/zope.ini"))
         ready = threading.Event()
         threading.Thread(target=self._listen, args=(ready,), daemon=True).start()
-        if not ready.wait(60) or self._process.poll() is not None:
+        if not ready.wait(120) or self._process.poll() is not None:
             self.stop()
             raise RuntimeError("Zope does not start:\n" + self.said())
 
