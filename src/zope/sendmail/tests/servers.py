@@ -75,7 +75,7 @@ class Server(ABC):
 
     def __init__(self, *, slow_speech: bool = False) -> None:
         self.slow_speech = slow_speech
-        self.port, self.tls_port = _free_ports(2)
+        self.port, self.tls_port = free_ports(2)
         self.root = self.make_root()
         self.home = self.root / INSIDE.lstrip("/")
         self.home.mkdir(exist_ok=True)
@@ -197,13 +197,18 @@ def maildir(path: Path, header: bytes) -> list[Arrival]:
 
 
 def _arrival(text: bytes, header: bytes) -> Arrival:
+    line = next(line for line in text.split(b"\n") if line.startswith(header))
+    return Arrival(line.removeprefix(header).strip().decode(), without_trace(text))
+
+
+def without_trace(text: bytes) -> bytes:
+    """A mail from its first field on that is not a server's."""
     lines = text.split(b"\n")
-    recipient = next(line for line in lines if line.startswith(header)).removeprefix(header).strip()
     while lines[0].startswith((b"Return-Path:", b"Delivered-To:", b"X-Original-To:", b"Received:")):
         del lines[0]
         while lines[0].startswith((b" ", b"\t")):
             del lines[0]
-    return Arrival(recipient.decode(), b"\n".join(lines))
+    return b"\n".join(lines)
 
 
 def cache() -> Path:
@@ -239,7 +244,8 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target, follow_symlinks=False)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """TCP ports on which nobody listens now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]
