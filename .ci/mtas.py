@@ -1,8 +1,8 @@
 """Fetch the mail servers that the interop tests speak with; nothing of this machine is changed but a cache.
 
-Exim, Postfix, OpenSMTPD and Dovecot each get a root directory below ``${XDG_CACHE_HOME:-~/.cache}/zope.sendmail/mtas``: Debian's
-packages with all that they need, unpacked and not installed.  The tests start them there with chroot.  Why this way:
-docs/decisions/interop.rst.
+Exim, Postfix, OpenSMTPD and Dovecot each get a root directory below
+``${XDG_CACHE_HOME:-~/.cache}/zope.sendmail/mtas``: Debian's packages with all that they need, unpacked and not
+installed.  The tests start them there with chroot.  Why this way: docs/decisions/interop.rst.
 
 It needs root and apt with a package mirror.  What could not be had is said here, and by the tests that skip for it; it
 is no error.  A second run finds everything there.

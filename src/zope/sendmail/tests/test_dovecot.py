@@ -12,7 +12,7 @@ import unittest
 from typing import Any
 
 from zope.sendmail.lmtp import LMTPMailer
-from zope.sendmail.mailer import SMTPMailer, open_session
+from zope.sendmail.mailer import open_session
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer
 from zope.sendmail.processor import QueueProcessorThread
@@ -22,7 +22,7 @@ from zope.sendmail.settings import Mechanism, Tls
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.tests.conversation import TIMEOUTS
 from zope.sendmail.tests.dovecot import Dovecot, token
-from zope.sendmail.tests.servers import Arrival, wait_until
+from zope.sendmail.tests.servers import Arrival
 from zope.sendmail.tests.test_interop import LATER, NOBODY, ONE, TWO, Talk, mail
 from zope.sendmail.tokens import TokenFromCommand, TokenFromFile
 
@@ -205,8 +205,7 @@ class ATokenIsThePassword(WithIt):
         """A refused token costs no mail an attempt; all go when the file holds a good one."""
         path = self.write_token(token(**EXPIRED))
         queue = self.queue(3, ONE)
-        options = {"username": self.server.username, "token": TokenFromFile(path), "cafile": self.cafile()}
-        mailer = SMTPMailer(self.server.host, self.server.port, tls=Tls.REQUIRED, timeouts=TIMEOUTS, **options)
+        mailer = self.mailer(password=None, token=TokenFromFile(path))
         processor = self.drain(queue, mailer)
         assert processor.fault is not None
         self.assertEqual((processor.fault.code, [len(each.history) for each in queue.mails()]), (535, [0, 0, 0]))
