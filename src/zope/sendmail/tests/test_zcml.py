@@ -469,6 +469,13 @@ class ProductConfig(Fixture):
         self.assertIsNotNone(self.mailer("theirs").token)
         self.assertEqual((self.mailer("other").token, tuple(self.mailer("other").auth)), (None, ()))
 
+    def test_lets_a_password_go_in_clear(self) -> None:
+        """That of the user it is about, and of nobody else."""
+        self.config(hostname="mx", username="u", password="secret", allow_clear_password="yes")
+        self.load('<mail:smtpMailer name="theirs" />', '<mail:smtpMailer name="other" username="v" password="own" />')
+        self.assertTrue(self.mailer("theirs").allow_clear_password)
+        self.assertFalse(self.mailer("other").allow_clear_password)
+
     def test_must_have_whole_paths(self) -> None:
         """A relative path is refused, because nobody knows to what."""
         self.config(queue_path="queue")
