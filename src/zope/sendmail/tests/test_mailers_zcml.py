@@ -147,6 +147,26 @@ class SeveralRelays(Fixture):
             [(each.mailer, each.weight) for each in made.members], [(mailer("one"), 3), (mailer("two"), 1)]
         )
 
+    def test_may_have_commas_between_them(self) -> None:
+        """As everywhere else where ZCML takes several."""
+        self.load(
+            '<mail:failoverMailer name="both" mailers="one, two" />',
+            '<mail:balancedMailer name="spread" mailers="one=3, two" />',
+            '<mail:redirectMailer name="staging" mailer="both" to="a@x.org, b@x.org" allow="x.org, y.org" />',
+            *self.TWO,
+        )
+        both, spread, staging = map(mailer, ("both", "spread", "staging"))
+        assert isinstance(both, FailoverMailer)
+        assert isinstance(spread, BalancedMailer)
+        assert isinstance(staging, RedirectMailer)
+        self.assertEqual([len(each) for each in (both.mailers, spread.mailers, staging.to, staging.allow)], [2] * 4)
+
+    def test_are_a_must(self) -> None:
+        """Their attributes cannot be left out."""
+        for directive, missing in ("failover", "mailers"), ("balanced", "mailers"), ("redirect", "to"):
+            more = 'mailer="one"' if directive == "redirect" else ""
+            self.assertRefused(f"(?i)missing.*{missing}", *self.TWO, f'<mail:{directive}Mailer name="x" {more} />')
+
     def test_must_be_there_and_be_named_once(self) -> None:
         """With weights that are some."""
         for text, mailers in (

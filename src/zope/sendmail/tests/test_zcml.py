@@ -265,6 +265,11 @@ class SettingsOfASite(Fixture):
         self.assertEqual(self.mailer("lmtp").open_session().relay, "panel.example:2525")
         self.assertEqual(self.mailer().hostname, "zcml.example")
 
+    def test_must_be_a_function(self) -> None:
+        """A module, for one, cannot be asked."""
+        for kind in ("smtp", "lmtp"):
+            self.assertRefused("is no function", f'<mail:{kind}Mailer name="x" settings="{__name__}" />')
+
 
 class ADirectDelivery(Fixture):
     def test_has_the_mailer_it_names(self) -> None:
