@@ -72,9 +72,7 @@ class AbstractMailDelivery:
         pieces, message_id = completed(message_bytes(message), self.newMessageId())
         manager = self.transaction_manager or transaction.manager
         if type(self).createDataManager in _OURS:
-            mails = mails_of(self, manager, self._stage, self._what())
-            for envelope in envelopes:
-                mails.add(envelope, *pieces)
+            mails_of(self, manager, self._stage, self._what()).add_all(envelopes, *pieces)
         else:  # BBB: a subclass that makes its own data managers
             if relay is not None:
                 raise InvalidRelay(f"{type(self).__name__} makes its own data managers, which know no relay")
