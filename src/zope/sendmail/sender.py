@@ -24,6 +24,7 @@ from zope.sendmail.clock import Clock
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.interfaces import IMailQueue, InvalidRelay, type_of_message
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mutex import Mutex
 from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.relayname import RelayName
 from zope.sendmail.routes import Routes
@@ -165,13 +166,17 @@ class MailReader(_Sending):
         self._mailer = mailer if mailer is not None else SMTPMailer(hostname=hostname, port=port)
         self._options = {"mailers": mailers or {}, "routes": routes or make_routes((), mailers), **options}
         self._processor: QueueProcessorThread | None = None
+        self._starting = Mutex()
         self._make()  # now, so that bad options are told here
 
     def start(self) -> None:
         """Begin to send.  Harmless if it runs."""
-        if not self.running():
-            self._processor = self._make()
-            self._processor.start()
+        with self._starting:
+            processor = self._processor
+            # One that was told to stop is busy with its last message.
+            if processor is None or processor.is_stopped or not processor.is_alive():
+                self._processor = processor = self._make()
+                processor.start()
 
     def stop(self, timeout: float | None = 30.0) -> bool:
         """Finish the message in hand, and end; say whether that was done within `timeout` seconds (None: wait)."""

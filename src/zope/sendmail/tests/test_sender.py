@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import transaction
 
 from zope.sendmail.interfaces import InvalidMail, InvalidRelay
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue.states import State
 from zope.sendmail.relayname import RelayName
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
 from zope.sendmail.testing.contracts import MESSAGE
-from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.relay import Hang, Relay
 
 SENDER = "sender@example.org"
 
@@ -186,6 +190,38 @@ class ASender(Fixture):
             self.assertTrue(sender.reader.wait_until_empty(30))
             self.assertEqual(len(relay.mails), number)
             self.assertTrue(sender.stop())
+
+    def test_two_threads_start_one_reader(self) -> None:
+        """A web application has many; a second reader would not hear of the stop."""
+        reader = MailReader(self.path)
+        make, made, both = reader._make, [], threading.Barrier(2)
+
+        def slow() -> QueueProcessorThread:
+            made.append(make())
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.2)
+            return made[-1]
+
+        with mock.patch.object(reader, "_make", slow):
+            threads = [threading.Thread(target=reader.start) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        self.assertTrue(reader.stop())
+        self.assertEqual([each.is_alive() for each in made], [False])
+
+    def test_starts_again_while_the_last_message_of_a_stop_is_in_hand(self) -> None:
+        """Who sends right after a stop() has not to wait for a further start()."""
+        relay = self.relay()
+        hang = relay.on("DOT", Hang("250 ok"), nth=1)
+        with MailSender(self.path, relay.host, relay.port) as sender:
+            sender.send(SENDER, "a@example.org", MESSAGE)
+            self.assertTrue(hang.reached.wait(30))
+            self.assertFalse(sender.stop(0.0))
+            sender.send(SENDER, "b@example.org", MESSAGE)
+            hang.release()
+            relay.wait_until(lambda: len(relay.mails) == 2)
 
     def test_mail_that_was_left_is_sent_at_the_next_start(self) -> None:
         """Without a new mail."""
