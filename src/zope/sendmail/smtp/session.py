@@ -134,7 +134,7 @@ class SMTPSession:
                 and self._is_young(self._mails + 1)
                 and self._settings() == self._used_settings
             )
-        except ValueError:  # the settings contradict each other, which the next mail's outcome will say
+        except Exception:  # noqa: BLE001 - nobody's settings can be had, which the next mail's outcome will say
             return False
 
     def take_along(self, errand: Errand) -> None:
