@@ -32,7 +32,7 @@ from zope.sendmail.testing.relay import Hang, Relay
 from zope.sendmail.tokens import TokenFromCommand, TokenFromFile
 
 #: Seconds after which a test gives up waiting.
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 class Fixture(unittest.TestCase):

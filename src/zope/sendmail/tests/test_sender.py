@@ -136,7 +136,7 @@ class WhatAMessageSays(Fixture):
         relay = self.relay()
         with MailSender(self.path, relay.host, relay.port) as sender:
             sender.send(SENDER, "a@example.org", self.EVIL)
-            self.assertTrue(sender.reader.wait_until_empty(30))
+            self.assertTrue(sender.reader.wait_until_empty(120))
         self.assertEqual([mail.data.replace(b"\r\n", b"\n") for mail in relay.mails], [self.EVIL])
 
 
@@ -160,7 +160,7 @@ class ASender(Fixture):
         self.assertEqual(sender.queue.count(), {State.READY: 1000})
         second.start()
         with sender:
-            self.assertTrue(sender.reader.wait_until_empty(60))
+            self.assertTrue(sender.reader.wait_until_empty(120))
         for number, server in enumerate(servers):
             got = Counter(mail.recipients[0] for mail in server.mails)
             self.assertEqual(got, Counter(recipients[number::3]))
@@ -187,7 +187,7 @@ class ASender(Fixture):
             self.assertFalse(sender.running())
             sender.send(SENDER, "a@example.org", MESSAGE)
             self.assertTrue(sender.running())
-            self.assertTrue(sender.reader.wait_until_empty(30))
+            self.assertTrue(sender.reader.wait_until_empty(120))
             self.assertEqual(len(relay.mails), number)
             self.assertTrue(sender.stop())
 
@@ -228,7 +228,7 @@ class ASender(Fixture):
         relay = self.relay()
         MailWriter(self.path).send(SENDER, "a@example.org", MESSAGE)
         with MailReader(self.path, relay.host, relay.port) as reader:
-            self.assertTrue(reader.wait_until_empty(30))
+            self.assertTrue(reader.wait_until_empty(120))
         self.assertEqual(len(relay.mails), 1)
 
     def test_from_asyncio(self) -> None:
@@ -242,7 +242,7 @@ class ASender(Fixture):
 
         with MailSender(self.path, relay.host, relay.port) as sender:
             asyncio.run(main(sender))
-            self.assertTrue(sender.reader.wait_until_empty(30))
+            self.assertTrue(sender.reader.wait_until_empty(120))
         self.assertEqual({mail.recipients[0] for mail in relay.mails}, {f"{n}@example.org" for n in range(20)})
 
     def test_a_folder_of_cpsmailaccess_is_read(self) -> None:

@@ -465,7 +465,7 @@ class TheRelayOrTheMailIsToBlame(Conversation):
                 relay = self.start()
                 relay.on(point, Hang())
                 timeouts = replace(TIMEOUTS, command=AT_ONCE, data=AT_ONCE, block=AT_ONCE, quit=AT_ONCE)
-                session = self.session(relay, timeouts=timeouts)
+                session = self.session(relay, _PatientAtFirst, timeouts=timeouts)
                 outcome = self.transfer(session, message=LARGE if point == "BODY" else MESSAGE)
                 self.assertBoth(outcome, one=DEFERRED)
         self.assertEqual(self.intended, 0)
@@ -882,6 +882,19 @@ class _Waiting(smtplib.SMTP):
         assert self.sock is not None
         self.waits.append(self.sock.gettimeout())
         return super().getreply()
+
+
+class _PatientAtFirst(smtplib.SMTP):
+    """Waits for the answer to EHLO as long as a loaded machine needs."""
+
+    def ehlo(self, name: str = "") -> tuple[int, bytes]:
+        assert self.sock is not None
+        told = self.sock.gettimeout()
+        self.sock.settimeout(TIMEOUTS.command)
+        try:
+            return super().ehlo(name)
+        finally:
+            self.sock.settimeout(told)
 
 
 if __name__ == "__main__":
