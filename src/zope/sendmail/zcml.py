@@ -46,8 +46,10 @@ from zope.sendmail.options import (
     read_settings,
     routes_of,
 )
+from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.routes import Routes
 
+# QueueProcessorThread: BBB, zope.sendmail 3.5 to 7.3 had it here.  To replace it here has no effect.
 __all__ = [
     "SECURITY_SUPPORT",
     "IDeliveryDirective",
@@ -56,6 +58,7 @@ __all__ = [
     "IMailerDirective",
     "IQueuedDeliveryDirective",
     "ISMTPMailerDirective",
+    "QueueProcessorThread",
     "directDelivery",
     "lmtpMailer",
     "queuedDelivery",
