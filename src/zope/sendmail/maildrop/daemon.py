@@ -207,7 +207,7 @@ def _is_in_clear(config: Config) -> bool:
 
 def open_spools(config: Config) -> IMailQueue:
     """The queue over the spools of the configuration."""
-    return open_queue(config.location, lock_age=config.lock_age, add_message_id=config.add_messageid)
+    return open_queue(config.location, add_message_id=config.add_messageid, **config.queue_options)
 
 
 def make_queue(config: Config) -> IMailQueue:
