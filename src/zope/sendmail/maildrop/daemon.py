@@ -220,6 +220,13 @@ def make_queue(config: Config) -> IMailQueue:
     return queue
 
 
+def check(config: Config) -> None:
+    """Raise what would keep a daemon of this configuration from its work; that a relay is down would not."""
+    make_mailer(config)
+    prepare(config)
+    make_queue(config).close()
+
+
 def prepare(config: Config) -> None:
     """Make the directories of log and pid file, where nobody else can have put something in our way.
 

@@ -87,10 +87,15 @@ class DroppedMail(SpoolTest):
         self.drop(b"##To:one@example.org\n##From:\n" + TEXT)
         self.assertEqual(self.envelopes(), [envelope(sender="")])
 
+    def test_local_names_are_the_relays(self) -> None:
+        """Programs of the host write them, as in 2.3; the relay knows what they mean, or refuses them."""
+        self.drop(b"##To:root, Jane <jane.doe>, a@x.org\n##From:www-data\n" + TEXT)
+        self.assertEqual(self.envelopes(), [Envelope("www-data", ("root", "jane.doe", "a@x.org"))])
+
     def test_a_malformed_recipient_costs_only_itself(self) -> None:
         """The others get the mail."""
-        self.drop(b"##To:one@example.org,two\n##From:\n" + TEXT)
-        self.assertEqual(self.envelopes(), [Envelope("", ("one@example.org",), ("two",))])
+        self.drop(b"##To:one@example.org,two@\n##From:\n" + TEXT)
+        self.assertEqual(self.envelopes(), [Envelope("", ("one@example.org",), ("two@",))])
 
     def test_names_are_free(self) -> None:
         """Blanks, line ends, bytes that are no UTF-8; and dots in the middle."""
