@@ -78,7 +78,7 @@ class Intake:
         """Nobody works for this relay any more: its hand goes back."""
         with relay.mutex:
             while relay.hand:
-                relay.hand.popleft().lease.park(relay.name)
+                relay.hand.popleft().park(relay)
 
     def _only_one(self) -> Job | None:
         while not self._processor.is_stopped:
@@ -107,7 +107,7 @@ class Intake:
             if relay.room():
                 relay.hand.append(job)
             else:
-                job.lease.park(relay.name)
+                job.park(relay)
                 return
         self._call(relay)
 

@@ -9,14 +9,16 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, count
+from math import inf
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zope.interface import implementer
 
 from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
+from zope.sendmail.history import Part, Record
 from zope.sendmail.interfaces import IJob, ILease, ISession
 from zope.sendmail.mailer import SMTPMailer, keeps_sessions, open_session
 from zope.sendmail.message import Envelope
@@ -44,6 +46,9 @@ _AT_ONCE = 1.0
 #: Messages in hand for each connection, so that none waits for a claim, and few are out of others' reach.
 _IN_HAND = 2
 
+#: Seconds after which a message that waits for one of its relays is looked at again for the sake of another.
+_PATIENCE = 60.0
+
 _TOO_MANY = re.compile(r"too many|concurren|throttl|rate.?limit|slow down", re.IGNORECASE)
 
 
@@ -52,13 +57,15 @@ _TOO_MANY = re.compile(r"too many|concurren|throttl|rate.?limit|slow down", re.I
 class Job:
     """A message, and the part of its envelope that one relay gets.
 
-    `others`: there are further parts; `others_wait`: one of them was never tried, and its relay can be used.
+    `part` is the name of that, if there are, or were, several; `others` are those that are not done, and `patience` is
+    in how many seconds one of them may go if this one cannot.
     """
 
     lease: ILease
     envelope: Envelope
-    others: bool = False
-    others_wait: bool = False
+    part: str | None = None
+    others: Mapping[str, Part] = field(default_factory=dict)
+    patience: float = inf
     #: Its last byte may have gone.
     intended: bool = False
 
@@ -70,6 +77,10 @@ class Job:
         """See `IJob`."""
         self.lease.intend()
         self.intended = True
+
+    def park(self, relay: Relay) -> None:
+        """Its relay cannot take it now; the lease ends."""
+        self.lease.park(relay.name, self.patience)
 
 
 class Relay:
@@ -291,15 +302,16 @@ class Relays:
 
         Raises `InvalidRelay` if the mail names one that it may not.
         """
-        parts = [(self.of(name), envelope) for name, envelope in self.routes.parts(lease.envelope).items()]
-        if len(parts) == 1:
-            return parts[0][0], Job(lease, parts[0][1])
-        usable = [part for part in parts if not part[0].pause()]
-        untried = [part for part in usable if lease.record.replies.keys().isdisjoint(part[1].recipients)]
-        candidates = untried or usable or parts
-        # Each in its turn: no relay that defers its part for days keeps the mail from another.
-        relay, envelope = candidates[0 if untried else lease.record.attempts % len(candidates)]
-        return relay, Job(lease, envelope, others=True, others_wait=len(untried) > 1)
+        parts = self.routes.parts(lease.envelope)
+        if len(parts) == 1 and not lease.record.parts:
+            [(name, envelope)] = parts.items()
+            return self.of(name), Job(lease, envelope)
+        shares = [self._share_of(lease.record, name, envelope) for name, envelope in parts.items()]
+        return _next_share(lease, shares, self._clock.time())
+
+    def _share_of(self, record: Record, name: RelayName | None, envelope: Envelope) -> _Share:
+        key = "" if name is None else str(name)
+        return _Share(key, self.of(name), envelope, record.part(key, envelope.recipients))
 
     def _mailer(self, name: RelayName) -> Any:
         if name.mailer:
@@ -316,6 +328,32 @@ class Relays:
             tls=required,
             verify=True,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one of several relays gets of a message, and how it stands with that."""
+
+    name: str
+    relay: Relay
+    envelope: Envelope
+    part: Part
+
+
+def _next_share(lease: ILease, shares: list[_Share], now: float) -> tuple[Relay, Job]:
+    """That of the shares which is due and whose relay can take it; else one that is due."""
+    open_ones = sorted([each for each in shares if not each.part.held] or shares, key=lambda each: each.part.due)
+    soonest = min(each.part.wait(now) for each in open_ones)
+    due = [each for each in open_ones if each.part.wait(now) <= soonest]
+    share = next((each for each in due if each.relay.room()), due[0])
+    others = {each.name: each.part for each in shares if each is not share}
+    patience = min((_patience(each, now) for each in open_ones if each is not share), default=inf)
+    return share.relay, Job(lease, share.envelope, share.name, others, patience)
+
+
+def _patience(share: _Share, now: float) -> float:
+    """Seconds until this share may go; one that is due now, but whose relay cannot take it, is tried again then."""
+    return share.part.wait(now) or max(share.relay.pause(), _PATIENCE)
 
 
 def _address_of(mailer: Any) -> tuple[str, int] | None:
