@@ -21,6 +21,7 @@ from zope.sendmail.clock import Clock
 from zope.sendmail.history import Part, Record
 from zope.sendmail.interfaces import IJob, ILease, ISession
 from zope.sendmail.mailer import SMTPMailer, keeps_sessions, open_session
+from zope.sendmail.mailers.redirect import refuse_detours
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.relayname import RelayName
@@ -266,6 +267,11 @@ class Relays:
         self._mutex = threading.Lock()
         self.default = Relay(routes.default or "default", default, clock, connections)
         self._relays: dict[RelayName | None, Relay] = {None: self.default}
+
+    def refuse_detours(self) -> None:
+        """See `zope.sendmail.mailers.redirect`.  Raises `ValueError`."""
+        mailers = {**self._mailers, self.routes.default: self.default.mailer}
+        refuse_detours(self.routes, mailers.__getitem__)
 
     def __iter__(self) -> Iterator[Relay]:
         with self._mutex:
