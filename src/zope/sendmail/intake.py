@@ -55,6 +55,7 @@ class Intake:
 
     def route(self) -> None:
         """Find the way of everything that is due."""
+        self._relays.expect_few()
         for relay in self._relays:
             self.take_up(relay)
         while not self._processor.is_stopped:
@@ -93,6 +94,8 @@ class Intake:
 
     def _route_one(self, relay: Relay | None) -> bool:
         """Claim one message and put it where it belongs; False if nothing is due."""
+        if self._relays.are_many:
+            self._relays.forget(self._queue.parked())
         if relay is not None:
             self.take_up(relay, 1)
         leases = self._queue.claim(1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, count
 from math import inf
@@ -46,6 +46,9 @@ _AT_ONCE = 1.0
 
 #: Messages in hand for each connection, so that none waits for a claim, and few are out of others' reach.
 _IN_HAND = 2
+
+#: So many relays of a processor are worth a look at who is idle; in a pass, twice as many as were in use at the last look.
+_MANY = 64
 
 #: Seconds after which a message that waits for one of its relays is looked at again for the sake of another.
 _PATIENCE = 60.0
@@ -185,6 +188,12 @@ class Relay:
 
     # what it has to do
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether nobody works for it, nothing is in its hand, and nothing about it has to be remembered."""
+        with self.mutex:
+            return not (self.lanes or self.hand or self._failures)
+
     def room(self) -> int:
         """How many more messages may be put into the hand."""
         if self.pause():
@@ -267,6 +276,7 @@ class Relays:
         self._mutex = threading.Lock()
         self.default = Relay(routes.default or "default", default, clock, connections)
         self._relays: dict[RelayName | None, Relay] = {None: self.default}
+        self._many = _MANY
 
     def refuse_detours(self) -> None:
         """See `zope.sendmail.mailers.redirect`.  Raises `ValueError`."""
@@ -287,6 +297,27 @@ class Relays:
                 relay = Relay(self._new_name(str(name)), lambda: mailer, self._clock, self._connections)
                 self._relays[name] = relay
             return relay
+
+    def expect_few(self) -> None:
+        """A new pass begins: what was in use in the last one may not be in this one."""
+        self._many = _MANY
+
+    @property
+    def are_many(self) -> bool:
+        """Whether it is time to `forget` some."""
+        return len(self._relays) > self._many
+
+    def forget(self, waited_for: Collection[str]) -> None:
+        """Forget the users of queue files of CPSMailAccess for whom nothing is done, planned or `waited_for`.
+
+        Nobody else may ask for relays meanwhile.  Configured relays stay, and so do those in trouble.
+        """
+        with self._mutex:
+            for name, relay in list(self._relays.items()):
+                if name is not None and name.username and relay.name not in waited_for and relay.is_unused:
+                    del self._relays[name]
+                    relay.close()
+            self._many = max(_MANY, 2 * len(self._relays))
 
     def _of_mailer(self, name: RelayName | None) -> RelayName | None:
         """The mailer that is meant by an address: its pauses, its rate and its connections are one."""

@@ -268,6 +268,59 @@ class TwoRelaysOfOneName(unittest.TestCase):
         self.assertEqual(len({relays.of(name).name for name in names}), 4)
 
 
+class AUserOfCpsMailAccess(ProcessorTest):
+    """Each has a relay for as long as it is used."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        routes = Routes("main", frozenset({"main"}), frozenset({("h", 25), ("other", 25)}), legacy_passwords=True)
+        self.processor = self.make_processor(routes=routes, mailers={"main": self.mailer})
+        self.sessions: list[ScriptedSession] = []
+        self.processor.relays._mailer = self.mailer_of  # type: ignore[method-assign, assignment]
+        self.fault: Reply | None = None
+
+    def mailer_of(self, name: RelayName) -> ScriptedMailer:
+        mailer = ScriptedMailer()
+        mailer.fault = self.fault if name.username in ("user1", "user2") else None
+        mailer.sessions = self.sessions
+        return mailer
+
+    def put_for_users(self, count: int) -> None:
+        staged = self.queue.stage()
+        for number in range(count):
+            relay = RelayName(hostname="h", port=25, username=f"user{number}", password="p")
+            staged.add(Envelope("a@example.org", (f"{number}@example.org",), relay=relay), MESSAGE)
+        staged.commit()
+
+    def test_is_forgotten_afterwards(self) -> None:
+        """However many there are; all mail leaves, and every conversation is closed."""
+        self.put_for_users(1000)
+        self.drain()
+        self.assertEqual((self.queue.count(), len(self.sessions)), ({}, 1000))
+        self.put_for_users(1)
+        self.drain()
+        self.assertLess(len(list(self.processor.relays)), 9)
+        self.assertTrue(all(session.closed for session in self.sessions))
+
+    def test_is_remembered_while_there_is_trouble(self) -> None:
+        """Or mail waits for it: that is never left behind."""
+        self.fault = Reply(Answer.DEFERRED, "wrong password", 535)
+        self.put_for_users(300)
+        self.drain()
+        self.processor.relays.forget(self.queue.parked())
+        self.processor.relays.forget(self.queue.parked())
+        self.assertEqual(sum(relay.pause() > 0 for relay in self.processor.relays), 2)
+        self.assertEqual(len(list(self.processor.relays)), 3)
+        self.assertEqual(self.queue.count(), {State.READY: 2})
+
+    def test_relays_of_the_configuration_stay(self) -> None:
+        """Their pauses and their pace are not forgotten."""
+        for name in RelayName(hostname="h", port=25), RelayName(hostname="other", port=25):
+            self.processor.relays.of(name)
+        self.processor.relays.forget(())
+        self.assertEqual([relay.name for relay in self.processor.relays], ["main", "h:25", "other:25"])
+
+
 class AnAddressOfAMailer(unittest.TestCase):
     def test_is_the_mailers_relay(self) -> None:
         """So that `rate`, `connections` and a pause count for both."""
