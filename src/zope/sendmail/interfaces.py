@@ -260,8 +260,11 @@ class ILease(IJob):
     def release() -> None:
         """Give the message back as if nothing had been tried; the lease ends."""
 
-    def park(relay: str) -> None:
-        """`release`, but this queue object does not claim the message again before `IMailQueue.unpark` of `relay`."""
+    def park(relay: str, patience: float = inf) -> None:
+        """`release`, but this queue object does not claim the message again before `IMailQueue.unpark` of `relay`.
+
+        After `patience` seconds it may be claimed in any case.
+        """
 
 
 class IQueuedMail(Interface):

@@ -118,9 +118,7 @@ class Desk:
     def release(self, name: str) -> str:
         """See `IMailQueue`; returns the key."""
         with self._at_work(name, Verb.RELEASE) as (key, record, _):
-            self._store.append(
-                key, replace(record, state=State.READY, time=self._now(), due=self._now(), deaths=0, note="released")
-            )
+            self._store.append(key, record.released(self._now()))
             return key
 
     def retry(self, name: str) -> str:

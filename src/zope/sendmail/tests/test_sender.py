@@ -18,11 +18,14 @@ import transaction
 
 from zope.sendmail.interfaces import InvalidMail, InvalidRelay
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mailers.redirect import RedirectMailer
 from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue.states import State
 from zope.sendmail.relayname import RelayName
+from zope.sendmail.routes import Routes
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
 from zope.sendmail.testing.contracts import MESSAGE
+from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Hang, Relay
 
 SENDER = "sender@example.org"
@@ -263,6 +266,46 @@ class ASender(Fixture):
         self.assertEqual((mail.recipients, mail.user), (("b@example.org", "c@example.org"), ""))
         self.assertEqual(mail.data, b"Subject: old\r\n\r\ntext\r\n")
         self.assertEqual(sender.queue.count(), {State.REJECTED: 1})
+
+
+class AStagingSite(Fixture):
+    """Its mail is redirected."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.behind = ScriptedMailer()
+        self.redirect = RedirectMailer(self.behind, to=["tester@example.org"])
+
+    def test_no_mail_goes_around_it(self) -> None:
+        """The host and port that are nobody's now may not be named, neither at send() nor in a file."""
+        sender = MailSender(self.path, mailer=self.redirect)
+        self.assertRaises(InvalidRelay, sender.send, SENDER, "a@example.org", MESSAGE, hostname="localhost")
+        other = MailWriter(self.path, routes=make_routes(["localhost:25"]))
+        other.send(SENDER, "a@example.org", MESSAGE, hostname="localhost")
+        sender.writer.send(SENDER, "a@example.org", MESSAGE)
+        sender.reader.send_waiting()
+        self.assertEqual([mail[1] for mail in self.behind.sent], [("tester@example.org",)])
+        self.assertEqual(sender.queue.count(), {State.REJECTED: 1})
+
+    def test_another_way_out_is_refused(self) -> None:
+        """When the sender is made, or given its mailer."""
+        news = SMTPMailer(hostname="news.example")
+        for ways in {"relays": ["news.example:25"]}, {"mailers": {"news": news}}:
+            with self.subTest(ways=ways), self.assertRaisesRegex(ValueError, r"(?s)redirects mail, and .*news"):
+                MailSender(self.path, mailer=self.redirect, **ways)
+        with self.assertRaisesRegex(ValueError, "redirects mail"):
+            MailReader(self.path, mailer=self.redirect, routes=make_routes(["news.example:25"]))
+        processor = QueueProcessorThread(mailer=news, mailers={"news": news}, routes=Routes("", frozenset({"news"})))
+        self.assertRaises(ValueError, processor.setMailer, self.redirect)
+        self.assertIs(processor.mailer, news)
+
+    def test_further_redirections_are_none(self) -> None:
+        """Each may be named."""
+        other = RedirectMailer(ScriptedMailer(), to=["other@example.org"])
+        sender = MailSender(self.path, mailer=self.redirect, mailers={"other": other})
+        sender.writer.send(SENDER, "a@example.org", MESSAGE, relay="other")
+        sender.reader.send_waiting()
+        self.assertEqual(other.mailer.sent[0][1], ("other@example.org",))
 
 
 class AnyProgram(Fixture):
