@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
+from zope.sendmail.mutex import Mutex
 from zope.sendmail.outcome import Outcome, Reply
 from zope.sendmail.retry import probe_delay
 
@@ -17,7 +17,7 @@ class Circuit:
     def __init__(self, clock: Clock, tell: Callable[[str, Reply, float], None]) -> None:
         self._clock = clock
         self._tell = tell
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
         self._until = float("-inf")
         #: How often in a row it could not be used.
         self.failures = 0

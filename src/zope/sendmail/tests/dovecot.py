@@ -27,7 +27,7 @@ from zope.sendmail.tests.servers import (
     Arrival,
     Server,
     cache,
-    free_ports,
+    hold_ports,
     without_trace,
 )
 
@@ -139,7 +139,7 @@ class Dovecot(Server):
         """See `Server`."""
         self.behind = _relay()
         self.behind.start()
-        (self.lmtp_port,) = free_ports(1)
+        (self.lmtp_port,) = hold_ports(1, self.held)
         nobody = self.id_of("nobody")
         self.certify()
         self.make_directory("/srv/mail", nobody, nobody)

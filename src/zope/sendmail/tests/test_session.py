@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import smtplib
+import socket
 import unittest
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, BinaryIO, cast
+from unittest import mock
 
 from zope.interface.verify import verifyObject
 
@@ -22,8 +24,10 @@ from zope.sendmail.queue.states import State
 from zope.sendmail.retry import Schedule
 from zope.sendmail.settings import Keep, Timeouts, Tls
 from zope.sendmail.smtp.commands import to_ascii
+from zope.sendmail.smtp.connect import _Replies
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.smtp.verdict import LOGIN_CODES
+from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
 from zope.sendmail.testing.script import Script
 from zope.sendmail.tests.conversation import AT_ONCE, MESSAGE, TIMEOUTS, Conversation
@@ -363,6 +367,41 @@ class TheRelayCannotBeUsed(Conversation):
                 timeouts = replace(TIMEOUTS, connect=AT_ONCE, command=AT_ONCE)
                 self.assertFaultOnly(self.transfer(self.session(relay, timeouts=timeouts)))
 
+    def test_a_greeting_without_end_before_mail(self) -> None:
+        """It does not fill the memory, nor does an EHLO list."""
+        for point in ("GREETING", "EHLO"):
+            with self.subTest(point):
+                relay = self.start()
+                relay.on(point, "\r\n".join(["220-" + "x" * 100] * 1000))
+                outcome = self.transfer(self.session(relay))
+                self.assertFaultOnly(outcome)
+                self.assertIn("more than 65536 octets", str(outcome.fault))
+
+    def test_a_byte_now_and_then_before_mail(self) -> None:
+        """The time of a phase is for a whole reply, in as many pieces and lines as it comes."""
+        for piece in (b"2", b"220-x\r\n"):
+            with self.subTest(piece):
+                ours, theirs = socket.socketpair()
+                self.enterContext(ours)
+                self.enterContext(theirs)
+                ours.settimeout(5.0)
+                connection = smtplib.SMTP()
+                connection.sock = ours
+                clock = ManualClock()
+
+                def peek(size: int, piece: bytes = piece, clock: ManualClock = clock) -> bytes:
+                    clock.advance(1.0)
+                    return piece
+
+                stream = mock.Mock(peek=mock.Mock(side_effect=peek), read=lambda size, piece=piece: piece)
+                connection.file = _Replies(connection, stream)
+                with (
+                    mock.patch("zope.sendmail.smtp.connect.time.monotonic", clock.monotonic),
+                    self.assertRaisesRegex(smtplib.SMTPServerDisconnected, "timed out"),
+                ):
+                    connection.getreply()
+                self.assertEqual((stream.peek.call_count, ours.gettimeout()), (5, 5.0))
+
 
 class TheRelayOrTheMailIsToBlame(Conversation):
     def test_connection_ends_before_the_final_dot(self) -> None:
@@ -421,7 +460,7 @@ class TheRelayOrTheMailIsToBlame(Conversation):
                 relay = self.start()
                 relay.on(point, Hang())
                 timeouts = replace(TIMEOUTS, command=AT_ONCE, data=AT_ONCE, block=AT_ONCE, quit=AT_ONCE)
-                session = self.session(relay, timeouts=timeouts)
+                session = self.session(relay, _PatientAtFirst, timeouts=timeouts)
                 outcome = self.transfer(session, message=LARGE if point == "BODY" else MESSAGE)
                 self.assertBoth(outcome, one=DEFERRED)
         self.assertEqual(self.intended, 0)
@@ -908,6 +947,19 @@ class _Waiting(smtplib.SMTP):
         assert self.sock is not None
         self.waits.append(self.sock.gettimeout())
         return super().getreply()
+
+
+class _PatientAtFirst(smtplib.SMTP):
+    """Waits for the answer to EHLO as long as a loaded machine needs."""
+
+    def ehlo(self, name: str = "") -> tuple[int, bytes]:
+        assert self.sock is not None
+        told = self.sock.gettimeout()
+        self.sock.settimeout(TIMEOUTS.command)
+        try:
+            return super().ehlo(name)
+        finally:
+            self.sock.settimeout(told)
 
 
 if __name__ == "__main__":
