@@ -436,13 +436,14 @@ class ISession(Interface):
 
 
 class IStreamingSession(ISession):
-    """A session that can say the next mail's envelope together with the end of the one before.  Optional."""
+    """A session that uses the time for which the relay is awaited for the next mail.  Optional."""
 
     def stream(jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Outcome | Exception]]:
         """Send each job; yield it with its outcome, or with what its `open` or `intend`, or reading it, has raised.
 
-        A job is pulled as late as possible: right before the last byte of the one before if it can ride with it, else
-        after the outcome of that one has been taken.  What pulling raises is raised when its turn has come.
+        A job may be pulled while the one before is with the relay: right before the last byte of that one if it can
+        ride with it, or while its reply is awaited from a relay that is quick; else it is pulled after that one's outcome
+        was taken.  It is opened and read then, and intended in its turn.  What pulling raises is raised in its turn, too.
 
         Whoever stops in between closes the iterator.  A job that was pulled and not yielded has not been sent then, and
         no relay has it.
