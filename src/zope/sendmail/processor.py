@@ -58,6 +58,7 @@ class QueueProcessorThread(threading.Thread):
     mailer: Any = None
     queue: IMailQueue | None = None
     _stopped = False
+    _finishing = False
 
     def __init__(
         self,
@@ -161,8 +162,9 @@ class QueueProcessorThread(threading.Thread):
         self._crew.intake = Intake(self, queue, self.relays, self._crew.call)
         try:
             while not self._stopped:
+                goes_on = forever and not self._finishing  # asked before: what was committed until now is sent
                 self._guarded(self._drain, queue)
-                if forever:
+                if goes_on:
                     self._guarded(self._rest, queue)
                     continue
                 self._crew.end()
@@ -174,6 +176,12 @@ class QueueProcessorThread(threading.Thread):
     def stop(self) -> None:
         """Stop after the message in hand.  Returns at once; may be called from any thread and from a signal handler."""
         self._stopped = True
+        if self.queue is not None:
+            self.queue.wake()
+
+    def finish(self) -> None:
+        """Send what is due, then stop; what cannot be sent now stays in the queue.  Returns at once, like `stop`."""
+        self._finishing = True
         if self.queue is not None:
             self.queue.wake()
 
