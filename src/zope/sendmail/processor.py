@@ -162,9 +162,11 @@ class QueueProcessorThread(threading.Thread):
         self._crew.intake = Intake(self, queue, self.relays, self._crew.call)
         try:
             while not self._stopped:
-                goes_on = forever and not self._finishing  # asked before: what was committed until now is sent
+                if forever and self._finishing:
+                    forever = False
+                    self._guarded(self._begin_anew, queue)
                 self._guarded(self._drain, queue)
-                if goes_on:
+                if forever:
                     self._guarded(self._rest, queue)
                     continue
                 self._crew.end()
@@ -230,6 +232,11 @@ class QueueProcessorThread(threading.Thread):
             self._crew.intake.route()
         elif self._crew.joins(self.relays.default):
             self._crew.work(self.relays.default)
+
+    def _begin_anew(self, queue: IMailQueue) -> None:
+        """Forget what is known of the queue, so that everything that was committed until now is found."""
+        self._crew.end()
+        queue.close()
 
     def _has_more_to_do(self, queue: IMailQueue) -> bool:
         """After everybody has ended: whether something became due meanwhile, and its relay can be used."""

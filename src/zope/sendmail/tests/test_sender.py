@@ -266,7 +266,7 @@ class ASender(Fixture):
 class TheEnd(Fixture):
     """Of a block, and of a program."""
 
-    COUNT = 50
+    COUNT = 20
 
     def script(self, text: str, *arguments: object) -> subprocess.Popen[str]:
         """A program that sends."""
