@@ -148,9 +148,12 @@ class TheProgramWithoutZope(unittest.TestCase):
         source = source.replace('hostname="news.example.org"', f'hostname="{second.host}", port={second.port}')
         framework: Any = types.ModuleType("fastapi")
         lifespans: list[Any] = []
-        framework.FastAPI = lambda lifespan: (
-            lifespans.append(lifespan) or types.SimpleNamespace(post=lambda route: lambda function: function)
-        )
+
+        def application(lifespan: Any) -> Any:
+            lifespans.append(lifespan)
+            return types.SimpleNamespace(post=lambda route: lambda function: function)
+
+        framework.FastAPI = application
         module: dict[str, Any] = {}
         with mock.patch.dict(sys.modules, fastapi=framework):
             exec(source, module)
