@@ -251,7 +251,7 @@ class QueueProcessorThread(threading.Thread):
         """Wait until there may be something to do."""
         for relay in self.relays:
             relay.rest()
-        if not self._stopped:
+        if not (self._stopped or self._finishing):  # said since the last look; nobody heard a bell then
             queue.wait(min(self._seconds_to_rest(queue), self.interval))
 
     def _seconds_to_rest(self, queue: IMailQueue) -> float:

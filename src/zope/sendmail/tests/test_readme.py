@@ -11,10 +11,14 @@ import tempfile
 import textwrap
 import types
 import unittest
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import zope.sendmail.sender  # noqa: F401 - loaded before a test takes its place among the modules
 from zope.sendmail.testing.relay import Relay
+
+_Handler = Callable[..., Any]
 
 README = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "README.txt")
 
@@ -121,6 +125,17 @@ class TheTableOfFaults(unittest.TestCase):
             self.assertRegex(text, rf"(?m)^{number} ")
 
 
+class Application:
+    """What the README's example uses of FastAPI."""
+
+    def __init__(self, lifespan: Any) -> None:
+        self.lifespan = lifespan
+
+    def post(self, route: str) -> Callable[[_Handler], _Handler]:
+        """The function stays what it is."""
+        return lambda function: function
+
+
 class TheProgramWithoutZope(unittest.TestCase):
     def example(self, begin: str, end: str) -> str:
         """What stands between these in the README."""
@@ -147,20 +162,14 @@ class TheProgramWithoutZope(unittest.TestCase):
         source = source.replace("news.example.org:25", f"{second.host}:{second.port}")
         source = source.replace('hostname="news.example.org"', f'hostname="{second.host}", port={second.port}')
         framework: Any = types.ModuleType("fastapi")
-        lifespans: list[Any] = []
-
-        def application(lifespan: Any) -> Any:
-            lifespans.append(lifespan)
-            return types.SimpleNamespace(post=lambda route: lambda function: function)
-
-        framework.FastAPI = application
+        framework.FastAPI = Application
         module: dict[str, Any] = {}
         with mock.patch.dict(sys.modules, fastapi=framework):
             exec(source, module)
         self.addCleanup(module["sender"].stop)
 
         async def serve() -> str:
-            async with lifespans[0](None):
+            async with module["app"].lifespan(None):
                 self.assertTrue(module["sender"].running())
                 module["news"](["a@example.com", "b@example.com"], "Subject: News\n\nGood ones.\n")
                 return str(module["order"](7, "jane@example.org"))
