@@ -138,6 +138,11 @@ class QueueProcessorThread(threading.Thread):
         """Whether somebody said `stop`."""
         return self._stopped
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether somebody said `stop` or `finish`."""
+        return self._stopped or self._finishing
+
     def enqueue(self, envelope: Envelope, message: bytes) -> None:
         """Put a mail of our own into the queue.  Trouble is told and costs no more than this mail."""
         assert self.queue is not None
@@ -251,7 +256,7 @@ class QueueProcessorThread(threading.Thread):
         """Wait until there may be something to do."""
         for relay in self.relays:
             relay.rest()
-        if not (self._stopped or self._finishing):  # said since the last look; nobody heard a bell then
+        if not self.is_ending:  # said since the last look; nobody heard a bell then
             queue.wait(min(self._seconds_to_rest(queue), self.interval))
 
     def _seconds_to_rest(self, queue: IMailQueue) -> float:

@@ -19,8 +19,6 @@ Fails with `InvalidMail` before anything is written, and with `OSError` if the d
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -32,6 +30,7 @@ from zope.sendmail.events import MailEvent
 from zope.sendmail.farewell import let_finish_at_exit
 from zope.sendmail.interfaces import InvalidRelay, type_of_message
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mutex import Mutex
 from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue.states import WAITING
 from zope.sendmail.relayname import RelayName
@@ -154,21 +153,6 @@ class _Sending(ABC):
         self.stop()
 
 
-class _Starting:
-    """Readers are started one at a time: of two threads that send the first mail, one starts it."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """In a forked child: whoever held it is in the parent."""
-        self.mutex = threading.Lock()
-
-
-_starting = _Starting()
-os.register_at_fork(after_in_child=_starting.forget)
-
-
 class Options(TypedDict, total=False):
     """What else a reader can be told; see `QueueProcessorThread`."""
 
@@ -204,14 +188,17 @@ class MailReader(_Sending):
         self._mailer = mailer if mailer is not None else SMTPMailer(hostname=hostname, port=port)
         self._mailers, self._routes, self._options = mailers or {}, routes or make_routes((), mailers), options
         self._processor: QueueProcessorThread | None = None
+        self._starting = Mutex()
         self._make()  # now, so that bad options are told here
 
     def start(self) -> None:
         """Begin to send.  Harmless if it runs."""
-        with _starting.mutex:
-            if not self.running():
-                self._processor = self._make()
-                self._processor.start()
+        with self._starting:
+            processor = self._processor
+            # One that was told to stop is busy with its last messages.
+            if processor is None or processor.is_ending or not processor.is_alive():
+                self._processor = processor = self._make()
+                processor.start()
 
     def stop(self, timeout: float | None = 30.0) -> bool:
         """Finish the message in hand, and end; say whether that was done within `timeout` seconds (None: wait)."""

@@ -46,7 +46,9 @@ from zope.sendmail.options import (
     read_settings,
     routes_of,
 )
+from zope.sendmail.processor import QueueProcessorThread
 
+# QueueProcessorThread: BBB, zope.sendmail 3.5 to 7.3 had it here.  To replace it here has no effect.
 __all__ = [
     "SECURITY_SUPPORT",
     "IDeliveryDirective",
@@ -55,6 +57,7 @@ __all__ = [
     "IMailerDirective",
     "IQueuedDeliveryDirective",
     "ISMTPMailerDirective",
+    "QueueProcessorThread",
     "directDelivery",
     "lmtpMailer",
     "queuedDelivery",

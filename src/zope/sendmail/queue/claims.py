@@ -68,7 +68,6 @@ class Claims:
         """As after opening, in a child: every lease is its parent's."""
         self.mutex = threading.RLock()
         self._unsettled = []
-        self.departures.forget_after_fork()
         self.begin(owner)
 
     def abandon(self) -> None:

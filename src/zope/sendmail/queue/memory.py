@@ -199,6 +199,16 @@ class MemoryQueue:
                 self.mails_by_name[name] = _Mail(name, envelope, message, self.clock.time())
             self.wake()
 
+    def note_departure(self, message_id: str) -> None:
+        """A mail has left; forget those of which nobody has to know any more."""
+        now = self.clock.time()
+        self.departed.pop(message_id, None)  # the last one stands at the end
+        self.departed[message_id] = now
+        for oldest in list(
+            itertools.takewhile(lambda each: self.departed[each] < now - KEPT_DAYS * 86400, self.departed)
+        ):
+            del self.departed[oldest]
+
     def new_name(self) -> str:
         """A name no other mail of this queue has."""
         return f"{next(self._numbers):06d}"
@@ -305,7 +315,7 @@ class MemoryLease:
         with self._queue.changed:
             if record.state is State.SENT:
                 self._queue.mails_by_name.pop(self.name, None)
-                self._queue.departed[self.message_id] = self._queue.clock.time()
+                self._queue.note_departure(self.message_id)
             else:
                 self._queue.write(self._mail, record)
             self.release()

@@ -953,11 +953,18 @@ class AnOperatorAtADeadOnesMail(MaildirQueueTest):
         self.assert_inherited_unknown(self.claim())
 
     def test_a_verb_that_does_not_fit_forgets_nothing(self) -> None:
-        """The unknown is in the history."""
+        """The unknown is in the history, and the mail waits: nobody knows here what the site's processors would do."""
         self.put()
         name = self.die()
-        self.assertRaises(NotPossible, self.open().release, name)
-        self.assertEqual(self.open().show(name).history[-1].unknowns, 1)
+        self.assertRaisesRegex(NotPossible, "it is held", self.open().hold, name)
+        mail = self.open().show(name)
+        self.assertEqual((mail.state, mail.history[-1].unknowns), (State.HELD, 1))
+
+    def test_the_verb_decides_about_the_unknown(self) -> None:
+        """Who releases it wants it to be sent, perhaps a second time."""
+        self.put()
+        self.open().release(self.die())
+        self.assertEqual(self.claim(self.open()).record.unknowns, 1)
 
 
 class ALostLease(MaildirQueueTest):

@@ -74,9 +74,9 @@ class TheDeploymentExample(unittest.TestCase):
             text=True,
         )  # fmt: skip
         try:
-            relay.wait_until(lambda: relay.mails or process.poll() is not None, 60)
+            relay.wait_until(lambda: relay.mails or process.poll() is not None, 120)
         finally:
-            output = process.communicate("\n", timeout=60)[0]
+            output = process.communicate("\n", timeout=120)[0]
         self.assertEqual([mail.recipients for mail in relay.mails], [("jane@example.org",)], output)
         self.assertEqual(process.returncode, 0, output)
 

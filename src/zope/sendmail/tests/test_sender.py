@@ -27,7 +27,7 @@ from zope.sendmail.routes import Routes
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
 from zope.sendmail.testing.contracts import MESSAGE
 from zope.sendmail.testing.mailers import ScriptedMailer
-from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.relay import Hang, Relay
 
 SENDER = "sender@example.org"
 
@@ -140,7 +140,7 @@ class WhatAMessageSays(Fixture):
         relay = self.relay()
         with MailSender(self.path, relay.host, relay.port) as sender:
             sender.send(SENDER, "a@example.org", self.EVIL)
-            self.assertTrue(sender.reader.wait_until_empty(30))
+            self.assertTrue(sender.reader.wait_until_empty(120))
         self.assertEqual([mail.data.replace(b"\r\n", b"\n") for mail in relay.mails], [self.EVIL])
 
 
@@ -164,7 +164,7 @@ class ASender(Fixture):
         self.assertEqual(sender.queue.count(), {State.READY: 1000})
         second.start()
         with sender:
-            self.assertTrue(sender.reader.wait_until_empty(60))
+            self.assertTrue(sender.reader.wait_until_empty(120))
         for number, server in enumerate(servers):
             got = Counter(mail.recipients[0] for mail in server.mails)
             self.assertEqual(got, Counter(recipients[number::3]))
@@ -191,42 +191,48 @@ class ASender(Fixture):
             self.assertFalse(sender.running())
             sender.send(SENDER, "a@example.org", MESSAGE)
             self.assertTrue(sender.running())
-            self.assertTrue(sender.reader.wait_until_empty(30))
+            self.assertTrue(sender.reader.wait_until_empty(120))
             self.assertEqual(len(relay.mails), number)
             self.assertTrue(sender.stop())
 
-    def test_starts_once(self) -> None:
-        """However many threads send the first mail at the same time."""
-        sender = MailSender(self.path, "127.0.0.1", 9)
-        made: list[QueueProcessorThread] = []
-        make, everybody, meeting = sender.reader._make, threading.Barrier(8), threading.Barrier(2)
+    def test_two_threads_start_one_reader(self) -> None:
+        """A web application has many; a second reader would not hear of the stop."""
+        reader = MailReader(self.path)
+        make, made, both = reader._make, [], threading.Barrier(2)
 
-        def slowly() -> QueueProcessorThread:
+        def slow() -> QueueProcessorThread:
             made.append(make())
-            with contextlib.suppress(threading.BrokenBarrierError):  # nobody else comes meanwhile
-                meeting.wait(0.1)
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.2)
             return made[-1]
 
-        sender.reader._make = slowly  # type: ignore[method-assign]
+        with mock.patch.object(reader, "_make", slow):
+            threads = [threading.Thread(target=reader.start) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        self.assertTrue(reader.stop())
+        self.assertEqual([each.is_alive() for each in made], [False])
 
-        def send() -> None:
-            everybody.wait(30)
+    def test_starts_again_while_the_last_message_of_a_stop_is_in_hand(self) -> None:
+        """Who sends right after a stop() has not to wait for a further start()."""
+        relay = self.relay()
+        hang = relay.on("DOT", Hang("250 ok"), nth=1)
+        with MailSender(self.path, relay.host, relay.port) as sender:
             sender.send(SENDER, "a@example.org", MESSAGE)
-
-        threads = [threading.Thread(target=send) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self.assertTrue(sender.stop())
-        self.assertEqual(len(made), 1)
+            self.assertTrue(hang.reached.wait(30))
+            self.assertFalse(sender.stop(0.0))
+            sender.send(SENDER, "b@example.org", MESSAGE)
+            hang.release()
+            relay.wait_until(lambda: len(relay.mails) == 2)
 
     def test_mail_that_was_left_is_sent_at_the_next_start(self) -> None:
         """Without a new mail."""
         relay = self.relay()
         MailWriter(self.path).send(SENDER, "a@example.org", MESSAGE)
         with MailReader(self.path, relay.host, relay.port) as reader:
-            self.assertTrue(reader.wait_until_empty(30))
+            self.assertTrue(reader.wait_until_empty(120))
         self.assertEqual(len(relay.mails), 1)
 
     def test_from_asyncio(self) -> None:
@@ -240,7 +246,7 @@ class ASender(Fixture):
 
         with MailSender(self.path, relay.host, relay.port) as sender:
             asyncio.run(main(sender))
-            self.assertTrue(sender.reader.wait_until_empty(30))
+            self.assertTrue(sender.reader.wait_until_empty(120))
         self.assertEqual({mail.recipients[0] for mail in relay.mails}, {f"{n}@example.org" for n in range(20)})
 
     def test_a_folder_of_cpsmailaccess_is_read(self) -> None:
