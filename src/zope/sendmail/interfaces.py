@@ -502,7 +502,7 @@ class ILMTPMailer(ISessionMailer):
 
     hostname = TextLine(title="Hostname", description="Name of the mail store, or the path of its socket.")
     port = Int(title="Port", description="TCP port.", default=24)
-    socket = TextLine(title="Socket", description="Path of a Unix socket instead.", required=False)
+    socket = TextLine(title="Socket", description="The path, if it is one.", required=False, readonly=True)
 
 
 # --- events ---------------------------------------------------------------------------------------------------
