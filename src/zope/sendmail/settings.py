@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,6 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ssl
+
+
+#: A name and a port; an IPv6 address has more than one colon.
+_WITH_PORT = re.compile(r"[^:/]*:[0-9]*")
 
 
 class Tls(StrEnum):
@@ -140,6 +145,10 @@ class RelaySettings:
     def _check_relay(self) -> None:
         if not self.hostname or any(ord(character) < 33 for character in self.hostname):
             raise ValueError(f"the relay's hostname {self.hostname!r} is empty or has blanks in it")
+        if "://" in self.hostname or _WITH_PORT.fullmatch(self.hostname):
+            raise ValueError(
+                f"the relay's hostname {self.hostname!r} is more than a name; write hostname and port as two settings"
+            )
         if not 0 < self.port < 65536:
             raise ValueError(f"the relay's port {self.port} is not within 1 and 65535")
 

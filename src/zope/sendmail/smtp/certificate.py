@@ -1,10 +1,26 @@
-"""Our own certificate, shown to the relay, and what may be wrong with its files.  RFC 5246, 7.4.6; RFC 8446, 4.4.2."""
+"""Certificates in files: whom we trust, our own for the relay, and what may be wrong with these files.
+
+RFC 5246, 7.4.6; RFC 8446, 4.4.2.
+"""
 
 from __future__ import annotations
 
 import ssl
 
 from zope.sendmail.interfaces import RelayError
+
+
+def trust(cafile: str | None) -> ssl.SSLContext:
+    """A context that trusts the authorities in `cafile`, None: the system's.  Raises `RelayError` likewise."""
+    if cafile is not None:
+        _check_readable("cafile", cafile)
+    try:
+        return ssl.create_default_context(cafile=cafile)
+    except ssl.SSLError as error:
+        raise RelayError(
+            f"cafile {cafile!r} holds no certificates in PEM form ('-----BEGIN CERTIFICATE-----'): "
+            f"{error.reason or error}"
+        ) from error
 
 
 def show_certificate(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:

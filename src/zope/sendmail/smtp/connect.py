@@ -22,7 +22,7 @@ from smtplib import LMTP, SMTP, SMTP_SSL  # by name: a test that patches ``smtpl
 from typing import Any
 
 from zope.sendmail.settings import RelaySettings, Tls, TlsVersion
-from zope.sendmail.smtp.certificate import show_certificate
+from zope.sendmail.smtp.certificate import show_certificate, trust
 from zope.sendmail.smtp.sasl import login, token_of
 
 #: What makes connections: ``smtplib.SMTP``, ``smtplib.SMTP_SSL``, or what somebody put in their place.
@@ -32,6 +32,9 @@ Factory = Callable[..., Any]
 #: 2000.
 MAX_REPLY = 64 * 1024
 
+
+#: RFC 8314, 7.3.
+_IMPLICIT_PORT = 465
 
 _VERSIONS = {TlsVersion.TLS_1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.TLS_1_3: ssl.TLSVersion.TLSv1_3}
 
@@ -172,12 +175,12 @@ def has_unread(connection: SMTP) -> bool:
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:
     """Verifies the relay's certificate and name if the settings ask for it; TLS 1.2 is the least.
 
-    Raises `RelayError` if our own certificate cannot be used.
+    Raises `RelayError` if a file of certificates cannot be used.
     """
     if settings.ssl_context is not None:
         return settings.ssl_context()
     if settings.must_verify:
-        context = ssl.create_default_context(cafile=settings.cafile)
+        context = trust(settings.cafile)
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without loading authorities that nobody asks
         context.check_hostname = False
@@ -191,7 +194,14 @@ def tls_context(settings: RelaySettings) -> ssl.SSLContext:
 def _open(settings: RelaySettings, factory: Factory, local_hostname: str | None) -> Any:
     arguments = _arguments(settings, factory, local_hostname)
     make = _CAREFUL.get(factory, factory) if isinstance(factory, type) else factory
-    connection = make(settings.hostname, str(settings.port), **arguments)
+    try:
+        connection = make(settings.hostname, str(settings.port), **arguments)
+    except smtplib.SMTPServerDisconnected as error:
+        if settings.port == _IMPLICIT_PORT and settings.tls is not Tls.IMPLICIT:
+            raise smtplib.SMTPServerDisconnected(
+                f"{error}; on port {_IMPLICIT_PORT} relays speak TLS from the first byte: set tls = implicit"
+            ) from error
+        raise
     try:
         if isinstance(connection, SMTP) and connection.sock is not None and connection.sock.family != socket.AF_UNIX:
             # Each command waits for its reply; Nagle's algorithm would only delay the end of a message.

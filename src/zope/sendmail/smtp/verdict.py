@@ -148,4 +148,8 @@ def _text(error: Exception) -> str:
     cure = ""
     if isinstance(error, ssl.SSLCertVerificationError):
         cure = "; name the authority of its certificate with cafile, or say verify=no to take anybody for the relay"
+    elif isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        cure = (
+            "; it does not speak TLS from the first byte here: set tls = required, which is STARTTLS, or another port"
+        )
     return printable(f"{type(error).__name__}: {error}{cure}")

@@ -21,6 +21,8 @@ class Relays(unittest.TestCase):
             {"hostname": ""},
             {"hostname": "mail example.org"},
             {"hostname": "mail.example.org\n"},
+            {"hostname": "mail.example.org:587"},
+            {"hostname": "smtp://mail.example.org"},
             {"port": 0},
             {"port": 65536},
             {"username": "u"},

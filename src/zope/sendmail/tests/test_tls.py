@@ -7,6 +7,7 @@ import ssl
 import unittest
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 from zope.sendmail.outcome import Answer, Outcome
 from zope.sendmail.settings import RelaySettings, Tls
@@ -133,10 +134,12 @@ class TlsIsRequired(Secure):
         self.assertNothingSent(self.transfer(self.session(relay, tls=Tls.REQUIRED)), relay)
 
     def test_authorities_file_is_missing(self) -> None:
-        """A wrong path is a fault of the settings; nothing is sent without them."""
+        """A wrong path, or another file, is a fault of the settings, and named; nothing is sent without them."""
         relay = self.start(tls=right_tls())
-        outcome = self.transfer(self.session(relay, tls=Tls.REQUIRED, cafile="/nowhere/ca.pem"))
-        self.assertNothingSent(outcome, relay)
+        for path, why in (("/nowhere/ca.pem", "cannot be read: No such file"), (__file__, "holds no certificates")):
+            outcome = self.transfer(self.session(relay, tls=Tls.REQUIRED, cafile=path))
+            self.assertNothingSent(outcome, relay)
+            self.assertIn(f"cafile {path!r} {why}", str(outcome.fault))
 
     def test_what_came_before_tls_is_thrown_away(self) -> None:
         """A reply that somebody put behind the one to STARTTLS is not taken for the first one within TLS."""
@@ -170,9 +173,20 @@ class TlsIsImplicit(Secure):
         self.assertNothingSent(outcome, relay)
 
     def test_relay_speaks_plainly(self) -> None:
-        """Implicit TLS with a relay that has none is a fault."""
+        """Implicit TLS with a relay that has none is a fault, and the cure is told."""
         relay = self.start()
-        self.assertNothingSent(self.transfer(self.session(relay, tls=Tls.IMPLICIT)), relay)
+        outcome = self.transfer(self.session(relay, tls=Tls.IMPLICIT))
+        self.assertNothingSent(outcome, relay)
+        self.assertIn("set tls = required", str(outcome.fault))
+
+    def test_nobody_said_so(self) -> None:
+        """On its port, a relay that waits for TLS is silent; it is told what to set."""
+        relay = self.start(tls=right_tls(), implicit=True)
+        timeouts = replace(TIMEOUTS, connect=AT_ONCE)
+        with mock.patch("zope.sendmail.smtp.connect._IMPLICIT_PORT", relay.port):
+            outcome = self.transfer(self.session(relay, timeouts=timeouts))
+        self.assertNothingSent(outcome, relay)
+        self.assertIn("set tls = implicit", str(outcome.fault))
 
     def test_a_plain_class_in_its_place(self) -> None:
         """If somebody put in a class that makes plain connections, nothing is sent over them."""
