@@ -95,8 +95,16 @@ def judge(
     if tried.spent >= schedule.lifetime:
         given_up = _given_up(tried, pending)
         return replace(given_up, state=State.DEFERRED, due=now) if others else given_up
+    if _goes_on(outcome, pending):
+        return replace(tried, state=State.DEFERRED, attempts=record.attempts, due=now)  # RFC 5321, 4.5.3.1.10
     delay = 0.0 if others_wait else schedule.delay(tried.attempts, chance)
     return replace(tried, state=State.DEFERRED, due=now + delay)
+
+
+def _goes_on(outcome: Outcome, pending: tuple[str, ...]) -> bool:
+    """Whether the relay took as many recipients as it takes at a time, and the others can follow at once."""
+    left = (outcome.replies[who] for who in pending if who in outcome.replies)
+    return bool(outcome.having(Answer.ACCEPTED)) and any(reply.is_one_too_many for reply in left)
 
 
 def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, intended: bool, now: float) -> Record:

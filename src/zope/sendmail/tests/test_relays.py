@@ -181,6 +181,14 @@ class ThePace(unittest.TestCase):
         self.mailer = SendOnlyMailer()
         self.assertEqual((self.relay().limit, self.relay(3).limit), (1, 3))
 
+    def test_too_many_recipients_are_none_of_its_connections(self) -> None:
+        """A large mail does not slow down all others."""
+        relay = self.relay()
+        relay.lanes = 8
+        limit = Reply.of(452, "4.5.3 Error: too many recipients")
+        relay.heard(Outcome("r:25", {"a@example.org": Reply.of(250, "ok"), "b@example.org": limit}))
+        self.assertEqual(relay.limit, MAX_CONNECTIONS)
+
     def test_a_relay_that_says_too_many_gets_fewer(self) -> None:
         """Half of what there is, for a while, and it is not taken for down."""
         refused = Outcome("r:25", {}, Reply(Answer.DEFERRED, "connection refused"))
