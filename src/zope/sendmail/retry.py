@@ -107,6 +107,12 @@ def _goes_on(outcome: Outcome, pending: tuple[str, ...]) -> bool:
     return bool(outcome.having(Answer.ACCEPTED)) and any(reply.is_one_too_many for reply in left)
 
 
+def set_aside(record: Record, envelope: Envelope, why: str, *, now: float) -> Record:
+    """What becomes of a message that no relay can be asked about; who has it already does not get it again."""
+    refused = dict.fromkeys((*envelope.recipients, *envelope.malformed), Reply(Answer.REJECTED, why))
+    return replace(record, state=State.REJECTED, time=now, due=0.0, note=why, replies={**record.replies, **refused})
+
+
 def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, intended: bool, now: float) -> Record:
     """What becomes of a message whose worker died with it in hand; `intended`: its last byte may have gone."""
     dead = replace(record, state=State.READY, deaths=record.deaths + 1, time=now, due=now, note="its worker died")
