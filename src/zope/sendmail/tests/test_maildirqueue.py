@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import tempfile
 import threading
@@ -932,6 +933,24 @@ class DiedWhileOpening(MaildirQueueTest):
         self.clock.wall = made + 61
         self.queue.claim()
         self.assertEqual(len(self.names("locks")), 2)
+
+
+class AQueueThatNobodyClosed(MaildirQueueTest):
+    def test_leaves_no_descriptor_behind(self) -> None:
+        """A program that looks into a queue now and then does not run out of them."""
+        gc.collect()
+        before = sorted(os.listdir("/dev/fd"))
+        for _ in range(3):
+            queue = MaildirQueue(self.path)
+            staged = queue.stage()
+            staged.add(envelope(), MESSAGE)
+            staged.prepare()
+            staged.commit()
+            [lease] = queue.claim()
+            lease.settle(Record(State.SENT))
+            del queue, staged, lease
+        gc.collect()
+        self.assertEqual(sorted(os.listdir("/dev/fd")), before)
 
 
 class AnOperatorAtADeadOnesMail(MaildirQueueTest):
