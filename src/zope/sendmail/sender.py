@@ -55,17 +55,20 @@ def make_routes(
         if not relay.hostname:
             raise InvalidRelay(f"the relay {each!r} has no port; write 'host:port', or a pair of host and port")
         addresses.add((relay.hostname, relay.port))
-    for mailer in (mailers or {}).values():
-        if getattr(mailer, "hostname", None):
-            addresses.add((str(mailer.hostname).lower(), int(getattr(mailer, "port", 25))))
     return Routes(
         DEFAULT,
         frozenset((DEFAULT, *(mailers or ()))),
-        frozenset(addresses),
+        frozenset(addresses.union(_addresses((mailers or {}).values()))),
         recipient_routes or {},
         sender_routes or {},
         legacy_passwords=legacy_passwords,
     )
+
+
+def _addresses(mailers: Iterable[Any]) -> list[tuple[str, int]]:
+    """Of those mailers that have one."""
+    known = (mailer for mailer in mailers if getattr(mailer, "hostname", None))
+    return [(str(mailer.hostname).lower(), int(getattr(mailer, "port", 25))) for mailer in known]
 
 
 class MailWriter:
@@ -241,7 +244,7 @@ class MailSender(_Sending):
         **options: Any,
     ) -> None:
         routes = make_routes(
-            [*relays, (hostname, port)],
+            [*relays, *([(hostname, port)] if mailer is None else _addresses([mailer]))],
             mailers,
             recipient_routes=recipient_routes,
             sender_routes=sender_routes,

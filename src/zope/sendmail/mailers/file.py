@@ -163,7 +163,7 @@ class _MaildirPlace:
         name = f"{unique_name()}.eml"
         temporary = os.path.join(path, "tmp", name)
         fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        return MaildirMessageWriter(fd, temporary, os.path.join(path, "new", name))
+        return MaildirMessageWriter(os.fdopen(fd, "wb"), temporary, os.path.join(path, "new", name))
 
 
 class _MboxPlace:

@@ -234,10 +234,10 @@ class Claims:
             else:
                 self._index.put(key, self._clock.monotonic() + record.wait(self._clock.time()))
 
-    def park(self, key: str, relay: str) -> None:
+    def park(self, key: str, relay: str, patience: float) -> None:
         """A lease ended because its relay cannot be used now."""
         with self.mutex:
-            self._index.park(key, relay)
+            self._index.park(key, relay, self._clock.monotonic() + patience)
 
     def sync_removals(self, *, at_once: bool = False) -> None:
         """Make durable that sent mail is gone: once a second while there is work, and before resting.

@@ -173,7 +173,7 @@ class MaildirQueue:
     def _open(self) -> Bell:
         if self._bell is None:
             self._owner.open()
-            sweep(self.places, self.disk, self.clock)
+            sweep(self.places, self.disk, self._owner.made)
             self._bell = Bell(self.places, self._owner.name)
         return self._bell
 

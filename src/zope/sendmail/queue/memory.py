@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
@@ -43,6 +44,7 @@ class _Mail:
         self.history: list[Record] = []
         self.lease: MemoryLease | None = None
         self.parked = ""
+        self.parked_until = inf
         self.due = 0.0  # monotonic, so that no jump of the clock delays it
 
     @property
@@ -178,8 +180,7 @@ class MemoryQueue:
     def release(self, name: str) -> None:
         """See `IMailQueue`."""
         with self._for(name, Verb.RELEASE) as mail:
-            now = self.clock.time()
-            self.write(mail, replace(mail.record, state=State.READY, time=now, due=now, deaths=0, note="released"))
+            self.write(mail, mail.record.released(self.clock.time()))
 
     def retry(self, name: str) -> None:
         """See `IMailQueue`."""
@@ -214,9 +215,10 @@ class MemoryQueue:
 
     def _wait(self, mail: _Mail) -> float | None:
         """Seconds until the mail is due; None if it waits for somebody."""
-        if mail.parked or mail.state not in (State.READY, State.DEFERRED):
+        if mail.state not in (State.READY, State.DEFERRED):
             return None
-        return max(0.0, mail.due - self.clock.monotonic())
+        due = mail.parked_until if mail.parked else mail.due
+        return max(0.0, due - self.clock.monotonic()) if due < inf else None
 
     def write(self, mail: _Mail, record: Record) -> None:
         """Add to the history of a mail."""
@@ -294,7 +296,7 @@ class MemoryLease:
         recipients = mail.record.outstanding(mail.envelope.recipients)
         malformed = mail.record.outstanding(mail.envelope.malformed)
         self.envelope = replace(mail.envelope, recipients=recipients, malformed=malformed)
-        mail.lease = self
+        mail.lease, mail.parked = self, ""
 
     def open(self) -> BinaryIO:
         """See `ILease`."""
@@ -324,11 +326,12 @@ class MemoryLease:
             if self._mail.lease is self:
                 self._mail.lease = None
 
-    def park(self, relay: str) -> None:
+    def park(self, relay: str, patience: float = inf) -> None:
         """See `ILease`."""
         with self._queue.changed:
             self.release()
             self._mail.parked = relay
+            self._mail.parked_until = self._queue.clock.monotonic() + patience
 
 
 def _seen(mail: _Mail) -> QueuedMail:

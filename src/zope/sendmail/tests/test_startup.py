@@ -21,7 +21,7 @@ from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.startup import Declaration, Processors, Start
 
 #: Seconds after which a test gives up waiting.
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 class Mailer:
@@ -238,7 +238,7 @@ def send(recipient):
     transaction.commit()
 
 def until(condition):  # what other processes do sets no event here
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         if time.monotonic() > deadline:
             say("waited in vain")
@@ -275,7 +275,7 @@ class Programs(unittest.TestCase):
             capture_output=True,
             text=True,
             check=False,
-            timeout=90,
+            timeout=300,
         )
         self.assertEqual((done.returncode, done.stderr), (status, ""))
         with open(out, encoding="utf-8") as file:
@@ -401,7 +401,7 @@ class AcrossForks(Programs):
                 startup.stop(30)
                 until(lambda: os.getppid() != parent)
                 for watcher in watchers:
-                    watcher.join(30)
+                    watcher.join(60)
                 say("watchers", str(len(watchers)), "running", str(len(startup.running())))
                 os._exit(0)
             os._exit(0)
@@ -426,7 +426,7 @@ class TheEndOfTheProcess(Programs):
             startup.declare(startup.Declaration("Mail", QUEUE, Slow()))
             startup.start()
             send("last@example.org")
-            arrived.wait(30)
+            arrived.wait(60)
             """
         )
         self.assertEqual(lines, ["sent last@example.org"])

@@ -22,7 +22,7 @@ from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.tokens import USUAL_LIFE, TokenFromCommand, TokenFromFile, parse_token, split_command
 
 #: Long enough for a loaded machine.
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 #: Prints what the file says, and writes down that it was called.
 PROGRAM = """
