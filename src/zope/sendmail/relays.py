@@ -397,9 +397,11 @@ def _address_of(mailer: Any) -> tuple[str, int] | None:
 
 
 def _is_too_many(outcome: Outcome) -> bool:
-    """Whether the relay complains about how much we want of it."""
+    """Whether the relay complains about how much we want of it; many recipients of one mail are no such thing."""
     replies = [*outcome.having(Answer.DEFERRED).values(), *([outcome.fault] if outcome.fault else [])]
-    return any(each.code == 421 or (each.code and _TOO_MANY.search(each.text)) for each in replies)
+    return any(
+        each.code == 421 or (each.code and not each.is_one_too_many and _TOO_MANY.search(each.text)) for each in replies
+    )
 
 
 def _what_was_said(outcome: Outcome) -> Reply:

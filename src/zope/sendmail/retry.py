@@ -78,10 +78,10 @@ def judge(
     those of them that are not done.  Each has its own attempts, delays and lifetime.
     """
     own = _tried(record, envelope, part, now)
-    is_unknown = bool(outcome.having(Answer.UNKNOWN))
+    is_unknown, takes_no_more = bool(outcome.having(Answer.UNKNOWN)), _takes_no_more(outcome)
     tried = replace(
         record,
-        attempts=record.attempts + 1,
+        attempts=record.attempts + (not takes_no_more),
         time=now,
         spent=own.spent,
         relay=outcome.relay,
@@ -94,6 +94,8 @@ def judge(
         own = replace(own, held=True)
     elif pending and own.spent >= schedule.lifetime:
         tried, pending = _given_up(tried, own, pending), ()
+    elif pending and takes_no_more:  # RFC 5321, 4.5.3.1.10
+        own = replace(own, attempts=own.attempts - 1)
     elif pending:
         own = replace(own, due=now + schedule.delay(own.attempts, chance))
     parts = {**others, part or "": own} if pending else others
@@ -116,6 +118,20 @@ def _summed_up(tried: Record, parts: Collection[Part], now: float) -> Record:
         return replace(tried, state=State.HELD, note=_UNKNOWN)
     note = _UNKNOWN_PART if len(waiting) < len(parts) else ""
     return replace(tried, state=State.DEFERRED, due=max(now, min(waiting)), note=note)
+
+
+def _takes_no_more(outcome: Outcome) -> bool:
+    """Whether the relay took as many recipients as it takes at a time, so that the others can follow at once."""
+    deferred = outcome.having(Answer.DEFERRED).values()
+    return bool(outcome.having(Answer.ACCEPTED)) and any(reply.is_one_too_many for reply in deferred)
+
+
+def set_aside(record: Record, envelope: Envelope, why: str, *, now: float) -> Record:
+    """What becomes of a message that no relay can be asked about; who has it already does not get it again."""
+    refused = dict.fromkeys((*envelope.recipients, *envelope.malformed), Reply(Answer.REJECTED, why))
+    return replace(
+        record, state=State.REJECTED, time=now, due=0.0, note=why, replies={**record.replies, **refused}, parts={}
+    )
 
 
 def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, intended: bool, now: float) -> Record:

@@ -134,6 +134,7 @@ class Claims:
             return self._lease(key, lock)
         except FileNotFoundError:
             self._index.drop(key)
+            self._unreadable.pop(key, None)
             self._has_rivals = True
         except OSError as error:
             self._skip(key, error)

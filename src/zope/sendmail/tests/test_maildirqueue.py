@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import tempfile
 import threading
@@ -14,7 +15,7 @@ from unittest import mock
 
 from zope.sendmail.disk import Disk
 from zope.sendmail.history import Record
-from zope.sendmail.interfaces import LeaseLost, NotPossible, QueueNotSafe
+from zope.sendmail.interfaces import LeaseLost, NoSuchMail, NotPossible, QueueNotSafe
 from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.pieces import Piece
 from zope.sendmail.queue.bell import Bell
@@ -936,6 +937,35 @@ class DiedWhileOpening(MaildirQueueTest):
             self.queue.claim()
             self.assertEqual(len(self.names("locks")), names)
             self.queue.close()
+
+
+class AnOperatorsName(MaildirQueueTest):
+    def test_is_never_that_of_a_lock(self) -> None:
+        """A form that hands on any name cannot let a second processor send the mail."""
+        [name] = self.put()
+        [lease] = self.queue.claim()
+        for verb in self.queue.remove, self.queue.hold, self.queue.retry:
+            self.assertRaises(NoSuchMail, verb, f".sending-{name}")
+        lease.intend()
+        lease.release()
+
+
+class AQueueThatNobodyClosed(MaildirQueueTest):
+    def test_leaves_no_descriptor_behind(self) -> None:
+        """A program that looks into a queue now and then does not run out of them."""
+        gc.collect()
+        before = sorted(os.listdir("/dev/fd"))
+        for _ in range(3):
+            queue = MaildirQueue(self.path)
+            staged = queue.stage()
+            staged.add(envelope(), MESSAGE)
+            staged.prepare()
+            staged.commit()
+            [lease] = queue.claim()
+            lease.settle(Record(State.SENT))
+            del queue, staged, lease
+        gc.collect()
+        self.assertEqual(sorted(os.listdir("/dev/fd")), before)
 
 
 class AnOperatorAtADeadOnesMail(MaildirQueueTest):
