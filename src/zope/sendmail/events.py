@@ -69,13 +69,13 @@ def events_of(
             {who for who, reply in rejected.items() if reply.code} if before is None else before.having(Answer.REJECTED)
         )
         told |= {who: reply for who, reply in rejected.items() if who not in told and who not in known}
-    answers = {reply.answer for reply in told.values()}
+    by_answer: dict[Answer, dict[str, Reply]] = {}
+    for who, reply in told.items():
+        by_answer.setdefault(reply.answer, {})[who] = reply
     events: list[MailEvent] = []
-    for answer, kind in _KINDS.items():
-        if answer in answers:
-            replies = {who: reply for who, reply in told.items() if reply.answer is answer}
-            extra = {"due": record.due} if kind is MailDeferredEvent else {}
-            events.append(kind(message_id, sender, replies, outcome.relay, **extra))
+    for answer in sorted(by_answer, key=_ORDER.index):
+        extra = {"due": record.due} if answer is Answer.DEFERRED else {}
+        events.append(_KINDS[answer](message_id, sender, by_answer[answer], outcome.relay, **extra))
     return events
 
 
@@ -85,3 +85,4 @@ _KINDS: dict[Answer, type[MailEvent]] = {
     Answer.UNKNOWN: MailUnknownEvent,
     Answer.DEFERRED: MailDeferredEvent,
 }
+_ORDER = list(_KINDS)

@@ -187,6 +187,8 @@ def _fields(text: bytes) -> Iterator[re.Match[bytes]]:
 
 def _start(text: bytes) -> int:
     """Where the header block starts."""
+    if not text.startswith((b"From ", b">From ")):
+        return 0
     mbox = _MBOX_FROM.match(text)
     return mbox.end() if mbox else 0
 
@@ -207,7 +209,7 @@ def _parse_id(value: bytes) -> str:
     if len(value) > MAX_ID:
         raise InvalidMessage(f"Malformed Message-Id header: it has {len(value)} octets")
     bare = value
-    while (shorter := _COMMENT.sub(b"", bare)) != bare:  # comments nest
+    while b"(" in bare and (shorter := _COMMENT.sub(b"", bare)) != bare:  # comments nest
         bare = shorter
     bare = bare.strip()
     if not bare:

@@ -8,6 +8,7 @@ what a caller says and with `MalformedEnvelope` for what a file says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -42,6 +43,12 @@ _DROPPED_TO, _DROPPED_FROM = b"To", b"From"
 
 #: A file of MaildropHost has two such lines; other programs may have written further ones between them.
 _DROPPED_LINES = 100
+
+#: So much of a file is read to find the usual beginning.
+_BEGINNING = 1024
+
+# The two lines, and a message that cannot be taken for a third one.
+_USUAL = re.compile(rb"X-Zope-From: ([^\r\n]*)\nX-Zope-To: ([^\r\n]*)\n(?=[^xX])")
 
 #: More than any relay takes in one transaction; keeps a foreign file without line ends out of memory.
 MAX_LINE = 16 * 1024 * 1024
@@ -97,10 +104,17 @@ def read_envelope(stream: BinaryIO) -> Envelope:
 
     Raises `MalformedEnvelope` if they are not there.
     """
+    beginning = stream.read(_BEGINNING)
+    usual = _USUAL.match(beginning)
+    stream.seek((usual.end() if usual else 0) - len(beginning), 1)
+    if usual:
+        return _envelope(_text(usual[1]), _text(usual[2]), {})
+    return _read_dropped(stream) if beginning.startswith(DROPPED) else _read_lines(stream)
+
+
+def _read_lines(stream: BinaryIO) -> Envelope:
+    """The envelope of any file that is no MaildropHost's."""
     start = stream.read(len(FROM))
-    if start.startswith(DROPPED):
-        stream.seek(-len(start), 1)
-        return _read_dropped(stream)
     sender_text = _field(stream, FROM, "first", start)
     recipients_text = _field(stream, TO, "second", stream.read(len(TO)))
     return _envelope(sender_text, recipients_text, dict(_read_options(stream)))
@@ -184,7 +198,11 @@ def _field(stream: BinaryIO, name: bytes, ordinal: str, start: bytes) -> str:
     line = stream.readline(MAX_LINE)
     if not line.endswith(b"\n"):
         raise MalformedEnvelope(f"the {name.decode()} line has no end")
-    return line.decode("utf-8", "surrogateescape").strip(" \r\n")
+    return _text(line)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape").strip(" \r\n")
 
 
 def _read_options(stream: BinaryIO) -> tuple[tuple[str, str], ...]:

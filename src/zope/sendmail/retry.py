@@ -72,31 +72,38 @@ def judge(
     `others`: it has further recipients, at other relays, whose turn it is now; `others_wait`: and some of them were
     never tried, so their turn comes also if one of these has to wait.
     """
-    is_unknown = bool(outcome.having(Answer.UNKNOWN))
-    tried = replace(
-        record,
-        attempts=record.attempts + 1,
-        time=now,
-        spent=record.spent + _used(record, now),
-        relay=outcome.relay,
-        note="",
-        replies={**record.replies, **dict.fromkeys(envelope.malformed, MALFORMED), **outcome.replies},
-        unknowns=record.unknowns + is_unknown,
-    )
+    tried = _tried(record, envelope, outcome, now)
     pending = tried.outstanding(envelope.recipients)
     if not pending and others:
         return replace(tried, state=State.DEFERRED, attempts=record.attempts, due=now)
     if not pending:
-        return replace(tried, state=State.REJECTED if tried.having(Answer.REJECTED) else State.SENT, due=0.0)
-    if is_unknown and schedule.on_unknown is OnUnknown.HOLD:
+        return replace(tried, state=State.REJECTED) if tried.having(Answer.REJECTED) else tried
+    if tried.unknowns > record.unknowns and schedule.on_unknown is OnUnknown.HOLD:
         return replace(
-            tried, state=State.HELD, note="the outcome is unknown; look at the relay's log, then retry or remove"
+            tried,
+            state=State.HELD,
+            due=record.due,
+            note="the outcome is unknown; look at the relay's log, then retry or remove",
         )
     if tried.spent >= schedule.lifetime:
         given_up = _given_up(tried, pending)
         return replace(given_up, state=State.DEFERRED, due=now) if others else given_up
     delay = 0.0 if others_wait else schedule.delay(tried.attempts, chance)
     return replace(tried, state=State.DEFERRED, due=now + delay)
+
+
+def _tried(record: Record, envelope: Envelope, outcome: Outcome, now: float) -> Record:
+    """The record with what was said at this attempt; as if that was a yes to everybody, which it usually is."""
+    return Record(
+        State.SENT,
+        attempts=record.attempts + 1,
+        time=now,
+        spent=record.spent + _used(record, now),
+        deaths=record.deaths,
+        unknowns=record.unknowns + bool(outcome.having(Answer.UNKNOWN)),
+        relay=outcome.relay,
+        replies={**record.replies, **dict.fromkeys(envelope.malformed, MALFORMED), **outcome.replies},
+    )
 
 
 def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, intended: bool, now: float) -> Record:
