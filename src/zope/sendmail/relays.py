@@ -104,7 +104,7 @@ class Relay:
 
     def pause(self) -> float:
         """Seconds until the relay may be tried again."""
-        return max(0.0, self._until - self._clock.monotonic())
+        return max(0.0, self._until - self._clock.monotonic()) if self._failures else 0.0
 
     @property
     def is_on_probation(self) -> bool:
@@ -249,6 +249,8 @@ class Relays:
         if missing:
             raise ValueError(f"the routes name the mailers {', '.join(missing)}, which were not given")
         self.routes = routes
+        #: Whether there is no other relay than the default.
+        self.is_single = routes.is_single
         self._mailers = mailers
         self._clock = clock
         self._connections = connections
@@ -291,6 +293,8 @@ class Relays:
 
         Raises `InvalidRelay` if the mail names one that it may not.
         """
+        if self.is_single and lease.envelope.relay is None:
+            return self.default, Job(lease, lease.envelope)
         parts = [(self.of(name), envelope) for name, envelope in self.routes.parts(lease.envelope).items()]
         if len(parts) == 1:
             return parts[0][0], Job(lease, parts[0][1])
