@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from zope.sendmail import maillog
 from zope.sendmail.dsn import notification
-from zope.sendmail.events import events_of
+from zope.sendmail.events import events_of, news_of
 from zope.sendmail.history import Record
 from zope.sendmail.interfaces import ILease, ISession, LeaseLost
 from zope.sendmail.maildir import host_name
@@ -154,18 +154,19 @@ class Lane:
         if self._processor.notify_sender:
             self._notify_sender(lease, outcome, record)
         lease.settle(record)
-        for event in events_of(message_id, envelope.sender, outcome, record, before=lease.record):
-            for recipient, reply in event.replies.items():
-                maillog.answered(
-                    name=name,
-                    message_id=message_id,
-                    sender=envelope.sender,
-                    recipient=recipient,
-                    reply=reply,
-                    relay=outcome.relay,
-                )
-                self._processor.tally[reply.answer] += 1
-            self._processor.tell_safely(event)
+        for recipient, reply in news_of(outcome, record, before=lease.record).items():
+            maillog.answered(
+                name=name,
+                message_id=message_id,
+                sender=envelope.sender,
+                recipient=recipient,
+                reply=reply,
+                relay=outcome.relay,
+            )
+            self._processor.tally[reply.answer] += 1
+        if self._processor.is_heard:
+            for event in events_of(message_id, envelope.sender, outcome, record, before=lease.record):
+                self._processor.tell_safely(event)
         if record.state is State.DEFERRED and record.due > record.time:
             maillog.deferred(name, record.attempts, record.due)
         elif record.state is State.HELD:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from zope.sendmail.address import parse_recipient, parse_sender, split_list
+from zope.sendmail.address import MAX_OCTETS, PLAIN_OCTETS, parse_recipient, parse_sender, split_list
 from zope.sendmail.interfaces import InvalidAddress, InvalidRelay, MalformedEnvelope
 from zope.sendmail.pieces import Piece
 from zope.sendmail.relayname import RelayName
@@ -44,11 +44,13 @@ _DROPPED_TO, _DROPPED_FROM = b"To", b"From"
 #: A file of MaildropHost has two such lines; other programs may have written further ones between them.
 _DROPPED_LINES = 100
 
-#: So much of a file is read to find the usual beginning.
-_BEGINNING = 1024
+#: So much of a file is read to find the usual beginning; no address in it can be too long.
+_BEGINNING = MAX_OCTETS
 
-# The two lines, and a message that cannot be taken for a third one.
-_USUAL = re.compile(rb"X-Zope-From: ([^\r\n]*)\nX-Zope-To: ([^\r\n]*)\n(?=[^xX])")
+# The two lines, with addresses that need no closer look, and a message that cannot be taken for a third line.
+_USUAL = re.compile(
+    rb"X-Zope-From: (%b|)\nX-Zope-To: (%b(?:, %b)*+)\n(?=[^xX])" % (PLAIN_OCTETS, PLAIN_OCTETS, PLAIN_OCTETS)
+)
 
 #: More than any relay takes in one transaction; keeps a foreign file without line ends out of memory.
 MAX_LINE = 16 * 1024 * 1024
@@ -108,7 +110,8 @@ def read_envelope(stream: BinaryIO) -> Envelope:
     usual = _USUAL.match(beginning)
     stream.seek((usual.end() if usual else 0) - len(beginning), 1)
     if usual:
-        return _envelope(_text(usual[1]), _text(usual[2]), {})
+        sender, recipients = usual.groups()
+        return Envelope(sender.decode("ascii"), tuple(dict.fromkeys(recipients.decode("ascii").split(", "))))
     return _read_dropped(stream) if beginning.startswith(DROPPED) else _read_lines(stream)
 
 
@@ -198,11 +201,7 @@ def _field(stream: BinaryIO, name: bytes, ordinal: str, start: bytes) -> str:
     line = stream.readline(MAX_LINE)
     if not line.endswith(b"\n"):
         raise MalformedEnvelope(f"the {name.decode()} line has no end")
-    return _text(line)
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape").strip(" \r\n")
+    return line.decode("utf-8", "surrogateescape").strip(" \r\n")
 
 
 def _read_options(stream: BinaryIO) -> tuple[tuple[str, str], ...]:

@@ -180,6 +180,11 @@ class QueueProcessorThread(threading.Thread):
         """Whether the queue is left alone for a while."""
         return self.clock.monotonic() < self._calm_at
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether an event may interest anybody.  Whom a `tell` of somebody's own reaches is not known."""
+        return self.tell is not teller.tell or teller.is_heard()
+
     def tell_safely(self, event: MailEvent) -> None:
         """Tell of an event."""
         try:

@@ -211,10 +211,13 @@ class Owner:
 
     def owns(self, path: str) -> bool:
         """Whether the lock at `path` is ours."""
+        if self._identity is None:
+            return False
         try:
-            return self._identity is not None and identity(self.disk.stat(path)) == self._identity
+            status = self.disk.stat(path)
         except FileNotFoundError:
             return False
+        return (status.st_dev, status.st_ino) == self._identity
 
     # taking
 
@@ -311,7 +314,7 @@ class Owner:
 
     def write_slot(self, path: str, phase: Phase, attempts: int) -> None:
         """Write how far we are with a message into the owner file; this also keeps its time stamp fresh."""
-        line = _line(os.fsencode(f"{phase} {attempts} {path.rpartition('/')[2]}"))
+        line = _line(f"{phase} {attempts} {path.rpartition('/')[2]}".encode(_NAMES, "surrogateescape"))
         self.disk.write_at(self._fd, line, (self._slots.get(path) or self._new_slot(path)) * _SLOT)
 
     def clear_slot(self, path: str) -> None:
@@ -382,6 +385,10 @@ def phase_of(text: bytes, lock: str) -> Phase | None:
     if not text:
         return Phase.INTENDED
     return _read_slot(text, lock).phase if text.startswith(HEADER) else None
+
+
+#: How the system spells file names; as `os.fsencode`.
+_NAMES = sys.getfilesystemencoding()
 
 
 def _line(text: bytes) -> bytes:
