@@ -260,8 +260,11 @@ class ILease(IJob):
     def release() -> None:
         """Give the message back as if nothing had been tried; the lease ends."""
 
-    def park(relay: str) -> None:
-        """`release`, but this queue object does not claim the message again before `IMailQueue.unpark` of `relay`."""
+    def park(relay: str, patience: float = inf) -> None:
+        """`release`, but this queue object does not claim the message again before `IMailQueue.unpark` of `relay`.
+
+        After `patience` seconds it may be claimed in any case.
+        """
 
 
 class IQueuedMail(Interface):
@@ -291,8 +294,8 @@ class IMailQueue(Interface):
     def claim(limit: int = 1) -> Sequence[ILease]:
         """Lease up to `limit` messages that are due, oldest first; an empty list if there are none.
 
-        While there is work, it may give fewer than are due and not know yet what was committed in the last 0.02 seconds:
-        who wants more asks again.
+        While there is work, it may give fewer than are due, and not know yet what was committed in the last 0.02
+        seconds; an empty list means that nothing is due.
 
         Guarantee: no message is leased twice at a time.  A lease ends by itself within five seconds of its owner's
         death; what the owner had said with `ILease.intend` becomes an *unknown* in the history.
@@ -493,7 +496,7 @@ class ISMTPMailer(ISessionMailer):
     no_tls = Bool(title="No TLS", description="Never use TLS.", default=False)
     force_tls = Bool(title="Force TLS", description="Do not send without TLS.", default=False)
     implicit_tls = Bool(title="Implicit TLS", description="TLS from the first byte (port 465).", default=False)
-    timeout = Float(title="Timeout", description="Seconds to wait for a connection.", default=10.0)
+    timeout = Float(title="Timeout", description="Seconds to wait for a connection.", default=10.0, required=False)
 
 
 class ILMTPMailer(ISessionMailer):

@@ -6,7 +6,6 @@ of each.  An error is charged to what failed (``docs/internals.rst``, *The proce
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -54,18 +53,21 @@ class Lane:
     def run(self, jobs: Iterable[Job]) -> None:
         """Try each message once; ends the leases.  Raises what pulling the next job raises."""
         in_hand: deque[Job] = deque()
+        results = self._results(jobs, in_hand)
         try:
-            with contextlib.closing(self._results(jobs, in_hand)) as results:
-                for job, result in results:
-                    self._finish(job, result)
+            for job, result in results:
+                self._finish(job, result)
+                if not self.works or self._processor.is_stopped:
+                    break
         finally:
-            for job in in_hand:  # it was to follow, and nothing of it is with the relay
+            results.close()
+            for job in in_hand:  # it was to follow, and no relay has it
                 job.lease.release()
 
     def _results(
         self, jobs: Iterable[Job], in_hand: deque[Job]
     ) -> Generator[tuple[Job, Outcome | BaseException], None, None]:
-        """Each job with how it went: what the mailer raises is about the one that was in hand first."""
+        """Each job with how it went; those that were pulled and not yielded are `in_hand`."""
         try:
             for job, result in self._stream(self._noted(jobs, in_hand)):
                 in_hand.remove(job)
@@ -75,12 +77,17 @@ class Lane:
         except BaseException as error:  # even SystemExit: a mailer must not end the thread
             if not in_hand:
                 raise
-            if in_hand[0].intended or not is_wish_to_end(error):
-                yield in_hand.popleft(), error
-            else:
-                self.session.close()
+            self._break_off(in_hand.popleft(), error)
             if is_wish_to_end(error):
                 raise
+
+    def _break_off(self, job: Job, error: BaseException) -> None:
+        """What the mailer raises is about the mail that was in hand first."""
+        if is_wish_to_end(error) and not job.intended:
+            self.session.close()
+            job.lease.release()
+        else:
+            self._finish(job, error)
 
     def _noted(self, jobs: Iterable[Job], in_hand: deque[Job]) -> Iterator[Job]:
         for job in jobs:
@@ -124,8 +131,8 @@ class Lane:
             self._schedule,
             now=self._clock.time(),
             chance=self._clock.chance(),
+            part=job.part,
             others=job.others,
-            others_wait=job.others_wait,
         )
         self._settle_and_tell(job, outcome, record)
 

@@ -69,9 +69,9 @@ class TheDeploymentExample(unittest.TestCase):
             text=True,
         )  # fmt: skip
         try:
-            relay.wait_until(lambda: relay.mails or process.poll() is not None, 60)
+            relay.wait_until(lambda: relay.mails or process.poll() is not None, 120)
         finally:
-            output = process.communicate("\n", timeout=60)[0]
+            output = process.communicate("\n", timeout=120)[0]
         self.assertEqual([mail.recipients for mail in relay.mails], [("jane@example.org",)], output)
         self.assertEqual(process.returncode, 0, output)
 
@@ -141,7 +141,7 @@ class TheProgramWithoutZope(unittest.TestCase):
         self.addCleanup(module["sender"].stop)
         message_id = module["order"](7, "jane@example.org")
         module["news"](["a@example.com", "b@example.com"], "Subject: News\n\nGood ones.\n")
-        self.assertTrue(module["sender"].reader.wait_until_empty(30))
+        self.assertTrue(module["sender"].reader.wait_until_empty(120))
         self.assertEqual(module["sender"].status(message_id).standing, "sent")
         self.assertEqual([mail.recipients for mail in first.mails], [("jane@example.org",)])
         senders = {mail.sender for mail in second.mails}

@@ -270,7 +270,7 @@ class TwoPlaces(ScriptedMailer):
                     self.refused.set()
                     return Outcome(session.relay, {}, TOO_MANY)
                 self.connected.add(session)
-            self.refused.wait(30)
+            self.refused.wait(60)
             return transfer(envelope, message, intend)
 
         def disconnect() -> None:
@@ -312,7 +312,7 @@ class RealConnections(unittest.TestCase):
 
         def meet(envelope: Envelope) -> None:
             if not met.is_set():
-                meeting.wait(30)
+                meeting.wait(60)
                 met.set()
 
         mailer.before = meet
@@ -337,7 +337,7 @@ class RealConnections(unittest.TestCase):
 
         def fall(envelope: Envelope) -> None:
             if not met.is_set():
-                meeting.wait(30)
+                meeting.wait(60)
                 met.set()
                 return
             mailer.fault = DOWN

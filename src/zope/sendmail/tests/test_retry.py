@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zope.sendmail.history import Record
@@ -13,8 +13,7 @@ from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import MALFORMED, OnUnknown, Schedule, after_death, judge, probe_delay
-
-QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40)
+from zope.sendmail.tests.properties import QUICK
 
 A, B = "a@example.org", "b@example.org"
 OK = Reply(Answer.ACCEPTED, "ok", 250)

@@ -597,7 +597,7 @@ class WithoutZopeSecurity(unittest.TestCase):
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
