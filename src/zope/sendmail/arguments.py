@@ -170,6 +170,8 @@ def read_ini(path: str) -> dict[str, Any]:
         else:
             with open(path, encoding="utf-8") as file:
                 config.read_file(file)
+    except configparser.MissingSectionHeaderError as error:
+        raise ValueError(f"line {error.lineno} stands before any section; begin with [{INI_SECTION}]") from None
     except configparser.ParsingError as error:
         # Its text quotes the line, and that may hold the password.
         numbers = [error.lineno] if hasattr(error, "lineno") else [number for number, _ in error.errors]

@@ -47,8 +47,7 @@ _AT_ONCE = 1.0
 #: Messages in hand for each connection, so that none waits for a claim, and few are out of others' reach.
 _IN_HAND = 2
 
-#: So many relays of a processor are worth a look at who is idle; in a pass, twice as many as were in use at the last
-#: look.
+#: So many relays are worth a look at who is idle; within a pass, twice as many as were in use at the last look.
 _MANY = 64
 
 #: Seconds after which a message that waits for one of its relays is looked at again for the sake of another.
@@ -267,6 +266,8 @@ class Relays:
         if missing:
             raise ValueError(f"the routes name the mailers {', '.join(missing)}, which were not given")
         self.routes = routes
+        #: Whether there is no other relay than the default.
+        self.is_single = routes.is_single
         self._mailers = mailers
         self._clock = clock
         self._connections = connections
@@ -336,6 +337,8 @@ class Relays:
 
         Raises `InvalidRelay` if the mail names one that it may not.
         """
+        if self.is_single and lease.envelope.relay is None and not lease.record.parts:
+            return self.default, Job(lease, lease.envelope)
         parts = self.routes.parts(lease.envelope)
         if len(parts) == 1 and not lease.record.parts:
             [(name, envelope)] = parts.items()
@@ -398,9 +401,11 @@ def _address_of(mailer: Any) -> tuple[str, int] | None:
 
 
 def _is_too_many(outcome: Outcome) -> bool:
-    """Whether the relay complains about how much we want of it."""
+    """Whether the relay complains about how much we want of it; many recipients of one mail are no such thing."""
     replies = [*outcome.having(Answer.DEFERRED).values(), *([outcome.fault] if outcome.fault else [])]
-    return any(each.code == 421 or (each.code and _TOO_MANY.search(each.text)) for each in replies)
+    return any(
+        each.code == 421 or (each.code and not each.is_one_too_many and _TOO_MANY.search(each.text)) for each in replies
+    )
 
 
 def _what_was_said(outcome: Outcome) -> Reply:

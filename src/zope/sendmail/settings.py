@@ -143,7 +143,7 @@ class RelaySettings:
         # An IPv6 address has two colons at least, and needs no brackets where nothing follows.
         if self.hostname[0] == "[" or (self.hostname[0] != "/" and self.hostname.count(":") == 1):
             raise ValueError(
-                f"the relay's hostname {self.hostname!r} is more than that; the port is a setting of its own"
+                f"the relay's hostname {self.hostname!r} is more than a name; write hostname and port as two settings"
             )
         if not 0 < self.port < 65536:
             raise ValueError(f"the relay's port {self.port} is not within 1 and 65535")

@@ -260,6 +260,8 @@ class TheIniFile(Fixture):
         """A missing file, a missing section and other text are told apart, with status 78."""
         self.assertRefused(78, "No such file", "--config", "/nonexistent/mail.ini", "q")
         self.assertRefused(78, "no section [app:zope-sendmail]", "--config", self.ini(section="app"), "q")
+        bare = self.file("bare.ini", "hostname = h\n")
+        self.assertRefused(78, "line 1 stands before any section; begin with [app:zope-sendmail]", "--config", bare)
 
     def test_never_shows_the_password(self) -> None:
         """A line that cannot be read is told by its number, because it may hold the password."""
@@ -362,6 +364,14 @@ class OnePass(Fixture):
         self.send()
         self.file("queue/new/1.2.host.3", "no mail\n")
         self.assertEqual(self.main(SendOnly()), 1)
+
+    def test_tells_that_there_was_no_queue(self) -> None:
+        """It is made, but whoever mistyped its path should hear of it."""
+        with self.assertLogs("zope.sendmail.cli", "WARNING") as log:
+            self.assertEqual(self.main(SendOnly()), 0)
+        self.assertIn(f"There was no queue {self.queue}", log.output[0])
+        with self.assertNoLogs("zope.sendmail.cli", "WARNING"):
+            self.main(SendOnly())
 
     def test_tells_of_a_queue_that_cannot_be_used(self) -> None:
         """Something else in the queue's place is status 78, and named."""

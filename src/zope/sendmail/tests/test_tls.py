@@ -135,10 +135,12 @@ class TlsIsRequired(Secure):
         self.assertNothingSent(self.transfer(self.session(relay, tls=Tls.REQUIRED)), relay)
 
     def test_authorities_file_is_missing(self) -> None:
-        """A wrong path is a fault of the settings; nothing is sent without them."""
+        """A wrong path, or another file, is a fault of the settings, and named; nothing is sent without them."""
         relay = self.start(tls=right_tls())
-        outcome = self.transfer(self.session(relay, tls=Tls.REQUIRED, cafile="/nowhere/ca.pem"))
-        self.assertNothingSent(outcome, relay)
+        for path, why in (("/nowhere/ca.pem", "cannot be read: No such file"), (__file__, "holds no certificate ")):
+            outcome = self.transfer(self.session(relay, tls=Tls.REQUIRED, cafile=path))
+            self.assertNothingSent(outcome, relay)
+            self.assertIn(f"cafile {path!r} {why}", str(outcome.fault))
 
     def test_what_came_before_tls_is_thrown_away(self) -> None:
         """A reply that somebody put behind the one to STARTTLS is not taken for the first one within TLS."""
