@@ -55,6 +55,7 @@ class Intake:
 
     def route(self) -> None:
         """Find the way of everything that is due."""
+        self._relays.expect_few()
         for relay in self._relays:
             self.take_up(relay)
         while not self._processor.is_stopped:
@@ -78,7 +79,7 @@ class Intake:
         """Nobody works for this relay any more: its hand goes back."""
         with relay.mutex:
             while relay.hand:
-                relay.hand.popleft().lease.park(relay.name)
+                relay.hand.popleft().park(relay)
 
     def _only_one(self) -> Job | None:
         while not self._processor.is_stopped:
@@ -93,6 +94,8 @@ class Intake:
 
     def _route_one(self, relay: Relay | None) -> bool:
         """Claim one message and put it where it belongs; False if nothing is due."""
+        if self._relays.are_many:
+            self._relays.forget(self._queue.parked())
         if relay is not None:
             self.take_up(relay, 1)
         leases = self._queue.claim(1)
@@ -107,7 +110,7 @@ class Intake:
             if relay.room():
                 relay.hand.append(job)
             else:
-                job.lease.park(relay.name)
+                job.park(relay)
                 return
         self._call(relay)
 

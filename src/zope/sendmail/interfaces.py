@@ -260,8 +260,11 @@ class ILease(IJob):
     def release() -> None:
         """Give the message back as if nothing had been tried; the lease ends."""
 
-    def park(relay: str) -> None:
-        """`release`, but this queue object does not claim the message again before `IMailQueue.unpark` of `relay`."""
+    def park(relay: str, patience: float = inf) -> None:
+        """`release`, but this queue object does not claim the message again before `IMailQueue.unpark` of `relay`.
+
+        After `patience` seconds it may be claimed in any case.
+        """
 
 
 class IQueuedMail(Interface):
@@ -490,7 +493,7 @@ class ISMTPMailer(ISessionMailer):
     no_tls = Bool(title="No TLS", description="Never use TLS.", default=False)
     force_tls = Bool(title="Force TLS", description="Do not send without TLS.", default=False)
     implicit_tls = Bool(title="Implicit TLS", description="TLS from the first byte (port 465).", default=False)
-    timeout = Float(title="Timeout", description="Seconds to wait for a connection.", default=10.0)
+    timeout = Float(title="Timeout", description="Seconds to wait for a connection.", default=10.0, required=False)
 
 
 class ILMTPMailer(ISessionMailer):

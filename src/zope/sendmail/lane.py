@@ -108,8 +108,8 @@ class Lane:
             self._schedule,
             now=self._clock.time(),
             chance=self._clock.chance(),
+            part=job.part,
             others=job.others,
-            others_wait=job.others_wait,
         )
         self._settle_and_tell(job, outcome, record)
 

@@ -8,11 +8,17 @@ what a caller says and with `MalformedEnvelope` for what a file says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from zope.sendmail.address import parse_recipient, parse_sender, split_list
+from zope.sendmail.address import (
+    parse_foreign_recipient,
+    parse_foreign_sender,
+    parse_recipient,
+    parse_sender,
+    split_list,
+)
 from zope.sendmail.interfaces import InvalidAddress, InvalidRelay, MalformedEnvelope
 from zope.sendmail.pieces import Piece
 from zope.sendmail.relayname import RelayName
@@ -42,6 +48,11 @@ _DROPPED_TO, _DROPPED_FROM = b"To", b"From"
 
 #: A file of MaildropHost has two such lines; other programs may have written further ones between them.
 _DROPPED_LINES = 100
+
+#: For sender and recipients: what we write ourselves, and what cron jobs and other programs of the host write.
+_Parser = Callable[[object], str]
+_OURS: tuple[_Parser, _Parser] = (parse_sender, parse_recipient)
+_FOREIGN: tuple[_Parser, _Parser] = (parse_foreign_sender, parse_foreign_recipient)
 
 #: More than any relay takes in one transaction; keeps a foreign file without line ends out of memory.
 MAX_LINE = 16 * 1024 * 1024
@@ -123,7 +134,8 @@ def _read_dropped(stream: BinaryIO) -> Envelope:
             if not stream.read(1):
                 raise MalformedEnvelope("there is no message behind the ##To: and ##From: lines")
             stream.seek(-1, 1)
-            return _envelope(_decoded(found[_DROPPED_FROM]), _decoded(found[_DROPPED_TO]), {})
+            sender_text, recipients_text = _decoded(found[_DROPPED_FROM]), _decoded(found[_DROPPED_TO])
+            return _envelope(sender_text, recipients_text, {}, _FOREIGN)
     raise MalformedEnvelope("it does not begin with one line ##To: and one line ##From:")
 
 
@@ -135,18 +147,21 @@ def _decoded(value: bytes) -> str:
         return value.decode("latin-1").strip()
 
 
-def _envelope(sender_text: str, recipients_text: str, options: dict[str, str]) -> Envelope:
+def _envelope(
+    sender_text: str, recipients_text: str, options: dict[str, str], parsers: tuple[_Parser, _Parser] = _OURS
+) -> Envelope:
+    sender_of, recipient_of = parsers
     recipients: dict[str, None] = {}
     malformed: list[str] = []
     for text in split_list(recipients_text):
         try:
-            recipients[parse_recipient(text)] = None
+            recipients[recipient_of(text)] = None
         except InvalidAddress:
             malformed.append(text)
     if not recipients and not malformed:
         raise MalformedEnvelope("the envelope names no recipient")
     try:
-        sender = parse_sender(sender_text)
+        sender = sender_of(sender_text)
     except InvalidAddress as error:
         raise MalformedEnvelope(str(error)) from error
     return Envelope(sender, tuple(recipients), tuple(malformed), _relay(options) if options else None)

@@ -97,8 +97,16 @@ class QueueProcessorThread(threading.Thread):
     # what to drain, and through what
 
     def setMailer(self, mailer: Any) -> None:
-        """Use this `IMailer`; only its ``send`` is needed."""
-        self.mailer = mailer
+        """Use this `IMailer`; only its ``send`` is needed.
+
+        Raises `ValueError` for one that redirects all mail, if mail may name relays that do not.
+        """
+        before, self.mailer = self.mailer, mailer
+        try:
+            self.relays.refuse_detours()
+        except ValueError:
+            self.mailer = before
+            raise
 
     def setQueuePath(self, path: str) -> None:
         """Drain the queue at `path` (see `open_queue`); a Maildir is made if there is none.
@@ -147,6 +155,7 @@ class QueueProcessorThread(threading.Thread):
         queue = self.queue
         if queue is None or self.mailer is None:
             raise ValueError("the processor needs a queue and a mailer: call setQueuePath() and setMailer() first")
+        self.relays.refuse_detours()
         maillog.started(queue.location, str(getattr(self.mailer, "hostname", type(self.mailer).__name__)))
         farewell.expect(self)
         self._crew.intake = Intake(self, queue, self.relays, self._crew.call)

@@ -8,17 +8,20 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain, count
+from math import inf
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zope.interface import implementer
 
 from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
+from zope.sendmail.history import Part, Record
 from zope.sendmail.interfaces import IJob, ILease, ISession
 from zope.sendmail.mailer import SMTPMailer, keeps_sessions, open_session
+from zope.sendmail.mailers.redirect import refuse_detours
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.relayname import RelayName
@@ -44,6 +47,12 @@ _AT_ONCE = 1.0
 #: Messages in hand for each connection, so that none waits for a claim, and few are out of others' reach.
 _IN_HAND = 2
 
+#: So many relays of a processor are worth a look at who is idle; in a pass, twice as many as were in use at the last look.
+_MANY = 64
+
+#: Seconds after which a message that waits for one of its relays is looked at again for the sake of another.
+_PATIENCE = 60.0
+
 _TOO_MANY = re.compile(r"too many|concurren|throttl|rate.?limit|slow down", re.IGNORECASE)
 
 
@@ -52,13 +61,15 @@ _TOO_MANY = re.compile(r"too many|concurren|throttl|rate.?limit|slow down", re.I
 class Job:
     """A message, and the part of its envelope that one relay gets.
 
-    `others`: there are further parts; `others_wait`: one of them was never tried, and its relay can be used.
+    `part` is the name of that, if there are, or were, several; `others` are those that are not done, and `patience` is
+    in how many seconds one of them may go if this one cannot.
     """
 
     lease: ILease
     envelope: Envelope
-    others: bool = False
-    others_wait: bool = False
+    part: str | None = None
+    others: Mapping[str, Part] = field(default_factory=dict)
+    patience: float = inf
     #: Its last byte may have gone.
     intended: bool = False
 
@@ -70,6 +81,10 @@ class Job:
         """See `IJob`."""
         self.lease.intend()
         self.intended = True
+
+    def park(self, relay: Relay) -> None:
+        """Its relay cannot take it now; the lease ends."""
+        self.lease.park(relay.name, self.patience)
 
 
 class Relay:
@@ -173,6 +188,12 @@ class Relay:
 
     # what it has to do
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether nobody works for it, nothing is in its hand, and nothing about it has to be remembered."""
+        with self.mutex:
+            return not (self.lanes or self.hand or self._failures)
+
     def room(self) -> int:
         """How many more messages may be put into the hand."""
         if self.pause():
@@ -255,6 +276,12 @@ class Relays:
         self._mutex = threading.Lock()
         self.default = Relay(routes.default or "default", default, clock, connections)
         self._relays: dict[RelayName | None, Relay] = {None: self.default}
+        self._many = _MANY
+
+    def refuse_detours(self) -> None:
+        """See `zope.sendmail.mailers.redirect`.  Raises `ValueError`."""
+        mailers = {**self._mailers, self.routes.default: self.default.mailer}
+        refuse_detours(self.routes, mailers.__getitem__)
 
     def __iter__(self) -> Iterator[Relay]:
         with self._mutex:
@@ -270,6 +297,27 @@ class Relays:
                 relay = Relay(self._new_name(str(name)), lambda: mailer, self._clock, self._connections)
                 self._relays[name] = relay
             return relay
+
+    def expect_few(self) -> None:
+        """A new pass begins: what was in use in the last one may not be in this one."""
+        self._many = _MANY
+
+    @property
+    def are_many(self) -> bool:
+        """Whether it is time to `forget` some."""
+        return len(self._relays) > self._many
+
+    def forget(self, waited_for: Collection[str]) -> None:
+        """Forget the users of queue files of CPSMailAccess for whom nothing is done, planned or `waited_for`.
+
+        Nobody else may ask for relays meanwhile.  Configured relays stay, and so do those in trouble.
+        """
+        with self._mutex:
+            for name, relay in list(self._relays.items()):
+                if name is not None and name.username and relay.name not in waited_for and relay.is_unused:
+                    del self._relays[name]
+                    relay.close()
+            self._many = max(_MANY, 2 * len(self._relays))
 
     def _of_mailer(self, name: RelayName | None) -> RelayName | None:
         """The mailer that is meant by an address: its pauses, its rate and its connections are one."""
@@ -291,15 +339,16 @@ class Relays:
 
         Raises `InvalidRelay` if the mail names one that it may not.
         """
-        parts = [(self.of(name), envelope) for name, envelope in self.routes.parts(lease.envelope).items()]
-        if len(parts) == 1:
-            return parts[0][0], Job(lease, parts[0][1])
-        usable = [part for part in parts if not part[0].pause()]
-        untried = [part for part in usable if lease.record.replies.keys().isdisjoint(part[1].recipients)]
-        candidates = untried or usable or parts
-        # Each in its turn: no relay that defers its part for days keeps the mail from another.
-        relay, envelope = candidates[0 if untried else lease.record.attempts % len(candidates)]
-        return relay, Job(lease, envelope, others=True, others_wait=len(untried) > 1)
+        parts = self.routes.parts(lease.envelope)
+        if len(parts) == 1 and not lease.record.parts:
+            [(name, envelope)] = parts.items()
+            return self.of(name), Job(lease, envelope)
+        shares = [self._share_of(lease.record, name, envelope) for name, envelope in parts.items()]
+        return _next_share(lease, shares, self._clock.time())
+
+    def _share_of(self, record: Record, name: RelayName | None, envelope: Envelope) -> _Share:
+        key = "" if name is None else str(name)
+        return _Share(key, self.of(name), envelope, record.part(key, envelope.recipients))
 
     def _mailer(self, name: RelayName) -> Any:
         if name.mailer:
@@ -316,6 +365,32 @@ class Relays:
             tls=required,
             verify=True,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one of several relays gets of a message, and how it stands with that."""
+
+    name: str
+    relay: Relay
+    envelope: Envelope
+    part: Part
+
+
+def _next_share(lease: ILease, shares: list[_Share], now: float) -> tuple[Relay, Job]:
+    """That of the shares which is due and whose relay can take it; else one that is due."""
+    open_ones = sorted([each for each in shares if not each.part.held] or shares, key=lambda each: each.part.due)
+    soonest = min(each.part.wait(now) for each in open_ones)
+    due = [each for each in open_ones if each.part.wait(now) <= soonest]
+    share = next((each for each in due if each.relay.room()), due[0])
+    others = {each.name: each.part for each in shares if each is not share}
+    patience = min((_patience(each, now) for each in open_ones if each is not share), default=inf)
+    return share.relay, Job(lease, share.envelope, share.name, others, patience)
+
+
+def _patience(share: _Share, now: float) -> float:
+    """Seconds until this share may go; one that is due now, but whose relay cannot take it, is tried again then."""
+    return share.part.wait(now) or max(share.relay.pause(), _PATIENCE)
 
 
 def _address_of(mailer: Any) -> tuple[str, int] | None:

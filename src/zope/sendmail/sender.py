@@ -24,6 +24,7 @@ from zope.sendmail.clock import Clock
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.interfaces import IMailQueue, InvalidRelay, type_of_message
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mutex import Mutex
 from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.relayname import RelayName
 from zope.sendmail.routes import Routes
@@ -54,17 +55,20 @@ def make_routes(
         if not relay.hostname:
             raise InvalidRelay(f"the relay {each!r} has no port; write 'host:port', or a pair of host and port")
         addresses.add((relay.hostname, relay.port))
-    for mailer in (mailers or {}).values():
-        if getattr(mailer, "hostname", None):
-            addresses.add((str(mailer.hostname).lower(), int(getattr(mailer, "port", 25))))
     return Routes(
         DEFAULT,
         frozenset((DEFAULT, *(mailers or ()))),
-        frozenset(addresses),
+        frozenset(addresses.union(_addresses((mailers or {}).values()))),
         recipient_routes or {},
         sender_routes or {},
         legacy_passwords=legacy_passwords,
     )
+
+
+def _addresses(mailers: Iterable[Any]) -> list[tuple[str, int]]:
+    """Of those mailers that have one."""
+    known = (mailer for mailer in mailers if getattr(mailer, "hostname", None))
+    return [(str(mailer.hostname).lower(), int(getattr(mailer, "port", 25))) for mailer in known]
 
 
 class MailWriter:
@@ -165,13 +169,17 @@ class MailReader(_Sending):
         self._mailer = mailer if mailer is not None else SMTPMailer(hostname=hostname, port=port)
         self._options = {"mailers": mailers or {}, "routes": routes or make_routes((), mailers), **options}
         self._processor: QueueProcessorThread | None = None
+        self._starting = Mutex()
         self._make()  # now, so that bad options are told here
 
     def start(self) -> None:
         """Begin to send.  Harmless if it runs."""
-        if not self.running():
-            self._processor = self._make()
-            self._processor.start()
+        with self._starting:
+            processor = self._processor
+            # One that was told to stop is busy with its last message.
+            if processor is None or processor.is_stopped or not processor.is_alive():
+                self._processor = processor = self._make()
+                processor.start()
 
     def stop(self, timeout: float | None = 30.0) -> bool:
         """Finish the message in hand, and end; say whether that was done within `timeout` seconds (None: wait)."""
@@ -236,7 +244,7 @@ class MailSender(_Sending):
         **options: Any,
     ) -> None:
         routes = make_routes(
-            [*relays, (hostname, port)],
+            [*relays, *([(hostname, port)] if mailer is None else _addresses([mailer]))],
             mailers,
             recipient_routes=recipient_routes,
             sender_routes=sender_routes,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-
 from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
+from zope.sendmail.mutex import Mutex
 from zope.sendmail.outcome import Outcome, Reply
 from zope.sendmail.retry import probe_delay
 
@@ -15,7 +14,7 @@ class Circuit:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
         self._failures = 0
         self._until = float("-inf")
         #: Why the relay could not be used when it was asked last, or None.

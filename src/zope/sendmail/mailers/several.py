@@ -7,7 +7,6 @@ given to a second relay; what it defers is for the queue to try again.
 
 from __future__ import annotations
 
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
@@ -21,6 +20,7 @@ from zope.sendmail.mailers.calls import OneMailCalls
 from zope.sendmail.mailers.circuit import Circuit
 from zope.sendmail.mailers.limits import InnerLimits
 from zope.sendmail.message import Envelope
+from zope.sendmail.mutex import Mutex
 from zope.sendmail.outcome import Answer, Outcome, Reply
 
 _Ask = Callable[[ISession, Envelope], Outcome]
@@ -99,7 +99,7 @@ class BalancedMailer(SeveralMailers):
 
     def __init__(self, shares: Iterable[tuple[Any, int]] = (), *, clock: Clock | None = None) -> None:
         super().__init__(shares, clock)
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
 
     def arranged(self, usable: list[Member]) -> list[Member]:
         """See `SeveralMailers`."""

@@ -25,7 +25,7 @@ from zope.sendmail.queue.places import name_of
 from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.states import WAITING, State, Verb, after
 from zope.sendmail.queue.store import Listing, Store
-from zope.sendmail.retry import Schedule, after_death
+from zope.sendmail.retry import OnUnknown, Schedule, after_death
 
 _HEAD = 64 * 1024
 
@@ -51,7 +51,7 @@ class Desk:
     def __init__(self, store: Store, owner: Owner, schedule: Schedule) -> None:
         self._store = store
         self._owner = owner
-        self._schedule = schedule
+        self._schedule = replace(schedule, on_unknown=OnUnknown.HOLD)
 
     def count(self) -> Mapping[State, int]:
         """See `IMailQueue`."""
@@ -118,9 +118,7 @@ class Desk:
     def release(self, name: str) -> str:
         """See `IMailQueue`; returns the key."""
         with self._at_work(name, Verb.RELEASE) as (key, record, _):
-            self._store.append(
-                key, replace(record, state=State.READY, time=self._now(), due=self._now(), deaths=0, note="released")
-            )
+            self._store.append(key, record.released(self._now()))
             return key
 
     def retry(self, name: str) -> str:
@@ -159,7 +157,10 @@ class Desk:
                 lock.keep()  # what a dead processor left unknown must not be forgotten
 
     def _record(self, key: str, lock: Lock) -> Record:
-        """How it stands with a message; if its processor died with it, that is written down first."""
+        """How it stands with a message; if its processor died with it, that is written down first.
+
+        What is unknown is held, whatever processors do with it: the operator is there, and decides by the verb.
+        """
         record = self._store.record(key)
         lost = lock.lost(record.attempts)
         if lost is None:

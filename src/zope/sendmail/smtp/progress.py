@@ -21,6 +21,8 @@ class Progress:
     envelope: Envelope
     #: There is a connection; from here to `intended`, an error that is not smtplib's is none of the relay.
     opened: bool = False
+    #: Over this connection the relay has taken our login.
+    logged_in: bool = False
     #: The relay took MAIL: from now on it speaks about this mail.
     begun: bool = False
     accepted: dict[str, Reply] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from zope.sendmail.smtp.handover import Handover
 from zope.sendmail.smtp.progress import Progress, reply_from
 from zope.sendmail.smtp.stream import Result, Stream
 from zope.sendmail.smtp.transaction import Errand, Line, Next
-from zope.sendmail.smtp.verdict import RELAY_CODES, failed, succeeded
+from zope.sendmail.smtp.verdict import LOGIN_CODES, RELAY_CODES, failed, succeeded
 
 #: The relay said no and meant the mail: the connection may go on.
 _REFUSALS = (smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)
@@ -134,7 +134,7 @@ class SMTPSession:
                 and self._is_young(self._mails + 1)
                 and self._settings() == self._used_settings
             )
-        except ValueError:  # the settings contradict each other, which the next mail's outcome will say
+        except Exception:  # noqa: BLE001 - nobody's settings can be had, which the next mail's outcome will say
             return False
 
     def take_along(self, errand: Errand) -> None:
@@ -210,7 +210,7 @@ class SMTPSession:
     def _speak_once_or_twice(self, progress: Progress, speak: Callable[[Line | Handover], None]) -> None:
         """On the connection at hand or, if that turns out to be dead, on a new one."""
         if self._rides(progress) or self._is_usable():
-            progress.opened = True
+            self._begin(progress)
             try:
                 speak(self._line)
             except smtplib.SMTPException as error:
@@ -221,8 +221,11 @@ class SMTPSession:
             self.drop()
             progress.start_over()
         self._open(patient=progress.broken_promise)
-        progress.opened = True
+        self._begin(progress)
         speak(self._line)
+
+    def _begin(self, progress: Progress) -> None:
+        progress.opened, progress.logged_in = True, self._used_settings.logs_in
 
     def _rides(self, progress: Progress) -> bool:
         """Whether its envelope has been said on the connection at hand."""
@@ -235,8 +238,12 @@ class SMTPSession:
         return False
 
     def _may_start_over(self, progress: Progress, error: smtplib.SMTPException) -> bool:
-        """Whether the connection failed, and not this mail: it was dead already, or did not outlive the mail before."""
-        if progress.intended or not _is_dead(error):
+        """Whether the connection failed, and not this mail: it was dead already, or did not outlive the mail before.
+
+        Or its login did not last; if a new one is no better, that is about the mail.
+        """
+        has_lost_login = progress.logged_in and getattr(error, "smtp_code", 0) in LOGIN_CODES
+        if progress.intended or not (_is_dead(error) or has_lost_login):
             return False
         if progress.riding and isinstance(error, smtplib.SMTPServerDisconnected):
             self._no_rides_until = self._clock.monotonic() + _PATIENCE

@@ -23,6 +23,9 @@ from zope.sendmail.smtp.progress import Progress, charge, reply_from
 #: The relay is about to stop, or wants a login or TLS that it does not get: not a matter of one mail.
 RELAY_CODES = frozenset({421, 454, 530, 534, 535, 538})
 
+#: A login is missing, or is not good enough.
+LOGIN_CODES = frozenset({530, 534, 535, 538})
+
 #: The connection was there and is not any more, or nobody answered on it.
 _LOST = (
     smtplib.SMTPServerDisconnected,
@@ -104,11 +107,12 @@ def _recipients_refused(relay: str, progress: Progress, error: smtplib.SMTPRecip
 
 def _refused(relay: str, progress: Progress, error: smtplib.SMTPResponseException) -> Outcome:
     """MAIL, DATA or the message was refused."""
-    if _code(error) not in RELAY_CODES:
-        return _for_the_rest(relay, progress, _refusal(charge(_code(error), _said(error))))
-    if _code(error) != 421 and isinstance(error, smtplib.SMTPSenderRefused):
-        return Outcome(relay, dict(progress.refused), fault(error))  # MAIL: what is missing, all mails miss
-    return _both(relay, progress, fault(error))
+    code = _code(error)
+    # It has just taken our login: that this is not good enough for this mail says nothing about others.
+    is_about_sender = progress.logged_in and code in LOGIN_CODES
+    if code in RELAY_CODES and not is_about_sender:
+        return _both(relay, progress, fault(error))
+    return _for_the_rest(relay, progress, _refusal(charge(code, _said(error))))
 
 
 def _refusal(reply: Reply) -> Reply:

@@ -76,8 +76,8 @@ class Server(ABC):
 
     def __init__(self, *, slow_speech: bool = False) -> None:
         self.slow_speech = slow_speech
-        self._held = contextlib.ExitStack()
-        self.port, self.tls_port = _hold_ports(2, self._held)
+        self.held = contextlib.ExitStack()
+        self.port, self.tls_port = hold_ports(2, self.held)
         self.root = self.make_root()
         self.home = self.root / INSIDE.lstrip("/")
         self.home.mkdir(exist_ok=True)
@@ -136,7 +136,7 @@ class Server(ABC):
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._held.close()
+            self.held.close()
             wait_until(self._is_removed)
 
     def log(self) -> str:
@@ -205,13 +205,18 @@ def maildir(path: Path, header: bytes) -> list[Arrival]:
 
 
 def _arrival(text: bytes, header: bytes) -> Arrival:
+    line = next(line for line in text.split(b"\n") if line.startswith(header))
+    return Arrival(line.removeprefix(header).strip().decode(), without_trace(text))
+
+
+def without_trace(text: bytes) -> bytes:
+    """A mail from its first field on that is not a server's."""
     lines = text.split(b"\n")
-    recipient = next(line for line in lines if line.startswith(header)).removeprefix(header).strip()
     while lines[0].startswith((b"Return-Path:", b"Delivered-To:", b"X-Original-To:", b"Received:")):
         del lines[0]
         while lines[0].startswith((b" ", b"\t")):
             del lines[0]
-    return Arrival(recipient.decode(), b"\n".join(lines))
+    return b"\n".join(lines)
 
 
 def cache() -> Path:
@@ -247,7 +252,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target, follow_symlinks=False)
 
 
-def _hold_ports(count: int, until: contextlib.ExitStack) -> list[int]:
+def hold_ports(count: int, until: contextlib.ExitStack) -> list[int]:
     """Free ports of this host that nobody else gets by chance, until then; a server may listen there.
 
     Linux lets one socket listen while another only has the address; elsewhere they are free at once.

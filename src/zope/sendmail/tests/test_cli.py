@@ -154,7 +154,7 @@ class TheCommandLine(Fixture):
 
     def test_refuses_contradictions(self) -> None:
         """Forced TLS and no TLS cannot both be meant."""
-        self.assertRefused(2, "no_tls and force_tls contradict", "--force-tls", "--no-tls", "q")
+        self.assertRefused(2, "--no-tls: not allowed with argument --force-tls", "--force-tls", "--no-tls", "q")
 
     def test_refuses_to_guess_the_queue(self) -> None:
         """Without a queue there is nothing to do."""

@@ -1,4 +1,4 @@
-"""`zope.sendmail` and mail servers that somebody else wrote: Exim, Postfix, OpenSMTPD.
+"""`zope.sendmail` and mail servers that somebody else wrote: Exim, Postfix, OpenSMTPD, Dovecot.
 
 Nothing here is played: it is skipped, and says so, where a server cannot be had (``.ci/mtas.py`` fetches them).
 """
@@ -22,6 +22,7 @@ from zope.sendmail.settings import Mechanism, Notify, Tls
 from zope.sendmail.smtp.body import WINDOW
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.tests.conversation import Conversation
+from zope.sendmail.tests.dovecot import Dovecot
 from zope.sendmail.tests.exim import Exim
 from zope.sendmail.tests.opensmtpd import OpenSMTPD
 from zope.sendmail.tests.postfix import Postfix
@@ -351,6 +352,22 @@ class WithOpenSMTPD(Promises):
 @unittest.skipIf(OpenSMTPD.excuse(), OpenSMTPD.excuse())
 class QueuedWithOpenSMTPD(Queued):
     server_class = OpenSMTPD
+
+
+@unittest.skipIf(Dovecot.excuse(), Dovecot.excuse())
+class WithDovecot(Promises):
+    """Its submission server: a relay for those who log in."""
+
+    server_class = Dovecot
+
+    def open(self, tls: Tls, **changes: Any) -> SMTPSession:
+        """See `Talk`: it has nothing to say to others, and does not mind a password in clear on one host."""
+        return super().open(tls, **{**self.login, "allow_clear_password": True, **changes})
+
+
+@unittest.skipIf(Dovecot.excuse(), Dovecot.excuse())
+class QueuedWithDovecot(Queued):
+    server_class = Dovecot
 
 
 del Promises, Queued

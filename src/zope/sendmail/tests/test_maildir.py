@@ -266,7 +266,8 @@ class Writing(MaildirTest):
         """Not even when commit is tried again; it can be aborted."""
         name = os.path.join(self.path, "tmp", "full")
         Disk().create(name)
-        writer = MaildirMessageWriter(os.open("/dev/full", os.O_WRONLY), name, os.path.join(self.path, "new", "full"))
+        full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb")
+        writer = MaildirMessageWriter(full, name, os.path.join(self.path, "new", "full"))
         writer.write("text")
         for _ in range(2):
             with self.assertRaises(OSError) as caught:
@@ -282,7 +283,7 @@ class Writing(MaildirTest):
             self.skipTest("needs a device that is always full")
         name = os.path.join(self.path, "tmp", "full")
         Disk().create(name)
-        writer = MaildirMessageWriter(os.open("/dev/full", os.O_WRONLY), name, name + "x")
+        writer = MaildirMessageWriter(os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb"), name, name + "x")
         writer.write("text")
         writer.abort()
         self.assertFalse(os.path.exists(name))

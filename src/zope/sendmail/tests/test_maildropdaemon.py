@@ -31,7 +31,7 @@ MAIL = "##To:one@example.org\n##From:sender@example.org\nSubject: one\n\nText\n\
 POISON = {
     "no colon": b"##To:one@example.org\n##oops\n",
     "no message": b"##To:one@example.org\n##From:sender@example.org\n",
-    "no recipient": b"##To:nobody\n##From:sender@example.org\n\n",
+    "no recipient": b"##To:@\n##From:sender@example.org\n\n",
     "no mail": b"\x7fELF\0\0\0",
     "empty": b"",
 }
@@ -167,6 +167,14 @@ class ADaemon(DaemonTest):
         first = self.holder()
         self.assertEqual(self.run_verb("restart").returncode, 0)
         self.assertNotIn(self.holder(), (None, first))
+
+    def test_restart_ends_nobody_whom_nothing_can_follow(self) -> None:
+        """What is wrong with the new configuration is said first."""
+        pid = self.start()
+        self.configure('MAILDROP_LOGIN="me"\nMAILDROP_PASSWORD_FILE="nowhere"')
+        refused = self.run_verb("restart")
+        self.assertEqual((refused.returncode, self.holder()), (1, pid))
+        self.assertIn("MAILDROP_PASSWORD_FILE: the password file", refused.stderr)
 
     def test_says_on_the_terminal_why_it_does_not_start(self) -> None:
         """Exit status 1, whether the fault is in the file or in the place."""
@@ -335,18 +343,22 @@ class APidFile(unittest.TestCase):
     def setUp(self) -> None:
         self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "pid")
 
-    def test_the_kernel_says_who_holds_it(self) -> None:
-        """Whatever somebody has written into it."""
+    def other_daemon(self) -> int:
+        """A process that holds the file until it is ended; its number."""
         ready, write_end = os.pipe()
-        end, keep = os.pipe()
         child = os.fork()
         if not child:
-            os.close(keep)
             PidFile(self.path).hold()
             os.write(write_end, b".")
-            os.read(end, 1)
-            os._exit(0)
+            signal.pause()
         os.read(ready, 1)
+        for fd in (ready, write_end):
+            os.close(fd)
+        return child
+
+    def test_the_kernel_says_who_holds_it(self) -> None:
+        """Whatever somebody has written into it."""
+        child = self.other_daemon()
         with open(self.path, "w", encoding="ascii") as file:
             file.write("1\n")
         self.assertEqual(PidFile(self.path).holder(), child)
@@ -354,8 +366,22 @@ class APidFile(unittest.TestCase):
         self.assertTrue(PidFile(self.path).terminate(signal.SIGTERM, 60.0))
         os.waitpid(child, 0)
         self.assertIsNone(PidFile(self.path).holder())
-        for fd in (ready, write_end, end, keep):
-            os.close(fd)
+
+    def test_one_that_ends_in_this_moment_is_none(self) -> None:
+        """It is not told of as process None; we are the daemon."""
+        child = self.other_daemon()
+
+        class Ending(PidFile):
+            def _holder(self, fd: int) -> int | None:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return super()._holder(fd)
+
+        ours = Ending(self.path)
+        ours.hold()
+        self.addCleanup(ours.release)
+        with open(self.path, encoding="ascii") as file:
+            self.assertEqual(file.read(), f"{os.getpid()}\n")
 
     def test_a_symbolic_link_is_not_followed(self) -> None:
         """Somebody may want us to write over a file."""

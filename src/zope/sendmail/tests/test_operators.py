@@ -23,6 +23,7 @@ from zope.sendmail.message import Envelope
 from zope.sendmail.operators import matching
 from zope.sendmail.orders import KEYS, KEYS_OF_A_CHANGE, VERBS, is_order
 from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.queue import open_queue
 from zope.sendmail.queue.findings import Finding, Kind, Severity
 from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.states import State
@@ -463,7 +464,9 @@ class ASpool(OperatorsTest):
 
     def test_is_known_by_its_directory(self) -> None:
         """Once something was taken in; its own directory is not asked for."""
-        self.call("count", "spool:" + self.path)
+        daemon = open_queue("spool:" + self.path)
+        self.addCleanup(daemon.close)
+        daemon.claim(0)
         self.drop("two")
         self.assertEqual(len(self.names()), 2)
         self.ok("hold", "--all")

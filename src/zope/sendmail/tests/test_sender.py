@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import transaction
 
 from zope.sendmail.interfaces import InvalidMail, InvalidRelay
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mailers.redirect import RedirectMailer
+from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue.states import State
 from zope.sendmail.relayname import RelayName
+from zope.sendmail.routes import Routes
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
 from zope.sendmail.testing.contracts import MESSAGE
-from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.relay import Hang, Relay
 
 SENDER = "sender@example.org"
 
@@ -187,6 +194,38 @@ class ASender(Fixture):
             self.assertEqual(len(relay.mails), number)
             self.assertTrue(sender.stop())
 
+    def test_two_threads_start_one_reader(self) -> None:
+        """A web application has many; a second reader would not hear of the stop."""
+        reader = MailReader(self.path)
+        make, made, both = reader._make, [], threading.Barrier(2)
+
+        def slow() -> QueueProcessorThread:
+            made.append(make())
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.2)
+            return made[-1]
+
+        with mock.patch.object(reader, "_make", slow):
+            threads = [threading.Thread(target=reader.start) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        self.assertTrue(reader.stop())
+        self.assertEqual([each.is_alive() for each in made], [False])
+
+    def test_starts_again_while_the_last_message_of_a_stop_is_in_hand(self) -> None:
+        """Who sends right after a stop() has not to wait for a further start()."""
+        relay = self.relay()
+        hang = relay.on("DOT", Hang("250 ok"), nth=1)
+        with MailSender(self.path, relay.host, relay.port) as sender:
+            sender.send(SENDER, "a@example.org", MESSAGE)
+            self.assertTrue(hang.reached.wait(30))
+            self.assertFalse(sender.stop(0.0))
+            sender.send(SENDER, "b@example.org", MESSAGE)
+            hang.release()
+            relay.wait_until(lambda: len(relay.mails) == 2)
+
     def test_mail_that_was_left_is_sent_at_the_next_start(self) -> None:
         """Without a new mail."""
         relay = self.relay()
@@ -227,6 +266,46 @@ class ASender(Fixture):
         self.assertEqual((mail.recipients, mail.user), (("b@example.org", "c@example.org"), ""))
         self.assertEqual(mail.data, b"Subject: old\r\n\r\ntext\r\n")
         self.assertEqual(sender.queue.count(), {State.REJECTED: 1})
+
+
+class AStagingSite(Fixture):
+    """Its mail is redirected."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.behind = ScriptedMailer()
+        self.redirect = RedirectMailer(self.behind, to=["tester@example.org"])
+
+    def test_no_mail_goes_around_it(self) -> None:
+        """The host and port that are nobody's now may not be named, neither at send() nor in a file."""
+        sender = MailSender(self.path, mailer=self.redirect)
+        self.assertRaises(InvalidRelay, sender.send, SENDER, "a@example.org", MESSAGE, hostname="localhost")
+        other = MailWriter(self.path, routes=make_routes(["localhost:25"]))
+        other.send(SENDER, "a@example.org", MESSAGE, hostname="localhost")
+        sender.writer.send(SENDER, "a@example.org", MESSAGE)
+        sender.reader.send_waiting()
+        self.assertEqual([mail[1] for mail in self.behind.sent], [("tester@example.org",)])
+        self.assertEqual(sender.queue.count(), {State.REJECTED: 1})
+
+    def test_another_way_out_is_refused(self) -> None:
+        """When the sender is made, or given its mailer."""
+        news = SMTPMailer(hostname="news.example")
+        for ways in {"relays": ["news.example:25"]}, {"mailers": {"news": news}}:
+            with self.subTest(ways=ways), self.assertRaisesRegex(ValueError, r"(?s)redirects mail, and .*news"):
+                MailSender(self.path, mailer=self.redirect, **ways)
+        with self.assertRaisesRegex(ValueError, "redirects mail"):
+            MailReader(self.path, mailer=self.redirect, routes=make_routes(["news.example:25"]))
+        processor = QueueProcessorThread(mailer=news, mailers={"news": news}, routes=Routes("", frozenset({"news"})))
+        self.assertRaises(ValueError, processor.setMailer, self.redirect)
+        self.assertIs(processor.mailer, news)
+
+    def test_further_redirections_are_none(self) -> None:
+        """Each may be named."""
+        other = RedirectMailer(ScriptedMailer(), to=["other@example.org"])
+        sender = MailSender(self.path, mailer=self.redirect, mailers={"other": other})
+        sender.writer.send(SENDER, "a@example.org", MESSAGE, relay="other")
+        sender.reader.send_waiting()
+        self.assertEqual(other.mailer.sent[0][1], ("other@example.org",))
 
 
 class AnyProgram(Fixture):

@@ -282,6 +282,29 @@ class Programs(unittest.TestCase):
             return file.read().splitlines()
 
 
+class AParentThatIsGone(Fixture):
+    def test_is_succeeded_as_soon_as_the_system_has_a_thread(self) -> None:
+        """The watch goes on where a first try failed: nobody else sends this mail."""
+        self.declare()
+        self.processors._inherited = frozenset({"Mail"})
+        tries = []
+
+        def start(thread: QueueProcessorThread) -> None:
+            tries.append(thread)
+            if len(tries) == 1:
+                raise RuntimeError("can't start new thread")
+            threading.Thread.start(thread)
+
+        with (
+            mock.patch.object(startup, "WATCH_INTERVAL", 0.001),
+            mock.patch.object(QueueProcessorThread, "start", start),
+            self.assertLogs("zope.sendmail.startup", "ERROR") as logs,
+        ):
+            self.processors._watch(parent=-1)
+        self.assertEqual((len(tries), len(logs.records)), (2, 1))
+        self.assertEqual(self.processors.running(), tries[1:])
+
+
 class AcrossForks(Programs):
     def test_the_parent_goes_on_and_the_child_has_nothing(self) -> None:
         """A child of a living parent sends nothing by itself."""

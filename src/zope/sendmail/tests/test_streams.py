@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 import unittest
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from zope.sendmail.mailer import SendOnlySession
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome
 from zope.sendmail.queue.memory import MemoryQueue
-from zope.sendmail.settings import Keep, Tls
+from zope.sendmail.settings import Keep, RelaySettings, Tls
 from zope.sendmail.smtp.body import WINDOW
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.smtp.steps import MAX_FLIGHT
@@ -284,6 +285,19 @@ class TheStreamEnds(Streams):
         self.send(session, "h", "i")
         settings = replace(settings, hostname="localhost")
         self.assertFalse(session.may_ride())
+
+    def test_settings_that_cannot_be_had_are_the_next_mails_matter(self) -> None:
+        """Whatever it is that raises; the mail in hand has been said almost to its end, and goes."""
+        relay, session = self.open()
+        settings, asked = self.settings(relay), itertools.count()
+
+        def ask() -> RelaySettings:
+            if next(asked) == 2:  # when it is asked who rides with the second mail
+                raise KeyError("a form was changed just now")
+            return settings
+
+        session._settings = ask
+        self.assertTaken(self.send(session, *"abc"), *"abc")
 
 
 if __name__ == "__main__":

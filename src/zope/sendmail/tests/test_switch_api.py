@@ -46,6 +46,7 @@ maildir     Maildir MaildirMessageWriter _encode_utf8
 vocabulary  MailDeliveryNames
 zcml        IDeliveryDirective IQueuedDeliveryDirective IDirectDeliveryDirective IMailerDirective ISMTPMailerDirective
 zcml        queuedDelivery directDelivery smtpMailer _assertPermission _get_mailer SECURITY_SUPPORT
+zcml        QueueProcessorThread DirectMailDelivery QueuedMailDelivery SMTPMailer
 """
 
 #: Callables with their arguments; `=` where an argument could be left out.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import unittest
 from typing import Any
+from unittest import mock
 
 import transaction
 import zope.event
@@ -97,6 +98,15 @@ class TellingEvents(unittest.TestCase):
         teller.MAX_WAITING = 3
         with self.assertLogs("QueueProcessorThread", "ERROR"):
             self.tell("1", "2", "3", "4")
+
+    def test_a_system_without_threads_loses_no_event(self) -> None:
+        """Nothing is raised, for other mails are to follow; what waits is told as soon as there is a thread."""
+        with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+            self.tell("1", "2")
+        self.assertEqual(self.seen, [])
+        self.tell("3")
+        self.assertTrue(self.teller.flush(10))
+        self.assertEqual(self.seen, ["1", "2", "3"])
 
     def test_nobody_subscribed_costs_nothing(self) -> None:
         """No thread is started."""
