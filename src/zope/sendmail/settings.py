@@ -138,7 +138,8 @@ class RelaySettings:
         self._check_auth()
 
     def _check_relay(self) -> None:
-        if not self.hostname or any(ord(character) < 33 for character in self.hostname):
+        lowest = " " if self.hostname.startswith("/") else "!"  # a path may have blanks
+        if not self.hostname or any(character < lowest for character in self.hostname):
             raise ValueError(f"the relay's hostname {self.hostname!r} is empty or has blanks in it")
         if not 0 < self.port < 65536:
             raise ValueError(f"the relay's port {self.port} is not within 1 and 65535")
