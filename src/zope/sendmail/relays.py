@@ -47,7 +47,8 @@ _AT_ONCE = 1.0
 #: Messages in hand for each connection, so that none waits for a claim, and few are out of others' reach.
 _IN_HAND = 2
 
-#: So many relays of a processor are worth a look at who is idle; in a pass, twice as many as were in use at the last look.
+#: So many relays of a processor are worth a look at who is idle; in a pass, twice as many as were in use at the last
+#: look.
 _MANY = 64
 
 #: Seconds after which a message that waits for one of its relays is looked at again for the sake of another.

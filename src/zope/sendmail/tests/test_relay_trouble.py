@@ -276,7 +276,7 @@ class AUserOfCpsMailAccess(ProcessorTest):
         routes = Routes("main", frozenset({"main"}), frozenset({("h", 25), ("other", 25)}), legacy_passwords=True)
         self.processor = self.make_processor(routes=routes, mailers={"main": self.mailer})
         self.sessions: list[ScriptedSession] = []
-        self.processor.relays._mailer = self.mailer_of  # type: ignore[method-assign, assignment]
+        self.processor.relays._mailer = self.mailer_of  # type: ignore[method-assign]
         self.fault: Reply | None = None
 
     def mailer_of(self, name: RelayName) -> ScriptedMailer:
