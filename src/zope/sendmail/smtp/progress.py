@@ -5,6 +5,7 @@ RFC 5321, 4.2; RFC 3463.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 from zope.sendmail.message import Envelope
@@ -14,7 +15,7 @@ from zope.sendmail.outcome import Answer, Reply, printable
 NOT_THE_MAILS_FAULT = frozenset({503, 530, 534, 535, 538})
 
 
-@dataclass
+@dataclass(slots=True)
 class Progress:
     """How far one attempt came."""
 
@@ -44,6 +45,7 @@ class Progress:
         self.accepted, self.refused, self.served = {}, {}, {}
 
 
+@functools.lru_cache(maxsize=64)  # a relay has the same words for most recipients
 def charge(code: int, text: str | bytes) -> Reply:
     """The reply as it counts for a mail: what is not its fault is temporary, whatever the first digit."""
     reply = Reply.of(code, text)
