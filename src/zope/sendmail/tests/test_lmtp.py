@@ -208,8 +208,7 @@ class TheStoreHasASocket(Stores):
 
     def test_another_place(self) -> None:
         """Attributes may be changed, and count for the next connection."""
-        directory = self.enterContext(tempfile.TemporaryDirectory())
-        stores = [self.store(path=os.path.join(directory, name)) for name in ("one", "two")]
+        stores = [self.store(path=self.path()) for _ in range(2)]
         mailer = self.mailer(stores[0])
         session = open_session(mailer)
         self.addCleanup(session.close)
@@ -226,7 +225,7 @@ class TheStoreHasASocket(Stores):
         session = open_session(mailer)
         self.addCleanup(session.close)
         self.assertFaultOnly(self.transfer(session))  # type: ignore[arg-type]
-        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "lmtp")
+        path = self.path()
         store = self.store(path=path)
         said.append({"hostname": path})
         self.assertAnswers(self.transfer(session), one=ACCEPTED)  # type: ignore[arg-type]
