@@ -59,7 +59,7 @@ class WhoIsTold(ProcessorTest):
         zope.event.subscribers.append(self.events.append)
         self.put()
         processor.run(forever=False)
-        self.assertTrue(teller.flush(10))
+        self.assertTrue(teller.flush(60))
         self.assertEqual([type(event) for event in self.events], [MailSentEvent])
 
     def test_what_nobody_hears_is_counted(self) -> None:

@@ -15,6 +15,11 @@ class Relays(unittest.TestCase):
         self.assertEqual(str(RelaySettings("2001:db8::1")), "[2001:db8::1]:25")
         self.assertNotIn("secret", repr(RelaySettings(username="u", password="secret")))
 
+    def test_a_path_may_have_blanks(self) -> None:
+        """Though a name may not; neither has line ends."""
+        self.assertEqual(RelaySettings("/run/our store/lmtp").hostname, "/run/our store/lmtp")
+        self.assertRaises(ValueError, RelaySettings, "/run/lmtp\n")
+
     def test_contradictions_are_refused(self) -> None:
         """When they are set."""
         wrong: list[dict[str, Any]] = [
