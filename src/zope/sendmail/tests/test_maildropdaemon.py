@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -300,6 +301,50 @@ class ADaemon(DaemonTest):
             sorted(mail.recipients[0] for mail in self.relay.mails), ["one@example.org", "two@example.org"]
         )
         self.assertTrue(os.path.exists(self.home + "/spool/locked"))
+
+
+class UnderSystemd(DaemonTest):
+    """What systemd makes of the unit in docs/maildrop.rst."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(self.supervisor.close)
+        self.supervisor.settimeout(20.0)
+
+    def environment(self) -> dict[str, str]:
+        address = os.fsdecode(self.supervisor.getsockname()).replace("\0", "@")
+        return {**super().environment(), "NOTIFY_SOCKET": address}
+
+    def notified(self) -> subprocess.Popen[str]:
+        """Type=notify: the daemon, when it says that it is at work."""
+        daemon = subprocess.Popen(self.command("fg"), cwd=self.home, env=self.environment(), text=True)
+        self.addCleanup(self.end, daemon)
+        self.assertEqual(self.supervisor.recv(100), b"READY=1")
+        return daemon
+
+    def test_it_is_told_when_the_daemon_is_at_work(self) -> None:
+        """Then signals do what they shall, and the main process is the one that it started."""
+        self.supervisor.bind(self.home + "/notify")
+        daemon = self.notified()
+        self.assertEqual(self.holder(), daemon.pid)
+        self.configure("SMTP_PORT=oops")
+        daemon.send_signal(signal.SIGHUP)
+        wait_until(lambda: "The configuration is not reloaded" in self.log, "the reload")
+        daemon.terminate()
+        self.assertEqual(daemon.wait(30), 0)
+
+    @unittest.skipUnless(sys.platform == "linux", "only Linux has sockets without a file")
+    def test_it_may_listen_without_a_file(self) -> None:
+        """Its address begins with @ then."""
+        self.supervisor.bind("\0" + self.home)
+        self.notified()
+
+    def test_it_need_not_listen(self) -> None:
+        """A daemon whose supervisor is gone goes on."""
+        self.supervisor.bind(self.home + "/notify")
+        os.unlink(self.home + "/notify")
+        self.assertIsNone(self.foreground().poll())
 
 
 class Strangers(DaemonTest):
