@@ -218,6 +218,9 @@ def make_queue(config: Config) -> IMailQueue:
         queue.claim(0)
     except ValueError as error:
         raise ConfigError(f"{config.path}: {error}") from error
+    except OSError as error:
+        error.filename = error.filename or queue.location  # a full disk names no file
+        raise
     return queue
 
 

@@ -44,8 +44,7 @@ class PidFile:
                 self._lock(fd)
                 if _is_at(self.path, fd):
                     self._check_older_daemon(fd)
-                    os.ftruncate(fd, 0)
-                    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+                    _write_number(fd)
                     self._fd, fd = fd, -1
             finally:
                 if fd >= 0:
@@ -128,6 +127,16 @@ class PidFile:
                             f"process {int(text)} is a daemon of Products.MaildropHost, and both would send the same "
                             "mail; stop it first"
                         )
+
+
+def _write_number(fd: int) -> None:
+    """Write our number down.  On a full disk the lock alone has to do: sending the mail there makes room."""
+    os.ftruncate(fd, 0)
+    try:
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def _is_locked_by_us(fd: int) -> bool:

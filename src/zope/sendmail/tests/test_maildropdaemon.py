@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -14,10 +15,12 @@ import tempfile
 import time
 import unittest
 from collections.abc import Callable
+from unittest import mock
 
+from zope.sendmail.disk import Disk
 from zope.sendmail.events import MailDeferredEvent, MailErrorEvent, MailSentEvent, MailUnknownEvent
 from zope.sendmail.maildrop.config import ConfigError, parse_config, read_config
-from zope.sendmail.maildrop.daemon import MaildropProcessor, make_mailer, open_spools
+from zope.sendmail.maildrop.daemon import MaildropProcessor, make_mailer, make_queue, open_spools
 from zope.sendmail.maildrop.pidfile import AlreadyRunning, PidFile
 from zope.sendmail.maildrop.runlog import RunLog
 from zope.sendmail.outcome import Answer, Reply
@@ -428,6 +431,16 @@ class APidFile(unittest.TestCase):
         with open(self.path, encoding="ascii") as file:
             self.assertEqual(file.read(), f"{os.getpid()}\n")
 
+    def test_a_full_disk_keeps_nobody_from_sending(self) -> None:
+        """The lock says who we are, and what is sent makes room; any other fault is told."""
+        ours = PidFile(self.path)
+        self.addCleanup(ours.release)
+        for number in (errno.EIO, errno.ENOSPC):
+            with mock.patch("os.pwrite", side_effect=OSError(number, "")), contextlib.suppress(OSError):
+                ours.hold()
+            with self.subTest(number):
+                self.assertEqual(ours._fd >= 0, number == errno.ENOSPC)
+
     def test_a_symbolic_link_is_not_followed(self) -> None:
         """Somebody may want us to write over a file."""
         with open(self.path + "-other", "w", encoding="ascii") as file:
@@ -485,6 +498,25 @@ class OnePass(DaemonTest):
         self.drop()
         self.run_verb("once")
         self.assertRegex(self.relay.mails[0].data, rb"^Message-Id: <\S*123456\S*@\S+>\r\nSubject: one\r\n")
+
+    def test_logs_in_by_a_password_file_or_the_environment(self) -> None:
+        """Neither is in the configuration."""
+        self.relay.users, self.relay.mechanisms = {"me": "secret"}, ["PLAIN"]
+        with open(self.home + "/password", "w", encoding="utf-8") as file:
+            file.write("secret\n")
+        for text, environment in (('MAILDROP_PASSWORD_FILE="password"', {}), ("", {"MAILDROP_PASSWORD": "secret"})):
+            with self.subTest(text), mock.patch.dict(os.environ, environment):
+                self.configure(f'MAILDROP_LOGIN="me"\n{text}')
+                self.drop()
+                self.assertEqual(self.run_verb("once").returncode, 0)
+        self.assertEqual(len([each for each in self.relay.commands if each.startswith("AUTH")]), 2)
+
+    def test_says_which_directory_is_full(self) -> None:
+        """The system does not say it when what it refuses is a write."""
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with mock.patch.object(Disk, "open_locked", side_effect=full), self.assertRaises(OSError) as raised:
+            make_queue(read_config(self.config_path))
+        self.assertIn(f"spool:{self.home}/spool", str(raised.exception))
 
     def test_debug_says_it_on_the_terminal_as_well(self) -> None:
         """DEBUG=1."""
