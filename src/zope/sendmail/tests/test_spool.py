@@ -13,7 +13,8 @@ from zope.sendmail.interfaces import NoSuchMail, QueueError
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Outcome
 from zope.sendmail.queue.lease import MaildirLease
-from zope.sendmail.queue.spool import SpoolQueue, SpoolQueues, open_spool
+from zope.sendmail.queue.spool import SpoolQueue
+from zope.sendmail.queue.spools import SpoolQueues, open_spool
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import judge
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock, envelope
