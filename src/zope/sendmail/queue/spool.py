@@ -57,7 +57,7 @@ class SpoolQueue(MaildirQueue):
         self.location = PREFIX + self.spool
         self.add_message_id = add_message_id
         self._dropbox = DropBox(self.spool, self.places, self.disk, self.clock, lock_age)
-        self._dropped = DroppedMail(self._dropbox, self.disk)
+        self._dropped = DroppedMail(self._dropbox, self.disk, self.clock)
 
     def _make(self) -> None:
         check_place(self.places.root)
@@ -135,7 +135,7 @@ class SpoolQueue(MaildirQueue):
         """See `IMailQueue`; a name that begins with ``../`` is that of a file in the spool directory."""
         yield from super().examine()
         with contextlib.suppress(OSError):
-            yield from self._dropbox.examine()
+            yield from self._dropped.examine()
 
     def _fetch(self, name: str) -> None:
         """Take in the mail of this name if it still lies outside."""

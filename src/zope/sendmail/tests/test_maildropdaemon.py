@@ -27,7 +27,7 @@ from zope.sendmail.outcome import Answer, Reply
 from zope.sendmail.queue.states import State
 from zope.sendmail.settings import Tls
 from zope.sendmail.testing.contracts import ManualClock
-from zope.sendmail.testing.relay import Hang, Relay
+from zope.sendmail.testing.relay import Drop, Hang, Relay
 
 MAIL = "##To:one@example.org\n##From:sender@example.org\nSubject: one\n\nText\n\n"
 
@@ -482,6 +482,25 @@ class OnePass(DaemonTest):
         self.relay.stop()
         self.drop()
         self.assertEqual(self.run_verb("once").returncode, 75)
+
+    def test_the_relay_has_no_tls(self) -> None:
+        """With MAILDROP_TLS=1 the mail goes all the same, where 2.3 died; with 2 it waits."""
+        for tls, status in ((1, 0), (2, 75)):
+            self.configure(f"MAILDROP_TLS={tls}")
+            self.drop()
+            self.assertEqual(self.run_verb("once").returncode, status)
+        self.assertEqual(len(self.relay.mails), 1)
+        self.assertIn("does not offer STARTTLS", self.log)
+
+    def test_the_relay_hangs_up_in_the_middle(self) -> None:
+        """2.3 died; the mail behind goes in the same pass or in the next one."""
+        self.relay.on("DATA", Drop(), nth=1)
+        for name in ("1", "2"):
+            self.drop(MAIL.replace("one@", f"{name}@"), name)
+        self.run_verb("once")
+        self.run_verb("once")
+        self.assertEqual([mail.recipients for mail in self.relay.mails], [("2@example.org",)])
+        self.assertRegex(self.log, r"BAD\t1@example.org")
 
     def test_runs_beside_a_daemon(self) -> None:
         """Each mail goes once."""
