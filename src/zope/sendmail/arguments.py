@@ -81,7 +81,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_queue_arguments(parser: argparse.ArgumentParser) -> None:
     """How a queue is drained."""
-    add = _adder(parser, "queue", "How the queue is drained")
+    add = _adder(parser.add_argument_group("queue", "How the queue is drained"))
     add("interval", "TIME", "time between two looks of a daemon that nothing wakes (default: 3)")
     add("concurrency", "N", "connections to the relay at most (default: as many as are worth while)")
     add("first_retry", "TIME", "time until the second attempt (default: 60)")
@@ -98,7 +98,8 @@ def add_queue_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_relay_arguments(parser: argparse.ArgumentParser) -> None:
     """Which relay, and how to speak with it."""
-    add = _adder(parser, "relay", "Which relay sends the mail on, and how to speak with it")
+    group = parser.add_argument_group("relay", "Which relay sends the mail on, and how to speak with it")
+    add, either = _adder(group), _adder(group.add_mutually_exclusive_group())
     add("hostname", "HOSTNAME", "name of the relay (default: localhost)")
     add("port", "PORT", "its TCP port (default: 25)")
     add("timeout", "TIME", "how long to wait for a connection (default: 10)")
@@ -108,8 +109,8 @@ def add_relay_arguments(parser: argparse.ArgumentParser) -> None:
         "when to use TLS; implicit is from the first byte, usually on port 465 "
         "(default: opportunistic, with a password required)",
     )
-    add("force_tls", None, "older form of --tls required")
-    add("no_tls", None, "older form of --tls never")
+    either("force_tls", None, "older form of --tls required")
+    either("no_tls", None, "older form of --tls never")
     add("implicit_tls", None, "older form of --tls implicit")
     add(
         "verify",
@@ -127,11 +128,16 @@ def add_relay_arguments(parser: argparse.ArgumentParser) -> None:
         "what the relay is to report to the sender: NEVER, or some of SUCCESS,FAILURE,DELAY (default: as it likes)",
     )
     add("notify_return", "FULL|HDRS", "what such a report returns (default: as it likes)")
+    add("rate", "NUMBER", "mails per second at most (default: as fast as it goes)")
+    add("connections", "N", "the same as --concurrency; the lower one counts")
+    add("mails_per_connection", "N", "after so many mails a connection is closed, and another one made (default: 1000)")
 
 
 def add_login_arguments(parser: argparse.ArgumentParser) -> None:
     """Who we are to the relay."""
-    add = _adder(parser, "login", "Who we are to the relay; username and password or token, or neither")
+    add = _adder(
+        parser.add_argument_group("login", "Who we are to the relay; username and password or token, or neither")
+    )
     add("username", "USERNAME", "username (default: none)")
     add(
         "password",
@@ -164,6 +170,8 @@ def read_ini(path: str) -> dict[str, Any]:
         else:
             with open(path, encoding="utf-8") as file:
                 config.read_file(file)
+    except configparser.MissingSectionHeaderError as error:
+        raise ValueError(f"line {error.lineno} stands before any section; begin with [{INI_SECTION}]") from None
     except configparser.ParsingError as error:
         # Its text quotes the line, and that may hold the password.
         numbers = [error.lineno] if hasattr(error, "lineno") else [number for number, _ in error.errors]
@@ -177,9 +185,8 @@ def read_ini(path: str) -> dict[str, Any]:
     return read_settings(texts, SETTINGS)
 
 
-def _adder(parser: argparse.ArgumentParser, title: str, description: str) -> Callable[..., None]:
-    """Adds settings to a group of the parser, each under the name it has in `SETTINGS`."""
-    group = parser.add_argument_group(title, description)
+def _adder(group: argparse._ArgumentGroup) -> Callable[..., None]:
+    """Adds settings to a group of a parser, each under the name it has in `SETTINGS`."""
 
     def add(name: str, metavar: str | None, text: str, **options: Any) -> None:
         if metavar is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -53,16 +53,31 @@ class Lane:
     def run(self, jobs: Iterable[Job]) -> None:
         """Try each message once; ends the leases.  Raises what pulling the next job raises."""
         in_hand: deque[Job] = deque()
+        results = self._results(jobs, in_hand)
+        try:
+            for job, result in results:
+                self._finish(job, result)
+                if not self.works or self._processor.is_stopped:
+                    break
+        finally:
+            results.close()
+            for job in in_hand:  # it was to follow, and no relay has it
+                job.lease.release()
+
+    def _results(
+        self, jobs: Iterable[Job], in_hand: deque[Job]
+    ) -> Generator[tuple[Job, Outcome | BaseException], None, None]:
+        """Each job with how it went; those that were pulled and not yielded are `in_hand`."""
         try:
             for job, result in self._stream(self._noted(jobs, in_hand)):
                 in_hand.remove(job)
-                self._finish(job, result)
+                yield job, result
+        except GeneratorExit:
+            raise
         except BaseException as error:  # even SystemExit: a mailer must not end the thread
             if not in_hand:
                 raise
             self._break_off(in_hand.popleft(), error)
-            for job in in_hand:  # it was to follow, and nothing of it is with the relay
-                job.lease.release()
             if is_wish_to_end(error):
                 raise
 
@@ -108,8 +123,8 @@ class Lane:
             self._schedule,
             now=self._clock.time(),
             chance=self._clock.chance(),
+            part=job.part,
             others=job.others,
-            others_wait=job.others_wait,
         )
         self._settle_and_tell(job, outcome, record)
 

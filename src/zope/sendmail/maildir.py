@@ -12,9 +12,12 @@ import errno
 import itertools
 import os
 import random
+import re
+import socket
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from typing import IO
 
 from zope.interface import directlyProvides, implementer
 
@@ -25,10 +28,13 @@ SUBDIRECTORIES = ("tmp", "new", "cur")
 
 _counter = itertools.count()
 
+#: Kernels let a host have any name, but a Message-Id and a Maildir do not.
+_STRANGE = re.compile(r"[^A-Za-z0-9._-]")
+
 
 def host_name() -> str:
-    """The name of this host, as far as it knows."""
-    return os.uname().nodename or "localhost"
+    """The name of this host, as far as it knows, with what can stand in a domain and in a file name."""
+    return _STRANGE.sub("-", socket.gethostname()) or "localhost"
 
 
 def unique_name() -> str:
@@ -42,8 +48,7 @@ def unique_name() -> str:
     return f"{microseconds // 1_000_000}.{os.getpid()}.{_HOST}.{digits}"
 
 
-#: As it may stand in a file name (https://cr.yp.to/proto/maildir.html).
-_HOST = host_name().replace("/", r"\057").replace(":", r"\072")
+_HOST = host_name()
 
 
 def age_key(name: str) -> tuple[int, str, str]:
@@ -164,7 +169,7 @@ class Maildir:
         temporary = os.path.join(self._directory("tmp"), name)
         fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         os.fchmod(fd, 0o600)  # a umask may take bits away, but must not
-        return MaildirMessageWriter(fd, temporary, os.path.join(self._directory("new"), name))
+        return MaildirMessageWriter(os.fdopen(fd, "wb"), temporary, os.path.join(self._directory("new"), name))
 
     def _directory(self, name: str) -> str:
         return os.path.abspath(os.path.join(self.path, name))
@@ -181,11 +186,15 @@ directlyProvides(Maildir, IMaildirFactory)
 
 @implementer(IMaildirMessageWriter)
 class MaildirMessageWriter:
-    """See `IMaildirMessageWriter`."""
+    """See `IMaildirMessageWriter`.
 
-    def __init__(self, fd: int, filename: str, new_filename: str) -> None:
+    `fd` is the file that was made under the path `filename`, open for writing bytes; `commit` renames it to
+    `new_filename`.
+    """
+
+    def __init__(self, fd: IO[bytes], filename: str, new_filename: str) -> None:
         self._disk = Disk()
-        self._file = os.fdopen(fd, "wb")
+        self._fd = fd
         self._filename = filename
         self._new_filename = new_filename
         self._committed = False
@@ -194,16 +203,16 @@ class MaildirMessageWriter:
 
     def write(self, data: str | bytes) -> None:
         """See `IMaildirMessageWriter`."""
-        self._file.write(_encode_utf8(data))
+        self._fd.write(_encode_utf8(data))
 
     def writelines(self, lines: Iterable[str | bytes]) -> None:
         """See `IMaildirMessageWriter`."""
-        self._file.writelines(map(_encode_utf8, lines))
+        self._fd.writelines(map(_encode_utf8, lines))
 
     def close(self) -> None:
         """See `IMaildirMessageWriter`."""
         try:
-            self._file.close()
+            self._fd.close()
         except OSError:
             self._incomplete = True
             raise
@@ -227,7 +236,7 @@ class MaildirMessageWriter:
         if not self._committed and not self._aborted:
             self._aborted = True
             with contextlib.suppress(OSError):  # a full disk: what could not be written is not wanted any more
-                self._file.close()
+                self._fd.close()
             remove_quietly(self._disk, self._filename)
 
 

@@ -25,7 +25,8 @@ from zope.sendmail.interfaces import ISession, ISessionMailer, ISMTPMailer, type
 from zope.sendmail.message import Envelope
 from zope.sendmail.options import mechanisms
 from zope.sendmail.settings import Keep, Mechanism, Notify, RelaySettings, Timeouts, Tls, TlsVersion
-from zope.sendmail.smtp.connect import Factory, connect, makes_tls
+from zope.sendmail.smtp.connect import Factory, connect, hang_up, makes_tls
+from zope.sendmail.smtp.handover import Given
 from zope.sendmail.smtp.progress import Progress, pairs
 from zope.sendmail.smtp.sendonly import SendOnlySession
 from zope.sendmail.smtp.session import SMTPSession
@@ -83,7 +84,7 @@ class SMTPMailer:
     no_tls: bool = False
     force_tls: bool = False
     implicit_tls: bool = False
-    #: Seconds to wait for a connection; None: what ``socket.setdefaulttimeout`` says.
+    #: Seconds to wait for a connection and a greeting; None: what ``socket.setdefaulttimeout`` says, or five minutes.
     timeout: float | None = 10
     #: Instead of the three flags above; None: as they say.
     tls: Tls | str | None = None
@@ -254,8 +255,9 @@ class SMTPMailer:
         Concurrency: any thread.
         """
         progress = Progress(Envelope.of(fromaddr, toaddrs))
+        stream = Given(message_bytes(message), as_text=isinstance(message, str), in_list=isinstance(toaddrs, list))
         try:
-            self._session().deliver(progress, io.BytesIO(message_bytes(message)), _nothing)
+            self._session().deliver(progress, stream, _nothing)
         finally:
             self._close_connection()
         return pairs(progress.refused)
@@ -295,18 +297,23 @@ class SMTPMailer:
         )
 
     def _session(self) -> SMTPSession:
-        """What `vote` has opened in this thread, or a new one."""
+        """What `vote` has opened in this thread, or a new one; with the connection that a ``vote`` of old has left."""
         state = self._state()
         if state.session is None:
-            state.session = self._new_session()
+            state.session = self._new_session() if state.connection is None else self._adopted(state.connection)
         return state.session
+
+    def _adopted(self, connection: Any) -> SMTPSession:
+        return SMTPSession(self.relay_settings, lambda settings: connect(settings, lambda *_: connection), self.clock)
 
     def _close_connection(self) -> None:
         state = self._state()
         session, state.session = state.session, None
-        state.connection = None
+        connection, state.connection = state.connection, None
         if session is not None:
             session.close()
+        elif connection is not None:
+            hang_up(connection, self.relay_settings().timeouts.quit)
 
     def _state(self) -> _SMTPState:
         if self._smtp is None:  # ``__init__`` was replaced, or this is a copy
@@ -351,6 +358,9 @@ _SETTABLE = frozenset(inspect.signature(SMTPMailer.__init__).parameters) - {
 # All of them at once, and what else makes the settings: they are looked at before each mail.
 _settable = operator.attrgetter(*sorted(_SETTABLE - {"local_hostname"}), "smtp")
 
+#: RFC 5321, 4.5.3.2.1: seconds until the greeting has to be there.
+_GREETING = 300.0
+
 _OWN = {"send": SMTPMailer.send, "vote": SMTPMailer.vote}
 
 
@@ -393,7 +403,7 @@ def _mechanisms(auth: str | Iterable[str]) -> tuple[Mechanism, ...]:
 
 def _timeouts(connect_seconds: float | None) -> Timeouts:
     seconds = socket.getdefaulttimeout() if connect_seconds is None else connect_seconds
-    return Timeouts() if seconds is None else Timeouts(connect=float(seconds))
+    return Timeouts(connect=_GREETING if seconds is None else float(seconds))
 
 
 def _nothing() -> None:

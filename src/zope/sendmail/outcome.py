@@ -48,6 +48,11 @@ class Reply:
             _BY_DIGIT.get(code // 100, Answer.DEFERRED), words[match.end() :] if match else words, code, enhanced
         )
 
+    @property
+    def is_one_too_many(self) -> bool:
+        """Whether the relay takes no more recipients with one mail (RFC 5321, 4.5.3.1.10; RFC 3463, 3.6)."""
+        return self.code == 452 and (self.enhanced == "4.5.3" or "too many recipients" in self.text.lower())
+
     def __str__(self) -> str:
         return " ".join(str(part) for part in (self.code, self.enhanced, self.text) if part)
 

@@ -6,6 +6,7 @@ in order. What a subscriber raises is logged; what waits is bounded.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -45,10 +46,16 @@ class Teller:
                     maillog.events_lost(self._pending)
                     return
                 self._pending += 1
+                self._waiting.put(event)
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="zope.sendmail.teller", daemon=True)
-                    self._thread.start()
-            self._waiting.put(event)
+                    self._begin()
+
+    def _begin(self) -> None:
+        """Have a thread; if the system has none now, the next event asks for one again."""
+        thread = threading.Thread(target=self._run, name="zope.sendmail.teller", daemon=True)
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
 
     def flush(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until all events were told; say whether they were."""

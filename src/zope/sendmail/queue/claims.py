@@ -68,7 +68,6 @@ class Claims:
         """As after opening, in a child: every lease is its parent's."""
         self.mutex = threading.RLock()
         self._unsettled = []
-        self.departures.forget_after_fork()
         self.begin(owner)
 
     def abandon(self) -> None:
@@ -135,6 +134,7 @@ class Claims:
             return self._lease(key, lock)
         except FileNotFoundError:
             self._index.drop(key)
+            self._unreadable.pop(key, None)
             self._has_rivals = True
         except OSError as error:
             self._skip(key, error)
@@ -234,10 +234,10 @@ class Claims:
             else:
                 self._index.put(key, self._clock.monotonic() + record.wait(self._clock.time()))
 
-    def park(self, key: str, relay: str) -> None:
+    def park(self, key: str, relay: str, patience: float) -> None:
         """A lease ended because its relay cannot be used now."""
         with self.mutex:
-            self._index.park(key, relay)
+            self._index.park(key, relay, self._clock.monotonic() + patience)
 
     def sync_removals(self, *, at_once: bool = False) -> None:
         """Make durable that sent mail is gone: once a second while there is work, and before resting.

@@ -144,6 +144,8 @@ class Owner:
         #: Device and inode of the owner file while it is open and proved good, and when it was written to.
         self._identity: tuple[int, int] | None = None
         self._written = 0.0
+        #: When the owner file was made, by the clock of the file system; nobody else's stamps the files beside it.
+        self.made = 0.0
         #: The slot that tells of a lock, from its first line until it is cleared: never two for one lock.
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
@@ -185,7 +187,8 @@ class Owner:
                 if fd is not None or not same_file(self.disk.stat(proof), os.fstat(self._fd)):
                     raise OSError(errno.ENOLCK, "a locked file could be locked again", proof)
             self.disk.rename(hidden, self.path)
-            self._identity, self._written = identity(os.fstat(self._fd)), self._clock.monotonic()
+            status = os.fstat(self._fd)
+            self._identity, self.made, self._written = identity(status), status.st_mtime, self._clock.monotonic()
         finally:
             with contextlib.suppress(OSError):
                 remove_quietly(self.disk, proof, hidden)
@@ -340,14 +343,17 @@ class Owner:
         return said if said.phase is not Phase.CLAIMED else None
 
 
-def sweep(places: Places, disk: Disk, clock: Clock) -> None:
-    """Remove owner files, with their bells, whose owners are dead and whose locks have all been taken over."""
+def sweep(places: Places, disk: Disk, now: float) -> None:
+    """Remove owner files, with their bells, whose owners are dead and whose locks have all been taken over.
+
+    `now` is the time by the file system's clock, such as `Owner.made`: this host's may be minutes ahead of it.
+    """
     names = [name for name in disk.names(places.locks) if not name.endswith(BELL)]
     for name in sorted(names, key=lambda name: not name.startswith(".")):  # hidden links first: they count as links
         path = os.path.join(places.locks, name)
         hidden = name.startswith(".")
         with contextlib.suppress(OSError):
-            if hidden and clock.time() - disk.stat(path).st_mtime < _LITTER:
+            if hidden and now - disk.stat(path).st_mtime < _LITTER:
                 continue  # its maker may be about to lock it
             with disk.locked(path) as fd:
                 if fd is not None and (hidden or os.fstat(fd).st_nlink == 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import smtplib
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -9,6 +10,17 @@ from typing import Any, BinaryIO
 from zope.sendmail.headers import without_bcc
 from zope.sendmail.outcome import Answer, Reply
 from zope.sendmail.smtp.progress import Progress, note_refused
+
+
+class Given(io.BytesIO):
+    """A message that came by itself, not from a queue: a connection of this kind gets it as it was given, str or bytes,
+    and its recipients in a list if they came so.
+    """
+
+    def __init__(self, content: bytes, *, as_text: bool, in_list: bool) -> None:
+        super().__init__(content)
+        self.as_text = as_text
+        self.in_list = in_list
 
 
 class Handover:
@@ -21,11 +33,14 @@ class Handover:
         """Everything at once."""
         self.prove(progress)
         envelope = progress.envelope
-        text = without_bcc(message.read())
+        content = without_bcc(message.read())
+        given = message if isinstance(message, Given) else None
+        text = content.decode("utf-8") if given and given.as_text else content
+        recipients = list(envelope.recipients) if given and given.in_list else envelope.recipients
         intend()
         progress.intended = True
         try:
-            refused = self._connection.sendmail(envelope.sender, list(envelope.recipients), text)
+            refused = self._connection.sendmail(envelope.sender, recipients, text)
         except smtplib.SMTPException:
             raise
         except OSError as error:  # there was a connection: it broke, whatever the error would mean before

@@ -9,7 +9,7 @@ from email.message import EmailMessage, Message
 from email.mime.text import MIMEText
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zope.sendmail.headers import (
@@ -23,8 +23,7 @@ from zope.sendmail.headers import (
     without_bcc,
 )
 from zope.sendmail.interfaces import InvalidMessage
-
-QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40)
+from zope.sendmail.tests.properties import QUICK
 
 PIECE = st.sampled_from(
     [b"\r", b"\n", b"\r\n", b".", b" ", b"\t", b"Bcc: a@example.org", b"bcc : b", b"Resent-Bcc:c", b"S: x", b"From me"]
@@ -115,14 +114,14 @@ class MessageIds(unittest.TestCase):
 
     def test_hostile_ids_take_no_time(self) -> None:
         """Comments that nest deeply or do not end."""
-        begin = time.process_time()
+        begin = time.thread_time()
         for value in (b"(" * 50_000 + b")" * 50_000, b"(\\" * 50_000, b"(" * 1900 + b")" * 1900):
             with self.subTest(value[:4]):
                 try:
                     message_id(b"Message-Id: " + value + b"\n")
                 except InvalidMessage:
                     continue
-        self.assertLess(time.process_time() - begin, 2.0)
+        self.assertLess(time.thread_time() - begin, 2.0)
 
     def test_a_given_one_is_kept(self) -> None:
         """And the message is not changed."""

@@ -8,18 +8,27 @@ import re
 import stat
 import tempfile
 import unittest
+from unittest import mock
 
 from zope.interface.verify import verifyObject
 
 from zope.sendmail.disk import Disk
 from zope.sendmail.interfaces import IMaildir, IMaildirFactory, IMaildirMessageWriter
-from zope.sendmail.maildir import Maildir, MaildirMessageWriter, age_key, make_maildir, unique_name
+from zope.sendmail.maildir import Maildir, MaildirMessageWriter, age_key, host_name, make_maildir, unique_name
 from zope.sendmail.queue.places import EXTRA
 
 
 def mode(path: str) -> int:
     """The permission bits."""
     return stat.S_IMODE(os.stat(path).st_mode)
+
+
+class AHost(unittest.TestCase):
+    def test_may_be_called_anything(self) -> None:
+        """What cannot stand in a Message-Id or a file name is left out, so that mail can be sent from it."""
+        for name in ("m\xfcller", "my host", "a>b", "x\udce9", ""):
+            with self.subTest(name), mock.patch("socket.gethostname", return_value=name):
+                self.assertRegex(host_name(), r"\A[A-Za-z0-9.-]+\Z")
 
 
 class MaildirTest(unittest.TestCase):
@@ -266,7 +275,8 @@ class Writing(MaildirTest):
         """Not even when commit is tried again; it can be aborted."""
         name = os.path.join(self.path, "tmp", "full")
         Disk().create(name)
-        writer = MaildirMessageWriter(os.open("/dev/full", os.O_WRONLY), name, os.path.join(self.path, "new", "full"))
+        full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb")
+        writer = MaildirMessageWriter(full, name, os.path.join(self.path, "new", "full"))
         writer.write("text")
         for _ in range(2):
             with self.assertRaises(OSError) as caught:
@@ -282,7 +292,7 @@ class Writing(MaildirTest):
             self.skipTest("needs a device that is always full")
         name = os.path.join(self.path, "tmp", "full")
         Disk().create(name)
-        writer = MaildirMessageWriter(os.open("/dev/full", os.O_WRONLY), name, name + "x")
+        writer = MaildirMessageWriter(os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb"), name, name + "x")
         writer.write("text")
         writer.abort()
         self.assertFalse(os.path.exists(name))

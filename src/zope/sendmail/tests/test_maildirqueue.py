@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import tempfile
 import threading
@@ -14,7 +15,7 @@ from unittest import mock
 
 from zope.sendmail.disk import Disk
 from zope.sendmail.history import Record
-from zope.sendmail.interfaces import LeaseLost, NotPossible, QueueNotSafe
+from zope.sendmail.interfaces import LeaseLost, NoSuchMail, NotPossible, QueueNotSafe
 from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.pieces import Piece
 from zope.sendmail.queue.bell import Bell
@@ -910,7 +911,10 @@ class NotSafe(MaildirQueueTest):
 
 class DiedWhileOpening(MaildirQueueTest):
     def test_what_it_left_is_swept_by_the_next_one(self) -> None:
-        """Its half-made owner file and the proof that locks work, when they are older than a minute."""
+        """Its half-made owner file and the proof that locks work, when they are older than a minute.
+
+        By the clock that stamps files, the file server's perhaps: this host may be an hour ahead of it.
+        """
 
         class Dies(Disk):
             def rename(self, old: str, new: str) -> None:
@@ -924,14 +928,44 @@ class DiedWhileOpening(MaildirQueueTest):
             dead.claim()
         dead.forget_after_fork()
         self.assertEqual([name[: name.index("-")] for name in self.names("locks")], [".new", ".proof"])
-        made = max(os.stat(os.path.join(self.path, "locks", name)).st_mtime for name in self.names("locks"))
-        self.clock.wall = made + 59
-        self.queue.claim()
-        self.assertEqual(len(self.names("locks")), 4)
-        self.queue.close()
-        self.clock.wall = made + 61
-        self.queue.claim()
-        self.assertEqual(len(self.names("locks")), 2)
+        litter = [os.path.join(self.path, "locks", name) for name in self.names("locks")]
+        made = max(os.stat(path).st_mtime for path in litter)
+        self.clock.wall = made + 3600
+        for age, names in (0, 4), (61, 2):
+            for path in litter:
+                os.utime(path, (made - age,) * 2)
+            self.queue.claim()
+            self.assertEqual(len(self.names("locks")), names)
+            self.queue.close()
+
+
+class AnOperatorsName(MaildirQueueTest):
+    def test_is_never_that_of_a_lock(self) -> None:
+        """A form that hands on any name cannot let a second processor send the mail."""
+        [name] = self.put()
+        [lease] = self.queue.claim()
+        for verb in self.queue.remove, self.queue.hold, self.queue.retry:
+            self.assertRaises(NoSuchMail, verb, f".sending-{name}")
+        lease.intend()
+        lease.release()
+
+
+class AQueueThatNobodyClosed(MaildirQueueTest):
+    def test_leaves_no_descriptor_behind(self) -> None:
+        """A program that looks into a queue now and then does not run out of them."""
+        gc.collect()
+        before = sorted(os.listdir("/dev/fd"))
+        for _ in range(3):
+            queue = MaildirQueue(self.path)
+            staged = queue.stage()
+            staged.add(envelope(), MESSAGE)
+            staged.prepare()
+            staged.commit()
+            [lease] = queue.claim()
+            lease.settle(Record(State.SENT))
+            del queue, staged, lease
+        gc.collect()
+        self.assertEqual(sorted(os.listdir("/dev/fd")), before)
 
 
 class AnOperatorAtADeadOnesMail(MaildirQueueTest):

@@ -41,7 +41,7 @@ POISON = {
 }
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     """Processes that are not ours tell nobody when they are done."""
     until = time.monotonic() + seconds
     while not condition():
@@ -93,7 +93,7 @@ class DaemonTest(unittest.TestCase):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 
@@ -116,13 +116,13 @@ class DaemonTest(unittest.TestCase):
     def end(self, daemon: subprocess.Popen[str]) -> None:
         if daemon.poll() is None:
             daemon.terminate()
-        daemon.communicate(timeout=30)
+        daemon.communicate(timeout=60)
 
     def holder(self) -> int | None:
         return PidFile(self.home + "/var/maildrop.pid").holder()
 
     def took(self, count: int) -> None:
-        self.relay.wait_until(lambda: len(self.relay.mails) >= count, 20.0)
+        self.relay.wait_until(lambda: len(self.relay.mails) >= count, 60.0)
 
 
 class ADaemon(DaemonTest):
@@ -132,9 +132,9 @@ class ADaemon(DaemonTest):
         pid = self.start()
         self.took(1)
         self.assertEqual(self.relay.mails[0].recipients, ("one@example.org",))
+        wait_until(lambda: "Finished" in self.log, "the end of the run")
         status = self.run_verb("status")
         self.assertEqual((status.returncode, status.stdout), (0, f"maildrop: it runs, process {pid}; mails: none\n"))
-        wait_until(lambda: "Finished" in self.log, "the end of the run")
         stopped = self.run_verb("stop")
         self.assertEqual((stopped.returncode, stopped.stdout), (0, "maildrop: stopped\n"))
         self.assertEqual(self.run_verb("status").returncode, 3)
@@ -220,10 +220,10 @@ class ADaemon(DaemonTest):
         self.relay.on("DOT", hang, nth=1)
         self.drop()
         daemon = self.foreground()
-        self.assertTrue(hang.reached.wait(20))
+        self.assertTrue(hang.reached.wait(60))
         daemon.terminate()
         self.relay.forgive()
-        self.assertEqual(daemon.wait(30), 0)
+        self.assertEqual(daemon.wait(60), 0)
         self.assertEqual(len(self.relay.mails), 1)
         self.assertEqual(self.run_verb("once").returncode, 0)
         self.assertEqual(len(self.relay.mails), 1)
@@ -234,13 +234,13 @@ class ADaemon(DaemonTest):
         self.relay.on("DOT", hang, nth=1)
         self.drop()
         daemon = self.foreground()
-        self.assertTrue(hang.reached.wait(20))
+        self.assertTrue(hang.reached.wait(60))
         stopped = self.run_verb("stop", "--timeout", "0.1")
         self.assertEqual(stopped.returncode, 1)
         self.assertIn("still busy", stopped.stderr)
         self.assertIsNone(daemon.poll())
         self.relay.forgive()
-        self.assertEqual(daemon.wait(30), 0)
+        self.assertEqual(daemon.wait(60), 0)
 
     def test_a_killed_one_loses_nothing(self) -> None:
         """kill -9 with a mail in hand: nobody is taken for the daemon, and the next one sends it."""
@@ -248,7 +248,7 @@ class ADaemon(DaemonTest):
         self.relay.on("MAIL", hang, nth=1)
         self.drop()
         daemon = self.foreground()
-        self.assertTrue(hang.reached.wait(20))
+        self.assertTrue(hang.reached.wait(60))
         daemon.kill()
         daemon.wait()
         self.relay.forgive()
@@ -267,10 +267,10 @@ class ADaemon(DaemonTest):
             daemon.send_signal(signal.SIGHUP)
             before = self.relay.mails
             self.drop()
-            other.wait_until(lambda: other.mails or self.relay.mails != before, 20.0)
+            wait_until(lambda: other.mails or self.relay.mails != before, "the mail")
             if not other.mails:  # the mail was faster than the signal
                 self.drop(name="again")
-                other.wait_until(lambda: other.mails, 20.0)
+                other.wait_until(lambda: other.mails, 60.0)
         self.assertIsNone(daemon.poll())
 
     def test_lets_its_log_be_rotated(self) -> None:
@@ -411,7 +411,7 @@ class APidFile(unittest.TestCase):
             file.write("1\n")
         self.assertEqual(PidFile(self.path).holder(), child)
         self.assertRaisesRegex(AlreadyRunning, f"process {child}", PidFile(self.path).hold)
-        self.assertTrue(PidFile(self.path).terminate(signal.SIGTERM, 10.0))
+        self.assertTrue(PidFile(self.path).terminate(signal.SIGTERM, 60.0))
         os.waitpid(child, 0)
         self.assertIsNone(PidFile(self.path).holder())
 

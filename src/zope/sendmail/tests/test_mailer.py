@@ -43,7 +43,7 @@ class Fake:
     def __init__(self, host: str, port: str) -> None:
         self.host, self.port = host, port
         self.calls: list[str] = []
-        self.sent: list[tuple[str, list[str], bytes]] = []
+        self.sent: list[Any] = []
         type(self).made.append(self)
 
     def ehlo(self) -> tuple[int, bytes]:
@@ -58,7 +58,7 @@ class Fake:
     def login(self, username: str, password: str) -> None:
         self.calls.append(f"login {username} {password}")
 
-    def sendmail(self, sender: str, recipients: list[str], message: bytes) -> dict[str, Any]:
+    def sendmail(self, sender: str, recipients: Any, message: str | bytes) -> dict[str, Any]:
         self.sent.append((sender, recipients, message))
         return {}
 
@@ -225,9 +225,9 @@ class AttributesBecomeSettings(unittest.TestCase):
             self.assertTrue(SMTPMailer(verify=True).relay_settings().verify)
 
     def test_timeout_is_for_the_connection(self) -> None:
-        """It does not shorten the wait after the final dot; None takes Python's own default."""
+        """It does not shorten the wait after the final dot; None takes Python's own default, else RFC 5321's."""
         self.assertEqual(SMTPMailer(timeout=3).relay_settings().timeouts, Timeouts(connect=3.0))
-        self.assertEqual(SMTPMailer(timeout=None).relay_settings().timeouts, Timeouts())
+        self.assertEqual(SMTPMailer(timeout=None).relay_settings().timeouts, Timeouts(connect=300.0))
         before = socket.getdefaulttimeout()
         self.addCleanup(socket.setdefaulttimeout, before)
         socket.setdefaulttimeout(7)
@@ -515,6 +515,31 @@ class AMailerVotes(WithRelay):
         self.assertEqual((mailer.connection, mailer.code, mailer.response), (1, 2, b"3"))
 
 
+class AVoteOfOldHasLeftAConnection(unittest.TestCase):
+    """A subclass makes its own connection and assigns it, as `vote` of 7.3 did."""
+
+    def setUp(self) -> None:
+        class Mine(Fake):
+            made = []
+
+        self.mailer = SMTPMailer(username="name", password="secret", allow_clear_password=True)
+        self.mailer.smtp = lambda *address: self.fail("there was a connection")
+        self.connection = self.mailer.connection = Mine("relay.example.org", "25")
+
+    def test_send_goes_on_with_it(self) -> None:
+        """It asks for STARTTLS, logs in and says goodbye, as it did."""
+        self.mailer.send(SENDER, [ONE], MESSAGE)
+        self.assertEqual(self.connection.sent, [(SENDER, [ONE], MESSAGE)])
+        self.assertEqual(self.connection.calls, ["login name secret", "quit"])
+        self.assertIsNone(self.mailer.connection)
+
+    def test_abort_hangs_up(self) -> None:
+        """Else it would stay open for ever."""
+        self.mailer.abort()
+        self.assertEqual(self.connection.calls, ["quit"])
+        self.assertIsNone(self.mailer.connection)
+
+
 class SomebodyPutInAFake(unittest.TestCase):
     def setUp(self) -> None:
         class Mine(Fake):
@@ -531,6 +556,12 @@ class SomebodyPutInAFake(unittest.TestCase):
         self.assertEqual((made.host, made.port), ("relay.example.org", "26"))
         self.assertEqual(made.sent, [(SENDER, [ONE], MESSAGE)])
         self.assertEqual(made.calls, ["quit"])
+
+    def test_it_gets_what_was_given(self) -> None:
+        """Text or bytes, list or tuple: those who write down what they get compare it with that."""
+        for recipients, message in (([ONE], "Subject: ä\n\nText\n"), ((ONE,), MESSAGE)):
+            self.mailer.send(SENDER, recipients, message)
+            self.assertEqual(self.fake.made[-1].sent, [(SENDER, recipients, message)])
 
     def test_timeout_is_given_to_those_who_take_it(self) -> None:
         """By name, and nothing else with it."""

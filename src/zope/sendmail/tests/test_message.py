@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import unittest
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zope.sendmail.interfaces import InvalidAddress, MalformedEnvelope
 from zope.sendmail.message import END, Envelope, envelope_lines, read_envelope
 from zope.sendmail.relayname import RelayName
+from zope.sendmail.tests.properties import QUICK
 from zope.sendmail.tests.test_address import ADDRESS
-
-QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40)
 
 LINE = st.sampled_from(
     [

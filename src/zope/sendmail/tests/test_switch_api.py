@@ -46,6 +46,7 @@ maildir     Maildir MaildirMessageWriter _encode_utf8
 vocabulary  MailDeliveryNames
 zcml        IDeliveryDirective IQueuedDeliveryDirective IDirectDeliveryDirective IMailerDirective ISMTPMailerDirective
 zcml        queuedDelivery directDelivery smtpMailer _assertPermission _get_mailer SECURITY_SUPPORT
+zcml        QueueProcessorThread DirectMailDelivery QueuedMailDelivery SMTPMailer
 """
 
 #: Callables with their arguments; `=` where an argument could be left out.
@@ -410,7 +411,7 @@ class TheConsoleScript(unittest.TestCase):
             ["-c", "import sys; from zope.sendmail.queue import run; sys.exit(run(['zope-sendmail', '--help']))"],
         ):
             done = subprocess.run(
-                [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=60
+                [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=120
             )
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn("--daemon", done.stdout)
