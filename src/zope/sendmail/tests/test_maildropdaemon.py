@@ -483,6 +483,17 @@ class OnePass(DaemonTest):
         self.drop()
         self.assertEqual(self.run_verb("once").returncode, 75)
 
+    def test_what_is_unknown_waits_for_a_person_if_the_site_says_so(self) -> None:
+        """The relay hangs up after the last byte: tried again, or held by MAILDROP_ON_UNKNOWN."""
+        self.relay.on("DOT", Drop())
+        for text, status, state in (("", 75, State.DEFERRED), ('MAILDROP_ON_UNKNOWN="hold"', 1, State.HELD)):
+            self.configure(text)
+            self.drop()
+            self.assertEqual(self.run_verb("once").returncode, status)
+            queue = open_spools(read_config(self.config_path))
+            self.addCleanup(queue.close)
+            self.assertEqual(queue.count()[state], 1)
+
     def test_the_relay_has_no_tls(self) -> None:
         """With MAILDROP_TLS=1 the mail goes all the same, where 2.3 died; with 2 it waits."""
         for tls, status in ((1, 0), (2, 75)):

@@ -7,11 +7,13 @@ import tempfile
 import time
 import unittest
 from typing import Any
+from unittest import mock
 
 from zope.sendmail.disk import Disk
 from zope.sendmail.interfaces import NoSuchMail, QueueError
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Outcome
+from zope.sendmail.queue.dropbox import Dropped
 from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.spool import SpoolQueue
 from zope.sendmail.queue.spools import SpoolQueues, open_spool
@@ -238,11 +240,17 @@ class LookingAtDroppedMail(SpoolTest):
         self.assertIn("123456", self.dropped())
 
     def test_two_files_never_get_one_name(self) -> None:
-        """Written in the same second, with names that look the same in the queue."""
-        for name in ("a b", "a_b", "x" * 70 + "1", "x" * 70 + "2"):
-            os.utime(self.drop(name=name), (1e9, 1e9))
-        self.assertEqual(len(set(self.queue.names())), 6)
-        self.assertEqual(len(self.claim()), 6)
+        """Of one second, with names that look the same in the queue; nor does a file that got the number of another."""
+        status = os.stat(self.path("younger"))
+
+        def name(file: str, **changed: int) -> str:
+            values = {"st_ino": 7, "st_mtime_ns": 10**18, "st_ctime_ns": 10**18, **changed}
+            return Dropped(self.path(file), mock.Mock(spec=status, **values)).name
+
+        self.assertEqual(name("a b"), name("a_b"))
+        self.assertNotEqual(name("a b"), name("a_b", st_ino=8))
+        self.assertNotEqual(name("x" * 70 + "1"), name("x" * 70 + "2", st_ino=8))
+        self.assertNotEqual(name("a"), name("a", st_ctime_ns=10**18 + 1000))
 
 
 class LockedMail(SpoolTest):
