@@ -99,7 +99,8 @@ class SpoolQueue(MaildirQueue):
 
     def names(self) -> Iterator[str]:
         """See `IMailQueue`."""
-        return _once(heapq.merge(self._dropped.names(), super().names(), key=age_key), lambda name: name)
+        outside = list(self._dropped.names())  # first: what is moved meanwhile is not missed
+        return _once(heapq.merge(outside, super().names(), key=age_key), lambda name: name)
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueue`."""

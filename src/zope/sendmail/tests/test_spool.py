@@ -232,6 +232,23 @@ class LookingAtDroppedMail(SpoolTest):
         self.assertEqual(self.dropped(), ["empty", "younger"])
         self.assertEqual(self.queue.count(), {State.READY: 1})
 
+    def test_what_is_taken_in_between_is_seen_once(self) -> None:
+        """A daemon comes after the look outside and before the one inside."""
+
+        class Racing(Disk):
+            def names(self, path: str) -> list[str]:
+                if path.endswith("/new"):
+                    daemon.claim()
+                return super().names(path)
+
+        daemon = self.queue
+        daemon.claim()
+        self.drop(name="third", age=10.0)
+        self.clock.mono += 60.0
+        looking = self.open(disk=Racing())
+        self.assertEqual(len(list(looking.names())), 3)
+        self.assertEqual(len(list(looking.mails())), 3)
+
     def test_what_was_locked_meanwhile_is_left_alone(self) -> None:
         """Its writer is at it again."""
         name = self.name()
