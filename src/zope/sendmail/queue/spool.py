@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk
+from zope.sendmail.interfaces import NotPossible
 from zope.sendmail.maildir import age_key, check_place
 from zope.sendmail.queue.completed import CompletedLease
 from zope.sendmail.queue.desk import QueuedMail
@@ -104,13 +105,17 @@ class SpoolQueue(MaildirQueue):
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueue`."""
-        outside = self._dropped.find(name)
-        return super().show(name) if outside is None else self._dropped.show(outside)
+        with contextlib.suppress(FileNotFoundError):  # a daemon took it in this moment
+            if (outside := self._dropped.find(name)) is not None:
+                return self._dropped.show(outside)
+        return super().show(name)
 
     def read(self, name: str) -> BinaryIO:
         """See `IMailQueue`."""
-        outside = self._dropped.find(name)
-        return super().read(name) if outside is None else self._dropped.read(outside)
+        with contextlib.suppress(FileNotFoundError):  # a daemon took it in this moment
+            if (outside := self._dropped.find(name)) is not None:
+                return self._dropped.read(outside)
+        return super().read(name)
 
     def hold(self, name: str) -> None:
         """See `IMailQueue`."""
@@ -139,14 +144,16 @@ class SpoolQueue(MaildirQueue):
             yield from self._dropped.examine()
 
     def _fetch(self, name: str) -> None:
-        """Take in the mail of this name if it still lies outside."""
+        """Take in the mail of this name if it still lies outside.  Raises `NotPossible`."""
         outside = self._dropped.find(name)
         if outside is None:
             return
         with self._claims.mutex:
             if not self._made:
                 self._make()
-            self._dropbox.take_one(outside, self._make)
+            taken = self._dropbox.take_one(outside, self._make)
+        if taken is None and self._dropped.find(name) is not None:
+            raise NotPossible(f"mail {name} cannot be taken out of {self.spool}; let this user write to that directory")
 
 
 def _once(items: Iterable[_T], name: Callable[[_T], str]) -> Iterator[_T]:

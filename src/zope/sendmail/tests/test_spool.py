@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import time
 import unittest
-from typing import Any
+from collections import Counter
+from typing import Any, BinaryIO
 from unittest import mock
 
 from zope.sendmail.disk import Disk
-from zope.sendmail.interfaces import NoSuchMail, QueueError
+from zope.sendmail.interfaces import NoSuchMail, NotPossible, QueueError
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Outcome
 from zope.sendmail.queue.dropbox import Dropped
@@ -243,11 +245,38 @@ class LookingAtDroppedMail(SpoolTest):
 
         daemon = self.queue
         daemon.claim()
-        self.drop(name="third", age=10.0)
-        self.clock.mono += 60.0
         looking = self.open(disk=Racing())
-        self.assertEqual(len(list(looking.names())), 3)
-        self.assertEqual(len(list(looking.mails())), 3)
+        for count, look in ((3, looking.names), (4, looking.mails)):
+            self.drop(name=str(count), age=10.0)
+            self.clock.mono += 60.0
+            self.assertEqual(len(list(look())), count)
+            self.assertNotIn(str(count), self.dropped())
+
+    def test_what_was_taken_in_this_moment_is_shown_from_inside(self) -> None:
+        """Whoever lists it a moment later asks for it by the same name."""
+
+        class Racing(Disk):
+            def open(self, path: str) -> BinaryIO:
+                opened[path] += 1
+                if opened[path] == 2:
+                    daemon.claim()
+                return super().open(path)
+
+        daemon, opened = self.queue, Counter[str]()
+        name = self.name()
+        looking = self.open(disk=Racing())
+        self.clock.mono += 60.0
+        self.assertEqual(looking.show(name).message_id, "one@example.org")
+        self.assertEqual(self.dropped(), ["empty"])
+
+    def test_what_cannot_be_taken_in_is_not_said_to_be_gone(self) -> None:
+        """The error tells what to do."""
+
+        class Refusing(Disk):
+            def rename(self, old: str, new: str) -> None:
+                raise PermissionError(errno.EACCES, "Permission denied")
+
+        self.assertRaisesRegex(NotPossible, "let this user write", self.open(disk=Refusing()).hold, self.name())
 
     def test_what_was_locked_meanwhile_is_left_alone(self) -> None:
         """Its writer is at it again."""
