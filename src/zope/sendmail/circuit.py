@@ -26,7 +26,7 @@ class Circuit:
 
     def pause(self) -> float:
         """Seconds until it is to be tried again."""
-        return max(0.0, self._until - self._clock.monotonic())
+        return max(0.0, self._until - self._clock.monotonic()) if self.failures else 0.0
 
     def heard(self, outcome: Outcome) -> None:
         """Learn from an outcome: a fault pauses the relay, anything else ends the pause."""

@@ -294,6 +294,9 @@ class IMailQueue(Interface):
     def claim(limit: int = 1) -> Sequence[ILease]:
         """Lease up to `limit` messages that are due, oldest first; an empty list if there are none.
 
+        While there is work, it may give fewer than are due, and not know yet what was committed in the last 0.02
+        seconds; an empty list means that nothing is due.
+
         Guarantee: no message is leased twice at a time.  A lease ends by itself within five seconds of its owner's
         death; what the owner had said with `ILease.intend` becomes an *unknown* in the history.
         """

@@ -266,6 +266,8 @@ class Relays:
         if missing:
             raise ValueError(f"the routes name the mailers {', '.join(missing)}, which were not given")
         self.routes = routes
+        #: Whether there is no other relay than the default.
+        self.is_single = routes.is_single
         self._mailers = mailers
         self._clock = clock
         self._connections = connections
@@ -335,6 +337,8 @@ class Relays:
 
         Raises `InvalidRelay` if the mail names one that it may not.
         """
+        if self.is_single and lease.envelope.relay is None and not lease.record.parts:
+            return self.default, Job(lease, lease.envelope)
         parts = self.routes.parts(lease.envelope)
         if len(parts) == 1 and not lease.record.parts:
             [(name, envelope)] = parts.items()
