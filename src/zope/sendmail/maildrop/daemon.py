@@ -87,6 +87,7 @@ class Daemon:
     def once(self) -> int:
         """Send once what is due; returns the exit status: 1 if a person should look, 75 if time should help."""
         prepare(self.config)
+        self._pid_file.check_older_daemon()
         queue = make_queue(self.config)
         before = _set_aside(queue)
         with self._signals(), self._logging():

@@ -83,6 +83,7 @@ def _stop(config: Config, parsed: argparse.Namespace) -> int:
     try:
         ended = PidFile(config.pid_file).terminate(signal.SIGTERM, parsed.timeout)
     except ProcessLookupError:
+        PidFile(config.pid_file).check_older_daemon()
         return _say("it does not run")
     if ended:
         return _say("stopped")
@@ -106,6 +107,7 @@ def _status(config: Config, _: argparse.Namespace) -> int:
     finally:
         queue.close()
     if pid is None:
+        PidFile(config.pid_file).check_older_daemon()
         _say(f"it does not run; {waiting}")
         return NOT_RUNNING
     return _say(f"it runs, process {pid}; {waiting}")

@@ -381,10 +381,14 @@ class Strangers(DaemonTest):
     @unittest.skipUnless(sys.platform == "linux", "only /proc tells what a process is")
     def test_a_daemon_of_2_3_is_not_run_beside(self) -> None:
         """It takes no lock on what it sends, so everything would go twice."""
-        self.stranger("/opt/maildrop/maildrop.py", "/etc/maildrop/config")
-        refused = self.run_verb("start")
-        self.assertEqual(refused.returncode, 1)
-        self.assertIn("is a daemon of Products.MaildropHost", refused.stderr)
+        process = self.stranger("/opt/maildrop/maildrop.py", "/etc/maildrop/config")
+        self.drop()
+        for verb in ("start", "once", "status", "stop"):
+            with self.subTest(verb):
+                refused = self.run_verb(verb)
+                self.assertEqual(refused.returncode, 1)
+                self.assertIn("is a daemon of Products.MaildropHost", refused.stderr)
+        self.assertEqual((self.relay.mails, process.poll()), ([], None))
 
 
 class APidFile(unittest.TestCase):
