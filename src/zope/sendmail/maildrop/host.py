@@ -9,7 +9,7 @@ Products.MailHost; public names as in Products.MaildropHost 2.3.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -252,7 +252,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         """MailHost's thread would send nothing: the daemon does."""
         raise BadRequest("A Maildrop Host has no thread in Zope; start or stop the maildrop daemon instead.")
 
-    def _told(self, look: Any) -> dict[str, Any]:
+    def _told(self, look: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """What `look` returns, and why it could not if it raises: a page is there for those who repair."""
         try:
             return {"problem": "", **look()}
