@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from zope.sendmail import maillog
@@ -20,7 +20,7 @@ from zope.sendmail.events import MailErrorEvent, MailEvent, MailSentEvent
 from zope.sendmail.outcome import printable
 
 #: What 2.3 said to what became of a mail; to anything else, BAD.
-_WORDS = {MailSentEvent: "OK", MailErrorEvent: "FATAL"}
+_WORDS: Mapping[type, str] = {MailSentEvent: "OK", MailErrorEvent: "FATAL"}
 
 log = logging.getLogger("zope.sendmail.maildrop.runlog")
 
