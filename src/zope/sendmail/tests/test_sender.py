@@ -376,6 +376,23 @@ else:
             raise KeyboardInterrupt
         self.assertEqual((finish.call_count, stop.call_count, sender.running()), (0, 1, False))
 
+    def test_begins_anew_for_who_sends_meanwhile(self) -> None:
+        """A mail that comes while the others are finished is not left behind."""
+        mailer = ScriptedMailer()
+        sender = MailSender(self.path, mailer=mailer)
+
+        def ask_for_more(envelope: Envelope) -> None:
+            if len(mailer.sent) == 0:
+                assert sender.reader._processor is not None
+                sender.reader._processor.finish()
+                sender.send(SENDER, "b@example.org", MESSAGE)
+
+        mailer.before = ask_for_more
+        sender.send(SENDER, "a@example.org", MESSAGE)
+        self.assertTrue(sender.reader.wait_until_empty(30))
+        self.assertTrue(sender.finish())
+        self.assertEqual({mail[1] for mail in mailer.sent}, {("a@example.org",), ("b@example.org",)})
+
     def test_of_python_does_not_fail_a_send(self) -> None:
         """An exit handler may send; where no thread can be started any more, the mail waits."""
         with mock.patch.object(MailReader, "start", side_effect=RuntimeError("can't start new thread")):
