@@ -57,6 +57,9 @@ def make_routes(
 
     A writer and a reader of one directory need the same.  Raises `InvalidRelay`, `ValueError`.
     """
+    for name in mailers or {}:
+        if RelayName(mailer=name).mailer == DEFAULT:
+            raise InvalidRelay(f"no further mailer can be called {DEFAULT!r}: that is who gets what names none")
     addresses = set()
     for each in relays:
         relay = RelayName.of(each)

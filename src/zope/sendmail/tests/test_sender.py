@@ -99,6 +99,18 @@ class AWriter(Fixture):
         self.assertRaises(InvalidRelay, make_routes, ["relay.example"])
         self.assertFalse(os.path.exists(self.path) and self.files())
 
+    def test_knows_one_mailer_by_a_name(self) -> None:
+        """Nobody is called like the one that gets what names none, or like nothing."""
+        for name in "default", "", "two\nlines":
+            with self.subTest(name=name):
+                self.assertRaises(InvalidRelay, make_routes, mailers={name: SMTPMailer()})
+
+    def test_routes_whatever_the_case(self) -> None:
+        """Of the pattern and of the address."""
+        routes = make_routes(mailers={"news": SMTPMailer()}, recipient_routes={"@News.Example": "news"})
+        parts = routes.parts(Envelope(SENDER, ("a@nEWS.example",)))
+        self.assertEqual(list(parts), [RelayName(mailer="news")])
+
     def test_says_by_the_return_path_whom_a_bounce_is_about(self) -> None:
         """One mail for each recipient, all or none."""
         self.writer().send("list@example.org", ["a@example.com", "b@example.net"], MESSAGE, verp=True)
