@@ -74,7 +74,7 @@ def events_of(
     for answer, kind in _KINDS.items():
         if answer in answers:
             replies = {who: reply for who, reply in told.items() if reply.answer is answer}
-            extra = {"due": record.due} if kind is MailDeferredEvent else {}
+            extra = {"due": record.due_again} if kind is MailDeferredEvent else {}
             events.append(kind(message_id, sender, replies, outcome.relay, **extra))
     return events
 

@@ -167,8 +167,8 @@ class Lane:
                 )
                 self._processor.tally[reply.answer] += 1
             self._processor.tell_safely(event)
-        if record.state is State.DEFERRED and record.due > record.time:
-            maillog.deferred(name, record.attempts, record.due)
+        if record.state is State.DEFERRED and record.due_again > record.time:
+            maillog.deferred(name, record.attempts, record.due_again)
         elif record.state is State.HELD:
             maillog.held(name, record.note)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 from unittest import mock
 
+from zope.sendmail.events import MailDeferredEvent
 from zope.sendmail.history import Record, read_records, write_record
 from zope.sendmail.intake import Intake
 from zope.sendmail.mailer import SMTPMailer
@@ -162,6 +163,13 @@ class AMailForPeopleAtTwoRelays(ProcessorTest):
         self.mailer.answers = lambda who: OK
         self.drain(480)
         self.assertEqual((tries, self.queue.count()), (["one", "two"] * 4 + ["one"], {}))
+
+    def test_tells_of_each_part_when_it_is_due(self) -> None:
+        """Not when another one is."""
+        self.put("one@example.org", "two@partner.example")
+        self.drain()
+        [event] = [each for each in self.events if isinstance(each, MailDeferredEvent)]
+        self.assertEqual((list(event.replies), event.due), ([ONE], self.clock.time() + 60))
 
     def test_a_relay_that_is_down_delays_the_other_part_by_nothing(self) -> None:
         """Nor is anybody pressed: a part that was deferred is due when it is due."""
