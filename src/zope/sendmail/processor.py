@@ -204,6 +204,11 @@ class QueueProcessorThread(threading.Thread):
         """Whether the queue is left alone for a while."""
         return self.clock.monotonic() < self._calm_at
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether an event may interest anybody.  Whom a `tell` of somebody's own reaches is not known."""
+        return self.tell is not teller.tell or teller.is_heard()
+
     def tell_safely(self, event: MailEvent) -> None:
         """Tell of an event."""
         try:
@@ -233,7 +238,7 @@ class QueueProcessorThread(threading.Thread):
     def _drain(self, queue: IMailQueue) -> None:
         """Try everything that is due."""
         assert self._crew.intake is not None
-        if not self.relays.routes.is_single:
+        if not self.relays.is_single:
             self._crew.intake.route()
         elif self._crew.joins(self.relays.default):
             self._crew.work(self.relays.default)
@@ -247,7 +252,7 @@ class QueueProcessorThread(threading.Thread):
         """After everybody has ended: whether something became due meanwhile, and its relay can be used."""
         if self._troubles:
             return False
-        if self.relays.routes.is_single:
+        if self.relays.is_single:
             return queue.next_due() == 0.0 and self.relays.default.pause() == 0.0
         parked = queue.parked()
         return queue.next_due() == 0.0 or any(relay.name in parked and relay.room() for relay in self.relays)
@@ -262,7 +267,7 @@ class QueueProcessorThread(threading.Thread):
     def _seconds_to_rest(self, queue: IMailQueue) -> float:
         due = queue.next_due()
         rest = self.interval if due is None else due
-        if self.relays.routes.is_single:
+        if self.relays.is_single:
             relay = self.relays.default
             return self.interval if relay.lanes else max(rest, relay.pause())
         parked = queue.parked()
