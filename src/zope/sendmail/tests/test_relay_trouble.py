@@ -276,6 +276,27 @@ class TwoRelaysOfOneName(unittest.TestCase):
         self.assertEqual(len({relays.of(name).name for name in names}), 4)
 
 
+class NoThreads(ProcessorTest):
+    """The system has no more of them, or Python ends."""
+
+    def test_the_processor_does_it_all_itself(self) -> None:
+        """For one relay after the other; when there are threads again, they have them."""
+        partner = ScriptedMailer()
+        routes = Routes("main", frozenset({"partner"}), recipients={"@partner.example": "partner"})
+        self.processor = self.make_processor(routes=routes, mailers={"partner": partner})
+        threads: list[str] = []
+        for mailer in self.mailer, partner:
+            mailer.before = lambda envelope: threads.append(threading.current_thread().name)
+        self.put("one@example.org", "two@partner.example", count=20)
+        with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+            self.drain()
+        self.assertEqual((len(self.mailer.sent), len(partner.sent), self.queue.count()), (20, 20, {}))
+        self.assertEqual(set(threads), {threading.current_thread().name})
+        self.put("one@example.org")
+        self.drain()
+        self.assertNotEqual(threads[-1], threading.current_thread().name)
+
+
 class AUserOfCpsMailAccess(ProcessorTest):
     """Each has a relay for as long as it is used."""
 
