@@ -292,7 +292,7 @@ class TheEnd(Fixture):
         code += "sender = MailSender(sys.argv[1], '127.0.0.1', int(sys.argv[2]))\n"
         code += "def send(n): sender.send('a@x.org', f'{n}@x.org', 'Subject: x')\n"
         return subprocess.Popen(
-            [sys.executable, "-c", code + text, self.path, *map(str, arguments)],
+            [sys.executable, "-W", "ignore", "-c", code + text, self.path, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
