@@ -131,7 +131,8 @@ class MailWriter:
             relay = (hostname, 25 if port is None else port)
         elif port is not None:
             raise InvalidRelay(f"port={port!r} without a hostname says nothing; pass both")
-        send = self._delivery.send if self._delivery.transaction_manager else self._delivery.send_now
+        follows = self._delivery.transaction_manager is not None
+        send = self._delivery.send if follows else self._delivery.send_now
         return send(fromaddr, toaddrs, message, relay=relay, verp=verp)
 
 
@@ -223,7 +224,9 @@ class MailReader(_Sending):
             return True
         processor.finish()
         processor.join(timeout)
-        return not processor.is_alive() or self.stop(0.0)
+        if processor.is_alive():
+            processor.stop()
+        return not processor.is_alive()
 
     def let_finish_at_exit(self) -> None:
         """Let it also `finish` at the end of the program, for up to five seconds, instead of `stop`."""
