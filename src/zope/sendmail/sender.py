@@ -171,8 +171,9 @@ class Options(TypedDict, total=False):
 class MailReader(_Sending):
     """Sends what it finds in the Maildir `directory`, in a thread of its own.
 
-    Mail that names no relay goes to `hostname` and `port`, or through `mailer`; `mailers` are further ones by name,
-    each with the password of its relay.  Several readers, also in other processes, may share a directory.
+    Mail that names no relay goes to `hostname` and `port`, over verified TLS with a `username` and `password`, or
+    through `mailer`; `mailers` are further ones by name, each with the password of its relay.  Several readers, also in
+    other processes, may share a directory.
 
     `start` and `stop` may be called any number of times, in turn.  Concurrency: any thread.
     """
@@ -183,13 +184,19 @@ class MailReader(_Sending):
         hostname: str = "localhost",
         port: int = 25,
         *,
+        username: str | None = None,
+        password: str | None = None,
         mailer: Any = None,
         mailers: Mapping[str, Any] | None = None,
         routes: Routes | None = None,
         **options: Unpack[Options],
     ) -> None:
         self._directory = directory
-        self._mailer = mailer if mailer is not None else SMTPMailer(hostname=hostname, port=port)
+        self._mailer = mailer
+        if mailer is None:
+            self._mailer = SMTPMailer(hostname=hostname, port=port, username=username, password=password)
+        elif username is not None or password is not None:
+            raise ValueError("username and password are those of hostname and port; give them to the mailer instead")
         self._mailers, self._routes, self._options = mailers or {}, routes or make_routes((), mailers), options
         self._processor: QueueProcessorThread | None = None
         self._starting = Mutex()
@@ -278,6 +285,8 @@ class MailSender(_Sending):
         hostname: str = "localhost",
         port: int = 25,
         *,
+        username: str | None = None,
+        password: str | None = None,
         mailer: Any = None,
         mailers: Mapping[str, Any] | None = None,
         relays: Iterable[type_of_relay] = (),
@@ -298,7 +307,17 @@ class MailSender(_Sending):
         self.writer = MailWriter(
             directory, routes=routes, envelope_sender=envelope_sender, transaction_manager=transaction_manager
         )
-        self.reader = MailReader(directory, hostname, port, mailer=mailer, mailers=mailers, routes=routes, **options)
+        self.reader = MailReader(
+            directory,
+            hostname,
+            port,
+            username=username,
+            password=password,
+            mailer=mailer,
+            mailers=mailers,
+            routes=routes,
+            **options,
+        )
 
     @property
     def queue(self) -> Any:

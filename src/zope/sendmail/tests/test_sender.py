@@ -194,6 +194,17 @@ class ASender(Fixture):
         sender.reader.send_waiting()
         self.assertEqual([mail.user for mail in relay.mails], ["u", "u"])
 
+    def test_logs_in_at_its_own_relay(self) -> None:
+        """Over verified TLS only; the login of a mailer is the mailer's."""
+        sender = MailSender(
+            self.path, "relay.example", 587, username="u", password="secret", relays=["other.example:25"]
+        )
+        settings = sender.reader._mailer.relay_settings()
+        self.assertEqual((str(settings), settings.username, settings.password), ("relay.example:587", "u", "secret"))
+        self.assertTrue(settings.must_encrypt and settings.must_verify)
+        with self.assertRaisesRegex(ValueError, "give them to the mailer"):
+            MailSender(self.path, mailer=ScriptedMailer(), username="u", password="secret")
+
     def test_starts_with_the_first_mail_and_again_after_a_stop(self) -> None:
         """Any number of times."""
         relay = self.relay()
