@@ -106,12 +106,13 @@ class Envelope:
         return replace(self, recipients=tuple(recipients), malformed=())
 
 
-def envelope_lines(envelope: Envelope, message: Piece = b"") -> bytes:
-    """What a queue file has in front of a message that begins with `message`."""
+def envelope_lines(envelope: Envelope, *message: Piece) -> bytes:
+    """What a queue file has in front of `message`, which is given in pieces."""
     lines = b"%s %s\n%s %s\n" % (FROM, envelope.sender.encode(), TO, ", ".join(envelope.recipients).encode())
     if envelope.relay is not None:
         return lines + _relay_lines(envelope.relay) + END
-    return lines + END if bytes(message[:7]).lower() == b"x-zope-" else lines
+    begin = b"".join(piece[:7] for piece in message)[:7]  # a piece may be short
+    return lines + END if begin.lower() == b"x-zope-" else lines
 
 
 def read_envelope(stream: BinaryIO) -> Envelope:

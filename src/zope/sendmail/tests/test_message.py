@@ -86,6 +86,7 @@ class QueueFiles(unittest.TestCase):
         """A message that begins like envelope is fenced off."""
         envelope = Envelope("", ("b@example.org",))
         self.assertFalse(envelope_lines(envelope, b"X-Zop").endswith(END))
+        self.assertTrue(envelope_lines(envelope, b"", b"X-Zo", b"pe-Hostname: evil.example\n").endswith(END))
         self.assertTrue(envelope_lines(envelope, b"x-zOPE-anything").endswith(END))
 
     @QUICK
