@@ -12,6 +12,9 @@ from typing import TypeGuard
 
 from zope.sendmail.interfaces import InvalidAddress
 
+#: A user of the relay's own host.
+_LOCAL_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_+.-]{0,62}[A-Za-z0-9_])?")
+
 #: RFC 5321, 4.5.3.1.3 allows 256 octets for a path; long VERP senders exceed it and are accepted in practice.
 #: 900 still fits into a command line (4.5.3.1.4 with the extensions' 998).
 MAX_OCTETS = 900
@@ -57,6 +60,11 @@ def parse_sender(raw: object) -> str:
     text = _text(raw, "sender")
     spec = _bare(text)
     return _checked(spec, text, "sender") if spec else ""
+
+
+def is_local_name(text: str) -> bool:
+    """Whether this is a name like ``root``, which relays complete with a domain of their own."""
+    return _LOCAL_NAME.fullmatch(text) is not None
 
 
 def split_list(text: str) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from zope.sendmail.address import parse_recipient, parse_sender, split_list
+from zope.sendmail.address import is_local_name, parse_recipient, parse_sender, split_list
 from zope.sendmail.interfaces import InvalidAddress, InvalidRelay, MalformedEnvelope
 from zope.sendmail.pieces import Piece
 from zope.sendmail.relayname import RelayName
@@ -136,17 +136,22 @@ def _decoded(value: bytes) -> str:
 
 
 def _envelope(sender_text: str, recipients_text: str, options: dict[str, str]) -> Envelope:
+    """Names without a domain are let through, as older releases did: the mail is committed already.
+
+    Not among display names, though: ``Doe, John <john@example.org>`` lacks its quotes, and Doe is nobody.
+    """
+    lenient = "<" not in recipients_text
     recipients: dict[str, None] = {}
     malformed: list[str] = []
     for text in split_list(recipients_text):
         try:
-            recipients[parse_recipient(text)] = None
+            recipients[text if lenient and is_local_name(text) else parse_recipient(text)] = None
         except InvalidAddress:
             malformed.append(text)
     if not recipients and not malformed:
         raise MalformedEnvelope("the envelope names no recipient")
     try:
-        sender = parse_sender(sender_text)
+        sender = sender_text if is_local_name(sender_text) else parse_sender(sender_text)
     except InvalidAddress as error:
         raise MalformedEnvelope(str(error)) from error
     return Envelope(sender, tuple(recipients), tuple(malformed), _relay(options) if options else None)

@@ -89,8 +89,8 @@ class DroppedMail(SpoolTest):
 
     def test_a_malformed_recipient_costs_only_itself(self) -> None:
         """The others get the mail."""
-        self.drop(b"##To:one@example.org,two\n##From:\n" + TEXT)
-        self.assertEqual(self.envelopes(), [Envelope("", ("one@example.org",), ("two",))])
+        self.drop(b"##To:one@example.org,two@\n##From:\n" + TEXT)
+        self.assertEqual(self.envelopes(), [Envelope("", ("one@example.org",), ("two@",))])
 
     def test_names_are_free(self) -> None:
         """Blanks, line ends, bytes that are no UTF-8; and dots in the middle."""
