@@ -31,7 +31,7 @@ MAIL = "##To:one@example.org\n##From:sender@example.org\nSubject: one\n\nText\n\
 POISON = {
     "no colon": b"##To:one@example.org\n##oops\n",
     "no message": b"##To:one@example.org\n##From:sender@example.org\n",
-    "no recipient": b"##To:nobody\n##From:sender@example.org\n\n",
+    "no recipient": b"##To:nobody@\n##From:sender@example.org\n\n",
     "no mail": b"\x7fELF\0\0\0",
     "empty": b"",
 }
