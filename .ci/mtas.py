@@ -1,8 +1,8 @@
 """Fetch the mail servers that the interop tests speak with; nothing of this machine is changed but a cache.
 
-Exim, Postfix and OpenSMTPD each get a root directory below ``${XDG_CACHE_HOME:-~/.cache}/zope.sendmail/mtas``: Debian's
-packages with all that they need, unpacked and not installed.  The tests start them there with chroot.  Why this way:
-docs/decisions/interop.rst.
+Exim, Postfix, OpenSMTPD and Dovecot each get a root directory below
+``${XDG_CACHE_HOME:-~/.cache}/zope.sendmail/mtas``: Debian's packages with all that they need, unpacked and not
+installed.  The tests start them there with chroot.  Why this way: docs/decisions/interop.rst.
 
 It needs root and apt with a package mirror.  What could not be had is said here, and by the tests that skip for it; it
 is no error.  A second run finds everything there.
@@ -42,6 +42,9 @@ SERVERS = {
         ("/usr/sbin/postconf", "-d", "mail_version"),
     ),
     "opensmtpd": Server("OpenSMTPD", ("opensmtpd", "dash"), ("/usr/sbin/smtpctl", "encrypt", "x")),
+    "dovecot": Server(
+        "Dovecot", ("dovecot-core", "dovecot-lmtpd", "dovecot-submissiond"), ("/usr/sbin/dovecot", "--version")
+    ),
 }
 
 # They are told to be there: only an installation needs them.
@@ -54,7 +57,7 @@ NOT_NEEDED = (
 LEFT_OUT = ("doc", "i18n", "info", "lintian", "locale", "man", "menu")
 
 # Users of the servers, in their roots only; the machine's own need none.
-USERS = ("Debian-exim", "postfix", "postdrop", "opensmtpd", "opensmtpq")
+USERS = ("Debian-exim", "postfix", "postdrop", "opensmtpd", "opensmtpq", "dovecot", "dovenull")
 FIRST_ID = 64610
 
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")

@@ -12,9 +12,6 @@ from typing import TypeGuard
 
 from zope.sendmail.interfaces import InvalidAddress
 
-#: A user of the relay's own host.
-_LOCAL_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_+.-]{0,62}[A-Za-z0-9_])?")
-
 #: RFC 5321, 4.5.3.1.3 allows 256 octets for a path; long VERP senders exceed it and are accepted in practice.
 #: 900 still fits into a command line (4.5.3.1.4 with the extensions' 998).
 MAX_OCTETS = 900
@@ -25,12 +22,16 @@ _LOCAL = rf"(?:{_ATOM}(?:\.+{_ATOM})*\.?|\"(?:[^\"\\]|\\.)*\")"  # doubled and t
 # Beyond ASCII anything but blanks: an Indic vowel sign is no \w.
 _LETTER = r"(?:[A-Za-z0-9]|[^\x00-\x7f\s])"
 _LABEL = rf"{_LETTER}(?:(?:{_LETTER}|[_-])*{_LETTER})?|_(?:{_LETTER}|[_-])+"
+# A user's name as systems make them; RFC 5321, 4.5.3.1.1 allows 64 octets for a local part.
+_LOCAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{,63}")
 _DOMAIN = rf"(?:(?:{_LABEL})(?:\.(?:{_LABEL}))*|\[[A-Za-z0-9.:-]+\])"
 _SPEC = re.compile(rf"({_LOCAL})@({_DOMAIN})\.?")
 # What most addresses are: nothing to drop and nothing to refuse, so the patterns below would leave it as it is.
 _RUN = "[A-Za-z0-9]++"
 _PLAIN_LOCAL = r"[A-Za-z0-9_+=-]++(?:\.[A-Za-z0-9_+=-]++)*+"
 _PLAIN = re.compile(rf"{_PLAIN_LOCAL}@(?:{_RUN}(?:-++{_RUN})*+(?:\.(?!\Z)|\Z))++")
+#: Such addresses among them as a file may be searched for.
+PLAIN_OCTETS = rb"[A-Za-z0-9_+=-]++(?:\.[A-Za-z0-9_+=-]++)*+@[A-Za-z0-9]++(?:[.-][A-Za-z0-9]++)*+"
 _ANGLE = re.compile(r"(?P<name>[^<>]*|\s*\"(?:[^\"\\]|\\.)*\"\s*)<(?P<spec>(?:\"(?:[^\"\\]|\\.)*\"|[^<>\"])*)>")
 _COMMENT = re.compile(r"\s*\([^()]*\)\s*$")
 # A quoted part that is longer than an address is none; without that bound unclosed quotes take quadratic time.
@@ -62,9 +63,16 @@ def parse_sender(raw: object) -> str:
     return _checked(spec, text, "sender") if spec else ""
 
 
-def is_local_name(text: str) -> bool:
-    """Whether this is a name like ``root``, which relays complete with a domain of their own."""
-    return _LOCAL_NAME.fullmatch(text) is not None
+def parse_foreign_recipient(raw: object) -> str:
+    """As `parse_recipient`, for files of other programs: a local name stays what it is, the relay knows whose it is."""
+    local = _local_name(raw)
+    return parse_recipient(raw) if local is None else local
+
+
+def parse_foreign_sender(raw: object) -> str:
+    """As `parse_sender`, likewise."""
+    local = _local_name(raw)
+    return parse_sender(raw) if local is None else local
 
 
 def split_list(text: str) -> list[str]:
@@ -80,6 +88,12 @@ def is_ascii(address: str) -> bool:
 def _is_plain(raw: object) -> TypeGuard[str]:
     """Whether this is an address as it stands; False says nothing."""
     return type(raw) is str and len(raw) <= MAX_OCTETS and _PLAIN.fullmatch(raw) is not None
+
+
+def _local_name(raw: object) -> str | None:
+    """The name of a user of the relay's own, such as ``root``; None if it is anything else."""
+    name = _bare(raw) if isinstance(raw, str) and len(raw) <= MAX_OCTETS else ""
+    return name if _LOCAL_NAME.fullmatch(name) else None
 
 
 def _text(raw: object, role: str) -> str:

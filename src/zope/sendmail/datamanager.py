@@ -8,7 +8,7 @@ databases have voted and leaves after they have finished; what may fail happens 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import transaction
@@ -28,9 +28,13 @@ _joined = itertools.count()
 
 @implementer(ISavepointDataManager)
 class TransactionMails:
-    """See `ISavepointDataManager`.  `what` names the delivery in the log."""
+    """See `ISavepointDataManager`.  `what` names the delivery in the log.
 
-    def __init__(self, staged: IStagedMail, what: str, transaction_manager: Any) -> None:
+    A transaction knows `key`, the delivery, by its address only; kept here, no other can get that address meanwhile.
+    """
+
+    def __init__(self, key: object, staged: IStagedMail, what: str, transaction_manager: Any) -> None:
+        self._whose = key
         self._staged = staged
         self._what = what
         self.transaction_manager = transaction_manager
@@ -38,9 +42,15 @@ class TransactionMails:
         #: Whether the transaction has let go of it: aborted, or rolled back to before the first mail.
         self.ended = False
 
-    def add(self, envelope: Envelope, *message: Piece) -> None:
-        """One more mail of this transaction.  Raises `OSError`."""
-        self._staged.add(envelope, *message)
+    def add_all(self, envelopes: Iterable[Envelope], *message: Piece) -> None:
+        """One more mail of this transaction for each envelope, or none: raises `OSError`."""
+        before = len(self._staged)
+        try:
+            for envelope in envelopes:
+                self._staged.add(envelope, *message)
+        except BaseException:  # who called may go on and commit
+            self._staged.rollback(before)
+            raise
 
     def savepoint(self) -> MailSavepoint:
         """A point to which `rollback` leads back."""
@@ -100,7 +110,7 @@ def mails_of(key: object, transaction_manager: Any, stage: Callable[[], IStagedM
     except KeyError:
         mails = None
     if mails is None or mails.ended:
-        mails = TransactionMails(stage(), what, transaction_manager)
+        mails = TransactionMails(key, stage(), what, transaction_manager)
         current.join(mails)
         current.set_data(key, mails)
     return mails  # type: ignore[no-any-return]  # transaction keeps data untyped

@@ -31,11 +31,14 @@ from zope.sendmail.interfaces import (
 )
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message import Envelope
+from zope.sendmail.mutex import Mutex
 from zope.sendmail.queue import open_queue
 from zope.sendmail.relayname import RelayName
 from zope.sendmail.routes import Routes
 from zope.sendmail.standing import MailStatus
 from zope.sendmail.verp import one_by_one
+
+_opening = Mutex()
 
 
 class AbstractMailDelivery:
@@ -72,9 +75,7 @@ class AbstractMailDelivery:
         pieces, message_id = completed(message_bytes(message), self.newMessageId())
         manager = self.transaction_manager or transaction.manager
         if type(self).createDataManager in _OURS:
-            mails = mails_of(self, manager, self._stage, self._what())
-            for envelope in envelopes:
-                mails.add(envelope, *pieces)
+            mails_of(self, manager, self._stage, self._what()).add_all(envelopes, *pieces)
         else:  # BBB: a subclass that makes its own data managers
             if relay is not None:
                 raise InvalidRelay(f"{type(self).__name__} makes its own data managers, which know no relay")
@@ -142,9 +143,10 @@ class QueuedMailDelivery(AbstractMailDelivery):
         """The queue at `queuePath`, whatever that is now."""
         path = self._queuePath
         place = path if path.startswith(("memory:", "spool:")) else os.path.abspath(path)
-        if self._queue is None or self._place != place:
-            self._queue, self._place = open_queue(path), place
-        return self._queue
+        with _opening:  # else a second thread might put another one in its place, with mail in it
+            if self._queue is None or self._place != place:
+                self._queue, self._place = open_queue(path), place
+            return self._queue
 
     def send_now(
         self,

@@ -30,6 +30,8 @@ class DirectMail:
         self._mailer = mailer
         self._mails: list[tuple[Envelope, tuple[Piece, ...]]] = []
         self._session: ISession | None = None
+        #: How many of the mails the relay would take.
+        self._proved = 0
 
     def __len__(self) -> int:
         return len(self._mails)
@@ -42,14 +44,15 @@ class DirectMail:
     def rollback(self, count: int) -> None:
         """See `IStagedMail`."""
         del self._mails[count:]
+        self._proved = min(self._proved, count)
 
     def prepare(self) -> None:
         """See `IStagedMail`.  Raises `RelayError` and `MailRefused`."""
-        if self._mails:
-            self._session = open_session(self._mailer)
-        for envelope, message in self._mails:
-            assert self._session is not None
+        for envelope, message in self._mails[self._proved :]:
+            if self._session is None:
+                self._session = open_session(self._mailer)
             _check(self._session.verify(envelope, open_pieces(message)), self._session.relay)
+            self._proved += 1
 
     def commit(self) -> None:
         """See `IStagedMail`.  Trouble with one mail does not keep the next ones."""
@@ -63,7 +66,7 @@ class DirectMail:
 
     def abort(self) -> None:
         """See `IStagedMail`."""
-        self._mails = []
+        self._mails, self._proved = [], 0
         if self._session is not None:
             self._session.close()
             self._session = None

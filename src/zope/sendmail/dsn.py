@@ -16,7 +16,7 @@ from email.utils import format_datetime
 
 from zope.sendmail.address import is_ascii
 from zope.sendmail.headers import header_block
-from zope.sendmail.outcome import Reply
+from zope.sendmail.outcome import Reply, printable
 
 #: So much of the header of the mail goes back, no more.
 _MAX_HEADER = 32 * 1024
@@ -47,6 +47,7 @@ def notification(
     report["To"] = sender
     report["Subject"] = "Undelivered mail"
     report["Auto-Submitted"] = "auto-replied"
+    replies = {printable(who): reply for who, reply in replies.items()}  # a malformed one may have anything in it
     words = "\n".join(f"<{who}>: {reply}" for who, reply in replies.items())
     report.attach(MIMEText(_EXPLANATION.format(host=host, recipients=words), _charset=_charset(words)))
     report.attach(_status(replies, relay, host, moment))

@@ -20,6 +20,26 @@ from zope.sendmail.queue.states import State
 _SET_BACK = 600.0
 
 
+#: These are not asked about again.
+_FINAL = (Answer.ACCEPTED, Answer.REJECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How it stands with those recipients of a message who are at one of several relays; the fields are `Record`'s."""
+
+    attempts: int = 0
+    time: float = 0.0
+    due: float = 0.0
+    spent: float = 0.0
+    #: Nobody can know whether the relay has it, and a person decides when the other parts are done.
+    held: bool = False
+
+    def wait(self, now: float) -> float:
+        """Seconds until it is due; see `Record.wait`."""
+        return _wait(self.time, self.due, now)
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """How it stands with a message.  Times are seconds since the epoch, 0.0 for never."""
@@ -42,11 +62,14 @@ class Record:
     note: str = ""
     #: What was said last about each recipient.
     replies: Mapping[str, Reply] = field(default_factory=dict)
+    #: If its recipients are at several relays: those of them that were tried and are not done, by the mailer's name.
+    #: `due` is the time of the first part then, and `attempts` counts those of all.
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     def outstanding(self, recipients: Iterable[str]) -> tuple[str, ...]:
         """Those of `recipients` that were neither accepted nor rejected."""
-        done = {who for who, reply in self.replies.items() if reply.answer in (Answer.ACCEPTED, Answer.REJECTED)}
-        return tuple(recipient for recipient in recipients if recipient not in done)
+        said = self.replies
+        return tuple([each for each in recipients if each not in said or said[each].answer not in _FINAL])
 
     def having(self, answer: Answer) -> dict[str, Reply]:
         """The recipients whose last answer was this."""
@@ -54,16 +77,30 @@ class Record:
 
     def wait(self, now: float) -> float:
         """Seconds until the message is due; never more than was planned, even if the clock was set back since."""
-        if self.state is not State.DEFERRED or self.time - now > _SET_BACK:
-            return 0.0
-        return max(0.0, min(self.due - now, self.due - self.time))
+        return _wait(self.time, self.due, now) if self.state is State.DEFERRED else 0.0
+
+    def part(self, name: str, recipients: Iterable[str]) -> Part:
+        """How it stands with `recipients`, who are at the mailer of this name; as with all, if no part is known."""
+        if name in self.parts:
+            return self.parts[name]
+        if self.replies.keys().isdisjoint(recipients):
+            return Part()
+        return Part(self.attempts, self.time, self.due, self.spent)
+
+    def released(self, now: float) -> Record:
+        """The record of a message that was held and shall go on now, with all its parts."""
+        parts = {name: replace(part, time=now, due=now, held=False) for name, part in self.parts.items()}
+        return replace(self, state=State.READY, time=now, due=now, deaths=0, note="released", parts=parts)
 
     def again(self, now: float, note: str) -> Record:
         """The record of a message that shall be tried now, as if it were new, for the recipients not accepted yet."""
         accepted = self.having(Answer.ACCEPTED)
-        return replace(
-            self, state=State.READY, attempts=0, time=now, due=now, spent=0.0, deaths=0, note=note, replies=accepted
-        )
+        return replace(self.released(now), attempts=0, spent=0.0, note=note, replies=accepted, parts={})
+
+
+def _wait(time: float, due: float, now: float) -> float:
+    """Seconds from `now` until `due`, which was planned at `time`."""
+    return 0.0 if time - now > _SET_BACK else max(0.0, min(due - now, due - time))
 
 
 _FRESH = Record()
@@ -74,6 +111,9 @@ def write_record(record: Record) -> bytes:
     values = {name: getattr(record, name) for name in Record.__slots__}
     values["state"] = record.state.value
     values["replies"] = {who: _reply_values(reply) for who, reply in record.replies.items()}
+    values["parts"] = {name: [getattr(part, each) for each in Part.__slots__] for name, part in record.parts.items()}
+    if not record.parts:
+        del values["parts"]
     return json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
 
 
@@ -97,20 +137,26 @@ def _read_record(line: bytes) -> Record | None:
         values = json.loads(line)
         values["state"] = State(values["state"])
         values["replies"] = {who: _reply(each) for who, each in values["replies"].items()}
+        values["parts"] = {name: _part(each) for name, each in values.get("parts", {}).items()}
         # What a later version knows and this one does not is passed over, and the other way round.
-        return Record(**{name: _checked(name, value) for name, value in values.items() if name in Record.__slots__})
+        known = ((name, value) for name, value in values.items() if name in Record.__slots__)
+        return Record(**{name: _checked(getattr(_FRESH, name), value) for name, value in known})
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
-def _checked(name: str, value: Any) -> Any:
-    """The value, if it is of the kind that belongs there: nobody else asks."""
-    fresh = getattr(_FRESH, name)
+def _checked(fresh: Any, value: Any) -> Any:
+    """The value, if it is of the kind that belongs in the place of `fresh`: nobody else asks."""
     if isinstance(fresh, float) and isinstance(value, int):
         value = float(value)
     if not isinstance(value, type(fresh)) or (isinstance(value, float) and not math.isfinite(value)):
-        raise TypeError(f"{name} cannot be {value!r}")
+        raise TypeError(f"there cannot be {value!r} in the place of {fresh!r}")
     return value
+
+
+def _part(values: list[Any]) -> Part:
+    fresh = (getattr(Part(), name) for name in Part.__slots__)
+    return Part(*(_checked(*each) for each in zip(fresh, values, strict=True)))
 
 
 def _reply_values(reply: Reply) -> list[Any]:

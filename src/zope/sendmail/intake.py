@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from zope.sendmail import maillog
-from zope.sendmail.events import MailUnknownEvent
-from zope.sendmail.history import Record
+from zope.sendmail.events import MailErrorEvent, MailEvent, MailUnknownEvent
 from zope.sendmail.interfaces import ILease, IMailQueue, InvalidRelay
 from zope.sendmail.outcome import Answer
 from zope.sendmail.queue.states import State
 from zope.sendmail.relays import Job, Relay, Relays
+from zope.sendmail.retry import set_aside
 
 if TYPE_CHECKING:
     from zope.sendmail.processor import QueueProcessorThread
@@ -42,7 +42,7 @@ class Intake:
 
     def next_for(self, relay: Relay) -> Job | None:
         """The next message for this relay; None if there is none now.  Others that are met find their way, too."""
-        if self._relays.routes.is_single:
+        if self._relays.is_single:
             return self._only_one()
         while True:
             if relay.hand:
@@ -55,6 +55,7 @@ class Intake:
 
     def route(self) -> None:
         """Find the way of everything that is due."""
+        self._relays.expect_few()
         for relay in self._relays:
             self.take_up(relay)
         while not self._processor.is_stopped:
@@ -70,7 +71,7 @@ class Intake:
 
     def is_waited_for(self, relay: Relay) -> bool:
         """Whether more is there for this relay than those at work have in hand."""
-        if self._relays.routes.is_single:
+        if self._relays.is_single:
             return self._queue.next_due() == 0.0
         return bool(relay.hand) or relay.name in self._queue.parked()
 
@@ -78,7 +79,7 @@ class Intake:
         """Nobody works for this relay any more: its hand goes back."""
         with relay.mutex:
             while relay.hand:
-                relay.hand.popleft().lease.park(relay.name)
+                relay.hand.popleft().park(relay)
 
     def _only_one(self) -> Job | None:
         while not self._processor.is_stopped:
@@ -93,6 +94,8 @@ class Intake:
 
     def _route_one(self, relay: Relay | None) -> bool:
         """Claim one message and put it where it belongs; False if nothing is due."""
+        if self._relays.are_many:
+            self._relays.forget(self._queue.parked())
         if relay is not None:
             self.take_up(relay, 1)
         leases = self._queue.claim(1)
@@ -107,7 +110,7 @@ class Intake:
             if relay.room():
                 relay.hand.append(job)
             else:
-                job.lease.park(relay.name)
+                job.park(relay)
                 return
         self._call(relay)
 
@@ -130,18 +133,32 @@ class Intake:
     def _set_aside(self, lease: ILease, problem: str) -> None:
         """A file that no relay can be asked about: a person has to look at it."""
         maillog.set_aside(lease.name, problem)
-        lease.settle(Record(State.REJECTED, time=self._processor.clock.time(), note=problem))
-        self._processor.tally[Answer.REJECTED] += 1
+        message_id, envelope = lease.message_id, lease.envelope
+        record = set_aside(lease.record, envelope, problem, now=self._processor.clock.time())
+        lease.settle(record)
+        refused = {who: record.replies[who] for who in (*envelope.recipients, *envelope.malformed)}
+        if refused:
+            self._tell(lease.name, MailErrorEvent(message_id, envelope.sender, refused))
+        else:
+            self._processor.tally[Answer.REJECTED] += 1
 
     def _tell_inherited(self, lease: ILease) -> None:
         """Whoever had the message before us died between the last byte and the reply."""
         if lease.inherited is None:
             return
-        message_id, sender = lease.message_id, lease.envelope.sender
-        for recipient, reply in lease.inherited.replies.items():
-            maillog.answered(
-                name=lease.name, message_id=message_id, sender=sender, recipient=recipient, reply=reply, relay=""
-            )
-            self._processor.tally[Answer.UNKNOWN] += 1
-        self._processor.tell_safely(MailUnknownEvent(message_id, sender, lease.inherited.replies))
+        self._tell(lease.name, MailUnknownEvent(lease.message_id, lease.envelope.sender, lease.inherited.replies))
         lease.told()
+
+    def _tell(self, name: str, event: MailEvent) -> None:
+        """What is said about recipients without a relay."""
+        for recipient, reply in event.replies.items():
+            maillog.answered(
+                name=name,
+                message_id=event.messageId,
+                sender=event.sender,
+                recipient=recipient,
+                reply=reply,
+                relay="",
+            )
+            self._processor.tally[reply.answer] += 1
+        self._processor.tell_safely(event)

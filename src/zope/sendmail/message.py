@@ -8,11 +8,20 @@ what a caller says and with `MalformedEnvelope` for what a file says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from zope.sendmail.address import is_local_name, parse_recipient, parse_sender, split_list
+from zope.sendmail.address import (
+    MAX_OCTETS,
+    PLAIN_OCTETS,
+    parse_foreign_recipient,
+    parse_foreign_sender,
+    parse_recipient,
+    parse_sender,
+    split_list,
+)
 from zope.sendmail.interfaces import InvalidAddress, InvalidRelay, MalformedEnvelope
 from zope.sendmail.pieces import Piece
 from zope.sendmail.relayname import RelayName
@@ -42,6 +51,17 @@ _DROPPED_TO, _DROPPED_FROM = b"To", b"From"
 
 #: A file of MaildropHost has two such lines; other programs may have written further ones between them.
 _DROPPED_LINES = 100
+
+# A display name in front of an address.
+_NAMED = re.compile(r"[^\s,]\s*<")
+
+#: So much of a file is read to find the usual beginning; no address in it can be too long.
+_BEGINNING = MAX_OCTETS
+
+# The two lines, with addresses that need no closer look, and a message that cannot be taken for a third line.
+_USUAL = re.compile(
+    rb"X-Zope-From: (%b|)\nX-Zope-To: (%b(?:, %b)*+)\n(?=[^xX])" % (PLAIN_OCTETS, PLAIN_OCTETS, PLAIN_OCTETS)
+)
 
 #: More than any relay takes in one transaction; keeps a foreign file without line ends out of memory.
 MAX_LINE = 16 * 1024 * 1024
@@ -97,13 +117,23 @@ def read_envelope(stream: BinaryIO) -> Envelope:
 
     Raises `MalformedEnvelope` if they are not there.
     """
+    beginning = stream.read(_BEGINNING)
+    usual = _USUAL.match(beginning)
+    stream.seek((usual.end() if usual else 0) - len(beginning), 1)
+    if usual:
+        sender, recipients = usual.groups()
+        return Envelope(sender.decode("ascii"), tuple(dict.fromkeys(recipients.decode("ascii").split(", "))))
+    return _read_dropped(stream) if beginning.startswith(DROPPED) else _read_lines(stream)
+
+
+def _read_lines(stream: BinaryIO) -> Envelope:
+    """The envelope of any file that is no MaildropHost's."""
     start = stream.read(len(FROM))
-    if start.startswith(DROPPED):
-        stream.seek(-len(start), 1)
-        return _read_dropped(stream)
     sender_text = _field(stream, FROM, "first", start)
     recipients_text = _field(stream, TO, "second", stream.read(len(TO)))
-    return _envelope(sender_text, recipients_text, dict(_read_options(stream)))
+    # 7.3 wrote names as they came: in ``Doe, John <john@example.org>`` Doe is nobody.
+    parse = parse_recipient if _NAMED.search(recipients_text) else parse_foreign_recipient
+    return _envelope(sender_text, recipients_text, dict(_read_options(stream)), parse)
 
 
 def _read_dropped(stream: BinaryIO) -> Envelope:
@@ -123,7 +153,8 @@ def _read_dropped(stream: BinaryIO) -> Envelope:
             if not stream.read(1):
                 raise MalformedEnvelope("there is no message behind the ##To: and ##From: lines")
             stream.seek(-1, 1)
-            return _envelope(_decoded(found[_DROPPED_FROM]), _decoded(found[_DROPPED_TO]), {})
+            sender_text, recipients_text = _decoded(found[_DROPPED_FROM]), _decoded(found[_DROPPED_TO])
+            return _envelope(sender_text, recipients_text, {})
     raise MalformedEnvelope("it does not begin with one line ##To: and one line ##From:")
 
 
@@ -135,23 +166,24 @@ def _decoded(value: bytes) -> str:
         return value.decode("latin-1").strip()
 
 
-def _envelope(sender_text: str, recipients_text: str, options: dict[str, str]) -> Envelope:
-    """Names without a domain are let through, as older releases did: the mail is committed already.
-
-    Not among display names, though: ``Doe, John <john@example.org>`` lacks its quotes, and Doe is nobody.
-    """
-    lenient = "<" not in recipients_text
+def _envelope(
+    sender_text: str,
+    recipients_text: str,
+    options: dict[str, str],
+    parse: Callable[[object], str] = parse_foreign_recipient,
+) -> Envelope:
+    """Local names are let through, as the older releases did: the mail is committed, and nobody can correct it."""
     recipients: dict[str, None] = {}
     malformed: list[str] = []
     for text in split_list(recipients_text):
         try:
-            recipients[text if lenient and is_local_name(text) else parse_recipient(text)] = None
+            recipients[parse(text)] = None
         except InvalidAddress:
             malformed.append(text)
     if not recipients and not malformed:
         raise MalformedEnvelope("the envelope names no recipient")
     try:
-        sender = sender_text if is_local_name(sender_text) else parse_sender(sender_text)
+        sender = parse_foreign_sender(sender_text)
     except InvalidAddress as error:
         raise MalformedEnvelope(str(error)) from error
     return Envelope(sender, tuple(recipients), tuple(malformed), _relay(options) if options else None)

@@ -8,21 +8,24 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain, count
+from math import inf
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zope.interface import implementer
 
 from zope.sendmail import maillog
+from zope.sendmail.circuit import Circuit
 from zope.sendmail.clock import Clock
+from zope.sendmail.history import Part, Record
 from zope.sendmail.interfaces import IJob, ILease, ISession
 from zope.sendmail.mailer import SMTPMailer, keeps_sessions, open_session
+from zope.sendmail.mailers.redirect import refuse_detours
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.relayname import RelayName
-from zope.sendmail.retry import probe_delay
 from zope.sendmail.settings import Tls
 
 if TYPE_CHECKING:
@@ -44,6 +47,12 @@ _AT_ONCE = 1.0
 #: Messages in hand for each connection, so that none waits for a claim, and few are out of others' reach.
 _IN_HAND = 2
 
+#: So many relays are worth a look at who is idle; within a pass, twice as many as were in use at the last look.
+_MANY = 64
+
+#: Seconds after which a message that waits for one of its relays is looked at again for the sake of another.
+_PATIENCE = 60.0
+
 _TOO_MANY = re.compile(r"too many|concurren|throttl|rate.?limit|slow down", re.IGNORECASE)
 
 
@@ -52,13 +61,15 @@ _TOO_MANY = re.compile(r"too many|concurren|throttl|rate.?limit|slow down", re.I
 class Job:
     """A message, and the part of its envelope that one relay gets.
 
-    `others`: there are further parts; `others_wait`: one of them was never tried, and its relay can be used.
+    `part` is the name of that, if there are, or were, several; `others` are those that are not done, and `patience` is
+    in how many seconds one of them may go if this one cannot.
     """
 
     lease: ILease
     envelope: Envelope
-    others: bool = False
-    others_wait: bool = False
+    part: str | None = None
+    others: Mapping[str, Part] = field(default_factory=dict)
+    patience: float = inf
     #: Its last byte may have gone.
     intended: bool = False
 
@@ -71,6 +82,10 @@ class Job:
         self.lease.intend()
         self.intended = True
 
+    def park(self, relay: Relay) -> None:
+        """Its relay cannot take it now; the lease ends."""
+        self.lease.park(relay.name, self.patience)
+
 
 class Relay:
     """One relay of a processor.
@@ -82,7 +97,7 @@ class Relay:
         self, name: str, mailer: Callable[[], Any], clock: Clock, connections: Callable[[], int | None] = lambda: None
     ) -> None:
         self.name = name
-        self.fault: Reply | None = None
+        self.circuit = Circuit(clock, maillog.relay_down)
         #: What waits for a lane; `lanes` are those at work.  Both are changed under `mutex`.
         self.hand: deque[Job] = deque()
         self.lanes = 0
@@ -93,8 +108,7 @@ class Relay:
         #: What nobody uses, and the mailer that it is of.
         self._idle: list[ISession] = []
         self._idle_of: Any = None
-        self._failures = 0
-        self._until = self._worked_at = self._modest_until = float("-inf")
+        self._worked_at = self._modest_until = float("-inf")
         self._modest = MAX_CONNECTIONS
         self._next_turn = float("-inf")
         #: The mailer that was asked last, and how many connections are usual with it.
@@ -104,12 +118,17 @@ class Relay:
 
     def pause(self) -> float:
         """Seconds until the relay may be tried again."""
-        return max(0.0, self._until - self._clock.monotonic())
+        return self.circuit.pause()
+
+    @property
+    def fault(self) -> Reply | None:
+        """Why the relay could not be used when it was asked last, or None."""
+        return self.circuit.fault
 
     @property
     def is_on_probation(self) -> bool:
         """Whether the last attempt failed: one mail at a time until one gets through."""
-        return self._failures > 0
+        return self.circuit.failures > 0
 
     def heard(self, outcome: Outcome) -> None:
         """Learn from an outcome: a fault pauses the relay, anything else ends the pause.
@@ -123,24 +142,16 @@ class Relay:
                     self._modest, self._modest_until = max(1, self.lanes // 2), now + _MODEST
                     maillog.fewer_connections(outcome.relay, self._modest, _what_was_said(outcome))
                 return
-            if outcome.fault is not None:
-                if self.pause() == 0.0:  # several connections that fail at once are one failure
-                    self._failures += 1
-                    self._until = now + probe_delay(self._failures)
-                    maillog.relay_down(outcome.relay, outcome.fault, probe_delay(self._failures))
-            else:
+            if outcome.fault is None:
                 self._worked_at = now
-                if self._failures:
-                    self._failures, self._until = 0, float("-inf")
-                    maillog.relay_up(outcome.relay)
-            self.fault = outcome.fault
+            self.circuit.heard(outcome)
 
     # how many connections, how fast
 
     @property
     def limit(self) -> int:
         """How many connections may be open now."""
-        if self._failures:
+        if self.is_on_probation:
             return 1
         mailer = self._mailer()
         own = getattr(mailer, "connections", None)
@@ -173,11 +184,17 @@ class Relay:
 
     # what it has to do
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether nobody works for it, nothing is in its hand, and nothing about it has to be remembered."""
+        with self.mutex:
+            return not (self.lanes or self.hand or self.circuit.failures)
+
     def room(self) -> int:
         """How many more messages may be put into the hand."""
         if self.pause():
             return 0
-        if self._failures:
+        if self.is_on_probation:
             return 0 if self.hand or self.lanes else 1
         return max(0, _IN_HAND * max(1, self.lanes) - len(self.hand))
 
@@ -249,12 +266,20 @@ class Relays:
         if missing:
             raise ValueError(f"the routes name the mailers {', '.join(missing)}, which were not given")
         self.routes = routes
+        #: Whether there is no other relay than the default.
+        self.is_single = routes.is_single
         self._mailers = mailers
         self._clock = clock
         self._connections = connections
         self._mutex = threading.Lock()
         self.default = Relay(routes.default or "default", default, clock, connections)
         self._relays: dict[RelayName | None, Relay] = {None: self.default}
+        self._many = _MANY
+
+    def refuse_detours(self) -> None:
+        """See `zope.sendmail.mailers.redirect`.  Raises `ValueError`."""
+        mailers = {**self._mailers, self.routes.default: self.default.mailer}
+        refuse_detours(self.routes, mailers.__getitem__)
 
     def __iter__(self) -> Iterator[Relay]:
         with self._mutex:
@@ -270,6 +295,27 @@ class Relays:
                 relay = Relay(self._new_name(str(name)), lambda: mailer, self._clock, self._connections)
                 self._relays[name] = relay
             return relay
+
+    def expect_few(self) -> None:
+        """A new pass begins: what was in use in the last one may not be in this one."""
+        self._many = _MANY
+
+    @property
+    def are_many(self) -> bool:
+        """Whether it is time to `forget` some."""
+        return len(self._relays) > self._many
+
+    def forget(self, waited_for: Collection[str]) -> None:
+        """Forget the users of queue files of CPSMailAccess for whom nothing is done, planned or `waited_for`.
+
+        Nobody else may ask for relays meanwhile.  Configured relays stay, and so do those in trouble.
+        """
+        with self._mutex:
+            for name, relay in list(self._relays.items()):
+                if name is not None and name.username and relay.name not in waited_for and relay.is_unused:
+                    del self._relays[name]
+                    relay.close()
+            self._many = max(_MANY, 2 * len(self._relays))
 
     def _of_mailer(self, name: RelayName | None) -> RelayName | None:
         """The mailer that is meant by an address: its pauses, its rate and its connections are one."""
@@ -291,15 +337,18 @@ class Relays:
 
         Raises `InvalidRelay` if the mail names one that it may not.
         """
-        parts = [(self.of(name), envelope) for name, envelope in self.routes.parts(lease.envelope).items()]
-        if len(parts) == 1:
-            return parts[0][0], Job(lease, parts[0][1])
-        usable = [part for part in parts if not part[0].pause()]
-        untried = [part for part in usable if lease.record.replies.keys().isdisjoint(part[1].recipients)]
-        candidates = untried or usable or parts
-        # Each in its turn: no relay that defers its part for days keeps the mail from another.
-        relay, envelope = candidates[0 if untried else lease.record.attempts % len(candidates)]
-        return relay, Job(lease, envelope, others=True, others_wait=len(untried) > 1)
+        if self.is_single and lease.envelope.relay is None and not lease.record.parts:
+            return self.default, Job(lease, lease.envelope)
+        parts = self.routes.parts(lease.envelope)
+        if len(parts) == 1 and not lease.record.parts:
+            [(name, envelope)] = parts.items()
+            return self.of(name), Job(lease, envelope)
+        shares = [self._share_of(lease.record, name, envelope) for name, envelope in parts.items()]
+        return _next_share(lease, shares, self._clock.time())
+
+    def _share_of(self, record: Record, name: RelayName | None, envelope: Envelope) -> _Share:
+        key = "" if name is None else str(name)
+        return _Share(key, self.of(name), envelope, record.part(key, envelope.recipients))
 
     def _mailer(self, name: RelayName) -> Any:
         if name.mailer:
@@ -318,6 +367,32 @@ class Relays:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one of several relays gets of a message, and how it stands with that."""
+
+    name: str
+    relay: Relay
+    envelope: Envelope
+    part: Part
+
+
+def _next_share(lease: ILease, shares: list[_Share], now: float) -> tuple[Relay, Job]:
+    """That of the shares which is due and whose relay can take it; else one that is due."""
+    open_ones = sorted([each for each in shares if not each.part.held] or shares, key=lambda each: each.part.due)
+    soonest = min(each.part.wait(now) for each in open_ones)
+    due = [each for each in open_ones if each.part.wait(now) <= soonest]
+    share = next((each for each in due if each.relay.room()), due[0])
+    others = {each.name: each.part for each in shares if each is not share}
+    patience = min((_patience(each, now) for each in open_ones if each is not share), default=inf)
+    return share.relay, Job(lease, share.envelope, share.name, others, patience)
+
+
+def _patience(share: _Share, now: float) -> float:
+    """Seconds until this share may go; one that is due now, but whose relay cannot take it, is tried again then."""
+    return share.part.wait(now) or max(share.relay.pause(), _PATIENCE)
+
+
 def _address_of(mailer: Any) -> tuple[str, int] | None:
     try:
         return str(mailer.hostname).lower(), int(mailer.port)
@@ -326,9 +401,11 @@ def _address_of(mailer: Any) -> tuple[str, int] | None:
 
 
 def _is_too_many(outcome: Outcome) -> bool:
-    """Whether the relay complains about how much we want of it."""
+    """Whether the relay complains about how much we want of it; many recipients of one mail are no such thing."""
     replies = [*outcome.having(Answer.DEFERRED).values(), *([outcome.fault] if outcome.fault else [])]
-    return any(each.code == 421 or (each.code and _TOO_MANY.search(each.text)) for each in replies)
+    return any(
+        each.code == 421 or (each.code and not each.is_one_too_many and _TOO_MANY.search(each.text)) for each in replies
+    )
 
 
 def _what_was_said(outcome: Outcome) -> Reply:

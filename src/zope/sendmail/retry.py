@@ -6,15 +6,20 @@ delay is short because most deferrals are greylisting or a relay that restarts. 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from zope.sendmail.history import Record
+from zope.sendmail.history import Part, Record
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.queue.states import State
 
 MALFORMED = Reply(Answer.REJECTED, "the address is malformed; no relay was asked", None, "5.1.3")
+
+_UNKNOWN = "the outcome is unknown; look at the relay's log, then retry or remove"
+_UNKNOWN_PART = "the outcome is unknown for some recipients; it is held when the others are done"
+_NO_PARTS: Mapping[str, Part] = {}
 
 #: A message whose worker died this often is set aside.
 MAX_DEATHS = 3
@@ -64,39 +69,82 @@ def judge(
     *,
     now: float,
     chance: float,
-    others: bool = False,
-    others_wait: bool = False,
+    part: str | None = None,
+    others: Mapping[str, Part] = _NO_PARTS,
 ) -> Record:
     """What becomes of a message after an attempt for the recipients in `envelope`.
 
-    `others`: it has further recipients, at other relays, whose turn it is now; `others_wait`: and some of them were
-    never tried, so their turn comes also if one of these has to wait.
+    `part`: they are those at the mailer of this name, and the message has, or had, others; `others`: how it stands with
+    those of them that are not done.  Each has its own attempts, delays and lifetime.
     """
-    is_unknown = bool(outcome.having(Answer.UNKNOWN))
-    tried = replace(
-        record,
-        attempts=record.attempts + 1,
-        time=now,
-        spent=record.spent + _used(record, now),
-        relay=outcome.relay,
-        note="",
-        replies={**record.replies, **dict.fromkeys(envelope.malformed, MALFORMED), **outcome.replies},
-        unknowns=record.unknowns + is_unknown,
-    )
+    own = _own(record, envelope, part, now)
+    tried = _tried(record, envelope, outcome, own)
     pending = tried.outstanding(envelope.recipients)
-    if not pending and others:
-        return replace(tried, state=State.DEFERRED, attempts=record.attempts, due=now)
-    if not pending:
-        return replace(tried, state=State.REJECTED if tried.having(Answer.REJECTED) else State.SENT, due=0.0)
-    if is_unknown and schedule.on_unknown is OnUnknown.HOLD:
-        return replace(
-            tried, state=State.HELD, note="the outcome is unknown; look at the relay's log, then retry or remove"
-        )
-    if tried.spent >= schedule.lifetime:
-        given_up = _given_up(tried, pending)
-        return replace(given_up, state=State.DEFERRED, due=now) if others else given_up
-    delay = 0.0 if others_wait else schedule.delay(tried.attempts, chance)
-    return replace(tried, state=State.DEFERRED, due=now + delay)
+    if not pending and not others:
+        return _done(tried)
+    takes_no_more = _takes_no_more(outcome)
+    tried = replace(tried, due=record.due, attempts=tried.attempts - takes_no_more)
+    if pending and tried.unknowns > record.unknowns and schedule.on_unknown is OnUnknown.HOLD:
+        own = replace(own, held=True)
+    elif pending and own.spent >= schedule.lifetime:
+        tried, pending = _given_up(tried, own, pending), ()
+    elif pending and takes_no_more:  # RFC 5321, 4.5.3.1.10
+        own = replace(own, attempts=own.attempts - 1)
+    elif pending:
+        own = replace(own, due=now + schedule.delay(own.attempts, chance))
+    parts = {**others, part or "": own} if pending else others
+    return replace(_summed_up(tried, parts.values(), now), parts={} if part is None else parts)
+
+
+def _own(record: Record, envelope: Envelope, name: str | None, now: float) -> Part:
+    """The part after one more attempt; a message without parts is one."""
+    all_of_it = Part(record.attempts, record.time, record.due, record.spent)
+    part = all_of_it if name is None else record.part(name, envelope.recipients)
+    return Part(part.attempts + 1, time=now, due=now, spent=part.spent + _used(part, now))
+
+
+def _tried(record: Record, envelope: Envelope, outcome: Outcome, own: Part) -> Record:
+    """The record with what was said at this attempt; as if that was a yes to everybody, which it usually is."""
+    return Record(
+        State.SENT,
+        attempts=record.attempts + 1,
+        time=own.time,
+        spent=own.spent,
+        deaths=record.deaths,
+        unknowns=record.unknowns + bool(outcome.having(Answer.UNKNOWN)),
+        relay=outcome.relay,
+        replies={**record.replies, **dict.fromkeys(envelope.malformed, MALFORMED), **outcome.replies},
+    )
+
+
+def _done(tried: Record) -> Record:
+    """What becomes of a message when nobody is left to try."""
+    return replace(tried, state=State.REJECTED) if tried.having(Answer.REJECTED) else tried
+
+
+def _summed_up(tried: Record, parts: Collection[Part], now: float) -> Record:
+    """What is to be done with the message, as its parts that are not done say."""
+    if not parts:
+        return _done(replace(tried, due=0.0))
+    waiting = [part.due for part in parts if not part.held]
+    if not waiting:
+        return replace(tried, state=State.HELD, note=_UNKNOWN)
+    note = _UNKNOWN_PART if len(waiting) < len(parts) else ""
+    return replace(tried, state=State.DEFERRED, due=max(now, min(waiting)), note=note)
+
+
+def _takes_no_more(outcome: Outcome) -> bool:
+    """Whether the relay took as many recipients as it takes at a time, so that the others can follow at once."""
+    deferred = outcome.having(Answer.DEFERRED).values()
+    return bool(outcome.having(Answer.ACCEPTED)) and any(reply.is_one_too_many for reply in deferred)
+
+
+def set_aside(record: Record, envelope: Envelope, why: str, *, now: float) -> Record:
+    """What becomes of a message that no relay can be asked about; who has it already does not get it again."""
+    refused = dict.fromkeys((*envelope.recipients, *envelope.malformed), Reply(Answer.REJECTED, why))
+    return replace(
+        record, state=State.REJECTED, time=now, due=0.0, note=why, replies={**record.replies, **refused}, parts={}
+    )
 
 
 def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, intended: bool, now: float) -> Record:
@@ -119,27 +167,27 @@ def probe_delay(failures: int) -> float:
     return min(5.0 * 2.0 ** min(failures - 1, 16), 300.0)
 
 
-def _used(record: Record, now: float) -> float:
-    """The part of the lifetime since the last record: what the clock says, but not much more than was planned.
+def _used(part: Part, now: float) -> float:
+    """The part of the lifetime since the last attempt: what the clock says, but not much more than was planned.
 
     So a clock that jumps a day ahead, or a processor that was switched off, does not cost a mail its life.
     """
-    if not record.attempts:
+    if not part.attempts:
         return 0.0
-    planned = max(record.due - record.time, 0.0)
-    return min(max(now - record.time, 0.0), 2 * planned + 600)
+    planned = max(part.due - part.time, 0.0)
+    return min(max(now - part.time, 0.0), 2 * planned + 600)
 
 
-def _given_up(tried: Record, pending: tuple[str, ...]) -> Record:
+def _given_up(tried: Record, part: Part, pending: tuple[str, ...]) -> Record:
     replies = dict(tried.replies)
     for recipient in pending:
         last = replies.get(recipient)
         said = str(last) if last else "the relay said nothing about it"
-        days = tried.spent / 86400
+        days = part.spent / 86400
         replies[recipient] = Reply(
             Answer.REJECTED,
-            f"given up after {tried.attempts} attempts in {days:.1f} days; last: {said}",
+            f"given up after {part.attempts} attempts in {days:.1f} days; last: {said}",
             last.code if last else None,
             "4.4.7",  # RFC 3463, 3.5: delivery time expired
         )
-    return replace(tried, state=State.REJECTED, due=0.0, replies=replies)
+    return replace(tried, replies=replies)

@@ -166,8 +166,9 @@ class Processors:
             return thread
         if thread is not None:
             log.error("The processor of %s had ended by itself; it is started anew.", thread.queuePath)
-        thread = self._threads[declaration.name] = declaration.make()
+        thread = declaration.make()
         thread.start()
+        self._threads[declaration.name] = thread
         return thread
 
     def _decide(self, names: Collection[str]) -> None:
@@ -180,7 +181,10 @@ class Processors:
         decided = self._decided
         while not decided.wait(WATCH_INTERVAL):
             if os.getppid() != parent:
-                self._take_over()
+                try:
+                    self._take_over()
+                except Exception as error:  # noqa: BLE001 - nobody else is left to send this mail
+                    log.error("The mail of the parent process cannot be sent yet: %s", error)  # noqa: TRY400 - says it all
 
     def _take_over(self) -> None:
         with self._lock:

@@ -6,6 +6,7 @@ in order. What a subscriber raises is logged; what waits is bounded.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -20,6 +21,11 @@ from zope.sendmail.events import MailEvent
 
 #: So many events wait for slow subscribers; further ones are dropped, and the log says so.
 MAX_WAITING = 100_000
+
+
+def is_heard() -> bool:
+    """Whether there is any subscriber at all."""
+    return bool(zope.event.subscribers)
 
 
 class Teller:
@@ -37,7 +43,7 @@ class Teller:
 
     def tell(self, events: Iterable[MailEvent]) -> None:
         """Tell these events soon.  Returns at once, never raises."""
-        if not zope.event.subscribers:
+        if not is_heard():
             return
         for event in events:
             with self._mutex:
@@ -45,10 +51,16 @@ class Teller:
                     maillog.events_lost(self._pending)
                     return
                 self._pending += 1
+                self._waiting.put(event)
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="zope.sendmail.teller", daemon=True)
-                    self._thread.start()
-            self._waiting.put(event)
+                    self._begin()
+
+    def _begin(self) -> None:
+        """Have a thread; if the system has none now, the next event asks for one again."""
+        thread = threading.Thread(target=self._run, name="zope.sendmail.teller", daemon=True)
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
 
     def flush(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until all events were told; say whether they were."""

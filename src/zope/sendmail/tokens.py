@@ -13,7 +13,6 @@ import os
 import shlex
 import signal
 import subprocess
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ from zope.interface import implementer
 
 from zope.sendmail.clock import Clock
 from zope.sendmail.interfaces import IRenewableToken, ITokenProvider, RelayError
+from zope.sendmail.mutex import Mutex
 from zope.sendmail.outcome import printable
 
 #: Seconds that a command has: it may have to ask the provider over the net.
@@ -60,7 +60,7 @@ class TokenFromCommand:
         self.argv = tuple(argv)
         self.timeout = timeout
         self.clock = clock or Clock()
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._token = ""
         self._until = _NOTHING
 

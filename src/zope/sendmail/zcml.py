@@ -31,7 +31,7 @@ from zope.sendmail.directives import (
 from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.lmtp import LMTPMailer
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.mailers.redirect import redirects
+from zope.sendmail.mailers.redirect import refuse_detours
 from zope.sendmail.options import (
     LOGIN,
     QUEUE,
@@ -47,7 +47,6 @@ from zope.sendmail.options import (
     routes_of,
 )
 from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.routes import Routes
 
 # QueueProcessorThread: BBB, zope.sendmail 3.5 to 7.3 had it here.  To replace it here has no effect.
 __all__ = [
@@ -69,7 +68,7 @@ __all__ = [
 #: 9999999.  We look for mailers and register deliveries afterwards, so an error leaves none behind.
 _CHECK, _REGISTER = 10_000_000, 10_000_001
 
-_NOT_IN_PRODUCT_CONFIG = {"no_tls", "force_tls", "implicit_tls", "allow_clear_password"}
+_NOT_IN_PRODUCT_CONFIG = {"no_tls", "force_tls", "implicit_tls"}
 _PRODUCT_CONFIG: dict[str, Parser] = {
     name.replace("_", "-"): parse
     for name, parse in {**QUEUE, **RELAY, "start": one_of(startup.Start)}.items()
@@ -104,7 +103,7 @@ def queuedDelivery(
         relay = _get_mailer(mailer)
         merged = _checked(lambda: merge((given, _product_config())))
         routes = _checked(lambda: routes_of(mailer, merged))
-        _check_redirection(name, mailer, routes)
+        _checked(lambda: refuse_detours(routes, _get_mailer))
         path = merged.get("queue_path")
         if path is None:
             raise ConfigurationError(
@@ -205,19 +204,6 @@ def _register_delivery(context: Any, delivery: IMailDelivery, permission: str | 
     handler("registerUtility", guarded, IMailDelivery, name, context.info)
 
 
-def _check_redirection(name: str, mailer: str, routes: Routes) -> None:
-    """Who redirects all mail, on staging, must not leave a way around it."""
-    if not redirects(_get_mailer(mailer)):
-        return
-    around = [f"mailer {each!r}" for each in routes.names if not redirects(_get_mailer(each))]
-    around += [f"relay {host}:{port}" for host, port in sorted(routes.addresses)]
-    if around:
-        raise ConfigurationError(
-            f"queuedDelivery {name!r}: mailer {mailer!r} redirects mail, and {', '.join(around)} would let some go "
-            "around it; leave that out, or name further redirectMailers in 'mailers'"
-        )
-
-
 def _assertPermission(permission: str, interfaces: Any, component: Any) -> Any:
     """`component`, behind a proxy that asks for `permission`."""
     if not SECURITY_SUPPORT:
@@ -232,6 +218,8 @@ def _assertPermission(permission: str, interfaces: Any, component: Any) -> Any:
 
 def _asked(settings: Any) -> dict[str, Any]:
     """The keyword, only if it was given: old subclasses do not know it."""
+    if settings is not None and not callable(settings):
+        raise ConfigurationError(f"settings: {settings!r} is no function; write the dotted name of one")
     return {} if settings is None else {"settings": settings}
 
 

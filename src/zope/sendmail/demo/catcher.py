@@ -25,7 +25,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 _T = TypeVar("_T")
 
 #: Seconds for what the catcher's own thread does between two mails.
-_PROMPT = 5.0
+_PROMPT = 30.0
 
 
 @dataclass(frozen=True)

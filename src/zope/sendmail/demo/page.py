@@ -171,7 +171,7 @@ def order(stage: Stage, form: dict[str, list[str]]) -> str:
 def arrival(stage: Stage, message_id: str, to: str, began: float) -> str:
     """When the mail that was committed came."""
     try:
-        stage.wait_for([message_id], patience=5.0)
+        stage.wait_for([message_id], patience=20.0)
     except Surprise:
         return f"Committed: the order is stored; the mail to {to} waits in the queue."
     [moment, *_] = [mail.moment for mail in stage.catcher.caught() if mail.message_id == message_id]

@@ -25,7 +25,7 @@ from zope.sendmail.interfaces import IMailEvent, IMailQueue
 from zope.sendmail.queue import open_queue
 
 #: Seconds that the story waits for something that takes milliseconds.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 _LOOK_EVERY = 0.002
 

@@ -15,7 +15,7 @@ import threading
 from typing import Any
 
 #: Seconds for the message in hand.
-_LAST_MESSAGE = 10.0
+_LAST_MESSAGE = 30.0
 
 
 # --- the process --------------------------------------------------------------------------------------------

@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from enum import StrEnum
+from typing import Any, NoReturn, TypeVar
 
-from zope.sendmail.address import split_list
-from zope.sendmail.interfaces import MailError
+from zope.sendmail.address import parse_recipient, split_list
+from zope.sendmail.interfaces import InvalidAddress, MailError
 from zope.sendmail.maildrop.literals import Assigned, Literal, Malformed, parse_assignments
+from zope.sendmail.retry import OnUnknown, Schedule
+
+_Word = TypeVar("_Word", bound=StrEnum)
 
 #: The password, if the file has neither it nor a password file.
 PASSWORD_VARIABLE = "MAILDROP_PASSWORD"  # noqa: S105 - the name of a variable
@@ -64,6 +68,13 @@ class Config:
     verify: bool | None = None
     #: How old the lock of a writer gets before its mail is taken all the same; 0.0: never taken.
     lock_age: float = LOCK_AGE
+    #: What becomes of a mail of which nobody can know whether the relay has it.
+    on_unknown: OnUnknown = OnUnknown.RESEND
+
+    @property
+    def queue_options(self) -> Mapping[str, Any]:
+        """What `open_queue` is given besides, by the daemon and by who looks at its mail."""
+        return {"lock_age": self.lock_age, "schedule": Schedule(on_unknown=self.on_unknown)}
 
     @property
     def location(self) -> str:
@@ -96,7 +107,7 @@ def read_config(path: str) -> Config:
     """Read the configuration file at `path`.  Raises `ConfigError`."""
     path = os.path.abspath(path)
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             return parse_config(file.read(), path)
     except OSError as error:
         raise ConfigError(
@@ -133,11 +144,11 @@ def _config(read: _Reader) -> Config:
         log_file=read.path("MAILDROP_LOG_FILE") or os.path.join(var, "maildrop.log"),
         interval=read.seconds("MAILDROP_INTERVAL", 120.0),
         debug=bool(read.switch("DEBUG")),
-        debug_receiver=tuple(each.strip() for each in split_list(read.text("DEBUG_RECEIVER")) if each.strip()),
+        debug_receiver=read.addresses("DEBUG_RECEIVER"),
         batch=read.whole("MAILDROP_BATCH", 0),
         tls=min(read.whole("MAILDROP_TLS", 0), 2),
         login=read.text("MAILDROP_LOGIN"),
-        password=read.text("MAILDROP_PASSWORD"),
+        password=read.secret("MAILDROP_PASSWORD"),
         wait_interval=read.seconds("WAIT_INTERVAL", 0.0),
         add_messageid=bool(read.switch("ADD_MESSAGEID")),
         supervised=bool(read.switch("SUPERVISED_DAEMON")),
@@ -145,6 +156,7 @@ def _config(read: _Reader) -> Config:
         cafile=read.path("MAILDROP_CAFILE"),
         verify=read.switch("MAILDROP_VERIFY"),
         lock_age=read.seconds("MAILDROP_LOCK_AGE", LOCK_AGE),
+        on_unknown=read.one_of(OnUnknown, "MAILDROP_ON_UNKNOWN", OnUnknown.RESEND),
     )
 
 
@@ -161,25 +173,40 @@ class _Reader:
         raise ConfigError(f"{self.file}{line}: {key} {why}")
 
     def text(self, key: str) -> str:
-        """A text; a number is one, too."""
-        value = self._value(key)
-        text = "" if value is None else str(value)
-        if any(ord(character) < 32 or ord(character) == 127 for character in text):
-            self.refuse(key, "has a control character in it; write printable characters only")
-        return text.strip()
+        """A text without the blanks around it."""
+        return self.secret(key).strip()
+
+    def secret(self, key: str) -> str:
+        """A text to the letter."""
+        text = self._printable(key)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.refuse(key, "has a character that is not written in UTF-8; save the file as UTF-8")
+        return text
+
+    def addresses(self, key: str) -> tuple[str, ...]:
+        """Mail addresses with commas between them."""
+        addresses = tuple(split_list(self.text(key)))
+        for each in addresses:
+            try:
+                parse_recipient(each)
+            except InvalidAddress as error:
+                self.refuse(key, f"cannot be used: {error}")
+        return addresses
 
     def path(self, key: str) -> str:
         """A path, made absolute."""
-        return self._absolute(key, self.text(key))
+        return self._absolute(key, self._printable(key).strip())
 
     def paths(self, key: str) -> tuple[str, ...]:
         """Paths with ``;`` between them, none of them twice."""
-        names = (name.strip() for name in self.text(key).split(";"))
+        names = (name.strip() for name in self._printable(key).split(";"))
         return tuple(dict.fromkeys(self._absolute(key, name) for name in names if name))
 
     def whole(self, key: str, default: int, least: int = 0, most: int = 2**31) -> int:
         """A whole number; one in quotes is one, too."""
-        number = self._number(key, default, int, "whole number")
+        number = self._number(key, default, _whole, "whole number")
         if not least <= number <= most:
             self.refuse(key, f"is {number}; write a number from {least} to {most}")
         return int(number)
@@ -191,10 +218,26 @@ class _Reader:
             self.refuse(key, f"is {number}; write seconds, not less than 0")
         return float(number)
 
+    def one_of(self, words: type[_Word], key: str, default: _Word) -> _Word:
+        """One of a few words."""
+        text = self.text(key) or default
+        try:
+            return words(text)
+        except ValueError:
+            self.refuse(key, f"is {text!r}; write one of: {', '.join(words)}")
+
     def switch(self, key: str) -> bool | None:
         """On or off; None: nobody says."""
         value = self._value(key)
-        return None if value is None or value == "" else bool(self._number(key, 0, int, "switch"))
+        return None if value is None or value == "" else bool(self._number(key, 0, _whole, "switch"))
+
+    def _printable(self, key: str) -> str:
+        """A text; a number is one, too, with all its digits."""
+        value = self._value(key)
+        text = "" if value is None else value if isinstance(value, str) else self._assigned[key].written
+        if any(ord(character) < 32 or ord(character) == 127 for character in text):
+            self.refuse(key, "has a control character in it; write printable characters only")
+        return text
 
     def _value(self, key: str) -> Literal:
         return self._assigned[key].value if key in self._assigned else None
@@ -214,3 +257,11 @@ class _Reader:
                 key, f"is {path!r}; '$' is not expanded here, although a shell would do it: write the whole path"
             )
         return os.path.normpath(os.path.join(os.path.dirname(self.file), path)) if path else ""
+
+
+def _whole(value: str | float) -> int:
+    """Raises `ValueError` for what is no whole number."""
+    number = float(value)
+    if not number.is_integer():
+        raise ValueError(value)
+    return int(number)

@@ -207,7 +207,7 @@ def _is_in_clear(config: Config) -> bool:
 
 def open_spools(config: Config) -> IMailQueue:
     """The queue over the spools of the configuration."""
-    return open_queue(config.location, lock_age=config.lock_age, add_message_id=config.add_messageid)
+    return open_queue(config.location, add_message_id=config.add_messageid, **config.queue_options)
 
 
 def make_queue(config: Config) -> IMailQueue:
@@ -218,6 +218,13 @@ def make_queue(config: Config) -> IMailQueue:
     except ValueError as error:
         raise ConfigError(f"{config.path}: {error}") from error
     return queue
+
+
+def check(config: Config) -> None:
+    """Raise what would keep a daemon of this configuration from its work; that a relay is down would not."""
+    make_mailer(config)
+    prepare(config)
+    make_queue(config).close()
 
 
 def prepare(config: Config) -> None:

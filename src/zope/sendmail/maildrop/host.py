@@ -107,7 +107,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         config = self._config()
         recipients = config.debug_receiver or ([mto] if isinstance(mto, (str, bytes)) else list(mto))
         sender = mfrom if isinstance(mfrom, (str, bytes)) else str(mfrom)
-        delivery = delivery_to(config.location)
+        delivery = delivery_to(config)
         send = delivery.send if self.isTransactional() else delivery.send_at_once
         send(sender, recipients, messageText)
 
@@ -172,7 +172,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
             raise MailHostError(f"{self._name()} has no usable configuration: {error}") from error
 
     def _queue(self) -> IMailQueue:
-        return delivery_to(self._config().location).queue
+        return delivery_to(self._config()).queue
 
     def _name(self) -> str:
         return f'MaildropHost "{self.getId()}"'

@@ -29,6 +29,11 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
 
+#: A backslash and what it changes; before anything else it stands for itself, as for Python 2 and for a shell.
+_ESCAPE = re.compile(r"\\(?:\n|[\\'\"abfnrtv]|[0-7]{1,3}|x(?:[0-9A-Fa-f]{2})?)")
+#: The same in a text with the prefix ``u``.
+_UNICODE_ESCAPE = re.compile(rf"{_ESCAPE.pattern}|\\u[0-9A-Fa-f]{{4}}|\\U[0-9A-Fa-f]{{8}}|\\N\{{[^}}]*\}}")
+
 _WORDS: Mapping[str, Literal] = {"True": True, "False": False, "None": None}
 
 _STRANGE = {
@@ -45,9 +50,10 @@ _STRANGE = {
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """The value of a name, and the line in which it stands."""
+    """The value of a name, as it is written, and the line in which it stands."""
 
     value: Literal
+    written: str
     line: int
 
 
@@ -80,7 +86,7 @@ def parse_assignments(text: str) -> dict[str, Assigned]:
         value = next(tokens, None)
         if value is None:
             raise Malformed(equals.line, f'{token.text} has no value; write {token.text}="" if it shall have none')
-        found[token.text] = Assigned(_value(value, token.text), value.line)
+        found[token.text] = Assigned(_value(value, token.text), value.text, value.line)
     return found
 
 
@@ -109,13 +115,22 @@ def _value(token: _Token, name: str) -> Literal:
 
 
 def _string(token: _Token) -> str:
-    """Escapes are decoded as Python does, unless the prefix has an ``r``."""
-    prefix = token.prefix
-    body = token.text[len(prefix) :]
+    """Escapes are decoded unless the prefix has an ``r``."""
+    prefix = token.prefix.lower()
+    quoted = token.text[len(prefix) :]
+    quotes = 3 if len(quoted) >= 6 and quoted[:3] in ("'''", '"""') else 1
+    text = quoted[quotes:-quotes]
+    if "r" in prefix:
+        return text
     try:
-        return str(ast.literal_eval(("r" if "r" in prefix.lower() else "") + body))
+        return (_UNICODE_ESCAPE if "u" in prefix else _ESCAPE).sub(_decoded, text)
     except (ValueError, SyntaxError):  # what they say may have a password in it
         raise Malformed(token.line, "a text has a wrong escape in it; write \\\\ for a backslash") from None
+
+
+def _decoded(escape: re.Match[str]) -> str:
+    """What an escape stands for.  Raises `ValueError` or `SyntaxError`."""
+    return "" if escape[0] == "\\\n" else str(ast.literal_eval(f'"{escape[0]}"'))
 
 
 def _number(token: _Token) -> int | float:

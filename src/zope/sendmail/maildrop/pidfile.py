@@ -102,12 +102,10 @@ class PidFile:
         return True
 
     def _lock(self, fd: int) -> None:
-        try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            raise AlreadyRunning(f"it is already running, process {self._holder(fd)}") from None
+        while not _is_locked_by_us(fd):
+            pid = self._holder(fd)
+            if pid is not None:  # else it ended in this moment
+                raise AlreadyRunning(f"it is already running, process {pid}")
 
     def _holder(self, fd: int) -> int | None:
         asked = [fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0] if _PID == 4 else [0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET]
@@ -130,6 +128,17 @@ class PidFile:
                             f"process {int(text)} is a daemon of Products.MaildropHost, and both would send the same "
                             "mail; stop it first"
                         )
+
+
+def _is_locked_by_us(fd: int) -> bool:
+    """Lock the file; False if somebody else has it."""
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True
 
 
 def _is_at(path: str, fd: int) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from zope.sendmail.interfaces import MailError
 from zope.sendmail.maildir import act_as_owner
 from zope.sendmail.maildrop.config import Config, read_config
-from zope.sendmail.maildrop.daemon import Daemon, detach, make_mailer, open_spools, prepare
+from zope.sendmail.maildrop.daemon import Daemon, check, detach, open_spools
 from zope.sendmail.maildrop.pidfile import AlreadyRunning, PidFile
 
 #: The environment variable that may name the configuration file.
@@ -69,8 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _start(config: Config, parsed: argparse.Namespace) -> int:
     if config.supervised or config.debug:
         return _foreground(config, parsed)
-    make_mailer(config)
-    prepare(config)
+    check(config)
     pid = PidFile(config.pid_file).holder()
     if pid is not None:
         return _say(f"it is already running, process {pid}")
@@ -91,6 +90,7 @@ def _stop(config: Config, parsed: argparse.Namespace) -> int:
 
 
 def _restart(config: Config, parsed: argparse.Namespace) -> int:
+    check(config)
     return _stop(config, parsed) or _start(config, parsed)
 
 

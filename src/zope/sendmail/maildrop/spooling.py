@@ -1,13 +1,13 @@
 """How a mail gets into the spool of a configuration: with the transaction, or at once.
 
-There is one open queue for each location in a process. Fails with `InvalidMail` before anything is written, and with
+There is one open queue for each spool in a process. Fails with `InvalidMail` before anything is written, and with
 `OSError` where the disk refuses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from transaction import TransactionManager
 
@@ -15,7 +15,10 @@ from zope.sendmail.delivery import AbstractMailDelivery
 from zope.sendmail.interfaces import IMailQueue, IStagedMail
 from zope.sendmail.queue import open_queue
 
-_open: dict[str, SpoolDelivery] = {}
+if TYPE_CHECKING:
+    from zope.sendmail.maildrop.config import Config
+
+_open: dict[Hashable, SpoolDelivery] = {}
 
 
 class SpoolDelivery(AbstractMailDelivery):
@@ -38,9 +41,10 @@ class SpoolDelivery(AbstractMailDelivery):
         return f"mail for {self.queue.location}"
 
 
-def delivery_to(location: str) -> SpoolDelivery:
-    """The delivery into the queue at this location, see `open_queue`.  Raises `OSError` if there is no way in."""
-    delivery = _open.get(location)
+def delivery_to(config: Config) -> SpoolDelivery:
+    """The delivery into the spool of a configuration.  Raises `OSError` if there is no way in."""
+    key = (config.location, config.lock_age, config.on_unknown)
+    delivery = _open.get(key)
     if delivery is None:
-        delivery = _open.setdefault(location, SpoolDelivery(open_queue(location)))
+        delivery = _open.setdefault(key, SpoolDelivery(open_queue(config.location, **config.queue_options)))
     return delivery

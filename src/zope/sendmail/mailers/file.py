@@ -11,7 +11,6 @@ import mailbox
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -26,6 +25,7 @@ from zope.sendmail.maildir import Maildir, MaildirMessageWriter, unique_name
 from zope.sendmail.mailers.calls import OneMailCalls
 from zope.sendmail.mailers.envelopefields import with_envelope
 from zope.sendmail.message import Envelope
+from zope.sendmail.mutex import Mutex
 from zope.sendmail.outcome import Answer, Outcome, Reply, printable
 
 #: The path that means standard output.
@@ -40,7 +40,7 @@ _TROUBLE = (OSError, ValueError, mailbox.Error)
 #: What a terminal would obey; line ends and tabs are left.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
-_stdout_mutex = threading.Lock()
+_stdout_mutex = Mutex()
 
 
 class FileFormat(StrEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zope.interface import implementer
 
@@ -21,6 +21,9 @@ from zope.sendmail.mailers.envelopefields import with_envelope
 from zope.sendmail.mailers.limits import InnerLimits
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
+
+if TYPE_CHECKING:
+    from zope.sendmail.routes import Routes
 
 #: Which answer speaks for a mail that went to several people instead: nobody gets it twice because of another.
 _ORDER = (Answer.ACCEPTED, Answer.UNKNOWN, Answer.DEFERRED, Answer.REJECTED)
@@ -156,6 +159,22 @@ def redirects(mailer: Any) -> bool:
         return True
     behind = getattr(mailer, "mailers", ())
     return bool(behind) and all(map(redirects, behind))
+
+
+def refuse_detours(routes: Routes, mailer_of: Callable[[str], Any]) -> None:
+    """Who redirects all mail, on staging, must not leave a way around it: mail may name other relays.
+
+    Raises `ValueError` if the default of `routes` redirects and anything else that mail may name does not.
+    """
+    if not redirects(mailer_of(routes.default)):
+        return
+    around = [f"mailer {each!r}" for each in routes.names if not redirects(mailer_of(each))]
+    around += [f"relay {host}:{port}" for host, port in sorted(routes.addresses)]
+    if around:
+        raise ValueError(
+            f"the mailer {routes.default!r} redirects mail, and {', '.join(around)} would let some go around it; "
+            "leave that out, or name further redirecting mailers"
+        )
 
 
 def _listed(addresses: Iterable[str]) -> Iterable[str]:

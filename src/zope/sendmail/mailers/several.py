@@ -7,20 +7,21 @@ given to a second relay; what it defers is for the queue to try again.
 
 from __future__ import annotations
 
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
+from zope.sendmail import maillog
+from zope.sendmail.circuit import Circuit
 from zope.sendmail.clock import Clock
 from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.mailer import open_session
 from zope.sendmail.mailers.calls import OneMailCalls
-from zope.sendmail.mailers.circuit import Circuit
 from zope.sendmail.mailers.limits import InnerLimits
 from zope.sendmail.message import Envelope
+from zope.sendmail.mutex import Mutex
 from zope.sendmail.outcome import Answer, Outcome, Reply
 
 _Ask = Callable[[ISession, Envelope], Outcome]
@@ -36,7 +37,7 @@ class Member:
         self.weight = weight
         #: How much mail is owed to it.
         self.credit = 0
-        self.circuit = Circuit(clock)
+        self.circuit = Circuit(clock, maillog.relay_left_out)
 
 
 class SeveralMailers(InnerLimits, OneMailCalls):
@@ -99,7 +100,7 @@ class BalancedMailer(SeveralMailers):
 
     def __init__(self, shares: Iterable[tuple[Any, int]] = (), *, clock: Clock | None = None) -> None:
         super().__init__(shares, clock)
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
 
     def arranged(self, usable: list[Member]) -> list[Member]:
         """See `SeveralMailers`."""

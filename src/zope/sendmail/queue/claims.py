@@ -19,7 +19,7 @@ from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase
 from zope.sendmail.queue.look import Looker
 from zope.sendmail.queue.states import State
-from zope.sendmail.queue.store import Store
+from zope.sendmail.queue.store import UNTRIED, Store
 from zope.sendmail.retry import Schedule, after_death
 
 #: How many messages one `take` looks at; the caller comes back at once if more are due.
@@ -68,7 +68,6 @@ class Claims:
         """As after opening, in a child: every lease is its parent's."""
         self.mutex = threading.RLock()
         self._unsettled = []
-        self.departures.forget_after_fork()
         self.begin(owner)
 
     def abandon(self) -> None:
@@ -135,12 +134,15 @@ class Claims:
             return self._lease(key, lock)
         except FileNotFoundError:
             self._index.drop(key)
+            self._unreadable.pop(key, None)
             self._has_rivals = True
         except OSError as error:
             self._skip(key, error)
         return None
 
     def _is_due(self, key: str, record: Record) -> bool:
+        if record is UNTRIED:
+            return True
         if record.state is State.HELD:
             self._index.put(key, self._clock.monotonic() + _HELD)
             return False
@@ -234,10 +236,10 @@ class Claims:
             else:
                 self._index.put(key, self._clock.monotonic() + record.wait(self._clock.time()))
 
-    def park(self, key: str, relay: str) -> None:
+    def park(self, key: str, relay: str, patience: float) -> None:
         """A lease ended because its relay cannot be used now."""
         with self.mutex:
-            self._index.park(key, relay)
+            self._index.park(key, relay, self._clock.monotonic() + patience)
 
     def sync_removals(self, *, at_once: bool = False) -> None:
         """Make durable that sent mail is gone: once a second while there is work, and before resting.

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-import threading
 
 from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk
+from zope.sendmail.mutex import Mutex
 from zope.sendmail.queue.places import Places
 
 #: Days for which it is known which mails have left.
@@ -25,16 +25,20 @@ _DAY = 86400.0
 class Departures:
     """See the module."""
 
+    _fd = -1
+
     def __init__(self, places: Places, disk: Disk, clock: Clock) -> None:
         self._directory = places.sent
         self._disk = disk
         self._clock = clock
-        self._fd = -1
         #: Until when the open file is the right one.
         self._until = 0.0
         self._in_trouble = False
         #: Nobody writes to a descriptor that another one is closing: its number may be a relay's by then.
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
+
+    def __del__(self) -> None:
+        self._close()
 
     def note(self, name: str, message_id: str) -> None:
         """The mail called `name` is leaving.  Never raises."""
@@ -58,7 +62,7 @@ class Departures:
             return None
         end = f" {message_id}\n".encode("utf-8", "surrogateescape")
         for name in sorted(self._names(), reverse=True):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):  # a foreign line
                 text = self._disk.read(os.path.join(self._directory, name))
                 if (at := text.rfind(end)) >= 0:
                     return float(text[text.rfind(b"\n", 0, at) + 1 : at].split(b" ")[0])
@@ -68,10 +72,6 @@ class Departures:
         """Let go of the file; the next mail opens it again."""
         with self._mutex:
             self._close()
-
-    def forget_after_fork(self) -> None:
-        """In a child: who was writing is not here."""
-        self._mutex = threading.Lock()
 
     def _write(self, line: bytes, now: float) -> None:
         if self._fd < 0 or not self._until - _DAY <= now < self._until:
@@ -93,6 +93,7 @@ class Departures:
         except FileNotFoundError:
             self._disk.make_directory(self._directory)
             self._fd = self._disk.open_for_append(path)
+        self._disk.write(self._fd, b"\n")  # else a line that has no end, left by a full disk, would swallow the next
         self._until = (now // _DAY + 1) * _DAY
         oldest = _name(now - KEPT_DAYS * _DAY)
         for name in self._names():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,13 +22,16 @@ from zope.sendmail.maildir import age_key
 from zope.sendmail.message import Envelope
 from zope.sendmail.queue.findings import HELD
 from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase
-from zope.sendmail.queue.places import name_of
+from zope.sendmail.queue.places import REJECTED, name_of
 from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.states import WAITING, State, Verb, after
 from zope.sendmail.queue.store import Listing, Store
-from zope.sendmail.retry import Schedule, after_death
+from zope.sendmail.retry import OnUnknown, Schedule, after_death
 
 _HEAD = 64 * 1024
+
+#: Octets of a file name, less than those with which it is set aside (`REJECTED`).
+_LONGEST = 255 - len(REJECTED)
 
 
 @implementer(IQueuedMail)
@@ -51,7 +55,7 @@ class Desk:
     def __init__(self, store: Store, owner: Owner, schedule: Schedule) -> None:
         self._store = store
         self._owner = owner
-        self._schedule = schedule
+        self._schedule = replace(schedule, on_unknown=OnUnknown.HOLD)
 
     def count(self) -> Mapping[State, int]:
         """See `IMailQueue`."""
@@ -118,9 +122,7 @@ class Desk:
     def release(self, name: str) -> str:
         """See `IMailQueue`; returns the key."""
         with self._at_work(name, Verb.RELEASE) as (key, record, _):
-            self._store.append(
-                key, replace(record, state=State.READY, time=self._now(), due=self._now(), deaths=0, note="released")
-            )
+            self._store.append(key, record.released(self._now()))
             return key
 
     def retry(self, name: str) -> str:
@@ -159,7 +161,10 @@ class Desk:
                 lock.keep()  # what a dead processor left unknown must not be forgotten
 
     def _record(self, key: str, lock: Lock) -> Record:
-        """How it stands with a message; if its processor died with it, that is written down first."""
+        """How it stands with a message; if its processor died with it, that is written down first.
+
+        What is unknown is held, whatever processors do with it: the operator is there, and decides by the verb.
+        """
         record = self._store.record(key)
         lost = lock.lost(record.attempts)
         if lost is None:
@@ -172,8 +177,10 @@ class Desk:
         return dead
 
     def _find(self, name: str) -> tuple[str, bool]:
-        found = self._store.find(name) if "/" not in name else None
-        if found is None and "/" not in name:
+        if not _can_be_a_mails(name):
+            raise _gone(name)
+        found = self._store.find(name)
+        if found is None:
             self._listing()  # it may have stood in a bundle
             found = self._store.find(name)
         if found is None:
@@ -257,6 +264,13 @@ def _by_age(listing: Listing) -> Iterator[tuple[str, bool]]:
 
 def _age(key: str) -> tuple[int, str, str]:
     return age_key(key.rpartition("/")[2])
+
+
+def _can_be_a_mails(name: str) -> bool:
+    """Whether a mail can have this name: what begins with a dot is a lock, or a mail that was set aside."""
+    return (
+        bool(name) and not name.startswith(".") and not set(name) & {"/", "\0"} and len(os.fsencode(name)) <= _LONGEST
+    )
 
 
 def _gone(name: str) -> NoSuchMail:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import re
 import stat
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
@@ -58,6 +58,29 @@ _STRANGE = re.compile(r"[^A-Za-z0-9_-]+")
 _OLD = "its lock is older than an hour; the program that writes it may be dead"
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A file in a spool directory that may be mail."""
+
+    path: str
+    status: os.stat_result
+
+    @property
+    def name(self) -> str:
+        """The name that it gets in the queue; it stays the same as long as nobody changes the file."""
+        return _queue_name(os.path.basename(self.path), self.status)
+
+    @property
+    def since(self) -> float:
+        """When it was written."""
+        return self.status.st_mtime
+
+    @property
+    def size(self) -> int:
+        """Its octets, with the lines of the envelope."""
+        return self.status.st_size
+
+
 class DropBox:
     """The files in one spool directory.  `lock_age`: seconds, 0.0: a lock counts for ever."""
 
@@ -72,7 +95,7 @@ class DropBox:
         self._stamp = 0
         #: Something may change without a sign in the directory.
         self._again = False
-        self._found: deque[str] = deque()
+        self._found: deque[Dropped] = deque()
         #: Why a file stays, as it was told.
         self._left: dict[str, str] = {}
 
@@ -91,12 +114,22 @@ class DropBox:
                 keys.append(key)
         return keys
 
+    def complete(self) -> Iterator[Dropped]:
+        """The mails that lie there whole, oldest first.  Changes nothing; a lock counts here whatever its age."""
+        return filter(self._is_complete, self._candidates(self._names()))
+
+    def find(self, name: str) -> Dropped | None:
+        """The one of them that will have this name in the queue."""
+        called = (each for each in self._candidates(self._names()) if each.name == name)
+        return next(filter(self._is_complete, called), None)
+
+    def take_one(self, mail: Dropped, make: Callable[[], None]) -> str | None:
+        """Move a mail to ``new/`` although no daemon came; its key, or None if it is gone, locked or changed."""
+        return self._take(mail, make) if self._is_complete(mail) else None
+
     def examine(self) -> Iterator[Finding]:
         """What lies in the directory and why it is not sent.  Changes nothing."""
-        try:
-            names = set(self._disk.names(self.spool))
-        except FileNotFoundError:
-            return
+        names = set(self._names())
         for name in sorted(names):
             finding = None if name == PRIVATE else self._finding(name, names)
             if finding is not None:
@@ -121,46 +154,60 @@ class DropBox:
     def _look(self, now: float) -> None:
         """Find what may be mail, oldest first."""
         stamp = self._read_stamp()
-        try:
-            names = self._disk.names(self.spool)
-        except FileNotFoundError:
-            return
-        found: list[tuple[int, str]] = []
-        for name in filter(_may_be_mail, names):
-            with contextlib.suppress(FileNotFoundError):
-                status = self._disk.stat(os.path.join(self.spool, name))
-                if stat.S_ISREG(status.st_mode):
-                    found.append((status.st_mtime_ns, name))
-        self._found.extend(name for _, name in sorted(found))
+        names = self._names()
+        self._found.extend(self._candidates(names))
         present = set(names)
-        self._left = {name: left for name, left in self._left.items() if name in present}
+        self._left = {path: left for path, left in self._left.items() if os.path.basename(path) in present}
         self._again = False
         self._stamp = max(stamp, 0)
         self._began, self._cost = now, self._clock.monotonic() - now
 
-    def _why_not(self, name: str, status: os.stat_result) -> str | None:
+    def _names(self) -> list[str]:
+        """The names in the directory; none if it is not there."""
+        try:
+            return self._disk.names(self.spool)
+        except FileNotFoundError:
+            return []
+
+    def _candidates(self, names: Iterable[str]) -> list[Dropped]:
+        """What may be mail, oldest first."""
+        found: list[Dropped] = []
+        for name in filter(_may_be_mail, names):
+            path = os.path.join(self.spool, name)
+            with contextlib.suppress(FileNotFoundError):
+                status = self._disk.stat(path)
+                if stat.S_ISREG(status.st_mode):
+                    found.append(Dropped(path, status))
+        return sorted(found, key=lambda each: (each.status.st_mtime_ns, each.path))
+
+    def _is_complete(self, mail: Dropped) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return self._age_of_lock(mail.path) is None and not self._fault(mail.path)
+        return False
+
+    def _why_not(self, mail: Dropped) -> str | None:
         """Why a file is left alone: in words if a person should know, empty if time will help; None if it is a mail."""
         # A lock is made before its mail: if we have seen the mail and there is no lock, there is none any more.
-        age = self._age_of_lock(name)
+        age = self._age_of_lock(mail.path)
         if age is not None and not 0.0 < self._lock_age <= age:
             return _OLD if age > _OLD_LOCK else ""
-        fault = self._fault(name)
-        if fault and self._clock.time() - status.st_mtime < _UNFINISHED:
+        fault = self._fault(mail.path)
+        if fault and self._clock.time() - mail.since < _UNFINISHED:
             self._again = True
             return ""
         return fault or None
 
-    def _age_of_lock(self, name: str) -> float | None:
+    def _age_of_lock(self, path: str) -> float | None:
         try:
-            modified = self._disk.stat(os.path.join(self.spool, name + LOCK)).st_mtime
+            modified = self._disk.stat(path + LOCK).st_mtime
         except FileNotFoundError:
             return None
         return max(0.0, self._clock.time() - modified)
 
-    def _fault(self, name: str) -> str:
+    def _fault(self, path: str) -> str:
         """Why nobody can send the file; the empty string if somebody can.  Raises `FileNotFoundError`."""
         try:
-            with self._disk.open(os.path.join(self.spool, name)) as stream:
+            with self._disk.open(path) as stream:
                 if stream.read(len(DROPPED)) != DROPPED:
                     return "it does not begin with ##To: or ##From:"
                 stream.seek(0)
@@ -175,29 +222,29 @@ class DropBox:
 
     # taking
 
-    def _take(self, name: str, make: Callable[[], None]) -> str | None:
-        path = os.path.join(self.spool, name)
+    def _take(self, found: Dropped, make: Callable[[], None]) -> str | None:
+        path = found.path
         try:
-            status = self._disk.stat(path)
-            why = self._why_not(name, status)
+            mail = Dropped(path, self._disk.stat(path))  # it may have changed since the look
+            why = self._why_not(mail)
             if why is not None:
-                self._leave(name, why)
+                self._leave(path, why)
                 return None
-            key = f"new/{_queue_name(name, status.st_mtime_ns)}"
+            key = f"new/{mail.name}"
             self._move(path, self._places.message(key), make)
         except FileNotFoundError:  # another daemon was faster, or its writer removed it
             return None
         except OSError as error:  # it is not sent: else it would be sent again and again
-            self._leave(name, f"it cannot be taken away, so it is not sent: {error.strerror or error}")
+            self._leave(path, f"it cannot be taken away, so it is not sent: {error.strerror or error}")
             return None
-        self._give_up_lock(name)
+        self._give_up_lock(path)
         return key
 
-    def _leave(self, name: str, why: str) -> None:
+    def _leave(self, path: str, why: str) -> None:
         """Say once why a file stays."""
-        if why and self._left.get(name) != why:
-            maillog.not_taken(os.path.join(self.spool, name), why)
-        self._left[name] = why
+        if why and self._left.get(path) != why:
+            maillog.not_taken(path, why)
+        self._left[path] = why
 
     def _move(self, path: str, target: str, make: Callable[[], None]) -> None:
         """One rename: from now on the file is ours."""
@@ -208,31 +255,42 @@ class DropBox:
             make()
             self._disk.rename(path, target)
 
-    def _give_up_lock(self, name: str) -> None:
+    def _give_up_lock(self, path: str) -> None:
         """A lock whose mail was taken all the same belongs to nobody."""
-        age = self._age_of_lock(name)
+        age = self._age_of_lock(path)
         if age is not None and 0.0 < self._lock_age <= age:
-            maillog.lock_given_up(os.path.join(self.spool, name), age)
+            maillog.lock_given_up(path, age)
             with contextlib.suppress(OSError):  # it does no harm without a mail
-                self._disk.unlink(os.path.join(self.spool, name + LOCK))
+                self._disk.unlink(path + LOCK)
+
+    # telling
 
     def _finding(self, name: str, names: set[str]) -> Finding | None:
+        path = os.path.join(self.spool, name)
         try:
-            status = self._disk.stat(os.path.join(self.spool, name))
+            status = self._disk.stat(path)
             if name.endswith(LOCK):
                 return None if name.removesuffix(LOCK) in names else _lock_alone(name, self._clock, status)
-            if not _may_be_mail(name) or not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(status.st_mode):
                 return findings.foreign(f"../{name}", "something that is never sent", Severity.NOTE)
-            return self._finding_about_mail(name, status)
+            if not _may_be_mail(name):
+                return self._finding_about_name(name, Dropped(path, status))
+            return self._finding_about_mail(name, Dropped(path, status))
         except FileNotFoundError:
             return None
 
-    def _finding_about_mail(self, name: str, status: os.stat_result) -> Finding | None:
-        age = self._age_of_lock(name)
+    def _finding_about_name(self, name: str, file: Dropped) -> Finding:
+        """About a file that is never mail, whatever is in it; old and whole, somebody may wait for it."""
+        if self._clock.time() - file.since > _OLD_LOCK and not self._fault(file.path):
+            return findings.not_taken(f"../{name}", "it is a mail, but its name says that it is none; rename it")
+        return findings.foreign(f"../{name}", "something that is never sent", Severity.NOTE)
+
+    def _finding_about_mail(self, name: str, mail: Dropped) -> Finding | None:
+        age = self._age_of_lock(mail.path)
         if age is not None:
             return findings.locked_by_others(f"../{name}", age, self._lock_age) if age > _OLD_LOCK else None
-        waited = self._clock.time() - status.st_mtime
-        if (why := self._fault(name)) and waited >= _UNFINISHED:
+        waited = self._clock.time() - mail.since
+        if (why := self._fault(mail.path)) and waited >= _UNFINISHED:
             return findings.not_taken(f"../{name}", why)
         if not os.access(self.spool, os.W_OK | os.X_OK):
             return findings.not_taken(f"../{name}", "the directory does not let this user take files away")
@@ -240,16 +298,20 @@ class DropBox:
 
 
 def _may_be_mail(name: str) -> bool:
-    """Hidden files, locks, and what editors leave are none."""
-    return not (name.startswith((".", "#")) or name.endswith((LOCK, "~")))
+    """Hidden files, locks, and what editors leave (``name~``, ``#name#``) are none."""
+    is_left_by_editor = name.endswith("~") or (name.startswith("#") and name.endswith("#"))
+    return not (name.startswith(".") or name.endswith(LOCK) or is_left_by_editor)
 
 
-def _queue_name(name: str, modified: int) -> str:
-    """A name for the queue, with the time stamp and the old name in it; sorts like those of `unique_name`."""
-    seconds, nanoseconds = divmod(max(0, modified), 10**9)
-    digits = f"{nanoseconds // 1000:06d}{random.randrange(10**7):07d}"  # noqa: S311 - no secret
+def _queue_name(name: str, status: os.stat_result) -> str:
+    """A name for the queue, with the time stamp and the old name in it; sorts like those of `unique_name`.
+
+    No two files have the same number at a time, and what gets a number later has another time of change (ctime).
+    """
+    seconds, nanoseconds = divmod(max(0, status.st_mtime_ns), 10**9)
+    digits = f"{nanoseconds // 1000:06d}{status.st_ctime_ns // 1000 % 10**7:07d}"
     readable = _STRANGE.sub("_", name.encode("utf-8", "replace").decode("utf-8"))[:60]
-    return f"{seconds}.drop-{readable}.{_STRANGE.sub('_', host_name())}.{digits}"
+    return f"{seconds}.drop-{readable}-{status.st_ino:x}.{_STRANGE.sub('_', host_name())}.{digits}"
 
 
 def _lock_alone(name: str, clock: Clock, status: os.stat_result) -> Finding | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Collection, Iterable
+from math import inf
 from typing import Any
 
 from zope.sendmail.maildir import age_key
@@ -56,12 +57,12 @@ class _Line:
         number = self._numbers[0]
         if number != self._sorted:
             self._sort(number)
-        return number, self._late[0][1] if self._is_late_first() else self._buckets[number][self._used]
+        return number, self._late[0][1] if self._late and self._is_late_first() else self._buckets[number][self._used]
 
     def pop(self) -> None:
         """Remove what `first` said."""
         number = self._numbers[0]
-        if self._is_late_first():
+        if self._late and self._is_late_first():
             heapq.heappop(self._late)
         else:
             self._used += 1
@@ -72,7 +73,7 @@ class _Line:
 
     def _is_late_first(self) -> bool:
         bucket = self._buckets[self._numbers[0]]
-        return bool(self._late) and (self._used == len(bucket) or self._late[0][0] < self._order(bucket[self._used]))
+        return self._used == len(bucket) or bool(self._late[0][0] < self._order(bucket[self._used]))
 
     def _sort(self, number: int) -> None:
         """Bring the keys of `number` in order; those of a number that is no longer the first go back."""
@@ -100,6 +101,8 @@ class Index:
         #: Whether the message that was taken last stood among those tried before.
         self.was_tried = False
         self._parked: dict[str, _Line] = {}
+        #: What is in those lines and will not wait longer than until it is due: relay and key.
+        self._impatient: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
         return len(self._due)
@@ -155,9 +158,15 @@ class Index:
         self._due[key] = due
         self._later.add(int(due // _SPAN), key)
 
-    def park(self, key: str, relay: str) -> None:
-        """The message waits until somebody says `unpark`."""
-        self._due[key] = _PARKED
+    def park(self, key: str, relay: str, due: float = inf) -> None:
+        """The message waits until somebody says `unpark`, or until it is due."""
+        if due < inf:
+            self.put(key, due)
+            if (relay, key) in self._impatient:  # it stands there since it was parked before
+                return
+            self._impatient.add((relay, key))
+        else:
+            self._due[key] = _PARKED
         self._parked.setdefault(relay, _Line(_by_age)).add(_by_age(key)[0], key)
 
     def unpark(self, relay: str, limit: int) -> int:
@@ -165,12 +174,19 @@ class Index:
         line, count = self._parked.get(relay), 0
         while line is not None and count < limit and (first := line.first()) is not None:
             line.pop()
-            if self._due.get(first[1]) == _PARKED:  # else it is gone, or somebody wanted it meanwhile
+            if self._is_parked(relay, first[1]):  # else it is gone, or somebody wanted it meanwhile
                 self._ready(first[1], self._fresh)
                 count += 1
         if line is not None and line.first() is None:
             del self._parked[relay]
         return count
+
+    def _is_parked(self, relay: str, key: str) -> bool:
+        due = self._due.get(key, _READY)
+        if (relay, key) not in self._impatient:
+            return due == _PARKED
+        self._impatient.discard((relay, key))
+        return due not in (_READY, _TAKEN)
 
     def parked(self) -> Collection[str]:
         """For which relays messages are parked."""

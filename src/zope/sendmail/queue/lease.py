@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, BinaryIO
 
 from zope.interface import implementer
@@ -125,10 +126,10 @@ class MaildirLease:
         self.record = record
         self._is_tried = True
 
-    def park(self, relay: str) -> None:
+    def park(self, relay: str, patience: float = inf) -> None:
         """See `ILease`."""
         self._end(self.record, self.lock.release)
-        self.claims.park(self.key, relay)
+        self.claims.park(self.key, relay, patience)
 
     def is_alive(self) -> bool:
         """Whether the lease can still be settled."""

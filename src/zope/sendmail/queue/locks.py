@@ -120,9 +120,10 @@ class Lock:
         """
         try:
             remove_quietly(self._owner.disk, self._path)
-            self._owner.free_slot(self._path)
-        finally:
+        except OSError:
             self.keep()
+            raise
+        self._owner.forget_lock(self._path)
 
     def keep(self) -> None:
         """Let go without giving back: only we can lock the message again, and inherit what is written about it."""
@@ -141,9 +142,11 @@ class Owner:
         #: The owner file.
         self.path = os.path.join(places.locks, self.name)
         self._fd = -1
-        #: Device and inode of the owner file while it is open and proved good, and when it was written to.
+        #: Device and inode of the owner file while it is open and proved good, and since when it is fresh at least.
         self._identity: tuple[int, int] | None = None
         self._written = 0.0
+        #: When the owner file was made, by the clock of the file system; nobody else's stamps the files beside it.
+        self.made = 0.0
         #: The slot that tells of a lock, from its first line until it is cleared: never two for one lock.
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
@@ -185,7 +188,8 @@ class Owner:
                 if fd is not None or not same_file(self.disk.stat(proof), os.fstat(self._fd)):
                     raise OSError(errno.ENOLCK, "a locked file could be locked again", proof)
             self.disk.rename(hidden, self.path)
-            self._identity, self._written = identity(os.fstat(self._fd)), self._clock.monotonic()
+            status = os.fstat(self._fd)
+            self._identity, self.made, self._written = identity(status), status.st_mtime, self._clock.monotonic()
         finally:
             with contextlib.suppress(OSError):
                 remove_quietly(self.disk, proof, hidden)
@@ -210,10 +214,13 @@ class Owner:
 
     def owns(self, path: str) -> bool:
         """Whether the lock at `path` is ours."""
+        if self._identity is None:
+            return False
         try:
-            return self._identity is not None and identity(self.disk.stat(path)) == self._identity
+            status = self.disk.stat(path)
         except FileNotFoundError:
             return False
+        return (status.st_dev, status.st_ino) == self._identity
 
     # taking
 
@@ -222,7 +229,8 @@ class Owner:
 
         Raises `FileNotFoundError` if the message's directory is gone.
         """
-        self.open()
+        if self._identity is None:
+            self.open()
         path = self._places.sending(key)
         with self._mutex:
             if path in self._held:
@@ -249,9 +257,11 @@ class Owner:
         What is inherited stays written until it was told: if we die before, the next one inherits it again.  Nothing
         written means that the message was only claimed.
         """
-        if inherited is not None or path in self._slots or self._clock.monotonic() - self._written > _FRESH:
+        now = self._clock.monotonic()
+        if inherited is not None or path in self._slots or now - self._written > _FRESH:
             said = inherited or Inherited(Phase.CLAIMED, 0)
             self.write_slot(path, said.phase, said.attempts)
+            self._written = now
         return Lock(self, path, inherited)
 
     def _take_over(self, path: str) -> Lock | Busy:
@@ -307,10 +317,8 @@ class Owner:
 
     def write_slot(self, path: str, phase: Phase, attempts: int) -> None:
         """Write how far we are with a message into the owner file; this also keeps its time stamp fresh."""
-        text = b"%s %d %s" % (phase.encode(), attempts, os.fsencode(path.rpartition("/")[2]))
-        slot = self._slots.get(path) or self._new_slot(path)
-        self.disk.write_at(self._fd, _line(text), slot * _SLOT)
-        self._written = self._clock.monotonic()
+        line = _line(f"{phase} {attempts} {path.rpartition('/')[2]}".encode(_NAMES, "surrogateescape"))
+        self.disk.write_at(self._fd, line, (self._slots.get(path) or self._new_slot(path)) * _SLOT)
 
     def clear_slot(self, path: str) -> None:
         """What a slot said must not be taken for a later lease; the slot can be used again."""
@@ -321,8 +329,17 @@ class Owner:
     def free_slot(self, path: str) -> None:
         """The slot can be used again; until then it says what it said."""
         with self._mutex:
-            if path in self._slots:
-                self._free.append(self._slots.pop(path))
+            self._free_slot(path)
+
+    def forget_lock(self, path: str) -> None:
+        """There is no such lock any more."""
+        with self._mutex:
+            self._free_slot(path)
+            self._held.discard(path)
+
+    def _free_slot(self, path: str) -> None:
+        if path in self._slots:
+            self._free.append(self._slots.pop(path))
 
     def let_go(self, path: str) -> None:
         """A lock is not in use any more."""
@@ -340,14 +357,17 @@ class Owner:
         return said if said.phase is not Phase.CLAIMED else None
 
 
-def sweep(places: Places, disk: Disk, clock: Clock) -> None:
-    """Remove owner files, with their bells, whose owners are dead and whose locks have all been taken over."""
+def sweep(places: Places, disk: Disk, now: float) -> None:
+    """Remove owner files, with their bells, whose owners are dead and whose locks have all been taken over.
+
+    `now` is the time by the file system's clock, such as `Owner.made`: this host's may be minutes ahead of it.
+    """
     names = [name for name in disk.names(places.locks) if not name.endswith(BELL)]
     for name in sorted(names, key=lambda name: not name.startswith(".")):  # hidden links first: they count as links
         path = os.path.join(places.locks, name)
         hidden = name.startswith(".")
         with contextlib.suppress(OSError):
-            if hidden and clock.time() - disk.stat(path).st_mtime < _LITTER:
+            if hidden and now - disk.stat(path).st_mtime < _LITTER:
                 continue  # its maker may be about to lock it
             with disk.locked(path) as fd:
                 if fd is not None and (hidden or os.fstat(fd).st_nlink == 1):
@@ -373,8 +393,12 @@ def phase_of(text: bytes, lock: str) -> Phase | None:
     return _read_slot(text, lock).phase if text.startswith(HEADER) else None
 
 
+#: How the system spells file names; as `os.fsencode`.
+_NAMES = sys.getfilesystemencoding()
+
+
 def _line(text: bytes) -> bytes:
-    return text[: _SLOT - 1].ljust(_SLOT - 1) + b"\n"
+    return b"%-511.511b\n" % text
 
 
 _EMPTY = _line(b"")

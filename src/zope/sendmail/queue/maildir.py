@@ -88,11 +88,17 @@ class MaildirQueue:
 
     def _commit_again(self) -> None:
         """Reveal what was committed when the disk refused."""
+        if self._late:
+            with self._claims.mutex:
+                self._commit_late()
+
+    def _commit_late(self) -> None:
         while self._late:
+            staged = self._late.pop(0)
             try:
-                self._late.pop(0).commit()
+                staged.commit()
             except FileNotFoundError as error:  # somebody removed it
-                self._late.pop()
+                self._late.remove(staged)
                 maillog.finish_failed(f"mail for the queue {self.location}", error)
             except OSError:  # it has put itself back
                 return
@@ -167,7 +173,7 @@ class MaildirQueue:
     def _open(self) -> Bell:
         if self._bell is None:
             self._owner.open()
-            sweep(self.places, self.disk, self.clock)
+            sweep(self.places, self.disk, self._owner.made)
             self._bell = Bell(self.places, self._owner.name)
         return self._bell
 

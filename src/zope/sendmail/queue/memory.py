@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
@@ -43,6 +44,7 @@ class _Mail:
         self.history: list[Record] = []
         self.lease: MemoryLease | None = None
         self.parked = ""
+        self.parked_until = inf
         self.due = 0.0  # monotonic, so that no jump of the clock delays it
 
     @property
@@ -178,8 +180,7 @@ class MemoryQueue:
     def release(self, name: str) -> None:
         """See `IMailQueue`."""
         with self._for(name, Verb.RELEASE) as mail:
-            now = self.clock.time()
-            self.write(mail, replace(mail.record, state=State.READY, time=now, due=now, deaths=0, note="released"))
+            self.write(mail, mail.record.released(self.clock.time()))
 
     def retry(self, name: str) -> None:
         """See `IMailQueue`."""
@@ -198,15 +199,26 @@ class MemoryQueue:
                 self.mails_by_name[name] = _Mail(name, envelope, message, self.clock.time())
             self.wake()
 
+    def note_departure(self, message_id: str) -> None:
+        """A mail has left; forget those of which nobody has to know any more."""
+        now = self.clock.time()
+        self.departed.pop(message_id, None)  # the last one stands at the end
+        self.departed[message_id] = now
+        for oldest in list(
+            itertools.takewhile(lambda each: self.departed[each] < now - KEPT_DAYS * 86400, self.departed)
+        ):
+            del self.departed[oldest]
+
     def new_name(self) -> str:
         """A name no other mail of this queue has."""
         return f"{next(self._numbers):06d}"
 
     def _wait(self, mail: _Mail) -> float | None:
         """Seconds until the mail is due; None if it waits for somebody."""
-        if mail.parked or mail.state not in (State.READY, State.DEFERRED):
+        if mail.state not in (State.READY, State.DEFERRED):
             return None
-        return max(0.0, mail.due - self.clock.monotonic())
+        due = mail.parked_until if mail.parked else mail.due
+        return max(0.0, due - self.clock.monotonic()) if due < inf else None
 
     def write(self, mail: _Mail, record: Record) -> None:
         """Add to the history of a mail."""
@@ -284,7 +296,7 @@ class MemoryLease:
         recipients = mail.record.outstanding(mail.envelope.recipients)
         malformed = mail.record.outstanding(mail.envelope.malformed)
         self.envelope = replace(mail.envelope, recipients=recipients, malformed=malformed)
-        mail.lease = self
+        mail.lease, mail.parked = self, ""
 
     def open(self) -> BinaryIO:
         """See `ILease`."""
@@ -303,7 +315,7 @@ class MemoryLease:
         with self._queue.changed:
             if record.state is State.SENT:
                 self._queue.mails_by_name.pop(self.name, None)
-                self._queue.departed[self.message_id] = self._queue.clock.time()
+                self._queue.note_departure(self.message_id)
             else:
                 self._queue.write(self._mail, record)
             self.release()
@@ -314,11 +326,12 @@ class MemoryLease:
             if self._mail.lease is self:
                 self._mail.lease = None
 
-    def park(self, relay: str) -> None:
+    def park(self, relay: str, patience: float = inf) -> None:
         """See `ILease`."""
         with self._queue.changed:
             self.release()
             self._mail.parked = relay
+            self._mail.parked_until = self._queue.clock.monotonic() + patience
 
 
 def _seen(mail: _Mail) -> QueuedMail:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import io
+import itertools
 import os
 import stat
 from collections import Counter
@@ -25,9 +26,11 @@ from zope.sendmail.interfaces import IMailQueue, InvalidMessage, NoSuchMail, Que
 from zope.sendmail.maildir import age_key, host_name
 from zope.sendmail.queue.desk import QueuedMail
 from zope.sendmail.queue.dropbox import LOCK_AGE, PRIVATE, DropBox
+from zope.sendmail.queue.dropped import DroppedMail
 from zope.sendmail.queue.findings import Finding
 from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.staged import StagedMail
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import Schedule
@@ -73,6 +76,7 @@ class SpoolQueue(MaildirQueue):
         self.location = PREFIX + self.spool
         self.add_message_id = add_message_id
         self._dropbox = DropBox(self.spool, self.places, self.disk, self.clock, lock_age)
+        self._dropped = DroppedMail(self._dropbox, self.disk)
 
     def _make(self) -> None:
         check_place(self.places.root)
@@ -83,43 +87,68 @@ class SpoolQueue(MaildirQueue):
         with self._claims.mutex:
             if not self._made:
                 self._make()
-            self._claims.heard(self._take_in(busy=self._claims.next_due() == 0.0) or None)
+            busy = self._claims.next_due() == 0.0
+            self._claims.heard(self._dropbox.take(self._make, busy=busy) or None)
             return super().claim(limit)
 
     def lease(self, key: str, *details: Any) -> MaildirLease:
         """A lease that completes its message if that is wanted."""
         return (SpoolLease if self.add_message_id else MaildirLease)(self._claims, key, *details)
 
-    def _take_in(self, *, busy: bool = False) -> list[str]:
-        with self._claims.mutex:
-            return self._dropbox.take(self._make, busy=busy)
-
-    # for operators
-
-    def status(self, message_id: str) -> MailStatus:
-        """See `IMailQueue`."""
-        self._look()
-        return super().status(message_id)
+    # for operators: looking changes nothing; who does something to a mail takes it in first
 
     def count(self) -> Mapping[State, int]:
         """See `IMailQueue`."""
-        self._look()
-        return super().count()
+        counts = Counter({State.READY: self._dropped.count()})  # first: what is moved meanwhile is not missed
+        counts.update(super().count())
+        return {state: counts[state] for state in State if counts[state]}
 
     def oldest(self) -> float | None:
         """See `IMailQueue`."""
-        self._look()
-        return super().oldest()
+        known = (self._dropped.oldest(), super().oldest())
+        return min((since for since in known if since is not None), default=None)
 
-    def mails(self, *arguments: Any, **more: Any) -> Iterator[QueuedMail]:
+    def mails(
+        self, states: Iterable[State] = (), sender: str = "", recipient: str = "", **more: Any
+    ) -> Iterator[QueuedMail]:
         """See `IMailQueue`."""
-        self._look()
-        return super().mails(*arguments, **more)
+        outside = self._dropped.mails(Selection(frozenset(states), sender, recipient, **more))
+        inside = super().mails(states, sender, recipient, **more)
+        return _once(heapq.merge(outside, inside, key=lambda mail: age_key(mail.name)), lambda mail: mail.name)
 
     def names(self) -> Iterator[str]:
         """See `IMailQueue`."""
-        self._look()
-        return super().names()
+        return _once(heapq.merge(self._dropped.names(), super().names(), key=age_key), lambda name: name)
+
+    def show(self, name: str) -> QueuedMail:
+        """See `IMailQueue`."""
+        outside = self._dropped.find(name)
+        return super().show(name) if outside is None else self._dropped.show(outside)
+
+    def read(self, name: str) -> BinaryIO:
+        """See `IMailQueue`."""
+        outside = self._dropped.find(name)
+        return super().read(name) if outside is None else self._dropped.read(outside)
+
+    def hold(self, name: str) -> None:
+        """See `IMailQueue`."""
+        self._fetch(name)
+        super().hold(name)
+
+    def release(self, name: str) -> None:
+        """See `IMailQueue`."""
+        self._fetch(name)
+        super().release(name)
+
+    def retry(self, name: str) -> None:
+        """See `IMailQueue`."""
+        self._fetch(name)
+        super().retry(name)
+
+    def remove(self, name: str) -> None:
+        """See `IMailQueue`."""
+        self._fetch(name)
+        super().remove(name)
 
     def examine(self) -> Iterator[Finding]:
         """See `IMailQueue`; a name that begins with ``../`` is that of a file in the spool directory."""
@@ -127,12 +156,20 @@ class SpoolQueue(MaildirQueue):
         with contextlib.suppress(OSError):
             yield from self._dropbox.examine()
 
-    def _look(self) -> None:
-        """Operators see what was dropped, too.  What cannot be taken in is told by `examine`."""
-        with contextlib.suppress(OSError):
-            keys = self._take_in() or None
-            with self._claims.mutex:
-                self._claims.heard(keys)
+    def _fetch(self, name: str) -> None:
+        """Take in the mail of this name if it still lies outside."""
+        outside = self._dropped.find(name)
+        if outside is None:
+            return
+        with self._claims.mutex:
+            if not self._made:
+                self._make()
+            self._dropbox.take_one(outside, self._make)
+
+
+def _once(items: Iterable[_T], name: Callable[[_T], str]) -> Iterator[_T]:
+    """What was taken in between the looks outside and inside was seen twice, side by side."""
+    return (next(same) for _, same in itertools.groupby(items, key=name))
 
 
 class SpoolLease(MaildirLease):

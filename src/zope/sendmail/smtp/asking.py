@@ -6,23 +6,16 @@ before (RFC 2920, 3.1), and is then only listened for.  Pure.  RFC 5321, 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
-
 from zope.sendmail.outcome import Answer
 from zope.sendmail.smtp.body import Body
 from zope.sendmail.smtp.commands import Command, Speech, Verb
 from zope.sendmail.smtp.progress import charge
 from zope.sendmail.smtp.replies import Response
-from zope.sendmail.smtp.steps import MAX_FLIGHT, Asked, Gone, Manner, Phase, Refused, Steps
+from zope.sendmail.smtp.steps import MAX_FLIGHT, Gone, Heard, Manner, Phase, Refused, Spare, Steps
 from zope.sendmail.smtp.talk import Talk
 
-_PHASES = {
-    Verb.MAIL: Phase.COMMAND,
-    Verb.RCPT: Phase.COMMAND,
-    Verb.DATA: Phase.DATA,
-    Verb.BDAT: Phase.FINAL,
-}
+#: How long the reply to what goes behind the recipients may take.
+_PHASES = {Verb.DATA: Phase.DATA, Verb.BDAT: Phase.FINAL}
 
 
 class Asking:
@@ -40,14 +33,17 @@ class Asking:
         self._progress = talk.progress
         self._last = last
         self._answers_each = answers_each
-        size, is_8bit = (None, False) if body is None or not speech.tells_size else body.measure
+        self._unspeakable = speech.refused
         self._progress.refused.update(speech.refused)
-        mail, recipients = speech.mail(size, is_8bit=is_8bit), speech.recipients()
-        if not recipients:
+        size, is_8bit = (None, False) if body is None or not speech.tells_size else body.measure
+        commands = [speech.mail(size, is_8bit=is_8bit), *speech.recipients()]
+        self._last_recipient = commands[-1].recipient
+        if not self._last_recipient:
             raise Refused(Verb.RCPT, None)
-        self._last_recipient = recipients[-1].recipient
-        commands = [mail, *recipients, *([] if last is None else [last])]
-        self._flights = _flights(commands, 1 if manner is Manner.ONE_BY_ONE else MAX_FLIGHT)
+        if last is not None:
+            commands.append(last)
+        length = 1 if manner is Manner.ONE_BY_ONE else MAX_FLIGHT
+        self._flights = iter([commands[begin : begin + length] for begin in range(0, len(commands), length)])
         self._said: list[Command] = []
 
     def board(self) -> Steps:
@@ -59,27 +55,35 @@ class Asking:
         except Gone as gone:
             self._talk.hurt = gone
 
-    def ask(self) -> Asked:
-        """Say what has not been said; the reply to `last`, or None.  Raises `Refused` if nobody was accepted."""
-        reply: Response | None = None
+    def ask(self) -> Heard:
+        """Say what has not been said; the last reply.  Raises `Refused` if nobody was accepted."""
+        self._progress.refused.update(self._unspeakable)
         if self._said:
             reply = yield from self._listen(self._said)
         for flight in self._flights:
-            if flight[-1].verb is Verb.BDAT:
+            ends = flight[-1].verb is Verb.BDAT
+            if ends:
                 yield from self._talk.intend()
             yield from self._say(flight)
+            if ends and self._talk.hurt is None:
+                yield Spare()
             reply = yield from self._listen(flight)
         return reply
 
     def _say(self, flight: list[Command]) -> Steps:
         yield from self._talk.push(b"".join([each.line for each in flight]), Phase.COMMAND, asks=True)
 
-    def _listen(self, flight: list[Command]) -> Asked:
-        reply: Response | None = None
+    def _listen(self, flight: list[Command]) -> Heard:
         talk = self._talk
+        reply: Response
         for command in flight:
-            reply = yield from self._answer(command, len(flight))
-            if talk.ended is not None and (reply is None or talk.ended.is_leaving):
+            is_last = command is self._last and talk.ended is None
+            try:
+                reply = yield talk.listen(_PHASES[command.verb] if is_last else Phase.COMMAND)
+            except Gone as gone:
+                raise self._lost(gone, len(flight)) from gone.__cause__
+            self._hear(command, reply, len(flight))
+            if talk.ended is not None and talk.ended.is_leaving:
                 raise talk.ended
         if talk.ended is not None:
             if self._last is flight[-1]:
@@ -87,23 +91,18 @@ class Asking:
             raise talk.ended
         return reply
 
-    def _answer(self, command: Command, flight: int) -> Asked:
-        """The reply to a command; None if it did not come and does not matter any more."""
-        talk = self._talk
-        try:
-            response = yield from talk.receive(Phase.COMMAND if talk.ended else _PHASES[command.verb])
-        except Gone:
-            self._progress.broken_promise |= not talk.proven and flight > 1
-            if talk.ended is None:
-                raise
-            self._progress.out_of_step = True
-            return None
-        if talk.ended is None:
-            talk.keep_to_promise(command.verb, response, flight)
-            self._hear(command, response)
-        return response
+    def _lost(self, gone: Gone, flight: int) -> Gone | Refused:
+        """How it ends when a reply did not come: that may not matter any more."""
+        self._progress.broken_promise |= not self._talk.proven and flight > 1
+        if self._talk.ended is None:
+            return self._talk.hurt or gone
+        self._progress.out_of_step = True
+        return self._talk.ended
 
-    def _hear(self, command: Command, response: Response) -> None:
+    def _hear(self, command: Command, response: Response, flight: int) -> None:
+        if self._talk.ended is not None:
+            return
+        self._talk.keep_to_promise(command.verb, response, flight)
         if command.verb is Verb.MAIL:
             self._hear_mail(response)
         elif command.verb is Verb.RCPT:
@@ -128,9 +127,8 @@ class Asking:
         if recipient == self._last_recipient and not progress.accepted:
             self._talk.end(Refused(Verb.RCPT, None))
 
-    def _take_back(self, last: Command, response: Response | None) -> Steps:
+    def _take_back(self, last: Command, response: Response) -> Steps:
         """The message was announced, and nobody gets it."""
-        assert response is not None
         if last.verb is Verb.DATA and response.code == 354 and not self._answers_each:
             # The relay waits for a text; the lone dot ends it (RFC 2920, 3.1).  Whatever it says, nobody is served.
             try:
@@ -140,9 +138,3 @@ class Asking:
                 self._progress.out_of_step = True
         elif response.digit not in (4, 5):
             self._progress.out_of_step = True
-
-
-def _flights(commands: list[Command], length: int) -> Iterator[list[Command]]:
-    rest = iter(commands)
-    while flight := list(islice(rest, length)):
-        yield flight

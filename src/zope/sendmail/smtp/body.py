@@ -5,7 +5,6 @@ Fails with what reading the message raises.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -23,12 +22,42 @@ class Body:
     def __init__(self, message: BinaryIO) -> None:
         self._message = message
         self._start: int | None = None
-        self._rest: Iterator[bytes] = iter(())
+        #: What has been read of it, and what comes behind; None: nothing was read yet.
+        self._rest: Iterator[bytes] | None = None
         self._head: list[bytes] = []
+        self._whole: bytes | None = None
+        self._measure: tuple[int, bool] | None = None
 
-    @functools.cached_property
+    @property
     def whole(self) -> bytes | None:
         """All of it if it fits into `WINDOW`, else None."""
+        if self._rest is None:
+            self._whole = self._read()
+        return self._whole
+
+    @property
+    def measure(self) -> tuple[int, bool]:
+        """The octets on the wire without the dots that DATA doubles (RFC 1870, 3), and whether one is not ASCII."""
+        if self._measure is None:
+            size, is_8bit = 0, False
+            for piece in self.pieces():
+                size += len(piece)
+                is_8bit = is_8bit or not piece.isascii()
+            self._measure = size, is_8bit
+        return self._measure
+
+    def pieces(self) -> Iterator[bytes]:
+        """The message from its beginning; more than once only if it is small or can be read again."""
+        whole = self.whole
+        if whole is not None:
+            return iter((whole,))
+        if self._start is None:
+            assert self._rest is not None
+            return itertools.chain(self._head, self._rest)
+        self._message.seek(self._start)
+        return wire(self._message)
+
+    def _read(self) -> bytes | None:
         self._start = _position(self._message)
         self._rest = wire(self._message)
         size = 0
@@ -38,24 +67,6 @@ class Body:
             if size > WINDOW:
                 return None
         return b"".join(self._head)
-
-    @functools.cached_property
-    def measure(self) -> tuple[int, bool]:
-        """The octets on the wire without the dots that DATA doubles (RFC 1870, 3), and whether one is not ASCII."""
-        size, is_8bit = 0, False
-        for piece in self.pieces():
-            size += len(piece)
-            is_8bit = is_8bit or not piece.isascii()
-        return size, is_8bit
-
-    def pieces(self) -> Iterator[bytes]:
-        """The message from its beginning; more than once only if it is small or can be read again."""
-        if self.whole is not None:
-            return iter((self.whole,))
-        if self._start is None:
-            return itertools.chain(self._head, self._rest)
-        self._message.seek(self._start)
-        return wire(self._message)
 
 
 def _position(message: BinaryIO) -> int | None:

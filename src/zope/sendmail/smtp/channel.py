@@ -70,6 +70,8 @@ class SocketChannel:
     def __init__(self, connection: SMTP) -> None:
         self._connection = connection
         self._replies = Replies()
+        self._poll = select.poll()  # select.select fails with more than 1024 open files
+        self._poll.register(self._socket(), select.POLLIN)
 
     def ask(self, commands: bytes, seconds: float) -> None:
         """See `Channel`."""
@@ -113,9 +115,10 @@ class SocketChannel:
         sock = self._connection.sock
         if sock is None or self.has_unasked():
             return False
-        if not _is_readable(sock):
+        encrypted = sock if isinstance(sock, ssl.SSLSocket) else None
+        if not self._poll.poll(0) and not (encrypted and encrypted.pending()):
             return True
-        if not isinstance(sock, ssl.SSLSocket):
+        if encrypted is None:
             return False
         try:
             sock.settimeout(0.0)
@@ -174,11 +177,3 @@ def _set_timeout(sock: socket.socket, seconds: float) -> None:
     """Only if it is another one: each setting is a system call."""
     if sock.gettimeout() != seconds:
         sock.settimeout(seconds)
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    if isinstance(sock, ssl.SSLSocket) and sock.pending():
-        return True
-    poll = select.poll()  # select.select fails with more than 1024 open files
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import NamedTuple
 
 from zope.sendmail.address import is_ascii
 from zope.sendmail.message import Envelope
@@ -44,8 +45,7 @@ class Verb(Enum):
     RSET = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """One command line; BDAT has its octets in it."""
 
     verb: Verb
@@ -89,12 +89,12 @@ class Speech:
     def __init__(self, envelope: Envelope, offers: Offers, notify: Notify = _AS_IT_LIKES) -> None:
         self._offers = offers
         self._notify = notify if offers.dsn else _AS_IT_LIKES
-        addresses = (envelope.sender, *envelope.recipients)
-        self._utf8 = offers.smtputf8 and not all(is_ascii(address) for address in addresses)
-        self._sender = self._spell(envelope.sender)
-        spelled = {recipient: self._spell(recipient) for recipient in envelope.recipients}
-        self.refused = {recipient: NEEDS_SMTPUTF8 for recipient, spelling in spelled.items() if spelling is None}
-        self._recipients = {recipient: spelling for recipient, spelling in spelled.items() if spelling is not None}
+        as_they_are = is_ascii("".join((envelope.sender, *envelope.recipients)))
+        self._utf8 = offers.smtputf8 and not as_they_are
+        spell = _as_it_is if as_they_are or self._utf8 else _in_ascii
+        self._sender = spell(envelope.sender)
+        self._recipients = [(recipient, spell(recipient)) for recipient in envelope.recipients]
+        self.refused = {recipient: NEEDS_SMTPUTF8 for recipient, spelling in self._recipients if spelling is None}
 
     @property
     def tells_size(self) -> bool:
@@ -122,20 +122,27 @@ class Speech:
         options = f" NOTIFY={','.join(self._notify.when)}" if self._notify.when else ""
         return [
             Command(Verb.RCPT, _line(f"RCPT TO:<{spelling}>{options}"), recipient)
-            for recipient, spelling in self._recipients.items()
+            for recipient, spelling in self._recipients
+            if spelling is not None
         ]
-
-    def _spell(self, address: str) -> str | None:
-        if self._utf8 or is_ascii(address):
-            return address
-        local, at, domain = address.rpartition("@")
-        ascii_domain = to_ascii(domain)
-        return f"{local}{at}{ascii_domain}" if is_ascii(local) and ascii_domain else None
 
     def _check_size(self, size: int, limit: int) -> None:
         if 0 < limit < size:
             text = f"the message has {size} octets, the relay takes at most {limit}"
             raise NotSpeakable(552, Reply(Answer.REJECTED, text, None, "5.3.4"))
+
+
+def _as_it_is(address: str) -> str | None:
+    return address
+
+
+def _in_ascii(address: str) -> str | None:
+    """An address for a relay that knows no other; None if there is no such spelling."""
+    if is_ascii(address):
+        return address
+    local, at, domain = address.rpartition("@")
+    ascii_domain = to_ascii(domain)
+    return f"{local}{at}{ascii_domain}" if is_ascii(local) and ascii_domain else None
 
 
 def to_ascii(domain: str) -> str | None:

@@ -11,16 +11,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 import smtplib
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from smtplib import LMTP, SMTP, SMTP_SSL  # by name: a test that patches ``smtplib.SMTP`` must not blind us
 from typing import Any
 
 from zope.sendmail.settings import RelaySettings, Tls, TlsVersion
-from zope.sendmail.smtp.certificate import show_certificate
+from zope.sendmail.smtp.certificate import show_certificate, verifying_context
 from zope.sendmail.smtp.sasl import login, token_of
 
 #: What makes connections: ``smtplib.SMTP``, ``smtplib.SMTP_SSL``, or what somebody put in their place.
@@ -30,6 +32,8 @@ Factory = Callable[..., Any]
 #: 2000.
 MAX_REPLY = 64 * 1024
 
+#: A relay there waits for our TLS, and says nothing (RFC 8314, 7.3).
+_IMPLICIT_TLS = 465
 
 _VERSIONS = {TlsVersion.TLS_1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.TLS_1_3: ssl.TLSVersion.TLSv1_3}
 
@@ -43,17 +47,43 @@ class EncryptionFailed(Exception):
 
 
 class _Replies:
-    """The relay's half of a connection as smtplib reads it, by lines; replies without end are cut off."""
+    """The relay's half of a connection as smtplib reads it, by lines; replies without end are cut off.
 
-    def __init__(self, stream: Any) -> None:
+    The socket's timeout is for a whole reply: a byte now and then does not keep us for ever.
+    """
+
+    def __init__(self, connection: SMTP, stream: Any) -> None:
+        self._connection = connection
         self._stream = stream
         self._size = 0
+        self._until = math.inf
 
     def readline(self, limit: int) -> bytes:
-        line: bytes = self._stream.readline(limit)
+        sock = self._connection.sock
+        seconds = None if sock is None else sock.gettimeout()
+        if not self._size:
+            self._until = math.inf if seconds is None else time.monotonic() + seconds
+        try:
+            line = self._read_line(limit)
+        finally:
+            if sock is not None:
+                sock.settimeout(seconds)
         self._size = self._size + len(line) if line[3:4] == b"-" else 0
         if self._size > MAX_REPLY:
             raise OSError(f"a reply has more than {MAX_REPLY} octets")
+        return line
+
+    def _read_line(self, limit: int) -> bytes:
+        line = b""
+        while not line.endswith(b"\n") and len(line) < limit:
+            left = self._until - time.monotonic()
+            if left <= 0.0:
+                raise TimeoutError("timed out")
+            set_timeout(self._connection, left if left < math.inf else None)
+            there = self._stream.peek(1)[: limit - len(line)]  # receives at most once, and only if nothing is there
+            if not there:
+                break
+            line += self._stream.read(there.find(b"\n") + 1 or len(there))
         return line
 
     def has_unread(self) -> bool:
@@ -61,6 +91,33 @@ class _Replies:
 
     def close(self) -> None:
         self._stream.close()
+
+
+class _Careful:
+    """smtplib's class reads the greeting as soon as it is made; here, too, by `_Replies`."""
+
+    @property
+    def file(self) -> _Replies | None:
+        return vars(self).get("file")
+
+    @file.setter
+    def file(self: Any, stream: Any) -> None:
+        vars(self)["file"] = stream if stream is None or isinstance(stream, _Replies) else _Replies(self, stream)
+
+
+class _CarefulSMTP(_Careful, SMTP):
+    """See `_Careful`."""
+
+
+class _CarefulSMTPSSL(_Careful, SMTP_SSL):
+    """See `_Careful`."""
+
+
+class _CarefulLMTP(_Careful, LMTP):
+    """See `_Careful`."""
+
+
+_CAREFUL: dict[Factory, Factory] = {SMTP: _CarefulSMTP, SMTP_SSL: _CarefulSMTPSSL, LMTP: _CarefulLMTP}
 
 
 def connect(settings: RelaySettings, factory: Factory, local_hostname: str | None = None) -> Any:
@@ -96,8 +153,8 @@ def drop(connection: Any) -> None:
         connection.close()
 
 
-def set_timeout(connection: Any, seconds: float) -> None:
-    """How long each read or write may take from now on."""
+def set_timeout(connection: Any, seconds: float | None) -> None:
+    """How long each read or write may take from now on; None: for ever."""
     sock = getattr(connection, "sock", None)
     if isinstance(sock, socket.socket):
         sock.settimeout(seconds)
@@ -117,12 +174,12 @@ def has_unread(connection: SMTP) -> bool:
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:
     """Verifies the relay's certificate and name if the settings ask for it; TLS 1.2 is the least.
 
-    Raises `RelayError` if our own certificate cannot be used.
+    Raises `RelayError` if the authorities' certificates, or our own, cannot be used.
     """
     if settings.ssl_context is not None:
         return settings.ssl_context()
     if settings.must_verify:
-        context = ssl.create_default_context(cafile=settings.cafile)
+        context = verifying_context(settings.cafile)
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without loading authorities that nobody asks
         context.check_hostname = False
@@ -135,7 +192,7 @@ def tls_context(settings: RelaySettings) -> ssl.SSLContext:
 
 def _open(settings: RelaySettings, factory: Factory, local_hostname: str | None) -> Any:
     arguments = _arguments(settings, factory, local_hostname)
-    connection = factory(settings.hostname, str(settings.port), **arguments)
+    connection = _reached(settings, factory, arguments)
     try:
         if isinstance(connection, SMTP) and connection.sock is not None and connection.sock.family != socket.AF_UNIX:
             # Each command waits for its reply; Nagle's algorithm would only delay the end of a message.
@@ -148,6 +205,17 @@ def _open(settings: RelaySettings, factory: Factory, local_hostname: str | None)
         drop(connection)
         raise
     return connection
+
+
+def _reached(settings: RelaySettings, factory: Factory, arguments: dict[str, Any]) -> Any:
+    make = _CAREFUL.get(factory, factory) if isinstance(factory, type) else factory
+    try:
+        return make(settings.hostname, str(settings.port), **arguments)
+    except smtplib.SMTPServerDisconnected as error:
+        if settings.port != _IMPLICIT_TLS or settings.tls is Tls.IMPLICIT:
+            raise
+        cure = f"at port {_IMPLICIT_TLS} TLS is from the first byte: say tls=implicit"
+        raise smtplib.SMTPServerDisconnected(f"{error}; {cure}") from error
 
 
 def _arguments(settings: RelaySettings, factory: Factory, local_hostname: str | None) -> dict[str, Any]:
@@ -173,8 +241,8 @@ def _own_name() -> str:
 
 
 def _greet(connection: Any) -> None:
-    if isinstance(connection, SMTP) and connection.sock is not None:
-        connection.file = _Replies(connection.file or connection.sock.makefile("rb"))
+    if isinstance(connection, SMTP) and connection.sock is not None and not isinstance(connection.file, _Replies):
+        connection.file = _Replies(connection, connection.file or connection.sock.makefile("rb"))
     code, text = connection.ehlo()
     if not 200 <= code < 300 and code != 421 and not isinstance(connection, LMTP):
         code, text = connection.helo()

@@ -22,7 +22,7 @@ from zope.sendmail.smtp.body import Body
 from zope.sendmail.smtp.commands import Command, Speech, Verb
 from zope.sendmail.smtp.progress import Progress, charge
 from zope.sendmail.smtp.replies import Response
-from zope.sendmail.smtp.steps import Follow, Followed, Look, Manner, Phase, Refused, Steps
+from zope.sendmail.smtp.steps import Follow, Look, Manner, Phase, Refused, Rider, Spare, Steps
 from zope.sendmail.smtp.talk import Talk
 
 #: Chunks of a large message that may be without a reply: the relay's answers are small, its disk may be slow.
@@ -47,16 +47,23 @@ class Dialogue:
         proven: bool = False,
         answers_each: bool = False,
     ) -> None:
+        self.manner = manner
         self._speech = speech
         self._progress = progress
-        self._manner = manner
         self._answers_each = answers_each
         self._talk = Talk(progress, proven=proven)
         self._asking: Asking | None = None
 
-    def prepare(self, body: Body) -> None:
-        """Make ready what `board` says.  Raises `NotSpeakable`, `Refused`, and what reading the message raises."""
-        self._asking = self._ask_about(body, _DATA)
+    def prepare(self, body: Body) -> Asking:
+        """Make ready what is said first.  Raises `NotSpeakable`, `Refused`, and what reading the message raises."""
+        last = None
+        if self.manner is Manner.AT_ONCE:
+            assert body.whole is not None
+            last = _bdat(body.whole, last=True)
+        elif self.manner is Manner.PIPELINED:
+            last = _DATA
+        self._asking = self._ask_about(body, last)
+        return self._asking
 
     def board(self) -> Steps:
         """Say the first flight of the envelope behind the mail before; `deliver` goes on with it.  Raises nothing."""
@@ -70,16 +77,16 @@ class Dialogue:
 
     def deliver(self, body: Body) -> Steps:
         """Send the mail."""
-        if self._manner is Manner.AT_ONCE:
-            assert body.whole is not None
-            response = yield from self._ask_about(body, _bdat(body.whole, last=True)).ask()
-            assert response is not None
+        response = yield from (self._asking or self.prepare(body)).ask()
+        if self.manner is Manner.AT_ONCE:
             self._final(response)
-        elif self._manner is Manner.CHUNKED:
-            yield from self._ask_about(body).ask()
+        elif self.manner is Manner.CHUNKED:
             yield from self._chunks(body)
         else:
-            yield from self._data(body)
+            if self.manner is Manner.ONE_BY_ONE:
+                yield from self._talk.push(_DATA.line, Phase.COMMAND, asks=True)
+                response = yield from self._talk.receive(Phase.DATA)
+            yield from self._data(body, response)
 
     def reset(self) -> Steps:
         """Let the relay forget this mail; the connection is as after EHLO."""
@@ -88,18 +95,12 @@ class Dialogue:
         self._talk.check(response, 2)
 
     def _ask_about(self, body: Body | None, last: Command | None = None) -> Asking:
-        return Asking(self._talk, self._speech, self._manner, body, last, answers_each=self._answers_each)
+        return Asking(self._talk, self._speech, self.manner, body, last, answers_each=self._answers_each)
 
     # the message as a text
 
-    def _data(self, body: Body) -> Steps:
-        if self._manner is Manner.PIPELINED:
-            response = yield from (self._asking or self._ask_about(body, _DATA)).ask()
-        else:
-            yield from self._ask_about(body).ask()
-            yield from self._talk.push(_DATA.line, Phase.COMMAND, asks=True)
-            response = yield from self._talk.receive(Phase.DATA)
-        assert response is not None
+    def _data(self, body: Body, response: Response) -> Steps:
+        """`response`: the one to DATA."""
         if response.code != 354:
             self._talk.check(response, 4, 5)
             raise Refused(Verb.DATA, response)
@@ -125,24 +126,22 @@ class Dialogue:
 
     def _end_text(self, piece: bytes) -> Steps:
         """The last piece, and the next mail's envelope behind it."""
-        rider = (yield from self._follow()) if self._manner is Manner.PIPELINED and self._talk.proven else None
+        rider: Rider | None = None
+        if self.manner is Manner.PIPELINED and self._talk.proven:
+            rider = yield Follow()
         yield from self._check_silence()
         yield from self._talk.intend()
         yield from self._talk.push(piece, Phase.BLOCK, more=rider is not None)
         # Two pushes: whether the end of this message has gone shall not depend on what follows.
         if rider is not None and self._talk.hurt is None:
             yield from rider.board()
-
-    def _follow(self) -> Followed:
-        rider = yield Follow()
-        assert not isinstance(rider, Response)
-        return rider
+        if self._talk.hurt is None:
+            yield Spare()
 
     def _check_silence(self) -> Steps:
         """A reply before the end may be a no; a yes is meant for something else, and would be taken for the last."""
-        response = yield Look()
+        response: Response | None = yield Look()
         if response is not None:
-            assert isinstance(response, Response)
             self._progress.out_of_step = True
             self._talk.check(response, 4, 5)
             raise Refused(Verb.DATA, response)
@@ -166,6 +165,8 @@ class Dialogue:
         if not talk.hurt:
             yield from talk.intend()
             yield from talk.push(_bdat(held, last=True).line, Phase.BLOCK)
+            if not talk.hurt:
+                yield Spare()
         for _ in range(owed):
             yield from self._chunk_taken()
         response = yield from talk.receive(Phase.FINAL)

@@ -5,6 +5,7 @@ RFC 5321, 4.2; RFC 3463.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 from zope.sendmail.message import Envelope
@@ -14,13 +15,15 @@ from zope.sendmail.outcome import Answer, Reply, printable
 NOT_THE_MAILS_FAULT = frozenset({503, 530, 534, 535, 538})
 
 
-@dataclass
+@dataclass(slots=True)
 class Progress:
     """How far one attempt came."""
 
     envelope: Envelope
     #: There is a connection; from here to `intended`, an error that is not smtplib's is none of the relay.
     opened: bool = False
+    #: Over this connection the relay has taken our login.
+    logged_in: bool = False
     #: The relay took MAIL: from now on it speaks about this mail.
     begun: bool = False
     accepted: dict[str, Reply] = field(default_factory=dict)
@@ -42,6 +45,7 @@ class Progress:
         self.accepted, self.refused, self.served = {}, {}, {}
 
 
+@functools.lru_cache(maxsize=64)  # a relay has the same words for most recipients
 def charge(code: int, text: str | bytes) -> Reply:
     """The reply as it counts for a mail: what is not its fault is temporary, whatever the first digit."""
     reply = Reply.of(code, text)

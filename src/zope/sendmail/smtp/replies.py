@@ -7,7 +7,7 @@ A reply has limits, and what is no reply is told apart from a refusal (`Malforme
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Octets of a line; real ones keep to 512 (RFC 5321, 4.5.3.1.5), smtplib has the same limit.
 MAX_LINE = 8192
@@ -25,8 +25,7 @@ class MalformedReply(Exception):
     """What the relay sent is no reply, or has no end.  Nothing after it can be understood either."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """One reply: its code, and its lines without the codes, joined by LF."""
 
     code: int
@@ -45,28 +44,29 @@ class Replies:
     """Takes what comes over the wire, in pieces of any size, and gives replies.  Keeps what is not a whole one yet."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._scanned = 0
+        self._buffer = b""
+        #: Where the next reply begins, and how far from there no line ends.
+        self._begin = self._scanned = 0
         self._lines: list[bytes] = []
         self._size = 0
         self._code = b""
 
     def feed(self, data: bytes) -> None:
         """One more piece."""
-        self._buffer += data
+        self._buffer = self._buffer[self._begin :] + data
+        self._scanned -= self._begin
+        self._begin = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is left that `next` did not give: no reply, and no part of one."""
-        return not self._buffer and not self._lines
+        return self._begin == len(self._buffer) and not self._lines
 
     def next(self) -> Response | None:
         """The next reply, or None if it is not whole yet.  Raises `MalformedReply`."""
-        if not self._lines and (usual := _USUAL.match(self._buffer)):
-            response = Response(int(usual[1]), bytes(usual[2]))
-            del self._buffer[: usual.end()]
-            self._scanned = 0
-            return response
+        if not self._lines and (usual := _USUAL.match(self._buffer, self._begin)):
+            self._begin = self._scanned = usual.end()
+            return Response(int(usual[1]), usual[2])
         while (line := self._next_line()) is not None:
             if self._take(line):
                 response = Response(int(self._code), b"\n".join(self._lines))
@@ -76,14 +76,13 @@ class Replies:
 
     def _next_line(self) -> bytes | None:
         end = self._buffer.find(b"\n", self._scanned)
-        if max(end, len(self._buffer) if end < 0 else 0) > MAX_LINE:
+        if (end if end >= 0 else len(self._buffer)) - self._begin > MAX_LINE:
             raise MalformedReply(f"a line of the relay's reply has more than {MAX_LINE} octets")
         if end < 0:
             self._scanned = len(self._buffer)
             return None
-        line = bytes(self._buffer[:end]).removesuffix(b"\r")
-        del self._buffer[: end + 1]
-        self._scanned = 0
+        line = self._buffer[self._begin : end].removesuffix(b"\r")
+        self._begin = self._scanned = end + 1
         return line
 
     def _take(self, line: bytes) -> bool:

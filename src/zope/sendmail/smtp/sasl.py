@@ -12,7 +12,7 @@ import re
 import secrets
 import smtplib
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from smtplib import SMTP
 
@@ -28,6 +28,7 @@ from zope.sendmail.smtp.exchange import (
     OAuthBearer,
     Plain,
     XOAuth2,
+    encoded,
 )
 from zope.sendmail.smtp.scram import Scram, ScramSha1
 
@@ -57,6 +58,9 @@ _TRY_ANOTHER = frozenset({500, 501, 502, 504, 534, 538})
 
 #: Octets of a command line with its CRLF (RFC 5321, 4.5.3.1.4); an initial response must fit in (RFC 4954, 4).
 _MAX_COMMAND = 512
+
+#: A shorter password is no secret, and taking it out of a relay's words would only show where it stood.
+_LEAST_SECRET = 8
 
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
@@ -134,11 +138,14 @@ def _log_in(connection: SMTP, mechanisms: Sequence[Mechanism], credentials: Cred
 
 
 def _converse(connection: SMTP, mechanism: Mechanism, exchange: Exchange) -> tuple[int, bytes]:
+    """The code and the text at the end, without what we have said: some relays repeat a command they refuse."""
     first = exchange.first()
+    said = [] if first is None else [_base64(first)]
     code, text = _begin(connection, mechanism, first)
     while code == 334:
-        code, text = connection.docmd(_base64(exchange.answer(_decoded(text))))
-    return code, text
+        said.append(_base64(exchange.answer(_decoded(text))))
+        code, text = connection.docmd(said[-1])
+    return code, _without_secrets(text, said, exchange.credentials)
 
 
 def _begin(connection: SMTP, mechanism: Mechanism, first: bytes | None) -> tuple[int, bytes]:
@@ -156,12 +163,19 @@ def _begin(connection: SMTP, mechanism: Mechanism, first: bytes | None) -> tuple
 
 
 def _told(text: bytes, exchange: Exchange) -> bytes:
-    """The refusal for people, and without the token, should the relay repeat it."""
-    told = text.decode("utf-8", "backslashreplace")
-    if exchange.complaint:
-        told += f" ({exchange.complaint})"
-    token = exchange.credentials.token
-    return (told.replace(token, "[token]") if token else told).encode()
+    """The refusal for people."""
+    if not exchange.complaint:
+        return text
+    return _without_secrets(text + f" ({exchange.complaint})".encode(), [], exchange.credentials)
+
+
+def _without_secrets(text: bytes, said: Iterable[str], credentials: Credentials) -> bytes:
+    """`text` for a log.  What is too short to be told from an ordinary word stays."""
+    secrets_in = {**dict.fromkeys(said, "[login]"), credentials.password: "[password]", credentials.token: "[token]"}
+    for secret, instead in sorted(secrets_in.items(), key=lambda pair: -len(pair[0])):
+        if len(secret) >= _LEAST_SECRET:
+            text = text.replace(encoded(secret), instead.encode())
+    return text
 
 
 def _decoded(text: bytes) -> bytes:

@@ -6,7 +6,6 @@ Concurrency: one thread at a time.
 
 from __future__ import annotations
 
-import contextlib
 import smtplib
 from collections.abc import Callable, Iterable, Iterator
 from smtplib import SMTP
@@ -24,7 +23,7 @@ from zope.sendmail.smtp.connect import drop, hang_up
 from zope.sendmail.smtp.handover import Handover
 from zope.sendmail.smtp.progress import Progress, reply_from
 from zope.sendmail.smtp.stream import Result, Stream
-from zope.sendmail.smtp.transaction import Errand, Line, Next
+from zope.sendmail.smtp.transaction import Errand, Following, Line
 from zope.sendmail.smtp.verdict import RELAY_CODES, failed, succeeded
 
 #: The relay said no and meant the mail: the connection may go on.
@@ -36,6 +35,24 @@ _PATIENCE = 3600.0
 
 #: A connection that was used so many seconds ago is alive: relays wait for minutes (RFC 5321, 4.5.3.2.7).
 _A_MOMENT = 2.0
+
+#: A relay that took longer for the last mail is slow: the next one does not wait behind a mail in hand, since another
+#: connection may be free for it.
+_SLOW = 1.0
+
+
+class _Nobody:
+    """See `Following`."""
+
+    def rider(self) -> Errand | None:
+        """Nobody rides."""
+        return None
+
+    def spare(self) -> None:
+        """Nobody comes."""
+
+
+_NOBODY = _Nobody()
 
 
 @implementer(IStreamingSession)
@@ -59,7 +76,10 @@ class SMTPSession:
         #: The mail that rode with the end of the last one, or was about to.
         self._aboard: Progress | None = None
         self._used_settings = RelaySettings()
+        self._relay = ""
         self._opened_at = self._used_at = 0.0
+        #: Seconds that the last mail over this connection took.
+        self._took = float("inf")
         self._mails = 0
 
     @property
@@ -73,11 +93,15 @@ class SMTPSession:
     def verify(self, envelope: Envelope, message: BinaryIO | None = None) -> Outcome:
         """See `ISession`.  Without the message the relay is not asked about its size."""
         progress = Progress(envelope)
-        return self._told(progress, lambda: self.prove(progress, message))
+        try:
+            self.prove(progress, message)
+        except Exception as error:  # noqa: BLE001 - all that is not of the relay is raised
+            return self._verdict(progress, error)
+        return succeeded(self._relay, progress)
 
     def transfer(self, envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
         """See `ISession`.  `message` must be seekable; what reading it raises is raised."""
-        return self.carry(Errand(Progress(envelope), message, intend), _nobody)
+        return self.carry(Errand(Progress(envelope), message, intend), _NOBODY)
 
     def stream(self, jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Result]]:
         """See `IStreamingSession`.  Mails ride where the relay offers PIPELINING without CHUNKING; chunks need none."""
@@ -97,7 +121,7 @@ class SMTPSession:
 
     def deliver(self, progress: Progress, message: BinaryIO, intend: Callable[[], None]) -> None:
         """`transfer` that raises what smtplib raises; who was refused stands in `progress` afterwards."""
-        self._deliver(Errand(progress, message, intend), _nobody)
+        self._deliver(Errand(progress, message, intend), _NOBODY)
 
     def rest(self) -> None:
         """See `ISession`."""
@@ -122,9 +146,13 @@ class SMTPSession:
 
     # a mail in a stream; see `zope.sendmail.smtp.stream.Carrier`
 
-    def carry(self, errand: Errand, follow: Next) -> Outcome:
-        """Send one mail; `follow` gives who rides with its end."""
-        return self._told(errand.progress, lambda: self._deliver(errand, follow))
+    def carry(self, errand: Errand, following: Following) -> Outcome:
+        """Send one mail; `following` gives who is next."""
+        try:
+            self._deliver(errand, following)
+        except Exception as error:  # noqa: BLE001 - all that is not of the relay is raised
+            return self._verdict(errand.progress, error)
+        return succeeded(self._relay, errand.progress)
 
     def may_ride(self) -> bool:
         """Whether the connection is good for one more mail behind the one in hand."""
@@ -134,14 +162,23 @@ class SMTPSession:
                 and self._is_young(self._mails + 1)
                 and self._settings() == self._used_settings
             )
-        except ValueError:  # the settings contradict each other, which the next mail's outcome will say
+        except Exception:  # noqa: BLE001 - nobody's settings can be had, which the next mail's outcome will say
             return False
 
     def take_along(self, errand: Errand) -> None:
         """Prepare a mail for riding.  Raises smtplib's errors, and what reading the message raises."""
         assert isinstance(self._line, Line)
-        self._line.prepare(errand)
+        self._line.prepare(errand, rides=True)
         self._aboard = errand.progress
+
+    def is_quick(self) -> bool:
+        """Whether the relay answers so soon that the next mail may wait here for its turn."""
+        return self._took < _SLOW
+
+    def prepare(self, errand: Errand) -> None:
+        """Prepare a mail for its turn.  Raises smtplib's errors, and what reading the message raises."""
+        assert isinstance(self._line, Line)
+        self._line.prepare(errand, rides=False)
 
     def part(self) -> None:
         """Nobody goes on with what has ridden: the relay waits for a text, so the connection is of no use."""
@@ -151,42 +188,22 @@ class SMTPSession:
     def _has_rider(self) -> bool:
         return self._aboard is not None and self._aboard.riding
 
-    def _deliver(self, errand: Errand, follow: Next) -> None:
+    def _deliver(self, errand: Errand, following: Following) -> None:
         def deliver(line: Line | Handover) -> None:
+            begin = self._clock.monotonic()
             if isinstance(line, Handover):
                 line.deliver(errand.progress, errand.message, errand.intend)
             else:
-                line.deliver(errand, follow, fresh=self._clock.monotonic() - self._used_at < _A_MOMENT)
+                line.deliver(errand, following, fresh=begin - self._used_at < _A_MOMENT)
+                self._took = self._clock.monotonic() - begin
 
         self._speak(errand.progress, deliver)
         self._mails += 1
 
-    def _told(self, progress: Progress, attempt: Callable[[], None]) -> Outcome:
-        try:
-            attempt()
-        except Exception as error:
-            if progress.opened and not progress.intended and not isinstance(error, smtplib.SMTPException):
-                raise  # the message could not be read, or must not be sent
-            return failed(self._spoken_with(progress), progress, error)
-        return succeeded(self._spoken_with(progress), progress)
-
-    def _spoken_with(self, progress: Progress) -> str:
-        return str(self._used_settings) if progress.opened else self.relay
-
-    @contextlib.contextmanager
-    def _in_step(self, progress: Progress) -> Iterator[None]:
-        """Afterwards the connection is ready for the next mail, or it is gone (7.3 kept dead ones for ever)."""
-        try:
-            yield
-        except _REFUSALS as error:
-            self._reset(progress, error)
-            raise
-        except BaseException:
-            self.drop()
-            raise
-        if progress.out_of_step:
-            self.drop()
-        self._used_at = self._clock.monotonic()
+    def _verdict(self, progress: Progress, error: Exception) -> Outcome:
+        if progress.opened and not progress.intended and not isinstance(error, smtplib.SMTPException):
+            raise error  # the message could not be read, or must not be sent
+        return failed(self._relay if progress.opened else self.relay, progress, error)
 
     def _reset(self, progress: Progress, error: smtplib.SMTPException) -> None:
         if self.connection is None:
@@ -200,17 +217,26 @@ class SMTPSession:
             self.drop()
 
     def _speak(self, progress: Progress, speak: Callable[[Line | Handover], None]) -> None:
+        """Afterwards the connection is ready for the next mail, or it is gone (7.3 kept dead ones for ever)."""
         try:
-            with self._in_step(progress):
-                self._speak_once_or_twice(progress, speak)
+            self._speak_once_or_twice(progress, speak)
+        except _REFUSALS as error:
+            self._reset(progress, error)
+            raise
+        except BaseException:
+            self.drop()
+            raise
         finally:
             if progress.broken_promise:
                 self._patient_until = self._clock.monotonic() + _PATIENCE
+        if progress.out_of_step:
+            self.drop()
+        self._used_at = self._clock.monotonic()
 
     def _speak_once_or_twice(self, progress: Progress, speak: Callable[[Line | Handover], None]) -> None:
         """On the connection at hand or, if that turns out to be dead, on a new one."""
         if self._rides(progress) or self._is_usable():
-            progress.opened = True
+            self._begin(progress)
             try:
                 speak(self._line)
             except smtplib.SMTPException as error:
@@ -221,8 +247,11 @@ class SMTPSession:
             self.drop()
             progress.start_over()
         self._open(patient=progress.broken_promise)
-        progress.opened = True
+        self._begin(progress)
         speak(self._line)
+
+    def _begin(self, progress: Progress) -> None:
+        progress.opened, progress.logged_in = True, self._used_settings.logs_in
 
     def _rides(self, progress: Progress) -> bool:
         """Whether its envelope has been said on the connection at hand."""
@@ -235,7 +264,10 @@ class SMTPSession:
         return False
 
     def _may_start_over(self, progress: Progress, error: smtplib.SMTPException) -> bool:
-        """Whether the connection failed, and not this mail: it was dead already, or did not outlive the mail before."""
+        """Whether the connection failed, and not this mail: it was dead already, or did not outlive the mail before.
+
+        Or its login did not last; if a new one is no better, that is about the mail.
+        """
         if progress.intended or not _is_dead(error):
             return False
         if progress.riding and isinstance(error, smtplib.SMTPServerDisconnected):
@@ -261,7 +293,9 @@ class SMTPSession:
 
     def _open(self, *, patient: bool) -> None:
         self._used_settings = self._settings()
+        self._relay = str(self._used_settings)
         self.connection = self._connect(self._used_settings)
+        self._took = float("inf")
         self._opened_at = self._used_at = self._clock.monotonic()
         self._mails = 0
         if isinstance(self.connection, SMTP):
@@ -280,7 +314,3 @@ def _is_leaving(error: smtplib.SMTPException) -> bool:
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return any(reply_from(each).code == 421 for each in error.recipients.values())
     return getattr(error, "smtp_code", 0) in RELAY_CODES | {503}
-
-
-def _nobody() -> None:
-    """No mail rides."""

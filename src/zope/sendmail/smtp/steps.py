@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from zope.sendmail.smtp.commands import Offers, Verb
 from zope.sendmail.smtp.replies import Response
@@ -25,8 +25,7 @@ class Phase(StrEnum):
     QUIT = "quit"
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send these bytes.
 
     `asks`: they are commands, and everything said before must have been answered.  `more`: further bytes come at once,
@@ -61,6 +60,11 @@ class Follow:
     """Give me the next mail if its envelope may go together with the end of this one, else None."""
 
 
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """All has gone, and nothing is left but to wait for the reply: whatever else there is to do has time now."""
+
+
 class Rider(Protocol):
     """The next mail."""
 
@@ -68,12 +72,11 @@ class Rider(Protocol):
         """Say the first flight of its envelope."""
 
 
-Step = Send | Receive | Intend | Look | Follow
-Given = Response | Rider | None
+Step = Send | Receive | Intend | Look | Follow | Spare
+#: What is given depends on the step: `Response` for `Receive`, that or None for `Look`, `Rider` or None for `Follow`.
+Given = Any
 Steps = Generator[Step, Given, None]
-Asked = Generator[Step, Given, Response | None]
 Heard = Generator[Step, Given, Response]
-Followed = Generator[Step, Given, Rider | None]
 
 
 class Gone(Exception):

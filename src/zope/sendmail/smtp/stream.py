@@ -1,20 +1,22 @@
-"""A run of mails through one conversation, where each envelope may ride with the end of the mail before.
+"""A run of mails through one conversation, where the time for which the relay is waited for is used.
 
-A job is pulled as late as possible: right before the final dot of the one before if it can ride, else after that one's
-outcome.  What happens to a job never changes the outcome of another.  RFC 2920, 3.1.
+The next job is pulled right before the final dot of the mail in hand if its envelope can ride with that (RFC 2920,
+3.1); else behind the end, before the reply is awaited, if the relay was quick with the mail before; else after the
+outcome was taken.  A job that was pulled ahead is opened, read and ready to be said, but not intended.  What happens to
+a job never changes the outcome of another.
 """
 
 from __future__ import annotations
 
 import smtplib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from zope.sendmail.interfaces import IJob, ISession
 from zope.sendmail.outcome import Outcome
 from zope.sendmail.smtp.progress import Progress
-from zope.sendmail.smtp.transaction import Errand, Next
+from zope.sendmail.smtp.transaction import Errand, Following
 
 #: The outcome of a job, or what reading its message, or its `intend`, has raised.
 Result = Outcome | Exception
@@ -23,8 +25,8 @@ Result = Outcome | Exception
 class Carrier(Protocol):
     """What a stream needs of a session."""
 
-    def carry(self, errand: Errand, follow: Next) -> Outcome:
-        """Send one mail; `follow` gives who rides with its end."""
+    def carry(self, errand: Errand, following: Following) -> Outcome:
+        """Send one mail; `following` gives who is next."""
 
     def may_ride(self) -> bool:
         """Whether the connection is good for one more mail behind the one in hand."""
@@ -32,11 +34,17 @@ class Carrier(Protocol):
     def take_along(self, errand: Errand) -> None:
         """Prepare a mail for riding.  Raises smtplib's errors, and what reading the message raises."""
 
+    def is_quick(self) -> bool:
+        """Whether the relay answers so soon that the next mail may wait here for its turn."""
+
+    def prepare(self, errand: Errand) -> None:
+        """Prepare a mail for its turn.  Raises as `take_along` does."""
+
     def part(self) -> None:
         """Nobody goes on with what has ridden: the connection is of no use."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Waiting:
     job: IJob
     errand: Errand | None = None
@@ -52,13 +60,46 @@ class Stream:
         self._next: _Waiting | None = None
         self._trouble: Exception | None = None
 
-    def results(self) -> Iterator[tuple[IJob, Result]]:
+    def results(self) -> Generator[tuple[IJob, Result], None, None]:
         """Each job with how it went.  Raises what pulling a job raises, when its turn has come."""
         try:
             while (waiting := self._take()) is not None:
                 yield waiting.job, self._result(waiting)
         finally:
             self._session.part()
+
+    # who is next; see `zope.sendmail.smtp.transaction.Following`
+
+    def rider(self) -> Errand | None:
+        """The mail that rides with the end of the one in hand."""
+        return self._ahead(self._session.take_along) if self._session.may_ride() else None
+
+    def spare(self) -> None:
+        """The one in hand has gone, and its reply is awaited."""
+        if self._session.is_quick():
+            self._ahead(self._session.prepare)
+
+    def _ahead(self, prepare: Callable[[Errand], None]) -> Errand | None:
+        """Pull the next job and prepare it, unless that was done before; None if it cannot be said now."""
+        if self._next is not None or self._trouble is not None:
+            return None
+        try:
+            self._next = waiting = self._pull()
+        except Exception as error:  # noqa: BLE001 - raised again when its turn has come
+            self._trouble = error
+            return None
+        if waiting is None or waiting.errand is None:
+            return None
+        try:
+            prepare(waiting.errand)
+        except smtplib.SMTPException:  # it cannot be said to this relay; that is told when its turn has come
+            return None
+        except Exception as error:  # noqa: BLE001 - likewise; the message may be read in part, so it is not read again
+            waiting.error = error
+            return None
+        return waiting.errand
+
+    # one after the other
 
     def _take(self) -> _Waiting | None:
         waiting, self._next = self._next, None
@@ -79,32 +120,9 @@ class Stream:
         if waiting.error is not None or waiting.errand is None:
             return waiting.error or RuntimeError("there is nothing to send")
         try:
-            return self._session.carry(waiting.errand, self._follow)
+            return self._session.carry(waiting.errand, self)
         except Exception as error:  # noqa: BLE001 - likewise
             return error
-
-    def _follow(self) -> Errand | None:
-        """Who rides with the end of the mail in hand.  Raises nothing: that mail has nothing to do with it."""
-        if self._next is not None or not self._session.may_ride():
-            return None
-        try:
-            self._next = waiting = self._pull()
-        except Exception as error:  # noqa: BLE001 - raised again when its turn has come
-            self._trouble = error
-            return None
-        return None if waiting is None else self._prepared(waiting)
-
-    def _prepared(self, waiting: _Waiting) -> Errand | None:
-        if waiting.errand is None:
-            return None
-        try:
-            self._session.take_along(waiting.errand)
-        except smtplib.SMTPException:  # it cannot be said to this relay; that is told when its turn has come
-            return None
-        except Exception as error:  # noqa: BLE001 - likewise; the message may be read in part, so it is not read again
-            waiting.error = error
-            return None
-        return waiting.errand
 
 
 def stream(session: ISession, jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Result]]:

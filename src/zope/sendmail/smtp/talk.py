@@ -7,6 +7,8 @@ from zope.sendmail.smtp.progress import Progress
 from zope.sendmail.smtp.replies import Response
 from zope.sendmail.smtp.steps import Broken, Gone, Heard, Intend, Phase, Receive, Refused, Send, Steps
 
+_RECEIVE = {phase: Receive(phase) for phase in Phase}
+
 #: The relay does not know the command, or not here.
 _NOT_UNDERSTOOD = frozenset({500, 502})
 _NOT_HERE = _NOT_UNDERSTOOD | {503}
@@ -35,13 +37,16 @@ class Talk:
     def receive(self, phase: Phase) -> Heard:
         """The next reply.  Raises `Gone`."""
         try:
-            response = yield Receive(Phase.QUIT if self.hurt else phase)
+            response: Response = yield self.listen(phase)
         except Gone:
             if self.hurt is not None:
                 raise self.hurt from None
             raise
-        assert isinstance(response, Response)
         return response
+
+    def listen(self, phase: Phase) -> Receive:
+        """The step that waits for the next reply; not for long if nothing is to be expected."""
+        return _RECEIVE[Phase.QUIT if self.hurt else phase]
 
     def intend(self) -> Steps:
         """Say that the end of the message goes now.  Raises `Gone` if it cannot."""
@@ -63,11 +68,13 @@ class Talk:
 
     def keep_to_promise(self, verb: Verb, response: Response, flight: int) -> None:
         """Tell a relay that does not do what it offers from one that means the mail.  Raises `Gone`."""
-        if self.progress.riding and response.code in _NOT_HERE:
+        if response.code not in _NOT_HERE:
+            return
+        if self.progress.riding:
             raise Gone(f"the relay does not take a mail right behind another; {verb.name} was answered: {response}")
         if self.proven or (flight == 1 and verb is not Verb.BDAT):
             return
-        self.progress.broken_promise |= response.code in _NOT_HERE
+        self.progress.broken_promise = True
         if response.code in _NOT_UNDERSTOOD:
             self.progress.intended = False
             raise Gone(f"the relay does not keep what it offers; {verb.name} was answered: {response}")

@@ -6,10 +6,11 @@ pieces.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from smtplib import LMTP, SMTP
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from zope.sendmail.settings import RelaySettings
 from zope.sendmail.smtp.body import Body
@@ -33,6 +34,8 @@ from zope.sendmail.smtp.steps import (
     Refused,
     Rider,
     Send,
+    Spare,
+    Step,
     Steps,
     choose_manner,
 )
@@ -47,12 +50,24 @@ class Errand:
         #: Called before the last piece; what it raises stops the mail.
         self.intend = intend
         self.body = Body(message)
-        #: What it says behind the mail before, on the same connection.
+        #: What it has to say, and on which line.
         self.prepared: Dialogue | None = None
+        self.line: Line | None = None
+
+    def board(self) -> Steps:
+        """See `Rider`."""
+        assert self.prepared is not None, "prepare comes first"
+        return self.prepared.board()
 
 
-#: Gives the mail that may ride with the end of the one in hand, prepared for the same line; None: nobody does.
-Next = Callable[[], Errand | None]
+class Following(Protocol):
+    """Where the mail behind the one in hand comes from.  Raises nothing: that one has nothing to do with it."""
+
+    def rider(self) -> Errand | None:
+        """The mail that may ride with the end of the one in hand, prepared for the same line; None: nobody does."""
+
+    def spare(self) -> None:
+        """The one in hand has gone, and its reply is awaited: the time to prepare the next one."""
 
 
 class Line:
@@ -60,7 +75,8 @@ class Line:
 
     def __init__(self, connection: SMTP, settings: RelaySettings, *, patient: bool) -> None:
         self._channel: Channel = open_channel(connection)
-        self._settings = settings
+        self._notify = settings.notify
+        self._seconds: Callable[[str], float] = functools.partial(getattr, settings.timeouts)
         self._answers_each = isinstance(connection, LMTP)
         offers = Offers.of(connection.esmtp_features)
         if self._answers_each:  # after a chunk it would say more than `Dialogue` listens for
@@ -72,32 +88,31 @@ class Line:
         """See `Channel`."""
         return self._channel.is_quiet()
 
-    def deliver(self, errand: Errand, follow: Next, *, fresh: bool) -> None:
-        """Send one mail.  `follow` is called before its last piece, if another one could ride; `fresh`: the last one
-        was a moment ago.
-        """
+    def deliver(self, errand: Errand, following: Following, *, fresh: bool) -> None:
+        """Send one mail.  `following` gives who is next; `fresh`: the last one was a moment ago."""
         progress = errand.progress
-        dialogue, errand.prepared = errand.prepared, None
-        if dialogue is None or not progress.riding:
-            fits = errand.body.whole is not None and len(progress.envelope.recipients) + 2 <= MAX_FLIGHT
-            manner = choose_manner(self._offers, fits=fits, proven=self._has_taken and fresh)
-            dialogue = self._dialogue(progress, manner)
-
-        def follow_prepared() -> Rider | None:
-            rider = follow()
-            return None if rider is None else rider.prepared
-
-        self._run(dialogue.deliver(errand.body), progress, errand.intend, follow_prepared)
+        dialogue = errand.prepared if errand.line is self else None
+        errand.prepared = None
+        if not progress.riding:
+            manner = self._manner(errand, proven=self._has_taken and fresh)
+            if dialogue is None or dialogue.manner is not manner:
+                dialogue = self._dialogue(progress, manner)
+        assert dialogue is not None
+        self._run(dialogue.deliver(errand.body), progress, errand.intend, following.rider, following.spare)
         self._has_taken = True
 
-    def prepare(self, errand: Errand) -> None:
-        """Make a mail ready to ride.  Raises smtplib's errors, and what reading the message raises."""
-        dialogue = self._dialogue(errand.progress, Manner.PIPELINED)
+    def prepare(self, errand: Errand, *, rides: bool) -> None:
+        """Make a mail ready to ride, or to go when the one in hand has gone well.
+
+        Raises smtplib's errors, and what reading the message raises.
+        """
+        manner = Manner.PIPELINED if rides else self._manner(errand, proven=True)
+        dialogue = self._dialogue(errand.progress, manner)
         try:
             dialogue.prepare(errand.body)
         except (NotSpeakable, Refused) as error:
             raise as_smtplib_tells(error, errand.progress) from error
-        errand.prepared = dialogue
+        errand.prepared, errand.line = dialogue, self
 
     def prove(self, progress: Progress, body: Body | None) -> None:
         """Ask the relay about the mail without sending it."""
@@ -107,11 +122,15 @@ class Line:
         """Let the relay forget this mail."""
         self._run(self._dialogue(progress, self._careful()).reset(), progress)
 
+    def _manner(self, errand: Errand, *, proven: bool) -> Manner:
+        fits = errand.body.whole is not None and len(errand.progress.envelope.recipients) + 2 <= MAX_FLIGHT
+        return choose_manner(self._offers, fits=fits, proven=proven)
+
     def _careful(self) -> Manner:
         return choose_manner(self._offers, fits=False, proven=False)
 
     def _dialogue(self, progress: Progress, manner: Manner) -> Dialogue:
-        speech = Speech(progress.envelope, self._offers, self._settings.notify)
+        speech = Speech(progress.envelope, self._offers, self._notify)
         return Dialogue(speech, progress, manner, proven=self._has_taken, answers_each=self._answers_each)
 
     def _run(
@@ -119,53 +138,53 @@ class Line:
         steps: Steps,
         progress: Progress,
         intend: Callable[[], None] = lambda: None,
-        follow: Callable[[], Rider | None] = lambda: None,
+        rider: Callable[[], Rider | None] = lambda: None,
+        spare: Callable[[], None] = lambda: None,
     ) -> None:
         try:
-            run(steps, self._channel, self._seconds, intend, follow)
+            run(steps, self._channel, self._seconds, intend, rider, spare)
         except (Gone, NotSpeakable, Refused) as error:
             raise as_smtplib_tells(error, progress) from error
 
-    def _seconds(self, phase: str) -> float:
-        seconds: float = getattr(self._settings.timeouts, phase)
-        return seconds
 
-
-def run(
+def run(  # noqa: PLR0917 - the channel with its times, and what is asked of the caller
     steps: Steps,
     channel: Channel,
     seconds: Callable[[str], float],
     intend: Callable[[], None],
-    follow: Callable[[], Rider | None] = lambda: None,
+    rider: Callable[[], Rider | None] = lambda: None,
+    spare: Callable[[], None] = lambda: None,
 ) -> None:
-    """Do what a dialogue asks for, until it ends.  Raises what it raises, and what `intend` and `follow` raise."""
+    """Do what a dialogue asks for, until it ends.
+
+    Raises what it raises, and what `intend`, `rider` and `spare` raise.
+    """
+    asked: dict[type, Callable[[], Given]] = {Intend: intend, Follow: rider, Spare: spare}
+    resume: Callable[[Given], Step] = steps.send
     given: Given = None
-    gone: Gone | None = None
     while True:
         try:
-            step = steps.send(given) if gone is None else steps.throw(gone)
+            step = resume(given)
         except StopIteration:
             return
-        given = gone = None
-        if isinstance(step, Intend):
-            intend()
-        elif isinstance(step, Follow):
-            given = follow()
-        else:
-            try:
-                given = _do(step, channel, seconds)
-            except Gone as error:
-                gone = error
-            except (OSError, MalformedReply) as error:
-                gone = _gone(step, error)
-                gone.__cause__ = error
+        resume = steps.send
+        if (ask := asked.get(type(step))) is not None:
+            given = ask()
+            continue
+        try:
+            given = _do(step, channel, seconds)
+        except Gone as gone:
+            resume, given = steps.throw, gone
+        except (OSError, MalformedReply) as error:
+            resume, given = steps.throw, _gone(step, error)
 
 
-def _do(step: Send | Receive | Look, channel: Channel, seconds: Callable[[str], float]) -> Response | None:
-    if isinstance(step, Look):
-        return None if channel.is_quiet() else channel.receive(seconds(Phase.QUIT))
+def _do(step: Step, channel: Channel, seconds: Callable[[str], float]) -> Response | None:
     if isinstance(step, Receive):
         return channel.receive(seconds(step.phase))
+    if isinstance(step, Look):
+        return None if channel.is_quiet() else channel.receive(seconds(Phase.QUIT))
+    assert isinstance(step, Send)
     if step.asks and channel.has_unasked():
         raise Gone("the relay said more than it was asked")
     if step.asks:
@@ -175,7 +194,10 @@ def _do(step: Send | Receive | Look, channel: Channel, seconds: Callable[[str], 
     return None
 
 
-def _gone(step: Send | Receive | Look, error: Exception) -> Gone:
+def _gone(step: Step, error: Exception) -> Gone:
     if isinstance(step, Send):
-        return Broken(f"the connection broke while we were sending: {error}")
-    return Gone(f"no reply came: {error}")
+        gone: Gone = Broken(f"the connection broke while we were sending: {error}")
+    else:
+        gone = Gone(f"no reply came: {error}")
+    gone.__cause__ = error
+    return gone

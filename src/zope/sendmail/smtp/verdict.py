@@ -23,6 +23,9 @@ from zope.sendmail.smtp.progress import Progress, charge, reply_from
 #: The relay is about to stop, or wants a login or TLS that it does not get: not a matter of one mail.
 RELAY_CODES = frozenset({421, 454, 530, 534, 535, 538})
 
+#: A login is missing, or is not good enough.
+LOGIN_CODES = frozenset({530, 534, 535, 538})
+
 #: The connection was there and is not any more, or nobody answered on it.
 _LOST = (
     smtplib.SMTPServerDisconnected,
@@ -43,6 +46,12 @@ _NOT_REACHED = (
     ssl.SSLError,
     RelayError,
 )
+
+#: The certificate is good, and another host's: X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
+_OTHER_NAME = frozenset({62, 64})
+
+#: What OpenSSL calls the greeting of a relay that speaks in clear.
+_NO_TLS_THERE = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
 
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL})
 
@@ -104,11 +113,12 @@ def _recipients_refused(relay: str, progress: Progress, error: smtplib.SMTPRecip
 
 def _refused(relay: str, progress: Progress, error: smtplib.SMTPResponseException) -> Outcome:
     """MAIL, DATA or the message was refused."""
-    if _code(error) not in RELAY_CODES:
-        return _for_the_rest(relay, progress, _refusal(charge(_code(error), _said(error))))
-    if _code(error) != 421 and isinstance(error, smtplib.SMTPSenderRefused):
-        return Outcome(relay, dict(progress.refused), fault(error))  # MAIL: what is missing, all mails miss
-    return _both(relay, progress, fault(error))
+    code = _code(error)
+    # It has just taken our login: that this is not good enough for this mail says nothing about others.
+    is_about_sender = progress.logged_in and code in LOGIN_CODES
+    if code in RELAY_CODES and not is_about_sender:
+        return _both(relay, progress, fault(error))
+    return _for_the_rest(relay, progress, _refusal(charge(code, _said(error))))
 
 
 def _refusal(reply: Reply) -> Reply:
@@ -145,7 +155,16 @@ def _said(error: smtplib.SMTPResponseException) -> str | bytes:
 
 
 def _text(error: Exception) -> str:
-    cure = ""
+    return printable(f"{type(error).__name__}: {error}{_cure(error)}")
+
+
+def _cure(error: Exception) -> str:
+    """What people can do about TLS that does not come about."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        cure = "; name the authority of its certificate with cafile, or say verify=no to take anybody for the relay"
-    return printable(f"{type(error).__name__}: {error}{cure}")
+        otherwise = "or say verify=no to take anybody for the relay"
+        if getattr(error, "verify_code", 0) in _OTHER_NAME:  # one that a mailer made has none
+            return f"; name the relay as its certificate does, {otherwise}"
+        return f"; name the authority of its certificate with cafile, {otherwise}"
+    if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS_THERE:
+        return "; the relay speaks no TLS at once at this port: say tls=required for STARTTLS, usually at port 587"
+    return ""

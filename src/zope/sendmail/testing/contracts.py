@@ -222,6 +222,24 @@ class QueueContract:
         self.assertEqual([lease.name for lease in self.queue.claim(9)], names[2:])
         self.assertEqual((list(self.queue.parked()), self.queue.unpark("slow", 9)), ([], 0))
 
+    def test_parked_mail_may_have_another_way_later(self: Any) -> None:
+        """With `patience` it is claimed after so many seconds, or when it is unparked, whichever comes first; once."""
+        names = self.put(count=3)
+        for lease in self.queue.claim(3):
+            lease.park("slow", 30.0)
+        self.assertEqual((self.queue.claim(9), list(self.queue.parked())), ([], ["slow"]))
+        self.assertLess(abs(self.queue.next_due() - 30.0), 1e-6)
+        self.assertEqual(self.queue.unpark("slow", 1), 1)
+        self.assertEqual([lease.name for lease in self.queue.claim(9)], names[:1])
+        for _ in range(3):
+            self.clock.advance(30.0)
+            again = self.queue.claim(9)
+            self.assertEqual([lease.name for lease in again], names[1:])
+            for lease in again:
+                lease.park("slow", 30.0)
+        self.assertEqual((self.queue.unpark("slow", 9), len(self.queue.claim(9))), (2, 2))
+        self.assertEqual((self.queue.unpark("slow", 9), list(self.queue.parked())), (0, []))
+
     def test_the_oldest_is_unparked_first(self: Any) -> None:
         """In whatever order they were parked."""
         names = self.put(count=4)
@@ -440,7 +458,7 @@ class QueueContract:
 
     def test_names_that_are_not_there_are_told(self: Any) -> None:
         """NoSuchMail, whatever the name looks like."""
-        for name in ("1.2.host.3", "", "../new/x", "x/y"):
+        for name in ("1.2.host.3", "", ".", "..", "../new/x", "x/y", "x\0", "x" * 300, ".sending-x"):
             for verb in (self.queue.hold, self.queue.retry, self.queue.remove, self.queue.show, self.queue.read):
                 self.assertRaises(NoSuchMail, verb, name)
 

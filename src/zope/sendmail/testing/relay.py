@@ -137,7 +137,7 @@ class Relay:
         with self._changed:
             return len(self._open)
 
-    def wait_until(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
+    def wait_until(self, condition: Callable[[], object], timeout: float = 60.0) -> None:
         """Return as soon as `condition` holds; it is asked again whenever something happened at the relay.
 
         Raises `TimeoutError`.

@@ -25,7 +25,7 @@ from zope.sendmail.testing.relay import Relay
 MESSAGE = b"Subject: test\r\n\r\nThe text.\r\n"
 
 #: Long enough for a loaded machine; where a test waits for the end of one of them, it sets a short one.
-TIMEOUTS = Timeouts(connect=10.0, command=10.0, data=10.0, block=10.0, final=10.0, quit=10.0)
+TIMEOUTS = Timeouts(connect=60.0, command=60.0, data=60.0, block=60.0, final=60.0, quit=60.0)
 
 #: For tests in which the relay does not answer.
 AT_ONCE = 0.05

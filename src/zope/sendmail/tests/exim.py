@@ -26,6 +26,7 @@ write_rejectlog = false
 primary_hostname = mx.test
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = {port} : {tls_port}
+daemon_startup_retries = 0
 tls_on_connect_ports = {tls_port}
 tls_advertise_hosts = *
 tls_certificate = {home}/cert.pem

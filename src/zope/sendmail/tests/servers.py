@@ -14,6 +14,7 @@ import signal
 import smtplib
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -27,7 +28,7 @@ USERNAME, PASSWORD = "mailer", "s3cret"
 LIMIT = 1024 * 1024
 
 #: How long a loaded machine may take to start one, or to deliver.
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 60.0
 _TICK_SECONDS = 0.02
 
 #: Where each of them has its files, as it sees them.
@@ -75,7 +76,8 @@ class Server(ABC):
 
     def __init__(self, *, slow_speech: bool = False) -> None:
         self.slow_speech = slow_speech
-        self.port, self.tls_port = _free_ports(2)
+        self.held = contextlib.ExitStack()
+        self.port, self.tls_port = hold_ports(2, self.held)
         self.root = self.make_root()
         self.home = self.root / INSIDE.lstrip("/")
         self.home.mkdir(exist_ok=True)
@@ -134,7 +136,8 @@ class Server(ABC):
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            shutil.rmtree(self.root)
+            self.held.close()
+            wait_until(self._is_removed)
 
     def log(self) -> str:
         """All that it wrote down."""
@@ -179,6 +182,11 @@ class Server(ABC):
         os.chown(directory, owner, group)
         directory.chmod(mode)
 
+    def _is_removed(self) -> bool:
+        """Its processes may write while they die."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        return not self.root.exists()
+
     def _has_ended(self) -> bool:
         return self._process.poll() is not None
 
@@ -197,13 +205,18 @@ def maildir(path: Path, header: bytes) -> list[Arrival]:
 
 
 def _arrival(text: bytes, header: bytes) -> Arrival:
+    line = next(line for line in text.split(b"\n") if line.startswith(header))
+    return Arrival(line.removeprefix(header).strip().decode(), without_trace(text))
+
+
+def without_trace(text: bytes) -> bytes:
+    """A mail from its first field on that is not a server's."""
     lines = text.split(b"\n")
-    recipient = next(line for line in lines if line.startswith(header)).removeprefix(header).strip()
     while lines[0].startswith((b"Return-Path:", b"Delivered-To:", b"X-Original-To:", b"Received:")):
         del lines[0]
         while lines[0].startswith((b" ", b"\t")):
             del lines[0]
-    return Arrival(recipient.decode(), b"\n".join(lines))
+    return b"\n".join(lines)
 
 
 def cache() -> Path:
@@ -239,7 +252,16 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target, follow_symlinks=False)
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
+def hold_ports(count: int, until: contextlib.ExitStack) -> list[int]:
+    """Free ports of this host that nobody else gets by chance, until then; a server may listen there.
+
+    Linux lets one socket listen while another only has the address; elsewhere they are free at once.
+    """
+    places = [until.enter_context(socket.socket()) for _ in range(count)]
+    for place in places:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+    numbers = [place.getsockname()[1] for place in places]
+    if sys.platform != "linux":
+        until.close()
+    return numbers

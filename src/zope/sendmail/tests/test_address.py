@@ -7,13 +7,12 @@ import time
 import unittest
 from unittest import mock
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zope.sendmail.address import MAX_OCTETS, is_ascii, parse_recipient, parse_sender, split_list
 from zope.sendmail.interfaces import InvalidAddress
-
-QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40)
+from zope.sendmail.tests.properties import QUICK
 
 ATOM = st.text("abcXYZ019!#$%&'*+-/=?^_`{|}~äж語", min_size=1, max_size=12)
 QUOTED = st.text('ab ,<>()@."\\', max_size=12).map(
@@ -170,12 +169,12 @@ class BadAddresses(unittest.TestCase):
 
     def test_hostile_text_takes_no_time(self) -> None:
         """No pattern here backtracks without end."""
-        begin = time.process_time()
+        begin = time.thread_time()
         for text in ("x@" + "ä" * 440 + "!", "x@" + "a-" * 440, "." * 890, '"' * 890, '<"' * 440, "(" * 890, "_" * 890):
             self.assertRaises(InvalidAddress, parse_recipient, text)
         split_list('"\\' * 2000)
         split_list("(," * 2000 + "<," * 2000)
-        self.assertLess(time.process_time() - begin, 2.0)
+        self.assertLess(time.thread_time() - begin, 2.0)
 
     @QUICK
     @given(st.text(max_size=40))

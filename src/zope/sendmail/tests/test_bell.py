@@ -69,7 +69,7 @@ class Ringing(BellTest):
                 self.ring("new/1")
             finally:
                 os._exit(0)
-        self.assertEqual(bell.wait(10), ["new/1"])
+        self.assertEqual(bell.wait(60), ["new/1"])
         os.waitpid(child, 0)
 
     def test_a_name_in_two_halves(self) -> None:
@@ -129,12 +129,12 @@ class Trouble(BellTest):
 class Taking(BellTest):
     def test_a_bell_is_private_and_goes_with_its_owner(self) -> None:
         """No file is left, and no descriptor either."""
-        descriptors = sorted(os.listdir("/dev/fd"))
+        descriptors = set(os.listdir("/dev/fd"))
         bell = Bell(self.places, "one")
         self.assertEqual(os.stat(bell.path).st_mode & 0o777, 0o600)
         bell.close()
         self.assertEqual(os.listdir(self.places.locks), [])
-        self.assertEqual(sorted(os.listdir("/dev/fd")), descriptors)
+        self.assertLessEqual(set(os.listdir("/dev/fd")), descriptors)  # the garbage collector may close others
 
     def test_a_closed_bell_is_silent(self) -> None:
         """It neither waits nor hears, and closing it again does nothing."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import email.message
 import email.policy
+import errno
+import itertools
 import os
 import pickle
 import tempfile
 import unittest
 from typing import Any
+from unittest import mock
 
 import transaction
 from zope.interface.verify import verifyObject
@@ -341,6 +344,32 @@ class TheTransaction(DeliveryTest):
         transaction.commit()
         self.assertEqual((len(self.queued()), len(list(Maildir(self.path + "2")))), (1, 1))
 
+    def test_a_delivery_that_is_gone_has_no_heir(self) -> None:
+        """Products.MailHost makes one for each mail: the next one, at the same address in memory, has its own queue."""
+        paths = [os.path.join(self.path, name) for name in ("one", "two", "three")]
+        for path in paths:
+            QueuedMailDelivery(path).send("sender@example.org", TO, MESSAGE)
+        transaction.commit()
+        self.assertEqual([len(os.listdir(os.path.join(path, "new"))) for path in paths], [1, 1, 1])
+
+    def test_a_call_that_fails_stages_nothing(self) -> None:
+        """Also if the disk was full only after some of the copies; who called may catch that, and commit."""
+        self.send()
+        queue = self.delivery.queue
+        assert isinstance(queue, MaildirQueue)
+        original, made = queue.disk.create, itertools.count(1)
+
+        def create(*arguments: Any) -> None:
+            if next(made) == 3:
+                raise OSError(errno.ENOSPC, "no space left on device")
+            original(*arguments)
+
+        to = ["a@example.org", "b@example.org", "c@example.org"]
+        with mock.patch.object(queue.disk, "create", create), self.assertRaises(OSError):
+            self.delivery.send("sender@example.org", to, MESSAGE, verp=True)
+        transaction.commit()
+        self.assertEqual([mail[1] for mail in self.queued()], [tuple(TO)])
+
     def test_a_queue_directory_that_was_removed_is_made_again(self) -> None:
         """An admin who cleans up does not break the application."""
         import shutil
@@ -435,6 +464,17 @@ class DirectDelivery(unittest.TestCase):
             transaction.commit()
         self.assertEqual([mail[1][0] for mail in self.mailer.sent], ["0@example.org", "2@example.org"])
         self.assertIn("1@example.org", "".join(logs.output))
+
+    def test_a_subclass_with_its_own_data_managers_asks_the_relay_once(self) -> None:
+        """One connection for vote and finish; nothing that could fail is done a second time."""
+
+        class Own(DirectMailDelivery):
+            def createDataManager(self, *arguments: Any) -> Any:
+                return super().createDataManager(*arguments)
+
+        Own(self.mailer).send("sender@example.org", TO, MESSAGE)
+        transaction.commit()
+        self.assertEqual((len(self.mailer.sessions), len(self.mailer.sent)), (1, 1))
 
     def test_a_mailer_with_send_only_works(self) -> None:
         """Commit and abort."""

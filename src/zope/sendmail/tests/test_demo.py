@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from zope.sendmail.demo.ledger import Account, Balance, balance, strangers, table, total
 
 #: Seconds for what takes a few, on a machine that has a lot to do.
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 MISSING = [name for name in ("aiosmtpd", "ZODB", "zope.app", "zope.site") if importlib.util.find_spec(name) is None]
 needs_demo = unittest.skipIf(MISSING, f"the demo needs {', '.join(MISSING)}: pip install 'zope.sendmail[demo]'")

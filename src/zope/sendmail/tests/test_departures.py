@@ -50,6 +50,27 @@ class Mails(unittest.TestCase):
         mode = os.stat(os.path.join(self.root, "sent", name)).st_mode
         self.assertEqual(stat.S_IMODE(mode), 0o600)
 
+    def test_are_found_behind_what_a_loss_of_power_left(self) -> None:
+        """Zeros, or the beginning of a line that has no end."""
+        started = self.clock.time()
+        self.departures.note("one", "a@b")
+        [name] = self.files()
+        for left in (b"\0" * 100, b"180", b"1800000000 na"):
+            with open(os.path.join(self.root, "sent", name), "ab") as file:
+                file.write(left)
+            self.clock.advance(1)
+            self.open().note("two", "c@d")
+            self.assertEqual(self.departures.find("c@d"), self.clock.time())
+        self.assertEqual(self.departures.find("a@b"), started)
+
+    def test_foreign_lines_are_passed_over(self) -> None:
+        """Somebody's editor, or a disk."""
+        self.departures.note("one", "a@b")
+        [name] = self.files()
+        with open(os.path.join(self.root, "sent", name), "ab") as file:
+            file.write(b"\0\0 one x@y\n")
+        self.assertIsNone(self.departures.find("x@y"))
+
     def test_are_known_for_a_week(self) -> None:
         """Then their files are removed, by whoever notes something."""
         for day in range(20):

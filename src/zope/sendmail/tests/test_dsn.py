@@ -11,7 +11,7 @@ from typing import Any
 from zope.sendmail.dsn import notification
 from zope.sendmail.outcome import Answer, Reply
 from zope.sendmail.queue.states import State
-from zope.sendmail.retry import Schedule
+from zope.sendmail.retry import MALFORMED, Schedule
 from zope.sendmail.testing.contracts import LATER, NEVER, OK
 from zope.sendmail.tests.processing import ProcessorTest
 
@@ -44,6 +44,18 @@ class TheReport(unittest.TestCase):
         parts: Any = report.get_payload()
         kinds = [part.get_content_type() for part in parts]
         self.assertEqual(kinds, ["text/plain", "message/delivery-status", "text/rfc822-headers"])
+
+    def test_a_malformed_recipient_adds_no_field(self) -> None:
+        """A file of another program can have line breaks and bytes that are no text in an address."""
+        moment = datetime(2026, 11, 21, 12, tzinfo=UTC)
+        text = notification(
+            sender="sender@example.org", head=HEAD, replies={"bad\rX-Evil: yes@@\udce9": MALFORMED}, relay="", host="h",
+            message_id="report.1@here", moment=moment,
+        )  # fmt: skip
+        status: Any = email.message_from_bytes(text).get_payload(1)
+        one = status.get_payload(1)
+        self.assertEqual(one["Final-Recipient"], "rfc822; bad X-Evil: yes@@")
+        self.assertNotIn("X-Evil", one)
 
     def test_answers_to_nobody(self) -> None:
         """It says that it is automatic (RFC 3834), and has an id and a date."""

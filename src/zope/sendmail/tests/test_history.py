@@ -6,7 +6,7 @@ import json
 import unittest
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zope.sendmail.history import Record, last_record, read_records, write_record
@@ -14,8 +14,7 @@ from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import Schedule, judge
-
-QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40)
+from zope.sendmail.tests.properties import QUICK
 
 TEXT = st.text('ab\r\n"\\{}\u2028\x00ж\udcff', max_size=8)
 TIME = st.floats(0, 1e12)

@@ -717,7 +717,7 @@ class Sweeping(LocksTest):
         self.clock.wall = os.stat(self.places.root).st_mtime  # files are stamped by the system's clock
 
     def sweep(self) -> None:
-        sweep(self.places, Disk(), self.clock)
+        sweep(self.places, Disk(), self.clock.time())
 
     def litter(self) -> list[str]:
         """What deaths leave while an owner file is made, and while a lock is taken over."""

@@ -6,11 +6,13 @@ import os
 import subprocess
 import tempfile
 import unittest
+import warnings
 from unittest import mock
 
 from zope.sendmail.interfaces import MailError
 from zope.sendmail.maildrop.config import PASSWORD_VARIABLE, Config, ConfigError, parse_config, read_config
 from zope.sendmail.maildrop.literals import Malformed, parse_assignments
+from zope.sendmail.retry import OnUnknown
 
 #: All keys that 2.3 shipped, as it shipped them, but for the directory.
 SHIPPED = """
@@ -132,6 +134,11 @@ class TheKeys(unittest.TestCase):
         """2.3 took everything above 1 for: always."""
         self.assertEqual([config(f"MAILDROP_TLS={number}").tls for number in (0, 1, 2, 3)], [0, 1, 2, 2])
 
+    def test_what_is_unknown_is_sent_again_unless_the_site_holds_it(self) -> None:
+        """By the daemon and by who looks at its mail, in the same way."""
+        self.assertIs(config().queue_options["schedule"].on_unknown, OnUnknown.RESEND)
+        self.assertIs(config('MAILDROP_ON_UNKNOWN="hold"').queue_options["schedule"].on_unknown, OnUnknown.HOLD)
+
     def test_debug_receivers_are_a_list(self) -> None:
         """With commas between them."""
         self.assertEqual(config('DEBUG_RECEIVER="a@x.org, B <b@x.org>"').debug_receiver, ("a@x.org", "B <b@x.org>"))
@@ -165,6 +172,21 @@ class Passwords(unittest.TestCase):
             self.assertEqual((got.has_password, got.password, got.read_password()), (True, "", "secret"))
         self.assertRaisesRegex(ConfigError, "MAILDROP_PASSWORD_FILE.*cannot be read", got.read_password)
 
+    def test_it_is_taken_to_the_letter(self) -> None:
+        """With the blanks around it and all digits; 2.3 stripped nothing, and a shell sees the same."""
+        for written, password in (
+            ('" a "', " a "),
+            ("012345", "012345"),
+            ("1e5", "1e5"),
+            (r'"a\.b\d"', r"a\.b\d"),
+            (r'"a\\.b"', r"a\.b"),
+            (r'"C:\Users"', r"C:\Users"),
+            ('"grün"', "grün"),
+        ):
+            with self.subTest(written), warnings.catch_warnings():
+                warnings.simplefilter("error")
+                self.assertEqual(config(f"MAILDROP_PASSWORD={written}").password, password)
+
     def test_the_environment_may_have_it(self) -> None:
         """If nobody else has."""
         os.environ[PASSWORD_VARIABLE] = "secret"
@@ -189,6 +211,10 @@ class Errors(unittest.TestCase):
             'WAIT_INTERVAL="soon"': "line 3: WAIT_INTERVAL is 'soon', which is no number",
             'MAILDROP_SPOOL="$HOME/x"': "line 3: MAILDROP_SPOOL is .* write the whole path",
             r'SMTP_HOST="a\nb"': "line 3: SMTP_HOST has a control character",
+            "MAILDROP_BATCH=2.5": "line 3: MAILDROP_BATCH is 2.5, which is no whole number",
+            'DEBUG_RECEIVER="a@x.org, me"': "line 3: DEBUG_RECEIVER cannot be used: the recipient 'me' .* no domain",
+            'MAILDROP_ON_UNKNOWN="?"': "line 3: MAILDROP_ON_UNKNOWN is '\\?'; write one of: resend, hold",
+            'MAILDROP_LOGIN="m\udce4"': "line 3: MAILDROP_LOGIN has a character .* save the file as UTF-8",
             "DEBUG='yes'": "line 3: DEBUG is 'yes', which is no switch; write one like 0",
         }
         for text, words in table.items():
@@ -198,6 +224,13 @@ class Errors(unittest.TestCase):
     def test_a_directory_is_never_guessed(self) -> None:
         """2.3 had ``/tmp/maildrop``, which anybody could make first."""
         self.assertRaisesRegex(ConfigError, "MAILDROP_HOME is missing; name a directory", parse_config, "", "/c")
+
+    def test_what_editors_write_is_no_error(self) -> None:
+        """A mark of the byte order, line ends of DOS, and a comment or a path in an encoding of old."""
+        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "config")
+        with open(path, "wb") as file:
+            file.write(b'\xef\xbb\xbf# gr\xfcn\r\nMAILDROP_HOME="/b\xfccher"\r\n')
+        self.assertEqual(os.fsencode(read_config(path).home), b"/b\xfccher")
 
     def test_a_file_that_cannot_be_read_is_named(self) -> None:
         """It is missing, or a directory."""

@@ -31,13 +31,13 @@ MAIL = "##To:one@example.org\n##From:sender@example.org\nSubject: one\n\nText\n\
 POISON = {
     "no colon": b"##To:one@example.org\n##oops\n",
     "no message": b"##To:one@example.org\n##From:sender@example.org\n",
-    "no recipient": b"##To:nobody@\n##From:sender@example.org\n\n",
+    "no recipient": b"##To:@\n##From:sender@example.org\n\n",
     "no mail": b"\x7fELF\0\0\0",
     "empty": b"",
 }
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     """Processes that are not ours tell nobody when they are done."""
     until = time.monotonic() + seconds
     while not condition():
@@ -89,7 +89,7 @@ class DaemonTest(unittest.TestCase):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 
@@ -112,13 +112,13 @@ class DaemonTest(unittest.TestCase):
     def end(self, daemon: subprocess.Popen[str]) -> None:
         if daemon.poll() is None:
             daemon.terminate()
-        daemon.communicate(timeout=30)
+        daemon.communicate(timeout=60)
 
     def holder(self) -> int | None:
         return PidFile(self.home + "/var/maildrop.pid").holder()
 
     def took(self, count: int) -> None:
-        self.relay.wait_until(lambda: len(self.relay.mails) >= count, 20.0)
+        self.relay.wait_until(lambda: len(self.relay.mails) >= count, 60.0)
 
 
 class ADaemon(DaemonTest):
@@ -128,9 +128,9 @@ class ADaemon(DaemonTest):
         pid = self.start()
         self.took(1)
         self.assertEqual(self.relay.mails[0].recipients, ("one@example.org",))
+        wait_until(lambda: "Finished" in self.log, "the end of the run")
         status = self.run_verb("status")
         self.assertEqual((status.returncode, status.stdout), (0, f"maildrop: it runs, process {pid}; mails: none\n"))
-        wait_until(lambda: "Finished" in self.log, "the end of the run")
         stopped = self.run_verb("stop")
         self.assertEqual((stopped.returncode, stopped.stdout), (0, "maildrop: stopped\n"))
         self.assertEqual(self.run_verb("status").returncode, 3)
@@ -167,6 +167,14 @@ class ADaemon(DaemonTest):
         first = self.holder()
         self.assertEqual(self.run_verb("restart").returncode, 0)
         self.assertNotIn(self.holder(), (None, first))
+
+    def test_restart_ends_nobody_whom_nothing_can_follow(self) -> None:
+        """What is wrong with the new configuration is said first."""
+        pid = self.start()
+        self.configure('MAILDROP_LOGIN="me"\nMAILDROP_PASSWORD_FILE="nowhere"')
+        refused = self.run_verb("restart")
+        self.assertEqual((refused.returncode, self.holder()), (1, pid))
+        self.assertIn("MAILDROP_PASSWORD_FILE: the password file", refused.stderr)
 
     def test_says_on_the_terminal_why_it_does_not_start(self) -> None:
         """Exit status 1, whether the fault is in the file or in the place."""
@@ -208,10 +216,10 @@ class ADaemon(DaemonTest):
         self.relay.on("DOT", hang, nth=1)
         self.drop()
         daemon = self.foreground()
-        self.assertTrue(hang.reached.wait(20))
+        self.assertTrue(hang.reached.wait(60))
         daemon.terminate()
         self.relay.forgive()
-        self.assertEqual(daemon.wait(30), 0)
+        self.assertEqual(daemon.wait(60), 0)
         self.assertEqual(len(self.relay.mails), 1)
         self.assertEqual(self.run_verb("once").returncode, 0)
         self.assertEqual(len(self.relay.mails), 1)
@@ -222,13 +230,13 @@ class ADaemon(DaemonTest):
         self.relay.on("DOT", hang, nth=1)
         self.drop()
         daemon = self.foreground()
-        self.assertTrue(hang.reached.wait(20))
+        self.assertTrue(hang.reached.wait(60))
         stopped = self.run_verb("stop", "--timeout", "0.1")
         self.assertEqual(stopped.returncode, 1)
         self.assertIn("still busy", stopped.stderr)
         self.assertIsNone(daemon.poll())
         self.relay.forgive()
-        self.assertEqual(daemon.wait(30), 0)
+        self.assertEqual(daemon.wait(60), 0)
 
     def test_a_killed_one_loses_nothing(self) -> None:
         """kill -9 with a mail in hand: nobody is taken for the daemon, and the next one sends it."""
@@ -236,7 +244,7 @@ class ADaemon(DaemonTest):
         self.relay.on("MAIL", hang, nth=1)
         self.drop()
         daemon = self.foreground()
-        self.assertTrue(hang.reached.wait(20))
+        self.assertTrue(hang.reached.wait(60))
         daemon.kill()
         daemon.wait()
         self.relay.forgive()
@@ -255,10 +263,10 @@ class ADaemon(DaemonTest):
             daemon.send_signal(signal.SIGHUP)
             before = self.relay.mails
             self.drop()
-            other.wait_until(lambda: other.mails or self.relay.mails != before, 20.0)
+            wait_until(lambda: other.mails or self.relay.mails != before, "the mail")
             if not other.mails:  # the mail was faster than the signal
                 self.drop(name="again")
-                other.wait_until(lambda: other.mails, 20.0)
+                other.wait_until(lambda: other.mails, 60.0)
         self.assertIsNone(daemon.poll())
 
     def test_lets_its_log_be_rotated(self) -> None:
@@ -335,27 +343,45 @@ class APidFile(unittest.TestCase):
     def setUp(self) -> None:
         self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "pid")
 
-    def test_the_kernel_says_who_holds_it(self) -> None:
-        """Whatever somebody has written into it."""
+    def other_daemon(self) -> int:
+        """A process that holds the file until it is ended; its number."""
         ready, write_end = os.pipe()
-        end, keep = os.pipe()
         child = os.fork()
         if not child:
-            os.close(keep)
             PidFile(self.path).hold()
             os.write(write_end, b".")
-            os.read(end, 1)
-            os._exit(0)
+            signal.pause()
         os.read(ready, 1)
+        for fd in (ready, write_end):
+            os.close(fd)
+        return child
+
+    def test_the_kernel_says_who_holds_it(self) -> None:
+        """Whatever somebody has written into it."""
+        child = self.other_daemon()
         with open(self.path, "w", encoding="ascii") as file:
             file.write("1\n")
         self.assertEqual(PidFile(self.path).holder(), child)
         self.assertRaisesRegex(AlreadyRunning, f"process {child}", PidFile(self.path).hold)
-        self.assertTrue(PidFile(self.path).terminate(signal.SIGTERM, 10.0))
+        self.assertTrue(PidFile(self.path).terminate(signal.SIGTERM, 60.0))
         os.waitpid(child, 0)
         self.assertIsNone(PidFile(self.path).holder())
-        for fd in (ready, write_end, end, keep):
-            os.close(fd)
+
+    def test_one_that_ends_in_this_moment_is_none(self) -> None:
+        """It is not told of as process None; we are the daemon."""
+        child = self.other_daemon()
+
+        class Ending(PidFile):
+            def _holder(self, fd: int) -> int | None:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return super()._holder(fd)
+
+        ours = Ending(self.path)
+        ours.hold()
+        self.addCleanup(ours.release)
+        with open(self.path, encoding="ascii") as file:
+            self.assertEqual(file.read(), f"{os.getpid()}\n")
 
     def test_a_symbolic_link_is_not_followed(self) -> None:
         """Somebody may want us to write over a file."""

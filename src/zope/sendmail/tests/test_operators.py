@@ -23,6 +23,7 @@ from zope.sendmail.message import Envelope
 from zope.sendmail.operators import matching
 from zope.sendmail.orders import KEYS, KEYS_OF_A_CHANGE, VERBS, is_order
 from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.queue import open_queue
 from zope.sendmail.queue.findings import Finding, Kind, Severity
 from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.states import State
@@ -118,7 +119,7 @@ class OperatorsTest(unittest.TestCase):
 class TheCommandLine(OperatorsTest):
     def test_of_7_3_means_what_it_meant(self) -> None:
         """A Maildir may be called queue."""
-        for line in ("queue", "queue --daemon", "--daemon queue", "queue x", "list", "list queue", "", "mail queue"):
+        for line in ("queue", "queue --daemon", "--daemon queue", "queue -q", "list", "list queue", "", "mail queue"):
             self.assertFalse(is_order(line.split()), line)
         for verb in VERBS:
             self.assertTrue(is_order(["queue", verb]), verb)
@@ -132,6 +133,11 @@ class TheCommandLine(OperatorsTest):
             self.assertEqual(self.call(verb, "--help"), 0)
             self.assertIn("MAILDIR", self.said)
         self.assertIn("zope-sendmail queue --help", cli.ConsoleApp.parser.format_help())
+
+    def test_knows_what_a_slip_of_the_pen_means(self) -> None:
+        """A verb that is none is told with the nearest, or with all of them."""
+        self.assertRefused(2, "there is no verb 'lst'; do you mean 'list'?", "lst", self.path)
+        self.assertRefused(2, f"there is no verb 'x'; there are: {', '.join(VERBS)}", "x")
 
     def test_takes_options_anywhere(self) -> None:
         """Before the queue, and between names."""
@@ -463,7 +469,9 @@ class ASpool(OperatorsTest):
 
     def test_is_known_by_its_directory(self) -> None:
         """Once something was taken in; its own directory is not asked for."""
-        self.call("count", "spool:" + self.path)
+        daemon = open_queue("spool:" + self.path)
+        self.addCleanup(daemon.close)
+        daemon.claim(0)
         self.drop("two")
         self.assertEqual(len(self.names()), 2)
         self.ok("hold", "--all")

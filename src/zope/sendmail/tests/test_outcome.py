@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import unittest
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zope.sendmail.outcome import Answer, Outcome, Reply, printable
-
-QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40)
+from zope.sendmail.tests.properties import QUICK
 
 
 class Replies(unittest.TestCase):

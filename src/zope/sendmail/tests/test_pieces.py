@@ -16,13 +16,14 @@ from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.headers import completed, with_message_id, without_bcc
 from zope.sendmail.pieces import open_pieces
 from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.tests.properties import SAME
 
 MIB = 1024 * 1024
 LARGE = 25 * MIB
 
 
 class AsOneStream(unittest.TestCase):
-    @settings(max_examples=200, derandomize=True, deadline=None)
+    @settings(SAME, max_examples=200)
     @given(st.lists(st.binary(max_size=40), max_size=5), st.lists(st.integers(-1, 90), max_size=6))
     def test_reads_like_the_whole(self, pieces: list[bytes], sizes: list[int]) -> None:
         """Whatever is read, from wherever."""
@@ -38,7 +39,7 @@ class AsOneStream(unittest.TestCase):
 
 
 class TheText(unittest.TestCase):
-    @settings(max_examples=300, derandomize=True, deadline=None)
+    @settings(SAME, max_examples=300)
     @given(
         st.lists(
             st.sampled_from(

@@ -16,6 +16,16 @@ class MemoryQueueTests(QueueContract, unittest.TestCase):
     def make_queue(self) -> MemoryQueue:
         return MemoryQueue(schedule=SCHEDULE, clock=self.clock)
 
+    def test_what_has_left_is_forgotten_after_a_week(self) -> None:
+        """A queue that lives for long does not grow with each mail that it had."""
+        for number in range(20):
+            self.put(message=b"Message-Id: <%d@example.org>\n\n" % number)
+            [lease] = self.queue.claim()
+            self.settle(lease)
+            self.clock.advance(86400)
+        self.assertLessEqual(len(self.queue.departed), 9)
+        self.assertEqual(self.queue.status("19@example.org").standing, "sent")
+
 
 class MaildirQueueTests(QueueContract, unittest.TestCase):
     directory = "queue"

@@ -22,7 +22,7 @@ class Client(unittest.TestCase):
 
     def connect(self) -> smtplib.SMTP:
         """A client that is closed when the test ends."""
-        client = smtplib.SMTP(self.relay.host, self.relay.port, "client.test", timeout=10)
+        client = smtplib.SMTP(self.relay.host, self.relay.port, "client.test", timeout=60)
         self.addCleanup(client.close)
         return client
 
@@ -138,7 +138,7 @@ class ARelayWithAScript(Client):
         hang = self.relay.on("NOOP", Hang("250 at last"))
         client = self.connect()
         client.putcmd("NOOP")
-        self.assertTrue(hang.reached.wait(10.0))
+        self.assertTrue(hang.reached.wait(60))
         hang.release()
         self.assertEqual(client.getreply(), (250, b"at last"))
 
@@ -153,7 +153,7 @@ class ARelayWithAScript(Client):
         hang = self.relay.on("NOOP", Hang())
         client = self.connect()
         client.putcmd("NOOP")
-        hang.reached.wait(10.0)
+        hang.reached.wait(60)
         self.relay.forgive()
         self.assertEqual(client.getreply()[0], 250)
         self.assertEqual(client.mail(SENDER)[0], 250)

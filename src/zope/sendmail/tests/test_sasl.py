@@ -206,6 +206,22 @@ class ATokenIsSent(WithLogin):
         self.assertNotIn(TOKEN, told)
 
 
+class APasswordIsRefused(WithLogin):
+    def test_it_is_nowhere_to_be_read(self) -> None:
+        """Not in a fault, even if the relay repeats the command or what it decoded."""
+        relay = self.relay(users=USERS)
+        said = base64_of(f"\0{NAME}\0{PASSWORD}".encode())
+        relay.on("AUTH", f"501 5.5.2 what is {said} ({PASSWORD})?")
+        fault = str(self.log_in(relay, password=PASSWORD, auth=(Mechanism.PLAIN,)).fault)
+        self.assertIn("what is [login] ([password])?", fault)
+
+    def test_a_short_one_is_left_in_the_words(self) -> None:
+        """Else its places in the relay's words would show what it is."""
+        relay = self.relay(users=USERS)
+        relay.on("AUTH", "535 5.7.8 bad password")
+        self.assertIn("bad password", str(self.log_in(relay, password="a").fault))
+
+
 class ATokenIsRefused(WithLogin):
     def test_a_fresh_one_is_tried_once(self) -> None:
         """On the same connection, and the mail goes."""

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import transaction
 
 from zope.sendmail.interfaces import InvalidMail, InvalidRelay
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mailers.redirect import RedirectMailer
+from zope.sendmail.message import Envelope
+from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue.states import State
 from zope.sendmail.relayname import RelayName
+from zope.sendmail.routes import Routes
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
 from zope.sendmail.testing.contracts import MESSAGE
-from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.relay import Hang, Relay
 
 SENDER = "sender@example.org"
 
@@ -132,7 +140,7 @@ class WhatAMessageSays(Fixture):
         relay = self.relay()
         with MailSender(self.path, relay.host, relay.port) as sender:
             sender.send(SENDER, "a@example.org", self.EVIL)
-            self.assertTrue(sender.reader.wait_until_empty(30))
+            self.assertTrue(sender.reader.wait_until_empty(120))
         self.assertEqual([mail.data.replace(b"\r\n", b"\n") for mail in relay.mails], [self.EVIL])
 
 
@@ -156,7 +164,7 @@ class ASender(Fixture):
         self.assertEqual(sender.queue.count(), {State.READY: 1000})
         second.start()
         with sender:
-            self.assertTrue(sender.reader.wait_until_empty(60))
+            self.assertTrue(sender.reader.wait_until_empty(120))
         for number, server in enumerate(servers):
             got = Counter(mail.recipients[0] for mail in server.mails)
             self.assertEqual(got, Counter(recipients[number::3]))
@@ -183,16 +191,48 @@ class ASender(Fixture):
             self.assertFalse(sender.running())
             sender.send(SENDER, "a@example.org", MESSAGE)
             self.assertTrue(sender.running())
-            self.assertTrue(sender.reader.wait_until_empty(30))
+            self.assertTrue(sender.reader.wait_until_empty(120))
             self.assertEqual(len(relay.mails), number)
             self.assertTrue(sender.stop())
+
+    def test_two_threads_start_one_reader(self) -> None:
+        """A web application has many; a second reader would not hear of the stop."""
+        reader = MailReader(self.path)
+        make, made, both = reader._make, [], threading.Barrier(2)
+
+        def slow() -> QueueProcessorThread:
+            made.append(make())
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.2)
+            return made[-1]
+
+        with mock.patch.object(reader, "_make", slow):
+            threads = [threading.Thread(target=reader.start) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        self.assertTrue(reader.stop())
+        self.assertEqual([each.is_alive() for each in made], [False])
+
+    def test_starts_again_while_the_last_message_of_a_stop_is_in_hand(self) -> None:
+        """Who sends right after a stop() has not to wait for a further start()."""
+        relay = self.relay()
+        hang = relay.on("DOT", Hang("250 ok"), nth=1)
+        with MailSender(self.path, relay.host, relay.port) as sender:
+            sender.send(SENDER, "a@example.org", MESSAGE)
+            self.assertTrue(hang.reached.wait(30))
+            self.assertFalse(sender.stop(0.0))
+            sender.send(SENDER, "b@example.org", MESSAGE)
+            hang.release()
+            relay.wait_until(lambda: len(relay.mails) == 2)
 
     def test_mail_that_was_left_is_sent_at_the_next_start(self) -> None:
         """Without a new mail."""
         relay = self.relay()
         MailWriter(self.path).send(SENDER, "a@example.org", MESSAGE)
         with MailReader(self.path, relay.host, relay.port) as reader:
-            self.assertTrue(reader.wait_until_empty(30))
+            self.assertTrue(reader.wait_until_empty(120))
         self.assertEqual(len(relay.mails), 1)
 
     def test_from_asyncio(self) -> None:
@@ -206,7 +246,7 @@ class ASender(Fixture):
 
         with MailSender(self.path, relay.host, relay.port) as sender:
             asyncio.run(main(sender))
-            self.assertTrue(sender.reader.wait_until_empty(30))
+            self.assertTrue(sender.reader.wait_until_empty(120))
         self.assertEqual({mail.recipients[0] for mail in relay.mails}, {f"{n}@example.org" for n in range(20)})
 
     def test_a_folder_of_cpsmailaccess_is_read(self) -> None:
@@ -227,6 +267,160 @@ class ASender(Fixture):
         self.assertEqual((mail.recipients, mail.user), (("b@example.org", "c@example.org"), ""))
         self.assertEqual(mail.data, b"Subject: old\r\n\r\ntext\r\n")
         self.assertEqual(sender.queue.count(), {State.REJECTED: 1})
+
+
+class TheEnd(Fixture):
+    """Of a block, and of a program."""
+
+    COUNT = 20
+
+    def script(self, text: str, *arguments: object) -> subprocess.Popen[str]:
+        """A program that sends."""
+        code = "import sys; from zope.sendmail.sender import MailSender; "
+        code += "sender = MailSender(sys.argv[1], '127.0.0.1', int(sys.argv[2]))\n"
+        code += "def send(n): sender.send('a@x.org', f'{n}@x.org', 'Subject: x')\n"
+        return subprocess.Popen(
+            [sys.executable, "-c", code + text, self.path, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    def assert_sends(self, relay: Relay, script: subprocess.Popen[str]) -> None:
+        _, errors = script.communicate(timeout=60)
+        self.assertEqual((script.returncode, errors), (0, ""))
+        self.assertEqual(
+            Counter(mail.recipients[0] for mail in relay.mails), {f"{n}@x.org": 1 for n in range(self.COUNT)}
+        )
+        self.assertEqual(MailWriter(self.path).queue.count(), {})
+
+    def test_of_a_block_sends_what_is_due(self) -> None:
+        """Also if it ends with an error."""
+        relay = self.relay()
+        for error in None, ValueError, SystemExit:
+            with contextlib.suppress(ValueError, SystemExit), MailSender(self.path, relay.host, relay.port) as sender:
+                for number in range(self.COUNT):
+                    sender.send(SENDER, f"{number}@example.org", MESSAGE)
+                if error is not None:
+                    raise error
+            self.assertFalse(sender.running())
+            self.assertEqual(sender.queue.count(), {})
+        self.assertEqual(len(relay.mails), 3 * self.COUNT)
+
+    def test_of_a_block_sends_what_was_committed_in_it(self) -> None:
+        """Mail of one transaction that is not in files of its own yet."""
+        relay = self.relay()
+        manager = transaction.TransactionManager()
+        with MailSender(self.path, relay.host, relay.port, transaction_manager=manager) as sender:
+            for number in range(self.COUNT):
+                sender.send(SENDER, f"{number}@example.org", MESSAGE)
+            manager.commit()
+        self.assertEqual((len(relay.mails), sender.queue.count()), (self.COUNT, {}))
+
+    def test_of_a_block_waits_for_no_relay_that_is_down(self) -> None:
+        """Nor for mail that is deferred; both stay in the queue."""
+        relay = self.relay()
+        relay.stop()
+        with MailSender(self.path, relay.host, relay.port) as sender:
+            sender.send(SENDER, "a@example.org", MESSAGE)
+        self.assertFalse(sender.running())
+        self.assertEqual(sender.queue.count(), {State.READY: 1})
+
+    def test_has_a_limit(self) -> None:
+        """After it the message in hand is finished, and the others stay."""
+        mailer, at_work, let_go = ScriptedMailer(), threading.Event(), threading.Event()
+
+        def hang(envelope: Envelope) -> None:
+            at_work.set()
+            let_go.wait(30)
+
+        mailer.before = hang
+        sender = MailSender(self.path, mailer=mailer, concurrency=1)
+        for number in range(2):
+            sender.send(SENDER, f"{number}@example.org", MESSAGE)
+        self.assertTrue(at_work.wait(30))
+        self.assertFalse(sender.finish(0.0))
+        let_go.set()
+        self.assertTrue(sender.stop())
+        self.assertEqual((len(mailer.sent), sender.queue.count()), (1, {State.READY: 1}))
+
+    def test_of_a_script_sends_what_is_due(self) -> None:
+        """Without a block: right after its last mail."""
+        relay = self.relay()
+        self.assert_sends(relay, self.script(f"for n in range({self.COUNT}): send(n)", relay.port))
+
+    def test_of_a_forked_child_sends_what_it_has_written(self) -> None:
+        """Although its parent has sent before the fork, and is gone."""
+        relay = self.relay()
+        text = f"""
+import os
+send(0)
+if os.fork() == 0:
+    for n in range(1, {self.COUNT}): send(n)
+else:
+    os.wait()
+"""
+        self.assert_sends(relay, self.script(text, relay.port))
+
+    def test_by_ctrl_c_does_not_wait_for_more_than_the_message_in_hand(self) -> None:
+        """In a block; the others stay."""
+        sender = MailSender(self.path, mailer=ScriptedMailer())
+        with (
+            mock.patch.object(sender.reader, "finish") as finish,
+            mock.patch.object(sender.reader, "stop", wraps=sender.reader.stop) as stop,
+            self.assertRaises(KeyboardInterrupt),
+            sender,
+        ):
+            raise KeyboardInterrupt
+        self.assertEqual((finish.call_count, stop.call_count, sender.running()), (0, 1, False))
+
+    def test_of_python_does_not_fail_a_send(self) -> None:
+        """An exit handler may send; where no thread can be started any more, the mail waits."""
+        with mock.patch.object(MailReader, "start", side_effect=RuntimeError("can't start new thread")):
+            MailSender(self.path).send(SENDER, "a@example.org", MESSAGE)
+        self.assertEqual(len(self.files()), 1)
+
+
+class AStagingSite(Fixture):
+    """Its mail is redirected."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.behind = ScriptedMailer()
+        self.redirect = RedirectMailer(self.behind, to=["tester@example.org"])
+
+    def test_no_mail_goes_around_it(self) -> None:
+        """The host and port that are nobody's now may not be named, neither at send() nor in a file."""
+        sender = MailSender(self.path, mailer=self.redirect)
+        self.assertRaises(InvalidRelay, sender.send, SENDER, "a@example.org", MESSAGE, hostname="localhost")
+        other = MailWriter(self.path, routes=make_routes(["localhost:25"]))
+        other.send(SENDER, "a@example.org", MESSAGE, hostname="localhost")
+        sender.writer.send(SENDER, "a@example.org", MESSAGE)
+        sender.reader.send_waiting()
+        self.assertEqual([mail[1] for mail in self.behind.sent], [("tester@example.org",)])
+        self.assertEqual(sender.queue.count(), {State.REJECTED: 1})
+
+    def test_another_way_out_is_refused(self) -> None:
+        """When the sender is made, or given its mailer."""
+        news = SMTPMailer(hostname="news.example")
+        for ways in {"relays": ["news.example:25"]}, {"mailers": {"news": news}}:
+            with self.subTest(ways=ways), self.assertRaisesRegex(ValueError, r"(?s)redirects mail, and .*news"):
+                MailSender(self.path, mailer=self.redirect, **ways)
+        with self.assertRaisesRegex(ValueError, "redirects mail"):
+            MailReader(self.path, mailer=self.redirect, routes=make_routes(["news.example:25"]))
+        processor = QueueProcessorThread(mailer=news, mailers={"news": news}, routes=Routes("", frozenset({"news"})))
+        self.assertRaises(ValueError, processor.setMailer, self.redirect)
+        self.assertIs(processor.mailer, news)
+
+    def test_further_redirections_are_none(self) -> None:
+        """Each may be named."""
+        other = RedirectMailer(ScriptedMailer(), to=["other@example.org"])
+        sender = MailSender(self.path, mailer=self.redirect, mailers={"other": other})
+        sender.writer.send(SENDER, "a@example.org", MESSAGE, relay="other")
+        sender.reader.send_waiting()
+        self.assertEqual(other.mailer.sent[0][1], ("other@example.org",))
 
 
 class AnyProgram(Fixture):

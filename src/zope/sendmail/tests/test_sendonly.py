@@ -155,20 +155,14 @@ class TheMailerRaises(Situation):
     def test_codes_about_the_relay(self) -> None:
         """Login, encryption and farewell reject nobody: the relay is at fault, and the mail is deferred."""
         for code in (421, 454, 530, 534, 535, 538):
-            for error in (smtplib.SMTPResponseException(code, b"no"), smtplib.SMTPDataError(code, b"no")):
+            for error in (
+                smtplib.SMTPResponseException(code, b"no"),
+                smtplib.SMTPDataError(code, b"no"),
+                smtplib.SMTPSenderRefused(code, b"no", "sender@example.org"),
+            ):
                 outcome = self.transfer(error)
                 self.assertAnswers(outcome, DEFERRED, DEFERRED)
                 self.assertFault(outcome, code)
-
-    def test_codes_about_the_relay_at_mail(self) -> None:
-        """Login and encryption that are wanted at MAIL cost no mail anything; a farewell defers the one in hand."""
-        for code in (454, 530, 534, 535, 538):
-            outcome = self.transfer(smtplib.SMTPSenderRefused(code, b"no", "sender@example.org"))
-            self.assertAnswers(outcome, None, None)
-            self.assertFault(outcome, code)
-        outcome = self.transfer(smtplib.SMTPSenderRefused(421, b"bye", "sender@example.org"))
-        self.assertAnswers(outcome, DEFERRED, DEFERRED)
-        self.assertFault(outcome, 421)
 
     def test_relay_cannot_be_used(self) -> None:
         """Errors from before the mail blame the relay only."""

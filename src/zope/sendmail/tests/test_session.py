@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import smtplib
+import socket
 import unittest
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, BinaryIO, cast
+from unittest import mock
 
 from zope.interface.verify import verifyObject
 
@@ -20,9 +22,13 @@ from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import Schedule
-from zope.sendmail.settings import Keep, Timeouts
+from zope.sendmail.settings import Keep, Timeouts, Tls
 from zope.sendmail.smtp.commands import to_ascii
-from zope.sendmail.testing.relay import Action, Drop, Hang
+from zope.sendmail.smtp.connect import _Replies
+from zope.sendmail.smtp.session import SMTPSession
+from zope.sendmail.smtp.verdict import LOGIN_CODES
+from zope.sendmail.testing.contracts import ManualClock
+from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
 from zope.sendmail.testing.script import Script
 from zope.sendmail.tests.conversation import AT_ONCE, MESSAGE, TIMEOUTS, Conversation
 
@@ -361,12 +367,40 @@ class TheRelayCannotBeUsed(Conversation):
                 timeouts = replace(TIMEOUTS, connect=AT_ONCE, command=AT_ONCE)
                 self.assertFaultOnly(self.transfer(self.session(relay, timeouts=timeouts)))
 
-    def test_settings_at_mail_are_the_relays_matter(self) -> None:
-        """ "Log in first" and "encrypt first" at MAIL are faults of our settings, not of the mail."""
-        for code in (454, 530, 534, 535, 538):
-            relay = self.start()
-            relay.on("MAIL", f"{code} 5.7.0 first something else")
-            self.assertFaultOnly(self.transfer(self.session(relay)), code)
+    def test_a_greeting_without_end_before_mail(self) -> None:
+        """It does not fill the memory, nor does an EHLO list."""
+        for point in ("GREETING", "EHLO"):
+            with self.subTest(point):
+                relay = self.start()
+                relay.on(point, "\r\n".join(["220-" + "x" * 100] * 1000))
+                outcome = self.transfer(self.session(relay))
+                self.assertFaultOnly(outcome)
+                self.assertIn("more than 65536 octets", str(outcome.fault))
+
+    def test_a_byte_now_and_then_before_mail(self) -> None:
+        """The time of a phase is for a whole reply, in as many pieces and lines as it comes."""
+        for piece in (b"2", b"220-x\r\n"):
+            with self.subTest(piece):
+                ours, theirs = socket.socketpair()
+                self.enterContext(ours)
+                self.enterContext(theirs)
+                ours.settimeout(5.0)
+                connection = smtplib.SMTP()
+                connection.sock = ours
+                clock = ManualClock()
+
+                def peek(size: int, piece: bytes = piece, clock: ManualClock = clock) -> bytes:
+                    clock.advance(1.0)
+                    return piece
+
+                stream = mock.Mock(peek=mock.Mock(side_effect=peek), read=lambda size, piece=piece: piece)
+                connection.file = _Replies(connection, stream)
+                with (
+                    mock.patch("zope.sendmail.smtp.connect.time.monotonic", clock.monotonic),
+                    self.assertRaisesRegex(smtplib.SMTPServerDisconnected, "timed out"),
+                ):
+                    connection.getreply()
+                self.assertEqual((stream.peek.call_count, ours.gettimeout()), (5, 5.0))
 
 
 class TheRelayOrTheMailIsToBlame(Conversation):
@@ -410,10 +444,10 @@ class TheRelayOrTheMailIsToBlame(Conversation):
         relay.on("DOT", GOING_DOWN)
         self.assertBoth(self.transfer(self.session(relay)), 421, one=DEFERRED)
 
-    def test_settings_after_mail_charge_both(self) -> None:
-        """A relay that took MAIL and wants a login or TLS at DATA or for the message may mean this mail only."""
-        for point in ("DATA", "DOT"):
-            for code in (454, 530, 534, 535, 538):
+    def test_settings_charge_both(self) -> None:
+        """A relay that wants a login or TLS at MAIL or later may mean this sender only."""
+        for point in ("MAIL", "DATA", "DOT"):
+            for code in LOGIN_CODES | {454}:
                 with self.subTest(point=point, code=code):
                     relay = self.start()
                     relay.on(point, f"{code} 5.7.0 first something else")
@@ -426,7 +460,7 @@ class TheRelayOrTheMailIsToBlame(Conversation):
                 relay = self.start()
                 relay.on(point, Hang())
                 timeouts = replace(TIMEOUTS, command=AT_ONCE, data=AT_ONCE, block=AT_ONCE, quit=AT_ONCE)
-                session = self.session(relay, timeouts=timeouts)
+                session = self.session(relay, _PatientAtFirst, timeouts=timeouts)
                 outcome = self.transfer(session, message=LARGE if point == "BODY" else MESSAGE)
                 self.assertBoth(outcome, one=DEFERRED)
         self.assertEqual(self.intended, 0)
@@ -446,6 +480,56 @@ class TheRelayOrTheMailIsToBlame(Conversation):
             self.assertBoth(self.transfer(self.session(relay)), one=DEFERRED)
 
 
+class TheLoginIsNotGoodEnough(Conversation):
+    """The relay has taken it, and wants one nevertheless."""
+
+    def logged_in(self, relay: Relay) -> SMTPSession:
+        """A session that logs in."""
+        return self.session(relay, username="me", password="secret", tls=Tls.NEVER, allow_clear_password=True)
+
+    def relay(self) -> Relay:
+        """It knows one user."""
+        return self.start(users={"me": "secret"})
+
+    def test_is_about_the_mail(self) -> None:
+        """What the relay wants of one sender does not stop the others."""
+        for point in ("MAIL", "DATA", "DOT"):
+            for code in LOGIN_CODES:
+                with self.subTest(point=point, code=code):
+                    relay = self.relay()
+                    relay.on(point, f"{code} 5.7.0 not as this sender", nth=1)
+                    session = self.logged_in(relay)
+                    outcome = self.transfer(session)
+                    self.assertAnswers(outcome, one=DEFERRED)
+                    self.assertIsNone(outcome.fault)
+                    self.assertAnswers(self.transfer(session), one=ACCEPTED)
+
+    def test_temporary_trouble_is_about_both(self) -> None:
+        """454 speaks of the relay's own means, so it is paused as well."""
+        relay = self.relay()
+        relay.on("MAIL", "454 4.7.0 throttled")
+        self.assertBoth(self.transfer(self.logged_in(relay)), 454, one=DEFERRED)
+
+    def test_has_expired(self) -> None:
+        """A login that does not last as long as its connection is made anew, and the mail goes at once."""
+        relay = self.relay()
+        session = self.logged_in(relay)
+        self.assertAnswers(self.transfer(session), one=ACCEPTED)
+        relay.on("MAIL", "530 5.7.0 log in first", nth=1)
+        outcome = self.transfer(session)
+        self.assertAnswers(outcome, one=ACCEPTED)
+        self.assertEqual([verbs.count("AUTH") for verbs in map(relay.verbs, range(2))], [1, 1])
+
+    def test_was_withdrawn(self) -> None:
+        """If it cannot be made anew, that is the relay's matter."""
+        relay = self.relay()
+        session = self.logged_in(relay)
+        self.assertAnswers(self.transfer(session), one=ACCEPTED)
+        relay.on("MAIL", "530 5.7.0 log in first", nth=1)
+        relay.users.clear()
+        self.assertFaultOnly(self.transfer(session), 535)
+
+
 class AQueueIsDrained(Conversation):
     def put(self, queue: MemoryQueue, sender: str, message: bytes = MESSAGE) -> str:
         """One more mail in `queue`; its name there."""
@@ -457,30 +541,43 @@ class AQueueIsDrained(Conversation):
 
     def test_a_mail_at_which_the_relay_hangs_up_blocks_no_other(self) -> None:
         """It is tried first each time it is due, and yet the others go as soon as the relay is tried again."""
-        for point in ("MAIL", "RCPT", "DATA", "BODY"):
-            for action in (Drop(), GOING_DOWN):
-                with self.subTest(point=point, action=action):
-                    relay = self.start()
-                    relay.script = _Grudge(point, action, "bad@example.org")
-                    mailer = SMTPMailer(relay.host, relay.port, timeouts=TIMEOUTS, clock=self.clock)
-                    queue = MemoryQueue(schedule=Schedule(first=60.0, jitter=0.0), clock=self.clock)
-                    processor = QueueProcessorThread(queue=queue, mailer=mailer, clock=self.clock, tell=_nobody)
-                    bad = self.put(queue, "bad@example.org", LARGE if point == "BODY" else MESSAGE)
-                    for delay in (60.0, 120.0, 240.0):
-                        self.put(queue, "good@example.org")
-                        self.put(queue, "good@example.org")
-                        processor.run(forever=False)
-                        self.assertEqual(queue.count(), {State.DEFERRED: 1, State.READY: 2})
-                        self.assertIsNotNone(processor.fault)
-                        self.clock.advance(5.0)
-                        processor.run(forever=False)
-                        self.assertEqual(queue.count(), {State.DEFERRED: 1})
-                        self.assertIsNone(processor.fault)
-                        self.assertEqual(queue.next_due(), delay - 5.0)
-                        self.clock.advance(delay - 5.0)
-                    self.assertEqual([mail.sender for mail in relay.mails], ["good@example.org"] * 6)
-                    self.assertEqual([record.attempts for record in queue.show(bad).history], [1, 2, 3])
-                    self.assertEqual(processor.tally, {ACCEPTED: 6, DEFERRED: 3})
+        for point, action in _GRUDGES:
+            with self.subTest(point=point, action=action):
+                relay = self.start()
+                relay.script = _Grudge(point, action, "bad@example.org")
+                mailer = SMTPMailer(relay.host, relay.port, timeouts=TIMEOUTS, clock=self.clock)
+                queue = MemoryQueue(schedule=Schedule(first=60.0, jitter=0.0), clock=self.clock)
+                processor = QueueProcessorThread(queue=queue, mailer=mailer, clock=self.clock, tell=_nobody)
+                bad = self.put(queue, "bad@example.org", LARGE if point == "BODY" else MESSAGE)
+                for delay in (60.0, 120.0, 240.0):
+                    self.put(queue, "good@example.org")
+                    self.put(queue, "good@example.org")
+                    processor.run(forever=False)
+                    self.assertEqual(queue.count(), {State.DEFERRED: 1, State.READY: 2})
+                    self.assertIsNotNone(processor.fault)
+                    self.clock.advance(5.0)
+                    processor.run(forever=False)
+                    self.assertEqual(queue.count(), {State.DEFERRED: 1})
+                    self.assertIsNone(processor.fault)
+                    self.assertEqual(queue.next_due(), delay - 5.0)
+                    self.clock.advance(delay - 5.0)
+                self.assertEqual([mail.sender for mail in relay.mails], ["good@example.org"] * 6)
+                self.assertEqual([record.attempts for record in queue.show(bad).history], [1, 2, 3])
+                self.assertEqual(processor.tally, {ACCEPTED: 6, DEFERRED: 3})
+
+    def test_a_sender_for_whom_the_login_does_not_do_stops_nothing(self) -> None:
+        """The relay is not even paused: the others go in the same run."""
+        relay = self.start(users={"me": "secret"})
+        relay.script = _Grudge("MAIL", "530 5.7.0 not as this sender", "bad@example.org")
+        login: dict[str, Any] = {"username": "me", "password": "secret", "tls": "never", "allow_clear_password": True}
+        queue = MemoryQueue(schedule=Schedule(first=60.0, jitter=0.0), clock=self.clock)
+        for sender in ("bad", "good", "bad", "good", "good"):
+            self.put(queue, f"{sender}@example.org")
+        mailer = SMTPMailer(relay.host, relay.port, timeouts=TIMEOUTS, clock=self.clock, **login)
+        processor = QueueProcessorThread(queue=queue, mailer=mailer, clock=self.clock, tell=_nobody)
+        processor.run(forever=False)
+        self.assertEqual((queue.count(), processor.fault), ({State.DEFERRED: 2}, None))
+        self.assertEqual(processor.tally, {ACCEPTED: 3, DEFERRED: 2})
 
 
 class NobodyCanKnow(Conversation):
@@ -806,6 +903,13 @@ def _nobody(events: Iterable[MailEvent]) -> None:
     """Nobody is told."""
 
 
+#: What a relay may have against one mail, and say as if it were about all.
+_GRUDGES: list[tuple[str, Action]] = [
+    *((point, action) for point in ("MAIL", "RCPT", "DATA", "BODY") for action in (Drop(), GOING_DOWN)),
+    *((point, reply) for point in ("MAIL", "DATA") for reply in ("530 5.7.0 log in first", "454 4.7.0 not now")),
+]
+
+
 class _Grudge(Script):
     """Does one thing at one point of each mail from one sender."""
 
@@ -843,6 +947,19 @@ class _Waiting(smtplib.SMTP):
         assert self.sock is not None
         self.waits.append(self.sock.gettimeout())
         return super().getreply()
+
+
+class _PatientAtFirst(smtplib.SMTP):
+    """Waits for the answer to EHLO as long as a loaded machine needs."""
+
+    def ehlo(self, name: str = "") -> tuple[int, bytes]:
+        assert self.sock is not None
+        told = self.sock.gettimeout()
+        self.sock.settimeout(TIMEOUTS.command)
+        try:
+            return super().ehlo(name)
+        finally:
+            self.sock.settimeout(told)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import unittest
 from typing import Any
 
 from zope.sendmail.disk import Disk
-from zope.sendmail.interfaces import QueueError
+from zope.sendmail.interfaces import NoSuchMail, QueueError
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Outcome
 from zope.sendmail.queue.lease import MaildirLease
@@ -87,6 +87,11 @@ class DroppedMail(SpoolTest):
         self.drop(b"##To:one@example.org\n##From:\n" + TEXT)
         self.assertEqual(self.envelopes(), [envelope(sender="")])
 
+    def test_local_names_are_the_relays(self) -> None:
+        """Programs of the host write them, as in 2.3; the relay knows what they mean, or refuses them."""
+        self.drop(b"##To:root, Jane <jane.doe>, a@x.org\n##From:www-data\n" + TEXT)
+        self.assertEqual(self.envelopes(), [Envelope("www-data", ("root", "jane.doe", "a@x.org"))])
+
     def test_a_malformed_recipient_costs_only_itself(self) -> None:
         """The others get the mail."""
         self.drop(b"##To:one@example.org,two@\n##From:\n" + TEXT)
@@ -161,6 +166,82 @@ class DroppedMail(SpoolTest):
         shutil.rmtree(self.path(".queue"))
         self.drop(name="2")
         self.assertEqual(self.envelopes(), [envelope()])
+
+
+class LookingAtDroppedMail(SpoolTest):
+    """Before any daemon came."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.drop(MAIL.replace(b"Subject", b"Message-Id: <one@example.org>\nSubject"), age=600.0)
+        self.drop(MAIL.replace(b"one@", b"two@"), "younger")
+        self.drop(b"", "empty", age=600.0)
+
+    def name(self) -> str:
+        return next(self.queue.names())
+
+    def test_changes_nothing(self) -> None:
+        """Nothing is moved or made, and nothing logged."""
+        with self.assertNoLogs("zope.sendmail", "WARNING"):
+            self.queue.count(), self.queue.oldest(), self.queue.status("one@example.org")
+            for each in (self.queue.mails, self.queue.names, self.queue.examine):
+                list(each())
+            self.queue.show(self.name())
+            self.queue.read(self.name()).close()
+        self.assertEqual(sorted(os.listdir(self.spool)), ["123456", "empty", "younger"])
+
+    def test_shows_what_will_be_sent(self) -> None:
+        """State, age, envelope, Message-Id and text, oldest first; what is no mail is not among it."""
+        first, second = self.queue.mails()
+        self.assertEqual((first.state, first.message_id), (State.READY, "one@example.org"))
+        self.assertEqual([second.envelope], self.envelopes()[1:])
+        with self.open().read(first.name) as stream:
+            self.assertTrue(stream.read().startswith(b"Message-Id: <one@example.org>\n"))
+
+    def test_selects(self) -> None:
+        """As among mail that was taken in."""
+        self.assertEqual(len(list(self.queue.mails(recipient="two@example.org"))), 1)
+        self.assertEqual(list(self.queue.mails([State.REJECTED])), [])
+        self.assertEqual(len(list(self.queue.mails(before=self.clock.wall - 300.0))), 1)
+
+    def test_tells_the_name_that_it_keeps(self) -> None:
+        """So that it can be held, shown and found in the log by the name that was seen."""
+        names = list(self.queue.names())
+        self.assertEqual([lease.name for lease in self.claim()], names)
+        self.assertEqual(list(self.open().names()), names)
+
+    def test_never_breaks_a_lock(self) -> None:
+        """A program that looks does not know for how long locks count on this site."""
+        lock = self.drop(b"locked", "123456.lck", age=1e6)
+        self.assertEqual(self.queue.count(), {State.READY: 1})
+        self.assertTrue(os.path.exists(lock))
+
+    def test_holding_one_takes_it_in(self) -> None:
+        """And only that one; no daemon sends it then."""
+        self.queue.hold(self.name())
+        self.assertEqual(self.queue.count(), {State.READY: 1, State.HELD: 1})
+        self.assertEqual(self.dropped(), ["empty", "younger"])
+        self.assertEqual([each.recipients for each in self.envelopes()], [("two@example.org",)])
+
+    def test_removing_one_deletes_the_file(self) -> None:
+        """As for every other mail."""
+        self.queue.remove(self.name())
+        self.assertEqual(self.dropped(), ["empty", "younger"])
+        self.assertEqual(self.queue.count(), {State.READY: 1})
+
+    def test_what_was_locked_meanwhile_is_left_alone(self) -> None:
+        """Its writer is at it again."""
+        name = self.name()
+        self.drop(b"locked", "123456.lck")
+        self.assertRaises(NoSuchMail, self.queue.hold, name)
+        self.assertIn("123456", self.dropped())
+
+    def test_two_files_never_get_one_name(self) -> None:
+        """Written in the same second, with names that look the same in the queue."""
+        for name in ("a b", "a_b", "x" * 70 + "1", "x" * 70 + "2"):
+            os.utime(self.drop(name=name), (1e9, 1e9))
+        self.assertEqual(len(set(self.queue.names())), 6)
+        self.assertEqual(len(self.claim()), 6)
 
 
 class LockedMail(SpoolTest):
@@ -376,6 +457,17 @@ class StrangePlaces(SpoolTest):
         queue = SpoolQueue(self.common + "/maildrop/spool")
         self.assertRaisesRegex(QueueError, "symbolic link", queue.stage)
         self.assertEqual(os.listdir(self.spool), [])
+
+    def test_who_holds_a_mail_does_not_follow_it_either(self) -> None:
+        """Operators are asked for no less than daemons."""
+        with tempfile.TemporaryDirectory() as theirs:
+            os.chmod(self.spool, 0o1777)
+            for name in ("tmp", "new", "cur"):
+                os.mkdir(os.path.join(theirs, name))
+            os.symlink(theirs, self.path(".queue"))
+            self.drop()
+            self.assertRaises(QueueError, self.queue.hold, next(self.queue.names()))
+            self.assertEqual(os.listdir(os.path.join(theirs, "new")), [])
 
     def test_a_directory_of_our_own_there_is_used(self) -> None:
         """So the old default goes on to work."""

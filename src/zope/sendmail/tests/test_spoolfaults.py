@@ -101,7 +101,7 @@ class ADaemonThatDies(SpoolFaultTest):
             spool, disk = self.new_spool(), Dying(number, for_ever=True)
             dead = self.queue(spool, disk)
             with contextlib.suppress(SystemExit):
-                self.assertEqual(len(dead._take_in()), 3)
+                self.assertEqual(len(dead._dropbox.take(dead._make, busy=False)), 3)
             survivor = self.queue(spool)
             self.assertEqual(self.drain(survivor, 3), EXPECTED, f"dead at call {number}, {disk.failed}")
             survivor.close()

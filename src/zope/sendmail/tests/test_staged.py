@@ -7,6 +7,7 @@ import os
 import tempfile
 import unittest
 from collections.abc import Sequence
+from typing import Any
 from unittest import mock
 
 from zope.sendmail.disk import Disk
@@ -17,6 +18,32 @@ from zope.sendmail.queue.places import GROUP, PARTS
 from zope.sendmail.queue.states import State
 from zope.sendmail.queue.unfolder import flush, unfold_now
 from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock, envelope
+
+
+class Removed:
+    """A group that was committed while the disk refused, and whose files are gone; another one joins it meanwhile."""
+
+    def __init__(self, late: list[Any], other: object) -> None:
+        self.late, self.other = late, other
+
+    def commit(self) -> None:
+        self.late.append(self)
+        if self.other is not None:
+            self.late.append(self.other)
+        raise FileNotFoundError
+
+
+class WhatTheDiskRefusedToReveal(unittest.TestCase):
+    def test_is_not_forgotten_for_another_that_is_gone(self) -> None:
+        """Two threads commit at once: each group stands for itself."""
+        queue = MaildirQueue(os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue"))
+        self.addCleanup(queue.close)
+        waiting = mock.Mock()
+        queue._late.append(Removed(queue._late, waiting))  # type: ignore[arg-type]
+        with self.assertLogs("MailDataManager", "ERROR"):
+            queue.stage()
+        waiting.commit.assert_called_once_with()
+        self.assertEqual(queue._late, [])
 
 
 class Died(BaseException):

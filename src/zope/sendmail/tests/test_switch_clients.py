@@ -187,7 +187,7 @@ thread.setQueuePath(sys.argv[1])
 thread.start()
 QueuedMailDelivery(sys.argv[1]).send("s@example.org", ["one@example.org"], "Subject: x\\n\\nx\\n")
 transaction.commit()
-arrived.wait(30)
+arrived.wait(60)
 """
 
 
@@ -199,7 +199,7 @@ class AThreadOfSomebodysOwn(Client):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, self.path],
-            env=environment, capture_output=True, text=True, check=False, timeout=60,
+            env=environment, capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         self.assertEqual((done.stdout, done.returncode), ("sent one@example.org\n", 0), done.stderr)
         self.assertEqual(list(Maildir(self.path)), [])
@@ -371,7 +371,7 @@ class Launchpad(Client):
         for thread in threading.enumerate():
             if isinstance(thread, delivery_module.QueueProcessorThread):
                 thread.stop()
-                thread.join(30)
+                thread.join(60)
                 ended.append(thread.is_alive())
         self.assertEqual(ended, [False])
 
@@ -471,13 +471,13 @@ class Naaya(Client):
         thread.start()
         self.addCleanup(thread.join, 30)
         self.addCleanup(thread.stop)
-        self.assertTrue(hang.reached.wait(30))
+        self.assertTrue(hang.reached.wait(60))
         found = os.listdir(os.path.join(self.path, "new"))
         self.assertEqual({each.removeprefix(".sending-") for each in found}, {name})
         hang.release()
         relay.wait_until(lambda: relay.mails)
         thread.stop()
-        thread.join(30)
+        thread.join(60)
         self.assertEqual(os.listdir(os.path.join(self.path, "new")), [])
 
     def test_best_effort(self) -> None:
@@ -513,7 +513,7 @@ class CPSMailAccess(Client):
         thread.setMailer(SMTPMailer("nowhere.example.org"))
         thread.setQueuePath(self.path)
         thread.start()
-        thread.join(30)
+        thread.join(60)
         self.assertEqual((self.got(relay), list(Maildir(self.path))), ([ONE], []))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import unittest
 from typing import Any
+from unittest import mock
 
 import transaction
 import zope.event
@@ -31,7 +32,7 @@ class TellingEvents(unittest.TestCase):
         """All of them."""
         self.tell("1", "2")
         self.tell("3")
-        self.assertTrue(self.teller.flush(10))
+        self.assertTrue(self.teller.flush(60))
         self.assertEqual(self.seen, ["1", "2", "3"])
 
     def test_the_thread_is_another_one(self) -> None:
@@ -39,7 +40,7 @@ class TellingEvents(unittest.TestCase):
         threads = []
         zope.event.subscribers[:] = [lambda event: threads.append(threading.current_thread())]
         self.tell("1")
-        self.teller.flush(10)
+        self.teller.flush(60)
         self.assertIsNot(threads[0], threading.current_thread())
 
     def test_each_event_has_a_transaction_that_is_committed(self) -> None:
@@ -62,7 +63,7 @@ class TellingEvents(unittest.TestCase):
 
         zope.event.subscribers[:] = [lambda event: transaction.get().join(Manager())]
         self.tell("1", "2")
-        self.teller.flush(10)
+        self.teller.flush(60)
         self.assertEqual(ends, ["committed", "committed"])
 
     def test_a_subscriber_that_raises_is_logged(self) -> None:
@@ -76,27 +77,36 @@ class TellingEvents(unittest.TestCase):
         zope.event.subscribers[:] = [failing]
         with self.assertLogs("QueueProcessorThread", "ERROR"):
             self.tell("1", "2")
-            self.teller.flush(10)
+            self.teller.flush(60)
         self.assertEqual(self.seen, ["2"])
 
     def test_a_subscriber_that_hangs_delays_events_only(self) -> None:
         """tell() returns at once; flush() says that something is left."""
         go = threading.Event()
-        zope.event.subscribers[:] = [lambda event: go.wait(10)]
+        zope.event.subscribers[:] = [lambda event: go.wait(60)]
         self.tell("1", "2")
         self.assertFalse(self.teller.flush(0.01))
         go.set()
-        self.assertTrue(self.teller.flush(10))
+        self.assertTrue(self.teller.flush(60))
 
     def test_what_waits_is_bounded(self) -> None:
         """And the log says that events were dropped."""
         go = threading.Event()
-        zope.event.subscribers[:] = [lambda event: go.wait(10)]
+        zope.event.subscribers[:] = [lambda event: go.wait(60)]
         self.addCleanup(go.set)
         self.addCleanup(setattr, teller, "MAX_WAITING", teller.MAX_WAITING)
         teller.MAX_WAITING = 3
         with self.assertLogs("QueueProcessorThread", "ERROR"):
             self.tell("1", "2", "3", "4")
+
+    def test_a_system_without_threads_loses_no_event(self) -> None:
+        """Nothing is raised, for other mails are to follow; what waits is told as soon as there is a thread."""
+        with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+            self.tell("1", "2")
+        self.assertEqual(self.seen, [])
+        self.tell("3")
+        self.assertTrue(self.teller.flush(10))
+        self.assertEqual(self.seen, ["1", "2", "3"])
 
     def test_nobody_subscribed_costs_nothing(self) -> None:
         """No thread is started."""

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.tokens import USUAL_LIFE, TokenFromCommand, TokenFromFile, parse_token, split_command
 
 #: Long enough for a loaded machine.
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 #: Prints what the file says, and writes down that it was called.
 PROGRAM = """
@@ -55,6 +56,18 @@ class Fixture(unittest.TestCase):
         with self.assertRaisesRegex(RelayError, text) as caught:
             provider()
         return str(caught.exception)
+
+
+class AFork(Fixture):
+    def test_in_the_middle_of_a_fetch(self) -> None:
+        """The child fetches a token of its own: nobody is there who would let go of the parent's mutex."""
+        provider = self.command("print('token')")
+        with provider._lock:
+            child = os.fork()
+            if not child:
+                signal.alarm(int(TIMEOUT))  # else it waits for ever
+                os._exit(provider() != "token")
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
 
 
 class ACommand(Fixture):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from zope.sendmail.interfaces import InvalidAddress
 from zope.sendmail.message import Envelope
 from zope.sendmail.relayname import RelayName
+from zope.sendmail.tests.properties import QUICK
 from zope.sendmail.verp import one_by_one, verp, whom
 
 WHO = ("a@y.org", "b@z.org")
@@ -21,6 +22,7 @@ class AReturnPath(unittest.TestCase):
         """As Postfix writes it."""
         self.assertEqual(verp("list@example.org", "one@example.com"), "list+one=example.com@example.org")
 
+    @QUICK
     @given(LOCAL, LOCAL)
     def test_leads_back(self, local: str, who: str) -> None:
         """Whatever stands in both addresses."""
