@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import textwrap
+import tomllib
 from contextlib import redirect_stdout
 from importlib import import_module
 from typing import Any
@@ -109,6 +110,14 @@ class WhatItShows(ThePage):
     def missing(self, words: list[str]) -> list[str]:
         """The path, where the page only names the command."""
         return [] if "PATH" in words else [self.path]
+
+    def test_the_reasons_why_a_test_of_old_may_fail(self) -> None:
+        """The list for CI quotes the page."""
+        path = os.path.join(os.path.dirname(PAGE), os.pardir, ".ci", "before.toml")
+        with open(path, "rb") as stream:
+            entries = tomllib.load(stream)["different"]
+        said = " ".join(self.text.split())
+        self.assertEqual([entry["see"] for entry in entries if entry["see"] not in said], [])
 
 
 class WhatTheLogSays(ThePage):
