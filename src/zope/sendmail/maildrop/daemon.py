@@ -18,7 +18,7 @@ from zope.sendmail import maillog, teller
 from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk
 from zope.sendmail.interfaces import IMailQueue
-from zope.sendmail.maildir import act_as_owner, make_directories
+from zope.sendmail.maildir import act_as_owner, check_place, make_directories
 from zope.sendmail.maildrop.config import Config, ConfigError, read_config
 from zope.sendmail.maildrop.pidfile import PidFile
 from zope.sendmail.maildrop.runlog import RunLog, RunLogHandler
@@ -26,7 +26,6 @@ from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.outcome import Answer
 from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue import open_queue
-from zope.sendmail.queue.spool import check_place
 from zope.sendmail.queue.states import State
 from zope.sendmail.settings import Keep, Tls
 

@@ -19,7 +19,7 @@ from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk
 from zope.sendmail.history import Record
 from zope.sendmail.interfaces import IMailQueue
-from zope.sendmail.maildir import make_maildir
+from zope.sendmail.maildir import check_place, make_maildir
 from zope.sendmail.queue.bell import Bell, ring
 from zope.sendmail.queue.claims import Claims
 from zope.sendmail.queue.departures import KEPT_DAYS, Departures
@@ -83,6 +83,7 @@ class MaildirQueue:
 
     def _make(self) -> None:
         """Make the directory, or see that it is whole: at first, and when a mail does not find it any more."""
+        check_place(self.places.root)
         make_maildir(self.disk, self.places.root, EXTRA)
         self._made = True
 
@@ -172,6 +173,7 @@ class MaildirQueue:
 
     def _open(self) -> Bell:
         if self._bell is None:
+            check_place(self.places.root)
             self._owner.open()
             sweep(self.places, self.disk, self._owner.made)
             self._bell = Bell(self.places, self._owner.name)

@@ -12,7 +12,6 @@ import heapq
 import io
 import itertools
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, TypeVar, cast
@@ -77,10 +76,6 @@ class SpoolQueue(MaildirQueue):
         self.add_message_id = add_message_id
         self._dropbox = DropBox(self.spool, self.places, self.disk, self.clock, lock_age)
         self._dropped = DroppedMail(self._dropbox, self.disk)
-
-    def _make(self) -> None:
-        check_place(self.places.root)
-        super()._make()
 
     def claim(self, limit: int = 1) -> list[MaildirLease]:
         """See `IMailQueue`."""
@@ -353,26 +348,3 @@ class SpoolQueues:
             with contextlib.suppress(NoSuchMail):
                 return verb(queue)
         return verb(self._queues[-1])
-
-
-def check_place(path: str) -> None:
-    """Refuse a path that somebody else can have made ours: raises `QueueError`.
-
-    Where everybody may make names (``/tmp``), what is there must belong to us or to root, and be no symbolic link.
-    """
-    parent = os.path.dirname(path)
-    if parent == path:
-        return
-    check_place(parent)
-    try:
-        above, here = os.stat(parent), os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not above.st_mode & stat.S_IWOTH:
-        return
-    if stat.S_ISLNK(here.st_mode) or here.st_uid not in (os.geteuid(), 0):
-        what = "a symbolic link" if stat.S_ISLNK(here.st_mode) else f"a directory of user {here.st_uid}"
-        raise QueueError(
-            f"{path} is {what}, and everybody may write to {parent}: somebody may have put it there to get at mail; "
-            "use a directory below one that only you can write to, such as /var/lib/maildrop"
-        )
