@@ -128,6 +128,9 @@ def add_relay_arguments(parser: argparse.ArgumentParser) -> None:
         "what the relay is to report to the sender: NEVER, or some of SUCCESS,FAILURE,DELAY (default: as it likes)",
     )
     add("notify_return", "FULL|HDRS", "what such a report returns (default: as it likes)")
+    add("rate", "NUMBER", "mails per second at most (default: as fast as it goes)")
+    add("connections", "N", "the same as --concurrency; the lower one counts")
+    add("mails_per_connection", "N", "after so many mails a connection is closed, and another one made (default: 1000)")
 
 
 def add_login_arguments(parser: argparse.ArgumentParser) -> None:

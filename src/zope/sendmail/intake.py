@@ -42,7 +42,7 @@ class Intake:
 
     def next_for(self, relay: Relay) -> Job | None:
         """The next message for this relay; None if there is none now.  Others that are met find their way, too."""
-        if self._relays.routes.is_single:
+        if self._relays.is_single:
             return self._only_one()
         while True:
             if relay.hand:
@@ -71,7 +71,7 @@ class Intake:
 
     def is_waited_for(self, relay: Relay) -> bool:
         """Whether more is there for this relay than those at work have in hand."""
-        if self._relays.routes.is_single:
+        if self._relays.is_single:
             return self._queue.next_due() == 0.0
         return bool(relay.hand) or relay.name in self._queue.parked()
 

@@ -82,4 +82,6 @@ class Outcome:
 def printable(text: str | bytes, limit: int = _MAX_TEXT) -> str:
     """`text` as one line that is safe in a log, a file and a terminal, at most `limit` characters."""
     words = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
-    return _UNPRINTABLE.sub(" ", words).strip()[:limit]
+    if not words.isprintable():  # which says no to more than that
+        words = _UNPRINTABLE.sub(" ", words)
+    return words.strip()[:limit]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,10 +9,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ssl
-
-
-#: A name and a port; an IPv6 address has more than one colon.
-_WITH_PORT = re.compile(r"[^:/]*:[0-9]*")
 
 
 class Tls(StrEnum):
@@ -145,7 +140,8 @@ class RelaySettings:
     def _check_relay(self) -> None:
         if not self.hostname or any(ord(character) < 33 for character in self.hostname):
             raise ValueError(f"the relay's hostname {self.hostname!r} is empty or has blanks in it")
-        if "://" in self.hostname or _WITH_PORT.fullmatch(self.hostname):
+        # An IPv6 address has two colons at least, and needs no brackets where nothing follows.
+        if self.hostname[0] == "[" or (self.hostname[0] != "/" and self.hostname.count(":") == 1):
             raise ValueError(
                 f"the relay's hostname {self.hostname!r} is more than a name; write hostname and port as two settings"
             )

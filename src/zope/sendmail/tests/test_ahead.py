@@ -31,14 +31,21 @@ NO_RIDES = (["PIPELINING", "CHUNKING"], ["8BITMIME"])
 
 
 class _Unreadable(io.BytesIO):
+    """Its second half cannot be read at first."""
+
+    reads = 0
+
     def read(self, size: int | None = -1, /) -> bytes:
-        raise OSError("the disk fails")
+        self.reads += 1
+        if self.reads == 2:
+            raise OSError("the disk fails")
+        return super().read(len(MESSAGE) // 2)
 
 
 class UnreadableJob(Job):
     def open(self) -> io.BytesIO:
         """See `IJob`."""
-        return _Unreadable()
+        return _Unreadable(MESSAGE)
 
 
 @dataclass
@@ -175,6 +182,15 @@ class OneOfThemHasTrouble(Ahead):
                 self.assertAnswers(cast("Outcome", results["b"]), b=Answer.UNKNOWN)
                 self.assertEqual(self.intended_by, ["a", "b", "c"])
                 self.assertEqual([mail.recipients[0][0] for mail in relay.mails if mail.connection == 1], ["c"])
+
+    def test_one_recipient_cannot_be_spelled(self) -> None:
+        """Who was refused while it was prepared is so in its outcome."""
+        for keywords in NO_RIDES:
+            relay, session = self.open(keywords=keywords)
+            outcome = cast("Outcome", self.send(session, "one", "two", Job("b\xe4d", recipients=2))["b\xe4d"])
+            answers = {"b\xe4d@example.org": Answer.REJECTED, "r0@example.org": Answer.ACCEPTED}
+            self.assertEqual({who: reply.answer for who, reply in outcome.replies.items()}, answers)
+            self.assertEqual(len(relay.mails), 3)
 
     def test_message_is_refused(self) -> None:
         """That is the one in hand; who was pulled goes over the same connection."""

@@ -19,6 +19,7 @@ from unittest import mock
 import transaction
 
 from zope.sendmail import cli, queue
+from zope.sendmail.arguments import SETTINGS, make_parser
 from zope.sendmail.cli import ConsoleApp, boolean, exit_status, main, run, signals_to, string_or_none, summary
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.mailer import SMTPMailer
@@ -116,6 +117,17 @@ class TheCommandLine(Fixture):
         self.assertEqual((settings.auth, settings.tls_minimum), ((Mechanism.XOAUTH2,), TlsVersion.TLS_1_3))
         self.assertEqual((settings.certfile, settings.keyfile), ("our.pem", "key.pem"))
         self.assertEqual(settings.notify, Notify(("FAILURE", "DELAY"), "HDRS"))
+
+    def test_says_how_much_the_relay_gets(self) -> None:
+        """How fast, and over how many connections."""
+        mailer = self.app(*["--rate", "2.5", "--connections", "3", "--mails-per-connection", "50", "q"]).mailer
+        self.assertEqual((mailer.rate, mailer.connections, mailer.keep.mails), (2.5, 3, 50))
+
+    def test_has_everything_that_can_be_set(self) -> None:
+        """What the ini file may say, the command line may say as well."""
+        options = make_parser().format_help()
+        for name in set(SETTINGS) - {"queue_path"}:
+            self.assertIn(f"--{name.replace('_', '-')}", options)
 
     def test_says_how_to_drain(self) -> None:
         """Interval, concurrency and schedule reach the processor."""

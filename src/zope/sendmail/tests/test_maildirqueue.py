@@ -750,6 +750,26 @@ class DeepQueue(MaildirQueueTest):
         self.assertEqual(len(list(queue.mails([State.REJECTED]))), count)
         return disk.calls
 
+    def test_histories_of_many_new_mails_are_looked_up_at_once(self) -> None:
+        """Who was never tried goes first, and who has to wait waits."""
+        names = self.put(40)
+        for lease in self.queue.claim(20):
+            lease.settle(self.judged(lease, LATER))
+        queue = self.open(disk := WatchedDisk())
+        self.assertEqual([lease.name for lease in queue.claim(40)], names[20:])
+        asked = [call for call in disk.done if call == ("stat", "history")]
+        self.assertLessEqual(len(asked), 20 + 16)
+
+    def test_a_history_that_is_new_since_the_look_counts(self) -> None:
+        """Another processor has had the mail meanwhile."""
+        names = self.put(40)
+        queue = self.open()
+        [first] = queue.claim(1)  # it has looked
+        others = self.queue.claim(40)
+        for lease in others:
+            lease.settle(self.judged(lease, LATER))
+        self.assertEqual(([first.name, *(lease.name for lease in others)], queue.claim(40)), (names, []))
+
     def test_listing_many_rejected_costs_the_same_for_each(self) -> None:
         """Each directory is read once, and each mail as often as if it were the only one."""
         self.queue.stage()

@@ -20,6 +20,8 @@ class Relays(unittest.TestCase):
         wrong: list[dict[str, Any]] = [
             {"hostname": ""},
             {"hostname": "mail example.org"},
+            {"hostname": "mail.example.org:587"},
+            {"hostname": "[::1]:587"},
             {"hostname": "mail.example.org\n"},
             {"hostname": "mail.example.org:587"},
             {"hostname": "smtp://mail.example.org"},
