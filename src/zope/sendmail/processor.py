@@ -29,7 +29,7 @@ from zope.sendmail.lane import is_wish_to_end
 from zope.sendmail.maildir import Maildir, make_maildir
 from zope.sendmail.message import Envelope, read_envelope
 from zope.sendmail.outcome import Answer, Reply
-from zope.sendmail.queue import is_maildir, open_queue
+from zope.sendmail.queue import is_maildir, open_queue, put
 from zope.sendmail.relays import Relay, Relays
 from zope.sendmail.retry import Schedule
 from zope.sendmail.routes import Routes
@@ -147,10 +147,7 @@ class QueueProcessorThread(threading.Thread):
         """Put a mail of our own into the queue.  Trouble is told and costs no more than this mail."""
         assert self.queue is not None
         try:
-            staged = self.queue.stage()
-            staged.add(envelope, message)
-            staged.prepare()
-            staged.commit()
+            put(self.queue, [envelope], message)
         except OSError as error:
             maillog.report_failed(envelope.recipients[0], error)
 
