@@ -18,7 +18,7 @@ from zope.sendmail.maildir import age_key
 from zope.sendmail.message import Envelope
 from zope.sendmail.queue import findings
 from zope.sendmail.queue.bundle import names_in
-from zope.sendmail.queue.findings import Finding, Severity, moment
+from zope.sendmail.queue.finding import Finding, Severity, moment
 from zope.sendmail.queue.liveness import Fate, Maker, Owners
 from zope.sendmail.queue.locks import MAX_SEND_TIME, phase_of
 from zope.sendmail.queue.places import GROUP, REJECTED, SENDING, name_of

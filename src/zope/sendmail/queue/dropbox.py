@@ -22,7 +22,7 @@ from zope.sendmail.interfaces import MalformedEnvelope
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message import DROPPED, read_envelope
 from zope.sendmail.queue import findings
-from zope.sendmail.queue.findings import Finding, Severity
+from zope.sendmail.queue.finding import Finding, Severity
 from zope.sendmail.queue.places import Places
 
 #: The directory of ours in a spool; other programs take it for nothing, for it is one.

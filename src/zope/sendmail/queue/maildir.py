@@ -25,7 +25,7 @@ from zope.sendmail.queue.claims import Claims
 from zope.sendmail.queue.departures import KEPT_DAYS, Departures
 from zope.sendmail.queue.desk import Desk, QueuedMail
 from zope.sendmail.queue.doctor import examine
-from zope.sendmail.queue.findings import Finding
+from zope.sendmail.queue.finding import Finding
 from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.locks import Lock, Owner, sweep
 from zope.sendmail.queue.places import EXTRA, Places

@@ -26,7 +26,7 @@ from zope.sendmail.maildir import age_key, host_name
 from zope.sendmail.queue.desk import QueuedMail
 from zope.sendmail.queue.dropbox import LOCK_AGE, PRIVATE, DropBox
 from zope.sendmail.queue.dropped import DroppedMail
-from zope.sendmail.queue.findings import Finding
+from zope.sendmail.queue.finding import Finding
 from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.selection import Selection
