@@ -195,6 +195,14 @@ class QueueProcessorThread(threading.Thread):
             self._crew.work(relay)
         except BaseException as error:  # noqa: BLE001 - likewise
             self._trouble(error)
+        if not relay.lanes:
+            self._cut_rest_short()
+
+    def _cut_rest_short(self) -> None:
+        """The last lane of a relay has ended: what it leaves may be due before the processor wants to look again."""
+        queue = self.queue
+        if queue is not None and self._seconds_to_rest(queue) < self.interval:
+            queue.wake()
 
     @property
     def is_troubled(self) -> bool:
