@@ -99,6 +99,13 @@ def act_as_owner(path: str) -> None:
         os.seteuid(status.st_uid)
 
 
+def check_maildir(path: str) -> None:
+    """Raise `ValueError` unless there is a Maildir."""
+    for name in SUBDIRECTORIES:
+        if not os.path.isdir(os.path.join(path, name)):
+            raise ValueError(f"{path} is not a Maildir folder: it has no directory {name!r}")
+
+
 def check_place(path: str) -> None:
     """Refuse a path that somebody else can have made ours: raises `QueueError`.
 
@@ -118,15 +125,8 @@ def check_place(path: str) -> None:
         what = "a symbolic link" if stat.S_ISLNK(here.st_mode) else f"a directory of user {here.st_uid}"
         raise QueueError(
             f"{path} is {what}, and everybody may write to {parent}: somebody may have put it there to get at mail; "
-            "use a directory below one that only you can write to, such as /var/lib/maildrop"
+            "use a directory below one that only you can write to, such as /var/lib/mail"
         )
-
-
-def check_maildir(path: str) -> None:
-    """Raise `ValueError` unless there is a Maildir."""
-    for name in SUBDIRECTORIES:
-        if not os.path.isdir(os.path.join(path, name)):
-            raise ValueError(f"{path} is not a Maildir folder: it has no directory {name!r}")
 
 
 def make_directories(disk: Disk, path: str) -> None:

@@ -20,7 +20,7 @@ from zope.sendmail.message import read_envelope
 from zope.sendmail.queue import findings
 from zope.sendmail.queue.desk import QueuedMail
 from zope.sendmail.queue.dropbox import LOCK, OLD_LOCK, PRIVATE, UNFINISHED, DropBox, Dropped, may_be_mail
-from zope.sendmail.queue.findings import Finding, Severity
+from zope.sendmail.queue.finding import Finding, Severity
 from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.states import State
 

@@ -18,12 +18,12 @@ from typing import Any, BinaryIO, TypeVar
 from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk
 from zope.sendmail.interfaces import NotPossible
-from zope.sendmail.maildir import age_key, check_place
+from zope.sendmail.maildir import age_key
 from zope.sendmail.queue.completed import CompletedLease
 from zope.sendmail.queue.desk import QueuedMail
 from zope.sendmail.queue.dropbox import LOCK_AGE, PRIVATE, DropBox
 from zope.sendmail.queue.dropped import DroppedMail
-from zope.sendmail.queue.findings import Finding
+from zope.sendmail.queue.finding import Finding
 from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.selection import Selection
@@ -59,10 +59,6 @@ class SpoolQueue(MaildirQueue):
         self.add_message_id = add_message_id
         self._dropbox = DropBox(self.spool, self.places, self.disk, self.clock, lock_age)
         self._dropped = DroppedMail(self._dropbox, self.disk, self.clock)
-
-    def _make(self) -> None:
-        check_place(self.places.root)
-        super()._make()
 
     def claim(self, limit: int = 1) -> list[MaildirLease]:
         """See `IMailQueue`."""

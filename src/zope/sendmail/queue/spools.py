@@ -16,7 +16,7 @@ from zope.interface import implementer
 from zope.sendmail.interfaces import IMailQueue, NoSuchMail, QueueError
 from zope.sendmail.maildir import age_key
 from zope.sendmail.queue.desk import QueuedMail
-from zope.sendmail.queue.findings import Finding
+from zope.sendmail.queue.finding import Finding
 from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.spool import PREFIX, SpoolQueue
 from zope.sendmail.queue.staged import StagedMail
