@@ -445,8 +445,9 @@ class IStreamingSession(ISession):
         """Send each job; yield it with its outcome, or with what its `open` or `intend`, or reading it, has raised.
 
         A job may be pulled while the one before is with the relay: right before the last byte of that one if it can
-        ride with it, or while its reply is awaited from a relay that is quick; else it is pulled after that one's outcome
-        was taken.  It is opened and read then, and intended in its turn.  What pulling raises is raised in its turn, too.
+        ride with it, or while its reply is awaited from a relay that is quick; else after the outcome of that one has
+        been taken.  It is opened and read then, and intended in its turn.  What pulling raises is raised when its turn
+        has come.
 
         Whoever stops in between closes the iterator.  A job that was pulled and not yielded has not been sent then, and
         no relay has it.

@@ -64,6 +64,8 @@ class Replies:
 
     def next(self) -> Response | None:
         """The next reply, or None if it is not whole yet.  Raises `MalformedReply`."""
+        if self._begin == len(self._buffer):
+            return None
         if not self._lines and (usual := _USUAL.match(self._buffer, self._begin)):
             self._begin = self._scanned = usual.end()
             return Response(int(usual[1]), usual[2])

@@ -172,7 +172,10 @@ def run(  # noqa: PLR0917 - the channel with its times, and what is asked of the
             given = ask()
             continue
         try:
-            given = _do(step, channel, seconds)
+            if isinstance(step, Receive):
+                given = channel.receive(seconds(step.phase))
+            else:
+                given = _do(step, channel, seconds)
         except Gone as gone:
             resume, given = steps.throw, gone
         except (OSError, MalformedReply) as error:
@@ -180,8 +183,6 @@ def run(  # noqa: PLR0917 - the channel with its times, and what is asked of the
 
 
 def _do(step: Step, channel: Channel, seconds: Callable[[str], float]) -> Response | None:
-    if isinstance(step, Receive):
-        return channel.receive(seconds(step.phase))
     if isinstance(step, Look):
         return None if channel.is_quiet() else channel.receive(seconds(Phase.QUIT))
     assert isinstance(step, Send)
