@@ -30,6 +30,8 @@ _SPEC = re.compile(rf"({_LOCAL})@({_DOMAIN})\.?")
 _RUN = "[A-Za-z0-9]++"
 _PLAIN_LOCAL = r"[A-Za-z0-9_+=-]++(?:\.[A-Za-z0-9_+=-]++)*+"
 _PLAIN = re.compile(rf"{_PLAIN_LOCAL}@(?:{_RUN}(?:-++{_RUN})*+(?:\.(?!\Z)|\Z))++")
+#: Such addresses among them as a file may be searched for.
+PLAIN_OCTETS = rb"[A-Za-z0-9_+=-]++(?:\.[A-Za-z0-9_+=-]++)*+@[A-Za-z0-9]++(?:[.-][A-Za-z0-9]++)*+"
 _ANGLE = re.compile(r"(?P<name>[^<>]*|\s*\"(?:[^\"\\]|\\.)*\"\s*)<(?P<spec>(?:\"(?:[^\"\\]|\\.)*\"|[^<>\"])*)>")
 _COMMENT = re.compile(r"\s*\([^()]*\)\s*$")
 # A quoted part that is longer than an address is none; without that bound unclosed quotes take quadratic time.

@@ -128,6 +128,9 @@ def add_relay_arguments(parser: argparse.ArgumentParser) -> None:
         "what the relay is to report to the sender: NEVER, or some of SUCCESS,FAILURE,DELAY (default: as it likes)",
     )
     add("notify_return", "FULL|HDRS", "what such a report returns (default: as it likes)")
+    add("rate", "NUMBER", "mails per second at most (default: as fast as it goes)")
+    add("connections", "N", "the same as --concurrency; the lower one counts")
+    add("mails_per_connection", "N", "after so many mails a connection is closed, and another one made (default: 1000)")
 
 
 def add_login_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,6 +170,8 @@ def read_ini(path: str) -> dict[str, Any]:
         else:
             with open(path, encoding="utf-8") as file:
                 config.read_file(file)
+    except configparser.MissingSectionHeaderError as error:
+        raise ValueError(f"line {error.lineno} stands before any section; begin with [{INI_SECTION}]") from None
     except configparser.ParsingError as error:
         # Its text quotes the line, and that may hold the password.
         numbers = [error.lineno] if hasattr(error, "lineno") else [number for number, _ in error.errors]

@@ -115,11 +115,18 @@ class ConsoleApp:
         try:
             for path in directories_of(self.queue_path)[:1]:
                 act_as_owner(path)
+            self._note_new()
             processor.setQueuePath(self.queue_path)
             return self._drain(processor)
         except (OSError, ValueError) as error:
             log.error("The queue %s cannot be used: %s", self.queue_path, error)  # noqa: TRY400 - says it all
             return os.EX_CONFIG
+
+    def _note_new(self) -> None:
+        """A queue that is made by draining it is most often a slip of the pen."""
+        for path in directories_of(self.queue_path):
+            if not os.path.isdir(path):
+                log.warning("There was no queue %s; an empty one is made. Is that the right path?", path)
 
     def _drain(self, processor: Any) -> int:
         queue: IMailQueue = processor.queue

@@ -25,8 +25,8 @@ except ImportError:
 class Setting(Field):
     """An attribute that means the same here as in zope.conf, in an ini file and on the command line."""
 
-    def __init__(self, parse: Parser, **kw: Any) -> None:
-        super().__init__(required=False, **kw)
+    def __init__(self, parse: Parser, *, required: bool = False, **kw: Any) -> None:
+        super().__init__(required=required, **kw)
         self.parse = parse
 
     def fromUnicode(self, value: str) -> Any:

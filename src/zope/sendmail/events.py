@@ -10,6 +10,7 @@ from zope.interface import implementer
 from zope.sendmail.history import Record
 from zope.sendmail.interfaces import IMailDeferredEvent, IMailErrorEvent, IMailSentEvent, IMailUnknownEvent
 from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.queue.states import State
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,14 @@ class MailUnknownEvent(MailEvent):
     """See `IMailUnknownEvent`."""
 
 
-def events_of(
-    message_id: str, sender: str, outcome: Outcome, record: Record, *, before: Record | None = None
-) -> list[MailEvent]:
-    """The events of one attempt: what was new in it, one event for each kind of answer.
+def news_of(outcome: Outcome, record: Record, *, before: Record | None = None) -> Mapping[str, Reply]:
+    """What was new in one attempt, for each recipient.
 
     `record` is what the attempt led to; `before` what was known when it began, so that a rejection which is no relay's
     word (a malformed address, a lifetime that is over) is told once.
     """
+    if record.state is State.SENT:  # nobody was rejected
+        return outcome.replies
     told = {who: record.replies.get(who, reply) for who, reply in outcome.replies.items()}
     rejected = record.having(Answer.REJECTED)
     if rejected:
@@ -69,13 +70,20 @@ def events_of(
             {who for who, reply in rejected.items() if reply.code} if before is None else before.having(Answer.REJECTED)
         )
         told |= {who: reply for who, reply in rejected.items() if who not in told and who not in known}
-    answers = {reply.answer for reply in told.values()}
+    return told
+
+
+def events_of(
+    message_id: str, sender: str, outcome: Outcome, record: Record, *, before: Record | None = None
+) -> list[MailEvent]:
+    """The events of one attempt: its news (see `news_of`), one event for each kind of answer."""
+    by_answer: dict[Answer, dict[str, Reply]] = {}
+    for who, reply in news_of(outcome, record, before=before).items():
+        by_answer.setdefault(reply.answer, {})[who] = reply
     events: list[MailEvent] = []
-    for answer, kind in _KINDS.items():
-        if answer in answers:
-            replies = {who: reply for who, reply in told.items() if reply.answer is answer}
-            extra = {"due": record.due} if kind is MailDeferredEvent else {}
-            events.append(kind(message_id, sender, replies, outcome.relay, **extra))
+    for answer in sorted(by_answer, key=_ORDER.index):
+        extra = {"due": record.due} if answer is Answer.DEFERRED else {}
+        events.append(_KINDS[answer](message_id, sender, by_answer[answer], outcome.relay, **extra))
     return events
 
 
@@ -85,3 +93,4 @@ _KINDS: dict[Answer, type[MailEvent]] = {
     Answer.UNKNOWN: MailUnknownEvent,
     Answer.DEFERRED: MailDeferredEvent,
 }
+_ORDER = list(_KINDS)

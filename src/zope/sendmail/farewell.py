@@ -1,5 +1,7 @@
 """The end of the process: running processors finish the message in hand, and its events are told.
 
+Those of a `MailSender` also send what is due, so that a script may end right after its last mail.
+
 Daemon threads are cut off in the middle of whatever they do when Python ends, so this one exit handler stops every
 processor and waits for it, whoever started it: `zope.sendmail.startup`, Products.MailHost, or a program of its own.
 """
@@ -7,6 +9,8 @@ processor and waits for it, whoever started it: `zope.sendmail.startup`, Product
 from __future__ import annotations
 
 import atexit
+import os
+import threading
 import weakref
 from typing import Protocol
 
@@ -15,6 +19,9 @@ from zope.sendmail.clock import Clock
 
 #: Seconds that processors have at the end of the process to finish the message in hand.
 EXIT_TIMEOUT = 30.0
+
+#: Seconds that a `MailSender` has at the end of the program to send what is due.
+FINISH_TIMEOUT = 5.0
 
 
 class Stoppable(Protocol):
@@ -32,6 +39,13 @@ class Stoppable(Protocol):
 
     def is_alive(self) -> bool:
         """Whether it runs as a thread; who runs in the caller's does not."""
+
+
+class Finishing(Stoppable, Protocol):
+    """One that can also send what is due."""
+
+    def finish(self) -> None:
+        """Send what is due, then stop."""
 
 
 _running: weakref.WeakSet[Stoppable] = weakref.WeakSet()
@@ -62,3 +76,48 @@ def say_farewell(timeout: float = EXIT_TIMEOUT) -> bool:
 
 
 atexit.register(say_farewell)
+
+
+class Keeper:
+    """Lets processors send what is due when the main thread has ended.
+
+    Exit handlers come too late for that: no thread can be started any more, and each relay has threads of its own.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Nobody is expected; also in a forked child, whose parent sends."""
+        self._mutex = threading.Lock()
+        self._expected: weakref.WeakSet[Finishing] = weakref.WeakSet()
+        self._thread: threading.Thread | None = None
+
+    def expect(self, thread: Finishing) -> None:
+        """Let this one finish at the end of the program."""
+        with self._mutex:
+            self._expected.add(thread)
+            if self._thread is None:
+                keeper = threading.Thread(target=self._keep, name="zope.sendmail.farewell")
+                keeper.start()
+                self._thread = keeper
+
+    def _keep(self) -> None:
+        threading.main_thread().join()
+        self.let_finish(FINISH_TIMEOUT)
+
+    def let_finish(self, timeout: float) -> bool:
+        """Let all of them send what is due, for `timeout` seconds; say whether that was enough."""
+        clock = Clock()
+        deadline = clock.monotonic() + timeout
+        threads = [thread for thread in self._expected if thread.is_alive()]
+        for thread in threads:
+            thread.finish()
+        for thread in threads:
+            thread.join(max(0.0, deadline - clock.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+
+_keeper = Keeper()
+let_finish_at_exit = _keeper.expect
+os.register_at_fork(after_in_child=_keeper.forget)

@@ -36,6 +36,8 @@ _MBOX_FROM = re.compile(rb"(?:>?From [^\r\n]*" + _EOL + rb")?")
 _LINE = re.compile(rb"[^\r\n]*(?>\r\n|\n|\r(?!\Z))")  # a CR at the end may be half of a CRLF
 _COMMENT = re.compile(rb"\((?:[^()\\]|\\.)*\)")
 _ID = re.compile(rb"<([^<>\s\x00-\x1f\x7f]+)>")
+# Most often it stands in front of all, where `completed` puts it, and is nothing that has to be looked at closely.
+_USUAL_ID = re.compile(rb"(?i:Message-Id): <([\x21-\x27\x2a-\x3b\x3d\x3f-\x7e]{1,900})>(?>\r\n|\n)(?![ \t])")
 
 
 def message_bytes(message: object) -> bytes:
@@ -62,6 +64,9 @@ def message_id(head: bytes) -> str:
 
     Raises `InvalidMessage` for a malformed one.
     """
+    usual = _USUAL_ID.match(head)
+    if usual:
+        return usual[1].decode("ascii")
     for match in _fields(head):
         if match["name"].lower() == b"message-id":
             return _parse_id(match["value"])
@@ -156,7 +161,9 @@ def _crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
         text = pending + chunk
         pending = b"\r" if text.endswith(b"\r") else b""
         text = text[: len(text) - len(pending)]
-        last = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n") or last
+        if b"\r" in text:
+            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        last = text.replace(b"\n", b"\r\n") or last
         if text:
             yield last
     if pending or not last.endswith(b"\n"):
@@ -187,6 +194,8 @@ def _fields(text: bytes) -> Iterator[re.Match[bytes]]:
 
 def _start(text: bytes) -> int:
     """Where the header block starts."""
+    if not text.startswith((b"From ", b">From ")):
+        return 0
     mbox = _MBOX_FROM.match(text)
     return mbox.end() if mbox else 0
 
@@ -207,7 +216,7 @@ def _parse_id(value: bytes) -> str:
     if len(value) > MAX_ID:
         raise InvalidMessage(f"Malformed Message-Id header: it has {len(value)} octets")
     bare = value
-    while (shorter := _COMMENT.sub(b"", bare)) != bare:  # comments nest
+    while b"(" in bare and (shorter := _COMMENT.sub(b"", bare)) != bare:  # comments nest
         bare = shorter
     bare = bare.strip()
     if not bare:

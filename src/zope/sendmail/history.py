@@ -20,6 +20,10 @@ from zope.sendmail.queue.states import State
 _SET_BACK = 600.0
 
 
+#: These are not asked about again.
+_FINAL = (Answer.ACCEPTED, Answer.REJECTED)
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """How it stands with those recipients of a message who are at one of several relays; the fields are `Record`'s."""
@@ -64,8 +68,8 @@ class Record:
 
     def outstanding(self, recipients: Iterable[str]) -> tuple[str, ...]:
         """Those of `recipients` that were neither accepted nor rejected."""
-        done = {who for who, reply in self.replies.items() if reply.answer in (Answer.ACCEPTED, Answer.REJECTED)}
-        return tuple(recipient for recipient in recipients if recipient not in done)
+        said = self.replies
+        return tuple([each for each in recipients if each not in said or said[each].answer not in _FINAL])
 
     def having(self, answer: Answer) -> dict[str, Reply]:
         """The recipients whose last answer was this."""

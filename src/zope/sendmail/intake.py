@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from zope.sendmail import maillog
-from zope.sendmail.events import MailUnknownEvent
-from zope.sendmail.history import Record
+from zope.sendmail.events import MailErrorEvent, MailEvent, MailUnknownEvent
 from zope.sendmail.interfaces import ILease, IMailQueue, InvalidRelay
 from zope.sendmail.outcome import Answer
 from zope.sendmail.queue.states import State
 from zope.sendmail.relays import Job, Relay, Relays
+from zope.sendmail.retry import set_aside
 
 if TYPE_CHECKING:
     from zope.sendmail.processor import QueueProcessorThread
@@ -42,7 +42,7 @@ class Intake:
 
     def next_for(self, relay: Relay) -> Job | None:
         """The next message for this relay; None if there is none now.  Others that are met find their way, too."""
-        if self._relays.routes.is_single:
+        if self._relays.is_single:
             return self._only_one()
         while True:
             if relay.hand:
@@ -71,7 +71,7 @@ class Intake:
 
     def is_waited_for(self, relay: Relay) -> bool:
         """Whether more is there for this relay than those at work have in hand."""
-        if self._relays.routes.is_single:
+        if self._relays.is_single:
             return self._queue.next_due() == 0.0
         return bool(relay.hand) or relay.name in self._queue.parked()
 
@@ -133,18 +133,32 @@ class Intake:
     def _set_aside(self, lease: ILease, problem: str) -> None:
         """A file that no relay can be asked about: a person has to look at it."""
         maillog.set_aside(lease.name, problem)
-        lease.settle(Record(State.REJECTED, time=self._processor.clock.time(), note=problem))
-        self._processor.tally[Answer.REJECTED] += 1
+        message_id, envelope = lease.message_id, lease.envelope
+        record = set_aside(lease.record, envelope, problem, now=self._processor.clock.time())
+        lease.settle(record)
+        refused = {who: record.replies[who] for who in (*envelope.recipients, *envelope.malformed)}
+        if refused:
+            self._tell(lease.name, MailErrorEvent(message_id, envelope.sender, refused))
+        else:
+            self._processor.tally[Answer.REJECTED] += 1
 
     def _tell_inherited(self, lease: ILease) -> None:
         """Whoever had the message before us died between the last byte and the reply."""
         if lease.inherited is None:
             return
-        message_id, sender = lease.message_id, lease.envelope.sender
-        for recipient, reply in lease.inherited.replies.items():
-            maillog.answered(
-                name=lease.name, message_id=message_id, sender=sender, recipient=recipient, reply=reply, relay=""
-            )
-            self._processor.tally[Answer.UNKNOWN] += 1
-        self._processor.tell_safely(MailUnknownEvent(message_id, sender, lease.inherited.replies))
+        self._tell(lease.name, MailUnknownEvent(lease.message_id, lease.envelope.sender, lease.inherited.replies))
         lease.told()
+
+    def _tell(self, name: str, event: MailEvent) -> None:
+        """What is said about recipients without a relay."""
+        for recipient, reply in event.replies.items():
+            maillog.answered(
+                name=name,
+                message_id=event.messageId,
+                sender=event.sender,
+                recipient=recipient,
+                reply=reply,
+                relay="",
+            )
+            self._processor.tally[reply.answer] += 1
+        self._processor.tell_safely(event)

@@ -294,6 +294,9 @@ class IMailQueue(Interface):
     def claim(limit: int = 1) -> Sequence[ILease]:
         """Lease up to `limit` messages that are due, oldest first; an empty list if there are none.
 
+        While there is work, it may give fewer than are due, and not know yet what was committed in the last 0.02
+        seconds; an empty list means that nothing is due.
+
         Guarantee: no message is leased twice at a time.  A lease ends by itself within five seconds of its owner's
         death; what the owner had said with `ILease.intend` becomes an *unknown* in the history.
         """
@@ -445,9 +448,9 @@ class IStreamingSession(ISession):
         """Send each job; yield it with its outcome, or with what its `open` or `intend`, or reading it, has raised.
 
         A job may be pulled while the one before is with the relay: right before the last byte of that one if it can
-        ride with it, or while its reply is awaited from a relay that is quick; else after the outcome of that one has
-        been taken.  It is opened and read then, and intended in its turn.  What pulling raises is raised when its turn
-        has come.
+        ride with it, or while its reply is awaited from a relay that is quick; else it is pulled after that one's
+        outcome was taken.  It is opened and read then, and intended in its turn.  What pulling raises is raised in its
+        turn, too.
 
         Whoever stops in between closes the iterator.  A job that was pulled and not yielded has not been sent then, and
         no relay has it.
@@ -503,7 +506,7 @@ class ILMTPMailer(ISessionMailer):
 
     hostname = TextLine(title="Hostname", description="Name of the mail store, or the path of its socket.")
     port = Int(title="Port", description="TCP port.", default=24)
-    socket = TextLine(title="Socket", description="Path of a Unix socket instead.", required=False)
+    socket = TextLine(title="Socket", description="The path, if it is one.", required=False, readonly=True)
 
 
 # --- events ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zope.sendmail import maillog
 from zope.sendmail.dsn import notification
-from zope.sendmail.events import events_of
+from zope.sendmail.events import events_of, news_of
 from zope.sendmail.history import Record
 from zope.sendmail.interfaces import ILease, ISession, LeaseLost
 from zope.sendmail.maildir import host_name
@@ -82,6 +82,7 @@ class Lane:
                 raise
 
     def _break_off(self, job: Job, error: BaseException) -> None:
+        """What the mailer raises is about the mail that was in hand first."""
         if is_wish_to_end(error) and not job.intended:
             self.session.close()
             job.lease.release()
@@ -103,7 +104,14 @@ class Lane:
         return results
 
     def _finish(self, job: Job, result: Outcome | BaseException) -> None:
-        """Judge, settle, tell."""
+        """Judge, settle, tell.  If that fails, the lease stays, so that nobody sends the mail again."""
+        try:
+            self._end(job, result)
+        except Exception as error:
+            maillog.not_settled(job.lease.name, error)
+            raise
+
+    def _end(self, job: Job, result: Outcome | BaseException) -> None:
         lease = job.lease
         if isinstance(result, LeaseLost):
             maillog.lease_lost(lease.name, result)
@@ -150,23 +158,22 @@ class Lane:
     def _settle_and_tell(self, job: Job, outcome: Outcome, record: Record) -> None:
         lease, envelope = job.lease, job.envelope
         name, message_id = lease.name, lease.message_id
-        try:
+        if self._processor.notify_sender:
             self._notify_sender(lease, outcome, record)
-        except Exception as error:  # noqa: BLE001 - a report that cannot be made changes nothing about the mail
-            maillog.report_failed(envelope.sender, error)
         lease.settle(record)
-        for event in events_of(message_id, envelope.sender, outcome, record, before=lease.record):
-            for recipient, reply in event.replies.items():
-                maillog.answered(
-                    name=name,
-                    message_id=message_id,
-                    sender=envelope.sender,
-                    recipient=recipient,
-                    reply=reply,
-                    relay=outcome.relay,
-                )
-                self._processor.tally[reply.answer] += 1
-            self._processor.tell_safely(event)
+        for recipient, reply in news_of(outcome, record, before=lease.record).items():
+            maillog.answered(
+                name=name,
+                message_id=message_id,
+                sender=envelope.sender,
+                recipient=recipient,
+                reply=reply,
+                relay=outcome.relay,
+            )
+            self._processor.tally[reply.answer] += 1
+        if self._processor.is_heard:
+            for event in events_of(message_id, envelope.sender, outcome, record, before=lease.record):
+                self._processor.tell_safely(event)
         if record.state is State.DEFERRED and record.due > record.time:
             maillog.deferred(name, record.attempts, record.due)
         elif record.state is State.HELD:
@@ -177,20 +184,26 @@ class Lane:
 
         A crash in between makes a second report with the same Message-Id; the other order would lose it.
         """
-        if not self._processor.notify_sender:
-            return
+        sender = lease.envelope.sender
         before = lease.record.having(Answer.REJECTED)
         rejected = {who: reply for who, reply in record.having(Answer.REJECTED).items() if who not in before}
-        if not rejected or not lease.envelope.sender:
+        if not rejected or not sender:
             return
+        try:
+            self._report(lease, outcome.relay, rejected, record.attempts)
+        except Exception as error:  # noqa: BLE001 - a report that cannot be made changes nothing about the mail
+            maillog.report_failed(sender, error)
+
+    def _report(self, lease: ILease, relay: str, rejected: dict[str, Reply], attempts: int) -> None:
+        sender = lease.envelope.sender
         host = host_name()
         text = notification(
-            sender=lease.envelope.sender,
+            sender=sender,
             head=lease.open().read(_HEAD),
             replies=rejected,
-            relay=outcome.relay,
+            relay=relay,
             host=host,
-            message_id=f"report.{lease.name}.{record.attempts}@{host}",
+            message_id=f"report.{lease.name}.{attempts}@{host}",
             moment=datetime.fromtimestamp(self._clock.time(), UTC),
         )
-        self._processor.enqueue(Envelope("", (lease.envelope.sender,)), text)
+        self._processor.enqueue(Envelope("", (sender,)), text)

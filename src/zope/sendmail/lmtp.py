@@ -1,81 +1,58 @@
 """`LMTPMailer`: mail straight into a mail store (Dovecot, Cyrus), which answers for each recipient (RFC 2033).
 
-Everything is as with `zope.sendmail.mailer.SMTPMailer`, which does the work; only the connection is another.
+Everything is as with `zope.sendmail.mailer.SMTPMailer`; only the connection is another.
 """
 
 from __future__ import annotations
 
 import os.path
-from collections.abc import Sequence
+from dataclasses import replace
 from smtplib import LMTP
 from typing import Any
 
-from zope.interface import implementer
+from zope.interface import implementer_only
 
-from zope.sendmail.interfaces import ILMTPMailer, ISession, type_of_message
+from zope.sendmail.interfaces import ILMTPMailer
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.settings import RelaySettings, Tls
 
 
-@implementer(ILMTPMailer)
-class LMTPMailer:
+@implementer_only(ILMTPMailer)
+class LMTPMailer(SMTPMailer):
     """See `ILMTPMailer`.
 
-    `socket`: path of a Unix socket instead of `hostname` and `port`.  Further keywords are those of `SMTPMailer`:
-    `username`, `password`, `tls`, `verify`, `cafile`, `allow_clear_password`, `timeout`, `timeouts`, `keep`, `clock`,
-    `local_hostname`, `notify`, `rate`, `connections`.  Raises `ValueError` for what cannot be: TLS through a Unix
+    `socket`: path of a Unix socket instead of `hostname` and `port`; it takes the place of `hostname`.  Further
+    keywords are those of `SMTPMailer`.  As there, attributes may be changed at any time and count for the next
+    connection, and `settings` is asked before each mail.  Raises `ValueError` for what cannot be: TLS through a Unix
     socket, or from the first byte.
     """
+
+    port: int = 24
+    smtp: Any = LMTP
 
     def __init__(
         self, hostname: str = "localhost", port: int = 24, *, socket: str | None = None, **options: Any
     ) -> None:
-        if socket is not None:
-            hostname = _checked_path(socket, hostname)
-            options.setdefault("tls", Tls.NEVER)
-        self.socket = socket
-        self._mailer = SMTPMailer(hostname=hostname, port=port, **options)
-        self._mailer.smtp = LMTP
-        _check_tls(self._mailer.relay_settings())
+        hostname = hostname if socket is None else _checked_path(socket, hostname)
+        super().__init__(hostname=hostname, port=port, **options)
+        if self.settings is None:  # else nobody knows yet whom they depend on
+            self.relay_settings()
 
     @property
-    def hostname(self) -> str:
-        """Where mail goes: a name, or the path of the socket."""
-        return self._mailer.hostname
+    def socket(self) -> str | None:
+        """Path of the Unix socket, or None."""
+        return self.hostname if self.hostname.startswith("/") else None
 
-    @property
-    def port(self) -> int:
-        """TCP port; without a meaning if there is a socket."""
-        return self._mailer.port
+    def relay_settings(self) -> RelaySettings:
+        """See `SMTPMailer`."""
+        settings = super().relay_settings()
+        _check_tls(settings)
+        return settings
 
-    @property
-    def rate(self) -> float | None:
-        """Mails per second at most; see `SMTPMailer`."""
-        return self._mailer.rate
-
-    @property
-    def connections(self) -> int | None:
-        """Connections of a processor at most; see `SMTPMailer`."""
-        return self._mailer.connections
-
-    def open_session(self) -> ISession:
-        """See `ISessionMailer`."""
-        return self._mailer.open_session()
-
-    def send(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> dict[str, tuple[int, bytes]]:
-        """See `IMailer`.  Returns the recipients that were refused, at RCPT or after the message.
-
-        Raises `smtplib.SMTPRecipientsRefused` if nobody is left, and what `SMTPMailer.send` raises.
-        """
-        return self._mailer.send(fromaddr, toaddrs, message)
-
-    def vote(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> None:
-        """See `IMailer`."""
-        self._mailer.vote(fromaddr, toaddrs, message)
-
-    def abort(self) -> None:
-        """See `IMailer`."""
-        self._mailer.abort()
+    def _make_settings(self) -> RelaySettings:
+        settings = super()._make_settings()
+        is_usual = self.tls is None and settings.tls is Tls.OPPORTUNISTIC
+        return replace(settings, tls=Tls.NEVER) if is_usual and self.socket else settings
 
 
 def _checked_path(socket: str, hostname: str) -> str:

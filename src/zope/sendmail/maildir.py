@@ -12,6 +12,7 @@ import errno
 import itertools
 import os
 import random
+import re
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -26,10 +27,13 @@ SUBDIRECTORIES = ("tmp", "new", "cur")
 
 _counter = itertools.count()
 
+#: Kernels let a host have any name, but a Message-Id and a Maildir do not.
+_STRANGE = re.compile(r"[^A-Za-z0-9._-]")
+
 
 def host_name() -> str:
-    """The name of this host, as far as it knows."""
-    return socket.gethostname() or "localhost"
+    """The name of this host, as far as it knows, with what can stand in a domain and in a file name."""
+    return _STRANGE.sub("-", socket.gethostname()) or "localhost"
 
 
 def unique_name() -> str:
@@ -43,8 +47,7 @@ def unique_name() -> str:
     return f"{microseconds // 1_000_000}.{os.getpid()}.{_HOST}.{digits}"
 
 
-#: As it may stand in a file name (https://cr.yp.to/proto/maildir.html).
-_HOST = host_name().replace("/", r"\057").replace(":", r"\072")
+_HOST = host_name()
 
 
 def age_key(name: str) -> tuple[int, str, str]:

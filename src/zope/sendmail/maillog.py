@@ -140,6 +140,17 @@ def settling_failed(name: str, error: OSError) -> None:
     )
 
 
+def not_settled(name: str, error: BaseException) -> None:
+    """An attempt has ended, and something that nobody thought of failed then."""
+    processor_log.error(
+        "Mail %s: an unexpected error after its attempt (%s: %s). If the outcome is not written down, the mail stays "
+        "locked, and its outcome is unknown to the next processor.",
+        name,
+        type(error).__name__,
+        printable(str(error)),
+    )
+
+
 def unlocking_failed(name: str, error: OSError) -> None:
     """A lock cannot be removed; its owner removes it at the next look."""
     processor_log.warning("Mail %s: its lock cannot be removed yet: %s.", name, error)

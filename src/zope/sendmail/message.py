@@ -8,11 +8,14 @@ what a caller says and with `MalformedEnvelope` for what a file says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from zope.sendmail.address import (
+    MAX_OCTETS,
+    PLAIN_OCTETS,
     parse_foreign_recipient,
     parse_foreign_sender,
     parse_recipient,
@@ -53,6 +56,14 @@ _DROPPED_LINES = 100
 _Parser = Callable[[object], str]
 _OURS: tuple[_Parser, _Parser] = (parse_sender, parse_recipient)
 _FOREIGN: tuple[_Parser, _Parser] = (parse_foreign_sender, parse_foreign_recipient)
+
+#: So much of a file is read to find the usual beginning; no address in it can be too long.
+_BEGINNING = MAX_OCTETS
+
+# The two lines, with addresses that need no closer look, and a message that cannot be taken for a third line.
+_USUAL = re.compile(
+    rb"X-Zope-From: (%b|)\nX-Zope-To: (%b(?:, %b)*+)\n(?=[^xX])" % (PLAIN_OCTETS, PLAIN_OCTETS, PLAIN_OCTETS)
+)
 
 #: More than any relay takes in one transaction; keeps a foreign file without line ends out of memory.
 MAX_LINE = 16 * 1024 * 1024
@@ -108,10 +119,18 @@ def read_envelope(stream: BinaryIO) -> Envelope:
 
     Raises `MalformedEnvelope` if they are not there.
     """
+    beginning = stream.read(_BEGINNING)
+    usual = _USUAL.match(beginning)
+    stream.seek((usual.end() if usual else 0) - len(beginning), 1)
+    if usual:
+        sender, recipients = usual.groups()
+        return Envelope(sender.decode("ascii"), tuple(dict.fromkeys(recipients.decode("ascii").split(", "))))
+    return _read_dropped(stream) if beginning.startswith(DROPPED) else _read_lines(stream)
+
+
+def _read_lines(stream: BinaryIO) -> Envelope:
+    """The envelope of any file that is no MaildropHost's."""
     start = stream.read(len(FROM))
-    if start.startswith(DROPPED):
-        stream.seek(-len(start), 1)
-        return _read_dropped(stream)
     sender_text = _field(stream, FROM, "first", start)
     recipients_text = _field(stream, TO, "second", stream.read(len(TO)))
     return _envelope(sender_text, recipients_text, dict(_read_options(stream)))

@@ -177,8 +177,8 @@ RELAY: dict[str, Parser] = {
     "mails_per_connection": positive(whole),
 }
 
-#: Who we are to the relay: never mixed with another user's.
-LOGIN = ("password", "password_file", "token_command", "token_file", "auth")
+#: Who we are to the relay, and how that may go: never mixed with another user's.
+LOGIN = ("password", "password_file", "token_command", "token_file", "auth", "allow_clear_password")
 
 #: Settings of which something else is made for the mailer.
 _MADE = {"password_file", "token_command", "token_file", "notify", "notify_return", "mails_per_connection"}

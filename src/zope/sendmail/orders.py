@@ -6,6 +6,7 @@ Says what an operator wants; `zope.sendmail.operators` does it.  Fails as argpar
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,15 +77,19 @@ exit status:
 
 
 def is_order(arguments: Sequence[str]) -> bool:
-    """Whether this command line is for operators; anything else is for a Maildir that is called ``queue``."""
-    return len(arguments) > 1 and arguments[0] == "queue" and arguments[1] in (*VERBS, "-h", "--help")
+    """Whether this command line is for operators; only options behind it are for a Maildir that is called ``queue``."""
+    if arguments[:1] != ["queue"] or len(arguments) < 2:
+        return False
+    return arguments[1] in ("-h", "--help") or not arguments[1].startswith("-")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """What stands behind ``queue``.  Raises `SystemExit`."""
     verb = arguments[0]
     if verb not in VERBS:
-        _overview().parse_args(arguments)
+        overview = _overview()
+        overview.parse_known_args(arguments)  # it may be --help
+        overview.error(f"there is no verb {verb!r}; {_meant(verb)}")
     parser = _parser(verb)
     parsed = parser.parse_intermixed_args(arguments[1:])
     parsed.verb = verb
@@ -94,6 +99,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     elif verb in ("show", "status") and not parsed.names:
         parser.error("which mail? name at least one")
     return parsed
+
+
+def _meant(verb: str) -> str:
+    close = difflib.get_close_matches(verb, VERBS, 1)
+    return f"do you mean {close[0]!r}?" if close else f"there are: {', '.join(VERBS)}"
 
 
 def _overview() -> argparse.ArgumentParser:

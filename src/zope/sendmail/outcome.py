@@ -48,6 +48,11 @@ class Reply:
             _BY_DIGIT.get(code // 100, Answer.DEFERRED), words[match.end() :] if match else words, code, enhanced
         )
 
+    @property
+    def is_one_too_many(self) -> bool:
+        """Whether the relay takes no more recipients with one mail (RFC 5321, 4.5.3.1.10; RFC 3463, 3.6)."""
+        return self.code == 452 and (self.enhanced == "4.5.3" or "too many recipients" in self.text.lower())
+
     def __str__(self) -> str:
         return " ".join(str(part) for part in (self.code, self.enhanced, self.text) if part)
 
@@ -77,4 +82,6 @@ class Outcome:
 def printable(text: str | bytes, limit: int = _MAX_TEXT) -> str:
     """`text` as one line that is safe in a log, a file and a terminal, at most `limit` characters."""
     words = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
-    return _UNPRINTABLE.sub(" ", words).strip()[:limit]
+    if not words.isprintable():  # which says no to more than that
+        words = _UNPRINTABLE.sub(" ", words)
+    return words.strip()[:limit]

@@ -58,6 +58,7 @@ class QueueProcessorThread(threading.Thread):
     mailer: Any = None
     queue: IMailQueue | None = None
     _stopped = False
+    _finishing = False
 
     def __init__(
         self,
@@ -137,6 +138,11 @@ class QueueProcessorThread(threading.Thread):
         """Whether somebody said `stop`."""
         return self._stopped
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether somebody said `stop` or `finish`."""
+        return self._stopped or self._finishing
+
     def enqueue(self, envelope: Envelope, message: bytes) -> None:
         """Put a mail of our own into the queue.  Trouble is told and costs no more than this mail."""
         assert self.queue is not None
@@ -161,6 +167,9 @@ class QueueProcessorThread(threading.Thread):
         self._crew.intake = Intake(self, queue, self.relays, self._crew.call)
         try:
             while not self._stopped:
+                if forever and self._finishing:
+                    forever = False
+                    self._guarded(self._begin_anew, queue)
                 self._guarded(self._drain, queue)
                 if forever:
                     self._guarded(self._rest, queue)
@@ -177,6 +186,12 @@ class QueueProcessorThread(threading.Thread):
         if self.queue is not None:
             self.queue.wake()
 
+    def finish(self) -> None:
+        """Send what is due, then stop; what cannot be sent now stays in the queue.  Returns at once, like `stop`."""
+        self._finishing = True
+        if self.queue is not None:
+            self.queue.wake()
+
     def guarded_work(self, relay: Relay) -> None:
         """Be a lane; trouble with the queue ends it, and nothing else."""
         try:
@@ -188,6 +203,11 @@ class QueueProcessorThread(threading.Thread):
     def is_troubled(self) -> bool:
         """Whether the queue is left alone for a while."""
         return self.clock.monotonic() < self._calm_at
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether an event may interest anybody.  Whom a `tell` of somebody's own reaches is not known."""
+        return self.tell is not teller.tell or teller.is_heard()
 
     def tell_safely(self, event: MailEvent) -> None:
         """Tell of an event."""
@@ -218,16 +238,21 @@ class QueueProcessorThread(threading.Thread):
     def _drain(self, queue: IMailQueue) -> None:
         """Try everything that is due."""
         assert self._crew.intake is not None
-        if not self.relays.routes.is_single:
+        if not self.relays.is_single:
             self._crew.intake.route()
         elif self._crew.joins(self.relays.default):
             self._crew.work(self.relays.default)
+
+    def _begin_anew(self, queue: IMailQueue) -> None:
+        """Forget what is known of the queue, so that everything that was committed until now is found."""
+        self._crew.end()
+        queue.close()
 
     def _has_more_to_do(self, queue: IMailQueue) -> bool:
         """After everybody has ended: whether something became due meanwhile, and its relay can be used."""
         if self._troubles:
             return False
-        if self.relays.routes.is_single:
+        if self.relays.is_single:
             return queue.next_due() == 0.0 and self.relays.default.pause() == 0.0
         parked = queue.parked()
         return queue.next_due() == 0.0 or any(relay.name in parked and relay.room() for relay in self.relays)
@@ -236,13 +261,13 @@ class QueueProcessorThread(threading.Thread):
         """Wait until there may be something to do."""
         for relay in self.relays:
             relay.rest()
-        if not self._stopped:
+        if not self.is_ending:  # said since the last look; nobody heard a bell then
             queue.wait(min(self._seconds_to_rest(queue), self.interval))
 
     def _seconds_to_rest(self, queue: IMailQueue) -> float:
         due = queue.next_due()
         rest = self.interval if due is None else due
-        if self.relays.routes.is_single:
+        if self.relays.is_single:
             relay = self.relays.default
             return self.interval if relay.lanes else max(rest, relay.pause())
         parked = queue.parked()

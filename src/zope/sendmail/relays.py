@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from zope.interface import implementer
 
 from zope.sendmail import maillog
+from zope.sendmail.circuit import Circuit
 from zope.sendmail.clock import Clock
 from zope.sendmail.history import Part, Record
 from zope.sendmail.interfaces import IJob, ILease, ISession
@@ -25,7 +26,6 @@ from zope.sendmail.mailers.redirect import refuse_detours
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.relayname import RelayName
-from zope.sendmail.retry import probe_delay
 from zope.sendmail.settings import Tls
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ _AT_ONCE = 1.0
 #: Messages in hand for each connection, so that none waits for a claim, and few are out of others' reach.
 _IN_HAND = 2
 
-#: So many relays of a processor are worth a look at who is idle; in a pass, twice as many as were in use at the last
-#: look.
+#: So many relays are worth a look at who is idle; within a pass, twice as many as were in use at the last look.
 _MANY = 64
 
 #: Seconds after which a message that waits for one of its relays is looked at again for the sake of another.
@@ -98,7 +97,7 @@ class Relay:
         self, name: str, mailer: Callable[[], Any], clock: Clock, connections: Callable[[], int | None] = lambda: None
     ) -> None:
         self.name = name
-        self.fault: Reply | None = None
+        self.circuit = Circuit(clock, maillog.relay_down)
         #: What waits for a lane; `lanes` are those at work.  Both are changed under `mutex`.
         self.hand: deque[Job] = deque()
         self.lanes = 0
@@ -109,8 +108,7 @@ class Relay:
         #: What nobody uses, and the mailer that it is of.
         self._idle: list[ISession] = []
         self._idle_of: Any = None
-        self._failures = 0
-        self._until = self._worked_at = self._modest_until = float("-inf")
+        self._worked_at = self._modest_until = float("-inf")
         self._modest = MAX_CONNECTIONS
         self._next_turn = float("-inf")
         #: The mailer that was asked last, and how many connections are usual with it.
@@ -120,12 +118,17 @@ class Relay:
 
     def pause(self) -> float:
         """Seconds until the relay may be tried again."""
-        return max(0.0, self._until - self._clock.monotonic())
+        return self.circuit.pause()
+
+    @property
+    def fault(self) -> Reply | None:
+        """Why the relay could not be used when it was asked last, or None."""
+        return self.circuit.fault
 
     @property
     def is_on_probation(self) -> bool:
         """Whether the last attempt failed: one mail at a time until one gets through."""
-        return self._failures > 0
+        return self.circuit.failures > 0
 
     def heard(self, outcome: Outcome) -> None:
         """Learn from an outcome: a fault pauses the relay, anything else ends the pause.
@@ -139,24 +142,16 @@ class Relay:
                     self._modest, self._modest_until = max(1, self.lanes // 2), now + _MODEST
                     maillog.fewer_connections(outcome.relay, self._modest, _what_was_said(outcome))
                 return
-            if outcome.fault is not None:
-                if self.pause() == 0.0:  # several connections that fail at once are one failure
-                    self._failures += 1
-                    self._until = now + probe_delay(self._failures)
-                    maillog.relay_down(outcome.relay, outcome.fault, probe_delay(self._failures))
-            else:
+            if outcome.fault is None:
                 self._worked_at = now
-                if self._failures:
-                    self._failures, self._until = 0, float("-inf")
-                    maillog.relay_up(outcome.relay)
-            self.fault = outcome.fault
+            self.circuit.heard(outcome)
 
     # how many connections, how fast
 
     @property
     def limit(self) -> int:
         """How many connections may be open now."""
-        if self._failures:
+        if self.is_on_probation:
             return 1
         mailer = self._mailer()
         own = getattr(mailer, "connections", None)
@@ -193,13 +188,13 @@ class Relay:
     def is_unused(self) -> bool:
         """Whether nobody works for it, nothing is in its hand, and nothing about it has to be remembered."""
         with self.mutex:
-            return not (self.lanes or self.hand or self._failures)
+            return not (self.lanes or self.hand or self.circuit.failures)
 
     def room(self) -> int:
         """How many more messages may be put into the hand."""
         if self.pause():
             return 0
-        if self._failures:
+        if self.is_on_probation:
             return 0 if self.hand or self.lanes else 1
         return max(0, _IN_HAND * max(1, self.lanes) - len(self.hand))
 
@@ -271,6 +266,8 @@ class Relays:
         if missing:
             raise ValueError(f"the routes name the mailers {', '.join(missing)}, which were not given")
         self.routes = routes
+        #: Whether there is no other relay than the default.
+        self.is_single = routes.is_single
         self._mailers = mailers
         self._clock = clock
         self._connections = connections
@@ -340,6 +337,8 @@ class Relays:
 
         Raises `InvalidRelay` if the mail names one that it may not.
         """
+        if self.is_single and lease.envelope.relay is None and not lease.record.parts:
+            return self.default, Job(lease, lease.envelope)
         parts = self.routes.parts(lease.envelope)
         if len(parts) == 1 and not lease.record.parts:
             [(name, envelope)] = parts.items()
@@ -402,9 +401,11 @@ def _address_of(mailer: Any) -> tuple[str, int] | None:
 
 
 def _is_too_many(outcome: Outcome) -> bool:
-    """Whether the relay complains about how much we want of it."""
+    """Whether the relay complains about how much we want of it; many recipients of one mail are no such thing."""
     replies = [*outcome.having(Answer.DEFERRED).values(), *([outcome.fault] if outcome.fault else [])]
-    return any(each.code == 421 or (each.code and _TOO_MANY.search(each.text)) for each in replies)
+    return any(
+        each.code == 421 or (each.code and not each.is_one_too_many and _TOO_MANY.search(each.text)) for each in replies
+    )
 
 
 def _what_was_said(outcome: Outcome) -> Reply:

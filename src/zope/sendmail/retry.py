@@ -77,45 +77,74 @@ def judge(
     `part`: they are those at the mailer of this name, and the message has, or had, others; `others`: how it stands with
     those of them that are not done.  Each has its own attempts, delays and lifetime.
     """
-    own = _tried(record, envelope, part, now)
-    is_unknown = bool(outcome.having(Answer.UNKNOWN))
-    tried = replace(
-        record,
-        attempts=record.attempts + 1,
-        time=now,
-        spent=own.spent,
-        relay=outcome.relay,
-        note="",
-        replies={**record.replies, **dict.fromkeys(envelope.malformed, MALFORMED), **outcome.replies},
-        unknowns=record.unknowns + is_unknown,
-    )
+    own = _own(record, envelope, part, now)
+    tried = _tried(record, envelope, outcome, own)
     pending = tried.outstanding(envelope.recipients)
-    if pending and is_unknown and schedule.on_unknown is OnUnknown.HOLD:
+    if not pending and not others:
+        return _done(tried)
+    takes_no_more = _takes_no_more(outcome)
+    tried = replace(tried, due=record.due, attempts=tried.attempts - takes_no_more)
+    if pending and tried.unknowns > record.unknowns and schedule.on_unknown is OnUnknown.HOLD:
         own = replace(own, held=True)
     elif pending and own.spent >= schedule.lifetime:
         tried, pending = _given_up(tried, own, pending), ()
+    elif pending and takes_no_more:  # RFC 5321, 4.5.3.1.10
+        own = replace(own, attempts=own.attempts - 1)
     elif pending:
         own = replace(own, due=now + schedule.delay(own.attempts, chance))
     parts = {**others, part or "": own} if pending else others
     return replace(_summed_up(tried, parts.values(), now), parts={} if part is None else parts)
 
 
-def _tried(record: Record, envelope: Envelope, name: str | None, now: float) -> Part:
+def _own(record: Record, envelope: Envelope, name: str | None, now: float) -> Part:
     """The part after one more attempt; a message without parts is one."""
     all_of_it = Part(record.attempts, record.time, record.due, record.spent)
     part = all_of_it if name is None else record.part(name, envelope.recipients)
-    return replace(part, attempts=part.attempts + 1, time=now, due=now, spent=part.spent + _used(part, now), held=False)
+    return Part(part.attempts + 1, time=now, due=now, spent=part.spent + _used(part, now))
+
+
+def _tried(record: Record, envelope: Envelope, outcome: Outcome, own: Part) -> Record:
+    """The record with what was said at this attempt; as if that was a yes to everybody, which it usually is."""
+    return Record(
+        State.SENT,
+        attempts=record.attempts + 1,
+        time=own.time,
+        spent=own.spent,
+        deaths=record.deaths,
+        unknowns=record.unknowns + bool(outcome.having(Answer.UNKNOWN)),
+        relay=outcome.relay,
+        replies={**record.replies, **dict.fromkeys(envelope.malformed, MALFORMED), **outcome.replies},
+    )
+
+
+def _done(tried: Record) -> Record:
+    """What becomes of a message when nobody is left to try."""
+    return replace(tried, state=State.REJECTED) if tried.having(Answer.REJECTED) else tried
 
 
 def _summed_up(tried: Record, parts: Collection[Part], now: float) -> Record:
     """What is to be done with the message, as its parts that are not done say."""
     if not parts:
-        return replace(tried, state=State.REJECTED if tried.having(Answer.REJECTED) else State.SENT, due=0.0)
+        return _done(replace(tried, due=0.0))
     waiting = [part.due for part in parts if not part.held]
     if not waiting:
         return replace(tried, state=State.HELD, note=_UNKNOWN)
     note = _UNKNOWN_PART if len(waiting) < len(parts) else ""
     return replace(tried, state=State.DEFERRED, due=max(now, min(waiting)), note=note)
+
+
+def _takes_no_more(outcome: Outcome) -> bool:
+    """Whether the relay took as many recipients as it takes at a time, so that the others can follow at once."""
+    deferred = outcome.having(Answer.DEFERRED).values()
+    return bool(outcome.having(Answer.ACCEPTED)) and any(reply.is_one_too_many for reply in deferred)
+
+
+def set_aside(record: Record, envelope: Envelope, why: str, *, now: float) -> Record:
+    """What becomes of a message that no relay can be asked about; who has it already does not get it again."""
+    refused = dict.fromkeys((*envelope.recipients, *envelope.malformed), Reply(Answer.REJECTED, why))
+    return replace(
+        record, state=State.REJECTED, time=now, due=0.0, note=why, replies={**record.replies, **refused}, parts={}
+    )
 
 
 def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, intended: bool, now: float) -> Record:

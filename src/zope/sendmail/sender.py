@@ -10,23 +10,31 @@
 another sends, they use its halves: `MailWriter` and `MailReader`.  ``send()`` returns when the mail is on disk; given
 a transaction manager, the mail follows its transaction.  In asyncio: ``await asyncio.to_thread(sender.send, ...)``.
 
+A program may end right after its last mail: what is due is still sent, for up to 30 seconds at the end of the ``with``
+block, for up to five at the end of a program without one.  What is not sent then waits for the next start.
+
 Fails with `InvalidMail` before anything is written, and with `OSError` if the disk refuses.
 """
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 from zope.sendmail.clock import Clock
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.interfaces import IMailQueue, InvalidRelay, type_of_message
+from zope.sendmail.events import MailEvent
+from zope.sendmail.farewell import let_finish_at_exit
+from zope.sendmail.interfaces import InvalidRelay, type_of_message
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.mutex import Mutex
 from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.queue.states import WAITING
 from zope.sendmail.relayname import RelayName
+from zope.sendmail.retry import Schedule
 from zope.sendmail.routes import Routes
 from zope.sendmail.standing import MailStatus
 
@@ -94,14 +102,14 @@ class MailWriter:
         )
 
     @property
-    def queue(self) -> IMailQueue:
-        """The queue, for whoever wants to look into it."""
+    def queue(self) -> Any:
+        """The queue, an `IMailQueue`, for whoever wants to look into it."""
         return self._delivery.queue
 
     def send(
         self,
-        fromaddr: str,
-        toaddrs: str | Sequence[str],
+        fromaddr: str | bytes,
+        toaddrs: str | bytes | Sequence[str | bytes],
         message: type_of_message,
         hostname: str | None = None,
         port: int | None = None,
@@ -145,6 +153,17 @@ class _Sending(ABC):
         self.stop()
 
 
+class Options(TypedDict, total=False):
+    """What else a reader can be told; see `QueueProcessorThread`."""
+
+    interval: float
+    concurrency: int | None
+    schedule: Schedule
+    notify_sender: bool
+    clock: Clock
+    tell: Callable[[Iterable[MailEvent]], None]
+
+
 class MailReader(_Sending):
     """Sends what it finds in the Maildir `directory`, in a thread of its own.
 
@@ -163,11 +182,11 @@ class MailReader(_Sending):
         mailer: Any = None,
         mailers: Mapping[str, Any] | None = None,
         routes: Routes | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         self._directory = directory
         self._mailer = mailer if mailer is not None else SMTPMailer(hostname=hostname, port=port)
-        self._options = {"mailers": mailers or {}, "routes": routes or make_routes((), mailers), **options}
+        self._mailers, self._routes, self._options = mailers or {}, routes or make_routes((), mailers), options
         self._processor: QueueProcessorThread | None = None
         self._starting = Mutex()
         self._make()  # now, so that bad options are told here
@@ -176,8 +195,8 @@ class MailReader(_Sending):
         """Begin to send.  Harmless if it runs."""
         with self._starting:
             processor = self._processor
-            # One that was told to stop is busy with its last message.
-            if processor is None or processor.is_stopped or not processor.is_alive():
+            # One that was told to stop is busy with its last messages.
+            if processor is None or processor.is_ending or not processor.is_alive():
                 self._processor = processor = self._make()
                 processor.start()
 
@@ -189,6 +208,24 @@ class MailReader(_Sending):
         processor.stop()
         processor.join(timeout)
         return not processor.is_alive()
+
+    def finish(self, timeout: float | None = 30.0) -> bool:
+        """Send what is due, and end; say whether that was done within `timeout` seconds (None: wait).
+
+        Mail whose relay cannot be used, or which was deferred, waits for the next start.  After the timeout it still
+        ends, after the message in hand.
+        """
+        processor = self._processor
+        if processor is None:
+            return True
+        processor.finish()
+        processor.join(timeout)
+        return not processor.is_alive() or self.stop(0.0)
+
+    def let_finish_at_exit(self) -> None:
+        """Let it also `finish` at the end of the program, for up to five seconds, instead of `stop`."""
+        if self._processor is not None:
+            let_finish_at_exit(self._processor)
 
     def running(self) -> bool:
         """Whether it sends."""
@@ -204,14 +241,14 @@ class MailReader(_Sending):
         queue = self._make().queue
         assert queue is not None
         deadline = clock.monotonic() + timeout
-        while queue.oldest() is not None:
+        while queue.oldest() is not None or not queue.count().keys().isdisjoint(WAITING):
             if clock.monotonic() >= deadline:
                 return False
             clock.sleep(0.05)
         return True
 
     def _make(self) -> QueueProcessorThread:
-        processor = QueueProcessorThread(**self._options)
+        processor = QueueProcessorThread(mailers=self._mailers, routes=self._routes, **self._options)
         processor.setMailer(self._mailer)
         processor.setQueuePath(self._directory)
         return processor
@@ -221,8 +258,10 @@ class MailSender(_Sending):
     """A `MailWriter` and a `MailReader` on one directory.
 
     `relays` are the addresses that mail may name besides `hostname` and `port`; see `make_routes` for these and the
-    routes, `MailReader` for the options.  The reader is started by the first mail, by `start`, and by ``with``, at
-    whose end the message in hand is finished; what is left waits for the next start.
+    routes, `MailReader` for the options.  The reader is started by the first mail, by `start`, and by ``with``.
+
+    At the end of a ``with`` block it has 30 seconds for what is due, at the end of a program five; after Ctrl-C in a
+    ``with`` block only the message in hand is finished.  What is left waits for the next start.
 
     After a fork only the parent sends; a child that sends mail starts a reader of its own.
     """
@@ -241,7 +280,7 @@ class MailSender(_Sending):
         legacy_passwords: bool = False,
         envelope_sender: str | None = None,
         transaction_manager: Any = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         routes = make_routes(
             [*relays, *([(hostname, port)] if mailer is None else _addresses([mailer]))],
@@ -256,28 +295,53 @@ class MailSender(_Sending):
         self.reader = MailReader(directory, hostname, port, mailer=mailer, mailers=mailers, routes=routes, **options)
 
     @property
-    def queue(self) -> IMailQueue:
-        """The queue, for whoever wants to look into it."""
+    def queue(self) -> Any:
+        """The queue, an `IMailQueue`, for whoever wants to look into it."""
         return self.writer.queue
 
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`."""
-        return self.queue.status(message_id)
+        status: MailStatus = self.queue.status(message_id)
+        return status
 
-    def send(self, *arguments: Any, **keywords: Any) -> str:
+    def send(
+        self,
+        fromaddr: str | bytes,
+        toaddrs: str | bytes | Sequence[str | bytes],
+        message: type_of_message,
+        hostname: str | None = None,
+        port: int | None = None,
+        *,
+        relay: type_of_relay | None = None,
+        verp: bool = False,
+    ) -> str:
         """See `MailWriter.send`."""
-        message_id = self.writer.send(*arguments, **keywords)
-        self.reader.start()
+        message_id = self.writer.send(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp)
+        with contextlib.suppress(RuntimeError):  # Python ends, or the system has no more threads; the mail waits
+            self.start()
         return message_id
 
     def start(self) -> None:
         """See `MailReader.start`."""
         self.reader.start()
+        self.reader.let_finish_at_exit()
 
     def stop(self, timeout: float | None = 30.0) -> bool:
         """See `MailReader.stop`."""
         return self.reader.stop(timeout)
 
+    def finish(self, timeout: float | None = 30.0) -> bool:
+        """See `MailReader.finish`."""
+        return self.reader.finish(timeout)
+
     def running(self) -> bool:
         """See `MailReader.running`."""
         return self.reader.running()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.stop()
+        else:
+            self.finish()

@@ -140,6 +140,11 @@ class RelaySettings:
     def _check_relay(self) -> None:
         if not self.hostname or any(ord(character) < 33 for character in self.hostname):
             raise ValueError(f"the relay's hostname {self.hostname!r} is empty or has blanks in it")
+        # An IPv6 address has two colons at least, and needs no brackets where nothing follows.
+        if self.hostname[0] == "[" or (self.hostname[0] != "/" and self.hostname.count(":") == 1):
+            raise ValueError(
+                f"the relay's hostname {self.hostname!r} is more than a name; write hostname and port as two settings"
+            )
         if not 0 < self.port < 65536:
             raise ValueError(f"the relay's port {self.port} is not within 1 and 65535")
 

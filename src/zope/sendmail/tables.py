@@ -146,7 +146,8 @@ def _route(mail: IQueuedMail, width: int) -> str:
 
 def _last_words(record: Record) -> str:
     """Why the mail is where it is."""
-    said = [each for each in record.replies.items() if each[1].answer is not Answer.ACCEPTED]
+    replies = record.replies.items()
+    said = [each for each in replies if each[1].answer is not Answer.ACCEPTED and each[1].text != record.note]
     words = [clean(record.note)] if record.note else []
     if said:
         more = f" (+{len(said) - 1})" if len(said) > 1 else ""

@@ -23,6 +23,11 @@ from zope.sendmail.events import MailEvent
 MAX_WAITING = 100_000
 
 
+def is_heard() -> bool:
+    """Whether there is any subscriber at all."""
+    return bool(zope.event.subscribers)
+
+
 class Teller:
     """One thread that tells events.  Concurrency: any thread."""
 
@@ -38,7 +43,7 @@ class Teller:
 
     def tell(self, events: Iterable[MailEvent]) -> None:
         """Tell these events soon.  Returns at once, never raises."""
-        if not zope.event.subscribers:
+        if not is_heard():
             return
         for event in events:
             with self._mutex:

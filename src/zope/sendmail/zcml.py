@@ -68,7 +68,7 @@ __all__ = [
 #: 9999999.  We look for mailers and register deliveries afterwards, so an error leaves none behind.
 _CHECK, _REGISTER = 10_000_000, 10_000_001
 
-_NOT_IN_PRODUCT_CONFIG = {"no_tls", "force_tls", "implicit_tls", "allow_clear_password"}
+_NOT_IN_PRODUCT_CONFIG = {"no_tls", "force_tls", "implicit_tls"}
 _PRODUCT_CONFIG: dict[str, Parser] = {
     name.replace("_", "-"): parse
     for name, parse in {**QUEUE, **RELAY, "start": one_of(startup.Start)}.items()
@@ -218,6 +218,8 @@ def _assertPermission(permission: str, interfaces: Any, component: Any) -> Any:
 
 def _asked(settings: Any) -> dict[str, Any]:
     """The keyword, only if it was given: old subclasses do not know it."""
+    if settings is not None and not callable(settings):
+        raise ConfigurationError(f"settings: {settings!r} is no function; write the dotted name of one")
     return {} if settings is None else {"settings": settings}
 
 

@@ -20,7 +20,7 @@ from zope.sendmail.mailers.file import STDOUT, FileFormat, FileMailer
 from zope.sendmail.mailers.program import ProgramMailer
 from zope.sendmail.mailers.redirect import RedirectMailer
 from zope.sendmail.mailers.several import BalancedMailer, FailoverMailer, Member, SeveralMailers
-from zope.sendmail.options import RELAY, one_of, positive, whole
+from zope.sendmail.options import RELAY, one_of, positive, whole, words
 from zope.sendmail.zcml import _CHECK, _checked, _get_mailer
 
 
@@ -75,12 +75,11 @@ class IRedirectMailerDirective(IMailerDirective):
     """A mailer that sends all mail to a few addresses through another mailer, for staging."""
 
     mailer = TextLine(title="Mailer", description="Name of the mailer to send through.")
-    to = Tokens(title="To", description="Addresses that get all mail, separated by blanks.", value_type=TextLine())
-    allow = Tokens(
+    to = Setting(words, title="To", description="Addresses that get all mail, separated by blanks.", required=True)
+    allow = Setting(
+        words,
         title="Allow",
         description="Addresses and domains that get their mail nevertheless, separated by blanks.",
-        value_type=TextLine(),
-        required=False,
     )
     sender = TextLine(
         title="Sender",
@@ -92,19 +91,20 @@ class IRedirectMailerDirective(IMailerDirective):
 class IFailoverMailerDirective(IMailerDirective):
     """A mailer that uses the first of several mailers whose relay can be used."""
 
-    mailers = Tokens(
-        title="Mailers", description="Names of the mailers in order, separated by blanks.", value_type=TextLine()
+    mailers = Setting(
+        words, title="Mailers", description="Names of the mailers in order, separated by blanks.", required=True
     )
 
 
 class IBalancedMailerDirective(IMailerDirective):
     """A mailer that gives each of several mailers a share of the mail."""
 
-    mailers = Tokens(
+    mailers = Setting(
+        words,
         title="Mailers",
         description="Names of the mailers with their weights, separated by blanks, e.g. big=3 small=1; "
         "without a weight it is 1.",
-        value_type=TextLine(),
+        required=True,
     )
 
 
@@ -169,7 +169,12 @@ def _several(context: Any, name: str, several: SeveralMailers, shares: list[tupl
 
 def _share(text: str) -> tuple[str, int]:
     name, sign, weight = text.rpartition("=")
-    return (name, positive(whole)(weight)) if sign else (text, 1)
+    if not sign:
+        return text, 1
+    try:
+        return name, positive(whole)(weight)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no share: {error}; write name=3") from None
 
 
 def _register(context: Any, name: str, mailer: Any) -> None:

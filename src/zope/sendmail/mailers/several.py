@@ -13,11 +13,12 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
+from zope.sendmail import maillog
+from zope.sendmail.circuit import Circuit
 from zope.sendmail.clock import Clock
 from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.mailer import open_session
 from zope.sendmail.mailers.calls import OneMailCalls
-from zope.sendmail.mailers.circuit import Circuit
 from zope.sendmail.mailers.limits import InnerLimits
 from zope.sendmail.message import Envelope
 from zope.sendmail.mutex import Mutex
@@ -36,7 +37,7 @@ class Member:
         self.weight = weight
         #: How much mail is owed to it.
         self.credit = 0
-        self.circuit = Circuit(clock)
+        self.circuit = Circuit(clock, maillog.relay_left_out)
 
 
 class SeveralMailers(InnerLimits, OneMailCalls):

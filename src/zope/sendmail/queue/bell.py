@@ -24,10 +24,11 @@ _LOOK = b"\n"
 class Bell:
     """The bell of one processor.  Concurrency: `ring` and `wake` from any thread and from signal handlers."""
 
+    _read = _write = -1
+
     def __init__(self, places: Places, name: str) -> None:
         self.path = os.path.join(places.locks, name + BELL)
         self._rest = b""
-        self._read = self._write = -1
         with contextlib.suppress(OSError):  # no FIFOs here: the periodic look has to do
             os.mkfifo(self.path, 0o600)
             self._read = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -36,6 +37,9 @@ class Bell:
             self._read, self._write = os.pipe()
             os.set_blocking(self._read, False)
             os.set_blocking(self._write, False)
+
+    def __del__(self) -> None:
+        self.close_descriptors()
 
     def wait(self, timeout: float) -> list[str] | None:
         """Wait for a ring at most `timeout` seconds.

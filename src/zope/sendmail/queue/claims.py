@@ -19,7 +19,7 @@ from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase
 from zope.sendmail.queue.look import Looker
 from zope.sendmail.queue.states import State
-from zope.sendmail.queue.store import Store
+from zope.sendmail.queue.store import UNTRIED, Store
 from zope.sendmail.retry import Schedule, after_death
 
 #: How many messages one `take` looks at; the caller comes back at once if more are due.
@@ -134,12 +134,15 @@ class Claims:
             return self._lease(key, lock)
         except FileNotFoundError:
             self._index.drop(key)
+            self._unreadable.pop(key, None)
             self._has_rivals = True
         except OSError as error:
             self._skip(key, error)
         return None
 
     def _is_due(self, key: str, record: Record) -> bool:
+        if record is UNTRIED:
+            return True
         if record.state is State.HELD:
             self._index.put(key, self._clock.monotonic() + _HELD)
             return False

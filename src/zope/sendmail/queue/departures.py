@@ -25,16 +25,20 @@ _DAY = 86400.0
 class Departures:
     """See the module."""
 
+    _fd = -1
+
     def __init__(self, places: Places, disk: Disk, clock: Clock) -> None:
         self._directory = places.sent
         self._disk = disk
         self._clock = clock
-        self._fd = -1
         #: Until when the open file is the right one.
         self._until = 0.0
         self._in_trouble = False
         #: Nobody writes to a descriptor that another one is closing: its number may be a relay's by then.
         self._mutex = Mutex()
+
+    def __del__(self) -> None:
+        self._close()
 
     def note(self, name: str, message_id: str) -> None:
         """The mail called `name` is leaving.  Never raises."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,13 +22,16 @@ from zope.sendmail.maildir import age_key
 from zope.sendmail.message import Envelope
 from zope.sendmail.queue.findings import HELD
 from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase
-from zope.sendmail.queue.places import name_of
+from zope.sendmail.queue.places import REJECTED, name_of
 from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.states import WAITING, State, Verb, after
 from zope.sendmail.queue.store import Listing, Store
 from zope.sendmail.retry import OnUnknown, Schedule, after_death
 
 _HEAD = 64 * 1024
+
+#: Octets of a file name, less than those with which it is set aside (`REJECTED`).
+_LONGEST = 255 - len(REJECTED)
 
 
 @implementer(IQueuedMail)
@@ -173,8 +177,10 @@ class Desk:
         return dead
 
     def _find(self, name: str) -> tuple[str, bool]:
-        found = self._store.find(name) if "/" not in name else None
-        if found is None and "/" not in name:
+        if not _can_be_a_mails(name):
+            raise _gone(name)
+        found = self._store.find(name)
+        if found is None:
             self._listing()  # it may have stood in a bundle
             found = self._store.find(name)
         if found is None:
@@ -258,6 +264,13 @@ def _by_age(listing: Listing) -> Iterator[tuple[str, bool]]:
 
 def _age(key: str) -> tuple[int, str, str]:
     return age_key(key.rpartition("/")[2])
+
+
+def _can_be_a_mails(name: str) -> bool:
+    """Whether a mail can have this name: what begins with a dot is a lock, or a mail that was set aside."""
+    return (
+        bool(name) and not name.startswith(".") and not set(name) & {"/", "\0"} and len(os.fsencode(name)) <= _LONGEST
+    )
 
 
 def _gone(name: str) -> NoSuchMail:

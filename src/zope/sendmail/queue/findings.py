@@ -396,7 +396,8 @@ def route(envelope: Envelope | None) -> str:
 
 def _said(record: Record) -> str:
     """What was said about those who did not get the mail."""
-    bad = [each for each in record.replies.items() if each[1].answer is not Answer.ACCEPTED]
+    replies = record.replies.items()
+    bad = [each for each in replies if each[1].answer is not Answer.ACCEPTED and each[1].text != record.note]
     named = [f"{printable(who, 80)}: {printable(str(reply), 200)}" for who, reply in bad[:_NAMED]]
     more = [f"{len(bad) - _NAMED} more"] if len(bad) > _NAMED else []
     return "; ".join(named + more)

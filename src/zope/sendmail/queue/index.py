@@ -57,12 +57,12 @@ class _Line:
         number = self._numbers[0]
         if number != self._sorted:
             self._sort(number)
-        return number, self._late[0][1] if self._is_late_first() else self._buckets[number][self._used]
+        return number, self._late[0][1] if self._late and self._is_late_first() else self._buckets[number][self._used]
 
     def pop(self) -> None:
         """Remove what `first` said."""
         number = self._numbers[0]
-        if self._is_late_first():
+        if self._late and self._is_late_first():
             heapq.heappop(self._late)
         else:
             self._used += 1
@@ -73,7 +73,7 @@ class _Line:
 
     def _is_late_first(self) -> bool:
         bucket = self._buckets[self._numbers[0]]
-        return bool(self._late) and (self._used == len(bucket) or self._late[0][0] < self._order(bucket[self._used]))
+        return self._used == len(bucket) or bool(self._late[0][0] < self._order(bucket[self._used]))
 
     def _sort(self, number: int) -> None:
         """Bring the keys of `number` in order; those of a number that is no longer the first go back."""

@@ -120,9 +120,10 @@ class Lock:
         """
         try:
             remove_quietly(self._owner.disk, self._path)
-            self._owner.free_slot(self._path)
-        finally:
+        except OSError:
             self.keep()
+            raise
+        self._owner.forget_lock(self._path)
 
     def keep(self) -> None:
         """Let go without giving back: only we can lock the message again, and inherit what is written about it."""
@@ -141,7 +142,7 @@ class Owner:
         #: The owner file.
         self.path = os.path.join(places.locks, self.name)
         self._fd = -1
-        #: Device and inode of the owner file while it is open and proved good, and when it was written to.
+        #: Device and inode of the owner file while it is open and proved good, and since when it is fresh at least.
         self._identity: tuple[int, int] | None = None
         self._written = 0.0
         #: When the owner file was made, by the clock of the file system; nobody else's stamps the files beside it.
@@ -213,10 +214,13 @@ class Owner:
 
     def owns(self, path: str) -> bool:
         """Whether the lock at `path` is ours."""
+        if self._identity is None:
+            return False
         try:
-            return self._identity is not None and identity(self.disk.stat(path)) == self._identity
+            status = self.disk.stat(path)
         except FileNotFoundError:
             return False
+        return (status.st_dev, status.st_ino) == self._identity
 
     # taking
 
@@ -225,7 +229,8 @@ class Owner:
 
         Raises `FileNotFoundError` if the message's directory is gone.
         """
-        self.open()
+        if self._identity is None:
+            self.open()
         path = self._places.sending(key)
         with self._mutex:
             if path in self._held:
@@ -252,9 +257,11 @@ class Owner:
         What is inherited stays written until it was told: if we die before, the next one inherits it again.  Nothing
         written means that the message was only claimed.
         """
-        if inherited is not None or path in self._slots or self._clock.monotonic() - self._written > _FRESH:
+        now = self._clock.monotonic()
+        if inherited is not None or path in self._slots or now - self._written > _FRESH:
             said = inherited or Inherited(Phase.CLAIMED, 0)
             self.write_slot(path, said.phase, said.attempts)
+            self._written = now
         return Lock(self, path, inherited)
 
     def _take_over(self, path: str) -> Lock | Busy:
@@ -310,10 +317,8 @@ class Owner:
 
     def write_slot(self, path: str, phase: Phase, attempts: int) -> None:
         """Write how far we are with a message into the owner file; this also keeps its time stamp fresh."""
-        text = b"%s %d %s" % (phase.encode(), attempts, os.fsencode(path.rpartition("/")[2]))
-        slot = self._slots.get(path) or self._new_slot(path)
-        self.disk.write_at(self._fd, _line(text), slot * _SLOT)
-        self._written = self._clock.monotonic()
+        line = _line(f"{phase} {attempts} {path.rpartition('/')[2]}".encode(_NAMES, "surrogateescape"))
+        self.disk.write_at(self._fd, line, (self._slots.get(path) or self._new_slot(path)) * _SLOT)
 
     def clear_slot(self, path: str) -> None:
         """What a slot said must not be taken for a later lease; the slot can be used again."""
@@ -324,8 +329,17 @@ class Owner:
     def free_slot(self, path: str) -> None:
         """The slot can be used again; until then it says what it said."""
         with self._mutex:
-            if path in self._slots:
-                self._free.append(self._slots.pop(path))
+            self._free_slot(path)
+
+    def forget_lock(self, path: str) -> None:
+        """There is no such lock any more."""
+        with self._mutex:
+            self._free_slot(path)
+            self._held.discard(path)
+
+    def _free_slot(self, path: str) -> None:
+        if path in self._slots:
+            self._free.append(self._slots.pop(path))
 
     def let_go(self, path: str) -> None:
         """A lock is not in use any more."""
@@ -379,8 +393,12 @@ def phase_of(text: bytes, lock: str) -> Phase | None:
     return _read_slot(text, lock).phase if text.startswith(HEADER) else None
 
 
+#: How the system spells file names; as `os.fsencode`.
+_NAMES = sys.getfilesystemencoding()
+
+
 def _line(text: bytes) -> bytes:
-    return text[: _SLOT - 1].ljust(_SLOT - 1) + b"\n"
+    return b"%-511.511b\n" % text
 
 
 _EMPTY = _line(b"")

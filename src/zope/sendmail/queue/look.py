@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from zope.sendmail import maillog
 from zope.sendmail.queue.index import Index
+from zope.sendmail.queue.places import name_of
 from zope.sendmail.queue.store import Listing, Store
 
 #: Seconds after which the directory is read whatever its time stamp says: some network file systems are wrong about it.
@@ -23,6 +24,28 @@ _WHILE_BUSY = 3.0
 
 #: Seconds for which a time stamp is believed; then the history is read.  As long as the longest usual delay.
 _TRUST = 3600.0
+
+
+#: So many new messages are asked for their history one by one; for more, the names in ``history/`` are read.
+_FEW = 16
+
+
+class _Histories:
+    """Which of the messages that are new at one look have a history."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asked = 0
+        self._names: set[str] | None = None
+
+    def may_have(self, key: str) -> bool:
+        """False if it had none a moment ago.  What counts is the history as it is when the message is locked."""
+        self._asked += 1
+        if self._asked <= _FEW:
+            return True
+        if self._names is None:
+            self._names = self._store.tried()
+        return name_of(key) in self._names
 
 
 class Looker:
@@ -72,7 +95,8 @@ class Looker:
         if listing.groups:
             self._busy = not store.unfold(listing, self._stuck)
             listing = Listing(store.places, store.disk)
-        self._index.update(listing.keys, lambda key: self._when(key, locked=key in listing.locked))
+        histories = _Histories(store)
+        self._index.update(listing.keys, lambda key: self._when(key, histories, locked=key in listing.locked))
         return listing
 
     def _stuck(self, group: str, error: OSError) -> None:
@@ -80,12 +104,12 @@ class Looker:
             maillog.group_stuck(group, error)
         self._bad_groups.add(group)
 
-    def _when(self, key: str, *, locked: bool) -> float | None:
+    def _when(self, key: str, histories: _Histories, *, locked: bool) -> float | None:
         """When a message that was tried before is probably due; the time stamp of its history says it unread.
 
         One that somebody has locked counts as tried: its lock is looked at, but it does not stand before fresh ones.
         """
-        modified = self._store.due_hint(key)
+        modified = self._store.due_hint(key) if histories.may_have(key) else None
         clock = self._store.clock
         if modified is None:
             return clock.monotonic() if locked else None

@@ -1,10 +1,27 @@
-"""Our own certificate, shown to the relay, and what may be wrong with its files.  RFC 5246, 7.4.6; RFC 8446, 4.4.2."""
+"""Files of certificates: the authorities that we trust, and our own, shown to the relay; and what may be wrong there.
+
+RFC 5246, 7.4.6; RFC 8446, 4.4.2.
+"""
 
 from __future__ import annotations
 
 import ssl
 
 from zope.sendmail.interfaces import RelayError
+
+
+def verifying_context(cafile: str | None) -> ssl.SSLContext:
+    """Trusts the authorities in `cafile`, or else the system's.  Raises `RelayError` that says what is wrong."""
+    if cafile is None:
+        return ssl.create_default_context()
+    _check_readable("cafile", cafile)
+    try:
+        return ssl.create_default_context(cafile=cafile)
+    except ssl.SSLError as error:
+        raise RelayError(
+            f"cafile {cafile!r} holds no certificate in PEM form ('-----BEGIN CERTIFICATE-----'): "
+            f"{error.reason or error}"
+        ) from error
 
 
 def show_certificate(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
@@ -37,7 +54,8 @@ def _check_readable(name: str, path: str) -> None:
 def _explained(error: ssl.SSLError, certfile: str, key: str) -> str:
     if error.reason == "KEY_VALUES_MISMATCH":
         return f"the key in {key} does not belong to the first certificate in certfile {certfile!r}"
+    files = f"certfile {certfile!r}"
     return (
-        f"certfile {certfile!r} and {key} hold no certificate and key in PEM form "
+        f"{files if key == files else f'{files} and {key}'} hold no certificate and key in PEM form "
         f"('-----BEGIN CERTIFICATE-----' and '-----BEGIN PRIVATE KEY-----'): {error.reason or error}"
     )

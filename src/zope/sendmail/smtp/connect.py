@@ -22,7 +22,7 @@ from smtplib import LMTP, SMTP, SMTP_SSL  # by name: a test that patches ``smtpl
 from typing import Any
 
 from zope.sendmail.settings import RelaySettings, Tls, TlsVersion
-from zope.sendmail.smtp.certificate import show_certificate
+from zope.sendmail.smtp.certificate import show_certificate, verifying_context
 from zope.sendmail.smtp.sasl import login, token_of
 
 #: What makes connections: ``smtplib.SMTP``, ``smtplib.SMTP_SSL``, or what somebody put in their place.
@@ -32,6 +32,8 @@ Factory = Callable[..., Any]
 #: 2000.
 MAX_REPLY = 64 * 1024
 
+#: A relay there waits for our TLS, and says nothing (RFC 8314, 7.3).
+_IMPLICIT_TLS = 465
 
 _VERSIONS = {TlsVersion.TLS_1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.TLS_1_3: ssl.TLSVersion.TLSv1_3}
 
@@ -172,12 +174,12 @@ def has_unread(connection: SMTP) -> bool:
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:
     """Verifies the relay's certificate and name if the settings ask for it; TLS 1.2 is the least.
 
-    Raises `RelayError` if our own certificate cannot be used.
+    Raises `RelayError` if the authorities' certificates, or our own, cannot be used.
     """
     if settings.ssl_context is not None:
         return settings.ssl_context()
     if settings.must_verify:
-        context = ssl.create_default_context(cafile=settings.cafile)
+        context = verifying_context(settings.cafile)
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without loading authorities that nobody asks
         context.check_hostname = False
@@ -190,8 +192,7 @@ def tls_context(settings: RelaySettings) -> ssl.SSLContext:
 
 def _open(settings: RelaySettings, factory: Factory, local_hostname: str | None) -> Any:
     arguments = _arguments(settings, factory, local_hostname)
-    make = _CAREFUL.get(factory, factory) if isinstance(factory, type) else factory
-    connection = make(settings.hostname, str(settings.port), **arguments)
+    connection = _reached(settings, factory, arguments)
     try:
         if isinstance(connection, SMTP) and connection.sock is not None and connection.sock.family != socket.AF_UNIX:
             # Each command waits for its reply; Nagle's algorithm would only delay the end of a message.
@@ -204,6 +205,17 @@ def _open(settings: RelaySettings, factory: Factory, local_hostname: str | None)
         drop(connection)
         raise
     return connection
+
+
+def _reached(settings: RelaySettings, factory: Factory, arguments: dict[str, Any]) -> Any:
+    make = _CAREFUL.get(factory, factory) if isinstance(factory, type) else factory
+    try:
+        return make(settings.hostname, str(settings.port), **arguments)
+    except smtplib.SMTPServerDisconnected as error:
+        if settings.port != _IMPLICIT_TLS or settings.tls is Tls.IMPLICIT:
+            raise
+        cure = f"at port {_IMPLICIT_TLS} TLS is from the first byte: say tls=implicit"
+        raise smtplib.SMTPServerDisconnected(f"{error}; {cure}") from error
 
 
 def _arguments(settings: RelaySettings, factory: Factory, local_hostname: str | None) -> dict[str, Any]:

@@ -60,7 +60,7 @@ _TRY_ANOTHER = frozenset({500, 501, 502, 504, 534, 538})
 _MAX_COMMAND = 512
 
 #: A shorter password is no secret, and taking it out of a relay's words would only show where it stood.
-_LEAST_SECRET = 4
+_LEAST_SECRET = 8
 
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 

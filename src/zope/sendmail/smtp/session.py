@@ -24,7 +24,7 @@ from zope.sendmail.smtp.handover import Handover
 from zope.sendmail.smtp.progress import Progress, reply_from
 from zope.sendmail.smtp.stream import Result, Stream
 from zope.sendmail.smtp.transaction import Errand, Following, Line
-from zope.sendmail.smtp.verdict import LOGIN_CODES, RELAY_CODES, failed, succeeded
+from zope.sendmail.smtp.verdict import RELAY_CODES, failed, succeeded
 
 #: The relay said no and meant the mail: the connection may go on.
 _REFUSALS = (smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)
@@ -268,8 +268,7 @@ class SMTPSession:
 
         Or its login did not last; if a new one is no better, that is about the mail.
         """
-        has_lost_login = progress.logged_in and getattr(error, "smtp_code", 0) in LOGIN_CODES
-        if progress.intended or not (_is_dead(error) or has_lost_login):
+        if progress.intended or not _is_dead(error):
             return False
         if progress.riding and isinstance(error, smtplib.SMTPServerDisconnected):
             self._no_rides_until = self._clock.monotonic() + _PATIENCE

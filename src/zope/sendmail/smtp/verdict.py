@@ -47,6 +47,12 @@ _NOT_REACHED = (
     RelayError,
 )
 
+#: The certificate is good, and another host's: X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
+_OTHER_NAME = frozenset({62, 64})
+
+#: What OpenSSL calls the greeting of a relay that speaks in clear.
+_NO_TLS_THERE = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
+
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL})
 
 
@@ -149,7 +155,16 @@ def _said(error: smtplib.SMTPResponseException) -> str | bytes:
 
 
 def _text(error: Exception) -> str:
-    cure = ""
+    return printable(f"{type(error).__name__}: {error}{_cure(error)}")
+
+
+def _cure(error: Exception) -> str:
+    """What people can do about TLS that does not come about."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        cure = "; name the authority of its certificate with cafile, or say verify=no to take anybody for the relay"
-    return printable(f"{type(error).__name__}: {error}{cure}")
+        otherwise = "or say verify=no to take anybody for the relay"
+        if getattr(error, "verify_code", 0) in _OTHER_NAME:  # one that a mailer made has none
+            return f"; name the relay as its certificate does, {otherwise}"
+        return f"; name the authority of its certificate with cafile, {otherwise}"
+    if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS_THERE:
+        return "; the relay speaks no TLS at once at this port: say tls=required for STARTTLS, usually at port 587"
+    return ""

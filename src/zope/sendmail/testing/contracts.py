@@ -458,7 +458,7 @@ class QueueContract:
 
     def test_names_that_are_not_there_are_told(self: Any) -> None:
         """NoSuchMail, whatever the name looks like."""
-        for name in ("1.2.host.3", "", "../new/x", "x/y"):
+        for name in ("1.2.host.3", "", ".", "..", "../new/x", "x/y", "x\0", "x" * 300, ".sending-x"):
             for verb in (self.queue.hold, self.queue.retry, self.queue.remove, self.queue.show, self.queue.read):
                 self.assertRaises(NoSuchMail, verb, name)
 

@@ -136,7 +136,9 @@ class TheFilesAreWrong(Fixture):
         """No certificate, no key, or no PEM."""
         without_key = self.stored(*client().cert_chain_pems)
         for path in (without_key, self.stored(trustme.Blob(b"hello"))):
-            self.assertRefused(f"certfile '{path}' and certfile '{path}' hold no certificate and key in PEM form", path)
+            self.assertRefused(f"^certfile '{path}' hold no certificate and key in PEM form", path)
+        key = self.stored(client().private_key_pem)
+        self.assertRefused(f"^certfile '{key}' and keyfile '{key}' hold no", key, key)
 
     def test_encrypted_key(self) -> None:
         """Refused with what to do; nobody is asked for a password at a terminal that nobody sees."""
@@ -148,6 +150,16 @@ class TheFilesAreWrong(Fixture):
         except (OSError, subprocess.CalledProcessError) as error:
             self.skipTest(f"no key can be encrypted without the openssl command: {error}")
         self.assertRefused("is encrypted.*openssl pkey -in KEY -out NEW", self.certfile(), locked)
+
+    def test_no_authorities(self) -> None:
+        """The file that was to name them is named, and mail waits."""
+        for path, text in (("/nowhere.pem", "cannot be read: No such file"), ("/", "cannot be read: Is a directory")):
+            outcome = self.transfer(self.session(self.start(tls=right_tls()), tls=Tls.REQUIRED, cafile=path))
+            self.assertFaultOnly(outcome)
+            self.assertIn(f"cafile '{path}' {text}", str(outcome.fault))
+        path = self.stored(client().private_key_pem)
+        outcome = self.transfer(self.session(self.start(tls=right_tls()), tls=Tls.IMPLICIT, cafile=path))
+        self.assertIn(f"cafile '{path}' holds no certificate in PEM form", str(outcome.fault))
 
     def test_is_a_fault(self) -> None:
         """Told like everything that is wrong with a relay; the mail waits."""

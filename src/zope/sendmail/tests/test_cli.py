@@ -19,6 +19,7 @@ from unittest import mock
 import transaction
 
 from zope.sendmail import cli, queue
+from zope.sendmail.arguments import SETTINGS, make_parser
 from zope.sendmail.cli import ConsoleApp, boolean, exit_status, main, run, signals_to, string_or_none, summary
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.mailer import SMTPMailer
@@ -116,6 +117,17 @@ class TheCommandLine(Fixture):
         self.assertEqual((settings.auth, settings.tls_minimum), ((Mechanism.XOAUTH2,), TlsVersion.TLS_1_3))
         self.assertEqual((settings.certfile, settings.keyfile), ("our.pem", "key.pem"))
         self.assertEqual(settings.notify, Notify(("FAILURE", "DELAY"), "HDRS"))
+
+    def test_says_how_much_the_relay_gets(self) -> None:
+        """How fast, and over how many connections."""
+        mailer = self.app(*["--rate", "2.5", "--connections", "3", "--mails-per-connection", "50", "q"]).mailer
+        self.assertEqual((mailer.rate, mailer.connections, mailer.keep.mails), (2.5, 3, 50))
+
+    def test_has_everything_that_can_be_set(self) -> None:
+        """What the ini file may say, the command line may say as well."""
+        options = make_parser().format_help()
+        for name in set(SETTINGS) - {"queue_path"}:
+            self.assertIn(f"--{name.replace('_', '-')}", options)
 
     def test_says_how_to_drain(self) -> None:
         """Interval, concurrency and schedule reach the processor."""
@@ -248,6 +260,8 @@ class TheIniFile(Fixture):
         """A missing file, a missing section and other text are told apart, with status 78."""
         self.assertRefused(78, "No such file", "--config", "/nonexistent/mail.ini", "q")
         self.assertRefused(78, "no section [app:zope-sendmail]", "--config", self.ini(section="app"), "q")
+        bare = self.file("bare.ini", "hostname = h\n")
+        self.assertRefused(78, "line 1 stands before any section; begin with [app:zope-sendmail]", "--config", bare)
 
     def test_never_shows_the_password(self) -> None:
         """A line that cannot be read is told by its number, because it may hold the password."""
@@ -350,6 +364,14 @@ class OnePass(Fixture):
         self.send()
         self.file("queue/new/1.2.host.3", "no mail\n")
         self.assertEqual(self.main(SendOnly()), 1)
+
+    def test_tells_that_there_was_no_queue(self) -> None:
+        """It is made, but whoever mistyped its path should hear of it."""
+        with self.assertLogs("zope.sendmail.cli", "WARNING") as log:
+            self.assertEqual(self.main(SendOnly()), 0)
+        self.assertIn(f"There was no queue {self.queue}", log.output[0])
+        with self.assertNoLogs("zope.sendmail.cli", "WARNING"):
+            self.main(SendOnly())
 
     def test_tells_of_a_queue_that_cannot_be_used(self) -> None:
         """Something else in the queue's place is status 78, and named."""

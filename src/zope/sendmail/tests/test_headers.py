@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 import unittest
 from email.message import EmailMessage, Message
 from email.mime.text import MIMEText
 from typing import Any
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,6 +94,27 @@ class MessageIds(unittest.TestCase):
         ):
             with self.subTest(head):
                 self.assertEqual(message_id(head), "1@example.org")
+
+    def test_the_usual_one_takes_a_short_way_to_the_same(self) -> None:
+        """Whatever stands in the first field and behind it."""
+        values = ["<1@x>", " <1@x>", "  <1@x>", " <1@x> ", " <1@x>(c)", " <(1)@x>", " <1 @x>", " <>", " 1@x", " <é@x>"]
+        values += [f" <{'1' * count}@x>" for count in (897, 898, 899, MAX_ID)]
+        ends = ["", "\n", "\r\n", "\r", "\n (c)\n", "\r\n\t<2@x>\r\n", "\nSubject: x\n\nMessage-Id: <2@x>\n"]
+        heads = [
+            f"{name}:{value}{end}".encode()
+            for name in ("Message-Id", "MESSAGE-ID", "Message-Id ", "Resent-Message-Id")
+            for value in values
+            for end in ends
+        ]
+        short = [self.read(head) for head in heads]
+        with mock.patch("zope.sendmail.headers._USUAL_ID", re.compile(rb"(?!)")):
+            self.assertEqual(short, [self.read(head) for head in heads])
+
+    def read(self, head: bytes) -> str:
+        try:
+            return message_id(head)
+        except InvalidMessage as error:
+            return f"refused: {error}"
 
     def test_not_found_in_the_body(self) -> None:
         """What follows the empty line is no header."""

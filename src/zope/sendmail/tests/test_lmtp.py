@@ -196,6 +196,34 @@ class TheStoreHasASocket(Stores):
         self.assertAnswers(self.transfer(self.opened(store, username="name", password="secret")), one=ACCEPTED)
         self.assertEqual(store.mails[0].user, "name")
 
+    def test_another_place(self) -> None:
+        """Attributes may be changed, and count for the next connection."""
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        stores = [self.store(path=os.path.join(directory, name)) for name in ("one", "two")]
+        mailer = self.mailer(stores[0])
+        session = open_session(mailer)
+        self.addCleanup(session.close)
+        for store in stores:
+            assert store.path is not None
+            mailer.hostname = store.path
+            self.assertAnswers(self.transfer(session), one=ACCEPTED)  # type: ignore[arg-type]
+            self.assertEqual((mailer.socket, len(store.mails)), (store.path, 1))
+
+    def test_settings_are_asked_before_each_mail(self) -> None:
+        """And not when the mailer is made: a site's registry may not be there yet."""
+        said: list[Mapping[str, Any]] = []
+        mailer = LMTPMailer(timeouts=TIMEOUTS, settings=lambda: said[-1])
+        session = open_session(mailer)
+        self.addCleanup(session.close)
+        self.assertFaultOnly(self.transfer(session))  # type: ignore[arg-type]
+        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "lmtp")
+        store = self.store(path=path)
+        said.append({"hostname": path})
+        self.assertAnswers(self.transfer(session), one=ACCEPTED)  # type: ignore[arg-type]
+        said.append({"hostname": path, "tls": "required"})
+        self.assertFaultOnly(self.transfer(session))  # type: ignore[arg-type]
+        self.assertEqual(len(store.mails), 1)
+
     def test_what_cannot_be_is_refused(self) -> None:
         """A relative path, two places, and TLS where there is none."""
         refused: list[tuple[str, Mapping[str, Any]]] = [
@@ -242,7 +270,7 @@ class TheDirective(unittest.TestCase):
             'hostname="store.example.org" port="2424" username="name" passwordFile="password" '
             'tls="required" timeout="5s"'
         )
-        settings = mailer._mailer.relay_settings()
+        settings = mailer.relay_settings()
         self.assertEqual((settings.hostname, settings.port, settings.tls), ("store.example.org", 2424, Tls.REQUIRED))
         self.assertEqual((settings.username, settings.password), ("name", "secret"))
         self.assertEqual(settings.timeouts.connect, 5.0)

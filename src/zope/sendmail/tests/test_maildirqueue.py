@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import tempfile
 import threading
@@ -14,7 +15,7 @@ from unittest import mock
 
 from zope.sendmail.disk import Disk
 from zope.sendmail.history import Record
-from zope.sendmail.interfaces import LeaseLost, NotPossible, QueueNotSafe
+from zope.sendmail.interfaces import LeaseLost, NoSuchMail, NotPossible, QueueNotSafe
 from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.pieces import Piece
 from zope.sendmail.queue.bell import Bell
@@ -749,6 +750,26 @@ class DeepQueue(MaildirQueueTest):
         self.assertEqual(len(list(queue.mails([State.REJECTED]))), count)
         return disk.calls
 
+    def test_histories_of_many_new_mails_are_looked_up_at_once(self) -> None:
+        """Who was never tried goes first, and who has to wait waits."""
+        names = self.put(40)
+        for lease in self.queue.claim(20):
+            lease.settle(self.judged(lease, LATER))
+        queue = self.open(disk := WatchedDisk())
+        self.assertEqual([lease.name for lease in queue.claim(40)], names[20:])
+        asked = [call for call in disk.done if call == ("stat", "history")]
+        self.assertLessEqual(len(asked), 20 + 16)
+
+    def test_a_history_that_is_new_since_the_look_counts(self) -> None:
+        """Another processor has had the mail meanwhile."""
+        names = self.put(40)
+        queue = self.open()
+        [first] = queue.claim(1)  # it has looked
+        others = self.queue.claim(40)
+        for lease in others:
+            lease.settle(self.judged(lease, LATER))
+        self.assertEqual(([first.name, *(lease.name for lease in others)], queue.claim(40)), (names, []))
+
     def test_listing_many_rejected_costs_the_same_for_each(self) -> None:
         """Each directory is read once, and each mail as often as if it were the only one."""
         self.queue.stage()
@@ -936,6 +957,35 @@ class DiedWhileOpening(MaildirQueueTest):
             self.queue.claim()
             self.assertEqual(len(self.names("locks")), names)
             self.queue.close()
+
+
+class AnOperatorsName(MaildirQueueTest):
+    def test_is_never_that_of_a_lock(self) -> None:
+        """A form that hands on any name cannot let a second processor send the mail."""
+        [name] = self.put()
+        [lease] = self.queue.claim()
+        for verb in self.queue.remove, self.queue.hold, self.queue.retry:
+            self.assertRaises(NoSuchMail, verb, f".sending-{name}")
+        lease.intend()
+        lease.release()
+
+
+class AQueueThatNobodyClosed(MaildirQueueTest):
+    def test_leaves_no_descriptor_behind(self) -> None:
+        """A program that looks into a queue now and then does not run out of them."""
+        gc.collect()
+        before = sorted(os.listdir("/dev/fd"))
+        for _ in range(3):
+            queue = MaildirQueue(self.path)
+            staged = queue.stage()
+            staged.add(envelope(), MESSAGE)
+            staged.prepare()
+            staged.commit()
+            [lease] = queue.claim()
+            lease.settle(Record(State.SENT))
+            del queue, staged, lease
+        gc.collect()
+        self.assertEqual(sorted(os.listdir("/dev/fd")), before)
 
 
 class AnOperatorAtADeadOnesMail(MaildirQueueTest):

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
+from unittest import mock
 
+from zope.app.appsetup.product import setProductConfiguration
 from zope.component import getUtility
 from zope.configuration.config import ConfigurationConflictError
 from zope.interface import Interface
+from zope.testing.cleanup import cleanUp
 
 from zope.sendmail import zcml_mailers
-from zope.sendmail.directives import IMailerDirective
+from zope.sendmail.directives import ILMTPMailerDirective, IMailerDirective
 from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.mailers.file import FileFormat, FileMailer
 from zope.sendmail.mailers.program import ProgramMailer
 from zope.sendmail.mailers.redirect import RedirectMailer
 from zope.sendmail.mailers.several import BalancedMailer, FailoverMailer
+from zope.sendmail.sender import MailReader
 from zope.sendmail.tests.test_zcml import SMTP, Fixture
+from zope.sendmail.tokens import TokenFromCommand
 
-DOCS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "docs", "mailers.rst")
+DOCS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "docs")
 
 
 def mailer(name: str) -> object:
@@ -147,6 +153,26 @@ class SeveralRelays(Fixture):
             [(each.mailer, each.weight) for each in made.members], [(mailer("one"), 3), (mailer("two"), 1)]
         )
 
+    def test_may_have_commas_between_them(self) -> None:
+        """As everywhere else where ZCML takes several."""
+        self.load(
+            '<mail:failoverMailer name="both" mailers="one, two" />',
+            '<mail:balancedMailer name="spread" mailers="one=3, two" />',
+            '<mail:redirectMailer name="staging" mailer="both" to="a@x.org, b@x.org" allow="x.org, y.org" />',
+            *self.TWO,
+        )
+        both, spread, staging = map(mailer, ("both", "spread", "staging"))
+        assert isinstance(both, FailoverMailer)
+        assert isinstance(spread, BalancedMailer)
+        assert isinstance(staging, RedirectMailer)
+        self.assertEqual([len(each) for each in (both.mailers, spread.mailers, staging.to, staging.allow)], [2] * 4)
+
+    def test_are_a_must(self) -> None:
+        """Their attributes cannot be left out."""
+        for directive, missing in ("failover", "mailers"), ("balanced", "mailers"), ("redirect", "to"):
+            more = 'mailer="one"' if directive == "redirect" else ""
+            self.assertRefused(f"(?i)missing.*{missing}", *self.TWO, f'<mail:{directive}Mailer name="x" {more} />')
+
     def test_must_be_there_and_be_named_once(self) -> None:
         """With weights that are some."""
         for text, mailers in (
@@ -187,28 +213,77 @@ class TheNames(Fixture):
 
 
 class TheDocumentation(Fixture):
-    def test_names_every_attribute(self) -> None:
-        """Each directive has a section, and each attribute is in it."""
-        if not os.path.exists(DOCS):
+    def read(self, name: str) -> str:
+        """The text of one of the docs; files that it names are in our directory."""
+        path = os.path.join(DOCS, name)
+        if not os.path.exists(path):
             self.skipTest("the docs are not beside the package: this is not a checkout")
-        with open(DOCS, encoding="utf-8") as stream:
-            parts = re.split(r"^``mail:(\w+)``\n=+\n", stream.read(), flags=re.MULTILINE)
+        with open(path, encoding="utf-8") as stream:
+            return stream.read().replace("/etc/shop", self.directory).replace("/var/lib/shop", self.directory)
+
+    def test_names_every_attribute(self) -> None:
+        """Each directive has a section, and each attribute is in it; those of SMTP are elsewhere."""
+        parts = re.split(r"^``mail:(\w+)``\n=+\n", self.read("mailers.rst"), flags=re.MULTILINE)
         sections = dict(zip(parts[1::2], parts[2::2], strict=True))
-        schemas = {
-            f"{name[1:2].lower()}{name[2:].removesuffix('Directive')}": schema
+        attributes = {
+            f"{name[1:2].lower()}{name[2:].removesuffix('Directive')}": set(schema.names(all=True)) - {"name"}
             for name, schema in vars(zcml_mailers).items()
             if name.endswith("Directive") and isinstance(schema, type(Interface)) and schema is not IMailerDirective
         }
-        self.assertEqual(set(sections), set(schemas))
-        for name, schema in schemas.items():
+        attributes["lmtpMailer"] = set(ILMTPMailerDirective.names())
+        self.assertEqual(set(sections), set(attributes))
+        for name, expected in attributes.items():
             named = set(re.findall(r"``(\w+)``", sections[name]))
-            self.assertEqual(set(schema.names(all=True)) - {"name"} - named, set(), name)
+            self.assertEqual(expected - named, set(), name)
 
     def test_has_examples_that_can_be_loaded(self) -> None:
         """All together, as they stand there."""
-        if not os.path.exists(DOCS):
-            self.skipTest("the docs are not beside the package: this is not a checkout")
-        with open(DOCS, encoding="utf-8") as stream:
-            examples = re.findall(r"^    <mail:\w+[^>]*/>", stream.read(), flags=re.MULTILINE)
+        examples = re.findall(_EXAMPLE, self.read("mailers.rst"), re.MULTILINE)
         self.assertGreaterEqual(len(examples), 5)
         self.load(*examples)
+
+    def test_has_logins_that_can_be_loaded(self) -> None:
+        """Each alone: they are several ways for one relay."""
+        with open(os.path.join(self.directory, "mail-password"), "w", encoding="utf-8") as stream:
+            stream.write("secret\n")
+        examples = re.findall(_EXAMPLE, self.read("authentication.rst"), re.MULTILINE)
+        self.assertGreaterEqual(len(examples), 4)
+        for example in examples:
+            with self.subTest(example):
+                cleanUp()
+                self.load(example)
+                made = mailer("relay")
+                assert isinstance(made, SMTPMailer)
+                self.assertTrue(made.relay_settings().must_verify)
+
+    def test_has_a_login_for_zope_conf(self) -> None:
+        """Which says all that a mailer without attributes needs."""
+        [config] = re.findall(
+            r"<product-config mail>\n(.*?)</product-config>", self.read("authentication.rst"), re.DOTALL
+        )
+        said = (line.split(maxsplit=1) for line in config.splitlines() if line.strip())
+        setProductConfiguration("mail", dict(said))
+        self.load('<mail:smtpMailer name="relay" />')
+        made = mailer("relay")
+        assert isinstance(made, SMTPMailer)
+        self.assertEqual(str(made.relay_settings()), "smtp.office365.com:587")
+        self.assertIsInstance(made.token, TokenFromCommand)
+
+    def test_has_python_that_runs(self) -> None:
+        """Up to where it would speak with relays that are not there."""
+        found = [
+            textwrap.dedent(block)
+            for name in ("mailers.rst", "authentication.rst")
+            for block in re.findall(r"::\n\n((?: {4}.*\n|\n)+)", self.read(name))
+            if "from zope" in block or block.startswith("    MailReader")
+        ]
+        self.assertEqual(len(found), 3)
+        names = {"PASSWORD": "secret"}
+        with mock.patch.multiple(MailReader, start=mock.DEFAULT, send_waiting=mock.DEFAULT) as patched:
+            for block in found:
+                exec(block, names)
+        self.assertEqual([patched[each].call_count for each in ("start", "send_waiting")], [2, 1])
+
+
+#: A mailer in the docs.
+_EXAMPLE = r"^ +<mail:\w+Mailer[^>]*/>"

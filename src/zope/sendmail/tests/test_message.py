@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
+import re
 import unittest
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,6 +107,30 @@ class QueueFiles(unittest.TestCase):
                 self.assertTrue(error.permanent)
             else:
                 self.assertTrue(envelope.recipients or envelope.malformed)
+
+    def test_the_usual_file_takes_a_short_way_to_the_same(self) -> None:
+        """Envelope and message are those that are found line by line, wherever in the stream the file begins."""
+        addresses = ["", "a@example.org", "a@example.org, b.c+d@x-y.org", "b@x.org, b@x.org", "a@b,c@d", "<a@b>", "a"]
+        addresses += ["a@b..c", "a@b-", "A <a@b>", "é@b", "a" * 890 + "@b.c", "a" * 910 + "@b", "a@b, a@b,", '"a"@b']
+        messages = [b"", b"S", b"\n", b"xyz\n", b"X-Mailer: y\n", b"X-Zope-Envelope: end\nS", END + b"X", b"S" * 2000]
+        files = [
+            b"X-Zope-From: %b%bX-Zope-To: %b%b%b" % (sender.encode(), eol, recipients.encode(), eol, message)
+            for sender, recipients in itertools.product(addresses, repeat=2)
+            for eol in (b"\n", b"\r\n", b"\r")
+            for message in messages
+        ]
+        short = [self.read_behind(file) for file in files]
+        with mock.patch("zope.sendmail.message._USUAL", re.compile(rb"(?!)")):
+            self.assertEqual(short, [self.read_behind(file) for file in files])
+
+    def read_behind(self, file: bytes) -> object:
+        """What a stream gives that stands at a file behind something else."""
+        stream = io.BytesIO(b"something" + file)
+        stream.seek(len(b"something"))
+        try:
+            return read_envelope(stream), stream.read()
+        except MalformedEnvelope as error:
+            return str(error)
 
     def test_files_of_older_releases(self) -> None:
         """Any case, CRLF, display names, several blanks."""

@@ -119,7 +119,7 @@ class OperatorsTest(unittest.TestCase):
 class TheCommandLine(OperatorsTest):
     def test_of_7_3_means_what_it_meant(self) -> None:
         """A Maildir may be called queue."""
-        for line in ("queue", "queue --daemon", "--daemon queue", "queue x", "list", "list queue", "", "mail queue"):
+        for line in ("queue", "queue --daemon", "--daemon queue", "queue -q", "list", "list queue", "", "mail queue"):
             self.assertFalse(is_order(line.split()), line)
         for verb in VERBS:
             self.assertTrue(is_order(["queue", verb]), verb)
@@ -133,6 +133,11 @@ class TheCommandLine(OperatorsTest):
             self.assertEqual(self.call(verb, "--help"), 0)
             self.assertIn("MAILDIR", self.said)
         self.assertIn("zope-sendmail queue --help", cli.ConsoleApp.parser.format_help())
+
+    def test_knows_what_a_slip_of_the_pen_means(self) -> None:
+        """A verb that is none is told with the nearest, or with all of them."""
+        self.assertRefused(2, "there is no verb 'lst'; do you mean 'list'?", "lst", self.path)
+        self.assertRefused(2, f"there is no verb 'x'; there are: {', '.join(VERBS)}", "x")
 
     def test_takes_options_anywhere(self) -> None:
         """Before the queue, and between names."""

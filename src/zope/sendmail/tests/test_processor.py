@@ -11,8 +11,10 @@ from itertools import pairwise
 from typing import Any
 from unittest import mock
 
+import zope.event
 from zope.interface.verify import verifyObject
 
+from zope.sendmail import teller
 from zope.sendmail.events import MailDeferredEvent, MailErrorEvent, MailSentEvent, MailUnknownEvent
 from zope.sendmail.interfaces import IMailQueueProcessor
 from zope.sendmail.message import Envelope
@@ -26,6 +28,46 @@ from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendO
 from zope.sendmail.tests.processing import ProcessorTest
 
 DOWN = Reply(Answer.DEFERRED, "535 the password has expired", 535)
+
+
+def _each_behind_another(session: ScriptedSession, jobs: Any) -> Any:
+    """A session's `stream` in which every mail rides."""
+    jobs = iter(jobs)
+    job = next(jobs, None)
+    while job is not None:
+        behind = next(jobs, None)
+        yield job, session.transfer(job.envelope, job.open(), job.intend)
+        job = behind
+
+
+class WhoIsTold(ProcessorTest):
+    """Whether anybody subscribes; nothing is made for nobody."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(zope.event.subscribers.__setitem__, slice(None), list(zope.event.subscribers))
+        zope.event.subscribers.clear()
+
+    def test_a_tell_of_ones_own_is_always_heard(self) -> None:
+        """Whom it tells is its own business."""
+        self.assertTrue(self.processor.is_heard)
+
+    def test_subscribers_come_and_go(self) -> None:
+        """Also while the processor is running."""
+        processor = QueueProcessorThread(queue=self.queue, mailer=self.mailer, clock=self.clock)
+        self.assertFalse(processor.is_heard)
+        zope.event.subscribers.append(self.events.append)
+        self.put()
+        processor.run(forever=False)
+        self.assertTrue(teller.flush(10))
+        self.assertEqual([type(event) for event in self.events], [MailSentEvent])
+
+    def test_what_nobody_hears_is_counted(self) -> None:
+        """By answer, as ever."""
+        processor = QueueProcessorThread(queue=self.queue, mailer=self.mailer, clock=self.clock)
+        self.put(count=2)
+        processor.run(forever=False)
+        self.assertEqual(processor.tally, {Answer.ACCEPTED: 2})
 
 
 class OneAttempt(ProcessorTest):
@@ -317,6 +359,52 @@ class AThreadThatNothingEnds(ProcessorTest):
             self.drain()
         self.assertEqual(len(self.mailer.sent), 2)
         self.assertEqual(self.queue.count(), {})
+
+    def test_an_error_while_a_mail_is_settled_is_about_that_mail(self) -> None:
+        """It stays locked; the one that rode behind it is as before, and is told of nothing."""
+        first, second = self.put(count=2)
+        claim = self.queue.claim
+
+        def broken(limit: int = 1) -> Any:
+            for lease in claim(limit):
+                if lease.name == first:
+                    lease.settle = mock.Mock(side_effect=RuntimeError("bug"))
+                return [lease]
+            return []
+
+        at_the_end: list[State] = []
+        self.queue.claim = broken
+        self.queue.close = lambda: at_the_end.extend(self.queue.show(name).state for name in (first, second))
+        with (
+            mock.patch.object(ScriptedSession, "stream", _each_behind_another, create=True),
+            self.assertLogs("QueueProcessorThread", "ERROR") as logs,
+        ):
+            self.drain()
+        self.assertEqual(self.sent_to(), ["0@example.org"])
+        self.assertEqual(at_the_end, [State.SENDING, State.READY])
+        self.assertEqual((list(self.queue.show(second).history), self.events), ([], []))
+        about_mails = [line for line in logs.output if ":Mail " in line]
+        self.assertEqual(len(about_mails), 1)
+        self.assertIn(f"Mail {first}: an unexpected error after its attempt (RuntimeError: bug)", about_mails[0])
+
+    def test_a_run_that_breaks_off_closes_the_stream(self) -> None:
+        """Before it gives back what was to follow."""
+        self.put(count=2)
+        ends: list[list[State]] = []
+
+        def watched(session: ScriptedSession, jobs: Any) -> Any:
+            try:
+                yield from _each_behind_another(session, jobs)
+            finally:
+                ends.append([mail.state for mail in self.queue.mails()])
+
+        self.processor.relays.default.heard = mock.Mock(side_effect=RuntimeError("bug"))  # type: ignore[method-assign]
+        with (
+            mock.patch.object(ScriptedSession, "stream", watched, create=True),
+            self.assertLogs("QueueProcessorThread", "ERROR"),
+        ):
+            self.drain()
+        self.assertEqual(ends, [[State.SENDING, State.SENDING]])
 
     def test_needs_a_queue_and_a_mailer(self) -> None:
         """And says so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -10,10 +11,14 @@ import tempfile
 import textwrap
 import types
 import unittest
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import zope.sendmail.sender  # noqa: F401 - loaded before a test takes its place among the modules
 from zope.sendmail.testing.relay import Relay
+
+_Handler = Callable[..., Any]
 
 README = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "README.txt")
 
@@ -120,28 +125,56 @@ class TheTableOfFaults(unittest.TestCase):
             self.assertRegex(text, rf"(?m)^{number} ")
 
 
+class Application:
+    """What the README's example uses of FastAPI."""
+
+    def __init__(self, lifespan: Any) -> None:
+        self.lifespan = lifespan
+
+    def post(self, route: str) -> Callable[[_Handler], _Handler]:
+        """The function stays what it is."""
+        return lambda function: function
+
+
 class TheProgramWithoutZope(unittest.TestCase):
-    def test_is_that_of_the_readme(self) -> None:
-        """The module in the README sends, with a web framework that only knows what is used of it."""
+    def example(self, begin: str, end: str) -> str:
+        """What stands between these in the README."""
         if not os.path.exists(README):
             self.skipTest("the README is not beside the package: this is not a checkout")
         with open(README, encoding="utf-8") as stream:
-            text = stream.read().partition("``app.py``::\n")[2].partition("\n``send()``")[0]
+            return textwrap.dedent(stream.read().partition(begin)[2].partition(end)[0])
+
+    def test_sends_as_a_script(self) -> None:
+        """To its end: the mail has left then."""
+        relay = self.enterContext(Relay())
+        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "mail")
+        source = self.example(" A script::\n", "\nA web").replace("/var/lib/shop/mail", path)
+        exec(source.replace('"mail.example.org"', f'"{relay.host}", {relay.port}'), {})
+        self.assertEqual([mail.recipients for mail in relay.mails], [("jane@example.org",)])
+
+    def test_is_that_of_the_readme(self) -> None:
+        """The module in the README sends, with a web framework that only knows what is used of it."""
+        text = self.example("``app.py``::\n", "\n``send()``")
         first, second = self.enterContext(Relay()), self.enterContext(Relay())
         path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "mail")
-        source = textwrap.dedent(text).replace("/var/lib/shop/mail", path)
-        source = source.replace('"mail.example.org",', f'"{first.host}", {first.port},')
+        source = text.replace("/var/lib/shop/mail", path)
+        source = source.replace('"mail.example.org"', f'"{first.host}", {first.port}')
         source = source.replace("news.example.org:25", f"{second.host}:{second.port}")
         source = source.replace('hostname="news.example.org"', f'hostname="{second.host}", port={second.port}')
         framework: Any = types.ModuleType("fastapi")
-        framework.FastAPI = lambda: types.SimpleNamespace(post=lambda route: lambda function: function)
+        framework.FastAPI = Application
         module: dict[str, Any] = {}
         with mock.patch.dict(sys.modules, fastapi=framework):
             exec(source, module)
         self.addCleanup(module["sender"].stop)
-        message_id = module["order"](7, "jane@example.org")
-        module["news"](["a@example.com", "b@example.com"], "Subject: News\n\nGood ones.\n")
-        self.assertTrue(module["sender"].reader.wait_until_empty(120))
+
+        async def serve() -> str:
+            async with module["app"].lifespan(None):
+                self.assertTrue(module["sender"].running())
+                module["news"](["a@example.com", "b@example.com"], "Subject: News\n\nGood ones.\n")
+                return str(module["order"](7, "jane@example.org"))
+
+        message_id = asyncio.run(serve())
         self.assertEqual(module["sender"].status(message_id).standing, "sent")
         self.assertEqual([mail.recipients for mail in first.mails], [("jane@example.org",)])
         senders = {mail.sender for mail in second.mails}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 from zope.sendmail.crew import Meter
+from zope.sendmail.events import MailErrorEvent
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
@@ -21,7 +22,7 @@ from zope.sendmail.queue.states import State
 from zope.sendmail.relayname import RelayName
 from zope.sendmail.relays import MAX_CONNECTIONS, Relay, Relays
 from zope.sendmail.routes import Routes
-from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, ManualClock
+from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendOnlyMailer
 from zope.sendmail.testing.relay import Relay as RealRelay
 from zope.sendmail.tests.processing import ProcessorTest
@@ -126,6 +127,28 @@ class ThreeRelays(ProcessorTest):
         mail = self.queue.show(evil)
         self.assertEqual((mail.state, self.sent()), (State.REJECTED, (1, 0, 0)))
         self.assertIn("may not name the relay", mail.history[-1].note)
+        [error] = [event for event in self.events if isinstance(event, MailErrorEvent)]
+        self.assertEqual((error.messageId, list(error.replies)), ("1@example.org", ["0@example.org"]))
+        self.assertIn("may not name the relay", error.errorMessage)
+
+    def test_who_has_a_mail_does_not_get_it_again_after_it_was_set_aside(self) -> None:
+        """Its relay was taken out of the configuration for a while; then somebody says retry."""
+        self.news.answers = lambda who: LATER if who.startswith("late") else OK
+        staged = self.queue.stage()
+        to = ("first@example.org", "late@example.org")
+        name = staged.add(Envelope("a@example.org", to, relay=RelayName(mailer="news")), MESSAGE)
+        staged.commit()
+        self.drain()
+        news = self.news
+        self.processor = super().make_processor()
+        with self.assertLogs("QueueProcessorThread", "ERROR"):
+            self.drain(100)
+        self.assertEqual(self.queue.show(name).state, State.REJECTED)
+        self.queue.retry(name)
+        self.processor = self.make_processor(mailers={"news": news, "partner": self.partner})
+        news.answers = lambda who: OK
+        self.drain()
+        self.assertEqual([mail[1] for mail in news.sent], [("first@example.org",), ("late@example.org",)])
 
     def test_mailers_that_the_routes_name_are_needed(self) -> None:
         """Found out at once."""
@@ -180,6 +203,14 @@ class ThePace(unittest.TestCase):
         self.assertEqual((self.relay().limit, self.relay(1).limit, self.relay(3).limit), (2, 1, 2))
         self.mailer = SendOnlyMailer()
         self.assertEqual((self.relay().limit, self.relay(3).limit), (1, 3))
+
+    def test_too_many_recipients_are_none_of_its_connections(self) -> None:
+        """A large mail does not slow down all others."""
+        relay = self.relay()
+        relay.lanes = 8
+        limit = Reply.of(452, "4.5.3 Error: too many recipients")
+        relay.heard(Outcome("r:25", {"a@example.org": Reply.of(250, "ok"), "b@example.org": limit}))
+        self.assertEqual(relay.limit, MAX_CONNECTIONS)
 
     def test_a_relay_that_says_too_many_gets_fewer(self) -> None:
         """Half of what there is, for a while, and it is not taken for down."""

@@ -30,6 +30,26 @@ def attempt(record: Record, schedule: Schedule = PLAIN, now: float = 1000.0, /, 
     return judge(record, envelope, Outcome("relay:25", said), schedule, now=now, chance=0.5)
 
 
+class MoreRecipientsThanARelayTakes(unittest.TestCase):
+    TOO_MANY = (Reply.of(452, "4.5.3 Error: too many recipients"), Reply.of(452, "Too many recipients"))
+
+    def test_the_others_go_at_once(self) -> None:
+        """As RFC 5321, 4.5.3.1.10 asks; that is no failed attempt, so no delay grows."""
+        for limit in self.TOO_MANY:
+            record = attempt(Record(), a=OK, b=limit)
+            self.assertEqual((record.state, record.due, record.attempts), (State.DEFERRED, 1000.0, 0))
+
+    def test_a_relay_that_takes_nobody_has_its_time(self) -> None:
+        """Else it would be asked without a pause, for ever."""
+        record = attempt(Record(), a=self.TOO_MANY[0], b=LATER)
+        self.assertEqual((record.due, record.attempts), (1060.0, 1))
+
+    def test_a_full_disk_or_mailbox_is_something_else(self) -> None:
+        """452 as well (RFC 5321, 4.2.3), but time has to pass."""
+        for full in (Reply.of(452, "4.3.1 insufficient system storage"), Reply.of(452, "4.2.2 mailbox full")):
+            self.assertEqual(attempt(Record(), a=OK, b=full).due, 1060.0)
+
+
 class Schedules(unittest.TestCase):
     def test_delays_grow_up_to_the_maximum(self) -> None:
         """A minute, twice as long, ... an hour."""

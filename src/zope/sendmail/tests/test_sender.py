@@ -19,6 +19,7 @@ import transaction
 from zope.sendmail.interfaces import InvalidMail, InvalidRelay
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.mailers.redirect import RedirectMailer
+from zope.sendmail.message import Envelope
 from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue.states import State
 from zope.sendmail.relayname import RelayName
@@ -266,6 +267,120 @@ class ASender(Fixture):
         self.assertEqual((mail.recipients, mail.user), (("b@example.org", "c@example.org"), ""))
         self.assertEqual(mail.data, b"Subject: old\r\n\r\ntext\r\n")
         self.assertEqual(sender.queue.count(), {State.REJECTED: 1})
+
+
+class TheEnd(Fixture):
+    """Of a block, and of a program."""
+
+    COUNT = 20
+
+    def script(self, text: str, *arguments: object) -> subprocess.Popen[str]:
+        """A program that sends."""
+        code = "import sys; from zope.sendmail.sender import MailSender; "
+        code += "sender = MailSender(sys.argv[1], '127.0.0.1', int(sys.argv[2]))\n"
+        code += "def send(n): sender.send('a@x.org', f'{n}@x.org', 'Subject: x')\n"
+        return subprocess.Popen(
+            [sys.executable, "-c", code + text, self.path, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    def assert_sends(self, relay: Relay, script: subprocess.Popen[str]) -> None:
+        _, errors = script.communicate(timeout=60)
+        self.assertEqual((script.returncode, errors), (0, ""))
+        self.assertEqual(
+            Counter(mail.recipients[0] for mail in relay.mails), {f"{n}@x.org": 1 for n in range(self.COUNT)}
+        )
+        self.assertEqual(MailWriter(self.path).queue.count(), {})
+
+    def test_of_a_block_sends_what_is_due(self) -> None:
+        """Also if it ends with an error."""
+        relay = self.relay()
+        for error in None, ValueError, SystemExit:
+            with contextlib.suppress(ValueError, SystemExit), MailSender(self.path, relay.host, relay.port) as sender:
+                for number in range(self.COUNT):
+                    sender.send(SENDER, f"{number}@example.org", MESSAGE)
+                if error is not None:
+                    raise error
+            self.assertFalse(sender.running())
+            self.assertEqual(sender.queue.count(), {})
+        self.assertEqual(len(relay.mails), 3 * self.COUNT)
+
+    def test_of_a_block_sends_what_was_committed_in_it(self) -> None:
+        """Mail of one transaction that is not in files of its own yet."""
+        relay = self.relay()
+        manager = transaction.TransactionManager()
+        with MailSender(self.path, relay.host, relay.port, transaction_manager=manager) as sender:
+            for number in range(self.COUNT):
+                sender.send(SENDER, f"{number}@example.org", MESSAGE)
+            manager.commit()
+        self.assertEqual((len(relay.mails), sender.queue.count()), (self.COUNT, {}))
+
+    def test_of_a_block_waits_for_no_relay_that_is_down(self) -> None:
+        """Nor for mail that is deferred; both stay in the queue."""
+        relay = self.relay()
+        relay.stop()
+        with MailSender(self.path, relay.host, relay.port) as sender:
+            sender.send(SENDER, "a@example.org", MESSAGE)
+        self.assertFalse(sender.running())
+        self.assertEqual(sender.queue.count(), {State.READY: 1})
+
+    def test_has_a_limit(self) -> None:
+        """After it the message in hand is finished, and the others stay."""
+        mailer, at_work, let_go = ScriptedMailer(), threading.Event(), threading.Event()
+
+        def hang(envelope: Envelope) -> None:
+            at_work.set()
+            let_go.wait(30)
+
+        mailer.before = hang
+        sender = MailSender(self.path, mailer=mailer, concurrency=1)
+        for number in range(2):
+            sender.send(SENDER, f"{number}@example.org", MESSAGE)
+        self.assertTrue(at_work.wait(30))
+        self.assertFalse(sender.finish(0.0))
+        let_go.set()
+        self.assertTrue(sender.stop())
+        self.assertEqual((len(mailer.sent), sender.queue.count()), (1, {State.READY: 1}))
+
+    def test_of_a_script_sends_what_is_due(self) -> None:
+        """Without a block: right after its last mail."""
+        relay = self.relay()
+        self.assert_sends(relay, self.script(f"for n in range({self.COUNT}): send(n)", relay.port))
+
+    def test_of_a_forked_child_sends_what_it_has_written(self) -> None:
+        """Although its parent has sent before the fork, and is gone."""
+        relay = self.relay()
+        text = f"""
+import os
+send(0)
+if os.fork() == 0:
+    for n in range(1, {self.COUNT}): send(n)
+else:
+    os.wait()
+"""
+        self.assert_sends(relay, self.script(text, relay.port))
+
+    def test_by_ctrl_c_does_not_wait_for_more_than_the_message_in_hand(self) -> None:
+        """In a block; the others stay."""
+        sender = MailSender(self.path, mailer=ScriptedMailer())
+        with (
+            mock.patch.object(sender.reader, "finish") as finish,
+            mock.patch.object(sender.reader, "stop", wraps=sender.reader.stop) as stop,
+            self.assertRaises(KeyboardInterrupt),
+            sender,
+        ):
+            raise KeyboardInterrupt
+        self.assertEqual((finish.call_count, stop.call_count, sender.running()), (0, 1, False))
+
+    def test_of_python_does_not_fail_a_send(self) -> None:
+        """An exit handler may send; where no thread can be started any more, the mail waits."""
+        with mock.patch.object(MailReader, "start", side_effect=RuntimeError("can't start new thread")):
+            MailSender(self.path).send(SENDER, "a@example.org", MESSAGE)
+        self.assertEqual(len(self.files()), 1)
 
 
 class AStagingSite(Fixture):

@@ -20,7 +20,11 @@ class Relays(unittest.TestCase):
         wrong: list[dict[str, Any]] = [
             {"hostname": ""},
             {"hostname": "mail example.org"},
+            {"hostname": "mail.example.org:587"},
+            {"hostname": "[::1]:587"},
             {"hostname": "mail.example.org\n"},
+            {"hostname": "mail.example.org:587"},
+            {"hostname": "smtp://mail.example.org"},
             {"port": 0},
             {"port": 65536},
             {"username": "u"},

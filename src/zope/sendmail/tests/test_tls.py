@@ -103,12 +103,14 @@ class TlsIsRequired(Secure):
         outcome = self.transfer(self.session(relay, tls=Tls.REQUIRED, cafile=self.cafile()))
         self.assertNothingSent(outcome, relay)
         self.assertIn("CERTIFICATE_VERIFY_FAILED", str(outcome.fault))
-        self.assertIn("with cafile, or say verify=no", str(outcome.fault))
+        self.assertIn("name the relay as its certificate does, or say verify=no", str(outcome.fault))
 
     def test_unknown_authority(self) -> None:
         """Nor is one that nobody known has signed."""
         relay = self.start(tls=right_tls())
-        self.assertNothingSent(self.transfer(self.session(relay, tls=Tls.REQUIRED)), relay)
+        outcome = self.transfer(self.session(relay, tls=Tls.REQUIRED))
+        self.assertNothingSent(outcome, relay)
+        self.assertIn("with cafile, or say verify=no", str(outcome.fault))
 
     def test_verification_switched_off(self) -> None:
         """Who says so gets TLS without a proof."""
@@ -133,10 +135,12 @@ class TlsIsRequired(Secure):
         self.assertNothingSent(self.transfer(self.session(relay, tls=Tls.REQUIRED)), relay)
 
     def test_authorities_file_is_missing(self) -> None:
-        """A wrong path is a fault of the settings; nothing is sent without them."""
+        """A wrong path, or another file, is a fault of the settings, and named; nothing is sent without them."""
         relay = self.start(tls=right_tls())
-        outcome = self.transfer(self.session(relay, tls=Tls.REQUIRED, cafile="/nowhere/ca.pem"))
-        self.assertNothingSent(outcome, relay)
+        for path, why in (("/nowhere/ca.pem", "cannot be read: No such file"), (__file__, "holds no certificate ")):
+            outcome = self.transfer(self.session(relay, tls=Tls.REQUIRED, cafile=path))
+            self.assertNothingSent(outcome, relay)
+            self.assertIn(f"cafile {path!r} {why}", str(outcome.fault))
 
     def test_what_came_before_tls_is_thrown_away(self) -> None:
         """A reply that somebody put behind the one to STARTTLS is not taken for the first one within TLS."""
@@ -170,9 +174,24 @@ class TlsIsImplicit(Secure):
         self.assertNothingSent(outcome, relay)
 
     def test_relay_speaks_plainly(self) -> None:
-        """Implicit TLS with a relay that has none is a fault."""
+        """Implicit TLS with a relay that has none is a fault, told with what to do."""
         relay = self.start()
-        self.assertNothingSent(self.transfer(self.session(relay, tls=Tls.IMPLICIT)), relay)
+        outcome = self.transfer(self.session(relay, tls=Tls.IMPLICIT))
+        self.assertNothingSent(outcome, relay)
+        self.assertIn("say tls=required for STARTTLS", str(outcome.fault))
+
+    def test_relay_waits_for_tls(self) -> None:
+        """Who speaks first at its port for TLS from the first byte waits in vain; the fault says why."""
+
+        class Silent(smtplib.SMTP):
+            def connect(self, *_: Any, **__: Any) -> tuple[int, bytes]:
+                raise smtplib.SMTPServerDisconnected("timed out")
+
+        relay = self.start()
+        at_465 = self.transfer(self.session(relay, Silent, port=465))
+        elsewhere = self.transfer(self.session(relay, Silent, port=587))
+        self.assertIn("timed out; at port 465 TLS is from the first byte: say tls=implicit", str(at_465.fault))
+        self.assertNotIn("implicit", str(elsewhere.fault))
 
     def test_a_plain_class_in_its_place(self) -> None:
         """If somebody put in a class that makes plain connections, nothing is sent over them."""

@@ -265,6 +265,11 @@ class SettingsOfASite(Fixture):
         self.assertEqual(self.mailer("lmtp").open_session().relay, "panel.example:2525")
         self.assertEqual(self.mailer().hostname, "zcml.example")
 
+    def test_must_be_a_function(self) -> None:
+        """A module, for one, cannot be asked."""
+        for kind in ("smtp", "lmtp"):
+            self.assertRefused("is no function", f'<mail:{kind}Mailer name="x" settings="{__name__}" />')
+
 
 class ADirectDelivery(Fixture):
     def test_has_the_mailer_it_names(self) -> None:
@@ -468,6 +473,13 @@ class ProductConfig(Fixture):
         )
         self.assertIsNotNone(self.mailer("theirs").token)
         self.assertEqual((self.mailer("other").token, tuple(self.mailer("other").auth)), (None, ()))
+
+    def test_lets_a_password_go_in_clear(self) -> None:
+        """That of the user it is about, and of nobody else."""
+        self.config(hostname="mx", username="u", password="secret", allow_clear_password="yes")
+        self.load('<mail:smtpMailer name="theirs" />', '<mail:smtpMailer name="other" username="v" password="own" />')
+        self.assertTrue(self.mailer("theirs").allow_clear_password)
+        self.assertFalse(self.mailer("other").allow_clear_password)
 
     def test_must_have_whole_paths(self) -> None:
         """A relative path is refused, because nobody knows to what."""

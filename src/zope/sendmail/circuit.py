@@ -1,0 +1,43 @@
+"""Whether a relay is worth a try: one that could not be used is left alone for a growing time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zope.sendmail import maillog
+from zope.sendmail.clock import Clock
+from zope.sendmail.mutex import Mutex
+from zope.sendmail.outcome import Outcome, Reply
+from zope.sendmail.retry import probe_delay
+
+
+class Circuit:
+    """What is known about one relay; `tell` says of it why and for how many seconds.  Concurrency: any thread."""
+
+    def __init__(self, clock: Clock, tell: Callable[[str, Reply, float], None]) -> None:
+        self._clock = clock
+        self._tell = tell
+        self._mutex = Mutex()
+        self._until = float("-inf")
+        #: How often in a row it could not be used.
+        self.failures = 0
+        #: Why it could not be used when it was asked last, or None.
+        self.fault: Reply | None = None
+
+    def pause(self) -> float:
+        """Seconds until it is to be tried again."""
+        return max(0.0, self._until - self._clock.monotonic()) if self.failures else 0.0
+
+    def heard(self, outcome: Outcome) -> None:
+        """Learn from an outcome: a fault pauses the relay, anything else ends the pause."""
+        with self._mutex:
+            self.fault = outcome.fault
+            if outcome.fault is None:
+                if self.failures:
+                    maillog.relay_up(outcome.relay)
+                self.failures, self._until = 0, float("-inf")
+            elif self.pause() == 0.0:  # several conversations that fail at once are one failure
+                self.failures += 1
+                seconds = probe_delay(self.failures)
+                self._until = self._clock.monotonic() + seconds
+                self._tell(outcome.relay, outcome.fault, seconds)
