@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from zope.sendmail import maillog
-from zope.sendmail.events import MailErrorEvent, MailEvent, MailUnknownEvent
+from zope.sendmail.events import MailErrorEvent, MailEvent, MailSentEvent, MailUnknownEvent
 from zope.sendmail.interfaces import ILease, IMailQueue, InvalidRelay
 from zope.sendmail.outcome import Answer
 from zope.sendmail.queue.states import State
@@ -117,6 +117,9 @@ class Intake:
     def _share(self, lease: ILease) -> tuple[Relay, Job] | None:
         """Which relay gets which part; None if none does.  The lease has ended then."""
         self._tell_inherited(lease)
+        if lease.record.state is State.SENT:  # its owner died before it could remove it
+            lease.settle(lease.record)
+            return None
         if lease.record.state is State.HELD:
             maillog.held(lease.name, lease.record.note)
             lease.release()
@@ -143,11 +146,14 @@ class Intake:
             self._processor.tally[Answer.REJECTED] += 1
 
     def _tell_inherited(self, lease: ILease) -> None:
-        """Whoever had the message before us died between the last byte and the reply."""
+        """Whoever had the message before us died between the last byte and the reply, or right after that."""
         if lease.inherited is None:
             return
-        self._tell(lease.name, MailUnknownEvent(lease.message_id, lease.envelope.sender, lease.inherited.replies))
-        lease.told()
+        is_sent = lease.record.state is State.SENT
+        event = MailSentEvent if is_sent else MailUnknownEvent
+        self._tell(lease.name, event(lease.message_id, lease.envelope.sender, lease.inherited.replies))
+        if not is_sent:
+            lease.told()
 
     def _tell(self, name: str, event: MailEvent) -> None:
         """What is said about recipients without a relay."""

@@ -243,13 +243,16 @@ class ILease(IJob):
     record = Attribute("`Record`: what happened to the message last; a fresh one if nothing did.")
     message_id = TextLine(title="Message-Id without brackets, or the empty string")
     problem = TextLine(title="Why no relay can be asked about the message (its file is damaged), or the empty string")
-    inherited = Attribute("`Outcome` that a dead owner of the lease left unknown, or None; it is already written down")
+    inherited = Attribute(
+        "`Outcome` that a dead owner of the lease left, or None: unknown, and already written down in `record`; or "
+        "accepted, then `record` is sent and is to be settled as it is"
+    )
 
     def open() -> BinaryIO:
         """The message without envelope lines, as a stream at its beginning.  May be called again."""
 
     def told() -> None:
-        """Say that what was `inherited` has been told; until then, whoever takes over inherits it again."""
+        """Say that what was `inherited` and unknown has been told; until then, whoever takes over inherits it again."""
 
     def intend() -> None:
         """Say that the last byte is about to go.  Raises `LeaseLost` if it must not."""

@@ -162,6 +162,13 @@ def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, inten
     return dead
 
 
+def sent_before_death(record: Record, envelope: Envelope, *, now: float) -> Record:
+    """What becomes of a message that the relay had accepted for everybody when its worker died."""
+    accepted = Reply(Answer.ACCEPTED, "accepted; the worker died before it could remove the mail")
+    replies = {**record.replies, **dict.fromkeys(envelope.recipients, accepted)}
+    return replace(record, state=State.SENT, attempts=record.attempts + 1, time=now, due=0.0, note="", replies=replies)
+
+
 def probe_delay(failures: int) -> float:
     """Seconds until a relay that could not be used is tried again after `failures` in a row: 5, 10, 20, ... 300."""
     return min(5.0 * 2.0 ** min(failures - 1, 16), 300.0)

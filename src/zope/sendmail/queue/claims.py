@@ -20,7 +20,7 @@ from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase
 from zope.sendmail.queue.look import Looker
 from zope.sendmail.queue.states import State
 from zope.sendmail.queue.store import UNTRIED, Store
-from zope.sendmail.retry import Schedule, after_death
+from zope.sendmail.retry import Schedule, after_death, sent_before_death
 
 #: How many messages one `take` looks at; the caller comes back at once if more are due.
 _TRIES = 500
@@ -189,8 +189,12 @@ class Claims:
         lost = lease.lock.lost(lease.record.attempts)
         if lost is None:
             return
-        intended = lost is Phase.INTENDED
         envelope = lease.envelope
+        if lost is Phase.ACCEPTED:  # that is written down until the message is removed
+            lease.record = sent_before_death(lease.record, envelope, now=self._clock.time())
+            lease.inherited = Outcome("", {who: lease.record.replies[who] for who in envelope.recipients})
+            return
+        intended = lost is Phase.INTENDED
         record = after_death(lease.record, envelope, self._schedule, intended=intended, now=self._clock.time())
         self.store.append(lease.key, record)
         lease.wrote(record)

@@ -26,7 +26,7 @@ from zope.sendmail.queue.places import REJECTED, by_age, name_of
 from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.states import WAITING, State, Verb, after
 from zope.sendmail.queue.store import Listing, Store
-from zope.sendmail.retry import OnUnknown, Schedule, after_death
+from zope.sendmail.retry import OnUnknown, Schedule, after_death, sent_before_death
 
 _HEAD = 64 * 1024
 
@@ -151,14 +151,15 @@ class Desk:
             if self._find(name) != (key, rejected):
                 raise NotPossible(f"cannot {verb} mail {name}: it was changed in this moment; try again")
             record = self._record(key, lock)
-            written = True
+            written = record.state is not State.SENT
             after(State.REJECTED if rejected else record.state, verb, name)
             yield key, record, rejected
+            written = True
         finally:
             if written:
                 lock.release()
             else:
-                lock.keep()  # what a dead processor left unknown must not be forgotten
+                lock.keep()  # what a dead processor left must not be forgotten
 
     def _record(self, key: str, lock: Lock) -> Record:
         """How it stands with a message; if its processor died with it, that is written down first.
@@ -172,6 +173,8 @@ class Desk:
         envelope, stream = self._store.open(key)
         stream.close()
         left = envelope.only(record.outstanding(envelope.recipients))
+        if lost is Phase.ACCEPTED:
+            return sent_before_death(record, left, now=self._now())
         dead = after_death(record, left, self._schedule, intended=lost is Phase.INTENDED, now=self._now())
         self._store.append(key, dead)
         return dead

@@ -199,9 +199,16 @@ def not_looked_at(name: str, seconds: float) -> Finding:
 # --- locks -------------------------------------------------------------------------------------------------------
 
 
+#: What a dead owner leaves to say, by how far it had come.
+_LOST = {
+    "intended": "; the last byte may have gone, so the outcome will be recorded as unknown",
+    "accepted": "; the relay has it, so it will be removed and not sent again",
+}
+
+
 def orphaned(name: str, phase: str, *, alive: bool) -> Finding:
     """The owner of a lease is dead."""
-    lost = "; the last byte may have gone, so the outcome will be recorded as unknown" if phase == "intended" else ""
+    lost = _LOST.get(phase, "")
     return Finding(
         Kind.ORPHANED,
         Severity.NOTE,

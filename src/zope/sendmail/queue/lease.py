@@ -104,7 +104,7 @@ class MaildirLease:
         try:
             ours = self.lock.is_ours()
             if record.state is State.SENT:
-                self.claims.departures.note(self.name, self.message_id)
+                self._leaves(ours=ours)
             if ours or record.state is State.SENT:
                 self.claims.store.settle(self.key, record, tried=self._is_tried or not ours)
             else:
@@ -116,6 +116,13 @@ class MaildirLease:
             self.claims.settle_later(self, record)
             return
         self._end(record, end)
+
+    def _leaves(self, *, ours: bool) -> None:
+        """Before anything that takes time: who takes over has nothing left to do but to remove the message."""
+        if ours:
+            with contextlib.suppress(OSError):  # at worst it is unknown
+                self.lock.note(Phase.ACCEPTED, self.record.attempts)
+        self.claims.departures.note(self.name, self.message_id)
 
     def release(self) -> None:
         """See `ILease`."""

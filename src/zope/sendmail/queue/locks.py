@@ -53,6 +53,8 @@ class Phase(StrEnum):
     CLAIMED = "claimed"
     OPENED = "opened"
     INTENDED = "intended"
+    #: The relay has it for everybody; the message is only to be removed.
+    ACCEPTED = "accepted"
 
 
 @dataclass(frozen=True, slots=True)

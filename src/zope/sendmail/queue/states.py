@@ -47,6 +47,7 @@ _AFTER: dict[tuple[State, Verb], State | None] = {
     (State.DEFERRED, Verb.REMOVE): None,
     (State.HELD, Verb.REMOVE): None,
     (State.REJECTED, Verb.REMOVE): None,
+    (State.SENT, Verb.REMOVE): None,  # its worker died before it did so, and no processor has come since
 }
 
 

@@ -10,14 +10,15 @@ import tempfile
 import threading
 import unittest
 from collections import Counter
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from unittest import mock
 
 from zope.sendmail.disk import Disk
 from zope.sendmail.history import Record
-from zope.sendmail.interfaces import LeaseLost, NoSuchMail, NotPossible, QueueError, QueueNotSafe
+from zope.sendmail.interfaces import IMailSentEvent, LeaseLost, NoSuchMail, NotPossible, QueueError, QueueNotSafe
 from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.pieces import Piece
+from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue.bell import Bell
 from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.locks import MAX_SEND_TIME
@@ -27,6 +28,7 @@ from zope.sendmail.queue.states import State
 from zope.sendmail.queue.store import Listing
 from zope.sendmail.retry import OnUnknown, Schedule, judge
 from zope.sendmail.testing.contracts import LATER, MESSAGE, OK, SCHEDULE, ManualClock, envelope
+from zope.sendmail.testing.mailers import ScriptedMailer
 
 ONE = "one@example.org"
 
@@ -253,6 +255,61 @@ class OpenedAgain(MaildirQueueTest):
             os.unlink(os.path.join(self.path, "locks", name))
         queue.claim()
         self.assertEqual(free, [False, False])
+
+
+class DeathAfterTheRelaysYes(MaildirQueueTest):
+    """The relay has it, and the owner died before it could remove the message."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        [self.name] = self.put()
+        dead = self.open(RefusingDisk("unlink", part=f"new/{self.name}"))
+        lease = self.claim(dead)
+        lease.open()
+        lease.intend()
+        lease.settle(self.judged(lease, OK))
+        dead.close()
+        self.clock.advance(5)
+
+    def run_processor(self) -> tuple[list[Any], Any]:
+        """What another one sends and tells."""
+        mailer = ScriptedMailer()
+        told: list[Any] = []
+        processor = QueueProcessorThread(
+            queue=self.open(), mailer=mailer, schedule=SCHEDULE, clock=self.clock, tell=told.extend
+        )
+        processor.run(forever=False)
+        return mailer.sent, told
+
+    def test_nothing_is_sent_again(self) -> None:
+        """The survivor removes it, and tells what nobody could tell."""
+        sent, [event] = self.run_processor()
+        self.assertEqual((sent, self.names("new"), self.queue.count()), ([], [], {}))
+        self.assertTrue(IMailSentEvent.providedBy(event), event)
+        self.assertEqual({who: reply.answer for who, reply in event.replies.items()}, {ONE: Answer.ACCEPTED})
+
+    def test_neither_after_another_death(self) -> None:
+        """Who took over and died before it was removed hands it on."""
+        heir = self.open()
+        self.assertIs(self.claim(heir).record.state, State.SENT)
+        heir.close()
+        self.clock.advance(5)
+        self.assertEqual(self.run_processor()[0], [])
+        self.assertEqual(self.names("new"), [])
+
+    def test_an_operator_can_only_remove_it(self) -> None:
+        """Whatever else is asked for, it stays as it is for the next processor."""
+        for verb in (self.queue.hold, self.queue.retry, self.queue.release):
+            with self.assertRaisesRegex(NotPossible, "it is sent; possible: remove"):
+                verb(self.name)
+        self.queue.close()
+        self.clock.advance(5)
+        self.assertEqual(self.run_processor()[0], [])
+
+    def test_an_operator_removes_it(self) -> None:
+        """Nothing of it is left."""
+        self.queue.remove(self.name)
+        self.assertEqual((self.names("new"), self.names("history")), ([], []))
 
 
 class WithoutItsOwnerFile(MaildirQueueTest):
@@ -670,7 +727,8 @@ class WhatAMailCosts(MaildirQueueTest):
         lease.intend()
         self.assertEqual(self.done(disk), [("write_at", ""), ("stat", "new/lock"), ("write_at", "")])
         lease.settle(self.judged(lease, OK))
-        self.assertEqual(self.done(disk), [("stat", "new/lock"), ("unlink", "new"), ("unlink", "new/lock")])
+        removal = [("unlink", "new"), ("unlink", "new/lock")]
+        self.assertEqual(self.done(disk), [("stat", "new/lock"), ("write_at", ""), *removal])
         first.release()
 
     def test_not_due_after_all(self) -> None:

@@ -28,10 +28,17 @@ class Table(unittest.TestCase):
 
     def test_what_is_being_sent_or_staged_is_left_alone(self) -> None:
         """No verb reaches it."""
-        for state in (State.SENDING, State.STAGED, State.SENT):
+        for state in (State.SENDING, State.STAGED):
             for verb in Verb:
                 with self.assertRaisesRegex(NotPossible, "wait until the attempt has ended"):
                     after(state, verb, "x")
+
+    def test_what_was_sent_can_only_be_removed(self) -> None:
+        """Its worker died before it did so."""
+        self.assertIsNone(after(State.SENT, Verb.REMOVE, "x"))
+        for verb in (Verb.HOLD, Verb.RELEASE, Verb.RETRY):
+            with self.assertRaisesRegex(NotPossible, "it is sent; possible: remove"):
+                after(State.SENT, verb, "x")
 
     def test_the_error_says_what_is_possible(self) -> None:
         """For the person at the terminal."""
