@@ -245,6 +245,7 @@ class QueueProcessorThread(threading.Thread):
         assert self._crew.intake is not None
         if not self.relays.is_single:
             self._crew.intake.route()
+            self._crew.fill_in()
         elif self._crew.joins(self.relays.default):
             self._crew.work(self.relays.default)
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
@@ -86,6 +87,7 @@ class Daemon:
     def once(self) -> int:
         """Send once what is due; returns the exit status: 1 if a person should look, 75 if time should help."""
         prepare(self.config)
+        self._pid_file.check_older_daemon()
         queue = make_queue(self.config)
         before = _set_aside(queue)
         with self._signals(), self._logging():
@@ -216,6 +218,9 @@ def make_queue(config: Config) -> IMailQueue:
         queue.claim(0)
     except ValueError as error:
         raise ConfigError(f"{config.path}: {error}") from error
+    except OSError as error:
+        error.filename = error.filename or queue.location  # a full disk names no file
+        raise
     return queue
 
 
@@ -235,6 +240,14 @@ def prepare(config: Config) -> None:
     for path in (config.log_file, config.pid_file):
         check_place(path)
         make_directories(Disk(), os.path.dirname(path))
+
+
+def tell_supervisor() -> None:
+    """Tell systemd, if it asks (sd_notify(3)), that we are at work: from now on no signal comes too early."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+            supervisor.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
 
 
 def _set_aside(queue: IMailQueue) -> int:

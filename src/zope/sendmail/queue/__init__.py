@@ -24,7 +24,7 @@ def open_queue(location: str, **options: Any) -> IMailQueue:
 
         return MemoryQueue(**options)
     if location.startswith(_SPOOL):
-        from zope.sendmail.queue.spool import open_spool
+        from zope.sendmail.queue.spools import open_spool
 
         return open_spool(location.removeprefix(_SPOOL), **options)
     from zope.sendmail.queue.maildir import MaildirQueue

@@ -56,7 +56,7 @@ class StagedMail:
             self._make_group()
         name = unique_name()
         put = self._create if len(self._names) < SINGLY else self._append
-        put(name, envelope_lines(envelope, *message[:1]), *message)
+        put(name, envelope_lines(envelope, *message), *message)
         self._names.append(name)
         return name
 
