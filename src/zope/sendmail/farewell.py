@@ -12,10 +12,11 @@ import atexit
 import os
 import threading
 import weakref
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from zope.sendmail import maillog, teller
 from zope.sendmail.clock import Clock
+from zope.sendmail.mutex import Mutex
 
 #: Seconds that processors have at the end of the process to finish the message in hand.
 EXIT_TIMEOUT = 30.0
@@ -48,7 +49,28 @@ class Finishing(Stoppable, Protocol):
         """Send what is due, then stop."""
 
 
-_running: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+_Thread = TypeVar("_Thread", bound=Stoppable)
+
+
+class Threads(Generic[_Thread]):
+    """Threads, for as long as somebody else knows them.  Concurrency: any thread; one may begin while others end."""
+
+    def __init__(self) -> None:
+        self._mutex = Mutex()
+        self._threads: weakref.WeakSet[_Thread] = weakref.WeakSet()
+
+    def add(self, thread: _Thread) -> None:
+        """One more."""
+        with self._mutex:
+            self._threads.add(thread)
+
+    def alive(self) -> list[_Thread]:
+        """Those that run now."""
+        with self._mutex:
+            return [thread for thread in self._threads if thread.is_alive()]
+
+
+_running: Threads[Stoppable] = Threads()
 
 
 def expect(thread: Stoppable) -> None:
@@ -63,7 +85,7 @@ def say_farewell(timeout: float = EXIT_TIMEOUT) -> bool:
     """
     clock = Clock()
     deadline = clock.monotonic() + timeout
-    threads = [thread for thread in _running if thread.is_alive()]
+    threads = _running.alive()
     for thread in threads:
         thread.stop()
     for thread in threads:
@@ -90,7 +112,7 @@ class Keeper:
     def forget(self) -> None:
         """Nobody is expected; also in a forked child, whose parent sends."""
         self._mutex = threading.Lock()
-        self._expected: weakref.WeakSet[Finishing] = weakref.WeakSet()
+        self._expected: Threads[Finishing] = Threads()
         self._thread: threading.Thread | None = None
 
     def expect(self, thread: Finishing) -> None:
@@ -110,8 +132,7 @@ class Keeper:
         """Let all of them send what is due, for `timeout` seconds; say whether that was enough."""
         clock = Clock()
         deadline = clock.monotonic() + timeout
-        with self._mutex:
-            threads = [thread for thread in self._expected if thread.is_alive()]
+        threads = self._expected.alive()
         for thread in threads:
             thread.finish()
         for thread in threads:
