@@ -71,7 +71,8 @@ def main() -> int:
     began = time.monotonic()
     try:
         check_machine()
-    except NotToBeHadError as reason:
+        PLACE.mkdir(parents=True, exist_ok=True)
+    except (NotToBeHadError, OSError) as reason:
         print(f"Real mail servers: none. {reason}")
         return 0
     with alone():
@@ -94,7 +95,6 @@ def check_machine() -> None:
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Let no second run work in the cache meanwhile."""
-    PLACE.mkdir(parents=True, exist_ok=True)
     with (PLACE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

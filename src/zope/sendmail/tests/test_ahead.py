@@ -79,7 +79,7 @@ class Ahead(Streams):
     def in_thread(self, work: Callable[[], object]) -> threading.Thread:
         thread = threading.Thread(target=work)
         thread.start()
-        self.addCleanup(thread.join, 10.0)
+        self.addCleanup(thread.join, 60.0)
         return thread
 
 
@@ -95,14 +95,14 @@ class TheRelayIsWaitedFor(Ahead):
                 results: list[tuple[Any, Result]] = []
                 jobs = self.jobs("one", "two", "three")
                 thread = self.in_thread(lambda to=results, of=jobs, by=session: to.extend(by.stream(of)))  # type: ignore[misc]
-                self.assertTrue(first.reached.wait(10.0))
+                self.assertTrue(first.reached.wait(60))
                 self.assertEqual(self.log, ["one"])
                 first.release()
-                self.assertTrue(second.reached.wait(10.0))
-                self.assertTrue(self.is_open["three"].wait(10.0))
+                self.assertTrue(second.reached.wait(60))
+                self.assertTrue(self.is_open["three"].wait(60))
                 self.assertEqual(self.intended_by, ["one", "two"])
                 second.release()
-                thread.join(10.0)
+                thread.join(60)
                 self.assertTaken({job.name: result for job, result in results}, "one", "two", "three")
                 self.assertEqual(self.intended_by, ["one", "two", "three"])
                 self.assertEqual((len(relay.mails), len(relay.dialogues)), (3, 1))
@@ -291,8 +291,8 @@ class AProcessorStops(Streams):
         hang = self.relay.on("DOT", Hang(reply), nth=2)
         thread = threading.Thread(target=lambda: self.processor.run(forever=False))
         thread.start()
-        self.assertTrue(hang.reached.wait(10.0))
-        self.assertTrue(self.queue.third.wait(10.0))
+        self.assertTrue(hang.reached.wait(60))
+        self.assertTrue(self.queue.third.wait(60))
         return hang, thread
 
     def test_who_was_pulled_is_released(self) -> None:
@@ -300,7 +300,7 @@ class AProcessorStops(Streams):
         hang, thread = self.begin()
         self.processor.stop()
         hang.release()
-        thread.join(10.0)
+        thread.join(60)
         self.assertFalse(thread.is_alive())
         self.assertEqual(len(self.relay.mails), 2)
         self.assertEqual(self.queue.count(), {State.READY: 3})
@@ -310,7 +310,7 @@ class AProcessorStops(Streams):
         """If the relay cannot be used after the mail in hand, who was pulled waits with all others, untried."""
         hang, thread = self.begin("421 4.3.2 going down")
         hang.release()
-        thread.join(10.0)
+        thread.join(60)
         self.assertEqual(len(self.relay.dialogues), 1)
         self.assertEqual([len(self.queue.show(name).history) for name in self.names[1:]], [1, 0, 0, 0])
 

@@ -37,6 +37,9 @@ ACCEPTED, DEFERRED, REJECTED, UNKNOWN = Answer.ACCEPTED, Answer.DEFERRED, Answer
 THREE = ("one@example.org", "two@example.org", "three@example.org")
 FULL = "452 4.2.2 the mailbox is full"
 
+#: Octets of a directory for a Unix socket: the address has 104 or 108 in all.
+_LONGEST = 90
+
 
 class Stores(Conversation):
     def store(self, **options: Any) -> Relay:
@@ -49,6 +52,13 @@ class Stores(Conversation):
         if store.path is not None:
             place = {"socket": store.path}
         return LMTPMailer(**place, timeouts=TIMEOUTS, local_hostname="client.test", **options)
+
+    def path(self) -> str:
+        """For a Unix socket, so short that it can be one."""
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        if len(os.fsencode(directory)) > _LONGEST:
+            directory = self.enterContext(tempfile.TemporaryDirectory(dir="/tmp"))
+        return os.path.join(directory, "lmtp")
 
     def opened(self, store: Relay, **options: Any) -> SMTPSession:
         """A session that is closed when the test ends."""
@@ -166,7 +176,7 @@ class AStoreTakesMail(Stores):
 class TheStoreHasASocket(Stores):
     def test_mails_go_through_it(self) -> None:
         """The path takes the place of host and port."""
-        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "lmtp")
+        path = self.path()
         store = self.store(path=path)
         session = self.opened(store)
         for _ in range(3):
@@ -175,13 +185,13 @@ class TheStoreHasASocket(Stores):
 
     def test_nobody_listens(self) -> None:
         """That is the store's trouble, and no mail's."""
-        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "lmtp")
+        path = self.path()
         outcome = self.transfer(open_session(LMTPMailer(socket=path)))  # type: ignore[arg-type]
         self.assertFaultOnly(outcome)
 
     def test_store_restarts(self) -> None:
         """The next mail goes over a new connection."""
-        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "lmtp")
+        path = self.path()
         store = self.store(path=path)
         session = self.opened(store)
         self.transfer(session)
@@ -191,15 +201,14 @@ class TheStoreHasASocket(Stores):
 
     def test_a_login_needs_no_tls(self) -> None:
         """The password does not leave the machine."""
-        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "lmtp")
+        path = self.path()
         store = self.store(path=path, users={"name": "secret"})
         self.assertAnswers(self.transfer(self.opened(store, username="name", password="secret")), one=ACCEPTED)
         self.assertEqual(store.mails[0].user, "name")
 
     def test_another_place(self) -> None:
         """Attributes may be changed, and count for the next connection."""
-        directory = self.enterContext(tempfile.TemporaryDirectory())
-        stores = [self.store(path=os.path.join(directory, name)) for name in ("one", "two")]
+        stores = [self.store(path=self.path()) for _ in range(2)]
         mailer = self.mailer(stores[0])
         session = open_session(mailer)
         self.addCleanup(session.close)
@@ -216,7 +225,7 @@ class TheStoreHasASocket(Stores):
         session = open_session(mailer)
         self.addCleanup(session.close)
         self.assertFaultOnly(self.transfer(session))  # type: ignore[arg-type]
-        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "lmtp")
+        path = self.path()
         store = self.store(path=path)
         said.append({"hostname": path})
         self.assertAnswers(self.transfer(session), one=ACCEPTED)  # type: ignore[arg-type]

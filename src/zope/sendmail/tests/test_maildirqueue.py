@@ -974,7 +974,7 @@ class AQueueThatNobodyClosed(MaildirQueueTest):
     def test_leaves_no_descriptor_behind(self) -> None:
         """A program that looks into a queue now and then does not run out of them."""
         gc.collect()
-        before = sorted(os.listdir("/dev/fd"))
+        before = set(os.listdir("/dev/fd"))
         for _ in range(3):
             queue = MaildirQueue(self.path)
             staged = queue.stage()
@@ -985,7 +985,7 @@ class AQueueThatNobodyClosed(MaildirQueueTest):
             lease.settle(Record(State.SENT))
             del queue, staged, lease
         gc.collect()
-        self.assertEqual(sorted(os.listdir("/dev/fd")), before)
+        self.assertLessEqual(set(os.listdir("/dev/fd")), before)
 
 
 class AnOperatorAtADeadOnesMail(MaildirQueueTest):

@@ -18,9 +18,10 @@ import threading
 import unittest
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from zope.sendmail.tests.zopes import MISSING, write_config
-from zope.sendmail.tests.zopesite import USER, ZopeSite, python
+from zope.sendmail.tests.zopesite import PATIENCE, USER, ZopeSite, python
 
 _NEEDED = {
     "Zope and Products.MailHost": not MISSING,
@@ -30,8 +31,6 @@ _NEEDED = {
     "chromedriver": shutil.which("chromedriver"),
 }
 _LACKING = [name for name, there in _NEEDED.items() if not there]
-
-_PATIENCE = 60.0  # seconds; nothing takes so long that works, also on a busy machine
 
 LETTER = """\
 <dtml-sendmail mailhost="{host}">
@@ -64,8 +63,11 @@ EVIL = """\
 class InABrowser(unittest.TestCase):
     def setUp(self) -> None:
         self.host_id = self._testMethodName.removeprefix("test_")
+        self.browser, reason = _browser()
+        if self.browser is None:
+            self.skipTest(f"Chromium does not start: {reason}")
         world = _world()
-        self.site, self.browser, self.relay = world.site, world.browser, world.relay
+        self.site, self.relay = world.site, world.relay
         self.directory, self.paths = world.directory, world.paths
 
     def test_add_edit_and_choose(self) -> None:
@@ -258,6 +260,7 @@ class InABrowser(unittest.TestCase):
         born = self.browser.execute_script("return performance.timeOrigin")
         element.click()
         if confirm:
+            self.wait_for(lambda: self.browser.switch_to.alert)
             self.browser.switch_to.alert.accept()
         there = "return performance.timeOrigin !== arguments[0] && document.readyState === 'complete'"
         self.wait_for(lambda: self.browser.execute_script(there, born))
@@ -301,7 +304,7 @@ class InABrowser(unittest.TestCase):
         from selenium.common.exceptions import WebDriverException
         from selenium.webdriver.support.ui import WebDriverWait
 
-        patient = WebDriverWait(self.browser, _PATIENCE, ignored_exceptions=[WebDriverException])
+        patient = WebDriverWait(self.browser, PATIENCE, 0.05, ignored_exceptions=[WebDriverException])
         patient.until(lambda _: condition())
 
     def queue_shows(self, condition: Callable[[], bool]) -> None:
@@ -323,15 +326,16 @@ class InABrowser(unittest.TestCase):
         """What the command says."""
         code = "import sys; from zope.sendmail.maildrop.script import main; sys.exit(main(sys.argv[1:]))"
         command = python(code, verb, "--config", self.paths["config-path-shop"])
-        said, _ = command.communicate(timeout=60)
+        said, _ = command.communicate(timeout=PATIENCE)
         return said
 
 
 class World:
-    """What all tests here share, for it takes seconds to make: a Zope, a browser that is logged in, an SMTP server."""
+    """What all tests here share, for it takes seconds to make: a Zope, an SMTP server; the browser is logged in."""
 
     def __init__(self) -> None:
         self.cleanup = contextlib.ExitStack()
+        atexit.register(self.cleanup.close)
         self.directory = self.cleanup.enter_context(tempfile.TemporaryDirectory())
         self.relay, port = _relay()
         self.cleanup.callback(self.relay.close)
@@ -342,29 +346,37 @@ class World:
         self.site = ZopeSite(os.path.join(self.directory, "zope"), self.paths)
         self.cleanup.callback(self.site.stop)
         self.site.start()
-        self.browser = _browser()
-        self.cleanup.callback(self.browser.quit)
-        self.browser.get(self.site.url.replace("//", f"//{USER}@") + "/manage_main")  # logs in
+        browser, _ = _browser()
+        browser.get(self.site.url.replace("//", f"//{USER}@") + "/manage_main")  # logs in
 
 
 @functools.cache
 def _world() -> World:
     """Made by the first test that needs it; zope.testrunner knows no fixtures of classes."""
-    world = World()
-    atexit.register(world.cleanup.close)
-    return world
+    return World()
 
 
-def _browser() -> Any:
+@functools.cache
+def _browser() -> tuple[Any, str]:
+    """The browser, or None and why it does not start; that is no matter of ours."""
     from selenium import webdriver
+    from selenium.common.exceptions import WebDriverException
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
         options.add_argument(argument)
-    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    browser.set_page_load_timeout(60)
-    return browser
+    for _ in range(3):  # the port that selenium chooses may be taken when chromedriver comes to it
+        try:
+            with mock.patch.dict(os.environ, no_proxy="localhost,127.0.0.1"):
+                browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+        except WebDriverException as error:
+            reason = str(error.msg)
+        else:
+            atexit.register(browser.quit)
+            browser.set_page_load_timeout(PATIENCE - 10)  # selenium waits for chromedriver not much longer
+            return browser, ""
+    return None, reason
 
 
 def _relay() -> tuple[Any, int]:

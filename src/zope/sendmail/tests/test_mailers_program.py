@@ -6,6 +6,7 @@ import io
 import json
 import os
 import select
+import shlex
 import shutil
 import signal
 import smtplib
@@ -240,7 +241,7 @@ class AProgramInTrouble(Programs):
         os.mkfifo(fifo)
         reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
         self.addCleanup(os.close, reader)
-        script = self.script(f"#!/bin/sh\nexec 3>{fifo}\necho started >&3\nsleep 1000 &\nwait\n")
+        script = self.script(f"#!/bin/sh\nexec 3>{shlex.quote(fifo)}\necho started >&3\nsleep 1000 &\nwait\n")
         for timeout in (0.5, 5, 60):  # a busy machine needs a while to start it
             outcome = self.transfer(ProgramMailer(script, timeout=timeout))
             self.assertEqual(len(outcome.having(Answer.UNKNOWN)), 1)

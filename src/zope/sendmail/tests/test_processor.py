@@ -59,7 +59,7 @@ class WhoIsTold(ProcessorTest):
         zope.event.subscribers.append(self.events.append)
         self.put()
         processor.run(forever=False)
-        self.assertTrue(teller.flush(10))
+        self.assertTrue(teller.flush(60))
         self.assertEqual([type(event) for event in self.events], [MailSentEvent])
 
     def test_what_nobody_hears_is_counted(self) -> None:
@@ -511,10 +511,10 @@ class ARunningThread(unittest.TestCase):
         self.assertFalse(self.thread.is_alive())
 
     def test_says_goodbye_to_the_relay(self) -> None:
-        """Every session is closed at the end."""
+        """Every session is closed at the end, however many were worth while."""
         self.put(3)
         self.thread.run(forever=False)
-        self.assertEqual([session.closed for session in self.mailer.sessions], [True])
+        self.assertEqual({session.closed for session in self.mailer.sessions}, {True})
         self.assertEqual(len(self.mailer.sent), 3)
 
     def test_several_conversations_at_the_same_time(self) -> None:

@@ -244,7 +244,7 @@ class ASender(Fixture):
         hang = relay.on("DOT", Hang("250 ok"), nth=1)
         with MailSender(self.path, relay.host, relay.port) as sender:
             sender.send(SENDER, "a@example.org", MESSAGE)
-            self.assertTrue(hang.reached.wait(30))
+            self.assertTrue(hang.reached.wait(60))
             self.assertFalse(sender.stop(0.0))
             sender.send(SENDER, "b@example.org", MESSAGE)
             hang.release()
@@ -312,7 +312,7 @@ class TheEnd(Fixture):
         )
 
     def assert_sends(self, relay: Relay, script: subprocess.Popen[str]) -> None:
-        _, errors = script.communicate(timeout=60)
+        _, errors = script.communicate(timeout=120)
         self.assertEqual((script.returncode, errors), (0, ""))
         self.assertEqual(
             Counter(mail.recipients[0] for mail in relay.mails), {f"{n}@x.org": 1 for n in range(self.COUNT)}
@@ -357,13 +357,13 @@ class TheEnd(Fixture):
 
         def hang(envelope: Envelope) -> None:
             at_work.set()
-            let_go.wait(30)
+            let_go.wait(60)
 
         mailer.before = hang
         sender = MailSender(self.path, mailer=mailer, concurrency=1)
         for number in range(2):
             sender.send(SENDER, f"{number}@example.org", MESSAGE)
-        self.assertTrue(at_work.wait(30))
+        self.assertTrue(at_work.wait(60))
         self.assertFalse(sender.finish(0.0))
         let_go.set()
         self.assertTrue(sender.stop())

@@ -15,6 +15,11 @@ class Relays(unittest.TestCase):
         self.assertEqual(str(RelaySettings("2001:db8::1")), "[2001:db8::1]:25")
         self.assertNotIn("secret", repr(RelaySettings(username="u", password="secret")))
 
+    def test_a_path_may_have_blanks(self) -> None:
+        """Though a name may not; neither has line ends."""
+        self.assertEqual(RelaySettings("/run/our store/lmtp").hostname, "/run/our store/lmtp")
+        self.assertRaises(ValueError, RelaySettings, "/run/lmtp\n")
+
     def test_contradictions_are_refused(self) -> None:
         """When they are set."""
         wrong: list[dict[str, Any]] = [
@@ -23,8 +28,7 @@ class Relays(unittest.TestCase):
             {"hostname": "mail.example.org:587"},
             {"hostname": "[::1]:587"},
             {"hostname": "mail.example.org\n"},
-            {"hostname": "mail.example.org:587"},
-            {"hostname": "smtp://mail.example.org"},
+            {"hostname": "smtp://mail.example.org:587"},
             {"port": 0},
             {"port": 65536},
             {"username": "u"},

@@ -105,7 +105,7 @@ class TellingEvents(unittest.TestCase):
             self.tell("1", "2")
         self.assertEqual(self.seen, [])
         self.tell("3")
-        self.assertTrue(self.teller.flush(10))
+        self.assertTrue(self.teller.flush(60))
         self.assertEqual(self.seen, ["1", "2", "3"])
 
     def test_nobody_subscribed_costs_nothing(self) -> None:

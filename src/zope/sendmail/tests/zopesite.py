@@ -1,4 +1,4 @@
-"""A real Zope on a free port of this host: its own instance, process and database, nothing left behind.
+"""A real Zope on a port that the kernel chooses: its own instance, process and database, nothing left behind.
 
 In it are DTML methods that send mail and views that make a request fail or conflict; see `zopeviews`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +18,12 @@ from collections import deque
 from pathlib import Path
 
 USER = "admin:ad-min"
+
+#: Seconds for what takes a few, on a machine that has a lot to do.
+PATIENCE = 120.0
+
+#: Around a proxy that the environment may name: it knows nothing of what runs here.
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 _SITE = """\
 <configure xmlns="http://namespaces.zope.org/zope" xmlns:browser="http://namespaces.zope.org/browser">
@@ -33,8 +39,7 @@ class ZopeSite:
 
     def __init__(self, home: str, configurations: dict[str, str]) -> None:
         self.home = Path(home)
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = ""
         self._configurations = configurations
         self._said: deque[str] = deque(maxlen=200)
         self._process: subprocess.Popen[str] | None = None
@@ -45,8 +50,8 @@ class ZopeSite:
         code = "import sys; from Zope2.Startup.serve import main; sys.exit(main())"
         self._process = python(code, "-v", str(self.home / "etc/zope.ini"))
         ready = threading.Event()
-        threading.Thread(target=self._listen, args=(ready,), daemon=True).start()
-        if not ready.wait(120) or self._process.poll() is not None:
+        threading.Thread(target=self._listen, args=(ready,), name="zope", daemon=True).start()
+        if not ready.wait(PATIENCE) or not self.url:
             self.stop()
             raise RuntimeError("Zope does not start:\n" + self.said())
 
@@ -55,10 +60,10 @@ class ZopeSite:
         if self._process is not None:
             self._process.terminate()
             try:
-                self._process.wait(20)
+                self._process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait(20)
+                self._process.wait()
             assert self._process.stdout is not None
             self._process.stdout.close()
 
@@ -69,7 +74,7 @@ class ZopeSite:
         request.add_header("Authorization", "Basic " + base64.b64encode(USER.encode()).decode())
         request.add_header("Origin", self.url)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with _DIRECTLY.open(request, timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -87,14 +92,14 @@ class ZopeSite:
     def _make(self) -> None:
         code = "from Zope2.utilities.mkwsgiinstance import main; main()"
         maker = python(code, "-d", str(self.home), "-u", USER, "-p", sys.executable)
-        said, _ = maker.communicate(timeout=60)
+        said, _ = maker.communicate(timeout=PATIENCE)
         if maker.returncode:
             raise RuntimeError(f"no Zope instance: {said}")
         lines = "".join(f"  {key} {path}\n" for key, path in self._configurations.items())
         with open(self.home / "etc/zope.conf", "a", encoding="utf-8") as conf:
             conf.write(f"\n<product-config maildrophost>\n{lines}</product-config>\n")
         ini = self.home / "etc/zope.ini"
-        ini.write_text(ini.read_text("utf-8").replace("port = 8080", f"port = {self.port}"), "utf-8")
+        ini.write_text(ini.read_text("utf-8").replace("port = 8080", "port = 0"), "utf-8")
         included = self.home / "etc/package-includes"
         included.mkdir()
         (included / "maildrop-configure.zcml").write_text(_SITE, "utf-8")
@@ -104,7 +109,8 @@ class ZopeSite:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._said.append(line)
-            if "Serving on" in line:
+            if served := re.search(r"Serving on (http://127\.0\.0\.1:\d+)", line):
+                self.url = served[1]
                 ready.set()
         ready.set()
 
@@ -120,8 +126,3 @@ def python(code: str, *args: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
