@@ -483,6 +483,40 @@ class AMailerWithARate(unittest.TestCase):
         self.assertFalse(relay.is_ahead)
 
 
+class ALongRest(ProcessorTest):
+    """A processor that looks by itself once an hour, because every commit wakes it."""
+
+    def lane(self) -> mock.Mock:
+        """A lane beside the processor's own ends; how often it has rung."""
+        self.processor = self.make_processor(interval=3600.0)
+        self.processor._crew.intake = Intake(
+            self.processor, self.queue, self.processor.relays, self.processor._crew.call
+        )
+        relay = self.processor.relays.default
+        relay.lanes += 1
+        with mock.patch.object(self.queue, "wake") as wake:
+            self.processor.guarded_work(relay)
+        self.assertEqual(relay.lanes, 0)
+        return wake
+
+    def test_ends_when_a_lane_leaves_something_for_later(self) -> None:
+        """It was begun when that lane had the mail in hand, and nothing was due."""
+        self.put()
+        self.mailer.answers = lambda who: LATER
+        self.lane().assert_called_once_with()
+
+    def test_ends_when_a_lane_meets_trouble(self) -> None:
+        """The relay is probed in five seconds."""
+        self.put()
+        self.mailer.fault = DOWN
+        self.lane().assert_called_once_with()
+
+    def test_goes_on_when_everything_was_sent(self) -> None:
+        """A look at the queue for nothing costs as much as it is deep."""
+        self.put()
+        self.lane().assert_not_called()
+
+
 class MailThatIsParked(ProcessorTest):
     def test_is_taken_up_one_for_one(self) -> None:
         """A mail that is sent costs one claim, however many others wait for the same relay."""
