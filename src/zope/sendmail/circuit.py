@@ -19,6 +19,7 @@ class Circuit:
         self._tell = tell
         self._mutex = Mutex()
         self._until = float("-inf")
+        self._is_probed = False
         #: How often in a row it could not be used.
         self.failures = 0
         #: Why it could not be used when it was asked last, or None.
@@ -28,6 +29,18 @@ class Circuit:
         """Seconds until it is to be tried again."""
         return max(0.0, self._until - self._clock.monotonic()) if self.failures else 0.0
 
+    def admits(self) -> bool:
+        """Whether to try it now.  After a pause the first who asks is to, and the others go on as if it lasted."""
+        if not self.failures:
+            return True
+        with self._mutex:
+            if self.pause():
+                return False
+            # A relay that says nothing may take long to fail; whoever tries may die, and the next one has its turn.
+            self._until = self._clock.monotonic() + probe_delay(self.failures)
+            self._is_probed = True
+            return True
+
     def heard(self, outcome: Outcome) -> None:
         """Learn from an outcome: a fault pauses the relay, anything else ends the pause."""
         with self._mutex:
@@ -36,8 +49,9 @@ class Circuit:
                 if self.failures:
                     maillog.relay_up(outcome.relay)
                 self.failures, self._until = 0, float("-inf")
-            elif self.pause() == 0.0:  # several conversations that fail at once are one failure
+            elif self._is_probed or self.pause() == 0.0:  # several conversations that fail at once are one failure
                 self.failures += 1
                 seconds = probe_delay(self.failures)
                 self._until = self._clock.monotonic() + seconds
                 self._tell(outcome.relay, outcome.fault, seconds)
+            self._is_probed = False

@@ -207,8 +207,8 @@ class SMTPMailer:
         return made[1]
 
     def _make_settings(self) -> RelaySettings:
-        auth = _mechanisms(self.auth)
-        without_password = self.token is not None or Mechanism.EXTERNAL in auth
+        auth, token = _mechanisms(self.auth), self._wanted_token()
+        without_password = token is not None or Mechanism.EXTERNAL in auth
         # A name with nothing to prove it is no login, as in 7.3.
         username = (_as_text(self.username) or None) if without_password or self.password is not None else None
         password = _as_text(self.password) if username else None
@@ -226,13 +226,18 @@ class SMTPMailer:
             timeouts=self.timeouts or _timeouts(self.timeout),
             keep=self.keep,
             notify=self.notify,
-            token=self.token,
+            token=token,
             auth=auth,
             certfile=self.certfile,
             keyfile=self.keyfile,
             tls_minimum=TlsVersion(self.tls_minimum),
             ssl_context=self.ssl_context,
         )
+
+    def _wanted_token(self) -> Callable[[], str] | None:
+        """That of the class is for mailers that have a name to log in with, and were told no password."""
+        is_own = "token" in vars(self)
+        return self.token if is_own or (self.username and not self.password) else None
 
     def _said(self, said: Mapping[str, Any] | RelaySettings) -> RelaySettings:
         if isinstance(said, RelaySettings):

@@ -141,8 +141,9 @@ class RelaySettings:
         lowest = " " if self.hostname.startswith("/") else "!"  # a path may have blanks
         if not self.hostname or any(character < lowest for character in self.hostname):
             raise ValueError(f"the relay's hostname {self.hostname!r} is empty or has blanks in it")
-        # An IPv6 address has two colons at least, and needs no brackets where nothing follows.
-        if self.hostname[0] == "[" or (self.hostname[0] != "/" and self.hostname.count(":") == 1):
+        # A path is a name.  An IPv6 address has two colons at least, and needs no brackets where nothing follows.
+        has_port = self.hostname[0] == "[" or "://" in self.hostname or self.hostname.count(":") == 1
+        if has_port and self.hostname[0] != "/":
             raise ValueError(
                 f"the relay's hostname {self.hostname!r} is more than a name; write hostname and port as two settings"
             )

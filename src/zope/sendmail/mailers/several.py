@@ -8,7 +8,7 @@ given to a second relay; what it defers is for the queue to try again.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
@@ -174,7 +174,7 @@ class SeveralSession:
         """
         replies: dict[str, Reply] = {}
         relay = ""
-        for member in order:
+        for member in _admitted(order):
             rest = [who for who in envelope.recipients if _is_open(replies.get(who))]
             if not rest:
                 return Outcome(relay, replies)
@@ -197,6 +197,11 @@ class SeveralSession:
         if member not in self._sessions:
             self._sessions[member] = open_session(member.mailer)
         return self._sessions[member]
+
+
+def _admitted(order: list[Member]) -> Iterator[Member]:
+    """Those to ask: a relay that may be well again is tried by one conversation at a time.  Never none."""
+    return (member for member in order if member is order[-1] or member.circuit.admits())
 
 
 def _is_open(reply: Reply | None) -> bool:

@@ -325,7 +325,7 @@ class WithPostfix(Promises):
     def check_mixed(self, session: SMTPSession) -> None:
         """Postfix counts the commands."""
         super().check_mixed(session)
-        self.assertIn(" data=3 " if self.slow_speech else " bdat=3 ", self.server.log())
+        self.assertLogged(" data=3 " if self.slow_speech else " bdat=3 ")
 
 
 class WithPostfixOneByOne(WithPostfix):

@@ -299,6 +299,18 @@ class AttributesBecomeSettings(unittest.TestCase):
         self.assertEqual(settings, mailer.relay_settings())
         self.assertEqual(settings.ssl_context, mailer.ssl_context)
 
+    def test_a_token_may_stand_in_the_class(self) -> None:
+        """Where Products.MailHost and Plone make the mailers; it is not for those with another login, or with none."""
+        provider = TokenFromFile("/token")
+        with mock.patch.object(SMTPMailer, "token", provider):
+            settings = SMTPMailer(username="name", password="").relay_settings()
+            self.assertEqual((settings.username, settings.token), ("name", provider))
+            self.assertFalse(SMTPMailer().relay_settings().logs_in)
+            settings = SMTPMailer(username="name", password="secret").relay_settings()
+            self.assertEqual((settings.password, settings.token), ("secret", None))
+        with self.assertRaisesRegex(ValueError, "the username is missing"):
+            SMTPMailer(token=provider).relay_settings()
+
     def test_it_can_be_pickled_with_its_token(self) -> None:
         """The provider goes with it."""
         twin = pickle.loads(pickle.dumps(SMTPMailer(username="name", token=TokenFromFile("/token"))))

@@ -117,6 +117,40 @@ class TheFirstThatCanBeUsed(Several):
         self.assertIn("Relay a cannot be used (421 refused); it is left out for 5 s.", logs.output[0])
         self.assertIn("Relay a can be used again", logs.output[2])
 
+    def test_is_tried_again_by_one_conversation(self) -> None:
+        """One that takes long to say nothing delays a single mail; the others go on with the next relay."""
+        self.a.fault = DOWN
+        self.transfer()
+        others = open_session(self.mailer)
+        meanwhile: list[str] = []
+
+        def probe(envelope: Envelope) -> Outcome:
+            meanwhile.extend(others.transfer(envelope, io.BytesIO(MESSAGE), lambda: None).relay for _ in range(2))
+            return Outcome("a", {}, DOWN)
+
+        self.a.ends = probe
+        for seconds in (5, 10):
+            self.clock.advance(seconds)
+            self.assertEqual(self.transfer().relay, "b")
+        self.assertEqual((self.a.tried, meanwhile), (3, ["b"] * 4))
+
+    def test_has_another_chance_if_its_trial_has_no_end(self) -> None:
+        """Whoever was to find out may be gone: after the same time somebody else tries."""
+        self.a.fault = DOWN
+        self.transfer()
+        self.clock.advance(5)
+
+        def die(envelope: Envelope) -> Outcome:
+            raise MemoryError
+
+        self.a.ends = die
+        with self.assertRaises(MemoryError):
+            self.transfer()
+        self.a.ends = self.a.fault = None
+        for seconds, relay in (0, "b"), (4.9, "b"), (0.1, "a"):
+            self.clock.advance(seconds)
+            self.assertEqual(self.transfer().relay, relay)
+
     def test_is_known_to_all_sessions(self) -> None:
         """What one conversation has heard, the others need not try."""
         self.a.fault = DOWN

@@ -491,10 +491,10 @@ class ARunningThread(unittest.TestCase):
         self.assertEqual(self.queue.count(), {State.READY: 2})
 
     def test_says_goodbye_to_the_relay(self) -> None:
-        """Every session is closed at the end."""
+        """Every session is closed at the end, however many were worth while."""
         self.put(3)
         self.thread.run(forever=False)
-        self.assertEqual([session.closed for session in self.mailer.sessions], [True])
+        self.assertEqual({session.closed for session in self.mailer.sessions}, {True})
         self.assertEqual(len(self.mailer.sent), 3)
 
     def test_several_conversations_at_the_same_time(self) -> None:
