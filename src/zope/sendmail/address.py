@@ -37,6 +37,9 @@ _COMMENT = re.compile(r"\s*\([^()]*\)\s*$")
 # A quoted part that is longer than an address is none; without that bound unclosed quotes take quadratic time.
 _SEPARATED = re.compile(r"(?:\"(?:[^\"\\]|\\.){0,1000}\"|\([^()]*\)|<[^<>]*>|[^,\"(<]++|[\"(<])+")
 
+#: Escaped quotes in a list of addresses; each may cost as many steps as a quoted part has characters.
+_MANY_ESCAPES = 1000
+
 
 def parse_recipient(raw: object) -> str:
     """Return the address in `raw` as ``local@domain``.
@@ -77,7 +80,9 @@ def parse_foreign_sender(raw: object) -> str:
 
 def split_list(text: str) -> list[str]:
     """Cut a list of addresses at its commas, but not within quotes, comments and angle brackets."""
-    return [part for piece in _SEPARATED.findall(text) if (part := piece.strip())]
+    # Nobody writes so many; who does wants to keep us busy.
+    pieces = text.split(",") if text.count('\\"') > _MANY_ESCAPES else _SEPARATED.findall(text)
+    return [part for piece in pieces if (part := piece.strip())]
 
 
 def is_ascii(address: str) -> bool:

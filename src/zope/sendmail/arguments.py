@@ -76,7 +76,12 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="tell of every mail")
-    loudness.add_argument("-q", "--quiet", action="store_true", help="tell of problems only, no summary at the end")
+    loudness.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="tell of problems only; a summary at the end is else for terminals, daemons and trouble",
+    )
 
 
 def add_queue_arguments(parser: argparse.ArgumentParser) -> None:

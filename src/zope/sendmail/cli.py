@@ -136,11 +136,11 @@ class ConsoleApp:
             processor.run(forever=self.daemon)
         teller.flush(_TELLING)
         after = queue.count()
+        status = exit_status(processor.tally, processor.fault, before, after, self._on_unknown)
         if self.verbose:
-            log.info("%s: %s", self.queue_path, summary(processor.tally, processor.fault, after))
-        if self.daemon:
-            return os.EX_OK
-        return exit_status(processor.tally, processor.fault, before, after, self._on_unknown)
+            level = logging.INFO if status == os.EX_OK else logging.WARNING
+            log.log(level, "%s: %s", self.queue_path, summary(processor.tally, processor.fault, after))
+        return os.EX_OK if self.daemon else status
 
 
 def exit_status(
@@ -192,9 +192,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _configure_log(app: ConsoleApp) -> None:
-    """To stderr: problems and the summary; with --verbose every mail as well."""
+    """To stderr: problems and the summary; with --verbose every mail as well.
+
+    Nothing about a run that went well unless somebody watches: cron would send it by mail.
+    """
     logging.basicConfig(level=app.log_level, format="%(asctime)s %(levelname)s %(message)s")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if app.daemon or sys.stderr.isatty() else app.log_level)
 
 
 # BBB: names of zope.sendmail 7.3

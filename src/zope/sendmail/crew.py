@@ -54,6 +54,8 @@ class Crew:
         self._mutex = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._standing_by: dict[Relay, threading.Event] = {}
+        #: Somebody has to work for these, and the system had no thread for that, or Python ends.
+        self._without_thread: set[Relay] = set()
         self.intake: Intake | None = None
 
     def call(self, relay: Relay) -> None:
@@ -63,9 +65,19 @@ class Crew:
             if is_first:
                 relay.lanes += 1
         if is_first:
-            self._start(relay)
+            try:
+                self._start(relay)
+            except RuntimeError:
+                self._without_thread.add(relay)
         else:  # those at work may be waiting for their relay
             self._see_whether_more_are_needed(relay)
+
+    def fill_in(self) -> None:
+        """Work in the caller's thread for relays that have none, one after the other."""
+        while self._without_thread:
+            relay = self._without_thread.pop()
+            if self.joins(relay):
+                self.work(relay)
 
     def joins(self, relay: Relay) -> bool:
         """Whether the caller may `work` for this relay; if so, it is counted."""

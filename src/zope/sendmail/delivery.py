@@ -32,7 +32,8 @@ from zope.sendmail.interfaces import (
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message import Envelope
 from zope.sendmail.mutex import Mutex
-from zope.sendmail.queue import open_queue
+from zope.sendmail.pieces import Piece
+from zope.sendmail.queue import open_queue, put
 from zope.sendmail.relayname import RelayName
 from zope.sendmail.routes import Routes
 from zope.sendmail.standing import MailStatus
@@ -71,8 +72,7 @@ class AbstractMailDelivery:
         verp: bool = False,
     ) -> str:
         """See `IMailDelivery`."""
-        envelopes = self._envelopes(fromaddr, toaddrs, relay, verp=verp)
-        pieces, message_id = completed(message_bytes(message), self.newMessageId())
+        envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, verp=verp)
         manager = self.transaction_manager or transaction.manager
         if type(self).createDataManager in _OURS:
             mails_of(self, manager, self._stage, self._what()).add_all(envelopes, *pieces)
@@ -83,13 +83,19 @@ class AbstractMailDelivery:
                 manager.get().join(self.createDataManager(each.sender, list(each.recipients), b"".join(pieces)))
         return message_id
 
-    def _envelopes(self, fromaddr: object, toaddrs: object, relay: object, *, verp: bool) -> list[Envelope]:
-        """What goes out: one mail, or with `verp` one for each recipient.  Raises `InvalidMail`."""
+    def _checked(
+        self, fromaddr: object, toaddrs: object, message: object, relay: object, *, verp: bool
+    ) -> tuple[list[Envelope], tuple[Piece, ...], str]:
+        """What goes out: one envelope, or with `verp` one for each recipient; the message, and its Message-Id.
+
+        Raises `InvalidMail`.
+        """
         sender = fromaddr if self.envelope_sender is None else self.envelope_sender
         envelope = Envelope.of(sender, toaddrs)
         if relay is not None:
             envelope = replace(envelope, relay=self._named(relay))
-        return list(one_by_one(envelope)) if verp else [envelope]
+        envelopes = list(one_by_one(envelope)) if verp else [envelope]
+        return envelopes, *completed(message_bytes(message), self.newMessageId())
 
     def _named(self, relay: object) -> RelayName:
         """The relay that a mail asks for.  Raises `InvalidRelay`."""
@@ -158,17 +164,8 @@ class QueuedMailDelivery(AbstractMailDelivery):
         verp: bool = False,
     ) -> str:
         """See `IQueuedMailDelivery`."""
-        envelopes = self._envelopes(fromaddr, toaddrs, relay, verp=verp)
-        pieces, message_id = completed(message_bytes(message), self.newMessageId())
-        staged = self._stage()
-        try:
-            for envelope in envelopes:
-                staged.add(envelope, *pieces)
-            staged.prepare()
-        except BaseException:
-            staged.abort()
-            raise
-        staged.commit()
+        envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, verp=verp)
+        put(self.queue, envelopes, *pieces)
         return message_id
 
     def status(self, message_id: str) -> MailStatus:

@@ -42,6 +42,8 @@ class QueuePath(Path):  # type: ignore[misc]  # it says nothing about its types
 
     def fromUnicode(self, value: str) -> str:
         """See `IFromUnicode`."""
+        if not value.strip():  # it would be the directory of the ZCML file
+            raise ValidationError("queuePath is empty; name a directory")
         spool = value.strip().removeprefix("spool:")
         if spool == value.strip():
             path: str = super().fromUnicode(value)

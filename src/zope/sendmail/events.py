@@ -82,7 +82,7 @@ def events_of(
         by_answer.setdefault(reply.answer, {})[who] = reply
     events: list[MailEvent] = []
     for answer in sorted(by_answer, key=_ORDER.index):
-        extra = {"due": record.due} if answer is Answer.DEFERRED else {}
+        extra = {"due": record.due_again} if answer is Answer.DEFERRED else {}
         events.append(_KINDS[answer](message_id, sender, by_answer[answer], outcome.relay, **extra))
     return events
 

@@ -110,7 +110,8 @@ class Keeper:
         """Let all of them send what is due, for `timeout` seconds; say whether that was enough."""
         clock = Clock()
         deadline = clock.monotonic() + timeout
-        threads = [thread for thread in self._expected if thread.is_alive()]
+        with self._mutex:
+            threads = [thread for thread in self._expected if thread.is_alive()]
         for thread in threads:
             thread.finish()
         for thread in threads:

@@ -79,6 +79,11 @@ class Record:
         """Seconds until the message is due; never more than was planned, even if the clock was set back since."""
         return _wait(self.time, self.due, now) if self.state is State.DEFERRED else 0.0
 
+    @property
+    def due_again(self) -> float:
+        """When those who were tried last are due; `due` may be that of others, at another relay."""
+        return next((part.due for part in self.parts.values() if part.time == self.time), self.due)
+
     def part(self, name: str, recipients: Iterable[str]) -> Part:
         """How it stands with `recipients`, who are at the mailer of this name; as with all, if no part is known."""
         if name in self.parts:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zope.sendmail.message import Envelope
     from zope.sendmail.outcome import Outcome
     from zope.sendmail.pieces import Piece
-    from zope.sendmail.queue.findings import Finding
+    from zope.sendmail.queue.finding import Finding
     from zope.sendmail.queue.states import State
     from zope.sendmail.standing import MailStatus
 

@@ -174,8 +174,8 @@ class Lane:
         if self._processor.is_heard:
             for event in events_of(message_id, envelope.sender, outcome, record, before=lease.record):
                 self._processor.tell_safely(event)
-        if record.state is State.DEFERRED and record.due > record.time:
-            maillog.deferred(name, record.attempts, record.due)
+        if record.state is State.DEFERRED and record.due_again > record.time:
+            maillog.deferred(name, record.attempts, record.due_again)
         elif record.state is State.HELD:
             maillog.held(name, record.note)
 

@@ -318,7 +318,7 @@ class SMTPMailer:
         if session is not None:
             session.close()
         elif connection is not None:
-            hang_up(connection, self.relay_settings().timeouts.quit)
+            hang_up(connection, (self.timeouts or Timeouts()).quit)
 
     def _state(self) -> _SMTPState:
         if self._smtp is None:  # ``__init__`` was replaced, or this is a copy

@@ -52,10 +52,8 @@ _DROPPED_TO, _DROPPED_FROM = b"To", b"From"
 #: A file of MaildropHost has two such lines; other programs may have written further ones between them.
 _DROPPED_LINES = 100
 
-#: For sender and recipients: what we write ourselves, and what cron jobs and other programs of the host write.
-_Parser = Callable[[object], str]
-_OURS: tuple[_Parser, _Parser] = (parse_sender, parse_recipient)
-_FOREIGN: tuple[_Parser, _Parser] = (parse_foreign_sender, parse_foreign_recipient)
+# A display name in front of an address.
+_NAMED = re.compile(r"[^\s,]\s*<")
 
 #: So much of a file is read to find the usual beginning; no address in it can be too long.
 _BEGINNING = MAX_OCTETS
@@ -106,12 +104,13 @@ class Envelope:
         return replace(self, recipients=tuple(recipients), malformed=())
 
 
-def envelope_lines(envelope: Envelope, message: Piece = b"") -> bytes:
-    """What a queue file has in front of a message that begins with `message`."""
+def envelope_lines(envelope: Envelope, *message: Piece) -> bytes:
+    """What a queue file has in front of `message`, which is given in pieces."""
     lines = b"%s %s\n%s %s\n" % (FROM, envelope.sender.encode(), TO, ", ".join(envelope.recipients).encode())
     if envelope.relay is not None:
         return lines + _relay_lines(envelope.relay) + END
-    return lines + END if bytes(message[:7]).lower() == b"x-zope-" else lines
+    begin = b"".join(piece[:7] for piece in message)[:7]  # a piece may be short
+    return lines + END if begin.lower() == b"x-zope-" else lines
 
 
 def read_envelope(stream: BinaryIO) -> Envelope:
@@ -133,7 +132,9 @@ def _read_lines(stream: BinaryIO) -> Envelope:
     start = stream.read(len(FROM))
     sender_text = _field(stream, FROM, "first", start)
     recipients_text = _field(stream, TO, "second", stream.read(len(TO)))
-    return _envelope(sender_text, recipients_text, dict(_read_options(stream)))
+    # 7.3 wrote names as they came: in ``Doe, John <john@example.org>`` Doe is nobody.
+    parse = parse_recipient if _NAMED.search(recipients_text) else parse_foreign_recipient
+    return _envelope(sender_text, recipients_text, dict(_read_options(stream)), parse)
 
 
 def _read_dropped(stream: BinaryIO) -> Envelope:
@@ -154,7 +155,7 @@ def _read_dropped(stream: BinaryIO) -> Envelope:
                 raise MalformedEnvelope("there is no message behind the ##To: and ##From: lines")
             stream.seek(-1, 1)
             sender_text, recipients_text = _decoded(found[_DROPPED_FROM]), _decoded(found[_DROPPED_TO])
-            return _envelope(sender_text, recipients_text, {}, _FOREIGN)
+            return _envelope(sender_text, recipients_text, {})
     raise MalformedEnvelope("it does not begin with one line ##To: and one line ##From:")
 
 
@@ -167,20 +168,23 @@ def _decoded(value: bytes) -> str:
 
 
 def _envelope(
-    sender_text: str, recipients_text: str, options: dict[str, str], parsers: tuple[_Parser, _Parser] = _OURS
+    sender_text: str,
+    recipients_text: str,
+    options: dict[str, str],
+    parse: Callable[[object], str] = parse_foreign_recipient,
 ) -> Envelope:
-    sender_of, recipient_of = parsers
+    """Local names are let through, as the older releases did: the mail is committed, and nobody can correct it."""
     recipients: dict[str, None] = {}
     malformed: list[str] = []
     for text in split_list(recipients_text):
         try:
-            recipients[recipient_of(text)] = None
+            recipients[parse(text)] = None
         except InvalidAddress:
             malformed.append(text)
     if not recipients and not malformed:
         raise MalformedEnvelope("the envelope names no recipient")
     try:
-        sender = sender_of(sender_text)
+        sender = parse_foreign_sender(sender_text)
     except InvalidAddress as error:
         raise MalformedEnvelope(str(error)) from error
     return Envelope(sender, tuple(recipients), tuple(malformed), _relay(options) if options else None)

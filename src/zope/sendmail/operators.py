@@ -22,7 +22,8 @@ from zope.sendmail.interfaces import IMailQueue, MailError, NoSuchMail, QueueNot
 from zope.sendmail.maildir import act_as_owner, check_maildir
 from zope.sendmail.orders import MEANT, parse
 from zope.sendmail.queue import directories_of, is_maildir, open_queue, recognized
-from zope.sendmail.queue.findings import Finding, Severity, age
+from zope.sendmail.queue.finding import Finding, Severity, age
+from zope.sendmail.queue.selection import matching
 from zope.sendmail.queue.states import State, Verb
 from zope.sendmail.tables import (
     clean,
@@ -338,29 +339,6 @@ def _resolve(queue: IMailQueue, given: Sequence[str]) -> tuple[list[str], int]:
         else:
             _complain(f"there is no mail {clean(text)!r} in the queue; it may have been sent in the meantime", 1)
     return list(dict.fromkeys(names)), missing
-
-
-def matching(given: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]:
-    """The names that each text may mean: the one that is equal, else those that, or whose last part, begin with it.
-
-    Paths of files in the queue are understood as well.
-    """
-    wanted = {text: os.path.basename(text).removeprefix(".rejected-").removeprefix(".sending-") for text in given}
-    everything = list(dict.fromkeys(names))
-    exact = set(wanted.values()).intersection(everything)
-    found: dict[str, list[str]] = {text: [part] if part in exact else [] for text, part in wanted.items()}
-    parts = {text: part for text, part in wanted.items() if part and part not in exact}
-    for name in everything if parts else ():
-        for text, part in parts.items():
-            if name.startswith(part) or name.rpartition(".")[2].startswith(part):
-                found[text].append(name)
-    return {text: _best(wanted[text], candidates) for text, candidates in found.items()}
-
-
-def _best(part: str, candidates: list[str]) -> list[str]:
-    """A whole last part says more than the beginning of one."""
-    whole = [name for name in candidates if name.rpartition(".")[2] == part]
-    return whole if len(whole) == 1 else candidates
 
 
 # --- saying it --------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from zope.sendmail.lane import is_wish_to_end
 from zope.sendmail.maildir import Maildir, make_maildir
 from zope.sendmail.message import Envelope, read_envelope
 from zope.sendmail.outcome import Answer, Reply
-from zope.sendmail.queue import is_maildir, open_queue
+from zope.sendmail.queue import is_maildir, open_queue, put
 from zope.sendmail.relays import Relay, Relays
 from zope.sendmail.retry import Schedule
 from zope.sendmail.routes import Routes
@@ -147,10 +147,7 @@ class QueueProcessorThread(threading.Thread):
         """Put a mail of our own into the queue.  Trouble is told and costs no more than this mail."""
         assert self.queue is not None
         try:
-            staged = self.queue.stage()
-            staged.add(envelope, message)
-            staged.prepare()
-            staged.commit()
+            put(self.queue, [envelope], message)
         except OSError as error:
             maillog.report_failed(envelope.recipients[0], error)
 
@@ -198,6 +195,14 @@ class QueueProcessorThread(threading.Thread):
             self._crew.work(relay)
         except BaseException as error:  # noqa: BLE001 - likewise
             self._trouble(error)
+        if not relay.lanes:
+            self._cut_rest_short()
+
+    def _cut_rest_short(self) -> None:
+        """The last lane of a relay has ended: what it leaves may be due before the processor wants to look again."""
+        queue = self.queue
+        if queue is not None and self._seconds_to_rest(queue) < self.interval:
+            queue.wake()
 
     @property
     def is_troubled(self) -> bool:
@@ -240,6 +245,7 @@ class QueueProcessorThread(threading.Thread):
         assert self._crew.intake is not None
         if not self.relays.is_single:
             self._crew.intake.route()
+            self._crew.fill_in()
         elif self._crew.joins(self.relays.default):
             self._crew.work(self.relays.default)
 

@@ -72,8 +72,8 @@ def _address(text: str) -> RelayName | None:
 
 
 def _port(port: object) -> int:
-    if isinstance(port, str) and port.isascii() and port.strip().isdigit():
+    if isinstance(port, str) and port.isascii() and port.strip().isdigit() and len(port) < _MAX_OCTETS:
         return int(port)
     if isinstance(port, int) and not isinstance(port, bool):
         return port
-    raise InvalidRelay(f"{port!r} is no port; write a number such as 25")
+    raise InvalidRelay(f"{port!r:.40} is no port; write a number such as 25")

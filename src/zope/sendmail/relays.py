@@ -20,7 +20,7 @@ from zope.sendmail import maillog
 from zope.sendmail.circuit import Circuit
 from zope.sendmail.clock import Clock
 from zope.sendmail.history import Part, Record
-from zope.sendmail.interfaces import IJob, ILease, ISession
+from zope.sendmail.interfaces import IJob, ILease, InvalidRelay, ISession
 from zope.sendmail.mailer import SMTPMailer, keeps_sessions, open_session
 from zope.sendmail.mailers.redirect import refuse_detours
 from zope.sendmail.message import Envelope
@@ -357,7 +357,7 @@ class Relays:
         if not name.username:
             return SMTPMailer(hostname=name.hostname, port=name.port, tls=tls)
         required = Tls.REQUIRED if tls is Tls.OPPORTUNISTIC else tls
-        return SMTPMailer(
+        mailer = SMTPMailer(
             hostname=name.hostname,
             port=name.port,
             username=name.username,
@@ -365,6 +365,14 @@ class Relays:
             tls=required,
             verify=True,
         )
+        try:
+            mailer.relay_settings()
+            (name.username + name.password).encode()
+        except UnicodeEncodeError:
+            raise InvalidRelay(f"the login for {name} is not written in UTF-8") from None  # and nobody sees it
+        except ValueError as error:  # it would be refused before each conversation
+            raise InvalidRelay(str(error)) from error
+        return mailer
 
 
 @dataclass(frozen=True, slots=True)

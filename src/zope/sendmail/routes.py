@@ -33,6 +33,9 @@ class Routes:
     legacy_passwords: bool = False
 
     def __post_init__(self) -> None:
+        for name in "recipients", "senders":  # case does not matter in them
+            table = {pattern.lower(): mailer for pattern, mailer in getattr(self, name).items()}
+            object.__setattr__(self, name, table)
         for pattern, mailer in (*self.recipients.items(), *self.senders.items()):
             if mailer not in self.names:
                 raise ValueError(f"the route {pattern}={mailer} leads to none of the mailers {', '.join(self.names)}")

@@ -57,6 +57,9 @@ def make_routes(
 
     A writer and a reader of one directory need the same.  Raises `InvalidRelay`, `ValueError`.
     """
+    for name in mailers or {}:
+        if RelayName(mailer=name).mailer == DEFAULT:
+            raise InvalidRelay(f"no further mailer can be called {DEFAULT!r}: that is who gets what names none")
     addresses = set()
     for each in relays:
         relay = RelayName.of(each)
@@ -128,7 +131,8 @@ class MailWriter:
             relay = (hostname, 25 if port is None else port)
         elif port is not None:
             raise InvalidRelay(f"port={port!r} without a hostname says nothing; pass both")
-        send = self._delivery.send if self._delivery.transaction_manager else self._delivery.send_now
+        follows = self._delivery.transaction_manager is not None
+        send = self._delivery.send if follows else self._delivery.send_now
         return send(fromaddr, toaddrs, message, relay=relay, verp=verp)
 
 
@@ -167,8 +171,9 @@ class Options(TypedDict, total=False):
 class MailReader(_Sending):
     """Sends what it finds in the Maildir `directory`, in a thread of its own.
 
-    Mail that names no relay goes to `hostname` and `port`, or through `mailer`; `mailers` are further ones by name,
-    each with the password of its relay.  Several readers, also in other processes, may share a directory.
+    Mail that names no relay goes to `hostname` and `port`, over verified TLS with a `username` and `password`, or
+    through `mailer`; `mailers` are further ones by name, each with the password of its relay.  Several readers, also in
+    other processes, may share a directory.
 
     `start` and `stop` may be called any number of times, in turn.  Concurrency: any thread.
     """
@@ -179,13 +184,19 @@ class MailReader(_Sending):
         hostname: str = "localhost",
         port: int = 25,
         *,
+        username: str | None = None,
+        password: str | None = None,
         mailer: Any = None,
         mailers: Mapping[str, Any] | None = None,
         routes: Routes | None = None,
         **options: Unpack[Options],
     ) -> None:
         self._directory = directory
-        self._mailer = mailer if mailer is not None else SMTPMailer(hostname=hostname, port=port)
+        self._mailer = mailer
+        if mailer is None:
+            self._mailer = SMTPMailer(hostname=hostname, port=port, username=username, password=password)
+        elif username is not None or password is not None:
+            raise ValueError("username and password are those of hostname and port; give them to the mailer instead")
         self._mailers, self._routes, self._options = mailers or {}, routes or make_routes((), mailers), options
         self._processor: QueueProcessorThread | None = None
         self._starting = Mutex()
@@ -220,7 +231,9 @@ class MailReader(_Sending):
             return True
         processor.finish()
         processor.join(timeout)
-        return not processor.is_alive() or self.stop(0.0)
+        if processor.is_alive():
+            processor.stop()
+        return not processor.is_alive()
 
     def let_finish_at_exit(self) -> None:
         """Let it also `finish` at the end of the program, for up to five seconds, instead of `stop`."""
@@ -272,6 +285,8 @@ class MailSender(_Sending):
         hostname: str = "localhost",
         port: int = 25,
         *,
+        username: str | None = None,
+        password: str | None = None,
         mailer: Any = None,
         mailers: Mapping[str, Any] | None = None,
         relays: Iterable[type_of_relay] = (),
@@ -292,7 +307,17 @@ class MailSender(_Sending):
         self.writer = MailWriter(
             directory, routes=routes, envelope_sender=envelope_sender, transaction_manager=transaction_manager
         )
-        self.reader = MailReader(directory, hostname, port, mailer=mailer, mailers=mailers, routes=routes, **options)
+        self.reader = MailReader(
+            directory,
+            hostname,
+            port,
+            username=username,
+            password=password,
+            mailer=mailer,
+            mailers=mailers,
+            routes=routes,
+            **options,
+        )
 
     @property
     def queue(self) -> Any:

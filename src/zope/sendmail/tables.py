@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zope.sendmail.history import Record
 from zope.sendmail.outcome import Answer, Reply, printable
-from zope.sendmail.queue.findings import Finding, age, moment
+from zope.sendmail.queue.finding import Finding, age, moment
 from zope.sendmail.queue.states import State
 from zope.sendmail.standing import MailStatus
 

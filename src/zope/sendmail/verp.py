@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from zope.sendmail.address import parse_sender
 from zope.sendmail.interfaces import InvalidAddress
 from zope.sendmail.message import Envelope
 
@@ -22,10 +23,20 @@ def verp(sender: str, recipient: str) -> str:
     local, _, domain = sender.rpartition("@")
     who, _, where = recipient.rpartition("@")
     made = f"{local}{_BEFORE}{who}{_BETWEEN}{where}"
-    if not local or '"' in made or len(made.encode()) > _MAX_LOCAL:
-        why = "the sender is empty" if not local else "the local part is quoted, or too long"
-        raise InvalidAddress(f"no return path can be made of {sender!r} and {recipient!r}: {why}")
-    return f"{made}@{domain}"
+    if not local:
+        raise _cannot(sender, recipient, "the sender is empty")
+    if not who:
+        raise _cannot(sender, recipient, "the recipient has no domain")
+    if '"' in made or len(made.encode()) > _MAX_LOCAL:
+        raise _cannot(sender, recipient, "the local part is quoted, or too long")
+    try:
+        return parse_sender(f"{made}@{domain}")
+    except InvalidAddress:  # a domain literal in a local part
+        raise _cannot(sender, recipient, "it would be no address") from None
+
+
+def _cannot(sender: str, recipient: str, why: str) -> InvalidAddress:
+    return InvalidAddress(f"no return path can be made of {sender!r} and {recipient!r}: {why}")
 
 
 def whom(return_path: str, sender: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from zope.sendmail.address import parse_recipient, split_list
 from zope.sendmail.interfaces import InvalidAddress, MailError
 from zope.sendmail.maildrop.literals import Assigned, Literal, Malformed, parse_assignments
+from zope.sendmail.options import read_password
 from zope.sendmail.retry import OnUnknown, Schedule
 
 _Word = TypeVar("_Word", bound=StrEnum)
@@ -91,8 +92,6 @@ class Config:
 
         Raises `ConfigError` if the password file cannot be used.
         """
-        from zope.sendmail.options import read_password
-
         if self.password:
             return self.password
         if self.password_file:

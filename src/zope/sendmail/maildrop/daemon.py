@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ from zope.sendmail import maillog, teller
 from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk
 from zope.sendmail.interfaces import IMailQueue
-from zope.sendmail.maildir import act_as_owner, make_directories
+from zope.sendmail.maildir import act_as_owner, check_place, make_directories
 from zope.sendmail.maildrop.config import Config, ConfigError, read_config
 from zope.sendmail.maildrop.pidfile import PidFile
 from zope.sendmail.maildrop.runlog import RunLog, RunLogHandler
@@ -26,7 +27,6 @@ from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.outcome import Answer
 from zope.sendmail.processor import QueueProcessorThread
 from zope.sendmail.queue import open_queue
-from zope.sendmail.queue.spool import check_place
 from zope.sendmail.queue.states import State
 from zope.sendmail.settings import Keep, Tls
 
@@ -87,6 +87,7 @@ class Daemon:
     def once(self) -> int:
         """Send once what is due; returns the exit status: 1 if a person should look, 75 if time should help."""
         prepare(self.config)
+        self._pid_file.check_older_daemon()
         queue = make_queue(self.config)
         before = _set_aside(queue)
         with self._signals(), self._logging():
@@ -217,6 +218,9 @@ def make_queue(config: Config) -> IMailQueue:
         queue.claim(0)
     except ValueError as error:
         raise ConfigError(f"{config.path}: {error}") from error
+    except OSError as error:
+        error.filename = error.filename or queue.location  # a full disk names no file
+        raise
     return queue
 
 
@@ -236,6 +240,14 @@ def prepare(config: Config) -> None:
     for path in (config.log_file, config.pid_file):
         check_place(path)
         make_directories(Disk(), os.path.dirname(path))
+
+
+def tell_supervisor() -> None:
+    """Tell systemd, if it asks (sd_notify(3)), that we are at work: from now on no signal comes too early."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+            supervisor.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
 
 
 def _set_aside(queue: IMailQueue) -> int:

@@ -9,7 +9,7 @@ Products.MailHost; public names as in Products.MaildropHost 2.3.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -207,8 +207,13 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         self._transactional = bool(transactional)
         return None if REQUEST is None else self._edit_page(REQUEST, _SAVED.format(self.getId()), "success")
 
-    def manage_queueAction(self, verb: str = "", names: Sequence[str] = (), REQUEST: Any = None) -> str:
-        """Hold, release, retry or remove mails; returns how that went.  With a request: shows it on the Queue tab."""
+    def manage_queueAction(
+        self, verb: str = "", names: Sequence[str] = (), REQUEST: Any = None, state: str = "", address: str = ""
+    ) -> str:
+        """Hold, release, retry or remove mails; returns how that went.
+
+        With a request: shows it on the Queue tab, with the mails in this state, from or to this address.
+        """
         _check(REQUEST)
         try:
             wanted = Verb(verb)
@@ -217,6 +222,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         message, went_well = pages.act(self._queue(), wanted, [names] if isinstance(names, str) else names)
         if REQUEST is not None:
             shown = {"manage_tabs_message": message, "manage_tabs_type": "success" if went_well else "warning"}
+            shown |= {name: value for name, value in (("state", state), ("address", address)) if value}
             REQUEST.RESPONSE.redirect(f"{self.absolute_url()}/manage_queue?{urlencode(shown)}")
         return message
 
@@ -246,7 +252,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         """MailHost's thread would send nothing: the daemon does."""
         raise BadRequest("A Maildrop Host has no thread in Zope; start or stop the maildrop daemon instead.")
 
-    def _told(self, look: Any) -> dict[str, Any]:
+    def _told(self, look: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """What `look` returns, and why it could not if it raises: a page is there for those who repair."""
         try:
             return {"problem": "", **look()}

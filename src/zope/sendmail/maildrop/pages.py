@@ -17,7 +17,7 @@ from zope.sendmail.history import Record
 from zope.sendmail.interfaces import IMailQueue, IQueuedMail, NoSuchMail, NotPossible
 from zope.sendmail.maildrop.pidfile import PidFile
 from zope.sendmail.outcome import Answer
-from zope.sendmail.queue.findings import Severity, age, moment
+from zope.sendmail.queue.finding import Severity, age, moment
 from zope.sendmail.queue.states import State, Verb
 from zope.sendmail.tables import clean
 

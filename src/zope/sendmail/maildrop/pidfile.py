@@ -43,9 +43,8 @@ class PidFile:
             try:
                 self._lock(fd)
                 if _is_at(self.path, fd):
-                    self._check_older_daemon(fd)
-                    os.ftruncate(fd, 0)
-                    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+                    _check_older_daemon(fd)
+                    _write_number(fd)
                     self._fd, fd = fd, -1
             finally:
                 if fd >= 0:
@@ -70,6 +69,15 @@ class PidFile:
             return self._holder(fd)
         finally:
             os.close(fd)
+
+    def check_older_daemon(self) -> None:
+        """Raise `AlreadyRunning` if the file names a daemon of 2.3, which locks nothing: nobody must send beside it."""
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                _check_older_daemon(fd)
+            finally:
+                os.close(fd)
 
     def terminate(self, number: signal.Signals, timeout: float) -> bool:
         """Send a signal to the daemon and wait until it has ended; False if it has not, after `timeout` seconds.
@@ -117,17 +125,15 @@ class PidFile:
             raise OSError(errno.ESRCH, "the daemon runs on another host or in another container", self.path)
         return pid
 
-    def _check_older_daemon(self, fd: int) -> None:
-        """2.3 locks nothing, neither its pid file nor the mail that it is sending."""
-        text = os.pread(fd, 20, 0).strip()
-        with contextlib.suppress(OSError):
-            if text.isdigit() and int(text) != os.getpid():
-                with open(f"/proc/{int(text)}/cmdline", "rb") as file:
-                    if b"maildrop.py" in file.read():
-                        raise AlreadyRunning(
-                            f"process {int(text)} is a daemon of Products.MaildropHost, and both would send the same "
-                            "mail; stop it first"
-                        )
+
+def _write_number(fd: int) -> None:
+    """Write our number down.  On a full disk the lock alone has to do: sending the mail there makes room."""
+    os.ftruncate(fd, 0)
+    try:
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def _is_locked_by_us(fd: int) -> bool:
@@ -147,3 +153,16 @@ def _is_at(path: str, fd: int) -> bool:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
     except FileNotFoundError:
         return False
+
+
+def _check_older_daemon(fd: int) -> None:
+    """2.3 locks nothing, neither its pid file nor the mail that it is sending."""
+    text = os.pread(fd, 20, 0).strip()
+    with contextlib.suppress(OSError):
+        if text.isdigit() and int(text) != os.getpid():
+            with open(f"/proc/{int(text)}/cmdline", "rb") as file:
+                if b"maildrop.py" in file.read():
+                    raise AlreadyRunning(
+                        f"process {int(text)} is a daemon of Products.MaildropHost, and both would send the same "
+                        f"mail; stop it first: kill {int(text)}"
+                    )

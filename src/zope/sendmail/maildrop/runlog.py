@@ -11,12 +11,16 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
 from zope.sendmail.events import MailErrorEvent, MailEvent, MailSentEvent
 from zope.sendmail.outcome import printable
+
+#: What 2.3 said to what became of a mail; to anything else, BAD.
+_WORDS: Mapping[type, str] = {MailSentEvent: "OK", MailErrorEvent: "FATAL"}
 
 log = logging.getLogger("zope.sendmail.maildrop.runlog")
 
@@ -79,12 +83,12 @@ class RunLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler`."""
-        if record.funcName != "answered":
+        if record.funcName != maillog.answered.__name__:
             self._runlog.say(f"!!!!! {printable(record.getMessage(), 2000)}")
 
 
 def _line(event: MailEvent) -> str:
-    word = "OK" if isinstance(event, MailSentEvent) else "FATAL" if isinstance(event, MailErrorEvent) else "BAD"
+    word = _WORDS.get(type(event), "BAD")
     replies = "; ".join(dict.fromkeys(printable(str(reply)) for reply in event.replies.values()))
     recipients = ", ".join(printable(recipient) for recipient in event.replies)
     return f"{word}\t{recipients}\t<{printable(event.messageId)}>\t{replies}"

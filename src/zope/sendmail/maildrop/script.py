@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from zope.sendmail.interfaces import MailError
 from zope.sendmail.maildir import act_as_owner
 from zope.sendmail.maildrop.config import Config, read_config
-from zope.sendmail.maildrop.daemon import Daemon, check, detach, open_spools
+from zope.sendmail.maildrop.daemon import Daemon, check, detach, open_spools, tell_supervisor
 from zope.sendmail.maildrop.pidfile import AlreadyRunning, PidFile
 
 #: The environment variable that may name the configuration file.
@@ -83,6 +83,7 @@ def _stop(config: Config, parsed: argparse.Namespace) -> int:
     try:
         ended = PidFile(config.pid_file).terminate(signal.SIGTERM, parsed.timeout)
     except ProcessLookupError:
+        PidFile(config.pid_file).check_older_daemon()
         return _say("it does not run")
     if ended:
         return _say("stopped")
@@ -106,6 +107,7 @@ def _status(config: Config, _: argparse.Namespace) -> int:
     finally:
         queue.close()
     if pid is None:
+        PidFile(config.pid_file).check_older_daemon()
         _say(f"it does not run; {waiting}")
         return NOT_RUNNING
     return _say(f"it runs, process {pid}; {waiting}")
@@ -114,7 +116,7 @@ def _status(config: Config, _: argparse.Namespace) -> int:
 def _foreground(config: Config, parsed: argparse.Namespace) -> int:
     _configure_log(parsed)
     try:
-        return Daemon(config, echo=config.debug).serve()
+        return Daemon(config, echo=config.debug).serve(tell_supervisor)
     except AlreadyRunning as error:
         return _complain(str(error))
 

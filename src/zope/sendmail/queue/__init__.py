@@ -6,7 +6,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from zope.sendmail.interfaces import IMailQueue
+    from zope.sendmail.message import Envelope
+    from zope.sendmail.pieces import Piece
 
 _MEMORY, _SPOOL = "memory:", "spool:"
 
@@ -20,12 +24,25 @@ def open_queue(location: str, **options: Any) -> IMailQueue:
 
         return MemoryQueue(**options)
     if location.startswith(_SPOOL):
-        from zope.sendmail.queue.spool import open_spool
+        from zope.sendmail.queue.spools import open_spool
 
         return open_spool(location.removeprefix(_SPOOL), **options)
     from zope.sendmail.queue.maildir import MaildirQueue
 
     return MaildirQueue(location, **options)
+
+
+def put(queue: IMailQueue, envelopes: Iterable[Envelope], *message: Piece) -> None:
+    """Commit a mail for each envelope, apart from any transaction: all of them, or none.  Raises `OSError`."""
+    staged = queue.stage()
+    try:
+        for envelope in envelopes:
+            staged.add(envelope, *message)
+        staged.prepare()
+        staged.commit()
+    except BaseException:
+        staged.abort()  # else the queue would reveal it later, and who called may put it there again
+        raise
 
 
 def directories_of(location: str) -> tuple[str, ...]:

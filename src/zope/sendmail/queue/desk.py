@@ -22,7 +22,7 @@ from zope.sendmail.maildir import age_key
 from zope.sendmail.message import Envelope
 from zope.sendmail.queue.findings import HELD
 from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase
-from zope.sendmail.queue.places import REJECTED, name_of
+from zope.sendmail.queue.places import REJECTED, by_age, name_of
 from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.states import WAITING, State, Verb, after
 from zope.sendmail.queue.store import Listing, Store
@@ -83,7 +83,7 @@ class Desk:
     def mails(self, selection: Selection) -> Iterator[QueuedMail]:
         """See `IMailQueue`."""
         listing = self._listing()
-        for key, rejected in _by_age(listing):
+        for key, rejected in _oldest_first(listing):
             with contextlib.suppress(FileNotFoundError):  # it was sent in the meantime
                 if selection.may_match(self._since(key, rejected=rejected), rejected=rejected):
                     mail = self._mail(key, self._last(key), rejected=rejected, locked=key in listing.locked)
@@ -92,7 +92,7 @@ class Desk:
 
     def names(self) -> Iterator[str]:
         """See `IMailQueue`."""
-        return (name_of(key) for key, _ in _by_age(self._listing()))
+        return (name_of(key) for key, _ in _oldest_first(self._listing()))
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueue`."""
@@ -214,7 +214,7 @@ class Desk:
 
     def _since(self, key: str, *, rejected: bool) -> float:
         """When the mail was written; its name says it, or its time stamp."""
-        seconds = age_key(key.rpartition("/")[2])[0]
+        seconds = by_age(key)[0]
         return float(seconds or self._store.disk.stat(self._path(key, rejected=rejected)).st_mtime)
 
     def _mail(self, key: str, records: Sequence[Record], *, rejected: bool, locked: bool) -> QueuedMail:
@@ -255,15 +255,11 @@ class Desk:
         return self._store.clock.time()
 
 
-def _by_age(listing: Listing) -> Iterator[tuple[str, bool]]:
+def _oldest_first(listing: Listing) -> Iterator[tuple[str, bool]]:
     """All keys, oldest first, each with whether it was set aside."""
-    waiting = ((key, False) for key in sorted(listing.keys, key=_age))
-    set_aside = ((key, True) for key in sorted(listing.rejected, key=_age))
-    return heapq.merge(waiting, set_aside, key=lambda pair: _age(pair[0]))
-
-
-def _age(key: str) -> tuple[int, str, str]:
-    return age_key(key.rpartition("/")[2])
+    waiting = ((key, False) for key in sorted(listing.keys, key=by_age))
+    set_aside = ((key, True) for key in sorted(listing.rejected, key=by_age))
+    return heapq.merge(waiting, set_aside, key=lambda pair: by_age(pair[0]))
 
 
 def _can_be_a_mails(name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 from zope.sendmail.disk import identity
@@ -18,10 +18,10 @@ from zope.sendmail.maildir import age_key
 from zope.sendmail.message import Envelope
 from zope.sendmail.queue import findings
 from zope.sendmail.queue.bundle import names_in
-from zope.sendmail.queue.findings import Finding, Severity, moment
+from zope.sendmail.queue.finding import Finding, Severity, moment
 from zope.sendmail.queue.liveness import Fate, Maker, Owners
 from zope.sendmail.queue.locks import MAX_SEND_TIME, phase_of
-from zope.sendmail.queue.places import GROUP, REJECTED, SENDING, name_of
+from zope.sendmail.queue.places import GROUP, REJECTED, SENDING, by_age, name_of
 from zope.sendmail.queue.states import WAITING, State
 from zope.sendmail.queue.store import Listing, Store
 
@@ -96,10 +96,8 @@ class _Visit:
 
     def everything(self) -> Iterator[Finding]:
         """All findings."""
-        parts: tuple[Callable[[], Iterator[Finding]], ...] = (
-            *(self._room, self._directories, self._locks_directory, self._staged, self._groups, self._strays),
-            *(self._locks, self._mails, self._set_aside, self._histories, self._sums),
-        )
+        parts = [self._room, self._directories, self._locks_directory, self._staged, self._groups, self._strays]
+        parts += [self._locks, self._mails, self._set_aside, self._histories, self._sums]
         for part in parts:
             yield from self._guarded(part(), "")
 
@@ -249,7 +247,7 @@ class _Visit:
                     yield findings.foreign(f"{directory}/{name}", "something with a hidden name", Severity.NOTE)
 
     def _mails(self) -> Iterator[Finding]:
-        for key in sorted(self._listing.keys, key=_age):
+        for key in sorted(self._listing.keys, key=by_age):
             yield from self._guarded(self._mail(key), key)
 
     def _mail(self, key: str) -> Iterator[Finding]:
@@ -291,7 +289,7 @@ class _Visit:
         return 0
 
     def _set_aside(self) -> Iterator[Finding]:
-        for key in sorted(self._listing.rejected, key=_age):
+        for key in sorted(self._listing.rejected, key=by_age):
             yield from self._guarded(self._rejected(key), key)
 
     def _rejected(self, key: str) -> Iterator[Finding]:
@@ -344,10 +342,6 @@ class _Visit:
 def _reach(mode: int) -> int:
     """Who beside the owner can go through a directory: one bit for the group, one for others."""
     return mode & 0o011
-
-
-def _age(key: str) -> tuple[int, str, str]:
-    return age_key(key.rpartition("/")[2])
 
 
 def _kind(status: os.stat_result) -> str:

@@ -1,8 +1,8 @@
 """Mail that other programs drop into a spool directory, in MaildropHost's format (``docs/decisions/spool.rst``).
 
 Complete files are moved, by one rename each, to where a queue has its mail; what is locked, unfinished, or no mail
-stays and is told of.  Concurrency: any number of processes may look at one directory; one `DropBox` is for one thread.
-Fails with `OSError` only if the directory itself cannot be read.
+stays and is told of.  Concurrency: any number of processes may look at one directory; any thread may look, one at a
+time may take.  Fails with `OSError` only if the directory itself cannot be read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from zope.sendmail.disk import Disk
 from zope.sendmail.interfaces import MalformedEnvelope
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message import DROPPED, read_envelope
-from zope.sendmail.queue import findings
-from zope.sendmail.queue.findings import Finding, Severity
 from zope.sendmail.queue.places import Places
 
 #: The directory of ours in a spool; other programs take it for nothing, for it is one.
@@ -35,10 +33,10 @@ LOCK = ".lck"
 LOCK_AGE = 86400.0
 
 #: A lock that is older than so many seconds is worth a word.
-_OLD_LOCK = 3600.0
+OLD_LOCK = 3600.0
 
 #: Seconds for which a file that is not whole may still be in the making.
-_UNFINISHED = 60.0
+UNFINISHED = 60.0
 
 #: Seconds between two looks at a directory that changes while there is work, and at one that does not.
 _WHILE_BUSY, _UNCONDITIONAL = 1.0, 60.0
@@ -86,10 +84,10 @@ class DropBox:
 
     def __init__(self, spool: str, places: Places, disk: Disk, clock: Clock, lock_age: float = LOCK_AGE) -> None:
         self.spool = spool
+        self.lock_age = lock_age
         self._places = places
         self._disk = disk
         self._clock = clock
-        self._lock_age = lock_age
         self._began = float("-inf")
         self._cost = 0.0
         self._stamp = 0
@@ -116,24 +114,47 @@ class DropBox:
 
     def complete(self) -> Iterator[Dropped]:
         """The mails that lie there whole, oldest first.  Changes nothing; a lock counts here whatever its age."""
-        return filter(self._is_complete, self._candidates(self._names()))
+        return filter(self._is_complete, self._candidates(self.names()))
 
     def find(self, name: str) -> Dropped | None:
         """The one of them that will have this name in the queue."""
-        called = (each for each in self._candidates(self._names()) if each.name == name)
+        called = (each for each in self._candidates(self.names()) if each.name == name)
         return next(filter(self._is_complete, called), None)
 
     def take_one(self, mail: Dropped, make: Callable[[], None]) -> str | None:
         """Move a mail to ``new/`` although no daemon came; its key, or None if it is gone, locked or changed."""
         return self._take(mail, make) if self._is_complete(mail) else None
 
-    def examine(self) -> Iterator[Finding]:
-        """What lies in the directory and why it is not sent.  Changes nothing."""
-        names = set(self._names())
-        for name in sorted(names):
-            finding = None if name == PRIVATE else self._finding(name, names)
-            if finding is not None:
-                yield finding
+    def names(self) -> list[str]:
+        """The names in the directory; none if it is not there."""
+        try:
+            return self._disk.names(self.spool)
+        except FileNotFoundError:
+            return []
+
+    def age_of_lock(self, path: str) -> float | None:
+        """Seconds since somebody locked the file; None: nobody did."""
+        try:
+            modified = self._disk.stat(path + LOCK).st_mtime
+        except FileNotFoundError:
+            return None
+        return max(0.0, self._clock.time() - modified)
+
+    def fault(self, path: str) -> str:
+        """Why nobody can send the file; the empty string if somebody can.  Raises `FileNotFoundError`."""
+        try:
+            with self._disk.open(path) as stream:
+                if stream.read(len(DROPPED)) != DROPPED:
+                    return "it does not begin with ##To: or ##From:"
+                stream.seek(0)
+                read_envelope(stream)
+        except FileNotFoundError:
+            raise
+        except MalformedEnvelope as error:
+            return str(error)
+        except OSError as error:
+            return f"it cannot be read: {error.strerror or error}"
+        return ""
 
     # looking
 
@@ -154,7 +175,7 @@ class DropBox:
     def _look(self, now: float) -> None:
         """Find what may be mail, oldest first."""
         stamp = self._read_stamp()
-        names = self._names()
+        names = self.names()
         self._found.extend(self._candidates(names))
         present = set(names)
         self._left = {path: left for path, left in self._left.items() if os.path.basename(path) in present}
@@ -162,17 +183,10 @@ class DropBox:
         self._stamp = max(stamp, 0)
         self._began, self._cost = now, self._clock.monotonic() - now
 
-    def _names(self) -> list[str]:
-        """The names in the directory; none if it is not there."""
-        try:
-            return self._disk.names(self.spool)
-        except FileNotFoundError:
-            return []
-
     def _candidates(self, names: Iterable[str]) -> list[Dropped]:
         """What may be mail, oldest first."""
         found: list[Dropped] = []
-        for name in filter(_may_be_mail, names):
+        for name in filter(may_be_mail, names):
             path = os.path.join(self.spool, name)
             with contextlib.suppress(FileNotFoundError):
                 status = self._disk.stat(path)
@@ -182,43 +196,20 @@ class DropBox:
 
     def _is_complete(self, mail: Dropped) -> bool:
         with contextlib.suppress(FileNotFoundError):
-            return self._age_of_lock(mail.path) is None and not self._fault(mail.path)
+            return self.age_of_lock(mail.path) is None and not self.fault(mail.path)
         return False
 
     def _why_not(self, mail: Dropped) -> str | None:
         """Why a file is left alone: in words if a person should know, empty if time will help; None if it is a mail."""
         # A lock is made before its mail: if we have seen the mail and there is no lock, there is none any more.
-        age = self._age_of_lock(mail.path)
-        if age is not None and not 0.0 < self._lock_age <= age:
-            return _OLD if age > _OLD_LOCK else ""
-        fault = self._fault(mail.path)
-        if fault and self._clock.time() - mail.since < _UNFINISHED:
+        age = self.age_of_lock(mail.path)
+        if age is not None and not 0.0 < self.lock_age <= age:
+            return _OLD if age > OLD_LOCK else ""
+        fault = self.fault(mail.path)
+        if fault and self._clock.time() - mail.since < UNFINISHED:
             self._again = True
             return ""
         return fault or None
-
-    def _age_of_lock(self, path: str) -> float | None:
-        try:
-            modified = self._disk.stat(path + LOCK).st_mtime
-        except FileNotFoundError:
-            return None
-        return max(0.0, self._clock.time() - modified)
-
-    def _fault(self, path: str) -> str:
-        """Why nobody can send the file; the empty string if somebody can.  Raises `FileNotFoundError`."""
-        try:
-            with self._disk.open(path) as stream:
-                if stream.read(len(DROPPED)) != DROPPED:
-                    return "it does not begin with ##To: or ##From:"
-                stream.seek(0)
-                read_envelope(stream)
-        except FileNotFoundError:
-            raise
-        except MalformedEnvelope as error:
-            return str(error)
-        except OSError as error:
-            return f"it cannot be read: {error.strerror or error}"
-        return ""
 
     # taking
 
@@ -257,47 +248,14 @@ class DropBox:
 
     def _give_up_lock(self, path: str) -> None:
         """A lock whose mail was taken all the same belongs to nobody."""
-        age = self._age_of_lock(path)
-        if age is not None and 0.0 < self._lock_age <= age:
+        age = self.age_of_lock(path)
+        if age is not None and 0.0 < self.lock_age <= age:
             maillog.lock_given_up(path, age)
             with contextlib.suppress(OSError):  # it does no harm without a mail
                 self._disk.unlink(path + LOCK)
 
-    # telling
 
-    def _finding(self, name: str, names: set[str]) -> Finding | None:
-        path = os.path.join(self.spool, name)
-        try:
-            status = self._disk.stat(path)
-            if name.endswith(LOCK):
-                return None if name.removesuffix(LOCK) in names else _lock_alone(name, self._clock, status)
-            if not stat.S_ISREG(status.st_mode):
-                return findings.foreign(f"../{name}", "something that is never sent", Severity.NOTE)
-            if not _may_be_mail(name):
-                return self._finding_about_name(name, Dropped(path, status))
-            return self._finding_about_mail(name, Dropped(path, status))
-        except FileNotFoundError:
-            return None
-
-    def _finding_about_name(self, name: str, file: Dropped) -> Finding:
-        """About a file that is never mail, whatever is in it; old and whole, somebody may wait for it."""
-        if self._clock.time() - file.since > _OLD_LOCK and not self._fault(file.path):
-            return findings.not_taken(f"../{name}", "it is a mail, but its name says that it is none; rename it")
-        return findings.foreign(f"../{name}", "something that is never sent", Severity.NOTE)
-
-    def _finding_about_mail(self, name: str, mail: Dropped) -> Finding | None:
-        age = self._age_of_lock(mail.path)
-        if age is not None:
-            return findings.locked_by_others(f"../{name}", age, self._lock_age) if age > _OLD_LOCK else None
-        waited = self._clock.time() - mail.since
-        if (why := self._fault(mail.path)) and waited >= _UNFINISHED:
-            return findings.not_taken(f"../{name}", why)
-        if not os.access(self.spool, os.W_OK | os.X_OK):
-            return findings.not_taken(f"../{name}", "the directory does not let this user take files away")
-        return findings.not_looked_at(f"../{name}", waited) if waited > _OLD_LOCK else None
-
-
-def _may_be_mail(name: str) -> bool:
+def may_be_mail(name: str) -> bool:
     """Hidden files, locks, and what editors leave (``name~``, ``#name#``) are none."""
     is_left_by_editor = name.endswith("~") or (name.startswith("#") and name.endswith("#"))
     return not (name.startswith(".") or name.endswith(LOCK) or is_left_by_editor)
@@ -312,9 +270,3 @@ def _queue_name(name: str, status: os.stat_result) -> str:
     digits = f"{nanoseconds // 1000:06d}{status.st_ctime_ns // 1000 % 10**7:07d}"
     readable = _STRANGE.sub("_", name.encode("utf-8", "replace").decode("utf-8"))[:60]
     return f"{seconds}.drop-{readable}-{status.st_ino:x}.{_STRANGE.sub('_', host_name())}.{digits}"
-
-
-def _lock_alone(name: str, clock: Clock, status: os.stat_result) -> Finding | None:
-    if clock.time() - status.st_mtime < _OLD_LOCK:
-        return None
-    return findings.leftover(f"../{name}", "A lock without its mail: the program that made it died, or forgot it")

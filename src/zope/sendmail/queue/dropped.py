@@ -1,21 +1,26 @@
 """The mail that lies in a spool directory as operators see it, before a daemon has taken it in.
 
 Looking changes nothing, in the directory or in the queue: no file is moved, no lock given up.  A mail has already the
-name that it gets in the queue.  Files that cannot be read are left out; `DropBox.examine` tells of them.
+name that it gets in the queue.  Files that cannot be read are left out; `examine` tells of them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk
 from zope.sendmail.headers import message_id
 from zope.sendmail.interfaces import InvalidMessage, MalformedEnvelope
 from zope.sendmail.message import read_envelope
+from zope.sendmail.queue import findings
 from zope.sendmail.queue.desk import QueuedMail
-from zope.sendmail.queue.dropbox import DropBox, Dropped
+from zope.sendmail.queue.dropbox import LOCK, OLD_LOCK, PRIVATE, UNFINISHED, DropBox, Dropped, may_be_mail
+from zope.sendmail.queue.finding import Finding, Severity
 from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.states import State
 
@@ -26,9 +31,10 @@ _HEAD = 64 * 1024
 class DroppedMail:
     """The complete mail in one spool directory."""
 
-    def __init__(self, dropbox: DropBox, disk: Disk) -> None:
+    def __init__(self, dropbox: DropBox, disk: Disk, clock: Clock) -> None:
         self._dropbox = dropbox
         self._disk = disk
+        self._clock = clock
 
     def count(self) -> int:
         """How many there are."""
@@ -74,3 +80,48 @@ class DroppedMail:
             stream.close()
             raise
         return stream
+
+    def examine(self) -> Iterator[Finding]:
+        """What lies in the directory and why it is not sent.  Changes nothing."""
+        names = set(self._dropbox.names())
+        for name in sorted(names):
+            finding = None if name == PRIVATE else self._finding(name, names)
+            if finding is not None:
+                yield finding
+
+    def _finding(self, name: str, names: set[str]) -> Finding | None:
+        path = os.path.join(self._dropbox.spool, name)
+        try:
+            status = self._disk.stat(path)
+            if name.endswith(LOCK):
+                return None if name.removesuffix(LOCK) in names else _lock_alone(name, self._clock, status)
+            if not stat.S_ISREG(status.st_mode):
+                return findings.foreign(f"../{name}", "something that is never sent", Severity.NOTE)
+            if not may_be_mail(name):
+                return self._finding_about_name(name, Dropped(path, status))
+            return self._finding_about_mail(name, Dropped(path, status))
+        except FileNotFoundError:
+            return None
+
+    def _finding_about_name(self, name: str, file: Dropped) -> Finding:
+        """About a file that is never mail, whatever is in it; old and whole, somebody may wait for it."""
+        if self._clock.time() - file.since > OLD_LOCK and not self._dropbox.fault(file.path):
+            return findings.not_taken(f"../{name}", "it is a mail, but its name says that it is none; rename it")
+        return findings.foreign(f"../{name}", "something that is never sent", Severity.NOTE)
+
+    def _finding_about_mail(self, name: str, mail: Dropped) -> Finding | None:
+        age = self._dropbox.age_of_lock(mail.path)
+        if age is not None:
+            return findings.locked_by_others(f"../{name}", age, self._dropbox.lock_age) if age > OLD_LOCK else None
+        waited = self._clock.time() - mail.since
+        if (why := self._dropbox.fault(mail.path)) and waited >= UNFINISHED:
+            return findings.not_taken(f"../{name}", why)
+        if not os.access(self._dropbox.spool, os.W_OK | os.X_OK):
+            return findings.not_taken(f"../{name}", "the directory does not let this user take files away")
+        return findings.not_looked_at(f"../{name}", waited) if waited > OLD_LOCK else None
+
+
+def _lock_alone(name: str, clock: Clock, status: os.stat_result) -> Finding | None:
+    if clock.time() - status.st_mtime < OLD_LOCK:
+        return None
+    return findings.leftover(f"../{name}", "A lock without its mail: the program that made it died, or forgot it")

@@ -6,65 +6,14 @@ comes from files is made printable.
 
 from __future__ import annotations
 
-import datetime
-import shlex
-from dataclasses import dataclass
-from enum import StrEnum
-
 from zope.sendmail.history import Record
 from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, printable
+from zope.sendmail.outcome import printable
+from zope.sendmail.queue.finding import Finding, Kind, Severity, age, quoted, route, said
 from zope.sendmail.queue.states import State
 
 #: The note of a mail that an operator holds.
 HELD = "held by an operator"
-
-#: So many recipients are named before the rest is counted.
-_NAMED = 3
-
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-
-
-class Severity(StrEnum):
-    """Who has to do something."""
-
-    #: Nobody: it heals by itself, or does no harm.
-    NOTE = "note"
-    #: Somebody should look when there is time.
-    WARNING = "warning"
-    #: Somebody has to do something, else it stays.
-    PROBLEM = "problem"
-
-
-class Kind(StrEnum):
-    """What a finding is about."""
-
-    IN_DOUBT = "in-doubt"
-    COMMITTED = "committed"
-    HELD = "held"
-    REJECTED = "rejected"
-    NO_MAIL = "no-mail"
-    UNREADABLE = "unreadable"
-    FOREIGN = "foreign"
-    ORPHANED = "orphaned"
-    OLD_LOCK = "old-lock"
-    LEFTOVER = "leftover"
-    WAITING = "waiting"
-    PERMISSIONS = "permissions"
-    OWNER = "owner"
-    ROOM = "room"
-    CLOCK = "clock"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing the doctor saw.  `name` is that of a mail, or a path within the queue, or empty: the queue itself."""
-
-    kind: Kind
-    severity: Severity
-    name: str
-    text: str
-    cure: str
 
 
 # --- mails that wait for a person -------------------------------------------------------------------------------
@@ -80,7 +29,7 @@ def waits_for_a_person(name: str, envelope: Envelope | None, record: Record | No
 def _held(name: str, envelope: Envelope | None, record: Record) -> Finding:
     severity = Severity.WARNING if record.note == HELD else Severity.PROBLEM
     why = printable(record.note) or "nobody wrote down why"
-    replies = f"; {said}" if (said := _said(record)) else ""
+    replies = f"; {words}" if (words := said(record)) else ""
     return Finding(
         Kind.HELD,
         severity,
@@ -94,7 +43,7 @@ def _rejected(name: str, envelope: Envelope | None, record: Record | None) -> Fi
     if record is None:
         why = "there is no history, so an older release did it; its log says why"
     else:
-        why = "; ".join(filter(None, (printable(record.note), _said(record)))) or "nobody wrote down why"
+        why = "; ".join(filter(None, (printable(record.note), said(record)))) or "nobody wrote down why"
     return Finding(
         Kind.REJECTED,
         Severity.PROBLEM,
@@ -129,8 +78,8 @@ def in_doubt(name: str, *, group: bool, written: str, why: str) -> Finding:
         name,
         f"{what} of {written} was staged but never committed: {why}.  Nobody can tell whether its transaction "
         "committed elsewhere, so it is kept and never sent.",
-        f"Look into the application. If the transaction committed: mv {_quoted(name)} {_quoted(target)}; if not: "
-        f"rm -r {_quoted(name)} (in the queue's directory).",
+        f"Look into the application. If the transaction committed: mv {quoted(name)} {quoted(target)}; if not: "
+        f"rm -r {quoted(name)} (in the queue's directory).",
     )
 
 
@@ -203,7 +152,7 @@ def somebody_elses(name: str, uid: int, owner: int) -> Finding:
         Severity.PROBLEM,
         name,
         f"It belongs to user {uid}, but the queue to user {owner}, whose processor cannot use it.",
-        f"chown {owner} {_quoted(name)} (in the queue's directory).",
+        f"chown {owner} {quoted(name)} (in the queue's directory).",
     )
 
 
@@ -231,7 +180,7 @@ def locked_by_others(name: str, seconds: float, limit: float) -> Finding:
         name,
         f"The mail is locked for {age(seconds)}: the program that writes it is in a long transaction, or died. "
         + (then if limit else "Such a lock is never given up."),
-        f"If that program is dead: look whether the file is whole, then rm {_quoted(name + '.lck')} (in the queue's "
+        f"If that program is dead: look whether the file is whole, then rm {quoted(name + '.lck')} (in the queue's "
         "directory).",
     )
 
@@ -286,7 +235,7 @@ def strange_lock(name: str, what: str) -> Finding:
         Severity.PROBLEM,
         name,
         f"Where the lock of a mail would be there is {what}, so the mail can never be sent.",
-        f"If no other program needs it: rm -r {_quoted(name)} (in the queue's directory).",
+        f"If no other program needs it: rm -r {quoted(name)} (in the queue's directory).",
     )
 
 
@@ -379,52 +328,3 @@ def torn_history(name: str) -> Finding:
         "No line of this history can be read, so nobody knows what happened to its mail; it is sent as if it were new.",
         "If the mail must not go twice: hold it, and look at the relay's log.",
     )
-
-
-# --- words -------------------------------------------------------------------------------------------------------
-
-
-def route(envelope: Envelope | None) -> str:
-    """From whom to whom."""
-    if envelope is None:
-        return "without a readable envelope"
-    everybody = (*envelope.recipients, *envelope.malformed)
-    named = ", ".join(printable(each, 80) for each in everybody[:_NAMED])
-    more = f" and {len(everybody) - _NAMED} more" if len(everybody) > _NAMED else ""
-    return f"from {printable(envelope.sender, 80) or '<>'} to {named}{more}"
-
-
-def _said(record: Record) -> str:
-    """What was said about those who did not get the mail."""
-    replies = record.replies.items()
-    bad = [each for each in replies if each[1].answer is not Answer.ACCEPTED and each[1].text != record.note]
-    named = [f"{printable(who, 80)}: {printable(str(reply), 200)}" for who, reply in bad[:_NAMED]]
-    more = [f"{len(bad) - _NAMED} more"] if len(bad) > _NAMED else []
-    return "; ".join(named + more)
-
-
-def _quoted(path: str) -> str:
-    return printable(shlex.quote(path), 300)
-
-
-def moment(seconds: float) -> str:
-    """A time for people, in their own zone."""
-    try:
-        return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
-    except (OverflowError, ValueError, OSError):
-        return "an impossible time"
-
-
-def age(seconds: float) -> str:
-    """A duration in its two largest units: ``3h 12m``."""
-    rest = max(0, int(seconds))
-    parts: list[str] = []
-    for unit, length in _UNITS:
-        count, rest = divmod(rest, length)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count}{unit}")
-        elif parts:
-            break
-        if count >= 100 and unit == "d":  # who wants to know the hour?
-            break
-    return " ".join(parts[:2])

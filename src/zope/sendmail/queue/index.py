@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from math import inf
 from typing import Any
 
-from zope.sendmail.maildir import age_key
+from zope.sendmail.queue.places import by_age
 
 #: Of so many messages taken, one is from the line of those tried before, while there are fresh ones.
 _TURN = 4
@@ -85,17 +85,13 @@ class _Line:
         self._sorted = number
 
 
-def _by_age(key: str) -> tuple[int, str, str]:
-    return age_key(key.rpartition("/")[2])
-
-
 class Index:
     """The names in a queue with the time at which each is due."""
 
     def __init__(self) -> None:
         self._due: dict[str, float] = {}
-        self._fresh = _Line(_by_age)
-        self._again = _Line(_by_age)
+        self._fresh = _Line(by_age)
+        self._again = _Line(by_age)
         self._later = _Line(lambda key: self._due.get(key, 0.0))
         self._turn = 0
         #: Whether the message that was taken last stood among those tried before.
@@ -167,7 +163,7 @@ class Index:
             self._impatient.add((relay, key))
         else:
             self._due[key] = _PARKED
-        self._parked.setdefault(relay, _Line(_by_age)).add(_by_age(key)[0], key)
+        self._parked.setdefault(relay, _Line(by_age)).add(by_age(key)[0], key)
 
     def unpark(self, relay: str, limit: int) -> int:
         """Up to `limit` messages parked for `relay` are due now; how many."""
@@ -226,4 +222,4 @@ class Index:
 
     def _ready(self, key: str, line: _Line) -> None:
         self._due[key] = _READY
-        line.add(_by_age(key)[0], key)
+        line.add(by_age(key)[0], key)

@@ -14,18 +14,19 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail import maillog
 from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk
 from zope.sendmail.history import Record
 from zope.sendmail.interfaces import IMailQueue
-from zope.sendmail.maildir import make_maildir
+from zope.sendmail.maildir import check_place, make_maildir
+from zope.sendmail.queue import late
 from zope.sendmail.queue.bell import Bell, ring
 from zope.sendmail.queue.claims import Claims
 from zope.sendmail.queue.departures import KEPT_DAYS, Departures
 from zope.sendmail.queue.desk import Desk, QueuedMail
 from zope.sendmail.queue.doctor import examine
-from zope.sendmail.queue.findings import Finding
+from zope.sendmail.queue.finding import Finding
+from zope.sendmail.queue.late import late_of
 from zope.sendmail.queue.lease import MaildirLease
 from zope.sendmail.queue.locks import Lock, Owner, sweep
 from zope.sendmail.queue.places import EXTRA, Places
@@ -54,7 +55,7 @@ class MaildirQueue:
         self.places = Places(self.location)
         self.store = Store(self.places, self.disk, self.clock)
         self._made = False
-        self._late: list[StagedMail] = []
+        self._late = late_of(self.places.root)
         self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
         self._claims = Claims(self.store, self.schedule, self._start(), self.lease)
         _queues.add(self)
@@ -78,37 +79,21 @@ class MaildirQueue:
         """See `IMailQueue`."""
         if not self._made:
             self._make()
-        self._commit_again()
+        self._late.reveal()
         return StagedMail(self.places, self.disk, self._late, self._make)
 
     def _make(self) -> None:
         """Make the directory, or see that it is whole: at first, and when a mail does not find it any more."""
+        check_place(self.places.root)
         make_maildir(self.disk, self.places.root, EXTRA)
         self._made = True
-
-    def _commit_again(self) -> None:
-        """Reveal what was committed when the disk refused."""
-        if self._late:
-            with self._claims.mutex:
-                self._commit_late()
-
-    def _commit_late(self) -> None:
-        while self._late:
-            staged = self._late.pop(0)
-            try:
-                staged.commit()
-            except FileNotFoundError as error:  # somebody removed it
-                self._late.remove(staged)
-                maillog.finish_failed(f"mail for the queue {self.location}", error)
-            except OSError:  # it has put itself back
-                return
 
     # the way out
 
     def claim(self, limit: int = 1) -> list[MaildirLease]:
         """See `IMailQueue`.  May give less than there is; an empty list says that nothing is due."""
         with self._claims.mutex:
-            self._commit_again()
+            self._late.reveal()
             self._claims.settle_again()
             leases: list[MaildirLease] = []
             if self._bell is not None and self.clock.monotonic() - self._listened < _BUSY:
@@ -172,6 +157,7 @@ class MaildirQueue:
 
     def _open(self) -> Bell:
         if self._bell is None:
+            check_place(self.places.root)
             self._owner.open()
             sweep(self.places, self.disk, self._owner.made)
             self._bell = Bell(self.places, self._owner.name)
@@ -242,7 +228,7 @@ class MaildirQueue:
             owner.forget()
         if self._bell is not None:
             self._bell.close_descriptors()
-        self._late = []
+        self._late = late_of(self.places.root)
         self._claims.forget_after_fork(self._start())
 
 
@@ -250,6 +236,7 @@ _queues: weakref.WeakSet[MaildirQueue] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    late.forget_after_fork()
     for queue in list(_queues):
         queue.forget_after_fork()
 

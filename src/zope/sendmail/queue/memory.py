@@ -26,7 +26,8 @@ from zope.sendmail.outcome import Outcome
 from zope.sendmail.pieces import Piece
 from zope.sendmail.queue.departures import KEPT_DAYS
 from zope.sendmail.queue.desk import QueuedMail
-from zope.sendmail.queue.findings import HELD, Finding, waits_for_a_person
+from zope.sendmail.queue.finding import Finding
+from zope.sendmail.queue.findings import HELD, waits_for_a_person
 from zope.sendmail.queue.selection import Selection
 from zope.sendmail.queue.states import WAITING, State, Verb, after
 from zope.sendmail.retry import Schedule

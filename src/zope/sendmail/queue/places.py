@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from os.path import join
 
+from zope.sendmail.maildir import age_key
+
 SENDING = ".sending-"
 REJECTED = ".rejected-"
 GROUP = ".group-"
@@ -52,6 +54,11 @@ class Places:
     def _beside(self, key: str, prefix: str) -> str:
         directory, _, name = key.rpartition("/")
         return f"{self._prefix}{directory}/{prefix}{name}"
+
+
+def by_age(key: str) -> tuple[int, str, str]:
+    """Sorts messages by age; see `age_key`."""
+    return age_key(key.rpartition("/")[2])
 
 
 def name_of(key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
@@ -65,3 +66,26 @@ def _says(record: Record, text: str) -> bool:
         return any(reply.code == int(text) for reply in record.replies.values())
     words = text.casefold()
     return words in record.note.casefold() or any(words in str(each).casefold() for each in record.replies.values())
+
+
+def matching(given: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]:
+    """The names that each text may mean: the one that is equal, else those that, or whose last part, begin with it.
+
+    Paths of files in the queue are understood as well.
+    """
+    wanted = {text: os.path.basename(text).removeprefix(".rejected-").removeprefix(".sending-") for text in given}
+    everything = list(dict.fromkeys(names))
+    exact = set(wanted.values()).intersection(everything)
+    found: dict[str, list[str]] = {text: [part] if part in exact else [] for text, part in wanted.items()}
+    parts = {text: part for text, part in wanted.items() if part and part not in exact}
+    for name in everything if parts else ():
+        for text, part in parts.items():
+            if name.startswith(part) or name.rpartition(".")[2].startswith(part):
+                found[text].append(name)
+    return {text: _best(wanted[text], candidates) for text, candidates in found.items()}
+
+
+def _best(part: str, candidates: list[str]) -> list[str]:
+    """A whole last part says more than the beginning of one."""
+    whole = [name for name in candidates if name.rpartition(".")[2] == part]
+    return whole if len(whole) == 1 else candidates

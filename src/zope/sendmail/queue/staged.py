@@ -19,6 +19,7 @@ from zope.sendmail.message import Envelope, envelope_lines
 from zope.sendmail.pieces import Piece
 from zope.sendmail.queue.bell import ring
 from zope.sendmail.queue.bundle import entry_line, unfold
+from zope.sendmail.queue.late import Late
 from zope.sendmail.queue.places import BUNDLE, GROUP, Places
 from zope.sendmail.queue.unfolder import later
 
@@ -30,7 +31,7 @@ SINGLY = 8
 class StagedMail:
     """See `IStagedMail`."""
 
-    def __init__(self, places: Places, disk: Disk, late: list[StagedMail], make: Callable[[], None]) -> None:
+    def __init__(self, places: Places, disk: Disk, late: Late, make: Callable[[], None]) -> None:
         self._places = places
         self._disk = disk
         self._late = late
@@ -55,7 +56,7 @@ class StagedMail:
             self._make_group()
         name = unique_name()
         put = self._create if len(self._names) < SINGLY else self._append
-        put(name, envelope_lines(envelope, *message[:1]), *message)
+        put(name, envelope_lines(envelope, *message), *message)
         self._names.append(name)
         return name
 
@@ -95,7 +96,7 @@ class StagedMail:
                 self._reveal()
                 self._finish()
             except OSError:
-                self._late.append(self)
+                self._late.add(self)
                 raise
 
     def _reveal(self) -> None:

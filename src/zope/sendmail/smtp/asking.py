@@ -71,7 +71,7 @@ class Asking:
         return reply
 
     def _say(self, flight: list[Command]) -> Steps:
-        yield from self._talk.push(b"".join([each.line for each in flight]), Phase.COMMAND, asks=True)
+        return self._talk.push(b"".join([each.line for each in flight]), Phase.COMMAND, asks=True)
 
     def _listen(self, flight: list[Command]) -> Heard:
         talk = self._talk
@@ -82,7 +82,8 @@ class Asking:
                 reply = yield talk.listen(_PHASES[command.verb] if is_last else Phase.COMMAND)
             except Gone as gone:
                 raise self._lost(gone, len(flight)) from gone.__cause__
-            self._hear(command, reply, len(flight))
+            if talk.ended is None:
+                self._hear(command, reply, len(flight))
             if talk.ended is not None and talk.ended.is_leaving:
                 raise talk.ended
         if talk.ended is not None:
@@ -100,8 +101,6 @@ class Asking:
         return self._talk.ended
 
     def _hear(self, command: Command, response: Response, flight: int) -> None:
-        if self._talk.ended is not None:
-            return
         self._talk.keep_to_promise(command.verb, response, flight)
         if command.verb is Verb.MAIL:
             self._hear_mail(response)

@@ -94,17 +94,17 @@ class SocketChannel:
         until = time.monotonic() + seconds
         left = seconds
         sock = self._socket()
-        while response is None:
+        while left > 0.0:
             _set_timeout(sock, left)
             data = sock.recv(_RECEIVE)
             if not data:
                 raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
             self._replies.feed(data)
             response = self._replies.next()
+            if response is not None:
+                return response
             left = until - time.monotonic()
-            if response is None and left <= 0.0:
-                raise TimeoutError("timed out")
-        return response
+        raise TimeoutError("timed out")
 
     def has_unasked(self) -> bool:
         """See `Channel`."""

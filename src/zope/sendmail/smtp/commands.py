@@ -91,10 +91,13 @@ class Speech:
         self._notify = notify if offers.dsn else _AS_IT_LIKES
         as_they_are = is_ascii("".join((envelope.sender, *envelope.recipients)))
         self._utf8 = offers.smtputf8 and not as_they_are
-        spell = _as_it_is if as_they_are or self._utf8 else _in_ascii
-        self._sender = spell(envelope.sender)
-        self._recipients = [(recipient, spell(recipient)) for recipient in envelope.recipients]
-        self.refused = {recipient: NEEDS_SMTPUTF8 for recipient, spelling in self._recipients if spelling is None}
+        self._sender: str | None = envelope.sender
+        self._recipients: dict[str, str | None] = {each: each for each in envelope.recipients}
+        self.refused: dict[str, Reply] = {}
+        if not as_they_are and not self._utf8:
+            self._sender = _in_ascii(envelope.sender)
+            self._recipients = {each: _in_ascii(each) for each in envelope.recipients}
+            self.refused = {each: NEEDS_SMTPUTF8 for each, spelling in self._recipients.items() if spelling is None}
 
     @property
     def tells_size(self) -> bool:
@@ -122,7 +125,7 @@ class Speech:
         options = f" NOTIFY={','.join(self._notify.when)}" if self._notify.when else ""
         return [
             Command(Verb.RCPT, _line(f"RCPT TO:<{spelling}>{options}"), recipient)
-            for recipient, spelling in self._recipients
+            for recipient, spelling in self._recipients.items()
             if spelling is not None
         ]
 
@@ -130,10 +133,6 @@ class Speech:
         if 0 < limit < size:
             text = f"the message has {size} octets, the relay takes at most {limit}"
             raise NotSpeakable(552, Reply(Answer.REJECTED, text, None, "5.3.4"))
-
-
-def _as_it_is(address: str) -> str | None:
-    return address
 
 
 def _in_ascii(address: str) -> str | None:
@@ -161,6 +160,6 @@ def to_ascii(domain: str) -> str | None:
 
 def _line(text: str) -> bytes:
     """The last gate before the wire: an envelope that nobody checked cannot smuggle in a command."""
-    if _NOT_IN_A_LINE.search(text):
+    if not text.isprintable() and _NOT_IN_A_LINE.search(text):  # the first says no to more than that, and fast
         raise ValueError(f"a command cannot have a line break in it: {text!r}")
     return text.encode("utf-8") + b"\r\n"

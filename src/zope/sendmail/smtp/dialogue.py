@@ -47,7 +47,7 @@ class Dialogue:
         proven: bool = False,
         answers_each: bool = False,
     ) -> None:
-        self.manner = manner
+        self._manner = manner
         self._speech = speech
         self._progress = progress
         self._answers_each = answers_each
@@ -57,10 +57,10 @@ class Dialogue:
     def prepare(self, body: Body) -> Asking:
         """Make ready what is said first.  Raises `NotSpeakable`, `Refused`, and what reading the message raises."""
         last = None
-        if self.manner is Manner.AT_ONCE:
+        if self._manner is Manner.AT_ONCE:
             assert body.whole is not None
             last = _bdat(body.whole, last=True)
-        elif self.manner is Manner.PIPELINED:
+        elif self._manner is Manner.PIPELINED:
             last = _DATA
         self._asking = self._ask_about(body, last)
         return self._asking
@@ -78,12 +78,12 @@ class Dialogue:
     def deliver(self, body: Body) -> Steps:
         """Send the mail."""
         response = yield from (self._asking or self.prepare(body)).ask()
-        if self.manner is Manner.AT_ONCE:
+        if self._manner is Manner.AT_ONCE:
             self._final(response)
-        elif self.manner is Manner.CHUNKED:
+        elif self._manner is Manner.CHUNKED:
             yield from self._chunks(body)
         else:
-            if self.manner is Manner.ONE_BY_ONE:
+            if self._manner is Manner.ONE_BY_ONE:
                 yield from self._talk.push(_DATA.line, Phase.COMMAND, asks=True)
                 response = yield from self._talk.receive(Phase.DATA)
             yield from self._data(body, response)
@@ -95,7 +95,7 @@ class Dialogue:
         self._talk.check(response, 2)
 
     def _ask_about(self, body: Body | None, last: Command | None = None) -> Asking:
-        return Asking(self._talk, self._speech, self.manner, body, last, answers_each=self._answers_each)
+        return Asking(self._talk, self._speech, self._manner, body, last, answers_each=self._answers_each)
 
     # the message as a text
 
@@ -127,7 +127,7 @@ class Dialogue:
     def _end_text(self, piece: bytes) -> Steps:
         """The last piece, and the next mail's envelope behind it."""
         rider: Rider | None = None
-        if self.manner is Manner.PIPELINED and self._talk.proven:
+        if self._manner is Manner.PIPELINED and self._talk.proven:
             rider = yield Follow()
         yield from self._check_silence()
         yield from self._talk.intend()

@@ -64,9 +64,13 @@ class Replies:
 
     def next(self) -> Response | None:
         """The next reply, or None if it is not whole yet.  Raises `MalformedReply`."""
-        if not self._lines and (usual := _USUAL.match(self._buffer, self._begin)):
+        if self._begin == len(self._buffer):
+            return None
+        usual = _USUAL.match(self._buffer, self._begin)
+        if usual and not self._lines:
             self._begin = self._scanned = usual.end()
-            return Response(int(usual[1]), usual[2])
+            code, text = usual.groups()
+            return Response(int(code), text)
         while (line := self._next_line()) is not None:
             if self._take(line):
                 response = Response(int(self._code), b"\n".join(self._lines))

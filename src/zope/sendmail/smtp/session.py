@@ -255,11 +255,11 @@ class SMTPSession:
 
     def _rides(self, progress: Progress) -> bool:
         """Whether its envelope has been said on the connection at hand."""
-        if self._aboard is progress and progress.riding:
-            self._aboard = None
-            return True
-        self.part()  # somebody else's was
-        self._aboard = None
+        aboard, self._aboard = self._aboard, None
+        if aboard is not None and aboard.riding:
+            if aboard is progress:
+                return True
+            self.drop()  # somebody else's was
         progress.start_over()
         return False
 

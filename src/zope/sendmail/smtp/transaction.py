@@ -90,14 +90,11 @@ class Line:
 
     def deliver(self, errand: Errand, following: Following, *, fresh: bool) -> None:
         """Send one mail.  `following` gives who is next; `fresh`: the last one was a moment ago."""
-        progress = errand.progress
+        progress, proven = errand.progress, self._has_taken and fresh
         dialogue = errand.prepared if errand.line is self else None
         errand.prepared = None
-        if not progress.riding:
-            manner = self._manner(errand, proven=self._has_taken and fresh)
-            if dialogue is None or dialogue.manner is not manner:
-                dialogue = self._dialogue(progress, manner)
-        assert dialogue is not None
+        if dialogue is None or not (proven or progress.riding):  # what is prepared counts on the mail before
+            dialogue = self._dialogue(progress, self._manner(errand, proven=proven))
         self._run(dialogue.deliver(errand.body), progress, errand.intend, following.rider, following.spare)
         self._has_taken = True
 
@@ -172,7 +169,10 @@ def run(  # noqa: PLR0917 - the channel with its times, and what is asked of the
             given = ask()
             continue
         try:
-            given = _do(step, channel, seconds)
+            if isinstance(step, Receive):
+                given = channel.receive(seconds(step.phase))
+            else:
+                given = _do(step, channel, seconds)
         except Gone as gone:
             resume, given = steps.throw, gone
         except (OSError, MalformedReply) as error:
@@ -180,8 +180,6 @@ def run(  # noqa: PLR0917 - the channel with its times, and what is asked of the
 
 
 def _do(step: Step, channel: Channel, seconds: Callable[[str], float]) -> Response | None:
-    if isinstance(step, Receive):
-        return channel.receive(seconds(step.phase))
     if isinstance(step, Look):
         return None if channel.is_quiet() else channel.receive(seconds(Phase.QUIT))
     assert isinstance(step, Send)

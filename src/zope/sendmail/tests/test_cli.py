@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -396,6 +397,25 @@ class OnePass(Fixture):
             self.assertIn("recipients: 1 accepted; the queue is empty", log.output[-1])
             with self.assertNoLogs("zope.sendmail.cli", "INFO"):
                 ConsoleApp(["zope-sendmail", "--quiet", self.queue]).main()
+
+    def test_says_nothing_to_cron_about_a_good_run(self) -> None:
+        """As in 7.3: cron makes a mail of every word. On a terminal, and if somebody should look, it sums up."""
+        for mailer, terminal, lines in (
+            (SendOnly(), False, 0),
+            (SendOnly(), True, 1),
+            (SendOnly(refuse(550)), False, 1),
+        ):
+            self.send()
+            with (
+                self.subTest(terminal=terminal, lines=lines),
+                mock.patch.object(ConsoleApp, "MailerKind", mailer),
+                mock.patch.object(sys, "stderr", mock.Mock(isatty=mock.Mock(return_value=terminal))),
+                mock.patch("logging.basicConfig"),
+                self.assertLogs("zope.sendmail", "INFO") as log,
+            ):
+                logging.getLogger("zope.sendmail").info("assertLogs wants a line")
+                run(["zope-sendmail", self.queue])
+            self.assertEqual(len(log.output[1:]), lines, log.output)
 
 
 class TheExitStatus(unittest.TestCase):

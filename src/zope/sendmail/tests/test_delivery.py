@@ -394,6 +394,27 @@ class TheTransaction(DeliveryTest):
         self.assertEqual(len(os.listdir("/dev/fd")), before)
 
 
+class ApartFromTransactions(DeliveryTest):
+    def test_a_mail_that_could_not_be_sent_is_not_sent_later(self) -> None:
+        """Who called hears of it, and sends it again."""
+        for verp in (False, True):
+            queue = self.delivery.queue
+            assert isinstance(queue, MaildirQueue)
+            to = ["a@example.org", "b@example.org"]
+            refused = OSError(errno.EIO, "no rename")
+            # With verp the first rename makes the group, the second one reveals it.
+            results = [mock.DEFAULT, refused] if verp else [refused]
+            with (
+                mock.patch.object(queue.disk, "rename", wraps=queue.disk.rename, side_effect=results),
+                self.assertRaises(OSError),
+            ):
+                self.delivery.send_now("sender@example.org", to, MESSAGE, verp=verp)
+            self.delivery.send_now("sender@example.org", TO, MESSAGE)
+            self.assertEqual([mail[1] for mail in self.queued()], [tuple(TO)])
+            for mail in self.queue.mails():
+                self.queue.remove(mail.name)
+
+
 class DirectDelivery(unittest.TestCase):
     def setUp(self) -> None:
         transaction.abort()

@@ -18,7 +18,7 @@ from zope.sendmail.history import Record, write_record
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.message import Envelope, envelope_lines
 from zope.sendmail.outcome import Answer, Outcome, Reply
-from zope.sendmail.queue.findings import Finding, age, moment
+from zope.sendmail.queue.finding import Finding, age, moment
 from zope.sendmail.queue.liveness import Fate, Maker
 from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.states import State

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import email
+import errno
+import os
+import tempfile
 import unittest
 from datetime import UTC, datetime
 from email.message import Message
 from typing import Any
+from unittest import mock
 
 from zope.sendmail.dsn import notification
+from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Reply
+from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import MALFORMED, Schedule
 from zope.sendmail.testing.contracts import LATER, NEVER, OK
@@ -122,6 +128,16 @@ class TheProcessorReports(ProcessorTest):
         for _ in range(5):
             self.drain(100)
         self.assertIn(b"greylisted", self.reports()[0][2])
+
+    def test_a_report_that_cannot_be_queued_leaves_nothing(self) -> None:
+        """The disk is full: the log tells, and no half of it stays in the queue."""
+        with tempfile.TemporaryDirectory() as path:
+            self.processor.queue = queue = MaildirQueue(path)
+            self.addCleanup(queue.close)
+            full = OSError(errno.ENOSPC, "no space left on device")
+            with mock.patch.object(queue.disk, "sync_files", side_effect=full), self.assertLogs(level="ERROR"):
+                self.processor.enqueue(Envelope("", ("sender@example.org",)), HEAD)
+            self.assertEqual(os.listdir(queue.places.tmp), [])
 
     def test_a_report_is_never_reported(self) -> None:
         """A sender that does not exist ends there."""

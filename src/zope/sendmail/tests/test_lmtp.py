@@ -165,7 +165,7 @@ class AStoreTakesMail(Stores):
             staged.add(Envelope("sender@example.org", THREE), MESSAGE)
         staged.prepare()
         staged.commit()
-        QueueProcessorThread(queue=queue, mailer=self.mailer(store)).run(forever=False)
+        QueueProcessorThread(queue=queue, mailer=self.mailer(store), concurrency=1).run(forever=False)
         self.assertEqual(queue.count()[State.DEFERRED], 3)
         histories = [queue.show(name).history[-1].replies for name in queue.names()]
         answers = {name: reply.answer for name, reply in histories[0].items()}

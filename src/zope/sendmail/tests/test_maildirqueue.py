@@ -15,7 +15,7 @@ from unittest import mock
 
 from zope.sendmail.disk import Disk
 from zope.sendmail.history import Record
-from zope.sendmail.interfaces import LeaseLost, NoSuchMail, NotPossible, QueueNotSafe
+from zope.sendmail.interfaces import LeaseLost, NoSuchMail, NotPossible, QueueError, QueueNotSafe
 from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.pieces import Piece
 from zope.sendmail.queue.bell import Bell
@@ -957,6 +957,37 @@ class DiedWhileOpening(MaildirQueueTest):
             self.queue.claim()
             self.assertEqual(len(self.names("locks")), names)
             self.queue.close()
+
+
+class AQueueWhereEverybodyMayWrite(unittest.TestCase):
+    """Such as in ``/tmp``: somebody may have made it before us, to read mail or to send it through our relay."""
+
+    def setUp(self) -> None:
+        self.common = self.enterContext(tempfile.TemporaryDirectory())
+        os.chmod(self.common, 0o1777)
+        self.theirs = self.enterContext(tempfile.TemporaryDirectory())
+        for name in ("tmp", "new", "cur"):
+            os.mkdir(os.path.join(self.theirs, name))
+        self.queue = MaildirQueue(self.common + "/mail")
+
+    def test_is_no_symbolic_link(self) -> None:
+        """Neither is mail put there, nor taken from there."""
+        os.symlink(self.theirs, self.common + "/mail")
+        self.assertRaisesRegex(QueueError, "symbolic link", self.queue.stage)
+        self.assertRaisesRegex(QueueError, "symbolic link", self.queue.claim)
+        self.assertEqual(sorted(os.listdir(self.theirs)), ["cur", "new", "tmp"])
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can give files away")
+    def test_is_nobody_elses(self) -> None:
+        """The text names the owner, and what to do."""
+        os.mkdir(self.common + "/mail")
+        os.chown(self.common + "/mail", 12345, 12345)
+        self.assertRaisesRegex(QueueError, "user 12345.*use a directory below", self.queue.stage)
+
+    def test_may_be_our_own(self) -> None:
+        """Private, as ever."""
+        self.addCleanup(self.queue.close)
+        self.assertEqual(self.queue.claim(), [])
 
 
 class AnOperatorsName(MaildirQueueTest):

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
 from collections.abc import Callable
+from unittest import mock
 
+from zope.sendmail.disk import Disk
 from zope.sendmail.events import MailDeferredEvent, MailErrorEvent, MailSentEvent, MailUnknownEvent
 from zope.sendmail.maildrop.config import ConfigError, parse_config, read_config
-from zope.sendmail.maildrop.daemon import MaildropProcessor, make_mailer, open_spools
+from zope.sendmail.maildrop.daemon import MaildropProcessor, make_mailer, make_queue, open_spools
 from zope.sendmail.maildrop.pidfile import AlreadyRunning, PidFile
 from zope.sendmail.maildrop.runlog import RunLog
 from zope.sendmail.outcome import Answer, Reply
 from zope.sendmail.queue.states import State
 from zope.sendmail.settings import Tls
 from zope.sendmail.testing.contracts import ManualClock
-from zope.sendmail.testing.relay import Hang, Relay
+from zope.sendmail.testing.relay import Drop, Hang, Relay
 
 MAIL = "##To:one@example.org\n##From:sender@example.org\nSubject: one\n\nText\n\n"
 
@@ -302,6 +306,50 @@ class ADaemon(DaemonTest):
         self.assertTrue(os.path.exists(self.home + "/spool/locked"))
 
 
+class UnderSystemd(DaemonTest):
+    """What systemd makes of the unit in docs/maildrop.rst."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(self.supervisor.close)
+        self.supervisor.settimeout(20.0)
+
+    def environment(self) -> dict[str, str]:
+        address = os.fsdecode(self.supervisor.getsockname()).replace("\0", "@")
+        return {**super().environment(), "NOTIFY_SOCKET": address}
+
+    def notified(self) -> subprocess.Popen[str]:
+        """Type=notify: the daemon, when it says that it is at work."""
+        daemon = subprocess.Popen(self.command("fg"), cwd=self.home, env=self.environment(), text=True)
+        self.addCleanup(self.end, daemon)
+        self.assertEqual(self.supervisor.recv(100), b"READY=1")
+        return daemon
+
+    def test_it_is_told_when_the_daemon_is_at_work(self) -> None:
+        """Then signals do what they shall, and the main process is the one that it started."""
+        self.supervisor.bind(self.home + "/notify")
+        daemon = self.notified()
+        self.assertEqual(self.holder(), daemon.pid)
+        self.configure("SMTP_PORT=oops")
+        daemon.send_signal(signal.SIGHUP)
+        wait_until(lambda: "The configuration is not reloaded" in self.log, "the reload")
+        daemon.terminate()
+        self.assertEqual(daemon.wait(30), 0)
+
+    @unittest.skipUnless(sys.platform == "linux", "only Linux has sockets without a file")
+    def test_it_may_listen_without_a_file(self) -> None:
+        """Its address begins with @ then."""
+        self.supervisor.bind("\0" + self.home)
+        self.notified()
+
+    def test_it_need_not_listen(self) -> None:
+        """A daemon whose supervisor is gone goes on."""
+        self.supervisor.bind(self.home + "/notify")
+        os.unlink(self.home + "/notify")
+        self.assertIsNone(self.foreground().poll())
+
+
 class Strangers(DaemonTest):
     """The pid file names a process that is no daemon."""
 
@@ -333,10 +381,14 @@ class Strangers(DaemonTest):
     @unittest.skipUnless(sys.platform == "linux", "only /proc tells what a process is")
     def test_a_daemon_of_2_3_is_not_run_beside(self) -> None:
         """It takes no lock on what it sends, so everything would go twice."""
-        self.stranger("/opt/maildrop/maildrop.py", "/etc/maildrop/config")
-        refused = self.run_verb("start")
-        self.assertEqual(refused.returncode, 1)
-        self.assertIn("is a daemon of Products.MaildropHost", refused.stderr)
+        process = self.stranger("/opt/maildrop/maildrop.py", "/etc/maildrop/config")
+        self.drop()
+        for verb in ("start", "once", "status", "stop"):
+            with self.subTest(verb):
+                refused = self.run_verb(verb)
+                self.assertEqual(refused.returncode, 1)
+                self.assertIn("is a daemon of Products.MaildropHost", refused.stderr)
+        self.assertEqual((self.relay.mails, process.poll()), ([], None))
 
 
 class APidFile(unittest.TestCase):
@@ -383,6 +435,16 @@ class APidFile(unittest.TestCase):
         with open(self.path, encoding="ascii") as file:
             self.assertEqual(file.read(), f"{os.getpid()}\n")
 
+    def test_a_full_disk_keeps_nobody_from_sending(self) -> None:
+        """The lock says who we are, and what is sent makes room; any other fault is told."""
+        ours = PidFile(self.path)
+        self.addCleanup(ours.release)
+        for number in (errno.EIO, errno.ENOSPC):
+            with mock.patch("os.pwrite", side_effect=OSError(number, "")), contextlib.suppress(OSError):
+                ours.hold()
+            with self.subTest(number):
+                self.assertEqual(ours._fd >= 0, number == errno.ENOSPC)
+
     def test_a_symbolic_link_is_not_followed(self) -> None:
         """Somebody may want us to write over a file."""
         with open(self.path + "-other", "w", encoding="ascii") as file:
@@ -425,6 +487,36 @@ class OnePass(DaemonTest):
         self.drop()
         self.assertEqual(self.run_verb("once").returncode, 75)
 
+    def test_what_is_unknown_waits_for_a_person_if_the_site_says_so(self) -> None:
+        """The relay hangs up after the last byte: tried again, or held by MAILDROP_ON_UNKNOWN."""
+        self.relay.on("DOT", Drop())
+        for text, status, state in (("", 75, State.DEFERRED), ('MAILDROP_ON_UNKNOWN="hold"', 1, State.HELD)):
+            self.configure(text)
+            self.drop()
+            self.assertEqual(self.run_verb("once").returncode, status)
+            queue = open_spools(read_config(self.config_path))
+            self.addCleanup(queue.close)
+            self.assertEqual(queue.count()[state], 1)
+
+    def test_the_relay_has_no_tls(self) -> None:
+        """With MAILDROP_TLS=1 the mail goes all the same, where 2.3 died; with 2 it waits."""
+        for tls, status in ((1, 0), (2, 75)):
+            self.configure(f"MAILDROP_TLS={tls}")
+            self.drop()
+            self.assertEqual(self.run_verb("once").returncode, status)
+        self.assertEqual(len(self.relay.mails), 1)
+        self.assertIn("does not offer STARTTLS", self.log)
+
+    def test_the_relay_hangs_up_in_the_middle(self) -> None:
+        """2.3 died; the mail behind goes in the same pass or in the next one."""
+        self.relay.on("DATA", Drop(), nth=1)
+        for name in ("1", "2"):
+            self.drop(MAIL.replace("one@", f"{name}@"), name)
+        self.run_verb("once")
+        self.run_verb("once")
+        self.assertEqual([mail.recipients for mail in self.relay.mails], [("2@example.org",)])
+        self.assertRegex(self.log, r"BAD\t1@example.org")
+
     def test_runs_beside_a_daemon(self) -> None:
         """Each mail goes once."""
         self.foreground()
@@ -440,6 +532,25 @@ class OnePass(DaemonTest):
         self.drop()
         self.run_verb("once")
         self.assertRegex(self.relay.mails[0].data, rb"^Message-Id: <\S*123456\S*@\S+>\r\nSubject: one\r\n")
+
+    def test_logs_in_by_a_password_file_or_the_environment(self) -> None:
+        """Neither is in the configuration."""
+        self.relay.users, self.relay.mechanisms = {"me": "secret"}, ["PLAIN"]
+        with open(self.home + "/password", "w", encoding="utf-8") as file:
+            file.write("secret\n")
+        for text, environment in (('MAILDROP_PASSWORD_FILE="password"', {}), ("", {"MAILDROP_PASSWORD": "secret"})):
+            with self.subTest(text), mock.patch.dict(os.environ, environment):
+                self.configure(f'MAILDROP_LOGIN="me"\n{text}')
+                self.drop()
+                self.assertEqual(self.run_verb("once").returncode, 0)
+        self.assertEqual(len([each for each in self.relay.commands if each.startswith("AUTH")]), 2)
+
+    def test_says_which_directory_is_full(self) -> None:
+        """The system does not say it when what it refuses is a write."""
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with mock.patch.object(Disk, "open_locked", side_effect=full), self.assertRaises(OSError) as raised:
+            make_queue(read_config(self.config_path))
+        self.assertIn(f"spool:{self.home}/spool", str(raised.exception))
 
     def test_debug_says_it_on_the_terminal_as_well(self) -> None:
         """DEBUG=1."""

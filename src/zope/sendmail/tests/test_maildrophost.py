@@ -340,6 +340,11 @@ class Configurations(WithHost):
         self.assertEqual(self.host.smtp_host, "other.example.org")
         self.assertEqual((self.host.use_tls, self.host.debug, self.host.login), ("No", "Off", "(not set)"))
 
+    def test_the_queue_tab_knows_what_the_daemon_knows(self) -> None:
+        """For how long locks count, and what becomes of what is unknown."""
+        self.config(MAILDROP_LOCK_AGE=0, MAILDROP_ON_UNKNOWN="hold")
+        self.assertEqual((self.queue.schedule.on_unknown, self.queue._dropbox.lock_age), ("hold", 0.0))
+
     def test_a_change_of_the_file_is_seen(self) -> None:
         """Without loading the object anew."""
         self.assertEqual(self.host.smtp_host, "127.0.0.1")

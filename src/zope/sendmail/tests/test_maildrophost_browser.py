@@ -185,12 +185,31 @@ class InABrowser(unittest.TestCase):
             self.mark(recipient, "remove", confirm=True)
         self.assertIn("There is no mail here", self.text("#queue-empty"))
 
+    def test_all_that_are_shown_may_be_marked_at_once(self) -> None:
+        """And what was asked for is still shown afterwards."""
+        self.added("config-path-shop")
+        for recipient in ("jane@many.example", "jim@many.example", "joe@one.example"):
+            self.send(recipient, recipient.partition("@")[0])
+        self.go("manage_queue")
+        self.one("#address").send_keys("many.example")
+        self.click(self.one("input[value=Find]"))
+        self.one("#mark-all").click()
+        self.look("queue-marked")
+        self.click(self.one("button[value=hold]"))
+        self.assertEqual(self.text(".alert-success").partition(".")[0], "2 mails held")
+        self.assertEqual(self.column(4), ["jane@many.example", "jim@many.example"])
+        self.one("#mark-all").click()
+        self.click(self.one("button[value=remove]"), confirm=True)
+        self.assertEqual(self.text("#queue-empty"), "No mail fits.")
+        self.mark("joe@one.example", "remove", confirm=True)
+        self.assertIn("There is no mail here", self.text("#queue-empty"))
+
     def test_another_site_cannot_use_the_login(self) -> None:
         """A page elsewhere posts to the queue; Zope refuses, and the mail stays."""
         self.added("config-path-news")
         self.send("jane@example.org", "Precious")
         self.go("manage_queue")
-        name = self.one("#queue-mails input").get_attribute("value")
+        name = self.one("#queue-mails tbody input").get_attribute("value")
         evil = _serve(EVIL.format(url=f"{self.site.url}/{self.host_id}", name=name))
         self.addCleanup(evil.server_close)
         self.addCleanup(evil.shutdown)
@@ -198,7 +217,7 @@ class InABrowser(unittest.TestCase):
         self.wait_for(lambda: "does not come from a page of this site" in self.text())
         self.look("forbidden")
         self.go("manage_queue")
-        self.assertEqual(self.one("#queue-mails input").get_attribute("value"), name)
+        self.assertEqual(self.one("#queue-mails tbody input").get_attribute("value"), name)
 
     def two_in_trouble(self) -> None:
         """One mail that is deferred, one that is rejected."""

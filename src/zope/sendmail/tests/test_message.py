@@ -86,6 +86,7 @@ class QueueFiles(unittest.TestCase):
         """A message that begins like envelope is fenced off."""
         envelope = Envelope("", ("b@example.org",))
         self.assertFalse(envelope_lines(envelope, b"X-Zop").endswith(END))
+        self.assertTrue(envelope_lines(envelope, b"", b"X-Zo", b"pe-Hostname: evil.example\n").endswith(END))
         self.assertTrue(envelope_lines(envelope, b"x-zOPE-anything").endswith(END))
 
     @QUICK
@@ -151,12 +152,23 @@ class QueueFiles(unittest.TestCase):
         self.assertEqual(envelope.recipients, ("b@example.org",))
         self.assertEqual(envelope.malformed, ("a@b@c.org", "\udcff@d.org"))
 
+    def test_names_without_a_domain_are_sent(self) -> None:
+        """Nobody can be told any more that one is missing, and a relay of this host knows its users."""
+        envelope, _ = read(b"X-Zope-From: root\nX-Zope-To: jane.doe, b@example.org, a b, -x\n")
+        self.assertEqual((envelope.sender, envelope.recipients), ("root", ("jane.doe", "b@example.org")))
+        self.assertEqual(envelope.malformed, ("a b", "-x"))
+
+    def test_half_a_display_name_is_no_recipient(self) -> None:
+        """An older release wrote names with commas as they came."""
+        envelope, _ = read(b"X-Zope-From: a@example.org\nX-Zope-To: Doe, John <j@example.org>\n")
+        self.assertEqual((envelope.recipients, envelope.malformed), (("j@example.org",), ("Doe",)))
+
     def test_no_recipient_and_bad_senders_are_told(self) -> None:
         """The text says what is wrong."""
         with self.assertRaisesRegex(MalformedEnvelope, "no recipient"):
             read(b"X-Zope-From: a@example.org\nX-Zope-To: \n")
-        with self.assertRaisesRegex(MalformedEnvelope, "no domain"):
-            read(b"X-Zope-From: root\nX-Zope-To: b@example.org\n")
+        with self.assertRaisesRegex(MalformedEnvelope, "not an address"):
+            read(b"X-Zope-From: root@\nX-Zope-To: b@example.org\n")
         with self.assertRaisesRegex(MalformedEnvelope, "second line"):
             read(b"X-Zope-From: a@example.org\nSubject: x\n")
         with self.assertRaisesRegex(MalformedEnvelope, "no end"):

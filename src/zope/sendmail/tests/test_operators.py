@@ -20,12 +20,12 @@ from zope.sendmail import cli, operators
 from zope.sendmail.disk import Disk
 from zope.sendmail.interfaces import QueueNotSafe
 from zope.sendmail.message import Envelope
-from zope.sendmail.operators import matching
 from zope.sendmail.orders import KEYS, KEYS_OF_A_CHANGE, VERBS, is_order
 from zope.sendmail.outcome import Answer, Outcome, Reply
 from zope.sendmail.queue import open_queue
-from zope.sendmail.queue.findings import Finding, Kind, Severity
+from zope.sendmail.queue.finding import Finding, Kind, Severity
 from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.selection import matching
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import Schedule, judge
 from zope.sendmail.tables import clean, clean_line, finding_lines, short

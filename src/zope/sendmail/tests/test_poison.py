@@ -120,7 +120,7 @@ class Poison(unittest.TestCase):
 
     def test_only_malformed_recipients_are_rejected_without_a_relay(self) -> None:
         """There is nothing to ask it."""
-        self.place("1.foreign", b"X-Zope-From: s@example.org\nX-Zope-To: nobody\n" + MESSAGE)
+        self.place("1.foreign", b"X-Zope-From: s@example.org\nX-Zope-To: nobody@\n" + MESSAGE)
         self.drain()
         self.assertEqual(self.queue().show("1.foreign").state, State.REJECTED)
 

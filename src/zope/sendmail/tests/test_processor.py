@@ -490,6 +490,26 @@ class ARunningThread(unittest.TestCase):
         self.assertEqual(len(self.mailer.sent), 1)
         self.assertEqual(self.queue.count(), {State.READY: 2})
 
+    def test_finishes_what_is_due(self) -> None:
+        """What comes while it does so included; then it ends, although it looks only once in an hour."""
+        self.put(3)
+        self.start_idle()
+        self.put(5)
+        self.thread.finish()
+        self.thread.join(10)
+        self.assertFalse(self.thread.is_alive())
+        self.assertEqual((len(self.mailer.sent), self.queue.count()), (8, {}))
+
+    def test_finishes_although_nobody_hears_its_bell(self) -> None:
+        """There is none before the queue was first looked at, and it may be told then."""
+        queue: Any = self.thread.queue
+        queue.wake = lambda: None
+        self.mailer.before = lambda envelope: self.thread.finish()
+        self.put()
+        self.thread.start()
+        self.thread.join(10)
+        self.assertFalse(self.thread.is_alive())
+
     def test_says_goodbye_to_the_relay(self) -> None:
         """Every session is closed at the end, however many were worth while."""
         self.put(3)

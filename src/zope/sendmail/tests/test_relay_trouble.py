@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 from unittest import mock
 
+from zope.sendmail.events import MailDeferredEvent
 from zope.sendmail.history import Record, read_records, write_record
 from zope.sendmail.intake import Intake
 from zope.sendmail.mailer import SMTPMailer
@@ -163,6 +164,13 @@ class AMailForPeopleAtTwoRelays(ProcessorTest):
         self.drain(480)
         self.assertEqual((tries, self.queue.count()), (["one", "two"] * 4 + ["one"], {}))
 
+    def test_tells_of_each_part_when_it_is_due(self) -> None:
+        """Not when another one is."""
+        self.put("one@example.org", "two@partner.example")
+        self.drain()
+        [event] = [each for each in self.events if isinstance(each, MailDeferredEvent)]
+        self.assertEqual((list(event.replies), event.due), ([ONE], self.clock.time() + 60))
+
     def test_a_relay_that_is_down_delays_the_other_part_by_nothing(self) -> None:
         """Nor is anybody pressed: a part that was deferred is due when it is due."""
         tries = self.note_tries()
@@ -266,6 +274,27 @@ class TwoRelaysOfOneName(unittest.TestCase):
             *(RelayName(hostname="h", port=25, username=user, password="p") for user in ("one", "two")),
         ]
         self.assertEqual(len({relays.of(name).name for name in names}), 4)
+
+
+class NoThreads(ProcessorTest):
+    """The system has no more of them, or Python ends."""
+
+    def test_the_processor_does_it_all_itself(self) -> None:
+        """For one relay after the other; when there are threads again, they have them."""
+        partner = ScriptedMailer()
+        routes = Routes("main", frozenset({"partner"}), recipients={"@partner.example": "partner"})
+        self.processor = self.make_processor(routes=routes, mailers={"partner": partner})
+        threads: list[str] = []
+        for mailer in self.mailer, partner:
+            mailer.before = lambda envelope: threads.append(threading.current_thread().name)
+        self.put("one@example.org", "two@partner.example", count=20)
+        with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+            self.drain()
+        self.assertEqual((len(self.mailer.sent), len(partner.sent), self.queue.count()), (20, 20, {}))
+        self.assertEqual(set(threads), {threading.current_thread().name})
+        self.put("one@example.org")
+        self.drain()
+        self.assertNotEqual(threads[-1], threading.current_thread().name)
 
 
 class AUserOfCpsMailAccess(ProcessorTest):
@@ -452,6 +481,40 @@ class AMailerWithARate(unittest.TestCase):
         self.assertTrue(relay.is_ahead)
         clock.advance(2)
         self.assertFalse(relay.is_ahead)
+
+
+class ALongRest(ProcessorTest):
+    """A processor that looks by itself once an hour, because every commit wakes it."""
+
+    def lane(self) -> mock.Mock:
+        """A lane beside the processor's own ends; how often it has rung."""
+        self.processor = self.make_processor(interval=3600.0)
+        self.processor._crew.intake = Intake(
+            self.processor, self.queue, self.processor.relays, self.processor._crew.call
+        )
+        relay = self.processor.relays.default
+        relay.lanes += 1
+        with mock.patch.object(self.queue, "wake") as wake:
+            self.processor.guarded_work(relay)
+        self.assertEqual(relay.lanes, 0)
+        return wake
+
+    def test_ends_when_a_lane_leaves_something_for_later(self) -> None:
+        """It was begun when that lane had the mail in hand, and nothing was due."""
+        self.put()
+        self.mailer.answers = lambda who: LATER
+        self.lane().assert_called_once_with()
+
+    def test_ends_when_a_lane_meets_trouble(self) -> None:
+        """The relay is probed in five seconds."""
+        self.put()
+        self.mailer.fault = DOWN
+        self.lane().assert_called_once_with()
+
+    def test_goes_on_when_everything_was_sent(self) -> None:
+        """A look at the queue for nothing costs as much as it is deep."""
+        self.put()
+        self.lane().assert_not_called()
 
 
 class MailThatIsParked(ProcessorTest):

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from zope.sendmail.crew import Meter
 from zope.sendmail.events import MailErrorEvent
+from zope.sendmail.interfaces import InvalidRelay
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Answer, Outcome, Reply
@@ -178,6 +179,14 @@ class AnAddress(unittest.TestCase):
         for port, tls in (25, "opportunistic"), (465, "implicit"):
             settings = self.mailer(RelayName(hostname="free.example", port=port)).relay_settings()
             self.assertEqual((settings.username, settings.tls, str(settings)), (None, tls, f"free.example:{port}"))
+
+    def test_a_login_in_the_file_that_can_be_none_is_refused(self) -> None:
+        """So the file is set aside; otherwise it would wait for ever."""
+        for username, password, why in ("u\x00v", "p", "control characters"), ("u", "p\udce9", "UTF-8"):
+            relay = RelayName(hostname="free.example", port=25, username=username, password=password)
+            with self.subTest(why=why), self.assertRaisesRegex(InvalidRelay, why) as caught:
+                self.relays(legacy_passwords=True).of(relay)
+            self.assertNotIn("udce9", repr(caught.exception))
 
     def test_a_password_in_the_file_goes_over_verified_tls(self) -> None:
         """And only there."""

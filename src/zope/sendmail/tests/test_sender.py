@@ -99,6 +99,18 @@ class AWriter(Fixture):
         self.assertRaises(InvalidRelay, make_routes, ["relay.example"])
         self.assertFalse(os.path.exists(self.path) and self.files())
 
+    def test_knows_one_mailer_by_a_name(self) -> None:
+        """Nobody is called like the one that gets what names none, or like nothing."""
+        for name in "default", "", "two\nlines":
+            with self.subTest(name=name):
+                self.assertRaises(InvalidRelay, make_routes, mailers={name: SMTPMailer()})
+
+    def test_routes_whatever_the_case(self) -> None:
+        """Of the pattern and of the address."""
+        routes = make_routes(mailers={"news": SMTPMailer()}, recipient_routes={"@News.Example": "news"})
+        parts = routes.parts(Envelope(SENDER, ("a@nEWS.example",)))
+        self.assertEqual(list(parts), [RelayName(mailer="news")])
+
     def test_says_by_the_return_path_whom_a_bounce_is_about(self) -> None:
         """One mail for each recipient, all or none."""
         self.writer().send("list@example.org", ["a@example.com", "b@example.net"], MESSAGE, verp=True)
@@ -181,6 +193,17 @@ class ASender(Fixture):
         self.assertNotIn(b"secret", b"".join(self.files()))
         sender.reader.send_waiting()
         self.assertEqual([mail.user for mail in relay.mails], ["u", "u"])
+
+    def test_logs_in_at_its_own_relay(self) -> None:
+        """Over verified TLS only; the login of a mailer is the mailer's."""
+        sender = MailSender(
+            self.path, "relay.example", 587, username="u", password="secret", relays=["other.example:25"]
+        )
+        settings = sender.reader._mailer.relay_settings()
+        self.assertEqual((str(settings), settings.username, settings.password), ("relay.example:587", "u", "secret"))
+        self.assertTrue(settings.must_encrypt and settings.must_verify)
+        with self.assertRaisesRegex(ValueError, "give them to the mailer"):
+            MailSender(self.path, mailer=ScriptedMailer(), username="u", password="secret")
 
     def test_starts_with_the_first_mail_and_again_after_a_stop(self) -> None:
         """Any number of times."""
@@ -280,7 +303,7 @@ class TheEnd(Fixture):
         code += "sender = MailSender(sys.argv[1], '127.0.0.1', int(sys.argv[2]))\n"
         code += "def send(n): sender.send('a@x.org', f'{n}@x.org', 'Subject: x')\n"
         return subprocess.Popen(
-            [sys.executable, "-c", code + text, self.path, *map(str, arguments)],
+            [sys.executable, "-W", "ignore", "-c", code + text, self.path, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -375,6 +398,23 @@ else:
         ):
             raise KeyboardInterrupt
         self.assertEqual((finish.call_count, stop.call_count, sender.running()), (0, 1, False))
+
+    def test_begins_anew_for_who_sends_meanwhile(self) -> None:
+        """A mail that comes while the others are finished is not left behind."""
+        mailer = ScriptedMailer()
+        sender = MailSender(self.path, mailer=mailer)
+
+        def ask_for_more(envelope: Envelope) -> None:
+            if len(mailer.sent) == 0:
+                assert sender.reader._processor is not None
+                sender.reader._processor.finish()
+                sender.send(SENDER, "b@example.org", MESSAGE)
+
+        mailer.before = ask_for_more
+        sender.send(SENDER, "a@example.org", MESSAGE)
+        self.assertTrue(sender.reader.wait_until_empty(30))
+        self.assertTrue(sender.finish())
+        self.assertEqual({mail[1] for mail in mailer.sent}, {("a@example.org",), ("b@example.org",)})
 
     def test_of_python_does_not_fail_a_send(self) -> None:
         """An exit handler may send; where no thread can be started any more, the mail waits."""

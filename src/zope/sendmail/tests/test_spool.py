@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import time
 import unittest
-from typing import Any
+from collections import Counter
+from typing import Any, BinaryIO
+from unittest import mock
 
 from zope.sendmail.disk import Disk
-from zope.sendmail.interfaces import NoSuchMail, QueueError
+from zope.sendmail.interfaces import NoSuchMail, NotPossible, QueueError
 from zope.sendmail.message import Envelope
 from zope.sendmail.outcome import Outcome
+from zope.sendmail.queue.dropbox import Dropped
 from zope.sendmail.queue.lease import MaildirLease
-from zope.sendmail.queue.spool import SpoolQueue, SpoolQueues, open_spool
+from zope.sendmail.queue.spool import SpoolQueue
+from zope.sendmail.queue.spools import SpoolQueues, open_spool
 from zope.sendmail.queue.states import State
 from zope.sendmail.retry import judge
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock, envelope
@@ -229,6 +234,50 @@ class LookingAtDroppedMail(SpoolTest):
         self.assertEqual(self.dropped(), ["empty", "younger"])
         self.assertEqual(self.queue.count(), {State.READY: 1})
 
+    def test_what_is_taken_in_between_is_seen_once(self) -> None:
+        """A daemon comes after the look outside and before the one inside."""
+
+        class Racing(Disk):
+            def names(self, path: str) -> list[str]:
+                if path.endswith("/new"):
+                    daemon.claim()
+                return super().names(path)
+
+        daemon = self.queue
+        daemon.claim()
+        looking = self.open(disk=Racing())
+        for count, look in ((3, looking.names), (4, looking.mails)):
+            self.drop(name=str(count), age=10.0)
+            self.clock.mono += 60.0
+            self.assertEqual(len(list(look())), count)
+            self.assertNotIn(str(count), self.dropped())
+
+    def test_what_was_taken_in_this_moment_is_shown_from_inside(self) -> None:
+        """Whoever lists it a moment later asks for it by the same name."""
+
+        class Racing(Disk):
+            def open(self, path: str) -> BinaryIO:
+                opened[path] += 1
+                if opened[path] == 2:
+                    daemon.claim()
+                return super().open(path)
+
+        daemon, opened = self.queue, Counter[str]()
+        name = self.name()
+        looking = self.open(disk=Racing())
+        self.clock.mono += 60.0
+        self.assertEqual(looking.show(name).message_id, "one@example.org")
+        self.assertEqual(self.dropped(), ["empty"])
+
+    def test_what_cannot_be_taken_in_is_not_said_to_be_gone(self) -> None:
+        """The error tells what to do."""
+
+        class Refusing(Disk):
+            def rename(self, old: str, new: str) -> None:
+                raise PermissionError(errno.EACCES, "Permission denied")
+
+        self.assertRaisesRegex(NotPossible, "let this user write", self.open(disk=Refusing()).hold, self.name())
+
     def test_what_was_locked_meanwhile_is_left_alone(self) -> None:
         """Its writer is at it again."""
         name = self.name()
@@ -237,11 +286,17 @@ class LookingAtDroppedMail(SpoolTest):
         self.assertIn("123456", self.dropped())
 
     def test_two_files_never_get_one_name(self) -> None:
-        """Written in the same second, with names that look the same in the queue."""
-        for name in ("a b", "a_b", "x" * 70 + "1", "x" * 70 + "2"):
-            os.utime(self.drop(name=name), (1e9, 1e9))
-        self.assertEqual(len(set(self.queue.names())), 6)
-        self.assertEqual(len(self.claim()), 6)
+        """Of one second, with names that look the same in the queue; nor does a file that got the number of another."""
+        status = os.stat(self.path("younger"))
+
+        def name(file: str, **changed: int) -> str:
+            values = {"st_ino": 7, "st_mtime_ns": 10**18, "st_ctime_ns": 10**18, **changed}
+            return Dropped(self.path(file), mock.Mock(spec=status, **values)).name
+
+        self.assertEqual(name("a b"), name("a_b"))
+        self.assertNotEqual(name("a b"), name("a_b", st_ino=8))
+        self.assertNotEqual(name("x" * 70 + "1"), name("x" * 70 + "2", st_ino=8))
+        self.assertNotEqual(name("a"), name("a", st_ctime_ns=10**18 + 1000))
 
 
 class LockedMail(SpoolTest):

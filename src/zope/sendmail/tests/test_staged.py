@@ -3,47 +3,75 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import tempfile
 import unittest
 from collections.abc import Sequence
-from typing import Any
 from unittest import mock
 
 from zope.sendmail.disk import Disk
 from zope.sendmail.pieces import Piece
+from zope.sendmail.queue import late as late_module
 from zope.sendmail.queue import staged as staged_module
-from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.late import Late
+from zope.sendmail.queue.maildir import MaildirQueue, _after_fork
 from zope.sendmail.queue.places import GROUP, PARTS
+from zope.sendmail.queue.staged import StagedMail
 from zope.sendmail.queue.states import State
 from zope.sendmail.queue.unfolder import flush, unfold_now
 from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock, envelope
 
 
-class Removed:
-    """A group that was committed while the disk refused, and whose files are gone; another one joins it meanwhile."""
-
-    def __init__(self, late: list[Any], other: object) -> None:
-        self.late, self.other = late, other
-
-    def commit(self) -> None:
-        self.late.append(self)
-        if self.other is not None:
-            self.late.append(self.other)
-        raise FileNotFoundError
-
-
 class WhatTheDiskRefusedToReveal(unittest.TestCase):
+    def setUp(self) -> None:
+        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        self.addCleanup(self.open().close)
+
+    def open(self) -> MaildirQueue:
+        return MaildirQueue(self.path)
+
+    def refuse(self) -> StagedMail:
+        """A mail whose transaction has committed, and which is in ``tmp/`` all the same."""
+        queue = self.open()
+        staged = queue.stage()
+        staged.add(envelope(), MESSAGE)
+        staged.prepare()
+        refused = OSError(errno.ENOSPC, "no room for a name")
+        with mock.patch.object(queue.disk, "rename", side_effect=refused), self.assertRaises(OSError):
+            staged.commit()
+        return staged
+
+    def test_is_revealed_by_the_processor(self) -> None:
+        """It has a queue object of its own, and that of the delivery may be gone: Products.MailHost makes many."""
+        self.refuse()
+        gc.collect()
+        self.assertEqual(len(self.open().claim(10)), 1)
+
     def test_is_not_forgotten_for_another_that_is_gone(self) -> None:
-        """Two threads commit at once: each group stands for itself."""
-        queue = MaildirQueue(os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue"))
-        self.addCleanup(queue.close)
-        waiting = mock.Mock()
-        queue._late.append(Removed(queue._late, waiting))  # type: ignore[arg-type]
+        """Two threads commit at once: each stands for itself."""
+        gone, waiting = mock.Mock(), mock.Mock()
+        late = Late(self.path)
+
+        def fail() -> None:
+            late.add(gone)
+            late.add(waiting)
+            raise FileNotFoundError
+
+        gone.commit = fail
+        late.add(gone)
         with self.assertLogs("MailDataManager", "ERROR"):
-            queue.stage()
+            late.reveal()
         waiting.commit.assert_called_once_with()
-        self.assertEqual(queue._late, [])
+
+    def test_is_the_parents_matter_after_a_fork(self) -> None:
+        """Else it would be revealed, and named, twice."""
+        staged = self.refuse()
+        queue = self.open()
+        with mock.patch.dict(late_module._late):
+            _after_fork()
+            self.assertEqual(queue.claim(), [])
+        staged.commit()
 
 
 class Died(BaseException):

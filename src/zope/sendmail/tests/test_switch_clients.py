@@ -6,6 +6,7 @@ done here as they do it, in our own words.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import smtplib
 import socket
@@ -629,6 +630,84 @@ class GrokApplications(Client):
         self.addCleanup(setProductConfiguration, "mail", None)
         with self.assertRaisesRegex(Exception, "unknown: smtp-host; known are:"):
             self.load('<mail:smtpMailer name="m" />')
+
+
+#: A site of 7.3, and the program that serves it.
+SITE_OF_OLD = """
+<configure xmlns="http://namespaces.zope.org/zope" xmlns:mail="http://namespaces.zope.org/mail" i18n_domain="shop">
+  <include package="zope.component" file="meta.zcml" />
+  <include package="zope.security" file="meta.zcml" />
+  <include package="zope.security" file="permissions.zcml" />
+  <include package="zope.sendmail" file="meta.zcml" />
+  <include package="zope.component" />
+  <include package="zope.location" />
+  <include package="zope.traversing" />
+  <include package="zope.container" />
+  <include package="zope.site" />
+  <include package="zope.app.appsetup" />
+  <include package="zope.sendmail" />
+  <mail:smtpMailer name="relay" hostname="127.0.0.1" port="PORT" timeout="5" />
+  <mail:queuedDelivery name="Mail" permission="zope.SendMail" queuePath="./var/queue" mailer="relay" />
+  <mail:queuedDelivery name="Other" permission="zope.Public" queuePath="./q" mailer="smtp" processorThread="False" />
+  <mail:directDelivery name="Direct" permission="zope.Public" mailer="relay" />
+</configure>
+"""
+CONF_OF_OLD = """
+site-definition site.zcml
+<zodb>
+  <filestorage>
+    path Data.fs
+  </filestorage>
+</zodb>
+<eventlog>
+  <logfile>
+    path STDOUT
+  </logfile>
+</eventlog>
+"""
+SERVER = """
+import sys, transaction
+from zope.app.wsgi import getWSGIApplication
+application = getWSGIApplication("zope.conf")
+from zope.component import getUtility
+from zope.security.proxy import removeSecurityProxy
+from zope.sendmail.interfaces import IMailDelivery
+for name in "Mail", "Other", "Direct":
+    delivery = removeSecurityProxy(getUtility(IMailDelivery, name))
+    delivery.send("shop@example.org", [name + "@example.org"], "Subject: x\\n\\nx\\n")
+transaction.commit()
+sys.stdin.readline()
+"""
+
+
+class AZope3Application(Client):
+    """zope.app.wsgi, with the files that it had."""
+
+    def test_starts_and_sends(self) -> None:
+        """One mail directly, one through the thread that the opened database has started; one waits; and it ends."""
+        if importlib.util.find_spec("zope.app.wsgi") is None:
+            self.skipTest("zope.app.wsgi is not installed")
+        relay = self.start()
+        for name, text in ("site.zcml", SITE_OF_OLD.replace("PORT", str(relay.port))), ("zope.conf", CONF_OF_OLD):
+            with open(os.path.join(self.directory, name), "w", encoding="utf-8") as stream:
+                stream.write(text)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVER],
+            cwd=self.directory,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            relay.wait_until(lambda: len(relay.mails) == 2 or process.poll() is not None, 60)
+        finally:
+            output = process.communicate("\n", timeout=60)[0]
+        self.assertEqual(process.returncode, 0, output)
+        self.assertEqual(sorted(self.got(relay)), ["Direct@example.org", "Mail@example.org"])
+        waiting = [list(Maildir(os.path.join(self.directory, path))) for path in ("var/queue", "q")]
+        self.assertEqual([len(each) for each in waiting], [0, 1])
 
 
 class IncomingMail(Client):

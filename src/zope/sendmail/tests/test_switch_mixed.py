@@ -17,6 +17,7 @@ import time
 import unittest
 from collections import Counter
 from contextlib import redirect_stdout
+from itertools import product
 from typing import Any
 
 import transaction
@@ -40,6 +41,54 @@ GONE = {
     "queue.ConsoleApp._load_config": "arguments.read_ini",
     "queue.ConsoleApp._process_args": "ConsoleApp._merged",
 }
+
+#: Attributes of ZCML and values for each; the first is what a directive has without it.
+MAILERS = [
+    ["", 'hostname="relay.example.org"'],
+    ["", 'port="587"'],
+    ["", 'username="jane" password="pass word"', 'username="" password=""'],
+    ["", 'implicit_tls="false"', 'implicit_tls="no"'],
+    ["", 'timeout="3"', 'timeout="2.5"'],
+]
+QUEUED = [
+    ["", 'name="Mail"', 'name="other"', 'name=""'],
+    ["", 'permission="zope.Public"'],
+    ['queuePath="QUEUE"'],
+    ["", 'processorThread="no"', 'processorThread="False"', 'processorThread="true"'],
+]
+REFUSED = [
+    '<mail:queuedDelivery mailer="none" queuePath="QUEUE" />',
+    '<mail:queuedDelivery queuePath="QUEUE" />',
+    '<mail:queuedDelivery mailer="m" queuePath="QUEUE" permission="never.defined" />',
+    '<mail:directDelivery mailer="none" />',
+    "<mail:smtpMailer />",
+    '<mail:smtpMailer name="n" port="many" />',
+    '<mail:smtpMailer name="n" hostname="h&#228;h" />',
+    '<mail:smtpMailer name="m" hostname="twice" />',
+]
+
+#: The same for the command line ...
+OPTIONS = [
+    ["QUEUE"],
+    ["", "--daemon"],
+    ["", "--interval 7", "--interval=0.5"],
+    ["", "--hostname relay.example.org --port 587", "--host relay.example.org"],
+    ["", "--username jane --password secret"],
+    ["", "--no-tls", "--force-tls"],
+]
+CALLS = ["", "QUEUE more", "--no-tls --force-tls QUEUE", "--username jane QUEUE", "--port x QUEUE", "--config /nowhere"]
+
+#: ... and ini files.
+_SECTION = "[app:zope-sendmail]\nqueue_path = QUEUE\n"
+INI = [
+    _SECTION,
+    _SECTION
+    + "interval = 33\nhostname = h\nport = 2525\nusername = u\npassword = p\nforce_tls = False\nno_tls = True\n",
+    _SECTION + "username = None\npassword = None\nforce_tls = yes\n",
+    _SECTION + "force_tls =\nno_tls = 0\nusername = u\npassword = a b;c #d\n",
+    "[app:other]\nx = y\n" + _SECTION + "; words\nForce_TLS: t\n",
+    _SECTION + "username = u\n",
+]
 
 #: Seconds after which a test gives up.
 DEADLINE = 120.0
@@ -213,6 +262,42 @@ class AQueueOfOurs(Mixed):
         self.assertEqual(len(self.relay.mails), 1)
 
 
+class TheSameConfiguration(Mixed):
+    """What 7.3 understands means the same to us."""
+
+    def assertSame(self, verb: str, texts: list[str]) -> None:
+        before = json.loads(self.end(self.old(verb, *texts)))
+        now = json.loads(self.end(self.start(sys.executable, "-m", older.__name__, verb, *texts)))
+        for text, expected, found in zip(texts, before, now, strict=True):
+            with self.subTest(text):
+                self.assertEqual(found, expected)
+
+    def test_of_mailers(self) -> None:
+        """All attributes, together and alone; ``implicit_tls`` never worked."""
+        self.assertSame("zcml", [f'<mail:smtpMailer name="m" {" ".join(chosen)} />' for chosen in product(*MAILERS)])
+
+    def test_of_deliveries(self) -> None:
+        """Likewise, and what both refuse."""
+        mailer = '<mail:smtpMailer name="m" />'
+        queued = [f'<mail:queuedDelivery mailer="m" {" ".join(chosen)} />' for chosen in product(*QUEUED)]
+        direct = [f'<mail:directDelivery mailer="m" {" ".join(chosen)} />' for chosen in product(*QUEUED[:2])]
+        both = [queued[0] + direct[0], queued[0] + direct[0].replace('"m"', '"m" name="direct"')]
+        texts = [each.replace("QUEUE", self.path) for each in (*queued, *direct, *both, *REFUSED)]
+        self.assertSame("zcml", [mailer + each for each in texts])
+
+    def test_of_the_console_script(self) -> None:
+        """All options and all settings of the ini file, together and alone."""
+        files = {}
+        for number, lines in enumerate(INI):
+            files[f"INI{number}"] = path = os.path.join(os.path.dirname(self.path), f"{number}.ini")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(lines)
+        calls = [" ".join(chosen) for chosen in product(*OPTIONS)] + [*CALLS, *(f"--config {name}" for name in files)]
+        for name, path in files.items():
+            calls = [call.replace(name, path) for call in calls]
+        self.assertSame("console", calls)
+
+
 class Everything(Mixed):
     def test_that_it_defines_is_here(self) -> None:
         """Functions, classes, their members and arguments, as the other release shows them."""
@@ -233,6 +318,7 @@ def lacking(module: str, names: dict[str, Any]) -> list[str]:
             continue
         if differing(found, described["arguments"]):
             missing.append(f"{module}.{name}()")
+        missing += [f"{module}.{name}.{each} may be left out" for each in described["optional"] if found[each].required]
         for member, arguments in described["members"].items():
             if hasattr(found, "names"):
                 present = member in found.names(all=True)

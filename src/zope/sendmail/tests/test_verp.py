@@ -36,11 +36,13 @@ class AReturnPath(unittest.TestCase):
                 self.assertRaises(InvalidAddress, whom, address, "list@example.org")
 
     def test_that_cannot_be_is_refused(self) -> None:
-        """No sender, quoted parts, more than a relay has to take."""
+        """No sender, quoted parts, domain literals, no domain, more than a relay has to take."""
         for sender, recipient in (
             ("", "one@example.com"),
             ('"a b"@example.org', "one@example.com"),
             ("list@example.org", f"{'o' * 60}@example.com"),
+            ("list@example.org", "one@[192.0.2.1]"),
+            ("list@example.org", "postmaster"),
         ):
             with self.subTest(sender=sender):
                 self.assertRaises(InvalidAddress, verp, sender, recipient)

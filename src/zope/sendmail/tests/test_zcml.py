@@ -227,6 +227,10 @@ class SeveralRelays(Fixture):
         mailer = self.mailer("bulk")
         self.assertEqual((mailer.rate, mailer.connections, mailer.keep.mails), (20.0, 2, 50))
 
+    def test_an_empty_path_is_refused(self) -> None:
+        """It is no wish to have the queue beside the ZCML file."""
+        self.assertRefused("queuePath is empty", SMTP, '<mail:queuedDelivery mailer="smtp" queuePath=" " />')
+
     def test_what_does_not_fit_is_refused(self) -> None:
         """A missing mailer, a route to nowhere, things that are no address and no route."""
         for attributes, said in (

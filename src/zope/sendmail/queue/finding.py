@@ -1,0 +1,108 @@
+"""What the doctor of a queue can find: the shape of a finding, and the words that its sentences share.
+
+The sentences are in `zope.sendmail.queue.findings`.  Pure; what comes from files is made printable.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from dataclasses import dataclass
+from enum import StrEnum
+
+from zope.sendmail.history import Record
+from zope.sendmail.message import Envelope
+from zope.sendmail.outcome import Answer, printable
+
+#: So many recipients are named before the rest is counted.
+_NAMED = 3
+
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+class Severity(StrEnum):
+    """Who has to do something."""
+
+    #: Nobody: it heals by itself, or does no harm.
+    NOTE = "note"
+    #: Somebody should look when there is time.
+    WARNING = "warning"
+    #: Somebody has to do something, else it stays.
+    PROBLEM = "problem"
+
+
+class Kind(StrEnum):
+    """What a finding is about."""
+
+    IN_DOUBT = "in-doubt"
+    COMMITTED = "committed"
+    HELD = "held"
+    REJECTED = "rejected"
+    NO_MAIL = "no-mail"
+    UNREADABLE = "unreadable"
+    FOREIGN = "foreign"
+    ORPHANED = "orphaned"
+    OLD_LOCK = "old-lock"
+    LEFTOVER = "leftover"
+    WAITING = "waiting"
+    PERMISSIONS = "permissions"
+    OWNER = "owner"
+    ROOM = "room"
+    CLOCK = "clock"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the doctor saw.  `name` is that of a mail, or a path within the queue, or empty: the queue itself."""
+
+    kind: Kind
+    severity: Severity
+    name: str
+    text: str
+    cure: str
+
+
+def route(envelope: Envelope | None) -> str:
+    """From whom to whom."""
+    if envelope is None:
+        return "without a readable envelope"
+    everybody = (*envelope.recipients, *envelope.malformed)
+    named = ", ".join(printable(each, 80) for each in everybody[:_NAMED])
+    more = f" and {len(everybody) - _NAMED} more" if len(everybody) > _NAMED else ""
+    return f"from {printable(envelope.sender, 80) or '<>'} to {named}{more}"
+
+
+def said(record: Record) -> str:
+    """What was said about those who did not get the mail."""
+    replies = record.replies.items()
+    bad = [each for each in replies if each[1].answer is not Answer.ACCEPTED and each[1].text != record.note]
+    named = [f"{printable(who, 80)}: {printable(str(reply), 200)}" for who, reply in bad[:_NAMED]]
+    more = [f"{len(bad) - _NAMED} more"] if len(bad) > _NAMED else []
+    return "; ".join(named + more)
+
+
+def quoted(path: str) -> str:
+    return printable(shlex.quote(path), 300)
+
+
+def moment(seconds: float) -> str:
+    """A time for people, in their own zone."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):
+        return "an impossible time"
+
+
+def age(seconds: float) -> str:
+    """A duration in its two largest units: ``3h 12m``."""
+    rest = max(0, int(seconds))
+    parts: list[str] = []
+    for unit, length in _UNITS:
+        count, rest = divmod(rest, length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+        elif parts:
+            break
+        if count >= 100 and unit == "d":  # who wants to know the hour?
+            break
+    return " ".join(parts[:2])

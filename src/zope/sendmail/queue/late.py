@@ -1,0 +1,58 @@
+"""Mails that were committed while the disk refused to reveal them.
+
+Whoever uses the queue next in this process tries again: the delivery that staged them may be gone, and the processor
+has a queue object of its own.  Mails that nobody reveals before the process ends are in doubt, as the doctor says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zope.sendmail import maillog
+from zope.sendmail.mutex import Mutex
+
+if TYPE_CHECKING:
+    from zope.sendmail.queue.staged import StagedMail
+
+
+class Late:
+    """Those of one directory, in the order of their commits.  Concurrency: any thread."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._mutex = Mutex()
+        self._waiting: list[StagedMail] = []
+
+    def add(self, staged: StagedMail) -> None:
+        """Its commit failed."""
+        self._waiting.append(staged)
+
+    def reveal(self) -> None:
+        """Try again, up to the first one that is still refused.  Raises nothing because of the disk."""
+        if self._waiting:
+            with self._mutex:
+                self._reveal()
+
+    def _reveal(self) -> None:
+        while self._waiting:
+            staged = self._waiting.pop(0)
+            try:
+                staged.commit()
+            except FileNotFoundError as error:  # somebody removed it
+                self._waiting.remove(staged)
+                maillog.finish_failed(f"mail for the queue {self._location}", error)
+            except OSError:  # it has put itself back
+                return
+
+
+_late: dict[str, Late] = {}
+
+
+def late_of(location: str) -> Late:
+    """What is late in this directory."""
+    return _late.setdefault(location, Late(location))
+
+
+def forget_after_fork() -> None:
+    """In a child: the parent reveals what is its own."""
+    _late.clear()
