@@ -120,7 +120,13 @@ class Server(ABC):
         """Return when it listens.  Raises `RuntimeError` with its own words."""
         with (self.home / "output").open("wb") as output:
             self._process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                # A time zone with a long name ends OpenSMTPD, and none of them is to speak another language.
+                env={**os.environ, "TZ": "UTC", "LC_ALL": "C"},
             )
         if not wait_until(lambda: self._has_ended() or self._listens()) or self._has_ended():
             words = self.log()

@@ -233,7 +233,7 @@ def command(*arguments: str) -> list[str]:
 def surroundings(**environment: str) -> dict[str, str]:
     """The environment, with the modules that this test finds."""
     path = os.pathsep.join(filter(None, sys.path))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", **environment}
+    return {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "PYTHONWARNINGS": "", **environment}
 
 
 def last_row(text: str) -> list[int]:

@@ -31,14 +31,12 @@ from zope.sendmail.settings import Tls
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.relay import KEYWORDS, Drop, Relay
 from zope.sendmail.tests.conversation import MESSAGE, TIMEOUTS, Conversation, right_tls
+from zope.sendmail.tests.sockets import socket_directory
 
 ACCEPTED, DEFERRED, REJECTED, UNKNOWN = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED, Answer.UNKNOWN
 
 THREE = ("one@example.org", "two@example.org", "three@example.org")
 FULL = "452 4.2.2 the mailbox is full"
-
-#: Octets of a directory for a Unix socket: the address has 104 or 108 in all.
-_LONGEST = 90
 
 
 class Stores(Conversation):
@@ -54,11 +52,8 @@ class Stores(Conversation):
         return LMTPMailer(**place, timeouts=TIMEOUTS, local_hostname="client.test", **options)
 
     def path(self) -> str:
-        """For a Unix socket, so short that it can be one."""
-        directory = self.enterContext(tempfile.TemporaryDirectory())
-        if len(os.fsencode(directory)) > _LONGEST:
-            directory = self.enterContext(tempfile.TemporaryDirectory(dir="/tmp"))
-        return os.path.join(directory, "lmtp")
+        """For a Unix socket."""
+        return os.path.join(self.enterContext(socket_directory()), "lmtp")
 
     def opened(self, store: Relay, **options: Any) -> SMTPSession:
         """A session that is closed when the test ends."""

@@ -496,7 +496,7 @@ class ARunningThread(unittest.TestCase):
         self.start_idle()
         self.put(5)
         self.thread.finish()
-        self.thread.join(10)
+        self.thread.join(60)
         self.assertFalse(self.thread.is_alive())
         self.assertEqual((len(self.mailer.sent), self.queue.count()), (8, {}))
 
@@ -507,7 +507,7 @@ class ARunningThread(unittest.TestCase):
         self.mailer.before = lambda envelope: self.thread.finish()
         self.put()
         self.thread.start()
-        self.thread.join(10)
+        self.thread.join(60)
         self.assertFalse(self.thread.is_alive())
 
     def test_says_goodbye_to_the_relay(self) -> None:

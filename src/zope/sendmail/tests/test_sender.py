@@ -412,7 +412,7 @@ else:
 
         mailer.before = ask_for_more
         sender.send(SENDER, "a@example.org", MESSAGE)
-        self.assertTrue(sender.reader.wait_until_empty(30))
+        self.assertTrue(sender.reader.wait_until_empty(120))
         self.assertTrue(sender.finish())
         self.assertEqual({mail[1] for mail in mailer.sent}, {("a@example.org",), ("b@example.org",)})
 

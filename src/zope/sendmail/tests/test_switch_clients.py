@@ -701,9 +701,9 @@ class AZope3Application(Client):
             text=True,
         )
         try:
-            relay.wait_until(lambda: len(relay.mails) == 2 or process.poll() is not None, 60)
+            relay.wait_until(lambda: len(relay.mails) == 2 or process.poll() is not None, 120)
         finally:
-            output = process.communicate("\n", timeout=60)[0]
+            output = process.communicate("\n", timeout=120)[0]
         self.assertEqual(process.returncode, 0, output)
         self.assertEqual(sorted(self.got(relay)), ["Direct@example.org", "Mail@example.org"])
         waiting = [list(Maildir(os.path.join(self.directory, path))) for path in ("var/queue", "q")]
