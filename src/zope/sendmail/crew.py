@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from zope.sendmail.baton import baton
 from zope.sendmail.clock import Clock
 from zope.sendmail.intake import Intake
 from zope.sendmail.lane import Lane
@@ -158,6 +159,7 @@ class Crew:
         """Whether it came before we were stopped."""
         clock = self._processor.clock
         until = clock.monotonic() + relay.turn()
+        baton.put_down()
         while (left := until - clock.monotonic()) > 0 and not self._processor.is_stopped:
             clock.sleep(min(left, _SLICE))
         return not self._processor.is_stopped

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from zope.sendmail import maillog
+from zope.sendmail.baton import baton
 from zope.sendmail.dsn import notification
 from zope.sendmail.events import events_of, news_of
 from zope.sendmail.history import Record
@@ -55,10 +56,11 @@ class Lane:
         in_hand: deque[Job] = deque()
         results = self._results(jobs, in_hand)
         try:
-            for job, result in results:
-                self._finish(job, result)
-                if not self.works or self._processor.is_stopped:
-                    break
+            with baton.running():
+                for job, result in results:
+                    self._finish(job, result)
+                    if not self.works or self._processor.is_stopped:
+                        break
         finally:
             results.close()
             for job in in_hand:  # it was to follow, and no relay has it

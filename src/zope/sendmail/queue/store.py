@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from zope.sendmail.baton import baton
 from zope.sendmail.clock import Clock
 from zope.sendmail.disk import Disk, remove_quietly
 from zope.sendmail.history import Record, last_record, read_records, write_record
@@ -110,6 +111,7 @@ class Store:
         self.disk.append(path, line)
         self.disk.stamp(path, record.due if record.state is State.DEFERRED else record.time)
         if record.state is not State.DEFERRED or record.having(Answer.ACCEPTED) or record.unknowns:
+            baton.put_down()
             self.disk.sync_file(path)
             self.disk.sync_directory(self.places.history_)
 

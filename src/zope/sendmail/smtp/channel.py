@@ -15,6 +15,7 @@ import time
 from smtplib import SMTP
 from typing import Protocol
 
+from zope.sendmail.baton import baton
 from zope.sendmail.smtp.connect import has_unread, set_timeout
 from zope.sendmail.smtp.replies import Replies, Response
 
@@ -96,7 +97,9 @@ class SocketChannel:
         sock = self._socket()
         while left > 0.0:
             _set_timeout(sock, left)
+            baton.put_down()
             data = sock.recv(_RECEIVE)
+            baton.take()
             if not data:
                 raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
             self._replies.feed(data)

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
+from zope.sendmail.baton import baton
 from zope.sendmail.clock import Clock
 from zope.sendmail.interfaces import IJob, IStreamingSession
 from zope.sendmail.message import Envelope
@@ -292,6 +293,7 @@ class SMTPSession:
         return self._clock.monotonic() - self._opened_at < keep.age and mails < keep.mails
 
     def _open(self, *, patient: bool) -> None:
+        baton.put_down()
         self._used_settings = self._settings()
         self._relay = str(self._used_settings)
         self.connection = self._connect(self._used_settings)

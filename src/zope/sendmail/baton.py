@@ -1,0 +1,62 @@
+"""Who has the interpreter to itself among the conversations of a process.
+
+CPython runs one thread at a time, and each short system call lets another one in.  A mail needs a dozen such calls, so
+conversations that all have something to do hand the interpreter over a dozen times for each mail, which costs more
+than the mail.  So a conversation that has heard its relay takes the baton, and puts it down before it waits for the
+relay again (``docs/decisions/relays.rst``).  It is a courtesy and no lock: who does not get it soon goes on without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+#: Seconds for which the baton is waited for: twenty others have their turn in less, and whoever has it may be held up
+#: by a disk, or by somebody's code.
+PATIENCE = 0.02
+
+#: A Python without interpreter lock needs none.
+_IS_NEEDED: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class Baton:
+    """See the module.  Concurrency: any thread; only those within `running` ever have it."""
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
+        self.renew()
+
+    def renew(self) -> None:
+        """Nobody has it, and nobody is running: in a forked child, where whoever had it is not."""
+        self._mutex = threading.Lock()
+        self._runner = threading.local()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """This thread takes part until the end of the block, and has put the baton down then."""
+        self._runner.holds = False if _IS_NEEDED else None
+        try:
+            yield
+        finally:
+            self.put_down()
+            self._runner.holds = None
+
+    def take(self) -> None:
+        """Go on: with the baton, or after a while without it."""
+        if getattr(self._runner, "holds", None) is False:
+            self._runner.holds = self._mutex.acquire(timeout=self._patience)
+
+    def put_down(self) -> None:
+        """Said before anything that may take long; does nothing if this thread does not have it."""
+        if getattr(self._runner, "holds", None):
+            self._runner.holds = False
+            self._mutex.release()
+
+
+#: There is one interpreter in a process.
+baton = Baton()
+
+os.register_at_fork(after_in_child=baton.renew)
