@@ -27,11 +27,11 @@ _LOCAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{,63}")
 _DOMAIN = rf"(?:(?:{_LABEL})(?:\.(?:{_LABEL}))*|\[[A-Za-z0-9.:-]+\])"
 _SPEC = re.compile(rf"({_LOCAL})@({_DOMAIN})\.?")
 # What most addresses are: nothing to drop and nothing to refuse, so the patterns below would leave it as it is.
-_RUN = "[A-Za-z0-9]++"
-_PLAIN_LOCAL = r"[A-Za-z0-9_+=-]++(?:\.[A-Za-z0-9_+=-]++)*+"
-_PLAIN = re.compile(rf"{_PLAIN_LOCAL}@(?:{_RUN}(?:-++{_RUN})*+(?:\.(?!\Z)|\Z))++")
+# No group here is repeated possessively: Python 3.11.2 goes on behind what such a group has only begun to match.
+_PLAIN_LABEL = "[A-Za-z0-9]+(?:-+[A-Za-z0-9]+)*"
+_PLAIN = re.compile(rf"[A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*@{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*")
 #: Such addresses among them as a file may be searched for.
-PLAIN_OCTETS = rb"[A-Za-z0-9_+=-]++(?:\.[A-Za-z0-9_+=-]++)*+@[A-Za-z0-9]++(?:[.-][A-Za-z0-9]++)*+"
+PLAIN_OCTETS = rb"[A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*@[A-Za-z0-9]+(?:[.-][A-Za-z0-9]+)*"
 _ANGLE = re.compile(r"(?P<name>[^<>]*|\s*\"(?:[^\"\\]|\\.)*\"\s*)<(?P<spec>(?:\"(?:[^\"\\]|\\.)*\"|[^<>\"])*)>")
 _COMMENT = re.compile(r"\s*\([^()]*\)\s*$")
 # A quoted part that is longer than an address is none; without that bound unclosed quotes take quadratic time.

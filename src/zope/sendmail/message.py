@@ -60,7 +60,7 @@ _BEGINNING = MAX_OCTETS
 
 # The two lines, with addresses that need no closer look, and a message that cannot be taken for a third line.
 _USUAL = re.compile(
-    rb"X-Zope-From: (%b|)\nX-Zope-To: (%b(?:, %b)*+)\n(?=[^xX])" % (PLAIN_OCTETS, PLAIN_OCTETS, PLAIN_OCTETS)
+    rb"X-Zope-From: (%b|)\nX-Zope-To: (%b(?:, %b)*)\n(?=[^xX])" % (PLAIN_OCTETS, PLAIN_OCTETS, PLAIN_OCTETS)
 )
 
 #: More than any relay takes in one transaction; keeps a foreign file without line ends out of memory.
