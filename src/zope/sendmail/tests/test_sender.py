@@ -374,12 +374,26 @@ class TheEnd(Fixture):
         relay = self.relay()
         self.assert_sends(relay, self.script(f"for n in range({self.COUNT}): send(n)", relay.port))
 
+    def test_nothing_is_imported_on_the_way(self) -> None:
+        """Who forks while a thread imports has a child in which that import never ends."""
+        relay = self.relay()
+        text = f"""
+known = set(sys.modules)
+for n in range({self.COUNT}): send(n)
+sender.finish(None)
+print(*set(sys.modules) - known)
+"""
+        script = self.script(text, relay.port)
+        said, errors = script.communicate(timeout=120)
+        self.assertEqual((script.returncode, errors, said, len(relay.mails)), (0, "", "\n", self.COUNT))
+
     def test_of_a_forked_child_sends_what_it_has_written(self) -> None:
         """Although its parent has sent before the fork, and is gone."""
         relay = self.relay()
         text = f"""
 import os
 send(0)
+assert sender.reader.wait_until_empty(60)  # a fork while it resolves a name would leave the C library's lock held
 if os.fork() == 0:
     for n in range(1, {self.COUNT}): send(n)
 else:
