@@ -132,7 +132,7 @@ setup(
     entry_points={
         "console_scripts": [
             "maildrop = zope.sendmail.maildrop.script:main",
-            "zope-sendmail = zope.sendmail.cli:main",
+            "zope-sendmail = zope.sendmail.cli.app:main",
             "zope-sendmail-demo = zope.sendmail.demo.app:main",
         ],
     },

@@ -18,10 +18,10 @@ from figures import Aim, Figure, Report, progress
 from releases import Ours, Theirs, parser, place, report
 from serve import Child
 
-from zope.sendmail.history import Record, write_record
+from zope.sendmail.lifecycle.record import Record, write_record
 from zope.sendmail.maildir import unique_name
-from zope.sendmail.message import Envelope, envelope_lines
-from zope.sendmail.queue.states import State
+from zope.sendmail.message.envelope import Envelope, envelope_lines
+from zope.sendmail.lifecycle.states import State
 
 _MEBI = 1024 * 1024
 _KINDS = ("bytes", "str", "bytes with Bcc", "message object")

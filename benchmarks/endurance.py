@@ -26,11 +26,11 @@ import transaction
 
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.retry import Schedule
-from zope.sendmail.settings import Keep, Timeouts
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.config.settings import Keep, Timeouts
 from zope.sendmail.testing.relay import Drop, Relay
 
 _UNKNOWN = re.compile(r"to <([^>]+)>: unknown")

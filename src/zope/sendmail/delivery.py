@@ -16,11 +16,11 @@ from typing import Any
 import transaction
 from zope.interface import implementer
 
-from zope.sendmail import maillog
-from zope.sendmail.address import parse_sender
+from zope.sendmail.reporting import maillog
+from zope.sendmail.message.address import parse_sender
 from zope.sendmail.datamanager import MailDataManager, mails_of
-from zope.sendmail.direct import DirectMail
-from zope.sendmail.headers import completed, message_bytes
+from zope.sendmail.directmail import DirectMail
+from zope.sendmail.message.headers import completed, message_bytes
 from zope.sendmail.interfaces import (
     IDirectMailDelivery,
     IMailQueue,
@@ -30,14 +30,14 @@ from zope.sendmail.interfaces import (
     type_of_message,
 )
 from zope.sendmail.maildir import host_name
-from zope.sendmail.message import Envelope
-from zope.sendmail.mutex import Mutex
-from zope.sendmail.pieces import Piece
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.system.forklock import Mutex
+from zope.sendmail.message.pieces import Piece
 from zope.sendmail.queue import open_queue, put
-from zope.sendmail.relayname import RelayName
-from zope.sendmail.routes import Routes
-from zope.sendmail.standing import MailStatus
-from zope.sendmail.verp import one_by_one
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.routes import Routes
+from zope.sendmail.lifecycle.status import MailStatus
+from zope.sendmail.message.verp import one_by_one
 
 _opening = Mutex()
 
@@ -217,7 +217,7 @@ _OURS = (AbstractMailDelivery.createDataManager,)
 log = maillog.transaction_log  # BBB
 
 # BBB: in zope.sendmail 3.5 to 7.3 these could be imported from here.
-_MOVED = {"QueueProcessorThread": "zope.sendmail.processor", "Maildir": "zope.sendmail.maildir"}
+_MOVED = {"QueueProcessorThread": "zope.sendmail.processor.thread", "Maildir": "zope.sendmail.maildir"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,15 +11,15 @@ from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail import maillog, teller
+from zope.sendmail.reporting import maillog, notifier
 from zope.sendmail.events import events_of
-from zope.sendmail.headers import message_id
-from zope.sendmail.history import Record
+from zope.sendmail.message.headers import message_id
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import ISession, IStagedMail, MailRefused, RelayError
 from zope.sendmail.mailer import open_session
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome, Reply
-from zope.sendmail.pieces import Piece, open_pieces
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.message.pieces import Piece, open_pieces
 
 
 @implementer(IStagedMail)
@@ -115,7 +115,7 @@ def _tell(envelope: Envelope, identifier: str, outcome: Outcome) -> None:
         maillog.direct_answered(
             message_id=identifier, sender=envelope.sender, recipient=who, reply=reply, relay=outcome.relay
         )
-    teller.tell(events_of(identifier, envelope.sender, outcome, Record(replies=outcome.replies)))
+    notifier.tell(events_of(identifier, envelope.sender, outcome, Record(replies=outcome.replies)))
 
 
 def _no_intent() -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from zope.interface import implementer
 
-from zope.sendmail.history import Record
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import IMailDeferredEvent, IMailErrorEvent, IMailSentEvent, IMailUnknownEvent
-from zope.sendmail.outcome import Answer, Outcome, Reply
-from zope.sendmail.queue.states import State
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.states import State
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from zope.interface import Attribute, Interface
 from zope.schema import Bool, Float, Int, Password, TextLine
 
 if TYPE_CHECKING:
-    from zope.sendmail.history import Record
-    from zope.sendmail.message import Envelope
-    from zope.sendmail.outcome import Outcome
-    from zope.sendmail.pieces import Piece
-    from zope.sendmail.queue.finding import Finding
-    from zope.sendmail.queue.states import State
-    from zope.sendmail.standing import MailStatus
+    from zope.sendmail.lifecycle.record import Record
+    from zope.sendmail.message.envelope import Envelope
+    from zope.sendmail.lifecycle.outcome import Outcome
+    from zope.sendmail.message.pieces import Piece
+    from zope.sendmail.lifecycle.finding import Finding
+    from zope.sendmail.lifecycle.states import State
+    from zope.sendmail.lifecycle.status import MailStatus
 
 #: What applications may pass as a message: the text with its headers, as str, bytes or a message object.
 type_of_message = str | bytes | Message
@@ -147,7 +147,7 @@ class IMailDelivery(Interface):
 
         `relay` is the relay that shall get it, if the delivery allows that: the name of a mailer, ``"host:port"``, or a
         pair of both; by default the delivery's routes decide.  With `verp` each recipient gets a copy whose envelope
-        sender names it, see `zope.sendmail.verp`, so that bounces say whom they are about.
+        sender names it, see `zope.sendmail.message.verp`, so that bounces say whom they are about.
 
         Raises `InvalidMail` before anything is written, `OSError` if the queue's disk refuses.
 

@@ -21,7 +21,7 @@ from typing import IO
 
 from zope.interface import directlyProvides, implementer
 
-from zope.sendmail.disk import Disk, remove_quietly
+from zope.sendmail.system.disk import Disk, remove_quietly
 from zope.sendmail.interfaces import IMaildir, IMaildirFactory, IMaildirMessageWriter, QueueError
 
 SUBDIRECTORIES = ("tmp", "new", "cur")

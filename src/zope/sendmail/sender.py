@@ -24,19 +24,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
-from zope.sendmail.clock import Clock
+from zope.sendmail.system.clock import Clock
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.events import MailEvent
-from zope.sendmail.farewell import let_finish_at_exit
+from zope.sendmail.processor.shutdown import let_finish_at_exit
 from zope.sendmail.interfaces import InvalidRelay, type_of_message
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.mutex import Mutex
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue.states import WAITING
-from zope.sendmail.relayname import RelayName
-from zope.sendmail.retry import Schedule
-from zope.sendmail.routes import Routes
-from zope.sendmail.standing import MailStatus
+from zope.sendmail.system.forklock import Mutex
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.lifecycle.states import WAITING
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.message.routes import Routes
+from zope.sendmail.lifecycle.status import MailStatus
 
 #: The name of the relay that gets what names none.
 DEFAULT = "default"

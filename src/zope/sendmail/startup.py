@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from zope.sendmail.clock import Clock
-from zope.sendmail.farewell import EXIT_TIMEOUT
-from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.processor.shutdown import EXIT_TIMEOUT
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
 
 #: Switches the automatic start off.
@@ -220,7 +220,7 @@ def switched_off() -> bool:
     return word in _OFF
 
 
-# Before `zope.sendmail.farewell` ends the threads: nobody takes over any more.
+# Before `zope.sendmail.processor.shutdown` ends the threads: nobody takes over any more.
 atexit.register(_processors.forget_parent)
 os.register_at_fork(after_in_child=_processors.forked)
 

@@ -1,6 +1,6 @@
 """The command ``zope-sendmail``: sends what is due in a queue, once or as a daemon.
 
-``zope-sendmail queue VERB`` is for operators; see `zope.sendmail.operators`.
+``zope-sendmail queue VERB`` is for operators; see `zope.sendmail.cli.queuecommands`.
 It says with its exit status what became of the mail, and a signal never cuts a message short.  A setting on
 the command line beats the environment, that beats the ini file, that beats the default.
 """
@@ -17,18 +17,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from zope.sendmail import operators, teller
-from zope.sendmail.arguments import INI_SECTION, SETTINGS, given_settings, make_parser, read_ini
+from zope.sendmail.cli.app import queuecommands
+
+from zope.sendmail.reporting import notifier
+from zope.sendmail.cli.arguments import INI_SECTION, SETTINGS, given_settings, make_parser, read_ini
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.maildir import act_as_owner
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.options import boolean, mailer_keywords, merge, processor_keywords
-from zope.sendmail.orders import is_order
-from zope.sendmail.outcome import Answer, Reply
-from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.config.options import boolean, mailer_keywords, merge, processor_keywords
+from zope.sendmail.cli.queuearguments import is_order
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import directories_of
-from zope.sendmail.queue.states import State
-from zope.sendmail.retry import OnUnknown
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.retry import OnUnknown
 
 __all__ = ["ConsoleApp", "boolean", "main", "run", "string_or_none"]
 
@@ -134,7 +136,7 @@ class ConsoleApp:
         before = queue.count()
         with signals_to(processor.stop):
             processor.run(forever=self.daemon)
-        teller.flush(_TELLING)
+        notifier.flush(_TELLING)
         after = queue.count()
         status = exit_status(processor.tally, processor.fault, before, after, self._on_unknown)
         if self.verbose:
@@ -207,7 +209,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """The console script; `argv` with the program's name in front."""
     words = list(sys.argv) if argv is None else argv
     if is_order(words[1:]):
-        return operators.main(words[2:])
+        return queuecommands.main(words[2:])
     app = ConsoleApp(words)
     _configure_log(app)
     return app.main()

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zope.sendmail.options import QUEUE, RELAY, Parser, read_settings
+from zope.sendmail.config.options import QUEUE, RELAY, Parser, read_settings
 
 #: Where the settings stand in an ini file.
 INI_SECTION = "app:zope-sendmail"

@@ -10,11 +10,11 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from zope.sendmail.history import Record
-from zope.sendmail.outcome import Answer, Reply, printable
-from zope.sendmail.queue.finding import Finding, age, moment
-from zope.sendmail.queue.states import State
-from zope.sendmail.standing import MailStatus
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
+from zope.sendmail.lifecycle.finding import Finding, age, moment
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.status import MailStatus
 
 if TYPE_CHECKING:
     from zope.sendmail.interfaces import IQueuedMail

@@ -1,6 +1,6 @@
 """The command line of ``zope-sendmail queue VERB``.
 
-Says what an operator wants; `zope.sendmail.operators` does it.  Fails as argparse does, with status 2.
+Says what an operator wants; `zope.sendmail.cli.queuecommands` does it.  Fails as argparse does, with status 2.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from zope.sendmail.options import duration
-from zope.sendmail.queue.states import State, Verb
+from zope.sendmail.config.options import duration
+from zope.sendmail.lifecycle.states import State, Verb
 
 #: States in which a mail can be listed.
 STATES = (State.READY, State.SENDING, State.DEFERRED, State.HELD, State.REJECTED)

@@ -17,15 +17,15 @@ from contextlib import closing
 from itertools import islice
 from typing import Any, BinaryIO
 
-from zope.sendmail.clock import Clock
+from zope.sendmail.system.clock import Clock
 from zope.sendmail.interfaces import IMailQueue, MailError, NoSuchMail, QueueNotSafe
 from zope.sendmail.maildir import act_as_owner, check_maildir
-from zope.sendmail.orders import MEANT, parse
+from zope.sendmail.cli.queuearguments import MEANT, parse
 from zope.sendmail.queue import directories_of, is_maildir, open_queue, recognized
-from zope.sendmail.queue.finding import Finding, Severity, age
-from zope.sendmail.queue.selection import matching
-from zope.sendmail.queue.states import State, Verb
-from zope.sendmail.tables import (
+from zope.sendmail.lifecycle.finding import Finding, Severity, age
+from zope.sendmail.lifecycle.selection import matching
+from zope.sendmail.lifecycle.states import State, Verb
+from zope.sendmail.cli.formatting import (
     clean,
     clean_line,
     count_values,

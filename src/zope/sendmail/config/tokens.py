@@ -19,10 +19,10 @@ from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail.clock import Clock
+from zope.sendmail.system.clock import Clock
 from zope.sendmail.interfaces import IRenewableToken, ITokenProvider, RelayError
-from zope.sendmail.mutex import Mutex
-from zope.sendmail.outcome import printable
+from zope.sendmail.system.forklock import Mutex
+from zope.sendmail.lifecycle.outcome import printable
 
 #: Seconds that a command has: it may have to ask the provider over the net.
 COMMAND_TIMEOUT = 30.0

@@ -16,7 +16,9 @@ from typing import Any
 from zope.component import provideHandler
 from zope.configuration.exceptions import ConfigurationError
 
-from zope.sendmail import startup, teller
+from zope.sendmail import startup
+
+from zope.sendmail.reporting import notifier
 from zope.sendmail.demo.catcher import Catcher
 from zope.sendmail.demo.ledger import Surprise
 from zope.sendmail.demo.shop import configure, open_database
@@ -106,4 +108,4 @@ def _configure(stage: Stage) -> None:
 
 def _stop_sending() -> None:
     startup.stop(PATIENCE)
-    teller.flush(PATIENCE)
+    notifier.flush(PATIENCE)

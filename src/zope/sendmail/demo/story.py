@@ -7,7 +7,7 @@ from collections.abc import Callable
 import transaction
 from transaction.interfaces import TransactionError
 
-from zope.sendmail import teller
+from zope.sendmail.reporting import notifier
 from zope.sendmail.demo import flood, scenes
 from zope.sendmail.demo.ledger import Account, Balance, Surprise, balance, strangers, table, total
 from zope.sendmail.demo.narrator import Narrator
@@ -67,7 +67,7 @@ def draw_balance(stage: Stage, accounts: list[Account], narrator: Narrator) -> b
 
 def add_own_unknowns(stage: Stage, accounts: list[Account]) -> None:
     """What this process itself recorded as unknown; none, unless the machine is in deep trouble."""
-    teller.flush(PATIENCE)
+    notifier.flush(PATIENCE)
     for event in filter(IMailUnknownEvent.providedBy, list(stage.events)):
         for account in accounts:
             account.unknown[event.messageId] += event.messageId in account.handed

@@ -25,7 +25,9 @@ def main(queue_path: str, port: str) -> int:
     """Drain the queue at `queue_path` to `port` until standard input ends."""
     from zope.component import provideHandler
 
-    from zope.sendmail import startup, teller
+    from zope.sendmail import startup
+
+    from zope.sendmail.reporting import notifier
     from zope.sendmail.demo.shop import configure
     from zope.sendmail.interfaces import IMailEvent
 
@@ -37,7 +39,7 @@ def main(queue_path: str, port: str) -> int:
     report("started")
     sys.stdin.buffer.read()
     ended = startup.stop(_LAST_MESSAGE)
-    return 0 if ended and teller.flush(_LAST_MESSAGE) else 1
+    return 0 if ended and notifier.flush(_LAST_MESSAGE) else 1
 
 
 def report_event(event: Any) -> None:

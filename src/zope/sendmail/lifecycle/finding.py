@@ -1,6 +1,6 @@
 """What the doctor of a queue can find: the shape of a finding, and the words that its sentences share.
 
-The sentences are in `zope.sendmail.queue.findings`.  Pure; what comes from files is made printable.
+The sentences are in `zope.sendmail.queue.diagnosis`.  Pure; what comes from files is made printable.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 
-from zope.sendmail.history import Record
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, printable
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, printable
 
 #: So many recipients are named before the rest is counted.
 _NAMED = 3

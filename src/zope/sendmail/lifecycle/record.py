@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from zope.sendmail.outcome import Answer, Reply
-from zope.sendmail.queue.states import State
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.states import State
 
 #: A record from further in the future than this was written before the clock was set back; clocks of hosts that
 #: share a queue may differ by less.

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from zope.sendmail.queue.states import State
+from zope.sendmail.lifecycle.states import State
 
 if TYPE_CHECKING:
-    from zope.sendmail.history import Record
-    from zope.sendmail.message import Envelope
-    from zope.sendmail.queue.desk import QueuedMail
+    from zope.sendmail.lifecycle.record import Record
+    from zope.sendmail.message.envelope import Envelope
+    from zope.sendmail.queue.maildir.admin import QueuedMail
 
 #: What an operator writes for the null reverse-path (RFC 5321, 4.5.5).
 NULL = "<>"

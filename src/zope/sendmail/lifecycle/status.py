@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from zope.sendmail.outcome import Answer, Reply
-from zope.sendmail.queue.states import State
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.states import State
 
 if TYPE_CHECKING:
     from zope.sendmail.interfaces import IQueuedMail

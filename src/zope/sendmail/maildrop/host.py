@@ -24,12 +24,12 @@ from zope.interface import implementer
 from ZPublisher import zpublish
 
 from zope.sendmail.interfaces import QueueError
-from zope.sendmail.maildrop import pages
-from zope.sendmail.maildrop.candidates import CONFIG_PATHS, DEFAULT, candidates, configuration
+from zope.sendmail.maildrop import views
+from zope.sendmail.maildrop.configfiles import CONFIG_PATHS, DEFAULT, candidates, configuration
 from zope.sendmail.maildrop.config import ConfigError
-from zope.sendmail.maildrop.origin import refusal
-from zope.sendmail.maildrop.spooling import delivery_to
-from zope.sendmail.queue.states import WAITING, Verb
+from zope.sendmail.maildrop.csrf import refusal
+from zope.sendmail.maildrop.delivery import delivery_to
+from zope.sendmail.lifecycle.states import WAITING, Verb
 
 if TYPE_CHECKING:
     from zope.sendmail.interfaces import IMailQueue
@@ -51,14 +51,14 @@ class _Setting:
         self._name = name
 
     def __get__(self, host: MaildropHost | None, owner: type) -> Any:
-        return self if host is None else pages.ATTRIBUTES[self._name](host._config())
+        return self if host is None else views.ATTRIBUTES[self._name](host._config())
 
     def __set__(self, host: MaildropHost, value: object) -> None:
         raise AttributeError(f"{self._name} of a Maildrop Host is what its configuration file says; change that file")
 
 
 #: They have to be there when the class is made, for then Zope looks for what its security declarations name.
-_Settings = type("_Settings", (), {name: _Setting(name) for name in pages.ATTRIBUTES})
+_Settings = type("_Settings", (), {name: _Setting(name) for name in views.ATTRIBUTES})
 
 
 @implementer(IMailHost)
@@ -92,7 +92,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """2.3 kept copies of the settings, the login among them; they are not kept any more."""
-        super().__setstate__({name: value for name, value in state.items() if name not in pages.ATTRIBUTES})
+        super().__setstate__({name: value for name, value in state.items() if name not in views.ATTRIBUTES})
 
     # --- sending ------------------------------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
 
     def getLog(self, max_bytes: int = 50000) -> str:
         """The newest lines of the daemon's log, at most so many bytes; empty if there is none."""
-        return pages.tail(self._config().log_file, max_bytes)
+        return views.tail(self._config().log_file, max_bytes)
 
     def queueLength(self) -> int:
         """How many mails wait in the spools."""
@@ -219,7 +219,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
             wanted = Verb(verb)
         except ValueError:
             raise BadRequest(f"{verb!r} cannot be done to a mail; possible: {', '.join(Verb)}") from None
-        message, went_well = pages.act(self._queue(), wanted, [names] if isinstance(names, str) else names)
+        message, went_well = views.act(self._queue(), wanted, [names] if isinstance(names, str) else names)
         if REQUEST is not None:
             shown = {"manage_tabs_message": message, "manage_tabs_type": "success" if went_well else "warning"}
             shown |= {name: value for name, value in (("state", state), ("address", address)) if value}
@@ -238,15 +238,15 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
             "settings": [],
             "debug_receiver": "",
         }
-        return shown | self._told(lambda: pages.settings(self.getConfigPath(), self._config()))
+        return shown | self._told(lambda: views.settings(self.getConfigPath(), self._config()))
 
     def manage_logData(self) -> dict[str, Any]:
         """What the Maildrop Log tab shows."""
-        return {"path": "", "text": "", "changed": ""} | self._told(lambda: pages.log(self._config()))
+        return {"path": "", "text": "", "changed": ""} | self._told(lambda: views.log(self._config()))
 
     def manage_queueData(self, state: str = "", address: str = "") -> dict[str, Any]:
         """What the Maildrop Queue tab shows: the mails in this state, from or to this address."""
-        return self._told(lambda: pages.queue(self._queue(), state, address) | pages.daemon(self._config()))
+        return self._told(lambda: views.queue(self._queue(), state, address) | views.daemon(self._config()))
 
     def manage_restartQueueThread(self, action: str = "start", REQUEST: Any = None) -> None:
         """MailHost's thread would send nothing: the daemon does."""
@@ -282,7 +282,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         "getCandidateConfigPaths",
         "isTransactional",
         "getLog",
-        *pages.ATTRIBUTES,
+        *views.ATTRIBUTES,
     )
     security.declareProtected(view, "queueLength")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from zope.sendmail.address import (
+from zope.sendmail.message.address import (
     MAX_OCTETS,
     PLAIN_OCTETS,
     parse_foreign_recipient,
@@ -23,8 +23,8 @@ from zope.sendmail.address import (
     split_list,
 )
 from zope.sendmail.interfaces import InvalidAddress, InvalidRelay, MalformedEnvelope
-from zope.sendmail.pieces import Piece
-from zope.sendmail.relayname import RelayName
+from zope.sendmail.message.pieces import Piece
+from zope.sendmail.message.relayname import RelayName
 
 FROM = b"X-Zope-From:"
 TO = b"X-Zope-To:"

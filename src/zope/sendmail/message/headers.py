@@ -14,7 +14,7 @@ from email.message import Message
 from typing import BinaryIO
 
 from zope.sendmail.interfaces import InvalidMessage
-from zope.sendmail.pieces import Piece
+from zope.sendmail.message.pieces import Piece
 
 #: How much of a message is looked at for its header block.
 MAX_HEADER = 16 * 1024 * 1024

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from zope.sendmail.interfaces import InvalidRelay
-from zope.sendmail.message import Envelope
-from zope.sendmail.relayname import RelayName
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.relayname import RelayName
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,16 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from zope.sendmail import maillog
+from zope.sendmail.reporting import maillog
 from zope.sendmail.events import MailErrorEvent, MailEvent, MailSentEvent, MailUnknownEvent
 from zope.sendmail.interfaces import ILease, IMailQueue, InvalidRelay
-from zope.sendmail.outcome import Answer
-from zope.sendmail.queue.states import State
-from zope.sendmail.relays import Job, Relay, Relays
-from zope.sendmail.retry import set_aside
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.processor.relay import Job, Relay, Relays
+from zope.sendmail.lifecycle.retry import set_aside
 
 if TYPE_CHECKING:
-    from zope.sendmail.processor import QueueProcessorThread
+    from zope.sendmail.processor.thread import QueueProcessorThread
 
 #: So many messages that waited for a relay are taken up at a time when it can be used again.
 _UNPARK = 8

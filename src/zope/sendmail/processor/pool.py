@@ -12,14 +12,14 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from zope.sendmail.baton import baton
-from zope.sendmail.clock import Clock
-from zope.sendmail.intake import Intake
-from zope.sendmail.lane import Lane
-from zope.sendmail.relays import Job, Relay
+from zope.sendmail.system.gilbaton import baton
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.processor.dispatcher import Intake
+from zope.sendmail.processor.worker import Lane
+from zope.sendmail.processor.relay import Job, Relay
 
 if TYPE_CHECKING:
-    from zope.sendmail.processor import QueueProcessorThread
+    from zope.sendmail.processor.thread import QueueProcessorThread
 
 #: Seconds between two looks of the one who stands by: at first, and at most.
 _WINDOW = (0.02, 0.5)

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail import maillog
-from zope.sendmail.circuit import Circuit
-from zope.sendmail.clock import Clock
-from zope.sendmail.history import Part, Record
+from zope.sendmail.reporting import maillog
+from zope.sendmail.transports.circuitbreaker import Circuit
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.lifecycle.record import Part, Record
 from zope.sendmail.interfaces import IJob, ILease, InvalidRelay, ISession
 from zope.sendmail.mailer import SMTPMailer, keeps_sessions, open_session
-from zope.sendmail.mailers.redirect import refuse_detours
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome, Reply, printable
-from zope.sendmail.relayname import RelayName
-from zope.sendmail.settings import Tls
+from zope.sendmail.transports.redirect import refuse_detours
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.config.settings import Tls
 
 if TYPE_CHECKING:
-    from zope.sendmail.routes import Routes
+    from zope.sendmail.message.routes import Routes
 
 #: Connections to one relay, unless somebody says how many: as many as Postfix makes
 #: (default_destination_concurrency_limit).
@@ -277,7 +277,7 @@ class Relays:
         self._many = _MANY
 
     def refuse_detours(self) -> None:
-        """See `zope.sendmail.mailers.redirect`.  Raises `ValueError`."""
+        """See `zope.sendmail.transports.redirect`.  Raises `ValueError`."""
         mailers = {**self._mailers, self.routes.default: self.default.mailer}
         refuse_detours(self.routes, mailers.__getitem__)
 

@@ -14,9 +14,9 @@ import threading
 import weakref
 from typing import Generic, Protocol, TypeVar
 
-from zope.sendmail import maillog, teller
-from zope.sendmail.clock import Clock
-from zope.sendmail.mutex import Mutex
+from zope.sendmail.reporting import maillog, notifier
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.forklock import Mutex
 
 #: Seconds that processors have at the end of the process to finish the message in hand.
 EXIT_TIMEOUT = 30.0
@@ -93,7 +93,7 @@ def say_farewell(timeout: float = EXIT_TIMEOUT) -> bool:
     late = [thread for thread in threads if thread.is_alive()]
     for thread in late:
         maillog.did_not_end(thread.queuePath, timeout)
-    teller.flush(max(0.0, deadline - clock.monotonic()))
+    notifier.flush(max(0.0, deadline - clock.monotonic()))
     return not late
 
 
@@ -120,7 +120,7 @@ class Keeper:
         with self._mutex:
             self._expected.add(thread)
             if self._thread is None:
-                keeper = threading.Thread(target=self._keep, name="zope.sendmail.farewell")
+                keeper = threading.Thread(target=self._keep, name="zope.sendmail.processor.shutdown")
                 keeper.start()
                 self._thread = keeper
 

@@ -18,21 +18,23 @@ from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail import farewell, maillog, teller
-from zope.sendmail.clock import Clock
-from zope.sendmail.crew import Crew
-from zope.sendmail.disk import Disk
+from zope.sendmail.processor.thread import shutdown
+
+from zope.sendmail.reporting import maillog, notifier
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.processor.pool import Crew
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.events import MailEvent
-from zope.sendmail.intake import Intake
+from zope.sendmail.processor.dispatcher import Intake
 from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor, MalformedEnvelope
-from zope.sendmail.lane import is_wish_to_end
+from zope.sendmail.processor.worker import is_wish_to_end
 from zope.sendmail.maildir import Maildir, make_maildir
-from zope.sendmail.message import Envelope, read_envelope
-from zope.sendmail.outcome import Answer, Reply
+from zope.sendmail.message.envelope import Envelope, read_envelope
+from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.queue import is_maildir, open_queue, put
-from zope.sendmail.relays import Relay, Relays
-from zope.sendmail.retry import Schedule
-from zope.sendmail.routes import Routes
+from zope.sendmail.processor.relay import Relay, Relays
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.message.routes import Routes
 
 #: The queue itself is in trouble (disk, permissions): seconds until the next look, and how long a stop may go
 #: unnoticed then.
@@ -72,7 +74,7 @@ class QueueProcessorThread(threading.Thread):
         notify_sender: bool = False,
         routes: Routes | None = None,
         mailers: Mapping[str, Any] | None = None,
-        tell: Callable[[Iterable[MailEvent]], None] = teller.tell,
+        tell: Callable[[Iterable[MailEvent]], None] = notifier.tell,
     ) -> None:
         super().__init__(name="zope.sendmail.queue.QueueProcessorThread", daemon=True)
         if not interval > 0 or (concurrency is not None and concurrency < 1):
@@ -160,7 +162,7 @@ class QueueProcessorThread(threading.Thread):
             raise ValueError("the processor needs a queue and a mailer: call setQueuePath() and setMailer() first")
         self.relays.refuse_detours()
         maillog.started(queue.location, str(getattr(self.mailer, "hostname", type(self.mailer).__name__)))
-        farewell.expect(self)
+        shutdown.expect(self)
         self._crew.intake = Intake(self, queue, self.relays, self._crew.call)
         try:
             while not self._stopped:
@@ -212,7 +214,7 @@ class QueueProcessorThread(threading.Thread):
     @property
     def is_heard(self) -> bool:
         """Whether an event may interest anybody.  Whom a `tell` of somebody's own reaches is not known."""
-        return self.tell is not teller.tell or teller.is_heard()
+        return self.tell is not notifier.tell or notifier.is_heard()
 
     def tell_safely(self, event: MailEvent) -> None:
         """Tell of an event."""

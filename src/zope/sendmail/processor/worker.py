@@ -12,22 +12,22 @@ from collections.abc import Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from zope.sendmail import maillog
-from zope.sendmail.baton import baton
-from zope.sendmail.dsn import notification
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.gilbaton import baton
+from zope.sendmail.reporting.dsn import notification
 from zope.sendmail.events import events_of, news_of
-from zope.sendmail.history import Record
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import ILease, ISession, LeaseLost
 from zope.sendmail.maildir import host_name
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome, Reply
-from zope.sendmail.queue.states import State
-from zope.sendmail.relays import Job, Relay
-from zope.sendmail.retry import judge
-from zope.sendmail.smtp.stream import one_by_one, stream
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.processor.relay import Job, Relay
+from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.smtp.pipeline import one_by_one, stream
 
 if TYPE_CHECKING:
-    from zope.sendmail.processor import QueueProcessorThread
+    from zope.sendmail.processor.thread import QueueProcessorThread
 
 #: So much of a message is looked at for its header when a report about it is made.
 _HEAD = 64 * 1024

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zope.sendmail.interfaces import IMailQueue
-    from zope.sendmail.message import Envelope
-    from zope.sendmail.pieces import Piece
+    from zope.sendmail.message.envelope import Envelope
+    from zope.sendmail.message.pieces import Piece
 
 _MEMORY, _SPOOL = "memory:", "spool:"
 
@@ -24,10 +24,10 @@ def open_queue(location: str, **options: Any) -> IMailQueue:
 
         return MemoryQueue(**options)
     if location.startswith(_SPOOL):
-        from zope.sendmail.queue.spools import open_spool
+        from zope.sendmail.queue.spool.multiple import open_spool
 
         return open_spool(location.removeprefix(_SPOOL), **options)
-    from zope.sendmail.queue.maildir import MaildirQueue
+    from zope.sendmail.queue.maildir.queue import MaildirQueue
 
     return MaildirQueue(location, **options)
 
@@ -62,7 +62,7 @@ def is_maildir(location: str) -> bool:
 def recognized(path: str) -> str:
     """The location of what lies at `path`: that of a spool if it is one whose queue has been used, else `path`."""
     if is_maildir(path) and not os.path.isdir(os.path.join(path, "new")):
-        from zope.sendmail.queue.dropbox import PRIVATE
+        from zope.sendmail.queue.spool.dropbox import PRIVATE
 
         if os.path.isdir(os.path.join(path, PRIVATE, "new")):
             return _SPOOL + path
@@ -71,12 +71,12 @@ def recognized(path: str) -> str:
 
 # BBB: in zope.sendmail 3.5 to 7.3 this was a module with the processor and the console script in it.
 _MOVED = {
-    "QueueProcessorThread": "zope.sendmail.processor",
-    "ConsoleApp": "zope.sendmail.cli",
-    "run": "zope.sendmail.cli",
-    "boolean": "zope.sendmail.cli",
-    "string_or_none": "zope.sendmail.cli",
-    "MAX_SEND_TIME": "zope.sendmail.queue.locks",
+    "QueueProcessorThread": "zope.sendmail.processor.thread",
+    "ConsoleApp": "zope.sendmail.cli.app",
+    "run": "zope.sendmail.cli.app",
+    "boolean": "zope.sendmail.cli.app",
+    "string_or_none": "zope.sendmail.cli.app",
+    "MAX_SEND_TIME": "zope.sendmail.queue.maildir.locks",
     "SMTPMailer": "zope.sendmail.mailer",
     "Maildir": "zope.sendmail.maildir",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import logging
 
-from zope.sendmail.outcome import Answer, Reply, printable
+from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
 
 #: The names of 7.3, which sites have in their logging configuration.
 processor_log = logging.getLogger("QueueProcessorThread")

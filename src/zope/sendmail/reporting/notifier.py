@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import transaction
 import zope.event
 
-from zope.sendmail import maillog
+from zope.sendmail.reporting import maillog
 from zope.sendmail.events import MailEvent
 
 #: So many events wait for slow subscribers; further ones are dropped, and the log says so.
@@ -57,7 +57,7 @@ class Teller:
 
     def _begin(self) -> None:
         """Have a thread; if the system has none now, the next event asks for one again."""
-        thread = threading.Thread(target=self._run, name="zope.sendmail.teller", daemon=True)
+        thread = threading.Thread(target=self._run, name="zope.sendmail.reporting.notifier", daemon=True)
         with contextlib.suppress(RuntimeError):
             thread.start()
             self._thread = thread

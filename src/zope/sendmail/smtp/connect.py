@@ -22,9 +22,9 @@ from dataclasses import replace
 from smtplib import LMTP, SMTP, SMTP_SSL  # by name: a test that patches ``smtplib.SMTP`` must not blind us
 from typing import Any
 
-from zope.sendmail.settings import RelaySettings, Tls, TlsVersion
-from zope.sendmail.smtp.certificate import show_certificate, verifying_context
-from zope.sendmail.smtp.sasl import login, token_of
+from zope.sendmail.config.settings import RelaySettings, Tls, TlsVersion
+from zope.sendmail.smtp.tls import show_certificate, verifying_context
+from zope.sendmail.smtp.auth.login import login, token_of
 
 #: What makes connections: ``smtplib.SMTP``, ``smtplib.SMTP_SSL``, or what somebody put in their place.
 Factory = Callable[..., Any]

@@ -12,15 +12,15 @@ from dataclasses import replace
 from smtplib import LMTP, SMTP
 from typing import BinaryIO, Protocol
 
-from zope.sendmail.settings import RelaySettings
-from zope.sendmail.smtp.body import Body
+from zope.sendmail.config.settings import RelaySettings
+from zope.sendmail.smtp.protocol.body import Body
 from zope.sendmail.smtp.channel import Channel, open_channel
-from zope.sendmail.smtp.commands import NotSpeakable, Offers, Speech
-from zope.sendmail.smtp.dialogue import Dialogue
-from zope.sendmail.smtp.errors import as_smtplib_tells
-from zope.sendmail.smtp.progress import Progress
-from zope.sendmail.smtp.replies import MalformedReply, Response
-from zope.sendmail.smtp.steps import (
+from zope.sendmail.smtp.protocol.commands import NotSpeakable, Offers, Speech
+from zope.sendmail.smtp.protocol.transaction import Dialogue
+from zope.sendmail.smtp.smtperrors import as_smtplib_tells
+from zope.sendmail.smtp.protocol.progress import Progress
+from zope.sendmail.smtp.protocol.replies import MalformedReply, Response
+from zope.sendmail.smtp.protocol.steps import (
     MAX_FLIGHT,
     Broken,
     Follow,

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from zope.sendmail.interfaces import IJob, ISession
-from zope.sendmail.outcome import Outcome
-from zope.sendmail.smtp.progress import Progress
-from zope.sendmail.smtp.transaction import Errand, Following
+from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.smtp.protocol.progress import Progress
+from zope.sendmail.smtp.connection import Errand, Following
 
 #: The outcome of a job, or what reading its message, or its `intend`, has raised.
 Result = Outcome | Exception
@@ -68,7 +68,7 @@ class Stream:
         finally:
             self._session.part()
 
-    # who is next; see `zope.sendmail.smtp.transaction.Following`
+    # who is next; see `zope.sendmail.smtp.connection.Following`
 
     def rider(self) -> Errand | None:
         """The mail that rides with the end of the one in hand."""

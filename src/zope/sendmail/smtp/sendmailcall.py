@@ -7,9 +7,9 @@ import smtplib
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from zope.sendmail.headers import without_bcc
-from zope.sendmail.outcome import Answer, Reply
-from zope.sendmail.smtp.progress import Progress, note_refused
+from zope.sendmail.message.headers import without_bcc
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.smtp.protocol.progress import Progress, note_refused
 
 
 class Given(io.BytesIO):

@@ -13,19 +13,19 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.baton import baton
-from zope.sendmail.clock import Clock
+from zope.sendmail.system.gilbaton import baton
+from zope.sendmail.system.clock import Clock
 from zope.sendmail.interfaces import IJob, IStreamingSession
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Outcome
-from zope.sendmail.settings import RelaySettings
-from zope.sendmail.smtp.body import Body
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.config.settings import RelaySettings
+from zope.sendmail.smtp.protocol.body import Body
 from zope.sendmail.smtp.connect import drop, hang_up
-from zope.sendmail.smtp.handover import Handover
-from zope.sendmail.smtp.progress import Progress, reply_from
-from zope.sendmail.smtp.stream import Result, Stream
-from zope.sendmail.smtp.transaction import Errand, Following, Line
-from zope.sendmail.smtp.verdict import RELAY_CODES, failed, succeeded
+from zope.sendmail.smtp.sendmailcall import Handover
+from zope.sendmail.smtp.protocol.progress import Progress, reply_from
+from zope.sendmail.smtp.pipeline import Result, Stream
+from zope.sendmail.smtp.connection import Errand, Following, Line
+from zope.sendmail.smtp.classification import RELAY_CODES, failed, succeeded
 
 #: The relay said no and meant the mail: the connection may go on.
 _REFUSALS = (smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)
@@ -145,7 +145,7 @@ class SMTPSession:
         if connection is not None:
             drop(connection)
 
-    # a mail in a stream; see `zope.sendmail.smtp.stream.Carrier`
+    # a mail in a stream; see `zope.sendmail.smtp.pipeline.Carrier`
 
     def carry(self, errand: Errand, following: Following) -> Outcome:
         """Send one mail; `following` gives who is next."""

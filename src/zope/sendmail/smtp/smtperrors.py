@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import smtplib
 
-from zope.sendmail.outcome import Reply
-from zope.sendmail.smtp.commands import NotSpeakable, Verb
-from zope.sendmail.smtp.progress import Progress, pairs
-from zope.sendmail.smtp.steps import Gone, Refused
+from zope.sendmail.lifecycle.outcome import Reply
+from zope.sendmail.smtp.protocol.commands import NotSpeakable, Verb
+from zope.sendmail.smtp.protocol.progress import Progress, pairs
+from zope.sendmail.smtp.protocol.steps import Gone, Refused
 
 
 class NotSendable(smtplib.SMTPSenderRefused):

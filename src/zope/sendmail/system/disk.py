@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, cast
 
-from zope.sendmail.pieces import Piece
+from zope.sendmail.message.pieces import Piece
 
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700

@@ -28,9 +28,9 @@ from zope.sendmail.interfaces import (
     RelayError,
 )
 from zope.sendmail.maildir import Maildir
-from zope.sendmail.outcome import Answer, Reply
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.unfolder import flush
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer
 
 MESSAGE = b"Subject: Hello\nMessage-Id: <kept@example.org>\n\nText\n"
@@ -549,7 +549,7 @@ class OldApi(DeliveryTest):
     def test_old_names_can_be_imported(self) -> None:
         """From where they were."""
         from zope.sendmail import delivery, queue
-        from zope.sendmail.processor import QueueProcessorThread
+        from zope.sendmail.processor.thread import QueueProcessorThread
 
         self.assertIs(delivery.QueueProcessorThread, QueueProcessorThread)
         self.assertIs(queue.QueueProcessorThread, QueueProcessorThread)

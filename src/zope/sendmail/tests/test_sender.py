@@ -18,12 +18,12 @@ import transaction
 
 from zope.sendmail.interfaces import InvalidMail, InvalidRelay
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.mailers.redirect import RedirectMailer
-from zope.sendmail.message import Envelope
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue.states import State
-from zope.sendmail.relayname import RelayName
-from zope.sendmail.routes import Routes
+from zope.sendmail.transports.redirect import RedirectMailer
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.routes import Routes
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
 from zope.sendmail.testing.contracts import MESSAGE
 from zope.sendmail.testing.mailers import ScriptedMailer

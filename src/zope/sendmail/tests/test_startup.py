@@ -17,7 +17,7 @@ from zope.testing.cleanup import cleanUp
 
 from zope.sendmail import startup
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.startup import Declaration, Processors, Start
 
 #: Seconds after which a test gives up waiting.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zope.sendmail import maillog
-from zope.sendmail.clock import Clock
-from zope.sendmail.mutex import Mutex
-from zope.sendmail.outcome import Outcome, Reply
-from zope.sendmail.retry import probe_delay
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.forklock import Mutex
+from zope.sendmail.lifecycle.outcome import Outcome, Reply
+from zope.sendmail.lifecycle.retry import probe_delay
 
 
 class Circuit:

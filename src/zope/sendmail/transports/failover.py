@@ -13,16 +13,16 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail import maillog
-from zope.sendmail.circuit import Circuit
-from zope.sendmail.clock import Clock
+from zope.sendmail.reporting import maillog
+from zope.sendmail.transports.circuitbreaker import Circuit
+from zope.sendmail.system.clock import Clock
 from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.mailer import open_session
-from zope.sendmail.mailers.calls import OneMailCalls
-from zope.sendmail.mailers.limits import InnerLimits
-from zope.sendmail.message import Envelope
-from zope.sendmail.mutex import Mutex
-from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.transports.onemail import OneMailCalls
+from zope.sendmail.transports.limits import InnerLimits
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.system.forklock import Mutex
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 
 _Ask = Callable[[ISession, Envelope], Outcome]
 

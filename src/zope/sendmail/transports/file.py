@@ -18,15 +18,15 @@ from typing import BinaryIO, Protocol
 
 from zope.interface import implementer
 
-from zope.sendmail.clock import Clock
-from zope.sendmail.headers import wire
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.message.headers import wire
 from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.maildir import Maildir, MaildirMessageWriter, unique_name
-from zope.sendmail.mailers.calls import OneMailCalls
-from zope.sendmail.mailers.envelopefields import with_envelope
-from zope.sendmail.message import Envelope
-from zope.sendmail.mutex import Mutex
-from zope.sendmail.outcome import Answer, Outcome, Reply, printable
+from zope.sendmail.transports.onemail import OneMailCalls
+from zope.sendmail.transports.envelopefields import with_envelope
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.system.forklock import Mutex
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
 
 #: The path that means standard output.
 STDOUT = "-"

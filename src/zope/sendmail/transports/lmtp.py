@@ -14,7 +14,7 @@ from zope.interface import implementer_only
 
 from zope.sendmail.interfaces import ILMTPMailer
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.settings import RelaySettings, Tls
+from zope.sendmail.config.settings import RelaySettings, Tls
 
 
 @implementer_only(ILMTPMailer)

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.address import parse_recipient, parse_sender
+from zope.sendmail.message.address import parse_recipient, parse_sender
 from zope.sendmail.interfaces import InvalidAddress, ISession, ISessionMailer
 from zope.sendmail.mailer import open_session
-from zope.sendmail.mailers.calls import OneMailCalls
-from zope.sendmail.mailers.envelopefields import with_envelope
-from zope.sendmail.mailers.limits import InnerLimits
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.transports.onemail import OneMailCalls
+from zope.sendmail.transports.envelopefields import with_envelope
+from zope.sendmail.transports.limits import InnerLimits
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 
 if TYPE_CHECKING:
-    from zope.sendmail.routes import Routes
+    from zope.sendmail.message.routes import Routes
 
 #: Which answer speaks for a mail that went to several people instead: nobody gets it twice because of another.
 _ORDER = (Answer.ACCEPTED, Answer.UNKNOWN, Answer.DEFERRED, Answer.REJECTED)

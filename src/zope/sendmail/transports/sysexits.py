@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from zope.sendmail.outcome import Answer, Reply, printable
+from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
 
 #: Code: name, answer, and whether the words of the program may make a rejection of it: these codes also stand for
 #: "something went wrong", but an enhanced status code of class 5 (RFC 3463) is meant.

@@ -19,7 +19,7 @@ from zope.processlifetime import IDatabaseOpenedWithRoot
 
 from zope.sendmail import startup
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
-from zope.sendmail.directives import (
+from zope.sendmail.zcml.schema import (
     SECURITY_SUPPORT,
     IDeliveryDirective,
     IDirectDeliveryDirective,
@@ -29,10 +29,10 @@ from zope.sendmail.directives import (
     ISMTPMailerDirective,
 )
 from zope.sendmail.interfaces import IMailDelivery, IMailer
-from zope.sendmail.lmtp import LMTPMailer
+from zope.sendmail.transports.lmtp import LMTPMailer
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.mailers.redirect import refuse_detours
-from zope.sendmail.options import (
+from zope.sendmail.transports.redirect import refuse_detours
+from zope.sendmail.config.options import (
     LOGIN,
     QUEUE,
     RELAY,
@@ -46,7 +46,7 @@ from zope.sendmail.options import (
     read_settings,
     routes_of,
 )
-from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.processor.thread import QueueProcessorThread
 
 # QueueProcessorThread: BBB, zope.sendmail 3.5 to 7.3 had it here.  To replace it here has no effect.
 __all__ = [

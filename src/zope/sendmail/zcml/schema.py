@@ -9,7 +9,7 @@ from zope.interface import Interface, implementer
 from zope.schema import ASCIILine, Field, Int, TextLine, ValidationError
 from zope.schema.interfaces import IFromUnicode
 
-from zope.sendmail.options import QUEUE, RELAY, ROUTING, Parser, boolean, one_of
+from zope.sendmail.config.options import QUEUE, RELAY, ROUTING, Parser, boolean, one_of
 from zope.sendmail.startup import Start
 
 try:

@@ -15,18 +15,18 @@ from typing import BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.headers import message_id
-from zope.sendmail.history import Record
+from zope.sendmail.message.headers import message_id
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import InvalidMessage, IQueuedMail, MalformedEnvelope, NoSuchMail, NotPossible
 from zope.sendmail.maildir import age_key
-from zope.sendmail.message import Envelope
-from zope.sendmail.queue.findings import HELD
-from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase
-from zope.sendmail.queue.places import REJECTED, by_age, name_of
-from zope.sendmail.queue.selection import Selection
-from zope.sendmail.queue.states import WAITING, State, Verb, after
-from zope.sendmail.queue.store import Listing, Store
-from zope.sendmail.retry import OnUnknown, Schedule, after_death, sent_before_death
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.queue.diagnosis import HELD
+from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner, Phase
+from zope.sendmail.queue.maildir.layout import REJECTED, by_age, name_of
+from zope.sendmail.lifecycle.selection import Selection
+from zope.sendmail.lifecycle.states import WAITING, State, Verb, after
+from zope.sendmail.queue.maildir.store import Listing, Store
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, after_death, sent_before_death
 
 _HEAD = 64 * 1024
 

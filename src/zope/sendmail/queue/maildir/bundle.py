@@ -14,8 +14,8 @@ import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from zope.sendmail.disk import Disk, remove_quietly, same_file
-from zope.sendmail.queue.places import BUNDLE, PARTS, Places
+from zope.sendmail.system.disk import Disk, remove_quietly, same_file
+from zope.sendmail.queue.maildir.layout import BUNDLE, PARTS, Places
 
 #: A file name has 255 bytes at most, a length 20 digits.
 _LONGEST_LINE = 300

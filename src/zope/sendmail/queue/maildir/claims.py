@@ -10,17 +10,17 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable
 
-from zope.sendmail import maillog
-from zope.sendmail.history import Record
-from zope.sendmail.outcome import Answer, Outcome
-from zope.sendmail.queue.departures import Departures
-from zope.sendmail.queue.index import Index
-from zope.sendmail.queue.lease import MaildirLease
-from zope.sendmail.queue.locks import Busy, Lock, Owner, Phase
-from zope.sendmail.queue.look import Looker
-from zope.sendmail.queue.states import State
-from zope.sendmail.queue.store import UNTRIED, Store
-from zope.sendmail.retry import Schedule, after_death, sent_before_death
+from zope.sendmail.reporting import maillog
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.queue.maildir.sentlog import Departures
+from zope.sendmail.queue.maildir.index import Index
+from zope.sendmail.queue.maildir.lease import MaildirLease
+from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner, Phase
+from zope.sendmail.queue.maildir.scanner import Looker
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.queue.maildir.store import UNTRIED, Store
+from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_death
 
 #: How many messages one `take` looks at; the caller comes back at once if more are due.
 _TRIES = 500

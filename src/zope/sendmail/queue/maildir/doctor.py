@@ -1,7 +1,7 @@
 """What is stuck or strange in a Maildir queue, and why.
 
 Looks at everything once, in the order of a walk through the directories, and tells what it sees while it goes; what
-can be said is in `zope.sendmail.queue.findings`.  Changes nothing.  Does not fail: what cannot be read is a finding.
+can be said is in `zope.sendmail.queue.diagnosis`.  Changes nothing.  Does not fail: what cannot be read is a finding.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
-from zope.sendmail.disk import identity
-from zope.sendmail.history import Record
+from zope.sendmail.system.disk import identity
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import MalformedEnvelope
 from zope.sendmail.maildir import age_key
-from zope.sendmail.message import Envelope
-from zope.sendmail.queue import findings
-from zope.sendmail.queue.bundle import names_in
-from zope.sendmail.queue.finding import Finding, Severity, moment
-from zope.sendmail.queue.liveness import Fate, Maker, Owners
-from zope.sendmail.queue.locks import MAX_SEND_TIME, phase_of
-from zope.sendmail.queue.places import GROUP, REJECTED, SENDING, by_age, name_of
-from zope.sendmail.queue.states import WAITING, State
-from zope.sendmail.queue.store import Listing, Store
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.queue import diagnosis
+from zope.sendmail.queue.maildir.bundle import names_in
+from zope.sendmail.lifecycle.finding import Finding, Severity, moment
+from zope.sendmail.queue.maildir.liveness import Fate, Maker, Owners
+from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME, phase_of
+from zope.sendmail.queue.maildir.layout import GROUP, REJECTED, SENDING, by_age, name_of
+from zope.sendmail.lifecycle.states import WAITING, State
+from zope.sendmail.queue.maildir.store import Listing, Store
 
 #: Seconds after which somebody should look at a mail that is due, and after which somebody has to.
 _SLOW, _STUCK = 600.0, 3600.0
@@ -57,7 +57,7 @@ def examine(store: Store) -> Iterator[Finding]:
     except FileNotFoundError:  # never used
         return
     except OSError as error:
-        yield findings.unreadable("", error)
+        yield diagnosis.unreadable("", error)
         return
     yield from visit.everything()
 
@@ -109,7 +109,7 @@ class _Visit:
             return
         except OSError as error:
             path = error.filename if isinstance(error.filename, str) else ""
-            yield findings.unreadable(os.path.relpath(path, self._places.root) if path else name, error)
+            yield diagnosis.unreadable(os.path.relpath(path, self._places.root) if path else name, error)
 
     # the queue as a whole
 
@@ -117,9 +117,9 @@ class _Visit:
         room = self._disk.room(self._places.root)
         free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
         if room.f_files and not room.f_favail:
-            yield findings.no_room("no inodes", scarce=False)
+            yield diagnosis.no_room("no inodes", scarce=False)
         elif total and (free < _LITTLE or free < total * _SHARE):
-            yield findings.no_room(f"{free // 2**20} MiB", scarce=free >= _LITTLE)
+            yield diagnosis.no_room(f"{free // 2**20} MiB", scarce=free >= _LITTLE)
 
     def _directories(self) -> Iterator[Finding]:
         self._note_rights("", self._root.st_mode, 0o077)
@@ -127,7 +127,7 @@ class _Visit:
             with suppress(FileNotFoundError):
                 status = self._disk.stat(os.path.join(self._places.root, name))
                 if not stat.S_ISDIR(status.st_mode):
-                    yield findings.foreign(name, _kind(status), Severity.PROBLEM)
+                    yield diagnosis.foreign(name, _kind(status), Severity.PROBLEM)
                 self._note_rights(name, status.st_mode, _reach(self._root.st_mode) * 0o7)
                 self._modes[name] = status.st_mode
 
@@ -143,12 +143,12 @@ class _Visit:
         """What is told once, however often it was seen."""
         for first, writable in ((self._readable, False), (self._writable, True)):
             if first.count:
-                yield findings.open_to_others(first.name, int(first.value), first.count, writable=writable)
+                yield diagnosis.open_to_others(first.name, int(first.value), first.count, writable=writable)
         if self._future.count:
-            yield findings.from_the_future(self._future.name, self._future.count)
+            yield diagnosis.from_the_future(self._future.name, self._future.count)
         late = self._now - self._due.value
         if self._due.count and late > _SLOW:
-            sentence = findings.nothing_moves if self._owners.living else findings.nobody_at_work
+            sentence = diagnosis.nothing_moves if self._owners.living else diagnosis.nobody_at_work
             yield sentence(self._due.count, late, self._due.name, long=late > _STUCK)
 
     # locks/
@@ -157,11 +157,11 @@ class _Visit:
         self._owners = owners = Owners.at(self._places, self._disk, self._now)
         alive = bool(owners.living)
         for name in owners.dead:
-            yield findings.dead_owner(f"locks/{name}", alive=alive)
+            yield diagnosis.dead_owner(f"locks/{name}", alive=alive)
         for name in owners.left:
-            yield findings.leftover(f"locks/{name}", "A processor died while it made or removed a lock")
+            yield diagnosis.leftover(f"locks/{name}", "A processor died while it made or removed a lock")
         for name in owners.foreign:
-            yield findings.foreign(f"locks/{name}", "something that no processor makes", Severity.NOTE)
+            yield diagnosis.foreign(f"locks/{name}", "something that no processor makes", Severity.NOTE)
 
     def _locks(self) -> Iterator[Finding]:
         for key in sorted(self._listing.locked):
@@ -174,7 +174,7 @@ class _Visit:
             self._busy.add(key)
         elif not stat.S_ISREG(status.st_mode):
             self._busy.add(key)
-            yield findings.strange_lock(os.path.relpath(path, self._places.root), _kind(status))
+            yield diagnosis.strange_lock(os.path.relpath(path, self._places.root), _kind(status))
         else:
             yield from self._lock_of_nobody(key, path, status)
 
@@ -188,17 +188,17 @@ class _Visit:
             self._busy.add(key)
             self._note_time(name, status.st_mtime)
             seconds = MAX_SEND_TIME - max(0.0, self._now - status.st_mtime)
-            yield findings.old_lock(name, seconds, orphan=key not in self._waiting)
+            yield diagnosis.old_lock(name, seconds, orphan=key not in self._waiting)
             return
         with self._disk.locked(path) as fd:
             dead = fd is not None
         if not dead:
             self._busy.add(key)
         elif key in self._waiting:
-            yield findings.orphaned(name, phase, alive=bool(self._owners.living))
+            yield diagnosis.orphaned(name, phase, alive=bool(self._owners.living))
         else:
             lock = os.path.relpath(path, self._places.root)
-            yield findings.leftover(lock, "The lock of a dead process, whose mail is gone; the next look removes it")
+            yield diagnosis.leftover(lock, "The lock of a dead process, whose mail is gone; the next look removes it")
 
     # tmp/
 
@@ -212,22 +212,22 @@ class _Visit:
         group = stat.S_ISDIR(status.st_mode)
         if maker is None or not (group or stat.S_ISREG(status.st_mode)):
             if self._now - status.st_mtime > _DAY:
-                yield findings.foreign(f"tmp/{name}", _kind(status), Severity.NOTE)
+                yield diagnosis.foreign(f"tmp/{name}", _kind(status), Severity.NOTE)
             return
         self._note_rights(f"tmp/{name}", status.st_mode, self._reach_in("tmp"))
         fate, old, written = maker.fate, self._now - maker.seconds > _DAY, moment(maker.seconds)
         self._disk.stat(path)  # again: who has ended meanwhile may have committed before
         if group and not self._disk.names(path):
             if fate is not Fate.LIVES:
-                yield findings.leftover(f"tmp/{name}", "An empty group: its transaction was not finished")
+                yield diagnosis.leftover(f"tmp/{name}", "An empty group: its transaction was not finished")
         elif fate is Fate.DEAD:
             why = f"process {maker.pid}, which made it, is dead"
-            yield findings.in_doubt(f"tmp/{name}", group=group, written=written, why=why)
+            yield diagnosis.in_doubt(f"tmp/{name}", group=group, written=written, why=why)
         elif fate is Fate.ELSEWHERE and old:
             why = f"host {maker.host} made it more than a day ago"
-            yield findings.in_doubt(f"tmp/{name}", group=group, written=written, why=why)
+            yield diagnosis.in_doubt(f"tmp/{name}", group=group, written=written, why=why)
         elif fate is Fate.LIVES and old:
-            yield findings.staged_for_long(f"tmp/{name}", written=written, pid=maker.pid)
+            yield diagnosis.staged_for_long(f"tmp/{name}", written=written, pid=maker.pid)
 
     # new/ and cur/
 
@@ -238,13 +238,13 @@ class _Visit:
                 for name in names:
                     self._due.add(name, age_key(name)[0] or self._now)
                 if names:  # else somebody is finishing it now, or will at the next look
-                    yield findings.committed_group(group, len(names), alive=bool(self._owners.living))
+                    yield diagnosis.committed_group(group, len(names), alive=bool(self._owners.living))
 
     def _strays(self) -> Iterator[Finding]:
         for directory in ("new", "cur"):
             for name in sorted(self._disk.names(os.path.join(self._places.root, directory))):
                 if name.startswith(".") and not name.startswith(_KNOWN):
-                    yield findings.foreign(f"{directory}/{name}", "something with a hidden name", Severity.NOTE)
+                    yield diagnosis.foreign(f"{directory}/{name}", "something with a hidden name", Severity.NOTE)
 
     def _mails(self) -> Iterator[Finding]:
         for key in sorted(self._listing.keys, key=by_age):
@@ -254,10 +254,10 @@ class _Visit:
         name, path = name_of(key), self._places.message(key)
         status = self._disk.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            yield findings.foreign(key, _kind(status), Severity.PROBLEM)
+            yield diagnosis.foreign(key, _kind(status), Severity.PROBLEM)
             return
         if self._is_anothers(status):
-            yield findings.somebody_elses(key, status.st_uid, self._root.st_uid)
+            yield diagnosis.somebody_elses(key, status.st_uid, self._root.st_uid)
             return
         self._note_rights(key, status.st_mode, self._reach_in(key.partition("/")[0]))
         self._note_time(name, age_key(name)[0])
@@ -265,7 +265,7 @@ class _Visit:
             envelope, stream = self._store.open_path(path)
             stream.close()
         except MalformedEnvelope as error:
-            yield findings.no_mail(name, "it is empty" if not status.st_size else str(error))
+            yield diagnosis.no_mail(name, "it is empty" if not status.st_size else str(error))
             return
         yield from self._guarded(self._course(key, envelope, status), key)
 
@@ -276,12 +276,12 @@ class _Visit:
         record = self._store.record(key)
         self._note_time(name, record.time)
         if record.state is State.HELD:
-            yield findings.waits_for_a_person(name, envelope, record)
+            yield diagnosis.waits_for_a_person(name, envelope, record)
         elif record.state in WAITING and key not in self._busy and record.wait(self._now) <= 0:
             self._due.add(name, record.due or age_key(name)[0] or status.st_mtime)
         if written and record == Record():
             self._disk.stat(self._places.message(key))  # if it was sent in this moment, its history is gone as well
-            yield findings.torn_history(name)
+            yield diagnosis.torn_history(name)
 
     def _history_size(self, key: str) -> int:
         with suppress(FileNotFoundError):
@@ -300,10 +300,10 @@ class _Visit:
             envelope, stream = self._store.open_path(path)
             stream.close()
         if key in self._waiting:
-            yield findings.set_aside_twice(name_of(key))
+            yield diagnosis.set_aside_twice(name_of(key))
         else:
             record = self._store.record(key)
-            yield findings.waits_for_a_person(name_of(key), envelope, None if record == Record() else record)
+            yield diagnosis.waits_for_a_person(name_of(key), envelope, None if record == Record() else record)
 
     # history/
 
@@ -317,11 +317,11 @@ class _Visit:
     def _history(self, name: str, has_mail: bool) -> Iterator[Finding]:  # noqa: FBT001 - said in the name
         status = self._disk.stat(os.path.join(self._places.history_, name))
         if not has_mail:
-            yield findings.leftover(f"history/{name}", "A history without its mail, which is gone")
+            yield diagnosis.leftover(f"history/{name}", "A history without its mail, which is gone")
         elif not stat.S_ISREG(status.st_mode):
-            yield findings.foreign(f"history/{name}", _kind(status), Severity.PROBLEM)
+            yield diagnosis.foreign(f"history/{name}", _kind(status), Severity.PROBLEM)
         elif self._is_anothers(status):
-            yield findings.somebody_elses(f"history/{name}", status.st_uid, self._root.st_uid)
+            yield diagnosis.somebody_elses(f"history/{name}", status.st_uid, self._root.st_uid)
         self._note_rights(f"history/{name}", status.st_mode, self._reach_in("history"))
 
     # judging

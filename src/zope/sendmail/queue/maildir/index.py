@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from math import inf
 from typing import Any
 
-from zope.sendmail.queue.places import by_age
+from zope.sendmail.queue.maildir.layout import by_age
 
 #: Of so many messages taken, one is from the line of those tried before, while there are fresh ones.
 _TURN = 4

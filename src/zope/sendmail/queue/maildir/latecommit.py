@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zope.sendmail import maillog
-from zope.sendmail.mutex import Mutex
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.forklock import Mutex
 
 if TYPE_CHECKING:
-    from zope.sendmail.queue.staged import StagedMail
+    from zope.sendmail.queue.maildir.staging import StagedMail
 
 
 class Late:

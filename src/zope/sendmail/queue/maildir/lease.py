@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail import maillog
-from zope.sendmail.headers import message_id
-from zope.sendmail.history import Record
+from zope.sendmail.reporting import maillog
+from zope.sendmail.message.headers import message_id
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import ILease, InvalidMessage, LeaseLost, MalformedEnvelope
-from zope.sendmail.message import Envelope, read_envelope
-from zope.sendmail.outcome import Outcome
-from zope.sendmail.queue.locks import Lock, Phase
-from zope.sendmail.queue.places import name_of
-from zope.sendmail.queue.states import State
-from zope.sendmail.queue.store import UNTRIED
+from zope.sendmail.message.envelope import Envelope, read_envelope
+from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.queue.maildir.locks import Lock, Phase
+from zope.sendmail.queue.maildir.layout import name_of
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.queue.maildir.store import UNTRIED
 
 if TYPE_CHECKING:
-    from zope.sendmail.queue.claims import Claims
+    from zope.sendmail.queue.maildir.claims import Claims
 
 _HEAD = 64 * 1024
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from zope.sendmail.disk import Disk, identity
+from zope.sendmail.system.disk import Disk, identity
 from zope.sendmail.maildir import unique_name
-from zope.sendmail.queue.locks import phase_of
-from zope.sendmail.queue.places import BELL, Places
+from zope.sendmail.queue.maildir.locks import phase_of
+from zope.sendmail.queue.maildir.layout import BELL, Places
 
 #: A process may be a little older than /proc says, clocks are corrected, and an owner file is made in less.
 _SLACK = 60.0

@@ -14,28 +14,28 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.clock import Clock
-from zope.sendmail.disk import Disk
-from zope.sendmail.history import Record
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import Disk
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.maildir import check_place, make_maildir
-from zope.sendmail.queue import late
-from zope.sendmail.queue.bell import Bell, ring
-from zope.sendmail.queue.claims import Claims
-from zope.sendmail.queue.departures import KEPT_DAYS, Departures
-from zope.sendmail.queue.desk import Desk, QueuedMail
-from zope.sendmail.queue.doctor import examine
-from zope.sendmail.queue.finding import Finding
-from zope.sendmail.queue.late import late_of
-from zope.sendmail.queue.lease import MaildirLease
-from zope.sendmail.queue.locks import Lock, Owner, sweep
-from zope.sendmail.queue.places import EXTRA, Places
-from zope.sendmail.queue.selection import Selection
-from zope.sendmail.queue.staged import StagedMail
-from zope.sendmail.queue.states import State
-from zope.sendmail.queue.store import Store
-from zope.sendmail.retry import Schedule
-from zope.sendmail.standing import MailStatus, status_of
+from zope.sendmail.queue.maildir.queue import latecommit
+from zope.sendmail.queue.maildir.trigger import Bell, ring
+from zope.sendmail.queue.maildir.claims import Claims
+from zope.sendmail.queue.maildir.sentlog import KEPT_DAYS, Departures
+from zope.sendmail.queue.maildir.admin import Desk, QueuedMail
+from zope.sendmail.queue.maildir.doctor import examine
+from zope.sendmail.lifecycle.finding import Finding
+from zope.sendmail.queue.maildir.latecommit import late_of
+from zope.sendmail.queue.maildir.lease import MaildirLease
+from zope.sendmail.queue.maildir.locks import Lock, Owner, sweep
+from zope.sendmail.queue.maildir.layout import EXTRA, Places
+from zope.sendmail.lifecycle.selection import Selection
+from zope.sendmail.queue.maildir.staging import StagedMail
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.queue.maildir.store import Store
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.lifecycle.status import MailStatus, status_of
 
 #: While mail is known to be due, seconds until a processor listens again whether something is new.
 _BUSY = 0.02
@@ -236,7 +236,7 @@ _queues: weakref.WeakSet[MaildirQueue] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    late.forget_after_fork()
+    latecommit.forget_after_fork()
     for queue in list(_queues):
         queue.forget_after_fork()
 

@@ -6,10 +6,10 @@ that looking takes more than a twentieth of the time.  Fails with `OSError`.
 
 from __future__ import annotations
 
-from zope.sendmail import maillog
-from zope.sendmail.queue.index import Index
-from zope.sendmail.queue.places import name_of
-from zope.sendmail.queue.store import Listing, Store
+from zope.sendmail.reporting import maillog
+from zope.sendmail.queue.maildir.index import Index
+from zope.sendmail.queue.maildir.layout import name_of
+from zope.sendmail.queue.maildir.store import Listing, Store
 
 #: Seconds after which the directory is read whatever its time stamp says: some network file systems are wrong about it.
 _UNCONDITIONAL = 300.0

@@ -10,11 +10,11 @@ import contextlib
 import datetime
 import os
 
-from zope.sendmail import maillog
-from zope.sendmail.clock import Clock
-from zope.sendmail.disk import Disk
-from zope.sendmail.mutex import Mutex
-from zope.sendmail.queue.places import Places
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import Disk
+from zope.sendmail.system.forklock import Mutex
+from zope.sendmail.queue.maildir.layout import Places
 
 #: Days for which it is known which mails have left.
 KEPT_DAYS = 7

@@ -12,16 +12,16 @@ from collections.abc import Callable
 
 from zope.interface import implementer
 
-from zope.sendmail.disk import Disk, remove_quietly
+from zope.sendmail.system.disk import Disk, remove_quietly
 from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.maildir import unique_name
-from zope.sendmail.message import Envelope, envelope_lines
-from zope.sendmail.pieces import Piece
-from zope.sendmail.queue.bell import ring
-from zope.sendmail.queue.bundle import entry_line, unfold
-from zope.sendmail.queue.late import Late
-from zope.sendmail.queue.places import BUNDLE, GROUP, Places
-from zope.sendmail.queue.unfolder import later
+from zope.sendmail.message.envelope import Envelope, envelope_lines
+from zope.sendmail.message.pieces import Piece
+from zope.sendmail.queue.maildir.trigger import ring
+from zope.sendmail.queue.maildir.bundle import entry_line, unfold
+from zope.sendmail.queue.maildir.latecommit import Late
+from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, Places
+from zope.sendmail.queue.maildir.unfolder import later
 
 #: So many mails of a transaction are files from the start; further ones stand in a bundle until they are unfolded.
 SINGLY = 8

@@ -1,6 +1,6 @@
 """The files of a Maildir queue that are not locks: messages, histories, what was set aside.
 
-Reads and writes one message's files; who may do so is decided by `zope.sendmail.queue.locks`.  Fails with
+Reads and writes one message's files; who may do so is decided by `zope.sendmail.queue.maildir.locks`.  Fails with
 `OSError`, and with `MalformedEnvelope` for a file that is no queued mail.
 """
 
@@ -11,15 +11,15 @@ import os
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from zope.sendmail.baton import baton
-from zope.sendmail.clock import Clock
-from zope.sendmail.disk import Disk, remove_quietly
-from zope.sendmail.history import Record, last_record, read_records, write_record
-from zope.sendmail.message import Envelope, read_envelope
-from zope.sendmail.outcome import Answer
-from zope.sendmail.queue.bundle import names_in, unfold
-from zope.sendmail.queue.places import GROUP, REJECTED, SENDING, Places, name_of
-from zope.sendmail.queue.states import State
+from zope.sendmail.system.gilbaton import baton
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import Disk, remove_quietly
+from zope.sendmail.lifecycle.record import Record, last_record, read_records, write_record
+from zope.sendmail.message.envelope import Envelope, read_envelope
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.queue.maildir.bundle import names_in, unfold
+from zope.sendmail.queue.maildir.layout import GROUP, REJECTED, SENDING, Places, name_of
+from zope.sendmail.lifecycle.states import State
 
 #: So much of a history is read at first; its last record is seldom longer.
 _TAIL = 16 * 1024

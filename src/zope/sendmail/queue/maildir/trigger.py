@@ -11,8 +11,8 @@ import os
 import select
 from collections.abc import Sequence
 
-from zope.sendmail.disk import Disk
-from zope.sendmail.queue.places import BELL, Places
+from zope.sendmail.system.disk import Disk
+from zope.sendmail.queue.maildir.layout import BELL, Places
 
 #: A write of up to this many bytes is not mixed with others (POSIX: PIPE_BUF is at least 512).
 _ATOMIC = select.PIPE_BUF

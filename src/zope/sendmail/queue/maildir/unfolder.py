@@ -12,11 +12,11 @@ import queue
 import threading
 import time
 
-from zope.sendmail import maillog
-from zope.sendmail.disk import Disk
-from zope.sendmail.queue.bell import ring
-from zope.sendmail.queue.bundle import unfold
-from zope.sendmail.queue.places import Places
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.disk import Disk
+from zope.sendmail.queue.maildir.trigger import ring
+from zope.sendmail.queue.maildir.bundle import unfold
+from zope.sendmail.queue.maildir.layout import Places
 
 #: Seconds for which processors, which have heard the bell, and further commits go first.
 _PAUSE = 0.2

@@ -12,17 +12,17 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from zope.sendmail.clock import Clock
-from zope.sendmail.disk import Disk
-from zope.sendmail.headers import message_id
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import Disk
+from zope.sendmail.message.headers import message_id
 from zope.sendmail.interfaces import InvalidMessage, MalformedEnvelope
-from zope.sendmail.message import read_envelope
-from zope.sendmail.queue import findings
-from zope.sendmail.queue.desk import QueuedMail
-from zope.sendmail.queue.dropbox import LOCK, OLD_LOCK, PRIVATE, UNFINISHED, DropBox, Dropped, may_be_mail
-from zope.sendmail.queue.finding import Finding, Severity
-from zope.sendmail.queue.selection import Selection
-from zope.sendmail.queue.states import State
+from zope.sendmail.message.envelope import read_envelope
+from zope.sendmail.queue import diagnosis
+from zope.sendmail.queue.maildir.admin import QueuedMail
+from zope.sendmail.queue.spool.dropbox import LOCK, OLD_LOCK, PRIVATE, UNFINISHED, DropBox, Dropped, may_be_mail
+from zope.sendmail.lifecycle.finding import Finding, Severity
+from zope.sendmail.lifecycle.selection import Selection
+from zope.sendmail.lifecycle.states import State
 
 #: So much of a message is looked at for its Message-Id.
 _HEAD = 64 * 1024
@@ -96,7 +96,7 @@ class DroppedMail:
             if name.endswith(LOCK):
                 return None if name.removesuffix(LOCK) in names else _lock_alone(name, self._clock, status)
             if not stat.S_ISREG(status.st_mode):
-                return findings.foreign(f"../{name}", "something that is never sent", Severity.NOTE)
+                return diagnosis.foreign(f"../{name}", "something that is never sent", Severity.NOTE)
             if not may_be_mail(name):
                 return self._finding_about_name(name, Dropped(path, status))
             return self._finding_about_mail(name, Dropped(path, status))
@@ -106,22 +106,22 @@ class DroppedMail:
     def _finding_about_name(self, name: str, file: Dropped) -> Finding:
         """About a file that is never mail, whatever is in it; old and whole, somebody may wait for it."""
         if self._clock.time() - file.since > OLD_LOCK and not self._dropbox.fault(file.path):
-            return findings.not_taken(f"../{name}", "it is a mail, but its name says that it is none; rename it")
-        return findings.foreign(f"../{name}", "something that is never sent", Severity.NOTE)
+            return diagnosis.not_taken(f"../{name}", "it is a mail, but its name says that it is none; rename it")
+        return diagnosis.foreign(f"../{name}", "something that is never sent", Severity.NOTE)
 
     def _finding_about_mail(self, name: str, mail: Dropped) -> Finding | None:
         age = self._dropbox.age_of_lock(mail.path)
         if age is not None:
-            return findings.locked_by_others(f"../{name}", age, self._dropbox.lock_age) if age > OLD_LOCK else None
+            return diagnosis.locked_by_others(f"../{name}", age, self._dropbox.lock_age) if age > OLD_LOCK else None
         waited = self._clock.time() - mail.since
         if (why := self._dropbox.fault(mail.path)) and waited >= UNFINISHED:
-            return findings.not_taken(f"../{name}", why)
+            return diagnosis.not_taken(f"../{name}", why)
         if not os.access(self._dropbox.spool, os.W_OK | os.X_OK):
-            return findings.not_taken(f"../{name}", "the directory does not let this user take files away")
-        return findings.not_looked_at(f"../{name}", waited) if waited > OLD_LOCK else None
+            return diagnosis.not_taken(f"../{name}", "the directory does not let this user take files away")
+        return diagnosis.not_looked_at(f"../{name}", waited) if waited > OLD_LOCK else None
 
 
 def _lock_alone(name: str, clock: Clock, status: os.stat_result) -> Finding | None:
     if clock.time() - status.st_mtime < OLD_LOCK:
         return None
-    return findings.leftover(f"../{name}", "A lock without its mail: the program that made it died, or forgot it")
+    return diagnosis.leftover(f"../{name}", "A lock without its mail: the program that made it died, or forgot it")

@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from zope.sendmail import maillog
-from zope.sendmail.clock import Clock
-from zope.sendmail.disk import Disk
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.interfaces import MalformedEnvelope
 from zope.sendmail.maildir import host_name
-from zope.sendmail.message import DROPPED, read_envelope
-from zope.sendmail.queue.places import Places
+from zope.sendmail.message.envelope import DROPPED, read_envelope
+from zope.sendmail.queue.maildir.layout import Places
 
 #: The directory of ours in a spool; other programs take it for nothing, for it is one.
 PRIVATE = ".queue"

@@ -15,13 +15,13 @@ from zope.interface import implementer
 
 from zope.sendmail.interfaces import IMailQueue, NoSuchMail, QueueError
 from zope.sendmail.maildir import age_key
-from zope.sendmail.queue.desk import QueuedMail
-from zope.sendmail.queue.finding import Finding
-from zope.sendmail.queue.lease import MaildirLease
-from zope.sendmail.queue.spool import PREFIX, SpoolQueue
-from zope.sendmail.queue.staged import StagedMail
-from zope.sendmail.queue.states import State
-from zope.sendmail.standing import MailStatus, Standing
+from zope.sendmail.queue.maildir.admin import QueuedMail
+from zope.sendmail.lifecycle.finding import Finding
+from zope.sendmail.queue.maildir.lease import MaildirLease
+from zope.sendmail.queue.spool.queue import PREFIX, SpoolQueue
+from zope.sendmail.queue.maildir.staging import StagedMail
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.status import MailStatus, Standing
 
 _T = TypeVar("_T")
 

@@ -17,9 +17,9 @@ from dataclasses import replace
 from smtplib import SMTP
 
 from zope.sendmail.interfaces import RelayError
-from zope.sendmail.outcome import printable
-from zope.sendmail.settings import Mechanism, RelaySettings
-from zope.sendmail.smtp.exchange import (
+from zope.sendmail.lifecycle.outcome import printable
+from zope.sendmail.config.settings import Mechanism, RelaySettings
+from zope.sendmail.smtp.auth.mechanisms import (
     CramMd5,
     Credentials,
     Exchange,
@@ -30,7 +30,7 @@ from zope.sendmail.smtp.exchange import (
     XOAuth2,
     encoded,
 )
-from zope.sendmail.smtp.scram import Scram, ScramSha1
+from zope.sendmail.smtp.auth.scram import Scram, ScramSha1
 
 EXCHANGES: dict[Mechanism, Callable[[Credentials], Exchange]] = {
     Mechanism.PLAIN: Plain,

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 
 from zope.sendmail.interfaces import RelayError
-from zope.sendmail.outcome import printable
+from zope.sendmail.lifecycle.outcome import printable
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ import hashlib
 import hmac
 
 from zope.sendmail.interfaces import RelayError
-from zope.sendmail.outcome import printable
-from zope.sendmail.smtp.exchange import Credentials, Exchange
-from zope.sendmail.smtp.saslprep import saslprep
+from zope.sendmail.lifecycle.outcome import printable
+from zope.sendmail.smtp.auth.mechanisms import Credentials, Exchange
+from zope.sendmail.smtp.auth.saslprep import saslprep
 
 #: A relay that asks for fewer wants an answer from which the password is easily guessed (RFC 7677, 4), one that asks
 #: for more wants to keep us busy: a million take about half a second.

@@ -6,13 +6,13 @@ before (RFC 2920, 3.1), and is then only listened for.  Pure.  RFC 5321, 3.3.
 
 from __future__ import annotations
 
-from zope.sendmail.outcome import Answer
-from zope.sendmail.smtp.body import Body
-from zope.sendmail.smtp.commands import Command, Speech, Verb
-from zope.sendmail.smtp.progress import charge
-from zope.sendmail.smtp.replies import Response
-from zope.sendmail.smtp.steps import MAX_FLIGHT, Gone, Heard, Manner, Phase, Refused, Spare, Steps
-from zope.sendmail.smtp.talk import Talk
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.smtp.protocol.body import Body
+from zope.sendmail.smtp.protocol.commands import Command, Speech, Verb
+from zope.sendmail.smtp.protocol.progress import charge
+from zope.sendmail.smtp.protocol.replies import Response
+from zope.sendmail.smtp.protocol.steps import MAX_FLIGHT, Gone, Heard, Manner, Phase, Refused, Spare, Steps
+from zope.sendmail.smtp.protocol.exchange import Talk
 
 #: How long the reply to what goes behind the recipients may take.
 _PHASES = {Verb.DATA: Phase.DATA, Verb.BDAT: Phase.FINAL}

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from zope.sendmail.headers import wire
+from zope.sendmail.message.headers import wire
 
 #: Octets of a message that is sent in one piece and kept in memory meanwhile: what the buffers between us and a
 #: relay hold (Linux: 16 KiB to send and 128 KiB to receive at first), so that nobody waits for anybody.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from zope.sendmail.smtp.commands import Verb
-from zope.sendmail.smtp.progress import Progress
-from zope.sendmail.smtp.replies import Response
-from zope.sendmail.smtp.steps import Broken, Gone, Heard, Intend, Phase, Receive, Refused, Send, Steps
+from zope.sendmail.smtp.protocol.commands import Verb
+from zope.sendmail.smtp.protocol.progress import Progress
+from zope.sendmail.smtp.protocol.replies import Response
+from zope.sendmail.smtp.protocol.steps import Broken, Gone, Heard, Intend, Phase, Receive, Refused, Send, Steps
 
 _RECEIVE = {phase: Receive(phase) for phase in Phase}
 

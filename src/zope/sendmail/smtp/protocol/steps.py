@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Any, NamedTuple, Protocol
 
-from zope.sendmail.smtp.commands import Offers, Verb
-from zope.sendmail.smtp.replies import Response
+from zope.sendmail.smtp.protocol.commands import Offers, Verb
+from zope.sendmail.smtp.protocol.replies import Response
 
 #: Commands of one flight.  Their replies have to fit into the buffers between us, or both sides wait for ever (RFC
 #: 2920, 3.1): a hundred have at most 50 KiB.

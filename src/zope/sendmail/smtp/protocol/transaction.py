@@ -15,15 +15,15 @@ envelope, so each dialogue hears its own, and what the next one says changes not
 
 from __future__ import annotations
 
-from zope.sendmail.headers import dot_stuffed
-from zope.sendmail.outcome import Answer, Reply
-from zope.sendmail.smtp.asking import Asking
-from zope.sendmail.smtp.body import Body
-from zope.sendmail.smtp.commands import Command, Speech, Verb
-from zope.sendmail.smtp.progress import Progress, charge
-from zope.sendmail.smtp.replies import Response
-from zope.sendmail.smtp.steps import Follow, Look, Manner, Phase, Refused, Rider, Spare, Steps
-from zope.sendmail.smtp.talk import Talk
+from zope.sendmail.message.headers import dot_stuffed
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.smtp.protocol.addressing import Asking
+from zope.sendmail.smtp.protocol.body import Body
+from zope.sendmail.smtp.protocol.commands import Command, Speech, Verb
+from zope.sendmail.smtp.protocol.progress import Progress, charge
+from zope.sendmail.smtp.protocol.replies import Response
+from zope.sendmail.smtp.protocol.steps import Follow, Look, Manner, Phase, Refused, Rider, Spare, Steps
+from zope.sendmail.smtp.protocol.exchange import Talk
 
 #: Chunks of a large message that may be without a reply: the relay's answers are small, its disk may be slow.
 _CHUNKS_AHEAD = 4

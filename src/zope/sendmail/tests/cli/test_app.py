@@ -19,19 +19,21 @@ from unittest import mock
 
 import transaction
 
-from zope.sendmail import cli, queue
-from zope.sendmail.arguments import SETTINGS, make_parser
-from zope.sendmail.cli import ConsoleApp, boolean, exit_status, main, run, signals_to, string_or_none, summary
+from zope.sendmail.cli.app import app
+
+from zope.sendmail import queue
+from zope.sendmail.cli.arguments import SETTINGS, make_parser
+from zope.sendmail.cli.app import ConsoleApp, boolean, exit_status, main, run, signals_to, string_or_none, summary
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.outcome import Answer, Reply
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.retry import OnUnknown, Schedule
-from zope.sendmail.settings import Mechanism, Notify, Tls, TlsVersion
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.config.settings import Mechanism, Notify, Tls, TlsVersion
 from zope.sendmail.testing.relay import Hang, Relay
-from zope.sendmail.tokens import TokenFromCommand, TokenFromFile
+from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
 
 #: Seconds after which a test gives up waiting.
 DEADLINE = 60.0
@@ -41,7 +43,7 @@ class Fixture(unittest.TestCase):
     def setUp(self) -> None:
         self.directory = self.enterContext(tempfile.TemporaryDirectory())
         self.queue = os.path.join(self.directory, "queue")
-        environ = {name: value for name, value in os.environ.items() if name != cli.PASSWORD}
+        environ = {name: value for name, value in os.environ.items() if name != app.PASSWORD}
         self.enterContext(mock.patch.dict(os.environ, environ, clear=True))
 
     def app(self, *arguments: str) -> ConsoleApp:
@@ -278,12 +280,12 @@ class TheIniFile(Fixture):
 class TheEnvironment(Fixture):
     def test_may_hold_the_password(self) -> None:
         """ZOPE_SENDMAIL_PASSWORD is less visible than the command line."""
-        os.environ[cli.PASSWORD] = "from environment"
+        os.environ[app.PASSWORD] = "from environment"
         self.assertEqual(self.app("--username", "u", "q").mailer.password, "from environment")
 
     def test_beats_the_ini_file_but_not_the_command_line(self) -> None:
         """Nearest to the call wins."""
-        os.environ[cli.PASSWORD] = "environment"
+        os.environ[app.PASSWORD] = "environment"
         path = self.ini("username = u", "password_file = /nonexistent")
         self.assertEqual(self.app("--config", path, "q").password, "environment")
         self.assertEqual(self.app("--config", path, "--password", "line", "q").password, "line")
@@ -368,16 +370,16 @@ class OnePass(Fixture):
 
     def test_tells_that_there_was_no_queue(self) -> None:
         """It is made, but whoever mistyped its path should hear of it."""
-        with self.assertLogs("zope.sendmail.cli", "WARNING") as log:
+        with self.assertLogs("zope.sendmail.cli.app", "WARNING") as log:
             self.assertEqual(self.main(SendOnly()), 0)
         self.assertIn(f"There was no queue {self.queue}", log.output[0])
-        with self.assertNoLogs("zope.sendmail.cli", "WARNING"):
+        with self.assertNoLogs("zope.sendmail.cli.app", "WARNING"):
             self.main(SendOnly())
 
     def test_tells_of_a_queue_that_cannot_be_used(self) -> None:
         """Something else in the queue's place is status 78, and named."""
         self.file("queue", "")
-        with self.assertLogs("zope.sendmail.cli", "ERROR") as log:
+        with self.assertLogs("zope.sendmail.cli.app", "ERROR") as log:
             self.assertEqual(self.main(SendOnly()), 78)
         self.assertIn(self.queue, log.output[0])
 
@@ -392,10 +394,10 @@ class OnePass(Fixture):
         """One line says what was done; --quiet leaves it out."""
         self.send()
         with mock.patch.object(ConsoleApp, "MailerKind", SendOnly()):
-            with self.assertLogs("zope.sendmail.cli", "INFO") as log:
+            with self.assertLogs("zope.sendmail.cli.app", "INFO") as log:
                 ConsoleApp(["zope-sendmail", self.queue]).main()
             self.assertIn("recipients: 1 accepted; the queue is empty", log.output[-1])
-            with self.assertNoLogs("zope.sendmail.cli", "INFO"):
+            with self.assertNoLogs("zope.sendmail.cli.app", "INFO"):
                 ConsoleApp(["zope-sendmail", "--quiet", self.queue]).main()
 
     def test_says_nothing_to_cron_about_a_good_run(self) -> None:

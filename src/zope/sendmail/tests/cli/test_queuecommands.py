@@ -16,19 +16,19 @@ from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
-from zope.sendmail import cli, operators
-from zope.sendmail.disk import Disk
+from zope.sendmail.cli.app import app, queuecommands
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.interfaces import QueueNotSafe
-from zope.sendmail.message import Envelope
-from zope.sendmail.orders import KEYS, KEYS_OF_A_CHANGE, VERBS, is_order
-from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.cli.queuearguments import KEYS, KEYS_OF_A_CHANGE, VERBS, is_order
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.queue import open_queue
-from zope.sendmail.queue.finding import Finding, Kind, Severity
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.selection import matching
-from zope.sendmail.queue.states import State
-from zope.sendmail.retry import Schedule, judge
-from zope.sendmail.tables import clean, clean_line, finding_lines, short
+from zope.sendmail.lifecycle.finding import Finding, Kind, Severity
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.selection import matching
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.retry import Schedule, judge
+from zope.sendmail.cli.formatting import clean, clean_line, finding_lines, short
 from zope.sendmail.testing.contracts import OK, ManualClock
 
 GREYLISTED = Reply(Answer.DEFERRED, "greylisted", 450, "4.7.1")
@@ -87,7 +87,7 @@ class OperatorsTest(unittest.TestCase):
             mock.patch.object(sys, "stdin", typed),
         ):
             try:
-                status = cli.run(["zope-sendmail", "queue", verb, *arguments])
+                status = app.run(["zope-sendmail", "queue", verb, *arguments])
             except SystemExit as exit_:
                 status = int(exit_.code or 0)
         said.seek(0)
@@ -132,7 +132,7 @@ class TheCommandLine(OperatorsTest):
         for verb in VERBS:
             self.assertEqual(self.call(verb, "--help"), 0)
             self.assertIn("MAILDIR", self.said)
-        self.assertIn("zope-sendmail queue --help", cli.ConsoleApp.parser.format_help())
+        self.assertIn("zope-sendmail queue --help", app.ConsoleApp.parser.format_help())
 
     def test_knows_what_a_slip_of_the_pen_means(self) -> None:
         """A verb that is none is told with the nearest, or with all of them."""
@@ -348,7 +348,7 @@ class Showing(OperatorsTest):
                 return True
 
         with contextlib.redirect_stdout(Terminal()) as said, contextlib.redirect_stderr(io.StringIO()):
-            self.assertEqual(operators.main(["show", self.path, name, "--raw"]), 64)
+            self.assertEqual(queuecommands.main(["show", self.path, name, "--raw"]), 64)
         self.assertEqual(said.getvalue(), "")
 
     def test_gives_the_whole_history_to_programs(self) -> None:
@@ -663,7 +663,7 @@ class Text(unittest.TestCase):
     def test_fits_terminals_that_know_little(self) -> None:
         """What an encoding does not have is written in escapes."""
         with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "ascii")) as said:
-            operators._say("gr\xfc\xdfe")
+            queuecommands._say("gr\xfc\xdfe")
             said.flush()
             self.assertEqual(said.buffer.getvalue(), b"gr\\xfc\\xdfe\n")
 

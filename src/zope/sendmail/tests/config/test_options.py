@@ -6,7 +6,7 @@ import os
 import tempfile
 import unittest
 
-from zope.sendmail.options import (
+from zope.sendmail.config.options import (
     QUEUE,
     RELAY,
     boolean,
@@ -19,9 +19,9 @@ from zope.sendmail.options import (
     read_settings,
     whole,
 )
-from zope.sendmail.retry import OnUnknown, Schedule
-from zope.sendmail.settings import Mechanism, Notify, Tls, TlsVersion
-from zope.sendmail.tokens import TokenFromCommand, TokenFromFile
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.config.settings import Mechanism, Notify, Tls, TlsVersion
+from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
 
 
 class ASwitch(unittest.TestCase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
-from zope.sendmail.settings import Mechanism, Notify, RelaySettings, Timeouts, Tls
+from zope.sendmail.config.settings import Mechanism, Notify, RelaySettings, Timeouts, Tls
 
 
 class Relays(unittest.TestCase):

@@ -1,4 +1,4 @@
-"""`zope.sendmail.tokens`: where tokens come from."""
+"""`zope.sendmail.config.tokens`: where tokens come from."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import Any
 
 from zope.interface.verify import verifyObject
 
-from zope.sendmail import tokens
+from zope.sendmail.config import tokens
 from zope.sendmail.interfaces import IRenewableToken, ITokenProvider, RelayError
 from zope.sendmail.testing.contracts import ManualClock
-from zope.sendmail.tokens import USUAL_LIFE, TokenFromCommand, TokenFromFile, parse_token, split_command
+from zope.sendmail.config.tokens import USUAL_LIFE, TokenFromCommand, TokenFromFile, parse_token, split_command
 
 #: Long enough for a loaded machine.
 TIMEOUT = 60.0

@@ -7,8 +7,8 @@ import unittest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zope.sendmail.outcome import Answer, Outcome, Reply, printable
-from zope.sendmail.tests.properties import QUICK
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
+from zope.sendmail.tests.support.properties import QUICK
 
 
 class Replies(unittest.TestCase):

@@ -9,12 +9,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zope.sendmail.history import Record, last_record, read_records, write_record
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome, Reply
-from zope.sendmail.queue.states import State
-from zope.sendmail.retry import Schedule, judge
-from zope.sendmail.tests.properties import QUICK
+from zope.sendmail.lifecycle.record import Record, last_record, read_records, write_record
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.retry import Schedule, judge
+from zope.sendmail.tests.support.properties import QUICK
 
 TEXT = st.text('ab\r\n"\\{}\u2028\x00ж\udcff', max_size=8)
 TIME = st.floats(0, 1e12)

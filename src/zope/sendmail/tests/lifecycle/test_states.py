@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 
 from zope.sendmail.interfaces import NotPossible
-from zope.sendmail.queue.states import WAITING, State, Verb, after
+from zope.sendmail.lifecycle.states import WAITING, State, Verb, after
 
 
 class Table(unittest.TestCase):

@@ -1,10 +1,10 @@
-"""`zope.sendmail.maildrop.origin`: which requests may change something."""
+"""`zope.sendmail.maildrop.csrf`: which requests may change something."""
 
 from __future__ import annotations
 
 import unittest
 
-from zope.sendmail.maildrop.origin import refusal
+from zope.sendmail.maildrop.csrf import refusal
 
 SITE = "https://www.example.org"
 

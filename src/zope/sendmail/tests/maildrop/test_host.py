@@ -13,7 +13,7 @@ from typing import Any
 import transaction
 
 from zope.sendmail.interfaces import InvalidMail
-from zope.sendmail.tests.zopes import MESSAGE, WithHost, needs_zope, write_config
+from zope.sendmail.tests.support.zopes import MESSAGE, WithHost, needs_zope, write_config
 
 JANE, JOE = ("jane@example.org",), ("joe@example.org",)
 
@@ -46,7 +46,7 @@ class AProfile(WithHost):
             self.skipTest("Products.GenericSetup is not installed")
         from Products.GenericSetup.tests.common import DummyImportContext
 
-        from zope.sendmail.maildrop.profile import MaildropHostProfile
+        from zope.sendmail.maildrop.exportimport import MaildropHostProfile
 
         self.profile = MaildropHostProfile(self.host, DummyImportContext(None))
 
@@ -433,7 +433,7 @@ class WithoutConfiguration(WithHost):
         """Zope was started without it; the page offers the others and keeps it unless one is chosen."""
         from Products.MailHost.MailHost import MailHostError
 
-        from zope.sendmail.maildrop.candidates import CONFIG_PATHS
+        from zope.sendmail.maildrop.configfiles import CONFIG_PATHS
 
         del CONFIG_PATHS["own"]
         with self.assertRaisesRegex(MailHostError, "'own', which is not among those offered here: DEFAULT, other"):
@@ -552,10 +552,10 @@ class TheOldNames(unittest.TestCase):
             manage_addMaildropHost,
         )
 
-        from zope.sendmail.maildrop import candidates, host
+        from zope.sendmail.maildrop import configfiles, host
 
-        self.assertIs(CONFIG_PATHS, candidates.CONFIG_PATHS)
-        self.assertEqual(DEFAULT_CONFIG_PATH, candidates.default_path())
+        self.assertIs(CONFIG_PATHS, configfiles.CONFIG_PATHS)
+        self.assertEqual(DEFAULT_CONFIG_PATH, configfiles.default_path())
         self.assertIs(manage_addMaildropHost, host.manage_addMaildropHost)
         self.assertIs(addMaildropHostForm, host.addMaildropHostForm)
         self.assertTrue(callable(initialize))
@@ -720,7 +720,7 @@ class WhoAsks(WithHost):
     def test_permissions(self) -> None:
         """Changing configuration for all that 2.3 protected by it, and for our tabs and settings."""
         from zope.sendmail.maildrop.host import MaildropHost
-        from zope.sendmail.maildrop.pages import ATTRIBUTES
+        from zope.sendmail.maildrop.views import ATTRIBUTES
 
         permissions = {name: each[0] for each in MaildropHost.__ac_permissions__ for name in each[1]}
         for name in (*ATTRIBUTES, "manage_main", "manage_log", "manage_queue", "setConfigPath", "getLog"):

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from zope.sendmail.tests.zopes import MISSING, write_config
-from zope.sendmail.tests.zopesite import PATIENCE, USER, ZopeSite, python
+from zope.sendmail.tests.support.zopes import MISSING, write_config
+from zope.sendmail.tests.support.zopesite import PATIENCE, USER, ZopeSite, python
 
 _NEEDED = {
     "Zope and Products.MailHost": not MISSING,

@@ -10,9 +10,9 @@ from unittest import mock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zope.sendmail.address import MAX_OCTETS, is_ascii, parse_recipient, parse_sender, split_list
+from zope.sendmail.message.address import MAX_OCTETS, is_ascii, parse_recipient, parse_sender, split_list
 from zope.sendmail.interfaces import InvalidAddress
-from zope.sendmail.tests.properties import QUICK
+from zope.sendmail.tests.support.properties import QUICK
 
 ATOM = st.text("abcXYZ019!#$%&'*+-/=?^_`{|}~äж語", min_size=1, max_size=12)
 QUOTED = st.text('ab ,<>()@."\\', max_size=12).map(
@@ -100,7 +100,7 @@ class GoodAddresses(unittest.TestCase):
         texts = ["".join(text) for count in range(6) for text in itertools.product("aA1.-_@ \n", repeat=count)]
         texts = [text for text in texts if "@" in text] + ["a" * MAX_OCTETS + "@a.a"]
         short = [self.read(text) for text in texts]
-        with mock.patch("zope.sendmail.address._is_plain", return_value=False):
+        with mock.patch("zope.sendmail.message.address._is_plain", return_value=False):
             self.assertEqual(short, [self.read(text) for text in texts])
 
     def read(self, text: str) -> str | None:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zope.sendmail.interfaces import InvalidAddress, MalformedEnvelope
-from zope.sendmail.message import END, Envelope, envelope_lines, read_envelope
-from zope.sendmail.relayname import RelayName
-from zope.sendmail.tests.properties import QUICK
-from zope.sendmail.tests.test_address import ADDRESS
+from zope.sendmail.message.envelope import END, Envelope, envelope_lines, read_envelope
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.tests.support.properties import QUICK
+from zope.sendmail.tests.message.test_address import ADDRESS
 
 LINE = st.sampled_from(
     [
@@ -121,7 +121,7 @@ class QueueFiles(unittest.TestCase):
             for message in messages
         ]
         short = [self.read_behind(file) for file in files]
-        with mock.patch("zope.sendmail.message._USUAL", re.compile(rb"(?!)")):
+        with mock.patch("zope.sendmail.message.envelope._USUAL", re.compile(rb"(?!)")):
             self.assertEqual(short, [self.read_behind(file) for file in files])
 
     def read_behind(self, file: bytes) -> object:

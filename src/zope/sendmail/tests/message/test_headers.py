@@ -14,7 +14,7 @@ from unittest import mock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zope.sendmail.headers import (
+from zope.sendmail.message.headers import (
     MAX_ID,
     dot_stuffed,
     line_end,
@@ -25,7 +25,7 @@ from zope.sendmail.headers import (
     without_bcc,
 )
 from zope.sendmail.interfaces import InvalidMessage
-from zope.sendmail.tests.properties import QUICK
+from zope.sendmail.tests.support.properties import QUICK
 
 PIECE = st.sampled_from(
     [b"\r", b"\n", b"\r\n", b".", b" ", b"\t", b"Bcc: a@example.org", b"bcc : b", b"Resent-Bcc:c", b"S: x", b"From me"]
@@ -107,7 +107,7 @@ class MessageIds(unittest.TestCase):
             for end in ends
         ]
         short = [self.read(head) for head in heads]
-        with mock.patch("zope.sendmail.headers._USUAL_ID", re.compile(rb"(?!)")):
+        with mock.patch("zope.sendmail.message.headers._USUAL_ID", re.compile(rb"(?!)")):
             self.assertEqual(short, [self.read(head) for head in heads])
 
     def read(self, head: bytes) -> str:

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
-from zope.sendmail.headers import completed, with_message_id, without_bcc
-from zope.sendmail.pieces import open_pieces
+from zope.sendmail.message.headers import completed, with_message_id, without_bcc
+from zope.sendmail.message.pieces import open_pieces
 from zope.sendmail.testing.mailers import ScriptedMailer
-from zope.sendmail.tests.properties import SAME
+from zope.sendmail.tests.support.properties import SAME
 
 MIB = 1024 * 1024
 LARGE = 25 * MIB

@@ -5,9 +5,9 @@ from __future__ import annotations
 import unittest
 
 from zope.sendmail.interfaces import InvalidMail, InvalidRelay
-from zope.sendmail.message import Envelope
-from zope.sendmail.relayname import RelayName
-from zope.sendmail.routes import Routes
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.routes import Routes
 
 BULK = RelayName(mailer="bulk")
 

@@ -10,23 +10,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
-from zope.sendmail.crew import Meter
+from zope.sendmail.processor.pool import Meter
 from zope.sendmail.events import MailErrorEvent
 from zope.sendmail.interfaces import InvalidRelay
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome, Reply
-from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.relayname import RelayName
-from zope.sendmail.relays import MAX_CONNECTIONS, Relay, Relays
-from zope.sendmail.routes import Routes
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.processor.relay import MAX_CONNECTIONS, Relay, Relays
+from zope.sendmail.message.routes import Routes
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendOnlyMailer
 from zope.sendmail.testing.relay import Relay as RealRelay
-from zope.sendmail.tests.processing import ProcessorTest
+from zope.sendmail.tests.support.processing import ProcessorTest
 
 DOWN = Reply(Answer.DEFERRED, "connection refused")
 TOO_MANY = Reply(Answer.DEFERRED, "too many connections", 421, "4.7.0")

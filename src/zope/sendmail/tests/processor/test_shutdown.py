@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import unittest
 
-from zope.sendmail.farewell import Threads
+from zope.sendmail.processor.shutdown import Threads
 
 
 class Running:

@@ -14,18 +14,18 @@ from unittest import mock
 import zope.event
 from zope.interface.verify import verifyObject
 
-from zope.sendmail import teller
+from zope.sendmail.reporting import notifier
 from zope.sendmail.events import MailDeferredEvent, MailErrorEvent, MailSentEvent, MailUnknownEvent
 from zope.sendmail.interfaces import IMailQueueProcessor
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Reply
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.retry import OnUnknown, Schedule
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendOnlyMailer
-from zope.sendmail.tests.processing import ProcessorTest
+from zope.sendmail.tests.support.processing import ProcessorTest
 
 DOWN = Reply(Answer.DEFERRED, "535 the password has expired", 535)
 
@@ -59,7 +59,7 @@ class WhoIsTold(ProcessorTest):
         zope.event.subscribers.append(self.events.append)
         self.put()
         processor.run(forever=False)
-        self.assertTrue(teller.flush(60))
+        self.assertTrue(notifier.flush(60))
         self.assertEqual([type(event) for event in self.events], [MailSentEvent])
 
     def test_what_nobody_hears_is_counted(self) -> None:
@@ -264,7 +264,7 @@ class ARelayInTrouble(ProcessorTest):
             verify = session.verify
 
             def broken(envelope: Envelope, message: Any) -> Any:
-                from zope.sendmail.outcome import Outcome
+                from zope.sendmail.lifecycle.outcome import Outcome
 
                 outcome = verify(envelope, message)
                 return Outcome(outcome.relay, {"a@example.org": NEVER}, DOWN)

@@ -7,7 +7,7 @@ import unittest
 
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.queue import open_queue
-from zope.sendmail.queue.maildir import MaildirQueue
+from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.testing.contracts import SCHEDULE, QueueContract
 

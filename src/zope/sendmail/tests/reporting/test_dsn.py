@@ -12,14 +12,14 @@ from email.message import Message
 from typing import Any
 from unittest import mock
 
-from zope.sendmail.dsn import notification
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Reply
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.retry import MALFORMED, Schedule
+from zope.sendmail.reporting.dsn import notification
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.retry import MALFORMED, Schedule
 from zope.sendmail.testing.contracts import LATER, NEVER, OK
-from zope.sendmail.tests.processing import ProcessorTest
+from zope.sendmail.tests.support.processing import ProcessorTest
 
 REPLIES = {
     "one@example.org": Reply(Answer.REJECTED, "no such user", 550, "5.1.1"),

@@ -10,9 +10,9 @@ from unittest import mock
 import transaction
 import zope.event
 
-from zope.sendmail import teller
+from zope.sendmail.reporting import notifier
 from zope.sendmail.events import MailSentEvent
-from zope.sendmail.teller import Teller
+from zope.sendmail.reporting.notifier import Teller
 
 
 class TellingEvents(unittest.TestCase):
@@ -94,8 +94,8 @@ class TellingEvents(unittest.TestCase):
         go = threading.Event()
         zope.event.subscribers[:] = [lambda event: go.wait(60)]
         self.addCleanup(go.set)
-        self.addCleanup(setattr, teller, "MAX_WAITING", teller.MAX_WAITING)
-        teller.MAX_WAITING = 3
+        self.addCleanup(setattr, teller, "MAX_WAITING", notifier.MAX_WAITING)
+        notifier.MAX_WAITING = 3
         with self.assertLogs("QueueProcessorThread", "ERROR"):
             self.tell("1", "2", "3", "4")
 

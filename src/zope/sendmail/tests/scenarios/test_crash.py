@@ -16,19 +16,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome, Reply
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue import staged as staged_module
-from zope.sendmail.queue.bundle import entries, names_in
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.queue.unfolder import unfold_now
-from zope.sendmail.retry import judge
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import staging as staged_module
+from zope.sendmail.queue.maildir.bundle import entries, names_in
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.queue.maildir.unfolder import unfold_now
+from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import Op, RecordingDisk
 from zope.sendmail.testing.mailers import ScriptedMailer
-from zope.sendmail.tests.wreckage import FileSystem, Tree, materialize
+from zope.sendmail.tests.support.wreckage import FileSystem, Tree, materialize
 
 COUNTS: Counter[str] = Counter()
 

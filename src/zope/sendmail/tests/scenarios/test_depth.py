@@ -8,12 +8,12 @@ import unittest
 from collections import Counter
 from typing import Any, BinaryIO
 
-from zope.sendmail.disk import Disk
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Outcome
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.unfolder import flush
-from zope.sendmail.retry import judge
+from zope.sendmail.system.disk import Disk
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.queue.maildir.unfolder import flush
+from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.testing.contracts import LATER, MESSAGE, SCHEDULE, ManualClock
 
 DEPTH = 300

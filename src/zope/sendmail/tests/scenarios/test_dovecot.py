@@ -1,6 +1,6 @@
 """`zope.sendmail` and Dovecot: mail straight into its mail store by LMTP, and logins with a token.
 
-What is true of its submission server as of any other is in `zope.sendmail.tests.test_interop`.  Nothing here is played:
+What is true of its submission server as of any other is in `zope.sendmail.tests.scenarios.test_interop`.  Nothing here is played:
 it is skipped, and says so, where Dovecot cannot be had (``.ci/mtas.py`` fetches it).
 """
 
@@ -11,20 +11,20 @@ import tempfile
 import unittest
 from typing import Any
 
-from zope.sendmail.lmtp import LMTPMailer
+from zope.sendmail.transports.lmtp import LMTPMailer
 from zope.sendmail.mailer import open_session
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.settings import Mechanism, Tls
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.config.settings import Mechanism, Tls
 from zope.sendmail.smtp.session import SMTPSession
-from zope.sendmail.tests.conversation import TIMEOUTS
-from zope.sendmail.tests.dovecot import Dovecot, token
-from zope.sendmail.tests.servers import Arrival
-from zope.sendmail.tests.test_interop import LATER, NOBODY, ONE, TWO, Talk, mail
-from zope.sendmail.tokens import TokenFromCommand, TokenFromFile
+from zope.sendmail.tests.support.conversation import TIMEOUTS
+from zope.sendmail.tests.support.dovecot import Dovecot, token
+from zope.sendmail.tests.support.servers import Arrival
+from zope.sendmail.tests.scenarios.test_interop import LATER, NOBODY, ONE, TWO, Talk, mail
+from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
 
 ACCEPTED, DEFERRED, REJECTED = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED
 FULL = "full@test.org"

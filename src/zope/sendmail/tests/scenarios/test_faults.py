@@ -13,13 +13,13 @@ from unittest import mock
 import transaction
 
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue import staged
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.queue.unfolder import unfold_now
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import staging
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.queue.maildir.unfolder import unfold_now
 from zope.sendmail.testing.contracts import LATER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 from zope.sendmail.testing.mailers import ScriptedMailer

@@ -13,20 +13,20 @@ from typing import Any, ClassVar
 import trustme
 
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.settings import Mechanism, Notify, Tls
-from zope.sendmail.smtp.body import WINDOW
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.config.settings import Mechanism, Notify, Tls
+from zope.sendmail.smtp.protocol.body import WINDOW
 from zope.sendmail.smtp.session import SMTPSession
-from zope.sendmail.tests.conversation import Conversation
-from zope.sendmail.tests.dovecot import Dovecot
-from zope.sendmail.tests.exim import Exim
-from zope.sendmail.tests.opensmtpd import OpenSMTPD
-from zope.sendmail.tests.postfix import Postfix
-from zope.sendmail.tests.servers import LIMIT, PASSWORD, Arrival, Server, wait_until
+from zope.sendmail.tests.support.conversation import Conversation
+from zope.sendmail.tests.support.dovecot import Dovecot
+from zope.sendmail.tests.support.exim import Exim
+from zope.sendmail.tests.support.opensmtpd import OpenSMTPD
+from zope.sendmail.tests.support.postfix import Postfix
+from zope.sendmail.tests.support.servers import LIMIT, PASSWORD, Arrival, Server, wait_until
 
 ACCEPTED, DEFERRED, REJECTED = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED
 ONE, TWO, NOBODY, LATER = "one@test.org", "two@test.org", "nouser@test.org", "tempfail@test.org"

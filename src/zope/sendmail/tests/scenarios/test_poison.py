@@ -7,11 +7,11 @@ import tempfile
 import unittest
 from typing import Any, BinaryIO
 
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 from zope.sendmail.testing.mailers import ScriptedMailer
@@ -142,7 +142,7 @@ class Poison(unittest.TestCase):
                 transfer = session.transfer
 
                 def read_in_pieces(envelope: Any, message: BinaryIO, intend: Any) -> Any:
-                    from zope.sendmail.headers import dot_stuffed, wire
+                    from zope.sendmail.message.headers import dot_stuffed, wire
 
                     total = sum(len(piece) for piece in dot_stuffed(wire(message)))
                     assert total > 25_000_000

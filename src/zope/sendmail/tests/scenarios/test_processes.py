@@ -18,10 +18,10 @@ import transaction
 
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.retry import MAX_DEATHS
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.retry import MAX_DEATHS
 from zope.sendmail.testing.relay import Hang, Relay
 
 
@@ -38,7 +38,7 @@ class ProcessesTest(unittest.TestCase):
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         worker = subprocess.Popen(
-            [sys.executable, "-m", "zope.sendmail.tests.worker", *map(str, arguments)],
+            [sys.executable, "-m", "zope.sendmail.tests.support.worker", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -20,7 +20,7 @@ from zope.sendmail.testing.relay import Relay
 
 _Handler = Callable[..., Any]
 
-README = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "README.txt")
+README = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "README.txt")
 
 #: Serves the deployment example as a WSGI server would, sends a mail in a transaction, and says when it is gone.
 PROGRAM = """
@@ -86,7 +86,7 @@ class TheTable(unittest.TestCase):
         """No directive has an attribute that the README does not name, and none that it names is missing."""
         if not os.path.exists(README):
             self.skipTest("the README is not beside the package: this is not a checkout")
-        from zope.sendmail.directives import IDirectDeliveryDirective, IQueuedDeliveryDirective, ISMTPMailerDirective
+        from zope.sendmail.zcml.schema import IDirectDeliveryDirective, IQueuedDeliveryDirective, ISMTPMailerDirective
 
         with open(README, encoding="utf-8") as stream:
             table = re.split(r"\n=+  =+\n", stream.read())[1]

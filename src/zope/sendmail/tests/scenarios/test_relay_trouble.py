@@ -10,21 +10,21 @@ from typing import Any, BinaryIO
 from unittest import mock
 
 from zope.sendmail.events import MailDeferredEvent
-from zope.sendmail.history import Record, read_records, write_record
-from zope.sendmail.intake import Intake
+from zope.sendmail.lifecycle.record import Record, read_records, write_record
+from zope.sendmail.processor.dispatcher import Intake
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome, Reply
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.relayname import RelayName
-from zope.sendmail.relays import Relay, Relays
-from zope.sendmail.retry import OnUnknown, Schedule
-from zope.sendmail.routes import Routes
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.processor.relay import Relay, Relays
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.message.routes import Routes
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession
-from zope.sendmail.tests.processing import ProcessorTest
+from zope.sendmail.tests.support.processing import ProcessorTest
 
 ONE = "one@example.org"
 LOST = Reply(Answer.UNKNOWN, "no reply")
@@ -112,7 +112,7 @@ class AReportThatCannotBeMade(ProcessorTest):
         self.mailer.answers = lambda who: NEVER
         [name] = self.put()
         with (
-            mock.patch("zope.sendmail.lane.notification", side_effect=OSError("input/output error")),
+            mock.patch("zope.sendmail.processor.worker.notification", side_effect=OSError("input/output error")),
             self.assertLogs("QueueProcessorThread", "ERROR") as logs,
         ):
             self.drain()

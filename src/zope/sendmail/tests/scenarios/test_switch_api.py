@@ -33,7 +33,7 @@ import zope.sendmail
 from zope.sendmail import delivery, interfaces, maildir, mailer, queue, vocabulary, zcml
 from zope.sendmail.datamanager import MailDataManager
 from zope.sendmail.interfaces import IMailDelivery, IMailer
-from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.processor.thread import QueueProcessorThread
 
 #: What could be imported from each module.
 NAMES = """

@@ -44,9 +44,9 @@ from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.interfaces import IMailDelivery, IMailer, ISMTPMailer
 from zope.sendmail.maildir import Maildir
 from zope.sendmail.mailer import SMTPMailer, _SMTPState
-from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.testing.relay import Hang, Relay
-from zope.sendmail.tests.conversation import Conversation, right_tls
+from zope.sendmail.tests.support.conversation import Conversation, right_tls
 from zope.sendmail.zcml import IMailerDirective
 
 SENDER, ONE = "sender@example.org", "one@example.org"

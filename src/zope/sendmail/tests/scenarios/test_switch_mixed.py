@@ -22,15 +22,15 @@ from typing import Any
 
 import transaction
 
-from zope.sendmail import operators
+from zope.sendmail.cli.app import queuecommands
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.retry import Schedule
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.testing.relay import Hang, Relay
-from zope.sendmail.tests import older
+from zope.sendmail.tests.support import older
 
 BEFORE = os.environ.get("ZOPE_SENDMAIL_BEFORE", "")
 
@@ -125,7 +125,7 @@ class Mixed(unittest.TestCase):
         return self.start(BEFORE, "-I", older.__file__, *arguments)
 
     def new(self, *arguments: object) -> subprocess.Popen[str]:
-        return self.start(sys.executable, "-m", "zope.sendmail.tests.worker", *arguments)
+        return self.start(sys.executable, "-m", "zope.sendmail.tests.support.worker", *arguments)
 
     def ready(self, process: subprocess.Popen[str]) -> subprocess.Popen[str]:
         assert process.stdout is not None
@@ -197,7 +197,7 @@ class AQueueOfTheOtherRelease(Mixed):
     def doctor(self) -> str:
         said = io.StringIO()
         with redirect_stdout(said):
-            operators.main(["doctor", self.path])
+            queuecommands.main(["doctor", self.path])
         return " ".join(said.getvalue().split())
 
     def test_is_taken_over(self) -> None:

@@ -20,17 +20,18 @@ from zope.configuration import xmlconfig
 from zope.testing.cleanup import cleanUp
 
 import zope.sendmail
-from zope.sendmail import operators, startup
+from zope.sendmail.cli.app import queuecommands
+from zope.sendmail import startup
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.directives import IQueuedDeliveryDirective, ISMTPMailerDirective
+from zope.sendmail.zcml.schema import IQueuedDeliveryDirective, ISMTPMailerDirective
 from zope.sendmail.interfaces import IMailer, ISMTPMailer
 from zope.sendmail.maildir import Maildir
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.testing.relay import Relay
-from zope.sendmail.tests.conversation import Conversation, right_tls
+from zope.sendmail.tests.support.conversation import Conversation, right_tls
 
-PAGE = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "docs", "upgrading.rst")
+PAGE = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs", "upgrading.rst")
 
 LOGIN: dict[str, Any] = {"username": "name", "password": "secret"}
 
@@ -105,7 +106,7 @@ class WhatItShows(ThePage):
         for words in commands:
             known = {"PATH": self.path, "NAME": name}
             with self.subTest(words), redirect_stdout(io.StringIO()):
-                self.assertEqual(operators.main([known.get(word, word) for word in [*words, *self.missing(words)]]), 0)
+                self.assertEqual(queuecommands.main([known.get(word, word) for word in [*words, *self.missing(words)]]), 0)
 
     def missing(self, words: list[str]) -> list[str]:
         """The path, where the page only names the command."""

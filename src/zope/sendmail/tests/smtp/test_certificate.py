@@ -1,4 +1,4 @@
-"""`zope.sendmail.smtp.certificate`, and the TLS that ``connect`` sets up with it: versions, contexts."""
+"""`zope.sendmail.smtp.tls`, and the TLS that ``connect`` sets up with it: versions, contexts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 import trustme
 
 from zope.sendmail.interfaces import RelayError
-from zope.sendmail.outcome import Answer
-from zope.sendmail.settings import Mechanism, RelaySettings, Tls, TlsVersion
-from zope.sendmail.smtp.certificate import show_certificate
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.config.settings import Mechanism, RelaySettings, Tls, TlsVersion
+from zope.sendmail.smtp.tls import show_certificate
 from zope.sendmail.smtp.connect import tls_context
 from zope.sendmail.testing.relay import Relay
-from zope.sendmail.tests.conversation import Conversation, authority, right_tls, tls_for
+from zope.sendmail.tests.support.conversation import Conversation, authority, right_tls, tls_for
 
 CLIENT = "shop@example.org"
 

@@ -1,4 +1,4 @@
-"""`zope.sendmail.smtp.dialogue`: the conversations in ``dialogues/``, without a socket.
+"""`zope.sendmail.smtp.protocol.transaction`: the conversations in ``dialogues/``, without a socket.
 
 Each file has a sentence that it shows, what the relay offers and who is to get the mail; then the conversation; then
 the answer for each recipient.  ``C:`` is a line of the client, ``S:`` one of the relay, ``I`` the instant at which
@@ -14,18 +14,18 @@ import unittest
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Outcome, Reply
-from zope.sendmail.settings import Notify
-from zope.sendmail.smtp.body import WINDOW, Body
-from zope.sendmail.smtp.commands import NotSpeakable, Offers, Speech
-from zope.sendmail.smtp.dialogue import Dialogue
-from zope.sendmail.smtp.errors import as_smtplib_tells
-from zope.sendmail.smtp.progress import Progress
-from zope.sendmail.smtp.replies import MAX_LINE, MAX_LINES, MalformedReply, Replies, Response
-from zope.sendmail.smtp.steps import Gone, Manner, Refused, choose_manner
-from zope.sendmail.smtp.transaction import run
-from zope.sendmail.smtp.verdict import failed, succeeded
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Outcome, Reply
+from zope.sendmail.config.settings import Notify
+from zope.sendmail.smtp.protocol.body import WINDOW, Body
+from zope.sendmail.smtp.protocol.commands import NotSpeakable, Offers, Speech
+from zope.sendmail.smtp.protocol.transaction import Dialogue
+from zope.sendmail.smtp.smtperrors import as_smtplib_tells
+from zope.sendmail.smtp.protocol.progress import Progress
+from zope.sendmail.smtp.protocol.replies import MAX_LINE, MAX_LINES, MalformedReply, Replies, Response
+from zope.sendmail.smtp.protocol.steps import Gone, Manner, Refused, choose_manner
+from zope.sendmail.smtp.connection import run
+from zope.sendmail.smtp.classification import failed, succeeded
 
 FOLDER = Path(__file__).parent / "dialogues"
 MESSAGE = "Subject: test\n\nText\n"
@@ -33,7 +33,7 @@ BROKEN = ("X", b"broken\r\n")
 
 
 def files() -> list[Path]:
-    """Those about one mail; runs of several are in `zope.sendmail.tests.test_runs`."""
+    """Those about one mail; runs of several are in `zope.sendmail.tests.scenarios.test_runs`."""
     return sorted(path for path in FOLDER.glob("*.txt") if not path.stem.startswith("run-"))
 
 

@@ -7,13 +7,13 @@ import unittest
 from typing import Any
 
 from zope.sendmail.interfaces import LeaseLost
-from zope.sendmail.outcome import Answer, Outcome
-from zope.sendmail.settings import Tls
-from zope.sendmail.smtp.body import WINDOW
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.config.settings import Tls
+from zope.sendmail.smtp.protocol.body import WINDOW
 from zope.sendmail.smtp.session import SMTPSession
-from zope.sendmail.smtp.steps import MAX_FLIGHT
+from zope.sendmail.smtp.protocol.steps import MAX_FLIGHT
 from zope.sendmail.testing.relay import Drop, Relay
-from zope.sendmail.tests.conversation import MESSAGE, Conversation, right_tls
+from zope.sendmail.tests.support.conversation import MESSAGE, Conversation, right_tls
 
 ACCEPTED, DEFERRED, REJECTED, UNKNOWN = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED, Answer.UNKNOWN
 BOTH = ("PIPELINING", "CHUNKING", "8BITMIME")

@@ -1,4 +1,4 @@
-"""`zope.sendmail.smtp.stream`: the next mail is pulled and read while the relay is waited for, over real sockets."""
+"""`zope.sendmail.smtp.pipeline`: the next mail is pulled and read while the relay is waited for, over real sockets."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any, BinaryIO, cast
 
 from zope.sendmail.interfaces import LeaseLost
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome
-from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.retry import Schedule
-from zope.sendmail.settings import Keep, Tls
-from zope.sendmail.smtp.body import WINDOW
-from zope.sendmail.smtp.stream import Result
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.config.settings import Keep, Tls
+from zope.sendmail.smtp.protocol.body import WINDOW
+from zope.sendmail.smtp.pipeline import Result
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.relay import Drop, Hang
-from zope.sendmail.tests.conversation import MESSAGE, TIMEOUTS
-from zope.sendmail.tests.test_streams import Job, Streams
+from zope.sendmail.tests.support.conversation import MESSAGE, TIMEOUTS
+from zope.sendmail.tests.smtp.test_pipeline import Job, Streams
 
 #: Offers with which nothing can ride.
 NO_RIDES = (["PIPELINING", "CHUNKING"], ["8BITMIME"])

@@ -16,21 +16,21 @@ from zope.interface.verify import verifyObject
 from zope.sendmail.events import MailEvent
 from zope.sendmail.interfaces import ISession, LeaseLost
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer
-from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.retry import Schedule
-from zope.sendmail.settings import Keep, Timeouts, Tls
-from zope.sendmail.smtp.commands import to_ascii
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.config.settings import Keep, Timeouts, Tls
+from zope.sendmail.smtp.protocol.commands import to_ascii
 from zope.sendmail.smtp.connect import _Replies
 from zope.sendmail.smtp.session import SMTPSession
-from zope.sendmail.smtp.verdict import LOGIN_CODES
+from zope.sendmail.smtp.classification import LOGIN_CODES
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
 from zope.sendmail.testing.script import Script
-from zope.sendmail.tests.conversation import AT_ONCE, MESSAGE, TIMEOUTS, Conversation
+from zope.sendmail.tests.support.conversation import AT_ONCE, MESSAGE, TIMEOUTS, Conversation
 
 ACCEPTED, DEFERRED, REJECTED, UNKNOWN = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED, Answer.UNKNOWN
 

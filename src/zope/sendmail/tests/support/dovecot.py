@@ -1,4 +1,4 @@
-"""Dovecot; see `zope.sendmail.tests.servers`.
+"""Dovecot; see `zope.sendmail.tests.support.servers`.
 
 It does two things.  As a submission server it wants a login, and gives mail to `behind`, a relay of ours.  As a mail
 store it takes mail by LMTP, over TCP and through a Unix socket, for ``one`` and ``two``; ``full`` (552 after the
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from zope.sendmail.testing.relay import Mail, Relay
-from zope.sendmail.tests.servers import (
+from zope.sendmail.tests.support.servers import (
     LIMIT,
     PASSWORD,
     USERNAME,

@@ -1,4 +1,4 @@
-"""Exim; see `zope.sendmail.tests.servers`.
+"""Exim; see `zope.sendmail.tests.support.servers`.
 
 Where the host has one of its own and none is unpacked, that is used, and root is not needed.  It leaves all mail in its
 spool.  With `slow_speech` it offers neither CHUNKING nor PIPELINING, and refuses who pipelines nevertheless.
@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from zope.sendmail.tests.servers import INSIDE, LIMIT, PASSWORD, USERNAME, Arrival, Server, excuse
+from zope.sendmail.tests.support.servers import INSIDE, LIMIT, PASSWORD, USERNAME, Arrival, Server, excuse
 
 _SETTINGS = """\
 exim_user = {user}

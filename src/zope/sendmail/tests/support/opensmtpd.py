@@ -1,4 +1,4 @@
-"""OpenSMTPD; see `zope.sendmail.tests.servers`.
+"""OpenSMTPD; see `zope.sendmail.tests.support.servers`.
 
 It knows neither PIPELINING nor CHUNKING nor SMTPUTF8, and hangs up on who sends a command before its reply.
 """
@@ -10,7 +10,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from zope.sendmail.tests.servers import LIMIT, PASSWORD, USERNAME, Arrival, Server, cache, maildir
+from zope.sendmail.tests.support.servers import LIMIT, PASSWORD, USERNAME, Arrival, Server, cache, maildir
 
 _SETTINGS = """\
 pki mx.test cert "/srv/cert.pem"

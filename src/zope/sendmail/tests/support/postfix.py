@@ -1,4 +1,4 @@
-"""Postfix; see `zope.sendmail.tests.servers`.
+"""Postfix; see `zope.sendmail.tests.support.servers`.
 
 It delivers into one Maildir.  With `slow_speech` it offers neither CHUNKING nor PIPELINING, and refuses who
 pipelines nevertheless.
@@ -10,7 +10,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from zope.sendmail.tests.servers import LIMIT, PASSWORD, USERNAME, Arrival, Server, maildir
+from zope.sendmail.tests.support.servers import LIMIT, PASSWORD, USERNAME, Arrival, Server, maildir
 
 _MAIN = """\
 compatibility_level = 3.6

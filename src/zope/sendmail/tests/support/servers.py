@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from zope.sendmail.tests.conversation import authority
+from zope.sendmail.tests.support.conversation import authority
 
 USERNAME, PASSWORD = "mailer", "s3cret"
 LIMIT = 1024 * 1024

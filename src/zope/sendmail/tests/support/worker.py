@@ -1,4 +1,4 @@
-"""A process of its own for tests: ``python -m zope.sendmail.tests.worker drain|commit QUEUE ...``.
+"""A process of its own for tests: ``python -m zope.sendmail.tests.support.worker drain|commit QUEUE ...``.
 
 Stands for one of several processes that share a queue.  Writes what it knows to standard output, a line each.
 """
@@ -13,8 +13,8 @@ import transaction
 
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.retry import Schedule
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.lifecycle.retry import Schedule
 
 
 def commit(path: str, prefix: str, count: int, group: int) -> None:

@@ -39,16 +39,16 @@ class WithHost(unittest.TestCase):
     """A Maildrop Host with the configuration ``own`` of its own, and ``other``."""
 
     def setUp(self) -> None:
-        from zope.sendmail.maildrop import candidates, spooling
+        from zope.sendmail.maildrop import configfiles, delivery
 
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.directory = directory.name
-        self.addCleanup(candidates.CONFIG_PATHS.clear)
-        self.addCleanup(spooling._open.clear)
+        self.addCleanup(configfiles.CONFIG_PATHS.clear)
+        self.addCleanup(delivery._open.clear)
         self.addCleanup(transaction.abort)
         transaction.abort()
-        candidates.CONFIG_PATHS.update(
+        configfiles.CONFIG_PATHS.update(
             own=self.config(), other=self.config("other.conf", SMTP_HOST="other.example.org")
         )
         self.host = self.make()

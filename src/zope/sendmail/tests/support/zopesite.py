@@ -28,7 +28,7 @@ _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _SITE = """\
 <configure xmlns="http://namespaces.zope.org/zope" xmlns:browser="http://namespaces.zope.org/browser">
   <include package="zope.sendmail.maildrop" />
-  <browser:page for="*" name="send-and-conflict" class="zope.sendmail.tests.zopeviews.SendAndConflict"
+  <browser:page for="*" name="send-and-conflict" class="zope.sendmail.tests.support.zopeviews.SendAndConflict"
                 permission="zope2.View" />
 </configure>
 """

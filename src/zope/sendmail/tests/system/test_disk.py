@@ -12,8 +12,8 @@ import unittest
 from collections.abc import Sequence
 from unittest import mock
 
-from zope.sendmail.disk import Disk, remove_quietly, same_file
-from zope.sendmail.pieces import Piece
+from zope.sendmail.system.disk import Disk, remove_quietly, same_file
+from zope.sendmail.message.pieces import Piece
 
 
 class DiskTest(unittest.TestCase):
@@ -109,7 +109,7 @@ class Syncing(DiskTest):
         """No thread can be had then, and mail that is committed in an exit handler is still mail."""
         program = (
             "import atexit, os, sys\n"
-            "from zope.sendmail.disk import Disk\n"
+            "from zope.sendmail.system.disk import Disk\n"
             "import concurrent.futures.thread\n"
             "def late():\n"
             "    Disk().sync_files(sys.argv[1:])\n"
@@ -187,7 +187,7 @@ class Opening(DiskTest):
             self.disk.append(self.path("a"), b"two")
             return status
 
-        with mock.patch("zope.sendmail.disk.os.fstat") as fstat:
+        with mock.patch("zope.sendmail.system.disk.os.fstat") as fstat:
             fstat.side_effect = lambda fd: and_then_it_grows(fd) if fstat.call_count == 1 else real(fd)
             stream = self.disk.open(self.path("a"))
         with stream:

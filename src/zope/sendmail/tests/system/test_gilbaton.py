@@ -10,11 +10,11 @@ import unittest
 from collections.abc import Callable
 from unittest import mock
 
-from zope.sendmail import baton as module
-from zope.sendmail.baton import Baton, baton
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Reply
-from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.system import gilbaton as module
+from zope.sendmail.system.gilbaton import Baton, baton
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Reply
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.smtp.channel import SocketChannel
 from zope.sendmail.testing.contracts import MESSAGE, ManualClock

@@ -7,7 +7,7 @@ import socket
 import unittest
 
 from zope.sendmail.testing.relay import Drop, Hang, Mail, Relay
-from zope.sendmail.tests.conversation import right_tls
+from zope.sendmail.tests.support.conversation import right_tls
 
 SENDER, ONE, TWO = "sender@example.org", "one@example.org", "two@example.org"
 

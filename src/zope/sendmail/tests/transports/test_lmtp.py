@@ -1,4 +1,4 @@
-"""`zope.sendmail.lmtp`: mail into a mail store, over real sockets."""
+"""`zope.sendmail.transports.lmtp`: mail into a mail store, over real sockets."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from zope.testing.cleanup import cleanUp
 
 import zope.sendmail
 from zope.sendmail.interfaces import ILMTPMailer, IMailer
-from zope.sendmail.lmtp import LMTPMailer
+from zope.sendmail.transports.lmtp import LMTPMailer
 from zope.sendmail.mailer import open_session
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer
-from zope.sendmail.processor import QueueProcessorThread
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
-from zope.sendmail.queue.states import State
-from zope.sendmail.settings import Tls
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.config.settings import Tls
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.relay import KEYWORDS, Drop, Relay
-from zope.sendmail.tests.conversation import MESSAGE, TIMEOUTS, Conversation, right_tls
-from zope.sendmail.tests.sockets import socket_directory
+from zope.sendmail.tests.support.conversation import MESSAGE, TIMEOUTS, Conversation, right_tls
+from zope.sendmail.tests.support.sockets import socket_directory
 
 ACCEPTED, DEFERRED, REJECTED, UNKNOWN = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED, Answer.UNKNOWN
 

@@ -21,14 +21,14 @@ from zope.interface.verify import verifyObject
 from zope.sendmail.delivery import DirectMailDelivery
 from zope.sendmail.interfaces import ISession, ISessionMailer, LeaseLost, RelayError
 from zope.sendmail.mailer import open_session
-from zope.sendmail.mailers.program import ProgramMailer, ProgramSession
-from zope.sendmail.mailers.sysexits import reply_of
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome
-from zope.sendmail.queue.states import State
+from zope.sendmail.transports.program import ProgramMailer, ProgramSession
+from zope.sendmail.transports.sysexits import reply_of
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.testing.contracts import MESSAGE, envelope
-from zope.sendmail.tests.exim import Exim
-from zope.sendmail.tests.processing import ProcessorTest
+from zope.sendmail.tests.support.exim import Exim
+from zope.sendmail.tests.support.processing import ProcessorTest
 
 #: Writes down what it gets, then does what the test wants.
 RECORDER = """\

@@ -12,12 +12,12 @@ from zope.interface.verify import verifyObject
 from zope.sendmail.delivery import DirectMailDelivery
 from zope.sendmail.interfaces import InvalidAddress, ISession, ISessionMailer, MailRefused
 from zope.sendmail.mailer import SMTPMailer, open_session
-from zope.sendmail.mailers.redirect import RedirectMailer
-from zope.sendmail.message import Envelope
-from zope.sendmail.outcome import Answer, Outcome, Reply
+from zope.sendmail.transports.redirect import RedirectMailer
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, envelope
 from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer
-from zope.sendmail.tests.processing import ProcessorTest
+from zope.sendmail.tests.support.processing import ProcessorTest
 
 TESTER = "tester@example.com"
 DOWN = Reply(Answer.DEFERRED, "down")

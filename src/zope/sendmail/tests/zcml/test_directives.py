@@ -33,12 +33,12 @@ from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.interfaces import IMailDelivery, IMailer, InvalidRelay
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.queue import open_queue
-from zope.sendmail.relayname import RelayName
-from zope.sendmail.retry import OnUnknown, Schedule
-from zope.sendmail.routes import Routes
-from zope.sendmail.settings import Mechanism, Notify, Tls, TlsVersion
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.message.routes import Routes
+from zope.sendmail.config.settings import Mechanism, Notify, Tls, TlsVersion
 from zope.sendmail.startup import Start
-from zope.sendmail.tokens import TokenFromCommand, TokenFromFile
+from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
 
 SMTP = '<mail:smtpMailer name="smtp" />'
 SMTP_ONLY = frozenset({"smtp"})

@@ -13,19 +13,19 @@ from zope.configuration.config import ConfigurationConflictError
 from zope.interface import Interface
 from zope.testing.cleanup import cleanUp
 
-from zope.sendmail import zcml_mailers
-from zope.sendmail.directives import ILMTPMailerDirective, IMailerDirective
+from zope.sendmail.zcml import mailers
+from zope.sendmail.zcml.schema import ILMTPMailerDirective, IMailerDirective
 from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.mailers.file import FileFormat, FileMailer
-from zope.sendmail.mailers.program import ProgramMailer
-from zope.sendmail.mailers.redirect import RedirectMailer
-from zope.sendmail.mailers.several import BalancedMailer, FailoverMailer
+from zope.sendmail.transports.file import FileFormat, FileMailer
+from zope.sendmail.transports.program import ProgramMailer
+from zope.sendmail.transports.redirect import RedirectMailer
+from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer
 from zope.sendmail.sender import MailReader
-from zope.sendmail.tests.test_zcml import SMTP, Fixture
-from zope.sendmail.tokens import TokenFromCommand
+from zope.sendmail.tests.zcml.test_directives import SMTP, Fixture
+from zope.sendmail.config.tokens import TokenFromCommand
 
-DOCS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "docs")
+DOCS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs")
 
 
 def mailer(name: str) -> object:
@@ -205,7 +205,7 @@ class TheNames(Fixture):
 
     def test_leave_those_of_launchpad_free(self) -> None:
         """It defines directives of its own in this namespace, and two definitions of one name conflict."""
-        path = os.path.join(os.path.dirname(zcml_mailers.__file__), "meta.zcml")
+        path = os.path.join(os.path.dirname(mailers.__file__), "meta.zcml")
         with open(path, encoding="utf-8") as file:
             ours = set(re.findall(r'name="(\w+)"', file.read()))
         self.assertTrue({"sendmailMailer", "fileMailer"} <= ours)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import unittest
 
-from zope.sendmail.queue.index import Index
+from zope.sendmail.queue.maildir.index import Index
 
 
 def keys(*seconds: int) -> list[str]:

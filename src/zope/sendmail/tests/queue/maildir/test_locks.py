@@ -11,11 +11,11 @@ import unittest
 from collections.abc import Callable, Iterator
 from unittest import mock
 
-from zope.sendmail.disk import Disk, same_file
+from zope.sendmail.system.disk import Disk, same_file
 from zope.sendmail.interfaces import QueueNotSafe
 from zope.sendmail.maildir import make_maildir
-from zope.sendmail.queue.locks import HEADER, LOOK_AGAIN, MAX_SEND_TIME, Busy, Inherited, Lock, Owner, Phase, sweep
-from zope.sendmail.queue.places import BELL, EXTRA, Places
+from zope.sendmail.queue.maildir.locks import HEADER, LOOK_AGAIN, MAX_SEND_TIME, Busy, Inherited, Lock, Owner, Phase, sweep
+from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Places
 from zope.sendmail.testing.contracts import ManualClock
 
 KEY = "new/1700000000.1.host.0000000000000"
@@ -578,7 +578,7 @@ class AfterAPowerLoss(LocksTest):
         """The machine went down: its header says so."""
         for phase in Phase:
             with self.subTest(phase):
-                with mock.patch("zope.sendmail.queue.locks.boot_id", return_value=b"another boot"):
+                with mock.patch("zope.sendmail.queue.maildir.locks.boot_id", return_value=b"another boot"):
                     self.die(phase)
                 self.assert_unknown()
                 os.unlink(self.places.sending(KEY))

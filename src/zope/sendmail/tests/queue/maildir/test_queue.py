@@ -13,20 +13,20 @@ from collections import Counter
 from typing import Any, BinaryIO
 from unittest import mock
 
-from zope.sendmail.disk import Disk
-from zope.sendmail.history import Record
+from zope.sendmail.system.disk import Disk
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import IMailSentEvent, LeaseLost, NoSuchMail, NotPossible, QueueError, QueueNotSafe
-from zope.sendmail.outcome import Answer, Outcome, Reply
-from zope.sendmail.pieces import Piece
-from zope.sendmail.processor import QueueProcessorThread
-from zope.sendmail.queue.bell import Bell
-from zope.sendmail.queue.lease import MaildirLease
-from zope.sendmail.queue.locks import MAX_SEND_TIME
-from zope.sendmail.queue.maildir import MaildirQueue
-from zope.sendmail.queue.places import Places
-from zope.sendmail.queue.states import State
-from zope.sendmail.queue.store import Listing
-from zope.sendmail.retry import OnUnknown, Schedule, judge
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.message.pieces import Piece
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.trigger import Bell
+from zope.sendmail.queue.maildir.lease import MaildirLease
+from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.queue.maildir.layout import Places
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.queue.maildir.store import Listing
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, judge
 from zope.sendmail.testing.contracts import LATER, MESSAGE, OK, SCHEDULE, ManualClock, envelope
 from zope.sendmail.testing.mailers import ScriptedMailer
 
@@ -572,7 +572,7 @@ class AfterAPowerLoss(MaildirQueueTest):
     def test_a_lock_of_another_boot_is_unknown(self) -> None:
         """Its slots were not synced, so they may be older than they look."""
         self.put()
-        with mock.patch("zope.sendmail.queue.locks.boot_id", return_value=b"another boot"):
+        with mock.patch("zope.sendmail.queue.maildir.locks.boot_id", return_value=b"another boot"):
             dead = self.open()
             self.claim(dead)
             dead.close()
@@ -587,7 +587,7 @@ class AfterAPowerLoss(MaildirQueueTest):
                 lease = self.claim()
                 lease.settle(self.judged(lease, LATER))
                 self.clock.advance(3600)
-                with mock.patch("zope.sendmail.queue.locks.boot_id", return_value=b"another boot"):
+                with mock.patch("zope.sendmail.queue.maildir.locks.boot_id", return_value=b"another boot"):
                     dead = self.open()
                     self.claim(dead).open()
                     dead.close()
@@ -782,7 +782,7 @@ class HeldMail(MaildirQueueTest):
         self.queue.hold(name)
         self.assertEqual(self.queue.claim(), [])
         self.assertEqual(self.claim_within(1200), [])
-        with mock.patch("zope.sendmail.queue.maildir.ring"):
+        with mock.patch("zope.sendmail.queue.maildir.queue.ring"):
             self.open().release(name)
         self.assertEqual([lease.name for lease in self.claim_within(600)], [name])
 
@@ -859,7 +859,7 @@ class DeepQueue(MaildirQueueTest):
 
         self.put(3)
         self.reject(0, 100)
-        with mock.patch("zope.sendmail.queue.desk.Listing", Watched):
+        with mock.patch("zope.sendmail.queue.maildir.admin.Listing", Watched):
             self.assertEqual(len(list(self.queue.mails())), 103)
         self.assertLessEqual(len(compared), 2 * 103)
 

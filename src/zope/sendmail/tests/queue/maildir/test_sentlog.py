@@ -7,8 +7,8 @@ import stat
 import tempfile
 import unittest
 
-from zope.sendmail.queue.departures import KEPT_DAYS, Departures
-from zope.sendmail.queue.places import Places
+from zope.sendmail.queue.maildir.sentlog import KEPT_DAYS, Departures
+from zope.sendmail.queue.maildir.layout import Places
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 

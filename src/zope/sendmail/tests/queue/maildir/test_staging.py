@@ -10,16 +10,16 @@ import unittest
 from collections.abc import Sequence
 from unittest import mock
 
-from zope.sendmail.disk import Disk
-from zope.sendmail.pieces import Piece
-from zope.sendmail.queue import late as late_module
-from zope.sendmail.queue import staged as staged_module
-from zope.sendmail.queue.late import Late
-from zope.sendmail.queue.maildir import MaildirQueue, _after_fork
-from zope.sendmail.queue.places import GROUP, PARTS
-from zope.sendmail.queue.staged import StagedMail
-from zope.sendmail.queue.states import State
-from zope.sendmail.queue.unfolder import flush, unfold_now
+from zope.sendmail.system.disk import Disk
+from zope.sendmail.message.pieces import Piece
+from zope.sendmail.queue.maildir.queue import latecommit as late_module
+from zope.sendmail.queue.maildir.queue import staging as staged_module
+from zope.sendmail.queue.maildir.latecommit import Late
+from zope.sendmail.queue.maildir.queue import MaildirQueue, _after_fork
+from zope.sendmail.queue.maildir.layout import GROUP, PARTS
+from zope.sendmail.queue.maildir.staging import StagedMail
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.queue.maildir.unfolder import flush, unfold_now
 from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock, envelope
 
 

@@ -6,10 +6,10 @@ import os
 import tempfile
 import unittest
 
-from zope.sendmail.disk import Disk
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.maildir import make_maildir
-from zope.sendmail.queue.bell import Bell, ring
-from zope.sendmail.queue.places import BELL, EXTRA, Places
+from zope.sendmail.queue.maildir.trigger import Bell, ring
+from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Places
 
 
 class BellTest(unittest.TestCase):

@@ -1,4 +1,4 @@
-"""`zope.sendmail.smtp.sasl`, ``exchange``, ``scram`` and ``saslprep``: each way to log in."""
+"""`zope.sendmail.smtp.auth.login`, ``exchange``, ``scram`` and ``saslprep``: each way to log in."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 from zope.sendmail.interfaces import RelayError
-from zope.sendmail.outcome import Answer, Outcome
-from zope.sendmail.settings import Mechanism, RelaySettings
-from zope.sendmail.smtp.exchange import CramMd5, Credentials, Exchange, External, Login, OAuthBearer, Plain, XOAuth2
-from zope.sendmail.smtp.sasl import EXCHANGES, token_of
-from zope.sendmail.smtp.saslprep import saslprep
-from zope.sendmail.smtp.scram import MAX_ITERATIONS, Scram, ScramSha1
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.config.settings import Mechanism, RelaySettings
+from zope.sendmail.smtp.auth.mechanisms import CramMd5, Credentials, Exchange, External, Login, OAuthBearer, Plain, XOAuth2
+from zope.sendmail.smtp.auth.login import EXCHANGES, token_of
+from zope.sendmail.smtp.auth.saslprep import saslprep
+from zope.sendmail.smtp.auth.scram import MAX_ITERATIONS, Scram, ScramSha1
 from zope.sendmail.testing.logins import COMPLAINT
 from zope.sendmail.testing.relay import Drop, Relay
-from zope.sendmail.tests.conversation import Conversation, right_tls
+from zope.sendmail.tests.support.conversation import Conversation, right_tls
 
 NAME, PASSWORD = "name", "pass word"
 USERS = {NAME: PASSWORD}

@@ -1,0 +1,1 @@
+"""The commands ``zope-sendmail`` and ``zope-sendmail queue VERB``."""

@@ -1,0 +1,1 @@
+"""Envelope, addresses and headers of one mail, and which relay gets it.  Pure."""

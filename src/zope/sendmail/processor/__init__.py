@@ -1,0 +1,1 @@
+"""Drains a queue: claim, route, hand over, judge, settle, report."""

@@ -1,0 +1,1 @@
+"""A queue that other programs fill by dropping files: MaildropHost's ``##To:`` directory."""

@@ -1,0 +1,1 @@
+"""What the log, subscribers of events and senders are told."""

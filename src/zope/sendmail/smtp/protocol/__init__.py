@@ -1,0 +1,1 @@
+"""SMTP without a socket: commands out, replies in.  Pure."""

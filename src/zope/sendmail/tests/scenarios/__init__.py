@@ -1,0 +1,1 @@
+"""Tests of situations: crashes, faults, neighbours, other releases."""

@@ -1,0 +1,1 @@
+"""Servers, processes and conversations that several tests use."""
