@@ -19,9 +19,9 @@ from releases import Ours, Theirs, parser, place, report
 from serve import Child
 
 from zope.sendmail.lifecycle.record import Record, write_record
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.message.envelope import Envelope, envelope_lines
-from zope.sendmail.lifecycle.states import State
 
 _MEBI = 1024 * 1024
 _KINDS = ("bytes", "str", "bytes with Bcc", "message object")

@@ -24,13 +24,13 @@ from collections import Counter
 
 import transaction
 
+from zope.sendmail.config.settings import Keep, Timeouts
 from zope.sendmail.delivery import QueuedMailDelivery
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.retry import Schedule
-from zope.sendmail.config.settings import Keep, Timeouts
 from zope.sendmail.testing.relay import Drop, Relay
 
 _UNKNOWN = re.compile(r"to <([^>]+)>: unknown")

@@ -23,7 +23,7 @@ _OFFERS = ("PIPELINING", "SIZE 33554432", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATU
 _ORDINARY = {b"RSET": b"250 2.0.0 Ok\r\n", b"RCPT": b"250 2.1.5 Ok\r\n", b"MAIL": b"250 2.1.0 Ok\r\n"}
 
 
-class Talk:
+class Exchange:
     """One connection.  Replies to one flight go back together."""
 
     def __init__(self, sink: Sink, client: socket.socket) -> None:
@@ -117,7 +117,7 @@ class Sink:
         while True:
             client, _ = self._listener.accept()
             self.connections += 1
-            threading.Thread(target=Talk(self, client).run, daemon=True).start()
+            threading.Thread(target=Exchange(self, client).run, daemon=True).start()
 
 
 class Delayed:

@@ -15,10 +15,10 @@ import transaction
 from transaction.interfaces import IDataManagerSavepoint, ISavepointDataManager
 from zope.interface import implementer
 
-from zope.sendmail.reporting import maillog
 from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
+from zope.sendmail.reporting import maillog
 
 #: Sorts behind every name a storage can have: no text has a greater first character.
 _LAST = "\U0010ffff"

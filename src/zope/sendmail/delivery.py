@@ -16,11 +16,8 @@ from typing import Any
 import transaction
 from zope.interface import implementer
 
-from zope.sendmail.reporting import maillog
-from zope.sendmail.message.address import parse_sender
 from zope.sendmail.datamanager import MailDataManager, mails_of
 from zope.sendmail.directmail import DirectMail
-from zope.sendmail.message.headers import completed, message_bytes
 from zope.sendmail.interfaces import (
     IDirectMailDelivery,
     IMailQueue,
@@ -29,17 +26,20 @@ from zope.sendmail.interfaces import (
     IStagedMail,
     type_of_message,
 )
+from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.maildir import host_name
+from zope.sendmail.message.address import parse_sender
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.system.forklock import Mutex
+from zope.sendmail.message.headers import completed, message_bytes
 from zope.sendmail.message.pieces import Piece
-from zope.sendmail.queue import open_queue, put
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
-from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.message.verp import one_by_one
+from zope.sendmail.queue import open_queue, put
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.forklock import ForkLock
 
-_opening = Mutex()
+_opening = ForkLock()
 
 
 class AbstractMailDelivery:

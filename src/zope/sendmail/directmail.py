@@ -11,15 +11,15 @@ from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail.reporting import maillog, notifier
 from zope.sendmail.events import events_of
-from zope.sendmail.message.headers import message_id
-from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import ISession, IStagedMail, MailRefused, RelayError
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.mailer import open_session
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece, open_pieces
+from zope.sendmail.reporting import maillog, notifier
 
 
 @implementer(IStagedMail)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from zope.interface import implementer
 
-from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import IMailDeferredEvent, IMailErrorEvent, IMailSentEvent, IMailUnknownEvent
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 
 

@@ -16,13 +16,13 @@ from zope.interface import Attribute, Interface
 from zope.schema import Bool, Float, Int, Password, TextLine
 
 if TYPE_CHECKING:
-    from zope.sendmail.lifecycle.record import Record
-    from zope.sendmail.message.envelope import Envelope
-    from zope.sendmail.lifecycle.outcome import Outcome
-    from zope.sendmail.message.pieces import Piece
     from zope.sendmail.lifecycle.finding import Finding
+    from zope.sendmail.lifecycle.outcome import Outcome
+    from zope.sendmail.lifecycle.record import Record
     from zope.sendmail.lifecycle.states import State
     from zope.sendmail.lifecycle.status import MailStatus
+    from zope.sendmail.message.envelope import Envelope
+    from zope.sendmail.message.pieces import Piece
 
 #: What applications may pass as a message: the text with its headers, as str, bytes or a message object.
 type_of_message = str | bytes | Message

@@ -21,8 +21,8 @@ from typing import IO
 
 from zope.interface import directlyProvides, implementer
 
-from zope.sendmail.system.disk import Disk, remove_quietly
 from zope.sendmail.interfaces import IMaildir, IMaildirFactory, IMaildirMessageWriter, QueueError
+from zope.sendmail.system.disk import Disk, remove_quietly
 
 SUBDIRECTORIES = ("tmp", "new", "cur")
 

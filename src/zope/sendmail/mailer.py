@@ -19,17 +19,17 @@ from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.message.headers import message_bytes
-from zope.sendmail.interfaces import ISession, ISessionMailer, ISMTPMailer, type_of_message
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.config.options import mechanisms
 from zope.sendmail.config.settings import Keep, Mechanism, Notify, RelaySettings, Timeouts, Tls, TlsVersion
+from zope.sendmail.interfaces import ISession, ISessionMailer, ISMTPMailer, type_of_message
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.headers import message_bytes
 from zope.sendmail.smtp.connect import Factory, connect, hang_up, makes_tls
-from zope.sendmail.smtp.sendmailcall import Given
 from zope.sendmail.smtp.protocol.progress import Progress, pairs
+from zope.sendmail.smtp.sendmailcall import Given
 from zope.sendmail.smtp.sendonly import SendOnlySession
 from zope.sendmail.smtp.session import SMTPSession
+from zope.sendmail.system.clock import Clock
 
 # SMTP, SMTP_SSL, SSLError: BBB, zope.sendmail 3.5 to 7.3 had them here.
 __all__ = ["SMTP", "SMTP_SSL", "SMTPMailer", "SSLError", "SendOnlySession", "open_session"]

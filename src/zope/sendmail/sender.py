@@ -24,19 +24,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
-from zope.sendmail.system.clock import Clock
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.events import MailEvent
-from zope.sendmail.processor.shutdown import let_finish_at_exit
 from zope.sendmail.interfaces import InvalidRelay, type_of_message
-from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.system.forklock import Mutex
-from zope.sendmail.processor.thread import QueueProcessorThread
-from zope.sendmail.lifecycle.states import WAITING
-from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.lifecycle.retry import Schedule
-from zope.sendmail.message.routes import Routes
+from zope.sendmail.lifecycle.states import WAITING
 from zope.sendmail.lifecycle.status import MailStatus
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.routes import Routes
+from zope.sendmail.processor.shutdown import let_finish_at_exit
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.forklock import ForkLock
 
 #: The name of the relay that gets what names none.
 DEFAULT = "default"
@@ -199,7 +199,7 @@ class MailReader(_Sending):
             raise ValueError("username and password are those of hostname and port; give them to the mailer instead")
         self._mailers, self._routes, self._options = mailers or {}, routes or make_routes((), mailers), options
         self._processor: QueueProcessorThread | None = None
-        self._starting = Mutex()
+        self._starting = ForkLock()
         self._make()  # now, so that bad options are told here
 
     def start(self) -> None:

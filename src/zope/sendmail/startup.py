@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from zope.sendmail.system.clock import Clock
 from zope.sendmail.processor.shutdown import EXIT_TIMEOUT
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
+from zope.sendmail.system.clock import Clock
 
 #: Switches the automatic start off.
 SWITCH = "ZOPE_SENDMAIL_START"

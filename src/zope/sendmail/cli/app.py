@@ -17,20 +17,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from zope.sendmail.cli.app import queuecommands
-
-from zope.sendmail.reporting import notifier
+from zope.sendmail.cli import queuecommands
 from zope.sendmail.cli.arguments import INI_SECTION, SETTINGS, given_settings, make_parser, read_ini
+from zope.sendmail.cli.queuearguments import is_order
+from zope.sendmail.config.options import boolean, mailer_keywords, merge, processor_keywords
 from zope.sendmail.interfaces import IMailQueue
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.retry import OnUnknown
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import act_as_owner
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.config.options import boolean, mailer_keywords, merge, processor_keywords
-from zope.sendmail.cli.queuearguments import is_order
-from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import directories_of
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.retry import OnUnknown
+from zope.sendmail.reporting import notifier
 
 __all__ = ["ConsoleApp", "boolean", "main", "run", "string_or_none"]
 

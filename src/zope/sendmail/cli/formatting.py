@@ -10,9 +10,9 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
 from zope.sendmail.lifecycle.finding import Finding, age, moment
+from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import MailStatus
 

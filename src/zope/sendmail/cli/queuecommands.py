@@ -17,14 +17,6 @@ from contextlib import closing
 from itertools import islice
 from typing import Any, BinaryIO
 
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.interfaces import IMailQueue, MailError, NoSuchMail, QueueNotSafe
-from zope.sendmail.maildir import act_as_owner, check_maildir
-from zope.sendmail.cli.queuearguments import MEANT, parse
-from zope.sendmail.queue import directories_of, is_maildir, open_queue, recognized
-from zope.sendmail.lifecycle.finding import Finding, Severity, age
-from zope.sendmail.lifecycle.selection import matching
-from zope.sendmail.lifecycle.states import State, Verb
 from zope.sendmail.cli.formatting import (
     clean,
     clean_line,
@@ -38,6 +30,14 @@ from zope.sendmail.cli.formatting import (
     status_lines,
     status_values,
 )
+from zope.sendmail.cli.queuearguments import MEANT, parse
+from zope.sendmail.interfaces import IMailQueue, MailError, NoSuchMail, QueueNotSafe
+from zope.sendmail.lifecycle.finding import Finding, Severity, age
+from zope.sendmail.lifecycle.selection import matching
+from zope.sendmail.lifecycle.states import State, Verb
+from zope.sendmail.maildir import act_as_owner, check_maildir
+from zope.sendmail.queue import directories_of, is_maildir, open_queue, recognized
+from zope.sendmail.system.clock import Clock
 
 #: So many mails, and so many findings of a kind, are shown to people who did not say how many they want.
 _MAILS, _FINDINGS = 50, 10

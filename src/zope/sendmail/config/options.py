@@ -13,11 +13,11 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import Any
 
-from zope.sendmail.message.relayname import RelayName
-from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
-from zope.sendmail.message.routes import Routes
 from zope.sendmail.config.settings import Keep, Mechanism, Notify, RelaySettings, Tls, TlsVersion
 from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile, split_command
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.routes import Routes
 
 #: Settings by name, as values: what one source says.
 Settings = Mapping[str, Any]

@@ -19,10 +19,10 @@ from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail.system.clock import Clock
 from zope.sendmail.interfaces import IRenewableToken, ITokenProvider, RelayError
-from zope.sendmail.system.forklock import Mutex
 from zope.sendmail.lifecycle.outcome import printable
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.forklock import ForkLock
 
 #: Seconds that a command has: it may have to ask the provider over the net.
 COMMAND_TIMEOUT = 30.0
@@ -60,7 +60,7 @@ class TokenFromCommand:
         self.argv = tuple(argv)
         self.timeout = timeout
         self.clock = clock or Clock()
-        self._lock = Mutex()
+        self._lock = ForkLock()
         self._token = ""
         self._until = _NOTHING
 

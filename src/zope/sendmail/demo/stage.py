@@ -17,14 +17,13 @@ from zope.component import provideHandler
 from zope.configuration.exceptions import ConfigurationError
 
 from zope.sendmail import startup
-
-from zope.sendmail.reporting import notifier
 from zope.sendmail.demo.catcher import Catcher
 from zope.sendmail.demo.ledger import Surprise
 from zope.sendmail.demo.shop import configure, open_database
 from zope.sendmail.demo.worker import Worker
 from zope.sendmail.interfaces import IMailEvent, IMailQueue
 from zope.sendmail.queue import open_queue
+from zope.sendmail.reporting import notifier
 
 #: Seconds that the story waits for something that takes milliseconds.
 PATIENCE = 60.0

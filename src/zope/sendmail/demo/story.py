@@ -7,7 +7,6 @@ from collections.abc import Callable
 import transaction
 from transaction.interfaces import TransactionError
 
-from zope.sendmail.reporting import notifier
 from zope.sendmail.demo import flood, scenes
 from zope.sendmail.demo.ledger import Account, Balance, Surprise, balance, strangers, table, total
 from zope.sendmail.demo.narrator import Narrator
@@ -15,6 +14,7 @@ from zope.sendmail.demo.scenes import Act
 from zope.sendmail.demo.shop import visit
 from zope.sendmail.demo.stage import PATIENCE, Stage
 from zope.sendmail.interfaces import IMailUnknownEvent, MailError
+from zope.sendmail.reporting import notifier
 
 #: The scenes, by the titles that they have in the table.
 SCENES: dict[str, Callable[[Act], str]] = {

@@ -26,10 +26,9 @@ def main(queue_path: str, port: str) -> int:
     from zope.component import provideHandler
 
     from zope.sendmail import startup
-
-    from zope.sendmail.reporting import notifier
     from zope.sendmail.demo.shop import configure
     from zope.sendmail.interfaces import IMailEvent
+    from zope.sendmail.reporting import notifier
 
     line = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=line)

@@ -10,9 +10,9 @@ import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 
+from zope.sendmail.lifecycle.outcome import Answer, printable
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, printable
 
 #: So many recipients are named before the rest is counted.
 _NAMED = 3

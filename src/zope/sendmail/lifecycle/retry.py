@@ -10,10 +10,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from zope.sendmail.lifecycle.record import Part, Record
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.record import Part, Record
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
 
 MALFORMED = Reply(Answer.REJECTED, "the address is malformed; no relay was asked", None, "5.1.3")
 

@@ -24,12 +24,12 @@ from zope.interface import implementer
 from ZPublisher import zpublish
 
 from zope.sendmail.interfaces import QueueError
+from zope.sendmail.lifecycle.states import WAITING, Verb
 from zope.sendmail.maildrop import views
-from zope.sendmail.maildrop.configfiles import CONFIG_PATHS, DEFAULT, candidates, configuration
 from zope.sendmail.maildrop.config import ConfigError
+from zope.sendmail.maildrop.configfiles import CONFIG_PATHS, DEFAULT, candidates, configuration
 from zope.sendmail.maildrop.csrf import refusal
 from zope.sendmail.maildrop.delivery import delivery_to
-from zope.sendmail.lifecycle.states import WAITING, Verb
 
 if TYPE_CHECKING:
     from zope.sendmail.interfaces import IMailQueue

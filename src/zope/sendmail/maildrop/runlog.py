@@ -14,10 +14,10 @@ import threading
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from zope.sendmail.reporting import maillog
-from zope.sendmail.system.clock import Clock
 from zope.sendmail.events import MailErrorEvent, MailEvent, MailSentEvent
 from zope.sendmail.lifecycle.outcome import printable
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
 
 #: What 2.3 said to what became of a mail; to anything else, BAD.
 _WORDS: Mapping[type, str] = {MailSentEvent: "OK", MailErrorEvent: "FATAL"}

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.interfaces import IMailQueue, IQueuedMail, NoSuchMail, NotPossible
-from zope.sendmail.maildrop.pidfile import PidFile
-from zope.sendmail.lifecycle.outcome import Answer
-from zope.sendmail.lifecycle.finding import Severity, age, moment
-from zope.sendmail.lifecycle.states import State, Verb
 from zope.sendmail.cli.formatting import clean
+from zope.sendmail.interfaces import IMailQueue, IQueuedMail, NoSuchMail, NotPossible
+from zope.sendmail.lifecycle.finding import Severity, age, moment
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.states import State, Verb
+from zope.sendmail.maildrop.pidfile import PidFile
 
 if TYPE_CHECKING:
     from zope.sendmail.maildrop.config import Config

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from zope.sendmail.interfaces import InvalidAddress, InvalidRelay, MalformedEnvelope
 from zope.sendmail.message.address import (
     MAX_OCTETS,
     PLAIN_OCTETS,
@@ -22,7 +23,6 @@ from zope.sendmail.message.address import (
     parse_sender,
     split_list,
 )
-from zope.sendmail.interfaces import InvalidAddress, InvalidRelay, MalformedEnvelope
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.message.relayname import RelayName
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zope.sendmail.message.address import parse_sender
 from zope.sendmail.interfaces import InvalidAddress
+from zope.sendmail.message.address import parse_sender
 from zope.sendmail.message.envelope import Envelope
 
 _BEFORE, _BETWEEN = "+", "="

@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from zope.sendmail.reporting import maillog
 from zope.sendmail.events import MailErrorEvent, MailEvent, MailSentEvent, MailUnknownEvent
 from zope.sendmail.interfaces import ILease, IMailQueue, InvalidRelay
 from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.retry import set_aside
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.processor.relay import Job, Relay, Relays
-from zope.sendmail.lifecycle.retry import set_aside
+from zope.sendmail.reporting import maillog
 
 if TYPE_CHECKING:
     from zope.sendmail.processor.thread import QueueProcessorThread
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _UNPARK = 8
 
 
-class Intake:
+class Dispatcher:
     """Between one queue and the relays of one processor.
 
     `call` is told which relay was given something to do.  Concurrency: any thread.
@@ -45,12 +45,12 @@ class Intake:
         if self._relays.is_single:
             return self._only_one()
         while True:
-            if relay.hand:
+            if relay.backlog:
                 with relay.mutex:
-                    if relay.hand:
-                        return relay.hand.popleft()
+                    if relay.backlog:
+                        return relay.backlog.popleft()
             with self._mutex:
-                if not relay.hand and not self._route_one(relay):
+                if not relay.backlog and not self._route_one(relay):
                     return None
 
     def route(self) -> None:
@@ -73,13 +73,13 @@ class Intake:
         """Whether more is there for this relay than those at work have in hand."""
         if self._relays.is_single:
             return self._queue.next_due() == 0.0
-        return bool(relay.hand) or relay.name in self._queue.parked()
+        return bool(relay.backlog) or relay.name in self._queue.parked()
 
     def give_back(self, relay: Relay) -> None:
         """Nobody works for this relay any more: its hand goes back."""
         with relay.mutex:
-            while relay.hand:
-                relay.hand.popleft().park(relay)
+            while relay.backlog:
+                relay.backlog.popleft().park(relay)
 
     def _only_one(self) -> Job | None:
         while not self._processor.is_stopped:
@@ -108,7 +108,7 @@ class Intake:
     def _place(self, relay: Relay, job: Job) -> None:
         with relay.mutex:
             if relay.room():
-                relay.hand.append(job)
+                relay.backlog.append(job)
             else:
                 job.park(relay)
                 return

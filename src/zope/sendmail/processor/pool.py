@@ -1,8 +1,8 @@
-"""Who works for a relay: lanes, in threads of their own, as many as are worth while.
+"""Who works for a relay: workers, in threads of their own, as many as are worth while.
 
 One begins.  As long as more is waiting than it can do, another thread stands by and looks: if the process mostly waits
-for the relay, the lanes are doubled, up to the relay's limit; if it is busy itself, more of them would only get in each
-other's way.
+for the relay, the workers are doubled, up to the relay's limit; if it is busy itself, more of them would only get in
+each other's way.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from zope.sendmail.system.gilbaton import baton
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.processor.dispatcher import Intake
-from zope.sendmail.processor.worker import Lane
+from zope.sendmail.processor.dispatcher import Dispatcher
 from zope.sendmail.processor.relay import Job, Relay
+from zope.sendmail.processor.worker import Worker
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.gilbaton import baton
 
 if TYPE_CHECKING:
     from zope.sendmail.processor.thread import QueueProcessorThread
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 #: Seconds between two looks of the one who stands by: at first, and at most.
 _WINDOW = (0.02, 0.5)
 
-#: A process that uses more than this part of a processor is not waiting for a relay.  A lane in front of a relay on the
-#: same host uses 0.7 to 0.8; more lanes cost a quarter more CPU there and send no more (benchmarks/README.rst).
+#: A process that uses more than this part of a CPU is not waiting for a relay.  A worker in front of a relay on the same
+#: host uses 0.7 to 0.8; more workers cost a quarter more CPU there and send no more (benchmarks/README.rst).
 _BUSY = 0.6
 
 #: Longest time in seconds during which a stop may go unnoticed.
@@ -47,8 +47,8 @@ class Meter:
         return elapsed > 0.0 and used / elapsed < _BUSY
 
 
-class Crew:
-    """The lanes of all relays of a processor.  Concurrency: any thread."""
+class WorkerPool:
+    """The workers of all relays of a processor.  Concurrency: any thread."""
 
     def __init__(self, processor: QueueProcessorThread) -> None:
         self._processor = processor
@@ -57,14 +57,14 @@ class Crew:
         self._standing_by: dict[Relay, threading.Event] = {}
         #: Somebody has to work for these, and the system had no thread for that, or Python ends.
         self._without_thread: set[Relay] = set()
-        self.intake: Intake | None = None
+        self.dispatcher: Dispatcher | None = None
 
     def call(self, relay: Relay) -> None:
         """See that somebody works for this relay."""
         with relay.mutex:
-            is_first = not relay.lanes
+            is_first = not relay.workers
             if is_first:
-                relay.lanes += 1
+                relay.workers += 1
         if is_first:
             try:
                 self._start(relay)
@@ -83,22 +83,22 @@ class Crew:
     def joins(self, relay: Relay) -> bool:
         """Whether the caller may `work` for this relay; if so, it is counted."""
         with relay.mutex:
-            if relay.pause() or relay.lanes >= relay.limit:
+            if relay.pause() or relay.workers >= relay.limit:
                 return False
-            relay.lanes += 1
+            relay.workers += 1
             return True
 
     def work(self, relay: Relay) -> None:
-        """Be a lane until nothing is left to do for this relay; it was counted in `Relay.lanes` already."""
-        lane = self._new_lane(relay)
-        if lane is None:
+        """Be a worker until nothing is left to do for this relay; it was counted in `Relay.workers` already."""
+        worker = self._new_lane(relay)
+        if worker is None:
             return
         goes_on = True
         try:
             while goes_on:
-                lane.run(self._jobs(relay, lane))
+                worker.run(self._jobs(relay, worker))
                 with relay.mutex:  # somebody may have put in a message since
-                    goes_on = bool(relay.hand) and self._is_good(lane, relay) and self._goes_on(relay)
+                    goes_on = bool(relay.backlog) and self._is_good(worker, relay) and self._goes_on(relay)
                     if not goes_on:
                         self._sign_off(relay)
         except BaseException:
@@ -106,14 +106,14 @@ class Crew:
                 self._sign_off(relay)
             raise
         finally:
-            if not (lane.works and relay.put_back(lane.session, lane.mailer)):
-                lane.session.close()
+            if not (worker.works and relay.put_back(worker.session, worker.mailer)):
+                worker.session.close()
 
-    def _new_lane(self, relay: Relay) -> Lane | None:
-        """A lane with a session; None if the mailer makes none."""
+    def _new_lane(self, relay: Relay) -> Worker | None:
+        """A worker with a session; None if the mailer makes none."""
         try:
             mailer = relay.mailer
-            return Lane(self._processor, relay, relay.session(mailer), mailer)
+            return Worker(self._processor, relay, relay.session(mailer), mailer)
         except BaseException as error:  # noqa: BLE001 - it is the mailer's, and the thread goes on
             relay.refused(error)
             self._sign_off(relay)
@@ -135,13 +135,13 @@ class Crew:
         return not self._processor.is_stopped and relay.pause() == 0.0 and not self._is_superfluous(relay)
 
     def _is_superfluous(self, relay: Relay) -> bool:
-        return relay.lanes > 1 and relay.lanes > relay.limit
+        return relay.workers > 1 and relay.workers > relay.limit
 
-    def _jobs(self, relay: Relay, lane: Lane) -> Iterator[Job]:
-        """What is to be done by this lane.  One that meets trouble ends; the last one pauses the relay."""
-        assert self.intake is not None
-        while lane.works and self._goes_on(relay):
-            job = self.intake.next_for(relay)
+    def _jobs(self, relay: Relay, worker: Worker) -> Iterator[Job]:
+        """What is to be done by this worker.  One that meets trouble ends; the last one pauses the relay."""
+        assert self.dispatcher is not None
+        while worker.works and self._goes_on(relay):
+            job = self.dispatcher.next_for(relay)
             if job is None:
                 return
             self._see_whether_more_are_needed(relay)
@@ -149,11 +149,11 @@ class Crew:
                 job.lease.release()
                 return
             yield job
-            if relay.mailer is not lane.mailer:  # somebody said `setMailer`
+            if relay.mailer is not worker.mailer:  # somebody said `setMailer`
                 return
 
-    def _is_good(self, lane: Lane, relay: Relay) -> bool:
-        return lane.works and relay.mailer is lane.mailer
+    def _is_good(self, worker: Worker, relay: Relay) -> bool:
+        return worker.works and relay.mailer is worker.mailer
 
     def _waits_for_turn(self, relay: Relay) -> bool:
         """Whether it came before we were stopped."""
@@ -165,21 +165,21 @@ class Crew:
         return not self._processor.is_stopped
 
     def _sign_off(self, relay: Relay) -> None:
-        """One lane is not counted any more; what nobody else is there for goes back."""
-        assert self.intake is not None
+        """One worker is not counted any more; what nobody else is there for goes back."""
+        assert self.dispatcher is not None
         with relay.mutex:
-            relay.lanes -= 1
-            if relay.lanes == 0:
+            relay.workers -= 1
+            if relay.workers == 0:
                 over = self._standing_by.get(relay)
                 if over is not None:
                     over.set()
-                self.intake.give_back(relay)
+                self.dispatcher.give_back(relay)
 
     # more of them
 
     def _see_whether_more_are_needed(self, relay: Relay) -> None:
-        assert self.intake is not None
-        if relay in self._standing_by or relay.lanes >= relay.limit or not self.intake.is_waited_for(relay):
+        assert self.dispatcher is not None
+        if relay in self._standing_by or relay.workers >= relay.limit or not self.dispatcher.is_waited_for(relay):
             return
         with self._mutex:
             if relay in self._standing_by:
@@ -191,10 +191,10 @@ class Crew:
             self._standing_by.pop(relay, None)
 
     def _stand_by(self, relay: Relay, over: threading.Event) -> None:
-        assert self.intake is not None
+        assert self.dispatcher is not None
         meter, window = Meter(self._processor.clock), _WINDOW[0]
         try:
-            while not over.wait(window) and not self._processor.is_stopped and self.intake.is_waited_for(relay):
+            while not over.wait(window) and not self._processor.is_stopped and self.dispatcher.is_waited_for(relay):
                 if meter.is_waiting() and self._may_double(relay):
                     with contextlib.suppress(RuntimeError):  # the system has no more threads
                         self._double(relay)
@@ -205,18 +205,18 @@ class Crew:
                 self._standing_by.pop(relay, None)
 
     def _may_double(self, relay: Relay) -> bool:
-        return relay.lanes < relay.limit and not relay.is_ahead and not self._processor.is_troubled
+        return relay.workers < relay.limit and not relay.is_ahead and not self._processor.is_troubled
 
     def _double(self, relay: Relay) -> None:
         with relay.mutex:
-            more = max(0, min(relay.lanes, relay.limit - relay.lanes))
+            more = max(0, min(relay.workers, relay.limit - relay.workers))
         for _ in range(more):
             with relay.mutex:
-                relay.lanes += 1
+                relay.workers += 1
             self._start(relay)
 
     def _start(self, relay: Relay) -> None:
-        """A new lane, which was counted already.  Raises `RuntimeError` if the system has no thread for it."""
+        """A new worker, which was counted already.  Raises `RuntimeError` if the system has no thread for it."""
         try:
             self._start_thread(lambda: self._processor.guarded_work(relay))
         except BaseException:

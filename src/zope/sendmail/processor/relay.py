@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.reporting import maillog
-from zope.sendmail.transports.circuitbreaker import Circuit
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.lifecycle.record import Part, Record
-from zope.sendmail.interfaces import IJob, ILease, InvalidRelay, ISession
-from zope.sendmail.mailer import SMTPMailer, keeps_sessions, open_session
-from zope.sendmail.transports.redirect import refuse_detours
-from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
-from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.config.settings import Tls
+from zope.sendmail.interfaces import IJob, ILease, InvalidRelay, ISession
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
+from zope.sendmail.lifecycle.record import Part, Record
+from zope.sendmail.mailer import SMTPMailer, keeps_sessions, open_session
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.transports.circuitbreaker import CircuitBreaker
+from zope.sendmail.transports.redirect import refuse_detours
 
 if TYPE_CHECKING:
     from zope.sendmail.message.routes import Routes
@@ -45,7 +45,7 @@ _MODEST = 300.0
 _AT_ONCE = 1.0
 
 #: Messages in hand for each connection, so that none waits for a claim, and few are out of others' reach.
-_IN_HAND = 2
+_BACKLOG = 2
 
 #: So many relays are worth a look at who is idle; within a pass, twice as many as were in use at the last look.
 _MANY = 64
@@ -97,10 +97,10 @@ class Relay:
         self, name: str, mailer: Callable[[], Any], clock: Clock, connections: Callable[[], int | None] = lambda: None
     ) -> None:
         self.name = name
-        self.circuit = Circuit(clock, maillog.relay_down)
-        #: What waits for a lane; `lanes` are those at work.  Both are changed under `mutex`.
-        self.hand: deque[Job] = deque()
-        self.lanes = 0
+        self.circuit = CircuitBreaker(clock, maillog.relay_down)
+        #: What waits for a worker; `workers` are those at work.  Both are changed under `mutex`.
+        self.backlog: deque[Job] = deque()
+        self.workers = 0
         self.mutex = threading.RLock()
         self._mailer = mailer
         self._clock = clock
@@ -137,9 +137,9 @@ class Relay:
         """
         with self.mutex:
             now = self._clock.monotonic()
-            if self.lanes > 1 and (_is_too_many(outcome) or (outcome.fault and now - self._worked_at < _WORKS)):
+            if self.workers > 1 and (_is_too_many(outcome) or (outcome.fault and now - self._worked_at < _WORKS)):
                 if now >= self._modest_until - _MODEST + _AT_ONCE:  # several that are refused at once are one refusal
-                    self._modest, self._modest_until = max(1, self.lanes // 2), now + _MODEST
+                    self._modest, self._modest_until = max(1, self.workers // 2), now + _MODEST
                     maillog.fewer_connections(outcome.relay, self._modest, _what_was_said(outcome))
                 return
             if outcome.fault is None:
@@ -188,15 +188,15 @@ class Relay:
     def is_unused(self) -> bool:
         """Whether nobody works for it, nothing is in its hand, and nothing about it has to be remembered."""
         with self.mutex:
-            return not (self.lanes or self.hand or self.circuit.failures)
+            return not (self.workers or self.backlog or self.circuit.failures)
 
     def room(self) -> int:
         """How many more messages may be put into the hand."""
         if self.pause():
             return 0
         if self.is_on_probation:
-            return 0 if self.hand or self.lanes else 1
-        return max(0, _IN_HAND * max(1, self.lanes) - len(self.hand))
+            return 0 if self.backlog or self.workers else 1
+        return max(0, _BACKLOG * max(1, self.workers) - len(self.backlog))
 
     # conversations
 
@@ -225,7 +225,7 @@ class Relay:
         False if there is another mailer meanwhile, or if it is one too many: relays count idle ones as well.
         """
         with self.mutex:
-            if mailer is not self._idle_of or len(self._idle) + self.lanes >= self.limit:
+            if mailer is not self._idle_of or len(self._idle) + self.workers >= self.limit:
                 return False
             self._idle.append(session)
             return True

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 from zope.sendmail.reporting import maillog, notifier
 from zope.sendmail.system.clock import Clock
-from zope.sendmail.system.forklock import Mutex
+from zope.sendmail.system.forklock import ForkLock
 
 #: Seconds that processors have at the end of the process to finish the message in hand.
 EXIT_TIMEOUT = 30.0
@@ -56,7 +56,7 @@ class Threads(Generic[_Thread]):
     """Threads, for as long as somebody else knows them.  Concurrency: any thread; one may begin while others end."""
 
     def __init__(self) -> None:
-        self._mutex = Mutex()
+        self._mutex = ForkLock()
         self._threads: weakref.WeakSet[_Thread] = weakref.WeakSet()
 
     def add(self, thread: _Thread) -> None:
@@ -78,7 +78,7 @@ def expect(thread: Stoppable) -> None:
     _running.add(thread)
 
 
-def say_farewell(timeout: float = EXIT_TIMEOUT) -> bool:
+def stop_all(timeout: float = EXIT_TIMEOUT) -> bool:
     """Stop all processors of this process after the message in hand; say whether they ended in time.
 
     `timeout`: seconds for all of them, and for the events of their last mails.
@@ -97,7 +97,7 @@ def say_farewell(timeout: float = EXIT_TIMEOUT) -> bool:
     return not late
 
 
-atexit.register(say_farewell)
+atexit.register(stop_all)
 
 
 class Keeper:

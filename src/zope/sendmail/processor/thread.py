@@ -1,9 +1,9 @@
 """The thread that drains a queue.
 
-It lets an `Intake` claim what is due and a `Crew` try it; when nothing is due it waits.  With one relay it works in the
-crew itself; with several it finds out whose each message is, and each relay has threads of its own.  Nothing that a
-message, a relay, a disk or a subscriber does ends it: trouble is charged to what failed, told in the log, and tried
-again.
+It lets a `Dispatcher` claim what is due and a `WorkerPool` try it; when nothing is due it waits.  With one relay it
+works in the pool itself; with several it finds out whose each message is, and each relay has threads of its own.
+Nothing that a message, a relay, a disk or a subscriber does ends it: trouble is charged to what failed, told in the
+log, and tried again.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail.processor.thread import shutdown
-
-from zope.sendmail.reporting import maillog, notifier
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.processor.pool import Crew
-from zope.sendmail.system.disk import Disk
 from zope.sendmail.events import MailEvent
-from zope.sendmail.processor.dispatcher import Intake
 from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor, MalformedEnvelope
-from zope.sendmail.processor.worker import is_wish_to_end
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.maildir import Maildir, make_maildir
 from zope.sendmail.message.envelope import Envelope, read_envelope
-from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.queue import is_maildir, open_queue, put
-from zope.sendmail.processor.relay import Relay, Relays
-from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.message.routes import Routes
+from zope.sendmail.processor import shutdown
+from zope.sendmail.processor.dispatcher import Dispatcher
+from zope.sendmail.processor.pool import WorkerPool
+from zope.sendmail.processor.relay import Relay, Relays
+from zope.sendmail.processor.worker import is_wish_to_end
+from zope.sendmail.queue import is_maildir, open_queue, put
+from zope.sendmail.reporting import maillog, notifier
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import Disk
 
 #: The queue itself is in trouble (disk, permissions): seconds until the next look, and how long a stop may go
 #: unnoticed then.
@@ -92,7 +91,7 @@ class QueueProcessorThread(threading.Thread):
         )
         #: Recipients by answer, since the start.
         self.tally: Counter[Answer] = Counter()
-        self._crew = Crew(self)
+        self._pool = WorkerPool(self)
         self._lock = threading.Lock()  # BBB: in 7.3 held while a message was being sent
         self._troubles = 0
         self._calm_at = float("-inf")
@@ -163,7 +162,7 @@ class QueueProcessorThread(threading.Thread):
         self.relays.refuse_detours()
         maillog.started(queue.location, str(getattr(self.mailer, "hostname", type(self.mailer).__name__)))
         shutdown.expect(self)
-        self._crew.intake = Intake(self, queue, self.relays, self._crew.call)
+        self._pool.dispatcher = Dispatcher(self, queue, self.relays, self._pool.call)
         try:
             while not self._stopped:
                 if forever and self._finishing:
@@ -173,7 +172,7 @@ class QueueProcessorThread(threading.Thread):
                 if forever:
                     self._guarded(self._rest, queue)
                     continue
-                self._crew.end()
+                self._pool.end()
                 if not self._has_more_to_do(queue):
                     break
         finally:
@@ -192,16 +191,16 @@ class QueueProcessorThread(threading.Thread):
             self.queue.wake()
 
     def guarded_work(self, relay: Relay) -> None:
-        """Be a lane; trouble with the queue ends it, and nothing else."""
+        """Be a worker; trouble with the queue ends it, and nothing else."""
         try:
-            self._crew.work(relay)
+            self._pool.work(relay)
         except BaseException as error:  # noqa: BLE001 - likewise
             self._trouble(error)
-        if not relay.lanes:
+        if not relay.workers:
             self._cut_rest_short()
 
     def _cut_rest_short(self) -> None:
-        """The last lane of a relay has ended: what it leaves may be due before the processor wants to look again."""
+        """The last worker of a relay has ended: what it leaves may be due before the processor wants to look again."""
         queue = self.queue
         if queue is not None and self._seconds_to_rest(queue) < self.interval:
             queue.wake()
@@ -233,7 +232,7 @@ class QueueProcessorThread(threading.Thread):
                 self.stop()
                 raise
             self._trouble(error)
-        while self.is_troubled and not self._stopped:  # here, not in a lane: a thread for each would be many
+        while self.is_troubled and not self._stopped:  # here, not in a worker: a thread for each would be many
             self.clock.sleep(_SLICE)
 
     def _trouble(self, error: BaseException) -> None:
@@ -244,16 +243,16 @@ class QueueProcessorThread(threading.Thread):
 
     def _drain(self, queue: IMailQueue) -> None:
         """Try everything that is due."""
-        assert self._crew.intake is not None
+        assert self._pool.dispatcher is not None
         if not self.relays.is_single:
-            self._crew.intake.route()
-            self._crew.fill_in()
-        elif self._crew.joins(self.relays.default):
-            self._crew.work(self.relays.default)
+            self._pool.dispatcher.route()
+            self._pool.fill_in()
+        elif self._pool.joins(self.relays.default):
+            self._pool.work(self.relays.default)
 
     def _begin_anew(self, queue: IMailQueue) -> None:
         """Forget what is known of the queue, so that everything that was committed until now is found."""
-        self._crew.end()
+        self._pool.end()
         queue.close()
 
     def _has_more_to_do(self, queue: IMailQueue) -> bool:
@@ -277,14 +276,14 @@ class QueueProcessorThread(threading.Thread):
         rest = self.interval if due is None else due
         if self.relays.is_single:
             relay = self.relays.default
-            return self.interval if relay.lanes else max(rest, relay.pause())
+            return self.interval if relay.workers else max(rest, relay.pause())
         parked = queue.parked()
-        idle = [relay for relay in self.relays if relay.name in parked and not relay.lanes]
+        idle = [relay for relay in self.relays if relay.name in parked and not relay.workers]
         return min([rest, *(relay.pause() for relay in idle)])
 
     def _end(self, queue: IMailQueue) -> None:
         """Let everybody finish what they have in hand, and say goodbye to the relays."""
-        self._crew.end()
+        self._pool.end()
         for relay in self.relays:
             relay.close()
         queue.close()

@@ -1,6 +1,6 @@
 """One attempt at one message: hand over -> judge -> settle -> tell.
 
-A lane is a conversation with a relay, and the messages that go through it one after the other; `Lane.run` is the way
+A worker is a conversation with a relay, and the messages that go through it one after the other; `Lane.run` is the way
 of each.  An error is charged to what failed (``docs/internals.rst``, *The processor*).
 """
 
@@ -12,19 +12,19 @@ from collections.abc import Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from zope.sendmail.reporting import maillog
-from zope.sendmail.system.gilbaton import baton
-from zope.sendmail.reporting.dsn import notification
 from zope.sendmail.events import events_of, news_of
-from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import ILease, ISession, LeaseLost
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
-from zope.sendmail.lifecycle.states import State
 from zope.sendmail.processor.relay import Job, Relay
-from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.reporting import maillog
+from zope.sendmail.reporting.dsn import notification
 from zope.sendmail.smtp.pipeline import one_by_one, stream
+from zope.sendmail.system.gilbaton import baton
 
 if TYPE_CHECKING:
     from zope.sendmail.processor.thread import QueueProcessorThread
@@ -38,7 +38,7 @@ def is_wish_to_end(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
-class Lane:
+class Worker:
     """One conversation with a relay, and the messages that go through it one after the other."""
 
     def __init__(self, processor: QueueProcessorThread, relay: Relay, session: ISession, mailer: Any) -> None:

@@ -6,11 +6,11 @@ comes from files is made printable.
 
 from __future__ import annotations
 
-from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.lifecycle.finding import Finding, Kind, Severity, age, quoted, route, said
+from zope.sendmail.lifecycle.outcome import printable
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
 
 #: The note of a mail that an operator holds.
 HELD = "held by an operator"

@@ -14,9 +14,9 @@ from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.utils import format_datetime
 
+from zope.sendmail.lifecycle.outcome import Reply, printable
 from zope.sendmail.message.address import is_ascii
 from zope.sendmail.message.headers import header_block
-from zope.sendmail.lifecycle.outcome import Reply, printable
 
 #: So much of the header of the mail goes back, no more.
 _MAX_HEADER = 32 * 1024

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 import transaction
 import zope.event
 
-from zope.sendmail.reporting import maillog
 from zope.sendmail.events import MailEvent
+from zope.sendmail.reporting import maillog
 
 #: So many events wait for slow subscribers; further ones are dropped, and the log says so.
 MAX_WAITING = 100_000
@@ -28,7 +28,7 @@ def is_heard() -> bool:
     return bool(zope.event.subscribers)
 
 
-class Teller:
+class Notifier:
     """One thread that tells events.  Concurrency: any thread."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ def _abort() -> None:
         maillog.abort_failed("the transaction of a mail event", error)
 
 
-_teller = Teller()
-tell = _teller.tell
-flush = _teller.flush
-os.register_at_fork(after_in_child=_teller.forget_after_fork)
+_notifier = Notifier()
+tell = _notifier.tell
+flush = _notifier.flush
+os.register_at_fork(after_in_child=_notifier.forget_after_fork)

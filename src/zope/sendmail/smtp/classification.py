@@ -17,8 +17,8 @@ from dataclasses import replace
 
 from zope.sendmail.interfaces import RelayError
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
-from zope.sendmail.smtp.smtperrors import NotSendable
 from zope.sendmail.smtp.protocol.progress import Progress, charge, reply_from
+from zope.sendmail.smtp.smtperrors import NotSendable
 
 #: The relay is about to stop, or wants a login or TLS that it does not get: not a matter of one mail.
 RELAY_CODES = frozenset({421, 454, 530, 534, 535, 538})

@@ -23,8 +23,8 @@ from smtplib import LMTP, SMTP, SMTP_SSL  # by name: a test that patches ``smtpl
 from typing import Any
 
 from zope.sendmail.config.settings import RelaySettings, Tls, TlsVersion
-from zope.sendmail.smtp.tls import show_certificate, verifying_context
 from zope.sendmail.smtp.auth.login import login, token_of
+from zope.sendmail.smtp.tls import show_certificate, verifying_context
 
 #: What makes connections: ``smtplib.SMTP``, ``smtplib.SMTP_SSL``, or what somebody put in their place.
 Factory = Callable[..., Any]

@@ -13,11 +13,9 @@ from smtplib import LMTP, SMTP
 from typing import BinaryIO, Protocol
 
 from zope.sendmail.config.settings import RelaySettings
-from zope.sendmail.smtp.protocol.body import Body
 from zope.sendmail.smtp.channel import Channel, open_channel
+from zope.sendmail.smtp.protocol.body import Body
 from zope.sendmail.smtp.protocol.commands import NotSpeakable, Offers, Speech
-from zope.sendmail.smtp.protocol.transaction import Dialogue
-from zope.sendmail.smtp.smtperrors import as_smtplib_tells
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.protocol.replies import MalformedReply, Response
 from zope.sendmail.smtp.protocol.steps import (
@@ -39,9 +37,11 @@ from zope.sendmail.smtp.protocol.steps import (
     Steps,
     choose_manner,
 )
+from zope.sendmail.smtp.protocol.transaction import MailTransaction
+from zope.sendmail.smtp.smtperrors import as_smtplib_tells
 
 
-class Errand:
+class Attempt:
     """One mail on its way: what is to be said, and how far it came."""
 
     def __init__(self, progress: Progress, message: BinaryIO, intend: Callable[[], None]) -> None:
@@ -51,8 +51,8 @@ class Errand:
         self.intend = intend
         self.body = Body(message)
         #: What it has to say, and on which line.
-        self.prepared: Dialogue | None = None
-        self.line: Line | None = None
+        self.prepared: MailTransaction | None = None
+        self.line: Connection | None = None
 
     def board(self) -> Steps:
         """See `Rider`."""
@@ -63,14 +63,14 @@ class Errand:
 class Following(Protocol):
     """Where the mail behind the one in hand comes from.  Raises nothing: that one has nothing to do with it."""
 
-    def rider(self) -> Errand | None:
+    def rider(self) -> Attempt | None:
         """The mail that may ride with the end of the one in hand, prepared for the same line; None: nobody does."""
 
     def spare(self) -> None:
         """The one in hand has gone, and its reply is awaited: the time to prepare the next one."""
 
 
-class Line:
+class Connection:
     """A connection with what is known about it.  `patient`: believe nothing that the relay offers for speed."""
 
     def __init__(self, connection: SMTP, settings: RelaySettings, *, patient: bool) -> None:
@@ -88,28 +88,28 @@ class Line:
         """See `Channel`."""
         return self._channel.is_quiet()
 
-    def deliver(self, errand: Errand, following: Following, *, fresh: bool) -> None:
+    def deliver(self, attempt: Attempt, following: Following, *, fresh: bool) -> None:
         """Send one mail.  `following` gives who is next; `fresh`: the last one was a moment ago."""
-        progress, proven = errand.progress, self._has_taken and fresh
-        dialogue = errand.prepared if errand.line is self else None
-        errand.prepared = None
+        progress, proven = attempt.progress, self._has_taken and fresh
+        dialogue = attempt.prepared if attempt.line is self else None
+        attempt.prepared = None
         if dialogue is None or not (proven or progress.riding):  # what is prepared counts on the mail before
-            dialogue = self._dialogue(progress, self._manner(errand, proven=proven))
-        self._run(dialogue.deliver(errand.body), progress, errand.intend, following.rider, following.spare)
+            dialogue = self._dialogue(progress, self._manner(attempt, proven=proven))
+        self._run(dialogue.deliver(attempt.body), progress, attempt.intend, following.rider, following.spare)
         self._has_taken = True
 
-    def prepare(self, errand: Errand, *, rides: bool) -> None:
+    def prepare(self, attempt: Attempt, *, rides: bool) -> None:
         """Make a mail ready to ride, or to go when the one in hand has gone well.
 
         Raises smtplib's errors, and what reading the message raises.
         """
-        manner = Manner.PIPELINED if rides else self._manner(errand, proven=True)
-        dialogue = self._dialogue(errand.progress, manner)
+        manner = Manner.PIPELINED if rides else self._manner(attempt, proven=True)
+        dialogue = self._dialogue(attempt.progress, manner)
         try:
-            dialogue.prepare(errand.body)
+            dialogue.prepare(attempt.body)
         except (NotSpeakable, Refused) as error:
-            raise as_smtplib_tells(error, errand.progress) from error
-        errand.prepared, errand.line = dialogue, self
+            raise as_smtplib_tells(error, attempt.progress) from error
+        attempt.prepared, attempt.line = dialogue, self
 
     def prove(self, progress: Progress, body: Body | None) -> None:
         """Ask the relay about the mail without sending it."""
@@ -119,16 +119,16 @@ class Line:
         """Let the relay forget this mail."""
         self._run(self._dialogue(progress, self._careful()).reset(), progress)
 
-    def _manner(self, errand: Errand, *, proven: bool) -> Manner:
-        fits = errand.body.whole is not None and len(errand.progress.envelope.recipients) + 2 <= MAX_FLIGHT
+    def _manner(self, attempt: Attempt, *, proven: bool) -> Manner:
+        fits = attempt.body.whole is not None and len(attempt.progress.envelope.recipients) + 2 <= MAX_FLIGHT
         return choose_manner(self._offers, fits=fits, proven=proven)
 
     def _careful(self) -> Manner:
         return choose_manner(self._offers, fits=False, proven=False)
 
-    def _dialogue(self, progress: Progress, manner: Manner) -> Dialogue:
+    def _dialogue(self, progress: Progress, manner: Manner) -> MailTransaction:
         speech = Speech(progress.envelope, self._offers, self._notify)
-        return Dialogue(speech, progress, manner, proven=self._has_taken, answers_each=self._answers_each)
+        return MailTransaction(speech, progress, manner, proven=self._has_taken, answers_each=self._answers_each)
 
     def _run(
         self,

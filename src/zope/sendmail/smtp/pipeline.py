@@ -15,8 +15,8 @@ from typing import Protocol
 
 from zope.sendmail.interfaces import IJob, ISession
 from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.smtp.connection import Attempt, Following
 from zope.sendmail.smtp.protocol.progress import Progress
-from zope.sendmail.smtp.connection import Errand, Following
 
 #: The outcome of a job, or what reading its message, or its `intend`, has raised.
 Result = Outcome | Exception
@@ -25,19 +25,19 @@ Result = Outcome | Exception
 class Carrier(Protocol):
     """What a stream needs of a session."""
 
-    def carry(self, errand: Errand, following: Following) -> Outcome:
+    def carry(self, attempt: Attempt, following: Following) -> Outcome:
         """Send one mail; `following` gives who is next."""
 
     def may_ride(self) -> bool:
         """Whether the connection is good for one more mail behind the one in hand."""
 
-    def take_along(self, errand: Errand) -> None:
+    def take_along(self, attempt: Attempt) -> None:
         """Prepare a mail for riding.  Raises smtplib's errors, and what reading the message raises."""
 
     def is_quick(self) -> bool:
         """Whether the relay answers so soon that the next mail may wait here for its turn."""
 
-    def prepare(self, errand: Errand) -> None:
+    def prepare(self, attempt: Attempt) -> None:
         """Prepare a mail for its turn.  Raises as `take_along` does."""
 
     def part(self) -> None:
@@ -47,7 +47,7 @@ class Carrier(Protocol):
 @dataclass(slots=True)
 class _Waiting:
     job: IJob
-    errand: Errand | None = None
+    attempt: Attempt | None = None
     error: Exception | None = None
 
 
@@ -70,7 +70,7 @@ class Stream:
 
     # who is next; see `zope.sendmail.smtp.connection.Following`
 
-    def rider(self) -> Errand | None:
+    def rider(self) -> Attempt | None:
         """The mail that rides with the end of the one in hand."""
         return self._ahead(self._session.take_along) if self._session.may_ride() else None
 
@@ -79,7 +79,7 @@ class Stream:
         if self._session.is_quick():
             self._ahead(self._session.prepare)
 
-    def _ahead(self, prepare: Callable[[Errand], None]) -> Errand | None:
+    def _ahead(self, prepare: Callable[[Attempt], None]) -> Attempt | None:
         """Pull the next job and prepare it, unless that was done before; None if it cannot be said now."""
         if self._next is not None or self._trouble is not None:
             return None
@@ -88,16 +88,16 @@ class Stream:
         except Exception as error:  # noqa: BLE001 - raised again when its turn has come
             self._trouble = error
             return None
-        if waiting is None or waiting.errand is None:
+        if waiting is None or waiting.attempt is None:
             return None
         try:
-            prepare(waiting.errand)
+            prepare(waiting.attempt)
         except smtplib.SMTPException:  # it cannot be said to this relay; that is told when its turn has come
             return None
         except Exception as error:  # noqa: BLE001 - likewise; the message may be read in part, so it is not read again
             waiting.error = error
             return None
-        return waiting.errand
+        return waiting.attempt
 
     # one after the other
 
@@ -112,15 +112,15 @@ class Stream:
         if job is None:
             return None
         try:
-            return _Waiting(job, Errand(Progress(job.envelope), job.open(), job.intend))
+            return _Waiting(job, Attempt(Progress(job.envelope), job.open(), job.intend))
         except Exception as error:  # noqa: BLE001 - one mail's trouble is its own result
             return _Waiting(job, error=error)
 
     def _result(self, waiting: _Waiting) -> Result:
-        if waiting.error is not None or waiting.errand is None:
+        if waiting.error is not None or waiting.attempt is None:
             return waiting.error or RuntimeError("there is nothing to send")
         try:
-            return self._session.carry(waiting.errand, self)
+            return self._session.carry(waiting.attempt, self)
         except Exception as error:  # noqa: BLE001 - likewise
             return error
 

@@ -7,8 +7,8 @@ import smtplib
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from zope.sendmail.message.headers import without_bcc
 from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.message.headers import without_bcc
 from zope.sendmail.smtp.protocol.progress import Progress, note_refused
 
 
@@ -23,7 +23,7 @@ class Given(io.BytesIO):
         self.in_list = in_list
 
 
-class Handover:
+class SendmailCall:
     """A connection that knows ``sendmail`` only: most often a fake of somebody's tests."""
 
     def __init__(self, connection: Any) -> None:

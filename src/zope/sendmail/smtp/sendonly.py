@@ -8,12 +8,12 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.message.headers import without_bcc
 from zope.sendmail.interfaces import ISession
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
-from zope.sendmail.smtp.protocol.progress import Progress, note_refused
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.headers import without_bcc
 from zope.sendmail.smtp.classification import failed, succeeded
+from zope.sendmail.smtp.protocol.progress import Progress, note_refused
 
 
 @implementer(ISession)

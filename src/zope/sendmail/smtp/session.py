@@ -13,19 +13,19 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.system.gilbaton import baton
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.interfaces import IJob, IStreamingSession
-from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.config.settings import RelaySettings
-from zope.sendmail.smtp.protocol.body import Body
-from zope.sendmail.smtp.connect import drop, hang_up
-from zope.sendmail.smtp.sendmailcall import Handover
-from zope.sendmail.smtp.protocol.progress import Progress, reply_from
-from zope.sendmail.smtp.pipeline import Result, Stream
-from zope.sendmail.smtp.connection import Errand, Following, Line
+from zope.sendmail.interfaces import IJob, IStreamingSession
+from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.classification import RELAY_CODES, failed, succeeded
+from zope.sendmail.smtp.connect import drop, hang_up
+from zope.sendmail.smtp.connection import Attempt, Connection, Following
+from zope.sendmail.smtp.pipeline import Result, Stream
+from zope.sendmail.smtp.protocol.body import Body
+from zope.sendmail.smtp.protocol.progress import Progress, reply_from
+from zope.sendmail.smtp.sendmailcall import SendmailCall
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.gilbaton import baton
 
 #: The relay said no and meant the mail: the connection may go on.
 _REFUSALS = (smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)
@@ -45,7 +45,7 @@ _SLOW = 1.0
 class _Nobody:
     """See `Following`."""
 
-    def rider(self) -> Errand | None:
+    def rider(self) -> Attempt | None:
         """Nobody rides."""
         return None
 
@@ -72,7 +72,7 @@ class SMTPSession:
         self._clock = clock
         #: The connection, or None.
         self.connection: Any = None
-        self._line: Line | Handover = Handover(None)
+        self._line: Connection | SendmailCall = SendmailCall(None)
         self._patient_until = self._no_rides_until = float("-inf")
         #: The mail that rode with the end of the last one, or was about to.
         self._aboard: Progress | None = None
@@ -102,7 +102,7 @@ class SMTPSession:
 
     def transfer(self, envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
         """See `ISession`.  `message` must be seekable; what reading it raises is raised."""
-        return self.carry(Errand(Progress(envelope), message, intend), _NOBODY)
+        return self.carry(Attempt(Progress(envelope), message, intend), _NOBODY)
 
     def stream(self, jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Result]]:
         """See `IStreamingSession`.  Mails ride where the relay offers PIPELINING without CHUNKING; chunks need none."""
@@ -112,8 +112,8 @@ class SMTPSession:
         """`verify` that raises what smtplib raises."""
         body = None if message is None else Body(message)
 
-        def prove(line: Line | Handover) -> None:
-            if isinstance(line, Handover):
+        def prove(line: Connection | SendmailCall) -> None:
+            if isinstance(line, SendmailCall):
                 line.prove(progress)
             else:
                 line.prove(progress, body)
@@ -122,7 +122,7 @@ class SMTPSession:
 
     def deliver(self, progress: Progress, message: BinaryIO, intend: Callable[[], None]) -> None:
         """`transfer` that raises what smtplib raises; who was refused stands in `progress` afterwards."""
-        self._deliver(Errand(progress, message, intend), _NOBODY)
+        self._deliver(Attempt(progress, message, intend), _NOBODY)
 
     def rest(self) -> None:
         """See `ISession`."""
@@ -147,13 +147,13 @@ class SMTPSession:
 
     # a mail in a stream; see `zope.sendmail.smtp.pipeline.Carrier`
 
-    def carry(self, errand: Errand, following: Following) -> Outcome:
+    def carry(self, attempt: Attempt, following: Following) -> Outcome:
         """Send one mail; `following` gives who is next."""
         try:
-            self._deliver(errand, following)
+            self._deliver(attempt, following)
         except Exception as error:  # noqa: BLE001 - all that is not of the relay is raised
-            return self._verdict(errand.progress, error)
-        return succeeded(self._relay, errand.progress)
+            return self._verdict(attempt.progress, error)
+        return succeeded(self._relay, attempt.progress)
 
     def may_ride(self) -> bool:
         """Whether the connection is good for one more mail behind the one in hand."""
@@ -166,20 +166,20 @@ class SMTPSession:
         except Exception:  # noqa: BLE001 - nobody's settings can be had, which the next mail's outcome will say
             return False
 
-    def take_along(self, errand: Errand) -> None:
+    def take_along(self, attempt: Attempt) -> None:
         """Prepare a mail for riding.  Raises smtplib's errors, and what reading the message raises."""
-        assert isinstance(self._line, Line)
-        self._line.prepare(errand, rides=True)
-        self._aboard = errand.progress
+        assert isinstance(self._line, Connection)
+        self._line.prepare(attempt, rides=True)
+        self._aboard = attempt.progress
 
     def is_quick(self) -> bool:
         """Whether the relay answers so soon that the next mail may wait here for its turn."""
         return self._took < _SLOW
 
-    def prepare(self, errand: Errand) -> None:
+    def prepare(self, attempt: Attempt) -> None:
         """Prepare a mail for its turn.  Raises smtplib's errors, and what reading the message raises."""
-        assert isinstance(self._line, Line)
-        self._line.prepare(errand, rides=False)
+        assert isinstance(self._line, Connection)
+        self._line.prepare(attempt, rides=False)
 
     def part(self) -> None:
         """Nobody goes on with what has ridden: the relay waits for a text, so the connection is of no use."""
@@ -189,16 +189,16 @@ class SMTPSession:
     def _has_rider(self) -> bool:
         return self._aboard is not None and self._aboard.riding
 
-    def _deliver(self, errand: Errand, following: Following) -> None:
-        def deliver(line: Line | Handover) -> None:
+    def _deliver(self, attempt: Attempt, following: Following) -> None:
+        def deliver(line: Connection | SendmailCall) -> None:
             begin = self._clock.monotonic()
-            if isinstance(line, Handover):
-                line.deliver(errand.progress, errand.message, errand.intend)
+            if isinstance(line, SendmailCall):
+                line.deliver(attempt.progress, attempt.message, attempt.intend)
             else:
-                line.deliver(errand, following, fresh=begin - self._used_at < _A_MOMENT)
+                line.deliver(attempt, following, fresh=begin - self._used_at < _A_MOMENT)
                 self._took = self._clock.monotonic() - begin
 
-        self._speak(errand.progress, deliver)
+        self._speak(attempt.progress, deliver)
         self._mails += 1
 
     def _verdict(self, progress: Progress, error: Exception) -> Outcome:
@@ -212,12 +212,12 @@ class SMTPSession:
         try:
             if progress.out_of_step or _is_leaving(error):
                 self.drop()
-            elif isinstance(self._line, Line) and not self._has_rider():
+            elif isinstance(self._line, Connection) and not self._has_rider():
                 self._line.reset(progress)
         except smtplib.SMTPException:
             self.drop()
 
-    def _speak(self, progress: Progress, speak: Callable[[Line | Handover], None]) -> None:
+    def _speak(self, progress: Progress, speak: Callable[[Connection | SendmailCall], None]) -> None:
         """Afterwards the connection is ready for the next mail, or it is gone (7.3 kept dead ones for ever)."""
         try:
             self._speak_once_or_twice(progress, speak)
@@ -234,7 +234,7 @@ class SMTPSession:
             self.drop()
         self._used_at = self._clock.monotonic()
 
-    def _speak_once_or_twice(self, progress: Progress, speak: Callable[[Line | Handover], None]) -> None:
+    def _speak_once_or_twice(self, progress: Progress, speak: Callable[[Connection | SendmailCall], None]) -> None:
         """On the connection at hand or, if that turns out to be dead, on a new one."""
         if self._rides(progress) or self._is_usable():
             self._begin(progress)
@@ -278,7 +278,9 @@ class SMTPSession:
     def _is_usable(self) -> bool:
         if self.connection is None:
             return False
-        if isinstance(self._line, Line) and not self._line.is_quiet():  # it has hung up, or said what nobody asked
+        if (
+            isinstance(self._line, Connection) and not self._line.is_quiet()
+        ):  # it has hung up, or said what nobody asked
             self.drop()
             return False
         if self._is_young(self._mails):
@@ -302,9 +304,9 @@ class SMTPSession:
         self._mails = 0
         if isinstance(self.connection, SMTP):
             patient = patient or self._opened_at < self._patient_until
-            self._line = Line(self.connection, self._used_settings, patient=patient)
+            self._line = Connection(self.connection, self._used_settings, patient=patient)
         else:
-            self._line = Handover(self.connection)
+            self._line = SendmailCall(self.connection)
 
 
 def _is_dead(error: smtplib.SMTPException) -> bool:

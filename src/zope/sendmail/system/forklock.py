@@ -10,7 +10,7 @@ import threading
 import weakref
 
 
-class Mutex:
+class ForkLock:
     """One thread at a time, for a ``with`` block.  A forked child finds it free, whoever held it in the parent.
 
     What it guards must bear that: its holder in the parent may have been in the middle of a change.
@@ -31,7 +31,7 @@ class Mutex:
         self._lock.release()
 
 
-_all: weakref.WeakSet[Mutex] = weakref.WeakSet()
+_all: weakref.WeakSet[ForkLock] = weakref.WeakSet()
 
 
 def _after_fork() -> None:

@@ -22,7 +22,7 @@ PATIENCE = 0.02
 _IS_NEEDED: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
-class Baton:
+class GilBaton:
     """See the module.  Concurrency: any thread; only those within `running` ever have it."""
 
     def __init__(self, patience: float = PATIENCE) -> None:
@@ -57,6 +57,6 @@ class Baton:
 
 
 #: There is one interpreter in a process.
-baton = Baton()
+baton = GilBaton()
 
 os.register_at_fork(after_in_child=baton.renew)

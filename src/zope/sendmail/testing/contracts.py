@@ -16,14 +16,14 @@ from unittest import SkipTest
 
 from zope.interface.verify import verifyObject
 
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import ILease, IMailQueue, IQueuedMail, IStagedMail, LeaseLost, NoSuchMail, NotPossible
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule, judge
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.system.clock import Clock
 
 MESSAGE = b"Message-Id: <1@example.org>\nSubject: one\n\nText\n"
 SCHEDULE = Schedule(first=60.0, jitter=0.0)

@@ -1,6 +1,7 @@
 """Disks for tests: one that fails when it is told to, and one that writes down what is done to it.
 
-Both work on a real directory; everything that a queue does to its files goes through a `zope.sendmail.system.disk.Disk`.
+Both work on a real directory; everything that a queue does to its files goes through a
+`zope.sendmail.system.disk.Disk`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from zope.sendmail.system.disk import Disk
 from zope.sendmail.message.pieces import Piece
+from zope.sendmail.system.disk import Disk
 
 #: The calls that a disk can refuse.
 CALLS = (

@@ -8,8 +8,8 @@ from typing import BinaryIO
 from zope.interface import implementer
 
 from zope.sendmail.interfaces import ISession, ISessionMailer
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.message.envelope import Envelope
 
 #: A mail as a relay got it: sender, recipients, message.
 Delivered = tuple[str, tuple[str, ...], bytes]

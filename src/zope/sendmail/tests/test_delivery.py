@@ -27,8 +27,8 @@ from zope.sendmail.interfaces import (
     MailRefused,
     RelayError,
 )
-from zope.sendmail.maildir import Maildir
 from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.maildir import Maildir
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer

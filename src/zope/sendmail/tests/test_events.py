@@ -16,11 +16,11 @@ from zope.sendmail.events import (
     MailUnknownEvent,
     events_of,
 )
-from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import IMailDeferredEvent, IMailErrorEvent, IMailSentEvent, IMailUnknownEvent
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import MALFORMED, Schedule, judge
+from zope.sendmail.message.envelope import Envelope
 
 A, B, C, D = (f"{who}@example.org" for who in "abcd")
 OK = Reply(Answer.ACCEPTED, "ok", 250)

@@ -12,10 +12,10 @@ from unittest import mock
 
 from zope.interface.verify import verifyObject
 
-from zope.sendmail.system.disk import Disk
 from zope.sendmail.interfaces import IMaildir, IMaildirFactory, IMaildirMessageWriter
 from zope.sendmail.maildir import Maildir, MaildirMessageWriter, age_key, host_name, make_maildir, unique_name
 from zope.sendmail.queue.maildir.layout import EXTRA
+from zope.sendmail.system.disk import Disk
 
 
 def mode(path: str) -> int:

@@ -18,16 +18,16 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from zope.sendmail import mailer as mailer_module
+from zope.sendmail.config.settings import Keep, Mechanism, RelaySettings, Timeouts, Tls, TlsVersion
+from zope.sendmail.config.tokens import TokenFromFile
 from zope.sendmail.interfaces import IMailer, InvalidAddress, ISession, ISessionMailer, ISMTPMailer, RelayError
+from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.mailer import SendOnlySession, SMTPMailer, open_session
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer
-from zope.sendmail.config.settings import Keep, Mechanism, RelaySettings, Timeouts, Tls, TlsVersion
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Action, Drop, Relay
 from zope.sendmail.tests.support.conversation import Conversation, right_tls
-from zope.sendmail.config.tokens import TokenFromFile
 
 SENDER, ONE, TWO = "sender@example.org", "one@example.org", "two@example.org"
 MESSAGE = b"Subject: x\n\nText\n"

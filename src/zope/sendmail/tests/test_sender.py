@@ -17,17 +17,17 @@ from unittest import mock
 import transaction
 
 from zope.sendmail.interfaces import InvalidMail, InvalidRelay
-from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.transports.redirect import RedirectMailer
-from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
 from zope.sendmail.testing.contracts import MESSAGE
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Hang, Relay
+from zope.sendmail.transports.redirect import RedirectMailer
 
 SENDER = "sender@example.org"
 

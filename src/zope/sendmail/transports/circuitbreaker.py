@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zope.sendmail.reporting import maillog
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.system.forklock import Mutex
 from zope.sendmail.lifecycle.outcome import Outcome, Reply
 from zope.sendmail.lifecycle.retry import probe_delay
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.forklock import ForkLock
 
 
-class Circuit:
+class CircuitBreaker:
     """What is known about one relay; `tell` says of it why and for how many seconds.  Concurrency: any thread."""
 
     def __init__(self, clock: Clock, tell: Callable[[str, Reply, float], None]) -> None:
         self._clock = clock
         self._tell = tell
-        self._mutex = Mutex()
+        self._mutex = ForkLock()
         self._until = float("-inf")
         self._is_probed = False
         #: How often in a row it could not be used.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from zope.sendmail.message.headers import in_front, line_end
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import printable
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.headers import in_front, line_end
 
 #: A line has at most 998 octets (RFC 5322, 2.1.1), with name, brackets and comma.
 _LONGEST = 900

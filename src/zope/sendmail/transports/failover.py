@@ -13,16 +13,16 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.reporting import maillog
-from zope.sendmail.transports.circuitbreaker import Circuit
-from zope.sendmail.system.clock import Clock
 from zope.sendmail.interfaces import ISession, ISessionMailer
-from zope.sendmail.mailer import open_session
-from zope.sendmail.transports.onemail import OneMailCalls
-from zope.sendmail.transports.limits import InnerLimits
-from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.system.forklock import Mutex
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.mailer import open_session
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.forklock import ForkLock
+from zope.sendmail.transports.circuitbreaker import CircuitBreaker
+from zope.sendmail.transports.limits import InnerLimits
+from zope.sendmail.transports.onemail import OneMailCalls
 
 _Ask = Callable[[ISession, Envelope], Outcome]
 
@@ -37,7 +37,7 @@ class Member:
         self.weight = weight
         #: How much mail is owed to it.
         self.credit = 0
-        self.circuit = Circuit(clock, maillog.relay_left_out)
+        self.circuit = CircuitBreaker(clock, maillog.relay_left_out)
 
 
 class SeveralMailers(InnerLimits, OneMailCalls):
@@ -100,7 +100,7 @@ class BalancedMailer(SeveralMailers):
 
     def __init__(self, shares: Iterable[tuple[Any, int]] = (), *, clock: Clock | None = None) -> None:
         super().__init__(shares, clock)
-        self._mutex = Mutex()
+        self._mutex = ForkLock()
 
     def arranged(self, usable: list[Member]) -> list[Member]:
         """See `SeveralMailers`."""

@@ -18,15 +18,15 @@ from typing import BinaryIO, Protocol
 
 from zope.interface import implementer
 
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.message.headers import wire
 from zope.sendmail.interfaces import ISession, ISessionMailer
-from zope.sendmail.maildir import Maildir, MaildirMessageWriter, unique_name
-from zope.sendmail.transports.onemail import OneMailCalls
-from zope.sendmail.transports.envelopefields import with_envelope
-from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.system.forklock import Mutex
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
+from zope.sendmail.maildir import Maildir, MaildirMessageWriter, unique_name
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.headers import wire
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.forklock import ForkLock
+from zope.sendmail.transports.envelopefields import with_envelope
+from zope.sendmail.transports.onemail import OneMailCalls
 
 #: The path that means standard output.
 STDOUT = "-"
@@ -40,7 +40,7 @@ _TROUBLE = (OSError, ValueError, mailbox.Error)
 #: What a terminal would obey; line ends and tabs are left.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
-_stdout_mutex = Mutex()
+_stdout_mutex = ForkLock()
 
 
 class FileFormat(StrEnum):

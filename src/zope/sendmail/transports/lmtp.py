@@ -12,9 +12,9 @@ from typing import Any
 
 from zope.interface import implementer_only
 
+from zope.sendmail.config.settings import RelaySettings, Tls
 from zope.sendmail.interfaces import ILMTPMailer
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.config.settings import RelaySettings, Tls
 
 
 @implementer_only(ILMTPMailer)

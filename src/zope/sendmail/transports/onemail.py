@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
-from zope.sendmail.message.headers import message_bytes
 from zope.sendmail.interfaces import ISession, RelayError, type_of_message
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.headers import message_bytes
 
 #: What stands for a reply without a code where smtplib wants one (RFC 5321, 4.2.3).
 _CODES = {Answer.DEFERRED: 451, Answer.REJECTED: 550}

@@ -19,12 +19,12 @@ from typing import IO, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.message.headers import wire
 from zope.sendmail.interfaces import ISession, ISessionMailer
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.headers import wire
 from zope.sendmail.transports.onemail import OneMailCalls
 from zope.sendmail.transports.sysexits import reply_of
-from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 
 #: Octets of recipients in one command line.  Linux allows 2 MiB with the environment, others a quarter of a MiB.
 _COMMAND_LINE = 64 * 1024

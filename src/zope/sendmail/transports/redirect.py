@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.message.address import parse_recipient, parse_sender
 from zope.sendmail.interfaces import InvalidAddress, ISession, ISessionMailer
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.mailer import open_session
-from zope.sendmail.transports.onemail import OneMailCalls
+from zope.sendmail.message.address import parse_recipient, parse_sender
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.transports.envelopefields import with_envelope
 from zope.sendmail.transports.limits import InnerLimits
-from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.transports.onemail import OneMailCalls
 
 if TYPE_CHECKING:
     from zope.sendmail.message.routes import Routes

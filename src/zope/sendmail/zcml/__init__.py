@@ -18,20 +18,6 @@ from zope.configuration.exceptions import ConfigurationError
 from zope.processlifetime import IDatabaseOpenedWithRoot
 
 from zope.sendmail import startup
-from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
-from zope.sendmail.zcml.schema import (
-    SECURITY_SUPPORT,
-    IDeliveryDirective,
-    IDirectDeliveryDirective,
-    ILMTPMailerDirective,
-    IMailerDirective,
-    IQueuedDeliveryDirective,
-    ISMTPMailerDirective,
-)
-from zope.sendmail.interfaces import IMailDelivery, IMailer
-from zope.sendmail.transports.lmtp import LMTPMailer
-from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.transports.redirect import refuse_detours
 from zope.sendmail.config.options import (
     LOGIN,
     QUEUE,
@@ -46,7 +32,21 @@ from zope.sendmail.config.options import (
     read_settings,
     routes_of,
 )
+from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
+from zope.sendmail.interfaces import IMailDelivery, IMailer
+from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.transports.lmtp import LMTPMailer
+from zope.sendmail.transports.redirect import refuse_detours
+from zope.sendmail.zcml.schema import (
+    SECURITY_SUPPORT,
+    IDeliveryDirective,
+    IDirectDeliveryDirective,
+    ILMTPMailerDirective,
+    IMailerDirective,
+    IQueuedDeliveryDirective,
+    ISMTPMailerDirective,
+)
 
 # QueueProcessorThread: BBB, zope.sendmail 3.5 to 7.3 had it here.  To replace it here has no effect.
 __all__ = [

@@ -14,14 +14,14 @@ from zope.configuration.exceptions import ConfigurationError
 from zope.configuration.fields import Path, Tokens
 from zope.schema import TextLine
 
-from zope.sendmail.zcml.schema import IMailerDirective, Setting
+from zope.sendmail.config.options import RELAY, one_of, positive, whole, words
 from zope.sendmail.interfaces import IMailer
+from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer, Member, SeveralMailers
 from zope.sendmail.transports.file import STDOUT, FileFormat, FileMailer
 from zope.sendmail.transports.program import ProgramMailer
 from zope.sendmail.transports.redirect import RedirectMailer
-from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer, Member, SeveralMailers
-from zope.sendmail.config.options import RELAY, one_of, positive, whole, words
 from zope.sendmail.zcml import _CHECK, _checked, _get_mailer
+from zope.sendmail.zcml.schema import IMailerDirective, Setting
 
 
 class PathOrDash(Path):  # type: ignore[misc]  # zope.configuration says nothing about its types

@@ -15,18 +15,18 @@ from typing import BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.message.headers import message_id
-from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import InvalidMessage, IQueuedMail, MalformedEnvelope, NoSuchMail, NotPossible
-from zope.sendmail.maildir import age_key
-from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.queue.diagnosis import HELD
-from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner, Phase
-from zope.sendmail.queue.maildir.layout import REJECTED, by_age, name_of
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, after_death, sent_before_death
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import WAITING, State, Verb, after
+from zope.sendmail.maildir import age_key
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.headers import message_id
+from zope.sendmail.queue.diagnosis import HELD
+from zope.sendmail.queue.maildir.layout import REJECTED, by_age, name_of
+from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner, Phase
 from zope.sendmail.queue.maildir.store import Listing, Store
-from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, after_death, sent_before_death
 
 _HEAD = 64 * 1024
 
@@ -49,7 +49,7 @@ class QueuedMail:
     history: Sequence[Record]
 
 
-class Desk:
+class MaildirAdmin:
     """Sees and changes the messages of one queue directory."""
 
     def __init__(self, store: Store, owner: Owner, schedule: Schedule) -> None:
@@ -199,7 +199,7 @@ class Desk:
         return records[-1].state if records else State.READY
 
     def _is_alive(self, key: str) -> bool:
-        with contextlib.suppress(OSError), self._store.disk.locked(self._store.places.sending(key)) as fd:
+        with contextlib.suppress(OSError), self._store.disk.locked(self._store.layout.sending(key)) as fd:
             return fd is None
         return False
 
@@ -244,14 +244,14 @@ class Desk:
                 return envelope, ""
 
     def _path(self, key: str, *, rejected: bool) -> str:
-        return self._store.places.rejected(key) if rejected else self._store.places.message(key)
+        return self._store.layout.rejected(key) if rejected else self._store.layout.message(key)
 
     def _listing(self) -> Listing:
         """All mails, each a file of its own unless another process is making one of it just now."""
-        listing = Listing(self._store.places, self._store.disk)
+        listing = Listing(self._store.layout, self._store.disk)
         if listing.groups:
             self._store.unfold(listing)
-            listing = Listing(self._store.places, self._store.disk)
+            listing = Listing(self._store.layout, self._store.disk)
         return listing
 
     def _now(self) -> float:

@@ -14,8 +14,8 @@ import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from zope.sendmail.queue.maildir.layout import BUNDLE, PARTS, Layout
 from zope.sendmail.system.disk import Disk, remove_quietly, same_file
-from zope.sendmail.queue.maildir.layout import BUNDLE, PARTS, Places
 
 #: A file name has 255 bytes at most, a length 20 digits.
 _LONGEST_LINE = 300
@@ -56,7 +56,7 @@ def names_in(disk: Disk, group: str, *, strict: bool = False) -> list[str]:
     return sorted(names)
 
 
-def unfold(places: Places, disk: Disk, group: str) -> bool:
+def unfold(layout: Layout, disk: Disk, group: str) -> bool:
     """Move the mails of a committed group out to ``new/``, in order.  Any number of processes may do it at once.
 
     Returns False if somebody else is making files of its bundle; what is missing is done later then.
@@ -65,29 +65,29 @@ def unfold(places: Places, disk: Disk, group: str) -> bool:
     try:
         names = disk.names(group)
         bundled = not {BUNDLE, PARTS}.isdisjoint(names)
-        _move_out(places, disk, group)
+        _move_out(layout, disk, group)
         if BUNDLE in names and not _split(disk, group):
             return False
         if bundled:
             # Else a power loss might bring the bundle back beside mails that have left already.
             disk.sync_directory(group)
             with contextlib.suppress(FileNotFoundError):
-                _move_out(places, disk, parts)
+                _move_out(layout, disk, parts)
     except FileNotFoundError:  # somebody else has finished it
         return True
     # Else a crash might remember that the directory is gone, but not where its mails are.
-    disk.sync_directory(places.new)
+    disk.sync_directory(layout.new)
     for directory in (parts, group) if bundled else (group,):
         with contextlib.suppress(OSError):
             disk.remove_directory(directory)
     return True
 
 
-def _move_out(places: Places, disk: Disk, directory: str) -> None:
+def _move_out(layout: Layout, disk: Disk, directory: str) -> None:
     for name in sorted(disk.names(directory)):
         if not name.startswith("."):
             with contextlib.suppress(FileNotFoundError):
-                disk.rename(os.path.join(directory, name), os.path.join(places.new, name))
+                disk.rename(os.path.join(directory, name), os.path.join(layout.new, name))
 
 
 class _OneAtATime:

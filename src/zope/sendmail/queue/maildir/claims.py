@@ -10,17 +10,17 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable
 
-from zope.sendmail.reporting import maillog
-from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
-from zope.sendmail.queue.maildir.sentlog import Departures
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_death
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner, Phase
-from zope.sendmail.queue.maildir.scanner import Looker
-from zope.sendmail.lifecycle.states import State
+from zope.sendmail.queue.maildir.scanner import Scanner
+from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.store import UNTRIED, Store
-from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_death
+from zope.sendmail.reporting import maillog
 
 #: How many messages one `take` looks at; the caller comes back at once if more are due.
 _TRIES = 500
@@ -47,15 +47,15 @@ class Claims:
         self._schedule = schedule
         self._clock = store.clock
         self._unsettled: list[tuple[MaildirLease, Record]] = []
-        self.departures = Departures(store.places, store.disk, store.clock)
+        self.sent_log = SentLog(store.layout, store.disk, store.clock)
         self.begin(owner)
 
     def begin(self, owner: Owner) -> None:
         """Forget everything, and go on with this owner file.  Leases that are out keep theirs until they end."""
-        self.departures.close()
+        self.sent_log.close()
         self._owner = owner
         self._index = Index()
-        self._looker = Looker(self.store, self._index)
+        self._scanner = Scanner(self.store, self._index)
         self._unsettled = [each for each in self._unsettled if each[0].is_alive()]
         self._unreadable: dict[str, float] = {}
         #: Whether others were faster since the last look: many of the messages we know are gone then.
@@ -82,14 +82,14 @@ class Claims:
         if keys is None:
             return
         if not keys:
-            self._looker.asked = True
+            self._scanner.asked = True
         for key in keys:
             self._index.add(key)
 
     def look(self) -> None:
         """Read the directory if it is time to, and finish what the dead left of messages that are gone."""
         self._has_rivals = False
-        for orphan in self._looker.look(self._clock.monotonic()):
+        for orphan in self._scanner.look(self._clock.monotonic()):
             self._clear(orphan)
 
     def next_due(self) -> float | None:
@@ -123,7 +123,7 @@ class Claims:
         """A lease on this message if it is really due; otherwise the index learns why not."""
         try:
             if self._has_rivals:
-                self.store.disk.stat(self.store.places.message(key))  # cheaper than locking what is gone
+                self.store.disk.stat(self.store.layout.message(key))  # cheaper than locking what is gone
             if self._index.was_tried and not self._is_due(key, self.store.record(key)):
                 return None
             lock = self._owner.take(key)
@@ -252,7 +252,7 @@ class Claims:
         """
         if self._removed and (at_once or self._clock.monotonic() - self._removed_since >= 1.0):
             for directory in list(self._removed):
-                self.store.disk.sync_directory(os.path.join(self.store.places.root, directory))
+                self.store.disk.sync_directory(os.path.join(self.store.layout.root, directory))
                 self._removed.discard(directory)
 
     def settle_later(self, lease: MaildirLease, record: Record) -> None:

@@ -11,19 +11,19 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
-from zope.sendmail.system.disk import identity
-from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import MalformedEnvelope
+from zope.sendmail.lifecycle.finding import Finding, Severity, moment
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.states import WAITING, State
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.maildir.bundle import names_in
-from zope.sendmail.lifecycle.finding import Finding, Severity, moment
+from zope.sendmail.queue.maildir.layout import GROUP, REJECTED, SENDING, by_age, name_of
 from zope.sendmail.queue.maildir.liveness import Fate, Maker, Owners
 from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME, phase_of
-from zope.sendmail.queue.maildir.layout import GROUP, REJECTED, SENDING, by_age, name_of
-from zope.sendmail.lifecycle.states import WAITING, State
 from zope.sendmail.queue.maildir.store import Listing, Store
+from zope.sendmail.system.disk import identity
 
 #: Seconds after which somebody should look at a mail that is due, and after which somebody has to.
 _SLOW, _STUCK = 600.0, 3600.0
@@ -52,7 +52,7 @@ _KINDS = {
 def examine(store: Store) -> Iterator[Finding]:
     """See `IMailQueue`."""
     try:
-        root = store.disk.stat(store.places.root)
+        root = store.disk.stat(store.layout.root)
         visit = _Visit(store, root)
     except FileNotFoundError:  # never used
         return
@@ -83,11 +83,11 @@ class _Visit:
     def __init__(self, store: Store, root: os.stat_result) -> None:
         self._store = store
         self._disk = store.disk
-        self._places = store.places
+        self._layout = store.layout
         self._now = store.clock.time()
         self._root = root
         self._owners = Owners()
-        self._listing = Listing(store.places, store.disk)
+        self._listing = Listing(store.layout, store.disk)
         self._waiting = set(self._listing.keys)
         self._modes: dict[str, int] = {}
         #: Keys of mails that somebody is working on, or that wait for an older release's lock.
@@ -109,12 +109,12 @@ class _Visit:
             return
         except OSError as error:
             path = error.filename if isinstance(error.filename, str) else ""
-            yield diagnosis.unreadable(os.path.relpath(path, self._places.root) if path else name, error)
+            yield diagnosis.unreadable(os.path.relpath(path, self._layout.root) if path else name, error)
 
     # the queue as a whole
 
     def _room(self) -> Iterator[Finding]:
-        room = self._disk.room(self._places.root)
+        room = self._disk.room(self._layout.root)
         free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
         if room.f_files and not room.f_favail:
             yield diagnosis.no_room("no inodes", scarce=False)
@@ -125,7 +125,7 @@ class _Visit:
         self._note_rights("", self._root.st_mode, 0o077)
         for name in ("tmp", "new", "cur", "history", "locks"):
             with suppress(FileNotFoundError):
-                status = self._disk.stat(os.path.join(self._places.root, name))
+                status = self._disk.stat(os.path.join(self._layout.root, name))
                 if not stat.S_ISDIR(status.st_mode):
                     yield diagnosis.foreign(name, _kind(status), Severity.PROBLEM)
                 self._note_rights(name, status.st_mode, _reach(self._root.st_mode) * 0o7)
@@ -154,7 +154,7 @@ class _Visit:
     # locks/
 
     def _locks_directory(self) -> Iterator[Finding]:
-        self._owners = owners = Owners.at(self._places, self._disk, self._now)
+        self._owners = owners = Owners.at(self._layout, self._disk, self._now)
         alive = bool(owners.living)
         for name in owners.dead:
             yield diagnosis.dead_owner(f"locks/{name}", alive=alive)
@@ -165,8 +165,8 @@ class _Visit:
 
     def _locks(self) -> Iterator[Finding]:
         for key in sorted(self._listing.locked):
-            path = self._places.sending(key)
-            yield from self._guarded(self._lock(key, path), os.path.relpath(path, self._places.root))
+            path = self._layout.sending(key)
+            yield from self._guarded(self._lock(key, path), os.path.relpath(path, self._layout.root))
 
     def _lock(self, key: str, path: str) -> Iterator[Finding]:
         status = self._disk.stat(path)
@@ -174,7 +174,7 @@ class _Visit:
             self._busy.add(key)
         elif not stat.S_ISREG(status.st_mode):
             self._busy.add(key)
-            yield diagnosis.strange_lock(os.path.relpath(path, self._places.root), _kind(status))
+            yield diagnosis.strange_lock(os.path.relpath(path, self._layout.root), _kind(status))
         else:
             yield from self._lock_of_nobody(key, path, status)
 
@@ -197,14 +197,14 @@ class _Visit:
         elif key in self._waiting:
             yield diagnosis.orphaned(name, phase, alive=bool(self._owners.living))
         else:
-            lock = os.path.relpath(path, self._places.root)
+            lock = os.path.relpath(path, self._layout.root)
             yield diagnosis.leftover(lock, "The lock of a dead process, whose mail is gone; the next look removes it")
 
     # tmp/
 
     def _staged(self) -> Iterator[Finding]:
-        for name in sorted(self._disk.names(self._places.tmp)):
-            yield from self._guarded(self._one_staged(name, os.path.join(self._places.tmp, name)), f"tmp/{name}")
+        for name in sorted(self._disk.names(self._layout.tmp)):
+            yield from self._guarded(self._one_staged(name, os.path.join(self._layout.tmp, name)), f"tmp/{name}")
 
     def _one_staged(self, name: str, path: str) -> Iterator[Finding]:
         status = self._disk.stat(path)
@@ -234,7 +234,7 @@ class _Visit:
     def _groups(self) -> Iterator[Finding]:
         for group in self._listing.groups:
             with suppress(FileNotFoundError):
-                names = names_in(self._disk, os.path.join(self._places.root, group), strict=True)
+                names = names_in(self._disk, os.path.join(self._layout.root, group), strict=True)
                 for name in names:
                     self._due.add(name, age_key(name)[0] or self._now)
                 if names:  # else somebody is finishing it now, or will at the next look
@@ -242,7 +242,7 @@ class _Visit:
 
     def _strays(self) -> Iterator[Finding]:
         for directory in ("new", "cur"):
-            for name in sorted(self._disk.names(os.path.join(self._places.root, directory))):
+            for name in sorted(self._disk.names(os.path.join(self._layout.root, directory))):
                 if name.startswith(".") and not name.startswith(_KNOWN):
                     yield diagnosis.foreign(f"{directory}/{name}", "something with a hidden name", Severity.NOTE)
 
@@ -251,7 +251,7 @@ class _Visit:
             yield from self._guarded(self._mail(key), key)
 
     def _mail(self, key: str) -> Iterator[Finding]:
-        name, path = name_of(key), self._places.message(key)
+        name, path = name_of(key), self._layout.message(key)
         status = self._disk.stat(path)
         if not stat.S_ISREG(status.st_mode):
             yield diagnosis.foreign(key, _kind(status), Severity.PROBLEM)
@@ -280,12 +280,12 @@ class _Visit:
         elif record.state in WAITING and key not in self._busy and record.wait(self._now) <= 0:
             self._due.add(name, record.due or age_key(name)[0] or status.st_mtime)
         if written and record == Record():
-            self._disk.stat(self._places.message(key))  # if it was sent in this moment, its history is gone as well
+            self._disk.stat(self._layout.message(key))  # if it was sent in this moment, its history is gone as well
             yield diagnosis.torn_history(name)
 
     def _history_size(self, key: str) -> int:
         with suppress(FileNotFoundError):
-            return self._disk.stat(self._places.history(key)).st_size
+            return self._disk.stat(self._layout.history(key)).st_size
         return 0
 
     def _set_aside(self) -> Iterator[Finding]:
@@ -293,7 +293,7 @@ class _Visit:
             yield from self._guarded(self._rejected(key), key)
 
     def _rejected(self, key: str) -> Iterator[Finding]:
-        path = self._places.rejected(key)
+        path = self._layout.rejected(key)
         self._note_rights(key, self._disk.stat(path).st_mode, self._reach_in(key.partition("/")[0]))
         envelope = None
         with suppress(MalformedEnvelope):
@@ -308,14 +308,14 @@ class _Visit:
     # history/
 
     def _histories(self) -> Iterator[Finding]:
-        names = self._disk.names(self._places.history_)
-        listing = Listing(self._places, self._disk)  # later than the names, so a new history finds its mail here
+        names = self._disk.names(self._layout.history_)
+        listing = Listing(self._layout, self._disk)  # later than the names, so a new history finds its mail here
         known = {name_of(key) for key in (*listing.keys, *listing.rejected, *listing.locked)}
         for name in sorted(names):
             yield from self._guarded(self._history(name, name in known), f"history/{name}")
 
     def _history(self, name: str, has_mail: bool) -> Iterator[Finding]:  # noqa: FBT001 - said in the name
-        status = self._disk.stat(os.path.join(self._places.history_, name))
+        status = self._disk.stat(os.path.join(self._layout.history_, name))
         if not has_mail:
             yield diagnosis.leftover(f"history/{name}", "A history without its mail, which is gone")
         elif not stat.S_ISREG(status.st_mode):

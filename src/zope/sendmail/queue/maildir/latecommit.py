@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zope.sendmail.reporting import maillog
-from zope.sendmail.system.forklock import Mutex
+from zope.sendmail.system.forklock import ForkLock
 
 if TYPE_CHECKING:
     from zope.sendmail.queue.maildir.staging import StagedMail
 
 
-class Late:
+class LateCommits:
     """Those of one directory, in the order of their commits.  Concurrency: any thread."""
 
     def __init__(self, location: str) -> None:
         self._location = location
-        self._mutex = Mutex()
+        self._mutex = ForkLock()
         self._waiting: list[StagedMail] = []
 
     def add(self, staged: StagedMail) -> None:
@@ -45,12 +45,12 @@ class Late:
                 return
 
 
-_late: dict[str, Late] = {}
+_late: dict[str, LateCommits] = {}
 
 
-def late_of(location: str) -> Late:
+def late_commits_of(location: str) -> LateCommits:
     """What is late in this directory."""
-    return _late.setdefault(location, Late(location))
+    return _late.setdefault(location, LateCommits(location))
 
 
 def forget_after_fork() -> None:

@@ -20,7 +20,7 @@ BELL = ".bell"
 EXTRA = ("history", "locks", "sent")
 
 
-class Places:
+class Layout:
     """The paths below one queue directory."""
 
     __slots__ = ("_prefix", "cur", "history_", "locks", "new", "root", "sent", "tmp")

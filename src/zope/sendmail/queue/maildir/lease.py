@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.reporting import maillog
-from zope.sendmail.message.headers import message_id
-from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import ILease, InvalidMessage, LeaseLost, MalformedEnvelope
-from zope.sendmail.message.envelope import Envelope, read_envelope
 from zope.sendmail.lifecycle.outcome import Outcome
-from zope.sendmail.queue.maildir.locks import Lock, Phase
-from zope.sendmail.queue.maildir.layout import name_of
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope, read_envelope
+from zope.sendmail.message.headers import message_id
+from zope.sendmail.queue.maildir.layout import name_of
+from zope.sendmail.queue.maildir.locks import Lock, Phase
 from zope.sendmail.queue.maildir.store import UNTRIED
+from zope.sendmail.reporting import maillog
 
 if TYPE_CHECKING:
     from zope.sendmail.queue.maildir.claims import Claims
@@ -43,7 +43,7 @@ class MaildirLease:
         self.record = record
         self.inherited: Outcome | None = None
         self.problem = ""
-        self._stream = claims.store.disk.open(claims.store.places.message(key))
+        self._stream = claims.store.disk.open(claims.store.layout.message(key))
         try:
             self._whole = read_envelope(self._stream)
         except MalformedEnvelope as error:
@@ -122,7 +122,7 @@ class MaildirLease:
         if ours:
             with contextlib.suppress(OSError):  # at worst it is unknown
                 self.lock.note(Phase.ACCEPTED, self.record.attempts)
-        self.claims.departures.note(self.name, self.message_id)
+        self.claims.sent_log.note(self.name, self.message_id)
 
     def release(self) -> None:
         """See `ILease`."""

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from zope.sendmail.system.disk import Disk, identity
 from zope.sendmail.maildir import unique_name
+from zope.sendmail.queue.maildir.layout import BELL, Layout
 from zope.sendmail.queue.maildir.locks import phase_of
-from zope.sendmail.queue.maildir.layout import BELL, Places
+from zope.sendmail.system.disk import Disk, identity
 
 #: A process may be a little older than /proc says, clocks are corrected, and an owner file is made in less.
 _SLACK = 60.0
@@ -70,17 +70,17 @@ class Owners:
     foreign: list[str] = field(default_factory=list)
 
     @classmethod
-    def at(cls, places: Places, disk: Disk, now: float) -> Owners:
+    def at(cls, layout: Layout, disk: Disk, now: float) -> Owners:
         """Look."""
         owners = cls()
         seen: set[tuple[int, int]] = set()
-        names = sorted(disk.names(places.locks), key=len)  # an owner file has a shorter name than what belongs to it
+        names = sorted(disk.names(layout.locks), key=len)  # an owner file has a shorter name than what belongs to it
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 if name.endswith(BELL):
-                    owners._add_bell(name, places, disk)
-                elif not _is_in_the_making(name, places, disk, now):
-                    owners._add(name, os.path.join(places.locks, name), disk, seen)
+                    owners._add_bell(name, layout, disk)
+                elif not _is_in_the_making(name, layout, disk, now):
+                    owners._add(name, os.path.join(layout.locks, name), disk, seen)
         return owners
 
     def _add(self, name: str, path: str, disk: Disk, seen: set[tuple[int, int]]) -> None:
@@ -102,12 +102,12 @@ class Owners:
             else:
                 (self.foreign if phase_of(header, "") is None else self.dead).append(name)
 
-    def _add_bell(self, name: str, places: Places, disk: Disk) -> None:
+    def _add_bell(self, name: str, layout: Layout, disk: Disk) -> None:
         """A bell goes with its owner."""
         try:
-            disk.stat(os.path.join(places.locks, name.removesuffix(BELL)))
+            disk.stat(os.path.join(layout.locks, name.removesuffix(BELL)))
         except FileNotFoundError:
-            disk.stat(os.path.join(places.locks, name))
+            disk.stat(os.path.join(layout.locks, name))
             self.left.append(name)
 
 
@@ -117,9 +117,9 @@ def _here() -> str:
     return maker.host if maker else ""
 
 
-def _is_in_the_making(name: str, places: Places, disk: Disk, now: float) -> bool:
+def _is_in_the_making(name: str, layout: Layout, disk: Disk, now: float) -> bool:
     """Whether a process may be about to lock this file for the first time: nobody must be faster."""
-    return name.startswith(".") and now - disk.stat(os.path.join(places.locks, name)).st_mtime < _SLACK
+    return name.startswith(".") and now - disk.stat(os.path.join(layout.locks, name)).st_mtime < _SLACK
 
 
 def _is_running(pid: int, since: float) -> bool:

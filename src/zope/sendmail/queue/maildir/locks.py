@@ -15,11 +15,11 @@ import threading
 from dataclasses import dataclass
 from enum import StrEnum
 
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.system.disk import Disk, identity, remove_quietly, same_file
 from zope.sendmail.interfaces import QueueNotSafe
 from zope.sendmail.maildir import host_name, make_maildir, unique_name
-from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Places
+from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Layout
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import Disk, identity, remove_quietly, same_file
 
 #: Seconds after which a lock of zope.sendmail 3.5 to 7.3 is given up: their own number.
 MAX_SEND_TIME = 60 * 60 * 3
@@ -135,14 +135,14 @@ class Lock:
 class Owner:
     """The owner file of one processor: opened once, closed once.  Concurrency: any thread."""
 
-    def __init__(self, places: Places, disk: Disk, clock: Clock) -> None:
+    def __init__(self, layout: Layout, disk: Disk, clock: Clock) -> None:
         self.disk = disk
         self._clock = clock
-        self._places = places
+        self._layout = layout
         self._mutex = threading.Lock()
         self.name = unique_name()
         #: The owner file.
-        self.path = os.path.join(places.locks, self.name)
+        self.path = os.path.join(layout.locks, self.name)
         self._fd = -1
         #: Device and inode of the owner file while it is open and proved good, and since when it is fresh at least.
         self._identity: tuple[int, int] | None = None
@@ -165,21 +165,21 @@ class Owner:
         with self._mutex:
             if self._fd >= 0:
                 return
-            make_maildir(self.disk, self._places.root, EXTRA)
+            make_maildir(self.disk, self._layout.root, EXTRA)
             try:
                 self._make()
             except OSError as error:
                 self.forget()
                 if error.errno in _NO_SUPPORT:
                     raise QueueNotSafe(
-                        f"the queue {self._places.root} is on a file system without hard links or file locks "
+                        f"the queue {self._layout.root} is on a file system without hard links or file locks "
                         f"({error}), so mail might be sent twice; put it on a local file system"
                     ) from error
                 raise
 
     def _make(self) -> None:
         """Make the file under a name that nobody believes, and prove it good, before it gets its own."""
-        hidden, proof = (os.path.join(self._places.locks, prefix + self.name) for prefix in (".new-", ".proof-"))
+        hidden, proof = (os.path.join(self._layout.locks, prefix + self.name) for prefix in (".new-", ".proof-"))
         try:
             self._fd = self.disk.open_locked(hidden)
             header = b"%shost %s pid %d boot %s" % (HEADER, os.fsencode(host_name()), os.getpid(), boot_id())
@@ -233,7 +233,7 @@ class Owner:
         """
         if self._identity is None:
             self.open()
-        path = self._places.sending(key)
+        path = self._layout.sending(key)
         with self._mutex:
             if path in self._held:
                 return Busy(LOOK_AGAIN)
@@ -306,7 +306,7 @@ class Owner:
 
     def _replace(self, path: str) -> None:
         """Put a link of ours in the place of the lock at `path`, without a gap."""
-        replacement = os.path.join(self._places.locks, ".take-" + unique_name())
+        replacement = os.path.join(self._layout.locks, ".take-" + unique_name())
         self.disk.link(self.path, replacement)
         try:
             self.disk.rename(replacement, path)
@@ -359,14 +359,14 @@ class Owner:
         return said if said.phase is not Phase.CLAIMED else None
 
 
-def sweep(places: Places, disk: Disk, now: float) -> None:
+def sweep(layout: Layout, disk: Disk, now: float) -> None:
     """Remove owner files, with their bells, whose owners are dead and whose locks have all been taken over.
 
     `now` is the time by the file system's clock, such as `Owner.made`: this host's may be minutes ahead of it.
     """
-    names = [name for name in disk.names(places.locks) if not name.endswith(BELL)]
+    names = [name for name in disk.names(layout.locks) if not name.endswith(BELL)]
     for name in sorted(names, key=lambda name: not name.startswith(".")):  # hidden links first: they count as links
-        path = os.path.join(places.locks, name)
+        path = os.path.join(layout.locks, name)
         hidden = name.startswith(".")
         with contextlib.suppress(OSError):
             if hidden and now - disk.stat(path).st_mtime < _LITTER:

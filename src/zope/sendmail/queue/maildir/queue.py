@@ -14,28 +14,28 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.system.disk import Disk
-from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import IMailQueue
-from zope.sendmail.maildir import check_place, make_maildir
-from zope.sendmail.queue.maildir.queue import latecommit
-from zope.sendmail.queue.maildir.trigger import Bell, ring
-from zope.sendmail.queue.maildir.claims import Claims
-from zope.sendmail.queue.maildir.sentlog import KEPT_DAYS, Departures
-from zope.sendmail.queue.maildir.admin import Desk, QueuedMail
-from zope.sendmail.queue.maildir.doctor import examine
 from zope.sendmail.lifecycle.finding import Finding
-from zope.sendmail.queue.maildir.latecommit import late_of
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.lifecycle.selection import Selection
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.status import MailStatus, status_of
+from zope.sendmail.maildir import check_place, make_maildir
+from zope.sendmail.queue.maildir import latecommit
+from zope.sendmail.queue.maildir.admin import MaildirAdmin, QueuedMail
+from zope.sendmail.queue.maildir.claims import Claims
+from zope.sendmail.queue.maildir.doctor import examine
+from zope.sendmail.queue.maildir.latecommit import late_commits_of
+from zope.sendmail.queue.maildir.layout import EXTRA, Layout
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Lock, Owner, sweep
-from zope.sendmail.queue.maildir.layout import EXTRA, Places
-from zope.sendmail.lifecycle.selection import Selection
+from zope.sendmail.queue.maildir.sentlog import KEPT_DAYS, SentLog
 from zope.sendmail.queue.maildir.staging import StagedMail
-from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.maildir.store import Store
-from zope.sendmail.lifecycle.retry import Schedule
-from zope.sendmail.lifecycle.status import MailStatus, status_of
+from zope.sendmail.queue.maildir.trigger import Trigger, ring
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import Disk
 
 #: While mail is known to be due, seconds until a processor listens again whether something is new.
 _BUSY = 0.02
@@ -52,20 +52,20 @@ class MaildirQueue:
         self.schedule = schedule or Schedule()
         self.clock = clock or Clock()
         self.disk = disk or Disk()
-        self.places = Places(self.location)
-        self.store = Store(self.places, self.disk, self.clock)
+        self.layout = Layout(self.location)
+        self.store = Store(self.layout, self.disk, self.clock)
         self._made = False
-        self._late = late_of(self.places.root)
+        self._late = late_commits_of(self.layout.root)
         self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
         self._claims = Claims(self.store, self.schedule, self._start(), self.lease)
         _queues.add(self)
 
     def _start(self) -> Owner:
         """All that belongs to one owner file, which is made when it is needed."""
-        self._owner = Owner(self.places, self.disk, self.clock)
+        self._owner = Owner(self.layout, self.disk, self.clock)
         self._owners.add(self._owner)
-        self._desk = Desk(self.store, self._owner, self.schedule)
-        self._bell: Bell | None = None
+        self._admin = MaildirAdmin(self.store, self._owner, self.schedule)
+        self._trigger: Trigger | None = None
         self._listened = float("-inf")
         return self._owner
 
@@ -80,12 +80,12 @@ class MaildirQueue:
         if not self._made:
             self._make()
         self._late.reveal()
-        return StagedMail(self.places, self.disk, self._late, self._make)
+        return StagedMail(self.layout, self.disk, self._late, self._make)
 
     def _make(self) -> None:
         """Make the directory, or see that it is whole: at first, and when a mail does not find it any more."""
-        check_place(self.places.root)
-        make_maildir(self.disk, self.places.root, EXTRA)
+        check_place(self.layout.root)
+        make_maildir(self.disk, self.layout.root, EXTRA)
         self._made = True
 
     # the way out
@@ -96,7 +96,7 @@ class MaildirQueue:
             self._late.reveal()
             self._claims.settle_again()
             leases: list[MaildirLease] = []
-            if self._bell is not None and self.clock.monotonic() - self._listened < _BUSY:
+            if self._trigger is not None and self.clock.monotonic() - self._listened < _BUSY:
                 leases = self._claims.take(limit)
             if not leases:
                 self._listen()
@@ -105,7 +105,7 @@ class MaildirQueue:
 
     def _listen(self) -> None:
         """Learn what is new."""
-        if self._bell is not None and not self._owner.is_in_place():
+        if self._trigger is not None and not self._owner.is_in_place():
             self._start_again()  # the directory was removed, and perhaps made again
         self._claims.heard(self._open().wait(0.0))
         self._claims.sync_removals()
@@ -115,17 +115,17 @@ class MaildirQueue:
     def wait(self, timeout: float) -> None:
         """See `IMailQueue`."""
         with self._claims.mutex:
-            bell = self._open()
+            trigger = self._open()
             self._claims.sync_removals(at_once=True)
-        keys = bell.wait(timeout)
+        keys = trigger.wait(timeout)
         with self._claims.mutex:
             self._claims.heard(keys)
 
     def wake(self) -> None:
         """See `IMailQueue`."""
-        bell = self._bell
-        if bell is not None:
-            bell.wake()
+        trigger = self._trigger
+        if trigger is not None:
+            trigger.wake()
 
     def next_due(self) -> float | None:
         """See `IMailQueue`."""
@@ -151,42 +151,42 @@ class MaildirQueue:
 
     def _start_again(self) -> None:
         """As after opening; leases that are out keep their owner file, and with it their locks, until they end."""
-        if self._bell is not None:
-            self._bell.close()
+        if self._trigger is not None:
+            self._trigger.close()
         self._claims.begin(self._start())
 
-    def _open(self) -> Bell:
-        if self._bell is None:
-            check_place(self.places.root)
+    def _open(self) -> Trigger:
+        if self._trigger is None:
+            check_place(self.layout.root)
             self._owner.open()
-            sweep(self.places, self.disk, self._owner.made)
-            self._bell = Bell(self.places, self._owner.name)
-        return self._bell
+            sweep(self.layout, self.disk, self._owner.made)
+            self._trigger = Trigger(self.layout, self._owner.name)
+        return self._trigger
 
     # for operators
 
     def count(self) -> Mapping[State, int]:
         """See `IMailQueue`."""
-        return self._desk.count()
+        return self._admin.count()
 
     def oldest(self) -> float | None:
         """See `IMailQueue`."""
-        return self._desk.oldest()
+        return self._admin.oldest()
 
     def mails(
         self, states: Iterable[State] = (), sender: str = "", recipient: str = "", **more: Any
     ) -> Iterator[QueuedMail]:
         """See `IMailQueue`."""
-        return self._desk.mails(Selection(frozenset(states), sender, recipient, **more))
+        return self._admin.mails(Selection(frozenset(states), sender, recipient, **more))
 
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue`.  Reads the heads of all mails in the queue."""
         mails = [mail for mail in self.mails() if mail.message_id == message_id]
-        return status_of(message_id, mails, Departures(self.places, self.disk, self.clock).find(message_id), KEPT_DAYS)
+        return status_of(message_id, mails, SentLog(self.layout, self.disk, self.clock).find(message_id), KEPT_DAYS)
 
     def names(self) -> Iterator[str]:
         """See `IMailQueue`."""
-        return self._desk.names()
+        return self._admin.names()
 
     def examine(self) -> Iterator[Finding]:
         """See `IMailQueue`."""
@@ -194,41 +194,41 @@ class MaildirQueue:
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueue`."""
-        return self._desk.show(name)
+        return self._admin.show(name)
 
     def read(self, name: str) -> BinaryIO:
         """See `IMailQueue`."""
-        return self._desk.read(name)
+        return self._admin.read(name)
 
     def hold(self, name: str) -> None:
         """See `IMailQueue`."""
-        self._changed(self._desk.hold(name))
+        self._changed(self._admin.hold(name))
 
     def release(self, name: str) -> None:
         """See `IMailQueue`."""
-        self._changed(self._desk.release(name))
+        self._changed(self._admin.release(name))
 
     def retry(self, name: str) -> None:
         """See `IMailQueue`."""
-        self._changed(self._desk.retry(name))
+        self._changed(self._admin.retry(name))
 
     def remove(self, name: str) -> None:
         """See `IMailQueue`."""
-        self._changed(self._desk.remove(name))
+        self._changed(self._admin.remove(name))
 
     def _changed(self, key: str) -> None:
         """Somebody changed what processors may have in memory."""
         with self._claims.mutex:
             self._claims.heard([key])
-        ring(self.places, self.disk, [key])
+        ring(self.layout, self.disk, [key])
 
     def forget_after_fork(self) -> None:
         """A forked child shares no lease, no bell and no lock with its parent."""
         for owner in list(self._owners):
             owner.forget()
-        if self._bell is not None:
-            self._bell.close_descriptors()
-        self._late = late_of(self.places.root)
+        if self._trigger is not None:
+            self._trigger.close_descriptors()
+        self._late = late_commits_of(self.layout.root)
         self._claims.forget_after_fork(self._start())
 
 

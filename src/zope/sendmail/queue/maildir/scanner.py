@@ -6,10 +6,10 @@ that looking takes more than a twentieth of the time.  Fails with `OSError`.
 
 from __future__ import annotations
 
-from zope.sendmail.reporting import maillog
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.store import Listing, Store
+from zope.sendmail.reporting import maillog
 
 #: Seconds after which the directory is read whatever its time stamp says: some network file systems are wrong about it.
 _UNCONDITIONAL = 300.0
@@ -48,7 +48,7 @@ class _Histories:
         return name_of(key) in self._names
 
 
-class Looker:
+class Scanner:
     """Brings an index up to date.  Concurrency: the queue's mutex."""
 
     def __init__(self, store: Store, index: Index) -> None:
@@ -84,17 +84,17 @@ class Looker:
 
     def _read_stamps(self) -> tuple[int, ...]:
         """Time stamps of the directories; -1 while one is too young to be trusted."""
-        places, wall = self._store.places, self._store.clock.time() * 1e9
-        stamps = (self._store.disk.stat(path).st_mtime_ns for path in (places.new, places.cur))
+        layout, wall = self._store.layout, self._store.clock.time() * 1e9
+        stamps = (self._store.disk.stat(path).st_mtime_ns for path in (layout.new, layout.cur))
         return tuple(stamp if abs(wall - stamp) > _CLOCK_TICK else -stamp for stamp in stamps)
 
     def _read(self) -> Listing:
         store = self._store
-        listing = Listing(store.places, store.disk)
+        listing = Listing(store.layout, store.disk)
         self._busy = False
         if listing.groups:
             self._busy = not store.unfold(listing, self._stuck)
-            listing = Listing(store.places, store.disk)
+            listing = Listing(store.layout, store.disk)
         histories = _Histories(store)
         self._index.update(listing.keys, lambda key: self._when(key, histories, locked=key in listing.locked))
         return listing

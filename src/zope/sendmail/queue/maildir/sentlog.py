@@ -10,11 +10,11 @@ import contextlib
 import datetime
 import os
 
+from zope.sendmail.queue.maildir.layout import Layout
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
-from zope.sendmail.system.forklock import Mutex
-from zope.sendmail.queue.maildir.layout import Places
+from zope.sendmail.system.forklock import ForkLock
 
 #: Days for which it is known which mails have left.
 KEPT_DAYS = 7
@@ -22,20 +22,20 @@ KEPT_DAYS = 7
 _DAY = 86400.0
 
 
-class Departures:
+class SentLog:
     """See the module."""
 
     _fd = -1
 
-    def __init__(self, places: Places, disk: Disk, clock: Clock) -> None:
-        self._directory = places.sent
+    def __init__(self, layout: Layout, disk: Disk, clock: Clock) -> None:
+        self._directory = layout.sent
         self._disk = disk
         self._clock = clock
         #: Until when the open file is the right one.
         self._until = 0.0
         self._in_trouble = False
         #: Nobody writes to a descriptor that another one is closing: its number may be a relay's by then.
-        self._mutex = Mutex()
+        self._mutex = ForkLock()
 
     def __del__(self) -> None:
         self._close()

@@ -12,16 +12,16 @@ from collections.abc import Callable
 
 from zope.interface import implementer
 
-from zope.sendmail.system.disk import Disk, remove_quietly
 from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.message.envelope import Envelope, envelope_lines
 from zope.sendmail.message.pieces import Piece
-from zope.sendmail.queue.maildir.trigger import ring
 from zope.sendmail.queue.maildir.bundle import entry_line, unfold
-from zope.sendmail.queue.maildir.latecommit import Late
-from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, Places
+from zope.sendmail.queue.maildir.latecommit import LateCommits
+from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, Layout
+from zope.sendmail.queue.maildir.trigger import ring
 from zope.sendmail.queue.maildir.unfolder import later
+from zope.sendmail.system.disk import Disk, remove_quietly
 
 #: So many mails of a transaction are files from the start; further ones stand in a bundle until they are unfolded.
 SINGLY = 8
@@ -31,8 +31,8 @@ SINGLY = 8
 class StagedMail:
     """See `IStagedMail`."""
 
-    def __init__(self, places: Places, disk: Disk, late: Late, make: Callable[[], None]) -> None:
-        self._places = places
+    def __init__(self, layout: Layout, disk: Disk, late: LateCommits, make: Callable[[], None]) -> None:
+        self._layout = layout
         self._disk = disk
         self._late = late
         #: Makes the queue directory; somebody may have removed it.
@@ -80,8 +80,8 @@ class StagedMail:
         files = [*self._names[:SINGLY], BUNDLE] if self._starts else self._names
         self._disk.sync_files([self._path(name) for name in files])
         if self._group:
-            self._disk.sync_directory(os.path.join(self._places.tmp, self._group))
-        self._disk.sync_directory(self._places.tmp)
+            self._disk.sync_directory(os.path.join(self._layout.tmp, self._group))
+        self._disk.sync_directory(self._layout.tmp)
         self._prepared = True
 
     def commit(self) -> None:
@@ -102,23 +102,23 @@ class StagedMail:
     def _reveal(self) -> None:
         """One rename, the instant of success."""
         if not self._committed and self._group:
-            self._disk.rename(os.path.join(self._places.tmp, self._group), self._new(GROUP + self._group))
+            self._disk.rename(os.path.join(self._layout.tmp, self._group), self._new(GROUP + self._group))
         elif not self._committed:
             self._disk.rename(self._path(self._names[0]), self._new(self._names[0]))
         self._committed = True
 
     def _finish(self) -> None:
         """Make it durable, let the mails of a group stand as single files, and say so."""
-        self._disk.sync_directory(self._places.new)
+        self._disk.sync_directory(self._layout.new)
         group = self._new(GROUP + self._group)
         if self._group and not self._starts:
-            unfold(self._places, self._disk, group)
+            unfold(self._layout, self._disk, group)
         self._finished = True
         if self._starts:
-            later(self._places, self._disk, group)
-            ring(self._places, self._disk, ())  # a processor may be faster
+            later(self._layout, self._disk, group)
+            ring(self._layout, self._disk, ())  # a processor may be faster
         else:
-            ring(self._places, self._disk, [f"new/{name}" for name in self._names])
+            ring(self._layout, self._disk, [f"new/{name}" for name in self._names])
 
     def abort(self) -> None:
         """See `IStagedMail`."""
@@ -158,7 +158,7 @@ class StagedMail:
     def _make_group(self) -> None:
         """The second mail has come: from now on the mails stand in a directory of their own."""
         group = unique_name()
-        directory = os.path.join(self._places.tmp, group)
+        directory = os.path.join(self._layout.tmp, group)
         self._disk.make_directory(directory)
         try:
             self._disk.rename(self._path(self._names[0]), os.path.join(directory, self._names[0]))
@@ -172,11 +172,11 @@ class StagedMail:
             if self._is_torn:
                 self._cut(0)
             with contextlib.suppress(FileNotFoundError):
-                self._disk.remove_directory(os.path.join(self._places.tmp, self._group))
+                self._disk.remove_directory(os.path.join(self._layout.tmp, self._group))
             self._group = ""
 
     def _path(self, name: str) -> str:
-        return os.path.join(self._places.tmp, self._group, name)
+        return os.path.join(self._layout.tmp, self._group, name)
 
     def _new(self, name: str) -> str:
-        return os.path.join(self._places.new, name)
+        return os.path.join(self._layout.new, name)

@@ -11,15 +11,15 @@ import os
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from zope.sendmail.system.gilbaton import baton
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.record import Record, last_record, read_records, write_record
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope, read_envelope
+from zope.sendmail.queue.maildir.bundle import names_in, unfold
+from zope.sendmail.queue.maildir.layout import GROUP, REJECTED, SENDING, Layout, name_of
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk, remove_quietly
-from zope.sendmail.lifecycle.record import Record, last_record, read_records, write_record
-from zope.sendmail.message.envelope import Envelope, read_envelope
-from zope.sendmail.lifecycle.outcome import Answer
-from zope.sendmail.queue.maildir.bundle import names_in, unfold
-from zope.sendmail.queue.maildir.layout import GROUP, REJECTED, SENDING, Places, name_of
-from zope.sendmail.lifecycle.states import State
+from zope.sendmail.system.gilbaton import baton
 
 #: So much of a history is read at first; its last record is seldom longer.
 _TAIL = 16 * 1024
@@ -35,14 +35,14 @@ def _pass_over(group: str, error: OSError) -> None:
 class Listing:
     """What stood in ``new/`` and ``cur/`` at one look."""
 
-    def __init__(self, places: Places, disk: Disk) -> None:
+    def __init__(self, layout: Layout, disk: Disk) -> None:
         self.keys: list[str] = []
         self.locked: set[str] = set()
         self.rejected: list[str] = []
         self.groups: list[str] = []
         for directory in ("new", "cur"):
             with contextlib.suppress(FileNotFoundError):  # a queue that was never used is empty
-                for name in disk.names(os.path.join(places.root, directory)):
+                for name in disk.names(os.path.join(layout.root, directory)):
                     self._add(directory, name)
 
     def _add(self, directory: str, name: str) -> None:
@@ -63,14 +63,14 @@ class Listing:
 class Store:
     """The messages of one queue directory.  Concurrency: one message, one caller."""
 
-    def __init__(self, places: Places, disk: Disk, clock: Clock) -> None:
-        self.places = places
+    def __init__(self, layout: Layout, disk: Disk, clock: Clock) -> None:
+        self.layout = layout
         self.disk = disk
         self.clock = clock
 
     def record(self, key: str) -> Record:
         """How it stands with the message; `UNTRIED` itself if it has no history."""
-        path = self.places.history(key)
+        path = self.layout.history(key)
         size = _TAIL
         try:
             while True:
@@ -84,27 +84,27 @@ class Store:
     def records(self, key: str) -> list[Record]:
         """All that happened, oldest first."""
         try:
-            return list(read_records(self.disk.read(self.places.history(key))))
+            return list(read_records(self.disk.read(self.layout.history(key))))
         except FileNotFoundError:
             return []
 
     def due_hint(self, key: str) -> float | None:
         """When the message is due, as far as that can be known without reading; None if it has no history."""
         try:
-            return self.disk.stat(self.places.history(key)).st_mtime
+            return self.disk.stat(self.layout.history(key)).st_mtime
         except FileNotFoundError:
             return None
 
     def tried(self) -> set[str]:
         """The names of messages that have a history."""
         try:
-            return set(self.disk.names(self.places.history_))
+            return set(self.disk.names(self.layout.history_))
         except FileNotFoundError:
             return set()
 
     def append(self, key: str, record: Record) -> None:
         """Write a record down; durably if losing it would send a mail twice or forget a person's word."""
-        path = self.places.history(key)
+        path = self.layout.history(key)
         line = write_record(record)
         if self._is_torn(path):
             line = b"\n" + line
@@ -113,11 +113,11 @@ class Store:
         if record.state is not State.DEFERRED or record.having(Answer.ACCEPTED) or record.unknowns:
             baton.put_down()
             self.disk.sync_file(path)
-            self.disk.sync_directory(self.places.history_)
+            self.disk.sync_directory(self.layout.history_)
 
     def open(self, key: str) -> tuple[Envelope, BinaryIO]:
         """The envelope and the message; the stream stands behind the envelope lines."""
-        return self.open_path(self.places.message(key))
+        return self.open_path(self.layout.message(key))
 
     def open_path(self, path: str) -> tuple[Envelope, BinaryIO]:
         """The same for any file of the queue."""
@@ -131,42 +131,42 @@ class Store:
     def settle(self, key: str, record: Record, *, tried: bool = True) -> None:
         """Write down how an attempt ended; `tried`: there may be a history.  May be repeated after a failure."""
         if record.state is State.SENT:
-            remove_quietly(self.disk, self.places.message(key))  # the instant of success
+            remove_quietly(self.disk, self.layout.message(key))  # the instant of success
             if tried:
-                remove_quietly(self.disk, self.places.history(key))
+                remove_quietly(self.disk, self.layout.history(key))
             return
         self.append(key, record)
         if record.state is State.REJECTED:
             with contextlib.suppress(FileNotFoundError):
-                self.disk.rename(self.places.message(key), self.places.rejected(key))
+                self.disk.rename(self.layout.message(key), self.layout.rejected(key))
 
     def restore(self, key: str) -> None:
         """Give a message that was set aside its place back."""
-        self.disk.rename(self.places.rejected(key), self.places.message(key))
+        self.disk.rename(self.layout.rejected(key), self.layout.message(key))
 
     def remove(self, key: str) -> None:
         """Remove the message and all that belongs to it."""
-        remove_quietly(self.disk, self.places.message(key), self.places.rejected(key), self.places.history(key))
+        remove_quietly(self.disk, self.layout.message(key), self.layout.rejected(key), self.layout.history(key))
 
     def find(self, name: str) -> tuple[str, bool] | None:
         """The key of a message by its name, and whether it was set aside; None if there is no such message."""
         for key in (f"new/{name}", f"cur/{name}"):
-            for path, rejected in ((self.places.message(key), False), (self.places.rejected(key), True)):
+            for path, rejected in ((self.layout.message(key), False), (self.layout.rejected(key), True)):
                 with contextlib.suppress(FileNotFoundError):
                     self.disk.stat(path)
                     return key, rejected
-        matching = (key for key in Listing(self.places, self.disk).keys if name_of(key) == name)
+        matching = (key for key in Listing(self.layout, self.disk).keys if name_of(key) == name)
         found = next(matching, None)
         return (found, False) if found else None
 
     def staged(self) -> Iterator[str]:
         """Paths of mails in ``tmp/``: of transactions under way, or in doubt."""
         try:
-            names = self.disk.names(self.places.tmp)
+            names = self.disk.names(self.layout.tmp)
         except FileNotFoundError:
             return
         for name in names:
-            path = os.path.join(self.places.tmp, name)
+            path = os.path.join(self.layout.tmp, name)
             try:
                 yield from (os.path.join(path, each) for each in names_in(self.disk, path))
             except NotADirectoryError:
@@ -182,7 +182,7 @@ class Store:
         done = True
         for group in listing.groups:
             try:
-                done &= unfold(self.places, self.disk, os.path.join(self.places.root, group))
+                done &= unfold(self.layout, self.disk, os.path.join(self.layout.root, group))
             except OSError as error:
                 failed(group, error)
         return done
@@ -192,7 +192,7 @@ class Store:
         count = 0
         for group in listing.groups:
             with contextlib.suppress(OSError):
-                count += len(names_in(self.disk, os.path.join(self.places.root, group)))
+                count += len(names_in(self.disk, os.path.join(self.layout.root, group)))
         return count
 
     def _is_torn(self, path: str) -> bool:

@@ -11,8 +11,8 @@ import os
 import select
 from collections.abc import Sequence
 
+from zope.sendmail.queue.maildir.layout import BELL, Layout
 from zope.sendmail.system.disk import Disk
-from zope.sendmail.queue.maildir.layout import BELL, Places
 
 #: A write of up to this many bytes is not mixed with others (POSIX: PIPE_BUF is at least 512).
 _ATOMIC = select.PIPE_BUF
@@ -21,13 +21,13 @@ _ATOMIC = select.PIPE_BUF
 _LOOK = b"\n"
 
 
-class Bell:
+class Trigger:
     """The bell of one processor.  Concurrency: `ring` and `wake` from any thread and from signal handlers."""
 
     _read = _write = -1
 
-    def __init__(self, places: Places, name: str) -> None:
-        self.path = os.path.join(places.locks, name + BELL)
+    def __init__(self, layout: Layout, name: str) -> None:
+        self.path = os.path.join(layout.locks, name + BELL)
         self._rest = b""
         with contextlib.suppress(OSError):  # no FIFOs here: the periodic look has to do
             os.mkfifo(self.path, 0o600)
@@ -87,15 +87,15 @@ class Bell:
         return text
 
 
-def ring(places: Places, disk: Disk, keys: Sequence[str]) -> None:
+def ring(layout: Layout, disk: Disk, keys: Sequence[str]) -> None:
     """Ring every bell of the queue, with the names of what is new; without names: look yourself."""
     text = b"".join(os.fsencode(key) + b"\n" for key in keys[:32])
     if not 0 < len(keys) <= 32 or len(text) > _ATOMIC:
         text = _LOOK
     with contextlib.suppress(OSError):
-        for name in disk.names(places.locks):
+        for name in disk.names(layout.locks):
             if name.endswith(BELL):
-                _ring_one(os.path.join(places.locks, name), text)
+                _ring_one(os.path.join(layout.locks, name), text)
 
 
 def _ring_one(path: str, text: bytes) -> None:

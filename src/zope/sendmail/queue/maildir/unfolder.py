@@ -12,11 +12,11 @@ import queue
 import threading
 import time
 
+from zope.sendmail.queue.maildir.bundle import unfold
+from zope.sendmail.queue.maildir.layout import Layout
+from zope.sendmail.queue.maildir.trigger import ring
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.disk import Disk
-from zope.sendmail.queue.maildir.trigger import ring
-from zope.sendmail.queue.maildir.bundle import unfold
-from zope.sendmail.queue.maildir.layout import Places
 
 #: Seconds for which processors, which have heard the bell, and further commits go first.
 _PAUSE = 0.2
@@ -32,14 +32,14 @@ class Unfolder:
         self._start()
 
     def _start(self) -> None:
-        self._waiting: queue.SimpleQueue[tuple[float, Places, Disk, str]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[float, Layout, Disk, str]] = queue.SimpleQueue()
         self._done = threading.Condition()
         #: Somebody waits for the end: no pauses.
         self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
         self._pending = 0
 
-    def later(self, places: Places, disk: Disk, group: str) -> None:
+    def later(self, layout: Layout, disk: Disk, group: str) -> None:
         """Unfold this group soon.  Returns at once."""
         with self._done:
             if self._thread is None:
@@ -50,7 +50,7 @@ class Unfolder:
                     return
                 self._thread = thread
             self._pending += 1
-        self._waiting.put((time.monotonic() + _PAUSE, places, disk, group))
+        self._waiting.put((time.monotonic() + _PAUSE, layout, disk, group))
 
     def flush(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until all is unfolded; say whether it is."""
@@ -64,9 +64,9 @@ class Unfolder:
 
     def _run(self) -> None:
         while True:
-            begin, places, disk, group = self._waiting.get()
+            begin, layout, disk, group = self._waiting.get()
             self._hurry.wait(max(0.0, begin - time.monotonic()))
-            unfold_now(places, disk, group)
+            unfold_now(layout, disk, group)
             with self._done:
                 self._pending -= 1
                 self._done.notify_all()
@@ -76,15 +76,15 @@ class Unfolder:
         self._start()
 
 
-def unfold_now(places: Places, disk: Disk, group: str) -> None:
+def unfold_now(layout: Layout, disk: Disk, group: str) -> None:
     """Unfold a group and ring; trouble is logged, and the next look tries again."""
     try:
-        unfold(places, disk, group)
+        unfold(layout, disk, group)
     except OSError as error:
-        maillog.group_stuck(os.path.relpath(group, places.root), error)
+        maillog.group_stuck(os.path.relpath(group, layout.root), error)
     except Exception as error:  # noqa: BLE001 - the thread has to go on
-        maillog.finish_failed(f"mail for the queue {places.root}", error)
-    ring(places, disk, ())
+        maillog.finish_failed(f"mail for the queue {layout.root}", error)
+    ring(layout, disk, ())
 
 
 _unfolder = Unfolder()

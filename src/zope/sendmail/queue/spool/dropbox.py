@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from zope.sendmail.reporting import maillog
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.system.disk import Disk
 from zope.sendmail.interfaces import MalformedEnvelope
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message.envelope import DROPPED, read_envelope
-from zope.sendmail.queue.maildir.layout import Places
+from zope.sendmail.queue.maildir.layout import Layout
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import Disk
 
 #: The directory of ours in a spool; other programs take it for nothing, for it is one.
 PRIVATE = ".queue"
@@ -82,10 +82,10 @@ class Dropped:
 class DropBox:
     """The files in one spool directory.  `lock_age`: seconds, 0.0: a lock counts for ever."""
 
-    def __init__(self, spool: str, places: Places, disk: Disk, clock: Clock, lock_age: float = LOCK_AGE) -> None:
+    def __init__(self, spool: str, layout: Layout, disk: Disk, clock: Clock, lock_age: float = LOCK_AGE) -> None:
         self.spool = spool
         self.lock_age = lock_age
-        self._places = places
+        self._layout = layout
         self._disk = disk
         self._clock = clock
         self._began = float("-inf")
@@ -222,7 +222,7 @@ class DropBox:
                 self._leave(path, why)
                 return None
             key = f"new/{mail.name}"
-            self._move(path, self._places.message(key), make)
+            self._move(path, self._layout.message(key), make)
         except FileNotFoundError:  # another daemon was faster, or its writer removed it
             return None
         except OSError as error:  # it is not sent: else it would be sent again and again

@@ -1,8 +1,8 @@
 """A queue over MaildropHost's spool directory: other programs drop mail into it, ours waits in a Maildir within it.
 
 ``<spool>/NAME`` is other programs'; ``<spool>/.queue`` is a Maildir queue, where every mail is claimed, retried and
-set aside as in any other.  What is complete is moved there (`zope.sendmail.queue.spool.dropbox`).  Makes its directories when
-it is first used.  Fails with `QueueError` where a directory cannot be trusted, otherwise as `MaildirQueue`.
+set aside as in any other.  What is complete is moved there (`zope.sendmail.queue.spool.dropbox`).  Makes its
+directories when it is first used.  Fails with `QueueError` where a directory cannot be trusted, otherwise as `MaildirQueue`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
 
-from zope.sendmail.system.clock import Clock
-from zope.sendmail.system.disk import Disk
 from zope.sendmail.interfaces import NotPossible
-from zope.sendmail.maildir import age_key
-from zope.sendmail.queue.spool.messageid import CompletedLease
-from zope.sendmail.queue.maildir.admin import QueuedMail
-from zope.sendmail.queue.spool.dropbox import LOCK_AGE, PRIVATE, DropBox
-from zope.sendmail.queue.spool.admin import DroppedMail
 from zope.sendmail.lifecycle.finding import Finding
-from zope.sendmail.queue.maildir.lease import MaildirLease
-from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.maildir import age_key
+from zope.sendmail.queue.maildir.admin import QueuedMail
+from zope.sendmail.queue.maildir.lease import MaildirLease
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.queue.spool.admin import DroppedMail
+from zope.sendmail.queue.spool.dropbox import LOCK_AGE, PRIVATE, DropBox
+from zope.sendmail.queue.spool.messageid import CompletedLease
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import Disk
 
 #: What stands before the directories of a spool in the location of a queue.
 PREFIX = "spool:"
@@ -57,7 +57,7 @@ class SpoolQueue(MaildirQueue):
         super().__init__(os.path.join(self.spool, PRIVATE), schedule=schedule, disk=disk, clock=clock)
         self.location = PREFIX + self.spool
         self.add_message_id = add_message_id
-        self._dropbox = DropBox(self.spool, self.places, self.disk, self.clock, lock_age)
+        self._dropbox = DropBox(self.spool, self.layout, self.disk, self.clock, lock_age)
         self._dropped = DroppedMail(self._dropbox, self.disk, self.clock)
 
     def claim(self, limit: int = 1) -> list[MaildirLease]:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from smtplib import SMTP
 
+from zope.sendmail.config.settings import Mechanism, RelaySettings
 from zope.sendmail.interfaces import RelayError
 from zope.sendmail.lifecycle.outcome import printable
-from zope.sendmail.config.settings import Mechanism, RelaySettings
 from zope.sendmail.smtp.auth.mechanisms import (
     CramMd5,
     Credentials,

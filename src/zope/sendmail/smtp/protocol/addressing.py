@@ -9,16 +9,16 @@ from __future__ import annotations
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.smtp.protocol.body import Body
 from zope.sendmail.smtp.protocol.commands import Command, Speech, Verb
+from zope.sendmail.smtp.protocol.exchange import Exchange
 from zope.sendmail.smtp.protocol.progress import charge
 from zope.sendmail.smtp.protocol.replies import Response
 from zope.sendmail.smtp.protocol.steps import MAX_FLIGHT, Gone, Heard, Manner, Phase, Refused, Spare, Steps
-from zope.sendmail.smtp.protocol.exchange import Talk
 
 #: How long the reply to what goes behind the recipients may take.
 _PHASES = {Verb.DATA: Phase.DATA, Verb.BDAT: Phase.FINAL}
 
 
-class Asking:
+class Addressing:
     """Whether the relay takes a mail from this sender for these recipients.
 
     `last` goes in the flight of the last recipients.  `answers_each`: after the message, with one reply for each
@@ -27,7 +27,14 @@ class Asking:
     """
 
     def __init__(
-        self, talk: Talk, speech: Speech, manner: Manner, body: Body | None, last: Command | None, *, answers_each: bool
+        self,
+        talk: Exchange,
+        speech: Speech,
+        manner: Manner,
+        body: Body | None,
+        last: Command | None,
+        *,
+        answers_each: bool,
     ) -> None:
         self._talk = talk
         self._progress = talk.progress

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
+from zope.sendmail.config.settings import Notify
+from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.message.address import is_ascii
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.config.settings import Notify
 
 NEEDS_SMTPUTF8 = Reply(
     Answer.REJECTED, "the address is not ASCII, and the relay does not take such (SMTPUTF8)", None, "5.6.7"

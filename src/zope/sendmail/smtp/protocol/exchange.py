@@ -14,7 +14,7 @@ _NOT_UNDERSTOOD = frozenset({500, 502})
 _NOT_HERE = _NOT_UNDERSTOOD | {503}
 
 
-class Talk:
+class Exchange:
     """The dialogue about one mail.  `proven`: the relay took one over this connection, so what it offers is true."""
 
     def __init__(self, progress: Progress, *, proven: bool) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
+from zope.sendmail.message.envelope import Envelope
 
 #: These replies sound permanent, but speak of our or the operator's fault: no mail is lost for them.
 NOT_THE_MAILS_FAULT = frozenset({503, 530, 534, 535, 538})

@@ -15,15 +15,15 @@ envelope, so each dialogue hears its own, and what the next one says changes not
 
 from __future__ import annotations
 
-from zope.sendmail.message.headers import dot_stuffed
 from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.smtp.protocol.addressing import Asking
+from zope.sendmail.message.headers import dot_stuffed
+from zope.sendmail.smtp.protocol.addressing import Addressing
 from zope.sendmail.smtp.protocol.body import Body
 from zope.sendmail.smtp.protocol.commands import Command, Speech, Verb
+from zope.sendmail.smtp.protocol.exchange import Exchange
 from zope.sendmail.smtp.protocol.progress import Progress, charge
 from zope.sendmail.smtp.protocol.replies import Response
 from zope.sendmail.smtp.protocol.steps import Follow, Look, Manner, Phase, Refused, Rider, Spare, Steps
-from zope.sendmail.smtp.protocol.exchange import Talk
 
 #: Chunks of a large message that may be without a reply: the relay's answers are small, its disk may be slow.
 _CHUNKS_AHEAD = 4
@@ -31,7 +31,7 @@ _CHUNKS_AHEAD = 4
 _DATA = Command(Verb.DATA, b"DATA\r\n")
 
 
-class Dialogue:
+class MailTransaction:
     """One mail.
 
     `proven`: the relay took one over this connection, so what it offers is true.  `answers_each`: it answers to the
@@ -51,10 +51,10 @@ class Dialogue:
         self._speech = speech
         self._progress = progress
         self._answers_each = answers_each
-        self._talk = Talk(progress, proven=proven)
-        self._asking: Asking | None = None
+        self._talk = Exchange(progress, proven=proven)
+        self._asking: Addressing | None = None
 
-    def prepare(self, body: Body) -> Asking:
+    def prepare(self, body: Body) -> Addressing:
         """Make ready what is said first.  Raises `NotSpeakable`, `Refused`, and what reading the message raises."""
         last = None
         if self._manner is Manner.AT_ONCE:
@@ -94,8 +94,8 @@ class Dialogue:
         response = yield from self._talk.receive(Phase.COMMAND)
         self._talk.check(response, 2)
 
-    def _ask_about(self, body: Body | None, last: Command | None = None) -> Asking:
-        return Asking(self._talk, self._speech, self._manner, body, last, answers_each=self._answers_each)
+    def _ask_about(self, body: Body | None, last: Command | None = None) -> Addressing:
+        return Addressing(self._talk, self._speech, self._manner, body, last, answers_each=self._answers_each)
 
     # the message as a text
 

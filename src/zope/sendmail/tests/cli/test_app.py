@@ -19,21 +19,20 @@ from unittest import mock
 
 import transaction
 
-from zope.sendmail.cli.app import app
-
 from zope.sendmail import queue
-from zope.sendmail.cli.arguments import SETTINGS, make_parser
+from zope.sendmail.cli import app
 from zope.sendmail.cli.app import ConsoleApp, boolean, exit_status, main, run, signals_to, string_or_none, summary
+from zope.sendmail.cli.arguments import SETTINGS, make_parser
+from zope.sendmail.config.settings import Mechanism, Notify, Tls, TlsVersion
+from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
-from zope.sendmail.config.settings import Mechanism, Notify, Tls, TlsVersion
 from zope.sendmail.testing.relay import Hang, Relay
-from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
 
 #: Seconds after which a test gives up waiting.
 DEADLINE = 60.0
@@ -370,16 +369,16 @@ class OnePass(Fixture):
 
     def test_tells_that_there_was_no_queue(self) -> None:
         """It is made, but whoever mistyped its path should hear of it."""
-        with self.assertLogs("zope.sendmail.cli.app", "WARNING") as log:
+        with self.assertLogs("zope.sendmail.cli", "WARNING") as log:
             self.assertEqual(self.main(SendOnly()), 0)
         self.assertIn(f"There was no queue {self.queue}", log.output[0])
-        with self.assertNoLogs("zope.sendmail.cli.app", "WARNING"):
+        with self.assertNoLogs("zope.sendmail.cli", "WARNING"):
             self.main(SendOnly())
 
     def test_tells_of_a_queue_that_cannot_be_used(self) -> None:
         """Something else in the queue's place is status 78, and named."""
         self.file("queue", "")
-        with self.assertLogs("zope.sendmail.cli.app", "ERROR") as log:
+        with self.assertLogs("zope.sendmail.cli", "ERROR") as log:
             self.assertEqual(self.main(SendOnly()), 78)
         self.assertIn(self.queue, log.output[0])
 
@@ -394,10 +393,10 @@ class OnePass(Fixture):
         """One line says what was done; --quiet leaves it out."""
         self.send()
         with mock.patch.object(ConsoleApp, "MailerKind", SendOnly()):
-            with self.assertLogs("zope.sendmail.cli.app", "INFO") as log:
+            with self.assertLogs("zope.sendmail.cli", "INFO") as log:
                 ConsoleApp(["zope-sendmail", self.queue]).main()
             self.assertIn("recipients: 1 accepted; the queue is empty", log.output[-1])
-            with self.assertNoLogs("zope.sendmail.cli.app", "INFO"):
+            with self.assertNoLogs("zope.sendmail.cli", "INFO"):
                 ConsoleApp(["zope-sendmail", "--quiet", self.queue]).main()
 
     def test_says_nothing_to_cron_about_a_good_run(self) -> None:
@@ -563,7 +562,7 @@ class OldNames(Fixture):
     def test_are_where_they_were(self) -> None:
         """zope.sendmail.queue still has the command of 7.3."""
         for name in ("ConsoleApp", "run", "boolean", "string_or_none"):
-            self.assertIs(getattr(queue, name), getattr(cli, name))
+            self.assertIs(getattr(queue, name), getattr(app, name))
 
     def test_mean_what_they_meant(self) -> None:
         """Helpers of 7.3."""

@@ -16,19 +16,19 @@ from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
-from zope.sendmail.cli.app import app, queuecommands
-from zope.sendmail.system.disk import Disk
-from zope.sendmail.interfaces import QueueNotSafe
-from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.cli import app, queuecommands
+from zope.sendmail.cli.formatting import clean, clean_line, finding_lines, short
 from zope.sendmail.cli.queuearguments import KEYS, KEYS_OF_A_CHANGE, VERBS, is_order
-from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
-from zope.sendmail.queue import open_queue
+from zope.sendmail.interfaces import QueueNotSafe
 from zope.sendmail.lifecycle.finding import Finding, Kind, Severity
-from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.retry import Schedule, judge
 from zope.sendmail.lifecycle.selection import matching
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.retry import Schedule, judge
-from zope.sendmail.cli.formatting import clean, clean_line, finding_lines, short
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.queue import open_queue
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import OK, ManualClock
 
 GREYLISTED = Reply(Answer.DEFERRED, "greylisted", 450, "4.7.1")
@@ -44,7 +44,7 @@ class OperatorsTest(unittest.TestCase):
         self.clock = ManualClock()
         nanoseconds = itertools.count(int(self.clock.wall) * 10**9, 1000)
         self.enterContext(mock.patch("zope.sendmail.maildir.time.time_ns", side_effect=nanoseconds))
-        self.enterContext(mock.patch.object(operators, "Clock", return_value=self.clock))
+        self.enterContext(mock.patch.object(queuecommands, "Clock", return_value=self.clock))
         self.enterContext(mock.patch.dict(os.environ, {"COLUMNS": "100"}))
         self.queue = MaildirQueue(self.path, clock=self.clock)
         self.addCleanup(self.queue.close)
@@ -243,7 +243,7 @@ class Listing(OperatorsTest):
         """--limit 0 shows all."""
         for _ in range(3):
             self.put()
-        with mock.patch.object(operators, "_MAILS", 2):
+        with mock.patch.object(queuecommands, "_MAILS", 2):
             self.assertTrue(self.ok("list").endswith("... and 1 more; --limit 0 shows all\n"))
             self.assertEqual(self.ok("list", "--limit", "0").count("shop@example.org"), 3)
             self.assertIn("and 1 more", self.ok("list", "--state", "ready"))
@@ -291,7 +291,7 @@ class Listing(OperatorsTest):
 
         with (
             mock.patch.object(MaildirQueue, "mails", watched),
-            mock.patch.object(operators, "_say_json", side_effect=lambda values: seen.append("line")),
+            mock.patch.object(queuecommands, "_say_json", side_effect=lambda values: seen.append("line")),
         ):
             self.call("list", self.path, "--json")
         self.assertEqual(seen, ["mail", "line", "mail", "line"])

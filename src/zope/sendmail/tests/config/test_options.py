@@ -19,9 +19,9 @@ from zope.sendmail.config.options import (
     read_settings,
     whole,
 )
-from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.config.settings import Mechanism, Notify, Tls, TlsVersion
 from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 
 
 class ASwitch(unittest.TestCase):

@@ -17,9 +17,9 @@ from typing import Any
 from zope.interface.verify import verifyObject
 
 from zope.sendmail.config import tokens
+from zope.sendmail.config.tokens import USUAL_LIFE, TokenFromCommand, TokenFromFile, parse_token, split_command
 from zope.sendmail.interfaces import IRenewableToken, ITokenProvider, RelayError
 from zope.sendmail.testing.contracts import ManualClock
-from zope.sendmail.config.tokens import USUAL_LIFE, TokenFromCommand, TokenFromFile, parse_token, split_command
 
 #: Long enough for a loaded machine.
 TIMEOUT = 60.0

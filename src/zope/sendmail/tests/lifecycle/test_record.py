@@ -9,11 +9,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zope.sendmail.lifecycle.record import Record, last_record, read_records, write_record
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
-from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.record import Record, last_record, read_records, write_record
 from zope.sendmail.lifecycle.retry import Schedule, judge
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.tests.support.properties import QUICK
 
 TEXT = st.text('ab\r\n"\\{}\u2028\x00ж\udcff', max_size=8)

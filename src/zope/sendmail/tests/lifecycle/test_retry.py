@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
-from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import MALFORMED, OnUnknown, Schedule, after_death, judge, probe_delay
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.tests.support.properties import QUICK
 
 A, B = "a@example.org", "b@example.org"

@@ -10,9 +10,9 @@ import warnings
 from unittest import mock
 
 from zope.sendmail.interfaces import MailError
+from zope.sendmail.lifecycle.retry import OnUnknown
 from zope.sendmail.maildrop.config import PASSWORD_VARIABLE, Config, ConfigError, parse_config, read_config
 from zope.sendmail.maildrop.configsyntax import Malformed, parse_assignments
-from zope.sendmail.lifecycle.retry import OnUnknown
 
 #: All keys that 2.3 shipped, as it shipped them, but for the directory.
 SHIPPED = """

@@ -17,15 +17,15 @@ import unittest
 from collections.abc import Callable
 from unittest import mock
 
-from zope.sendmail.system.disk import Disk
+from zope.sendmail.config.settings import Tls
 from zope.sendmail.events import MailDeferredEvent, MailErrorEvent, MailSentEvent, MailUnknownEvent
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildrop.config import ConfigError, parse_config, read_config
 from zope.sendmail.maildrop.daemon import MaildropProcessor, make_mailer, make_queue, open_spools
 from zope.sendmail.maildrop.pidfile import AlreadyRunning, PidFile
 from zope.sendmail.maildrop.runlog import RunLog
-from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.config.settings import Tls
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.relay import Drop, Hang, Relay
 from zope.sendmail.tests.support.sockets import socket_directory

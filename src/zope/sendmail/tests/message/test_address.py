@@ -10,8 +10,8 @@ from unittest import mock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zope.sendmail.message.address import MAX_OCTETS, is_ascii, parse_recipient, parse_sender, split_list
 from zope.sendmail.interfaces import InvalidAddress
+from zope.sendmail.message.address import MAX_OCTETS, is_ascii, parse_recipient, parse_sender, split_list
 from zope.sendmail.tests.support.properties import QUICK
 
 ATOM = st.text("abcXYZ019!#$%&'*+-/=?^_`{|}~äж語", min_size=1, max_size=12)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from zope.sendmail.interfaces import InvalidAddress, MalformedEnvelope
 from zope.sendmail.message.envelope import END, Envelope, envelope_lines, read_envelope
 from zope.sendmail.message.relayname import RelayName
-from zope.sendmail.tests.support.properties import QUICK
 from zope.sendmail.tests.message.test_address import ADDRESS
+from zope.sendmail.tests.support.properties import QUICK
 
 LINE = st.sampled_from(
     [

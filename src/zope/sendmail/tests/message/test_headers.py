@@ -14,6 +14,7 @@ from unittest import mock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zope.sendmail.interfaces import InvalidMessage
 from zope.sendmail.message.headers import (
     MAX_ID,
     dot_stuffed,
@@ -24,7 +25,6 @@ from zope.sendmail.message.headers import (
     with_message_id,
     without_bcc,
 )
-from zope.sendmail.interfaces import InvalidMessage
 from zope.sendmail.tests.support.properties import QUICK
 
 PIECE = st.sampled_from(

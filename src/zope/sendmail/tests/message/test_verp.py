@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from zope.sendmail.interfaces import InvalidAddress
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
-from zope.sendmail.tests.support.properties import QUICK
 from zope.sendmail.message.verp import one_by_one, verp, whom
+from zope.sendmail.tests.support.properties import QUICK
 
 WHO = ("a@y.org", "b@z.org")
 LOCAL = st.text("abc+=-.", min_size=1, max_size=8).filter(lambda text: ".." not in text and text.strip(".") == text)

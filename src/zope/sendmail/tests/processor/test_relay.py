@@ -10,19 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
-from zope.sendmail.processor.pool import Meter
 from zope.sendmail.events import MailErrorEvent
 from zope.sendmail.interfaces import InvalidRelay
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.routes import Routes
+from zope.sendmail.processor.pool import Meter
+from zope.sendmail.processor.relay import MAX_CONNECTIONS, Relay, Relays
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.message.relayname import RelayName
-from zope.sendmail.processor.relay import MAX_CONNECTIONS, Relay, Relays
-from zope.sendmail.message.routes import Routes
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendOnlyMailer
 from zope.sendmail.testing.relay import Relay as RealRelay
@@ -216,7 +216,7 @@ class ThePace(unittest.TestCase):
     def test_too_many_recipients_are_none_of_its_connections(self) -> None:
         """A large mail does not slow down all others."""
         relay = self.relay()
-        relay.lanes = 8
+        relay.workers = 8
         limit = Reply.of(452, "4.5.3 Error: too many recipients")
         relay.heard(Outcome("r:25", {"a@example.org": Reply.of(250, "ok"), "b@example.org": limit}))
         self.assertEqual(relay.limit, MAX_CONNECTIONS)
@@ -228,7 +228,7 @@ class ThePace(unittest.TestCase):
         for outcome in Outcome("r:25", {}, TOO_MANY), refused, slower:
             with self.subTest(outcome=outcome):
                 relay = self.relay()
-                relay.lanes = 8
+                relay.workers = 8
                 relay.heard(Outcome("r:25"))
                 relay.heard(outcome)
                 self.assertEqual((relay.limit, relay.pause(), relay.fault), (4, 0.0, None))
@@ -238,7 +238,7 @@ class ThePace(unittest.TestCase):
     def test_a_relay_that_is_down_for_all_is_down(self) -> None:
         """The last connection that fails says so; then one mail at a time until one gets through."""
         relay = self.relay()
-        relay.lanes = 1
+        relay.workers = 1
         relay.heard(Outcome("r:25", {}, DOWN))
         self.assertEqual((relay.limit, relay.pause()), (1, 5.0))
         self.clock.advance(5)

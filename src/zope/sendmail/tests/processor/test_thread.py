@@ -14,15 +14,15 @@ from unittest import mock
 import zope.event
 from zope.interface.verify import verifyObject
 
-from zope.sendmail.reporting import notifier
 from zope.sendmail.events import MailDeferredEvent, MailErrorEvent, MailSentEvent, MailUnknownEvent
 from zope.sendmail.interfaces import IMailQueueProcessor
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.reporting import notifier
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendOnlyMailer
 from zope.sendmail.tests.support.processing import ProcessorTest

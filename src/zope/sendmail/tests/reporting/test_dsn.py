@@ -12,12 +12,12 @@ from email.message import Message
 from typing import Any
 from unittest import mock
 
-from zope.sendmail.reporting.dsn import notification
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.retry import MALFORMED, Schedule
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.reporting.dsn import notification
 from zope.sendmail.testing.contracts import LATER, NEVER, OK
 from zope.sendmail.tests.support.processing import ProcessorTest
 
@@ -137,7 +137,7 @@ class TheProcessorReports(ProcessorTest):
             full = OSError(errno.ENOSPC, "no space left on device")
             with mock.patch.object(queue.disk, "sync_files", side_effect=full), self.assertLogs(level="ERROR"):
                 self.processor.enqueue(Envelope("", ("sender@example.org",)), HEAD)
-            self.assertEqual(os.listdir(queue.places.tmp), [])
+            self.assertEqual(os.listdir(queue.layout.tmp), [])
 
     def test_a_report_is_never_reported(self) -> None:
         """A sender that does not exist ends there."""

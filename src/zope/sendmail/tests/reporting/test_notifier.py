@@ -10,14 +10,14 @@ from unittest import mock
 import transaction
 import zope.event
 
-from zope.sendmail.reporting import notifier
 from zope.sendmail.events import MailSentEvent
-from zope.sendmail.reporting.notifier import Teller
+from zope.sendmail.reporting import notifier
+from zope.sendmail.reporting.notifier import Notifier
 
 
 class TellingEvents(unittest.TestCase):
     def setUp(self) -> None:
-        self.teller = Teller()
+        self.teller = Notifier()
         self.seen: list[Any] = []
         self.addCleanup(zope.event.subscribers.__setitem__, slice(None), list(zope.event.subscribers))
         zope.event.subscribers[:] = [self.subscriber]
@@ -94,7 +94,7 @@ class TellingEvents(unittest.TestCase):
         go = threading.Event()
         zope.event.subscribers[:] = [lambda event: go.wait(60)]
         self.addCleanup(go.set)
-        self.addCleanup(setattr, teller, "MAX_WAITING", notifier.MAX_WAITING)
+        self.addCleanup(setattr, notifier, "MAX_WAITING", notifier.MAX_WAITING)
         notifier.MAX_WAITING = 3
         with self.assertLogs("QueueProcessorThread", "ERROR"):
             self.tell("1", "2", "3", "4")

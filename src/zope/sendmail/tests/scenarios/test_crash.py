@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
-from zope.sendmail.queue.maildir.queue import staging as staged_module
+from zope.sendmail.queue.maildir import staging as staged_module
 from zope.sendmail.queue.maildir.bundle import entries, names_in
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.maildir.unfolder import unfold_now
-from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import Op, RecordingDisk
 from zope.sendmail.testing.mailers import ScriptedMailer

@@ -8,12 +8,12 @@ import unittest
 from collections import Counter
 from typing import Any, BinaryIO
 
-from zope.sendmail.system.disk import Disk
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import flush
-from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, MESSAGE, SCHEDULE, ManualClock
 
 DEPTH = 300

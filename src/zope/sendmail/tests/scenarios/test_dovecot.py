@@ -1,7 +1,6 @@
 """`zope.sendmail` and Dovecot: mail straight into its mail store by LMTP, and logins with a token.
 
-What is true of its submission server as of any other is in `zope.sendmail.tests.scenarios.test_interop`.  Nothing here is played:
-it is skipped, and says so, where Dovecot cannot be had (``.ci/mtas.py`` fetches it).
+What is true of its submission server as of any other is in `test_interop`.  Nothing here is played: it is skipped, and says so, where Dovecot cannot be had (``.ci/mtas.py`` fetches it).
 """
 
 from __future__ import annotations
@@ -11,20 +10,20 @@ import tempfile
 import unittest
 from typing import Any
 
-from zope.sendmail.transports.lmtp import LMTPMailer
+from zope.sendmail.config.settings import Mechanism, Tls
+from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import open_session
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.config.settings import Mechanism, Tls
 from zope.sendmail.smtp.session import SMTPSession
+from zope.sendmail.tests.scenarios.test_interop import LATER, NOBODY, ONE, TWO, Exchange, mail
 from zope.sendmail.tests.support.conversation import TIMEOUTS
 from zope.sendmail.tests.support.dovecot import Dovecot, token
 from zope.sendmail.tests.support.servers import Arrival
-from zope.sendmail.tests.scenarios.test_interop import LATER, NOBODY, ONE, TWO, Talk, mail
-from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
+from zope.sendmail.transports.lmtp import LMTPMailer
 
 ACCEPTED, DEFERRED, REJECTED = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED
 FULL = "full@test.org"
@@ -35,7 +34,7 @@ TOKEN_MECHANISMS = (Mechanism.XOAUTH2, Mechanism.OAUTHBEARER)
 EXPIRED = {"exp": 1600000000}
 
 
-class WithIt(Talk):
+class WithIt(Exchange):
     server_class = Dovecot
     server: Dovecot
 

@@ -13,12 +13,12 @@ from unittest import mock
 import transaction
 
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer
-from zope.sendmail.processor.thread import QueueProcessorThread
-from zope.sendmail.queue.maildir.queue import staging
-from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir import staging
+from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import unfold_now
 from zope.sendmail.testing.contracts import LATER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
@@ -103,8 +103,8 @@ class WhileABundleIsCommitted(WhileATransactionCommits):
 
     def setUp(self) -> None:
         super().setUp()
-        self.enterContext(mock.patch.object(staged, "SINGLY", 1))
-        self.enterContext(mock.patch.object(staged, "later", unfold_now))
+        self.enterContext(mock.patch.object(staging, "SINGLY", 1))
+        self.enterContext(mock.patch.object(staging, "later", unfold_now))
 
 
 class WhileMailIsSent(FaultTest):
@@ -169,8 +169,8 @@ class WhileABundleIsUnfolded(WhileMailIsSent):
 
     def setUp(self) -> None:
         super().setUp()
-        self.enterContext(mock.patch.object(staged, "SINGLY", 1))
-        self.enterContext(mock.patch.object(staged, "later"))
+        self.enterContext(mock.patch.object(staging, "SINGLY", 1))
+        self.enterContext(mock.patch.object(staging, "later"))
 
     def prepare(self) -> str:
         path = self.new_path()

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import trustme
 
+from zope.sendmail.config.settings import Mechanism, Notify, Tls
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.config.settings import Mechanism, Notify, Tls
 from zope.sendmail.smtp.protocol.body import WINDOW
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.tests.support.conversation import Conversation
@@ -46,7 +46,7 @@ def mail(body: bytes = b"The text.\n", number: int = 0) -> bytes:
     return HEADER % number + body
 
 
-class Talk(Conversation):
+class Exchange(Conversation):
     """A server that runs as long as the test."""
 
     server_class: ClassVar[type[Server]]
@@ -107,7 +107,7 @@ class Talk(Conversation):
         self.assertOneConnection()
 
 
-class Promises(Talk):
+class Promises(Exchange):
     """What is promised whatever the server."""
 
     def test_what_it_offers(self) -> None:
@@ -219,7 +219,7 @@ class Promises(Talk):
         self.assertOneConnection()
 
 
-class Queued(Talk):
+class Queued(Exchange):
     """A queue, and the thread that drains it into the server."""
 
     def setUp(self) -> None:

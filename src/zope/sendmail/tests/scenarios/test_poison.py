@@ -7,11 +7,11 @@ import tempfile
 import unittest
 from typing import Any, BinaryIO
 
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
 from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 from zope.sendmail.testing.mailers import ScriptedMailer

@@ -17,11 +17,11 @@ from collections.abc import Callable
 import transaction
 
 from zope.sendmail.delivery import QueuedMailDelivery
+from zope.sendmail.lifecycle.retry import MAX_DEATHS
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.retry import MAX_DEATHS
 from zope.sendmail.testing.relay import Hang, Relay
 
 

@@ -10,18 +10,18 @@ from typing import Any, BinaryIO
 from unittest import mock
 
 from zope.sendmail.events import MailDeferredEvent
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record, read_records, write_record
-from zope.sendmail.processor.dispatcher import Intake
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.routes import Routes
+from zope.sendmail.processor.dispatcher import Dispatcher
+from zope.sendmail.processor.relay import Relay, Relays
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.message.relayname import RelayName
-from zope.sendmail.processor.relay import Relay, Relays
-from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
-from zope.sendmail.message.routes import Routes
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession
 from zope.sendmail.tests.support.processing import ProcessorTest
@@ -71,12 +71,12 @@ class AMailerWithoutASession(ProcessorTest):
                 names = self.put(count=30)
                 self.drain()
                 relay = self.processor.relays.default
-                self.assertEqual((relay.lanes, relay.pause(), self.mailer.asked), (0, 5.0, 1))
+                self.assertEqual((relay.workers, relay.pause(), self.mailer.asked), (0, 5.0, 1))
                 self.assertIn("no mailer behind", str(self.processor.fault))
                 self.assertEqual([self.queue.show(name).history for name in names], [()] * 30)
                 self.mailer.broken = False
                 self.drain(5)
-                self.assertEqual((len(self.mailer.sent), relay.lanes, self.queue.count()), (30, 0, {}))
+                self.assertEqual((len(self.mailer.sent), relay.workers, self.queue.count()), (30, 0, {}))
 
 
 class AMailerThatAnswersNonsense(ProcessorTest):
@@ -486,54 +486,54 @@ class AMailerWithARate(unittest.TestCase):
 class ALongRest(ProcessorTest):
     """A processor that looks by itself once an hour, because every commit wakes it."""
 
-    def lane(self) -> mock.Mock:
+    def worker(self) -> mock.Mock:
         """A lane beside the processor's own ends; how often it has rung."""
         self.processor = self.make_processor(interval=3600.0)
-        self.processor._crew.intake = Intake(
-            self.processor, self.queue, self.processor.relays, self.processor._crew.call
+        self.processor._pool.dispatcher = Dispatcher(
+            self.processor, self.queue, self.processor.relays, self.processor._pool.call
         )
         relay = self.processor.relays.default
-        relay.lanes += 1
+        relay.workers += 1
         with mock.patch.object(self.queue, "wake") as wake:
             self.processor.guarded_work(relay)
-        self.assertEqual(relay.lanes, 0)
+        self.assertEqual(relay.workers, 0)
         return wake
 
     def test_ends_when_a_lane_leaves_something_for_later(self) -> None:
         """It was begun when that lane had the mail in hand, and nothing was due."""
         self.put()
         self.mailer.answers = lambda who: LATER
-        self.lane().assert_called_once_with()
+        self.worker().assert_called_once_with()
 
     def test_ends_when_a_lane_meets_trouble(self) -> None:
         """The relay is probed in five seconds."""
         self.put()
         self.mailer.fault = DOWN
-        self.lane().assert_called_once_with()
+        self.worker().assert_called_once_with()
 
     def test_goes_on_when_everything_was_sent(self) -> None:
         """A look at the queue for nothing costs as much as it is deep."""
         self.put()
-        self.lane().assert_not_called()
+        self.worker().assert_not_called()
 
 
 class MailThatIsParked(ProcessorTest):
     def test_is_taken_up_one_for_one(self) -> None:
         """A mail that is sent costs one claim, however many others wait for the same relay."""
         claims = 0
-        share = Intake._share
+        share = Dispatcher._share
 
-        def counted(intake: Intake, lease: Any) -> Any:
+        def counted(dispatcher: Dispatcher, lease: Any) -> Any:
             nonlocal claims
             claims += 1
-            return share(intake, lease)
+            return share(dispatcher, lease)
 
         self.processor = self.make_processor(
             routes=Routes("main", frozenset({"other"})), mailers={"other": ScriptedMailer()}, concurrency=1
         )
-        self.mailer.before = lambda envelope: self.processor._crew.intake.route()  # type: ignore[union-attr]
+        self.mailer.before = lambda envelope: self.processor._pool.dispatcher.route()  # type: ignore[union-attr]
         self.put(count=40)
-        with mock.patch.object(Intake, "_share", counted):
+        with mock.patch.object(Dispatcher, "_share", counted):
             self.drain()
         self.assertEqual([int(who.partition("@")[0]) for who in self.sent_to()], list(range(40)))
         self.assertLess(claims, 3 * 40)
@@ -543,7 +543,7 @@ class TroubleWithTheQueue(ProcessorTest):
     def test_is_waited_for_by_one_thread_only(self) -> None:
         """A connection that meets it ends at once; the processor leaves the queue alone for a while."""
         before = self.clock.monotonic()
-        with mock.patch.object(self.processor._crew, "work", side_effect=OSError("input/output error")):
+        with mock.patch.object(self.processor._pool, "work", side_effect=OSError("input/output error")):
             self.processor.guarded_work(self.processor.relays.default)
         self.assertEqual((self.clock.monotonic(), self.processor.is_troubled), (before, True))
         self.processor._guarded(lambda nothing: None, None)

@@ -184,13 +184,13 @@ class Signatures(unittest.TestCase):
     def check(self, function: Any, wanted: list[str]) -> None:
         """As many positional arguments may be given by place; and each by its name, if somebody did that."""
         parameters = [each for each in inspect.signature(function).parameters.values() if each.name != "self"]
-        places = [each for each in parameters if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-        self.assertGreaterEqual(len(places), len(wanted))
-        for name, parameter in zip(wanted, places, strict=False):
+        layout = [each for each in parameters if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        self.assertGreaterEqual(len(layout), len(wanted))
+        for name, parameter in zip(wanted, layout, strict=False):
             if name.endswith("="):
                 self.assertIsNot(parameter.default, inspect.Parameter.empty, name)
                 self.assertEqual(parameter.name, name[:-1])
-        for parameter in places[len(wanted) :]:
+        for parameter in layout[len(wanted) :]:
             self.assertIsNot(parameter.default, inspect.Parameter.empty, parameter.name)
 
     def test_of_functions_and_classes(self) -> None:

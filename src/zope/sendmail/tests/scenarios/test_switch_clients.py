@@ -740,7 +740,7 @@ class IncomingMail(Client):
 class SendOnlyMailers(Client):
     """memphis.mail, ftw.notification.email, Bungeni, collective.dancing: settings are looked up at send time."""
 
-    class Late:
+    class LateCommits:
         """Has the interface's attributes perhaps, and ``send`` only."""
 
         def __init__(self, settings: Callable[[], tuple[str, int]]) -> None:
@@ -764,13 +764,13 @@ class SendOnlyMailers(Client):
 
     def test_without_an_interface(self) -> None:
         """Directly and from the queue; 7.3 raised an AttributeError."""
-        self.check(self.Late)
+        self.check(self.LateCommits)
 
     def test_that_say_they_are_mailers(self) -> None:
         """Whatever they promise, ``send`` is enough."""
         for contract in (IMailer, ISMTPMailer):
             with self.subTest(contract.__name__):
-                self.check(implementer(contract)(type("Late", (self.Late,), {})))
+                self.check(implementer(contract)(type("Late", (self.LateCommits,), {})))
 
     def test_that_know_only_the_arguments_of_old(self) -> None:
         """ConsoleApp and ZCML pass only what was said."""

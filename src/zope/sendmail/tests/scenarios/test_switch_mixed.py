@@ -22,13 +22,13 @@ from typing import Any
 
 import transaction
 
-from zope.sendmail.cli.app import queuecommands
+from zope.sendmail.cli import queuecommands
 from zope.sendmail.delivery import QueuedMailDelivery
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.testing.relay import Hang, Relay
 from zope.sendmail.tests.support import older
 

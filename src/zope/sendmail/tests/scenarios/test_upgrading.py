@@ -20,16 +20,16 @@ from zope.configuration import xmlconfig
 from zope.testing.cleanup import cleanUp
 
 import zope.sendmail
-from zope.sendmail.cli.app import queuecommands
 from zope.sendmail import startup
+from zope.sendmail.cli import queuecommands
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.zcml.schema import IQueuedDeliveryDirective, ISMTPMailerDirective
 from zope.sendmail.interfaces import IMailer, ISMTPMailer
 from zope.sendmail.maildir import Maildir
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.conversation import Conversation, right_tls
+from zope.sendmail.zcml.schema import IQueuedDeliveryDirective, ISMTPMailerDirective
 
 PAGE = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs", "upgrading.rst")
 
@@ -106,7 +106,9 @@ class WhatItShows(ThePage):
         for words in commands:
             known = {"PATH": self.path, "NAME": name}
             with self.subTest(words), redirect_stdout(io.StringIO()):
-                self.assertEqual(queuecommands.main([known.get(word, word) for word in [*words, *self.missing(words)]]), 0)
+                self.assertEqual(
+                    queuecommands.main([known.get(word, word) for word in [*words, *self.missing(words)]]), 0
+                )
 
     def missing(self, words: list[str]) -> list[str]:
         """The path, where the page only names the command."""

@@ -12,11 +12,11 @@ from typing import Any
 
 import trustme
 
+from zope.sendmail.config.settings import Mechanism, RelaySettings, Tls, TlsVersion
 from zope.sendmail.interfaces import RelayError
 from zope.sendmail.lifecycle.outcome import Answer
-from zope.sendmail.config.settings import Mechanism, RelaySettings, Tls, TlsVersion
-from zope.sendmail.smtp.tls import show_certificate
 from zope.sendmail.smtp.connect import tls_context
+from zope.sendmail.smtp.tls import show_certificate
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.conversation import Conversation, authority, right_tls, tls_for
 

@@ -14,18 +14,18 @@ import unittest
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Outcome, Reply
 from zope.sendmail.config.settings import Notify
+from zope.sendmail.lifecycle.outcome import Outcome, Reply
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.smtp.classification import failed, succeeded
+from zope.sendmail.smtp.connection import run
 from zope.sendmail.smtp.protocol.body import WINDOW, Body
 from zope.sendmail.smtp.protocol.commands import NotSpeakable, Offers, Speech
-from zope.sendmail.smtp.protocol.transaction import Dialogue
-from zope.sendmail.smtp.smtperrors import as_smtplib_tells
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.protocol.replies import MAX_LINE, MAX_LINES, MalformedReply, Replies, Response
 from zope.sendmail.smtp.protocol.steps import Gone, Manner, Refused, choose_manner
-from zope.sendmail.smtp.connection import run
-from zope.sendmail.smtp.classification import failed, succeeded
+from zope.sendmail.smtp.protocol.transaction import MailTransaction
+from zope.sendmail.smtp.smtperrors import as_smtplib_tells
 
 FOLDER = Path(__file__).parent / "dialogues"
 MESSAGE = "Subject: test\n\nText\n"
@@ -33,7 +33,7 @@ BROKEN = ("X", b"broken\r\n")
 
 
 def files() -> list[Path]:
-    """Those about one mail; runs of several are in `zope.sendmail.tests.scenarios.test_runs`."""
+    """Those about one mail; runs of several are in `zope.sendmail.tests.smtp.test_runs`."""
     return sorted(path for path in FOLDER.glob("*.txt") if not path.stem.startswith("run-"))
 
 
@@ -148,7 +148,7 @@ def speak(written: Written, step: int) -> tuple[Outcome, Progress, Paper]:
     progress = Progress(envelope, opened=True)
     manner = choose_manner(offers, fits=body.whole is not None, proven=proven)
     speech = Speech(envelope, offers, notify)
-    dialogue = Dialogue(speech, progress, manner, proven=proven, answers_each="lmtp" in head)
+    dialogue = MailTransaction(speech, progress, manner, proven=proven, answers_each="lmtp" in head)
     paper = Paper(list(written.events), step)
     try:
         run(dialogue.deliver(body), paper, lambda _: 1.0, paper.intend)
@@ -248,7 +248,7 @@ class TheMessageHasManyChunks(unittest.TestCase):
         """A large mail to a relay that answers to each chunk."""
         envelope = Envelope("a@example.org", ("one@example.org",))
         progress = Progress(envelope, opened=True)
-        dialogue = Dialogue(Speech(envelope, Offers(pipelining=True, chunking=True)), progress, Manner.CHUNKED)
+        dialogue = MailTransaction(Speech(envelope, Offers(pipelining=True, chunking=True)), progress, Manner.CHUNKED)
         relay = _Counting([b"250 ok\r\n250 ok\r\n", *replies])
         try:
             run(dialogue.deliver(Body(io.BytesIO(self.LARGE))), relay, lambda _: 1.0, relay.intend)

@@ -13,16 +13,16 @@ from typing import Any, BinaryIO, cast
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from zope.sendmail.config.settings import Keep, RelaySettings, Tls
 from zope.sendmail.interfaces import IJob, IStreamingSession, LeaseLost
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.mailer import SendOnlySession
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.queue.memory import MemoryQueue
-from zope.sendmail.config.settings import Keep, RelaySettings, Tls
-from zope.sendmail.smtp.protocol.body import WINDOW
-from zope.sendmail.smtp.session import SMTPSession
-from zope.sendmail.smtp.protocol.steps import MAX_FLIGHT
 from zope.sendmail.smtp.pipeline import Result, stream
+from zope.sendmail.smtp.protocol.body import WINDOW
+from zope.sendmail.smtp.protocol.steps import MAX_FLIGHT
+from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.relay import Drop, Hang, Relay
 from zope.sendmail.tests.support.conversation import MESSAGE, Conversation, right_tls
 

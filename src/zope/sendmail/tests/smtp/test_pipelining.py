@@ -6,12 +6,12 @@ import smtplib
 import unittest
 from typing import Any
 
+from zope.sendmail.config.settings import Tls
 from zope.sendmail.interfaces import LeaseLost
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
-from zope.sendmail.config.settings import Tls
 from zope.sendmail.smtp.protocol.body import WINDOW
-from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.smtp.protocol.steps import MAX_FLIGHT
+from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.relay import Drop, Relay
 from zope.sendmail.tests.support.conversation import MESSAGE, Conversation, right_tls
 

@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
+from zope.sendmail.config.settings import Keep, Tls
 from zope.sendmail.interfaces import LeaseLost
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.retry import Schedule
-from zope.sendmail.config.settings import Keep, Tls
-from zope.sendmail.smtp.protocol.body import WINDOW
 from zope.sendmail.smtp.pipeline import Result
+from zope.sendmail.smtp.protocol.body import WINDOW
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.relay import Drop, Hang
-from zope.sendmail.tests.support.conversation import MESSAGE, TIMEOUTS
 from zope.sendmail.tests.smtp.test_pipeline import Job, Streams
+from zope.sendmail.tests.support.conversation import MESSAGE, TIMEOUTS
 
 #: Offers with which nothing can ride.
 NO_RIDES = (["PIPELINING", "CHUNKING"], ["8BITMIME"])

@@ -14,8 +14,8 @@ from typing import Any
 from zope.interface.verify import verifyObject
 
 from zope.sendmail.interfaces import ISession, LeaseLost, RelayError
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.sendonly import SendOnlySession
 
 ACCEPTED, DEFERRED, REJECTED, UNKNOWN = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED, Answer.UNKNOWN

@@ -14,9 +14,9 @@ from typing import Any
 
 import trustme
 
-from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.config.settings import RelaySettings, Timeouts, Tls
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.connect import Factory, connect
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.contracts import ManualClock

@@ -148,8 +148,8 @@ class Dovecot(Server):
         self.write("/srv/oauth2.conf", _TOKENS)
         self.write("/srv/keys/default/HS256/default", base64.b64encode(_KEY).decode())
         mechanisms = " ".join((*self.mechanisms, "XOAUTH2", "OAUTHBEARER"))
-        places = {"port": self.port, "tls_port": self.tls_port, "lmtp_port": self.lmtp_port, "behind": self.behind}
-        self.write("/srv/dovecot.conf", _SETTINGS.format(mechanisms=mechanisms, limit=LIMIT, **places))
+        layout = {"port": self.port, "tls_port": self.tls_port, "lmtp_port": self.lmtp_port, "behind": self.behind}
+        self.write("/srv/dovecot.conf", _SETTINGS.format(mechanisms=mechanisms, limit=LIMIT, **layout))
 
     def command(self) -> list[str]:
         """See `Server`."""

@@ -61,8 +61,8 @@ class OpenSMTPD(Server):
         self.write("/etc/ssl/certs/ca-certificates.crt", (self.home / "cert.pem").read_text())  # it insists
         words = self.chroot("/usr/sbin/smtpctl", "encrypt", PASSWORD)
         hashed = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
-        places = {"port": self.port, "tls_port": self.tls_port, "tls": "tls pki mx.test", "smtps": "smtps pki mx.test"}
-        text = _SETTINGS.format(limit=LIMIT, username=USERNAME, password=hashed, **places)
+        layout = {"port": self.port, "tls_port": self.tls_port, "tls": "tls pki mx.test", "smtps": "smtps pki mx.test"}
+        text = _SETTINGS.format(limit=LIMIT, username=USERNAME, password=hashed, **layout)
         self.write("/srv/smtpd.conf", text)
 
     def command(self) -> list[str]:

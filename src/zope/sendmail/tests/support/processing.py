@@ -5,10 +5,10 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
+from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
-from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.testing.contracts import MESSAGE, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer
 

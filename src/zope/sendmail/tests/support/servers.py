@@ -263,11 +263,11 @@ def hold_ports(count: int, until: contextlib.ExitStack) -> list[int]:
 
     Linux lets one socket listen while another only has the address; elsewhere they are free at once.
     """
-    places = [until.enter_context(socket.socket()) for _ in range(count)]
-    for place in places:
+    layout = [until.enter_context(socket.socket()) for _ in range(count)]
+    for place in layout:
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         place.bind(("127.0.0.1", 0))
-    numbers = [place.getsockname()[1] for place in places]
+    numbers = [place.getsockname()[1] for place in layout]
     if sys.platform != "linux":
         until.close()
     return numbers

@@ -12,9 +12,9 @@ import sys
 import transaction
 
 from zope.sendmail.delivery import QueuedMailDelivery
+from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
-from zope.sendmail.lifecycle.retry import Schedule
 
 
 def commit(path: str, prefix: str, count: int, group: int) -> None:

@@ -12,8 +12,8 @@ import unittest
 from collections.abc import Sequence
 from unittest import mock
 
-from zope.sendmail.system.disk import Disk, remove_quietly, same_file
 from zope.sendmail.message.pieces import Piece
+from zope.sendmail.system.disk import Disk, remove_quietly, same_file
 
 
 class DiskTest(unittest.TestCase):

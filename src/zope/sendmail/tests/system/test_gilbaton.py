@@ -10,13 +10,13 @@ import unittest
 from collections.abc import Callable
 from unittest import mock
 
-from zope.sendmail.system import gilbaton as module
-from zope.sendmail.system.gilbaton import Baton, baton
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Reply
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.smtp.channel import SocketChannel
+from zope.sendmail.system import gilbaton as module
+from zope.sendmail.system.gilbaton import GilBaton, baton
 from zope.sendmail.testing.contracts import MESSAGE, ManualClock
 from zope.sendmail.testing.mailers import ACCEPTED, ScriptedMailer
 
@@ -33,7 +33,7 @@ def elsewhere(work: Callable[[], object]) -> object:
 
 
 class ABaton(unittest.TestCase):
-    def is_free(self, one: Baton) -> bool:
+    def is_free(self, one: GilBaton) -> bool:
         """Whether another thread gets it."""
 
         def take() -> bool:
@@ -45,7 +45,7 @@ class ABaton(unittest.TestCase):
 
     def test_one_has_it(self) -> None:
         """Another one goes on without it, and takes nothing away."""
-        one = Baton(patience=0.0)
+        one = GilBaton(patience=0.0)
         with one.running():
             one.take()
             self.assertFalse(self.is_free(one))
@@ -53,7 +53,7 @@ class ABaton(unittest.TestCase):
 
     def test_is_put_down(self) -> None:
         """Then somebody else may have it; to say so again does no harm."""
-        one = Baton(patience=0.0)
+        one = GilBaton(patience=0.0)
         with one.running():
             one.take()
             one.put_down()
@@ -64,7 +64,7 @@ class ABaton(unittest.TestCase):
 
     def test_ends_with_the_block(self) -> None:
         """Whatever happens in it."""
-        one = Baton(patience=0.0)
+        one = GilBaton(patience=0.0)
         with self.assertRaises(ValueError), one.running():
             one.take()
             raise ValueError
@@ -72,7 +72,7 @@ class ABaton(unittest.TestCase):
 
     def test_who_does_not_take_part_never_has_it(self) -> None:
         """An application that sends directly goes on with its own work after the relay's reply."""
-        one = Baton(patience=0.0)
+        one = GilBaton(patience=0.0)
         one.take()
         self.assertTrue(self.is_free(one))
 
@@ -88,7 +88,7 @@ class ABaton(unittest.TestCase):
     def test_no_interpreter_lock(self) -> None:
         """Then there is nothing to share."""
         with mock.patch.object(module, "_IS_NEEDED", False):
-            one = Baton(patience=0.0)
+            one = GilBaton(patience=0.0)
             with one.running():
                 one.take()
                 self.assertIsNone(one._runner.holds)
@@ -97,7 +97,7 @@ class ABaton(unittest.TestCase):
 class AConversation(unittest.TestCase):
     def test_waits_without_it(self) -> None:
         """While the relay is waited for others go on; afterwards it is taken."""
-        one = Baton(patience=LONG)
+        one = GilBaton(patience=LONG)
         ours, theirs = socket.socketpair()
         self.enterContext(ours)
         self.enterContext(theirs)

@@ -14,15 +14,15 @@ from zope.interface.verify import verifyObject
 
 from zope.sendmail.delivery import DirectMailDelivery
 from zope.sendmail.interfaces import ISession, ISessionMailer, RelayError
-from zope.sendmail.mailer import SMTPMailer, open_session
-from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer, SeveralMailers
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.mailer import SMTPMailer, open_session
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock, envelope
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendOnlyMailer
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.processing import ProcessorTest
+from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer, SeveralMailers
 
 DOWN = Reply(Answer.DEFERRED, "refused", 421)
 

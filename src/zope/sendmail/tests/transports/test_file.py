@@ -14,12 +14,12 @@ from zope.interface.verify import verifyObject
 
 from zope.sendmail.delivery import DirectMailDelivery
 from zope.sendmail.interfaces import ISession, ISessionMailer, LeaseLost, RelayError
-from zope.sendmail.mailer import open_session
-from zope.sendmail.transports.file import FileFormat, FileMailer
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.mailer import open_session
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.testing.contracts import MESSAGE, ManualClock, envelope
 from zope.sendmail.tests.support.processing import ProcessorTest
+from zope.sendmail.transports.file import FileFormat, FileMailer
 
 HEAD = b"X-Envelope-From: <sender@example.org>\nX-Envelope-To: <one@example.org>\n"
 

@@ -19,19 +19,19 @@ from zope.interface.verify import verifyObject
 from zope.testing.cleanup import cleanUp
 
 import zope.sendmail
+from zope.sendmail.config.settings import Tls
 from zope.sendmail.interfaces import ILMTPMailer, IMailer
-from zope.sendmail.transports.lmtp import LMTPMailer
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import open_session
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.config.settings import Tls
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.relay import KEYWORDS, Drop, Relay
 from zope.sendmail.tests.support.conversation import MESSAGE, TIMEOUTS, Conversation, right_tls
 from zope.sendmail.tests.support.sockets import socket_directory
+from zope.sendmail.transports.lmtp import LMTPMailer
 
 ACCEPTED, DEFERRED, REJECTED, UNKNOWN = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED, Answer.UNKNOWN
 

@@ -20,15 +20,15 @@ from zope.interface.verify import verifyObject
 
 from zope.sendmail.delivery import DirectMailDelivery
 from zope.sendmail.interfaces import ISession, ISessionMailer, LeaseLost, RelayError
-from zope.sendmail.mailer import open_session
-from zope.sendmail.transports.program import ProgramMailer, ProgramSession
-from zope.sendmail.transports.sysexits import reply_of
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.mailer import open_session
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.testing.contracts import MESSAGE, envelope
 from zope.sendmail.tests.support.exim import Exim
 from zope.sendmail.tests.support.processing import ProcessorTest
+from zope.sendmail.transports.program import ProgramMailer, ProgramSession
+from zope.sendmail.transports.sysexits import reply_of
 
 #: Writes down what it gets, then does what the test wants.
 RECORDER = """\

@@ -11,13 +11,13 @@ from zope.interface.verify import verifyObject
 
 from zope.sendmail.delivery import DirectMailDelivery
 from zope.sendmail.interfaces import InvalidAddress, ISession, ISessionMailer, MailRefused
-from zope.sendmail.mailer import SMTPMailer, open_session
-from zope.sendmail.transports.redirect import RedirectMailer
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.mailer import SMTPMailer, open_session
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, envelope
 from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
+from zope.sendmail.transports.redirect import RedirectMailer
 
 TESTER = "tester@example.com"
 DOWN = Reply(Answer.DEFERRED, "down")

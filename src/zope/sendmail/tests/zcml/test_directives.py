@@ -29,16 +29,16 @@ from zope.testing.cleanup import cleanUp
 
 import zope.sendmail
 from zope.sendmail import startup, zcml
+from zope.sendmail.config.settings import Mechanism, Notify, Tls, TlsVersion
+from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.interfaces import IMailDelivery, IMailer, InvalidRelay
-from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.queue import open_queue
-from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
-from zope.sendmail.config.settings import Mechanism, Notify, Tls, TlsVersion
+from zope.sendmail.queue import open_queue
 from zope.sendmail.startup import Start
-from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
 
 SMTP = '<mail:smtpMailer name="smtp" />'
 SMTP_ONLY = frozenset({"smtp"})

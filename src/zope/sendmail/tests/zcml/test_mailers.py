@@ -13,17 +13,17 @@ from zope.configuration.config import ConfigurationConflictError
 from zope.interface import Interface
 from zope.testing.cleanup import cleanUp
 
-from zope.sendmail.zcml import mailers
-from zope.sendmail.zcml.schema import ILMTPMailerDirective, IMailerDirective
+from zope.sendmail.config.tokens import TokenFromCommand
 from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.sender import MailReader
+from zope.sendmail.tests.zcml.test_directives import SMTP, Fixture
+from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer
 from zope.sendmail.transports.file import FileFormat, FileMailer
 from zope.sendmail.transports.program import ProgramMailer
 from zope.sendmail.transports.redirect import RedirectMailer
-from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer
-from zope.sendmail.sender import MailReader
-from zope.sendmail.tests.zcml.test_directives import SMTP, Fixture
-from zope.sendmail.config.tokens import TokenFromCommand
+from zope.sendmail.zcml import mailers as mailer_directives
+from zope.sendmail.zcml.schema import ILMTPMailerDirective, IMailerDirective
 
 DOCS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs")
 
@@ -205,7 +205,7 @@ class TheNames(Fixture):
 
     def test_leave_those_of_launchpad_free(self) -> None:
         """It defines directives of its own in this namespace, and two definitions of one name conflict."""
-        path = os.path.join(os.path.dirname(mailers.__file__), "meta.zcml")
+        path = os.path.join(os.path.dirname(os.path.dirname(mailer_directives.__file__)), "meta.zcml")
         with open(path, encoding="utf-8") as file:
             ours = set(re.findall(r'name="(\w+)"', file.read()))
         self.assertTrue({"sendmailMailer", "fileMailer"} <= ours)
@@ -227,7 +227,7 @@ class TheDocumentation(Fixture):
         sections = dict(zip(parts[1::2], parts[2::2], strict=True))
         attributes = {
             f"{name[1:2].lower()}{name[2:].removesuffix('Directive')}": set(schema.names(all=True)) - {"name"}
-            for name, schema in vars(zcml_mailers).items()
+            for name, schema in vars(mailer_directives).items()
             if name.endswith("Directive") and isinstance(schema, type(Interface)) and schema is not IMailerDirective
         }
         attributes["lmtpMailer"] = set(ILMTPMailerDirective.names())

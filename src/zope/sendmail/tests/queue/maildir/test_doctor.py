@@ -13,17 +13,17 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
-from zope.sendmail.system.disk import Disk
+from zope.sendmail.lifecycle.finding import Finding, age, moment
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record, write_record
+from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.message.envelope import Envelope, envelope_lines
-from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
-from zope.sendmail.lifecycle.finding import Finding, age, moment
 from zope.sendmail.queue.maildir.liveness import Fate, Maker
 from zope.sendmail.queue.maildir.locks import Phase
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, NEVER, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk, RecordingDisk
 

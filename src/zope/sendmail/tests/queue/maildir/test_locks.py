@@ -11,11 +11,21 @@ import unittest
 from collections.abc import Callable, Iterator
 from unittest import mock
 
-from zope.sendmail.system.disk import Disk, same_file
 from zope.sendmail.interfaces import QueueNotSafe
 from zope.sendmail.maildir import make_maildir
-from zope.sendmail.queue.maildir.locks import HEADER, LOOK_AGAIN, MAX_SEND_TIME, Busy, Inherited, Lock, Owner, Phase, sweep
-from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Places
+from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Layout
+from zope.sendmail.queue.maildir.locks import (
+    HEADER,
+    LOOK_AGAIN,
+    MAX_SEND_TIME,
+    Busy,
+    Inherited,
+    Lock,
+    Owner,
+    Phase,
+    sweep,
+)
+from zope.sendmail.system.disk import Disk, same_file
 from zope.sendmail.testing.contracts import ManualClock
 
 KEY = "new/1700000000.1.host.0000000000000"
@@ -23,16 +33,16 @@ KEY = "new/1700000000.1.host.0000000000000"
 
 class LocksTest(unittest.TestCase):
     def setUp(self) -> None:
-        self.places = Places(os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue"))
+        self.layout = Layout(os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue"))
         self.clock = ManualClock()
-        make_maildir(Disk(), self.places.root, EXTRA)
+        make_maildir(Disk(), self.layout.root, EXTRA)
         self.message(KEY)
 
     def message(self, key: str) -> None:
-        Disk().create(self.places.message(key), b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\nText\n")
+        Disk().create(self.layout.message(key), b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\nText\n")
 
     def owner(self, disk: Disk | None = None) -> Owner:
-        owner = Owner(self.places, disk or Disk(), self.clock)
+        owner = Owner(self.layout, disk or Disk(), self.clock)
         self.addCleanup(owner.close)
         return owner
 
@@ -52,11 +62,11 @@ class LocksTest(unittest.TestCase):
 
     def older_lock(self, modified: float) -> None:
         """An older release has the message: a hard link to it, with this time stamp."""
-        os.utime(self.places.message(KEY), (modified, modified))
-        os.link(self.places.message(KEY), self.places.sending(KEY))
+        os.utime(self.layout.message(KEY), (modified, modified))
+        os.link(self.layout.message(KEY), self.layout.sending(KEY))
 
     def names(self) -> list[str]:
-        return sorted(os.listdir(self.places.locks))
+        return sorted(os.listdir(self.layout.locks))
 
     @contextlib.contextmanager
     def process(self, work: Callable[[], object]) -> Iterator[int]:
@@ -94,7 +104,7 @@ class Taking(LocksTest):
         self.assertIsNone(lock.inherited)
         self.assert_busy(self.owner(), LOOK_AGAIN)
 
-        with self.process(lambda: self.assert_busy(Owner(self.places, Disk(), self.clock), LOOK_AGAIN)):
+        with self.process(lambda: self.assert_busy(Owner(self.layout, Disk(), self.clock), LOOK_AGAIN)):
             pass
 
     def test_the_same_owner_does_not_get_it_twice(self) -> None:
@@ -106,7 +116,7 @@ class Taking(LocksTest):
     def test_given_back_it_can_be_taken_again(self) -> None:
         """By anybody, as if nothing had happened."""
         self.take(self.owner()).release()
-        self.assertFalse(os.path.exists(self.places.sending(KEY)))
+        self.assertFalse(os.path.exists(self.layout.sending(KEY)))
         self.assertIsNone(self.take(self.owner()).inherited)
 
     def test_a_message_that_is_gone_can_be_locked_until_somebody_looks(self) -> None:
@@ -116,11 +126,11 @@ class Taking(LocksTest):
     def test_older_releases_respect_it(self) -> None:
         """They look for .sending-<name> and its time stamp only; the stamp is fresh as long as there is work."""
         lock = self.take(self.owner())
-        path = os.path.join(self.places.new, ".sending-" + os.path.basename(KEY))
+        path = os.path.join(self.layout.new, ".sending-" + os.path.basename(KEY))
         os.utime(path, (1.0, 1.0))
         lock.note(Phase.OPENED, 0)
         self.assertGreater(os.stat(path).st_mtime, 1_000_000_000)
-        self.assertRaises(FileExistsError, os.link, self.places.message(KEY), path)
+        self.assertRaises(FileExistsError, os.link, self.layout.message(KEY), path)
 
     def test_a_fresh_lock_is_not_three_hours_old(self) -> None:
         """Also that of an owner who had nothing to do for longer: its file is written to before the lock is used."""
@@ -131,18 +141,18 @@ class Taking(LocksTest):
                 self.clock.advance(seconds)
                 os.utime(owner.path, (1.0, 1.0))
                 lock = self.take(owner)
-                self.assertEqual(os.stat(self.places.sending(KEY)).st_mtime > 1.0, seconds > 60)
+                self.assertEqual(os.stat(self.layout.sending(KEY)).st_mtime > 1.0, seconds > 60)
                 lock.release()
 
     def test_a_lock_that_was_taken_away_is_not_ours(self) -> None:
         """An older release removes it after three hours; its own is left alone then."""
         lock = self.take(self.owner())
-        os.unlink(self.places.sending(KEY))
+        os.unlink(self.layout.sending(KEY))
         self.assertFalse(lock.is_ours())
-        os.link(self.places.message(KEY), self.places.sending(KEY))
+        os.link(self.layout.message(KEY), self.layout.sending(KEY))
         self.assertFalse(lock.is_ours())
         lock.release()
-        self.assertTrue(os.path.exists(self.places.sending(KEY)))
+        self.assertTrue(os.path.exists(self.layout.sending(KEY)))
 
     def test_many_locks_at_a_time(self) -> None:
         """More than there is room for from the start; each tells of its own message."""
@@ -180,7 +190,7 @@ class Taking(LocksTest):
         """Its own new link would look like the old one."""
         owner = self.owner()
         lock = self.take(owner)
-        os.unlink(self.places.sending(KEY))
+        os.unlink(self.layout.sending(KEY))
         self.assert_busy(owner, LOOK_AGAIN)
         self.assertFalse(lock.is_ours())
         lock.release()
@@ -196,9 +206,9 @@ class Removing(LocksTest):
         lock = self.take(owner)
         lock.note(Phase.INTENDED, 0)
         lock.remove()
-        self.assertFalse(os.path.exists(self.places.sending(KEY)))
+        self.assertFalse(os.path.exists(self.layout.sending(KEY)))
         lock = self.take(owner)
-        os.unlink(self.places.sending(KEY))
+        os.unlink(self.layout.sending(KEY))
         lock.remove()
         self.assertIsInstance(owner.take(KEY), Lock)
 
@@ -245,7 +255,7 @@ class KeptLocks(LocksTest):
         lock = self.take(owner)
         lock.note(Phase.INTENDED, 2)
         lock.keep()
-        os.unlink(self.places.sending(KEY))
+        os.unlink(self.layout.sending(KEY))
         self.take(owner)
         owner.close()
         self.assertEqual(self.take(self.owner()).inherited, Inherited(Phase.CLAIMED, 0))
@@ -367,7 +377,7 @@ class OneLife(LocksTest):
 
         owner = self.owner(disk := Watching())
         owner.open()
-        hidden = os.path.join(self.places.locks, ".new-" + owner.name)
+        hidden = os.path.join(self.layout.locks, ".new-" + owner.name)
         self.assertEqual((disk.seen[0], *disk.seen[2:]), (hidden, hidden, owner.path))
         self.assertRegex(disk.seen[1], f"^{HEADER.decode()}host .+ pid {os.getpid()} boot ")
         self.assertEqual(self.names(), [owner.name])
@@ -394,7 +404,7 @@ class AfterADeath(LocksTest):
             self.message(key)
 
             def work(key: str = key, phase: Phase = phase) -> None:
-                living.append(owner := Owner(self.places, Disk(), self.clock))
+                living.append(owner := Owner(self.layout, Disk(), self.clock))
                 self.take(owner, key).note(phase, 7)
 
             with self.subTest(phase), self.process(work) as child:
@@ -406,7 +416,7 @@ class AfterADeath(LocksTest):
     def test_one_of_several_survivors_gets_it(self) -> None:
         """However many come at the same moment, in the same process or in several."""
         for _ in range(5):
-            with self.process(lambda: self.take(Owner(self.places, Disk(), self.clock))) as child:
+            with self.process(lambda: self.take(Owner(self.layout, Disk(), self.clock))) as child:
                 self.kill(child)
             start, go = os.pipe()
             said, say = os.pipe()
@@ -418,7 +428,7 @@ class AfterADeath(LocksTest):
             for fd in (start, said, say):
                 os.close(fd)
             self.assertEqual(bytes(sorted(won)), b"0" * 4 + b"1")
-            os.unlink(self.places.sending(KEY))
+            os.unlink(self.layout.sending(KEY))
 
     def survivor(self, start: int, go: int, say: int) -> int:
         """A process that tries once, says whether it got the lock, and lives on."""
@@ -426,7 +436,7 @@ class AfterADeath(LocksTest):
         if child:
             return child
         try:
-            owner = Owner(self.places, Disk(), self.clock)
+            owner = Owner(self.layout, Disk(), self.clock)
             owner.open()
             os.close(go)
             os.read(start, 1)
@@ -581,13 +591,13 @@ class AfterAPowerLoss(LocksTest):
                 with mock.patch("zope.sendmail.queue.maildir.locks.boot_id", return_value=b"another boot"):
                     self.die(phase)
                 self.assert_unknown()
-                os.unlink(self.places.sending(KEY))
+                os.unlink(self.layout.sending(KEY))
 
     def test_an_owner_file_that_lost_its_content(self) -> None:
         """It is empty, and young: it is not respected for three hours like somebody else's file."""
         self.die(Phase.CLAIMED)
-        os.truncate(self.places.sending(KEY), 0)
-        os.utime(self.places.sending(KEY), (self.clock.time(),) * 2)
+        os.truncate(self.layout.sending(KEY), 0)
+        os.utime(self.layout.sending(KEY), (self.clock.time(),) * 2)
         self.assert_unknown()
 
     def test_a_slot_that_makes_no_sense(self) -> None:
@@ -596,17 +606,17 @@ class AfterAPowerLoss(LocksTest):
         for said in (b"intended x", b"opened -1", b"finished 1", b"\xff\xfe 1"):
             with self.subTest(said):
                 self.die(Phase.CLAIMED, 7)
-                with open(self.places.sending(KEY), "r+b") as stream:
+                with open(self.layout.sending(KEY), "r+b") as stream:
                     text = stream.read()
                     stream.seek(text.index(b"claimed 7"))
                     stream.write(said + name + b" " * 10)
                 self.assert_unknown()
-                os.unlink(self.places.sending(KEY))
+                os.unlink(self.layout.sending(KEY))
 
     def test_it_stays_unknown_until_it_was_told(self) -> None:
         """The heir dies before: the next one knows no more."""
         self.die(Phase.CLAIMED)
-        os.truncate(self.places.sending(KEY), 0)
+        os.truncate(self.layout.sending(KEY), 0)
         heir = self.owner()
         self.take(heir)
         heir.close()
@@ -624,7 +634,7 @@ class OlderReleases(LocksTest):
         lock = self.take(owner)
         self.assertTrue(lock.is_ours())
         self.assertEqual(lock.inherited, Inherited(Phase.CLAIMED, 0))
-        self.assertTrue(os.path.exists(self.places.message(KEY)))
+        self.assertTrue(os.path.exists(self.layout.message(KEY)))
 
     def test_it_is_looked_at_often_enough_to_notice_its_removal(self) -> None:
         """By hand, or by its owner: after five minutes at the latest; and at once when its time is over."""
@@ -633,14 +643,14 @@ class OlderReleases(LocksTest):
         self.assert_busy(owner, 300.0)
         self.clock.advance(MAX_SEND_TIME - 100)
         self.assert_busy(owner, 101.0)
-        os.unlink(self.places.sending(KEY))
+        os.unlink(self.layout.sending(KEY))
         self.assertIsNone(self.take(owner).inherited)
 
     def test_anybody_elses_file_is_respected_likewise(self) -> None:
         """Unless it is empty."""
-        Disk().create(self.places.sending(KEY), b"of another program")
+        Disk().create(self.layout.sending(KEY), b"of another program")
         now = self.clock.time()
-        os.utime(self.places.sending(KEY), (now, now))
+        os.utime(self.layout.sending(KEY), (now, now))
         owner = self.owner()
         self.assert_busy(owner, 300.0)
         self.clock.advance(MAX_SEND_TIME)
@@ -655,10 +665,10 @@ class OlderReleases(LocksTest):
 
     def test_links_and_pipes_in_its_place(self) -> None:
         """Are told, not followed and not waited for."""
-        os.symlink(self.places.message(KEY), self.places.sending(KEY))
+        os.symlink(self.layout.message(KEY), self.layout.sending(KEY))
         self.assertRaises(OSError, self.owner().take, KEY)
-        os.unlink(self.places.sending(KEY))
-        os.mkfifo(self.places.sending(KEY))
+        os.unlink(self.layout.sending(KEY))
+        os.mkfifo(self.layout.sending(KEY))
         self.assertRaises(OSError, self.owner().take, KEY)
 
 
@@ -675,7 +685,7 @@ class NotSafe(LocksTest):
                 self.owner(NoLinks()).take(KEY)
             self.assertTrue(caught.exception.permanent)
             self.assertEqual(self.names(), [])
-        self.assertFalse(os.path.exists(self.places.sending(KEY)))
+        self.assertFalse(os.path.exists(self.layout.sending(KEY)))
 
     def test_without_locks(self) -> None:
         """Refused when asked for one ..."""
@@ -714,17 +724,17 @@ class NotSafe(LocksTest):
 class Sweeping(LocksTest):
     def setUp(self) -> None:
         super().setUp()
-        self.clock.wall = os.stat(self.places.root).st_mtime  # files are stamped by the system's clock
+        self.clock.wall = os.stat(self.layout.root).st_mtime  # files are stamped by the system's clock
 
     def sweep(self) -> None:
-        sweep(self.places, Disk(), self.clock.time())
+        sweep(self.layout, Disk(), self.clock.time())
 
     def litter(self) -> list[str]:
         """What deaths leave while an owner file is made, and while a lock is taken over."""
         dead = self.owner()
         self.take(dead)
         for prefix in (".new-", ".proof-", ".take-"):
-            os.link(dead.path, os.path.join(self.places.locks, prefix + dead.name))
+            os.link(dead.path, os.path.join(self.layout.locks, prefix + dead.name))
         dead.close()
         return self.names()
 
@@ -733,7 +743,7 @@ class Sweeping(LocksTest):
         owner = self.owner()
         owner.open()
         os.mkfifo(owner.path + BELL)
-        os.link(owner.path, os.path.join(self.places.locks, ".take-" + owner.name))
+        os.link(owner.path, os.path.join(self.layout.locks, ".take-" + owner.name))
         before = self.names()
         self.clock.advance(86400)
         self.sweep()
@@ -744,7 +754,7 @@ class Sweeping(LocksTest):
         living: list[Owner] = []
 
         def work() -> None:
-            living.append(owner := Owner(self.places, Disk(), self.clock))
+            living.append(owner := Owner(self.layout, Disk(), self.clock))
             self.take(owner)
             os.mkfifo(owner.path + BELL)
 
@@ -758,7 +768,7 @@ class Sweeping(LocksTest):
         self.take(survivor)
         self.sweep()
         self.assertEqual(self.names(), [survivor.name])
-        self.assertTrue(same_file(os.stat(survivor.path), os.stat(self.places.sending(KEY))))
+        self.assertTrue(same_file(os.stat(survivor.path), os.stat(self.layout.sending(KEY))))
 
     def test_hidden_litter_goes_after_a_minute(self) -> None:
         """Not before: somebody may be about to give it its name."""
@@ -775,7 +785,7 @@ class Sweeping(LocksTest):
         """One more name of it is no lock that is out: both go at once."""
         dead = self.owner()
         dead.open()
-        os.link(dead.path, os.path.join(self.places.locks, ".take-" + dead.name))
+        os.link(dead.path, os.path.join(self.layout.locks, ".take-" + dead.name))
         os.mkfifo(dead.path + BELL)
         dead.forget()
         self.clock.advance(65)

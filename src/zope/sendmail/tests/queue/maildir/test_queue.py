@@ -13,20 +13,20 @@ from collections import Counter
 from typing import Any, BinaryIO
 from unittest import mock
 
-from zope.sendmail.system.disk import Disk
-from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.interfaces import IMailSentEvent, LeaseLost, NoSuchMail, NotPossible, QueueError, QueueNotSafe
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, judge
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.processor.thread import QueueProcessorThread
-from zope.sendmail.queue.maildir.trigger import Bell
+from zope.sendmail.queue.maildir.layout import Layout
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.queue.maildir.layout import Places
-from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.maildir.store import Listing
-from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, judge
+from zope.sendmail.queue.maildir.trigger import Trigger
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, MESSAGE, OK, SCHEDULE, ManualClock, envelope
 from zope.sendmail.testing.mailers import ScriptedMailer
 
@@ -853,8 +853,8 @@ class DeepQueue(MaildirQueueTest):
             __hash__ = str.__hash__
 
         class Watched(Listing):
-            def __init__(self, places: Places, disk: Disk) -> None:
-                super().__init__(places, disk)
+            def __init__(self, layout: Layout, disk: Disk) -> None:
+                super().__init__(layout, disk)
                 self.rejected = [Key(key) for key in self.rejected]
 
         self.put(3)
@@ -955,15 +955,15 @@ class AfterClose(MaildirQueueTest):
     def test_wake_rings_nobody_elses_descriptor(self) -> None:
         """A signal handler may come late; the numbers of the bell's descriptors belong to other files then."""
         self.queue.claim()
-        bell = self.queue._bell
-        assert isinstance(bell, Bell)
+        trigger = self.queue._trigger
+        assert isinstance(trigger, Trigger)
         self.queue.close()
         read, write = os.pipe()
         self.addCleanup(os.close, read)
         self.addCleanup(os.close, write)
         os.set_blocking(read, False)
         self.queue.wake()
-        bell.wake()
+        trigger.wake()
         self.assertRaises(BlockingIOError, os.read, read, 1)
         self.queue.close()
         os.fstat(read)
@@ -1084,10 +1084,10 @@ class AnOperatorAtADeadOnesMail(MaildirQueueTest):
         """The verb fails, and whoever claims the mail later is told."""
         self.put()
         name = self.die()
-        desk = self.open(RefusingDisk("append", part="history"))
+        admin = self.open(RefusingDisk("append", part="history"))
         with self.assertRaises(OSError):
-            desk.hold(name)
-        desk.close()
+            admin.hold(name)
+        admin.close()
         self.clock.advance(100)
         self.assert_inherited_unknown(self.claim())
 

@@ -7,8 +7,8 @@ import stat
 import tempfile
 import unittest
 
-from zope.sendmail.queue.maildir.sentlog import KEPT_DAYS, Departures
-from zope.sendmail.queue.maildir.layout import Places
+from zope.sendmail.queue.maildir.layout import Layout
+from zope.sendmail.queue.maildir.sentlog import KEPT_DAYS, SentLog
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 
@@ -19,12 +19,12 @@ class Mails(unittest.TestCase):
     def setUp(self) -> None:
         self.clock = ManualClock()
         self.root = self.enterContext(tempfile.TemporaryDirectory())
-        self.departures = self.open()
+        self.sent_log = self.open()
 
-    def open(self, fail_at: int = 0) -> Departures:
-        departures = Departures(Places(self.root), FaultyDisk(fail_at, for_ever=True), self.clock)
-        self.addCleanup(departures.close)
-        return departures
+    def open(self, fail_at: int = 0) -> SentLog:
+        sent_log = SentLog(Layout(self.root), FaultyDisk(fail_at, for_ever=True), self.clock)
+        self.addCleanup(sent_log.close)
+        return sent_log
 
     def files(self) -> list[str]:
         return sorted(os.listdir(os.path.join(self.root, "sent")))
@@ -32,10 +32,10 @@ class Mails(unittest.TestCase):
     def test_are_found_by_their_whole_message_id(self) -> None:
         """The last one counts; a part of an id finds nothing."""
         started = self.clock.time()
-        self.departures.note("one", "a@b")
+        self.sent_log.note("one", "a@b")
         self.clock.advance(10)
-        self.departures.note("two", "xa@b")
-        self.departures.note("three", "a@b")
+        self.sent_log.note("two", "xa@b")
+        self.sent_log.note("three", "a@b")
         self.assertEqual(self.open().find("a@b"), started + 10)
         for other in "a@", "@b", "b", "", "one", "one a@b":
             self.assertIsNone(self.open().find(other))
@@ -44,8 +44,8 @@ class Mails(unittest.TestCase):
         """That is private."""
         other = self.open()
         for number in range(10):
-            (self.departures, other)[number % 2].note("n", f"{number}@b")
-        self.assertTrue(all(self.departures.find(f"{number}@b") for number in range(10)))
+            (self.sent_log, other)[number % 2].note("n", f"{number}@b")
+        self.assertTrue(all(self.sent_log.find(f"{number}@b") for number in range(10)))
         [name] = self.files()
         mode = os.stat(os.path.join(self.root, "sent", name)).st_mode
         self.assertEqual(stat.S_IMODE(mode), 0o600)
@@ -53,31 +53,31 @@ class Mails(unittest.TestCase):
     def test_are_found_behind_what_a_loss_of_power_left(self) -> None:
         """Zeros, or the beginning of a line that has no end."""
         started = self.clock.time()
-        self.departures.note("one", "a@b")
+        self.sent_log.note("one", "a@b")
         [name] = self.files()
         for left in (b"\0" * 100, b"180", b"1800000000 na"):
             with open(os.path.join(self.root, "sent", name), "ab") as file:
                 file.write(left)
             self.clock.advance(1)
             self.open().note("two", "c@d")
-            self.assertEqual(self.departures.find("c@d"), self.clock.time())
-        self.assertEqual(self.departures.find("a@b"), started)
+            self.assertEqual(self.sent_log.find("c@d"), self.clock.time())
+        self.assertEqual(self.sent_log.find("a@b"), started)
 
     def test_foreign_lines_are_passed_over(self) -> None:
         """Somebody's editor, or a disk."""
-        self.departures.note("one", "a@b")
+        self.sent_log.note("one", "a@b")
         [name] = self.files()
         with open(os.path.join(self.root, "sent", name), "ab") as file:
             file.write(b"\0\0 one x@y\n")
-        self.assertIsNone(self.departures.find("x@y"))
+        self.assertIsNone(self.sent_log.find("x@y"))
 
     def test_are_known_for_a_week(self) -> None:
         """Then their files are removed, by whoever notes something."""
         for day in range(20):
-            self.departures.note("n", f"{day}@b")
+            self.sent_log.note("n", f"{day}@b")
             self.clock.advance(DAY)
         self.assertEqual(len(self.files()), KEPT_DAYS + 1)
-        known = [day for day in range(20) if self.departures.find(f"{day}@b")]
+        known = [day for day in range(20) if self.sent_log.find(f"{day}@b")]
         self.assertEqual(known, list(range(20 - KEPT_DAYS - 1, 20)))
 
     def test_leave_also_when_that_cannot_be_written_down(self) -> None:
@@ -87,13 +87,13 @@ class Mails(unittest.TestCase):
             for number in range(5):
                 broken.note("n", f"{number}@b")
         self.assertEqual(len(logs.output), 1)
-        self.departures.note("n", "a@b")
+        self.sent_log.note("n", "a@b")
         self.assertEqual(self.open().find("a@b"), self.clock.time())
 
     def test_of_a_clock_that_was_set_back_are_found(self) -> None:
         """In the file of that day."""
-        self.departures.note("n", "a@b")
+        self.sent_log.note("n", "a@b")
         self.clock.wall -= 3 * DAY
-        self.departures.note("n", "c@d")
+        self.sent_log.note("n", "c@d")
         self.assertEqual(len(self.files()), 2)
-        self.assertTrue(self.departures.find("a@b") and self.departures.find("c@d"))
+        self.assertTrue(self.sent_log.find("a@b") and self.sent_log.find("c@d"))

@@ -10,16 +10,16 @@ import unittest
 from collections.abc import Sequence
 from unittest import mock
 
-from zope.sendmail.system.disk import Disk
-from zope.sendmail.message.pieces import Piece
-from zope.sendmail.queue.maildir.queue import latecommit as late_module
-from zope.sendmail.queue.maildir.queue import staging as staged_module
-from zope.sendmail.queue.maildir.latecommit import Late
-from zope.sendmail.queue.maildir.queue import MaildirQueue, _after_fork
-from zope.sendmail.queue.maildir.layout import GROUP, PARTS
-from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.pieces import Piece
+from zope.sendmail.queue.maildir import latecommit as late_module
+from zope.sendmail.queue.maildir import staging as staged_module
+from zope.sendmail.queue.maildir.latecommit import LateCommits
+from zope.sendmail.queue.maildir.layout import GROUP, PARTS
+from zope.sendmail.queue.maildir.queue import MaildirQueue, _after_fork
+from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.maildir.unfolder import flush, unfold_now
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock, envelope
 
 
@@ -51,7 +51,7 @@ class WhatTheDiskRefusedToReveal(unittest.TestCase):
     def test_is_not_forgotten_for_another_that_is_gone(self) -> None:
         """Two threads commit at once: each stands for itself."""
         gone, waiting = mock.Mock(), mock.Mock()
-        late = Late(self.path)
+        late = LateCommits(self.path)
 
         def fail() -> None:
             late.add(gone)

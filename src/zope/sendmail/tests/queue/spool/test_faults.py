@@ -11,9 +11,9 @@ import time
 import unittest
 from collections import Counter
 
-from zope.sendmail.system.disk import Disk
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.spool.queue import SpoolQueue
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 from zope.sendmail.testing.mailers import ScriptedMailer

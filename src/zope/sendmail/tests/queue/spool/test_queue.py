@@ -11,16 +11,16 @@ from collections import Counter
 from typing import Any, BinaryIO
 from unittest import mock
 
-from zope.sendmail.system.disk import Disk
 from zope.sendmail.interfaces import NoSuchMail, NotPossible, QueueError
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.lifecycle.outcome import Outcome
-from zope.sendmail.queue.spool.dropbox import Dropped
-from zope.sendmail.queue.maildir.lease import MaildirLease
-from zope.sendmail.queue.spool.queue import SpoolQueue
-from zope.sendmail.queue.spool.multiple import SpoolQueues, open_spool
-from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.queue.maildir.lease import MaildirLease
+from zope.sendmail.queue.spool.dropbox import Dropped
+from zope.sendmail.queue.spool.multiple import SpoolQueues, open_spool
+from zope.sendmail.queue.spool.queue import SpoolQueue
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock, envelope
 
 MAIL = b"##To:one@example.org\n##From:sender@example.org\nSubject: one\n\nText\n\n"

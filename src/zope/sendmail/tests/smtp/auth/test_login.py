@@ -10,11 +10,20 @@ import unittest
 from collections.abc import Callable
 from typing import Any
 
+from zope.sendmail.config.settings import Mechanism, RelaySettings
 from zope.sendmail.interfaces import RelayError
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
-from zope.sendmail.config.settings import Mechanism, RelaySettings
-from zope.sendmail.smtp.auth.mechanisms import CramMd5, Credentials, Exchange, External, Login, OAuthBearer, Plain, XOAuth2
 from zope.sendmail.smtp.auth.login import EXCHANGES, token_of
+from zope.sendmail.smtp.auth.mechanisms import (
+    CramMd5,
+    Credentials,
+    Exchange,
+    External,
+    Login,
+    OAuthBearer,
+    Plain,
+    XOAuth2,
+)
 from zope.sendmail.smtp.auth.saslprep import saslprep
 from zope.sendmail.smtp.auth.scram import MAX_ITERATIONS, Scram, ScramSha1
 from zope.sendmail.testing.logins import COMPLAINT

@@ -1,6 +1,6 @@
 """`zope.sendmail.smtp.pipeline`: the conversations ``dialogues/run-*.txt``, several mails each, without a socket.
 
-As in `zope.sendmail.tests.smtp.test_dialogues`, and: ``then`` has the recipients of the further mails, a ``|`` between them,
+As in `test_dialogues`, and: ``then`` has the recipients of the further mails, a ``|`` between them,
 and ``then-message`` their text.  ``N`` is a new connection.  At the end, ``fault`` names the mails (by their first
 recipient) for which the relay could not be used, and ``unread`` those whose message cannot be read.
 """
@@ -18,13 +18,13 @@ from unittest import mock
 
 from zope.interface import implementer
 
-from zope.sendmail.interfaces import IJob
-from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.config.settings import RelaySettings
+from zope.sendmail.interfaces import IJob
+from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp import connection
-from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.smtp.pipeline import Result
+from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.tests.smtp.test_dialogues import FOLDER, MESSAGE, Paper, Written, told
 
@@ -79,7 +79,7 @@ class ARunOfMails(unittest.TestCase):
             return connection
 
         session = SMTPSession(RelaySettings, connect, ManualClock())
-        with mock.patch.object(transaction, "open_channel", side_effect=lambda _: self.papers[-1]):
+        with mock.patch.object(connection, "open_channel", side_effect=lambda _: self.papers[-1]):
             if "proven" in head:
                 session._open(patient=False)
                 session._line._has_taken = True  # type: ignore[union-attr]
