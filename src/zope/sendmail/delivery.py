@@ -18,14 +18,8 @@ from zope.interface import implementer
 
 from zope.sendmail.datamanager import MailDataManager, mails_of
 from zope.sendmail.directmail import DirectMail
-from zope.sendmail.interfaces import (
-    IDirectMailDelivery,
-    IMailQueue,
-    InvalidRelay,
-    IQueuedMailDelivery,
-    IStagedMail,
-    type_of_message,
-)
+from zope.sendmail.errors import InvalidRelay
+from zope.sendmail.interfaces import IDirectMailDelivery, IMailQueue, IQueuedMailDelivery, IStagedMail, type_of_message
 from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message.address import parse_sender

@@ -11,8 +11,9 @@ from typing import Any
 
 from zope.interface import implementer
 
+from zope.sendmail.errors import RelayError
 from zope.sendmail.events import events_of
-from zope.sendmail.interfaces import ISession, IStagedMail, MailRefused, RelayError
+from zope.sendmail.interfaces import ISession, IStagedMail, MailRefused
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.mailer import open_session

@@ -12,8 +12,25 @@ from email.message import Message
 from math import inf
 from typing import TYPE_CHECKING, BinaryIO
 
-from zope.interface import Attribute, Interface
+from zope.interface import Attribute, Interface, classImplements
 from zope.schema import Bool, Float, Int, Password, TextLine
+
+# The errors are defined below this module, so that values can raise them; their home for callers is here.
+from zope.sendmail.errors import (
+    InvalidAddress as InvalidAddress,
+    InvalidMail as InvalidMail,
+    InvalidMessage as InvalidMessage,
+    InvalidRelay as InvalidRelay,
+    LeaseLost as LeaseLost,
+    MailError as MailError,
+    MalformedEnvelope as MalformedEnvelope,
+    NoSuchMail as NoSuchMail,
+    NotPossible as NotPossible,
+    QueueError as QueueError,
+    QueueNotSafe as QueueNotSafe,
+    RelayError as RelayError,
+)
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 
 if TYPE_CHECKING:
     from zope.sendmail.lifecycle.finding import Finding
@@ -29,88 +46,6 @@ type_of_message = str | bytes | Message
 
 
 # --- errors ---------------------------------------------------------------------------------------------------
-
-
-class MailError(Exception):
-    """Something about a mail, a relay or a queue went wrong.
-
-    ``permanent`` says whether trying the same again is useless.
-    """
-
-    permanent = False
-
-
-class InvalidMail(MailError, ValueError):
-    """The arguments of ``send()`` cannot become a mail.  Nothing was written.
-
-    Cure: correct the argument that the text names.
-    """
-
-    permanent = True
-
-
-class InvalidAddress(InvalidMail):
-    """An address that no relay can be given: empty, malformed, or with CR, LF, NUL in it."""
-
-
-class InvalidMessage(InvalidMail):
-    """A message that cannot be sent: not a text, or a Message-Id that is none."""
-
-
-class InvalidRelay(InvalidMail):
-    """A relay that mail may not name, or that is none.
-
-    Cure: name one of the delivery's mailers, or add the relay's address to those that may be named.
-    """
-
-
-class MalformedEnvelope(MailError, ValueError):
-    """A queue file does not begin with the two envelope lines.
-
-    Cure: look at the file; somebody else wrote it, or the disk lost a part of it.
-    """
-
-    permanent = True
-
-
-class QueueError(MailError, OSError):
-    """The queue cannot do what was asked of it, now or ever; the text says why and what to do."""
-
-
-class QueueNotSafe(QueueError):
-    """The place of the queue has no hard links or no file locks, so a mail might be sent twice.
-
-    Cure: put the queue on a local POSIX file system (ext4, XFS, btrfs, tmpfs, ...).
-    """
-
-    permanent = True
-
-
-class NoSuchMail(QueueError, LookupError):
-    """There is no mail of this name in the queue; it may have been sent in the meantime."""
-
-    permanent = True
-
-
-class NotPossible(QueueError):
-    """The verb does not fit the state of the mail, e.g. ``release`` of one that is not held."""
-
-    permanent = True
-
-
-class LeaseLost(QueueError):
-    """Another processor took the message over; it must not be sent by this one."""
-
-
-class RelayError(MailError, ConnectionError):
-    """The relay could not be used: not reached, greeting, EHLO, TLS or login failed.
-
-    ``code`` is the SMTP reply code or None.  Says nothing about any message.
-    """
-
-    def __init__(self, text: str, code: int | None = None) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 class MailRefused(MailError, OSError):
@@ -281,6 +216,9 @@ class IQueuedMail(Interface):
     size = Int(title="Bytes")
     due = Float(title="When it is tried next, seconds since the epoch; 0.0 if that is open")
     history = Attribute("Sequence of `Record`, oldest first")
+
+
+classImplements(QueuedMail, IQueuedMail)
 
 
 class IMailQueue(Interface):

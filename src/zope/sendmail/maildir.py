@@ -21,7 +21,8 @@ from typing import IO
 
 from zope.interface import directlyProvides, implementer
 
-from zope.sendmail.interfaces import IMaildir, IMaildirFactory, IMaildirMessageWriter, QueueError
+from zope.sendmail.errors import QueueError
+from zope.sendmail.interfaces import IMaildir, IMaildirFactory, IMaildirMessageWriter
 from zope.sendmail.system.disk import Disk, remove_quietly
 
 SUBDIRECTORIES = ("tmp", "new", "cur")

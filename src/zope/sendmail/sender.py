@@ -25,8 +25,9 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
 from zope.sendmail.delivery import QueuedMailDelivery
+from zope.sendmail.errors import InvalidRelay
 from zope.sendmail.events import MailEvent
-from zope.sendmail.interfaces import InvalidRelay, type_of_message
+from zope.sendmail.interfaces import type_of_message
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.states import WAITING
 from zope.sendmail.lifecycle.status import MailStatus

@@ -31,7 +31,8 @@ from zope.sendmail.cli.formatting import (
     status_values,
 )
 from zope.sendmail.cli.queuearguments import MEANT, parse
-from zope.sendmail.interfaces import IMailQueue, MailError, NoSuchMail, QueueNotSafe
+from zope.sendmail.errors import MailError, NoSuchMail, QueueNotSafe
+from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.finding import Finding, Severity, age
 from zope.sendmail.lifecycle.selection import matching
 from zope.sendmail.lifecycle.states import State, Verb

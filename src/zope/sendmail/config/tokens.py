@@ -19,7 +19,8 @@ from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail.interfaces import IRenewableToken, ITokenProvider, RelayError
+from zope.sendmail.errors import RelayError
+from zope.sendmail.interfaces import IRenewableToken, ITokenProvider
 from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock

@@ -27,7 +27,7 @@ from zope.sendmail.demo.ledger import Surprise
 from zope.sendmail.demo.narrator import Narrator
 from zope.sendmail.demo.shop import visit
 from zope.sendmail.demo.stage import Stage
-from zope.sendmail.interfaces import MailError
+from zope.sendmail.errors import MailError
 
 _MAX_FORM = 64 * 1024
 

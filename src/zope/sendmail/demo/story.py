@@ -13,7 +13,8 @@ from zope.sendmail.demo.narrator import Narrator
 from zope.sendmail.demo.scenes import Act
 from zope.sendmail.demo.shop import visit
 from zope.sendmail.demo.stage import PATIENCE, Stage
-from zope.sendmail.interfaces import IMailUnknownEvent, MailError
+from zope.sendmail.errors import MailError
+from zope.sendmail.interfaces import IMailUnknownEvent
 from zope.sendmail.reporting import notifier
 
 #: The scenes, by the titles that they have in the table.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING
 from zope.sendmail.lifecycle.states import State
 
 if TYPE_CHECKING:
+    from zope.sendmail.lifecycle.queuedmail import QueuedMail
     from zope.sendmail.lifecycle.record import Record
     from zope.sendmail.message.envelope import Envelope
-    from zope.sendmail.queue.maildir.admin import QueuedMail
 
 #: What an operator writes for the null reverse-path (RFC 5321, 4.5.5).
 NULL = "<>"
@@ -73,7 +72,7 @@ def matching(given: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]
 
     Paths of files in the queue are understood as well.
     """
-    wanted = {text: os.path.basename(text).removeprefix(".rejected-").removeprefix(".sending-") for text in given}
+    wanted = {text: text.rpartition("/")[2].removeprefix(".rejected-").removeprefix(".sending-") for text in given}
     everything = list(dict.fromkeys(names))
     exact = set(wanted.values()).intersection(everything)
     found: dict[str, list[str]] = {text: [part] if part in exact else [] for text, part in wanted.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from zope.sendmail.interfaces import NotPossible
+from zope.sendmail.errors import NotPossible
 
 
 class State(StrEnum):

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.states import State
-
-if TYPE_CHECKING:
-    from zope.sendmail.interfaces import IQueuedMail
 
 
 class Standing(StrEnum):
@@ -50,7 +47,7 @@ class MailStatus:
     replies: Mapping[str, Reply] = field(default_factory=dict)
 
 
-def status_of(message_id: str, mails: Iterable[IQueuedMail], sent: float | None, kept_days: int) -> MailStatus:
+def status_of(message_id: str, mails: Iterable[QueuedMail], sent: float | None, kept_days: int) -> MailStatus:
     """The status of a mail from what is in the queue with its Message-Id, and from when one left (None: none did)."""
     found = sorted((_status(message_id, mail) for mail in mails), key=lambda each: _ORDER.index(each.standing))
     if found:
@@ -63,7 +60,7 @@ def status_of(message_id: str, mails: Iterable[IQueuedMail], sent: float | None,
     return MailStatus(message_id, Standing.UNKNOWN, reason)
 
 
-def _status(message_id: str, mail: IQueuedMail) -> MailStatus:
+def _status(message_id: str, mail: QueuedMail) -> MailStatus:
     last = mail.history[-1] if mail.history else None
     replies = dict(last.replies) if last is not None else {}
     unknown = last is not None and bool(last.having(Answer.UNKNOWN))

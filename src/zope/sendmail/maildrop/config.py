@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
 
 from zope.sendmail.config.options import read_password
-from zope.sendmail.interfaces import InvalidAddress, MailError
+from zope.sendmail.errors import InvalidAddress, MailError
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.maildrop.configsyntax import Assigned, Literal, Malformed, parse_assignments
 from zope.sendmail.message.address import parse_recipient, split_list

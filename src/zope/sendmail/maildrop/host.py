@@ -23,7 +23,7 @@ from zExceptions import BadRequest, Forbidden
 from zope.interface import implementer
 from ZPublisher import zpublish
 
-from zope.sendmail.interfaces import QueueError
+from zope.sendmail.errors import QueueError
 from zope.sendmail.lifecycle.states import WAITING, Verb
 from zope.sendmail.maildrop import views
 from zope.sendmail.maildrop.config import ConfigError

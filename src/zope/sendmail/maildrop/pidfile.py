@@ -16,7 +16,7 @@ import struct
 import sys
 import time
 
-from zope.sendmail.interfaces import MailError
+from zope.sendmail.errors import MailError
 
 # struct flock, of fcntl(2): Linux has the kind of lock in front, the BSDs and macOS have it behind.
 _FLOCK, _PID = ("hhqqi", 4) if sys.platform == "linux" else ("qqihh", 2)

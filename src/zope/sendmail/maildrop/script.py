@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from zope.sendmail.interfaces import MailError
+from zope.sendmail.errors import MailError
 from zope.sendmail.maildir import act_as_owner
 from zope.sendmail.maildrop.config import Config, read_config
 from zope.sendmail.maildrop.daemon import Daemon, check, detach, open_spools, tell_supervisor

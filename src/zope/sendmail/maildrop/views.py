@@ -14,7 +14,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from zope.sendmail.cli.formatting import clean
-from zope.sendmail.interfaces import IMailQueue, IQueuedMail, NoSuchMail, NotPossible
+from zope.sendmail.errors import NoSuchMail, NotPossible
+from zope.sendmail.interfaces import IMailQueue, IQueuedMail
 from zope.sendmail.lifecycle.finding import Severity, age, moment
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.record import Record

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TypeGuard
 
-from zope.sendmail.interfaces import InvalidAddress
+from zope.sendmail.errors import InvalidAddress
 
 #: RFC 5321, 4.5.3.1.3 allows 256 octets for a path; long VERP senders exceed it and are accepted in practice.
 #: 900 still fits into a command line (4.5.3.1.4 with the extensions' 998).

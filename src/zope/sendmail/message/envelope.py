@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from zope.sendmail.interfaces import InvalidAddress, InvalidRelay, MalformedEnvelope
+from zope.sendmail.errors import InvalidAddress, InvalidRelay, MalformedEnvelope
 from zope.sendmail.message.address import (
     MAX_OCTETS,
     PLAIN_OCTETS,

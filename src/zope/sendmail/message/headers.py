@@ -13,7 +13,7 @@ from email.errors import MessageError
 from email.message import Message
 from typing import BinaryIO
 
-from zope.sendmail.interfaces import InvalidMessage
+from zope.sendmail.errors import InvalidMessage
 from zope.sendmail.message.pieces import Piece
 
 #: How much of a message is looked at for its header block.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from zope.sendmail.interfaces import InvalidRelay
+from zope.sendmail.errors import InvalidRelay
 
 _HOST = re.compile(r"[^\W_](?:[\w.-]{0,252}[^\W_])?\.?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 _MAILER = re.compile(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from zope.sendmail.interfaces import InvalidRelay
+from zope.sendmail.errors import InvalidRelay
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zope.sendmail.interfaces import InvalidAddress
+from zope.sendmail.errors import InvalidAddress
 from zope.sendmail.message.address import parse_sender
 from zope.sendmail.message.envelope import Envelope
 

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from zope.sendmail.errors import InvalidRelay
 from zope.sendmail.events import MailErrorEvent, MailEvent, MailSentEvent, MailUnknownEvent
-from zope.sendmail.interfaces import ILease, IMailQueue, InvalidRelay
+from zope.sendmail.interfaces import ILease, IMailQueue
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.retry import set_aside
 from zope.sendmail.lifecycle.states import State

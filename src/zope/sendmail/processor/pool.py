@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 #: Seconds between two looks of the one who stands by: at first, and at most.
 _WINDOW = (0.02, 0.5)
 
-#: A process that uses more than this part of a CPU is not waiting for a relay.  A worker in front of a relay on the same
-#: host uses 0.7 to 0.8; more workers cost a quarter more CPU there and send no more (benchmarks/README.rst).
+#: A process that uses more than this part of a CPU is not waiting for a relay.  A worker in front of a relay on the
+#: same host uses 0.7 to 0.8; more workers cost a quarter more CPU there and send no more (benchmarks/README.rst).
 _BUSY = 0.6
 
 #: Longest time in seconds during which a stop may go unnoticed.

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from zope.interface import implementer
 
 from zope.sendmail.config.settings import Tls
-from zope.sendmail.interfaces import IJob, ILease, InvalidRelay, ISession
+from zope.sendmail.errors import InvalidRelay
+from zope.sendmail.interfaces import IJob, ILease, ISession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.lifecycle.record import Part, Record
 from zope.sendmail.mailer import SMTPMailer, keeps_sessions, open_session

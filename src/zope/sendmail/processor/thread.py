@@ -18,8 +18,9 @@ from typing import Any
 
 from zope.interface import implementer
 
+from zope.sendmail.errors import MalformedEnvelope
 from zope.sendmail.events import MailEvent
-from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor, MalformedEnvelope
+from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.maildir import Maildir, make_maildir

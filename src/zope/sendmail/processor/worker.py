@@ -12,8 +12,9 @@ from collections.abc import Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from zope.sendmail.errors import LeaseLost
 from zope.sendmail.events import events_of, news_of
-from zope.sendmail.interfaces import ILease, ISession, LeaseLost
+from zope.sendmail.interfaces import ILease, ISession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import judge

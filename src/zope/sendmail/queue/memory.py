@@ -17,9 +17,11 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.interfaces import ILease, IMailQueue, InvalidMessage, IStagedMail, LeaseLost, NoSuchMail
+from zope.sendmail.errors import InvalidMessage, LeaseLost, NoSuchMail
+from zope.sendmail.interfaces import ILease, IMailQueue, IStagedMail
 from zope.sendmail.lifecycle.finding import Finding
 from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.selection import Selection
@@ -29,7 +31,6 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.queue.diagnosis import HELD, waits_for_a_person
-from zope.sendmail.queue.maildir.admin import QueuedMail
 from zope.sendmail.queue.maildir.sentlog import KEPT_DAYS
 from zope.sendmail.system.clock import Clock
 

@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from zope.sendmail.interfaces import RelayError
+from zope.sendmail.errors import RelayError
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.smtp.protocol.progress import Progress, charge, reply_from
 from zope.sendmail.smtp.smtperrors import NotSendable

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 
-from zope.sendmail.interfaces import RelayError
+from zope.sendmail.errors import RelayError
 
 
 def verifying_context(cafile: str | None) -> ssl.SSLContext:

@@ -16,7 +16,8 @@ from unittest import SkipTest
 
 from zope.interface.verify import verifyObject
 
-from zope.sendmail.interfaces import ILease, IMailQueue, IQueuedMail, IStagedMail, LeaseLost, NoSuchMail, NotPossible
+from zope.sendmail.errors import LeaseLost, NoSuchMail, NotPossible
+from zope.sendmail.interfaces import ILease, IMailQueue, IQueuedMail, IStagedMail
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule, judge

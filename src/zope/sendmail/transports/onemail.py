@@ -8,7 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
-from zope.sendmail.interfaces import ISession, RelayError, type_of_message
+from zope.sendmail.errors import RelayError
+from zope.sendmail.interfaces import ISession, type_of_message
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_bytes

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.interfaces import InvalidAddress, ISession, ISessionMailer
+from zope.sendmail.errors import InvalidAddress
+from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.mailer import open_session
 from zope.sendmail.message.address import parse_recipient, parse_sender

@@ -10,12 +10,11 @@ import heapq
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO
 
-from zope.interface import implementer
-
-from zope.sendmail.interfaces import InvalidMessage, IQueuedMail, MalformedEnvelope, NoSuchMail, NotPossible
+from zope.sendmail.errors import InvalidMessage, MalformedEnvelope, NoSuchMail, NotPossible
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, after_death, sent_before_death
 from zope.sendmail.lifecycle.selection import Selection
@@ -32,21 +31,6 @@ _HEAD = 64 * 1024
 
 #: Octets of a file name, less than those with which it is set aside (`REJECTED`).
 _LONGEST = 255 - len(REJECTED)
-
-
-@implementer(IQueuedMail)
-@dataclass(frozen=True, slots=True)
-class QueuedMail:
-    """See `IQueuedMail`."""
-
-    name: str
-    state: State
-    envelope: Envelope | None
-    message_id: str
-    since: float
-    size: int
-    due: float
-    history: Sequence[Record]
 
 
 class MaildirAdmin:

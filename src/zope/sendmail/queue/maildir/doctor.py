@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
-from zope.sendmail.interfaces import MalformedEnvelope
+from zope.sendmail.errors import MalformedEnvelope
 from zope.sendmail.lifecycle.finding import Finding, Severity, moment
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import WAITING, State

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.interfaces import ILease, InvalidMessage, LeaseLost, MalformedEnvelope
+from zope.sendmail.errors import InvalidMessage, LeaseLost, MalformedEnvelope
+from zope.sendmail.interfaces import ILease
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State

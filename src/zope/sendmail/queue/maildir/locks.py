@@ -15,7 +15,7 @@ import threading
 from dataclasses import dataclass
 from enum import StrEnum
 
-from zope.sendmail.interfaces import QueueNotSafe
+from zope.sendmail.errors import QueueNotSafe
 from zope.sendmail.maildir import host_name, make_maildir, unique_name
 from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Layout
 from zope.sendmail.system.clock import Clock

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.finding import Finding
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.selection import Selection
@@ -23,7 +24,7 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import MailStatus, status_of
 from zope.sendmail.maildir import check_place, make_maildir
 from zope.sendmail.queue.maildir import latecommit
-from zope.sendmail.queue.maildir.admin import MaildirAdmin, QueuedMail
+from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.maildir.claims import Claims
 from zope.sendmail.queue.maildir.doctor import examine
 from zope.sendmail.queue.maildir.latecommit import late_commits_of

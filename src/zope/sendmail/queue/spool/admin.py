@@ -12,14 +12,14 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from zope.sendmail.interfaces import InvalidMessage, MalformedEnvelope
+from zope.sendmail.errors import InvalidMessage, MalformedEnvelope
 from zope.sendmail.lifecycle.finding import Finding, Severity
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import read_envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.queue import diagnosis
-from zope.sendmail.queue.maildir.admin import QueuedMail
 from zope.sendmail.queue.spool.dropbox import LOCK, OLD_LOCK, PRIVATE, UNFINISHED, DropBox, Dropped, may_be_mail
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk

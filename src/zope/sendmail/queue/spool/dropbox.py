@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from zope.sendmail.interfaces import MalformedEnvelope
+from zope.sendmail.errors import MalformedEnvelope
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message.envelope import DROPPED, read_envelope
 from zope.sendmail.queue.maildir.layout import Layout

@@ -9,7 +9,7 @@ import io
 import os
 from typing import Any, BinaryIO, cast
 
-from zope.sendmail.interfaces import InvalidMessage
+from zope.sendmail.errors import InvalidMessage
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message.headers import with_message_id
 from zope.sendmail.queue.maildir.lease import MaildirLease

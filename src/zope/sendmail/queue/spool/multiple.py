@@ -13,12 +13,13 @@ from typing import Any, BinaryIO, TypeVar
 
 from zope.interface import implementer
 
-from zope.sendmail.interfaces import IMailQueue, NoSuchMail, QueueError
+from zope.sendmail.errors import NoSuchMail, QueueError
+from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.finding import Finding
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import MailStatus, Standing
 from zope.sendmail.maildir import age_key
-from zope.sendmail.queue.maildir.admin import QueuedMail
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.spool.queue import PREFIX, SpoolQueue

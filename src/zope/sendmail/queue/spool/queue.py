@@ -2,7 +2,8 @@
 
 ``<spool>/NAME`` is other programs'; ``<spool>/.queue`` is a Maildir queue, where every mail is claimed, retried and
 set aside as in any other.  What is complete is moved there (`zope.sendmail.queue.spool.dropbox`).  Makes its
-directories when it is first used.  Fails with `QueueError` where a directory cannot be trusted, otherwise as `MaildirQueue`.
+directories when it is first used.  Fails with `QueueError` where a directory cannot be trusted, otherwise as
+`MaildirQueue`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
 
-from zope.sendmail.interfaces import NotPossible
+from zope.sendmail.errors import NotPossible
 from zope.sendmail.lifecycle.finding import Finding
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import age_key
-from zope.sendmail.queue.maildir.admin import QueuedMail
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.spool.admin import DroppedMail

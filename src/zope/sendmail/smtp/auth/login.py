@@ -17,7 +17,7 @@ from dataclasses import replace
 from smtplib import SMTP
 
 from zope.sendmail.config.settings import Mechanism, RelaySettings
-from zope.sendmail.interfaces import RelayError
+from zope.sendmail.errors import RelayError
 from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.smtp.auth.mechanisms import (
     CramMd5,

@@ -10,7 +10,7 @@ import hmac
 import json
 from dataclasses import dataclass, field
 
-from zope.sendmail.interfaces import RelayError
+from zope.sendmail.errors import RelayError
 from zope.sendmail.lifecycle.outcome import printable
 
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 
-from zope.sendmail.interfaces import RelayError
+from zope.sendmail.errors import RelayError
 from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.smtp.auth.mechanisms import Credentials, Exchange
 from zope.sendmail.smtp.auth.saslprep import saslprep

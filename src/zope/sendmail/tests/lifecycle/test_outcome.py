@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.tests.support.properties import QUICK

@@ -7,8 +7,7 @@ import time
 import unittest
 from unittest import mock
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from zope.sendmail.interfaces import InvalidAddress
 from zope.sendmail.message.address import MAX_OCTETS, is_ascii, parse_recipient, parse_sender, split_list

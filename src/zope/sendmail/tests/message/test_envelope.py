@@ -8,8 +8,7 @@ import re
 import unittest
 from unittest import mock
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from zope.sendmail.interfaces import InvalidAddress, MalformedEnvelope
 from zope.sendmail.message.envelope import END, Envelope, envelope_lines, read_envelope

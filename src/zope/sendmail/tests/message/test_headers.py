@@ -11,8 +11,7 @@ from email.mime.text import MIMEText
 from typing import Any
 from unittest import mock
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from zope.sendmail.interfaces import InvalidMessage
 from zope.sendmail.message.headers import (

@@ -9,8 +9,7 @@ import tracemalloc
 import unittest
 
 import transaction
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.message.headers import completed, with_message_id, without_bcc

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from zope.sendmail.interfaces import InvalidAddress
 from zope.sendmail.message.envelope import Envelope

@@ -1,6 +1,7 @@
 """`zope.sendmail` and Dovecot: mail straight into its mail store by LMTP, and logins with a token.
 
-What is true of its submission server as of any other is in `test_interop`.  Nothing here is played: it is skipped, and says so, where Dovecot cannot be had (``.ci/mtas.py`` fetches it).
+What is true of its submission server as of any other is in `test_interop`.  Nothing here is
+played: it is skipped, and says so, where Dovecot cannot be had (``.ci/mtas.py`` fetches it).
 """
 
 from __future__ import annotations

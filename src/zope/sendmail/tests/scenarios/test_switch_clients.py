@@ -38,8 +38,7 @@ from zope.security.management import endInteraction, newInteraction
 from zope.testing.cleanup import cleanUp
 
 import zope.sendmail.zcml
-from zope.sendmail import delivery as delivery_module
-from zope.sendmail import startup
+from zope.sendmail import delivery as delivery_module, startup
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.interfaces import IMailDelivery, IMailer, ISMTPMailer
 from zope.sendmail.maildir import Maildir

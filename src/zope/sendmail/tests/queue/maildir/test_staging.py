@@ -12,8 +12,7 @@ from unittest import mock
 
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.pieces import Piece
-from zope.sendmail.queue.maildir import latecommit as late_module
-from zope.sendmail.queue.maildir import staging as staged_module
+from zope.sendmail.queue.maildir import latecommit as late_module, staging as staged_module
 from zope.sendmail.queue.maildir.latecommit import LateCommits
 from zope.sendmail.queue.maildir.layout import GROUP, PARTS
 from zope.sendmail.queue.maildir.queue import MaildirQueue, _after_fork
