@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pages
+
 HERE = Path(__file__).resolve().parent.parent
 
 #: Made in this tree; the second is there when zope.cfg was built before.
@@ -63,4 +65,5 @@ CHECKERS: dict[str, Callable[[], bool]] = {
     "mypy": partial(python, "-m", "mypy"),
     "imports": partial(python, "-c", "from importlinter import cli; cli.lint_imports_command()"),
     "pins": pins,
+    "docs": lambda: pages.build() == 0,
 }
