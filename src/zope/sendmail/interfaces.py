@@ -170,6 +170,19 @@ class IJob(Interface):
         """Called before the last byte goes; what it raises stops the transfer."""
 
 
+class IJobSource(Interface):
+    """Where a session takes the mails of a stream from.
+
+    Concurrency: called in the thread of the session only.
+    """
+
+    def next() -> IJob | None:
+        """Return the mail that is to be sent next, or None if there is none for this session now.
+
+        The session may ask while the mail before is with the relay, and may ask again after None.
+        """
+
+
 class ILease(IJob):
     """The right to work on one message, for as long as its owner lives."""
 
@@ -385,16 +398,17 @@ class ISession(Interface):
 class IStreamingSession(ISession):
     """A session that uses the time for which the relay is awaited for the next mail.  Optional."""
 
-    def stream(jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Outcome | Exception]]:
-        """Send each job; yield it with its outcome, or with what its `open` or `intend`, or reading it, has raised.
+    def stream(jobs: IJobSource) -> Iterator[tuple[IJob, Outcome | Exception]]:
+        """Send each job of the source until that gives None; yield it with its outcome, or with what its `open` or
+        `intend`, or reading it, has raised.
 
-        A job may be pulled while the one before is with the relay: right before the last byte of that one if it can
-        ride with it, or while its reply is awaited from a relay that is quick; else it is pulled after that one's
-        outcome was taken.  It is opened and read then, and intended in its turn.  What pulling raises is raised in its
-        turn, too.
+        The source may be asked for the next job while the one before is with the relay: right before the last byte of
+        that one if it can ride with it, or while its reply is awaited from a relay that is quick; else it is asked
+        after that one's outcome was taken.  The job is opened and read then, and intended in its turn.  What the source
+        raises is raised in its turn, too.
 
-        Whoever stops in between closes the iterator.  A job that was pulled and not yielded has not been sent then, and
-        no relay has it.
+        A caller that stops in between closes the iterator.  A job that was taken and not yielded has not been sent
+        then, and no relay has it.
 
         Guarantee: nothing about a job changes the outcome of another one; a job whose envelope rode and was lost with
         the connection is begun anew on another, charged with nothing.

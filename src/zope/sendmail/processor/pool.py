@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from zope.sendmail.processor.dispatcher import Dispatcher
@@ -93,10 +93,10 @@ class WorkerPool:
         worker = self._new_lane(relay)
         if worker is None:
             return
-        goes_on = True
+        jobs, goes_on = _PoolJobs(self, relay, worker), True
         try:
             while goes_on:
-                worker.run(self._jobs(relay, worker))
+                worker.run(jobs)
                 with relay.mutex:  # somebody may have put in a message since
                     goes_on = bool(relay.backlog) and self._is_good(worker, relay) and self._goes_on(relay)
                     if not goes_on:
@@ -137,22 +137,25 @@ class WorkerPool:
     def _is_superfluous(self, relay: Relay) -> bool:
         return relay.workers > 1 and relay.workers > relay.limit
 
-    def _jobs(self, relay: Relay, worker: Worker) -> Iterator[Job]:
-        """What is to be done by this worker.  One that meets trouble ends; the last one pauses the relay."""
+    def next_job(self, relay: Relay, worker: Worker) -> Job | None:
+        """Claim what `worker` does next; None if it has nothing to do any more, or not now.
+
+        A worker that met trouble gets nothing; the last one pauses the relay.
+        """
         assert self.dispatcher is not None
-        while worker.works and self._goes_on(relay):
-            job = self.dispatcher.next_for(relay)
-            if job is None:
-                return
-            self._see_whether_more_are_needed(relay)
-            if relay.has_rate and not self._waits_for_turn(relay):
-                job.lease.release()
-                return
-            yield job
-            if relay.mailer is not worker.mailer:  # somebody said `setMailer`
-                return
+        if not (self._is_good(worker, relay) and self._goes_on(relay)):
+            return None
+        job = self.dispatcher.next_for(relay)
+        if job is None:
+            return None
+        self._see_whether_more_are_needed(relay)
+        if relay.has_rate and not self._waits_for_turn(relay):
+            job.lease.release()
+            return None
+        return job
 
     def _is_good(self, worker: Worker, relay: Relay) -> bool:
+        """Whether it met no trouble, and the relay has the same mailer still (`setMailer`)."""
         return worker.works and relay.mailer is worker.mailer
 
     def _waits_for_turn(self, relay: Relay) -> bool:
@@ -235,3 +238,14 @@ class WorkerPool:
         with self._mutex:  # who waits for all threads never sees one that has not begun
             thread.start()
             self._threads.add(thread)
+
+
+class _PoolJobs:
+    """What a pool claims for one worker; see `zope.sendmail.processor.worker.JobSource`."""
+
+    def __init__(self, pool: WorkerPool, relay: Relay, worker: Worker) -> None:
+        self._pool, self._relay, self._worker = pool, relay, worker
+
+    def next(self) -> Job | None:
+        """See `JobSource`."""
+        return self._pool.next_job(self._relay, self._worker)

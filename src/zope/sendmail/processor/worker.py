@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from zope.interface import implementer
 
 from zope.sendmail.errors import LeaseLost
 from zope.sendmail.events import events_of, news_of
-from zope.sendmail.interfaces import ILease, ISession
+from zope.sendmail.interfaces import IJobSource, ILease, ISession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import judge
@@ -39,6 +41,35 @@ def is_wish_to_end(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
+class JobSource(Protocol):
+    """See `IJobSource`."""
+
+    def next(self) -> Job | None:
+        """Return the next job for a worker, claimed for it; None if there is none now."""
+
+
+@implementer(IJobSource)
+class JobsInHand:
+    """The jobs that a worker has taken from its source and not ended yet; see `IJobSource`.
+
+    A job whose recipients are all malformed goes to no relay: `finish` ends it at once.
+    """
+
+    def __init__(self, jobs: JobSource, finish: Callable[[Job, Outcome], None]) -> None:
+        self._jobs = jobs
+        self._finish = finish
+        self.in_hand: deque[Job] = deque()
+
+    def next(self) -> Job | None:
+        """See `IJobSource`."""
+        while (job := self._jobs.next()) is not None:
+            if job.envelope.recipients:
+                self.in_hand.append(job)
+                return job
+            self._finish(job, Outcome(""))
+        return None
+
+
 class Worker:
     """One conversation with a relay, and the messages that go through it one after the other."""
 
@@ -52,10 +83,10 @@ class Worker:
         #: Whether the last mail found a relay that could be used.
         self.works = True
 
-    def run(self, jobs: Iterable[Job]) -> None:
-        """Try each message once; ends the leases.  Raises what pulling the next job raises."""
-        in_hand: deque[Job] = deque()
-        results = self._results(jobs, in_hand)
+    def run(self, jobs: JobSource) -> None:
+        """Try each message once; ends the leases.  Raises what `jobs` raises."""
+        taken = JobsInHand(jobs, self._finish)
+        results = self._results(taken)
         try:
             with baton.running():
                 for job, result in results:
@@ -64,15 +95,14 @@ class Worker:
                         break
         finally:
             results.close()
-            for job in in_hand:  # it was to follow, and no relay has it
+            for job in taken.in_hand:  # it was to follow, and no relay has it
                 job.lease.release()
 
-    def _results(
-        self, jobs: Iterable[Job], in_hand: deque[Job]
-    ) -> Generator[tuple[Job, Outcome | BaseException], None, None]:
-        """Each job with how it went; those that were pulled and not yielded are `in_hand`."""
+    def _results(self, jobs: JobsInHand) -> Generator[tuple[Job, Outcome | BaseException], None, None]:
+        """Each job with how it went; those that were taken and not yielded stay in hand."""
+        in_hand = jobs.in_hand
         try:
-            for job, result in self._stream(self._noted(jobs, in_hand)):
+            for job, result in self._stream(jobs):
                 in_hand.remove(job)
                 yield job, result
         except GeneratorExit:
@@ -92,15 +122,7 @@ class Worker:
         else:
             self._finish(job, error)
 
-    def _noted(self, jobs: Iterable[Job], in_hand: deque[Job]) -> Iterator[Job]:
-        for job in jobs:
-            if job.envelope.recipients:
-                in_hand.append(job)
-                yield job
-            else:  # all of them are malformed
-                self._finish(job, Outcome(""))
-
-    def _stream(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome | BaseException]]:
+    def _stream(self, jobs: JobsInHand) -> Iterator[tuple[Job, Outcome | BaseException]]:
         """Each job with how it went.  Who has to wait for a turn does not ride with another."""
         streaming: Any = one_by_one if self._relay.has_rate else stream
         results: Iterator[tuple[Job, Outcome | BaseException]] = streaming(self.session, jobs)

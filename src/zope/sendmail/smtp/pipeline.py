@@ -9,11 +9,11 @@ a job never changes the outcome of another.
 from __future__ import annotations
 
 import smtplib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from zope.sendmail.interfaces import IJob, ISession
+from zope.sendmail.interfaces import IJob, IJobSource, ISession
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.smtp.connection import Attempt, Following
 from zope.sendmail.smtp.protocol.progress import Progress
@@ -54,9 +54,9 @@ class _Waiting:
 class Stream:
     """See `IStreamingSession.stream`."""
 
-    def __init__(self, session: Carrier, jobs: Iterable[IJob]) -> None:
+    def __init__(self, session: Carrier, jobs: IJobSource) -> None:
         self._session = session
-        self._jobs = iter(jobs)
+        self._jobs = jobs
         self._next: _Waiting | None = None
         self._trouble: Exception | None = None
 
@@ -108,7 +108,7 @@ class Stream:
         return waiting or self._pull()
 
     def _pull(self) -> _Waiting | None:
-        job = next(self._jobs, None)
+        job = self._jobs.next()
         if job is None:
             return None
         try:
@@ -125,15 +125,15 @@ class Stream:
             return error
 
 
-def stream(session: ISession, jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Result]]:
+def stream(session: ISession, jobs: IJobSource) -> Iterator[tuple[IJob, Result]]:
     """`IStreamingSession.stream` with any session."""
     found = getattr(session, "stream", None)
     return one_by_one(session, jobs) if found is None else found(jobs)
 
 
-def one_by_one(session: ISession, jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Result]]:
+def one_by_one(session: ISession, jobs: IJobSource) -> Iterator[tuple[IJob, Result]]:
     """The same, but a job is pulled only when the one before it has ended."""
-    for job in jobs:
+    while (job := jobs.next()) is not None:
         result: Result
         try:
             result = session.transfer(job.envelope, job.open(), job.intend)

@@ -7,14 +7,14 @@ Concurrency: one thread at a time.
 from __future__ import annotations
 
 import smtplib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from smtplib import SMTP
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
 from zope.sendmail.config.settings import RelaySettings
-from zope.sendmail.interfaces import IJob, IStreamingSession
+from zope.sendmail.interfaces import IJob, IJobSource, IStreamingSession
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.classification import RELAY_CODES, failed, succeeded
@@ -104,7 +104,7 @@ class SMTPSession:
         """See `ISession`.  `message` must be seekable; what reading it raises is raised."""
         return self.carry(Attempt(Progress(envelope), message, intend), _NOBODY)
 
-    def stream(self, jobs: Iterable[IJob]) -> Iterator[tuple[IJob, Result]]:
+    def stream(self, jobs: IJobSource) -> Iterator[tuple[IJob, Result]]:
         """See `IStreamingSession`.  Mails ride where the relay offers PIPELINING without CHUNKING; chunks need none."""
         return Stream(self, jobs).results()
 

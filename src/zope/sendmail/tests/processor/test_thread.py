@@ -32,10 +32,9 @@ DOWN = Reply(Answer.DEFERRED, "535 the password has expired", 535)
 
 def _each_behind_another(session: ScriptedSession, jobs: Any) -> Any:
     """A session's `stream` in which every mail rides."""
-    jobs = iter(jobs)
-    job = next(jobs, None)
+    job = jobs.next()
     while job is not None:
-        behind = next(jobs, None)
+        behind = jobs.next()
         yield job, session.transfer(job.envelope, job.open(), job.intend)
         job = behind
 

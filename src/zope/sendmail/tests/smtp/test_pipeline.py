@@ -24,7 +24,7 @@ from zope.sendmail.smtp.protocol.body import WINDOW
 from zope.sendmail.smtp.protocol.steps import MAX_FLIGHT
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.relay import Drop, Hang, Relay
-from zope.sendmail.tests.support.conversation import MESSAGE, Conversation, right_tls
+from zope.sendmail.tests.support.conversation import MESSAGE, Conversation, Jobs, right_tls
 
 ACCEPTED, REJECTED, UNKNOWN = Answer.ACCEPTED, Answer.REJECTED, Answer.UNKNOWN
 
@@ -69,7 +69,7 @@ class Streams(Conversation):
     def send(self, session: SMTPSession, *jobs: Job | str) -> dict[str, Result]:
         """All of them; the results by name."""
         made = [Job(job) if isinstance(job, str) else job for job in jobs]
-        results = session.stream(iter(made))
+        results = session.stream(Jobs(made))
         return {cast("Job", job).name: result for job, result in results}
 
     def assertTaken(self, results: dict[str, Result], *names: str) -> None:
@@ -90,7 +90,7 @@ class ManyMailsAreSent(Streams):
         staged.prepare()
         staged.commit()
         relay, session = self.open()
-        ((lease, result),) = session.stream(queue.claim(1))
+        ((lease, result),) = session.stream(Jobs(queue.claim(1)))
         self.assertTrue(verifyObject(IJob, lease))
         self.assertTaken({"one": result}, "one")
         self.assertEqual(len(relay.mails), 1)
@@ -110,7 +110,7 @@ class ManyMailsAreSent(Streams):
         log: list[str] = []
         results: list[Result] = []
         jobs = self.pulled([Job("one"), Job("two"), Job("three")], log)
-        thread = threading.Thread(target=lambda: results.extend(result for _, result in session.stream(jobs)))
+        thread = threading.Thread(target=lambda: results.extend(result for _, result in session.stream(Jobs(jobs))))
         thread.start()
         self.assertTrue(hang.reached.wait(60))
         self.assertEqual(log, ["one", "two", "three"])
@@ -151,7 +151,7 @@ class ManyMailsAreSent(Streams):
                 pass
 
         jobs = iter([Job("one"), Job("two", message=OSError("the disk fails"))])
-        results = [result for _, result in stream(SendOnlySession(Mailer()), jobs)]
+        results = [result for _, result in stream(SendOnlySession(Mailer()), Jobs(jobs))]
         self.assertTaken({"one": results[0]}, "one")
         self.assertIsInstance(results[1], OSError)
 
@@ -211,7 +211,7 @@ class OneOfThemFails(Streams):
             yield Job("two")
             raise OSError("the queue is gone")
 
-        results = session.stream(jobs())
+        results = session.stream(Jobs(jobs()))
         found = {"one": next(results)[1], "two": next(results)[1]}
         self.assertTaken(found, "one", "two")
         with self.assertRaises(OSError):
@@ -236,7 +236,7 @@ class TheStreamEnds(Streams):
         """Whoever stops taking results leaves a job behind that no relay has; the next mail has a new connection."""
         relay, session = self.open()
         log: list[str] = []
-        results = session.stream(self.pulled([Job("one"), Job("two"), Job("three")], log))
+        results = session.stream(Jobs(self.pulled([Job("one"), Job("two"), Job("three")], log)))
         self.assertTaken({"one": next(results)[1], "two": next(results)[1]}, "one", "two")
         self.assertEqual(log, ["one", "two", "three"])
         cast("Any", results).close()
@@ -247,7 +247,7 @@ class TheStreamEnds(Streams):
     def test_another_mail_in_between(self) -> None:
         """A mail that is not of the stream does not get what was meant for the one that rides."""
         relay, session = self.open()
-        results = session.stream(iter([Job("one"), Job("two"), Job("three")]))
+        results = session.stream(Jobs([Job("one"), Job("two"), Job("three")]))
         next(results)
         next(results)
         self.assertAnswers(self.transfer(session, "other@example.org"), other=ACCEPTED)
@@ -257,7 +257,7 @@ class TheStreamEnds(Streams):
     def test_session_is_closed_in_between(self) -> None:
         """Likewise after `close`."""
         relay, session = self.open()
-        results = session.stream(iter([Job("one"), Job("two"), Job("three")]))
+        results = session.stream(Jobs([Job("one"), Job("two"), Job("three")]))
         next(results)
         next(results)
         session.close()

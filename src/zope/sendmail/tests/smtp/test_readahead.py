@@ -24,7 +24,7 @@ from zope.sendmail.smtp.protocol.body import WINDOW
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.relay import Drop, Hang
 from zope.sendmail.tests.smtp.test_pipeline import Job, Streams
-from zope.sendmail.tests.support.conversation import MESSAGE, TIMEOUTS
+from zope.sendmail.tests.support.conversation import MESSAGE, TIMEOUTS, Jobs
 
 #: Offers with which nothing can ride.
 NO_RIDES = (["PIPELINING", "CHUNKING"], ["8BITMIME"])
@@ -94,7 +94,7 @@ class TheRelayIsWaitedFor(Ahead):
                 first, second = (relay.on("DOT", Hang(), nth=nth) for nth in (1, 2))
                 results: list[tuple[Any, Result]] = []
                 jobs = self.jobs("one", "two", "three")
-                thread = self.in_thread(lambda to=results, of=jobs, by=session: to.extend(by.stream(of)))  # type: ignore[misc]
+                thread = self.in_thread(lambda to=results, of=jobs, by=session: to.extend(by.stream(Jobs(of))))  # type: ignore[misc]
                 self.assertTrue(first.reached.wait(60))
                 self.assertEqual(self.log, ["one"])
                 first.release()
@@ -114,7 +114,7 @@ class TheRelayIsWaitedFor(Ahead):
                 self.log = []
                 _, session = self.open(keywords=keywords)
                 jobs = [self.job(f"{n}", intend=lambda: self.clock.advance(1.0)) for n in range(4)]
-                for job, _ in session.stream(self.pulled(jobs, self.log)):
+                for job, _ in session.stream(Jobs(self.pulled(jobs, self.log))):
                     self.assertEqual(self.log[-1], cast("Job", job).name)
 
     def test_large_and_small_ones(self) -> None:
@@ -137,7 +137,7 @@ class OneOfThemHasTrouble(Ahead):
 
         for keywords in NO_RIDES:
             _, session = self.open(keywords=keywords)
-            results = session.stream(jobs())
+            results = session.stream(Jobs(jobs()))
             self.assertTaken({"one": next(results)[1], "two": next(results)[1]}, "one", "two")
             with self.assertRaises(OSError):
                 next(results)
@@ -177,7 +177,9 @@ class OneOfThemHasTrouble(Ahead):
                 self.intended_by = []
                 relay, session = self.open(keywords=keywords)
                 relay.on("DOT", Drop(), nth=2)
-                results = {cast("Job", job).name: result for job, result in session.stream(self.jobs("a", "b", "c"))}
+                results = {
+                    cast("Job", job).name: result for job, result in session.stream(Jobs(self.jobs("a", "b", "c")))
+                }
                 self.assertTaken(results, "a", "c")
                 self.assertAnswers(cast("Outcome", results["b"]), b=Answer.UNKNOWN)
                 self.assertEqual(self.intended_by, ["a", "b", "c"])
@@ -216,7 +218,7 @@ class TheConnectionIsAnother(Ahead):
             yield self.job("thr\xe9e", recipients=2)
             yield self.job("four")
 
-        results = {cast("Job", job).name: result for job, result in session.stream(jobs())}
+        results = {cast("Job", job).name: result for job, result in session.stream(Jobs(jobs()))}
         self.assertTaken(results, "one", "two", "four")
         outcome = cast("Outcome", results["thr\xe9e"])
         self.assertEqual([*outcome.having(Answer.REJECTED)], ["thr\xe9e@example.org"])
@@ -227,7 +229,7 @@ class TheConnectionIsAnother(Ahead):
     def test_connection_rested_meanwhile(self) -> None:
         """What was to go at once goes with more care if its turn comes late."""
         relay, session = self.open(keywords=NO_RIDES[0])
-        results = session.stream(self.jobs("one", "two", "three"))
+        results = session.stream(Jobs(self.jobs("one", "two", "three")))
         next(results)
         next(results)
         self.assertEqual(self.log, ["one", "two", "three"])
@@ -243,7 +245,7 @@ class TheStreamEnds(Ahead):
         for keywords in NO_RIDES:
             self.log, self.intended_by = [], []
             relay, session = self.open(keywords=keywords)
-            results = session.stream(self.jobs("one", "two", "three"))
+            results = session.stream(Jobs(self.jobs("one", "two", "three")))
             next(results)
             next(results)
             self.assertEqual(self.log, ["one", "two", "three"])

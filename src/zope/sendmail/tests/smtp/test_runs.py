@@ -27,6 +27,7 @@ from zope.sendmail.smtp.pipeline import Result
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.tests.smtp.test_dialogues import FOLDER, MESSAGE, Paper, Written, told
+from zope.sendmail.tests.support.conversation import Jobs
 
 NEW = ("N", b"\r\n")
 
@@ -83,7 +84,7 @@ class ARunOfMails(unittest.TestCase):
             if "proven" in head:
                 session._open(patient=False)
                 session._line._has_taken = True  # type: ignore[union-attr]
-            results = list(session.stream(self.jobs(head)))
+            results = list(session.stream(Jobs(self.jobs(head))))
         self.assertEqual(coming, [], "there should have been a further connection")
         return results
 

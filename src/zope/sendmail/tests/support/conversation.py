@@ -8,13 +8,15 @@ import smtplib
 import ssl
 import tempfile
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 import trustme
+from zope.interface import implementer
 
 from zope.sendmail.config.settings import RelaySettings, Timeouts, Tls
+from zope.sendmail.interfaces import IJob, IJobSource
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.connect import Factory, connect
@@ -56,6 +58,18 @@ def broken_tls() -> ssl.SSLContext:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
     return context
+
+
+@implementer(IJobSource)
+class Jobs:
+    """Jobs of an iterable, which is asked for the next one when the session asks for it."""
+
+    def __init__(self, jobs: Iterable[IJob]) -> None:
+        self._jobs = iter(jobs)
+
+    def next(self) -> IJob | None:
+        """See `IJobSource`."""
+        return next(self._jobs, None)
 
 
 class Conversation(unittest.TestCase):
