@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from zope.sendmail.datamanager import MailDataManager, mails_of
 from zope.sendmail.directmail import DirectMail
-from zope.sendmail.errors import InvalidRelay
+from zope.sendmail.errors import InvalidRelay, telling_refusals
 from zope.sendmail.interfaces import IDirectMailDelivery, IMailQueue, IQueuedMailDelivery, IStagedMail, type_of_message
 from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.maildir import host_name
@@ -159,7 +159,8 @@ class QueuedMailDelivery(AbstractMailDelivery):
     ) -> str:
         """See `IQueuedMailDelivery`."""
         envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, verp=verp)
-        put(self.queue, envelopes, *pieces)
+        with telling_refusals(self._queuePath):
+            put(self.queue, envelopes, *pieces)
         return message_id
 
     def status(self, message_id: str) -> MailStatus:
@@ -174,10 +175,34 @@ class QueuedMailDelivery(AbstractMailDelivery):
         return self.routes.named(relay)
 
     def _stage(self) -> IStagedMail:
-        return self.queue.stage()
+        with telling_refusals(self._queuePath):
+            return _InQueue(self.queue.stage(), self._queuePath)
 
     def _what(self) -> str:
         return f"mail for the queue {self._queuePath}"
+
+
+@implementer(IStagedMail)
+class _InQueue:
+    """See `IStagedMail`.  What the queue's disk refuses is told to callers as `QueueNotWritable`, with the cure."""
+
+    def __init__(self, staged: IStagedMail, location: str) -> None:
+        self._staged = staged
+        self._location = location
+        self.rollback, self.commit, self.abort = staged.rollback, staged.commit, staged.abort
+
+    def __len__(self) -> int:
+        return len(self._staged)
+
+    def add(self, envelope: Envelope, *message: Piece) -> str:
+        """See `IStagedMail`."""
+        with telling_refusals(self._location):
+            return self._staged.add(envelope, *message)
+
+    def prepare(self) -> None:
+        """See `IStagedMail`."""
+        with telling_refusals(self._location):
+            self._staged.prepare()
 
 
 @implementer(IDirectMailDelivery)

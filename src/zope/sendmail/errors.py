@@ -1,9 +1,17 @@
-"""Every error that the package raises, but `zope.sendmail.interfaces.MailRefused`, which has an outcome.
+"""Every error that the package raises, except `zope.sendmail.interfaces.MailRefused`, which carries an outcome.
 
-An error answers one question: is it permanent?  What is unknown is temporary.
+An error answers one question: is it permanent?  What is unknown is temporary.  Programs that send mail catch
+``smtplib.SMTPException`` and `OSError`, so every error that ``send()``, a vote or a relay setting raises is one of
+these, besides what it is by its nature.  Each one can be pickled.  Pure.
 """
 
 from __future__ import annotations
+
+import contextlib
+import errno
+import smtplib
+from collections.abc import Iterator
+from typing import Any
 
 
 class MailError(Exception):
@@ -14,8 +22,23 @@ class MailError(Exception):
 
     permanent = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Restore the error from its class, its text and its attributes; `__init__` may ask for other arguments."""
+        state = dict(vars(self))
+        number = getattr(self, "errno", None)
+        return _restored, (type(self), self.args), state if number is None else {**state, "errno": number}
 
-class InvalidMail(MailError, ValueError):
+
+def _restored(kind: type[MailError], arguments: tuple[Any, ...]) -> MailError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    return error
+
+
+# --- what a caller passes -------------------------------------------------------------------------------------
+
+
+class InvalidMail(MailError, smtplib.SMTPException, ValueError):
     """The arguments of ``send()`` cannot become a mail.  Nothing was written.
 
     Cure: correct the argument that the text names.
@@ -26,6 +49,31 @@ class InvalidMail(MailError, ValueError):
 
 class InvalidAddress(InvalidMail):
     """An address that no relay can be given: empty, malformed, or with CR, LF, NUL in it."""
+
+
+class InvalidSender(InvalidAddress, smtplib.SMTPSenderRefused):
+    """An envelope sender that no relay can be given.
+
+    ``sender`` is what was passed; ``smtp_code`` and ``smtp_error`` are what a relay would have said.
+    """
+
+    def __init__(self, text: str, sender: str = "") -> None:
+        OSError.__init__(self, text)
+        self.sender = sender
+        self.smtp_code = 553
+        self.smtp_error = f"5.1.7 {text}".encode("utf-8", "backslashreplace")
+
+
+class InvalidRecipient(InvalidAddress, smtplib.SMTPRecipientsRefused):
+    """An envelope recipient that no relay can be given, or no recipient at all.
+
+    ``recipients`` maps what was passed to the code and the text that a relay would have said.
+    """
+
+    def __init__(self, text: str, *recipients: str) -> None:
+        OSError.__init__(self, text)
+        said = (553, f"5.1.3 {text}".encode("utf-8", "backslashreplace"))
+        self.recipients = dict.fromkeys(recipients, said)
 
 
 class InvalidMessage(InvalidMail):
@@ -39,6 +87,18 @@ class InvalidRelay(InvalidMail):
     """
 
 
+class InvalidSettings(MailError, smtplib.SMTPException, ValueError):
+    """Settings of a relay, a mailer or a route that contradict each other, or that none can have.
+
+    Cure: correct the setting that the text names.
+    """
+
+    permanent = True
+
+
+# --- what a queue says ----------------------------------------------------------------------------------------
+
+
 class MalformedEnvelope(MailError, ValueError):
     """A queue file does not begin with the two envelope lines.
 
@@ -50,6 +110,67 @@ class MalformedEnvelope(MailError, ValueError):
 
 class QueueError(MailError, OSError):
     """The queue cannot do what was asked of it, now or ever; the text says why and what to do."""
+
+
+class QueueNotWritable(QueueError):
+    """Mail cannot be put into the queue: its disk refuses.  ``errno`` is that of the system.
+
+    Cure: the text says it; it depends on what the system has refused.
+    """
+
+    def __init__(self, text: str, number: int | None = None) -> None:
+        super().__init__(text)
+        self.errno = number
+
+    @classmethod
+    def of(cls, location: str, error: OSError) -> QueueNotWritable:
+        """Return the error that tells what the system refused at `location`, and the cure.
+
+        :param location: the queue as people name it.
+        :param error: what the system said.
+        """
+        place = f" ({error.filename})" if isinstance(error.filename, str) else ""
+        why = error.strerror or str(error) or type(error).__name__
+        cure = _CURES.get(error.errno or 0, "see what is wrong with that disk; 'zope-sendmail doctor' may know")
+        return cls(f"mail cannot be put into the queue {location}: {why}{place}; {cure}", error.errno)
+
+
+_RIGHTS = "let the user that runs this program write there, or run it as the queue's owner"
+_SPACE = "free space, or move the queue to another disk"
+_FILES = "let this process have more open files (ulimit -n)"
+_PLACE = "make the directory, or correct the queue's path"
+
+#: What people can do about it, by the system's word.
+_CURES = {
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: "the disk is mounted read-only: mount it read-write, or move the queue to another disk",
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.ENOENT: _PLACE,
+    errno.ENOTDIR: _PLACE,
+    errno.ELOOP: _PLACE,
+    errno.ENAMETOOLONG: _PLACE,
+}
+
+
+@contextlib.contextmanager
+def telling_refusals(location: str) -> Iterator[None]:
+    """Tell what the system refuses while mail is put into a queue as `QueueNotWritable`.
+
+    :param location: the queue as people name it.
+    :raises QueueNotWritable: for an `OSError` that is no `MailError`, and for a directory that is no queue.
+    """
+    try:
+        yield
+    except MailError:
+        raise
+    except OSError as error:
+        raise QueueNotWritable.of(location, error) from error
+    except ValueError as error:  # the directory is something else
+        raise QueueNotWritable(f"mail cannot be put into the queue {location}: {error}") from error
 
 
 class QueueNotSafe(QueueError):
@@ -77,7 +198,10 @@ class LeaseLost(QueueError):
     """Another processor took the message over; it must not be sent by this one."""
 
 
-class RelayError(MailError, ConnectionError):
+# --- what a relay says ----------------------------------------------------------------------------------------
+
+
+class RelayError(MailError, smtplib.SMTPException, ConnectionError):
     """The relay could not be used: not reached, greeting, EHLO, TLS or login failed.
 
     ``code`` is the SMTP reply code or None.  Says nothing about any message.

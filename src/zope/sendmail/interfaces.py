@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from email.message import Message
 from math import inf
+from smtplib import SMTPRecipientsRefused
 from typing import TYPE_CHECKING, BinaryIO
 
 from zope.interface import Attribute, Interface, classImplements
@@ -20,7 +21,10 @@ from zope.sendmail.errors import (
     InvalidAddress as InvalidAddress,
     InvalidMail as InvalidMail,
     InvalidMessage as InvalidMessage,
+    InvalidRecipient as InvalidRecipient,
     InvalidRelay as InvalidRelay,
+    InvalidSender as InvalidSender,
+    InvalidSettings as InvalidSettings,
     LeaseLost as LeaseLost,
     MailError as MailError,
     MalformedEnvelope as MalformedEnvelope,
@@ -28,8 +32,10 @@ from zope.sendmail.errors import (
     NotPossible as NotPossible,
     QueueError as QueueError,
     QueueNotSafe as QueueNotSafe,
+    QueueNotWritable as QueueNotWritable,
     RelayError as RelayError,
 )
+from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 
 if TYPE_CHECKING:
@@ -48,16 +54,22 @@ type_of_message = str | bytes | Message
 # --- errors ---------------------------------------------------------------------------------------------------
 
 
-class MailRefused(MailError, OSError):
+class MailRefused(MailError, SMTPRecipientsRefused):
     """The relay refused the sender, a recipient or the content of a mail; ``outcome`` says which and why.
 
-    Raised by direct delivery in the vote, so that the transaction aborts.
+    ``recipients`` maps each recipient that does not get the mail to the code and the words of the relay, as smtplib
+    has it.  Raised by direct delivery in the vote, so that the transaction aborts.
     """
 
     def __init__(self, text: str, outcome: Outcome, *, permanent: bool) -> None:
-        super().__init__(text)
+        OSError.__init__(self, text)
         self.outcome = outcome
         self.permanent = permanent
+        self.recipients = {
+            recipient: reply.as_pair()
+            for recipient, reply in outcome.replies.items()
+            if reply.answer is not Answer.ACCEPTED
+        }
 
 
 # --- the way in -----------------------------------------------------------------------------------------------

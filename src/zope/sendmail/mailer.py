@@ -15,12 +15,13 @@ import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from smtplib import SMTP, SMTP_SSL
 from threading import local
-from typing import Any
+from typing import Any, TypeVar
 
 from zope.interface import implementer
 
 from zope.sendmail.config.options import mechanisms
 from zope.sendmail.config.settings import Keep, Mechanism, Notify, RelaySettings, Timeouts, Tls, TlsVersion
+from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.interfaces import ISession, ISessionMailer, ISMTPMailer, type_of_message
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_bytes
@@ -58,13 +59,13 @@ def default_factory(mailer: SMTPMailer) -> Factory:
 
 
 def wanted_tls(mailer: SMTPMailer) -> Tls:
-    """What the mailer's attributes say about TLS.  Raises `ValueError` if they contradict each other."""
+    """What the mailer's attributes say about TLS.  Raises `InvalidSettings` if they contradict each other."""
     if mailer.tls is not None:
         return Tls(mailer.tls)
     if mailer.implicit_tls:
         return Tls.IMPLICIT
     if mailer.force_tls and mailer.no_tls:
-        raise ValueError(f"relay {mailer.hostname}: force_tls and no_tls contradict each other; choose one")
+        raise InvalidSettings(f"relay {mailer.hostname}: force_tls and no_tls contradict each other; choose one")
     if mailer.force_tls:
         return Tls.REQUIRED
     return Tls.NEVER if mailer.no_tls else Tls.OPPORTUNISTIC
@@ -164,9 +165,11 @@ class SMTPMailer:
         self.implicit_tls = implicit_tls
         self.timeout = timeout
         if (rate is not None and not rate > 0) or (connections is not None and connections < 1):
-            raise ValueError(f"relay {hostname}: rate {rate} must be more than 0, connections {connections} at least 1")
+            raise InvalidSettings(
+                f"relay {hostname}: rate {rate} must be more than 0, connections {connections} at least 1"
+            )
         given = {
-            "tls": None if tls is None else Tls(tls),
+            "tls": None if tls is None else _chosen(Tls, tls, hostname),
             "verify": verify,
             "cafile": cafile,
             "allow_clear_password": allow_clear_password,
@@ -181,7 +184,7 @@ class SMTPMailer:
             "auth": _mechanisms(auth) or None,
             "certfile": certfile,
             "keyfile": keyfile,
-            "tls_minimum": None if tls_minimum is None else TlsVersion(tls_minimum),
+            "tls_minimum": None if tls_minimum is None else _chosen(TlsVersion, tls_minimum, hostname),
             "ssl_context": ssl_context,
             "settings": settings,
         }
@@ -196,9 +199,21 @@ class SMTPMailer:
         return self._new_session()
 
     def relay_settings(self) -> RelaySettings:
-        """What counts now.  Raises `ValueError` if it contradicts itself, and what `settings` raises."""
+        """Return the settings that count now.
+
+        :raises InvalidSettings: they contradict each other, or no relay can have them.
+        :raises Exception: whatever `settings` raises.
+        """
         if self.settings is not None:
             return self._said(self.settings())
+        try:
+            return self._own_settings()
+        except InvalidSettings:
+            raise
+        except (ValueError, TypeError) as error:  # a port that is no number, a word that is no choice
+            raise InvalidSettings(f"relay {self.hostname}: {error}") from error
+
+    def _own_settings(self) -> RelaySettings:
         said = (*_settable(self), socket.getdefaulttimeout())
         made = self._made
         if made is None or made[0] != said or not isinstance(self.auth, (str, tuple)):
@@ -244,7 +259,7 @@ class SMTPMailer:
             return said
         unknown = sorted(set(said) - _SETTABLE)
         if unknown:
-            raise ValueError(
+            raise InvalidSettings(
                 f"the settings of a mailer have {', '.join(unknown)}; known are {', '.join(sorted(_SETTABLE))}"
             )
         mailer = copy.copy(self)
@@ -403,7 +418,20 @@ def _as_text(value: str | bytes | None) -> str | None:
 
 
 def _mechanisms(auth: str | Iterable[str]) -> tuple[Mechanism, ...]:
-    return mechanisms(auth if isinstance(auth, str) else " ".join(auth))
+    try:
+        return mechanisms(auth if isinstance(auth, str) else " ".join(auth))
+    except ValueError as error:
+        raise InvalidSettings(f"auth: {error}") from None
+
+
+_Choice = TypeVar("_Choice", Tls, TlsVersion)
+
+
+def _chosen(kind: type[_Choice], word: str, hostname: str) -> _Choice:
+    try:
+        return kind(word)
+    except ValueError:
+        raise InvalidSettings(f"relay {hostname}: {word!r} is none of {', '.join(kind)}") from None
 
 
 def _timeouts(connect_seconds: float | None) -> Timeouts:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from zope.sendmail.errors import InvalidSettings
+
 if TYPE_CHECKING:
     import ssl
 
@@ -86,7 +88,7 @@ class Notify:
     """What the relay is asked to report to the sender, if it knows DSN; nothing: as it likes (RFC 3461, 4.1 and 4.3).
 
     `when` has ``NEVER`` alone, or some of ``SUCCESS``, ``FAILURE`` and ``DELAY``; `ret` is ``FULL`` or ``HDRS``.
-    Raises `ValueError`.
+    Raises `InvalidSettings`.
     """
 
     when: tuple[str, ...] = ()
@@ -94,14 +96,14 @@ class Notify:
 
     def __post_init__(self) -> None:
         if not (self.when == ("NEVER",) or set(self.when) <= {"SUCCESS", "FAILURE", "DELAY"}):
-            raise ValueError(f"notify {self.when!r}: NEVER alone, or some of SUCCESS, FAILURE and DELAY")
+            raise InvalidSettings(f"notify {self.when!r}: NEVER alone, or some of SUCCESS, FAILURE and DELAY")
         if self.ret not in {"", "FULL", "HDRS"}:
-            raise ValueError(f"notify: ret is {self.ret!r}; FULL, HDRS or nothing is needed")
+            raise InvalidSettings(f"notify: ret is {self.ret!r}; FULL, HDRS or nothing is needed")
 
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
-    """One relay and how to speak with it.  Raises `ValueError` for settings that contradict each other.
+    """One relay and how to speak with it.  Raises `InvalidSettings` for settings that contradict each other.
 
     A hostname that begins with ``/`` is the path of a Unix socket (LMTP only); the port means nothing then.
     """
@@ -140,37 +142,43 @@ class RelaySettings:
     def _check_relay(self) -> None:
         lowest = " " if self.hostname.startswith("/") else "!"  # a path may have blanks
         if not self.hostname or any(character < lowest for character in self.hostname):
-            raise ValueError(f"the relay's hostname {self.hostname!r} is empty or has blanks in it")
+            raise InvalidSettings(f"the relay's hostname {self.hostname!r} is empty or has blanks in it")
         # A path is a name.  An IPv6 address has two colons at least, and needs no brackets where nothing follows.
         has_port = self.hostname[0] == "[" or "://" in self.hostname or self.hostname.count(":") == 1
         if has_port and self.hostname[0] != "/":
-            raise ValueError(
+            raise InvalidSettings(
                 f"the relay's hostname {self.hostname!r} is more than a name; write hostname and port as two settings"
             )
         if not 0 < self.port < 65536:
-            raise ValueError(f"the relay's port {self.port} is not within 1 and 65535")
+            raise InvalidSettings(f"the relay's port {self.port} is not within 1 and 65535")
 
     def _check_certificate(self) -> None:
         if self.keyfile is not None and self.certfile is None:
-            raise ValueError(f"relay {self.hostname}: keyfile is given without certfile, the certificate it belongs to")
+            raise InvalidSettings(
+                f"relay {self.hostname}: keyfile is given without certfile, the certificate it belongs to"
+            )
         own = [name for name in ("cafile", "certfile", "keyfile") if getattr(self, name) is not None]
         if self.ssl_context is not None and own:
-            raise ValueError(f"relay {self.hostname}: ssl_context takes the place of {own[0]}; choose one")
+            raise InvalidSettings(f"relay {self.hostname}: ssl_context takes the place of {own[0]}; choose one")
         if self.shows_certificate and self.tls is Tls.NEVER:
-            raise ValueError(f"relay {self.hostname}: a client certificate needs TLS, and tls is never; choose one")
+            raise InvalidSettings(
+                f"relay {self.hostname}: a client certificate needs TLS, and tls is never; choose one"
+            )
 
     def _check_credentials(self) -> None:
         if self.password is not None and self.token is not None:
-            raise ValueError(f"relay {self.hostname}: password and token contradict each other; choose one")
+            raise InvalidSettings(f"relay {self.hostname}: password and token contradict each other; choose one")
         secret = "token" if self.token is not None else "password"
         if self.username is None and (self.password, self.token) != (None, None):
-            raise ValueError(f"relay {self.hostname}: the username is missing; give {secret} and username or neither")
+            raise InvalidSettings(
+                f"relay {self.hostname}: the username is missing; give {secret} and username or neither"
+            )
         if self.username is None:
             return
         if (self.password, self.token) == (None, None) and Mechanism.EXTERNAL not in self.auth:
-            raise ValueError(f"relay {self.hostname}: the password is missing; give both or neither, or a token")
+            raise InvalidSettings(f"relay {self.hostname}: the password is missing; give both or neither, or a token")
         if any(ord(character) < 32 or ord(character) == 127 for character in self.username):
-            raise ValueError(f"relay {self.hostname}: the username {self.username!r} has control characters in it")
+            raise InvalidSettings(f"relay {self.hostname}: the username {self.username!r} has control characters in it")
 
     def _check_auth(self) -> None:
         for mechanism in self.auth:
@@ -181,7 +189,9 @@ class RelaySettings:
             }
             if not there[mechanism.needs]:
                 what = {"certificate": "client certificate (certfile)"}.get(mechanism.needs, mechanism.needs)
-                raise ValueError(f"relay {self.hostname}: auth names {mechanism}, which needs a {what}; there is none")
+                raise InvalidSettings(
+                    f"relay {self.hostname}: auth names {mechanism}, which needs a {what}; there is none"
+                )
 
     def __str__(self) -> str:
         if self.hostname.startswith("/"):

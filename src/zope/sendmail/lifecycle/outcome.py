@@ -24,6 +24,9 @@ class Answer(StrEnum):
 #: The first digit of a reply code decides (RFC 5321, 4.2.1).  What is no reply code at all is temporary.
 _BY_DIGIT = {2: Answer.ACCEPTED, 4: Answer.DEFERRED, 5: Answer.REJECTED}
 
+#: What stands for a reply without a code where smtplib wants one (RFC 5321, 4.2.3).
+_CODES = {Answer.DEFERRED: 451, Answer.REJECTED: 550}
+
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _MAX_TEXT = 1000
@@ -52,6 +55,11 @@ class Reply:
     def is_one_too_many(self) -> bool:
         """Whether the relay takes no more recipients with one mail (RFC 5321, 4.5.3.1.10; RFC 3463, 3.6)."""
         return self.code == 452 and (self.enhanced == "4.5.3" or "too many recipients" in self.text.lower())
+
+    def as_pair(self) -> tuple[int, bytes]:
+        """Return the code and the words as smtplib's errors have them."""
+        words = " ".join(filter(None, (self.enhanced, self.text)))
+        return self.code or _CODES.get(self.answer, 250), words.encode("utf-8", "backslashreplace")
 
     def __str__(self) -> str:
         return " ".join(str(part) for part in (self.code, self.enhanced, self.text) if part)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Part, Record
 from zope.sendmail.lifecycle.states import State
@@ -34,7 +35,7 @@ class OnUnknown(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long to wait between attempts; all times in seconds.  Raises `ValueError` for what cannot be meant."""
+    """How long to wait between attempts; all times in seconds.  Raises `InvalidSettings` for what cannot be meant."""
 
     first: float = 60.0
     factor: float = 2.0
@@ -46,12 +47,12 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not (0 < self.first <= self.maximum < float("inf") and self.lifetime >= 0):
-            raise ValueError(
+            raise InvalidSettings(
                 f"retry: first delay {self.first} s, maximum {self.maximum} s, lifetime {self.lifetime} s do not fit; "
                 "0 < first <= maximum < infinity and 0 <= lifetime are needed"
             )
         if not 1 <= self.factor <= 1000 or not 0 <= self.jitter < 1:
-            raise ValueError(
+            raise InvalidSettings(
                 f"retry: factor {self.factor} must be within 1 and 1000, jitter {self.jitter} at least 0 and below 1"
             )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TypeGuard
 
-from zope.sendmail.errors import InvalidAddress
+from zope.sendmail.errors import InvalidAddress, InvalidRecipient, InvalidSender
 
 #: RFC 5321, 4.5.3.1.3 allows 256 octets for a path; long VERP senders exceed it and are accepted in practice.
 #: 900 still fits into a command line (4.5.3.1.4 with the extensions' 998).
@@ -51,7 +51,7 @@ def parse_recipient(raw: object) -> str:
     text = _text(raw, "recipient")
     spec = _bare(text)
     if not spec:
-        raise InvalidAddress(f"the recipient {text!r} is empty; every recipient needs an address")
+        raise _invalid(f"the recipient {text!r} is empty; every recipient needs an address", "recipient", text)
     if spec.lower() == "postmaster":
         return spec
     return _checked(spec, text, "recipient")
@@ -106,17 +106,18 @@ def _text(raw: object, role: str) -> str:
         try:
             raw = raw.decode("utf-8")
         except UnicodeDecodeError:
-            raise InvalidAddress(f"the {role} {raw!r} is not UTF-8; pass it as str") from None
+            raise _invalid(f"the {role} {raw!r} is not UTF-8; pass it as str", role, raw) from None
     if not isinstance(raw, str):
-        raise InvalidAddress(f"the {role} is {raw!r}; it must be a str or bytes address")
+        raise _invalid(f"the {role} is {raw!r}; it must be a str or bytes address", role, raw)
     if _CONTROL.search(raw):
-        raise InvalidAddress(f"the {role} {raw!r} has a line break or another control character in it; remove it")
+        raise _invalid(f"the {role} {raw!r} has a line break or another control character in it; remove it", role, raw)
     try:
         octets = len(raw.encode("utf-8"))
     except UnicodeEncodeError:
-        raise InvalidAddress(f"the {role} {raw!r} has a character that no text can have (a lone surrogate)") from None
+        why = f"the {role} {raw!r} has a character that no text can have (a lone surrogate)"
+        raise _invalid(why, role, raw) from None
     if octets > MAX_OCTETS:
-        raise InvalidAddress(f"the {role} {raw[:60]!r}... has {octets} octets; at most {MAX_OCTETS} are possible")
+        raise _invalid(f"the {role} {raw[:60]!r}... has {octets} octets; at most {MAX_OCTETS} are possible", role, raw)
     return raw
 
 
@@ -131,8 +132,13 @@ def _bare(text: str) -> str:
 def _checked(spec: str, text: str, role: str) -> str:
     match = _SPEC.fullmatch(spec)
     if match is None:
-        raise InvalidAddress(f"the {role} {text!r} is not an address of the form local@domain; {_cure(spec)}")
+        raise _invalid(f"the {role} {text!r} is not an address of the form local@domain; {_cure(spec)}", role, text)
     return f"{match[1]}@{match[2]}"
+
+
+def _invalid(why: str, role: str, raw: object) -> InvalidAddress:
+    passed = raw if isinstance(raw, str) else repr(raw)
+    return InvalidSender(why, passed) if role == "sender" else InvalidRecipient(why, passed)
 
 
 def _cure(spec: str) -> str:

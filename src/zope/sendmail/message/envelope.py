@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from zope.sendmail.errors import InvalidAddress, InvalidRelay, MalformedEnvelope
+from zope.sendmail.errors import InvalidAddress, InvalidRecipient, InvalidRelay, InvalidSender, MalformedEnvelope
 from zope.sendmail.message.address import (
     MAX_OCTETS,
     PLAIN_OCTETS,
@@ -87,16 +87,16 @@ class Envelope:
         Raises `InvalidAddress`; a recipient named twice is kept once.
         """
         if fromaddr is None:
-            raise InvalidAddress("the sender is None; pass an address, or '' for the null reverse-path (bounces)")
+            raise InvalidSender("the sender is None; pass an address, or '' for the null reverse-path (bounces)")
         if isinstance(toaddrs, (str, bytes)):
             toaddrs = (toaddrs,)
         if not isinstance(toaddrs, Iterable):
-            raise InvalidAddress(f"the recipients are {toaddrs!r}; pass an address or a list of addresses")
+            raise InvalidRecipient(f"the recipients are {toaddrs!r}; pass an address or a list of addresses")
         recipients = tuple(dict.fromkeys(parse_recipient(each) for each in toaddrs))
         if not recipients:
-            raise InvalidAddress("there are no recipients; pass at least one address")
+            raise InvalidRecipient("there are no recipients; pass at least one address")
         if sum(map(len, recipients)) > MAX_LINE // 8:  # a character has up to four bytes; it must be read back
-            raise InvalidAddress(f"there are {len(recipients)} recipients, too many for one mail; send several")
+            raise InvalidRecipient(f"there are {len(recipients)} recipients, too many for one mail; send several")
         return cls(parse_sender(fromaddr), recipients)
 
     def only(self, recipients: Iterable[str]) -> Envelope:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from zope.sendmail.errors import InvalidRelay
+from zope.sendmail.errors import InvalidRelay, InvalidSettings
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 
@@ -21,7 +21,7 @@ class Routes:
     ports that may be named besides.  `recipients` and `senders` map an address (``one@example.org``), a domain
     (``@example.org``) or a domain with all below it (``@.example.org``) to a mailer; the longest match counts.
 
-    Raises `ValueError` for a route to a mailer that is not among them.
+    Raises `InvalidSettings` for a route to a mailer that is not among them.
     """
 
     default: str = ""
@@ -38,9 +38,13 @@ class Routes:
             object.__setattr__(self, name, table)
         for pattern, mailer in (*self.recipients.items(), *self.senders.items()):
             if mailer not in self.names:
-                raise ValueError(f"the route {pattern}={mailer} leads to none of the mailers {', '.join(self.names)}")
+                raise InvalidSettings(
+                    f"the route {pattern}={mailer} leads to none of the mailers {', '.join(self.names)}"
+                )
             if "@" not in pattern:
-                raise ValueError(f"the route {pattern}={mailer} begins with no address; write @{pattern} for a domain")
+                raise InvalidSettings(
+                    f"the route {pattern}={mailer} begins with no address; write @{pattern} for a domain"
+                )
 
     @property
     def names(self) -> tuple[str, ...]:

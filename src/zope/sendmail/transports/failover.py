@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
+from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.mailer import open_session
@@ -32,7 +33,7 @@ class Member:
 
     def __init__(self, mailer: Any, weight: int, clock: Clock) -> None:
         if weight < 1:
-            raise ValueError(f"the weight {weight} is less than 1; leave out a mailer that shall get no mail")
+            raise InvalidSettings(f"the weight {weight} is less than 1; leave out a mailer that shall get no mail")
         self.mailer = mailer
         self.weight = weight
         #: How much mail is owed to it.
@@ -56,9 +57,9 @@ class SeveralMailers(InnerLimits, OneMailCalls):
         return tuple(member.mailer for member in self.members)
 
     def open_session(self) -> ISession:
-        """See `ISessionMailer`.  Raises `ValueError` if there are no mailers."""
+        """See `ISessionMailer`.  Raises `InvalidSettings` if there are no mailers."""
         if not self.members:
-            raise ValueError(f"{type(self).__name__} has no mailers; name at least one")
+            raise InvalidSettings(f"{type(self).__name__} has no mailers; name at least one")
         return SeveralSession(self)
 
     def order(self) -> list[Member]:

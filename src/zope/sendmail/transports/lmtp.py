@@ -13,6 +13,7 @@ from typing import Any
 from zope.interface import implementer_only
 
 from zope.sendmail.config.settings import RelaySettings, Tls
+from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.interfaces import ILMTPMailer
 from zope.sendmail.mailer import SMTPMailer
 
@@ -23,8 +24,8 @@ class LMTPMailer(SMTPMailer):
 
     `socket`: path of a Unix socket instead of `hostname` and `port`; it takes the place of `hostname`.  Further
     keywords are those of `SMTPMailer`.  As there, attributes may be changed at any time and count for the next
-    connection, and `settings` is asked before each mail.  Raises `ValueError` for what cannot be: TLS through a Unix
-    socket, or from the first byte.
+    connection, and `settings` is asked before each mail.  Raises `InvalidSettings` for what cannot be: TLS through a
+    Unix socket, or from the first byte.
     """
 
     port: int = 24
@@ -57,14 +58,16 @@ class LMTPMailer(SMTPMailer):
 
 def _checked_path(socket: str, hostname: str) -> str:
     if not os.path.isabs(socket):
-        raise ValueError(f"the socket {socket!r} is no absolute path; begin it with /")
+        raise InvalidSettings(f"the socket {socket!r} is no absolute path; begin it with /")
     if hostname != "localhost":
-        raise ValueError(f"the socket {socket} and the hostname {hostname} are two places; give one of them")
+        raise InvalidSettings(f"the socket {socket} and the hostname {hostname} are two places; give one of them")
     return socket
 
 
 def _check_tls(settings: RelaySettings) -> None:
     if settings.tls is Tls.IMPLICIT:
-        raise ValueError(f"{settings}: there is no LMTP with TLS from the first byte; tls = required uses STARTTLS")
+        raise InvalidSettings(
+            f"{settings}: there is no LMTP with TLS from the first byte; tls = required uses STARTTLS"
+        )
     if settings.hostname.startswith("/") and settings.tls is not Tls.NEVER:
-        raise ValueError(f"{settings}: tls = {settings.tls} makes no sense with a Unix socket; leave it out")
+        raise InvalidSettings(f"{settings}: tls = {settings.tls} makes no sense with a Unix socket; leave it out")

@@ -14,9 +14,6 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_bytes
 
-#: What stands for a reply without a code where smtplib wants one (RFC 5321, 4.2.3).
-_CODES = {Answer.DEFERRED: 451, Answer.REJECTED: 550}
-
 _SILENCE = Reply(Answer.DEFERRED, "nothing was said about this recipient")
 
 
@@ -70,11 +67,7 @@ def _refused(envelope: Envelope, outcome: Outcome) -> dict[str, tuple[int, bytes
     unknown = next((reply for reply in replies.values() if reply.answer is Answer.UNKNOWN), None)
     if unknown is not None:
         raise smtplib.SMTPServerDisconnected(unknown.text)
-    return {
-        who: (reply.code or _CODES[reply.answer], " ".join(filter(None, (reply.enhanced, reply.text))).encode())
-        for who, reply in replies.items()
-        if reply.answer is not Answer.ACCEPTED
-    }
+    return {who: reply.as_pair() for who, reply in replies.items() if reply.answer is not Answer.ACCEPTED}
 
 
 def _transfer(session: ISession, envelope: Envelope, message: BinaryIO) -> Outcome:

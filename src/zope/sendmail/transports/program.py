@@ -19,6 +19,7 @@ from typing import IO, BinaryIO
 
 from zope.interface import implementer
 
+from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
@@ -47,7 +48,7 @@ class ProgramMailer(OneMailCalls):
     program and its children are killed; `recipient_limit`: recipients of one run at most.  All recipients of a run
     have the same answer, so with a program that refuses single recipients use 1.
 
-    Raises `ValueError` for what cannot be meant.
+    Raises `InvalidSettings` for what cannot be meant.
     """
 
     def __init__(
@@ -63,13 +64,15 @@ class ProgramMailer(OneMailCalls):
         self.timeout = timeout
         self.recipient_limit = recipient_limit
         if not os.path.isabs(program):
-            raise ValueError(f"the program {program!r} is not a whole path; write one like /usr/sbin/sendmail")
+            raise InvalidSettings(f"the program {program!r} is not a whole path; write one like /usr/sbin/sendmail")
         if any(map(_NOT_OURS.match, self.options)):
-            raise ValueError(
+            raise InvalidSettings(
                 f"options {self.options}: with -t the program asks the message for recipients; leave it out"
             )
         if not timeout > 0 or recipient_limit < 1:
-            raise ValueError(f"timeout {timeout} s must be more than 0, recipient limit {recipient_limit} at least 1")
+            raise InvalidSettings(
+                f"timeout {timeout} s must be more than 0, recipient limit {recipient_limit} at least 1"
+            )
 
     def open_session(self) -> ISession:
         """See `ISessionMailer`."""

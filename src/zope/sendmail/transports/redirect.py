@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.errors import InvalidAddress
+from zope.sendmail.errors import InvalidAddress, InvalidSettings
 from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.mailer import open_session
@@ -38,7 +38,7 @@ class RedirectMailer(InnerLimits, OneMailCalls):
     `sender`: the envelope sender of redirected mail, where its bounces go; by default the first of `to`, because a
     bounce to the original sender would be mail to others.
 
-    Raises `ValueError` (`InvalidAddress`) for what is no address.
+    Raises `InvalidAddress`.
 
     Guarantee: the mailer behind is asked to send to nobody but `to` and who is on the `allow` list.
     """
@@ -59,9 +59,9 @@ class RedirectMailer(InnerLimits, OneMailCalls):
         return (self.mailer,)
 
     def open_session(self) -> ISession:
-        """See `ISessionMailer`.  Raises `ValueError` if there is no mailer behind."""
+        """See `ISessionMailer`.  Raises `InvalidSettings` if there is no mailer behind."""
         if self.mailer is None:
-            raise ValueError("RedirectMailer has no mailer to send through; name one")
+            raise InvalidSettings("RedirectMailer has no mailer to send through; name one")
         return RedirectSession(self)
 
     def allows(self, recipient: str) -> bool:
@@ -165,14 +165,14 @@ def redirects(mailer: Any) -> bool:
 def refuse_detours(routes: Routes, mailer_of: Callable[[str], Any]) -> None:
     """Who redirects all mail, on staging, must not leave a way around it: mail may name other relays.
 
-    Raises `ValueError` if the default of `routes` redirects and anything else that mail may name does not.
+    Raises `InvalidSettings` if the default of `routes` redirects and anything else that mail may name does not.
     """
     if not redirects(mailer_of(routes.default)):
         return
     around = [f"mailer {each!r}" for each in routes.names if not redirects(mailer_of(each))]
     around += [f"relay {host}:{port}" for host, port in sorted(routes.addresses)]
     if around:
-        raise ValueError(
+        raise InvalidSettings(
             f"the mailer {routes.default!r} redirects mail, and {', '.join(around)} would let some go around it; "
             "leave that out, or name further redirecting mailers"
         )
