@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import floors
 import pages
 
 HERE = Path(__file__).resolve().parent.parent
@@ -65,5 +66,6 @@ CHECKERS: dict[str, Callable[[], bool]] = {
     "mypy": partial(python, "-m", "mypy"),
     "imports": partial(python, "-c", "from importlinter import cli; cli.lint_imports_command()"),
     "pins": pins,
+    "floors": floors.is_current,
     "docs": lambda: pages.build() == 0,
 }
