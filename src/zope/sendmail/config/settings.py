@@ -132,9 +132,15 @@ class RelaySettings:
     tls_minimum: TlsVersion = TlsVersion.TLS_1_2
     #: Makes the TLS context for each connection, in place of `cafile`, `certfile`, `keyfile` and `tls_minimum`.
     ssl_context: Callable[[], ssl.SSLContext] | None = None
+    #: Extensions that are not used although the relay announces them, e.g. ``PIPELINING``; upper or lower case.
+    discard_extensions: frozenset[str] = frozenset()
+    #: Recipients of one mail at most; the others follow in further ones.  None: as many as the relay takes.
+    recipient_limit: int | None = None
 
     def __post_init__(self) -> None:
         self._check_relay()
+        if self.recipient_limit is not None and self.recipient_limit < 1:
+            raise ValueError(f"relay {self.hostname}: recipient_limit {self.recipient_limit} must be at least 1")
         self._check_certificate()
         self._check_credentials()
         self._check_auth()
