@@ -16,6 +16,7 @@ from typing import Any
 import transaction
 from zope.interface import implementer
 
+from zope.sendmail.config.location import check_location
 from zope.sendmail.datamanager import MailDataManager, mails_of
 from zope.sendmail.directmail import DirectMail
 from zope.sendmail.errors import InvalidRelay, telling_refusals
@@ -129,7 +130,7 @@ class QueuedMailDelivery(AbstractMailDelivery):
         envelope_sender: str | None = None,
     ) -> None:
         super().__init__(transaction_manager=transaction_manager, envelope_sender=envelope_sender)
-        self._queuePath = queuePath
+        self._queuePath = check_location(queuePath)
         if routes is not None:
             self.routes = routes
 

@@ -173,6 +173,15 @@ def telling_refusals(location: str) -> Iterator[None]:
         raise QueueNotWritable(f"mail cannot be put into the queue {location}: {error}") from error
 
 
+class InvalidLocation(QueueError, ValueError):
+    """A text that says nowhere where a queue can be.
+
+    Cure: write a directory, or a scheme that is known; the text of the error shows neither path nor password.
+    """
+
+    permanent = True
+
+
 class QueueNotSafe(QueueError):
     """The place of the queue has no hard links or no file locks, so a mail might be sent twice.
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from zope.sendmail.config.location import check_location
 from zope.sendmail.config.options import QUEUE, RELAY, Parser, read_settings
 
 #: Where the settings stand in an ini file.
@@ -160,7 +161,7 @@ def add_login_arguments(parser: argparse.ArgumentParser) -> None:
 def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The settings among the parser's results."""
     given = {name: value for name, value in arguments.items() if name in SETTINGS}
-    return {**given, "queue_path": arguments["maildir"]} if "maildir" in arguments else given
+    return {**given, "queue_path": check_location(arguments["maildir"])} if "maildir" in arguments else given
 
 
 def read_ini(path: str) -> dict[str, Any]:

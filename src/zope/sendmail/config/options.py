@@ -13,6 +13,7 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import Any
 
+from zope.sendmail.config.location import check_location
 from zope.sendmail.config.settings import Keep, Mechanism, Notify, RelaySettings, Tls, TlsVersion
 from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile, split_command
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
@@ -185,7 +186,7 @@ _MADE = {"password_file", "token_command", "token_file", "notify", "notify_retur
 
 #: About a queue and its processor.
 QUEUE: dict[str, Parser] = {
-    "queue_path": str,
+    "queue_path": check_location,
     "interval": positive(duration),
     "concurrency": positive(whole),
     "first_retry": positive(duration),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from zope.sendmail.config.location import MEMORY, SPOOL, check_location, directories_of, is_maildir
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -12,21 +14,26 @@ if TYPE_CHECKING:
     from zope.sendmail.message.envelope import Envelope
     from zope.sendmail.message.pieces import Piece
 
-_MEMORY, _SPOOL = "memory:", "spool:"
+__all__ = ["directories_of", "is_maildir", "open_queue", "put", "recognized"]
 
 
 def open_queue(location: str, **options: Any) -> IMailQueue:
-    """The queue at `location`: a path, ``memory:``, or ``spool:`` with a directory of MaildropHost's or several, with
-    ``;`` between them.  `options` are those of its class.
+    """Return the queue at a location.
+
+    :param location: a path, ``memory:``, or ``spool:`` with a directory of MaildropHost's or several, with ``;``
+        between them.
+    :param options: keywords of its class.
+    :raises InvalidLocation: for any other scheme.
     """
-    if location == _MEMORY:
+    location = check_location(location)
+    if location == MEMORY:
         from zope.sendmail.queue.memory import MemoryQueue
 
         return MemoryQueue(**options)
-    if location.startswith(_SPOOL):
+    if location.startswith(SPOOL):
         from zope.sendmail.queue.spool.multiple import open_spool
 
-        return open_spool(location.removeprefix(_SPOOL), **options)
+        return open_spool(location.removeprefix(SPOOL), **options)
     from zope.sendmail.queue.maildir.queue import MaildirQueue
 
     return MaildirQueue(location, **options)
@@ -45,27 +52,13 @@ def put(queue: IMailQueue, envelopes: Iterable[Envelope], *message: Piece) -> No
         raise
 
 
-def directories_of(location: str) -> tuple[str, ...]:
-    """The directories that `location` names; none if it is no place on a disk."""
-    if location == _MEMORY:
-        return ()
-    if location.startswith(_SPOOL):
-        return tuple(path for each in location.removeprefix(_SPOOL).split(";") if (path := each.strip()))
-    return (location,)
-
-
-def is_maildir(location: str) -> bool:
-    """Whether `location` is the path of a Maildir, there or still to be made."""
-    return location != _MEMORY and not location.startswith(_SPOOL)
-
-
 def recognized(path: str) -> str:
     """The location of what lies at `path`: that of a spool if it is one whose queue has been used, else `path`."""
     if is_maildir(path) and not os.path.isdir(os.path.join(path, "new")):
         from zope.sendmail.queue.spool.dropbox import PRIVATE
 
         if os.path.isdir(os.path.join(path, PRIVATE, "new")):
-            return _SPOOL + path
+            return SPOOL + path
     return path
 
 

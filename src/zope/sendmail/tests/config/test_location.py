@@ -1,0 +1,120 @@
+"""Where a queue is, as a text: what is understood, and what no entry point takes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+import unittest
+from collections.abc import Callable
+
+from zope.app.appsetup.product import setProductConfiguration
+from zope.configuration.exceptions import ConfigurationError
+from zope.testing.cleanup import cleanUp
+
+from zope.sendmail import startup
+from zope.sendmail.cli.app import main
+from zope.sendmail.config.location import check_location, directories_of, is_maildir, usable_location
+from zope.sendmail.delivery import QueuedMailDelivery
+from zope.sendmail.errors import InvalidLocation, QueueError
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue import open_queue, recognized
+from zope.sendmail.sender import MailReader, MailSender, MailWriter
+from zope.sendmail.tests.zcml.test_directives import SMTP, Fixture
+
+#: Texts that begin like a URL, or nearly like what is known.
+REFUSED = (
+    "redis://user:secret@example.org/0",
+    "postgres:secret",
+    " redis://user:secret@example.org/0",
+    "memory:secret",
+    "MEMORY:",
+    "spool:redis://user:secret@example.org",
+    "spool:/var/spool/a;redis://user:secret@example.org",
+    "file:///var/secret",
+    "C:secret",
+)
+
+
+class ALocation(unittest.TestCase):
+    def test_is_a_directory_a_spool_or_memory(self) -> None:
+        """Each with the directories that it names."""
+        for location, directories, maildir in (
+            ("/var/mail/q", ("/var/mail/q",), True),
+            ("q", ("q",), True),
+            ("./redis:q", ("./redis:q",), True),
+            ("/var/a:b", ("/var/a:b",), True),
+            ("spool:/var/a; /var/b", ("/var/a", "/var/b"), False),
+            ("memory:", (), False),
+        ):
+            self.assertEqual(check_location(location), location)
+            self.assertEqual((directories_of(location), is_maildir(location)), (directories, maildir))
+
+    def test_with_another_scheme_is_refused(self) -> None:
+        """The text names the scheme, the cure, and nothing of what stands behind it."""
+        for location in REFUSED:
+            for ask in (check_location, directories_of, is_maildir, recognized, open_queue, usable_location):
+                with self.assertRaisesRegex(InvalidLocation, "write the path of a directory") as caught:
+                    ask(location)
+                self.assertNotIn("secret", str(caught.exception))
+        self.assertTrue(issubclass(InvalidLocation, QueueError))
+        self.assertTrue(issubclass(InvalidLocation, ValueError))
+
+    def test_that_a_processor_cannot_share_is_refused(self) -> None:
+        """A queue in memory belongs to who opened it."""
+        with self.assertRaisesRegex(ValueError, "memory: would be another queue"):
+            usable_location("memory:")
+
+
+class EveryEntryPoint(Fixture):
+    def setUp(self) -> None:
+        super().setUp()
+        before = os.getcwd()
+        os.chdir(self.enterContext(tempfile.TemporaryDirectory()))
+        self.addCleanup(os.chdir, before)
+
+    def assertNotTaken(self, call: Callable[[], object], *kinds: type[BaseException]) -> None:
+        out = io.StringIO()
+        with contextlib.redirect_stderr(out), self.assertRaises(kinds or InvalidLocation) as caught:
+            call()
+        text = out.getvalue() + str(caught.exception) + repr(caught.exception)
+        self.assertNotIn("secret", text)
+        self.assertRegex(text, "cannot be at|another queue")
+        self.assertEqual(os.listdir(), [])
+
+    def test_of_a_program_refuses_it(self) -> None:
+        """When it is named, not when the first mail comes."""
+        for location in REFUSED:
+            for call in (
+                QueuedMailDelivery,
+                MailWriter,
+                MailReader,
+                MailSender,
+                QueueProcessorThread().setQueuePath,
+                lambda location: startup.Declaration("Mail", location, None).make(),
+            ):
+                self.assertNotTaken(lambda: call(location))  # noqa: B023 - called at once
+
+    def test_of_the_command_line_refuses_it(self) -> None:
+        """As an argument, and in an ini file."""
+        for location in REFUSED:
+            self.assertNotTaken(lambda: main([location]), SystemExit)  # noqa: B023
+            ini = self.in_directory("q.ini", f"[app:zope-sendmail]\nqueue_path = {location.strip()}\n")
+            self.assertNotTaken(lambda: main(["--config", ini]), SystemExit)  # noqa: B023
+
+    def test_of_zcml_refuses_it(self) -> None:
+        """As does zope.conf; there, memory: as well, for the processor would have another queue."""
+        for location in (*REFUSED, "memory:"):
+            cleanUp()
+            path = f'<mail:queuedDelivery mailer="smtp" queuePath="{location}" />'
+            with self.assertRaises(ConfigurationError) as caught:
+                self.load(SMTP, path)
+            self.assertRegex(str(caught.exception.__cause__ or caught.exception), "cannot be at|another queue")
+            setProductConfiguration("mail", {"queue-path": location})
+            self.assertNotTaken(lambda: self.load(SMTP), ConfigurationError)
+        self.assertEqual(os.listdir(self.directory), ["site.zcml"])
+
+
+if __name__ == "__main__":
+    unittest.main()
