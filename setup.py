@@ -52,6 +52,7 @@ TEST = [
     "hypothesis",
     "pytest",
     "trustme",
+    "z3c.unconfigure",
     "zope.app.wsgi",
     "zope.testing",
     "zope.testrunner",

@@ -19,6 +19,7 @@ from zope.schema import Bool, Float, Int, Password, TextLine
 # The errors are defined below this module, so that values can raise them; their home for callers is here.
 from zope.sendmail.errors import (
     InvalidAddress as InvalidAddress,
+    InvalidLocation as InvalidLocation,
     InvalidMail as InvalidMail,
     InvalidMessage as InvalidMessage,
     InvalidRecipient as InvalidRecipient,
@@ -100,6 +101,17 @@ class IMailDelivery(Interface):
 
         Guarantee: the mail leaves if, and only if, the current transaction commits.  Concurrency: any thread.
         """
+
+
+class IDefaultMailDelivery(IMailDelivery):
+    """What ``getUtility(IMailDelivery)`` finds, without a name: the delivery that is meant in the current site.
+
+    That is the one that is registered without a name; else the only one that there is; else the one named "Mail".  The
+    choice is made at each use.  Everything else that is asked of it is asked of the delivery.
+
+    Every use raises `zope.interface.interfaces.ComponentLookupError`, which names the choices, if there are several and
+    none is called "Mail".
+    """
 
 
 class IDirectMailDelivery(IMailDelivery):

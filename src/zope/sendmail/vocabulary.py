@@ -11,14 +11,19 @@ from zope.interface.interfaces import IInterface
 from zope.schema.interfaces import ITokenizedTerm, IVocabularyFactory, IVocabularyTokenized
 from zope.schema.vocabulary import SimpleTerm, SimpleVocabulary
 
-from zope.sendmail.interfaces import IMailDelivery
+from zope.sendmail.interfaces import IDefaultMailDelivery, IMailDelivery
 
 
 @provider(IVocabularyFactory)
 def MailDeliveryNames(context: object = None) -> SimpleVocabulary:  # noqa: ARG001 - a factory gets one
-    """The names of all `IMailDelivery` utilities, sorted; `context` makes no difference."""
-    names = sorted(name for name, _ in getUtilitiesFor(IMailDelivery))
+    """Return the names of all `IMailDelivery` utilities, sorted; `context` makes no difference."""
+    names = sorted(name for name, delivery in getUtilitiesFor(IMailDelivery) if _is_listed(delivery))
     return SimpleVocabulary([SimpleTerm(name) for name in names])
+
+
+def _is_listed(utility: object) -> bool:
+    """Whether forms offer a utility: what only finds another one would be offered twice."""
+    return not IDefaultMailDelivery.providedBy(utility)
 
 
 # BBB: zope.sendmail 3.5 had the two classes below; vocabularies of other packages are made with them.
@@ -55,7 +60,8 @@ class UtilityVocabulary:
         self.interface = kw.get("interface", self.interface)
         if isinstance(self.interface, str):
             self.interface = getUtility(IInterface, self.interface)
-        found = sorted(getUtilitiesFor(self.interface, context), key=lambda pair: pair[0])
+        every = sorted(getUtilitiesFor(self.interface, context), key=lambda pair: pair[0])
+        found = [(name, utility) for name, utility in every if _is_listed(utility)]
         self._terms = {name: UtilityTerm(name if self.nameOnly else utility, name) for name, utility in found}
 
     def __contains__(self, value: object) -> bool:  # type: ignore[override]

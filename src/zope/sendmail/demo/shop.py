@@ -58,7 +58,7 @@ class Shop:
         message["To"] = customer
         message["Subject"] = subject
         message.set_content(text)
-        message_id: str = getUtility(IMailDelivery, "Mail").send(SENDER, [customer], message)
+        message_id: str = getUtility(IMailDelivery).send(SENDER, [customer], message)
         return message_id
 
     def count_orders(self) -> int:

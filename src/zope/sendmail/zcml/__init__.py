@@ -7,37 +7,25 @@ Loading ZCML registers and declares; it starts no thread, sends nothing and make
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
-from zope.component import ComponentLookupError, getGlobalSiteManager, getUtility
+from zope.component import getGlobalSiteManager, getSiteManager
 from zope.component.zcml import handler
 from zope.configuration.exceptions import ConfigurationError
 from zope.processlifetime import IDatabaseOpenedWithRoot
 
 from zope.sendmail import startup
-from zope.sendmail.config.options import (
-    LOGIN,
-    QUEUE,
-    RELAY,
-    ROUTING,
-    Parser,
-    Settings,
-    mailer_keywords,
-    merge,
-    one_of,
-    processor_keywords,
-    read_settings,
-    routes_of,
-)
+from zope.sendmail.config.options import Settings, mailer_keywords, merge, processor_keywords, routes_of
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.transports.lmtp import LMTPMailer
 from zope.sendmail.transports.redirect import refuse_detours
+from zope.sendmail.zcml.actions import CHECK, REGISTER, checked, find_mailer, in_two_steps
+from zope.sendmail.zcml.defaultdelivery import MAIL, DefaultMailDelivery
+from zope.sendmail.zcml.productconfig import by_option_name, read_product_config, relay_of
 from zope.sendmail.zcml.schema import (
     SECURITY_SUPPORT,
     IDeliveryDirective,
@@ -46,7 +34,9 @@ from zope.sendmail.zcml.schema import (
     IMailerDirective,
     IQueuedDeliveryDirective,
     ISMTPMailerDirective,
+    check_permission,
 )
+from zope.sendmail.zcml.sharing import refuse_other_mailers
 
 # QueueProcessorThread: BBB, zope.sendmail 3.5 to 7.3 had it here.  To replace it here has no effect.
 __all__ = [
@@ -64,18 +54,7 @@ __all__ = [
     "smtpMailer",
 ]
 
-#: Mailers may be registered by any directive, and zope.security looks for undefined permissions with order
-#: 9999999.  We look for mailers and register deliveries afterwards, so an error leaves none behind.
-_CHECK, _REGISTER = 10_000_000, 10_000_001
-
-_NOT_IN_PRODUCT_CONFIG = {"no_tls", "force_tls", "implicit_tls"}
-_PRODUCT_CONFIG: dict[str, Parser] = {
-    name.replace("_", "-"): parse
-    for name, parse in {**QUEUE, **RELAY, "start": one_of(startup.Start)}.items()
-    if name not in _NOT_IN_PRODUCT_CONFIG
-}
-_Value = TypeVar("_Value")
-_PATHS = ("queue-path", "password-file", "cafile", "token-file", "certfile", "keyfile")
+_get_mailer = find_mailer  # BBB: its name in 7.3
 
 
 # --- handlers -----------------------------------------------------------------------------------------------
@@ -86,60 +65,55 @@ def queuedDelivery(
     queuePath: str | None = None,
     mailer: str = "",
     permission: str | None = None,
-    name: str = "Mail",
+    name: str = MAIL,
     processorThread: bool = True,  # noqa: FBT001, FBT002
     *,
     envelopeSender: str | None = None,
     **settings: Any,
 ) -> None:
     """See `IQueuedDeliveryDirective`."""
-    given = {**_by_option_name(settings), "queue_path": queuePath}
-    if not processorThread and given.setdefault("start", startup.Start.NEVER) is not startup.Start.NEVER:
-        raise ConfigurationError(f"start={given['start']} and processorThread=false contradict each other; keep start")
+    given = {**by_option_name(settings), "queue_path": queuePath}
+    if not processorThread:
+        given.setdefault("start", startup.Start.NEVER)
 
-    others = given.get("mailers") or ()
-
-    def register() -> None:
-        relay = _get_mailer(mailer)
-        merged = _checked(lambda: merge((given, _product_config())))
-        routes = _checked(lambda: routes_of(mailer, merged))
-        _checked(lambda: refuse_detours(routes, _get_mailer))
-        path = merged.get("queue_path")
-        if path is None:
+    def check() -> Callable[[], None]:
+        if not processorThread and given["start"] is not startup.Start.NEVER:
             raise ConfigurationError(
-                f"queuedDelivery {name!r} has no queue; "
-                "give queuePath, or queue-path in <product-config mail> of zope.conf"
+                f"start={given['start']} and processorThread=false contradict each other; keep start"
             )
-        start = merged.get("start", startup.Start.DATABASE)
-        keywords = _checked(lambda: processor_keywords(merged))
-        keywords |= {"routes": routes, "mailers": {each: _get_mailer(each) for each in routes.names}}
-        delivery = _checked(lambda: QueuedMailDelivery(path, routes=routes, envelope_sender=envelopeSender))
-        declaration = startup.Declaration(name, path, relay, start, keywords)
-        _register_delivery(_context, delivery, permission, name)
-        startup.declare(declaration)
-        _expect_database()
+        declaration = checked(lambda: _declaration(name, mailer, given))
+        path, routes = declaration.queue_path, declaration.options["routes"]
+        delivery = checked(lambda: QueuedMailDelivery(path, routes=routes, envelope_sender=envelopeSender))
+        guarded = _guarded(delivery, permission)
 
-    for each in others:
-        _context.action(discriminator=None, callable=_get_mailer, args=(each,), order=_CHECK)
-    _delivery_actions(_context, mailer, name, register)
+        def register() -> None:
+            refuse_other_mailers(declaration)
+            _register_delivery(_context, guarded, name)
+            startup.declare(declaration)
+            _expect_database()
+
+        return register
+
+    in_two_steps(_context, ("utility", IMailDelivery, name), check, order=CHECK, later=REGISTER)
 
 
 def directDelivery(
     _context: Any,
     mailer: str,
     permission: str | None = None,
-    name: str = "Mail",
+    name: str = MAIL,
     *,
     envelopeSender: str | None = None,
 ) -> None:
     """See `IDirectDeliveryDirective`."""
 
-    def register() -> None:
-        relay = _get_mailer(mailer)
-        delivery = _checked(lambda: DirectMailDelivery(relay, envelope_sender=envelopeSender))
-        _register_delivery(_context, delivery, permission, name)
+    def check() -> Callable[[], None]:
+        relay = find_mailer(mailer)
+        delivery = checked(lambda: DirectMailDelivery(relay, envelope_sender=envelopeSender))
+        guarded = _guarded(delivery, permission)
+        return lambda: _register_delivery(_context, guarded, name)
 
-    _delivery_actions(_context, mailer, name, register)
+    in_two_steps(_context, ("utility", IMailDelivery, name), check, order=CHECK, later=REGISTER)
 
 
 def smtpMailer(  # noqa: PLR0917 - the signature of 7.3
@@ -162,11 +136,11 @@ def smtpMailer(  # noqa: PLR0917 - the signature of 7.3
         "password": password,
         "implicit_tls": implicit_tls,
         "timeout": timeout,
-        **_by_option_name(settings),
+        **by_option_name(settings),
     }
 
     def register() -> None:
-        keywords = _checked(lambda: mailer_keywords(merge((given, _relay_of(_product_config(), given)))))
+        keywords = checked(lambda: mailer_keywords(merge((given, relay_of(read_product_config(), given)))))
         handler("registerUtility", SMTPMailer(**keywords, **_asked(asked)), IMailer, name, _context.info)
 
     _context.action(discriminator=("utility", IMailer, name), callable=register)
@@ -182,10 +156,10 @@ def lmtpMailer(
 ) -> None:
     """See `ILMTPMailerDirective`.  zope.conf speaks about an SMTP relay and is not asked."""
     asked = _asked(settings.pop("settings", None))
-    given = {"hostname": hostname, "port": None if port is None else int(port), **_by_option_name(settings)}
+    given = {"hostname": hostname, "port": None if port is None else int(port), **by_option_name(settings)}
 
     def register() -> None:
-        mailer = _checked(lambda: LMTPMailer(socket=socket, **mailer_keywords(merge((given,))), **asked))
+        mailer = checked(lambda: LMTPMailer(socket=socket, **mailer_keywords(merge((given,))), **asked))
         handler("registerUtility", mailer, IMailer, name, _context.info)
 
     _context.action(discriminator=("utility", IMailer, name), callable=register)
@@ -194,18 +168,44 @@ def lmtpMailer(
 # --- what they share ----------------------------------------------------------------------------------------
 
 
-def _delivery_actions(context: Any, mailer: str, name: str, register: Callable[[], None]) -> None:
-    context.action(discriminator=None, callable=_get_mailer, args=(mailer,), order=_CHECK)
-    context.action(discriminator=("utility", IMailDelivery, name), callable=register, order=_REGISTER)
+def _declaration(name: str, mailer: str, given: Settings) -> startup.Declaration:
+    """Return the processor that the settings of a directive and of zope.conf describe.
+
+    :raises ValueError: for settings that cannot be used together.
+    :raises ConfigurationError: for a mailer or a queue that is missing.
+    """
+    relay = find_mailer(mailer)
+    merged = merge((given, read_product_config()))
+    routes = routes_of(mailer, merged)
+    mailers = {each: find_mailer(each) for each in routes.names}
+    refuse_detours(routes, find_mailer)
+    if merged.get("queue_path") is None:
+        raise ConfigurationError(
+            f"queuedDelivery {name!r} has no queue; give queuePath, or queue-path in <product-config mail> of zope.conf"
+        )
+    keywords = {**processor_keywords(merged), "routes": routes, "mailers": mailers}
+    start = merged.get("start", startup.Start.DATABASE)
+    return startup.Declaration(name, merged["queue_path"], relay, start, keywords)
 
 
-def _register_delivery(context: Any, delivery: IMailDelivery, permission: str | None, name: str) -> None:
-    guarded = delivery if permission is None else _assertPermission(permission, IMailDelivery, delivery)
-    handler("registerUtility", guarded, IMailDelivery, name, context.info)
+def _guarded(delivery: IMailDelivery, permission: str | None) -> IMailDelivery:
+    """Return the delivery, behind `permission` if there is one."""
+    if permission is None:
+        return delivery
+    checked(lambda: check_permission(permission))
+    guarded: IMailDelivery = _assertPermission(permission, IMailDelivery, delivery)
+    return guarded
+
+
+def _register_delivery(context: Any, delivery: IMailDelivery, name: str) -> None:
+    """Register the delivery, and what finds it without its name unless something has no name already."""
+    handler("registerUtility", delivery, IMailDelivery, name, context.info)
+    if getSiteManager().queryUtility(IMailDelivery) is None:
+        handler("registerUtility", DefaultMailDelivery(), IMailDelivery, "", context.info)
 
 
 def _assertPermission(permission: str, interfaces: Any, component: Any) -> Any:
-    """`component`, behind a proxy that asks for `permission`."""
+    """Return `component` behind a proxy that asks for `permission`."""
     if not SECURITY_SUPPORT:
         raise ConfigurationError(
             f"permission {permission!r} cannot be checked, because zope.security is not installed; "
@@ -217,21 +217,10 @@ def _assertPermission(permission: str, interfaces: Any, component: Any) -> Any:
 
 
 def _asked(settings: Any) -> dict[str, Any]:
-    """The keyword, only if it was given: old subclasses do not know it."""
+    """Return the keyword, only if it was given: old subclasses do not know it."""
     if settings is not None and not callable(settings):
         raise ConfigurationError(f"settings: {settings!r} is no function; write the dotted name of one")
     return {} if settings is None else {"settings": settings}
-
-
-def _get_mailer(mailer: str) -> Any:
-    """The mailer of this name."""
-    try:
-        return getUtility(IMailer, name=mailer)
-    except ComponentLookupError as error:
-        raise ConfigurationError(
-            f"Mailer {mailer!r} is not defined; "
-            f'add <mail:smtpMailer name="{mailer}" ... /> to the ZCML, before or behind the delivery'
-        ) from error
 
 
 def _expect_database() -> None:
@@ -242,56 +231,3 @@ def _expect_database() -> None:
     registry = getGlobalSiteManager()
     if all(each.handler is not startup.database_opened for each in registry.registeredHandlers()):
         registry.registerHandler(startup.database_opened, (IDatabaseOpenedWithRoot,))
-
-
-def _product_config() -> dict[str, Any]:
-    """What ``<product-config mail>`` of zope.conf says."""
-    try:
-        from zope.app.appsetup.product import getProductConfiguration
-    except ImportError:
-        return {}
-    texts: Mapping[str, str] = getProductConfiguration("mail") or {}
-    for name in _PATHS:
-        if name in texts and not os.path.isabs(texts[name]):
-            raise ConfigurationError(
-                f"<product-config mail>: {name} {texts[name]!r} is relative, and nobody knows to what; "
-                "write the whole path"
-            )
-    try:
-        settings = read_settings(texts, _PRODUCT_CONFIG)
-    except ValueError as error:
-        raise ConfigurationError(f"<product-config mail>: {error}") from error
-    return _by_option_name(settings)
-
-
-def _relay_of(config: Settings, given: Settings) -> Settings:
-    """What zope.conf says about the mailer with the settings `given`.
-
-    One mailer's password must not go to another's relay: zope.conf is about the relay it names, and its
-    password is that of the user it names.
-    """
-
-    def differs(name: str) -> bool:
-        return bool(given.get(name) and config.get(name)) and given[name] != config[name]
-
-    if differs("hostname"):
-        return {}
-    if differs("username"):
-        return {name: value for name, value in config.items() if name not in LOGIN}
-    return config
-
-
-def _by_option_name(settings: Settings) -> dict[str, Any]:
-    """`settings` with camelCase and hyphens made underscores.  Raises `TypeError` for what is no setting."""
-    names = {re.sub("[A-Z]", lambda match: "_" + match[0].lower(), name).replace("-", "_"): name for name in settings}
-    unknown = set(names) - {*RELAY, *QUEUE, *ROUTING, "start"}
-    if unknown:
-        raise TypeError(f"unknown: {', '.join(sorted(unknown))}")
-    return {option: settings[name] for option, name in names.items()}
-
-
-def _checked(read: Callable[[], _Value]) -> _Value:
-    try:
-        return read()
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error

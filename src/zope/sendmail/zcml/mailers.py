@@ -20,7 +20,7 @@ from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer, Me
 from zope.sendmail.transports.file import STDOUT, FileFormat, FileMailer
 from zope.sendmail.transports.program import ProgramMailer
 from zope.sendmail.transports.redirect import RedirectMailer
-from zope.sendmail.zcml import _CHECK, _checked, _get_mailer
+from zope.sendmail.zcml.actions import LINK, checked, find_mailer, in_two_steps
 from zope.sendmail.zcml.schema import IMailerDirective, Setting
 
 
@@ -121,50 +121,51 @@ def sendmailMailer(
 ) -> None:
     """See `ISendmailMailerDirective`."""
     keywords: dict[str, Any] = {"options": options, "timeout": timeout, "recipient_limit": recipientLimit}
-    _register(_context, name, _checked(lambda: ProgramMailer(program, **keywords)))
+    _register(_context, name, lambda: ProgramMailer(program, **keywords))
 
 
 def fileMailer(_context: Any, name: str, path: str, format: FileFormat = FileFormat.MAILDIR) -> None:
     """See `IFileMailerDirective`."""
-    _register(_context, name, FileMailer(path, format))
+    _register(_context, name, lambda: FileMailer(path, format))
 
 
 def redirectMailer(
     _context: Any, name: str, mailer: str, to: Iterable[str], allow: Iterable[str] = (), sender: str | None = None
 ) -> None:
     """See `IRedirectMailerDirective`."""
-    redirect = _checked(lambda: RedirectMailer(to=to, allow=allow, sender=sender))
 
-    def link() -> None:
-        redirect.mailer = _get_mailer(mailer)
+    def link(redirect: RedirectMailer) -> None:
+        redirect.mailer = find_mailer(mailer)
 
-    _register(_context, name, redirect)
-    _link(_context, name, redirect, link)
+    _register(_context, name, lambda: RedirectMailer(to=to, allow=allow, sender=sender), link)
 
 
 def failoverMailer(_context: Any, name: str, mailers: Iterable[str]) -> None:
     """See `IFailoverMailerDirective`."""
-    _several(_context, name, FailoverMailer(), [(each, 1) for each in mailers])
+    _several(_context, name, FailoverMailer, lambda: [(each, 1) for each in mailers])
 
 
 def balancedMailer(_context: Any, name: str, mailers: Iterable[str]) -> None:
     """See `IBalancedMailerDirective`."""
-    _several(_context, name, BalancedMailer(), _checked(lambda: [_share(each) for each in mailers]))
+    _several(_context, name, BalancedMailer, lambda: [_share(each) for each in mailers])
 
 
 # --- what they share ----------------------------------------------------------------------------------------
 
 
-def _several(context: Any, name: str, several: SeveralMailers, shares: list[tuple[str, int]]) -> None:
-    names = [each for each, _ in shares]
-    if not names or len(set(names)) < len(names):
-        raise ConfigurationError(f"mailer {name!r} is made of {names}; name one mailer at least, and none twice")
+def _several(
+    context: Any, name: str, make: Callable[[], SeveralMailers], read: Callable[[], list[tuple[str, int]]]
+) -> None:
+    """Register what `make` returns, to be made of the mailers and weights that `read` returns."""
 
-    def link() -> None:
-        several.members = [Member(_get_mailer(each), weight, several.clock) for each, weight in shares]
+    def link(several: SeveralMailers) -> None:
+        shares = checked(read)
+        names = [each for each, _ in shares]
+        if not names or len(set(names)) < len(names):
+            raise ConfigurationError(f"mailer {name!r} is made of {names}; name one mailer at least, and none twice")
+        several.members = [Member(find_mailer(each), weight, several.clock) for each, weight in shares]
 
-    _register(context, name, several)
-    _link(context, name, several, link)
+    _register(context, name, make, link)
 
 
 def _share(text: str) -> tuple[str, int]:
@@ -177,27 +178,28 @@ def _share(text: str) -> tuple[str, int]:
         raise ValueError(f"{text!r} is no share: {error}; write name=3") from None
 
 
-def _register(context: Any, name: str, mailer: Any) -> None:
-    context.action(
-        discriminator=("utility", IMailer, name),
-        callable=handler,
-        args=("registerUtility", mailer, IMailer, name, context.info),
-    )
+def _register(context: Any, name: str, make: Callable[[], Any], link: Callable[[Any], None] | None = None) -> None:
+    """Register the mailer that `make` returns.
 
+    `link`, if there is one, lets it find the mailers behind it when all are registered, before any delivery is.
+    """
 
-def _link(context: Any, name: str, mailer: Any, link: Callable[[], None]) -> None:
-    """Let `mailer` find the mailers behind it when all are registered, before any delivery is."""
+    def register() -> Callable[[], None]:
+        mailer = checked(make)
+        handler("registerUtility", mailer, IMailer, name, context.info)
+        return lambda: finish(mailer)
 
-    def link_and_check() -> None:
-        link()
+    def finish(mailer: Any) -> None:
+        if link is not None:
+            link(mailer)
         if mailer in _behind(mailer):
             raise ConfigurationError(f"mailer {name!r} leads back to itself; let it end at a mailer that sends")
 
-    context.action(discriminator=None, callable=link_and_check, order=_CHECK)
+    in_two_steps(context, ("utility", IMailer, name), register, order=0, later=LINK)
 
 
 def _behind(mailer: Any) -> list[Any]:
-    """All mailers behind this one, at any distance."""
+    """Return all mailers behind this one, at any distance."""
     found: list[Any] = []
     waiting = [mailer]
     while waiting:

@@ -9,16 +9,40 @@ from zope.interface import Interface, implementer
 from zope.schema import ASCIILine, Field, Int, TextLine, ValidationError
 from zope.schema.interfaces import IFromUnicode
 
+from zope.sendmail.config.location import SPOOL, directories_of, is_maildir, usable_location
 from zope.sendmail.config.options import QUEUE, RELAY, ROUTING, Parser, boolean, one_of
 from zope.sendmail.startup import Start
 
 try:
-    from zope.security.zcml import Permission
+    from zope.security.interfaces import PUBLIC_PERMISSION_NAME
+    from zope.security.permission import checkPermission
+    from zope.security.zcml import Permission as _Permission
 
     SECURITY_SUPPORT = True
 except ImportError:
-    Permission = TextLine
     SECURITY_SUPPORT = False
+
+if SECURITY_SUPPORT:
+
+    class Permission(_Permission):  # type: ignore[misc]  # it says nothing about its types
+        """The id of a permission.
+
+        The directive checks it when it is executed: the check of zope.security's field stays behind where the
+        directive is overridden.
+        """
+
+        def _validate(self, value: str) -> None:
+            super(_Permission, self)._validate(value)
+
+    def check_permission(permission: str) -> None:
+        """Raise `ValueError` for a permission that is not defined."""
+        if permission != PUBLIC_PERMISSION_NAME:
+            checkPermission(None, permission)
+else:
+    Permission = TextLine  # type: ignore[misc, assignment]  # the other one needs zope.security
+
+    def check_permission(permission: str) -> None:
+        """Say nothing about a permission: without zope.security there is none."""
 
 
 @implementer(IFromUnicode)
@@ -44,11 +68,12 @@ class QueuePath(Path):  # type: ignore[misc]  # it says nothing about its types
         """See `IFromUnicode`."""
         if not value.strip():  # it would be the directory of the ZCML file
             raise ValidationError("queuePath is empty; name a directory")
-        spool = value.strip().removeprefix("spool:")
-        if spool == value.strip():
-            path: str = super().fromUnicode(value)
-            return path
-        return "spool:" + ";".join(super(QueuePath, self).fromUnicode(each.strip()) for each in spool.split(";"))
+        try:
+            directories = directories_of(usable_location(value.strip()))
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+        paths = [super(QueuePath, self).fromUnicode(each) for each in directories]
+        return paths[0] if is_maildir(value.strip()) else SPOOL + ";".join(paths)
 
 
 class IDeliveryDirective(Interface):

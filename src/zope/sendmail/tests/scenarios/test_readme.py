@@ -32,7 +32,7 @@ from zope.app.wsgi import getWSGIApplication
 application = getWSGIApplication("zope.conf")
 from zope.component import getUtility
 from zope.sendmail.interfaces import IMailDelivery
-delivery = getUtility(IMailDelivery, "Mail")
+delivery = getUtility(IMailDelivery)
 delivery.send("shop@example.org", ["aborted@example.org"], "Subject: no\\n\\nno\\n")
 transaction.abort()
 delivery.send("shop@example.org", ["jane@example.org"], "Subject: yes\\n\\nyes\\n")

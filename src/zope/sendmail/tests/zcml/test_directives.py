@@ -50,6 +50,7 @@ class Fixture(unittest.TestCase):
     def setUp(self) -> None:
         cleanUp()
         self.directory = os.path.realpath(self.enterContext(tempfile.TemporaryDirectory()))
+        self.addCleanup(transaction.abort)
         self.addCleanup(cleanUp)  # before the directory goes: it ends the threads that work there
 
     def context(self) -> ConfigurationMachine:
