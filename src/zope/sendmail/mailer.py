@@ -13,14 +13,24 @@ import operator
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from smtplib import SMTP, SMTP_SSL
 from threading import local
 from typing import Any, TypeVar
 
 from zope.interface import implementer
 
-from zope.sendmail.config.options import mechanisms
-from zope.sendmail.config.settings import Keep, Mechanism, Notify, RelaySettings, Timeouts, Tls, TlsVersion
+from zope.sendmail.config.options import extensions, mechanisms
+from zope.sendmail.config.settings import (
+    INTERACTIVE,
+    Keep,
+    Mechanism,
+    Notify,
+    RelaySettings,
+    Timeouts,
+    Tls,
+    TlsVersion,
+)
 from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.interfaces import ISession, ISessionMailer, ISMTPMailer, type_of_message
 from zope.sendmail.message.envelope import Envelope
@@ -102,8 +112,17 @@ class SMTPMailer:
     rate: float | None = None
     #: Connections that a processor may have open at most; None: as many as it may have anyway.
     connections: int | None = None
-    #: How we introduce ourselves in EHLO; None: this host's name, asked for once in a process.
+    #: The name in EHLO; None: this host's name, asked for once in a process.
     local_hostname: str | None = None
+    #: Seconds to wait for the greeting, for the reply to each command, and for each piece of the message to go; None:
+    #: as RFC 5321, 4.5.3.2 has it in a queue, 30 seconds for a caller that waits.
+    greeting_timeout: float | None = None
+    command_timeout: float | None = None
+    data_timeout: float | None = None
+    #: Recipients of one transaction at most; None: as many as the relay takes.
+    recipient_limit: int | None = None
+    #: Extensions that are not used although the relay offers them, such as ``pipelining``.
+    discard_extensions: str | Iterable[str] = ()
     #: Instead of a password; see `ITokenProvider`.
     token: Callable[[], str] | None = None
     #: Mechanisms for the login, in order; none: those that fit, in the usual order.
@@ -154,6 +173,11 @@ class SMTPMailer:
         ssl_context: Callable[[], ssl.SSLContext] | None = None,
         rate: float | None = None,
         connections: int | None = None,
+        greeting_timeout: float | None = None,
+        command_timeout: float | None = None,
+        data_timeout: float | None = None,
+        recipient_limit: int | None = None,
+        discard_extensions: str | Iterable[str] = (),
         settings: Callable[[], Mapping[str, Any] | RelaySettings] | None = None,
     ) -> None:
         self.hostname = hostname
@@ -180,6 +204,11 @@ class SMTPMailer:
             "rate": rate,
             "connections": connections,
             "local_hostname": local_hostname,
+            "greeting_timeout": greeting_timeout,
+            "command_timeout": command_timeout,
+            "data_timeout": data_timeout,
+            "recipient_limit": recipient_limit,
+            "discard_extensions": _extensions(discard_extensions) or None,
             "token": token,
             "auth": _mechanisms(auth) or None,
             "certfile": certfile,
@@ -196,7 +225,14 @@ class SMTPMailer:
 
     def open_session(self) -> ISession:
         """See `ISessionMailer`."""
-        return self._new_session()
+        return self._new_session(self.relay_settings)
+
+    def open_interactive_session(self) -> ISession:
+        """Return a session as `open_session` does, with the times for a caller that waits."""
+        return self._new_session(self._interactive_settings)
+
+    def _interactive_settings(self) -> RelaySettings:
+        return self.relay_settings().interactive()
 
     def relay_settings(self) -> RelaySettings:
         """Return the settings that count now.
@@ -238,7 +274,11 @@ class SMTPMailer:
             verify=self.verify,
             cafile=self.cafile,
             allow_clear_password=self.allow_clear_password,
-            timeouts=self.timeouts or _timeouts(self.timeout),
+            timeouts=self._times(Timeouts()),
+            interactive_timeouts=self._times(INTERACTIVE),
+            local_hostname=self.local_hostname or None,
+            recipient_limit=self.recipient_limit,
+            discard_extensions=_extensions(self.discard_extensions),
             keep=self.keep,
             notify=self.notify,
             token=token,
@@ -248,6 +288,17 @@ class SMTPMailer:
             tls_minimum=TlsVersion(self.tls_minimum),
             ssl_context=self.ssl_context,
         )
+
+    def _times(self, usual: Timeouts) -> Timeouts:
+        """Return the times as the attributes say them; what none of them says is as in `usual`."""
+        times = self.timeouts or _timeouts(self.timeout, usual)
+        said = {
+            "greeting": self.greeting_timeout,
+            "command": self.command_timeout,
+            "data": self.data_timeout,
+            "block": self.data_timeout,
+        }
+        return replace(times, **{name: float(seconds) for name, seconds in said.items() if seconds is not None})
 
     def _wanted_token(self) -> Callable[[], str] | None:
         """That of the class is for mailers that have a name to log in with, and were told no password."""
@@ -309,10 +360,10 @@ class SMTPMailer:
             return SMTP_SSL if settings.tls is Tls.IMPLICIT else SMTP
         return factory
 
-    def _new_session(self) -> SMTPSession:
+    def _new_session(self, settings: Callable[[], RelaySettings]) -> SMTPSession:
         return SMTPSession(
-            self.relay_settings,
-            lambda settings: connect(settings, self._factory(settings), self.local_hostname),
+            settings,
+            lambda settings: connect(settings, self._factory(settings)),
             self.clock,
         )
 
@@ -320,11 +371,17 @@ class SMTPMailer:
         """What `vote` has opened in this thread, or a new one; with the connection that a ``vote`` of old has left."""
         state = self._state()
         if state.session is None:
-            state.session = self._new_session() if state.connection is None else self._adopted(state.connection)
+            state.session = (
+                self._new_session(self._interactive_settings)
+                if state.connection is None
+                else self._adopted(state.connection)
+            )
         return state.session
 
     def _adopted(self, connection: Any) -> SMTPSession:
-        return SMTPSession(self.relay_settings, lambda settings: connect(settings, lambda *_: connection), self.clock)
+        return SMTPSession(
+            self._interactive_settings, lambda settings: connect(settings, lambda *_: connection), self.clock
+        )
 
     def _close_connection(self) -> None:
         state = self._state()
@@ -376,22 +433,26 @@ _SETTABLE = frozenset(inspect.signature(SMTPMailer.__init__).parameters) - {
 }  # fmt: skip
 
 # All of them at once, and what else makes the settings: they are looked at before each mail.
-_settable = operator.attrgetter(*sorted(_SETTABLE - {"local_hostname"}), "smtp")
+_settable = operator.attrgetter(*sorted(_SETTABLE), "smtp")
 
-#: RFC 5321, 4.5.3.2.1: seconds until the greeting has to be there.
-_GREETING = 300.0
+#: Seconds for a connection where `timeout` is None and the process has no other.
+_PATIENT = 300.0
 
 _OWN = {"send": SMTPMailer.send, "vote": SMTPMailer.vote}
 
 
-def open_session(mailer: Any) -> ISession:
-    """A conversation through any mailer.
+def open_session(mailer: Any, *, interactive: bool = False) -> ISession:
+    """Return a session with the relay of any mailer.
 
-    A mailer's own session is used only if its ``send`` and ``vote`` came with it: who has replaced one of
-    them, in a subclass, on an instance or by a patch, wants it to be called.
+    A mailer's own session is used only if its ``send`` and ``vote`` came with it: code that has replaced one of them,
+    in a subclass, on an instance or by a patch, wants it to be called.
+
+    :param interactive: the caller waits, so that the relay has less time before the final dot, where the mailer knows
+        such times (``open_interactive_session``).
     """
     if keeps_sessions(mailer):
-        session: ISession = mailer.open_session()
+        own = getattr(mailer, "open_interactive_session", None) if interactive else None
+        session: ISession = mailer.open_session() if own is None else own()
         return session
     return SendOnlySession(mailer)
 
@@ -434,9 +495,16 @@ def _chosen(kind: type[_Choice], word: str, hostname: str) -> _Choice:
         raise InvalidSettings(f"relay {hostname}: {word!r} is none of {', '.join(kind)}") from None
 
 
-def _timeouts(connect_seconds: float | None) -> Timeouts:
+def _extensions(names: str | Iterable[str]) -> frozenset[str]:
+    try:
+        return extensions(names if isinstance(names, str) else " ".join(names))
+    except ValueError as error:
+        raise InvalidSettings(f"discard_extensions: {error}") from None
+
+
+def _timeouts(connect_seconds: float | None, usual: Timeouts) -> Timeouts:
     seconds = socket.getdefaulttimeout() if connect_seconds is None else connect_seconds
-    return Timeouts(connect=_GREETING if seconds is None else float(seconds))
+    return replace(usual, connect=_PATIENT if seconds is None else float(seconds))
 
 
 def _nothing() -> None:

@@ -108,7 +108,7 @@ def add_relay_arguments(parser: argparse.ArgumentParser) -> None:
     add, either = _adder(group), _adder(group.add_mutually_exclusive_group())
     add("hostname", "HOSTNAME", "name of the relay (default: localhost)")
     add("port", "PORT", "its TCP port (default: 25)")
-    add("timeout", "TIME", "how long to wait for a connection (default: 10)")
+    add("local_hostname", "NAME", "our own name in EHLO (default: this host's)")
     add(
         "tls",
         "never|opportunistic|required|implicit",
@@ -134,9 +134,27 @@ def add_relay_arguments(parser: argparse.ArgumentParser) -> None:
         "what the relay is to report to the sender: NEVER, or some of SUCCESS,FAILURE,DELAY (default: as it likes)",
     )
     add("notify_return", "FULL|HDRS", "what such a report returns (default: as it likes)")
+    _add_times(add)
+    _add_limits(add)
+
+
+def _add_times(add: Callable[..., None]) -> None:
+    add("timeout", "TIME", "how long to wait for a connection (default: 10)")
+    add("greeting_timeout", "TIME", "how long to wait for the relay's first words (default: 5m)")
+    add("command_timeout", "TIME", "how long to wait for the reply to each command (default: 5m)")
+    add("data_timeout", "TIME", "how long each piece of a message may take (default: 2m until it may begin, then 3m)")
+
+
+def _add_limits(add: Callable[..., None]) -> None:
     add("rate", "NUMBER", "mails per second at most (default: as fast as it goes)")
     add("connections", "N", "the same as --concurrency; the lower one counts")
     add("mails_per_connection", "N", "after so many mails a connection is closed, and another one made (default: 1000)")
+    add(
+        "recipient_limit",
+        "N",
+        "recipients for one mail to the relay at most (default: as many as it takes)",
+    )
+    add("discard_extensions", "WORDS", "SMTP extensions that are not used, such as PIPELINING,CHUNKING (default: none)")
 
 
 def add_login_arguments(parser: argparse.ArgumentParser) -> None:

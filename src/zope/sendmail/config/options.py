@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from zope.sendmail.config.location import check_location
-from zope.sendmail.config.settings import Keep, Mechanism, Notify, RelaySettings, Tls, TlsVersion
+from zope.sendmail.config.settings import EXTENSIONS, Keep, Mechanism, Notify, RelaySettings, Tls, TlsVersion
 from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile, split_command
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.message.relayname import RelayName
@@ -128,6 +128,17 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word for word in re.split(r"[\s,]+", text) if word)
 
 
+def extensions(text: str) -> frozenset[str]:
+    """Return names of SMTP extensions, which are separated by blanks or commas, in lower case.
+
+    :raises ValueError: for one that changes nothing of what is said to a relay.
+    """
+    names = frozenset(words(text.lower()))
+    if unknown := sorted(names - EXTENSIONS):
+        raise ValueError(f"{', '.join(unknown)}: no such extension is used; known are {', '.join(sorted(EXTENSIONS))}")
+    return names
+
+
 def addresses(text: str) -> tuple[tuple[str, int], ...]:
     """Relays, each as ``host:port``."""
     relays = [RelayName.of(word) for word in words(text)]
@@ -163,7 +174,11 @@ RELAY: dict[str, Parser] = {
     "implicit_tls": boolean,
     "verify": boolean,
     "cafile": str,
+    "local_hostname": str,
     "timeout": positive(duration),
+    "greeting_timeout": positive(duration),
+    "command_timeout": positive(duration),
+    "data_timeout": positive(duration),
     "allow_clear_password": boolean,
     "token_command": split_command,
     "token_file": str,
@@ -176,10 +191,15 @@ RELAY: dict[str, Parser] = {
     "rate": positive(number),
     "connections": positive(whole),
     "mails_per_connection": positive(whole),
+    "recipient_limit": positive(whole),
+    "discard_extensions": extensions,
 }
 
 #: Who we are to the relay, and how that may go: never mixed with another user's.
 LOGIN = ("password", "password_file", "token_command", "token_file", "auth", "allow_clear_password")
+
+#: Files that a setting names; where a relative path has no meaning, the whole one is asked for.
+PATHS = ("password_file", "cafile", "token_file", "certfile", "keyfile")
 
 #: Settings of which something else is made for the mailer.
 _MADE = {"password_file", "token_command", "token_file", "notify", "notify_return", "mails_per_connection"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -65,13 +65,26 @@ class Mechanism(StrEnum):
 class Timeouts:
     """Seconds to wait for the relay in each phase (RFC 5321, 4.5.3.2)."""
 
+    #: For the connection, over all addresses of the relay.
     connect: float = 10.0
+    #: For the relay's first words, and for TLS from the first byte: a busy relay lets its clients wait there.
+    greeting: float = 300.0
     command: float = 300.0
     data: float = 120.0
     block: float = 180.0
     #: After the final dot.  Shorter times send mails twice: the relay goes on working, we give up.
     final: float = 600.0
     quit: float = 5.0
+
+
+#: The times for a caller that waits, such as an editor's request: long after the final dot only.
+INTERACTIVE = Timeouts(greeting=30.0, command=30.0, data=30.0, block=30.0)
+
+#: The extensions that can be discarded: those that change what is said to a relay.
+EXTENSIONS = frozenset({
+    "8bitmime", "auth", "binarymime", "chunking", "dsn", "enhancedstatuscodes", "limits", "pipelining", "size",
+    "smtputf8", "starttls",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +145,21 @@ class RelaySettings:
     tls_minimum: TlsVersion = TlsVersion.TLS_1_2
     #: Makes the TLS context for each connection, in place of `cafile`, `certfile`, `keyfile` and `tls_minimum`.
     ssl_context: Callable[[], ssl.SSLContext] | None = None
-    #: Extensions that are not used although the relay announces them, e.g. ``PIPELINING``; upper or lower case.
-    discard_extensions: frozenset[str] = frozenset()
-    #: Recipients of one mail at most; the others follow in further ones.  None: as many as the relay takes.
+    #: The name in EHLO; None: this host's name.  What is no host name is replaced by an address literal.
+    local_hostname: str | None = None
+    #: Recipients of one transaction with the relay at most; None: as many as it takes.
     recipient_limit: int | None = None
+    #: Extensions that are not used although the relay offers them, in lower case; see `EXTENSIONS`.
+    discard_extensions: frozenset[str] = frozenset()
+    #: The times for a caller that waits; None: `timeouts`, none before the final dot longer than `INTERACTIVE`.
+    interactive_timeouts: Timeouts | None = None
 
     def __post_init__(self) -> None:
         self._check_relay()
-        if self.recipient_limit is not None and self.recipient_limit < 1:
-            raise ValueError(f"relay {self.hostname}: recipient_limit {self.recipient_limit} must be at least 1")
         self._check_certificate()
         self._check_credentials()
         self._check_auth()
+        self._check_extras()
 
     def _check_relay(self) -> None:
         lowest = " " if self.hostname.startswith("/") else "!"  # a path may have blanks
@@ -199,6 +215,31 @@ class RelaySettings:
                     f"relay {self.hostname}: auth names {mechanism}, which needs a {what}; there is none"
                 )
 
+    def _check_extras(self) -> None:
+        name = self.local_hostname
+        if name is not None and (not name or not name.isprintable() or " " in name):
+            raise InvalidSettings(f"relay {self.hostname}: local_hostname {name!r} is empty, or has blanks in it")
+        if self.recipient_limit is not None and self.recipient_limit < 1:
+            raise InvalidSettings(f"relay {self.hostname}: recipient_limit {self.recipient_limit} is less than 1")
+        if unknown := sorted(self.discard_extensions - EXTENSIONS):
+            known = ", ".join(sorted(EXTENSIONS))
+            raise InvalidSettings(
+                f"relay {self.hostname}: discard_extensions has {', '.join(unknown)}; known are {known}"
+            )
+        if "starttls" in self.discard_extensions and self.must_encrypt and self.tls is not Tls.IMPLICIT:
+            raise InvalidSettings(
+                f"relay {self.hostname}: discard_extensions has starttls, and the settings require TLS; choose one"
+            )
+        if "auth" in self.discard_extensions and self.logs_in:
+            raise InvalidSettings(
+                f"relay {self.hostname}: discard_extensions has auth, and there is a login; choose one"
+            )
+
+    def interactive(self) -> RelaySettings:
+        """Return the same settings with the times for a caller that waits."""
+        times = self.interactive_timeouts or _capped(self.timeouts)
+        return self if times == self.timeouts else replace(self, timeouts=times)
+
     def __str__(self) -> str:
         if self.hostname.startswith("/"):
             return self.hostname
@@ -231,3 +272,12 @@ class RelaySettings:
         if self.verify is not None:
             return self.verify
         return self.logs_in or self.shows_certificate or self.tls in (Tls.REQUIRED, Tls.IMPLICIT)
+
+
+def _capped(times: Timeouts) -> Timeouts:
+    """Return `times` with nothing before the final dot longer than in `INTERACTIVE`; `connect` is as short anyway."""
+    capped = {name: min(getattr(times, name), getattr(INTERACTIVE, name)) for name in _BEFORE_THE_DOT}
+    return replace(times, **capped)
+
+
+_BEFORE_THE_DOT = ("greeting", "command", "data", "block")

@@ -7,12 +7,12 @@ Fails with `ConfigError`, which names the file, the line and the cure.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
 
-from zope.sendmail.config.options import read_password
+from zope.sendmail.config.options import PATHS, RELAY, read_password
 from zope.sendmail.errors import InvalidAddress, MailError
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.maildrop.configsyntax import Assigned, Literal, Malformed, parse_assignments
@@ -22,6 +22,25 @@ _Word = TypeVar("_Word", bound=StrEnum)
 
 #: The password, if the file has neither it nor a password file.
 PASSWORD_VARIABLE = "MAILDROP_PASSWORD"  # noqa: S105 - the name of a variable
+
+#: Settings of the relay with the names that they have everywhere; for the others MaildropHost had keys and meanings.
+RELAY_OPTIONS = (
+    "local_hostname",
+    "timeout",
+    "greeting_timeout",
+    "command_timeout",
+    "data_timeout",
+    "recipient_limit",
+    "discard_extensions",
+    "token_command",
+    "token_file",
+    "auth",
+    "certfile",
+    "keyfile",
+    "tls_minimum",
+    "notify",
+    "notify_return",
+)
 
 #: Seconds for which a lock of another program counts, if nobody says otherwise.
 LOCK_AGE = 86400.0
@@ -71,6 +90,8 @@ class Config:
     lock_age: float = LOCK_AGE
     #: What becomes of a mail of which nobody can know whether the relay has it.
     on_unknown: OnUnknown = OnUnknown.RESEND
+    #: Further settings of the relay, by their names in `RELAY`.
+    relay_options: tuple[tuple[str, Any], ...] = ()
 
     @property
     def queue_options(self) -> Mapping[str, Any]:
@@ -156,6 +177,7 @@ def _config(read: _Reader) -> Config:
         verify=read.switch("MAILDROP_VERIFY"),
         lock_age=read.seconds("MAILDROP_LOCK_AGE", LOCK_AGE),
         on_unknown=read.one_of(OnUnknown, "MAILDROP_ON_UNKNOWN", OnUnknown.RESEND),
+        relay_options=tuple(read.relay_options()),
     )
 
 
@@ -224,6 +246,17 @@ class _Reader:
             return words(text)
         except ValueError:
             self.refuse(key, f"is {text!r}; write one of: {', '.join(words)}")
+
+    def relay_options(self) -> Iterator[tuple[str, Any]]:
+        """Yield the settings of the relay that have no key of MaildropHost's: ``MAILDROP_`` and their usual names."""
+        for name in RELAY_OPTIONS:
+            key = f"MAILDROP_{name.upper()}"
+            text = self.path(key) if name in PATHS else self.text(key)
+            try:
+                if text:
+                    yield name, RELAY[name](text)
+            except ValueError as error:
+                self.refuse(key, f"cannot be used: {error}")
 
     def switch(self, key: str) -> bool | None:
         """On or off; None: nobody says."""

@@ -15,7 +15,8 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from zope.sendmail.config.settings import Keep, Tls
+from zope.sendmail.config.options import mailer_keywords, merge
+from zope.sendmail.config.settings import Tls
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.states import State
@@ -180,21 +181,24 @@ class Daemon:
 
 def make_mailer(config: Config) -> SMTPMailer:
     """The mailer that the configuration describes.  Raises `ConfigError`."""
+    options = dict(config.relay_options)
     password = config.read_password() if config.login else ""
-    mailer = SMTPMailer(
-        config.smtp_host,
-        config.smtp_port,
-        config.login if password else None,
-        password or None,
-        tls=_TLS[config.tls],
-        verify=config.verify,
-        cafile=config.cafile or None,
-        allow_clear_password=_is_in_clear(config),
-        keep=Keep(mails=config.batch or Keep().mails),
-        rate=1.0 / config.wait_interval if config.wait_interval else None,
-        connections=1,  # as 2.3; else MAILDROP_BATCH would not be what it was
-    )
+    proves = bool(password) or not options.keys().isdisjoint(("token_command", "token_file", "auth"))
+    said = {
+        "hostname": config.smtp_host,
+        "port": config.smtp_port,
+        "username": config.login if config.login and proves else None,
+        "password": password,
+        "tls": _TLS[config.tls],
+        "verify": config.verify,
+        "cafile": config.cafile,
+        "allow_clear_password": _is_in_clear(config),
+        "rate": 1.0 / config.wait_interval if config.wait_interval else None,
+        "connections": 1,  # as 2.3; else MAILDROP_BATCH would not be what it was
+        "mails_per_connection": config.batch or None,
+    }
     try:
+        mailer = SMTPMailer(**mailer_keywords(merge(({**said, **options},))))
         mailer.relay_settings()
     except ValueError as error:
         raise ConfigError(f"{config.path}: {error}") from error

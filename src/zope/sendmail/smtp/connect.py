@@ -121,18 +121,18 @@ class _CarefulLMTP(_Careful, LMTP):
 _CAREFUL: dict[Factory, Factory] = {SMTP: _CarefulSMTP, SMTP_SSL: _CarefulSMTPSSL, LMTP: _CarefulLMTP}
 
 
-def connect(settings: RelaySettings, factory: Factory, local_hostname: str | None = None) -> Any:
+def connect(settings: RelaySettings, factory: Factory) -> Any:
     """A connection, ready for MAIL.  It is an ``smtplib.SMTP`` unless the factory makes something else.
 
     If TLS is only a matter of opportunity and fails, a second connection without it is made: encryption that
     does not work must not be worse than none offered (RFC 7435, 3).
     """
     try:
-        return _open(settings, factory, local_hostname)
+        return _open(settings, factory)
     except EncryptionFailed as failure:
         if settings.must_encrypt or settings.must_verify or settings.logs_in:
             raise failure.error from None
-    return _open(replace(settings, tls=Tls.NEVER), factory, local_hostname)
+    return _open(replace(settings, tls=Tls.NEVER), factory)
 
 
 def makes_tls(factory: object) -> bool:
@@ -191,15 +191,15 @@ def tls_context(settings: RelaySettings) -> ssl.SSLContext:
     return context
 
 
-def _open(settings: RelaySettings, factory: Factory, local_hostname: str | None) -> Any:
-    arguments = _arguments(settings, factory, local_hostname)
+def _open(settings: RelaySettings, factory: Factory) -> Any:
+    arguments = _arguments(settings, factory)
     connection = _reached(settings, factory, arguments)
     try:
         if isinstance(connection, SMTP) and connection.sock is not None and connection.sock.family != socket.AF_UNIX:
             # Each command waits for its reply; Nagle's algorithm would only delay the end of a message.
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         set_timeout(connection, settings.timeouts.command)
-        _greet(connection)
+        _greet(connection, settings)
         _encrypt(connection, settings)
         _log_in(connection, settings)
     except BaseException:
@@ -219,11 +219,11 @@ def _reached(settings: RelaySettings, factory: Factory, arguments: dict[str, Any
         raise smtplib.SMTPServerDisconnected(f"{error}; {cure}") from error
 
 
-def _arguments(settings: RelaySettings, factory: Factory, local_hostname: str | None) -> dict[str, Any]:
+def _arguments(settings: RelaySettings, factory: Factory) -> dict[str, Any]:
     """What the factory is given besides host and port: no more than it takes.  Fakes often take nothing."""
     arguments: dict[str, Any] = {"timeout": settings.timeouts.connect}
     if isinstance(factory, type) and issubclass(factory, SMTP):
-        arguments["local_hostname"] = local_hostname or _own_name()
+        arguments["local_hostname"] = settings.local_hostname or _own_name()
         if makes_tls(factory):
             arguments["context"] = tls_context(settings)
     try:
@@ -241,7 +241,7 @@ def _own_name() -> str:
     return SMTP().local_hostname
 
 
-def _greet(connection: Any) -> None:
+def _greet(connection: Any, settings: RelaySettings) -> None:
     if isinstance(connection, SMTP) and connection.sock is not None and not isinstance(connection.file, _Replies):
         connection.file = _Replies(connection, connection.file or connection.sock.makefile("rb"))
     code, text = connection.ehlo()
@@ -249,6 +249,9 @@ def _greet(connection: Any) -> None:
         code, text = connection.helo()
     if not 200 <= code < 300:
         raise smtplib.SMTPHeloError(code, text)
+    if isinstance(connection, SMTP):
+        for name in settings.discard_extensions:
+            connection.esmtp_features.pop(name, None)
 
 
 def _encrypt(connection: Any, settings: RelaySettings) -> None:
@@ -283,7 +286,7 @@ def _start_tls(connection: Any, settings: RelaySettings) -> None:
         raise EncryptionFailed(error) from error
     # smtplib has thrown away what came before TLS, also what was smuggled in behind the reply (RFC 3207, 6),
     # and forgotten what EHLO said (RFC 3207, 4.2).
-    _greet(connection)
+    _greet(connection, settings)
 
 
 def _check_verified(connection: Any, settings: RelaySettings) -> None:

@@ -58,9 +58,11 @@ class SeveralMailers(InnerLimits, OneMailCalls):
 
     def open_session(self) -> ISession:
         """See `ISessionMailer`.  Raises `InvalidSettings` if there are no mailers."""
-        if not self.members:
-            raise InvalidSettings(f"{type(self).__name__} has no mailers; name at least one")
-        return SeveralSession(self)
+        return SeveralSession(self, interactive=False)
+
+    def open_interactive_session(self) -> ISession:
+        """See `OneMailCalls`."""
+        return SeveralSession(self, interactive=True)
 
     def order(self) -> list[Member]:
         """The members to try with the next mail, one after the other; never none.
@@ -117,8 +119,11 @@ class BalancedMailer(SeveralMailers):
 class SeveralSession:
     """See `ISession`.  A conversation with each relay that got mail, all of them kept."""
 
-    def __init__(self, mailer: SeveralMailers) -> None:
+    def __init__(self, mailer: SeveralMailers, *, interactive: bool) -> None:
+        if not mailer.members:
+            raise InvalidSettings(f"{type(mailer).__name__} has no mailers; name at least one")
         self._mailer = mailer
+        self._interactive = interactive
         self._sessions: dict[Member, ISession] = {}
         #: Who agreed to a mail in `verify`, to be asked first in `transfer`.
         self._agreed: dict[Envelope, Member] = {}
@@ -196,7 +201,7 @@ class SeveralSession:
 
     def _session(self, member: Member) -> ISession:
         if member not in self._sessions:
-            self._sessions[member] = open_session(member.mailer)
+            self._sessions[member] = open_session(member.mailer, interactive=self._interactive)
         return self._sessions[member]
 
 

@@ -27,6 +27,10 @@ class OneMailCalls(ABC):
     def open_session(self) -> ISession:
         """See `ISessionMailer`."""
 
+    def open_interactive_session(self) -> ISession:
+        """Return a session for a caller that waits; see `zope.sendmail.mailer.open_session`."""
+        return self.open_session()
+
     def send(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> dict[str, tuple[int, bytes]]:
         """See `IMailer`.
 
@@ -51,7 +55,7 @@ class OneMailCalls(ABC):
         self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message, ask: _Ask
     ) -> dict[str, tuple[int, bytes]]:
         envelope = Envelope.of(fromaddr, toaddrs)
-        session = self.open_session()
+        session = self.open_interactive_session()
         try:
             outcome = ask(session, envelope, io.BytesIO(message_bytes(message)))
         finally:

@@ -60,9 +60,11 @@ class RedirectMailer(InnerLimits, OneMailCalls):
 
     def open_session(self) -> ISession:
         """See `ISessionMailer`.  Raises `InvalidSettings` if there is no mailer behind."""
-        if self.mailer is None:
-            raise InvalidSettings("RedirectMailer has no mailer to send through; name one")
-        return RedirectSession(self)
+        return RedirectSession(self, interactive=False)
+
+    def open_interactive_session(self) -> ISession:
+        """See `OneMailCalls`."""
+        return RedirectSession(self, interactive=True)
 
     def allows(self, recipient: str) -> bool:
         """Whether this recipient gets mail as it is."""
@@ -115,9 +117,11 @@ class Part:
 class RedirectSession:
     """See `ISession`."""
 
-    def __init__(self, mailer: RedirectMailer) -> None:
+    def __init__(self, mailer: RedirectMailer, *, interactive: bool) -> None:
+        if mailer.mailer is None:
+            raise InvalidSettings("RedirectMailer has no mailer to send through; name one")
         self._mailer = mailer
-        self._session = open_session(mailer.mailer)
+        self._session = open_session(mailer.mailer, interactive=interactive)
 
     @property
     def relay(self) -> str:

@@ -14,7 +14,7 @@ from zope.configuration.exceptions import ConfigurationError
 
 from zope.sendmail import startup
 from zope.sendmail.config.location import directories_of, usable_location
-from zope.sendmail.config.options import LOGIN, QUEUE, RELAY, ROUTING, Parser, Settings, one_of, read_settings
+from zope.sendmail.config.options import LOGIN, PATHS, QUEUE, RELAY, ROUTING, Parser, Settings, one_of, read_settings
 
 _NOT_IN_PRODUCT_CONFIG = {"no_tls", "force_tls", "implicit_tls"}
 _PRODUCT_CONFIG: dict[str, Parser] = {
@@ -22,7 +22,7 @@ _PRODUCT_CONFIG: dict[str, Parser] = {
     for name, parse in {**QUEUE, **RELAY, "start": one_of(startup.Start)}.items()
     if name not in _NOT_IN_PRODUCT_CONFIG
 }
-_PATHS = ("password-file", "cafile", "token-file", "certfile", "keyfile")
+_PATHS = tuple(name.replace("_", "-") for name in PATHS)
 
 
 def read_product_config() -> dict[str, Any]:

@@ -247,7 +247,29 @@ class ISMTPMailerDirective(IMailerDirective):
         description="Let the password go over a connection without TLS.",
         default=False,
     )
-    timeout = Setting(RELAY["timeout"], title="Timeout", description="Seconds to wait for a connection.", default=10.0)
+    localHostname = Setting(
+        RELAY["local_hostname"],
+        title="Local hostname",
+        description="The name in EHLO; if omitted, this host's name.  What is no host name becomes an address literal.",
+    )
+    timeout = Setting(RELAY["timeout"], title="Timeout", description="Time to wait for a connection.", default=10.0)
+    greetingTimeout = Setting(
+        RELAY["greeting_timeout"],
+        title="Greeting timeout",
+        description="Time to wait for the relay's first words; if omitted, five minutes in a queue, 30 seconds for a "
+        "caller that waits.",
+    )
+    commandTimeout = Setting(
+        RELAY["command_timeout"],
+        title="Command timeout",
+        description="Likewise for the reply to each command.",
+    )
+    dataTimeout = Setting(
+        RELAY["data_timeout"],
+        title="Data timeout",
+        description="Time until the relay is ready for the message, and for each piece of it to go; if omitted, two "
+        "and three minutes in a queue, 30 seconds for a caller that waits.  After the final dot it is ten minutes.",
+    )
     tokenCommand = Setting(
         RELAY["token_command"],
         title="Token command",
@@ -293,6 +315,17 @@ class ISMTPMailerDirective(IMailerDirective):
         title="Mails per connection",
         description="After so many mails a connection is closed and another one is made.",
         default=1000,
+    )
+    recipientLimit = Setting(
+        RELAY["recipient_limit"],
+        title="Recipient limit",
+        description="Recipients that the relay is given with one mail at most; the others get it with the next one.  "
+        "If omitted, as many as it takes.",
+    )
+    discardExtensions = Setting(
+        RELAY["discard_extensions"],
+        title="Discard extensions",
+        description="SMTP extensions that are not used although the relay offers them, such as 'PIPELINING CHUNKING'.",
     )
 
 

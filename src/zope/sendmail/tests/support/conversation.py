@@ -27,7 +27,7 @@ from zope.sendmail.testing.relay import Relay
 MESSAGE = b"Subject: test\r\n\r\nThe text.\r\n"
 
 #: Long enough for a loaded machine; where a test waits for the end of one of them, it sets a short one.
-TIMEOUTS = Timeouts(connect=60.0, command=60.0, data=60.0, block=60.0, final=60.0, quit=60.0)
+TIMEOUTS = Timeouts(connect=60.0, greeting=60.0, command=60.0, data=60.0, block=60.0, final=60.0, quit=60.0)
 
 #: For tests in which the relay does not answer.
 AT_ONCE = 0.05
@@ -88,14 +88,14 @@ class Conversation(unittest.TestCase):
 
     def settings(self, relay: Relay, **changes: Any) -> RelaySettings:
         """How to speak with `relay`."""
-        usual = RelaySettings(hostname=relay.host, port=relay.port, timeouts=TIMEOUTS)
+        usual = RelaySettings(relay.host, relay.port, timeouts=TIMEOUTS, local_hostname="client.test")
         return replace(usual, **changes)
 
     def session(self, relay: Relay, factory: Factory | None = None, **changes: Any) -> SMTPSession:
         """A session with `relay` that is closed when the test ends."""
         settings = self.settings(relay, **changes)
         made = factory or (smtplib.SMTP_SSL if settings.tls is Tls.IMPLICIT else smtplib.SMTP)
-        session = SMTPSession(lambda: settings, lambda now: connect(now, made, "client.test"), self.clock)
+        session = SMTPSession(lambda: settings, lambda now: connect(now, made), self.clock)
         self.addCleanup(session.close)
         return session
 
