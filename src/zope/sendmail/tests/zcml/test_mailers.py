@@ -23,7 +23,7 @@ from zope.sendmail.transports.file import FileFormat, FileMailer
 from zope.sendmail.transports.program import ProgramMailer
 from zope.sendmail.transports.redirect import RedirectMailer
 from zope.sendmail.zcml import mailers as mailer_directives
-from zope.sendmail.zcml.schema import ILMTPMailerDirective, IMailerDirective
+from zope.sendmail.zcml.schema import ILMTPMailerDirective, IMailerDirective, ISMTPMailerDirective
 
 DOCS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs")
 
@@ -222,7 +222,7 @@ class TheDocumentation(Fixture):
             return stream.read().replace("/etc/shop", self.directory).replace("/var/lib/shop", self.directory)
 
     def test_names_every_attribute(self) -> None:
-        """Each directive has a section, and each attribute is in it; those of SMTP are elsewhere."""
+        """Each directive has a section, and each attribute is in it, or in the pages of SMTP that it points to."""
         parts = re.split(r"^``mail:(\w+)``\n=+\n", self.read("mailers.rst"), flags=re.MULTILINE)
         sections = dict(zip(parts[1::2], parts[2::2], strict=True))
         attributes = {
@@ -231,9 +231,11 @@ class TheDocumentation(Fixture):
             if name.endswith("Directive") and isinstance(schema, type(Interface)) and schema is not IMailerDirective
         }
         attributes["lmtpMailer"] = set(ILMTPMailerDirective.names())
+        attributes["smtpMailer"] = set(ISMTPMailerDirective.names()) - {"no_tls", "force_tls", "implicit_tls"}
         self.assertEqual(set(sections), set(attributes))
+        sections["smtpMailer"] += self.read("authentication.rst")
         for name, expected in attributes.items():
-            named = set(re.findall(r"``(\w+)``", sections[name]))
+            named = set(re.findall(r'(?:``|[^=]\b)(\w+)(?:``|=")', sections[name]))
             self.assertEqual(expected - named, set(), name)
 
     def test_has_examples_that_can_be_loaded(self) -> None:
