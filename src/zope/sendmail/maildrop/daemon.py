@@ -51,9 +51,9 @@ class MaildropProcessor(QueueProcessorThread):
         super().__init__(max(config.interval, _SLICE), queue=queue, mailer=mailer, clock=clock, tell=runlog.tell)
         self._runlog = runlog
 
-    def _rest(self, queue: IMailQueue) -> None:
+    def about_to_rest(self) -> None:
+        """End the run in the log."""
         self._runlog.finish()
-        super()._rest(queue)
 
 
 class Daemon:

@@ -19,7 +19,8 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.pool import Meter
-from zope.sendmail.processor.relay import MAX_CONNECTIONS, Relay, Relays
+from zope.sendmail.processor.registry import RelayRegistry
+from zope.sendmail.processor.relay import MAX_CONNECTIONS, Relay
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
 from zope.sendmail.queue.maildir.queue import MaildirQueue
@@ -160,15 +161,15 @@ class ThreeRelays(ProcessorTest):
 class AnAddress(unittest.TestCase):
     """A relay that a mail names by host and port."""
 
-    def relays(self, **options: Any) -> Relays:
+    def relays(self, **options: Any) -> RelayRegistry:
         self.default = SMTPMailer(hostname="main.example", port=25)
         self.known = SMTPMailer(hostname="Known.example", port=26, username="u", password="secret")
         addresses = frozenset({("known.example", 26), ("free.example", 25), ("free.example", 465)})
         routes = Routes("main", frozenset({"known"}), addresses, **options)
-        return Relays(lambda: self.default, {"known": self.known}, routes, ManualClock())
+        return RelayRegistry(self.default, {"known": self.known}, routes, ManualClock())
 
     def mailer(self, relay: RelayName, **options: Any) -> Any:
-        return self.relays(**options).of(relay)._mailer()
+        return self.relays(**options).of(relay).mailer
 
     def test_with_a_mailer_gets_its_password(self) -> None:
         """The registered mailer serves it."""
@@ -202,7 +203,7 @@ class ThePace(unittest.TestCase):
         self.mailer: Any = SMTPMailer()
 
     def relay(self, connections: int | None = None) -> Relay:
-        return Relay("r", lambda: self.mailer, self.clock, lambda: connections)
+        return Relay("r", self.mailer, self.clock, connections)
 
     def test_as_many_connections_as_somebody_says(self) -> None:
         """The processor, the mailer, or the smaller of both; one for a mailer that keeps no sessions."""

@@ -15,7 +15,6 @@ from unittest import mock
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.retry import MALFORMED, Schedule
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.reporting.dsn import notification
 from zope.sendmail.testing.contracts import LATER, NEVER, OK
@@ -132,12 +131,19 @@ class TheProcessorReports(ProcessorTest):
     def test_a_report_that_cannot_be_queued_leaves_nothing(self) -> None:
         """The disk is full: the log tells, and no half of it stays in the queue."""
         with tempfile.TemporaryDirectory() as path:
-            self.processor.queue = queue = MaildirQueue(path)
+            self.queue = queue = MaildirQueue(path, clock=self.clock)
             self.addCleanup(queue.close)
+            self.processor = self.make_processor(notify_sender=True)
+            self.mailer.answers = lambda who: NEVER
+            self.put()
             full = OSError(errno.ENOSPC, "no space left on device")
-            with mock.patch.object(queue.disk, "sync_files", side_effect=full), self.assertLogs(level="ERROR"):
-                self.processor.enqueue(Envelope("", ("sender@example.org",)), HEAD)
-            self.assertEqual(os.listdir(queue.layout.tmp), [])
+            with (
+                mock.patch.object(queue.disk, "sync_files", side_effect=full),
+                self.assertLogs("QueueProcessorThread", "ERROR") as logs,
+            ):
+                self.drain()
+            self.assertIn("cannot be made", "".join(logs.output))
+            self.assertEqual((os.listdir(queue.layout.tmp), queue.count()), ([], {State.REJECTED: 1}))
 
     def test_a_report_is_never_reported(self) -> None:
         """A sender that does not exist ends there."""

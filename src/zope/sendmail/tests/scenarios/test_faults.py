@@ -129,9 +129,8 @@ class WhileMailIsSent(FaultTest):
         processor = QueueProcessorThread(
             queue=queue, mailer=mailer, schedule=SCHEDULE, clock=clock, tell=lambda _: None
         )
-        processor._end = lambda queue: None  # type: ignore[method-assign]
         for _ in range(12):
-            processor.run(forever=False)
+            processor.new_run().once()
             clock.advance(70)
         queue.close()
         return mailer

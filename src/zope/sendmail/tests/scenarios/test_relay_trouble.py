@@ -19,8 +19,10 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.dispatcher import Dispatcher
-from zope.sendmail.processor.relay import Relay, Relays
+from zope.sendmail.processor.registry import RelayRegistry
+from zope.sendmail.processor.relay import Relay
 from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.processor.trouble import QueueTrouble
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession
@@ -112,7 +114,7 @@ class AReportThatCannotBeMade(ProcessorTest):
         self.mailer.answers = lambda who: NEVER
         [name] = self.put()
         with (
-            mock.patch("zope.sendmail.processor.worker.notification", side_effect=OSError("input/output error")),
+            mock.patch("zope.sendmail.reporting.reporter.notification", side_effect=OSError("input/output error")),
             self.assertLogs("QueueProcessorThread", "ERROR") as logs,
         ):
             self.drain()
@@ -267,7 +269,7 @@ class TwoRelaysOfOneName(unittest.TestCase):
     def test_are_told_apart(self) -> None:
         """Users of one host, and a mailer that is called like the default."""
         routes = Routes(mailers=frozenset({"", "default"}), addresses=frozenset({("h", 25)}), legacy_passwords=True)
-        relays = Relays(ScriptedMailer, {"default": ScriptedMailer()}, routes, ManualClock())
+        relays = RelayRegistry(ScriptedMailer(), {"default": ScriptedMailer()}, routes, ManualClock())
         names = [
             None,
             RelayName(mailer="default"),
@@ -356,7 +358,7 @@ class AnAddressOfAMailer(unittest.TestCase):
         default, bulk = SMTPMailer("main.example"), SMTPMailer("Bulk.example", rate=1)
         addresses = frozenset({("main.example", 25), ("bulk.example", 25)})
         routes = Routes("main", frozenset({"main", "bulk"}), addresses)
-        relays = Relays(lambda: default, {"main": default, "bulk": bulk}, routes, ManualClock())
+        relays = RelayRegistry(default, {"main": default, "bulk": bulk}, routes, ManualClock())
         self.assertIs(relays.of(RelayName(hostname="main.example", port=25)), relays.default)
         self.assertIs(relays.of(RelayName(hostname="bulk.example", port=25)), relays.of(RelayName(mailer="bulk")))
 
@@ -364,7 +366,7 @@ class AnAddressOfAMailer(unittest.TestCase):
 class AnIdleSession(unittest.TestCase):
     def setUp(self) -> None:
         self.mailer = ScriptedMailer()
-        self.relay = Relay("r", lambda: self.mailer, ManualClock())
+        self.relay = Relay("r", self.mailer, ManualClock())
 
     def test_that_rests_is_given_to_nobody(self) -> None:
         """A conversation belongs to one thread at a time: a goodbye in the middle of a mail would become its text."""
@@ -386,8 +388,8 @@ class AnIdleSession(unittest.TestCase):
         idle, busy = self.relay.session(first), self.relay.session(first)
         assert isinstance(idle, ScriptedSession)
         self.relay.put_back(idle, first)
-        self.mailer = ScriptedMailer()
-        new = self.relay.session(self.mailer)
+        self.relay.mailer = second = ScriptedMailer()
+        new = self.relay.session(second)
         self.assertEqual((new is idle, idle.closed), (False, True))
         self.assertFalse(self.relay.put_back(busy, first))
 
@@ -474,7 +476,7 @@ class AMailerWithARate(unittest.TestCase):
     def test_needs_no_more_connections_than_its_turns_keep_busy(self) -> None:
         """Who waits for its turn is not helped by another who waits."""
         clock = ManualClock()
-        relay = Relay("r", lambda: SMTPMailer(rate=1), clock)
+        relay = Relay("r", SMTPMailer(rate=1), clock)
         self.assertFalse(relay.is_ahead)
         relay.turn()
         relay.turn()
@@ -487,25 +489,23 @@ class ALongRest(ProcessorTest):
     """A processor that looks by itself once an hour, because every commit wakes it."""
 
     def worker(self) -> mock.Mock:
-        """A lane beside the processor's own ends; how often it has rung."""
+        """A worker beside the processor's own ends; how often it has woken the queue."""
         self.processor = self.make_processor(interval=3600.0)
-        self.processor._pool.dispatcher = Dispatcher(
-            self.processor, self.queue, self.processor.relays, self.processor._pool.call
-        )
+        run = self.processor.new_run()
         relay = self.processor.relays.default
         relay.workers += 1
         with mock.patch.object(self.queue, "wake") as wake:
-            self.processor.guarded_work(relay)
+            run.pool.guarded_work(relay)
         self.assertEqual(relay.workers, 0)
         return wake
 
-    def test_ends_when_a_lane_leaves_something_for_later(self) -> None:
-        """It was begun when that lane had the mail in hand, and nothing was due."""
+    def test_ends_when_a_worker_leaves_something_for_later(self) -> None:
+        """It was begun when that worker had the mail in hand, and nothing was due."""
         self.put()
         self.mailer.answers = lambda who: LATER
         self.worker().assert_called_once_with()
 
-    def test_ends_when_a_lane_meets_trouble(self) -> None:
+    def test_ends_when_a_worker_meets_trouble(self) -> None:
         """The relay is probed in five seconds."""
         self.put()
         self.mailer.fault = DOWN
@@ -531,10 +531,11 @@ class MailThatIsParked(ProcessorTest):
         self.processor = self.make_processor(
             routes=Routes("main", frozenset({"other"})), mailers={"other": ScriptedMailer()}, concurrency=1
         )
-        self.mailer.before = lambda envelope: self.processor._pool.dispatcher.route()  # type: ignore[union-attr]
+        run = self.processor.new_run()
+        self.mailer.before = lambda envelope: run.dispatcher.route(run.pool.call)
         self.put(count=40)
         with mock.patch.object(Dispatcher, "_share", counted):
-            self.drain()
+            run.once()
         self.assertEqual([int(who.partition("@")[0]) for who in self.sent_to()], list(range(40)))
         self.assertLess(claims, 3 * 40)
 
@@ -543,8 +544,11 @@ class TroubleWithTheQueue(ProcessorTest):
     def test_is_waited_for_by_one_thread_only(self) -> None:
         """A connection that meets it ends at once; the processor leaves the queue alone for a while."""
         before = self.clock.monotonic()
-        with mock.patch.object(self.processor._pool, "work", side_effect=OSError("input/output error")):
-            self.processor.guarded_work(self.processor.relays.default)
-        self.assertEqual((self.clock.monotonic(), self.processor.is_troubled), (before, True))
-        self.processor._guarded(lambda nothing: None, None)
-        self.assertFalse(self.processor.is_troubled)
+        trouble = QueueTrouble("a queue", self.clock)
+        run, relay = self.processor.new_run(trouble), self.processor.relays.default
+        relay.workers += 1
+        with mock.patch.object(self.queue, "claim", side_effect=OSError("input/output error")):
+            run.pool.guarded_work(relay)
+        self.assertEqual((self.clock.monotonic(), trouble.is_lasting), (before, True))
+        run.guarded(lambda: None)
+        self.assertFalse(trouble.is_lasting)

@@ -58,9 +58,8 @@ class SpoolFaultTest(unittest.TestCase):
         processor = QueueProcessorThread(
             queue=queue, mailer=mailer, schedule=SCHEDULE, clock=self.clock, tell=lambda _: None
         )
-        processor._end = lambda queue: None  # type: ignore[method-assign]
         for _ in range(times):
-            processor.run(forever=False)
+            processor.new_run().once()
             self.clock.advance(70.0)
         return Counter(who for mail in mailer.sent for who in mail[1])
 

@@ -1,0 +1,47 @@
+"""A message, and the part of its envelope that one relay gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import BinaryIO
+
+from zope.interface import implementer
+
+from zope.sendmail.interfaces import IJob, ILease
+from zope.sendmail.lifecycle.record import Part
+from zope.sendmail.message.envelope import Envelope
+
+
+@implementer(IJob)
+@dataclass(slots=True, eq=False)
+class Job:
+    """One attempt that is to be made: a lease on a message, and the recipients that one relay is asked about."""
+
+    lease: ILease
+    envelope: Envelope
+    #: The name of this part of the message, if the message has, or had, several; else None.
+    part: str | None = None
+    #: How it stands with the other parts of the message that are not done.
+    others: Mapping[str, Part] = field(default_factory=dict)
+    #: Seconds after which another part may go if this one cannot.
+    patience: float = inf
+    #: Whether the last byte of the message may have gone.
+    intended: bool = False
+
+    def open(self) -> BinaryIO:
+        """Return the message as a seekable stream at its beginning; see `IJob`."""
+        return self.lease.open()
+
+    def intend(self) -> None:
+        """Note that the last byte is about to go; see `IJob`.
+
+        :raises LeaseLost: if it must not go
+        """
+        self.lease.intend()
+        self.intended = True
+
+    def park(self, relay: str) -> None:
+        """End the lease until the relay of this name can take the message."""
+        self.lease.park(relay, self.patience)
