@@ -78,6 +78,17 @@ def judge(
     `part`: they are those at the mailer of this name, and the message has, or had, others; `others`: how it stands with
     those of them that are not done.  Each has its own attempts, delays and lifetime.
     """
+    if part is None and _is_first_and_yes_to_all(record, envelope, outcome):
+        return Record(
+            State.SENT,
+            attempts=1,
+            time=now,
+            spent=record.spent,
+            deaths=record.deaths,
+            unknowns=record.unknowns,
+            relay=outcome.relay,
+            replies=outcome.replies,
+        )
     own = _own(record, envelope, part, now)
     tried = _tried(record, envelope, outcome, own)
     pending = tried.outstanding(envelope.recipients)
@@ -95,6 +106,17 @@ def judge(
         own = replace(own, due=now + schedule.delay(own.attempts, chance))
     parts = {**others, part or "": own} if pending else others
     return replace(_summed_up(tried, parts.values(), now), parts={} if part is None else parts)
+
+
+def _is_first_and_yes_to_all(record: Record, envelope: Envelope, outcome: Outcome) -> bool:
+    """Whether the relay accepted everybody at the first attempt, as it usually does."""
+    replies = outcome.replies
+    if record.attempts or record.replies or envelope.malformed or len(replies) != len(envelope.recipients):
+        return False
+    for recipient in envelope.recipients:
+        if recipient not in replies or replies[recipient].answer is not Answer.ACCEPTED:
+            return False
+    return True
 
 
 def _own(record: Record, envelope: Envelope, name: str | None, now: float) -> Part:

@@ -8,6 +8,7 @@ other's way.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable
 
@@ -100,10 +101,10 @@ class WorkerPool:
         worker = self._new_worker(relay)
         if worker is None:
             return
-        jobs, goes_on = _ClaimedJobs(self, relay, worker), True
+        claim, goes_on = functools.partial(self.claim_for, worker, relay), True
         try:
             while goes_on:
-                worker.run(jobs)
+                worker.run(claim)
                 with relay.mutex:  # a message may have been put into the backlog since
                     goes_on = bool(relay.backlog) and worker.is_good and self._goes_on(relay)
                     if not goes_on:
@@ -128,7 +129,7 @@ class WorkerPool:
             for thread in threads:
                 thread.join()
 
-    def next_job(self, relay: Relay, worker: Worker) -> Job | None:
+    def claim_for(self, worker: Worker, relay: Relay) -> Job | None:
         """Claim what `worker` does next; None if it has nothing to do any more, or not now.
 
         A worker that met trouble gets nothing; the last one pauses the relay.
@@ -243,14 +244,3 @@ class WorkerPool:
         with self._mutex:  # who waits for all threads never sees one that has not begun
             thread.start()
             self._threads.add(thread)
-
-
-class _ClaimedJobs:
-    """What a pool claims for one worker; see `zope.sendmail.processor.worker.JobSource`."""
-
-    def __init__(self, pool: WorkerPool, relay: Relay, worker: Worker) -> None:
-        self._pool, self._relay, self._worker = pool, relay, worker
-
-    def next(self) -> Job | None:
-        """Claim the next job; None if there is none now."""
-        return self._pool.next_job(self._relay, self._worker)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from zope.interface import implementer
 
@@ -26,34 +26,31 @@ from zope.sendmail.reporting.reporter import MailId
 from zope.sendmail.smtp.pipeline import one_by_one, stream
 from zope.sendmail.system.gilbaton import baton
 
+#: Gives a worker its next job, claimed for it; None if there is none now.
+Claim = Callable[[], Job | None]
+
 
 def is_wish_to_end(error: BaseException) -> bool:
     """Return whether Ctrl-C was pressed: that reaches the main thread only."""
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
-class JobSource(Protocol):
-    """Where a worker takes its jobs from; see `IJobSource`."""
-
-    def next(self) -> Job | None:
-        """Return the next job for a worker, claimed for it; None if there is none now."""
-
-
 @implementer(IJobSource)
 class JobsInHand:
     """The jobs that a worker has taken from its source and not ended yet; see `IJobSource`.
 
+    :param claim: gives the next one; None if there is none now
     :param finish: ends a job whose recipients are all malformed, which goes to no relay
     """
 
-    def __init__(self, jobs: JobSource, finish: Callable[[Job, Outcome], None]) -> None:
-        self._jobs = jobs
+    def __init__(self, claim: Claim, finish: Callable[[Job, Outcome], None]) -> None:
+        self._claim = claim
         self._finish = finish
         self.in_hand: deque[Job] = deque()
 
     def next(self) -> Job | None:
         """Return the next job that has a recipient to be asked about, or None."""
-        while (job := self._jobs.next()) is not None:
+        while (job := self._claim()) is not None:
             if job.envelope.recipients:
                 self.in_hand.append(job)
                 return job
@@ -82,9 +79,9 @@ class Worker:
         """Whether the worker met no trouble, and the relay still has the same mailer."""
         return self.works and self._relay.mailer is self.mailer
 
-    def run(self, jobs: JobSource) -> None:
-        """Try each message once; end the leases.  Raises what `jobs` raises."""
-        taken = JobsInHand(jobs, self._finish)
+    def run(self, claim: Claim) -> None:
+        """Try each message that `claim` gives once; end the leases.  Raises what `claim` raises."""
+        taken = JobsInHand(claim, self._finish)
         results = self._results(taken)
         signal = self._context.signal
         try:

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, cast
 
 from zope.sendmail.message.pieces import Piece
+from zope.sendmail.system.gilbaton import baton
 
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
@@ -120,6 +121,7 @@ class Disk:
 
     def sync_file(self, path: str) -> None:
         """Return when the content of the file is on disk."""
+        baton.put_down()
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _flush(fd)
@@ -148,6 +150,7 @@ class Disk:
     def sync_file_system(self, path: str) -> None:
         """Return when everything on the file system of `path` is on disk.  Linux only."""
         assert _syncfs is not None
+        baton.put_down()
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
             if _syncfs(fd) != 0:
@@ -158,6 +161,7 @@ class Disk:
 
     def sync_directory(self, path: str) -> None:
         """Return when the names in the directory are on disk."""
+        baton.put_down()
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
             _flush(fd)

@@ -43,6 +43,8 @@ class CircuitBreaker:
 
     def heard(self, outcome: Outcome) -> None:
         """Learn from an outcome: a fault pauses the relay, anything else ends the pause."""
+        if outcome.fault is None and self.fault is None and not self.failures:
+            return  # as usual; a fault that another thread tells of right now stays
         with self._mutex:
             self.fault = outcome.fault
             if outcome.fault is None:

@@ -19,7 +19,6 @@ from zope.sendmail.queue.maildir.bundle import names_in, unfold
 from zope.sendmail.queue.maildir.layout import GROUP, REJECTED, SENDING, Layout, name_of
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk, remove_quietly
-from zope.sendmail.system.gilbaton import baton
 
 #: So much of a history is read at first; its last record is seldom longer.
 _TAIL = 16 * 1024
@@ -111,7 +110,6 @@ class Store:
         self.disk.append(path, line)
         self.disk.stamp(path, record.due if record.state is State.DEFERRED else record.time)
         if record.state is not State.DEFERRED or record.having(Answer.ACCEPTED) or record.unknowns:
-            baton.put_down()
             self.disk.sync_file(path)
             self.disk.sync_directory(self.layout.history_)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import unittest
 from typing import Any
+from unittest import mock
 
 from hypothesis import given, strategies as st
 
+from zope.sendmail.lifecycle import retry
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import MALFORMED, OnUnknown, Schedule, after_death, judge, probe_delay
@@ -87,6 +89,28 @@ class Schedules(unittest.TestCase):
     def test_the_relay_is_probed_more_and_more_seldom(self) -> None:
         """First after five seconds, at most five minutes apart, however long it is away."""
         self.assertEqual([probe_delay(count) for count in (1, 2, 3, 7, 10**6)], [5, 10, 20, 300, 300])
+
+
+class TheShortWay(unittest.TestCase):
+    """A yes to everybody at the first attempt needs no thought; the record is that of the long way."""
+
+    def test_leads_where_the_long_one_leads(self) -> None:
+        """Whatever stands in the record before: workers that died, a time, a note."""
+        for before in (
+            Record(),
+            Record(State.READY, time=900.0, due=900.0, deaths=2, note="its worker died"),
+            Record(State.READY, spent=50.0, unknowns=1),
+        ):
+            short = attempt(before, a=OK, b=OK)
+            with mock.patch.object(retry, "_is_first_and_yes_to_all", return_value=False):
+                self.assertEqual(attempt(before, a=OK, b=OK), short)
+            self.assertIs(short.state, State.SENT)
+
+    def test_is_for_a_yes_to_everybody(self) -> None:
+        """Silence about a recipient is no yes, and the mail of somebody else is not theirs."""
+        self.assertIs(attempt(Record(), a=OK).state, State.DEFERRED)
+        self.assertIs(attempt(Record(), a=OK, c=OK).state, State.DEFERRED)
+        self.assertIs(attempt(Record(), a=OK, b=LOST).state, State.DEFERRED)
 
 
 class AfterAnAttempt(unittest.TestCase):

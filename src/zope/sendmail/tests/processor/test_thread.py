@@ -23,7 +23,6 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.reporting import notifier
-from zope.sendmail.reporting.reporter import Reporter, Tally
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendOnlyMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
@@ -48,13 +47,8 @@ class WhoIsTold(ProcessorTest):
         self.addCleanup(zope.event.subscribers.__setitem__, slice(None), list(zope.event.subscribers))
         zope.event.subscribers.clear()
 
-    def test_a_tell_of_ones_own_is_always_heard(self) -> None:
-        """Whom it tells is its own business."""
-        self.assertTrue(Reporter(Tally(), self.events.extend, self.clock).is_heard)
-
     def test_subscribers_come_and_go(self) -> None:
         """Also while the processor is running."""
-        self.assertFalse(Reporter(Tally(), notifier.tell, self.clock).is_heard)
         processor = QueueProcessorThread(queue=self.queue, mailer=self.mailer, clock=self.clock)
         zope.event.subscribers.append(self.events.append)
         self.put()
