@@ -163,11 +163,11 @@ def finish(path: str, processes: Processes, relay: Relay, names: list[str]) -> i
     relay.forgive()
     queue = MaildirQueue(path)
     deadline = time.monotonic() + 180
-    while set(queue.count()) - {State.REJECTED, State.HELD} and time.monotonic() < deadline:
+    while set(queue.admin.count()) - {State.REJECTED, State.HELD} and time.monotonic() < deadline:
         queue.wait(0.5)
     statuses = processes.end()
-    counts = dict(queue.count())
-    rejected = {mail.message_id.partition("@")[0] for mail in queue.mails([State.REJECTED, State.HELD])}
+    counts = dict(queue.admin.count())
+    rejected = {mail.message_id.partition("@")[0] for mail in queue.admin.mails([State.REJECTED, State.HELD])}
     queue.close()
     said = processes.said()
     delivered = Counter(who.partition("@")[0] for mail in relay.mails for who in mail.recipients)

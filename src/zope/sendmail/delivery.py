@@ -30,7 +30,7 @@ from zope.sendmail.message.pieces import Piece
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.message.verp import one_by_one
-from zope.sendmail.queue import open_queue, put
+from zope.sendmail.queue import absolute, open_queue, put
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.forklock import ForkLock
 
@@ -143,7 +143,7 @@ class QueuedMailDelivery(AbstractMailDelivery):
     def queue(self) -> IMailQueue:
         """The queue at `queuePath`, whatever that is now."""
         path = self._queuePath
-        place = path if path.startswith(("memory:", "spool:")) else os.path.abspath(path)
+        place = absolute(path)
         with _opening:  # else a second thread might put another one in its place, with mail in it
             if self._queue is None or self._place != place:
                 self._queue, self._place = open_queue(path), place

@@ -191,6 +191,13 @@ class QueueNotSafe(QueueError):
     permanent = True
 
 
+class QueueTrouble(QueueError):
+    """No mail of the queue can be worked on now: its directory is not writable, its disk is full, its server away.
+
+    Says nothing about any mail, and costs none an attempt.  Cure: the text names it; the queue is tried again.
+    """
+
+
 class NoSuchMail(QueueError, LookupError):
     """There is no mail of this name in the queue; it may have been sent in the meantime."""
 

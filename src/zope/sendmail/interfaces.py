@@ -34,6 +34,7 @@ from zope.sendmail.errors import (
     QueueError as QueueError,
     QueueNotSafe as QueueNotSafe,
     QueueNotWritable as QueueNotWritable,
+    QueueTrouble as QueueTrouble,
     RelayError as RelayError,
 )
 from zope.sendmail.lifecycle.outcome import Answer
@@ -167,9 +168,15 @@ class IStagedMail(Interface):
         """Keep the first `count` mails; remove the others."""
 
     def prepare() -> None:
-        """Make everything durable.  The only step that may fail (`OSError`); `abort` is possible afterwards.
+        """Make everything durable, and prove that `commit` will be possible.  The only step that may fail.
 
-        Guarantee: after it returned, `commit` needs no space and no permission that it does not have.
+        `abort` is possible afterwards.  A queue whose mail is a part of somebody else's transaction, in a database, has
+        nothing to do here or in `commit`.
+
+        :raises OSError: if the disk refuses; a `QueueError` says what to do.
+
+        Guarantee: after it returned, `commit` needs no space and no permission that it does not have; nothing but an
+        input/output error is left for it.
         """
 
     def commit() -> None:
@@ -227,10 +234,18 @@ class ILease(IJob):
         """Say that what was `inherited` and unknown has been told; until then, whoever takes over inherits it again."""
 
     def intend() -> None:
-        """Say that the last byte is about to go.  Raises `LeaseLost` if it must not."""
+        """Say that the last byte is about to go.
+
+        :raises LeaseLost: if it must not go, since another processor has the message.
+        """
 
     def settle(record: Record) -> None:
-        """Write down how the attempt ended; the lease ends."""
+        """Write down how the attempt ended; the lease ends.
+
+        A queue may write down that a mail is sent together with what the same processor does next (`intend` of another
+        lease, `IMailQueue.claim`, `wait` or `close`), and within a fraction of a second.  A death in between makes an
+        *unknown* of it, as one before this call does.
+        """
 
     def release() -> None:
         """Give the message back as if nothing had been tried; the lease ends."""
@@ -259,57 +274,86 @@ classImplements(QueuedMail, IQueuedMail)
 
 
 class IMailQueue(Interface):
-    """Where mail waits between commit and relay.
+    """A place where mail waits between commit and relay, as deliveries and processors use it.
 
-    Concurrency: everything may be called from any thread and any process at any time, also while processors run.
+    What operators do is in `IMailQueueAdmin`.  Concurrency: everything may be called from any thread and any process at
+    any time, also while processors run.
     """
 
-    location = TextLine(title="What names the queue for people: a path or a URL without password")
+    location = TextLine(title="What names the queue for people: a path, or a URL without its password")
+    schedule = Attribute("`Schedule`: when mail of this queue is tried again")
+    admin = Attribute("`IMailQueueAdmin` of this queue; it opens nothing before it is used")
 
     def stage() -> IStagedMail:
-        """An empty group for the mails of one transaction."""
+        """Return an empty group for the mails of one transaction.
 
-    def claim(limit: int = 1) -> Sequence[ILease]:
-        """Lease up to `limit` messages that are due, oldest first; an empty list if there are none.
+        :raises QueueError: if the queue cannot take mail now; the text names the cure.
+        """
 
-        While there is work, it may give fewer than are due, and not know yet what was committed in the last 0.02
+    def status(message_id: str) -> MailStatus:
+        """Return what became of the mail with this Message-Id: queued, deferred, sent, rejected, ...
+
+        :param message_id: without angle brackets.
+        :returns: a status; what has left the queue is known for a week unless the queue is told otherwise.
+        """
+
+    def claim(limit: int = 1, *, ahead: int = 0) -> Sequence[ILease]:
+        """Lease messages that are due, oldest first.
+
+        While there is work, a queue may give fewer than are due, and not know yet what was committed in the last 0.02
         seconds; an empty list means that nothing is due.
 
+        :param limit: so many leases at most.
+        :param ahead: so many further messages the caller will probably claim soon.  A queue for which each claim is a
+            journey may reserve them; no other processor gets them before this one claims, waits, closes or dies.
+        :returns: leases; an empty list if nothing is due.
+        :raises QueueTrouble: if no message of this queue can be worked on now.  Every message stays as due as it is.
+
         Guarantee: no message is leased twice at a time.  A lease ends by itself within five seconds of its owner's
-        death; what the owner had said with `ILease.intend` becomes an *unknown* in the history.
+        death, or within two minutes if the owner was on another host; what the owner had said with `ILease.intend`
+        becomes an *unknown* in the history.
         """
 
     def wait(timeout: float) -> None:
         """Return when there may be something to claim, after `wake`, or after `timeout` seconds.
 
-        Guarantee: a commit on this host is noticed within a fraction of a second.
+        Guarantee: a commit in any process that the queue can hear is noticed within a fraction of a second: those of
+        this host for a directory, those of every host for a database.
         """
 
     def wake() -> None:
         """Let `wait` return.  May be called from a signal handler."""
 
     def next_due() -> float | None:
-        """Seconds until the next known message is due (0.0: now), or None if none is known."""
+        """Return the seconds until the next known message is due (0.0: now), or None if none is known."""
 
     def unpark(relay: str, limit: int) -> int:
-        """Let up to `limit` messages that were parked for `relay` be claimed again, oldest first; say how many.
+        """Let messages that were parked for `relay` be claimed again, oldest first.
 
         What is parked is known to this object only: to other processors the messages are due.
+
+        :param limit: so many messages at most.
+        :returns: how many they were.
         """
 
     def parked() -> Collection[str]:
-        """The relays for which messages are parked."""
+        """Return the names of the relays for which messages are parked."""
 
     def close() -> None:
         """Give everything back.  Leases that are still open end."""
 
-    # for operators
+
+class IMailQueueAdmin(Interface):
+    """What operators see and do in one queue, while processors work on it.
+
+    Concurrency: as `IMailQueue`.
+    """
 
     def count() -> Mapping[State, int]:
-        """How many messages there are in each state."""
+        """Return how many messages there are in each state; states without messages are left out."""
 
     def oldest() -> float | None:
-        """When the oldest message still to be sent was written (seconds since the epoch), or None."""
+        """Return when the oldest message still to be sent was written (seconds since the epoch), or None."""
 
     def mails(
         states: Iterable[State] = (),
@@ -319,52 +363,84 @@ class IMailQueue(Interface):
         reply: str = "",
         before: float = inf,
         after: float = -inf,
-    ) -> Iterator[IQueuedMail]:
-        """The mails, oldest first; only those that fit everything that is given.
+    ) -> Iterator[QueuedMail]:
+        """Yield the mails, oldest first; only those that fit everything that is given.
 
-        They are in one of `states`; have this `sender` (``<>``: the null reverse-path); have this `recipient`, where
-        ``@example.org`` stands for everybody there and case does not matter; were last told `reply`, a code such as
-        ``450`` or a part of what a relay or we said; were written `before` and not earlier than `after`.
+        ``history`` of what it yields may hold the last record only.
 
-        ``history`` of what it yields may hold the last record only.  Guarantee: reads one mail at a time, and a file
-        that cannot be read ends nothing.
-        """
+        :param states: they are in one of these; empty: in any.  Staged mail is left out unless it is named here.
+        :param sender: their envelope sender; ``<>`` is the null reverse-path.
+        :param recipient: one of their recipients; ``@example.org`` is everybody there.  Case does not matter.
+        :param reply: what they were last told: a code such as ``450``, or a part of what a relay or we said.
+        :param before: they were written before this moment, in seconds since the epoch.
+        :param after: they were written at this moment or later.
 
-    def status(message_id: str) -> MailStatus:
-        """What became of the mail with this Message-Id (without brackets): queued, deferred, sent, rejected, ...
-
-        What has left the queue is known for a week.
+        Guarantee: reads one mail at a time, and a file that cannot be read ends nothing.
         """
 
     def names() -> Iterator[str]:
-        """The names of all these mails, oldest first, without reading any."""
+        """Yield the names of all mails that are not staged, oldest first, without reading any."""
 
     def examine() -> Iterator[Finding]:
-        """What is stuck or strange in the queue, why, and the cure, in plain words.
+        """Yield what is stuck or strange in the queue, why, and the cure, in plain words.
 
-        Each mail that is held or rejected is a finding with its name and the reason.  Severity *problem*: somebody has
+        Each mail that is held or rejected is a finding with its name and the reason.  Severity *problem*: a person has
         to do something.  Guarantee: changes nothing, and no processor waits for it.
         """
 
-    def show(name: str) -> IQueuedMail:
-        """One mail with its whole history.  Raises `NoSuchMail`."""
+    def in_doubt() -> Iterator[Finding]:
+        """Yield a finding for each staged mail, or group, that no living process can commit any more.
+
+        A part of what `examine` yields, at the price of reading the staged names.
+        """
+
+    def show(name: str) -> QueuedMail:
+        """Return one mail with its whole history.
+
+        :raises NoSuchMail: if there is none of this name.
+        """
 
     def read(name: str) -> BinaryIO:
-        """The message of one mail, without envelope lines.  Raises `NoSuchMail`."""
+        """Return the message of one mail, without envelope lines.
+
+        :raises NoSuchMail: if there is none of this name.
+        """
 
     def hold(name: str) -> None:
-        """Do not try this one until `release`.  Raises `NoSuchMail`, `NotPossible` (while it is being sent)."""
+        """Do not try this mail until `release`.
+
+        :raises NoSuchMail: if there is none of this name.
+        :raises NotPossible: while it is being sent.
+        """
 
     def release(name: str) -> None:
-        """End a hold.  Raises `NoSuchMail`, `NotPossible`."""
+        """End a hold.
+
+        :raises NoSuchMail: if there is none of this name.
+        :raises NotPossible: if the mail is not held.
+        """
 
     def retry(name: str) -> None:
-        """Try now, whatever the schedule says; a rejected mail is tried for its rejected recipients with a new
-        lifetime.  Raises `NoSuchMail`, `NotPossible`.
+        """Try the mail now, whatever the schedule says.
+
+        A rejected mail is tried for its rejected recipients, with a new lifetime.
+
+        :raises NoSuchMail: if there is none of this name.
+        :raises NotPossible: while it is being sent.
         """
 
     def remove(name: str) -> None:
-        """Delete the mail for good.  Raises `NoSuchMail`, `NotPossible`."""
+        """Delete the mail for good.
+
+        :raises NoSuchMail: if there is none of this name.
+        :raises NotPossible: while it is being sent, or while it is staged and its transaction may still commit.
+        """
+
+    def expire_rejected(before: float) -> int:
+        """Remove the rejected mails that were given up before this moment, in seconds since the epoch.
+
+        :returns: how many they were.
+        """
 
 
 class IMailQueueProcessor(Interface):

@@ -255,7 +255,7 @@ class MailReader(_Sending):
         queue = self._make().queue
         assert queue is not None
         deadline = clock.monotonic() + timeout
-        while queue.oldest() is not None or not queue.count().keys().isdisjoint(WAITING):
+        while queue.admin.oldest() is not None or not queue.admin.count().keys().isdisjoint(WAITING):
             if clock.monotonic() >= deadline:
                 return False
             clock.sleep(0.05)

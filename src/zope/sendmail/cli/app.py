@@ -132,11 +132,11 @@ class ConsoleApp:
     def _drain(self, processor: Any) -> int:
         queue: IMailQueue = processor.queue
         queue.claim(0)  # raises what is wrong with the queue; the processor would go on for ever hoping that it heals
-        before = queue.count()
+        before = queue.admin.count()
         with signals_to(processor.stop):
             processor.run(forever=self.daemon)
         notifier.flush(_TELLING)
-        after = queue.count()
+        after = queue.admin.count()
         status = exit_status(processor.tally, processor.fault, before, after, self._on_unknown)
         if self.verbose:
             level = logging.INFO if status == os.EX_OK else logging.WARNING

@@ -116,7 +116,7 @@ def _check_directory(path: str, *, is_maildir: bool) -> None:
 
 
 def _list(queue: IMailQueue, parsed: _Arguments) -> int:
-    mails = queue.mails(**_filters(parsed))
+    mails = queue.admin.mails(**_filters(parsed))
     if parsed.json:
         for mail in islice(mails, parsed.limit or None):
             _say_json(mail_values(mail))
@@ -129,7 +129,7 @@ def _list(queue: IMailQueue, parsed: _Arguments) -> int:
             _say(heading())
         for line in mail_lines(mail, now, width):
             _say(line)
-    more = sum(1 for _ in mails) if parsed.filtered or not shown else sum(1 for _ in queue.names()) - shown
+    more = sum(1 for _ in mails) if parsed.filtered or not shown else sum(1 for _ in queue.admin.names()) - shown
     if more > 0:
         _say(f"... and {more:,} more; --limit 0 shows all")
     elif not shown:
@@ -152,10 +152,10 @@ def _show(queue: IMailQueue, parsed: _Arguments) -> int:
 
 def _show_one(queue: IMailQueue, parsed: _Arguments, name: str, *, first: bool) -> None:
     if parsed.raw:
-        with queue.read(name) as stream:
+        with queue.admin.read(name) as stream:
             shutil.copyfileobj(stream, sys.stdout.buffer)
         return
-    mail = queue.show(name)
+    mail = queue.admin.show(name)
     if parsed.json:
         _say_json(mail_values(mail, history=True) | _text_values(queue, parsed, name))
         return
@@ -163,7 +163,7 @@ def _show_one(queue: IMailQueue, parsed: _Arguments, name: str, *, first: bool) 
         _say(line)
     if parsed.headers or parsed.message:
         _say("")
-        with queue.read(name) as stream:
+        with queue.admin.read(name) as stream:
             for raw in _lines(stream, whole=parsed.message):
                 _say(clean_line(raw))
 
@@ -172,7 +172,7 @@ def _text_values(queue: IMailQueue, parsed: _Arguments, name: str) -> dict[str, 
     """The message for programs; bytes that are no UTF-8 become what Python calls surrogate escapes."""
     if not (parsed.headers or parsed.message):
         return {}
-    with queue.read(name) as stream:
+    with queue.admin.read(name) as stream:
         text = b"".join(_lines(stream, whole=parsed.message)).decode("utf-8", "surrogateescape")
     return {"message" if parsed.message else "headers": text}
 
@@ -198,7 +198,7 @@ def _status(queue: IMailQueue, parsed: _Arguments) -> int:
 
 
 def _count(queue: IMailQueue, parsed: _Arguments) -> int:
-    counts, oldest = queue.count(), queue.oldest()
+    counts, oldest = queue.admin.count(), queue.admin.oldest()
     if parsed.json:
         _say_json(count_values(counts, oldest))
         return os.EX_OK
@@ -216,7 +216,7 @@ def _doctor(queue: IMailQueue, parsed: _Arguments) -> int:
     tally: Counter[Severity] = Counter()
     shown: dict[tuple[Severity, str], list[Finding]] = {}
     counts: Counter[tuple[Severity, str]] = Counter()
-    for finding in queue.examine():
+    for finding in queue.admin.examine():
         tally[finding.severity] += 1
         if parsed.json:
             _say_json(finding_values(finding))
@@ -271,7 +271,7 @@ def _change_one(queue: IMailQueue, verb: Verb, name: str, parsed: _Arguments) ->
     """Do it to one mail, and say so."""
     error = ""
     try:
-        getattr(queue, verb)(name)
+        getattr(queue.admin, verb)(name)
     except QueueNotSafe:
         raise
     except (MailError, IsADirectoryError) as refused:
@@ -289,7 +289,7 @@ def _chosen(queue: IMailQueue, parsed: _Arguments) -> Iterator[str]:
     """The names of the mails that fit the filters."""
     filters = _filters(parsed)
     filters["states"] = filters["states"] or MEANT[Verb(parsed.verb)]
-    return (mail.name for mail in islice(queue.mails(**filters), parsed.limit or None))
+    return (mail.name for mail in islice(queue.admin.mails(**filters), parsed.limit or None))
 
 
 def _confirm(count: int, parsed: _Arguments) -> None:
@@ -325,7 +325,7 @@ def _filters(parsed: _Arguments) -> dict[str, Any]:
 
 def _resolve(queue: IMailQueue, given: Sequence[str]) -> tuple[list[str], int]:
     """The whole names, and how many could not be found; what is unknown or ambiguous is told and left out."""
-    found = matching(given, queue.names())
+    found = matching(given, queue.admin.names())
     names: list[str] = []
     missing = 0
     for text in given:

@@ -16,38 +16,68 @@ MEMORY, SPOOL = "memory:", "spool:"
 #: A scheme of a URL (RFC 3986, 3.1) before any slash.
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
 
+#: The schemes that are known, see `zope.sendmail.queue.schemes`.
+_known = {"memory", "spool"}
 
-def check_location(location: str) -> str:
-    """Return the text of a location as it is.
 
-    :param location: a path, ``memory:``, or ``spool:`` with paths and ``;`` between them.
+def add_scheme(scheme: str) -> None:
+    """Take locations that begin with this scheme, written in lower case and without its colon, for those of queues."""
+    _known.add(scheme)
+
+
+def scheme_of(location: str) -> str:
+    """Return the scheme of a location, which is written in lower case, or the empty string if it is a path.
+
+    :param location: a path, ``memory:``, ``spool:`` with paths and ``;`` between them, or a URL of another scheme that
+        is known.
     :raises InvalidLocation: for any other scheme.
     """
     location = os.fspath(location)
-    if location == MEMORY:
-        return location
-    for path in location.removeprefix(SPOOL).split(";") if location.startswith(SPOOL) else [location]:
-        scheme = _SCHEME.match(path)
-        if scheme is not None:
-            raise InvalidLocation(
-                f"a queue cannot be at {scheme[1]}:...; write the path of a directory (./{scheme[1]}:... if one is "
-                f"called so), {SPOOL} and directories of maildrop, or {MEMORY} alone"
-            )
-    return location
+    scheme = _scheme(location)
+    paths = location.partition(":")[2].split(";") if scheme == "spool" else [] if scheme in _known else [location]
+    for path in paths:
+        if _scheme(path):
+            raise _unknown(_scheme(path))
+    if scheme == "memory" and location != MEMORY:
+        raise _unknown(scheme)
+    return scheme
+
+
+def _scheme(text: str) -> str:
+    match = _SCHEME.match(text)
+    return match[1] if match else ""
+
+
+def _unknown(scheme: str) -> InvalidLocation:
+    others = ", ".join(f"{each}:" for each in sorted(_known - {"memory", "spool"}))
+    return InvalidLocation(
+        f"a queue cannot be at {scheme}:...; write the path of a directory (./{scheme}:... if one is "
+        f"called so), {SPOOL} and directories of maildrop, {others + ', ' if others else ''}or {MEMORY} alone"
+    )
+
+
+def check_location(location: str) -> str:
+    """Return the text of a location as it is.  Raises as `scheme_of`."""
+    scheme_of(location)
+    return os.fspath(location)
 
 
 def is_maildir(location: str) -> bool:
-    """Return whether a location is the path of a Maildir, there or still to be made.  Raises as `check_location`."""
-    return check_location(location) != MEMORY and not location.startswith(SPOOL)
+    """Return whether a location is the path of a Maildir, there or still to be made.  Raises as `scheme_of`."""
+    return not scheme_of(location)
+
+
+def absolute(location: str) -> str:
+    """Return the location that means the same from every working directory.  Raises as `scheme_of`."""
+    return location if scheme_of(location) else os.path.abspath(location)
 
 
 def directories_of(location: str) -> tuple[str, ...]:
-    """Return the directories that a location names; none if it is not on a disk.  Raises as `check_location`."""
-    if check_location(location) == MEMORY:
-        return ()
-    if location.startswith(SPOOL):
-        return tuple(path for each in location.removeprefix(SPOOL).split(";") if (path := each.strip()))
-    return (location,)
+    """Return the directories that a location names; none if it is not on a disk.  Raises as `scheme_of`."""
+    scheme = scheme_of(location)
+    if scheme == "spool":
+        return tuple(path for each in location.partition(":")[2].split(";") if (path := each.strip()))
+    return () if scheme else (location,)
 
 
 def usable_location(location: str) -> str:

@@ -206,7 +206,7 @@ def state(server: Server) -> str:
 
 def queue_rows(stage: Stage) -> Sequence[Sequence[str]]:
     """How much mail is in which state."""
-    return [(str(state), str(count)) for state, count in stage.queue().count().items()] or [("empty", "")]
+    return [(str(state), str(count)) for state, count in stage.queue().admin.count().items()] or [("empty", "")]
 
 
 def inbox_row(mail: Caught) -> Sequence[str]:

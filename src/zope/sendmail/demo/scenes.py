@@ -47,9 +47,9 @@ def abort(act: Act) -> str:
     stage = act.stage
     with visit(stage.database) as shop:
         act.account.handed.append(shop.order("bob@example.org", "Your order"))
-        staged = dict(stage.queue().count())
+        staged = dict(stage.queue().admin.count())
         transaction.abort()
-    left = dict(stage.queue().count())
+    left = dict(stage.queue().admin.count())
     if left or not staged:
         raise Surprise(f"The queue had {staged or 'nothing'} before the abort, {left or 'nothing'} after it.")
     return "No order, no mail: the mail was on the disk already, and abort() took it away again."

@@ -79,7 +79,7 @@ class Stage:
     def wait_for_empty_queue(self) -> None:
         """Wait until the queue has nothing left, staged mail included.  Raises `Surprise`."""
         queue = self.queue()
-        until(lambda: not queue.count(), "the queue is not empty")
+        until(lambda: not queue.admin.count(), "the queue is not empty")
 
 
 @contextmanager

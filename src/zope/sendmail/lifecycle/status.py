@@ -30,6 +30,9 @@ class Standing(StrEnum):
 
 _ORDER = list(Standing)
 
+#: Days for which it is known which mails have left, unless a queue is told otherwise.
+KEPT_DAYS = 7
+
 
 @dataclass(frozen=True, slots=True)
 class MailStatus:

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
 from zope.sendmail.config.options import mailer_keywords, merge
@@ -255,7 +255,7 @@ def tell_supervisor() -> None:
 
 
 def _set_aside(queue: IMailQueue) -> int:
-    count = queue.count()
+    count: Mapping[State, int] = queue.admin.count()
     return count.get(State.REJECTED, 0) + count.get(State.HELD, 0)
 
 

@@ -162,7 +162,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
 
     def queueLength(self) -> int:
         """How many mails wait in the spools."""
-        counts = self._queue().count()
+        counts = self._queue().admin.count()
         return sum(counts.get(state, 0) for state in WAITING)
 
     def _config(self) -> Config:
@@ -219,7 +219,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
             wanted = Verb(verb)
         except ValueError:
             raise BadRequest(f"{verb!r} cannot be done to a mail; possible: {', '.join(Verb)}") from None
-        message, went_well = views.act(self._queue(), wanted, [names] if isinstance(names, str) else names)
+        message, went_well = views.act(self._queue().admin, wanted, [names] if isinstance(names, str) else names)
         if REQUEST is not None:
             shown = {"manage_tabs_message": message, "manage_tabs_type": "success" if went_well else "warning"}
             shown |= {name: value for name, value in (("state", state), ("address", address)) if value}

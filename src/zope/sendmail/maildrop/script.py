@@ -100,7 +100,7 @@ def _status(config: Config, _: argparse.Namespace) -> int:
     pid = PidFile(config.pid_file).holder()
     queue = open_spools(config)
     try:
-        mails = ", ".join(f"{count} {state}" for state, count in queue.count().items())
+        mails = ", ".join(f"{count} {state}" for state, count in queue.admin.count().items())
         waiting = f"mails: {mails or 'none'}"
     except OSError as error:
         waiting = f"the spool cannot be read: {error}"

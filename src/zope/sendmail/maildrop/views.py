@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from zope.sendmail.cli.formatting import clean
 from zope.sendmail.errors import NoSuchMail, NotPossible
-from zope.sendmail.interfaces import IMailQueue, IQueuedMail
+from zope.sendmail.interfaces import IMailQueue, IMailQueueAdmin
 from zope.sendmail.lifecycle.finding import Severity, age, moment
 from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State, Verb
 from zope.sendmail.maildrop.pidfile import PidFile
@@ -130,14 +131,15 @@ def tail(path: str, max_bytes: int) -> str:
         return "\n".join(clean(line) for line in file.read(max_bytes).decode("utf-8", "replace").splitlines())
 
 
-def queue(mails: IMailQueue, state: str = "", address: str = "") -> dict[str, Any]:
+def queue(queue: IMailQueue, state: str = "", address: str = "") -> dict[str, Any]:
     """The Queue tab: counts, the oldest, what waits for a person, and the mails that fit, oldest first."""
     now = time.time()
+    mails = queue.admin
     counts, oldest = mails.count(), mails.oldest()
     wanted = [each for each in State if each == state]
     shown = [_mail(mail, now) for mail in islice(_fitting(mails, wanted, address.strip()), MAILS + 1)]
     return {
-        "location": mails.location,
+        "location": queue.location,
         "counts": [
             {"state": each.value, "count": counts.get(each, 0), "colour": _COLOURS[each], "meaning": _MEANINGS[each]}
             for each in _COLOURS
@@ -165,7 +167,7 @@ def daemon(config: Config) -> dict[str, Any]:
     return {"daemon": told, "daemon_runs": False}
 
 
-def act(mails: IMailQueue, verb: Verb, names: Iterable[str]) -> tuple[str, bool]:
+def act(mails: IMailQueueAdmin, verb: Verb, names: Iterable[str]) -> tuple[str, bool]:
     """Do `verb` to each of these mails; say in a sentence how that went, and whether it went well for all."""
     do = getattr(mails, verb.value)
     done, refused = 0, []
@@ -189,19 +191,19 @@ def _mails(count: int) -> str:
     return "1 mail" if count == 1 else f"{count} mails"
 
 
-def _fitting(mails: IMailQueue, states: list[State], address: str) -> Iterable[IQueuedMail]:
+def _fitting(mails: IMailQueueAdmin, states: list[State], address: str) -> Iterable[QueuedMail]:
     if not address:
         return mails.mails(states)
     return (mail for mail in mails.mails(states) if _concerns(mail, address.lower()))
 
 
-def _concerns(mail: IQueuedMail, part: str) -> bool:
+def _concerns(mail: QueuedMail, part: str) -> bool:
     envelope = mail.envelope
     everybody = (envelope.sender, *envelope.recipients, *envelope.malformed) if envelope else ()
     return any(part in each.lower() for each in everybody)
 
 
-def _mail(mail: IQueuedMail, now: float) -> dict[str, Any]:
+def _mail(mail: QueuedMail, now: float) -> dict[str, Any]:
     envelope, record = mail.envelope, mail.history[-1] if mail.history else Record()
     recipients = [clean(each) for each in (*envelope.recipients, *envelope.malformed)] if envelope else []
     return {
@@ -221,7 +223,7 @@ def _mail(mail: IQueuedMail, now: float) -> dict[str, Any]:
     }
 
 
-def _next(mail: IQueuedMail, now: float) -> str:
+def _next(mail: QueuedMail, now: float) -> str:
     if mail.state is State.DEFERRED and mail.due > now:
         return f"in {age(mail.due - now)}"
     if mail.state in (State.HELD, State.REJECTED):
@@ -240,7 +242,7 @@ def _words(record: Record) -> list[str]:
     return ([clean(record.note)] if record.note else []) + said[:RECIPIENTS] + more
 
 
-def _findings(mails: IMailQueue) -> list[dict[str, str]]:
+def _findings(mails: IMailQueueAdmin) -> list[dict[str, str]]:
     """What somebody has to look at, beside the mails that the list shows as held or rejected anyway."""
     own = ("held", "rejected")
     found = (each for each in mails.examine() if each.severity is not Severity.NOTE and each.kind not in own)

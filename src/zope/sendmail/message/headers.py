@@ -22,6 +22,9 @@ MAX_HEADER = 16 * 1024 * 1024
 #: A Message-Id with its comments: four times the longest line (RFC 5322, 2.1.1).
 MAX_ID = 4 * 998
 
+#: So many bytes of a message are looked at for its Message-Id, and go into a report about it.
+HEAD = 64 * 1024
+
 _CHUNK = 64 * 1024
 _CHANGED = {b"message-id", b"bcc", b"resent-bcc"}
 _USUAL_EOL = re.compile(rb"\r\n|\n")
@@ -71,6 +74,17 @@ def message_id(head: bytes) -> str:
         if match["name"].lower() == b"message-id":
             return _parse_id(match["value"])
     return ""
+
+
+def message_id_in(stream: BinaryIO) -> str:
+    """Return the Message-Id of the message at whose beginning the stream stands, or the empty string.
+
+    A malformed one counts as none.  Reads `HEAD` bytes at most and leaves the stream behind them.
+    """
+    try:
+        return message_id(stream.read(HEAD))
+    except InvalidMessage:
+        return ""
 
 
 def with_message_id(message: bytes, new_id: str) -> tuple[bytes, str]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from zope.sendmail.config.location import MEMORY, SPOOL, check_location, directories_of, is_maildir
+from zope.sendmail.config.location import (
+    SPOOL,
+    absolute as absolute,
+    directories_of as directories_of,
+    is_maildir as is_maildir,
+    scheme_of,
+)
+from zope.sendmail.queue.schemes import opener_of, register_scheme as register_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,33 +21,28 @@ if TYPE_CHECKING:
     from zope.sendmail.message.envelope import Envelope
     from zope.sendmail.message.pieces import Piece
 
-__all__ = ["directories_of", "is_maildir", "open_queue", "put", "recognized"]
-
 
 def open_queue(location: str, **options: Any) -> IMailQueue:
-    """Return the queue at a location.
+    """Return the queue at `location`.  Opens nothing yet, and makes nothing.
 
-    :param location: a path, ``memory:``, or ``spool:`` with a directory of MaildropHost's or several, with ``;``
-        between them.
-    :param options: keywords of its class.
-    :raises InvalidLocation: for any other scheme.
+    :param location: the path of a Maildir; ``memory:``; ``spool:`` with a directory of MaildropHost's, or several with
+        ``;`` between them; or what else was registered with `register_scheme`.
+    :param options: those of the queue's class, such as ``schedule``.
+    :raises InvalidLocation: if no queue can be there; a password in `location` is not repeated.
     """
-    location = check_location(location)
-    if location == MEMORY:
-        from zope.sendmail.queue.memory import MemoryQueue
-
-        return MemoryQueue(**options)
-    if location.startswith(SPOOL):
-        from zope.sendmail.queue.spool.multiple import open_spool
-
-        return open_spool(location.removeprefix(SPOOL), **options)
+    scheme = scheme_of(location)
+    if scheme:
+        return opener_of(scheme)(location.partition(":")[2], **options)
     from zope.sendmail.queue.maildir.queue import MaildirQueue
 
     return MaildirQueue(location, **options)
 
 
 def put(queue: IMailQueue, envelopes: Iterable[Envelope], *message: Piece) -> None:
-    """Commit a mail for each envelope, apart from any transaction: all of them, or none.  Raises `OSError`."""
+    """Commit a mail for each envelope, apart from any transaction: all of them, or none.
+
+    :raises OSError: if the queue refuses; nothing is in it then.
+    """
     staged = queue.stage()
     try:
         for envelope in envelopes:
@@ -53,7 +55,7 @@ def put(queue: IMailQueue, envelopes: Iterable[Envelope], *message: Piece) -> No
 
 
 def recognized(path: str) -> str:
-    """The location of what lies at `path`: that of a spool if it is one whose queue has been used, else `path`."""
+    """Return the location of what lies at `path`: that of a spool if its queue has been used, else `path` itself."""
     if is_maildir(path) and not os.path.isdir(os.path.join(path, "new")):
         from zope.sendmail.queue.spool.dropbox import PRIVATE
 

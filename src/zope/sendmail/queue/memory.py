@@ -17,21 +17,20 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.errors import InvalidMessage, LeaseLost, NoSuchMail
-from zope.sendmail.interfaces import ILease, IMailQueue, IStagedMail
+from zope.sendmail.errors import InvalidMessage, LeaseLost, NoSuchMail, QueueError
+from zope.sendmail.interfaces import ILease, IMailQueue, IMailQueueAdmin, IStagedMail
 from zope.sendmail.lifecycle.finding import Finding
-from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.lifecycle.outcome import Outcome, printable
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import WAITING, State, Verb, after
-from zope.sendmail.lifecycle.status import MailStatus, status_of
+from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.queue.diagnosis import HELD, waits_for_a_person
-from zope.sendmail.queue.maildir.sentlog import KEPT_DAYS
 from zope.sendmail.system.clock import Clock
 
 
@@ -65,6 +64,16 @@ class _Mail:
             return ""
 
 
+def open_memory(rest: str, **options: Any) -> MemoryQueue:
+    """Return a new queue in memory; `rest`, what stands behind ``memory:``, has to be empty.
+
+    :raises QueueError: if it is not.
+    """
+    if rest:
+        raise QueueError(f"memory:{printable(rest)} is no queue: a queue in memory has no name; write memory:")
+    return MemoryQueue(**options)
+
+
 @implementer(IMailQueue)
 class MemoryQueue:
     """See `IMailQueue`.  Nothing survives the process, so nobody has to take anything over."""
@@ -78,39 +87,40 @@ class MemoryQueue:
         self.staged = 0
         #: When mails left, by Message-Id.
         self.departed: dict[str, float] = {}
+        self.admin = MemoryAdmin(self)
         self._numbers = itertools.count(1)
         self._woken = False
 
     def stage(self) -> MemoryStagedMail:
-        """See `IMailQueue`."""
+        """See `IMailQueue.stage`."""
         return MemoryStagedMail(self)
 
-    def claim(self, limit: int = 1) -> list[MemoryLease]:
-        """See `IMailQueue`."""
+    def claim(self, limit: int = 1, *, ahead: int = 0) -> list[MemoryLease]:
+        """See `IMailQueue.claim`.  Claims nothing `ahead`."""
         with self.changed:
             due = (mail for mail in self.mails_by_name.values() if self._wait(mail) == 0.0)
             return [MemoryLease(self, mail) for mail in list(itertools.islice(due, limit))]
 
     def wait(self, timeout: float) -> None:
-        """See `IMailQueue`."""
+        """See `IMailQueue.wait`."""
         with self.changed:
             self.changed.wait_for(lambda: self._woken, timeout)
             self._woken = False
 
     def wake(self) -> None:
-        """See `IMailQueue`.  Not for signal handlers, because of its mutex; use a `MaildirQueue` there."""
+        """See `IMailQueue.wake`.  Not for signal handlers, because of its mutex; use a `MaildirQueue` there."""
         with self.changed:
             self._woken = True
             self.changed.notify_all()
 
     def next_due(self) -> float | None:
-        """See `IMailQueue`."""
+        """See `IMailQueue.next_due`."""
         with self.changed:
             waits = [wait for mail in self.mails_by_name.values() if (wait := self._wait(mail)) is not None]
             return min(waits, default=None)
 
     def unpark(self, relay: str, limit: int) -> int:
-        """See `IMailQueue`."""
+        """See `IMailQueue.unpark`."""
         with self.changed:
             parked = (mail for mail in self.mails_by_name.values() if mail.parked == relay)
             mails = list(itertools.islice(parked, limit))
@@ -119,80 +129,21 @@ class MemoryQueue:
             return len(mails)
 
     def parked(self) -> Collection[str]:
-        """See `IMailQueue`."""
+        """See `IMailQueue.parked`."""
         with self.changed:
             return {mail.parked for mail in self.mails_by_name.values() if mail.parked}
 
     def close(self) -> None:
-        """See `IMailQueue`."""
+        """See `IMailQueue.close`."""
         with self.changed:
             for mail in self.mails_by_name.values():
                 mail.lease = None
                 mail.parked = ""
 
-    def count(self) -> Mapping[State, int]:
-        """See `IMailQueue`."""
-        with self.changed:
-            counts = Counter(mail.state for mail in self.mails_by_name.values())
-            counts[State.STAGED] = self.staged
-            return {state: counts[state] for state in State if counts[state]}
-
-    def oldest(self) -> float | None:
-        """See `IMailQueue`."""
-        return next((mail.since for mail in self.mails(WAITING)), None)
-
-    def mails(
-        self, states: Iterable[State] = (), sender: str = "", recipient: str = "", **more: Any
-    ) -> Iterator[QueuedMail]:
-        """See `IMailQueue`."""
-        with self.changed:
-            seen = [_seen(mail) for mail in self.mails_by_name.values()]
-        return filter(Selection(frozenset(states), sender, recipient, **more).matches, seen)
-
     def status(self, message_id: str) -> MailStatus:
-        """See `IMailQueue`."""
-        mails = [mail for mail in self.mails() if mail.message_id == message_id]
+        """See `IMailQueue.status`."""
+        mails = [mail for mail in self.admin.mails() if mail.message_id == message_id]
         return status_of(message_id, mails, self.departed.get(message_id), KEPT_DAYS)
-
-    def names(self) -> Iterator[str]:
-        """See `IMailQueue`."""
-        with self.changed:
-            return iter(list(self.mails_by_name))
-
-    def examine(self) -> Iterator[Finding]:
-        """See `IMailQueue`.  Nothing else can go wrong here."""
-        for mail in self.mails((State.HELD, State.REJECTED)):
-            yield waits_for_a_person(mail.name, mail.envelope, mail.history[-1])
-
-    def show(self, name: str) -> QueuedMail:
-        """See `IMailQueue`."""
-        with self.changed:
-            return _seen(self._find(name))
-
-    def read(self, name: str) -> BinaryIO:
-        """See `IMailQueue`."""
-        with self.changed:
-            return io.BytesIO(self._find(name).message)
-
-    def hold(self, name: str) -> None:
-        """See `IMailQueue`."""
-        with self._for(name, Verb.HOLD) as mail:
-            self.write(mail, replace(mail.record, state=State.HELD, time=self.clock.time(), note=HELD))
-
-    def release(self, name: str) -> None:
-        """See `IMailQueue`."""
-        with self._for(name, Verb.RELEASE) as mail:
-            self.write(mail, mail.record.released(self.clock.time()))
-
-    def retry(self, name: str) -> None:
-        """See `IMailQueue`."""
-        with self._for(name, Verb.RETRY) as mail:
-            self.write(mail, mail.record.again(self.clock.time(), "retried by an operator"))
-
-    def remove(self, name: str) -> None:
-        """See `IMailQueue`."""
-        with self._for(name, Verb.REMOVE) as mail:
-            del self.mails_by_name[mail.name]
 
     def reveal(self, mails: Iterable[tuple[Envelope, bytes, str]]) -> None:
         """Put committed mails into the queue."""
@@ -227,21 +178,100 @@ class MemoryQueue:
         mail.history.append(record)
         mail.due = self.clock.monotonic() + record.wait(self.clock.time())
 
+
+@implementer(IMailQueueAdmin)
+class MemoryAdmin:
+    """What operators see and do in a `MemoryQueue`; see `IMailQueueAdmin`."""
+
+    def __init__(self, queue: MemoryQueue) -> None:
+        self._queue = queue
+
+    def count(self) -> Mapping[State, int]:
+        """See `IMailQueueAdmin.count`."""
+        with self._queue.changed:
+            counts = Counter(mail.state for mail in self._queue.mails_by_name.values())
+            counts[State.STAGED] = self._queue.staged
+            return {state: counts[state] for state in State if counts[state]}
+
+    def oldest(self) -> float | None:
+        """See `IMailQueueAdmin.oldest`."""
+        return next((mail.since for mail in self.mails(WAITING)), None)
+
+    def mails(
+        self, states: Iterable[State] = (), sender: str = "", recipient: str = "", **more: Any
+    ) -> Iterator[QueuedMail]:
+        """See `IMailQueueAdmin.mails`."""
+        with self._queue.changed:
+            seen = [_seen(mail) for mail in self._queue.mails_by_name.values()]
+        return filter(Selection(frozenset(states), sender, recipient, **more).matches, seen)
+
+    def names(self) -> Iterator[str]:
+        """See `IMailQueueAdmin.names`."""
+        with self._queue.changed:
+            return iter(list(self._queue.mails_by_name))
+
+    def examine(self) -> Iterator[Finding]:
+        """See `IMailQueueAdmin.examine`.  Nothing else can go wrong here."""
+        for mail in self.mails((State.HELD, State.REJECTED)):
+            yield waits_for_a_person(mail.name, mail.envelope, mail.history[-1])
+
+    def in_doubt(self) -> Iterator[Finding]:
+        """See `IMailQueueAdmin.in_doubt`.  Staged mail ends with the process that could commit it."""
+        return iter(())
+
+    def show(self, name: str) -> QueuedMail:
+        """See `IMailQueueAdmin.show`."""
+        with self._queue.changed:
+            return _seen(self._find(name))
+
+    def read(self, name: str) -> BinaryIO:
+        """See `IMailQueueAdmin.read`."""
+        with self._queue.changed:
+            return io.BytesIO(self._find(name).message)
+
+    def hold(self, name: str) -> None:
+        """See `IMailQueueAdmin.hold`."""
+        with self._for(name, Verb.HOLD) as mail:
+            self._queue.write(mail, replace(mail.record, state=State.HELD, time=self._queue.clock.time(), note=HELD))
+
+    def release(self, name: str) -> None:
+        """See `IMailQueueAdmin.release`."""
+        with self._for(name, Verb.RELEASE) as mail:
+            self._queue.write(mail, mail.record.released(self._queue.clock.time()))
+
+    def retry(self, name: str) -> None:
+        """See `IMailQueueAdmin.retry`."""
+        with self._for(name, Verb.RETRY) as mail:
+            self._queue.write(mail, mail.record.again(self._queue.clock.time(), "retried by an operator"))
+
+    def remove(self, name: str) -> None:
+        """See `IMailQueueAdmin.remove`."""
+        with self._for(name, Verb.REMOVE) as mail:
+            del self._queue.mails_by_name[mail.name]
+
+    def expire_rejected(self, before: float) -> int:
+        """See `IMailQueueAdmin.expire_rejected`."""
+        with self._queue.changed:
+            old = [mail.name for mail in self.mails([State.REJECTED]) if mail.history[-1].time < before]
+            for name in old:
+                self.remove(name)
+            return len(old)
+
     def _find(self, name: str) -> _Mail:
         try:
-            return self.mails_by_name[name]
+            return self._queue.mails_by_name[name]
         except KeyError:
             raise NoSuchMail(f"there is no mail {name!r} in the queue; it may have been sent in the meantime") from None
 
     @contextlib.contextmanager
     def _for(self, name: str, verb: Verb) -> Iterator[_Mail]:
         """The mail, if `verb` can be done to it; processors are woken afterwards."""
-        with self.changed:
+        with self._queue.changed:
             mail = self._find(name)
             after(mail.state, verb, name)
             mail.parked = ""
             yield mail
-            self.wake()
+            self._queue.wake()
 
 
 @implementer(IStagedMail)

@@ -17,7 +17,7 @@ from unittest import SkipTest
 from zope.interface.verify import verifyObject
 
 from zope.sendmail.errors import LeaseLost, NoSuchMail, NotPossible
-from zope.sendmail.interfaces import ILease, IMailQueue, IQueuedMail, IStagedMail
+from zope.sendmail.interfaces import ILease, IMailQueue, IMailQueueAdmin, IQueuedMail, IStagedMail
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule, judge
@@ -112,8 +112,9 @@ class QueueContract:
         """Queue, group, lease and mail provide what they promise."""
         self.put()
         verifyObject(IMailQueue, self.queue)
+        verifyObject(IMailQueueAdmin, self.queue.admin)
         verifyObject(IStagedMail, self.queue.stage())
-        verifyObject(IQueuedMail, next(self.queue.mails()))
+        verifyObject(IQueuedMail, next(self.queue.admin.mails()))
         verifyObject(ILease, self.queue.claim()[0])
 
     # the way in
@@ -124,7 +125,7 @@ class QueueContract:
         staged.add(envelope(), MESSAGE)
         staged.prepare()
         self.assertEqual(self.queue.claim(), [])
-        self.assertEqual(self.queue.count(), {State.STAGED: 1})
+        self.assertEqual(self.queue.admin.count(), {State.STAGED: 1})
         staged.abort()
 
     def test_committed_mail_is_claimed_as_it_was(self: Any) -> None:
@@ -144,7 +145,7 @@ class QueueContract:
         staged.prepare()
         staged.abort()
         staged.abort()
-        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.admin.count(), {})
         self.assertEqual(self.queue.claim(), [])
 
     def test_abort_after_commit_is_harmless(self: Any) -> None:
@@ -177,7 +178,7 @@ class QueueContract:
         staged.rollback(0)
         staged.prepare()
         staged.commit()
-        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.admin.count(), {})
 
     def test_groups_do_not_meet(self: Any) -> None:
         """One transaction aborts, the other commits."""
@@ -254,10 +255,10 @@ class QueueContract:
         one, other, third = self.put(count=3)
         for lease in self.queue.claim(3):
             lease.park("slow")
-        self.assertEqual(self.queue.count(), {State.READY: 3})
-        self.queue.retry(one)
+        self.assertEqual(self.queue.admin.count(), {State.READY: 3})
+        self.queue.admin.retry(one)
         self.assertEqual([lease.name for lease in self.queue.claim(9)], [one])
-        self.queue.remove(other)
+        self.queue.admin.remove(other)
         self.queue.unpark("slow", 9)
         self.assertEqual([lease.name for lease in self.queue.claim(9)], [third])
 
@@ -280,6 +281,12 @@ class QueueContract:
         self.put(count=3)
         self.assertEqual(len(self.queue.claim(2)), 2)
 
+    def test_what_is_reserved_ahead_is_given_back(self: Any) -> None:
+        """A queue may keep further mails for a processor that says so, but not beyond its rest, and each is claimed."""
+        names = self.put(count=5)
+        self.assertEqual([lease.name for lease in self.queue.claim(1, ahead=3)], names[:1])
+        self.assertEqual([lease.name for lease in self.queue.claim(9)], names[1:])
+
     def test_released_mail_is_as_before(self: Any) -> None:
         """A lease that is given back costs no attempt."""
         [name] = self.put()
@@ -291,14 +298,14 @@ class QueueContract:
         """All recipients accepted."""
         self.put()
         self.settle(self.queue.claim()[0])
-        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.admin.count(), {})
         self.assertEqual(self.queue.claim(), [])
 
     def test_deferred_mail_comes_back_when_it_is_due(self: Any) -> None:
         """Not before, and with what is known about it."""
         self.put()
         self.settle(self.queue.claim()[0], all=LATER)
-        self.assertEqual(self.queue.count(), {State.DEFERRED: 1})
+        self.assertEqual(self.queue.admin.count(), {State.DEFERRED: 1})
         self.clock.advance(59)
         self.assertEqual(self.queue.claim(), [])
         self.assertAlmostEqual(self.queue.next_due(), 1.0, 3)
@@ -320,8 +327,8 @@ class QueueContract:
         self.settle(self.queue.claim()[0], all=NEVER)
         self.clock.advance(10 * 86400)
         self.assertEqual(self.queue.claim(), [])
-        self.assertEqual(self.queue.count(), {State.REJECTED: 1})
-        self.assertEqual(self.queue.show(name).history[-1].replies["one@example.org"], NEVER)
+        self.assertEqual(self.queue.admin.count(), {State.REJECTED: 1})
+        self.assertEqual(self.queue.admin.show(name).history[-1].replies["one@example.org"], NEVER)
 
     def test_fresh_mail_does_not_wait_for_deferred_mail(self: Any) -> None:
         """Whatever waits, a new mail is claimed at once."""
@@ -390,7 +397,7 @@ class QueueContract:
         self.clock.advance(60)
         self.settle(self.queue.claim()[0], all=NEVER)
         self.assertEqual(self.status(), ("rejected", "550 no such user"))
-        self.queue.retry(name)
+        self.queue.admin.retry(name)
         self.settle(self.queue.claim()[0])
         self.assertEqual(self.status(), ("sent", "every recipient was accepted"))
         self.assertEqual(self.queue.status("1@example.org").sent, self.clock.time())
@@ -401,8 +408,8 @@ class QueueContract:
         self.put()
         self.settle(self.queue.claim()[0], all=Reply(Answer.UNKNOWN, "lost"))
         self.assertEqual(self.status(), ("unknown", "lost"))
-        [name] = self.queue.names()
-        self.queue.hold(name)
+        [name] = self.queue.admin.names()
+        self.queue.admin.hold(name)
         self.assertEqual(self.status()[0], "held")
 
     # operators
@@ -410,25 +417,25 @@ class QueueContract:
     def test_held_mail_waits_until_it_is_released(self: Any) -> None:
         """hold and release."""
         [name] = self.put()
-        self.queue.hold(name)
+        self.queue.admin.hold(name)
         self.clock.advance(86400)
         self.assertEqual(self.queue.claim(), [])
-        self.assertEqual(self.queue.count(), {State.HELD: 1})
-        self.queue.release(name)
+        self.assertEqual(self.queue.admin.count(), {State.HELD: 1})
+        self.queue.admin.release(name)
         self.assertEqual([lease.name for lease in self.queue.claim()], [name])
 
     def test_retry_makes_deferred_mail_due(self: Any) -> None:
         """An operator need not wait for the schedule."""
         [name] = self.put()
         self.settle(self.queue.claim()[0], all=LATER)
-        self.queue.retry(name)
+        self.queue.admin.retry(name)
         self.assertEqual([lease.name for lease in self.queue.claim()], [name])
 
     def test_retry_tries_rejected_recipients_again(self: Any) -> None:
         """With a new lifetime, and not those who have the mail already."""
         [name] = self.put("a@example.org", "b@example.org")
         self.settle(self.queue.claim()[0], a=OK, b=NEVER)
-        self.queue.retry(name)
+        self.queue.admin.retry(name)
         lease = self.queue.claim()[0]
         self.assertEqual((lease.envelope.recipients, lease.record.attempts), (("b@example.org",), 0))
 
@@ -438,29 +445,35 @@ class QueueContract:
             [name] = self.put()
             if reply is not None:
                 self.settle(self.queue.claim()[0], all=reply)
-            self.queue.remove(name)
-        self.assertEqual(self.queue.count(), {})
+            self.queue.admin.remove(name)
+        self.assertEqual(self.queue.admin.count(), {})
         self.assertEqual(self.queue.claim(), [])
 
     def test_mail_that_is_being_sent_is_left_alone(self: Any) -> None:
         """No verb reaches a mail with a living lease."""
         [name] = self.put()
         self.queue.claim()
-        for verb in (self.queue.hold, self.queue.retry, self.queue.remove, self.queue.release):
+        for verb in (self.queue.admin.hold, self.queue.admin.retry, self.queue.admin.remove, self.queue.admin.release):
             self.assertRaises(NotPossible, verb, name)
-        self.assertEqual(self.queue.count(), {State.SENDING: 1})
+        self.assertEqual(self.queue.admin.count(), {State.SENDING: 1})
 
     def test_verbs_that_do_not_fit_are_refused(self: Any) -> None:
         """The state of a mail decides what can be done."""
         [name] = self.put()
-        self.assertRaises(NotPossible, self.queue.release, name)
-        self.queue.hold(name)
-        self.assertRaises(NotPossible, self.queue.hold, name)
+        self.assertRaises(NotPossible, self.queue.admin.release, name)
+        self.queue.admin.hold(name)
+        self.assertRaises(NotPossible, self.queue.admin.hold, name)
 
     def test_names_that_are_not_there_are_told(self: Any) -> None:
         """NoSuchMail, whatever the name looks like."""
         for name in ("1.2.host.3", "", ".", "..", "../new/x", "x/y", "x\0", "x" * 300, ".sending-x"):
-            for verb in (self.queue.hold, self.queue.retry, self.queue.remove, self.queue.show, self.queue.read):
+            for verb in (
+                self.queue.admin.hold,
+                self.queue.admin.retry,
+                self.queue.admin.remove,
+                self.queue.admin.show,
+                self.queue.admin.read,
+            ):
                 self.assertRaises(NoSuchMail, verb, name)
 
     def test_mails_can_be_filtered(self: Any) -> None:
@@ -468,10 +481,10 @@ class QueueContract:
         [first] = self.put("a@example.org")
         [second] = self.put("b@example.org")
         self.settle(self.queue.claim()[0], all=LATER)
-        self.assertEqual([mail.name for mail in self.queue.mails()], [first, second])
-        self.assertEqual([mail.name for mail in self.queue.mails([State.DEFERRED])], [first])
-        self.assertEqual([mail.name for mail in self.queue.mails(recipient="b@example.org")], [second])
-        self.assertEqual([mail.name for mail in self.queue.mails(sender="other@example.org")], [])
+        self.assertEqual([mail.name for mail in self.queue.admin.mails()], [first, second])
+        self.assertEqual([mail.name for mail in self.queue.admin.mails([State.DEFERRED])], [first])
+        self.assertEqual([mail.name for mail in self.queue.admin.mails(recipient="b@example.org")], [second])
+        self.assertEqual([mail.name for mail in self.queue.admin.mails(sender="other@example.org")], [])
 
     def test_mails_can_be_filtered_by_what_was_said(self: Any) -> None:
         """By the code, or by a part of the words of the last reply or the note."""
@@ -480,17 +493,17 @@ class QueueContract:
         for lease, reply in zip(self.queue.claim(2), (LATER, NEVER), strict=True):
             self.settle(lease, all=reply)
         [third] = self.put("c@example.org")
-        self.queue.hold(third)
+        self.queue.admin.hold(third)
         for text, names in {"450": [first], "NO SUCH": [second], "operator": [third], "45": [first], "999": []}.items():
-            self.assertEqual([mail.name for mail in self.queue.mails(reply=text)], names, text)
+            self.assertEqual([mail.name for mail in self.queue.admin.mails(reply=text)], names, text)
 
     def test_mails_can_be_filtered_by_age(self: Any) -> None:
         """`after` is within, `before` is not."""
         [name] = self.put()
-        since = self.queue.show(name).since
+        since = self.queue.admin.show(name).since
         for limits, count in (({"before": since}, 0), ({"before": since + 1}, 1), ({"after": since + 1}, 0)):
-            self.assertEqual(len(list(self.queue.mails(**limits))), count, limits)
-        self.assertEqual(len(list(self.queue.mails(after=since))), 1)
+            self.assertEqual(len(list(self.queue.admin.mails(**limits))), count, limits)
+        self.assertEqual(len(list(self.queue.admin.mails(after=since))), 1)
 
     def test_mails_can_be_filtered_by_domain_and_by_the_empty_sender(self: Any) -> None:
         """``@example.org`` is everybody there, ``<>`` the null reverse-path; case does not matter."""
@@ -499,31 +512,50 @@ class QueueContract:
         bounce = staged.add(envelope("c@example.com", sender=""), MESSAGE)
         staged.prepare()
         staged.commit()
-        self.assertEqual(len(list(self.queue.mails(recipient="@example.NET"))), 1)
-        self.assertEqual(len(list(self.queue.mails(recipient="B@example.net"))), 1)
-        self.assertEqual(list(self.queue.mails(recipient="@ample.net")), [])
-        self.assertEqual([mail.name for mail in self.queue.mails(sender="<>")], [bounce])
+        self.assertEqual(len(list(self.queue.admin.mails(recipient="@example.NET"))), 1)
+        self.assertEqual(len(list(self.queue.admin.mails(recipient="B@example.net"))), 1)
+        self.assertEqual(list(self.queue.admin.mails(recipient="@ample.net")), [])
+        self.assertEqual([mail.name for mail in self.queue.admin.mails(sender="<>")], [bounce])
 
     def test_names_are_those_of_all_mails(self: Any) -> None:
         """Oldest first, whatever their state."""
         names = self.put(count=3)
         self.settle(self.queue.claim()[0], all=NEVER)
-        self.queue.hold(names[1])
-        self.assertEqual(list(self.queue.names()), names)
+        self.queue.admin.hold(names[1])
+        self.assertEqual(list(self.queue.admin.names()), names)
 
     def test_examination_tells_of_mail_that_waits_for_a_person(self: Any) -> None:
         """Held and rejected mail, with the reason; nothing is changed."""
         held, rejected, _ = self.put(count=3)
-        self.queue.hold(held)
+        self.queue.admin.hold(held)
         self.settle(self.queue.claim()[0], all=NEVER)
-        before = [self.queue.show(name) for name in self.queue.names()]
-        found = {finding.name: finding for finding in self.queue.examine() if finding.kind in ("held", "rejected")}
+        before = [self.queue.admin.show(name) for name in self.queue.admin.names()]
+        found = {
+            finding.name: finding for finding in self.queue.admin.examine() if finding.kind in ("held", "rejected")
+        }
         self.assertEqual({name: finding.kind for name, finding in found.items()}, {held: "held", rejected: "rejected"})
         self.assertIn("held by an operator", found[held].text)
         self.assertIn("550 no such user", found[rejected].text)
         self.assertEqual(found[rejected].severity, "problem")
         self.assertTrue(all(finding.cure for finding in found.values()))
-        self.assertEqual([self.queue.show(name) for name in self.queue.names()], before)
+        self.assertEqual([self.queue.admin.show(name) for name in self.queue.admin.names()], before)
+
+    def test_rejected_mail_can_expire(self: Any) -> None:
+        """What was given up before a moment goes; other mail stays."""
+        self.put()
+        self.settle(self.queue.claim()[0], all=NEVER)
+        self.clock.advance(86400)
+        [waiting] = self.put()
+        self.assertEqual(self.queue.admin.expire_rejected(self.clock.time() - 86400), 0)
+        self.assertEqual(self.queue.admin.expire_rejected(self.clock.time() - 86399), 1)
+        self.assertEqual(list(self.queue.admin.names()), [waiting])
+
+    def test_nothing_is_in_doubt_while_its_transaction_lives(self: Any) -> None:
+        """Staged mail of this process can still be committed."""
+        staged = self.queue.stage()
+        staged.add(envelope(), MESSAGE)
+        self.assertEqual(list(self.queue.admin.in_doubt()), [])
+        staged.abort()
 
     def test_show_tells_all_that_happened(self: Any) -> None:
         """Envelope with all recipients, and every attempt."""
@@ -531,7 +563,7 @@ class QueueContract:
         for _ in range(2):
             self.settle(self.queue.claim()[0], a=OK, b=LATER)
             self.clock.advance(3600)
-        mail = self.queue.show(name)
+        mail = self.queue.admin.show(name)
         self.assertEqual(mail.envelope.recipients, ("a@example.org", "b@example.org"))
         self.assertEqual([record.attempts for record in mail.history], [1, 2])
         self.assertEqual(mail.message_id, "1@example.org")
@@ -539,16 +571,24 @@ class QueueContract:
     def test_read_gives_the_message(self: Any) -> None:
         """Without envelope lines."""
         [name] = self.put()
-        with self.queue.read(name) as stream:
+        with self.queue.admin.read(name) as stream:
             self.assertEqual(stream.read(), MESSAGE)
 
     def test_oldest_is_the_oldest_that_waits(self: Any) -> None:
         """None if nothing waits."""
-        self.assertIsNone(self.queue.oldest())
+        self.assertIsNone(self.queue.admin.oldest())
         self.put()
-        self.assertIsInstance(self.queue.oldest(), float)
+        self.assertIsInstance(self.queue.admin.oldest(), float)
 
     # shared queues
+
+    def test_what_is_reserved_ahead_is_everybodys_after_a_rest(self: Any) -> None:
+        """`wait` gives back what was not claimed."""
+        names = self.put(count=5)
+        self.queue.claim(1, ahead=3)
+        self.queue.wake()
+        self.queue.wait(3600.0)
+        self.assertEqual([lease.name for lease in self.open_again().claim(9)], names[1:])
 
     def test_two_owners_never_have_the_same_mail(self: Any) -> None:
         """Whoever claims second gets another mail, or none."""
@@ -571,7 +611,7 @@ class QueueContract:
         other = self.open_again()
         [name] = self.put()
         self.settle(other.claim()[0], all=LATER)
-        self.queue.retry(name)
+        self.queue.admin.retry(name)
         other.wait(3600.0)
         self.assertEqual([lease.name for lease in other.claim()], [name])
 
@@ -618,7 +658,7 @@ class QueueContract:
             dead.close()
             self.clock.advance(5)
         self.assertEqual([lease.record.state for lease in self.queue.claim()], [State.HELD])
-        self.assertEqual(self.queue.show(name).history[-1].deaths, 3)
+        self.assertEqual(self.queue.admin.show(name).history[-1].deaths, 3)
 
     def test_intend_is_refused_to_who_lost_the_lease(self: Any) -> None:
         """Whoever was taken for dead must not send."""

@@ -6,15 +6,42 @@ import base64
 import contextlib
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from zope.sendmail.testing.logins import MECHANISMS, Attempt
-from zope.sendmail.testing.script import POINTS, Action, Drop, Hang, Mail
-
-if TYPE_CHECKING:
-    from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.script import POINTS, Action, Drop, Hang, Mail, Script
 
 _MAX_LINE = 64 * 1024
+
+
+class Behaviour(Protocol):
+    """What a relay offers and how it answers; see `zope.sendmail.testing.relay.Relay`."""
+
+    script: Script
+    keywords: list[str]
+    tls: ssl.SSLContext | None
+    implicit: bool
+    users: dict[str, str]
+    tokens: dict[str, str]
+    mechanisms: list[str]
+    strict: bool
+    lmtp: bool
+
+
+class Listener(Protocol):
+    """What hears of the course of a dialogue, and what was said in it."""
+
+    def heard(self, dialogue: Dialogue, command: str) -> None:
+        """Take note of a command of the client."""
+
+    def was_answered(self, dialogue: Dialogue, response: bytes) -> None:
+        """Take note of what the client answered to a challenge."""
+
+    def took(self, mail: Mail) -> None:
+        """Take note of a mail for which the relay took responsibility."""
+
+    def closed(self, dialogue: Dialogue) -> None:
+        """Take note that the dialogue has ended."""
 
 
 class _Gone(ConnectionError):
@@ -24,8 +51,9 @@ class _Gone(ConnectionError):
 class Dialogue:
     """One connection, in a thread of its own."""
 
-    def __init__(self, relay: Relay, client: socket.socket, number: int) -> None:
+    def __init__(self, relay: Behaviour, listener: Listener, client: socket.socket, number: int) -> None:
         self.relay = relay
+        self._listener = listener
         self.number = number
         self._socket = client
         self._file = client.makefile("rb")
@@ -44,7 +72,7 @@ class Dialogue:
         finally:
             self._file.close()
             self._socket.close()
-            self.relay.closed(self)
+            self._listener.closed(self)
 
     def hang_up(self, farewell: str) -> None:
         with contextlib.suppress(OSError):
@@ -55,7 +83,7 @@ class Dialogue:
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def _obey(self, line: str) -> None:
-        self.relay.heard(self, line)
+        self._listener.heard(self, line)
         if self.relay.strict and self._has_more():
             self._say("500 5.5.1 Pipelining is not supported")
             raise _Gone
@@ -152,7 +180,7 @@ class Dialogue:
     def _ask(self, challenge: bytes) -> bytes:
         self._say("334 " + base64.b64encode(challenge).decode())
         response = base64.b64decode(self._file.readline(_MAX_LINE).strip())
-        self.relay.was_answered(self, response)
+        self._listener.was_answered(self, response)
         return response
 
     def _certificate(self) -> str:
@@ -223,7 +251,7 @@ class Dialogue:
         for recipients in groups:
             action = self.relay.script.action("DOT", recipients[0] if self.relay.lmtp else "")
             if not isinstance(action, str) or action.startswith("2"):
-                self.relay.took(Mail(sender, recipients, data, options, self._encrypted, self._user, self.number))
+                self._listener.took(Mail(sender, recipients, data, options, self._encrypted, self._user, self.number))
             self._perform(action, "250 2.0.0 Ok: queued")
 
     def _do_rset(self, line: str) -> None:

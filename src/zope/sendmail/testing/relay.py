@@ -215,7 +215,7 @@ class Relay:
                 if client.family != socket.AF_UNIX:
                     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # replies do not wait for each other
                 with self._changed:
-                    dialogue = Dialogue(self, client, len(self._dialogues))
+                    dialogue = Dialogue(self, self, client, len(self._dialogues))
                     self._dialogues.append([])
                     self._open[dialogue.number] = dialogue
                     self._changed.notify_all()

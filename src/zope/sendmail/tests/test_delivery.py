@@ -84,8 +84,8 @@ class DeliveryTest(unittest.TestCase):
     def queued(self) -> list[tuple[str, tuple[str, ...], bytes]]:
         """What is ready to be sent, oldest first."""
         return [
-            (mail.envelope.sender, mail.envelope.recipients, self.queue.read(mail.name).read())
-            for mail in self.queue.mails()
+            (mail.envelope.sender, mail.envelope.recipients, self.queue.admin.read(mail.name).read())
+            for mail in self.queue.admin.mails()
             if mail.envelope is not None
         ]
 
@@ -411,8 +411,8 @@ class ApartFromTransactions(DeliveryTest):
                 self.delivery.send_now("sender@example.org", to, MESSAGE, verp=verp)
             self.delivery.send_now("sender@example.org", TO, MESSAGE)
             self.assertEqual([mail[1] for mail in self.queued()], [tuple(TO)])
-            for mail in self.queue.mails():
-                self.queue.remove(mail.name)
+            for mail in self.queue.admin.mails():
+                self.queue.admin.remove(mail.name)
 
 
 class DirectDelivery(unittest.TestCase):

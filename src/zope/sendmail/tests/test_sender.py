@@ -145,7 +145,7 @@ class WhatAMessageSays(Fixture):
                 self.assertEqual((lease.envelope.relay, lease.envelope.recipients), (relay, ("a@example.org",)))
                 self.assertEqual(lease.open().read(), self.EVIL)
                 writer.queue.close()
-                writer.queue.remove(lease.name)
+                writer.queue.admin.remove(lease.name)
 
     def test_arrives_as_it_was(self) -> None:
         """At the relay of the envelope."""
@@ -173,7 +173,7 @@ class ASender(Fixture):
         manager.commit()
         sender.reader.send_waiting()
         self.assertEqual([len(each.mails) for each in servers], [1000, 0, 1000])
-        self.assertEqual(sender.queue.count(), {State.READY: 1000})
+        self.assertEqual(sender.queue.admin.count(), {State.READY: 1000})
         second.start()
         with sender:
             self.assertTrue(sender.reader.wait_until_empty(120))
@@ -277,7 +277,7 @@ class ASender(Fixture):
         relay = self.relay()
         sender = MailSender(self.path, "127.0.0.1", 9, relays=[(relay.host, relay.port)])
         sender.writer.send(SENDER, "a@example.org", MESSAGE)
-        [name] = sender.queue.names()
+        [name] = sender.queue.admin.names()
         new = os.path.join(self.path, "new")
         os.unlink(os.path.join(new, name))
         text = "X-Zope-From: a@example.org\nX-Zope-To: b@example.org, c@example.org\nX-Zope-Hostname: {}\n"
@@ -289,7 +289,7 @@ class ASender(Fixture):
         [mail] = relay.mails
         self.assertEqual((mail.recipients, mail.user), (("b@example.org", "c@example.org"), ""))
         self.assertEqual(mail.data, b"Subject: old\r\n\r\ntext\r\n")
-        self.assertEqual(sender.queue.count(), {State.REJECTED: 1})
+        self.assertEqual(sender.queue.admin.count(), {State.REJECTED: 1})
 
 
 class TheEnd(Fixture):
@@ -317,7 +317,7 @@ class TheEnd(Fixture):
         self.assertEqual(
             Counter(mail.recipients[0] for mail in relay.mails), {f"{n}@x.org": 1 for n in range(self.COUNT)}
         )
-        self.assertEqual(MailWriter(self.path).queue.count(), {})
+        self.assertEqual(MailWriter(self.path).queue.admin.count(), {})
 
     def test_of_a_block_sends_what_is_due(self) -> None:
         """Also if it ends with an error."""
@@ -329,7 +329,7 @@ class TheEnd(Fixture):
                 if error is not None:
                     raise error
             self.assertFalse(sender.running())
-            self.assertEqual(sender.queue.count(), {})
+            self.assertEqual(sender.queue.admin.count(), {})
         self.assertEqual(len(relay.mails), 3 * self.COUNT)
 
     def test_of_a_block_sends_what_was_committed_in_it(self) -> None:
@@ -340,7 +340,7 @@ class TheEnd(Fixture):
             for number in range(self.COUNT):
                 sender.send(SENDER, f"{number}@example.org", MESSAGE)
             manager.commit()
-        self.assertEqual((len(relay.mails), sender.queue.count()), (self.COUNT, {}))
+        self.assertEqual((len(relay.mails), sender.queue.admin.count()), (self.COUNT, {}))
 
     def test_of_a_block_waits_for_no_relay_that_is_down(self) -> None:
         """Nor for mail that is deferred; both stay in the queue."""
@@ -349,7 +349,7 @@ class TheEnd(Fixture):
         with MailSender(self.path, relay.host, relay.port) as sender:
             sender.send(SENDER, "a@example.org", MESSAGE)
         self.assertFalse(sender.running())
-        self.assertEqual(sender.queue.count(), {State.READY: 1})
+        self.assertEqual(sender.queue.admin.count(), {State.READY: 1})
 
     def test_has_a_limit(self) -> None:
         """After it the message in hand is finished, and the others stay."""
@@ -367,7 +367,7 @@ class TheEnd(Fixture):
         self.assertFalse(sender.finish(0.0))
         let_go.set()
         self.assertTrue(sender.stop())
-        self.assertEqual((len(mailer.sent), sender.queue.count()), (1, {State.READY: 1}))
+        self.assertEqual((len(mailer.sent), sender.queue.admin.count()), (1, {State.READY: 1}))
 
     def test_of_a_script_sends_what_is_due(self) -> None:
         """Without a block: right after its last mail."""
@@ -454,7 +454,7 @@ class AStagingSite(Fixture):
         sender.writer.send(SENDER, "a@example.org", MESSAGE)
         sender.reader.send_waiting()
         self.assertEqual([mail[1] for mail in self.behind.sent], [("tester@example.org",)])
-        self.assertEqual(sender.queue.count(), {State.REJECTED: 1})
+        self.assertEqual(sender.queue.admin.count(), {State.REJECTED: 1})
 
     def test_another_way_out_is_refused(self) -> None:
         """When the sender is made, or given its mailer."""

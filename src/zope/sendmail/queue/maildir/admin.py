@@ -9,11 +9,15 @@ import contextlib
 import heapq
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from zope.sendmail.errors import InvalidMessage, MalformedEnvelope, NoSuchMail, NotPossible
+from zope.interface import implementer
+
+from zope.sendmail.errors import MalformedEnvelope, NoSuchMail, NotPossible, QueueError
+from zope.sendmail.interfaces import IMailQueueAdmin
+from zope.sendmail.lifecycle.finding import Finding, Kind, Severity
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, after_death, sent_before_death
@@ -21,28 +25,35 @@ from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import WAITING, State, Verb, after
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.message.headers import message_id
+from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.queue.diagnosis import HELD
+from zope.sendmail.queue.maildir.doctor import examine, examine_staged
 from zope.sendmail.queue.maildir.layout import REJECTED, by_age, name_of
 from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner, Phase
 from zope.sendmail.queue.maildir.store import Listing, Store
-
-_HEAD = 64 * 1024
 
 #: Octets of a file name, less than those with which it is set aside (`REJECTED`).
 _LONGEST = 255 - len(REJECTED)
 
 
+@implementer(IMailQueueAdmin)
 class MaildirAdmin:
-    """Sees and changes the messages of one queue directory."""
+    """What operators see and do in one queue directory; see `IMailQueueAdmin`.
 
-    def __init__(self, store: Store, owner: Owner, schedule: Schedule) -> None:
+    :param owner: returns the owner file of the process; it is made when it is needed first.
+    :param changed: is told the key of a message that an operator has changed, since processors may know it otherwise.
+    """
+
+    def __init__(
+        self, store: Store, owner: Callable[[], Owner], schedule: Schedule, changed: Callable[[str], None]
+    ) -> None:
         self._store = store
         self._owner = owner
+        self._changed = changed
         self._schedule = replace(schedule, on_unknown=OnUnknown.HOLD)
 
     def count(self) -> Mapping[State, int]:
-        """See `IMailQueue`."""
+        """See `IMailQueueAdmin.count`."""
         listing = self._listing()
         histories = self._store.tried()
         staged = sum(1 for _ in self._store.staged())
@@ -55,17 +66,22 @@ class MaildirAdmin:
         return {state: counts[state] for state in State if counts[state]}
 
     def oldest(self) -> float | None:
-        """See `IMailQueue`."""
+        """See `IMailQueueAdmin.oldest`."""
         oldest = None
-        for mail in self.mails(Selection(WAITING)):
+        for mail in self.mails(WAITING):
             if mail.envelope is not None and (oldest is None or mail.since < oldest):
                 oldest = mail.since
             if oldest is not None and age_key(mail.name)[0]:  # foreign names come first, whatever their age
                 break
         return oldest
 
-    def mails(self, selection: Selection) -> Iterator[QueuedMail]:
-        """See `IMailQueue`."""
+    def mails(
+        self, states: Iterable[State] = (), sender: str = "", recipient: str = "", **more: Any
+    ) -> Iterator[QueuedMail]:
+        """See `IMailQueueAdmin.mails`."""
+        return self._selected(Selection(frozenset(states), sender, recipient, **more))
+
+    def _selected(self, selection: Selection) -> Iterator[QueuedMail]:
         listing = self._listing()
         for key, rejected in _oldest_first(listing):
             with contextlib.suppress(FileNotFoundError):  # it was sent in the meantime
@@ -75,11 +91,20 @@ class MaildirAdmin:
                         yield mail
 
     def names(self) -> Iterator[str]:
-        """See `IMailQueue`."""
+        """See `IMailQueueAdmin.names`."""
         return (name_of(key) for key, _ in _oldest_first(self._listing()))
 
+    def examine(self) -> Iterator[Finding]:
+        """See `IMailQueueAdmin.examine`."""
+        return examine(self._store)
+
+    def in_doubt(self) -> Iterator[Finding]:
+        """See `IMailQueueAdmin.in_doubt`."""
+        found = examine_staged(self._store)
+        return (each for each in found if each.kind is Kind.IN_DOUBT and each.severity is Severity.PROBLEM)
+
     def show(self, name: str) -> QueuedMail:
-        """See `IMailQueue`."""
+        """See `IMailQueueAdmin.show`."""
         key, rejected = self._find(name)
         try:
             return self._mail(key, self._all(key), rejected=rejected, locked=True)
@@ -87,7 +112,7 @@ class MaildirAdmin:
             raise _gone(name) from None
 
     def read(self, name: str) -> BinaryIO:
-        """See `IMailQueue`."""
+        """See `IMailQueueAdmin.read`."""
         key, rejected = self._find(name)
         path = self._path(key, rejected=rejected)
         try:
@@ -97,37 +122,44 @@ class MaildirAdmin:
         except MalformedEnvelope:
             return self._store.disk.open(path)
 
-    def hold(self, name: str) -> str:
-        """See `IMailQueue`; returns the key."""
+    def hold(self, name: str) -> None:
+        """See `IMailQueueAdmin.hold`."""
         with self._at_work(name, Verb.HOLD) as (key, record, _):
             self._store.append(key, replace(record, state=State.HELD, time=self._now(), note=HELD))
-            return key
 
-    def release(self, name: str) -> str:
-        """See `IMailQueue`; returns the key."""
+    def release(self, name: str) -> None:
+        """See `IMailQueueAdmin.release`."""
         with self._at_work(name, Verb.RELEASE) as (key, record, _):
             self._store.append(key, record.released(self._now()))
-            return key
 
-    def retry(self, name: str) -> str:
-        """See `IMailQueue`; returns the key."""
+    def retry(self, name: str) -> None:
+        """See `IMailQueueAdmin.retry`."""
         with self._at_work(name, Verb.RETRY) as (key, record, rejected):
             self._store.append(key, record.again(self._now(), "retried by an operator"))
             if rejected:
                 self._store.restore(key)
-            return key
 
-    def remove(self, name: str) -> str:
-        """See `IMailQueue`; returns the key."""
+    def remove(self, name: str) -> None:
+        """See `IMailQueueAdmin.remove`."""
         with self._at_work(name, Verb.REMOVE) as (key, _, _):
             self._store.remove(key)
-            return key
+
+    def expire_rejected(self, before: float) -> int:
+        """See `IMailQueueAdmin.expire_rejected`."""
+        count = 0
+        for mail in self.mails([State.REJECTED]):
+            given_up = mail.history[-1].time if mail.history else mail.since
+            if given_up < before:
+                with contextlib.suppress(QueueError):  # somebody was faster, or is at work on it
+                    self.remove(mail.name)
+                    count += 1
+        return count
 
     @contextlib.contextmanager
     def _at_work(self, name: str, verb: Verb) -> Iterator[tuple[str, Record, bool]]:
-        """Hold the lock of a message to which `verb` can be done."""
+        """Hold the lock of a message to which `verb` can be done; processors hear of it afterwards."""
         key, rejected = self._find(name)
-        lock = self._owner.take(key)
+        lock = self._owner().take(key)
         if isinstance(lock, Busy):
             raise NotPossible(f"cannot {verb} mail {name}: it is being sent; try again in a moment")
         written = lock.lost(0) is None
@@ -144,6 +176,7 @@ class MaildirAdmin:
                 lock.release()
             else:
                 lock.keep()  # what a dead processor left must not be forgotten
+        self._changed(key)
 
     def _record(self, key: str, lock: Lock) -> Record:
         """How it stands with a message; if its processor died with it, that is written down first.
@@ -222,10 +255,7 @@ class MaildirAdmin:
         except (MalformedEnvelope, OSError):
             return None, ""
         with stream:
-            try:
-                return envelope, message_id(stream.read(_HEAD))
-            except InvalidMessage:
-                return envelope, ""
+            return envelope, message_id_in(stream)
 
     def _path(self, key: str, *, rejected: bool) -> str:
         return self._store.layout.rejected(key) if rejected else self._store.layout.message(key)

@@ -62,6 +62,12 @@ def examine(store: Store) -> Iterator[Finding]:
     yield from visit.everything()
 
 
+def examine_staged(store: Store) -> Iterator[Finding]:
+    """Yield what is strange about the mails in ``tmp/``, as `examine` does."""
+    with suppress(FileNotFoundError):
+        yield from _Visit(store, store.disk.stat(store.layout.root)).staged()
+
+
 class _First:
     """How often something was seen, and where first."""
 
@@ -96,7 +102,7 @@ class _Visit:
 
     def everything(self) -> Iterator[Finding]:
         """All findings."""
-        parts = [self._room, self._directories, self._locks_directory, self._staged, self._groups, self._strays]
+        parts = [self._room, self._directories, self._locks_directory, self.staged, self._groups, self._strays]
         parts += [self._locks, self._mails, self._set_aside, self._histories, self._sums]
         for part in parts:
             yield from self._guarded(part(), "")
@@ -202,7 +208,8 @@ class _Visit:
 
     # tmp/
 
-    def _staged(self) -> Iterator[Finding]:
+    def staged(self) -> Iterator[Finding]:
+        """Yield what is strange in ``tmp/``."""
         for name in sorted(self._disk.names(self._layout.tmp)):
             yield from self._guarded(self._one_staged(name, os.path.join(self._layout.tmp, name)), f"tmp/{name}")
 

@@ -6,13 +6,9 @@ has a queue object of its own.  Mails that nobody reveals before the process end
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.forklock import ForkLock
-
-if TYPE_CHECKING:
-    from zope.sendmail.queue.maildir.staging import StagedMail
 
 
 class LateCommits:
@@ -21,9 +17,9 @@ class LateCommits:
     def __init__(self, location: str) -> None:
         self._location = location
         self._mutex = ForkLock()
-        self._waiting: list[StagedMail] = []
+        self._waiting: list[IStagedMail] = []
 
-    def add(self, staged: StagedMail) -> None:
+    def add(self, staged: IStagedMail) -> None:
         """Its commit failed."""
         self._waiting.append(staged)
 

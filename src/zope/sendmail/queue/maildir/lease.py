@@ -10,33 +10,45 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO, Protocol
 
 from zope.interface import implementer
 
-from zope.sendmail.errors import InvalidMessage, LeaseLost, MalformedEnvelope
+from zope.sendmail.errors import LeaseLost, MalformedEnvelope
 from zope.sendmail.interfaces import ILease
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope, read_envelope
-from zope.sendmail.message.headers import message_id
+from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.locks import Lock, Phase
-from zope.sendmail.queue.maildir.store import UNTRIED
+from zope.sendmail.queue.maildir.sentlog import SentLog
+from zope.sendmail.queue.maildir.store import UNTRIED, Store
 from zope.sendmail.reporting import maillog
 
-if TYPE_CHECKING:
-    from zope.sendmail.queue.maildir.claims import Claims
 
-_HEAD = 64 * 1024
+class LeaseHolder(Protocol):
+    """What gives out leases, and hears how they end."""
+
+    store: Store
+    sent_log: SentLog
+
+    def settled(self, key: str, record: Record) -> None:
+        """Take note that a lease has ended and the message is as `record` says."""
+
+    def settle_later(self, lease: MaildirLease, record: Record) -> None:
+        """Settle the lease again with the next claims, since the disk refused."""
+
+    def park(self, key: str, relay: str, patience: float) -> None:
+        """Take note that a lease has ended because its relay cannot be used now."""
 
 
 @implementer(ILease)
 class MaildirLease:
     """See `ILease`."""
 
-    def __init__(self, claims: Claims, key: str, lock: Lock, record: Record) -> None:
+    def __init__(self, claims: LeaseHolder, key: str, lock: Lock, record: Record) -> None:
         self.claims = claims
         self.key = key
         self.name = name_of(key)
@@ -68,19 +80,19 @@ class MaildirLease:
     def message_id(self) -> str:
         """See `ILease`."""
         if self._message_id is None:
-            try:
-                self._message_id = message_id(self._head())
-            except (InvalidMessage, OSError):
-                self._message_id = ""
+            self._message_id = self._read_message_id()
         return self._message_id
 
-    def _head(self) -> bytes:
-        """The beginning of the message; the stream stays where it is."""
-        position = self._stream.tell()
-        self._stream.seek(self._start)
-        head = self._stream.read(_HEAD)
-        self._stream.seek(position)
-        return head
+    def _read_message_id(self) -> str:
+        """Return the Message-Id; the stream stays where it is."""
+        try:
+            position = self._stream.tell()
+            self._stream.seek(self._start)
+            found = message_id_in(self._stream)
+            self._stream.seek(position)
+        except OSError:
+            return ""
+        return found
 
     def open(self) -> BinaryIO:
         """See `ILease`."""

@@ -9,29 +9,23 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Collection
 
 from zope.interface import implementer
 
-from zope.sendmail.interfaces import IMailQueue
-from zope.sendmail.lifecycle.finding import Finding
-from zope.sendmail.lifecycle.queuedmail import QueuedMail
+from zope.sendmail.interfaces import IMailQueue, IMailQueueAdmin
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule
-from zope.sendmail.lifecycle.selection import Selection
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.status import MailStatus, status_of
+from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.maildir import check_place, make_maildir
 from zope.sendmail.queue.maildir import latecommit
 from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.maildir.claims import Claims
-from zope.sendmail.queue.maildir.doctor import examine
 from zope.sendmail.queue.maildir.latecommit import late_commits_of
 from zope.sendmail.queue.maildir.layout import EXTRA, Layout
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Lock, Owner, sweep
-from zope.sendmail.queue.maildir.sentlog import KEPT_DAYS, SentLog
+from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.maildir.store import Store
 from zope.sendmail.queue.maildir.trigger import Trigger, ring
@@ -58,6 +52,7 @@ class MaildirQueue:
         self._made = False
         self._late = late_commits_of(self.layout.root)
         self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
+        self.admin: IMailQueueAdmin = MaildirAdmin(self.store, lambda: self._owner, self.schedule, self._changed)
         self._claims = Claims(self.store, self.schedule, self._start(), self.lease)
         _queues.add(self)
 
@@ -65,7 +60,6 @@ class MaildirQueue:
         """All that belongs to one owner file, which is made when it is needed."""
         self._owner = Owner(self.layout, self.disk, self.clock)
         self._owners.add(self._owner)
-        self._admin = MaildirAdmin(self.store, self._owner, self.schedule)
         self._trigger: Trigger | None = None
         self._listened = float("-inf")
         return self._owner
@@ -77,7 +71,7 @@ class MaildirQueue:
     # the way in
 
     def stage(self) -> StagedMail:
-        """See `IMailQueue`."""
+        """See `IMailQueue.stage`."""
         if not self._made:
             self._make()
         self._late.reveal()
@@ -91,8 +85,8 @@ class MaildirQueue:
 
     # the way out
 
-    def claim(self, limit: int = 1) -> list[MaildirLease]:
-        """See `IMailQueue`.  May give less than there is; an empty list says that nothing is due."""
+    def claim(self, limit: int = 1, *, ahead: int = 0) -> list[MaildirLease]:
+        """See `IMailQueue.claim`.  Claims nothing `ahead`: a claim is a system call here, and no journey."""
         with self._claims.mutex:
             self._late.reveal()
             self._claims.settle_again()
@@ -114,7 +108,7 @@ class MaildirQueue:
         self._listened = self.clock.monotonic()
 
     def wait(self, timeout: float) -> None:
-        """See `IMailQueue`."""
+        """See `IMailQueue.wait`."""
         with self._claims.mutex:
             trigger = self._open()
             self._claims.sync_removals(at_once=True)
@@ -123,28 +117,28 @@ class MaildirQueue:
             self._claims.heard(keys)
 
     def wake(self) -> None:
-        """See `IMailQueue`."""
+        """See `IMailQueue.wake`."""
         trigger = self._trigger
         if trigger is not None:
             trigger.wake()
 
     def next_due(self) -> float | None:
-        """See `IMailQueue`."""
+        """See `IMailQueue.next_due`."""
         with self._claims.mutex:
             return self._claims.next_due()
 
     def unpark(self, relay: str, limit: int) -> int:
-        """See `IMailQueue`."""
+        """See `IMailQueue.unpark`."""
         with self._claims.mutex:
             return self._claims.unpark(relay, limit)
 
     def parked(self) -> Collection[str]:
-        """See `IMailQueue`."""
+        """See `IMailQueue.parked`."""
         with self._claims.mutex:
             return self._claims.parked()
 
     def close(self) -> None:
-        """See `IMailQueue`."""
+        """See `IMailQueue.close`."""
         with self._claims.mutex:
             self._owner.close()
             self._claims.abandon()
@@ -164,61 +158,13 @@ class MaildirQueue:
             self._trigger = Trigger(self.layout, self._owner.name)
         return self._trigger
 
-    # for operators
-
-    def count(self) -> Mapping[State, int]:
-        """See `IMailQueue`."""
-        return self._admin.count()
-
-    def oldest(self) -> float | None:
-        """See `IMailQueue`."""
-        return self._admin.oldest()
-
-    def mails(
-        self, states: Iterable[State] = (), sender: str = "", recipient: str = "", **more: Any
-    ) -> Iterator[QueuedMail]:
-        """See `IMailQueue`."""
-        return self._admin.mails(Selection(frozenset(states), sender, recipient, **more))
-
     def status(self, message_id: str) -> MailStatus:
-        """See `IMailQueue`.  Reads the heads of all mails in the queue."""
-        mails = [mail for mail in self.mails() if mail.message_id == message_id]
+        """See `IMailQueue.status`.  Reads the heads of all mails in the queue."""
+        mails = [mail for mail in self.admin.mails() if mail.message_id == message_id]
         return status_of(message_id, mails, SentLog(self.layout, self.disk, self.clock).find(message_id), KEPT_DAYS)
 
-    def names(self) -> Iterator[str]:
-        """See `IMailQueue`."""
-        return self._admin.names()
-
-    def examine(self) -> Iterator[Finding]:
-        """See `IMailQueue`."""
-        return examine(self.store)
-
-    def show(self, name: str) -> QueuedMail:
-        """See `IMailQueue`."""
-        return self._admin.show(name)
-
-    def read(self, name: str) -> BinaryIO:
-        """See `IMailQueue`."""
-        return self._admin.read(name)
-
-    def hold(self, name: str) -> None:
-        """See `IMailQueue`."""
-        self._changed(self._admin.hold(name))
-
-    def release(self, name: str) -> None:
-        """See `IMailQueue`."""
-        self._changed(self._admin.release(name))
-
-    def retry(self, name: str) -> None:
-        """See `IMailQueue`."""
-        self._changed(self._admin.retry(name))
-
-    def remove(self, name: str) -> None:
-        """See `IMailQueue`."""
-        self._changed(self._admin.remove(name))
-
     def _changed(self, key: str) -> None:
-        """Somebody changed what processors may have in memory."""
+        """Take note that an operator has changed what processors may have in memory."""
         with self._claims.mutex:
             self._claims.heard([key])
         ring(self.layout, self.disk, [key])

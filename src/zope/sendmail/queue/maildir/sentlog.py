@@ -10,14 +10,12 @@ import contextlib
 import datetime
 import os
 
+from zope.sendmail.lifecycle.status import KEPT_DAYS
 from zope.sendmail.queue.maildir.layout import Layout
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.system.forklock import ForkLock
-
-#: Days for which it is known which mails have left.
-KEPT_DAYS = 7
 
 _DAY = 86400.0
 

@@ -7,25 +7,29 @@ name that it gets in the queue.  Files that cannot be read are left out; `examin
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import os
 import stat
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, TypeVar
 
-from zope.sendmail.errors import InvalidMessage, MalformedEnvelope
+from zope.sendmail.errors import MalformedEnvelope, NotPossible
 from zope.sendmail.lifecycle.finding import Finding, Severity
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import read_envelope
-from zope.sendmail.message.headers import message_id
+from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.queue import diagnosis
+from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.spool.dropbox import LOCK, OLD_LOCK, PRIVATE, UNFINISHED, DropBox, Dropped, may_be_mail
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
 
-#: So much of a message is looked at for its Message-Id.
-_HEAD = 64 * 1024
+_T = TypeVar("_T")
 
 
 class DroppedMail:
@@ -65,10 +69,7 @@ class DroppedMail:
         """What can be said of it.  Raises `MalformedEnvelope` or `OSError` if it is not there any more as it was."""
         with self._disk.open(dropped.path) as stream:
             envelope = read_envelope(stream)
-            head = stream.read(_HEAD)
-        identifier = ""
-        with contextlib.suppress(InvalidMessage):
-            identifier = message_id(head)
+            identifier = message_id_in(stream)
         return QueuedMail(dropped.name, State.READY, envelope, identifier, dropped.since, dropped.size, 0.0, ())
 
     def read(self, dropped: Dropped) -> BinaryIO:
@@ -125,3 +126,96 @@ def _lock_alone(name: str, clock: Clock, status: os.stat_result) -> Finding | No
     if clock.time() - status.st_mtime < OLD_LOCK:
         return None
     return diagnosis.leftover(f"../{name}", "A lock without its mail: the program that made it died, or forgot it")
+
+
+class SpoolAdmin(MaildirAdmin):
+    """What operators see and do in one spool; see `IMailQueueAdmin`.
+
+    Looking changes nothing; before something is done to a mail that lies outside, it is taken in.
+
+    :param dropped: the mail that lies in the spool directory.
+    :param take_in: moves such a mail into the queue; returns None if it cannot.
+    """
+
+    def __init__(self, *arguments: Any, dropped: DroppedMail, take_in: Callable[[Dropped], str | None]) -> None:
+        super().__init__(*arguments)
+        self._dropped = dropped
+        self._take_in = take_in
+
+    def count(self) -> Mapping[State, int]:
+        """See `IMailQueueAdmin.count`."""
+        counts = Counter({State.READY: self._dropped.count()})  # first: what is moved meanwhile is not missed
+        counts.update(super().count())
+        return {state: counts[state] for state in State if counts[state]}
+
+    def oldest(self) -> float | None:
+        """See `IMailQueueAdmin.oldest`."""
+        known = (self._dropped.oldest(), super().oldest())
+        return min((since for since in known if since is not None), default=None)
+
+    def mails(
+        self, states: Iterable[State] = (), sender: str = "", recipient: str = "", **more: Any
+    ) -> Iterator[QueuedMail]:
+        """See `IMailQueueAdmin.mails`."""
+        outside = self._dropped.mails(Selection(frozenset(states), sender, recipient, **more))
+        inside = super().mails(states, sender, recipient, **more)
+        return _once(heapq.merge(outside, inside, key=lambda mail: age_key(mail.name)), lambda mail: mail.name)
+
+    def names(self) -> Iterator[str]:
+        """See `IMailQueueAdmin.names`."""
+        outside = list(self._dropped.names())  # first: what is moved meanwhile is not missed
+        return _once(heapq.merge(outside, super().names(), key=age_key), lambda name: name)
+
+    def show(self, name: str) -> QueuedMail:
+        """See `IMailQueueAdmin.show`."""
+        with contextlib.suppress(FileNotFoundError):  # a daemon took it in this moment
+            if (outside := self._dropped.find(name)) is not None:
+                return self._dropped.show(outside)
+        return super().show(name)
+
+    def read(self, name: str) -> BinaryIO:
+        """See `IMailQueueAdmin.read`."""
+        with contextlib.suppress(FileNotFoundError):  # a daemon took it in this moment
+            if (outside := self._dropped.find(name)) is not None:
+                return self._dropped.read(outside)
+        return super().read(name)
+
+    def hold(self, name: str) -> None:
+        """See `IMailQueueAdmin.hold`."""
+        self._fetch(name)
+        super().hold(name)
+
+    def release(self, name: str) -> None:
+        """See `IMailQueueAdmin.release`."""
+        self._fetch(name)
+        super().release(name)
+
+    def retry(self, name: str) -> None:
+        """See `IMailQueueAdmin.retry`."""
+        self._fetch(name)
+        super().retry(name)
+
+    def remove(self, name: str) -> None:
+        """See `IMailQueueAdmin.remove`."""
+        self._fetch(name)
+        super().remove(name)
+
+    def examine(self) -> Iterator[Finding]:
+        """See `IMailQueueAdmin.examine`; a name that begins with ``../`` is that of a file in the spool directory."""
+        yield from super().examine()
+        with contextlib.suppress(OSError):
+            yield from self._dropped.examine()
+
+    def _fetch(self, name: str) -> None:
+        """Take in the mail of this name if it still lies outside.  Raises `NotPossible`."""
+        outside = self._dropped.find(name)
+        if outside is None:
+            return
+        if self._take_in(outside) is None and self._dropped.find(name) is not None:
+            directory = os.path.dirname(outside.path)
+            raise NotPossible(f"mail {name} cannot be taken out of {directory}; let this user write to that directory")
+
+
+def _once(items: Iterable[_T], name: Callable[[_T], str]) -> Iterator[_T]:
+    """What was taken in between the looks outside and inside was seen twice, side by side."""
+    return (next(same) for _, same in itertools.groupby(items, key=name))

@@ -14,8 +14,8 @@ from zope.sendmail.maildir import host_name
 from zope.sendmail.message.headers import with_message_id
 from zope.sendmail.queue.maildir.lease import MaildirLease
 
-#: So much of a message is looked at for its Message-Id.
-_HEAD = 1024 * 1024
+#: So many bytes of a message are looked at before a Message-Id is put in front of it: a header has seldom more.
+_WHOLE_HEADER = 1024 * 1024
 
 
 class CompletedLease(MaildirLease):
@@ -29,7 +29,7 @@ class CompletedLease(MaildirLease):
     def open(self) -> BinaryIO:
         """See `ILease`."""
         stream = super().open()
-        head = stream.read(_HEAD)
+        head = stream.read(_WHOLE_HEADER)
         try:
             completed, _ = with_message_id(head, self._new_id)
         except InvalidMessage:  # it has something in that place, and we shall not have two

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 from zope.interface import implementer
 
 from zope.sendmail.errors import NoSuchMail, QueueError
-from zope.sendmail.interfaces import IMailQueue
+from zope.sendmail.interfaces import IMailQueue, IMailQueueAdmin
 from zope.sendmail.lifecycle.finding import Finding
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.states import State
@@ -44,14 +44,15 @@ class SpoolQueues:
         self._queues = tuple(queues)
         self.schedule = queues[0].schedule
         self.location = PREFIX + ";".join(queue.spool for queue in queues)
+        self.admin = SpoolsAdmin([queue.admin for queue in self._queues])
         self._turn = 0
 
     def stage(self) -> StagedMail:
         """See `IMailQueue`."""
         return self._queues[0].stage()
 
-    def claim(self, limit: int = 1) -> list[MaildirLease]:
-        """See `IMailQueue`; oldest first within a directory, each directory in its turn.
+    def claim(self, limit: int = 1, *, ahead: int = 0) -> list[MaildirLease]:
+        """See `IMailQueue.claim`; oldest first within a directory, each directory in its turn.
 
         A directory in trouble does not keep what is in the others: it raises when there is nothing else to do.
         """
@@ -102,59 +103,76 @@ class SpoolQueues:
         known = (queue.status(message_id) for queue in self._queues)
         return min(known, key=lambda status: status.standing is Standing.UNKNOWN and not status.replies)
 
+
+@implementer(IMailQueueAdmin)
+class SpoolsAdmin:
+    """What operators see and do in several spools as if they were one; see `IMailQueueAdmin`."""
+
+    def __init__(self, admins: Sequence[IMailQueueAdmin]) -> None:
+        self._admins = tuple(admins)
+
     def count(self) -> Mapping[State, int]:
-        """See `IMailQueue`."""
+        """See `IMailQueueAdmin.count`."""
         total: Counter[State] = Counter()
-        for queue in self._queues:
-            total.update(queue.count())
+        for admin in self._admins:
+            total.update(admin.count())
         return {state: total[state] for state in State if total[state]}
 
     def oldest(self) -> float | None:
-        """See `IMailQueue`."""
-        return min((since for queue in self._queues if (since := queue.oldest()) is not None), default=None)
+        """See `IMailQueueAdmin.oldest`."""
+        return min((since for admin in self._admins if (since := admin.oldest()) is not None), default=None)
 
     def mails(self, states: Iterable[State] = (), *arguments: Any, **more: Any) -> Iterator[QueuedMail]:
-        """See `IMailQueue`."""
+        """See `IMailQueueAdmin.mails`."""
         states = frozenset(states)
-        every = (queue.mails(states, *arguments, **more) for queue in self._queues)
+        every = (admin.mails(states, *arguments, **more) for admin in self._admins)
         return heapq.merge(*every, key=lambda mail: age_key(mail.name))
 
     def names(self) -> Iterator[str]:
-        """See `IMailQueue`."""
-        return heapq.merge(*(queue.names() for queue in self._queues), key=age_key)
+        """See `IMailQueueAdmin.names`."""
+        return heapq.merge(*(admin.names() for admin in self._admins), key=age_key)
 
     def examine(self) -> Iterator[Finding]:
-        """See `IMailQueue`."""
-        for queue in self._queues:
-            yield from queue.examine()
+        """See `IMailQueueAdmin.examine`."""
+        for admin in self._admins:
+            yield from admin.examine()
+
+    def in_doubt(self) -> Iterator[Finding]:
+        """See `IMailQueueAdmin.in_doubt`."""
+        for admin in self._admins:
+            yield from admin.in_doubt()
+
+    def expire_rejected(self, before: float) -> int:
+        """See `IMailQueueAdmin.expire_rejected`."""
+        return sum(admin.expire_rejected(before) for admin in self._admins)
 
     def show(self, name: str) -> QueuedMail:
-        """See `IMailQueue`."""
-        return self._first(lambda queue: queue.show(name))
+        """See `IMailQueueAdmin.show`."""
+        return self._first(lambda admin: admin.show(name))
 
     def read(self, name: str) -> BinaryIO:
-        """See `IMailQueue`."""
-        return self._first(lambda queue: queue.read(name))
+        """See `IMailQueueAdmin.read`."""
+        return self._first(lambda admin: admin.read(name))
 
     def hold(self, name: str) -> None:
-        """See `IMailQueue`."""
-        self._first(lambda queue: queue.hold(name))
+        """See `IMailQueueAdmin.hold`."""
+        self._first(lambda admin: admin.hold(name))
 
     def release(self, name: str) -> None:
-        """See `IMailQueue`."""
-        self._first(lambda queue: queue.release(name))
+        """See `IMailQueueAdmin.release`."""
+        self._first(lambda admin: admin.release(name))
 
     def retry(self, name: str) -> None:
-        """See `IMailQueue`."""
-        self._first(lambda queue: queue.retry(name))
+        """See `IMailQueueAdmin.retry`."""
+        self._first(lambda admin: admin.retry(name))
 
     def remove(self, name: str) -> None:
-        """See `IMailQueue`."""
-        self._first(lambda queue: queue.remove(name))
+        """See `IMailQueueAdmin.remove`."""
+        self._first(lambda admin: admin.remove(name))
 
-    def _first(self, verb: Callable[[SpoolQueue], _T]) -> _T:
-        """What the queue that has the mail makes of `verb`."""
-        for queue in self._queues[:-1]:
+    def _first(self, verb: Callable[[IMailQueueAdmin], _T]) -> _T:
+        """Return what the queue that has the mail makes of `verb`."""
+        for admin in self._admins[:-1]:
             with contextlib.suppress(NoSuchMail):
-                return verb(queue)
-        return verb(self._queues[-1])
+                return verb(admin)
+        return verb(self._admins[-1])

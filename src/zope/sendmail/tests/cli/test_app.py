@@ -359,7 +359,7 @@ class OnePass(Fixture):
         with Relay() as relay:
             port = relay.port
         self.assertEqual(self.app("--hostname", "127.0.0.1", "--port", str(port), self.queue).main(), 75)
-        self.assertEqual(MaildirQueue(self.queue).count()[State.READY], 1)
+        self.assertEqual(MaildirQueue(self.queue).admin.count()[State.READY], 1)
 
     def test_tells_of_mail_that_was_set_aside(self) -> None:
         """A file that is no mail is status 1: somebody should look."""
@@ -555,7 +555,7 @@ class ADaemon(Fixture):
             hang.release()
             self.assertEqual(process.wait(DEADLINE), 0)
             self.assertEqual(len(relay.mails), 1)
-        self.assertEqual(sum(MaildirQueue(self.queue).count().values()), 0)
+        self.assertEqual(sum(MaildirQueue(self.queue).admin.count().values()), 0)
 
 
 class OldNames(Fixture):

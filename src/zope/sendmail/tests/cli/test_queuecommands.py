@@ -27,6 +27,7 @@ from zope.sendmail.lifecycle.selection import matching
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import open_queue
+from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import OK, ManualClock
@@ -73,7 +74,7 @@ class OperatorsTest(unittest.TestCase):
         rejected = self.put("c@example.org")
         self.settle(UNKNOWN_USER)
         held = self.put("d@example.org", sender="")
-        self.queue.hold(held)
+        self.queue.admin.hold(held)
         return deferred, rejected, held, self.put("e@example.org")
 
     def call(self, verb: str, *arguments: str, answer: str | None = None) -> int:
@@ -110,10 +111,10 @@ class OperatorsTest(unittest.TestCase):
 
     def assertRefused(self, status: int, words: str, verb: str, *arguments: str) -> None:
         """Nothing is done, and the reason is told."""
-        before = sorted(self.queue.names())
+        before = sorted(self.queue.admin.names())
         self.assertEqual(self.call(verb, *arguments), status, self.said)
         self.assertIn(words, " ".join(self.complained.split()))
-        self.assertEqual(sorted(self.queue.names()), before)
+        self.assertEqual(sorted(self.queue.admin.names()), before)
 
 
 class TheCommandLine(OperatorsTest):
@@ -178,11 +179,11 @@ class AQueueThatIsNone(OperatorsTest):
     def test_is_told_from_one_that_cannot_be_used_now(self) -> None:
         """Permissions are 77, the disk is 74; a traceback is nothing for people."""
         for error, status in ((PermissionError(13, "denied"), 77), (OSError(5, "I/O error"), 74)):
-            with mock.patch.object(MaildirQueue, "count", side_effect=error):
+            with mock.patch.object(MaildirAdmin, "count", side_effect=error):
                 self.assertEqual(self.call("count", self.path), status)
             self.assertIn(str(error.strerror), self.complained)
         name = self.put()
-        with mock.patch.object(MaildirQueue, "hold", side_effect=QueueNotSafe("no locks here")):
+        with mock.patch.object(MaildirAdmin, "hold", side_effect=QueueNotSafe("no locks here")):
             self.assertEqual(self.call("hold", self.path, name), 74)
 
     def test_is_left_when_the_reader_has_seen_enough(self) -> None:
@@ -202,7 +203,7 @@ class AQueueThatIsNone(OperatorsTest):
 
     def test_can_be_interrupted(self) -> None:
         """Without a traceback."""
-        with mock.patch.object(MaildirQueue, "count", side_effect=KeyboardInterrupt):
+        with mock.patch.object(MaildirAdmin, "count", side_effect=KeyboardInterrupt):
             self.assertEqual(self.call("count", self.path), 130)
 
 
@@ -282,7 +283,7 @@ class Listing(OperatorsTest):
         for _ in range(2):
             self.put()
         seen: list[str] = []
-        original = MaildirQueue.mails
+        original = MaildirAdmin.mails
 
         def watched(*arguments: Any, **filters: Any) -> Any:
             for mail in original(*arguments, **filters):
@@ -290,7 +291,7 @@ class Listing(OperatorsTest):
                 yield mail
 
         with (
-            mock.patch.object(MaildirQueue, "mails", watched),
+            mock.patch.object(MaildirAdmin, "mails", watched),
             mock.patch.object(queuecommands, "_say_json", side_effect=lambda values: seen.append("line")),
         ):
             self.call("list", self.path, "--json")
@@ -301,7 +302,7 @@ class Showing(OperatorsTest):
     def test_tells_everything_about_a_mail(self) -> None:
         """Envelope, what was said about each recipient, and what happened."""
         name = self.put_four()[0]
-        self.queue.hold(name)
+        self.queue.admin.hold(name)
         text = self.ok("show", name)
         for words in (
             f"name        {name}",
@@ -365,7 +366,7 @@ class Showing(OperatorsTest):
 
 class Changing(OperatorsTest):
     def states(self) -> list[State]:
-        return [mail.state for mail in self.queue.mails()]
+        return [mail.state for mail in self.queue.admin.mails()]
 
     def test_says_what_it_did(self) -> None:
         """Mail by mail."""
@@ -373,12 +374,12 @@ class Changing(OperatorsTest):
         for verb, words in (("hold", "held"), ("release", "released"), ("retry", "will be tried now")):
             self.assertEqual(self.ok(verb, name), f"{name}: {words}\n")
         self.assertEqual(self.objects("remove", name), [{"name": name, "verb": "remove", "done": True, "error": ""}])
-        self.assertEqual(list(self.queue.names()), [])
+        self.assertEqual(list(self.queue.admin.names()), [])
 
     def test_says_what_it_could_not_do(self) -> None:
         """With what can be done instead; the others are done."""
         held, ready = self.put(), self.put()
-        self.queue.hold(held)
+        self.queue.admin.hold(held)
         self.assertEqual(self.call("hold", self.path, held, ready), 1)
         self.assertIn("it is held; possible: release, retry, remove", self.complained)
         self.assertTrue(self.said.endswith("1 mail held, 1 not\n"))
@@ -420,7 +421,7 @@ class Changing(OperatorsTest):
         os.mkdir(os.path.join(self.path, "new", "thing"))
         self.put()
         self.assertEqual(self.call("remove", self.path, "--all", "--yes"), 1)
-        self.assertEqual(list(self.queue.names()), ["thing"])
+        self.assertEqual(list(self.queue.admin.names()), ["thing"])
 
 
 class Removing(OperatorsTest):
@@ -432,16 +433,16 @@ class Removing(OperatorsTest):
         """Named, or the only one that fits."""
         self.ok("remove", self.names_[0])
         self.ok("remove", "--all", "--limit", "1")
-        self.assertEqual(list(self.queue.names()), self.names_[2:])
+        self.assertEqual(list(self.queue.admin.names()), self.names_[2:])
 
     def test_several_are_asked_for_at_a_terminal(self) -> None:
         """Only yes is yes."""
         for answer in ("", "n\n", "what?\n"):
             self.assertEqual(self.call("remove", self.path, "--all", answer=answer), 1)
             self.assertIn("Remove 3 mails for good? [y/N]", self.complained)
-        self.assertEqual(list(self.queue.names()), self.names_)
+        self.assertEqual(list(self.queue.admin.names()), self.names_)
         self.assertEqual(self.call("remove", self.path, "--all", answer="y\n"), 0)
-        self.assertEqual(list(self.queue.names()), [])
+        self.assertEqual(list(self.queue.admin.names()), [])
 
     def test_several_need_yes_elsewhere(self) -> None:
         """A script says what it means."""
@@ -578,7 +579,7 @@ class TheDoctor(OperatorsTest):
     )
 
     def examine(self, *found: Finding) -> contextlib.AbstractContextManager[Any]:
-        return mock.patch.object(MaildirQueue, "examine", side_effect=lambda: iter(found))
+        return mock.patch.object(MaildirAdmin, "examine", side_effect=lambda: iter(found))
 
     def test_says_when_all_is_well(self) -> None:
         """Status 0, also with notes and warnings."""
@@ -647,7 +648,7 @@ class LookingVerbs(OperatorsTest):
     def test_say_to_programs_what_the_help_promises(self) -> None:
         """The keys, in their order."""
         name = self.put()
-        self.queue.hold(name)
+        self.queue.admin.hold(name)
         for verb, arguments in {"list": [], "show": [name], "count": [], "doctor": [], "retry": [name]}.items():
             promised = re.sub(r" \([^)]*\)|, headers or.*", "", KEYS.get(verb, KEYS_OF_A_CHANGE)).split(", ")
             for values in self.objects(verb, *arguments):

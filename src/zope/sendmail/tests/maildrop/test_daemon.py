@@ -481,7 +481,7 @@ class OnePass(DaemonTest):
         self.assertEqual(words, [("OK", "one"), ("BAD", "later"), ("FATAL", "never")])
         queue = open_spools(read_config(self.config_path))
         self.addCleanup(queue.close)
-        self.assertEqual(queue.count(), {State.DEFERRED: 1, State.REJECTED: 1})
+        self.assertEqual(queue.admin.count(), {State.DEFERRED: 1, State.REJECTED: 1})
 
     def test_the_relay_is_down(self) -> None:
         """75, and the mail waits."""
@@ -498,7 +498,7 @@ class OnePass(DaemonTest):
             self.assertEqual(self.run_verb("once").returncode, status)
             queue = open_spools(read_config(self.config_path))
             self.addCleanup(queue.close)
-            self.assertEqual(queue.count()[state], 1)
+            self.assertEqual(queue.admin.count()[state], 1)
 
     def test_the_relay_has_no_tls(self) -> None:
         """With MAILDROP_TLS=1 the mail goes all the same, where 2.3 died; with 2 it waits."""

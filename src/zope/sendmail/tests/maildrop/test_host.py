@@ -605,7 +605,7 @@ class TheQueue(WithHost):
         for recipient in ("jane@example.org", "joe@example.org"):
             self.host.send(MESSAGE, mto=recipient)
         transaction.commit()
-        self.names = list(self.queue.names())
+        self.names = list(self.queue.admin.names())
 
     def data(self, **filters: str) -> Any:
         return self.host.manage_queueData(**filters)
@@ -622,7 +622,7 @@ class TheQueue(WithHost):
 
     def test_filters(self) -> None:
         """By state and by a part of an address; what is no state does not matter."""
-        self.queue.hold(self.names[0])
+        self.queue.admin.hold(self.names[0])
         self.assertEqual([mail["name"] for mail in self.data(state="held")["mails"]], [self.names[0]])
         self.assertEqual([mail["name"] for mail in self.data(address=" JOE@")["mails"]], [self.names[1]])
         self.assertEqual(len(self.data(state="<nonsense>")["mails"]), 2)
@@ -642,7 +642,7 @@ class TheQueue(WithHost):
     def test_one_name_is_one_mail(self) -> None:
         """As it comes from a form with one box."""
         self.host.manage_queueAction("remove", self.names[0])
-        self.assertEqual(list(self.queue.names()), [self.names[1]])
+        self.assertEqual(list(self.queue.admin.names()), [self.names[1]])
 
     def test_what_cannot_be_done_is_told(self) -> None:
         """The other mails are not kept from it."""

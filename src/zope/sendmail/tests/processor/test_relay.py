@@ -61,7 +61,7 @@ class ThreeRelays(ProcessorTest):
         self.put("one@partner.example")
         self.put_for("news", 5)
         self.drain()
-        self.assertEqual((self.sent(), self.queue.count()), ((3, 5, 1), {}))
+        self.assertEqual((self.sent(), self.queue.admin.count()), ((3, 5, 1), {}))
 
     def test_a_mail_to_people_at_several_relays(self) -> None:
         """Each relay gets its recipients; the mail is gone when all have it."""
@@ -69,7 +69,7 @@ class ThreeRelays(ProcessorTest):
         self.drain()
         self.assertEqual(self.sent_to(), ["one@example.org", "three@example.org"])
         self.assertEqual([mail[1] for mail in self.partner.sent], [("two@partner.example",)])
-        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.admin.count(), {})
 
     def test_a_part_that_waits_does_not_send_the_others_again(self) -> None:
         """Whether a relay is down, defers or rejects."""
@@ -83,14 +83,16 @@ class ThreeRelays(ProcessorTest):
                 self.drain(3600)
                 self.drain(3600)
                 self.assertEqual(self.sent_to(), ["one@example.org"])
-                self.assertEqual(self.queue.show(name).history[-1].replies["one@example.org"].answer, Answer.ACCEPTED)
+                self.assertEqual(
+                    self.queue.admin.show(name).history[-1].replies["one@example.org"].answer, Answer.ACCEPTED
+                )
                 self.partner.fault = None
                 self.partner.answers = lambda who: Reply(Answer.ACCEPTED, "ok", 250)
                 if trouble == "never":
-                    self.queue.retry(name)
+                    self.queue.admin.retry(name)
                 self.drain(3600)
                 self.assertEqual((self.sent_to(), len(self.partner.sent)), (["one@example.org"], 1))
-                self.assertEqual(self.queue.count(), {})
+                self.assertEqual(self.queue.admin.count(), {})
 
     def test_a_dead_relay_delays_nobody_elses_mail(self) -> None:
         """Although its mails are the oldest; they lose no attempt and leave when it is back."""
@@ -99,14 +101,14 @@ class ThreeRelays(ProcessorTest):
         self.put("one@partner.example")
         self.news.fault = DOWN
         self.drain()
-        self.assertEqual((self.sent(), self.queue.count()), ((3, 0, 1), {State.READY: 50}))
+        self.assertEqual((self.sent(), self.queue.admin.count()), ((3, 0, 1), {State.READY: 50}))
         self.put(count=2)
         self.drain()
         self.assertEqual(self.sent(), (5, 0, 1))
-        self.assertEqual([self.queue.show(name).history for name in names], [()] * 50)
+        self.assertEqual([self.queue.admin.show(name).history for name in names], [()] * 50)
         self.news.fault = None
         self.drain(5)
-        self.assertEqual((self.sent(), self.queue.count()), ((5, 50, 1), {}))
+        self.assertEqual((self.sent(), self.queue.admin.count()), ((5, 50, 1), {}))
 
     def test_a_dead_relay_is_probed_with_one_mail(self) -> None:
         """Not by all that wait for it."""
@@ -126,7 +128,7 @@ class ThreeRelays(ProcessorTest):
         with self.assertLogs("QueueProcessorThread", "ERROR") as logs:
             self.drain()
         self.assertIn("evil.example:25", "".join(logs.output))
-        mail = self.queue.show(evil)
+        mail = self.queue.admin.show(evil)
         self.assertEqual((mail.state, self.sent()), (State.REJECTED, (1, 0, 0)))
         self.assertIn("may not name the relay", mail.history[-1].note)
         [error] = [event for event in self.events if isinstance(event, MailErrorEvent)]
@@ -145,8 +147,8 @@ class ThreeRelays(ProcessorTest):
         self.processor = super().make_processor()
         with self.assertLogs("QueueProcessorThread", "ERROR"):
             self.drain(100)
-        self.assertEqual(self.queue.show(name).state, State.REJECTED)
-        self.queue.retry(name)
+        self.assertEqual(self.queue.admin.show(name).state, State.REJECTED)
+        self.queue.admin.retry(name)
         self.processor = self.make_processor(mailers={"news": news, "partner": self.partner})
         news.answers = lambda who: OK
         self.drain()
@@ -369,7 +371,7 @@ class RealConnections(unittest.TestCase):
         self.drain(mailer)
         self.assertTrue(mailer.refused.is_set())
         self.once([mail[1][0] for mail in mailer.sent], 60)
-        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.admin.count(), {})
 
     def test_a_relay_that_goes_down_is_left_alone_at_once(self) -> None:
         """However many connections there were: each finds out once, then it is paused."""
@@ -389,7 +391,7 @@ class RealConnections(unittest.TestCase):
         self.drain(mailer)
         self.assertTrue(met.is_set())
         self.assertLess(len(tries), 3 * MAX_CONNECTIONS)
-        self.assertGreater(self.queue.count()[State.READY], 400)
+        self.assertGreater(self.queue.admin.count()[State.READY], 400)
 
     def test_three_relays_one_down_for_a_while(self) -> None:
         """300 mails spread over them: each at its relay once."""
@@ -401,11 +403,11 @@ class RealConnections(unittest.TestCase):
         options = {"routes": routes, "mailers": mailers}
         self.drain(mailers["0"], **options)
         self.assertEqual([len(each.mails) for each in servers], [100, 0, 100])
-        self.assertEqual(self.queue.count(), {State.READY: 100})
+        self.assertEqual(self.queue.admin.count(), {State.READY: 100})
         servers[1].start()
         self.drain(mailers["0"], **options)
         self.assertEqual([len(each.mails) for each in servers], [100, 100, 100])
-        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.admin.count(), {})
         for number, server in enumerate(servers):
             received = sorted(int(mail.recipients[0].partition("@")[0]) for mail in server.mails)
             self.assertEqual(received, list(range(number, 300, 3)))

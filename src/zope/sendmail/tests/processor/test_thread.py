@@ -75,7 +75,7 @@ class OneAttempt(ProcessorTest):
         with self.assertLogs("QueueProcessorThread", "INFO") as logs:
             self.drain()
         self.assertEqual(self.mailer.sent, [("sender@example.org", ("one@example.org",), MESSAGE)])
-        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.admin.count(), {})
         self.assertEqual(self.processor.tally, {Answer.ACCEPTED: 1})
         [event] = self.events
         self.assertIsInstance(event, MailSentEvent)
@@ -94,7 +94,7 @@ class OneAttempt(ProcessorTest):
         replies["b"] = OK
         self.drain(60)
         self.assertEqual(self.sent_to(), ["a@example.org", "b@example.org"])
-        self.assertEqual(self.queue.show(name).state, State.REJECTED)
+        self.assertEqual(self.queue.admin.show(name).state, State.REJECTED)
 
     def test_a_greylisted_mail_is_tried_again_after_a_minute(self) -> None:
         """Not rejected, and not after three hours."""
@@ -124,7 +124,7 @@ class OneAttempt(ProcessorTest):
         self.mailer.answers = lambda who: LATER
         [name] = self.put()
         attempts = []
-        while self.queue.count() and State.REJECTED not in self.queue.count():
+        while self.queue.admin.count() and State.REJECTED not in self.queue.admin.count():
             attempts.append(self.clock.time())
             self.drain()
             self.clock.advance(self.queue.next_due() or 0.0)
@@ -133,7 +133,7 @@ class OneAttempt(ProcessorTest):
         self.assertEqual(max(gaps), 3600)
         self.assertAlmostEqual((attempts[-1] - attempts[0]) / 86400, 5.0, 1)
         self.assertIn("greylisted", self.events[-1].errorMessage)
-        self.assertEqual(self.queue.show(name).history[-1].replies["0@example.org"].enhanced, "4.4.7")
+        self.assertEqual(self.queue.admin.show(name).history[-1].replies["0@example.org"].enhanced, "4.4.7")
 
     def test_a_clock_that_jumps_a_day_ahead_ends_no_mail(self) -> None:
         """It is tried once too early, and its life goes on."""
@@ -144,7 +144,7 @@ class OneAttempt(ProcessorTest):
         self.drain()
         self.clock.wall += 86400
         self.drain(60)
-        self.assertEqual(self.queue.show(name).state, State.DEFERRED)
+        self.assertEqual(self.queue.admin.show(name).state, State.DEFERRED)
         self.mailer.answers = lambda who: OK
         self.drain(120)
         self.assertEqual(len(self.mailer.sent), 1)
@@ -156,7 +156,7 @@ class OneAttempt(ProcessorTest):
         [name] = self.put()
         self.drain()
         self.assertIsInstance(self.events[0], MailUnknownEvent)
-        self.assertEqual(self.queue.show(name).history[-1].unknowns, 1)
+        self.assertEqual(self.queue.admin.show(name).history[-1].unknowns, 1)
         self.mailer.answers = lambda who: OK
         self.drain(60)
         self.assertEqual(len(self.mailer.sent), 1)
@@ -192,7 +192,7 @@ class OneAttempt(ProcessorTest):
         self.put()
         self.drain()
         self.drain(86400)
-        self.assertEqual(self.queue.count(), {State.HELD: 1})
+        self.assertEqual(self.queue.admin.count(), {State.HELD: 1})
         self.assertEqual(len(self.events), 1)
 
     def test_a_lost_lease_is_not_sent(self) -> None:
@@ -219,8 +219,8 @@ class ARelayInTrouble(ProcessorTest):
         with self.assertLogs("QueueProcessorThread", "WARNING") as logs:
             for _ in range(20):
                 self.drain(300)
-        self.assertEqual(self.queue.count(), {State.READY: 3})
-        self.assertEqual([mail.history for mail in self.queue.mails()], [(), (), ()])
+        self.assertEqual(self.queue.admin.count(), {State.READY: 3})
+        self.assertEqual([mail.history for mail in self.queue.admin.mails()], [(), (), ()])
         self.assertEqual(self.events, [])
         self.assertIn("password has expired", logs.output[0])
 
@@ -269,7 +269,7 @@ class ARelayInTrouble(ProcessorTest):
         self.mailer.open_session = open_session  # type: ignore[method-assign]
         [name] = self.put("a@example.org", "b@example.org")
         self.drain()
-        mail = self.queue.show(name)
+        mail = self.queue.admin.show(name)
         self.assertEqual((mail.state, mail.history[-1].replies), (State.DEFERRED, {"a@example.org": NEVER}))
 
 
@@ -287,8 +287,8 @@ class AThreadThatNothingEnds(ProcessorTest):
                 names = self.put(count=3)
                 self.drain()
                 self.assertEqual(self.sent_to(), ["1@example.org", "2@example.org"])
-                self.assertEqual(self.queue.show(names[0]).state, State.DEFERRED)
-                self.queue.remove(names[0])
+                self.assertEqual(self.queue.admin.show(names[0]).state, State.DEFERRED)
+                self.queue.admin.remove(names[0])
 
     def test_ctrl_c_ends_a_run_in_the_main_thread(self) -> None:
         """The mail in hand is as before, if nothing of it is with the relay; else nobody knows."""
@@ -304,11 +304,11 @@ class AThreadThatNothingEnds(ProcessorTest):
 
                 with mock.patch.object(ScriptedSession, "transfer", interrupted):
                     self.assertRaises(KeyboardInterrupt, self.drain)
-                history = self.queue.show(names[0]).history
+                history = self.queue.admin.show(names[0]).history
                 self.assertEqual([record.unknowns for record in history], [1] if intended else [])
-                self.assertEqual([self.queue.show(name).state for name in names[1:]], [State.READY] * 2)
+                self.assertEqual([self.queue.admin.show(name).state for name in names[1:]], [State.READY] * 2)
                 for name in names:
-                    self.queue.remove(name)
+                    self.queue.admin.remove(name)
 
     def test_a_send_only_mailer_that_fails_defers_the_mail(self) -> None:
         """An unknown error is temporary."""
@@ -316,7 +316,7 @@ class AThreadThatNothingEnds(ProcessorTest):
         self.processor = self.make_processor(mailer=mailer)
         [name] = self.put()
         self.drain()
-        self.assertEqual(self.queue.show(name).state, State.DEFERRED)
+        self.assertEqual(self.queue.admin.show(name).state, State.DEFERRED)
         mailer.error = None
         self.drain(60)
         self.assertEqual(len(mailer.sent), 1)
@@ -352,7 +352,7 @@ class AThreadThatNothingEnds(ProcessorTest):
             self.drain()
             self.drain()
         self.assertEqual(len(self.mailer.sent), 2)
-        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.admin.count(), {})
 
     def test_an_error_while_a_mail_is_settled_is_about_that_mail(self) -> None:
         """It stays locked; the one that rode behind it is as before, and is told of nothing."""
@@ -368,7 +368,7 @@ class AThreadThatNothingEnds(ProcessorTest):
 
         at_the_end: list[State] = []
         self.queue.claim = broken
-        self.queue.close = lambda: at_the_end.extend(self.queue.show(name).state for name in (first, second))
+        self.queue.close = lambda: at_the_end.extend(self.queue.admin.show(name).state for name in (first, second))
         with (
             mock.patch.object(ScriptedSession, "stream", _each_behind_another, create=True),
             self.assertLogs("QueueProcessorThread", "ERROR") as logs,
@@ -376,7 +376,7 @@ class AThreadThatNothingEnds(ProcessorTest):
             self.drain()
         self.assertEqual(self.sent_to(), ["0@example.org"])
         self.assertEqual(at_the_end, [State.SENDING, State.READY])
-        self.assertEqual((list(self.queue.show(second).history), self.events), ([], []))
+        self.assertEqual((list(self.queue.admin.show(second).history), self.events), ([], []))
         about_mails = [line for line in logs.output if ":Mail " in line]
         self.assertEqual(len(about_mails), 1)
         self.assertIn(f"Mail {first}: an unexpected error after its attempt (RuntimeError: bug)", about_mails[0])
@@ -390,7 +390,7 @@ class AThreadThatNothingEnds(ProcessorTest):
             try:
                 yield from _each_behind_another(session, jobs)
             finally:
-                ends.append([mail.state for mail in self.queue.mails()])
+                ends.append([mail.state for mail in self.queue.admin.mails()])
 
         self.processor.relays.default.heard = mock.Mock(side_effect=RuntimeError("bug"))  # type: ignore[method-assign]
         with (
@@ -482,7 +482,7 @@ class ARunningThread(unittest.TestCase):
         go.set()
         self.thread.join(60)
         self.assertEqual(len(self.mailer.sent), 1)
-        self.assertEqual(self.queue.count(), {State.READY: 2})
+        self.assertEqual(self.queue.admin.count(), {State.READY: 2})
 
     def test_finishes_what_is_due(self) -> None:
         """What comes while it does so included; then it ends, although it looks only once in an hour."""
@@ -492,7 +492,7 @@ class ARunningThread(unittest.TestCase):
         self.thread.finish()
         self.thread.join(60)
         self.assertFalse(self.thread.is_alive())
-        self.assertEqual((len(self.mailer.sent), self.queue.count()), (8, {}))
+        self.assertEqual((len(self.mailer.sent), self.queue.admin.count()), (8, {}))
 
     def test_finishes_although_nobody_hears_its_bell(self) -> None:
         """There is none before the queue was first looked at, and it may be told then."""

@@ -143,7 +143,7 @@ class TheProcessorReports(ProcessorTest):
             ):
                 self.drain()
             self.assertIn("cannot be made", "".join(logs.output))
-            self.assertEqual((os.listdir(queue.layout.tmp), queue.count()), ([], {State.REJECTED: 1}))
+            self.assertEqual((os.listdir(queue.layout.tmp), queue.admin.count()), ([], {State.REJECTED: 1}))
 
     def test_a_report_is_never_reported(self) -> None:
         """A sender that does not exist ends there."""
@@ -152,7 +152,7 @@ class TheProcessorReports(ProcessorTest):
         for _ in range(5):
             self.drain(100)
         self.assertEqual(self.reports(), [])
-        self.assertEqual(self.queue.count(), {State.REJECTED: 2})
+        self.assertEqual(self.queue.admin.count(), {State.REJECTED: 2})
 
     def test_reports_are_off_by_default(self) -> None:
         """Nobody asked for them."""

@@ -129,15 +129,15 @@ class Found:
         processor = QueueProcessorThread(
             queue=queue, mailer=mailer, schedule=SCHEDULE, clock=clock, tell=lambda _: None
         )
-        self.staged = queue.count().get(State.STAGED, 0)
+        self.staged = queue.admin.count().get(State.STAGED, 0)
         processor.run(forever=False)
         clock.advance(4000)  # deferred mails become due, and locks of the dead are looked at
         processor.run(forever=False)
         self.unknown = processor.tally[Answer.UNKNOWN]
         self.sent = Counter(int(mail[1][0].partition("@")[0]) for mail in mailer.sent)
         self.whole = all(mail[2] == body(int(mail[1][0].partition("@")[0])) for mail in mailer.sent)
-        self.rejected = {int(mail.message_id.partition("@")[0] or -1) for mail in queue.mails([State.REJECTED])}
-        self.left = {state: count for state, count in queue.count().items() if state is not State.REJECTED}
+        self.rejected = {int(mail.message_id.partition("@")[0] or -1) for mail in queue.admin.mails([State.REJECTED])}
+        self.left = {state: count for state, count in queue.admin.count().items() if state is not State.REJECTED}
         self.litter = [name for name in os.listdir(root + "/queue/new") if name.startswith((".sending-", ".group-"))]
         queue.close()
 
@@ -354,9 +354,9 @@ class Sending(CrashTest):
         def tell(story: Story) -> None:
             story.commit(1)
             story.attempt(NEVER)
-            [mail] = story.queue.mails()
+            [mail] = story.queue.admin.mails()
             story.mark(lambda promise: promise.rejected.clear())
-            story.queue.retry(mail.name)
+            story.queue.admin.retry(mail.name)
             story.attempt(OK)
 
         self.examine(tell, power=False)

@@ -123,7 +123,7 @@ class TheStoreTakesMail(WithIt):
         """Each mail is in each mailbox once, and the queue is empty."""
         queue = self.queue(10, ONE, TWO)
         processor = self.drain(queue, self.through_socket())
-        self.assertEqual((processor.tally, any(queue.count().values())), ({ACCEPTED: 20}, False))
+        self.assertEqual((processor.tally, any(queue.admin.count().values())), ({ACCEPTED: 20}, False))
         for user in ("one", "two"):
             self.assertStored(user, *(mail(number=number) for number in range(10)))
 
@@ -132,8 +132,8 @@ class TheStoreTakesMail(WithIt):
         queue = self.queue(1, *ALL)
         processor = self.drain(queue, self.over_tcp(cafile=self.cafile(), verify=True))
         self.assertEqual(processor.tally, {ACCEPTED: 2, REJECTED: 2, DEFERRED: 1})
-        self.assertEqual(queue.count()[State.DEFERRED], 1)
-        (left,) = queue.mails()
+        self.assertEqual(queue.admin.count()[State.DEFERRED], 1)
+        (left,) = queue.admin.mails()
         self.assertEqual(left.history[-1].outstanding(ALL), (LATER,))
 
 
@@ -208,12 +208,12 @@ class ATokenIsThePassword(WithIt):
         mailer = self.mailer(password=None, token=TokenFromFile(path))
         processor = self.drain(queue, mailer)
         assert processor.fault is not None
-        self.assertEqual((processor.fault.code, [len(each.history) for each in queue.mails()]), (535, [0, 0, 0]))
+        self.assertEqual((processor.fault.code, [len(each.history) for each in queue.admin.mails()]), (535, [0, 0, 0]))
         with open(path, "w", encoding="utf-8") as file:
             file.write(token())
         self.drain(queue, mailer)
         self.assertArrived(*(Arrival(ONE, mail(number=number)) for number in range(3)))
-        self.assertFalse(any(queue.count().values()))
+        self.assertFalse(any(queue.admin.count().values()))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class FaultTest(unittest.TestCase):
             processor.run(forever=False)
             clock.advance(4000)
         self.unknown = processor.tally[Answer.UNKNOWN]
-        self.left = queue.count()
+        self.left = queue.admin.count()
         return Counter(who for mail in mailer.sent for who in mail[1])
 
 
@@ -144,7 +144,7 @@ class WhileMailIsSent(FaultTest):
                 mailer = self.run_once(path, disk, ManualClock())
                 where = f"{errno.errorcode[error]} at call {number}, {disk.failed}"
                 self.assertEqual(Counter(who for mail in mailer.sent for who in mail[1]), expected, where)
-                self.assertEqual(MaildirQueue(path).count(), {}, where)
+                self.assertEqual(MaildirQueue(path).admin.count(), {}, where)
                 if not disk.failed:
                     break
 

@@ -250,7 +250,7 @@ class Queued(Exchange):
         """Each recipient gets each mail once, and nothing stays."""
         self.put(20, *BOTH)
         processor = self.drain(self.mailer(), concurrency=2)
-        self.assertTrue(wait_until(lambda: not any(self.queue.count().values())), self.queue.count())
+        self.assertTrue(wait_until(lambda: not any(self.queue.admin.count().values())), self.queue.admin.count())
         self.assertArrived(*(Arrival(who, mail(number=number)) for who in BOTH for number in range(20)))
         wait_until(lambda: processor.tally.total() >= 40)  # it counts after the mail has left the queue
         self.assertEqual(processor.tally, {ACCEPTED: 40})
@@ -260,7 +260,7 @@ class Queued(Exchange):
         self.put(1, *MIXED)
         processor = self.drain(self.mailer())
         self.assertTrue(wait_until(lambda: processor.tally.total() == 4), processor.tally)
-        self.assertTrue(wait_until(lambda: bool(self.queue.count()[State.DEFERRED])), self.queue.count())
+        self.assertTrue(wait_until(lambda: bool(self.queue.admin.count()[State.DEFERRED])), self.queue.admin.count())
         self.assertArrived(*(Arrival(who, mail()) for who in BOTH))
         self.assertEqual(processor.tally, {ACCEPTED: 2, REJECTED: 1, DEFERRED: 1})
 
@@ -273,8 +273,8 @@ class Queued(Exchange):
         self.assertEqual(processor.fault.code, 535)
         processor.stop()
         processor.join()
-        self.assertEqual((self.queue.count()[State.READY], self.server.arrivals()), (3, []))
-        self.assertEqual([len(each.history) for each in self.queue.mails()], [0, 0, 0])
+        self.assertEqual((self.queue.admin.count()[State.READY], self.server.arrivals()), (3, []))
+        self.assertEqual([len(each.history) for each in self.queue.admin.mails()], [0, 0, 0])
         self.drain(self.mailer())
         self.assertArrived(*(Arrival(ONE, mail(number=number)) for number in range(3)))
 

@@ -71,7 +71,7 @@ class Poison(unittest.TestCase):
         with self.assertLogs("QueueProcessorThread", "ERROR") as logs:
             self.drain()
         self.assertEqual(self.sent_to(), ["first@example.org", "last@example.org"])
-        mail = self.queue().show("1.foreign")
+        mail = self.queue().admin.show("1.foreign")
         self.assertEqual(mail.state, State.REJECTED)
         self.assertRegex(mail.history[-1].note, why)
         self.assertRegex("".join(logs.output), why)
@@ -114,7 +114,7 @@ class Poison(unittest.TestCase):
         self.place("1.foreign", b"X-Zope-From: s@example.org\nX-Zope-To: a@b@c.org, good@example.org, @x\n" + MESSAGE)
         self.drain()
         self.assertEqual(sorted(self.sent_to()), ["first@example.org", "good@example.org"])
-        mail = self.queue().show("1.foreign")
+        mail = self.queue().admin.show("1.foreign")
         rejected = mail.history[-1].having(Answer.REJECTED)
         self.assertEqual((mail.state, sorted(rejected)), (State.REJECTED, ["@x", "a@b@c.org"]))
 
@@ -122,7 +122,7 @@ class Poison(unittest.TestCase):
         """There is nothing to ask it."""
         self.place("1.foreign", b"X-Zope-From: s@example.org\nX-Zope-To: nobody@\n" + MESSAGE)
         self.drain()
-        self.assertEqual(self.queue().show("1.foreign").state, State.REJECTED)
+        self.assertEqual(self.queue().admin.show("1.foreign").state, State.REJECTED)
 
     def test_a_foreign_mail_is_sent(self) -> None:
         """Whatever its name, if it has envelope lines."""
@@ -130,7 +130,7 @@ class Poison(unittest.TestCase):
         os.rename(self.place("seen:2,S", WHOLE), os.path.join(self.path, "cur", "seen:2,S"))
         self.drain()
         self.assertEqual(sorted(self.sent_to()), ["first@example.org", "foreign@example.org", "foreign@example.org"])
-        self.assertEqual(self.queue().count(), {})
+        self.assertEqual(self.queue().admin.count(), {})
 
     def test_a_huge_mail_costs_little_memory(self) -> None:
         """It passes in pieces."""
@@ -217,8 +217,8 @@ class Poison(unittest.TestCase):
         with self.assertLogs("QueueProcessorThread", "ERROR"):
             self.drain()
         self.assertEqual(self.sent_to(), ["last@example.org"])
-        [held] = self.queue().mails([State.HELD])
+        [held] = self.queue().admin.mails([State.HELD])
         self.assertIn("died 3 times", held.history[-1].note)
-        self.queue().release(held.name)
+        self.queue().admin.release(held.name)
         self.drain()
         self.assertEqual(self.sent_to(), ["last@example.org", "first@example.org"])

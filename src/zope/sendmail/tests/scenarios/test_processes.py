@@ -99,7 +99,7 @@ class ProcessesTest(unittest.TestCase):
         expected = Counter(f"p{n}-{number}@example.org" for n in range(4) for number in range(1000))
         self.assertEqual(self.delivered(), expected)
         self.assertEqual("".join(self.output).replace("ready\n", ""), "")
-        self.assertEqual(MaildirQueue(self.path).count(), {})
+        self.assertEqual(MaildirQueue(self.path).admin.count(), {})
 
     def test_killed_processes_lose_nothing(self) -> None:
         """30 times kill -9 over 1000 mails: none lost, sent twice only where that is recorded as unknown."""
@@ -112,13 +112,13 @@ class ProcessesTest(unittest.TestCase):
             self.kill(victim)
             workers.append(self.start_draining())
         queue = MaildirQueue(self.path)
-        self.until(lambda: not set(queue.count()) - {State.HELD})
-        for mail in queue.mails([State.HELD]):  # three of the deaths hit the same mail
+        self.until(lambda: not set(queue.admin.count()) - {State.HELD})
+        for mail in queue.admin.mails([State.HELD]):  # three of the deaths hit the same mail
             self.assertEqual(mail.history[-1].deaths, MAX_DEATHS)
-            queue.release(mail.name)
-        self.until(lambda: not queue.count())
+            queue.admin.release(mail.name)
+        self.until(lambda: not queue.admin.count())
         self.end_all()
-        self.assertEqual(queue.count(), {}, [mail.history for mail in queue.mails()])
+        self.assertEqual(queue.admin.count(), {}, [mail.history for mail in queue.admin.mails()])
         queue.close()
         delivered = self.delivered()
         self.assertEqual(set(delivered), {f"m-{number}@example.org" for number in range(1000)})
@@ -182,7 +182,7 @@ class ProcessesTest(unittest.TestCase):
         worker.wait(60)
         self.assertEqual(worker.returncode, 0)
         self.assertEqual(sum(self.delivered().values()), 1)
-        self.assertEqual(MaildirQueue(self.path).count(), {"ready": 1})
+        self.assertEqual(MaildirQueue(self.path).admin.count(), {"ready": 1})
 
 
 class AForkedProcess(unittest.TestCase):

@@ -75,10 +75,10 @@ class AMailerWithoutASession(ProcessorTest):
                 relay = self.processor.relays.default
                 self.assertEqual((relay.workers, relay.pause(), self.mailer.asked), (0, 5.0, 1))
                 self.assertIn("no mailer behind", str(self.processor.fault))
-                self.assertEqual([self.queue.show(name).history for name in names], [()] * 30)
+                self.assertEqual([self.queue.admin.show(name).history for name in names], [()] * 30)
                 self.mailer.broken = False
                 self.drain(5)
-                self.assertEqual((len(self.mailer.sent), relay.workers, self.queue.count()), (30, 0, {}))
+                self.assertEqual((len(self.mailer.sent), relay.workers, self.queue.admin.count()), (30, 0, {}))
 
 
 class AMailerThatAnswersNonsense(ProcessorTest):
@@ -100,11 +100,11 @@ class AMailerThatAnswersNonsense(ProcessorTest):
 
                 with mock.patch.object(ScriptedSession, "transfer", transfer):
                     self.drain()
-                last = self.queue.show(name).history[-1]
+                last = self.queue.admin.show(name).history[-1]
                 self.assertEqual((last.state, last.attempts), (State.DEFERRED, 1))
                 self.assertEqual(last.replies["0@example.org"].answer, Answer.UNKNOWN)
                 self.drain(60)
-                self.assertEqual(self.queue.count(), {})
+                self.assertEqual(self.queue.admin.count(), {})
 
 
 class AReportThatCannotBeMade(ProcessorTest):
@@ -118,7 +118,7 @@ class AReportThatCannotBeMade(ProcessorTest):
             self.assertLogs("QueueProcessorThread", "ERROR") as logs,
         ):
             self.drain()
-        self.assertEqual(self.queue.show(name).state, State.REJECTED)
+        self.assertEqual(self.queue.admin.show(name).state, State.REJECTED)
         self.assertIn("input/output error", "".join(logs.output))
 
 
@@ -140,7 +140,7 @@ class AMailForPeopleAtTwoRelays(ProcessorTest):
         self.put("two@partner.example", "one@example.org")
         self.drain()
         self.assertEqual(len(self.partner.sent), 2)
-        self.assertEqual(self.queue.count(), {State.DEFERRED: 2})
+        self.assertEqual(self.queue.admin.count(), {State.DEFERRED: 2})
 
     def note_tries(self) -> list[str]:
         """Who was tried, in this order."""
@@ -164,7 +164,7 @@ class AMailForPeopleAtTwoRelays(ProcessorTest):
         self.assertEqual(tries, ["one", "two"] * 4)
         self.mailer.answers = lambda who: OK
         self.drain(480)
-        self.assertEqual((tries, self.queue.count()), (["one", "two"] * 4 + ["one"], {}))
+        self.assertEqual((tries, self.queue.admin.count()), (["one", "two"] * 4 + ["one"], {}))
 
     def test_tells_of_each_part_when_it_is_due(self) -> None:
         """Not when another one is."""
@@ -194,12 +194,12 @@ class AMailForPeopleAtTwoRelays(ProcessorTest):
         self.mailer.answers = lambda who: OK
         self.partner.answers = lambda who: LATER
         self.drain()
-        self.assertEqual(self.queue.show(name).due, self.clock.time() + 60)
+        self.assertEqual(self.queue.admin.show(name).due, self.clock.time() + 60)
         self.partner.fault = DOWN
         self.drain(60)
         self.partner.fault, self.partner.answers = None, lambda who: OK
         self.drain(5)
-        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.admin.count(), {})
 
     def test_a_part_lives_as_long_as_if_it_were_alone(self) -> None:
         """Its attempts and its days are counted for itself: a relay that was down meanwhile costs nobody a day."""
@@ -207,16 +207,16 @@ class AMailForPeopleAtTwoRelays(ProcessorTest):
         [name] = self.put("one@example.org", "two@partner.example")
         for _ in range(6 * 24):
             self.drain(3600)
-        one = self.queue.show(name).history[-1].replies["one@example.org"]
+        one = self.queue.admin.show(name).history[-1].replies["one@example.org"]
         self.assertEqual((one.answer, one.enhanced), (Answer.REJECTED, "4.4.7"))
         self.assertRegex(one.text, r"given up after \d+ attempts in 5\.\d days")
         self.partner.fault, self.partner.answers = None, lambda who: LATER
         self.drain(3600)
-        mail = self.queue.show(name)
+        mail = self.queue.admin.show(name)
         self.assertEqual((mail.state, mail.due), (State.DEFERRED, self.clock.time() + 60))
         self.partner.answers = lambda who: OK
         self.drain(60)
-        self.assertEqual((len(self.partner.sent), self.queue.count()), (1, {State.REJECTED: 1}))
+        self.assertEqual((len(self.partner.sent), self.queue.admin.count()), (1, {State.REJECTED: 1}))
 
     def test_only_the_part_that_is_unknown_is_held(self) -> None:
         """Under the policy `hold`: the others are tried to their end; then the mail is held, and released whole."""
@@ -228,16 +228,16 @@ class AMailForPeopleAtTwoRelays(ProcessorTest):
         tries = self.note_tries()
         [name] = self.put("two@partner.example", "one@example.org")
         self.drain()
-        self.assertEqual((tries, self.queue.show(name).state), (["two", "one"], State.DEFERRED))
-        self.assertIn("unknown for some", self.queue.show(name).history[-1].note)
+        self.assertEqual((tries, self.queue.admin.show(name).state), (["two", "one"], State.DEFERRED))
+        self.assertIn("unknown for some", self.queue.admin.show(name).history[-1].note)
         self.mailer.answers = lambda who: OK
         self.drain(60)
         self.drain(86400)
-        self.assertEqual((tries, self.queue.show(name).state), (["two", "one", "one"], State.HELD))
+        self.assertEqual((tries, self.queue.admin.show(name).state), (["two", "one", "one"], State.HELD))
         self.partner.answers = lambda who: OK
-        self.queue.release(name)
+        self.queue.admin.release(name)
         self.drain()
-        self.assertEqual((tries[3:], self.queue.count()), (["two"], {}))
+        self.assertEqual((tries[3:], self.queue.admin.count()), (["two"], {}))
 
     def test_a_history_without_parts_is_understood(self) -> None:
         """One from before: those who were tried are due as it says, the others now."""
@@ -249,7 +249,7 @@ class AMailForPeopleAtTwoRelays(ProcessorTest):
         tries = self.note_tries()
         self.drain()
         self.assertEqual(sorted(tries), ["one", "two"])
-        self.assertEqual(self.queue.show(name).due, self.clock.time() + 480)
+        self.assertEqual(self.queue.admin.show(name).due, self.clock.time() + 480)
 
     def test_more_than_one_processor_agrees(self) -> None:
         """What is known about the parts is on disk, and comes back as it was."""
@@ -257,7 +257,7 @@ class AMailForPeopleAtTwoRelays(ProcessorTest):
         [name] = self.put("one@example.org", "two@partner.example")
         self.drain()
         self.clock.advance(30)
-        record = self.queue.show(name).history[-1]
+        record = self.queue.admin.show(name).history[-1]
         self.assertEqual(list(read_records(write_record(record))), [record])
         self.assertEqual({part: (each.attempts, each.due) for part, each in record.parts.items()},
                          {"": (1, record.time + 60), "partner": (1, record.time + 60)})  # fmt: skip
@@ -292,7 +292,7 @@ class NoThreads(ProcessorTest):
         self.put("one@example.org", "two@partner.example", count=20)
         with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
             self.drain()
-        self.assertEqual((len(self.mailer.sent), len(partner.sent), self.queue.count()), (20, 20, {}))
+        self.assertEqual((len(self.mailer.sent), len(partner.sent), self.queue.admin.count()), (20, 20, {}))
         self.assertEqual(set(threads), {threading.current_thread().name})
         self.put("one@example.org")
         self.drain()
@@ -327,7 +327,7 @@ class AUserOfCpsMailAccess(ProcessorTest):
         """However many there are; all mail leaves, and every conversation is closed."""
         self.put_for_users(1000)
         self.drain()
-        self.assertEqual((self.queue.count(), len(self.sessions)), ({}, 1000))
+        self.assertEqual((self.queue.admin.count(), len(self.sessions)), ({}, 1000))
         self.put_for_users(1)
         self.drain()
         self.assertLess(len(list(self.processor.relays)), 9)
@@ -342,7 +342,7 @@ class AUserOfCpsMailAccess(ProcessorTest):
         self.processor.relays.forget(self.queue.parked())
         self.assertEqual(sum(relay.pause() > 0 for relay in self.processor.relays), 2)
         self.assertEqual(len(list(self.processor.relays)), 3)
-        self.assertEqual(self.queue.count(), {State.READY: 2})
+        self.assertEqual(self.queue.admin.count(), {State.READY: 2})
 
     def test_relays_of_the_configuration_stay(self) -> None:
         """Their pauses and their pace are not forgotten."""
@@ -414,7 +414,7 @@ class AMailThatNoRelayWasAskedAbout(ProcessorTest):
         staged.add(Envelope("a@example.org", (), ("no address",)), MESSAGE)
         staged.commit()
         self.drain()
-        self.assertEqual((self.queue.count(), relay.is_on_probation), ({State.REJECTED: 1}, True))
+        self.assertEqual((self.queue.admin.count(), relay.is_on_probation), ({State.REJECTED: 1}, True))
 
 
 class HangingRelays(unittest.TestCase):

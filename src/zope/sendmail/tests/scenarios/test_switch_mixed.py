@@ -164,7 +164,7 @@ class ProcessorsOfBoth(Mixed):
             drainer.communicate(timeout=DEADLINE)
         expected = {f"{kind}-{number}@example.org" for kind in ("old", "new") for number in range(250)}
         self.assertEqual(self.delivered(), Counter(expected))
-        self.assertEqual(MaildirQueue(self.path).count(), {})
+        self.assertEqual(MaildirQueue(self.path).admin.count(), {})
         # smtplib, which sends for the other release, writes its commands in small letters.
         shares = Counter(line[:5] for line in self.relay.commands)
         self.assertGreater(shares["MAIL "], 10, shares)
@@ -211,8 +211,8 @@ class AQueueOfTheOtherRelease(Mixed):
         self.age(names["m-2"], 3.1)
         self.drain()
         queue = MaildirQueue(self.path)
-        self.assertEqual(queue.count(), {State.REJECTED: 1})
-        queue.retry(names["m-1"])
+        self.assertEqual(queue.admin.count(), {State.REJECTED: 1})
+        queue.admin.retry(names["m-1"])
         self.drain()
         self.assertEqual(self.delivered(), Counter(f"m-{number}@example.org" for number in range(6)))
         self.assertEqual(os.listdir(new), [])
@@ -238,7 +238,7 @@ class AQueueOfOurs(Mixed):
         self.end(self.new("commit", self.path, "single", 1, 1))
         self.end(self.new("commit", self.path, "group", 5, 5))
         self.end(self.new("commit", self.path, "bundle", 50, 50))
-        MaildirQueue(self.path).count()  # as `zope-sendmail queue count` before going back: unfolds what is bundled
+        MaildirQueue(self.path).admin.count()  # as `queue count` before going back: unfolds what is bundled
         self.end(self.old("once", self.path, self.relay.port))
         self.assertEqual(len(self.delivered()), 56)
         self.assertEqual(max(self.delivered().values()), 1)
@@ -246,7 +246,7 @@ class AQueueOfOurs(Mixed):
         text = texts["bundle-49@example.org"]
         self.assertRegex(text, rb"^Message-Id: <[^>]+>\r?\nSubject: bundle 49\r?\n\r?\nText\r?\n")
         self.assertNotIn(b"X-Zope", text)
-        self.assertEqual(MaildirQueue(self.path).count(), {})
+        self.assertEqual(MaildirQueue(self.path).admin.count(), {})
 
     def test_keeps_the_other_release_from_what_is_being_sent(self) -> None:
         """It respects our locks."""

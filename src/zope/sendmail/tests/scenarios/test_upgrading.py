@@ -134,7 +134,7 @@ class WhatTheLogSays(ThePage):
         with self.assertLogs("QueueProcessorThread", "WARNING") as log:
             processor.run(forever=False)
         assert processor.queue is not None
-        self.assertEqual(({str(state) for state in processor.queue.count()}, relay.mails), ({"ready"}, []))
+        self.assertEqual(({str(state) for state in processor.queue.admin.count()}, relay.mails), ({"ready"}, []))
         [line] = log.output
         return line
 

@@ -263,7 +263,7 @@ class _Counting(MemoryQueue):
         self.third = threading.Event()
         self._claims = 0
 
-    def claim(self, limit: int = 1) -> list[Any]:
+    def claim(self, limit: int = 1, *, ahead: int = 0) -> list[Any]:
         """See `IMailQueue`."""
         leases = super().claim(limit)
         self._claims += len(leases)
@@ -305,8 +305,8 @@ class AProcessorStops(Streams):
         thread.join(60)
         self.assertFalse(thread.is_alive())
         self.assertEqual(len(self.relay.mails), 2)
-        self.assertEqual(self.queue.count(), {State.READY: 3})
-        self.assertEqual([self.queue.show(name).history for name in self.names[2:]], [()] * 3)
+        self.assertEqual(self.queue.admin.count(), {State.READY: 3})
+        self.assertEqual([self.queue.admin.show(name).history for name in self.names[2:]], [()] * 3)
 
     def test_relay_goes(self) -> None:
         """If the relay cannot be used after the mail in hand, who was pulled waits with all others, untried."""
@@ -314,7 +314,7 @@ class AProcessorStops(Streams):
         hang.release()
         thread.join(60)
         self.assertEqual(len(self.relay.dialogues), 1)
-        self.assertEqual([len(self.queue.show(name).history) for name in self.names[1:]], [1, 0, 0, 0])
+        self.assertEqual([len(self.queue.admin.show(name).history) for name in self.names[1:]], [1, 0, 0, 0])
 
 
 class AProcessorStopsAndOneRides(AProcessorStops):

@@ -553,16 +553,16 @@ class AQueueIsDrained(Conversation):
                     self.put(queue, "good@example.org")
                     self.put(queue, "good@example.org")
                     processor.run(forever=False)
-                    self.assertEqual(queue.count(), {State.DEFERRED: 1, State.READY: 2})
+                    self.assertEqual(queue.admin.count(), {State.DEFERRED: 1, State.READY: 2})
                     self.assertIsNotNone(processor.fault)
                     self.clock.advance(5.0)
                     processor.run(forever=False)
-                    self.assertEqual(queue.count(), {State.DEFERRED: 1})
+                    self.assertEqual(queue.admin.count(), {State.DEFERRED: 1})
                     self.assertIsNone(processor.fault)
                     self.assertEqual(queue.next_due(), delay - 5.0)
                     self.clock.advance(delay - 5.0)
                 self.assertEqual([mail.sender for mail in relay.mails], ["good@example.org"] * 6)
-                self.assertEqual([record.attempts for record in queue.show(bad).history], [1, 2, 3])
+                self.assertEqual([record.attempts for record in queue.admin.show(bad).history], [1, 2, 3])
                 self.assertEqual(processor.tally, {ACCEPTED: 6, DEFERRED: 3})
 
     def test_a_sender_for_whom_the_login_does_not_do_stops_nothing(self) -> None:
@@ -576,7 +576,7 @@ class AQueueIsDrained(Conversation):
         mailer = SMTPMailer(relay.host, relay.port, timeouts=TIMEOUTS, clock=self.clock, **login)
         processor = QueueProcessorThread(queue=queue, mailer=mailer, clock=self.clock, tell=_nobody)
         processor.run(forever=False)
-        self.assertEqual((queue.count(), processor.fault), ({State.DEFERRED: 2}, None))
+        self.assertEqual((queue.admin.count(), processor.fault), ({State.DEFERRED: 2}, None))
         self.assertEqual(processor.tally, {ACCEPTED: 3, DEFERRED: 2})
 
 

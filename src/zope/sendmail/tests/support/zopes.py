@@ -69,9 +69,9 @@ class WithHost(unittest.TestCase):
 
     def waiting(self) -> list[tuple[str, ...]]:
         """Recipients of the mails that a daemon would send, in order."""
-        return [mail.envelope.recipients for mail in self.queue.mails(["ready"])]
+        return [mail.envelope.recipients for mail in self.queue.admin.mails(["ready"])]
 
     def text(self) -> bytes:
         """The message of the first mail."""
-        with self.queue.read(next(iter(self.queue.names()))) as stream:
+        with self.queue.admin.read(next(iter(self.queue.admin.names()))) as stream:
             return bytes(stream.read())

@@ -304,7 +304,7 @@ class InTheQueue(ProcessorTest):
         self.processor = self.make_processor(mailer=BalancedMailer([(a, 1), (b, 1)], clock=self.clock))
         [name] = self.put()
         self.drain()
-        self.assertEqual((self.queue.show(name).state, self.processor.tally), (State.READY, {}))
+        self.assertEqual((self.queue.admin.show(name).state, self.processor.tally), (State.READY, {}))
         b.fault = None
         self.drain(5)
         self.assertEqual(len(b.sent), 1)

@@ -157,7 +157,7 @@ class InTheQueue(Files, ProcessorTest):
         self.put("one@example.org", count=2)
         self.drain()
         self.assertEqual(self.written(), [HEAD + MESSAGE] * 2)
-        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.admin.count(), {})
 
 
 class InATransaction(Files):

@@ -161,8 +161,8 @@ class AStoreTakesMail(Stores):
         staged.prepare()
         staged.commit()
         QueueProcessorThread(queue=queue, mailer=self.mailer(store), concurrency=1).run(forever=False)
-        self.assertEqual(queue.count()[State.DEFERRED], 3)
-        histories = [queue.show(name).history[-1].replies for name in queue.names()]
+        self.assertEqual(queue.admin.count()[State.DEFERRED], 3)
+        histories = [queue.admin.show(name).history[-1].replies for name in queue.admin.names()]
         answers = {name: reply.answer for name, reply in histories[0].items()}
         self.assertEqual(answers, dict(zip(THREE, (ACCEPTED, DEFERRED, ACCEPTED), strict=True)))
         self.assertEqual((len(store.mails), len(store.dialogues)), (6, 1))

@@ -279,7 +279,7 @@ class InTheQueue(Programs, ProcessorTest):
         self.processor = self.make_processor(mailer=ProgramMailer(program))
         [name] = self.put("one@example.org")
         self.drain()
-        states: list[State] = [mail.state for mail in self.queue.mails() if mail.name == name]
+        states: list[State] = [mail.state for mail in self.queue.admin.mails() if mail.name == name]
         return states[0] if states else State.SENT
 
     def test_a_mail_that_was_taken_is_gone(self) -> None:

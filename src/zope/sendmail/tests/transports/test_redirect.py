@@ -193,7 +193,7 @@ class InTheQueue(ProcessorTest):
         replies.clear()
         self.drain(60)
         self.assertEqual(self.sent_to(), [TESTER, "jane@example.org"])
-        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.admin.count(), {})
 
 
 class InATransaction(Redirection):

@@ -55,7 +55,7 @@ class OneDelivery(Fixture):
         self.load(SMTP, QUEUED.format("letters"))
         message_id = send()
         transaction.commit()
-        [mail] = open_queue(f"{self.directory}/letters").mails()
+        [mail] = open_queue(f"{self.directory}/letters").admin.mails()
         self.assertEqual(mail.message_id, message_id)
 
     def test_of_the_default_name_is_found(self) -> None:

@@ -202,11 +202,11 @@ class SeveralRelays(Fixture):
         for relay in "bulk", "smtp", "relay.example:26", ("relay.example", 26), ("::1", 25), None:
             delivery.send(*arguments, relay=relay)
         transaction.commit()
-        self.assertEqual(len(list(open_queue(os.path.join(self.directory, "q")).names())), 6)
+        self.assertEqual(len(list(open_queue(os.path.join(self.directory, "q")).admin.names())), 6)
         for relay in "other", "evil.example:25", ("relay.example", 25), "a\nb":
             self.assertRaises(InvalidRelay, delivery.send, *arguments, relay=relay)
         transaction.commit()
-        self.assertEqual(len(list(open_queue(os.path.join(self.directory, "q")).names())), 6)
+        self.assertEqual(len(list(open_queue(os.path.join(self.directory, "q")).admin.names())), 6)
 
     def test_the_processor_knows_the_same(self) -> None:
         """Routes and mailers reach it, with the limits of each relay."""

@@ -106,7 +106,7 @@ class DoctorTest(unittest.TestCase):
         """What the doctor finds; whatever it is, nothing changes."""
         before = self.snapshot()
         self.disk.ops.clear()
-        found = list(self.queue.examine())
+        found = list(self.queue.admin.examine())
         self.assertEqual(self.disk.ops, [])
         self.assertEqual(self.snapshot(), before)
         for finding in found:
@@ -177,7 +177,7 @@ class StagedMail(DoctorTest):
 
         self.die(stage_many)
         [group] = os.listdir(os.path.join(self.path, "tmp"))
-        self.assertEqual(self.queue.count(), {State.STAGED: 20})
+        self.assertEqual(self.queue.admin.count(), {State.STAGED: 20})
         self.follow(self.one("in-doubt", "problem", f"tmp/{group}"))
         found = self.one("committed", "note", f"new/.group-{group}")
         self.assertIn("(20) are committed", found.text)
@@ -263,7 +263,7 @@ class MailThatWaitsForAPerson(DoctorTest):
     def test_is_held_by_an_operator(self) -> None:
         """Who knows it, so it is a warning only."""
         [name] = self.put()
-        self.queue.hold(name)
+        self.queue.admin.hold(name)
         self.queue.close()
         self.assertIn("held by an operator", self.one("held", "warning", name).text)
 
@@ -347,7 +347,7 @@ class LocksOfMails(DoctorTest):
                 self.assertEqual((found["orphaned"].name, found["orphaned"].severity), (name, "note"))
                 self.assertIn(words, found["orphaned"].text)
                 self.assertIn("Start a processor", found["orphaned"].cure)
-                self.queue.remove(name)
+                self.queue.admin.remove(name)
                 self.queue.close()
 
     def work(self, queue: MaildirQueue, phase: str) -> None:
@@ -571,21 +571,21 @@ class AQueueThatCannotBeRead(DoctorTest):
     def test_is_a_finding(self) -> None:
         """The doctor does not fail."""
         Disk().create(self.path, b"a file")
-        found = list(self.queue.examine())
+        found = list(self.queue.admin.examine())
         self.assertEqual([(each.kind, each.severity) for each in found], [("unreadable", "problem")])
 
     def test_is_told_whatever_the_disk_refuses(self) -> None:
         """Each call in turn: all the rest is still seen."""
         self.put(2)
-        self.queue.hold(self.put()[0])
+        self.queue.admin.hold(self.put()[0])
         self.die(lambda queue: queue.stage().add(ENVELOPE, MESSAGE))
         self.die(lambda queue: queue.claim())
         self.file(f"new/.rejected-{OLD}")
         self.queue.close()
         counting = FaultyDisk()
-        whole = len(list(self.open(counting).examine()))
+        whole = len(list(self.open(counting).admin.examine()))
         for number in range(1, counting.calls + 1):
-            found = list(self.open(FaultyDisk(number, errno.EACCES)).examine())
+            found = list(self.open(FaultyDisk(number, errno.EACCES)).admin.examine())
             with self.subTest(number):
                 self.assertTrue(any(each.kind == "unreadable" for each in found))
         self.assertGreater(whole, 4)
@@ -595,9 +595,9 @@ class AQueueThatCannotBeRead(DoctorTest):
         self.put(2)
         self.settle(self.queue.claim()[0], LATER)
         counting = FaultyDisk()
-        list(self.open(counting).examine())
+        list(self.open(counting).admin.examine())
         for number in range(1, counting.calls + 1):
-            found = list(self.open(FaultyDisk(number, errno.ENOENT)).examine())
+            found = list(self.open(FaultyDisk(number, errno.ENOENT)).admin.examine())
             with self.subTest(number):
                 self.assertNotIn("problem", [each.severity for each in found])
 

@@ -184,7 +184,7 @@ class MaildirQueueTest(unittest.TestCase):
         assert lease.inherited is not None
         self.assertEqual(lease.inherited.replies[ONE].answer, Answer.UNKNOWN)
         self.assertEqual((lease.record.unknowns, lease.record.deaths), (deaths, deaths))
-        self.assertEqual(self.queue.show(lease.name).history[-1], lease.record)
+        self.assertEqual(self.queue.admin.show(lease.name).history[-1], lease.record)
 
 
 class OpenedAgain(MaildirQueueTest):
@@ -284,7 +284,7 @@ class DeathAfterTheRelaysYes(MaildirQueueTest):
     def test_nothing_is_sent_again(self) -> None:
         """The survivor removes it, and tells what nobody could tell."""
         sent, [event] = self.run_processor()
-        self.assertEqual((sent, self.names("new"), self.queue.count()), ([], [], {}))
+        self.assertEqual((sent, self.names("new"), self.queue.admin.count()), ([], [], {}))
         self.assertTrue(IMailSentEvent.providedBy(event), event)
         self.assertEqual({who: reply.answer for who, reply in event.replies.items()}, {ONE: Answer.ACCEPTED})
 
@@ -299,7 +299,7 @@ class DeathAfterTheRelaysYes(MaildirQueueTest):
 
     def test_an_operator_can_only_remove_it(self) -> None:
         """Whatever else is asked for, it stays as it is for the next processor."""
-        for verb in (self.queue.hold, self.queue.retry, self.queue.release):
+        for verb in (self.queue.admin.hold, self.queue.admin.retry, self.queue.admin.release):
             with self.assertRaisesRegex(NotPossible, "it is sent; possible: remove"):
                 verb(self.name)
         self.queue.close()
@@ -308,7 +308,7 @@ class DeathAfterTheRelaysYes(MaildirQueueTest):
 
     def test_an_operator_removes_it(self) -> None:
         """Nothing of it is left."""
-        self.queue.remove(self.name)
+        self.queue.admin.remove(self.name)
         self.assertEqual((self.names("new"), self.names("history")), ([], []))
 
 
@@ -329,7 +329,7 @@ class WithoutItsOwnerFile(MaildirQueueTest):
         self.assertEqual(len([name for name in self.names("locks") if not name.endswith(".bell")]), 2)
         self.lease.intend()
         self.lease.settle(self.judged(self.lease, OK))
-        self.assertEqual((self.queue.count(), self.names("new"), self.names("history")), ({}, [], []))
+        self.assertEqual((self.queue.admin.count(), self.names("new"), self.names("history")), ({}, [], []))
 
     def test_given_back_it_is_found_again(self) -> None:
         """By the new owner."""
@@ -455,7 +455,7 @@ class DiskRefusesWhileInheriting(MaildirQueueTest):
         disk.refused = set()
         for lease in self.claim_within(3600, queue):
             self.assertEqual(lease.record.state, State.HELD)
-        self.assertEqual(self.queue.show(name).history[-1].state, State.HELD)
+        self.assertEqual(self.queue.admin.show(name).history[-1].state, State.HELD)
 
     def test_a_failing_takeover_is_repeated(self) -> None:
         """Its rename, or the link before it; the message comes later, and no litter stays."""
@@ -734,7 +734,7 @@ class WhatAMailCosts(MaildirQueueTest):
     def test_not_due_after_all(self) -> None:
         """Somebody holds it: that is read, and no lock is made to read it."""
         [name] = self.put()
-        self.queue.hold(name)
+        self.queue.admin.hold(name)
         queue = self.open(disk := WatchedDisk())
         self.assertEqual(queue.claim(), [])
         for _ in range(3):
@@ -768,7 +768,7 @@ class WithRivals(MaildirQueueTest):
         self.assertEqual(queue.claim(), [])
         self.assertEqual(links.made, 1)
         mine.settle(self.judged(mine, OK))
-        self.assertEqual(self.queue.count(), {})
+        self.assertEqual(self.queue.admin.count(), {})
 
     def claim_one(self, queue: MaildirQueue) -> MaildirLease:
         [lease] = queue.claim(1)
@@ -779,19 +779,19 @@ class HeldMail(MaildirQueueTest):
     def test_released_elsewhere_it_is_found(self) -> None:
         """On another host, whose bells ring only there: within ten minutes, and not before."""
         [name] = self.put()
-        self.queue.hold(name)
+        self.queue.admin.hold(name)
         self.assertEqual(self.queue.claim(), [])
         self.assertEqual(self.claim_within(1200), [])
         with mock.patch("zope.sendmail.queue.maildir.queue.ring"):
-            self.open().release(name)
+            self.open().admin.release(name)
         self.assertEqual([lease.name for lease in self.claim_within(600)], [name])
 
     def test_released_here_it_is_found_at_once(self) -> None:
         """A bell says so."""
         [name] = self.put()
-        self.queue.hold(name)
+        self.queue.admin.hold(name)
         self.assertEqual(self.queue.claim(), [])
-        self.open().release(name)
+        self.open().admin.release(name)
         self.assertEqual(self.claim().name, name)
 
 
@@ -805,7 +805,7 @@ class DeepQueue(MaildirQueueTest):
     def list_rejected(self, count: int) -> Counter[str]:
         """What it asks of the disk to list so many."""
         queue = self.open(disk := CountingDisk())
-        self.assertEqual(len(list(queue.mails([State.REJECTED]))), count)
+        self.assertEqual(len(list(queue.admin.mails([State.REJECTED]))), count)
         return disk.calls
 
     def test_histories_of_many_new_mails_are_looked_up_at_once(self) -> None:
@@ -860,7 +860,7 @@ class DeepQueue(MaildirQueueTest):
         self.put(3)
         self.reject(0, 100)
         with mock.patch("zope.sendmail.queue.maildir.admin.Listing", Watched):
-            self.assertEqual(len(list(self.queue.mails())), 103)
+            self.assertEqual(len(list(self.queue.admin.mails())), 103)
         self.assertLessEqual(len(compared), 2 * 103)
 
 
@@ -923,7 +923,7 @@ class LongHistory(MaildirQueueTest):
         """From the first record on."""
         [name] = self.put()
         self.grow(name, 300, 3)
-        self.assertEqual([record.attempts for record in self.queue.show(name).history], list(range(1, 301)))
+        self.assertEqual([record.attempts for record in self.queue.admin.show(name).history], list(range(1, 301)))
 
 
 class TheStream(MaildirQueueTest):
@@ -948,7 +948,7 @@ class Rollback(MaildirQueueTest):
         self.assertRaises(OSError, staged.rollback, 1)
         disk.refused = set()
         staged.abort()
-        self.assertEqual((self.queue.count(), self.names("tmp"), self.queue.claim()), ({}, [], []))
+        self.assertEqual((self.queue.admin.count(), self.names("tmp"), self.queue.claim()), ({}, [], []))
 
 
 class AfterClose(MaildirQueueTest):
@@ -1053,7 +1053,7 @@ class AnOperatorsName(MaildirQueueTest):
         """A form that hands on any name cannot let a second processor send the mail."""
         [name] = self.put()
         [lease] = self.queue.claim()
-        for verb in self.queue.remove, self.queue.hold, self.queue.retry:
+        for verb in self.queue.admin.remove, self.queue.admin.hold, self.queue.admin.retry:
             self.assertRaises(NoSuchMail, verb, f".sending-{name}")
         lease.intend()
         lease.release()
@@ -1086,7 +1086,7 @@ class AnOperatorAtADeadOnesMail(MaildirQueueTest):
         name = self.die()
         admin = self.open(RefusingDisk("append", part="history"))
         with self.assertRaises(OSError):
-            admin.hold(name)
+            admin.admin.hold(name)
         admin.close()
         self.clock.advance(100)
         self.assert_inherited_unknown(self.claim())
@@ -1095,14 +1095,14 @@ class AnOperatorAtADeadOnesMail(MaildirQueueTest):
         """The unknown is in the history, and the mail waits: nobody knows here what the site's processors would do."""
         self.put()
         name = self.die()
-        self.assertRaisesRegex(NotPossible, "it is held", self.open().hold, name)
-        mail = self.open().show(name)
+        self.assertRaisesRegex(NotPossible, "it is held", self.open().admin.hold, name)
+        mail = self.open().admin.show(name)
         self.assertEqual((mail.state, mail.history[-1].unknowns), (State.HELD, 1))
 
     def test_the_verb_decides_about_the_unknown(self) -> None:
         """Who releases it wants it to be sent, perhaps a second time."""
         self.put()
-        self.open().release(self.die())
+        self.open().admin.release(self.die())
         self.assertEqual(self.claim(self.open()).record.unknowns, 1)
 
 
@@ -1117,4 +1117,4 @@ class ALostLease(MaildirQueueTest):
         other = self.claim()
         with self.assertLogs("QueueProcessorThread", "WARNING"):
             lease.settle(self.judged(lease, LATER))
-        self.assertEqual(self.open().show(other.name).history, [])
+        self.assertEqual(self.open().admin.show(other.name).history, [])

@@ -7,8 +7,9 @@ import stat
 import tempfile
 import unittest
 
+from zope.sendmail.lifecycle.status import KEPT_DAYS
 from zope.sendmail.queue.maildir.layout import Layout
-from zope.sendmail.queue.maildir.sentlog import KEPT_DAYS, SentLog
+from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 

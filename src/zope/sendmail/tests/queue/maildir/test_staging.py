@@ -216,7 +216,7 @@ class Crashes(StagedTest):
                     committed = "reveal" in done
                     found = self.claimed()
                     self.assertEqual(found, names if committed else [])
-                    in_doubt = self.open().count().get(State.STAGED, 0)
+                    in_doubt = self.open().admin.count().get(State.STAGED, 0)
                     self.assertEqual(in_doubt, 0 if committed else done.count("create") + done.count("append"))
 
     def test_what_is_in_doubt_stays(self) -> None:
@@ -267,7 +267,7 @@ class FullDisk(StagedTest):
                         staged.add(envelope(), MESSAGE)
                     staged.prepare()
                 staged.abort()
-                self.assertEqual(self.queue.count(), {})
+                self.assertEqual(self.queue.admin.count(), {})
                 self.assertEqual(self.names("new"), [])
                 self.assertEqual(self.names("tmp"), [])
 
@@ -312,7 +312,7 @@ class Savepoints(StagedTest):
                 staged.rollback(1)
                 self.assertEqual(self.names(os.path.join("tmp", group)), names[:1])
                 staged.abort()
-                self.assertEqual((self.names("tmp"), self.queue.count()), ([], {}))
+                self.assertEqual((self.names("tmp"), self.queue.admin.count()), ([], {}))
 
     def test_two_transactions_do_not_meet(self) -> None:
         """One may die half-way while the other commits."""
@@ -367,7 +367,7 @@ class BundledSteps(Bundled):
                 os._exit(status)
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
         self.assertTrue(flush(10))
-        self.assertEqual(self.queue.count(), {State.READY: 7})
+        self.assertEqual(self.queue.admin.count(), {State.READY: 7})
         self.assertFalse([name for name in self.names("new") if name.startswith(".")])
 
     def test_the_threshold(self) -> None:
@@ -400,27 +400,31 @@ class BundledCrashes(Bundled, Crashes):
         queue = self.open()
         with Disk().locked(os.path.join(self.path, "new", group, ".bundle")):
             self.assertEqual(len(queue.claim(10)), 1)
-            self.assertEqual(queue.count()[State.READY], 2)
+            self.assertEqual(queue.admin.count()[State.READY], 2)
         self.clock.advance(5)
         self.assertEqual([lease.name for lease in queue.claim(10)], names[1:])
 
     def test_operators_see_all(self) -> None:
         """Whoever lists the queue unfolds first."""
-        for see in (MaildirQueue.count, lambda queue: list(queue.names()), lambda queue: list(queue.mails())):
+        for see in (
+            lambda queue: queue.admin.count(),
+            lambda queue: list(queue.admin.names()),
+            lambda queue: list(queue.admin.mails()),
+        ):
             with self.subTest(see):
                 self.setUp()
                 with mock.patch.object(staged_module, "later"):
                     names = self.transaction(Mortal(), 3)
                 seen = see(self.queue)
                 self.assertIn(len(seen), (1, 3))
-                self.assertEqual(self.queue.count(), {State.READY: 3})
+                self.assertEqual(self.queue.admin.count(), {State.READY: 3})
                 self.assertEqual(self.names("new"), names)
 
     def test_one_is_found_by_its_name(self) -> None:
         """As if it were a file already."""
         with mock.patch.object(staged_module, "later"):
             names = self.transaction(Mortal(), 3)
-        self.assertEqual(self.queue.show(names[2]).name, names[2])
+        self.assertEqual(self.queue.admin.show(names[2]).name, names[2])
 
     def test_a_torn_bundle(self) -> None:
         """Which no crash leaves: it is told, nothing is deleted, and other mail goes out."""
@@ -435,7 +439,7 @@ class BundledCrashes(Bundled, Crashes):
             with self.assertLogs("QueueProcessorThread", "ERROR") as log:
                 self.assertLessEqual(set(self.claimed()), {names[0]})
             self.assertIn("not a whole bundle", log.output[0])
-            self.assertTrue(any(found.kind == "unreadable" for found in self.queue.examine()))
+            self.assertTrue(any(found.kind == "unreadable" for found in self.queue.admin.examine()))
             self.assertEqual(Disk().read(bundle), torn)
         os.truncate(bundle, 0)
         Disk().append(bundle, whole)

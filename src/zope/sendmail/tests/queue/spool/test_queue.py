@@ -124,8 +124,8 @@ class DroppedMail(SpoolTest):
     def test_operators_see_it_before_any_daemon_did(self) -> None:
         """Counted and listed, with the time at which it was written."""
         self.drop(age=600.0)
-        self.assertEqual(self.queue.count(), {State.READY: 1})
-        self.assertAlmostEqual(next(self.queue.mails()).since, self.clock.wall - 600.0, delta=1.0)
+        self.assertEqual(self.queue.admin.count(), {State.READY: 1})
+        self.assertAlmostEqual(next(self.queue.admin.mails()).since, self.clock.wall - 600.0, delta=1.0)
 
     def test_it_is_retried_and_set_aside_like_any_other(self) -> None:
         """One recipient has it, one is deferred, one rejected: nobody is lost, nobody gets it twice."""
@@ -183,56 +183,56 @@ class LookingAtDroppedMail(SpoolTest):
         self.drop(b"", "empty", age=600.0)
 
     def name(self) -> str:
-        return next(self.queue.names())
+        return next(self.queue.admin.names())
 
     def test_changes_nothing(self) -> None:
         """Nothing is moved or made, and nothing logged."""
         with self.assertNoLogs("zope.sendmail", "WARNING"):
-            self.queue.count(), self.queue.oldest(), self.queue.status("one@example.org")
-            for each in (self.queue.mails, self.queue.names, self.queue.examine):
+            self.queue.admin.count(), self.queue.admin.oldest(), self.queue.status("one@example.org")
+            for each in (self.queue.admin.mails, self.queue.admin.names, self.queue.admin.examine):
                 list(each())
-            self.queue.show(self.name())
-            self.queue.read(self.name()).close()
+            self.queue.admin.show(self.name())
+            self.queue.admin.read(self.name()).close()
         self.assertEqual(sorted(os.listdir(self.spool)), ["123456", "empty", "younger"])
 
     def test_shows_what_will_be_sent(self) -> None:
         """State, age, envelope, Message-Id and text, oldest first; what is no mail is not among it."""
-        first, second = self.queue.mails()
+        first, second = self.queue.admin.mails()
         self.assertEqual((first.state, first.message_id), (State.READY, "one@example.org"))
         self.assertEqual([second.envelope], self.envelopes()[1:])
-        with self.open().read(first.name) as stream:
+        with self.open().admin.read(first.name) as stream:
             self.assertTrue(stream.read().startswith(b"Message-Id: <one@example.org>\n"))
 
     def test_selects(self) -> None:
         """As among mail that was taken in."""
-        self.assertEqual(len(list(self.queue.mails(recipient="two@example.org"))), 1)
-        self.assertEqual(list(self.queue.mails([State.REJECTED])), [])
-        self.assertEqual(len(list(self.queue.mails(before=self.clock.wall - 300.0))), 1)
+        self.assertEqual(len(list(self.queue.admin.mails(recipient="two@example.org"))), 1)
+        self.assertEqual(list(self.queue.admin.mails([State.REJECTED])), [])
+        self.assertEqual(len(list(self.queue.admin.mails(before=self.clock.wall - 300.0))), 1)
 
     def test_tells_the_name_that_it_keeps(self) -> None:
         """So that it can be held, shown and found in the log by the name that was seen."""
-        names = list(self.queue.names())
+        names = list(self.queue.admin.names())
         self.assertEqual([lease.name for lease in self.claim()], names)
-        self.assertEqual(list(self.open().names()), names)
+        self.assertEqual(list(self.open().admin.names()), names)
 
     def test_never_breaks_a_lock(self) -> None:
         """A program that looks does not know for how long locks count on this site."""
         lock = self.drop(b"locked", "123456.lck", age=1e6)
-        self.assertEqual(self.queue.count(), {State.READY: 1})
+        self.assertEqual(self.queue.admin.count(), {State.READY: 1})
         self.assertTrue(os.path.exists(lock))
 
     def test_holding_one_takes_it_in(self) -> None:
         """And only that one; no daemon sends it then."""
-        self.queue.hold(self.name())
-        self.assertEqual(self.queue.count(), {State.READY: 1, State.HELD: 1})
+        self.queue.admin.hold(self.name())
+        self.assertEqual(self.queue.admin.count(), {State.READY: 1, State.HELD: 1})
         self.assertEqual(self.dropped(), ["empty", "younger"])
         self.assertEqual([each.recipients for each in self.envelopes()], [("two@example.org",)])
 
     def test_removing_one_deletes_the_file(self) -> None:
         """As for every other mail."""
-        self.queue.remove(self.name())
+        self.queue.admin.remove(self.name())
         self.assertEqual(self.dropped(), ["empty", "younger"])
-        self.assertEqual(self.queue.count(), {State.READY: 1})
+        self.assertEqual(self.queue.admin.count(), {State.READY: 1})
 
     def test_what_is_taken_in_between_is_seen_once(self) -> None:
         """A daemon comes after the look outside and before the one inside."""
@@ -246,7 +246,7 @@ class LookingAtDroppedMail(SpoolTest):
         daemon = self.queue
         daemon.claim()
         looking = self.open(disk=Racing())
-        for count, look in ((3, looking.names), (4, looking.mails)):
+        for count, look in ((3, looking.admin.names), (4, looking.admin.mails)):
             self.drop(name=str(count), age=10.0)
             self.clock.mono += 60.0
             self.assertEqual(len(list(look())), count)
@@ -266,7 +266,7 @@ class LookingAtDroppedMail(SpoolTest):
         name = self.name()
         looking = self.open(disk=Racing())
         self.clock.mono += 60.0
-        self.assertEqual(looking.show(name).message_id, "one@example.org")
+        self.assertEqual(looking.admin.show(name).message_id, "one@example.org")
         self.assertEqual(self.dropped(), ["empty"])
 
     def test_what_cannot_be_taken_in_is_not_said_to_be_gone(self) -> None:
@@ -276,13 +276,13 @@ class LookingAtDroppedMail(SpoolTest):
             def rename(self, old: str, new: str) -> None:
                 raise PermissionError(errno.EACCES, "Permission denied")
 
-        self.assertRaisesRegex(NotPossible, "let this user write", self.open(disk=Refusing()).hold, self.name())
+        self.assertRaisesRegex(NotPossible, "let this user write", self.open(disk=Refusing()).admin.hold, self.name())
 
     def test_what_was_locked_meanwhile_is_left_alone(self) -> None:
         """Its writer is at it again."""
         name = self.name()
         self.drop(b"locked", "123456.lck")
-        self.assertRaises(NoSuchMail, self.queue.hold, name)
+        self.assertRaises(NoSuchMail, self.queue.admin.hold, name)
         self.assertIn("123456", self.dropped())
 
     def test_two_files_never_get_one_name(self) -> None:
@@ -334,7 +334,7 @@ class LockedMail(SpoolTest):
             self.claim()
             self.claim()
         self.assertEqual(len(logged.output), 1)
-        [finding] = [each for each in self.queue.examine() if each.name == "../123456"]
+        [finding] = [each for each in self.queue.admin.examine() if each.name == "../123456"]
         self.assertIn("is locked for 1h", finding.text)
 
     def test_one_that_is_too_old_is_given_up(self) -> None:
@@ -354,7 +354,7 @@ class LockedMail(SpoolTest):
         """Its writer died before it wrote."""
         self.drop(b"locked", "7.lck", age=7200.0)
         self.assertEqual(self.envelopes(), [])
-        self.assertIn("../7.lck", [finding.name for finding in self.queue.examine()])
+        self.assertIn("../7.lck", [finding.name for finding in self.queue.admin.examine()])
 
 
 class WhatIsNoMail(SpoolTest):
@@ -368,7 +368,7 @@ class WhatIsNoMail(SpoolTest):
         names = self.dropped()
         self.assertEqual(self.envelopes(), [])
         self.assertEqual(self.dropped(), names)
-        told = {finding.name for finding in self.queue.examine() if finding.name.startswith("../")}
+        told = {finding.name for finding in self.queue.admin.examine() if finding.name.startswith("../")}
         self.assertEqual(told, {f"../{name}" for name in names})
 
     def test_poison_harms_nobody(self) -> None:
@@ -521,7 +521,7 @@ class StrangePlaces(SpoolTest):
                 os.mkdir(os.path.join(theirs, name))
             os.symlink(theirs, self.path(".queue"))
             self.drop()
-            self.assertRaises(QueueError, self.queue.hold, next(self.queue.names()))
+            self.assertRaises(QueueError, self.queue.admin.hold, next(self.queue.admin.names()))
             self.assertEqual(os.listdir(os.path.join(theirs, "new")), [])
 
     def test_a_directory_of_our_own_there_is_used(self) -> None:
