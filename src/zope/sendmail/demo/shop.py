@@ -19,6 +19,7 @@ from zope.app.appsetup.product import setProductConfiguration
 from zope.component import getUtility
 
 from zope.sendmail.interfaces import IMailDelivery
+from zope.sendmail.message.address import parse_mailbox
 
 SITE = os.path.join(os.path.dirname(__file__), "site.zcml")
 SENDER = "shop@example.org"
@@ -51,6 +52,7 @@ class Shop:
 
     def order(self, customer: str, subject: str, text: str = "It is on its way.") -> str:
         """Store an order and mail a confirmation, when the transaction commits; return the Message-Id."""
+        customer = parse_mailbox(customer)  # EmailMessage raises an IndexError for some that are none
         self.stock["left"] -= 1
         self.orders.append(customer)
         message = EmailMessage()

@@ -16,7 +16,7 @@ from zope.sendmail.config.options import PATHS, RELAY, read_password
 from zope.sendmail.errors import InvalidAddress, MailError
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.maildrop.configsyntax import Assigned, Literal, Malformed, parse_assignments
-from zope.sendmail.message.address import parse_recipient, split_list
+from zope.sendmail.message.address import parse_mailbox, split_list
 
 _Word = TypeVar("_Word", bound=StrEnum)
 
@@ -211,7 +211,7 @@ class _Reader:
         addresses = tuple(split_list(self.text(key)))
         for each in addresses:
             try:
-                parse_recipient(each)
+                parse_mailbox(each)
             except InvalidAddress as error:
                 self.refuse(key, f"cannot be used: {error}")
         return addresses

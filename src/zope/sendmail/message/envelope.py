@@ -17,9 +17,10 @@ from zope.sendmail.errors import InvalidAddress, InvalidRecipient, InvalidRelay,
 from zope.sendmail.message.address import (
     MAX_OCTETS,
     PLAIN_OCTETS,
-    parse_foreign_recipient,
-    parse_foreign_sender,
+    names_nobody,
+    parse_mailbox,
     parse_recipient,
+    parse_recipients,
     parse_sender,
     split_list,
 )
@@ -88,13 +89,14 @@ class Envelope:
         """
         if fromaddr is None:
             raise InvalidSender("the sender is None; pass an address, or '' for the null reverse-path (bounces)")
-        if isinstance(toaddrs, (str, bytes)):
+        if isinstance(toaddrs, (str, bytes, bytearray)):
             toaddrs = (toaddrs,)
-        if not isinstance(toaddrs, Iterable):
-            raise InvalidRecipient(f"the recipients are {toaddrs!r}; pass an address or a list of addresses")
-        recipients = tuple(dict.fromkeys(parse_recipient(each) for each in toaddrs))
-        if not recipients:
-            raise InvalidRecipient("there are no recipients; pass at least one address")
+        try:
+            entries = iter(toaddrs)  # type: ignore[call-overload]  # also what has no more than __getitem__: a BTree's
+        except TypeError:
+            why = f"the recipients are {toaddrs!r}; pass an address or a list of addresses"
+            raise InvalidRecipient(why, repr(toaddrs)) from None
+        recipients = parse_recipients(entries)
         if sum(map(len, recipients)) > MAX_LINE // 8:  # a character has up to four bytes; it must be read back
             raise InvalidRecipient(f"there are {len(recipients)} recipients, too many for one mail; send several")
         return cls(parse_sender(fromaddr), recipients)
@@ -133,7 +135,7 @@ def _read_lines(stream: BinaryIO) -> Envelope:
     sender_text = _field(stream, FROM, "first", start)
     recipients_text = _field(stream, TO, "second", stream.read(len(TO)))
     # 7.3 wrote names as they came: in ``Doe, John <john@example.org>`` Doe is nobody.
-    parse = parse_recipient if _NAMED.search(recipients_text) else parse_foreign_recipient
+    parse = parse_mailbox if _NAMED.search(recipients_text) else parse_recipient
     return _envelope(sender_text, recipients_text, dict(_read_options(stream)), parse)
 
 
@@ -171,12 +173,14 @@ def _envelope(
     sender_text: str,
     recipients_text: str,
     options: dict[str, str],
-    parse: Callable[[object], str] = parse_foreign_recipient,
+    parse: Callable[[object], str] = parse_recipient,
 ) -> Envelope:
-    """Local names are let through, as the older releases did: the mail is committed, and nobody can correct it."""
+    """Return the envelope that these texts name; what is no address is malformed, and what is empty is left out."""
     recipients: dict[str, None] = {}
     malformed: list[str] = []
     for text in split_list(recipients_text):
+        if names_nobody(text):
+            continue
         try:
             recipients[parse(text)] = None
         except InvalidAddress:
@@ -184,7 +188,7 @@ def _envelope(
     if not recipients and not malformed:
         raise MalformedEnvelope("the envelope names no recipient")
     try:
-        sender = parse_foreign_sender(sender_text)
+        sender = parse_sender(sender_text)
     except InvalidAddress as error:
         raise MalformedEnvelope(str(error)) from error
     return Envelope(sender, tuple(recipients), tuple(malformed), _relay(options) if options else None)

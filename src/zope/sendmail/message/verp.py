@@ -24,7 +24,7 @@ def verp(sender: str, recipient: str) -> str:
     who, _, where = recipient.rpartition("@")
     made = f"{local}{_BEFORE}{who}{_BETWEEN}{where}"
     if not local:
-        raise _cannot(sender, recipient, "the sender is empty")
+        raise _cannot(sender, recipient, "the sender has no domain" if domain else "the sender is empty")
     if not who:
         raise _cannot(sender, recipient, "the recipient has no domain")
     if '"' in made or len(made.encode()) > _MAX_LOCAL:

@@ -141,7 +141,7 @@ class TheArguments(DeliveryTest):
             ("sender@example.org", ""),
             ("sender@example.org", [""]),
             ("sender@example.org", ["one@example.org", "a@b@c.org"]),
-            ("sender@example.org", ["nobody"]),
+            ("sender@example.org", ["nobody at all"]),
             ("sender@example.org", [None]),
             ("sender@example.org", 42),
             ("broken@", TO),

@@ -17,7 +17,7 @@ from zope.sendmail.errors import InvalidAddress, InvalidSettings
 from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.mailer import open_session
-from zope.sendmail.message.address import parse_recipient, parse_sender
+from zope.sendmail.message.address import parse_mailbox, parse_recipient, parse_sender
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.transports.envelopefields import with_envelope
 from zope.sendmail.transports.limits import InnerLimits
@@ -47,7 +47,7 @@ class RedirectMailer(InnerLimits, OneMailCalls):
         self, mailer: Any = None, to: Iterable[str] = (), *, allow: Iterable[str] = (), sender: str | None = None
     ) -> None:
         self.mailer = mailer
-        self.to = tuple(dict.fromkeys(parse_recipient(each) for each in _listed(to)))
+        self.to = tuple(dict.fromkeys(parse_mailbox(each) for each in _listed(to)))
         if not self.to:
             raise InvalidAddress("there is nobody to redirect mail to; name at least one address")
         self.allow = frozenset(_rule(each) for each in _listed(allow))
@@ -77,7 +77,7 @@ class RedirectMailer(InnerLimits, OneMailCalls):
         if recipient.lower() in self.allow:
             return True
         # Some relays send jane%elsewhere@here and elsewhere!jane@here on to elsewhere.
-        return f"@{domain}" in self.allow and not set(local) & set("%!")
+        return "@" in recipient and f"@{domain}" in self.allow and not set(local) & set("%!")
 
     def parts(self, envelope: Envelope) -> Iterator[Part]:
         """The mails that become of one."""

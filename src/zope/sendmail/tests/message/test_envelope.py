@@ -56,9 +56,19 @@ class EnvelopesOfCallers(unittest.TestCase):
         self.assertEqual(Envelope.of("", ["b@example.org"]).sender, "")
         self.assertRaises(InvalidAddress, Envelope.of, None, ["b@example.org"])
 
+    def test_any_series_of_recipients_will_do(self) -> None:
+        """Also a generator, a mapping, and a series without `__iter__`, as the keys of a BTree are."""
+
+        class Keys:
+            def __getitem__(self, index: int) -> str:
+                return ("one@example.org", "", "root")[index]
+
+        for toaddrs in (Keys(), (each for each in Keys()), {"one@example.org": 1, "root": 2}):  # type: ignore[attr-defined]
+            self.assertEqual(Envelope.of("a@example.org", toaddrs).recipients, ("one@example.org", "root"))
+
     def test_no_recipient_is_a_mistake(self) -> None:
         """Empty, None, or no list at all."""
-        for toaddrs in ([], (), None, 7, "", [""], [None], {"a": 1}):
+        for toaddrs in ([], (), None, 7, "", [""], [None], {"a b": 1}, object()):
             with self.subTest(toaddrs):
                 self.assertRaises(InvalidAddress, Envelope.of, "a@example.org", toaddrs)
 
