@@ -27,6 +27,7 @@ from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
 from zope.sendmail.testing.contracts import MESSAGE
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Hang, Relay
+from zope.sendmail.tests.support.layers import Processes, in_layer
 from zope.sendmail.transports.redirect import RedirectMailer
 
 SENDER = "sender@example.org"
@@ -494,3 +495,6 @@ class AnyProgram(Fixture):
         self.assertEqual(loaded & {*(f"zope.{name}" for name in framework), "ZODB", "persistent"}, set())
         self.assertIn("zope.sendmail", loaded)
         self.assertEqual(len(self.files()), 1)
+
+
+load_tests = in_layer(Processes)

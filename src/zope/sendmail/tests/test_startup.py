@@ -19,6 +19,7 @@ from zope.sendmail import startup
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.startup import Declaration, Processors, Start
+from zope.sendmail.tests.support.layers import Processes, in_layer
 
 #: Seconds after which a test gives up waiting.
 DEADLINE = 60.0
@@ -434,3 +435,6 @@ class TheEndOfTheProcess(Programs):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+load_tests = in_layer(Processes)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from urllib.parse import urlencode
 
 from zope.sendmail.demo.ledger import Account, Balance, balance, strangers, table, total
+from zope.sendmail.tests.support.layers import Processes, in_layer
 
 #: Seconds for what takes a few, on a machine that has a lot to do.
 PATIENCE = 300.0
@@ -240,3 +241,6 @@ def last_row(text: str) -> list[int]:
     """The numbers of the table's last row."""
     [row] = re.findall(r"^ *Together +([\d ]+)", text, re.MULTILINE)
     return [int(number) for number in row.split()]
+
+
+load_tests = in_layer(Processes)

@@ -7,6 +7,7 @@ import unittest
 from hypothesis import given, strategies as st
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
+from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import QUICK
 
 
@@ -71,3 +72,6 @@ class Outcomes(unittest.TestCase):
     def test_a_fault_blames_no_recipient(self) -> None:
         """Nothing is said about anybody then."""
         self.assertEqual(Outcome("relay:25", fault=Reply.of(535, "bad password")).replies, {})
+
+
+load_tests = properties_apart

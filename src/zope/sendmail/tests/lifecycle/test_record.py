@@ -13,6 +13,7 @@ from zope.sendmail.lifecycle.record import Record, last_record, read_records, wr
 from zope.sendmail.lifecycle.retry import Schedule, judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import QUICK
 
 TEXT = st.text('ab\r\n"\\{}\u2028\x00ж\udcff', max_size=8)
@@ -131,3 +132,6 @@ class Waiting(unittest.TestCase):
     def test_never_longer_than_planned(self, record: Record, now: float) -> None:
         """Whatever the clocks say."""
         self.assertLessEqual(record.wait(now), max(0.0, record.due - record.time))
+
+
+load_tests = properties_apart

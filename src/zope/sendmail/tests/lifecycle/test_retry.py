@@ -14,6 +14,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import MALFORMED, OnUnknown, Schedule, after_death, judge, probe_delay
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import QUICK
 
 A, B = "a@example.org", "b@example.org"
@@ -214,3 +215,6 @@ class AfterADeath(unittest.TestCase):
             states.append(record.state)
         self.assertEqual(states, [State.READY, State.READY, State.HELD])
         self.assertIn("died 3 times", record.note)
+
+
+load_tests = properties_apart

@@ -28,6 +28,7 @@ from zope.sendmail.maildrop.runlog import RunLog
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.relay import Drop, Hang, Relay
+from zope.sendmail.tests.support.layers import Processes, in_layer
 from zope.sendmail.tests.support.sockets import socket_directory
 
 MAIL = "##To:one@example.org\n##From:sender@example.org\nSubject: one\n\nText\n\n"
@@ -665,3 +666,6 @@ class TheRelay(unittest.TestCase):
             text = f'MAILDROP_HOME="{home}" SMTP_HOST="127.0.0.1" SMTP_PORT={relay.port} MAILDROP_LOGIN="me"'
             config = parse_config(text + ' MAILDROP_PASSWORD="secret"', "/c")
             self.assertEqual(make_mailer(config).send("a@example.org", ["b@example.org"], b"Subject: x\n\n"), {})
+
+
+load_tests = in_layer(Processes)

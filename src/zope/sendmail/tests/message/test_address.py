@@ -19,6 +19,7 @@ from zope.sendmail.message.address import (
     parse_sender,
     split_list,
 )
+from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import QUICK
 
 ATOM = st.text("abcXYZ019!#$%&'*+-/=?^_`{|}~äж語", min_size=1, max_size=12)
@@ -339,3 +340,6 @@ class Lists(unittest.TestCase):
     def test_joined_addresses_come_apart_again(self, addresses: list[str]) -> None:
         """The list in a queue file is the list that was written."""
         self.assertEqual(split_list(", ".join(addresses)), addresses)
+
+
+load_tests = properties_apart

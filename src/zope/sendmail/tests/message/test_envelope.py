@@ -14,6 +14,7 @@ from zope.sendmail.interfaces import InvalidAddress, MalformedEnvelope
 from zope.sendmail.message.envelope import END, Envelope, envelope_lines, read_envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.tests.message.test_address import ADDRESS
+from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import QUICK
 
 LINE = st.sampled_from(
@@ -221,3 +222,6 @@ class QueueFiles(unittest.TestCase):
             with self.subTest(lines=lines), self.assertRaisesRegex(MalformedEnvelope, said) as caught:
                 read(start + lines + end + b"\n")
             self.assertNotIn("secret", str(caught.exception))
+
+
+load_tests = properties_apart

@@ -24,6 +24,7 @@ from zope.sendmail.message.headers import (
     with_message_id,
     without_bcc,
 )
+from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import QUICK
 
 PIECE = st.sampled_from(
@@ -264,3 +265,6 @@ class OverTheWire(unittest.TestCase):
         mail["Subject"] = "x"
         mail.set_content("zwölf\n", cte="8bit")
         self.assertIn("zwölf".encode(), b"".join(wire(io.BytesIO(message_bytes(mail)))))
+
+
+load_tests = properties_apart

@@ -15,6 +15,7 @@ from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.message.headers import completed, with_message_id, without_bcc
 from zope.sendmail.message.pieces import open_pieces
 from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import SAME
 
 MIB = 1024 * 1024
@@ -99,3 +100,6 @@ class ALargeMessage(unittest.TestCase):
             transaction.commit()
 
         self.assertLess(self.peak(send), 30)
+
+
+load_tests = properties_apart

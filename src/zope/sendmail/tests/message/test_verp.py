@@ -10,6 +10,7 @@ from zope.sendmail.interfaces import InvalidAddress
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.verp import one_by_one, verp, whom
+from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import QUICK
 
 WHO = ("a@y.org", "b@z.org")
@@ -53,3 +54,6 @@ class AReturnPath(unittest.TestCase):
             [(each.sender, each.recipients, each.relay) for each in one_by_one(Envelope("l@x.org", WHO, relay=relay))],
             [("l+a=y.org@x.org", ("a@y.org",), relay), ("l+b=z.org@x.org", ("b@z.org",), relay)],
         )
+
+
+load_tests = properties_apart

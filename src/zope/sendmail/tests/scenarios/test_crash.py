@@ -28,6 +28,7 @@ from zope.sendmail.queue.maildir.unfolder import unfold_now
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import Op, RecordingDisk
 from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.tests.support.layers import Crashes, in_layer
 from zope.sendmail.tests.support.wreckage import FileSystem, Tree, materialize
 
 COUNTS: Counter[str] = Counter()
@@ -386,3 +387,6 @@ class TheWreckage(unittest.TestCase):
 
 
 del CrashTest
+
+
+load_tests = in_layer(Crashes)

@@ -15,6 +15,7 @@ from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, MESSAGE, SCHEDULE, ManualClock
+from zope.sendmail.tests.support.layers import Crashes, in_layer
 
 DEPTH = 300
 
@@ -139,3 +140,6 @@ class ADeepQueue(unittest.TestCase):
         used = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         self.assertLess(used / DEPTH, 350)  # a few hundred have to bear what one queue costs; 100,000 need 156 each
+
+
+load_tests = in_layer(Crashes)

@@ -23,6 +23,7 @@ from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.tests.scenarios.test_interop import LATER, NOBODY, ONE, TWO, Exchange, mail
 from zope.sendmail.tests.support.conversation import TIMEOUTS
 from zope.sendmail.tests.support.dovecot import Dovecot, token
+from zope.sendmail.tests.support.layers import Servers, in_layer
 from zope.sendmail.tests.support.servers import Arrival
 from zope.sendmail.transports.lmtp import LMTPMailer
 
@@ -218,3 +219,6 @@ class ATokenIsThePassword(WithIt):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+load_tests = in_layer(Servers)

@@ -23,6 +23,7 @@ from zope.sendmail.queue.maildir.unfolder import unfold_now
 from zope.sendmail.testing.contracts import LATER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.tests.support.layers import Crashes, in_layer
 
 ERRORS = errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT, errno.EROFS
 
@@ -189,3 +190,6 @@ def _memory() -> str | None:
 
 
 del FaultTest
+
+
+load_tests = in_layer(Crashes)

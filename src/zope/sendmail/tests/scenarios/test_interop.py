@@ -24,6 +24,7 @@ from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.tests.support.conversation import Conversation
 from zope.sendmail.tests.support.dovecot import Dovecot
 from zope.sendmail.tests.support.exim import Exim
+from zope.sendmail.tests.support.layers import Servers, in_layer
 from zope.sendmail.tests.support.opensmtpd import OpenSMTPD
 from zope.sendmail.tests.support.postfix import Postfix
 from zope.sendmail.tests.support.servers import LIMIT, PASSWORD, Arrival, Server, wait_until
@@ -375,3 +376,6 @@ del Promises, Queued
 
 if __name__ == "__main__":
     unittest.main()
+
+
+load_tests = in_layer(Servers)

@@ -15,6 +15,7 @@ from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.tests.support.layers import Processes, in_layer
 
 WHOLE = b"X-Zope-From: s@example.org\nX-Zope-To: foreign@example.org\n" + MESSAGE
 
@@ -222,3 +223,6 @@ class Poison(unittest.TestCase):
         self.queue().admin.release(held.name)
         self.drain()
         self.assertEqual(self.sent_to(), ["last@example.org", "first@example.org"])
+
+
+load_tests = in_layer(Processes)

@@ -23,6 +23,7 @@ from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.relay import Hang, Relay
+from zope.sendmail.tests.support.layers import Processes, in_layer
 
 
 class ProcessesTest(unittest.TestCase):
@@ -207,3 +208,6 @@ class AForkedProcess(unittest.TestCase):
             lease.release()
             self.assertEqual(len(queue.claim()), 1)
             queue.close()
+
+
+load_tests = in_layer(Processes)

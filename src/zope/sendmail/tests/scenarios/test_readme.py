@@ -18,6 +18,7 @@ from unittest import mock
 
 import zope.sendmail.sender  # noqa: F401 - loaded before a test takes its place among the modules
 from zope.sendmail.testing.relay import Relay
+from zope.sendmail.tests.support.layers import Processes, in_layer
 
 _Handler = Callable[..., Any]
 
@@ -176,3 +177,6 @@ class TheProgramWithoutZope(unittest.TestCase):
         self.assertEqual([mail.recipients for mail in first.mails], [("jane@example.org",)])
         senders = {mail.sender for mail in second.mails}
         self.assertEqual(senders, {f"news+{who}=example.com@example.org" for who in "ab"})
+
+
+load_tests = in_layer(Processes)

@@ -26,6 +26,7 @@ from zope.sendmail.processor.trouble import QueueTrouble
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession
+from zope.sendmail.tests.support.layers import Processes, in_layer
 from zope.sendmail.tests.support.processing import ProcessorTest
 
 ONE = "one@example.org"
@@ -552,3 +553,6 @@ class TroubleWithTheQueue(ProcessorTest):
         self.assertEqual((self.clock.monotonic(), trouble.is_lasting), (before, True))
         run.guarded(lambda: None)
         self.assertFalse(trouble.is_lasting)
+
+
+load_tests = in_layer(Processes)

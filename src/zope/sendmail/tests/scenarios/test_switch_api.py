@@ -34,6 +34,7 @@ from zope.sendmail import delivery, interfaces, maildir, mailer, queue, vocabula
 from zope.sendmail.datamanager import MailDataManager
 from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.tests.support.layers import Processes, in_layer
 
 #: What could be imported from each module.
 NAMES = """
@@ -467,3 +468,6 @@ class TheConfiguration(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+load_tests = in_layer(Processes)

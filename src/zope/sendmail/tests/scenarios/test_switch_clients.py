@@ -46,6 +46,7 @@ from zope.sendmail.mailer import SMTPMailer, _SMTPState
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.testing.relay import Hang, Relay
 from zope.sendmail.tests.support.conversation import Conversation, right_tls
+from zope.sendmail.tests.support.layers import Processes, in_layer
 from zope.sendmail.zcml import IMailerDirective
 
 SENDER, ONE = "sender@example.org", "one@example.org"
@@ -828,3 +829,6 @@ del Conversation, Client
 
 if __name__ == "__main__":
     unittest.main()
+
+
+load_tests = in_layer(Processes)
