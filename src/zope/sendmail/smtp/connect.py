@@ -23,7 +23,7 @@ from smtplib import LMTP, SMTP, SMTP_SSL  # by name: a test that patches ``smtpl
 from typing import Any
 
 from zope.sendmail.config.settings import RelaySettings, Tls, TlsVersion
-from zope.sendmail.smtp.auth.login import login, token_of
+from zope.sendmail.smtp.auth.login import login, redacted, token_of
 from zope.sendmail.smtp.tls import show_certificate, verifying_context
 
 #: What makes connections: ``smtplib.SMTP``, ``smtplib.SMTP_SSL``, or what somebody put in their place.
@@ -312,4 +312,7 @@ def _log_in(connection: Any, settings: RelaySettings) -> None:
         raise smtplib.SMTPNotSupportedError(
             f"relay {settings}: {type(connection).__name__} logs in by itself, and knows passwords and tokens only"
         )
-    connection.login(settings.username, secret)  # its own way to log in, e.g. XOAUTH2
+    try:
+        connection.login(settings.username, secret)  # its own way to log in, e.g. XOAUTH2
+    except smtplib.SMTPAuthenticationError as error:
+        raise redacted(error, settings, secret) from None

@@ -9,7 +9,7 @@ import ssl
 from typing import Any, Protocol
 
 from zope.sendmail.testing.logins import MECHANISMS, Attempt
-from zope.sendmail.testing.script import POINTS, Action, Drop, Hang, Mail, Script
+from zope.sendmail.testing.script import POINTS, Action, Drop, Hang, InTurn, Mail, Script
 
 _MAX_LINE = 64 * 1024
 
@@ -114,6 +114,8 @@ class Dialogue:
     def _perform(self, action: Action | None, usual: str) -> int:
         if isinstance(action, Hang):
             action.wait()
+        if isinstance(action, InTurn):
+            action = self._take_turns(action)
         reply = usual if action is None else action if isinstance(action, str) else action.reply
         if isinstance(action, Hang):
             reply = reply or usual
@@ -122,6 +124,17 @@ class Dialogue:
         if isinstance(action, Drop) or reply.startswith("421"):
             raise _Gone
         return int(reply[:3]) if reply[:3].isdigit() else 0
+
+    def _take_turns(self, action: InTurn) -> str:
+        """Say all replies but the last one, and hear what the client says to each."""
+        *replies, last = action.replies
+        for reply in replies:
+            self._say(reply)
+            line = self._file.readline(_MAX_LINE)
+            if not line:
+                raise _Gone
+            self._listener.heard(self, line.decode("utf-8", "backslashreplace").rstrip("\r\n"))
+        return last
 
     def _say(self, reply: str) -> None:
         self._socket.sendall(reply.encode() + b"\r\n")

@@ -24,9 +24,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
 from zope.sendmail.testing.dialogue import Dialogue
-from zope.sendmail.testing.script import Action, Chosen, Drop, Hang, Mail, Script
+from zope.sendmail.testing.script import Action, Chosen, Drop, Hang, InTurn, Mail, Script
 
-__all__ = ["KEYWORDS", "Action", "Drop", "Hang", "Mail", "Relay"]
+__all__ = ["KEYWORDS", "Action", "Drop", "Hang", "InTurn", "Mail", "Relay"]
 
 #: What a modern relay says of itself.  ``STARTTLS`` and ``AUTH`` come by themselves.
 KEYWORDS = ("PIPELINING", "SIZE 33554432", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")

@@ -72,9 +72,19 @@ class Hang:
         self._released.wait()
 
 
+@dataclass(frozen=True)
+class InTurn:
+    """Say the first of the replies, and each other one after one more line from the client, as in a login."""
+
+    replies: tuple[str, ...]
+
+    def __init__(self, *replies: str) -> None:
+        object.__setattr__(self, "replies", replies)
+
+
 #: A reply (sent as it is, further lines separated by CRLF) or something worse.  After a reply 421 the relay
 #: hangs up.
-Action = str | Drop | Hang
+Action = str | Drop | Hang | InTurn
 
 Chosen = TypeVar("Chosen", bound=Action)
 

@@ -14,6 +14,14 @@ from zope.sendmail.errors import RelayError
 from zope.sendmail.lifecycle.outcome import printable
 
 
+class MechanismUnusable(RelayError):
+    """This mechanism cannot be used here and now; another one may, without danger."""
+
+
+class RelayNotProven(RelayError):
+    """The relay may not be the one that was meant: it must not be told anything more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """Who we are to the relay at `hostname` and `port`.
@@ -39,6 +47,9 @@ class Exchange:
     #: What the relay said about its refusal besides the reply, for people.
     complaint = ""
 
+    #: Whether there is nothing to be said but the first response, whatever the relay asks.
+    says_all_at_first = False
+
     def __init__(self, credentials: Credentials) -> None:
         self.credentials = credentials
 
@@ -47,8 +58,11 @@ class Exchange:
         return None
 
     def answer(self, challenge: bytes) -> bytes:
-        """The answer to a challenge.  Raises `RelayError` if it makes no sense."""
-        raise RelayError("the relay asked for more than the login has to say")
+        """Return the answer to a challenge.
+
+        :raises RelayError: the challenge makes no sense; the exchange has to be cancelled then.
+        """
+        raise MechanismUnusable("the relay asked for more than the login has to say")
 
     def check_success(self) -> None:
         """Raises `RelayError` if the relay has not shown that it may be believed."""
@@ -56,6 +70,8 @@ class Exchange:
 
 class Plain(Exchange):
     """The password, in one go."""
+
+    says_all_at_first = True
 
     def first(self) -> bytes:
         """See `Exchange`."""
@@ -79,13 +95,24 @@ class CramMd5(Exchange):
 
     _answered = False
 
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__(credentials)
+        self._hash(b"")  # now, before anything is said
+
     def answer(self, challenge: bytes) -> bytes:
         """See `Exchange`."""
         if self._answered:
             return super().answer(challenge)
         self._answered = True
-        digest = hmac.new(encoded(self.credentials.password), challenge, "md5").hexdigest()
-        return encoded(self.credentials.username) + b" " + digest.encode()
+        return encoded(self.credentials.username) + b" " + self._hash(challenge)
+
+    def _hash(self, challenge: bytes) -> bytes:
+        try:
+            return hmac.new(encoded(self.credentials.password), challenge, "md5").hexdigest().encode()
+        except ValueError as error:
+            raise MechanismUnusable(
+                f"CRAM-MD5 needs MD5, which this system forbids ({error}); choose another mechanism with auth"
+            ) from None
 
 
 class External(Exchange):
@@ -131,11 +158,12 @@ class OAuthBearer(XOAuth2):
 
 
 def _complaint(challenge: bytes) -> str:
-    """``status`` and ``scope`` of the relay's JSON (RFC 7628, 3.2.2), or what it sent instead."""
+    """Return ``status`` and ``scope`` of the relay's JSON (RFC 7628, 3.2.2), or what it sent instead, uncut."""
     try:
         told = json.loads(challenge)
     except (ValueError, RecursionError):
-        return printable(challenge, 200)
+        return printable(challenge, len(challenge))
     if not isinstance(told, dict):
-        return printable(challenge, 200)
-    return ", ".join(f"{name} {printable(str(told[name]), 200)}" for name in ("status", "scope") if told.get(name))
+        return printable(challenge, len(challenge))
+    said = {name: str(told[name]) for name in ("status", "scope") if told.get(name)}
+    return ", ".join(f"{name} {printable(text, len(text))}" for name, text in said.items())

@@ -12,7 +12,7 @@ import hmac
 
 from zope.sendmail.errors import RelayError
 from zope.sendmail.lifecycle.outcome import printable
-from zope.sendmail.smtp.auth.mechanisms import Credentials, Exchange
+from zope.sendmail.smtp.auth.mechanisms import Credentials, Exchange, MechanismUnusable, RelayNotProven
 from zope.sendmail.smtp.auth.saslprep import saslprep
 
 #: A relay that asks for fewer wants an answer from which the password is easily guessed (RFC 7677, 4), one that asks
@@ -52,7 +52,9 @@ class Scram(Exchange):
     def check_success(self) -> None:
         """See `Exchange`."""
         if not self._proved:
-            raise RelayError("the relay did not prove that it knows the password; it may not be the one that was meant")
+            raise RelayNotProven(
+                "the relay did not prove that it knows the password; it may not be the one that was meant"
+            )
 
     def _prove(self, challenge: bytes) -> bytes:
         nonce, salt, iterations = self._understood(challenge)
@@ -77,7 +79,9 @@ class Scram(Exchange):
         if "m" in attributes:  # RFC 5802, 5.1: who does not know the extension must fail
             raise RelayError("the relay wants an extension of SCRAM that is not known here")
         if not nonce.startswith(self._nonce) or nonce == self._nonce:
-            raise RelayError("the relay's SCRAM nonce does not belong to this login; somebody may be replaying another")
+            raise RelayNotProven(
+                "the relay's SCRAM nonce does not belong to this login; somebody may be replaying another"
+            )
         if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
             raise RelayError(
                 f"the relay wants {iterations} SCRAM iterations; between {MIN_ITERATIONS} and {MAX_ITERATIONS} are done"
@@ -91,7 +95,7 @@ class Scram(Exchange):
         except ValueError:
             attributes, signature = {}, b""
         if "e" in attributes:
-            self.complaint = printable(attributes["e"], 200)
+            self.complaint = printable(attributes["e"], len(attributes["e"])) or "no reason given"
             return
         self._proved = hmac.compare_digest(signature, self._signature)
         self.check_success()
@@ -110,7 +114,9 @@ def _prepared(text: str, what: str) -> str:
     try:
         return saslprep(text)
     except ValueError as error:
-        raise RelayError(f"the {what} cannot be used with SCRAM: {error}; choose another mechanism with auth") from None
+        raise MechanismUnusable(
+            f"the {what} cannot be used with SCRAM: {error}; choose another mechanism with auth"
+        ) from None
 
 
 def _attributes(message: bytes) -> dict[str, str]:

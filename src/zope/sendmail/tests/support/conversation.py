@@ -19,6 +19,7 @@ from zope.sendmail.config.settings import RelaySettings, Timeouts, Tls
 from zope.sendmail.interfaces import IJob, IJobSource
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.smtp.auth.login import FAILURES
 from zope.sendmail.smtp.connect import Factory, connect
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.contracts import ManualClock
@@ -77,6 +78,7 @@ class Conversation(unittest.TestCase):
 
     def setUp(self) -> None:
         self.clock = ManualClock()
+        FAILURES.clear()  # another test's relay may have had the same port
         self.intended = 0
 
     def start(self, **options: Any) -> Relay:

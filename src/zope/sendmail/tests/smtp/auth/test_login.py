@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import logging
 import smtplib
 import unittest
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from zope.sendmail.config.settings import Mechanism, RelaySettings
 from zope.sendmail.interfaces import RelayError
@@ -27,7 +29,7 @@ from zope.sendmail.smtp.auth.mechanisms import (
 from zope.sendmail.smtp.auth.saslprep import saslprep
 from zope.sendmail.smtp.auth.scram import MAX_ITERATIONS, Scram, ScramSha1
 from zope.sendmail.testing.logins import COMPLAINT
-from zope.sendmail.testing.relay import Drop, Relay
+from zope.sendmail.testing.relay import Drop, InTurn, Relay
 from zope.sendmail.tests.support.conversation import Conversation, right_tls
 
 NAME, PASSWORD = "name", "pass word"
@@ -167,6 +169,138 @@ class TheChoice(WithLogin):
         self.assertEqual(self.said(relay), [])
 
 
+class TheFirstIsRefused(WithLogin):
+    """Relays offer what they cannot do for this user: Cyrus SASL without its database, Exchange, an old appliance."""
+
+    OFFERED = ("PLAIN", "LOGIN", "CRAM-MD5")
+
+    def test_the_others_are_asked_once_each(self) -> None:
+        """Whatever the code of the refusal, in the usual order, and the mail goes."""
+        for code in ("535 5.7.8", "503 5.5.1", "550 5.7.1", "454 4.7.0", "432 4.7.12", "501 5.5.4", "504 5.5.4"):
+            with self.subTest(code):
+                relay = self.relay(users=USERS, mechanisms=self.OFFERED)
+                relay.on("AUTH", f"{code} not like this", about="PLAIN")
+                self.assertLoggedIn(self.log_in(relay, password=PASSWORD), relay)
+                self.assertEqual(self.said(relay), ["PLAIN", "LOGIN"])
+
+    def test_a_proof_is_refused_in_clear(self) -> None:
+        """Where the settings let the password go in clear, it does: Cyrus SASL often has nothing to compare with."""
+        relay = self.start(users=USERS, mechanisms=self.OFFERED)
+        relay.on("AUTH", "535 5.7.8 Error: authentication failed: no secret in database", about="CRAM-MD5")
+        session = self.session(relay, username=NAME, password=PASSWORD, allow_clear_password=True)
+        self.assertAnswers(self.transfer(session), one=Answer.ACCEPTED)
+        self.assertEqual(self.said(relay), ["CRAM-MD5", "PLAIN"])
+
+    def test_all_are_refused(self) -> None:
+        """Each was asked for once, and the fault is the first refusal."""
+        relay = self.relay(users=USERS, mechanisms=self.OFFERED)
+        for number, mechanism in enumerate(self.OFFERED):
+            relay.on("AUTH", f"535 5.7.8 refusal {number}", about=mechanism)
+        outcome = self.log_in(relay, password=PASSWORD)
+        self.assertFaultOnly(outcome, 535)
+        self.assertIn("refusal 0", str(outcome.fault))
+        self.assertEqual(self.said(relay), list(self.OFFERED))
+
+    def test_the_relay_hangs_up_then(self) -> None:
+        """The fault is the refusal; the next connection begins with another mechanism."""
+        relay = self.relay(users=USERS, mechanisms=self.OFFERED)
+        relay.on("AUTH", "535 5.7.8 not like this", about="PLAIN")
+        relay.on("AUTH", Drop(), about="LOGIN", nth=1)
+        session = self.session(relay, cafile=self.cafile(), username=NAME, password=PASSWORD)
+        self.assertFaultOnly(self.transfer(session), 535)
+        self.assertLoggedIn(self.transfer(session), relay)
+        self.assertEqual(self.said(relay), ["PLAIN", "LOGIN", "CRAM-MD5"])
+
+    def test_the_next_connection_begins_with_what_was_taken(self) -> None:
+        """Relays count refusals, and lock accounts."""
+        relay = self.relay(users=USERS, mechanisms=self.OFFERED)
+        relay.on("AUTH", "535 5.7.8 not like this", about="PLAIN")
+        for _ in range(3):
+            self.assertLoggedIn(self.log_in(relay, password=PASSWORD), relay)
+        self.assertEqual(self.said(relay), ["PLAIN", "LOGIN", "LOGIN", "LOGIN"])
+
+    def test_the_order_of_the_settings_stays(self) -> None:
+        """What `auth` says is not rearranged."""
+        relay = self.relay(users=USERS, mechanisms=self.OFFERED)
+        relay.on("AUTH", "535 5.7.8 not like this", about="PLAIN")
+        for _ in range(2):
+            outcome = self.log_in(relay, password=PASSWORD, auth=(Mechanism.PLAIN, Mechanism.LOGIN))
+            self.assertLoggedIn(outcome, relay)
+        self.assertEqual(self.said(relay), ["PLAIN", "LOGIN"] * 2)
+
+
+class AnExchangeIsNotLeftOpen(WithLogin):
+    def test_the_initial_response_was_not_looked_at(self) -> None:
+        """334 behind AUTH PLAIN and its response: it is said once more, whatever the relay asks."""
+        response = base64_of(f"\0{NAME}\0{PASSWORD}".encode())
+        for challenge in ("334 ", "334 UmVzcG9uc2U6", "334 go on"):
+            with self.subTest(challenge):
+                relay = self.relay(users=USERS, mechanisms=["PLAIN"])
+                relay.on("AUTH", InTurn(challenge, "235 2.7.0 welcome"))
+                self.assertAnswers(self.log_in(relay, password=PASSWORD), one=Answer.ACCEPTED)
+                self.assertEqual(relay.commands[relay.commands.index(f"AUTH PLAIN {response}") + 1], response)
+
+    def test_a_challenge_too_many_is_cancelled(self) -> None:
+        """With ``*``; then the next mechanism has its turn."""
+        relay = self.relay(users=USERS, mechanisms=["PLAIN", "LOGIN"])
+        relay.on("AUTH", InTurn("334 ", "334 ", "501 5.7.0 cancelled"), about="PLAIN")
+        self.assertLoggedIn(self.log_in(relay, password=PASSWORD), relay)
+        self.assertIn("*", relay.commands)
+        self.assertEqual(self.said(relay), ["PLAIN", "LOGIN"])
+
+    def test_the_cancel_is_not_understood(self) -> None:
+        """Then nothing more is said: it would be taken for an answer."""
+        relay = self.relay(users=USERS, mechanisms=["PLAIN", "LOGIN"])
+        relay.on("AUTH", InTurn("334 ", "334 ", "334 "), about="PLAIN")
+        self.assertFaultOnly(self.log_in(relay, password=PASSWORD))
+        self.assertEqual(self.said(relay), ["PLAIN"])
+
+    def test_a_proof_that_is_wrong(self) -> None:
+        """The exchange is cancelled, and an impostor gets no password by another mechanism."""
+        relay = self.relay(users=USERS, mechanisms=["SCRAM-SHA-256", "PLAIN"])
+        relay.on("AUTH", InTurn(f"334 {base64_of(b'r=other,s=QSXC,i=4096')}", "501 cancelled"), about="SCRAM")
+        outcome = self.log_in(relay, password=PASSWORD, auth=(Mechanism.SCRAM_SHA_256, Mechanism.PLAIN))
+        self.assertIn("nonce", str(outcome.fault))
+        self.assertIn("*", relay.commands)
+        self.assertEqual(self.said(relay), ["SCRAM-SHA-256"])
+
+    def test_a_weak_challenge_does_not_bring_out_the_password_in_clear(self) -> None:
+        """Who spoils SCRAM on a connection in clear must not get the password instead."""
+        relay = self.start(users=USERS, mechanisms=["SCRAM-SHA-256", "PLAIN"])
+        relay.on("AUTH", InTurn(f"334 {base64_of(b'r=other,s=QSXC,i=1')}", "501 cancelled"), about="SCRAM")
+        session = self.session(relay, username=NAME, password=PASSWORD, allow_clear_password=True)
+        self.assertFaultOnly(self.transfer(session))
+        self.assertEqual(self.said(relay), ["SCRAM-SHA-256"])
+
+
+class MD5IsForbidden(WithLogin):
+    """As on systems that follow FIPS 140."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        real = hmac.new
+
+        def strict(key: bytes, message: bytes, digest: str) -> hmac.HMAC:
+            if digest == "md5":
+                raise ValueError("[digital envelope routines] unsupported")
+            return real(key, message, digest)
+
+        self.enterContext(mock.patch.object(hmac, "new", strict))
+
+    def test_another_mechanism_is_asked_for(self) -> None:
+        """CRAM-MD5 is not even begun."""
+        relay = self.start(users=USERS, mechanisms=["CRAM-MD5", "PLAIN"])
+        session = self.session(relay, username=NAME, password=PASSWORD, allow_clear_password=True)
+        self.assertAnswers(self.transfer(session), one=Answer.ACCEPTED)
+        self.assertEqual(self.said(relay), ["PLAIN"])
+
+    def test_there_is_no_other(self) -> None:
+        """The fault says why, and what to do."""
+        relay = self.relay(users=USERS, mechanisms=["CRAM-MD5"])
+        fault = str(self.log_in(relay, password=PASSWORD).fault)
+        self.assertRegex(fault, "needs MD5, which this system forbids .*unsupported.*with auth")
+
+
 class ATokenIsSent(WithLogin):
     def test_it_does_not_go_in_clear(self) -> None:
         """Without TLS it is not even asked for."""
@@ -224,6 +358,50 @@ class APasswordIsRefused(WithLogin):
         fault = str(self.log_in(relay, password=PASSWORD, auth=(Mechanism.PLAIN,)).fault)
         self.assertIn("what is [login] ([password])?", fault)
 
+    def test_no_piece_of_it_is_to_be_read(self) -> None:
+        """However the relay cuts, breaks, decodes or capitalises what it repeats."""
+        secret = "correct-horse-battery-staple"
+        said = base64_of(f"\0{NAME}\0{secret}".encode())
+        alone = base64_of(secret.encode())
+        replies = {
+            "cut": f"501 5.5.2 AUTH PLAIN {said[:30]}",
+            "two lines": f"501-5.5.2 AUTH PLAIN {said[:17]}\r\n501 5.5.2 {said[17:]}",
+            "two lines, a short rest": f"501-AUTH PLAIN {said[:-3]}\r\n501 {said[-3:]}",
+            "in clear": f"535 5.7.8 {NAME}/{secret[:12]}... is wrong",
+            "from the middle": f"535 5.7.8 ...{secret[4:-3]}...",
+            "in capitals": f"500 UNKNOWN COMMAND {said.upper()}",
+            "another base64": f"535 5.7.8 {alone}",
+            "within base64": "535 5.7.8 " + base64_of(f"password={secret}&x".encode()),
+            "web base64": "535 5.7.8 " + base64_of(f"\0{secret}".encode()).translate(str.maketrans("+/", "-_")),
+        }
+        for name, reply in replies.items():
+            with self.subTest(name):
+                relay = self.relay(users=USERS)
+                relay.on("AUTH", reply)
+                fault = str(self.log_in(relay, password=secret, auth=(Mechanism.PLAIN,)).fault)
+                self.assertRegex(fault, r"\[(login|password)\]")
+                for hidden in (secret, said, alone):
+                    pieces = [hidden[at : at + 6].lower() for at in range(8, len(hidden) - 6)]
+                    self.assertEqual([piece for piece in pieces if piece in fault.lower()], [])
+                self.assertNotIn(f" {said[-3:]}", fault)
+
+    def test_nor_in_a_challenge(self) -> None:
+        """The relay's complaint about a token is hidden before it is cut."""
+        token = "ya29." + "Ab1" * 80
+        complaint = base64_of(json.dumps({"status": "4" * 180 + token}).encode())
+        relay = self.relay(tokens={NAME: FRESH})
+        relay.on("AUTH", InTurn(f"334 {complaint}", "535 5.7.8 no"))
+        fault = str(self.log_in(relay, token=lambda: token, auth=(Mechanism.XOAUTH2,)).fault)
+        self.assertIn("44[token]", fault)
+        self.assertNotIn("ya29", fault)
+
+    def test_what_is_no_secret_stays(self) -> None:
+        """Else nobody could read why."""
+        relay = self.relay(users=USERS)
+        relay.on("AUTH", "535 5.7.8 Error: authentication failed: UGFzc3dvcmQ6")
+        fault = str(self.log_in(relay, password="correct-horse-battery-staple").fault)
+        self.assertIn("authentication failed: UGFzc3dvcmQ6", fault)
+
     def test_a_short_one_is_left_in_the_words(self) -> None:
         """Else its places in the relay's words would show what it is."""
         relay = self.relay(users=USERS)
@@ -252,13 +430,14 @@ class ATokenIsRefused(WithLogin):
         relay = self.relay(tokens={NAME: "another"})
         provider = Renewable(TOKEN, FRESH, "third")
         self.assertFaultOnly(self.log_in(relay, token=provider), 535)
-        self.assertEqual((len(self.said(relay)), provider.asked), (2, ["", TOKEN]))
+        self.assertEqual(provider.asked, ["", TOKEN])
+        self.assertEqual(self.said(relay), ["XOAUTH2", "XOAUTH2", "OAUTHBEARER"])
 
     def test_and_there_is_no_other(self) -> None:
-        """The same token is not shown twice: relays count refusals."""
+        """The same token is not shown twice in the same way: relays count refusals."""
         relay = self.relay(tokens={NAME: FRESH})
         self.assertFaultOnly(self.log_in(relay, token=lambda: TOKEN), 535)
-        self.assertEqual(len(self.said(relay)), 1)
+        self.assertEqual(self.said(relay), ["XOAUTH2", "OAUTHBEARER"])
 
     def test_for_the_moment(self) -> None:
         """454 is the relay's trouble; the token is kept."""
@@ -321,6 +500,17 @@ class AClassWithItsOwnLogin(WithLogin):
 
         session = self.session(relay, Own, cafile=self.cafile(), username=NAME, token=lambda: TOKEN)
         self.assertLoggedIn(self.transfer(session), relay)
+
+    def test_its_refusal_tells_no_secret(self) -> None:
+        """It may repeat what this class said as well."""
+        relay = self.relay(users=USERS)
+
+        class Own(smtplib.SMTP):
+            def login(self, user: str, password: str, **_: Any) -> tuple[int, bytes]:
+                raise smtplib.SMTPAuthenticationError(535, f"5.7.8 no such login: {user}:{password}".encode())
+
+        session = self.session(relay, Own, cafile=self.cafile(), username=NAME, password="tiger-42")
+        self.assertIn(f"no such login: {NAME}:[password]", str(self.transfer(session).fault))
 
 
 class TheRelayIsAnImpostor(WithLogin):
@@ -520,7 +710,7 @@ class AMechanismAnswers(unittest.TestCase):
             (b"{}", "no reason given"),
             (b"[1]", "[1]"),
             (b"no\r\njson", "no json"),
-            (b"[" * 100_000, "[" * 200),
+            (b"[" * 100_000, "[" * 100_000),
         ]
         for challenge, complaint in cases:
             exchange = XOAuth2(Credentials("u", token="t"))
