@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import transaction
 from zope.interface import implementer
@@ -56,6 +56,17 @@ class AbstractMailDelivery:
         """A Message-Id that no other message has (RFC 5322, 3.6.4), without brackets."""
         moment = time.strftime("%Y%m%d%H%M%S")
         return f"{moment}.{os.getpid()}.{random.randrange(2**63)}@{host_name()}"  # noqa: S311 - unique, not secret
+
+    def bind(self, transaction_manager: Any) -> Self:
+        """Return this delivery for mail that follows the transactions of another manager.
+
+        :param transaction_manager: such as ``request.tm`` of Pyramid.  An explicit one has to have begun a transaction
+            when mail is sent; else it raises `transaction.interfaces.NoTransaction`.
+        """
+        bound = type(self).__new__(type(self))
+        bound.__dict__.update(self.__dict__)
+        bound.transaction_manager = transaction_manager
+        return bound
 
     def send(
         self,
@@ -148,6 +159,11 @@ class QueuedMailDelivery(AbstractMailDelivery):
             if self._queue is None or self._place != place:
                 self._queue, self._place = open_queue(path), place
             return self._queue
+
+    def bind(self, transaction_manager: Any) -> Self:
+        """Return this delivery, with the same open queue, for mail that follows another manager's transactions."""
+        self.queue  # noqa: B018 - opens it, so that both have one
+        return super().bind(transaction_manager)
 
     def send_now(
         self,

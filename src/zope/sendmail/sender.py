@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
+from zope.sendmail.config.location import MEMORY
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.errors import InvalidRelay
+from zope.sendmail.errors import InvalidLocation, InvalidRelay
 from zope.sendmail.events import MailEvent
 from zope.sendmail.interfaces import type_of_message
 from zope.sendmail.lifecycle.retry import Schedule
@@ -105,6 +106,12 @@ class MailWriter:
             envelope_sender=envelope_sender,
         )
 
+    def bind(self, transaction_manager: Any) -> Self:
+        """Return a writer into the same queue whose mail follows the transactions of `transaction_manager`."""
+        bound = type(self).__new__(type(self))
+        bound._delivery = self._delivery.bind(transaction_manager)
+        return bound
+
     @property
     def queue(self) -> Any:
         """The queue, an `IMailQueue`, for whoever wants to look into it."""
@@ -174,7 +181,7 @@ class MailReader(_Sending):
 
     Mail that names no relay goes to `hostname` and `port`, over verified TLS with a `username` and `password`, or
     through `mailer`; `mailers` are further ones by name, each with the password of its relay.  Several readers, also in
-    other processes, may share a directory.
+    other processes, may share a directory.  `queue` is one that is open already, instead of that in the directory.
 
     `start` and `stop` may be called any number of times, in turn.  Concurrency: any thread.
     """
@@ -190,9 +197,12 @@ class MailReader(_Sending):
         mailer: Any = None,
         mailers: Mapping[str, Any] | None = None,
         routes: Routes | None = None,
+        queue: Any = None,
         **options: Unpack[Options],
     ) -> None:
-        self._directory = directory
+        if queue is None and directory == MEMORY:
+            raise InvalidLocation(f"nothing but its writer has a queue at {MEMORY}; use a MailSender, which is both")
+        self._directory, self._queue = directory, queue
         self._mailer = mailer
         if mailer is None:
             self._mailer = SMTPMailer(hostname=hostname, port=port, username=username, password=password)
@@ -264,12 +274,15 @@ class MailReader(_Sending):
     def _make(self) -> QueueProcessorThread:
         processor = QueueProcessorThread(mailers=self._mailers, routes=self._routes, **self._options)
         processor.setMailer(self._mailer)
-        processor.setQueuePath(self._directory)
+        if self._queue is None:
+            processor.setQueuePath(self._directory)
+        else:
+            processor.queue, self._queue.schedule = self._queue, processor.schedule
         return processor
 
 
 class MailSender(_Sending):
-    """A `MailWriter` and a `MailReader` on one directory.
+    """A `MailWriter` and a `MailReader` on one directory, or on a queue in memory (``memory:``), for tests.
 
     `relays` are the addresses that mail may name besides `hostname` and `port`; see `make_routes` for these and the
     routes, `MailReader` for the options.  The reader is started by the first mail, by `start`, and by ``with``.
@@ -277,7 +290,8 @@ class MailSender(_Sending):
     At the end of a ``with`` block it has 30 seconds for what is due, at the end of a program five; after Ctrl-C in a
     ``with`` block only the message in hand is finished.  What is left waits for the next start.
 
-    After a fork only the parent sends; a child that sends mail starts a reader of its own.
+    After a fork only the parent sends; a child that sends mail starts a reader of its own.  What is in memory
+    stays with the parent, and is lost with the program unless it was sent.
     """
 
     def __init__(
@@ -317,8 +331,16 @@ class MailSender(_Sending):
             mailer=mailer,
             mailers=mailers,
             routes=routes,
+            queue=self.writer.queue if directory == MEMORY else None,
             **options,
         )
+
+    def bind(self, transaction_manager: Any) -> BoundSender:
+        """Return a sender of the same mail queue whose mail follows the transactions of `transaction_manager`.
+
+        :param transaction_manager: that of a request, such as ``request.tm`` of Pyramid.
+        """
+        return BoundSender(self, transaction_manager)
 
     @property
     def queue(self) -> Any:
@@ -343,9 +365,12 @@ class MailSender(_Sending):
     ) -> str:
         """See `MailWriter.send`."""
         message_id = self.writer.send(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp)
+        self._start_if_possible()
+        return message_id
+
+    def _start_if_possible(self) -> None:
         with contextlib.suppress(RuntimeError):  # Python ends, or the system has no more threads; the mail waits
             self.start()
-        return message_id
 
     def start(self) -> None:
         """See `MailReader.start`."""
@@ -371,3 +396,36 @@ class MailSender(_Sending):
             self.stop()
         else:
             self.finish()
+
+
+class BoundSender:
+    """A `MailSender` for one transaction manager; see `MailSender.bind`.  It is made quickly, for each request."""
+
+    def __init__(self, sender: MailSender, transaction_manager: Any) -> None:
+        self._sender = sender
+        self._writer = sender.writer.bind(transaction_manager)
+
+    def send(
+        self,
+        fromaddr: str | bytes,
+        toaddrs: str | bytes | Sequence[str | bytes],
+        message: type_of_message,
+        hostname: str | None = None,
+        port: int | None = None,
+        *,
+        relay: type_of_relay | None = None,
+        verp: bool = False,
+    ) -> str:
+        """Hand over one mail, which leaves if the transaction commits.  See `MailWriter.send`."""
+        message_id = self._writer.send(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp)
+        self._sender._start_if_possible()
+        return message_id
+
+    @property
+    def queue(self) -> Any:
+        """The queue, an `IMailQueue`."""
+        return self._sender.queue
+
+    def status(self, message_id: str) -> MailStatus:
+        """Return what became of a mail.  See `IMailQueue.status`."""
+        return self._sender.status(message_id)

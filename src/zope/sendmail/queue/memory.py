@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import os
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -90,6 +92,13 @@ class MemoryQueue:
         self.admin = MemoryAdmin(self)
         self._numbers = itertools.count(1)
         self._woken = False
+        _queues.add(self)
+
+    def forget_after_fork(self) -> None:
+        """Begin empty in a forked child: what the parent has in memory is sent by the parent."""
+        self.changed = threading.Condition(threading.RLock())
+        self.mails_by_name = {}
+        self.departed = {}
 
     def stage(self) -> MemoryStagedMail:
         """See `IMailQueue.stage`."""
@@ -371,3 +380,14 @@ def _seen(mail: _Mail) -> QueuedMail:
     return QueuedMail(
         mail.name, mail.state, mail.envelope, mail.message_id, mail.since, len(mail.message), due, tuple(mail.history)
     )
+
+
+_queues: weakref.WeakSet[MemoryQueue] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for queue in list(_queues):
+        queue.forget_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

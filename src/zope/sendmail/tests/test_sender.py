@@ -15,8 +15,10 @@ from typing import Any
 from unittest import mock
 
 import transaction
+from transaction.interfaces import NoTransaction
 
-from zope.sendmail.interfaces import InvalidMail, InvalidRelay
+from zope.sendmail.interfaces import InvalidLocation, InvalidMail, InvalidRelay
+from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
@@ -291,6 +293,101 @@ class ASender(Fixture):
         self.assertEqual((mail.recipients, mail.user), (("b@example.org", "c@example.org"), ""))
         self.assertEqual(mail.data, b"Subject: old\r\n\r\ntext\r\n")
         self.assertEqual(sender.queue.admin.count(), {State.REJECTED: 1})
+
+
+class AQueueInMemory(Fixture):
+    def sender(self, relay: Relay, **options: Any) -> MailSender:
+        sender = MailSender("memory:", relay.host, relay.port, **options)
+        self.addCleanup(sender.stop)
+        return sender
+
+    def test_sends(self) -> None:
+        """Writer and reader have the same one; no directory is made."""
+        relay = self.relay()
+        with self.sender(relay) as sender:
+            message_id = sender.send(SENDER, ["a@example.org"], MESSAGE)
+        self.assertEqual([mail.recipients for mail in relay.mails], [("a@example.org",)])
+        self.assertEqual(sender.status(message_id).standing, "sent")
+        self.assertFalse(os.path.exists("memory:"))
+
+    def test_is_one_for_each_sender(self) -> None:
+        """Two of them in a program have nothing to do with each other."""
+        one, other = self.relay(), self.relay()
+        first, second = self.sender(one), self.sender(other)
+        first.writer.send(SENDER, ["a@example.org"], MESSAGE)
+        second.reader.send_waiting()
+        self.assertEqual((len(one.mails), len(other.mails), first.queue.count()), (0, 0, {State.READY: 1}))
+
+    def test_keeps_what_it_is_told_about_retries(self) -> None:
+        """Also of a reader that is made later."""
+        sender = self.sender(self.relay(), schedule=Schedule(first=7.0))
+        self.assertEqual(sender.queue.schedule.first, 7.0)
+
+    def test_is_sent_by_the_parent_after_a_fork(self) -> None:
+        """Not by each child once more; a child's own mail is the child's."""
+        relay = self.relay()
+        program = """
+import os, sys
+from zope.sendmail.sender import MailSender
+sender = MailSender("memory:", sys.argv[1], int(sys.argv[2]))
+sender.writer.send("s@example.org", ["parent@example.org"], "Subject: x\\n\\n")
+if os.fork() == 0:
+    with sender:
+        sender.send("s@example.org", ["child@example.org"], "Subject: x\\n\\n")
+    os._exit(0)
+os.wait()
+with sender:
+    pass
+"""
+        arguments = [sys.executable, "-c", program, relay.host, str(relay.port)]
+        subprocess.run(arguments, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+        self.assertEqual([mail.recipients[0] for mail in relay.mails], ["child@example.org", "parent@example.org"])
+
+    def test_is_nothing_for_a_reader_alone(self) -> None:
+        """It would never find a mail."""
+        with self.assertRaisesRegex(InvalidLocation, "use a MailSender"):
+            MailReader("memory:")
+
+
+class BoundToARequest(Fixture):
+    """`MailSender.bind`, for frameworks that have a transaction manager for each request."""
+
+    def test_mail_follows_the_transaction_of_the_request(self) -> None:
+        """The manager is an explicit one, as in the templates of Pyramid; the thread's transaction does not matter."""
+        relay = self.relay()
+        sender = MailSender(self.path, relay.host, relay.port)
+        self.addCleanup(sender.stop)
+        for recipient, end in (("aborted@example.org", "abort"), ("sent@example.org", "commit")):
+            manager = transaction.TransactionManager(explicit=True)
+            manager.begin()
+            sender.bind(manager).send(SENDER, [recipient], MESSAGE)
+            transaction.commit()
+            self.assertEqual(sender.queue.count().get(State.READY, 0), 0)
+            getattr(manager, end)()
+        self.assertTrue(sender.finish())
+        self.assertEqual([mail.recipients for mail in relay.mails], [("sent@example.org",)])
+
+    def test_without_a_transaction_the_mail_is_refused(self) -> None:
+        """An explicit manager knows that nothing was begun; no mail waits for an end that never comes."""
+        sender = MailSender(self.path)
+        bound = sender.bind(transaction.TransactionManager(explicit=True))
+        with self.assertRaises(NoTransaction):
+            bound.send(SENDER, ["a@example.org"], MESSAGE)
+        self.assertEqual(sum(sender.queue.count().values()), 0)
+
+    def test_the_queue_and_its_rules_are_the_same(self) -> None:
+        """Whatever `MailSender` was told about relays and bounces, and one open queue for all requests."""
+        sender = MailSender(self.path, relays=["relay.example:26"], envelope_sender="bounces@example.org")
+        self.addCleanup(sender.stop)
+        manager = transaction.TransactionManager()
+        bound = sender.bind(manager)
+        self.assertIs(bound.queue, sender.queue)
+        with self.assertRaises(InvalidRelay):
+            bound.send(SENDER, ["a@example.org"], MESSAGE, hostname="evil.example")
+        message_id = bound.send(SENDER, ["a@example.org"], MESSAGE, hostname="relay.example", port=26)
+        manager.commit()
+        self.assertEqual([mail.envelope.sender for mail in sender.queue.mails()], ["bounces@example.org"])
+        self.assertEqual(bound.status(message_id).standing, "queued")
 
 
 class TheEnd(Fixture):
