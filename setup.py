@@ -41,6 +41,12 @@ DEMO = [
     "zope.traversing",
 ]
 
+# ``zope.sendmail.contrib.pyramid``.
+PYRAMID = [
+    "pyramid",
+    "pyramid_tm",
+]
+
 # The Maildrop Host in Zope's management interface.
 ZOPE = [
     "Products.MailHost",
@@ -132,6 +138,7 @@ setup(
         "security": SECURITY,
         "appsetup": APPSETUP,
         "demo": DEMO,
+        "pyramid": PYRAMID,
         "zope": ZOPE,
         "test": TEST,
         "check": CHECK,
