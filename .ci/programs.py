@@ -40,6 +40,8 @@ def fastapi(directory: str) -> None:
         exec(text, module)  # noqa: S102 - our own README
         with TestClient(module["app"]) as client:
             assert "@" in client.post("/orders/7?customer=jane@example.org").json()
+            refused = client.post("/orders/8?customer=nobody%0A@example.org")
+            assert (refused.status_code, "nobody" in refused.text) == (422, True), refused.text
             assert client.post("/news?letter=Subject: News", json=["a@example.com", "b@example.com"]).is_success
         assert [mail.recipients for mail in first.mails] == [("jane@example.org",)], first.mails
         assert {mail.sender for mail in second.mails} == {f"news+{who}=example.com@example.org" for who in "ab"}
