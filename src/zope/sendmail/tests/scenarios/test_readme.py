@@ -17,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import zope.sendmail.sender  # noqa: F401 - loaded before a test takes its place among the modules
+from zope.sendmail.interfaces import InvalidMail
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.layers import Processes, in_layer
 
@@ -128,6 +129,11 @@ class Application:
 
     def __init__(self, lifespan: Any) -> None:
         self.lifespan = lifespan
+        self.handlers: dict[type[Exception], _Handler] = {}
+
+    def exception_handler(self, kind: type[Exception]) -> Callable[[_Handler], _Handler]:
+        """Keep the function, for who calls in the place of the framework."""
+        return lambda function: self.handlers.setdefault(kind, function)
 
     def post(self, route: str) -> Callable[[_Handler], _Handler]:
         """The function stays what it is."""
@@ -150,6 +156,18 @@ class TheProgramWithoutZope(unittest.TestCase):
         exec(source.replace('"mail.example.org"', f'"{relay.host}", {relay.port}'), {})
         self.assertEqual([mail.recipients for mail in relay.mails], [("jane@example.org",)])
 
+    def loaded(self, source: str) -> dict[str, Any]:
+        """The module with this text, where the framework is what little of it is used."""
+        framework: Any = types.ModuleType("fastapi")
+        framework.FastAPI = Application
+        framework.responses = types.ModuleType("fastapi.responses")
+        framework.responses.JSONResponse = lambda content, status_code: (content, status_code)
+        module: dict[str, Any] = {}
+        with mock.patch.dict(sys.modules, {"fastapi": framework, "fastapi.responses": framework.responses}):
+            exec(source, module)
+        self.addCleanup(module["sender"].stop)
+        return module
+
     def test_is_that_of_the_readme(self) -> None:
         """The module in the README sends, with a web framework that only knows what is used of it."""
         text = self.example("``app.py``::\n", "\n``send()``")
@@ -159,17 +177,16 @@ class TheProgramWithoutZope(unittest.TestCase):
         source = source.replace('"mail.example.org"', f'"{first.host}", {first.port}')
         source = source.replace("news.example.org:25", f"{second.host}:{second.port}")
         source = source.replace('hostname="news.example.org"', f'hostname="{second.host}", port={second.port}')
-        framework: Any = types.ModuleType("fastapi")
-        framework.FastAPI = Application
-        module: dict[str, Any] = {}
-        with mock.patch.dict(sys.modules, fastapi=framework):
-            exec(source, module)
-        self.addCleanup(module["sender"].stop)
+        module = self.loaded(source)
 
         async def serve() -> str:
             async with module["app"].lifespan(None):
                 self.assertTrue(module["sender"].running())
                 module["news"](["a@example.com", "b@example.com"], "Subject: News\n\nGood ones.\n")
+                with self.assertRaises(InvalidMail) as caught:
+                    module["order"](6, "jane@example.org\n")
+                content, status = await module["app"].handlers[InvalidMail](None, caught.exception)
+                self.assertEqual((content, status), ({"detail": str(caught.exception)}, 422))
                 return str(module["order"](7, "jane@example.org"))
 
         message_id = asyncio.run(serve())
