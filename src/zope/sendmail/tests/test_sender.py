@@ -316,7 +316,7 @@ class AQueueInMemory(Fixture):
         first, second = self.sender(one), self.sender(other)
         first.writer.send(SENDER, ["a@example.org"], MESSAGE)
         second.reader.send_waiting()
-        self.assertEqual((len(one.mails), len(other.mails), first.queue.count()), (0, 0, {State.READY: 1}))
+        self.assertEqual((len(one.mails), len(other.mails), first.queue.admin.count()), (0, 0, {State.READY: 1}))
 
     def test_keeps_what_it_is_told_about_retries(self) -> None:
         """Also of a reader that is made later."""
@@ -362,7 +362,7 @@ class BoundToARequest(Fixture):
             manager.begin()
             sender.bind(manager).send(SENDER, [recipient], MESSAGE)
             transaction.commit()
-            self.assertEqual(sender.queue.count().get(State.READY, 0), 0)
+            self.assertEqual(sender.queue.admin.count().get(State.READY, 0), 0)
             getattr(manager, end)()
         self.assertTrue(sender.finish())
         self.assertEqual([mail.recipients for mail in relay.mails], [("sent@example.org",)])
@@ -373,7 +373,7 @@ class BoundToARequest(Fixture):
         bound = sender.bind(transaction.TransactionManager(explicit=True))
         with self.assertRaises(NoTransaction):
             bound.send(SENDER, ["a@example.org"], MESSAGE)
-        self.assertEqual(sum(sender.queue.count().values()), 0)
+        self.assertEqual(sum(sender.queue.admin.count().values()), 0)
 
     def test_the_queue_and_its_rules_are_the_same(self) -> None:
         """Whatever `MailSender` was told about relays and bounces, and one open queue for all requests."""
@@ -386,7 +386,7 @@ class BoundToARequest(Fixture):
             bound.send(SENDER, ["a@example.org"], MESSAGE, hostname="evil.example")
         message_id = bound.send(SENDER, ["a@example.org"], MESSAGE, hostname="relay.example", port=26)
         manager.commit()
-        self.assertEqual([mail.envelope.sender for mail in sender.queue.mails()], ["bounces@example.org"])
+        self.assertEqual([mail.envelope.sender for mail in sender.queue.admin.mails()], ["bounces@example.org"])
         self.assertEqual(bound.status(message_id).standing, "queued")
 
 

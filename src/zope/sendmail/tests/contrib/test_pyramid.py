@@ -82,7 +82,7 @@ class ARequest(Fixture):
                 with self.assertRaises(ZeroDivisionError):
                     application.get("/order?fail=yes")
                 transaction.commit()
-                self.assertEqual(sum(self.mailer.sender.queue.count().values()), 0)
+                self.assertEqual(sum(self.mailer.sender.queue.admin.count().values()), 0)
                 application.get("/order")
                 self.assertEqual(self.finish(), [("jane@example.org",)] * count)
 
@@ -156,7 +156,7 @@ class TheThreadThatSends(Fixture):
                 more = {"mail.start": "never"} if never == "setting" else {}
                 self.application(lambda request: request.mailer.send(*MAIL), "pyramid_tm", **more).get("/order")
                 self.assertFalse(self.mailer.sender.running())
-        self.assertEqual(self.mailer.sender.queue.count(), {State.READY: 2})
+        self.assertEqual(self.mailer.sender.queue.admin.count(), {State.READY: 2})
 
     def test_has_all_in_memory_if_so_told(self) -> None:
         """For tests of applications."""
