@@ -44,10 +44,12 @@ if TYPE_CHECKING:
     from zope.sendmail.lifecycle.finding import Finding
     from zope.sendmail.lifecycle.outcome import Outcome
     from zope.sendmail.lifecycle.record import Record
+    from zope.sendmail.lifecycle.relaystate import ProcessorState
     from zope.sendmail.lifecycle.states import State
     from zope.sendmail.lifecycle.status import MailStatus
     from zope.sendmail.message.envelope import Envelope
     from zope.sendmail.message.pieces import Piece
+    from zope.sendmail.message.relayname import RelayName
 
 #: What applications may pass as a message: the text with its headers, as str, bytes or a message object.
 type_of_message = str | bytes | Message
@@ -268,6 +270,8 @@ class IQueuedMail(Interface):
     size = Int(title="Bytes")
     due = Float(title="When it is tried next, seconds since the epoch; 0.0 if that is open")
     history = Attribute("Sequence of `Record`, oldest first")
+    relays = Attribute("Names of the relays that are to get what is left of it; empty if no processor has told which")
+    blocked = Attribute("`RelayState` of the relay for which it waits, which cannot be used; else None")
 
 
 classImplements(QueuedMail, IQueuedMail)
@@ -339,6 +343,19 @@ class IMailQueue(Interface):
     def parked() -> Collection[str]:
         """Return the names of the relays for which messages are parked."""
 
+    def report(state: ProcessorState) -> None:
+        """Keep what the processor of this queue object tells operators, in the place of what it told before.
+
+        As well as possible: a disk that refuses is passed over, and nothing depends on it.  What processors that have
+        ended told about relays is taken over, so that a word about a relay outlives its processor.
+        """
+
+    def probe_asked(relay: str) -> float:
+        """Return when an operator asked last that this relay is tried although it is paused.
+
+        :returns: seconds since the epoch; 0.0 for never.  Another number than before is a new request.
+        """
+
     def close() -> None:
         """Give everything back.  Leases that are still open end."""
 
@@ -363,6 +380,7 @@ class IMailQueueAdmin(Interface):
         reply: str = "",
         before: float = inf,
         after: float = -inf,
+        relay: str = "",
     ) -> Iterator[QueuedMail]:
         """Yield the mails, oldest first; only those that fit everything that is given.
 
@@ -371,9 +389,11 @@ class IMailQueueAdmin(Interface):
         :param states: they are in one of these; empty: in any.  Staged mail is left out unless it is named here.
         :param sender: their envelope sender; ``<>`` is the null reverse-path.
         :param recipient: one of their recipients; ``@example.org`` is everybody there.  Case does not matter.
-        :param reply: what they were last told: a code such as ``450``, or a part of what a relay or we said.
+        :param reply: what they were last told, or why their relay cannot be used: a code such as ``450``, or a part
+            of what a relay or we said.
         :param before: they were written before this moment, in seconds since the epoch.
         :param after: they were written at this moment or later.
+        :param relay: the name or address of the relay that is to get them, or that was asked last.
 
         Guarantee: reads one mail at a time, and a file that cannot be read ends nothing.
         """
@@ -414,10 +434,10 @@ class IMailQueueAdmin(Interface):
         """
 
     def release(name: str) -> None:
-        """End a hold.
+        """End a hold, or reveal a staged mail of which the caller knows that its transaction committed.
 
         :raises NoSuchMail: if there is none of this name.
-        :raises NotPossible: if the mail is not held.
+        :raises NotPossible: if the mail is not held, or its transaction may still end by itself.
         """
 
     def retry(name: str) -> None:
@@ -434,6 +454,31 @@ class IMailQueueAdmin(Interface):
 
         :raises NoSuchMail: if there is none of this name.
         :raises NotPossible: while it is being sent, or while it is staged and its transaction may still commit.
+        """
+
+    def reroute(name: str, relay: RelayName | None) -> None:
+        """Let another relay have the mail; it is due at once, with the attempts that it has had.
+
+        :param relay: one that the processor of the queue has; None: as its routes say.
+        :raises NoSuchMail: if there is none of this name.
+        :raises NotPossible: while it is being sent, or if its file is none that can be written anew.
+        """
+
+    def give_up(name: str, why: str) -> None:
+        """Reject the recipients that were not served; nobody is told.  See `zope.sendmail.queue.bounce`.
+
+        :param why: for people.
+        :raises NoSuchMail: if there is none of this name.
+        :raises NotPossible: while it is being sent.
+        """
+
+    def processors() -> Sequence[ProcessorState]:
+        """Return what the processors of this queue told, each with whether it lives."""
+
+    def probe(relay: str) -> None:
+        """Ask all processors of this queue to try a relay now, although it is paused.
+
+        :raises OSError: if that cannot be written down.
         """
 
     def expire_rejected(before: float) -> int:

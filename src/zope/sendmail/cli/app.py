@@ -1,8 +1,8 @@
 """The command ``zope-sendmail``: sends what is due in a queue, once or as a daemon.
 
-``zope-sendmail queue VERB`` is for operators; see `zope.sendmail.cli.queuecommands`.
-It says with its exit status what became of the mail, and a signal never cuts a message short.  A setting on
-the command line beats the environment, that beats the ini file, that beats the default.
+``zope-sendmail queue VERB`` is for operators, see `zope.sendmail.cli.queuecommands`; ``zope-sendmail check`` tries the
+relay, see `zope.sendmail.cli.checkcommand`.  The exit status says what became of the mail, and a signal never cuts a
+message short.  A setting on the command line beats the environment, that beats the ini file, that beats the default.
 """
 
 from __future__ import annotations
@@ -17,24 +17,29 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from zope.sendmail.cli import queuecommands
-from zope.sendmail.cli.arguments import INI_SECTION, SETTINGS, given_settings, make_parser, read_ini
-from zope.sendmail.cli.queuearguments import is_order
-from zope.sendmail.config.options import boolean, mailer_keywords, merge, processor_keywords
+from zope.sendmail.cli import checkcommand, queuecommands
+from zope.sendmail.cli.arguments import (
+    INI_SECTION,
+    SETTINGS,
+    given_settings,
+    make_parser,
+    merged_settings,
+)
+from zope.sendmail.cli.privileges import as_before, become_owner
+from zope.sendmail.cli.queuearguments import is_queue_command
+from zope.sendmail.config.options import boolean, mailer_keywords, processor_keywords
+from zope.sendmail.config.passwordfile import follow_password_file
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.retry import OnUnknown
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.maildir import act_as_owner
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import directories_of
 from zope.sendmail.reporting import notifier
+from zope.sendmail.system.supervisor import tell_supervisor
 
 __all__ = ["ConsoleApp", "boolean", "main", "run", "string_or_none"]
-
-#: The environment variable that may hold the password.
-PASSWORD = "ZOPE_SENDMAIL_PASSWORD"  # noqa: S105 - the name of a variable
 
 #: Seconds that subscribers to mail events have before the process ends.
 _TELLING = 5.0
@@ -69,30 +74,37 @@ class ConsoleApp:
 
     def __init__(self, argv: Sequence[str] | None = None, verbose: bool = True) -> None:  # noqa: FBT001, FBT002
         self.script_name, *words = sys.argv if argv is None else argv
-        arguments = vars(self.parser.parse_args(words))
-        self.verbose = verbose and not arguments.get("quiet", False)
-        self.log_level = logging.INFO if arguments.get("verbose") else logging.WARNING
-        self.daemon = arguments.get("daemon", False)
-        self._config: str | None = arguments.get("config")
+        self._arguments = vars(self.parser.parse_args(words))
+        self.verbose = verbose and not self._arguments.get("quiet", False)
+        self.log_level = logging.INFO if self._arguments.get("verbose") else logging.WARNING
+        self.daemon = self._arguments.get("daemon", False)
+        self._config: str | None = self._arguments.get("config")
+        #: Signals that came: to stop, and to read the configuration again.
+        self._is_stopping = self._is_reloading = False
+        self._processor: Any = None
         try:
-            settings = self._merged(arguments)
-            self._mailer_options = mailer_keywords(settings)
-            self._processor_options = processor_keywords(settings)
+            self._configure(self._merged(self._arguments))
         except ValueError as error:
             self._refuse(str(error))
+
+    def _configure(self, settings: dict[str, Any]) -> None:
+        """Make what these settings say.  Raises `ValueError`, and has changed nothing then."""
         if "queue_path" not in settings:
-            self._refuse(f"no queue; name its directory, or give queue_path in [{self.INI_SECTION}] of --config")
-        self._remember({**settings, **self._mailer_options})
-        self.mailer = self.MailerKind(**self._mailer_options)
+            raise ValueError(f"no queue; name its directory, or give queue_path in [{self.INI_SECTION}] of --config")
+        mailer_options, processor_options = mailer_keywords(settings), processor_keywords(settings)
+        mailer = self.MailerKind(**mailer_options)
+        if "password_file" in settings:
+            follow_password_file(mailer, settings["password_file"])
+        self.mailer = mailer
+        self._processor_options = processor_options
+        self._remember({**settings, **mailer_options})
 
     def _merged(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """All settings: command line, environment, ini file."""
-        ini = read_ini(self._config) if self._config is not None else {}
-        password = os.environ.get(PASSWORD)
-        return merge((given_settings(arguments), {"password": password}, ini))
+        """Return all settings: command line, environment, ini file."""
+        return merged_settings(self._config, given_settings(arguments))
 
     def _remember(self, settings: Mapping[str, Any]) -> None:
-        """The attributes that the class had in 7.3."""
+        """Set the attributes that the class had in 7.3."""
         self.queue_path = settings["queue_path"]
         self.interval = settings.get("interval", 3.0)
         self.hostname = settings.get("hostname", "localhost")
@@ -104,18 +116,17 @@ class ConsoleApp:
         self._on_unknown: OnUnknown = settings.get("on_unknown", OnUnknown.RESEND)
 
     def _refuse(self, why: str) -> NoReturn:
-        """Whoever wrote no ini file is wrong on the command line."""
+        """End with the reason; without an ini file it is the command line that is wrong."""
         if self._config is None:
             self.parser.error(why)
         self.parser.exit(os.EX_CONFIG, f"{self.parser.prog}: bad configuration ({self._config}): {why}\n")
 
     def main(self) -> int:
         """Send; return the exit status."""
-        processor = self.QueueProcessorKind(**self._processor_options)
-        processor.setMailer(self.mailer)
+        processor = self._new_processor()
         try:
             for path in directories_of(self.queue_path)[:1]:
-                act_as_owner(path)
+                become_owner(path)
             self._note_new()
             processor.setQueuePath(self.queue_path)
             return self._drain(processor)
@@ -123,8 +134,13 @@ class ConsoleApp:
             log.error("The queue %s cannot be used: %s", self.queue_path, error)  # noqa: TRY400 - says it all
             return os.EX_CONFIG
 
+    def _new_processor(self) -> Any:
+        processor = self.QueueProcessorKind(**self._processor_options)
+        processor.setMailer(self.mailer)
+        return processor
+
     def _note_new(self) -> None:
-        """A queue that is made by draining it is most often a slip of the pen."""
+        """Tell of a queue that does not exist yet: draining it is most often a slip of the pen."""
         for path in directories_of(self.queue_path):
             if not os.path.isdir(path):
                 log.warning("There was no queue %s; an empty one is made. Is that the right path?", path)
@@ -133,8 +149,12 @@ class ConsoleApp:
         queue: IMailQueue = processor.queue
         queue.claim(0)  # raises what is wrong with the queue; the processor would go on for ever hoping that it heals
         before = queue.admin.count()
-        with signals_to(processor.stop):
-            processor.run(forever=self.daemon)
+        with signals_to(self._stop, self._ask_reload if self.daemon else self._stop):
+            tell_supervisor()
+            self._run(processor)
+            while self._is_reloading and not self._is_stopping:
+                processor = self._reloaded()
+                self._run(processor)
         notifier.flush(_TELLING)
         after = queue.admin.count()
         status = exit_status(processor.tally, processor.fault, before, after, self._on_unknown)
@@ -142,6 +162,44 @@ class ConsoleApp:
             level = logging.INFO if status == os.EX_OK else logging.WARNING
             log.log(level, "%s: %s", self.queue_path, summary(processor.tally, processor.fault, after))
         return os.EX_OK if self.daemon else status
+
+    def _run(self, processor: Any) -> None:
+        self._processor = processor
+        if self._is_stopping or self._is_reloading:  # a signal was faster
+            processor.stop()
+        processor.run(forever=self.daemon)
+
+    def _reloaded(self) -> Any:
+        """Return a processor with the configuration as it is now; one that cannot be used is told, and the former
+        goes on.
+        """
+        self._is_reloading = False
+        path = self.queue_path
+        try:
+            if self._config == "-":
+                raise ValueError("it came from standard input, which is read once")
+            with as_before():  # the file may be root's
+                self._configure(self._merged(self._arguments))
+        except ValueError as error:
+            log.error("The configuration is not reloaded, the former one goes on: %s", error)  # noqa: TRY400
+        else:
+            log.info("The configuration was reloaded.")
+        if self.queue_path != path:
+            log.warning("The queue stays %s until the daemon is restarted.", path)
+            self.queue_path = path
+        processor = self._new_processor()
+        processor.setQueuePath(path)
+        return processor
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+        if self._processor is not None:
+            self._processor.stop()
+
+    def _ask_reload(self) -> None:
+        self._is_reloading = True
+        if self._processor is not None:
+            self._processor.stop()
 
 
 def exit_status(
@@ -151,7 +209,7 @@ def exit_status(
     after: Mapping[State, int],
     on_unknown: OnUnknown,
 ) -> int:
-    """What one pass comes to: 1 if a person should look, 75 if time should help, else 0."""
+    """Return what one pass comes to: 1 if a person should look, 75 if time should help, else 0."""
     answers, was, now = Counter(tally), Counter(before), Counter(after)
     set_aside = now[State.REJECTED] > was[State.REJECTED] or now[State.HELD] > was[State.HELD]
     if answers[Answer.REJECTED] or set_aside or (answers[Answer.UNKNOWN] and on_unknown is OnUnknown.HOLD):
@@ -163,7 +221,7 @@ def exit_status(
 
 
 def summary(tally: Mapping[Answer, int], fault: Reply | None, states: Mapping[State, int]) -> str:
-    """One line about what was done and what is left."""
+    """Return one line about what was done and what is left."""
     done = [f"{tally[answer]} {answer}" for answer in Answer if tally.get(answer)]
     left = [f"{states[state]} {state}" for state in State if states.get(state)]
     line = f"recipients: {', '.join(done)}" if done else "nothing was sent"
@@ -173,13 +231,17 @@ def summary(tally: Mapping[Answer, int], fault: Reply | None, states: Mapping[St
 
 
 @contextlib.contextmanager
-def signals_to(stop: Callable[[], None]) -> Iterator[None]:
-    """Let SIGTERM, SIGINT and SIGHUP call `stop`, however often they come; what is ignored stays ignored."""
+def signals_to(stop: Callable[[], None], hang_up: Callable[[], None] | None = None) -> Iterator[None]:
+    """Let SIGTERM and SIGINT call `stop`, and SIGHUP `hang_up`, however often they come.
+
+    What is ignored stays ignored.  Without `hang_up` SIGHUP calls `stop` as well.
+    """
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's alone
         yield
         return
     heard = [number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, lambda *_: stop()) for number in heard}
+    calls = {signal.SIGHUP: hang_up or stop}
+    before = {number: signal.signal(number, _handler(calls.get(number, stop))) for number in heard}
     try:
         yield
     finally:
@@ -187,15 +249,19 @@ def signals_to(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler or signal.SIG_DFL)
 
 
+def _handler(call: Callable[[], None]) -> Callable[[int, object], None]:
+    return lambda *_: call()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script; `argv` without the program's name."""
+    """Run the console script; `argv` is without the program's name."""
     return run(None if argv is None else [ConsoleApp.parser.prog, *argv])
 
 
 def _configure_log(app: ConsoleApp) -> None:
-    """To stderr: problems and the summary; with --verbose every mail as well.
+    """Send to stderr: problems and the summary; with --verbose every mail as well.
 
-    Nothing about a run that went well unless somebody watches: cron would send it by mail.
+    Says nothing about a run that went well unless a terminal watches: cron would send it by mail.
     """
     logging.basicConfig(level=app.log_level, format="%(asctime)s %(levelname)s %(message)s")
     log.setLevel(logging.INFO if app.daemon or sys.stderr.isatty() else app.log_level)
@@ -205,17 +271,19 @@ def _configure_log(app: ConsoleApp) -> None:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """The console script; `argv` with the program's name in front."""
+    """Run the console script; `argv` has the program's name in front."""
     words = list(sys.argv) if argv is None else argv
-    if is_order(words[1:]):
+    if is_queue_command(words[1:]):
         return queuecommands.main(words[2:])
+    if checkcommand.is_check(words[1:]):
+        return checkcommand.main(words[2:])
     app = ConsoleApp(words)
     _configure_log(app)
     return app.main()
 
 
 def string_or_none(text: str | None) -> str | None:
-    """None for the word ``None``."""
+    """Return None for the word ``None``, else the text."""
     return None if text == "None" else text
 
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import os
 import sys
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from zope.sendmail.config.location import check_location
-from zope.sendmail.config.options import QUEUE, RELAY, Parser, read_settings
+from zope.sendmail.config.options import QUEUE, RELAY, Parser, merge, read_settings
+
+#: The environment variable that may hold the password.
+PASSWORD = "ZOPE_SENDMAIL_PASSWORD"  # noqa: S105 - the name of a variable
 
 #: Where the settings stand in an ini file.
 INI_SECTION = "app:zope-sendmail"
@@ -24,9 +29,25 @@ SETTINGS: dict[str, Parser] = {**QUEUE, **RELAY}
 
 _DESCRIPTION = "Send what is due in a mail queue through an SMTP relay, once or as a daemon."
 
+_CHECK = (
+    "Try the relay step by step with the settings of 'zope-sendmail': its name, the connection, TLS, its certificate, "
+    "the login and, with --to, an envelope. Nothing is sent."
+)
+
+_CHECK_EPILOG = """\
+The options are those of 'zope-sendmail', so that its command line can be tried as it is; the queue is not touched.
+
+exit status:
+  0   everything works
+  1   a step failed; its cure is said
+  2   the command line is wrong
+  78  the configuration is wrong
+"""
+
 _EPILOG = """\
+'zope-sendmail check' tries the relay with the same options, step by step, and sends nothing.
 'zope-sendmail queue VERB' shows and changes what waits in a queue; see 'zope-sendmail queue --help'.
-Without a verb behind it, queue is the name of a directory like any other.
+Without a verb behind it, queue is the name of a directory like any other; so is check if there is such a queue.
 
 A setting on the command line beats the environment, that beats the ini file, that beats the default.
 Times are seconds, or numbers with s, m, h or d: 90, 10m, 2h, 5d.
@@ -44,7 +65,7 @@ exit status:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of ``zope-sendmail``.  What was not given does not appear in its result."""
+    """Return the parser of ``zope-sendmail``; what was not given does not appear in its result."""
     parser = argparse.ArgumentParser(
         prog="zope-sendmail",
         description=_DESCRIPTION,
@@ -58,8 +79,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--daemon",
         action="store_true",
-        help="go on until SIGTERM, SIGINT or SIGHUP; the message in hand is finished",
+        help="go on until SIGTERM or SIGINT; the message in hand is finished. SIGHUP reads the configuration again",
     )
+    parser.add_argument("--version", action="version", version=f"zope-sendmail {own_version()}")
     add_config_arguments(parser)
     add_queue_arguments(parser)
     add_relay_arguments(parser)
@@ -67,8 +89,37 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def make_check_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``zope-sendmail check``; what was not given does not appear in its result."""
+    parser = argparse.ArgumentParser(
+        prog="zope-sendmail check",
+        description=_CHECK,
+        epilog=_CHECK_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("maildir", nargs="?", help="directory of the queue; it is not looked at")
+    parser.add_argument("--daemon", action="store_true", help=argparse.SUPPRESS)
+    envelope = parser.add_argument_group("envelope", "Ask the relay whether it would take a mail")
+    envelope.add_argument("--to", metavar="ADDRESS", action="append", help="for this recipient; may be repeated")
+    envelope.add_argument("--from", metavar="ADDRESS", dest="sender", help="from this sender (default: the empty one)")
+    add_config_arguments(parser)
+    add_queue_arguments(parser)
+    add_relay_arguments(parser)
+    add_login_arguments(parser)
+    return parser
+
+
+def own_version() -> str:
+    """Return the version of this distribution; empty for a checkout that was never installed."""
+    try:
+        return version("zope.sendmail")
+    except PackageNotFoundError:
+        return ""
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where settings come from, and what is printed."""
+    """Add where settings come from, and what is printed."""
     parser.add_argument(
         "--config",
         metavar="INIFILE",
@@ -86,7 +137,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_queue_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a queue is drained."""
+    """Add how a queue is drained."""
     add = _adder(parser.add_argument_group("queue", "How the queue is drained"))
     add("interval", "TIME", "time between two looks of a daemon that nothing wakes (default: 3)")
     add("concurrency", "N", "connections to the relay at most (default: as many as are worth while)")
@@ -103,7 +154,7 @@ def add_queue_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_relay_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which relay, and how to speak with it."""
+    """Add which relay there is, and how to speak with it."""
     group = parser.add_argument_group("relay", "Which relay sends the mail on, and how to speak with it")
     add, either = _adder(group), _adder(group.add_mutually_exclusive_group())
     add("hostname", "HOSTNAME", "name of the relay (default: localhost)")
@@ -158,7 +209,7 @@ def _add_limits(add: Callable[..., None]) -> None:
 
 
 def add_login_arguments(parser: argparse.ArgumentParser) -> None:
-    """Who we are to the relay."""
+    """Add who we are to the relay."""
     add = _adder(
         parser.add_argument_group("login", "Who we are to the relay; username and password or token, or neither")
     )
@@ -177,13 +228,22 @@ def add_login_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among the parser's results."""
+    """Return the settings among the parser's results."""
     given = {name: value for name, value in arguments.items() if name in SETTINGS}
     return {**given, "queue_path": check_location(arguments["maildir"])} if "maildir" in arguments else given
 
 
+def merged_settings(config: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings: those of the command line, of the environment, and of the ini file if there is one.
+
+    :raises ValueError: if the ini file is wrong, or the settings contradict each other.
+    """
+    ini = read_ini(config) if config is not None else {}
+    return merge((given, {"password": os.environ.get(PASSWORD)}, ini))
+
+
 def read_ini(path: str) -> dict[str, Any]:
-    """The settings in an ini file, or on standard input if `path` is ``-``.
+    """Return the settings in an ini file, or on standard input if `path` is ``-``.
 
     Sections of other programs do not matter, nor what stands in ``[DEFAULT]`` for them.
     """
@@ -210,7 +270,7 @@ def read_ini(path: str) -> dict[str, Any]:
 
 
 def _adder(group: argparse._ArgumentGroup) -> Callable[..., None]:
-    """Adds settings to a group of a parser, each under the name it has in `SETTINGS`."""
+    """Return what adds settings to a group of a parser, each under the name it has in `SETTINGS`."""
 
     def add(name: str, metavar: str | None, text: str, **options: Any) -> None:
         if metavar is not None:
@@ -223,7 +283,7 @@ def _adder(group: argparse._ArgumentGroup) -> Callable[..., None]:
 
 
 def _typed(parse: Parser) -> Parser:
-    """`parse`, with errors whose text argparse shows."""
+    """Return `parse` with errors whose text argparse shows."""
 
     def parse_argument(text: str) -> Any:
         try:

@@ -11,163 +11,246 @@ from collections.abc import Sequence
 from typing import Any
 
 from zope.sendmail.config.options import duration
-from zope.sendmail.lifecycle.states import State, Verb
+from zope.sendmail.lifecycle.states import Action, State
 
 #: States in which a mail can be listed.
-STATES = (State.READY, State.SENDING, State.DEFERRED, State.HELD, State.REJECTED)
+STATES = (State.STAGED, State.READY, State.SENDING, State.DEFERRED, State.HELD, State.REJECTED)
 
-_LOOKING = {
+VIEWS = {
+    "doctor": "why mail waits: what is stuck or strange, why, and what to do; changes nothing",
     "list": "the mails, oldest first, as a table",
     "show": "envelope, relay's words and history of the named mails",
     "status": "what became of mails, by their Message-Id: queued, deferred, sent, rejected, held, unknown",
     "count": "how many mails there are in each state",
-    "doctor": "what is stuck or strange, why, and what to do; changes nothing",
+    "relays": "the relays: whether they can be used, since when, what waits for them; and who is at work",
+    "shape": "how old the mail is that waits, by relay, domain, sender or reply",
+    "errors": "the most frequent replies about mail in the queue",
+    "top": "a live view: rates, relays, the oldest mails, the last replies",
 }
-_CHANGING = {
-    Verb.HOLD: "do not try these mails until they are released",
-    Verb.RELEASE: "end a hold",
-    Verb.RETRY: "try now, whatever the schedule says; rejected mails for their rejected recipients",
-    Verb.REMOVE: "delete mails for good",
+CHANGES = {
+    "retry": "try now, whatever the schedule says; rejected mails for their rejected recipients",
+    "flush": "try all mail for one relay now",
+    "hold": "do not try these mails until they are released",
+    "release": "end a hold; of a staged mail: its transaction committed",
+    "reroute": "let another relay have these mails",
+    "bounce": "give these mails up, with a report to their senders",
+    "remove": "delete mails for good",
 }
 
 #: Everything that can stand behind ``zope-sendmail queue``.
-VERBS = {**_LOOKING, **{verb.value: text for verb, text in _CHANGING.items()}}
+VERBS = {**VIEWS, **CHANGES}
 
 #: The states a changing verb means when mails are not named: what it makes sense for, and what nobody regrets.
 MEANT = {
-    Verb.HOLD: (State.READY, State.DEFERRED),
-    Verb.RELEASE: (State.HELD,),
-    Verb.RETRY: (State.DEFERRED, State.REJECTED),
-    Verb.REMOVE: (State.READY, State.DEFERRED, State.HELD, State.REJECTED),
+    "hold": (State.READY, State.DEFERRED),
+    "release": (State.HELD,),
+    "retry": (State.READY, State.DEFERRED, State.REJECTED),
+    "flush": (State.READY, State.DEFERRED),
+    "reroute": (State.READY, State.DEFERRED),
+    "bounce": (State.READY, State.DEFERRED, State.HELD),
+    "remove": (State.READY, State.DEFERRED, State.HELD, State.REJECTED),
 }
 
+#: Verbs after which mail is gone for good.
+FINAL = ("bounce", "remove")
+
+#: What one verb does for each mail, as the table of states has it.
+ACTIONS = {
+    "hold": Action.HOLD,
+    "release": Action.RELEASE,
+    "retry": Action.RETRY,
+    "flush": Action.RETRY,
+    "reroute": Action.REROUTE,
+    "bounce": Action.BOUNCE,
+    "remove": Action.REMOVE,
+}
+
+#: By what `shape` can tell mail apart.
+SHAPES = ("relay", "domain", "sender", "reply")
+
 _MAIL_KEYS = (
-    "name, state, since, due, size, message_id, sender, recipients, malformed, "
-    "attempts, deaths, unknowns, relay, note, replies"
+    "name, state, since, due, size, message_id, sender, recipients, malformed, relays, waits_for (relay, since, probe, "
+    "reply; null), attempts, deaths, unknowns, relay, note, replies"
 )
 
 #: What programs can rely on.  Times are seconds since the epoch, null for open.
 KEYS = {
     "list": f"{_MAIL_KEYS} (recipient: answer, code, enhanced, text)",
     "show": f"{_MAIL_KEYS}, history (state, time, due, attempts, ..., replies), headers or message if asked for",
-    "status": "message_id, standing, reason, due, sent, replies",
-    "count": "staged, ready, sending, deferred, held, rejected, oldest (when the oldest that waits was written)",
-    "doctor": "kind, severity (note, warning, problem), name, text, cure",
+    "status": "message_id, name (null once it has left), names, standing, reason, due, sent, replies",
+    "count": "staged, ready, sending, deferred, held, rejected, oldest (when the oldest that waits was written), "
+    "waiting_for (relay that cannot be used: mails)",
+    "relays": "relay, address, usable, reply, since, probe, asked, waiting, connections, limit, rate; or processor "
+    "(pid), host, alive, forever, started, ended, written, sent, per_minute",
+    "shape": "key, total, and minutes: mails not older than 5, 10, 20, ... 1280, older",
+    "errors": "count, reply, state, example (a name), relay",
+    "doctor": "kind, severity (note, warning, problem), name, text, cure, cause",
+    "top": "time, counts, per_minute, relays, oldest (names), replies",
 }
 KEYS_OF_A_CHANGE = "name, verb, done, error"
 
-_FILTERS = ("state", "recipient", "sender", "older_than", "younger_than", "reply")
+_FILTERS = ("state", "recipient", "sender", "older_than", "younger_than", "reply", "relay")
 
 _EPILOG = """\
 MAILDIR is the directory of a queue; nothing is created if there is none.  A NAME may be shortened to an unambiguous
-beginning, or to (the beginning of) its last part, as 'list' shows it.  'zope-sendmail queue VERB --help' tells more.
-All of this is safe while processors run.  Run it as the user the queue belongs to, or as root, who then acts as
-that user.
+beginning, or to (the beginning of) its last part, as 'list' shows it; a Message-Id is a name as well.
+'zope-sendmail queue VERB --help' tells more.  All of this is safe while processors run.  Run it as the user the queue
+belongs to, or as root, who then acts as that user.
+
+Mail does not leave?  'doctor' says why, and what to do.
 
 Without a verb, 'zope-sendmail queue' drains the Maildir ./queue, as in zope.sendmail 7.3.
 
 exit status:
   0   done; the doctor found nothing that needs a person
-  1   something could not be done (no such mail, or not in its state); the doctor found a problem
-  2   the command line is wrong
+  1   something could not be done (no such mail, or not in its state); the doctor found what needs attention
+  2   the doctor found that mail is not moving; the command line is wrong
   74  the disk refused
   77  the permissions refused
   78  there is no queue at this path
 """
 
 
-def is_order(arguments: Sequence[str]) -> bool:
-    """Whether this command line is for operators; only options behind it are for a Maildir that is called ``queue``."""
+def is_queue_command(arguments: Sequence[str]) -> bool:
+    """Return whether a command line is for operators; only options behind it are for a Maildir called ``queue``."""
     if arguments[:1] != ["queue"] or len(arguments) < 2:
         return False
     return arguments[1] in ("-h", "--help") or not arguments[1].startswith("-")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """What stands behind ``queue``.  Raises `SystemExit`."""
+    """Return what stands behind ``queue``.  Raises `SystemExit`."""
     verb = arguments[0]
     if verb not in VERBS:
-        overview = _overview()
+        overview = make_overview()
         overview.parse_known_args(arguments)  # it may be --help
-        overview.error(f"there is no verb {verb!r}; {_meant(verb)}")
-    parser = _parser(verb)
+        overview.error(f"there is no verb {verb!r}; {_nearest(verb)}")
+    parser = make_parser(verb)
     parsed = parser.parse_intermixed_args(arguments[1:])
     parsed.verb = verb
     parsed.filtered = any(getattr(parsed, name, None) not in (None, "") for name in _FILTERS)
-    if verb in _CHANGING:
+    if verb in CHANGES:
         _check(parser, parsed)
     elif verb in ("show", "status") and not parsed.names:
         parser.error("which mail? name at least one")
     return parsed
 
 
-def _meant(verb: str) -> str:
+def _nearest(verb: str) -> str:
     close = difflib.get_close_matches(verb, VERBS, 1)
     return f"do you mean {close[0]!r}?" if close else f"there are: {', '.join(VERBS)}"
 
 
-def _overview() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  {verb:8}{text}" for verb, text in VERBS.items())
+def make_overview() -> argparse.ArgumentParser:
+    """Return the parser that explains all verbs."""
+    views = "\n".join(f"  {verb:8}{text}" for verb, text in VIEWS.items())
+    changes = "\n".join(f"  {verb:8}{text}" for verb, text in CHANGES.items())
     return argparse.ArgumentParser(
         prog="zope-sendmail queue",
         usage="%(prog)s VERB [options] MAILDIR [NAME...]",
-        description=f"See and change what waits in a mail queue.\n\nverbs:\n{verbs}",
+        description=f"See and change what waits in a mail queue.\n\nto see:\n{views}\n\nto change:\n{changes}",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
-def _parser(verb: str) -> argparse.ArgumentParser:
+def make_parser(verb: str) -> argparse.ArgumentParser:
+    """Return the parser of one verb."""
     parser = argparse.ArgumentParser(
         prog=f"zope-sendmail queue {verb}", description=VERBS[verb].capitalize() + ".", epilog=_epilog(verb)
     )
     parser.add_argument("maildir", metavar="MAILDIR", help="directory of the queue; spool:DIRECTORY is maildrop's")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
-    if verb == "show":
-        _add_show(parser)
-    elif verb == "status":
-        parser.add_argument("names", metavar="MESSAGE-ID", nargs="*", help="with brackets or without")
-    elif verb == "list":
-        _add_filters(parser)
-        parser.add_argument(
-            "--limit",
-            metavar="N",
-            type=_number,
-            help="at most so many mails; 0: all (default: 50 in a table, else all)",
-        )
-    elif verb in _CHANGING:
+    if verb in CHANGES:
         _add_changing(parser, verb)
+    elif verb in _ADD:
+        _ADD[verb](parser)
     return parser
 
 
 def _epilog(verb: str) -> str:
     keys = f"Keys of a JSON object: {KEYS.get(verb, KEYS_OF_A_CHANGE)}."
-    if verb not in _CHANGING:
+    if verb not in CHANGES:
         return keys
-    states = ", ".join(MEANT[Verb(verb)])
-    return f"Name the mails, or say which with the filters or --all. Without --state these are meant: {states}. {keys}"
+    states = ", ".join(MEANT[verb])
+    which = (
+        "Say more with the filters." if verb == "flush" else "Name the mails, or say which with the filters or --all."
+    )
+    return f"{which} Without --state these are meant: {states}. {keys}"
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    _add_filters(parser)
+    parser.add_argument(
+        "--limit", metavar="N", type=_number, help="at most so many mails; 0: all (default: 50 in a table, else all)"
+    )
 
 
 def _add_show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", metavar="NAME", nargs="*", help="a mail")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="a mail, or a Message-Id")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--headers", action="store_true", help="the headers of the message as well")
     text.add_argument("--message", action="store_true", help="the whole message as well, harmless for a terminal")
     text.add_argument("--raw", action="store_true", help="only the message, byte for byte, for a file or a program")
 
 
-def _add_changing(parser: argparse.ArgumentParser, verb: str) -> None:
-    parser.add_argument("names", metavar="NAME", nargs="*", help="a mail")
-    parser.add_argument("--all", action="store_true", help="all mails")
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", metavar="MESSAGE-ID", nargs="*", help="with brackets or without")
+
+
+def _add_shape(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--by", choices=SHAPES, default="relay", help="what the rows are (default: relay)")
     _add_filters(parser)
+    parser.add_argument("--limit", metavar="N", type=_number, default=20, help="at most so many rows (default: 20)")
+
+
+def _add_errors(parser: argparse.ArgumentParser) -> None:
+    _add_filters(parser)
+    parser.add_argument("--limit", metavar="N", type=_number, default=20, help="at most so many (default: 20)")
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="also what needs nobody")
+
+
+def _add_top(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--interval", metavar="TIME", type=_duration, default=2.0, help="between two looks (default: 2)"
+    )
+    parser.add_argument("--once", action="store_true", help="look once; without a terminal that is the default")
+
+
+_ADD = {
+    "list": _add_list,
+    "show": _add_show,
+    "status": _add_status,
+    "shape": _add_shape,
+    "errors": _add_errors,
+    "doctor": _add_doctor,
+    "top": _add_top,
+}
+
+
+def _add_changing(parser: argparse.ArgumentParser, verb: str) -> None:
+    if verb == "flush":
+        parser.add_argument("flushed", metavar="RELAY", help="name or address of the relay, as 'relays' shows it")
+    else:
+        parser.add_argument("names", metavar="NAME", nargs="*", help="a mail, or a Message-Id")
+        parser.add_argument("--all", action="store_true", help="all mails")
+    if verb == "reroute":
+        parser.add_argument(
+            "--to", metavar="RELAY", required=True, help="a relay that the processor has; default: as the routes say"
+        )
+    _add_filters(parser, with_relay=verb != "flush")
     parser.add_argument("--limit", metavar="N", type=_number, help="at most so many mails, the oldest first")
-    if verb == Verb.REMOVE:
+    parser.add_argument("--dry-run", action="store_true", help="only say which mails are meant")
+    if verb in FINAL:
         parser.add_argument(
             "--yes", action="store_true", help="do not ask; needed without a terminal for several mails"
         )
 
 
-def _add_filters(parser: argparse.ArgumentParser) -> None:
+def _add_filters(parser: argparse.ArgumentParser, *, with_relay: bool = True) -> None:
     group = parser.add_argument_group("filters", "A mail has to fit all of them.")
     add = group.add_argument
     add("--state", action="append", choices=[str(each) for each in STATES], help="its state; may be repeated")
@@ -176,10 +259,15 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     add("--older-than", metavar="TIME", type=_duration, help="written longer ago than 90s, 10m, 2h, 5d")
     add("--younger-than", metavar="TIME", type=_duration, help="written since then")
     add("--reply", metavar="TEXT", default="", help="a code such as 450, or a part of what was said last")
+    if with_relay:
+        add("--relay", metavar="RELAY", default="", help="the relay that is to get it, or that was asked last")
 
 
 def _check(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
-    """Nobody shall change all mails by leaving something out."""
+    """Refuse to change all mails because something was left out."""
+    if parsed.verb == "flush":
+        parsed.names, parsed.all, parsed.relay = [], False, parsed.flushed
+        return
     chosen = parsed.filtered or parsed.all
     if parsed.names and (chosen or parsed.limit is not None):
         parser.error("name mails or filter them, not both")
@@ -188,7 +276,7 @@ def _check(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
 
 
 def _duration(text: str) -> float:
-    return float(_told(duration, text))
+    return float(_parsed(duration, text))
 
 
 def _number(text: str) -> int:
@@ -197,8 +285,8 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _told(parse_text: Any, text: str) -> Any:
-    """With errors whose text argparse shows."""
+def _parsed(parse_text: Any, text: str) -> Any:
+    """Return what `parse_text` makes of a text, with errors whose words argparse shows."""
     try:
         return parse_text(text)
     except ValueError as error:

@@ -49,6 +49,7 @@ class Kind(StrEnum):
     OWNER = "owner"
     ROOM = "room"
     CLOCK = "clock"
+    RELAY = "relay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,17 @@ class Finding:
     name: str
     text: str
     cure: str
+    #: What findings of a kind have in common, such as the reply of a relay; empty if each has a reason of its own.
+    cause: str = ""
+
+    @property
+    def is_standstill(self) -> bool:
+        """Whether mail that could go does not go because of it."""
+        return self.severity is Severity.PROBLEM and self.kind in _STANDSTILL
+
+
+#: Of these kinds, a problem keeps mail of others than its own from moving.
+_STANDSTILL = frozenset({Kind.WAITING, Kind.RELAY, Kind.ROOM, Kind.OWNER})
 
 
 def route(envelope: Envelope | None) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.relaystate import RelayBoard, RelayState, is_due
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 
@@ -22,3 +23,21 @@ class QueuedMail:
     size: int
     due: float
     history: Sequence[Record]
+    #: The names of the relays that are to get what is left of it; empty if no processor has told which.
+    relays: tuple[str, ...] = ()
+    #: The relay for which it waits, which cannot be used now; None if it waits for something else.
+    blocked: RelayState | None = None
+
+    def on(self, board: RelayBoard, now: float) -> QueuedMail:
+        """Return the same mail with the relays that it is for, as far as the processors have told."""
+        record = self.history[-1] if self.history else _UNTRIED
+        if self.envelope is None or self.state not in _TO_BE_SENT:
+            return self
+        blocked = board.blocking(self.envelope, record) if is_due(self.state, record, now) else None
+        return replace(self, relays=board.relays_of(self.envelope, record), blocked=blocked)
+
+
+_UNTRIED = Record()
+
+#: States in which a mail is still for a relay.
+_TO_BE_SENT = (State.READY, State.SENDING, State.DEFERRED, State.HELD)

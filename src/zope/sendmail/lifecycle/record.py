@@ -115,7 +115,7 @@ def write_record(record: Record) -> bytes:
     """One line of a history file."""
     values = {name: getattr(record, name) for name in Record.__slots__}
     values["state"] = record.state.value
-    values["replies"] = {who: _reply_values(reply) for who, reply in record.replies.items()}
+    values["replies"] = {who: reply_values(reply) for who, reply in record.replies.items()}
     values["parts"] = {name: [getattr(part, each) for each in Part.__slots__] for name, part in record.parts.items()}
     if not record.parts:
         del values["parts"]
@@ -141,17 +141,17 @@ def _read_record(line: bytes) -> Record | None:
     try:
         values = json.loads(line)
         values["state"] = State(values["state"])
-        values["replies"] = {who: _reply(each) for who, each in values["replies"].items()}
+        values["replies"] = {who: reply_of(each) for who, each in values["replies"].items()}
         values["parts"] = {name: _part(each) for name, each in values.get("parts", {}).items()}
         # What a later version knows and this one does not is passed over, and the other way round.
         known = ((name, value) for name, value in values.items() if name in Record.__slots__)
-        return Record(**{name: _checked(getattr(_FRESH, name), value) for name, value in known})
+        return Record(**{name: checked(getattr(_FRESH, name), value) for name, value in known})
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
-def _checked(fresh: Any, value: Any) -> Any:
-    """The value, if it is of the kind that belongs in the place of `fresh`: nobody else asks."""
+def checked(fresh: Any, value: Any) -> Any:
+    """Return the value if it is of the kind that belongs in the place of `fresh`.  Raises `TypeError`."""
     if isinstance(fresh, float) and isinstance(value, int):
         value = float(value)
     if not isinstance(value, type(fresh)) or (isinstance(value, float) and not math.isfinite(value)):
@@ -161,13 +161,15 @@ def _checked(fresh: Any, value: Any) -> Any:
 
 def _part(values: list[Any]) -> Part:
     fresh = (getattr(Part(), name) for name in Part.__slots__)
-    return Part(*(_checked(*each) for each in zip(fresh, values, strict=True)))
+    return Part(*(checked(*each) for each in zip(fresh, values, strict=True)))
 
 
-def _reply_values(reply: Reply) -> list[Any]:
+def reply_values(reply: Reply) -> list[Any]:
+    """Return a reply as a JSON array."""
     return [reply.answer.value, reply.code, reply.enhanced, reply.text]
 
 
-def _reply(values: list[Any]) -> Reply:
+def reply_of(values: list[Any]) -> Reply:
+    """Return the reply that `reply_values` made an array of.  Raises `ValueError` and `TypeError`."""
     answer, code, enhanced, text = values
     return Reply(Answer(answer), text, code, enhanced)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING
 
+from zope.sendmail.lifecycle.relaystate import says
 from zope.sendmail.lifecycle.states import State
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Selection:
     reply: str = ""
     before: float = inf
     after: float = -inf
+    relay: str = ""
 
     def may_match(self, since: float, *, rejected: bool) -> bool:
         """Whether it is worth while to read a mail of this age, which was or was not set aside."""
@@ -35,13 +37,27 @@ class Selection:
             return False
         return not self.states or (State.REJECTED in self.states if rejected else self.states != {State.REJECTED})
 
+    @property
+    def anywhere(self) -> Selection:
+        """The same without what only processors know about mail: relays and replies."""
+        return replace(self, relay="", reply="")
+
     def matches(self, mail: QueuedMail) -> bool:
         """Whether the mail is meant."""
         if not self.after <= mail.since < self.before or (self.states and mail.state not in self.states):
             return False
         if (self.sender or self.recipient) and not self._is_to(mail.envelope):
             return False
-        return not self.reply or (bool(mail.history) and _says(mail.history[-1], self.reply))
+        if self.relay and not self._is_at(mail):
+            return False
+        return not self.reply or _was_told(mail, self.reply)
+
+    def _is_at(self, mail: QueuedMail) -> bool:
+        """Whether the mail is for this relay, or its last attempt went there."""
+        wanted = self.relay.casefold()
+        tried = {mail.history[-1].relay} if mail.history else set()
+        blocked = {mail.blocked.address} if mail.blocked is not None else set()
+        return wanted in {each.casefold() for each in (*mail.relays, *tried, *blocked)}
 
     def _is_to(self, envelope: Envelope | None) -> bool:
         """Whether sender and recipient are those that are meant."""
@@ -57,6 +73,11 @@ def _fits(wanted: str, addresses: Iterable[str]) -> bool:
     if wanted.startswith("@"):
         return any(address.casefold().endswith(wanted) for address in addresses)
     return not wanted or any(address.casefold() == wanted for address in addresses)
+
+
+def _was_told(mail: QueuedMail, text: str) -> bool:
+    """Whether a reply about the mail, or about the relay for which it waits, has this code or these words."""
+    return says(mail.blocked, text) or (bool(mail.history) and _says(mail.history[-1], text))
 
 
 def _says(record: Record, text: str) -> bool:

@@ -22,39 +22,52 @@ class State(StrEnum):
     REJECTED = "rejected"
 
 
-class Verb(StrEnum):
-    """What an operator can ask for."""
+class Action(StrEnum):
+    """What an operator can do to a message."""
 
     HOLD = "hold"
     RELEASE = "release"
     RETRY = "retry"
+    REROUTE = "reroute"
+    BOUNCE = "bounce"
     REMOVE = "remove"
 
 
-#: Messages in these states will still be tried without anybody's help.
+#: Messages in these states will still be tried if no operator does anything.
 WAITING = frozenset({State.READY, State.SENDING, State.DEFERRED})
 
-#: What an operator's verb makes of a message; None: it is gone.  What is not here is not possible.
-_AFTER: dict[tuple[State, Verb], State | None] = {
-    (State.READY, Verb.HOLD): State.HELD,
-    (State.DEFERRED, Verb.HOLD): State.HELD,
-    (State.HELD, Verb.RELEASE): State.READY,
-    (State.READY, Verb.RETRY): State.READY,
-    (State.DEFERRED, Verb.RETRY): State.READY,
-    (State.HELD, Verb.RETRY): State.READY,
-    (State.REJECTED, Verb.RETRY): State.READY,
-    (State.READY, Verb.REMOVE): None,
-    (State.DEFERRED, Verb.REMOVE): None,
-    (State.HELD, Verb.REMOVE): None,
-    (State.REJECTED, Verb.REMOVE): None,
-    (State.SENT, Verb.REMOVE): None,  # its worker died before it did so, and no processor has come since
+#: What an operator's action makes of a message; None: it is gone.  What is not here is not possible.
+_AFTER: dict[tuple[State, Action], State | None] = {
+    (State.STAGED, Action.RELEASE): State.READY,
+    (State.STAGED, Action.REMOVE): None,
+    (State.READY, Action.HOLD): State.HELD,
+    (State.DEFERRED, Action.HOLD): State.HELD,
+    (State.HELD, Action.RELEASE): State.READY,
+    (State.READY, Action.RETRY): State.READY,
+    (State.DEFERRED, Action.RETRY): State.READY,
+    (State.HELD, Action.RETRY): State.READY,
+    (State.REJECTED, Action.RETRY): State.READY,
+    (State.READY, Action.REROUTE): State.READY,
+    (State.DEFERRED, Action.REROUTE): State.READY,
+    (State.HELD, Action.REROUTE): State.HELD,
+    (State.READY, Action.BOUNCE): State.REJECTED,
+    (State.DEFERRED, Action.BOUNCE): State.REJECTED,
+    (State.HELD, Action.BOUNCE): State.REJECTED,
+    (State.READY, Action.REMOVE): None,
+    (State.DEFERRED, Action.REMOVE): None,
+    (State.HELD, Action.REMOVE): None,
+    (State.REJECTED, Action.REMOVE): None,
+    (State.SENT, Action.REMOVE): None,  # its worker died before it did so, and no processor has come since
 }
 
 
-def after(state: State, verb: Verb, name: str) -> State | None:
-    """The state that `verb` leads to.  Raises `NotPossible` with the verbs that are possible."""
-    if (state, verb) in _AFTER:
-        return _AFTER[state, verb]
+def after(state: State, action: Action, name: str) -> State | None:
+    """Return the state that an action leads to; None if the message is gone then.
+
+    :raises NotPossible: with the actions that are possible.
+    """
+    if (state, action) in _AFTER:
+        return _AFTER[state, action]
     possible = [str(other) for at, other in _AFTER if at is state]
     cure = f"possible: {', '.join(possible)}" if possible else "wait until the attempt has ended"
-    raise NotPossible(f"cannot {verb} mail {name}: it is {state}; {cure}")
+    raise NotPossible(f"cannot {action} mail {name}: it is {state}; {cure}")

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
+from zope.sendmail.lifecycle.relaystate import waiting_words
 from zope.sendmail.lifecycle.states import State
 
 
@@ -48,22 +49,33 @@ class MailStatus:
     due: float = 0.0
     sent: float = 0.0
     replies: Mapping[str, Reply] = field(default_factory=dict)
+    #: The names of the mails in the queue that have this Message-Id, the one that the standing is of first.
+    names: tuple[str, ...] = ()
 
 
-def status_of(message_id: str, mails: Iterable[QueuedMail], sent: float | None, kept_days: int) -> MailStatus:
-    """The status of a mail from what is in the queue with its Message-Id, and from when one left (None: none did)."""
-    found = sorted((_status(message_id, mail) for mail in mails), key=lambda each: _ORDER.index(each.standing))
+def status_of(
+    message_id: str, mails: Iterable[QueuedMail], sent: float | None, kept_days: int, *, now: float = 0.0
+) -> MailStatus:
+    """Return the status of a mail.
+
+    :param mails: what is in the queue with its Message-Id.
+    :param sent: when one left, seconds since the epoch; None: none did.
+    :param kept_days: for so many days it is known what left.
+    :param now: seconds since the epoch.
+    """
+    found = sorted((_status(message_id, mail, now) for mail in mails), key=lambda each: _ORDER.index(each.standing))
     if found:
         replies = {who: reply for each in reversed(found) for who, reply in each.replies.items()}
         first = found[0]
-        return MailStatus(message_id, first.standing, first.reason, first.due, sent or 0.0, replies)
+        names = tuple(name for each in found for name in each.names)
+        return MailStatus(message_id, first.standing, first.reason, first.due, sent or 0.0, replies, names)
     if sent is not None:
         return MailStatus(message_id, Standing.SENT, "every recipient was accepted", sent=sent)
     reason = f"it is not in the queue, and none with this Message-Id left it in the last {kept_days} days"
     return MailStatus(message_id, Standing.UNKNOWN, reason)
 
 
-def _status(message_id: str, mail: QueuedMail) -> MailStatus:
+def _status(message_id: str, mail: QueuedMail, now: float) -> MailStatus:
     last = mail.history[-1] if mail.history else None
     replies = dict(last.replies) if last is not None else {}
     unknown = last is not None and bool(last.having(Answer.UNKNOWN))
@@ -75,4 +87,5 @@ def _status(message_id: str, mail: QueuedMail) -> MailStatus:
         standing = Standing.UNKNOWN
     else:
         standing = Standing.DEFERRED if mail.state is State.DEFERRED else Standing.QUEUED
-    return MailStatus(message_id, standing, note or said, mail.due, replies=replies)
+    waits = waiting_words(mail.blocked, now) if mail.blocked is not None else ""
+    return MailStatus(message_id, standing, waits or note or said, mail.due, replies=replies, names=(mail.name,))

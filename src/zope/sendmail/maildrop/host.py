@@ -24,7 +24,7 @@ from zope.interface import implementer
 from ZPublisher import zpublish
 
 from zope.sendmail.errors import QueueError
-from zope.sendmail.lifecycle.states import WAITING, Verb
+from zope.sendmail.lifecycle.states import WAITING, Action
 from zope.sendmail.maildrop import views
 from zope.sendmail.maildrop.config import ConfigError
 from zope.sendmail.maildrop.configfiles import CONFIG_PATHS, DEFAULT, candidates, configuration
@@ -216,9 +216,9 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         """
         _check(REQUEST)
         try:
-            wanted = Verb(verb)
+            wanted = Action(verb)
         except ValueError:
-            raise BadRequest(f"{verb!r} cannot be done to a mail; possible: {', '.join(Verb)}") from None
+            raise BadRequest(f"{verb!r} cannot be done to a mail; possible: {', '.join(Action)}") from None
         message, went_well = views.act(self._queue().admin, wanted, [names] if isinstance(names, str) else names)
         if REQUEST is not None:
             shown = {"manage_tabs_message": message, "manage_tabs_type": "success" if went_well else "warning"}

@@ -20,7 +20,7 @@ from zope.sendmail.lifecycle.finding import Severity, age, moment
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.states import State, Verb
+from zope.sendmail.lifecycle.states import Action, State
 from zope.sendmail.maildrop.pidfile import PidFile
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ _MEANINGS = {
 }
 
 _DONE = {
-    Verb.HOLD: "held",
-    Verb.RELEASE: "released",
-    Verb.RETRY: "will be tried at the daemon's next look",
-    Verb.REMOVE: "removed",
+    Action.HOLD: "held",
+    Action.RELEASE: "released",
+    Action.RETRY: "will be tried at the daemon's next look",
+    Action.REMOVE: "removed",
 }
 
 
@@ -167,7 +167,7 @@ def daemon(config: Config) -> dict[str, Any]:
     return {"daemon": told, "daemon_runs": False}
 
 
-def act(mails: IMailQueueAdmin, verb: Verb, names: Iterable[str]) -> tuple[str, bool]:
+def act(mails: IMailQueueAdmin, verb: Action, names: Iterable[str]) -> tuple[str, bool]:
     """Do `verb` to each of these mails; say in a sentence how that went, and whether it went well for all."""
     do = getattr(mails, verb.value)
     done, refused = 0, []

@@ -1,29 +1,42 @@
 """Everything the doctor of a queue can say, one function each.
 
-Written for somebody who has never seen the inside of a queue: what is the matter, why, and what to do.  Pure; what
+Written for an operator who has never seen the inside of a queue: what is the matter, why, and what to do.  Pure; what
 comes from files is made printable.
 """
 
 from __future__ import annotations
 
+from zope.sendmail.lifecycle.cures import cure_of
 from zope.sendmail.lifecycle.finding import Finding, Kind, Severity, age, quoted, route, said
-from zope.sendmail.lifecycle.outcome import printable
+from zope.sendmail.lifecycle.outcome import Answer, printable
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.relaystate import RelayState, fault_words, waiting_words
+from zope.sendmail.lifecycle.replypattern import pattern_of, pattern_of_words
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 
 #: The note of a mail that an operator holds.
 HELD = "held by an operator"
 
+#: Seconds for which a recipient that a relay refused is worth a look; it is every day's business.
+_DAY = 86400.0
+
+#: Seconds after which a relay that is down does not come back by itself, most likely.
+_DOWN = 300.0
+
 
 # --- mails that wait for a person -------------------------------------------------------------------------------
 
 
-def waits_for_a_person(name: str, envelope: Envelope | None, record: Record | None) -> Finding:
-    """Held or rejected; without a record it was rejected by an older release."""
+def waits_for_a_person(name: str, envelope: Envelope | None, record: Record | None, *, now: float = 0.0) -> Finding:
+    """Return the finding for a mail that is held or rejected.
+
+    :param record: None if the mail was rejected by an older release.
+    :param now: seconds since the epoch; what a relay refused long ago needs nobody any more.
+    """
     if record is not None and record.state is State.HELD:
         return _held(name, envelope, record)
-    return _rejected(name, envelope, record)
+    return _rejected(name, envelope, record, now)
 
 
 def _held(name: str, envelope: Envelope | None, record: Record) -> Finding:
@@ -35,22 +48,44 @@ def _held(name: str, envelope: Envelope | None, record: Record) -> Finding:
         severity,
         name,
         f"Mail {route(envelope)} is held and will not be sent: {why}{replies}.",
-        "Look at it (show), then let it go (release), try it at once (retry) or delete it (remove).",
+        "Look at it (show), then let it go (release), try it at once (retry), give it up with a report to its sender "
+        "(bounce) or delete it (remove).",
+        _cause(record),
     )
 
 
-def _rejected(name: str, envelope: Envelope | None, record: Record | None) -> Finding:
+def _rejected(name: str, envelope: Envelope | None, record: Record | None, now: float) -> Finding:
+    severity = Severity.PROBLEM
+    if record is not None and _is_refused(record):
+        severity = Severity.WARNING if now - record.time < _DAY else Severity.NOTE
     if record is None:
         why = "there is no history, so an older release did it; its log says why"
     else:
         why = "; ".join(filter(None, (printable(record.note), said(record)))) or "nobody wrote down why"
     return Finding(
         Kind.REJECTED,
-        Severity.PROBLEM,
+        severity,
         name,
         f"Mail {route(envelope)} is rejected and will not be sent again: {why}.",
         "Tell the sender if it matters, then try it once more (retry) or delete it (remove).",
+        "" if record is None else _cause(record),
     )
+
+
+def _is_refused(record: Record) -> bool:
+    """Return whether relays refused the recipients (5xx), as happens every day, and nothing else is the matter."""
+    rejected = record.having(Answer.REJECTED).values()
+    return (
+        not record.note and bool(rejected) and all(reply.code is not None and reply.code >= 500 for reply in rejected)
+    )
+
+
+def _cause(record: Record) -> str:
+    """Return what mails with the same fate have in common."""
+    if record.note:
+        return pattern_of_words(record.note)
+    replies = [reply for reply in record.replies.values() if reply.answer is not Answer.ACCEPTED]
+    return pattern_of(replies[0]) if replies else ""
 
 
 def set_aside_twice(name: str) -> Finding:
@@ -71,15 +106,14 @@ def set_aside_twice(name: str) -> Finding:
 def in_doubt(name: str, *, group: bool, written: str, why: str) -> Finding:
     """Staged, and nobody is there any more who could commit it."""
     what = "A group of mails" if group else "A mail"
-    target = f"new/.group-{name.rpartition('/')[2]}" if group else f"new/{name.rpartition('/')[2]}"
     return Finding(
         Kind.IN_DOUBT,
         Severity.PROBLEM,
         name,
         f"{what} of {written} was staged but never committed: {why}.  Nobody can tell whether its transaction "
         "committed elsewhere, so it is kept and never sent.",
-        f"Look into the application. If the transaction committed: mv {quoted(name)} {quoted(target)}; if not: "
-        f"rm -r {quoted(name)} (in the queue's directory).",
+        f"Look into the application. If the transaction committed: queue release {quoted(name)}; if not: queue remove "
+        f"{quoted(name)}.",
     )
 
 
@@ -267,6 +301,23 @@ def dead_owner(name: str, *, alive: bool) -> Finding:
 # --- the queue as a whole ----------------------------------------------------------------------------------------
 
 
+def relay_down(relay: RelayState, count: int, first: str, now: float) -> Finding:
+    """Return the finding for a relay that cannot be used, for which `count` mails wait."""
+    lasting = relay.since and now - relay.since >= _DOWN
+    mails = f"{count:,} {'mail waits' if count == 1 else 'mails wait'}" if count else "No mail waits"
+    severity = Severity.NOTE if not count else Severity.PROBLEM if lasting else Severity.WARNING
+    fault = relay.fault
+    return Finding(
+        Kind.RELAY,
+        severity,
+        first,
+        f"{mails} for {waiting_words(relay, now)}.",
+        (cure_of(fault) if fault is not None else "") + " Then try it at once (flush), or send the mail through "
+        "another relay (reroute).",
+        pattern_of(fault) if fault is not None else fault_words(relay),
+    )
+
+
 def nobody_at_work(count: int, seconds: float, first: str, *, long: bool) -> Finding:
     """Due, and no processor lives."""
     return Finding(
@@ -284,9 +335,9 @@ def nothing_moves(count: int, seconds: float, first: str, *, long: bool) -> Find
         Kind.WAITING,
         Severity.PROBLEM if long else Severity.WARNING,
         first,
-        f"Mails that are due: {count:,}, the first for {age(seconds)}, although a processor is at work: its relay "
-        "cannot be used, or is too slow.",
-        "Read the processor's log: it says what the relay answers.",
+        f"Mails that are due: {count:,}, the first for {age(seconds)}, although a processor is at work: its relay is "
+        "too slow, or there is more mail than it can send.",
+        "See how many leave in a minute (relays), and read the processor's log.",
     )
 
 

@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any, BinaryIO
@@ -25,14 +25,16 @@ from zope.sendmail.lifecycle.finding import Finding
 from zope.sendmail.lifecycle.outcome import Outcome, printable
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard
+from zope.sendmail.lifecycle.retry import Schedule, set_aside
 from zope.sendmail.lifecycle.selection import Selection
-from zope.sendmail.lifecycle.states import WAITING, State, Verb, after
+from zope.sendmail.lifecycle.states import WAITING, Action, State, after
 from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece
-from zope.sendmail.queue.diagnosis import HELD, waits_for_a_person
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.queue.diagnosis import HELD, relay_down, waits_for_a_person
 from zope.sendmail.system.clock import Clock
 
 
@@ -89,6 +91,9 @@ class MemoryQueue:
         self.staged = 0
         #: When mails left, by Message-Id.
         self.departed: dict[str, float] = {}
+        #: What the processor told, and the relays that operators want to be tried.
+        self.reported: list[ProcessorState] = []
+        self.probes: dict[str, float] = {}
         self.admin = MemoryAdmin(self)
         self._numbers = itertools.count(1)
         self._woken = False
@@ -152,7 +157,17 @@ class MemoryQueue:
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`."""
         mails = [mail for mail in self.admin.mails() if mail.message_id == message_id]
-        return status_of(message_id, mails, self.departed.get(message_id), KEPT_DAYS)
+        return status_of(message_id, mails, self.departed.get(message_id), KEPT_DAYS, now=self.clock.time())
+
+    def report(self, state: ProcessorState) -> None:
+        """See `IMailQueue.report`.  The processors of this process tell of one queue as if they were one."""
+        with self.changed:
+            dead = [each for each in self.reported if each.ended]
+            self.reported = [replace(state.absorb(dead), alive=not state.ended)]
+
+    def probe_asked(self, relay: str) -> float:
+        """See `IMailQueue.probe_asked`."""
+        return self.probes.get(relay, 0.0)
 
     def reveal(self, mails: Iterable[tuple[Envelope, bytes, str]]) -> None:
         """Put committed mails into the queue."""
@@ -211,7 +226,7 @@ class MemoryAdmin:
     ) -> Iterator[QueuedMail]:
         """See `IMailQueueAdmin.mails`."""
         with self._queue.changed:
-            seen = [_seen(mail) for mail in self._queue.mails_by_name.values()]
+            seen = [self._told(_seen(mail)) for mail in self._queue.mails_by_name.values()]
         return filter(Selection(frozenset(states), sender, recipient, **more).matches, seen)
 
     def names(self) -> Iterator[str]:
@@ -220,9 +235,15 @@ class MemoryAdmin:
             return iter(list(self._queue.mails_by_name))
 
     def examine(self) -> Iterator[Finding]:
-        """See `IMailQueueAdmin.examine`.  Nothing else can go wrong here."""
+        """See `IMailQueueAdmin.examine`.  Nothing can go wrong here but relays."""
+        now = self._queue.clock.time()
         for mail in self.mails((State.HELD, State.REJECTED)):
-            yield waits_for_a_person(mail.name, mail.envelope, mail.history[-1])
+            yield waits_for_a_person(mail.name, mail.envelope, mail.history[-1], now=now)
+        blocked = [mail for mail in self.mails((State.READY, State.DEFERRED)) if mail.blocked is not None]
+        for relay in RelayBoard(self.processors()):
+            if not relay.is_usable:
+                waiting = [mail.name for mail in blocked if mail.blocked == relay]
+                yield relay_down(relay, len(waiting), waiting[0] if waiting else "", now)
 
     def in_doubt(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.in_doubt`.  Staged mail ends with the process that could commit it."""
@@ -231,7 +252,7 @@ class MemoryAdmin:
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueueAdmin.show`."""
         with self._queue.changed:
-            return _seen(self._find(name))
+            return self._told(_seen(self._find(name)))
 
     def read(self, name: str) -> BinaryIO:
         """See `IMailQueueAdmin.read`."""
@@ -240,23 +261,50 @@ class MemoryAdmin:
 
     def hold(self, name: str) -> None:
         """See `IMailQueueAdmin.hold`."""
-        with self._for(name, Verb.HOLD) as mail:
+        with self._for(name, Action.HOLD) as mail:
             self._queue.write(mail, replace(mail.record, state=State.HELD, time=self._queue.clock.time(), note=HELD))
 
     def release(self, name: str) -> None:
         """See `IMailQueueAdmin.release`."""
-        with self._for(name, Verb.RELEASE) as mail:
+        with self._for(name, Action.RELEASE) as mail:
             self._queue.write(mail, mail.record.released(self._queue.clock.time()))
 
     def retry(self, name: str) -> None:
         """See `IMailQueueAdmin.retry`."""
-        with self._for(name, Verb.RETRY) as mail:
+        with self._for(name, Action.RETRY) as mail:
             self._queue.write(mail, mail.record.again(self._queue.clock.time(), "retried by an operator"))
 
     def remove(self, name: str) -> None:
         """See `IMailQueueAdmin.remove`."""
-        with self._for(name, Verb.REMOVE) as mail:
+        with self._for(name, Action.REMOVE) as mail:
             del self._queue.mails_by_name[mail.name]
+
+    def reroute(self, name: str, relay: RelayName | None) -> None:
+        """See `IMailQueueAdmin.reroute`."""
+        with self._for(name, Action.REROUTE) as mail:
+            mail.envelope = replace(mail.envelope, relay=relay)
+            now, record = self._queue.clock.time(), mail.record
+            state = record.state if record.state is State.HELD else State.READY
+            self._queue.write(mail, replace(record, state=state, time=now, due=now, parts={}))
+
+    def give_up(self, name: str, why: str) -> None:
+        """See `IMailQueueAdmin.give_up`."""
+        with self._for(name, Action.BOUNCE) as mail:
+            left = mail.envelope.only(mail.record.outstanding(mail.envelope.recipients))
+            self._queue.write(mail, set_aside(mail.record, left, why, now=self._queue.clock.time()))
+
+    def processors(self) -> Sequence[ProcessorState]:
+        """See `IMailQueueAdmin.processors`."""
+        return list(self._queue.reported)
+
+    def probe(self, relay: str) -> None:
+        """See `IMailQueueAdmin.probe`."""
+        with self._queue.changed:
+            self._queue.probes[relay] = self._queue.clock.time()
+            self._queue.wake()
+
+    def _told(self, mail: QueuedMail) -> QueuedMail:
+        return mail.on(RelayBoard(self.processors()), self._queue.clock.time())
 
     def expire_rejected(self, before: float) -> int:
         """See `IMailQueueAdmin.expire_rejected`."""
@@ -273,7 +321,7 @@ class MemoryAdmin:
             raise NoSuchMail(f"there is no mail {name!r} in the queue; it may have been sent in the meantime") from None
 
     @contextlib.contextmanager
-    def _for(self, name: str, verb: Verb) -> Iterator[_Mail]:
+    def _for(self, name: str, verb: Action) -> Iterator[_Mail]:
         """The mail, if `verb` can be done to it; processors are woken afterwards."""
         with self._queue.changed:
             mail = self._find(name)

@@ -536,7 +536,7 @@ class QueueContract:
         self.assertEqual({name: finding.kind for name, finding in found.items()}, {held: "held", rejected: "rejected"})
         self.assertIn("held by an operator", found[held].text)
         self.assertIn("550 no such user", found[rejected].text)
-        self.assertEqual(found[rejected].severity, "problem")
+        self.assertEqual(found[rejected].severity, "warning")
         self.assertTrue(all(finding.cure for finding in found.values()))
         self.assertEqual([self.queue.admin.show(name) for name in self.queue.admin.names()], before)
 

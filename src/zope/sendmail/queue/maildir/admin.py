@@ -20,16 +20,20 @@ from zope.sendmail.interfaces import IMailQueueAdmin
 from zope.sendmail.lifecycle.finding import Finding, Kind, Severity
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, after_death, sent_before_death
+from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, after_death, sent_before_death, set_aside
 from zope.sendmail.lifecycle.selection import Selection
-from zope.sendmail.lifecycle.states import WAITING, State, Verb, after
+from zope.sendmail.lifecycle.states import WAITING, Action, State, after
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id_in
+from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.diagnosis import HELD
 from zope.sendmail.queue.maildir.doctor import examine, examine_staged
 from zope.sendmail.queue.maildir.layout import REJECTED, by_age, name_of
 from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner, Phase
+from zope.sendmail.queue.maildir.processorstates import ProcessorStates
+from zope.sendmail.queue.maildir.stagedentries import PREFIX as STAGED, StagedEntries
 from zope.sendmail.queue.maildir.store import Listing, Store
 
 #: Octets of a file name, less than those with which it is set aside (`REJECTED`).
@@ -41,7 +45,8 @@ class MaildirAdmin:
     """What operators see and do in one queue directory; see `IMailQueueAdmin`.
 
     :param owner: returns the owner file of the process; it is made when it is needed first.
-    :param changed: is told the key of a message that an operator has changed, since processors may know it otherwise.
+    :param changed: is told the key of a message that an operator has changed, since processors may know it otherwise;
+        the empty text if something else has changed.
     """
 
     def __init__(
@@ -50,6 +55,8 @@ class MaildirAdmin:
         self._store = store
         self._owner = owner
         self._changed = changed
+        self._states = ProcessorStates(store.layout, store.disk, store.clock)
+        self._staged = StagedEntries(store)
         self._schedule = replace(schedule, on_unknown=OnUnknown.HOLD)
 
     def count(self) -> Mapping[State, int]:
@@ -83,10 +90,14 @@ class MaildirAdmin:
 
     def _selected(self, selection: Selection) -> Iterator[QueuedMail]:
         listing = self._listing()
+        board = RelayBoard(self.processors())
+        if State.STAGED in selection.states:
+            yield from filter(selection.matches, self._staged.mails())
         for key, rejected in _oldest_first(listing):
             with contextlib.suppress(FileNotFoundError):  # it was sent in the meantime
                 if selection.may_match(self._since(key, rejected=rejected), rejected=rejected):
                     mail = self._mail(key, self._last(key), rejected=rejected, locked=key in listing.locked)
+                    mail = mail.on(board, self._now())
                     if selection.matches(mail):
                         yield mail
 
@@ -105,9 +116,12 @@ class MaildirAdmin:
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueueAdmin.show`."""
+        if name.startswith(STAGED):
+            return self._staged.show(name)
         key, rejected = self._find(name)
         try:
-            return self._mail(key, self._all(key), rejected=rejected, locked=True)
+            mail = self._mail(key, self._all(key), rejected=rejected, locked=True)
+            return mail.on(RelayBoard(self.processors()), self._now())
         except FileNotFoundError:
             raise _gone(name) from None
 
@@ -124,25 +138,61 @@ class MaildirAdmin:
 
     def hold(self, name: str) -> None:
         """See `IMailQueueAdmin.hold`."""
-        with self._at_work(name, Verb.HOLD) as (key, record, _):
+        with self._at_work(name, Action.HOLD) as (key, record, _):
             self._store.append(key, replace(record, state=State.HELD, time=self._now(), note=HELD))
 
     def release(self, name: str) -> None:
         """See `IMailQueueAdmin.release`."""
-        with self._at_work(name, Verb.RELEASE) as (key, record, _):
+        if name.startswith(STAGED):
+            self._staged.release(name)
+            self._changed("")
+            return
+        with self._at_work(name, Action.RELEASE) as (key, record, _):
             self._store.append(key, record.released(self._now()))
 
     def retry(self, name: str) -> None:
         """See `IMailQueueAdmin.retry`."""
-        with self._at_work(name, Verb.RETRY) as (key, record, rejected):
+        with self._at_work(name, Action.RETRY) as (key, record, rejected):
             self._store.append(key, record.again(self._now(), "retried by an operator"))
             if rejected:
                 self._store.restore(key)
 
     def remove(self, name: str) -> None:
         """See `IMailQueueAdmin.remove`."""
-        with self._at_work(name, Verb.REMOVE) as (key, _, _):
+        if name.startswith(STAGED):
+            self._staged.remove(name)
+            return
+        with self._at_work(name, Action.REMOVE) as (key, _, _):
             self._store.remove(key)
+
+    def reroute(self, name: str, relay: RelayName | None) -> None:
+        """See `IMailQueueAdmin.reroute`."""
+        with self._at_work(name, Action.REROUTE) as (key, record, _):
+            try:
+                self._store.rewrite(key, relay)
+            except MalformedEnvelope as error:
+                raise NotPossible(f"cannot reroute mail {name}: {error}") from None
+            now = self._now()
+            state = record.state if record.state is State.HELD else State.READY
+            note = record.note if record.state is State.HELD else f"rerouted to {relay or 'where the routes say'}"
+            self._store.append(key, replace(record, state=state, time=now, due=now, note=note, parts={}))
+
+    def give_up(self, name: str, why: str) -> None:
+        """See `IMailQueueAdmin.give_up`."""
+        with self._at_work(name, Action.BOUNCE) as (key, record, _):
+            envelope, stream = self._store.open(key)
+            stream.close()
+            left = envelope.only(record.outstanding(envelope.recipients))
+            self._store.settle(key, set_aside(record, left, why, now=self._now()))
+
+    def processors(self) -> Sequence[ProcessorState]:
+        """See `IMailQueueAdmin.processors`."""
+        return self._states.read()
+
+    def probe(self, relay: str) -> None:
+        """See `IMailQueueAdmin.probe`."""
+        self._states.ask_probe(relay)
+        self._changed("")
 
     def expire_rejected(self, before: float) -> int:
         """See `IMailQueueAdmin.expire_rejected`."""
@@ -156,7 +206,7 @@ class MaildirAdmin:
         return count
 
     @contextlib.contextmanager
-    def _at_work(self, name: str, verb: Verb) -> Iterator[tuple[str, Record, bool]]:
+    def _at_work(self, name: str, verb: Action) -> Iterator[tuple[str, Record, bool]]:
         """Hold the lock of a message to which `verb` can be done; processors hear of it afterwards."""
         key, rejected = self._find(name)
         lock = self._owner().take(key)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from zope.sendmail.errors import MalformedEnvelope
 from zope.sendmail.lifecycle.finding import Finding, Severity, moment
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.lifecycle.states import WAITING, State
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
@@ -22,11 +23,18 @@ from zope.sendmail.queue.maildir.bundle import names_in
 from zope.sendmail.queue.maildir.layout import GROUP, REJECTED, SENDING, by_age, name_of
 from zope.sendmail.queue.maildir.liveness import Fate, Maker, Owners
 from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME, phase_of
+from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.store import Listing, Store
 from zope.sendmail.system.disk import identity
 
-#: Seconds after which somebody should look at a mail that is due, and after which somebody has to.
+#: Seconds after which a mail that is due is worth a look, and after which it is stuck.
 _SLOW, _STUCK = 600.0, 3600.0
+
+#: Seconds for which mail may be due if no processor is at work: a pass may just begin; and after which it is stuck.
+_A_MOMENT, _UNATTENDED = 5.0, 300.0
+
+#: Seconds between two passes from cron, at most.
+_BETWEEN_PASSES = 900.0
 
 #: Seconds for which a transaction may be open; qmail cleans a ``tmp`` after 36 hours.
 _DAY = 86400.0
@@ -98,12 +106,15 @@ class _Visit:
         self._modes: dict[str, int] = {}
         #: Keys of mails that somebody is working on, or that wait for an older release's lock.
         self._busy: set[str] = set()
+        self._board = RelayBoard(())
         self._readable, self._writable, self._future, self._due = _First(), _First(), _First(), _First()
+        #: The mails that wait for each relay that cannot be used.
+        self._blocked: dict[str, _First] = {}
 
     def everything(self) -> Iterator[Finding]:
         """All findings."""
         parts = [self._room, self._directories, self._locks_directory, self.staged, self._groups, self._strays]
-        parts += [self._locks, self._mails, self._set_aside, self._histories, self._sums]
+        parts += [self._processors, self._locks, self._mails, self._set_aside, self._histories, self._sums]
         for part in parts:
             yield from self._guarded(part(), "")
 
@@ -129,7 +140,7 @@ class _Visit:
 
     def _directories(self) -> Iterator[Finding]:
         self._note_rights("", self._root.st_mode, 0o077)
-        for name in ("tmp", "new", "cur", "history", "locks"):
+        for name in ("tmp", "new", "cur", "history", "locks", "processors"):
             with suppress(FileNotFoundError):
                 status = self._disk.stat(os.path.join(self._layout.root, name))
                 if not stat.S_ISDIR(status.st_mode):
@@ -152,10 +163,29 @@ class _Visit:
                 yield diagnosis.open_to_others(first.name, int(first.value), first.count, writable=writable)
         if self._future.count:
             yield diagnosis.from_the_future(self._future.name, self._future.count)
+        for name, waiting in self._blocked.items():
+            relay = self._board.get(name)
+            if relay is not None:
+                yield diagnosis.relay_down(relay, waiting.count, waiting.name, self._now)
+        yield from self._lateness()
+
+    def _lateness(self) -> Iterator[Finding]:
+        """Yield what is said of mail that is due, and that no relay keeps waiting."""
         late = self._now - self._due.value
-        if self._due.count and late > _SLOW:
-            sentence = diagnosis.nothing_moves if self._owners.living else diagnosis.nobody_at_work
-            yield sentence(self._due.count, late, self._due.name, long=late > _STUCK)
+        if not self._due.count:
+            return
+        if self._owners.living:
+            if late > _SLOW:
+                yield diagnosis.nothing_moves(self._due.count, late, self._due.name, long=late > _STUCK)
+        elif late > _SLOW or (late > _A_MOMENT and not self._is_attended()):
+            yield diagnosis.nobody_at_work(self._due.count, late, self._due.name, long=late > _UNATTENDED)
+
+    def _is_attended(self) -> bool:
+        """Return whether a processor lives, or a pass has ended a while ago and the next one may be expected."""
+        last = self._board.processors[:1]
+        if self._owners.living:
+            return True
+        return bool(last) and not last[0].forever and self._now - last[0].ended < _BETWEEN_PASSES
 
     # locks/
 
@@ -168,6 +198,12 @@ class _Visit:
             yield diagnosis.leftover(f"locks/{name}", "A processor died while it made or removed a lock")
         for name in owners.foreign:
             yield diagnosis.foreign(f"locks/{name}", "something that no processor makes", Severity.NOTE)
+
+    def _processors(self) -> Iterator[Finding]:
+        """Learn what processors told; that they cannot be read is the only finding."""
+        self._board = RelayBoard(ProcessorStates(self._layout, self._disk, self._store.clock).examine())
+        self._blocked = {relay.name: _First() for relay in self._board if not relay.is_usable}
+        yield from ()
 
     def _locks(self) -> Iterator[Finding]:
         for key in sorted(self._listing.locked):
@@ -285,7 +321,12 @@ class _Visit:
         if record.state is State.HELD:
             yield diagnosis.waits_for_a_person(name, envelope, record)
         elif record.state in WAITING and key not in self._busy and record.wait(self._now) <= 0:
-            self._due.add(name, record.due or age_key(name)[0] or status.st_mtime)
+            since = record.due or age_key(name)[0] or status.st_mtime
+            relay = self._board.blocking(envelope, record)
+            if relay is not None:
+                self._blocked[relay.name].add(name, since)
+            if relay is None or not self._is_attended():
+                self._due.add(name, since)
         if written and record == Record():
             self._disk.stat(self._layout.message(key))  # if it was sent in this moment, its history is gone as well
             yield diagnosis.torn_history(name)
@@ -310,7 +351,8 @@ class _Visit:
             yield diagnosis.set_aside_twice(name_of(key))
         else:
             record = self._store.record(key)
-            yield diagnosis.waits_for_a_person(name_of(key), envelope, None if record == Record() else record)
+            known = None if record == Record() else record
+            yield diagnosis.waits_for_a_person(name_of(key), envelope, known, now=self._now)
 
     # history/
 

@@ -17,13 +17,13 @@ PARTS = ".parts"
 BELL = ".bell"
 
 #: Directories of ours beside tmp, new and cur.
-EXTRA = ("history", "locks", "sent")
+EXTRA = ("history", "locks", "sent", "processors")
 
 
 class Layout:
     """The paths below one queue directory."""
 
-    __slots__ = ("_prefix", "cur", "history_", "locks", "new", "root", "sent", "tmp")
+    __slots__ = ("_prefix", "cur", "history_", "locks", "new", "processors", "root", "sent", "tmp")
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -34,6 +34,7 @@ class Layout:
         self.history_ = join(root, "history")
         self.locks = join(root, "locks")
         self.sent = join(root, "sent")
+        self.processors = join(root, "processors")
 
     def message(self, key: str) -> str:
         """The file of a message that waits."""

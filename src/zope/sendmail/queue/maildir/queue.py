@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from zope.sendmail.interfaces import IMailQueue, IMailQueueAdmin
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.maildir import check_place, make_maildir
@@ -25,6 +26,7 @@ from zope.sendmail.queue.maildir.latecommit import late_commits_of
 from zope.sendmail.queue.maildir.layout import EXTRA, Layout
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Lock, Owner, sweep
+from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.maildir.store import Store
@@ -50,6 +52,7 @@ class MaildirQueue:
         self.layout = Layout(self.location)
         self.store = Store(self.layout, self.disk, self.clock)
         self._made = False
+        self._states = ProcessorStates(self.layout, self.disk, self.clock)
         self._late = late_commits_of(self.layout.root)
         self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
         self.admin: IMailQueueAdmin = MaildirAdmin(self.store, lambda: self._owner, self.schedule, self._changed)
@@ -161,13 +164,23 @@ class MaildirQueue:
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`.  Reads the heads of all mails in the queue."""
         mails = [mail for mail in self.admin.mails() if mail.message_id == message_id]
-        return status_of(message_id, mails, SentLog(self.layout, self.disk, self.clock).find(message_id), KEPT_DAYS)
+        sent = SentLog(self.layout, self.disk, self.clock).find(message_id)
+        return status_of(message_id, mails, sent, KEPT_DAYS, now=self.clock.time())
+
+    def report(self, state: ProcessorState) -> None:
+        """See `IMailQueue.report`."""
+        self._states.write(self._owner.name, state)
+
+    def probe_asked(self, relay: str) -> float:
+        """See `IMailQueue.probe_asked`."""
+        return self._states.probe_asked(relay)
 
     def _changed(self, key: str) -> None:
         """Take note that an operator has changed what processors may have in memory."""
-        with self._claims.mutex:
-            self._claims.heard([key])
-        ring(self.layout, self.disk, [key])
+        if key:
+            with self._claims.mutex:
+                self._claims.heard([key])
+        ring(self.layout, self.disk, [key] if key else [])
 
     def forget_after_fork(self) -> None:
         """A forked child shares no lease, no bell and no lock with its parent."""

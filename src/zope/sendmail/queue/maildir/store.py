@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
-from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.errors import MalformedEnvelope
+from zope.sendmail.lifecycle.outcome import Answer, printable
 from zope.sendmail.lifecycle.record import Record, last_record, read_records, write_record
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.message.envelope import Envelope, read_envelope
+from zope.sendmail.message.envelope import Envelope, envelope_lines, read_envelope
+from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.maildir.bundle import names_in, unfold
 from zope.sendmail.queue.maildir.layout import GROUP, REJECTED, SENDING, Layout, name_of
 from zope.sendmail.system.clock import Clock
@@ -137,6 +140,28 @@ class Store:
         if record.state is State.REJECTED:
             with contextlib.suppress(FileNotFoundError):
                 self.disk.rename(self.layout.message(key), self.layout.rejected(key))
+
+    def rewrite(self, key: str, relay: RelayName | None) -> None:
+        """Let a message ask for another relay.  Its time stamp stays, by which older releases sort.
+
+        :raises MalformedEnvelope: if it cannot be written anew, as some of its recipients could not be read.
+        """
+        path = self.layout.message(key)
+        modified = self.disk.stat(path).st_mtime
+        envelope, stream = self.open(key)
+        with stream:
+            message = stream.read()
+        if envelope.malformed:
+            raise MalformedEnvelope(f"it names a malformed recipient: {printable(envelope.malformed[0], 80)!r}")
+        # Hidden, and not in tmp/: what a death leaves there would look like a mail in doubt.
+        temporary = os.path.join(self.layout.processors, f".reroute-{name_of(key)}")
+        remove_quietly(self.disk, temporary)
+        self.disk.make_directory(self.layout.processors)
+        self.disk.create(temporary, envelope_lines(replace(envelope, relay=relay), message), message)
+        self.disk.sync_file(temporary)
+        self.disk.stamp(temporary, modified)
+        self.disk.rename(temporary, path)
+        self.disk.sync_directory(os.path.dirname(path))
 
     def restore(self, key: str) -> None:
         """Give a message that was set aside its place back."""

@@ -18,11 +18,13 @@ from typing import Any, BinaryIO, TypeVar
 from zope.sendmail.errors import MalformedEnvelope, NotPossible
 from zope.sendmail.lifecycle.finding import Finding, Severity
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
+from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import read_envelope
 from zope.sendmail.message.headers import message_id_in
+from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.spool.dropbox import LOCK, OLD_LOCK, PRIVATE, UNFINISHED, DropBox, Dropped, may_be_mail
@@ -157,7 +159,9 @@ class SpoolAdmin(MaildirAdmin):
         self, states: Iterable[State] = (), sender: str = "", recipient: str = "", **more: Any
     ) -> Iterator[QueuedMail]:
         """See `IMailQueueAdmin.mails`."""
-        outside = self._dropped.mails(Selection(frozenset(states), sender, recipient, **more))
+        selection = Selection(frozenset(states), sender, recipient, **more)
+        board, now = RelayBoard(self.processors()), self._now()
+        outside = filter(selection.matches, (mail.on(board, now) for mail in self._dropped.mails(selection.anywhere)))
         inside = super().mails(states, sender, recipient, **more)
         return _once(heapq.merge(outside, inside, key=lambda mail: age_key(mail.name)), lambda mail: mail.name)
 
@@ -170,7 +174,7 @@ class SpoolAdmin(MaildirAdmin):
         """See `IMailQueueAdmin.show`."""
         with contextlib.suppress(FileNotFoundError):  # a daemon took it in this moment
             if (outside := self._dropped.find(name)) is not None:
-                return self._dropped.show(outside)
+                return self._dropped.show(outside).on(RelayBoard(self.processors()), self._now())
         return super().show(name)
 
     def read(self, name: str) -> BinaryIO:
@@ -199,6 +203,16 @@ class SpoolAdmin(MaildirAdmin):
         """See `IMailQueueAdmin.remove`."""
         self._fetch(name)
         super().remove(name)
+
+    def reroute(self, name: str, relay: RelayName | None) -> None:
+        """See `IMailQueueAdmin.reroute`."""
+        self._fetch(name)
+        super().reroute(name, relay)
+
+    def give_up(self, name: str, why: str) -> None:
+        """See `IMailQueueAdmin.give_up`."""
+        self._fetch(name)
+        super().give_up(name, why)
 
     def examine(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.examine`; a name that begins with ``../`` is that of a file in the spool directory."""

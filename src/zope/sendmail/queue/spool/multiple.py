@@ -17,9 +17,11 @@ from zope.sendmail.errors import NoSuchMail, QueueError
 from zope.sendmail.interfaces import IMailQueue, IMailQueueAdmin
 from zope.sendmail.lifecycle.finding import Finding
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
+from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import MailStatus, Standing
 from zope.sendmail.maildir import age_key
+from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.spool.queue import PREFIX, SpoolQueue
@@ -92,6 +94,15 @@ class SpoolQueues:
     def parked(self) -> Collection[str]:
         """See `IMailQueue`."""
         return {relay for queue in self._queues for relay in queue.parked()}
+
+    def report(self, state: ProcessorState) -> None:
+        """See `IMailQueue.report`; each spool tells it."""
+        for queue in self._queues:
+            queue.report(state)
+
+    def probe_asked(self, relay: str) -> float:
+        """See `IMailQueue.probe_asked`; in whichever spool."""
+        return max(queue.probe_asked(relay) for queue in self._queues)
 
     def close(self) -> None:
         """See `IMailQueue`."""
@@ -169,6 +180,24 @@ class SpoolsAdmin:
     def remove(self, name: str) -> None:
         """See `IMailQueueAdmin.remove`."""
         self._first(lambda admin: admin.remove(name))
+
+    def reroute(self, name: str, relay: RelayName | None) -> None:
+        """See `IMailQueueAdmin.reroute`."""
+        self._first(lambda admin: admin.reroute(name, relay))
+
+    def give_up(self, name: str, why: str) -> None:
+        """See `IMailQueueAdmin.give_up`."""
+        self._first(lambda admin: admin.give_up(name, why))
+
+    def processors(self) -> Sequence[ProcessorState]:
+        """See `IMailQueueAdmin.processors`; a processor of all these spools is told once."""
+        told = {(each.pid, each.host, each.started): each for admin in self._admins for each in admin.processors()}
+        return list(told.values())
+
+    def probe(self, relay: str) -> None:
+        """See `IMailQueueAdmin.probe`; a processor of all these spools looks into the first."""
+        for admin in reversed(self._admins):
+            admin.probe(relay)
 
     def _first(self, verb: Callable[[IMailQueueAdmin], _T]) -> _T:
         """Return what the queue that has the mail makes of `verb`."""

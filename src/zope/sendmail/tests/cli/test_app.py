@@ -20,7 +20,7 @@ from unittest import mock
 import transaction
 
 from zope.sendmail import queue
-from zope.sendmail.cli import app
+from zope.sendmail.cli import app, arguments
 from zope.sendmail.cli.app import ConsoleApp, boolean, exit_status, main, run, signals_to, string_or_none, summary
 from zope.sendmail.cli.arguments import SETTINGS, make_parser
 from zope.sendmail.config.settings import Mechanism, Notify, Tls, TlsVersion
@@ -42,7 +42,7 @@ class Fixture(unittest.TestCase):
     def setUp(self) -> None:
         self.directory = self.enterContext(tempfile.TemporaryDirectory())
         self.queue = os.path.join(self.directory, "queue")
-        environ = {name: value for name, value in os.environ.items() if name != app.PASSWORD}
+        environ = {name: value for name, value in os.environ.items() if name != arguments.PASSWORD}
         self.enterContext(mock.patch.dict(os.environ, environ, clear=True))
 
     def app(self, *arguments: str) -> ConsoleApp:
@@ -279,12 +279,12 @@ class TheIniFile(Fixture):
 class TheEnvironment(Fixture):
     def test_may_hold_the_password(self) -> None:
         """ZOPE_SENDMAIL_PASSWORD is less visible than the command line."""
-        os.environ[app.PASSWORD] = "from environment"
+        os.environ[arguments.PASSWORD] = "from environment"
         self.assertEqual(self.app("--username", "u", "q").mailer.password, "from environment")
 
     def test_beats_the_ini_file_but_not_the_command_line(self) -> None:
         """Nearest to the call wins."""
-        os.environ[app.PASSWORD] = "environment"
+        os.environ[arguments.PASSWORD] = "environment"
         path = self.ini("username = u", "password_file = /nonexistent")
         self.assertEqual(self.app("--config", path, "q").password, "environment")
         self.assertEqual(self.app("--config", path, "--password", "line", "q").password, "line")

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
-from zope.sendmail.cli import app, queuecommands
+from zope.sendmail.cli import app, queuecommands, queueviews
 from zope.sendmail.cli.formatting import clean, clean_line, finding_lines, short
-from zope.sendmail.cli.queuearguments import KEYS, KEYS_OF_A_CHANGE, VERBS, is_order
+from zope.sendmail.cli.queuearguments import KEYS, KEYS_OF_A_CHANGE, VERBS, is_queue_command
+from zope.sendmail.cli.terminal import say
 from zope.sendmail.interfaces import QueueNotSafe
 from zope.sendmail.lifecycle.finding import Finding, Kind, Severity
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
@@ -35,6 +36,10 @@ from zope.sendmail.testing.contracts import OK, ManualClock
 GREYLISTED = Reply(Answer.DEFERRED, "greylisted", 450, "4.7.1")
 UNKNOWN_USER = Reply(Answer.REJECTED, "no such user", 550, "5.1.1")
 MESSAGE = b"Message-Id: <1@example.org>\nSubject: one\n\nFirst \x1b[31mline\nSecond line \xff\n"
+
+
+#: Verbs behind whose queue no name stands.
+_WITHOUT_NAMES = ("list", "count", "doctor", "relays", "shape", "errors", "top")
 
 
 class OperatorsTest(unittest.TestCase):
@@ -121,9 +126,9 @@ class TheCommandLine(OperatorsTest):
     def test_of_7_3_means_what_it_meant(self) -> None:
         """A Maildir may be called queue."""
         for line in ("queue", "queue --daemon", "--daemon queue", "queue -q", "list", "list queue", "", "mail queue"):
-            self.assertFalse(is_order(line.split()), line)
+            self.assertFalse(is_queue_command(line.split()), line)
         for verb in VERBS:
-            self.assertTrue(is_order(["queue", verb]), verb)
+            self.assertTrue(is_queue_command(["queue", verb]), verb)
 
     def test_explains_itself(self) -> None:
         """All verbs, the exit statuses, and the old meaning; each verb its options."""
@@ -171,7 +176,9 @@ class AQueueThatIsNone(OperatorsTest):
             missing = os.path.join(self.path, "missing")
             with self.subTest(verb):
                 for path in (missing, os.path.dirname(self.path), __file__):
-                    self.assertEqual(self.call(verb, path, *([] if verb in ("list", "count", "doctor") else ["x"])), 78)
+                    words = [] if verb in _WITHOUT_NAMES else ["x"]
+                    words += ["--to", "default"] if verb == "reroute" else []
+                    self.assertEqual(self.call(verb, path, *words), 78)
                     self.assertIn("no queue" if path == missing else "not a Maildir", self.complained)
                 self.assertFalse(os.path.exists(missing))
         self.assertEqual(os.listdir(os.path.dirname(self.path)), ["queue"])
@@ -187,7 +194,7 @@ class AQueueThatIsNone(OperatorsTest):
             self.assertEqual(self.call("hold", self.path, name), 74)
 
     def test_is_left_when_the_reader_has_seen_enough(self) -> None:
-        """`| head` is no failure."""
+        """`| head` is told by the status from a list that was read to its end, and no traceback is seen."""
         self.put()
         reader, writer = os.pipe()
         os.close(reader)
@@ -199,7 +206,7 @@ class AQueueThatIsNone(OperatorsTest):
             check=False,
         )
         os.close(writer)
-        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        self.assertEqual((done.returncode, done.stderr), (141, b""))
 
     def test_can_be_interrupted(self) -> None:
         """Without a traceback."""
@@ -244,7 +251,7 @@ class Listing(OperatorsTest):
         """--limit 0 shows all."""
         for _ in range(3):
             self.put()
-        with mock.patch.object(queuecommands, "_MAILS", 2):
+        with mock.patch.object(queueviews, "_MAILS", 2):
             self.assertTrue(self.ok("list").endswith("... and 1 more; --limit 0 shows all\n"))
             self.assertEqual(self.ok("list", "--limit", "0").count("shop@example.org"), 3)
             self.assertIn("and 1 more", self.ok("list", "--state", "ready"))
@@ -292,7 +299,7 @@ class Listing(OperatorsTest):
 
         with (
             mock.patch.object(MaildirAdmin, "mails", watched),
-            mock.patch.object(queuecommands, "_say_json", side_effect=lambda values: seen.append("line")),
+            mock.patch.object(queueviews, "say_json", side_effect=lambda values: seen.append("line")),
         ):
             self.call("list", self.path, "--json")
         self.assertEqual(seen, ["mail", "line", "mail", "line"])
@@ -381,7 +388,7 @@ class Changing(OperatorsTest):
         held, ready = self.put(), self.put()
         self.queue.admin.hold(held)
         self.assertEqual(self.call("hold", self.path, held, ready), 1)
-        self.assertIn("it is held; possible: release, retry, remove", self.complained)
+        self.assertIn("it is held; possible: release, retry, reroute, bounce, remove", self.complained)
         self.assertTrue(self.said.endswith("1 mail held, 1 not\n"))
         [first, second] = self.objects("hold", held, ready)
         self.assertEqual((first["done"], second["done"]), (False, False))
@@ -561,7 +568,10 @@ class Counting(OperatorsTest):
         """So nobody has to ask whether a key is there."""
         self.assertEqual(
             self.objects("count"),
-            [{"staged": 0, "ready": 0, "sending": 0, "deferred": 0, "held": 0, "rejected": 0, "oldest": None}],
+            [
+                dict.fromkeys(("staged", "ready", "sending", "deferred", "held", "rejected"), 0)
+                | {"oldest": None, "waiting_for": {}}
+            ],
         )
 
     def test_is_not_misled_by_foreign_files(self) -> None:
@@ -582,11 +592,21 @@ class TheDoctor(OperatorsTest):
         return mock.patch.object(MaildirAdmin, "examine", side_effect=lambda: iter(found))
 
     def test_says_when_all_is_well(self) -> None:
-        """Status 0, also with notes and warnings."""
+        """Status 0, also with notes; a warning needs attention."""
         with self.examine():
             self.assertEqual(self.ok("doctor"), f"{self.path}: nothing is wrong\n")
+        with self.examine(*self.FINDINGS[:1]):
+            self.assertIn("1 note", self.ok("doctor"))
         with self.examine(*self.FINDINGS[:2]):
-            self.assertIn("1 warning, 1 note", self.ok("doctor"))
+            self.assertEqual(self.call("doctor", self.path), 1)
+
+    def test_says_by_its_status_that_mail_is_not_moving(self) -> None:
+        """So that it can be monitored."""
+        for kind in (Kind.RELAY, Kind.WAITING, Kind.ROOM):
+            with self.examine(Finding(kind, Severity.PROBLEM, "", "Text.", "Cure.")):
+                self.assertEqual(self.call("doctor", self.path), 2)
+            with self.examine(Finding(kind, Severity.WARNING, "", "Text.", "Cure.")):
+                self.assertEqual(self.call("doctor", self.path), 1)
 
     def test_says_the_worst_first(self) -> None:
         """Status 1 if a person is needed."""
@@ -606,16 +626,21 @@ class TheDoctor(OperatorsTest):
         self.assertNotIn("\x1b", self.said)
 
     def test_does_not_repeat_itself_for_ever(self) -> None:
-        """Ten of a kind; programs get all."""
-        with self.examine(*self.FINDINGS[2:] * 13):
+        """What has one cause is told once, with the number, what concerns most mails first; programs get all."""
+        few = [Finding(Kind.REJECTED, Severity.PROBLEM, f"1.2.h.{n}", "Few.", "Act.", "550 few") for n in range(3)]
+        many = [Finding(Kind.REJECTED, Severity.PROBLEM, f"1.2.h.{n}", "Many.", "Act.", "550 many") for n in range(304)]
+        with self.examine(*few, *many):
             self.call("doctor", self.path)
-            self.assertIn("... and 3 more of this kind (rejected)", self.said)
-            self.assertEqual(len(self.objects("doctor")), 13)
+            self.assertIn(
+                "PROBLEM  304 rejected: 550 many\n    The first: Many. They are 0, 1, 2 and 301 more.", self.said
+            )
+            self.assertLess(self.said.index("550 many"), self.said.index("550 few"))
+            self.assertEqual(len(self.objects("doctor")), 307)
 
     def test_fits_the_terminal(self) -> None:
         """Long texts are wrapped."""
         finding = Finding(Kind.HELD, Severity.NOTE, "x", "word " * 100, "cure " * 100)
-        self.assertLessEqual(max(map(len, finding_lines(finding, 80))), 80)
+        self.assertLessEqual(max(map(len, finding_lines([finding], 80))), 80)
 
     def test_sees_what_is_there(self) -> None:
         """From the queue to the exit status."""
@@ -664,7 +689,7 @@ class Text(unittest.TestCase):
     def test_fits_terminals_that_know_little(self) -> None:
         """What an encoding does not have is written in escapes."""
         with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "ascii")) as said:
-            queuecommands._say("gr\xfc\xdfe")
+            say("gr\xfc\xdfe")
             said.flush()
             self.assertEqual(said.buffer.getvalue(), b"gr\\xfc\\xdfe\n")
 
@@ -678,7 +703,9 @@ class Status(OperatorsTest):
         """By Message-Id, with brackets or without; for people and for programs."""
         self.put("one@example.org")
         said = self.ok("status", "<1@example.org>", "2@example.org")
-        self.assertRegex(said, r"1@example\.org  queued\n2@example\.org  unknown: it is not in the queue")
+        self.assertRegex(
+            said, r"1@example\.org  queued\n +in the queue as [\w.-]+\n2@example\.org  unknown: it is not in the queue"
+        )
         self.settle(GREYLISTED)
         said = self.ok("status", "1@example.org")
         self.assertIn("1@example.org  deferred, next attempt in 1m: 450 4.7.1 greylisted", said)

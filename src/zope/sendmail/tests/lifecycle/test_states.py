@@ -5,14 +5,14 @@ from __future__ import annotations
 import unittest
 
 from zope.sendmail.interfaces import NotPossible
-from zope.sendmail.lifecycle.states import WAITING, State, Verb, after
+from zope.sendmail.lifecycle.states import WAITING, Action, State, after
 
 
 class Table(unittest.TestCase):
     def test_every_pair_is_decided(self) -> None:
         """Each verb leads somewhere or is refused with what is possible."""
         for state in State:
-            for verb in Verb:
+            for verb in Action:
                 try:
                     self.assertIn(after(state, verb, "1.2.host.3"), {*State, None})
                 except NotPossible as error:
@@ -21,29 +21,29 @@ class Table(unittest.TestCase):
 
     def test_what_verbs_do(self) -> None:
         """hold and release are each other's opposite; retry makes ready; remove ends."""
-        self.assertIs(after(State.READY, Verb.HOLD, "x"), State.HELD)
-        self.assertIs(after(State.HELD, Verb.RELEASE, "x"), State.READY)
-        self.assertIs(after(State.REJECTED, Verb.RETRY, "x"), State.READY)
-        self.assertIsNone(after(State.REJECTED, Verb.REMOVE, "x"))
+        self.assertIs(after(State.READY, Action.HOLD, "x"), State.HELD)
+        self.assertIs(after(State.HELD, Action.RELEASE, "x"), State.READY)
+        self.assertIs(after(State.REJECTED, Action.RETRY, "x"), State.READY)
+        self.assertIsNone(after(State.REJECTED, Action.REMOVE, "x"))
 
-    def test_what_is_being_sent_or_staged_is_left_alone(self) -> None:
-        """No verb reaches it."""
-        for state in (State.SENDING, State.STAGED):
-            for verb in Verb:
+    def test_what_is_being_sent_is_left_alone(self) -> None:
+        """No action reaches it."""
+        for state in (State.SENDING,):
+            for verb in Action:
                 with self.assertRaisesRegex(NotPossible, "wait until the attempt has ended"):
                     after(state, verb, "x")
 
     def test_what_was_sent_can_only_be_removed(self) -> None:
         """Its worker died before it did so."""
-        self.assertIsNone(after(State.SENT, Verb.REMOVE, "x"))
-        for verb in (Verb.HOLD, Verb.RELEASE, Verb.RETRY):
+        self.assertIsNone(after(State.SENT, Action.REMOVE, "x"))
+        for verb in (Action.HOLD, Action.RELEASE, Action.RETRY):
             with self.assertRaisesRegex(NotPossible, "it is sent; possible: remove"):
                 after(State.SENT, verb, "x")
 
     def test_the_error_says_what_is_possible(self) -> None:
         """For the person at the terminal."""
         with self.assertRaisesRegex(NotPossible, "it is rejected; possible: retry, remove"):
-            after(State.REJECTED, Verb.HOLD, "x")
+            after(State.REJECTED, Action.HOLD, "x")
 
     def test_waiting_needs_nobody(self) -> None:
         """Ready, sending and deferred mail goes on by itself."""

@@ -1,0 +1,193 @@
+"""What operators do to mails: ``queue retry``, ``flush``, ``hold``, ``release``, ``reroute``, ``bounce``, ``remove``.
+
+Each mail is changed for itself, with its lock held by the queue; what cannot be done to one is told and leaves the
+others.  With ``--dry-run`` nothing is changed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
+from itertools import islice
+
+from zope.sendmail.cli.formatting import clean, mails_in_words
+from zope.sendmail.cli.queuearguments import ACTIONS, FINAL, MEANT
+from zope.sendmail.cli.selecting import Call, filters, resolve
+from zope.sendmail.cli.terminal import Refused, complain, progress, say, say_json
+from zope.sendmail.errors import InvalidRelay, MailError, QueueNotSafe
+from zope.sendmail.lifecycle.relaystate import DEFAULT, RelayBoard, RelayState, probe_words
+from zope.sendmail.lifecycle.states import State, after
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.queue.bounce import bounce
+
+#: How a verb is reported.
+_DONE = {
+    "hold": "held",
+    "release": "released",
+    "retry": "will be tried now",
+    "flush": "will be tried now",
+    "reroute": "rerouted",
+    "bounce": "given up",
+    "remove": "removed",
+}
+
+_WOULD_BE = {**_DONE, "retry": "tried now", "flush": "tried now"}
+
+
+def change(call: Call) -> int:
+    """Do to each mail that is meant what the verb says.
+
+    :returns: 0 if that was possible for all of them, else 1.
+    """
+    options = call.options
+    action = _make_action(call)
+    names: Iterable[str]
+    names, missing = resolve(call.queue, options.names) if options.names else (_chosen(call), 0)
+    if options.dry_run:
+        return _rehearse(call, names) or int(missing > 0)
+    if options.verb in FINAL:
+        names = list(names)
+        _confirm(len(names), call)
+    tally = Counter(_change_one(call, action, name) for name in progress(names, options.verb))
+    if not options.json and tally[True] + tally[False] != 1 and not missing:
+        failed = f", {tally[False]:,} not" if tally[False] else ""
+        say(f"{mails_in_words(tally[True])} {_DONE[options.verb]}{failed}")
+    unasked = _ask_probes(call, action.relays) if isinstance(action, _Retry) else 0
+    return int(tally[False] + missing + unasked > 0)
+
+
+def _chosen(call: Call) -> Iterator[str]:
+    """Yield the names of the mails that fit the filters."""
+    options = call.options
+    mails = call.admin.mails(**filters(call, MEANT[options.verb]))
+    if options.verb in ("retry", "flush") and not options.state:  # what is ready is due; nothing can be done for it
+        mails = (mail for mail in mails if mail.state is not State.READY or mail.blocked is not None)
+    return (mail.name for mail in islice(mails, options.limit or None))
+
+
+def _make_action(call: Call) -> Callable[[str], None]:
+    """Return what is done to the mail of a name.  Raises `Refused` if it cannot be done to any."""
+    verb = call.options.verb
+    if verb == "bounce":
+        return partial(bounce, call.queue, now=call.now)
+    if verb == "reroute":
+        return partial(call.admin.reroute, relay=_target(call))
+    if verb in ("retry", "flush"):
+        return _Retry(call)
+    simple: Callable[[str], None] = getattr(call.admin, verb)
+    return simple
+
+
+class _Retry:
+    """Tries mails now, and remembers to which relays they go."""
+
+    def __init__(self, call: Call) -> None:
+        self._admin = call.admin
+        self.relays = {call.options.flushed} if call.options.verb == "flush" else set()
+
+    def __call__(self, name: str) -> None:
+        """Try a mail now.  One that only waits for its relay stays as it is: the relay is what has to be tried."""
+        mail = self._admin.show(name)
+        self.relays.update(mail.relays)
+        if mail.blocked is None or mail.state is not State.READY:
+            self._admin.retry(name)
+
+
+def _target(call: Call) -> RelayName | None:
+    """Return the relay for ``reroute``; None is what the routes say.  Raises `Refused`."""
+    wanted = call.options.to
+    board = RelayBoard(call.admin.processors())
+    if wanted == DEFAULT:
+        return None
+    if not board.processors:
+        raise Refused("no processor has told which relays there are; start one, then reroute", 1)
+    try:
+        return board.processors[0].routes.named(wanted)
+    except InvalidRelay as error:
+        raise Refused(f"cannot reroute to {wanted}: {error}", 2) from None
+
+
+def _change_one(call: Call, action: Callable[[str], None], name: str) -> bool:
+    """Do it to one mail, and say so; return whether it was possible."""
+    options = call.options
+    error = ""
+    try:
+        action(name)
+    except QueueNotSafe:
+        raise
+    except (MailError, IsADirectoryError) as refused:
+        error = str(refused)
+    if options.json:
+        say_json({"name": name, "verb": options.verb, "done": not error, "error": error})
+    elif error:
+        complain(error, 1)
+    elif not sys.stderr.isatty() or options.names:
+        say(f"{clean(name)}: {_DONE[options.verb]}")
+    return not error
+
+
+def _rehearse(call: Call, names: Iterable[str]) -> int:
+    """Say what would be done to each mail."""
+    options = call.options
+    count = 0
+    status = 0
+    for name in names:
+        error = ""
+        try:
+            after(call.admin.show(name).state, ACTIONS[options.verb], name)
+            count += 1
+        except MailError as refused:
+            error, status = str(refused), 1
+        if options.json:
+            say_json({"name": name, "verb": options.verb, "done": False, "error": error})
+        elif error:
+            complain(error, 1)
+        else:
+            say(f"{clean(name)}: would be {_WOULD_BE[options.verb]}")
+    if not options.json:
+        say(f"{mails_in_words(count)} would be {_WOULD_BE[options.verb]}; nothing was done")
+    return status
+
+
+def _confirm(count: int, call: Call) -> None:
+    """Ask before more than one mail is gone for good.  Raises `Refused`."""
+    if count < 2 or call.options.yes:
+        return
+    what = _WOULD_BE[call.options.verb]
+    if not sys.stdin.isatty():
+        raise Refused(f"{count:,} mails would be {what} for good; say --yes to do it", 2)
+    question = "Remove" if call.options.verb == "remove" else "Give up"
+    sys.stderr.write(f"{question} {count:,} mails for good? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Refused(f"nothing was {what}", 1)
+
+
+# --- paused relays ----------------------------------------------------------------------------------------------
+
+
+def _ask_probes(call: Call, names: Collection[str]) -> int:
+    """Let processors try those of these relays that cannot be used; return for how many that was not possible."""
+    board = RelayBoard(call.admin.processors())
+    wanted = [relay for name in sorted(names) if (relay := board.get(name)) is not None and not relay.is_usable]
+    return sum(not _ask_probe(call, board, relay) for relay in dict.fromkeys(wanted))
+
+
+def _ask_probe(call: Call, board: RelayBoard, relay: RelayState) -> bool:
+    error = ""
+    if not board.living:
+        error = "no processor is at work; it is tried when one starts"
+    else:
+        try:
+            call.admin.probe(relay.name)
+        except OSError as refused:
+            error = f"it cannot be asked for ({refused}); {probe_words(relay, call.now)}"
+    if call.options.json:
+        say_json({"relay": relay.name, "verb": "probe", "done": not error, "error": error})
+    elif error:
+        complain(f"relay {relay.title}: {error}", 1)
+    else:
+        say(clean(f"relay {relay.title}: it is tried now; 'queue relays' shows what it says"))
+    return not error

@@ -1,0 +1,156 @@
+"""What processors tell of relays, and which mail waits for which."""
+
+from __future__ import annotations
+
+import json
+import unittest
+from dataclasses import replace
+
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.relaystate import (
+    KEPT_DAYS,
+    ProcessorState,
+    RelayBoard,
+    RelayState,
+    read_processor_state,
+    waiting_words,
+    write_processor_state,
+)
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.routes import Routes
+
+NOW = 1_000_000.0
+REFUSED = Reply(Answer.DEFERRED, "[Errno 111] Connection refused")
+LOGIN = Reply(Answer.DEFERRED, "authentication failed", 535, "5.7.8")
+
+DOWN = RelayState("default", "mail.example.org:25", fault=REFUSED, since=NOW - 600, probe=NOW + 60, asked=NOW - 5)
+UP = RelayState("default", "mail.example.org:25", since=NOW - 600, asked=NOW - 5)
+BULK = RelayState("bulk", "bulk.example.org:587", fault=LOGIN, since=NOW - 60, asked=NOW - 5)
+ROUTES = Routes(
+    "default", frozenset({"default", "bulk"}), frozenset({("bulk.example.org", 587)}), {"@news.org": "bulk"}
+)
+
+TO_ONE = Envelope("a@example.org", ("one@example.org",))
+TO_NEWS = Envelope("a@example.org", ("one@news.org",))
+TO_BOTH = Envelope("a@example.org", ("one@example.org", "one@news.org"))
+FRESH = Record()
+
+
+def processor(*relays: RelayState, alive: bool = True, **more: object) -> ProcessorState:
+    values = {"pid": 7, "host": "here", "written": NOW, "relays": relays, "routes": ROUTES, "alive": alive, **more}
+    return ProcessorState(**values)  # type: ignore[arg-type]
+
+
+class AMailThatIsDue(unittest.TestCase):
+    def test_waits_for_the_relay_that_it_goes_to(self) -> None:
+        """The routes of the processor decide, or the mail itself."""
+        board = RelayBoard([processor(UP, BULK)])
+        self.assertIsNone(board.blocking(TO_ONE, FRESH))
+        self.assertEqual(board.blocking(TO_NEWS, FRESH), BULK)
+        self.assertEqual(board.blocking(replace(TO_ONE, relay=RelayName(mailer="bulk")), FRESH), BULK)
+
+    def test_may_name_its_relay_by_the_address(self) -> None:
+        """It is the mailer's relay then."""
+        named = replace(TO_ONE, relay=RelayName(hostname="bulk.example.org", port=587))
+        board = RelayBoard([processor(UP, BULK)])
+        self.assertEqual((board.relays_of(named, FRESH), board.blocking(named, FRESH)), (("bulk",), BULK))
+
+    def test_does_not_wait_while_one_of_its_relays_works(self) -> None:
+        """The recipients there are served."""
+        self.assertIsNone(RelayBoard([processor(UP, BULK)]).blocking(TO_BOTH, FRESH))
+        self.assertIsNotNone(RelayBoard([processor(DOWN, BULK)]).blocking(TO_BOTH, FRESH))
+
+    def test_does_not_wait_for_the_relay_of_those_who_have_it(self) -> None:
+        """What is left counts."""
+        served = Record(replies={"one@example.org": Reply(Answer.ACCEPTED, "ok", 250)})
+        board = RelayBoard([processor(UP, BULK)])
+        self.assertEqual(board.relays_of(TO_BOTH, served), ("bulk",))
+        self.assertEqual(board.blocking(TO_BOTH, served), BULK)
+
+    def test_may_name_a_relay_that_there_is_not(self) -> None:
+        """Nothing is known about it then; the processor sets it aside."""
+        named = replace(TO_ONE, relay=RelayName(mailer="nonesuch"))
+        self.assertEqual(RelayBoard([processor(UP)]).relays_of(named, FRESH), ())
+
+    def test_of_an_unreadable_file_waits_for_nothing(self) -> None:
+        """There is no envelope."""
+        self.assertIsNone(RelayBoard([processor(DOWN)]).blocking(None, FRESH))
+
+    def test_waits_for_nothing_known_before_the_first_processor(self) -> None:
+        """There are no routes."""
+        self.assertEqual(RelayBoard([]).relays_of(TO_ONE, FRESH), ())
+
+
+class SeveralProcessors(unittest.TestCase):
+    def test_keep_mail_moving_as_long_as_one_reaches_the_relay(self) -> None:
+        """What one cannot send another one does."""
+        board = RelayBoard([processor(DOWN), processor(replace(UP, asked=NOW))])
+        self.assertIsNone(board.blocking(TO_ONE, FRESH))
+
+    def test_are_believed_if_they_live(self) -> None:
+        """A dead one may have seen the relay work yesterday."""
+        board = RelayBoard([processor(UP, alive=False, written=NOW + 5), processor(DOWN)])
+        self.assertEqual(board.blocking(TO_ONE, FRESH), DOWN)
+
+    def test_leave_what_they_knew(self) -> None:
+        """The last word about a relay stays when its processor ends."""
+        board = RelayBoard([processor(UP, alive=False, written=NOW - 60), processor(DOWN, alive=False)])
+        self.assertEqual(board.blocking(TO_ONE, FRESH), DOWN)
+        self.assertEqual(board.living, [])
+
+    def test_go_on_counting_where_the_last_one_ended(self) -> None:
+        """A relay that is still down is down since it was first seen so, over any number of passes."""
+        fresh = replace(DOWN, since=NOW)
+        [relay] = processor(fresh).absorb([processor(DOWN, alive=False)]).relays
+        self.assertEqual(relay.since, NOW - 600)
+        [relay] = processor(fresh).absorb([processor(UP, alive=False)]).relays
+        self.assertEqual(relay.since, NOW)
+
+    def test_take_over_what_they_have_not_seen_themselves(self) -> None:
+        """A pass with nothing to send does not forget; what is old is forgotten."""
+        self.assertEqual(processor().absorb([processor(DOWN, alive=False)]).relays, (DOWN,))
+        old = replace(DOWN, asked=NOW - (KEPT_DAYS + 1) * 86400)
+        self.assertEqual(processor().absorb([processor(old, alive=False)]).relays, ())
+
+
+class OnDisk(unittest.TestCase):
+    def test_nothing_is_lost(self) -> None:
+        """Written and read again it is the same, but for whether the processor lives."""
+        state = processor(DOWN, replace(BULK, limit="too many", connections=5, rate=1.5), sent=3, per_minute=1.5)
+        self.assertEqual(read_processor_state(write_processor_state(state)), replace(state, alive=False))
+
+    def test_what_is_torn_or_foreign_is_nothing(self) -> None:
+        """Reading never fails."""
+        whole = write_processor_state(processor(DOWN))
+        for text in (b"", b"\0" * 100, whole[:-20], b"[]", b"{}", b'{"relays": 3}', b'{"pid": "x"}', b"null"):
+            with self.subTest(text=text[:20]):
+                self.assertIn(read_processor_state(text), (None, ProcessorState()))
+
+    def test_what_a_later_version_adds_is_passed_over(self) -> None:
+        """And what is missing is as usual."""
+        values = json.loads(write_processor_state(processor(DOWN)))
+        del values["sent"]
+        values["relays"][0]["colour"] = "blue"
+        values["mood"] = "good"
+        self.assertEqual(
+            read_processor_state(json.dumps(values).encode()), replace(processor(DOWN), alive=False, sent=0)
+        )
+
+    def test_no_password_is_in_it(self) -> None:
+        """Routes and relays have none."""
+        self.assertNotIn(b"password", write_processor_state(processor(DOWN, BULK)).replace(b"legacy_passwords", b""))
+
+
+class TheWords(unittest.TestCase):
+    def test_say_what_mail_waits_for(self) -> None:
+        """Which relay, since when, why, and when it is tried again."""
+        words = waiting_words(DOWN, NOW)
+        for part in ("default (mail.example.org:25)", "10m", "Connection refused", "next try in 1m"):
+            self.assertIn(part, words)
+
+    def test_are_harmless(self) -> None:
+        """What a relay says may be anything."""
+        fault = Reply(Answer.DEFERRED, "no\x1b[31m\nway")
+        self.assertTrue(waiting_words(replace(DOWN, fault=fault), NOW).isprintable())
