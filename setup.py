@@ -109,6 +109,16 @@ setup(
     # entry that every tool understands, instead of an import hook that pkgutil, mypy and Zope do not see.
     packages=find_namespace_packages("src", exclude=["*.__pycache__", "*.__pycache__.*"]),
     package_dir={"": "src"},
+    # Manual pages, completions and a service; .ci/manual.py makes the first two of the parsers.
+    data_files=[
+        (directory, sorted(f"{directory}/{name}" for name in os.listdir(os.path.join(HERE, directory))))
+        for directory in (
+            "share/man/man1",
+            "share/bash-completion/completions",
+            "share/fish/vendor_completions.d",
+            "share/systemd/system",
+        )
+    ],
     package_data={
         "": [
             "*.html",

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import floors
+import manual
 import pages
 
 HERE = Path(__file__).resolve().parent.parent
@@ -67,5 +68,6 @@ CHECKERS: dict[str, Callable[[], bool]] = {
     "imports": partial(python, "-c", "from importlinter import cli; cli.lint_imports_command()"),
     "pins": pins,
     "floors": floors.is_current,
+    "manual": manual.is_current,
     "docs": lambda: pages.build() == 0,
 }

@@ -1,4 +1,4 @@
-"""Write the manual pages and completions to share/, or with --check say which of them are not as the parsers are."""
+"""Write the manual pages and completions to share/; `bin/check manual` says which are not as the parsers are."""
 
 from __future__ import annotations
 
@@ -23,21 +23,28 @@ def texts() -> Iterator[tuple[str, str]]:
     yield "share/fish/vendor_completions.d/zope-sendmail.fish", fish_completion()
 
 
-def main() -> int:
-    """Write, or check."""
+def is_current() -> bool:
+    """Whether the files are as the parsers are; says which are not."""
     stale = []
     for name, text in texts():
-        path = os.path.join(HERE, name)
-        if "--check" in sys.argv:
-            with open(path, encoding="utf-8") as file:
+        try:
+            with open(os.path.join(HERE, name), encoding="utf-8") as file:
                 stale += [name] if file.read() != text else []
-            continue
+        except FileNotFoundError:
+            stale.append(name)
+    for name in stale:
+        print(f"{name} is not as the parsers are; run .venv/bin/python .ci/manual.py")
+    return not stale
+
+
+def main() -> int:
+    """Write them."""
+    for name, text in texts():
+        path = os.path.join(HERE, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
-    for name in stale:
-        print(f"{name} is not as the parsers are; run .ci/manual.py")
-    return int(bool(stale))
+    return 0
 
 
 if __name__ == "__main__":

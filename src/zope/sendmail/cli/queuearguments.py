@@ -77,7 +77,7 @@ _MAIL_KEYS = (
 KEYS = {
     "list": f"{_MAIL_KEYS} (recipient: answer, code, enhanced, text)",
     "show": f"{_MAIL_KEYS}, history (state, time, due, attempts, ..., replies), headers or message if asked for",
-    "status": "message_id, name (null once it has left), names, standing, reason, due, sent, replies",
+    "status": "message_id, name, names, standing, reason, due, sent, replies",
     "count": "staged, ready, sending, deferred, held, rejected, oldest (when the oldest that waits was written), "
     "waiting_for (relay that cannot be used: mails)",
     "relays": "relay, address, usable, reply, since, probe, asked, waiting, connections, limit, rate; or processor "
@@ -157,7 +157,7 @@ def make_overview() -> argparse.ArgumentParser:
 def make_parser(verb: str) -> argparse.ArgumentParser:
     """Return the parser of one verb."""
     parser = argparse.ArgumentParser(
-        prog=f"zope-sendmail queue {verb}", description=VERBS[verb].capitalize() + ".", epilog=_epilog(verb)
+        prog=f"zope-sendmail queue {verb}", description=_sentence(VERBS[verb]), epilog=_epilog(verb)
     )
     parser.add_argument("maildir", metavar="MAILDIR", help="directory of the queue; spool:DIRECTORY is maildrop's")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
@@ -177,6 +177,10 @@ def _epilog(verb: str) -> str:
         "Say more with the filters." if verb == "flush" else "Name the mails, or say which with the filters or --all."
     )
     return f"{which} Without --state these are meant: {states}. {keys}"
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:

@@ -127,7 +127,7 @@ class Making(MaildirTest):
             os.close(go)  # the starting shot
             self.assertEqual([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children], [0] * 6)
             os.close(start)
-            self.assertEqual(sorted(os.listdir(path)), ["cur", "history", "locks", "new", "sent", "tmp"])
+            self.assertEqual(sorted(os.listdir(path)), ["cur", "history", "locks", "new", "processors", "sent", "tmp"])
 
     def fork_maker(self, path: str, start: int, go: int) -> int:
         """A process that makes the Maildir when `go` is closed everywhere."""
