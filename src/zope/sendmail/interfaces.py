@@ -223,6 +223,10 @@ class ILease(IJob):
     envelope = Attribute("`Envelope`: the sender, and the recipients that are still to be served.")
     record = Attribute("`Record`: what happened to the message last; a fresh one if nothing did.")
     message_id = TextLine(title="Message-Id without brackets, or the empty string")
+    written = Attribute("When the mail was written, seconds since the epoch; None where that is not known")
+    size = Attribute(
+        "Bytes of the message; None where that is not known.  Not to be asked for after the lease has ended."
+    )
     problem = TextLine(title="Why no relay can be asked about the message (its file is damaged), or the empty string")
     inherited = Attribute(
         "`Outcome` that a dead owner of the lease left, or None: unknown, and already written down in `record`; or "

@@ -59,6 +59,19 @@ def age_key(name: str) -> tuple[int, str, str]:
     return int(seconds) if seconds.isascii() and seconds.isdigit() else 0, last if len(last) == 13 else "", name
 
 
+def written_at(name: str) -> float | None:
+    """Return when a message was written, as its name says, in seconds since the epoch; None if the name does not say.
+
+    Names of older releases say it to the second.
+    """
+    seconds, _, rest = name.partition(".")
+    if not (seconds.isascii() and seconds.isdigit() and len(seconds) <= 12):
+        return None
+    digits = rest.rpartition(".")[2].partition(":")[0]
+    exact = len(digits) == 13 and digits.isascii() and digits.isdigit()
+    return int(seconds) + (int(digits[:6]) / 1e6 if exact else 0.0)
+
+
 def make_maildir(disk: Disk, path: str, extra: Iterable[str] = ()) -> None:
     """Make a private Maildir, or complete one: missing, empty and half-made directories are all right.
 

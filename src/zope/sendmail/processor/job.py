@@ -27,6 +27,8 @@ class Job:
     others: Mapping[str, Part] = field(default_factory=dict)
     #: Seconds after which another part may go if this one cannot.
     patience: float = inf
+    #: When a worker took it, on the monotonic clock.
+    taken_at: float = 0.0
     #: Whether the last byte of the message may have gone.
     intended: bool = False
 

@@ -219,7 +219,13 @@ class QueueProcessorThread(threading.Thread):
         def enqueue(envelope: Envelope, message: bytes) -> None:
             put(queue, [envelope], message)
 
-        return Reporter(self._tally, self.tell, self.clock, enqueue=enqueue if self.notify_sender else None)
+        return Reporter(
+            self._tally,
+            self.tell,
+            self.clock,
+            enqueue=enqueue if self.notify_sender else None,
+            queue=queue.location,
+        )
 
     # BBB: names of zope.sendmail 3.5 to 7.3.  None of them is called from within any more.
 

@@ -22,8 +22,9 @@ from zope.sendmail.processor.context import Context
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.reporting import maillog
-from zope.sendmail.reporting.reporter import MailId
+from zope.sendmail.reporting.reporter import MailId, Measures
 from zope.sendmail.smtp.pipeline import one_by_one, stream
+from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.gilbaton import baton
 
 #: Gives a worker its next job, claimed for it; None if there is none now.
@@ -41,16 +42,19 @@ class JobsInHand:
 
     :param claim: gives the next one; None if there is none now
     :param finish: ends a job whose recipients are all malformed, which goes to no relay
+    :param clock: says when a job was taken
     """
 
-    def __init__(self, claim: Claim, finish: Callable[[Job, Outcome], None]) -> None:
+    def __init__(self, claim: Claim, finish: Callable[[Job, Outcome], None], clock: Clock) -> None:
         self._claim = claim
         self._finish = finish
+        self._clock = clock
         self.in_hand: deque[Job] = deque()
 
     def next(self) -> Job | None:
         """Return the next job that has a recipient to be asked about, or None."""
         while (job := self._claim()) is not None:
+            job.taken_at = self._clock.monotonic()
             if job.envelope.recipients:
                 self.in_hand.append(job)
                 return job
@@ -71,6 +75,8 @@ class Worker:
         self._relay = relay
         self.session = session
         self.mailer = mailer
+        #: When the last mail ended, on the monotonic clock: what was taken ahead has waited until then.
+        self._ended_at = 0.0
         #: Whether the last mail found a relay that could be used.
         self.works = True
 
@@ -81,7 +87,7 @@ class Worker:
 
     def run(self, claim: Claim) -> None:
         """Try each message that `claim` gives once; end the leases.  Raises what `claim` raises."""
-        taken = JobsInHand(claim, self._finish)
+        taken = JobsInHand(claim, self._finish, self._context.clock)
         results = self._results(taken)
         signal = self._context.signal
         try:
@@ -143,6 +149,8 @@ class Worker:
         if job.envelope.recipients:  # else no relay was asked
             self.works = outcome.fault is None
             self._relay.heard(outcome)
+        if outcome.fault is not None:
+            self._context.reporter.faulted(outcome)
         if outcome.fault is not None and not outcome.replies:
             lease.release()
             return
@@ -163,8 +171,15 @@ class Worker:
         lease, reporter = job.lease, self._context.reporter
         mail, before = MailId(lease.name, lease.message_id, job.envelope.sender), lease.record
         reporter.report_rejected(lease, outcome.relay, record)
+        measures = self._measures(job) if reporter.is_observed else None
         lease.settle(record)
-        reporter.attempted(mail, outcome, record, before=before)
+        reporter.attempted(mail, outcome, record, before=before, measures=measures)
+
+    def _measures(self, job: Job) -> Measures:
+        """Return what only the lease and the clock know of an attempt; the lease must not have ended."""
+        now = self._context.clock.monotonic()
+        begun, self._ended_at = max(job.taken_at, self._ended_at), now
+        return Measures(now - begun, job.lease.written, job.lease.size)
 
     def _checked(self, job: Job, result: object) -> Outcome:
         """What a mailer says, if that is an outcome; what it raises is an answer as well."""

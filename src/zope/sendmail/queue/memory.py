@@ -382,6 +382,8 @@ class MemoryLease:
         self.record = mail.record
         self.name = mail.name
         self.message_id = mail.message_id
+        self.written: float | None = mail.since
+        self.size: int | None = len(mail.message)
         recipients = mail.record.outstanding(mail.envelope.recipients)
         malformed = mail.record.outstanding(mail.envelope.malformed)
         self.envelope = replace(mail.envelope, recipients=recipients, malformed=malformed)

@@ -205,6 +205,17 @@ def subscriber_failed(event: object, error: BaseException) -> None:
     )
 
 
+def observer_failed(observer: object, error: BaseException) -> None:
+    """An observer of attempts raised; no mail is concerned."""
+    processor_log.error(
+        "An observer of attempts, %s, failed: %s: %s",
+        type(observer).__name__,
+        type(error).__name__,
+        error,
+        exc_info=error,
+    )
+
+
 def events_lost(count: int) -> None:
     """Subscribers are too slow or hang."""
     processor_log.error(

@@ -17,7 +17,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.reporting import maillog, notifier
+from zope.sendmail.reporting import attempts, maillog, notifier
 from zope.sendmail.reporting.dsn import notification
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
@@ -61,6 +61,17 @@ class MailId(NamedTuple):
         return cls(lease.name, lease.message_id, lease.envelope.sender)
 
 
+class Measures(NamedTuple):
+    """What is measured of an attempt, for observers."""
+
+    #: Seconds that it took.
+    duration: float
+    #: When the mail was written, seconds since the epoch; None if that is not known.
+    written: float | None
+    #: Bytes of the message; None if that is not known.
+    size: int | None
+
+
 class Reporter:
     """Logs, counts and tells how attempts ended, and reports rejected recipients to the sender.
 
@@ -68,6 +79,7 @@ class Reporter:
     :param tell: called with events; what it raises is logged
     :param clock: dates the reports
     :param enqueue: puts a report (RFC 3464) into the queue; None: senders get no reports
+    :param queue: the location of the queue, for observers
 
     Concurrency: any thread.
     """
@@ -79,16 +91,23 @@ class Reporter:
         clock: Clock,
         *,
         enqueue: Callable[[Envelope, bytes], None] | None = None,
+        queue: str = "",
     ) -> None:
         self._tally = tally
         self._tell = tell
         self._clock = clock
         self._enqueue = enqueue
+        self._queue = queue
 
     @property
     def is_heard(self) -> bool:
         """Whether an event may have a listener.  It is not known whom a `tell` other than the notifier's reaches."""
         return self._tell is not notifier.tell or notifier.is_heard()
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether `attempted` is to be given measures."""
+        return attempts.is_observed()
 
     # about an attempt
 
@@ -112,13 +131,19 @@ class Reporter:
         except Exception as error:  # noqa: BLE001 - a report that cannot be made changes nothing about the mail
             maillog.report_failed(lease.envelope.sender, error)
 
-    def attempted(self, mail: MailId, outcome: Outcome, record: Record, *, before: Record) -> None:
+    def attempted(
+        self, mail: MailId, outcome: Outcome, record: Record, *, before: Record, measures: Measures | None = None
+    ) -> None:
         """Say how an attempt ended.
 
         :param record: what the attempt led to, and what has been settled
         :param before: what was known when the attempt began
+        :param measures: for observers; None: they are told nothing
         """
-        self._say(mail, outcome.relay, news_of(outcome, record, before=before))
+        news = news_of(outcome, record, before=before)
+        self._say(mail, outcome.relay, news)
+        if measures is not None:
+            self._observe(mail, outcome.relay, record, news, measures)
         if self.is_heard:
             for event in events_of(mail.message_id, mail.sender, outcome, record, before=before):
                 self._notify(event)
@@ -126,6 +151,11 @@ class Reporter:
             maillog.deferred(mail.name, record.attempts, record.due_again)
         elif record.state is State.HELD:
             maillog.held(mail.name, record.note)
+
+    def faulted(self, outcome: Outcome) -> None:
+        """Give observers what a relay said that could not be used; the log has it from the circuit breaker."""
+        if outcome.fault is not None and self.is_observed:
+            attempts.tell(attempts.FaultRecord(self._clock.time(), self._queue, outcome.relay, outcome.fault))
 
     # without an attempt
 
@@ -163,6 +193,25 @@ class Reporter:
                 relay=relay,
             )
         self._tally.add(*[reply.answer for reply in replies.values()])
+
+    def _observe(self, mail: MailId, relay: str, record: Record, news: Mapping[str, Reply], measures: Measures) -> None:
+        now, written = self._clock.time(), measures.written
+        attempts.tell(
+            attempts.AttemptRecord(
+                time=now,
+                queue=self._queue,
+                name=mail.name,
+                message_id=mail.message_id,
+                sender=mail.sender,
+                relay=relay,
+                attempt=record.attempts,
+                state=record.state.value,
+                duration=measures.duration,
+                age=None if written is None else max(0.0, now - written),
+                size=measures.size,
+                replies=news,
+            )
+        )
 
     def _notify(self, event: MailEvent) -> None:
         try:

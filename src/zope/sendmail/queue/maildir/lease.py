@@ -7,6 +7,7 @@ sends the message again, and the queue settles it later.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
@@ -19,6 +20,7 @@ from zope.sendmail.interfaces import ILease
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.maildir import written_at
 from zope.sendmail.message.envelope import Envelope, read_envelope
 from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.queue.maildir.layout import name_of
@@ -82,6 +84,21 @@ class MaildirLease:
         if self._message_id is None:
             self._message_id = self._read_message_id()
         return self._message_id
+
+    @property
+    def written(self) -> float | None:
+        """When the mail was written, as its name says; see `ILease`."""
+        return written_at(self.name)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the message; see `ILease`."""
+        with contextlib.suppress(OSError, ValueError):  # the disk refuses, or the lease has ended
+            position = self._stream.tell()
+            size = self._stream.seek(0, os.SEEK_END) - self._start
+            self._stream.seek(position)
+            return size
+        return None
 
     def _read_message_id(self) -> str:
         """Return the Message-Id; the stream stays where it is."""

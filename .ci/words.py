@@ -1,0 +1,75 @@
+"""How docstrings and comments are written: what ruff has no rule for.
+
+* The first line of a function's docstring is a verb phrase ("Return ...", "Claim ..."), of a property's, attribute's or
+  class's a noun phrase; "See ..." leads to the interface that says it.
+* Code and callers have names: the processor, a worker, the relay, the caller, an operator; never a free "who", "nobody"
+  or "somebody".
+"""
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+SOURCES = HERE / "src" / "zope" / "sendmail"
+
+#: First words of phrases that are no verb phrases; ruff (D401) knows verbs in another form.
+NO_VERB = re.compile(
+    r"(A|All|An|Another|Any|As|At|Because|Both|By|Each|Every|Everything|For|From|How|If|In|It|Its|Like|No|None|Nothing|Of|On"
+    r"|One|Only|Others?|So|Some|Something|That|The|Their|These|They|This|Those|To|Under|Until|We|What|When|Where|Whether"
+    r"|Which|Who|Whose|Why|With|Without)\b"
+)
+FREE = re.compile(r"\b(who|whoever|whom|whose|nobody|somebody|everybody|someone|anyone)\b(?!['`])", re.IGNORECASE)
+#: "A recipient who was refused" has its noun; what stands before a free one is a verb, a preposition or nothing.
+BOUND = re.compile(
+    r"\b(recipients?|senders?|users?|operators?|people|person|persons|callers?|managers?|members?|readers?|administrators?"
+    r"|developers?|customers?|those|authors?|subscribers?|owners?|testers?|editors?|humans?|one|writers?)\W+(who|whom|whose)\b",
+    re.IGNORECASE,
+)
+
+
+def are_right() -> bool:
+    """Return whether all texts keep the rules; print those that do not."""
+    complaints = [each for path in sorted(SOURCES.rglob("*.py")) if "tests" not in path.parts for each in of_file(path)]
+    print("\n".join(complaints) or "Docstrings and comments keep the rules.")
+    return not complaints
+
+
+def of_file(path: Path) -> Iterator[str]:
+    """Give a line for each text of a file that breaks a rule."""
+    text = path.read_text(encoding="utf-8")
+    place = path.relative_to(HERE)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and (first := first_line(node)):
+            if not is_property(node) and NO_VERB.match(first):
+                yield f"{place}:{node.lineno}: {node.name}: no verb phrase: {first}"
+    for number, words in texts(text):
+        if FREE.search(BOUND.sub("", words)):
+            yield f"{place}:{number}: a free who or nobody: {' '.join(words.split())[:100]}"
+
+
+def first_line(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """Return the first line of a function's docstring; nothing if it has none."""
+    return (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Return whether a function is called like an attribute."""
+    return any("property" in ast.unparse(each) or ".setter" in ast.unparse(each) for each in node.decorator_list)
+
+
+def texts(source: str) -> Iterator[tuple[int, str]]:
+    """Give the comments and docstrings of a file, a line of text each, with their line numbers."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        is_docstring = token.type == tokenize.STRING and token.string.startswith('"""') and token.line.lstrip()[:3] == '"""'
+        if token.type == tokenize.COMMENT or is_docstring:
+            for offset, line in enumerate(token.string.splitlines()):
+                yield token.start[0] + offset, line
+
+
+if __name__ == "__main__":
+    sys.exit(0 if are_right() else 1)
