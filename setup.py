@@ -53,8 +53,14 @@ ZOPE = [
     "Zope",
 ]
 
+# Metrics of processors and queues.
+METRICS = [
+    "prometheus-client",
+]
+
 TEST = [
     *DEMO,
+    *METRICS,
     "hypothesis",
     "pytest",
     "trustme",
@@ -149,6 +155,7 @@ setup(
         "appsetup": APPSETUP,
         "demo": DEMO,
         "pyramid": PYRAMID,
+        "metrics": METRICS,
         "zope": ZOPE,
         "test": TEST,
         "check": CHECK,

@@ -78,6 +78,11 @@ def expect(thread: Stoppable) -> None:
     _running.add(thread)
 
 
+def running() -> list[Stoppable]:
+    """Return the threads of this process that drain a queue now."""
+    return _running.alive()
+
+
 def stop_all(timeout: float = EXIT_TIMEOUT) -> bool:
     """Stop all processors of this process after the message in hand; say whether they ended in time.
 

@@ -82,4 +82,4 @@ def configure(level: int, stream: IO[str] | None = None) -> None:
 
 
 def _is_no_answer(record: logging.LogRecord) -> bool:
-    return not getattr(record, "answer", "")
+    return not getattr(record, "is_answer", False)

@@ -31,6 +31,10 @@ def did_not_end(location: str, seconds: float) -> None:
     processor_log.warning("The processor of %s did not end within %.0f s; a message is cut off.", location, seconds)
 
 
+#: Marks the sentences about single recipients, which a log of attempts has already.
+_ANSWER = {"is_answer": True}
+
+
 def answered(*, name: str, message_id: str, sender: str, recipient: str, reply: Reply, relay: str) -> None:
     """What the relay said about one recipient."""
     level = logging.INFO if reply.answer in (Answer.ACCEPTED, Answer.DEFERRED) else logging.ERROR
@@ -46,6 +50,7 @@ def answered(*, name: str, message_id: str, sender: str, recipient: str, reply: 
         reply.answer,
         relay or "us",
         printable(str(reply)),
+        extra=_ANSWER,
     )
 
 
