@@ -47,6 +47,11 @@ PYRAMID = [
     "pyramid_tm",
 ]
 
+# A queue in PostgreSQL, for several machines.
+POSTGRESQL = [
+    "psycopg >= 3.2",
+]
+
 # The Maildrop Host in Zope's management interface.
 ZOPE = [
     "Products.MailHost",
@@ -61,7 +66,9 @@ METRICS = [
 TEST = [
     *DEMO,
     *METRICS,
+    *POSTGRESQL,
     "hypothesis",
+    "psycopg[binary]",  # with libpq in it; only the tests need a server, and skip where there is none
     "pytest",
     "trustme",
     "z3c.unconfigure",
@@ -131,6 +138,7 @@ setup(
             "*.json",
             "*.pem",
             "*.rst",
+            "*.sql",
             "*.txt",
             "*.zcml",
             "*.zpt",
@@ -156,6 +164,7 @@ setup(
         "demo": DEMO,
         "pyramid": PYRAMID,
         "metrics": METRICS,
+        "postgresql": POSTGRESQL,
         "zope": ZOPE,
         "test": TEST,
         "check": CHECK,

@@ -19,6 +19,7 @@ from zope.sendmail.cli.relayviews import show_errors, show_relays, show_shape
 from zope.sendmail.cli.selecting import Call
 from zope.sendmail.cli.terminal import Refused, complain, stop_printing
 from zope.sendmail.cli.topview import show_top
+from zope.sendmail.config.location import DATABASES, scheme_of
 from zope.sendmail.maildir import check_maildir
 from zope.sendmail.queue import directories_of, is_maildir, open_queue, recognized
 from zope.sendmail.system.clock import Clock
@@ -68,6 +69,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check_place(location: str) -> None:
     """See that there is a queue.  Root goes on as its owner, and so sees what a processor sees."""
+    if scheme_of(location) in DATABASES:  # it says itself what is missing
+        return
     paths = directories_of(location)
     if not paths:
         raise Refused(f"{location} names no directory", os.EX_CONFIG)

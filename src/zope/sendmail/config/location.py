@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import os
 import re
+from urllib.parse import parse_qsl, urlsplit
 
 from zope.sendmail.errors import InvalidLocation
 
 MEMORY, SPOOL = "memory:", "spool:"
 
+#: The schemes of queues in a database.
+DATABASES = ("postgres", "postgresql")
+
+#: What libpq takes for a secret in the query of a URL.
+_SECRETS = ("password", "sslpassword", "oauth_client_secret")
+
 #: A scheme of a URL (RFC 3986, 3.1) before any slash.
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
 
 #: The schemes that are known, see `zope.sendmail.queue.schemes`.
-_known = {"memory", "spool"}
+_known = {"memory", "postgres", "postgresql", "spool"}
 
 
 def add_scheme(scheme: str) -> None:
@@ -40,7 +47,26 @@ def scheme_of(location: str) -> str:
             raise _unknown(_scheme(path))
     if scheme == "memory" and location != MEMORY:
         raise _unknown(scheme)
+    if scheme in DATABASES and not location.startswith(f"{scheme}://"):
+        raise _unknown(scheme)
+    if scheme in DATABASES:
+        _refuse_password(location, scheme)
     return scheme
+
+
+def _refuse_password(location: str, scheme: str) -> None:
+    """Refuse a URL with a password: others would see it in configurations, logs and lists of processes."""
+    try:
+        parts = urlsplit(location)
+        names = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+        has_password = parts.password is not None or not names.isdisjoint(_SECRETS)
+    except ValueError:
+        raise InvalidLocation(f"{scheme}:... is no URL; write {scheme}://user@host/database?queue=name") from None
+    if has_password:
+        raise InvalidLocation(
+            f"{scheme}:... has a password in it, which others would see; put it into a file that passfile= names, a "
+            "service that service= names, or the environment (PGPASSWORD)"
+        )
 
 
 def _scheme(text: str) -> str:
@@ -49,7 +75,8 @@ def _scheme(text: str) -> str:
 
 
 def _unknown(scheme: str) -> InvalidLocation:
-    others = ", ".join(f"{each}:" for each in sorted(_known - {"memory", "spool"}))
+    names = {f"{each}://" if each in DATABASES else f"{each}:" for each in _known - {"memory", "postgres", "spool"}}
+    others = ", ".join(sorted(names))
     return InvalidLocation(
         f"a queue cannot be at {scheme}:...; write the path of a directory (./{scheme}:... if one is "
         f"called so), {SPOOL} and directories of maildrop, {others + ', ' if others else ''}or {MEMORY} alone"

@@ -49,6 +49,7 @@ class Kind(StrEnum):
     OWNER = "owner"
     ROOM = "room"
     CLOCK = "clock"
+    DATABASE = "database"
     RELAY = "relay"
 
 

@@ -161,6 +161,15 @@ def unlocking_failed(name: str, error: OSError) -> None:
     processor_log.warning("Mail %s: its lock cannot be removed yet: %s.", name, error)
 
 
+def beat_failed(location: str, error: BaseException) -> None:
+    """A processor could not say that it lives; the next beat follows at once."""
+    processor_log.warning(
+        "The queue %s: the beat of this processor did not reach the database; after four seconds others take over: %s",
+        location,
+        error,
+    )
+
+
 def queue_trouble(location: str, error: BaseException, seconds: float) -> None:
     """The queue itself cannot be worked on."""
     processor_log.error(

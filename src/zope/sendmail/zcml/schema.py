@@ -9,7 +9,7 @@ from zope.interface import Interface, implementer
 from zope.schema import ASCIILine, Field, Int, TextLine, ValidationError
 from zope.schema.interfaces import IFromUnicode
 
-from zope.sendmail.config.location import SPOOL, directories_of, is_maildir, usable_location
+from zope.sendmail.config.location import DATABASES, SPOOL, directories_of, is_maildir, scheme_of, usable_location
 from zope.sendmail.config.options import QUEUE, RELAY, ROUTING, Parser, boolean, one_of
 from zope.sendmail.startup import Start
 
@@ -72,6 +72,8 @@ class QueuePath(Path):  # type: ignore[misc]  # it says nothing about its types
             directories = directories_of(usable_location(value.strip()))
         except ValueError as error:
             raise ValidationError(str(error)) from None
+        if scheme_of(value.strip()) in DATABASES:
+            return value.strip()
         paths = [super(QueuePath, self).fromUnicode(each) for each in directories]
         return paths[0] if is_maildir(value.strip()) else SPOOL + ";".join(paths)
 

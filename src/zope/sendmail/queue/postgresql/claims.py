@@ -1,0 +1,368 @@
+"""The way out of a database: which mails one processor gets, and what its leases say of them.
+
+Claims several mails at a time, durably, and gives them out one by one.  Fresh mails go in the order in which they were
+written; behind a cursor, so that what has just gone is not passed over again and again.  An empty answer is given only
+after a look from the beginning.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from math import inf
+from typing import Any
+
+from zope.sendmail.errors import LeaseLost, QueueError
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import Schedule, after_death
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.lease import INTENDED, OPENED, PostgreSQLLease
+from zope.sendmail.queue.postgresql.liveness import Liveness
+from zope.sendmail.queue.postgresql.parking import Parking
+from zope.sendmail.queue.postgresql.progress import Progress
+from zope.sendmail.queue.postgresql.rows import NUMBERS, line_of
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
+
+_NONE = uuid.UUID(int=0)
+
+#: Seconds between two looks from the beginning while there is work.
+_FROM_THE_BEGINNING = 1.0
+
+
+class Claims:
+    """What one processor knows of a queue, and the leases that it has.
+
+    Concurrency: `claim` and what it uses with `mutex` held; what leases call from any thread.
+
+    :param clean: what is done every ten minutes.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        queue: int,
+        schedule: Schedule,
+        clock: Clock | None,
+        clean: Callable[[], object],
+    ) -> None:
+        self.connections = connections
+        self.mutex = threading.RLock()
+        self._queue = queue
+        self._schedule = schedule
+        self._given = clock
+        self._clock = clock or Clock()
+        self._start = self._clock.time() - self._clock.monotonic()
+        self._liveness = Liveness(connections, self._flush_safely, clean)
+        self._progress = Progress(connections, self._liveness, queue)
+        self._progress.now = self.now
+        self.parking = Parking()
+        self._ahead: deque[PostgreSQLLease] = deque()
+        #: The leases that have not ended.
+        self._out: set[PostgreSQLLease] = set()
+        self._unsettled: list[tuple[PostgreSQLLease, Record]] = []
+        self._cursor = _NONE
+        self._began_at = -inf
+        #: Whether the last look found something, so that there may be more.
+        self._may_be_more = False
+        #: When the next mail that was tried is due, by the queue's clock.
+        self._again = -inf
+        self._fresh_first = False
+
+    # the beginning and the end
+
+    def start(self) -> None:
+        """Register as a processor.
+
+        :raises QueueError: if the database refuses.
+        """
+        self._liveness.start()
+
+    @property
+    def processor(self) -> int:
+        """The number of this processor."""
+        return self._liveness.id
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether this processor was taken for dead: a new one has to begin."""
+        return self._liveness.ended
+
+    def close(self) -> None:
+        """Give back what nobody has touched, and leave; what workers have in hand can be taken over."""
+        self.give_back_ahead()
+        with self.mutex:
+            for lease in [each for each in self._out if each.slot < 0]:
+                lease.release()
+        self._liveness.stop()
+        self._flush_safely()
+        self._liveness.leave()
+        self._progress.close()
+
+    def give_back_ahead(self) -> None:
+        """Give back what was claimed ahead: this processor rests."""
+        with self.mutex:
+            while self._ahead:
+                self._ahead.popleft().release()
+
+    def now(self) -> float:
+        """The time of the queue: the server's, carried on by our monotonic clock; a given clock is taken as it is."""
+        if self._given is None:
+            return self._clock.monotonic() + self._liveness.offset
+        return self._clock.monotonic() + self._start
+
+    # claiming
+
+    def claim(self, limit: int, ahead: int) -> list[PostgreSQLLease]:
+        """See `zope.sendmail.interfaces.IMailQueue`."""
+        self._settle_again()
+        if len(self._ahead) < limit:
+            self._fetch(limit - len(self._ahead) + ahead)
+        return [self._ahead.popleft() for _ in range(min(limit, len(self._ahead)))]
+
+    def _fetch(self, count: int) -> None:
+        """Claim up to `count` mails; none only if a look from the beginning finds none."""
+        self._progress.flush()
+        self.parking.expire(self._clock.monotonic())
+        if self._clock.monotonic() >= self._began_at + _FROM_THE_BEGINNING:
+            self._begin()
+        found = self._look(count)
+        if not found and not self._ahead:
+            self._liveness.look()
+            self._begin()
+            found = self._look(count)
+            if not found:
+                self._learn_when()
+        self._may_be_more = bool(found)
+        self._ahead.extend(sorted(found, key=lambda lease: lease.id))
+
+    def _begin(self) -> None:
+        """Look from the beginning: a transaction may commit what was written before others."""
+        self._cursor = _NONE
+        self._again = -inf
+        self._began_at = self._clock.monotonic()
+
+    def _look(self, count: int) -> list[PostgreSQLLease]:
+        """What is wanted first; then fresh mails and those that were tried take turns."""
+        found: list[PostgreSQLLease] = []
+        if wanted := self.parking.take_wanted(count):
+            found += self._take("claim_these", count, ids=wanted, now=self.now())
+        self._fresh_first = not self._fresh_first
+        half = (count - len(found) + self._fresh_first) // 2
+        found += self._take_again(half)
+        found += self._take_fresh(count - len(found))
+        if len(found) < count:
+            found += self._take_again(count - len(found))
+        return found
+
+    def _take_fresh(self, count: int) -> list[PostgreSQLLease]:
+        leases = self._take("claim_fresh", count, cursor=self._cursor, parked=self.parking.parked())
+        if leases:
+            self._cursor = max(lease.id for lease in leases)
+        return leases
+
+    def _take_again(self, count: int) -> list[PostgreSQLLease]:
+        now = self.now()
+        if now < self._again:
+            return []
+        leases = self._take("claim_again", count, now=now, parked=self.parking.parked())
+        if len(leases) < count:
+            self._again = inf  # until `_begin`, or until one of ours is due
+        return leases
+
+    def _take(self, line: str, count: int, **parameters: Any) -> list[PostgreSQLLease]:
+        """Claim up to `count` mails of a line, all with the same lease."""
+        if count <= 0:
+            return []
+        lease = random.getrandbits(63)  # unique, not secret
+        rows = self.connections.execute(
+            line,
+            queue=self._queue,
+            me=self._liveness.id,
+            lease=lease,
+            dead=self._liveness.dead,
+            limit=count,
+            **parameters,
+        )
+        leases = [PostgreSQLLease(self, row, lease) for row in rows]
+        self._out.update(leases)
+        left = [each for each in leases if each.was is not None and each.was != self._liveness.id]
+        if left:
+            self._inherit(left)
+        return leases
+
+    def _learn_when(self) -> None:
+        """When the next mail that was tried is due."""
+        rows = self.connections.execute(
+            "next_due",
+            queue=self._queue,
+            now=self.now(),
+            dead=self._liveness.dead,
+            parked=self.parking.parked(),
+        )
+        self._again = rows[0][0] if rows else inf
+
+    # what dead processors left
+
+    def _inherit(self, leases: list[PostgreSQLLease]) -> None:
+        """Write down what the owners before us left, before anything else is done with their mails."""
+        rows = self.connections.execute(
+            "inherited", dead=list({each.was for each in leases}), mails=[each.id for each in leases]
+        )
+        phases = {(owner, mail, lease): phase for owner, mail, lease, phase in rows}
+        for each in leases:
+            phase = phases.get((each.was, each.id, each.was_lease), 0)
+            if each.was in self._liveness.lost:
+                phase = INTENDED  # how far it had come, nobody knows
+            if phase:
+                self._inherit_one(each, intended=phase == INTENDED)
+            # Until it has gone, a mail that was in a dead processor's hands is suspected of having killed it.
+            each.is_suspect = True
+
+    def _inherit_one(self, lease: PostgreSQLLease, *, intended: bool) -> None:
+        envelope = lease.envelope
+        record = after_death(lease.record, envelope, self._schedule, intended=intended, now=self._clock.time())
+        self.connections.execute("inherit", id=lease.id, lease=lease.lease, record=line_of(record))
+        lease.record = record
+        if intended:
+            replies = {who: record.replies[who] for who in envelope.recipients}
+            lease.inherited = Outcome("", {who: said for who, said in replies.items() if said.answer is Answer.UNKNOWN})
+
+    # what is known
+
+    def next_due(self) -> float | None:
+        """See `zope.sendmail.interfaces.IMailQueue`."""
+        with self.mutex:
+            if self._ahead or self._may_be_more or self.parking.wanted:
+                return 0.0
+            waits = [] if self._again in (inf, -inf) else [self._again - self.now()]
+            expiry = self.parking.next_expiry()
+            if expiry is not None:
+                waits.append(expiry - self._clock.monotonic())
+            return max(0.0, min(waits)) if waits else None
+
+    def unpark(self, relay: str, limit: int) -> int:
+        """See `zope.sendmail.interfaces.IMailQueue`."""
+        with self.mutex:
+            return self.parking.unpark(relay, limit)
+
+    def parked(self) -> Collection[str]:
+        """See `zope.sendmail.interfaces.IMailQueue`."""
+        with self.mutex:
+            return self.parking.relays()
+
+    def heard(self, mails: Iterable[uuid.UUID]) -> None:
+        """An operator changed these."""
+        with self.mutex:
+            self.parking.want(mails)
+            self._may_be_more = True
+
+    def flush(self) -> None:
+        """Write down what workers have said.
+
+        :raises QueueError: if the database refuses.
+        """
+        self._progress.flush()
+
+    def _flush_safely(self) -> None:
+        self._progress.flush_safely()
+
+    # what leases say
+
+    def opened(self, lease: PostgreSQLLease) -> None:
+        """A worker reads the mail; at once written down if it may have killed a processor before."""
+        self._with_slot(lease, OPENED)
+        if lease.is_suspect:
+            self._progress.intend(lease.id, lease.lease, lease.slot, OPENED)
+        else:
+            self._progress.opened(lease.id, lease.lease, lease.slot)
+
+    def intend(self, lease: PostgreSQLLease) -> None:
+        """The last byte is about to go.
+
+        :raises LeaseLost: if it must not.
+        """
+        if self._liveness.ended:
+            raise LeaseLost(f"mail {lease.name}: this processor was taken for dead; another one has it")
+        before = lease.phase
+        lease.phase = INTENDED
+        self._with_slot(lease, INTENDED)
+        try:
+            self._progress.intend(lease.id, lease.lease, lease.slot)
+        except LeaseLost as error:
+            lease.phase = before
+            raise LeaseLost(f"mail {lease.name}: {error}") from error
+
+    def _with_slot(self, lease: PostgreSQLLease, phase: int) -> None:
+        if lease.slot < 0:
+            try:
+                lease.slot = self._liveness.take_slot(lease.id, lease.lease)
+            except QueueError as error:
+                raise LeaseLost(f"mail {lease.name}: {error}") from error
+        self._liveness.note(lease.slot, phase)
+
+    def sent(self, lease: PostgreSQLLease) -> None:
+        """The mail has left.  If more are claimed, that rides with what is said of these, within 20 ms."""
+        self._out.discard(lease)
+        self._liveness.remember(lease.id)
+        self._progress.sent(lease.id, lease.lease, lease.slot)
+        if self._ahead:
+            self._liveness.hurry()
+        else:
+            self._flush_safely()
+
+    def back(self, lease: PostgreSQLLease) -> None:
+        """The mail is given back."""
+        self._out.discard(lease)
+        self._progress.back(lease.id, lease.lease, lease.slot)
+        self._may_be_more = True
+        self._liveness.hurry()
+        if self._liveness.ended:
+            self._flush_safely()
+
+    def park(self, lease: PostgreSQLLease, relay: str, patience: float) -> None:
+        """The mail waits for its relay."""
+        with self.mutex:
+            self.parking.park(lease.id, relay, self._clock.monotonic() + patience)
+
+    def keep(self, lease: PostgreSQLLease, record: Record) -> None:
+        """An attempt has ended, and the mail stays.
+
+        :raises QueueError: if the database refuses.
+        """
+        due = self.now() + record.wait(self._clock.time()) if record.state is State.DEFERRED else None
+        durable = record.state is not State.DEFERRED or bool(record.having(Answer.ACCEPTED)) or record.unknowns > 0
+        [(count, _)] = self.connections.execute(
+            "keep",
+            id=lease.id,
+            lease=lease.lease,
+            state=NUMBERS.get(record.state, 0),
+            due=due,
+            record=line_of(record),
+            durable=durable,
+        )
+        lease.is_over = True
+        self._out.discard(lease)
+        if not count:
+            maillog.lease_lost(lease.name, "another processor has it now; what we heard is not written down")
+        self._liveness.free_slot(lease.slot)
+        with self.mutex:
+            if due is not None:
+                self._again = min(self._again, due)
+            elif record.state is State.READY:
+                self._may_be_more = True
+
+    def settle_later(self, lease: PostgreSQLLease, record: Record) -> None:
+        """The database refused; try again with the next claim."""
+        with self.mutex:
+            self._unsettled.append((lease, record))
+
+    def _settle_again(self) -> None:
+        again, self._unsettled = self._unsettled, []
+        for lease, record in again:
+            lease.settle(record)

@@ -1,0 +1,184 @@
+"""Connections to the database of a queue, and what its errors mean.
+
+Every statement is a transaction of its own and uses nothing of the session before, so a pooler such as pgbouncer may
+stand in between.  Trouble with the database is a `QueueError`, which is an `OSError`: temporary, as that with a disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg import Connection, errors
+
+from zope.sendmail.errors import QueueError, QueueTrouble
+from zope.sendmail.queue.postgresql.location import Location
+from zope.sendmail.queue.postgresql.schema import check_version, missing
+from zope.sendmail.queue.postgresql.statements import STATEMENTS
+
+#: Idle connections of one queue object; more are made while more are in use.
+_IDLE = 4
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn what psycopg raises into a `QueueError` that says what to do."""
+    try:
+        yield
+    except (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColumn):
+        raise missing() from None
+    except errors.InsufficientPrivilege as error:
+        raise QueueError(f"the database does not permit it: {_said(error)}; grant what the manual lists") from error
+    except psycopg.Error as error:
+        raise QueueTrouble(f"the database of the queue: {_said(error)}") from error
+
+
+def _said(error: psycopg.Error) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether a connection broke, or the server refused to go on: another connection may do better."""
+    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+
+
+class Connections:
+    """The connections of one queue object to its database.
+
+    Concurrency: any thread.  A forked child makes its own and leaves the parent's alone.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self._are_pooled = False
+        self.renew()
+        _all.add(self)
+
+    def renew(self) -> None:
+        """Begin without any connection."""
+        self._mutex = threading.Lock()
+        self._idle: list[Connection[Any]] = []
+        self._made: weakref.WeakSet[Connection[Any]] = weakref.WeakSet()
+
+    def are_pooled(self) -> bool:
+        """Return whether a pooler stands in between, so that LISTEN reaches nobody; known after the first `connect`."""
+        return self._are_pooled
+
+    def connect(self) -> Connection[Any]:
+        """Return a new connection, whose schema is of the right version.
+
+        :raises QueueError: if the server cannot be reached, or its schema is of another version.
+        """
+        with translated():
+            parameters: Any = self.location.parameters
+            connection = psycopg.connect(autocommit=True, **parameters)
+            try:
+                self._greet(connection)
+            except BaseException:
+                connection.close()
+                raise
+        self._made.add(connection)
+        return connection
+
+    def _greet(self, connection: Connection[Any]) -> None:
+        connection.prepare_threshold = None
+        [(version, backend)] = connection.execute(STATEMENTS["hello"])
+        if version is None:
+            raise missing()
+        check_version(version)
+        # A pooler has numbers of its own for its clients.
+        self._are_pooled = backend != connection.info.backend_pid
+        if not self._are_pooled:
+            connection.prepare_threshold = 2
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[Connection[Any]]:
+        """Lend a connection to the block; what psycopg raises there becomes a `QueueError`."""
+        with self._mutex:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None or connection.broken or connection.closed:
+            connection = self.connect()
+        try:
+            with translated():
+                yield connection
+        finally:
+            self._put_back(connection)
+
+    def _put_back(self, connection: Connection[Any]) -> None:
+        if connection.closed or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            connection.close()
+            return
+        with self._mutex:
+            if len(self._idle) < _IDLE:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def execute(self, statement: str, /, **parameters: Any) -> list[Any]:
+        """Execute a statement by its name, and return its rows.
+
+        It is repeated once if an idle connection turns out to be broken: each of ours may be.
+        """
+        try:
+            return self._execute(statement, parameters)
+        except QueueError as error:
+            if error.__cause__ is None or not is_lost(error.__cause__):
+                raise
+            self.drop_idle()
+            return self._execute(statement, parameters)
+
+    def _execute(self, name: str, parameters: dict[str, Any]) -> list[Any]:
+        with self.use() as connection:
+            return run(connection, name, parameters)
+
+    def drop_idle(self) -> None:
+        """Close what nobody uses."""
+        with self._mutex:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def close(self) -> None:
+        """Close what nobody uses; what is in use is closed when it is put back by chance only."""
+        self.drop_idle()
+
+    def forget_after_fork(self) -> None:
+        """In a child: let go of the parent's connections without a word to the server."""
+        for connection in list(self._made):
+            _let_go(connection)
+        self.renew()
+
+
+def run(connection: Connection[Any], name: str, parameters: dict[str, Any]) -> list[Any]:
+    """Execute a statement by its name on this connection; return its rows."""
+    cursor = connection.execute(STATEMENTS[name], parameters)
+    rows: list[Any] = cursor.fetchall() if cursor.description else []
+    return rows
+
+
+def _let_go(connection: Connection[Any]) -> None:
+    """Let the descriptor lead nowhere: closing would say goodbye in the parent's name."""
+    _inherited.append(connection)
+    with contextlib.suppress(OSError, psycopg.Error):
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, connection.fileno())
+        os.close(nowhere)
+
+
+#: Never closed, never collected.
+_inherited: list[Connection[Any]] = []
+
+_all: weakref.WeakSet[Connections] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for connections in list(_all):
+        connections.forget_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,49 @@
+"""What is stuck or strange in a database queue, why, and the cure.  Changes nothing, and waits for no lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zope.sendmail.lifecycle.finding import Finding
+from zope.sendmail.queue.diagnosis import nobody_at_work, nothing_moves
+from zope.sendmail.queue.postgresql import findings
+from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.names import shown
+
+#: So many of a kind are counted.
+_MANY = 10_000
+
+#: Seconds for which mail may be due without anything being wrong, and after which it is a problem.
+_SOON, _LONG = 60.0, 3600.0
+
+
+def in_doubt(connections: Connections, queue: int) -> Iterator[Finding]:
+    """Return a finding for each mail that was staged for so long that its transaction can hardly live."""
+    for mail, since, made_by in connections.execute("in_doubt", queue=queue, limit=_MANY):
+        yield findings.in_doubt(shown(mail), since, made_by)
+
+
+def database(connections: Connections) -> Iterator[Finding]:
+    """Return what is strange about the database, whatever queue it has."""
+    [(here, known)] = connections.execute("identity")
+    if here != known:
+        yield findings.is_a_copy()
+    [(fsync, commit, names, standbys)] = connections.execute("durability")
+    for setting, value in (("fsync", fsync), ("synchronous_commit", commit)):
+        if value == "off":
+            yield findings.not_durable(setting)
+    if standbys and not names:
+        yield findings.not_synchronous(standbys)
+    for what, seconds in connections.execute("pins"):
+        yield findings.pinned(what, seconds)
+
+
+def waiting(connections: Connections, queue: int, now: float) -> Iterator[Finding]:
+    """Return a finding if mail is due and does not go."""
+    rows = connections.execute("waiting", queue=queue, now=now, limit=_MANY)
+    if not rows or now - rows[0][0] < _SOON:
+        return
+    [(at_work,)] = connections.execute("at_work")
+    say = nothing_moves if at_work else nobody_at_work
+    seconds = now - rows[0][0]
+    yield say(len(rows), seconds, shown(rows[0][1]), long=seconds > _LONG)

@@ -1,0 +1,47 @@
+"""How an envelope is kept in a row: as JSON in ASCII, whatever bytes a foreign address had.  Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from zope.sendmail.errors import InvalidRelay, MalformedEnvelope, QueueError
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.relayname import RelayName
+
+
+def write_envelope(envelope: Envelope) -> str:
+    """Return the text that keeps an envelope.
+
+    :raises QueueError: if its relay has a login, which a database does not keep.
+    """
+    values: dict[str, Any] = {"from": envelope.sender, "to": envelope.recipients}
+    if envelope.malformed:
+        values["malformed"] = envelope.malformed
+    if (relay := envelope.relay) is not None:
+        if relay.username or relay.password:
+            raise QueueError(f"a mail for the relay {relay} has a login in it, which is not kept in a database")
+        values["relay"] = relay.mailer or [relay.hostname, relay.port]
+    return json.dumps(values, separators=(",", ":"))
+
+
+def read_envelope(text: str) -> Envelope:
+    """Return the envelope that a text keeps.
+
+    :raises MalformedEnvelope: if it is none.
+    """
+    try:
+        values = json.loads(text)
+        relay = values.get("relay")
+        return Envelope(
+            str(values["from"]),
+            tuple([str(each) for each in values["to"]]),
+            tuple([str(each) for each in values.get("malformed", ())]),
+            None if relay is None else _relay(relay),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, InvalidRelay) as error:
+        raise MalformedEnvelope(f"its envelope cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _relay(value: Any) -> RelayName:
+    return RelayName(mailer=value) if isinstance(value, str) else RelayName(hostname=value[0], port=value[1])

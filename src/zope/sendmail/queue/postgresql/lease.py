@@ -1,0 +1,117 @@
+"""The right to work on one mail of a database.
+
+Adds to the contract: trouble with the database while settling does not raise.  The mail stays this processor's then,
+and the queue writes the outcome down as soon as it can.
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from zope.interface import implementer
+
+from zope.sendmail.errors import LeaseLost, MalformedEnvelope, QueueError
+from zope.sendmail.interfaces import ILease
+from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.queue.postgresql.body import open_body
+from zope.sendmail.queue.postgresql.envelopes import read_envelope
+from zope.sendmail.queue.postgresql.names import shown
+from zope.sendmail.queue.postgresql.rows import record_of
+from zope.sendmail.reporting import maillog
+
+if TYPE_CHECKING:
+    from zope.sendmail.queue.postgresql.claims import Claims
+
+#: How far a worker has come with a mail.
+CLAIMED, OPENED, INTENDED = 0, 1, 2
+
+
+@implementer(ILease)
+class PostgreSQLLease:
+    """See `ILease`.
+
+    :param row: what a claim returns.
+    """
+
+    def __init__(self, claims: Claims, row: Any, lease: int) -> None:
+        self._claims = claims
+        self.id: uuid.UUID
+        self.id, envelope, record, self.message_id, size, since, self.was, self.was_lease, self._data = row
+        self.size: int | None = size
+        self.written: float | None = since
+        self.lease = lease
+        self.name = shown(self.id)
+        self.record = record_of(record)
+        self.inherited: Outcome | None = None
+        self.problem = ""
+        self.phase = CLAIMED
+        self.slot = -1
+        self.is_over = False
+        #: Whether a processor died with it.
+        self.is_suspect = False
+        try:
+            self._whole = read_envelope(envelope)
+        except MalformedEnvelope as error:
+            self._whole = Envelope("", ())
+            self.problem = str(error)
+
+    @property
+    def envelope(self) -> Envelope:
+        """See `ILease.envelope`."""
+        if not self.record.replies:
+            return self._whole
+        outstanding = self.record.outstanding(self._whole.recipients)
+        malformed = self.record.outstanding(self._whole.malformed)
+        return replace(self._whole, recipients=outstanding, malformed=malformed)
+
+    def open(self) -> BinaryIO:
+        """See `ILease.open`."""
+        if self.phase == CLAIMED:
+            self.phase = OPENED
+            self._claims.opened(self)
+        if self._data is not None:
+            return io.BytesIO(self._data)
+        return open_body(self._claims.connections, self.id, self.size or 0)
+
+    def told(self) -> None:
+        """See `ILease.told`.  What was inherited is written down when the lease is made."""
+
+    def intend(self) -> None:
+        """See `ILease.intend`."""
+        if self.is_over:
+            raise LeaseLost(f"mail {self.name}: the lease has ended")
+        self._claims.intend(self)
+
+    def settle(self, record: Record) -> None:
+        """See `ILease.settle`."""
+        if self.is_over:
+            maillog.lease_lost(self.name, "the lease had ended; what we heard is not written down")
+            return
+        if record.state is State.SENT:
+            self.is_over = True
+            self._claims.sent(self)
+            return
+        try:
+            self._claims.keep(self, record)
+        except QueueError as error:
+            maillog.settling_failed(self.name, error)
+            self._claims.settle_later(self, record)
+
+    def release(self) -> None:
+        """See `ILease.release`."""
+        if not self.is_over:
+            self.is_over = True
+            self._claims.back(self)
+
+    def park(self, relay: str, patience: float = inf) -> None:
+        """See `ILease.park`."""
+        if not self.is_over:
+            self._claims.park(self, relay, patience)
+            self.release()

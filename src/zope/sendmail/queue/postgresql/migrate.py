@@ -1,0 +1,44 @@
+"""Brings the schema of a database to the version that this release works with.
+
+Everything that a database lacks is done in one transaction.  One of a newer version than this release knows is left
+alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from zope.sendmail.queue.postgresql.connection import translated
+from zope.sendmail.queue.postgresql.location import Location
+from zope.sendmail.queue.postgresql.schema import NEWEST, check_version, migrations
+
+#: Of all who migrate at the same time, one does it.
+_LOCK = 0x7A6F7065_6D61696C
+
+
+def migrate(location: str, *, to: int = NEWEST) -> list[int]:
+    """Bring the schema of a database to a version.
+
+    :param location: the URL of a queue in it.
+    :param to: the version.
+    :returns: the versions that it was brought to, one after the other.
+    :raises QueueError: if the database is of a newer version, or refuses; nothing was changed then.
+    """
+    parameters: Any = Location.parse(location).parameters
+    with translated(), psycopg.connect(**parameters) as connection:
+        connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+        connection.execute("create schema if not exists zope_sendmail")
+        connection.execute(
+            "create table if not exists zope_sendmail.schema_version "
+            "(version integer primary key, made timestamptz not null default clock_timestamp())"
+        )
+        [(version,)] = connection.execute("select coalesce(max(version), 0) from zope_sendmail.schema_version")
+        if version > NEWEST:
+            check_version(version)
+        done = [number for number in migrations() if version < number <= to]
+        for number in done:
+            connection.execute(migrations()[number])
+            connection.execute("insert into zope_sendmail.schema_version (version) values (%s)", [number])
+        return done

@@ -1,0 +1,84 @@
+"""The mails that one processor leaves alone until their relay can be used again.  Pure; times are monotonic seconds."""
+
+from __future__ import annotations
+
+import heapq
+import uuid
+from collections import Counter
+from collections.abc import Iterable
+
+
+class Parking:
+    """Mails by the relay that they wait for.  Concurrency: one caller at a time."""
+
+    def __init__(self) -> None:
+        self._relays: dict[uuid.UUID, tuple[str, float]] = {}
+        self._heaps: dict[str, list[uuid.UUID]] = {}
+        self._counts: Counter[str] = Counter()
+        self._until: list[tuple[float, uuid.UUID]] = []
+        #: These may be claimed; nobody else gets them to see again.
+        self.wanted: dict[uuid.UUID, None] = {}
+
+    def park(self, mail: uuid.UUID, relay: str, until: float) -> None:
+        """Leave a mail alone until `unpark`, and not longer than until then."""
+        self._leave(mail)
+        self._relays[mail] = (relay, until)
+        self._counts[relay] += 1
+        heapq.heappush(self._heaps.setdefault(relay, []), mail)
+        self.wanted.pop(mail, None)
+        if until < float("inf"):
+            heapq.heappush(self._until, (until, mail))
+
+    def unpark(self, relay: str, limit: int) -> int:
+        """Want up to `limit` mails that wait for a relay, oldest first; return how many there were."""
+        heap, count = self._heaps.get(relay, []), 0
+        while heap and count < limit:
+            mail = heapq.heappop(heap)
+            if self._relays.get(mail, ("", 0.0))[0] == relay:  # else it has left this heap in another way
+                self.want([mail])
+                count += 1
+        return count
+
+    def want(self, mails: Iterable[uuid.UUID]) -> None:
+        """Do not leave these alone any more."""
+        for mail in mails:
+            if self._leave(mail):
+                self.wanted[mail] = None
+
+    def _leave(self, mail: uuid.UUID) -> bool:
+        """Return whether it was parked; it is not any more."""
+        relay, _ = self._relays.pop(mail, (None, 0.0))
+        if relay is None:
+            return False
+        self._counts[relay] -= 1
+        if not self._counts[relay]:
+            del self._counts[relay], self._heaps[relay]
+        return True
+
+    def expire(self, now: float) -> None:
+        """Want those whose time is over."""
+        while self._until and self._until[0][0] <= now:
+            until, mail = heapq.heappop(self._until)
+            if self._relays.get(mail, ("", 0.0))[1] == until:
+                self.want([mail])
+
+    def next_expiry(self) -> float | None:
+        """When the first one is wanted by itself."""
+        while self._until and self._relays.get(self._until[0][1], ("", 0.0))[1] != self._until[0][0]:
+            heapq.heappop(self._until)
+        return self._until[0][0] if self._until else None
+
+    def relays(self) -> list[str]:
+        """The relays for which mails are parked."""
+        return list(self._counts)
+
+    def parked(self) -> list[uuid.UUID]:
+        """All that is parked."""
+        return list(self._relays)
+
+    def take_wanted(self, limit: int) -> list[uuid.UUID]:
+        """The oldest that are wanted; they are not known here any more."""
+        mails = heapq.nsmallest(limit, self.wanted)
+        for mail in mails:
+            del self.wanted[mail]
+        return mails

@@ -1,0 +1,234 @@
+"""A queue in PostgreSQL, for any number of processors on any number of machines.
+
+What is promised when what breaks stands in ``docs/several-machines.rst``, the design in
+``docs/decisions/postgresql.rst``.  Fails with `zope.sendmail.errors.QueueError` where the database refuses or cannot
+be reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from zope.interface import implementer
+
+from zope.sendmail.errors import QueueError
+from zope.sendmail.interfaces import IMailQueue
+from zope.sendmail.lifecycle.relaystate import ProcessorState
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.lifecycle.status import MailStatus
+from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
+from zope.sendmail.queue.postgresql.claims import Claims
+from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
+from zope.sendmail.queue.postgresql.location import Location
+from zope.sendmail.queue.postgresql.staging import PostgreSQLStagedMail
+from zope.sendmail.queue.postgresql.wakeup import Announcer, Listener
+from zope.sendmail.system.clock import Clock
+
+
+@implementer(IMailQueue)
+class PostgreSQLQueue:
+    """See `IMailQueue`.
+
+    :param location: the URL of the queue.
+    :param clock: taken for the server's, too, if it is given.
+    :raises QueueError: if the URL is none, or has a password in it.
+    """
+
+    def __init__(self, location: str, *, schedule: Schedule | None = None, clock: Clock | None = None) -> None:
+        parsed = Location.parse(location)
+        self.location = parsed.text
+        self.schedule = schedule or Schedule()
+        self._given_clock = clock
+        self._clock = clock or Clock()
+        self._name = parsed.queue
+        self._connections = Connections(parsed)
+        self._begin()
+        _queues.add(self)
+
+    def _begin(self) -> None:
+        self._mutex = threading.RLock()
+        self._id: int | None = None
+        self._late: list[list[uuid.UUID]] = []
+        self._announcer = Announcer(self._connections)
+        self._claims: Claims | None = None
+        #: The number under which this object tells operators of its processor; 0 before it was one.
+        self._processor = 0
+        self._listener: Listener | None = None
+        self.admin = PostgreSQLAdmin(
+            self._connections,
+            self._find_id,
+            self.schedule,
+            self._clock,
+            settle=self._write_down,
+            changed=self._changed,
+        )
+
+    def _find_id(self) -> int | None:
+        """The number of the queue in its database; None if nothing was ever put into it."""
+        if self._id is None:
+            rows = self._connections.execute("queue_id", name=self._name)
+            self._id = rows[0][0] if rows else None
+        return self._id
+
+    def _make_id(self) -> int:
+        """The number of the queue in its database; it gets one if it has none."""
+        number = self._find_id()
+        if number is None:
+            self._connections.execute("make_queue", name=self._name)
+            number = self._find_id()
+        if number is None:
+            raise QueueError(f"the database made no queue {self._name!r}; does something else remove it?")
+        return number
+
+    # the way in
+
+    def stage(self) -> PostgreSQLStagedMail:
+        """See `IMailQueue.stage`."""
+        self._reveal_late()
+        return PostgreSQLStagedMail(self._connections, self._make_id, self._late.append, self._announce)
+
+    def _announce(self, mails: Iterable[uuid.UUID] = ()) -> None:
+        self._announcer.announce(self._make_id(), mails)
+
+    def _reveal_late(self) -> None:
+        """Reveal what was committed while the database could not be reached.  Raises nothing because of it."""
+        while self._late:
+            mails = self._late[0]
+            try:
+                self._connections.execute("reveal", ids=mails)
+            except QueueError:
+                return
+            self._late.remove(mails)
+            self._announce()
+
+    # the way out
+
+    def claim(self, limit: int = 1, *, ahead: int = 0) -> list[PostgreSQLLease]:
+        """See `IMailQueue.claim`."""
+        self._reveal_late()
+        claims = self._open()
+        with claims.mutex:
+            return claims.claim(limit, ahead)
+
+    def _open(self) -> Claims:
+        """Be a processor: registered, and listening."""
+        with self._mutex:
+            if self._claims is not None and self._claims.has_ended:
+                self._claims.close()
+                self._claims = None
+            if self._claims is None:
+                claims = Claims(self._connections, self._make_id(), self.schedule, self._given_clock, self.admin.clean)
+                claims.start()
+                self._claims = claims
+            self._listening().open()
+            return self._claims
+
+    def _listening(self) -> Listener:
+        if self._listener is None:
+            self._listener = Listener(self._connections, self._make_id(), self._is_new)
+        return self._listener
+
+    def _is_new(self) -> bool:
+        """Whether a look is worth while, where nothing is heard."""
+        claims = self._claims
+        if claims is None:
+            return True
+        [(found,)] = self._connections.execute("anything_fresh", queue=self._make_id(), parked=claims.parking.parked())
+        return bool(found)
+
+    def wait(self, timeout: float) -> None:
+        """See `IMailQueue.wait`."""
+        claims = self._open()
+        claims.give_back_ahead()
+        claims.flush()
+        heard = self._listening().wait(timeout)
+        if heard:
+            claims.heard(heard)
+
+    def wake(self) -> None:
+        """See `IMailQueue.wake`."""
+        listener = self._listener
+        if listener is not None:
+            listener.wake()
+
+    def next_due(self) -> float | None:
+        """See `IMailQueue.next_due`."""
+        return self._claims.next_due() if self._claims is not None else None
+
+    def unpark(self, relay: str, limit: int) -> int:
+        """See `IMailQueue.unpark`."""
+        return self._claims.unpark(relay, limit) if self._claims is not None else 0
+
+    def parked(self) -> Collection[str]:
+        """See `IMailQueue.parked`."""
+        return self._claims.parked() if self._claims is not None else ()
+
+    def close(self) -> None:
+        """See `IMailQueue.close`."""
+        with self._mutex:
+            claims, self._claims = self._claims, None
+            listener, self._listener = self._listener, None
+        if claims is not None:
+            claims.close()
+        if listener is not None:
+            listener.close()
+        self._connections.close()
+
+    def status(self, message_id: str) -> MailStatus:
+        """See `IMailQueue.status`."""
+        self._write_down()
+        return self.admin.status(message_id)
+
+    def report(self, state: ProcessorState) -> None:
+        """See `IMailQueue.report`."""
+        claims = self._claims
+        self._processor = claims.processor if claims is not None else self._processor
+        with contextlib.suppress(QueueError):
+            if self._processor:
+                self.admin.states.write(self._processor, state)
+
+    def probe_asked(self, relay: str) -> float:
+        """See `IMailQueue.probe_asked`."""
+        return self.admin.states.probe_asked(relay)
+
+    def _write_down(self) -> None:
+        """Let operators see all that our own workers have said."""
+        claims = self._claims
+        if claims is not None:
+            claims.flush()
+
+    def _changed(self, mail: uuid.UUID | None) -> None:
+        """Tell processors, ours first, that an operator changed a mail, or asked for a relay."""
+        claims, mails = self._claims, [] if mail is None else [mail]
+        if claims is not None:
+            claims.heard(mails)
+        self._announce(mails)
+
+    def forget_after_fork(self) -> None:
+        """A forked child shares no lease, no row and no connection with its parent."""
+        if self._listener is not None:
+            self._listener.close()
+        self._begin()
+
+
+_queues: weakref.WeakSet[PostgreSQLQueue] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for queue in list(_queues):
+        queue.forget_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def open_postgresql(rest: str, **options: Any) -> PostgreSQLQueue:
+    """Return the queue at ``postgresql:`` and what stands behind the colon; see `zope.sendmail.queue.open_queue`."""
+    return PostgreSQLQueue(f"postgresql:{rest}", **options)

@@ -1,0 +1,94 @@
+-- A claim may be repeated, with the same lease, after a connection broke while it was being committed.
+
+-- name: claim_fresh
+with due as (
+    select id, owner, lease from zope_sendmail.mail
+    where queue = %(queue)s and state = 0 and due is null and id > %(cursor)s
+        and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = %(lease)s)) and id <> all(%(parked)s)
+        and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
+    order by id limit %(limit)s for update skip locked
+)
+update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s from due where m.id = due.id
+returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, due.owner, due.lease,
+    case when m.size <= 65536 then (select b.data from zope_sendmail.body b where b.mail = m.id and b.no = 0) end
+
+-- name: claim_again
+with due as (
+    select id, owner, lease from zope_sendmail.mail
+    where queue = %(queue)s and state = 0 and due <= to_timestamp(%(now)s)
+        and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = %(lease)s)) and id <> all(%(parked)s)
+        and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
+    order by due, id limit %(limit)s for update skip locked
+)
+update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s from due where m.id = due.id
+returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, due.owner, due.lease,
+    case when m.size <= 65536 then (select b.data from zope_sendmail.body b where b.mail = m.id and b.no = 0) end
+
+-- name: claim_these
+with due as (
+    select id, owner, lease from zope_sendmail.mail
+    where id = any(%(ids)s) and queue = %(queue)s and state = 0 and (due is null or due <= to_timestamp(%(now)s))
+        and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = %(lease)s))
+        and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
+    order by id limit %(limit)s for update skip locked
+)
+update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s from due where m.id = due.id
+returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, due.owner, due.lease,
+    case when m.size <= 65536 then (select b.data from zope_sendmail.body b where b.mail = m.id and b.no = 0) end
+
+-- name: next_due
+select extract(epoch from due)::float8 from zope_sendmail.mail
+where queue = %(queue)s and state = 0 and due is not null and due > to_timestamp(%(now)s)
+    and (owner is null or owner = any(%(dead)s)) and id <> all(%(parked)s)
+order by due limit 1
+
+-- name: anything_fresh
+select exists (
+    select from zope_sendmail.mail where queue = %(queue)s and state = 0 and due is null
+        and owner is null and id <> all(%(parked)s))
+
+-- name: piece
+select data from zope_sendmail.body where mail = %(mail)s and no = %(no)s
+
+-- name: advance
+-- The mails that have gone leave, and others are about to go: one round trip for all workers.
+with ended as (
+    delete from zope_sendmail.mail m using unnest(%(sent)s::uuid[], %(sent_leases)s::bigint[]) as s (id, lease)
+    where m.id = s.id and m.lease = s.lease returning m.id, m.message_id, m.record is not null as tried
+),
+bodies as (delete from zope_sendmail.body b using ended where b.mail = ended.id),
+told as (delete from zope_sendmail.history h using ended where ended.tried and h.mail = ended.id),
+noted as (
+    insert into zope_sendmail.sent (part, queue, at, message_id)
+        select %(part)s, %(queue)s, to_timestamp(%(now)s), message_id from ended where message_id <> ''
+),
+intents as (
+    update zope_sendmail.attempt a set mail = v.mail, lease = v.lease, phase = v.phase
+    from unnest(%(slots)s::int[], %(mails)s::uuid[], %(leases)s::bigint[], %(phases)s::smallint[])
+        as v (slot, mail, lease, phase)
+    where a.processor = %(me)s and a.slot = v.slot and not a.ended returning a.slot
+),
+back as (
+    update zope_sendmail.mail m set owner = null, lease = null
+    from unnest(%(back)s::uuid[], %(back_leases)s::bigint[]) as v (id, lease)
+    where m.id = v.id and m.lease = v.lease
+)
+select array(select id from ended), array(select slot from intents), set_config('synchronous_commit', 'off', true)
+
+-- name: keep
+-- An attempt has ended, and the mail stays: deferred, rejected or held.
+with kept as (
+    update zope_sendmail.mail
+    set owner = null, lease = null, state = %(state)s, due = to_timestamp(%(due)s), record = %(record)s
+    where id = %(id)s and lease = %(lease)s returning id
+),
+told as (insert into zope_sendmail.history (mail, record) select id, %(record)s from kept)
+select count(*), set_config('synchronous_commit', case when %(durable)s then 'on' else 'off' end, true) from kept
+
+-- name: inherit
+-- What a dead owner left is written down before anything else is done with the mail.
+with kept as (
+    update zope_sendmail.mail set record = %(record)s where id = %(id)s and lease = %(lease)s returning id
+),
+told as (insert into zope_sendmail.history (mail, record) select id, %(record)s from kept)
+select count(*) from kept

@@ -1,0 +1,17 @@
+-- name: report
+with gone as (delete from zope_sendmail.processor_state where queue = %(queue)s and processor = any(%(absorbed)s))
+insert into zope_sendmail.processor_state (queue, processor, state) values (%(queue)s, %(processor)s, %(state)s)
+on conflict (queue, processor) do update set state = excluded.state
+returning set_config('synchronous_commit', 'off', true)
+
+-- name: reports
+select s.processor, s.state, exists (
+    select from zope_sendmail.processor p where p.id = s.processor and p.ended is null)
+from zope_sendmail.processor_state s where s.queue = %(queue)s
+
+-- name: ask_for_probe
+insert into zope_sendmail.probe (queue, relay, at) values (%(queue)s, %(relay)s, to_timestamp(%(at)s))
+on conflict (queue, relay) do update set at = excluded.at
+
+-- name: probe_asked
+select extract(epoch from at)::float8 from zope_sendmail.probe where queue = %(queue)s and relay = %(relay)s

@@ -1,0 +1,224 @@
+"""The mails of one transaction on their way into a database, through connections of the queue's own.
+
+What is staged is committed to the database in the vote, where no processor sees it; one statement in the second phase
+reveals all of it.  What a dead process leaves in between is in doubt, and stays until a person decides.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
+from zope.interface import implementer
+
+from zope.sendmail.errors import InvalidMessage, QueueError
+from zope.sendmail.interfaces import IStagedMail
+from zope.sendmail.maildir import host_name
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.headers import message_id
+from zope.sendmail.message.pieces import Piece
+from zope.sendmail.queue.postgresql.body import ROW, rows_of
+from zope.sendmail.queue.postgresql.connection import Connections, run
+from zope.sendmail.queue.postgresql.envelopes import write_envelope
+from zope.sendmail.queue.postgresql.names import names, shown
+from zope.sendmail.queue.postgresql.rows import STAGED
+from zope.sendmail.queue.postgresql.statements import STATEMENTS
+
+#: Octets of messages that are kept in memory before they are written.
+_BUFFER = 1024 * 1024
+
+#: So much of a message is looked at for its Message-Id.
+_HEAD = 64 * 1024
+
+# The binary format of COPY (PostgreSQL, COPY, "Binary Format"): so the rows are made in a few steps each.
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = b"\xff\xff"
+_MAIL = struct.Struct("!hi16sihihiqi")
+_BODY = struct.Struct("!hi16siii")
+_LENGTH = struct.Struct("!i")
+
+
+@dataclass(frozen=True, slots=True)
+class NewMail:
+    """A mail that is to be written."""
+
+    id: uuid.UUID
+    size: int
+    message_id: str
+    envelope: str
+    message: Sequence[Piece]
+
+    @classmethod
+    def of(cls, envelope: Envelope, message: Sequence[Piece]) -> NewMail:
+        """Return the mail that an envelope and a message are.
+
+        :raises QueueError: if a database cannot keep it.
+        """
+        size = sum(map(len, message))
+        return cls(names.new(), size, message_id_of(message), write_envelope(envelope), message)
+
+
+def message_id_of(message: Iterable[Piece]) -> str:
+    """Return the Message-Id of a message in pieces, as far as a database can keep it; else nothing."""
+    head, room = bytearray(), _HEAD
+    for piece in message:
+        head += piece[:room]
+        room = _HEAD - len(head)
+        if room <= 0:
+            break
+    try:
+        found = message_id(bytes(head))
+        found.encode()
+    except (InvalidMessage, UnicodeEncodeError):
+        return ""
+    return found if "\0" not in found else ""
+
+
+def maker() -> str:
+    """Return which process stages mail: host and process number."""
+    return f"{host_name()}:{os.getpid()}"
+
+
+def write(connection: Connection[Any], queue: int, mails: Sequence[NewMail], state: int) -> None:
+    """Write mails: one that is small with one statement, others with COPY, all or none."""
+    if len(mails) == 1 and mails[0].size <= ROW:
+        [mail] = mails
+        run(connection, "stage", {**_values(mail, queue, state), "data": b"".join(mail.message)})
+    elif mails:
+        with connection.transaction():
+            copy(connection, queue, mails, state)
+
+
+def _values(mail: NewMail, queue: int, state: int) -> dict[str, object]:
+    return {
+        "id": mail.id,
+        "queue": queue,
+        "state": state,
+        "size": mail.size,
+        "message_id": mail.message_id,
+        "envelope": mail.envelope,
+        "maker": maker() if state == STAGED else None,
+    }
+
+
+def copy(connection: Connection[Any], queue: int, mails: Sequence[NewMail], state: int) -> None:
+    """Write mails with two COPY commands in the transaction that is open."""
+    with connection.cursor() as cursor:
+        with cursor.copy(STATEMENTS["copy_mail"]) as rows:
+            rows.write(_SIGNATURE)
+            made_by = _text(maker()) if state == STAGED else _LENGTH.pack(-1)
+            for mail in mails:
+                head = _MAIL.pack(7, 16, mail.id.bytes, 2, queue, 2, state, 8, mail.size, _no_text(mail.message_id))
+                rows.write(head + mail.message_id.encode() + _text(mail.envelope) + made_by)
+            rows.write(_TRAILER)
+        with cursor.copy(STATEMENTS["copy_body"]) as rows:
+            rows.write(_SIGNATURE)
+            for mail in mails:
+                for no, row in enumerate(rows_of(mail.message)):
+                    rows.write(_BODY.pack(3, 16, mail.id.bytes, 4, no, len(row)))
+                    rows.write(bytes(row))
+            rows.write(_TRAILER)
+
+
+def _no_text(text: str) -> int:
+    return len(text.encode())
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return _LENGTH.pack(len(data)) + data
+
+
+@implementer(IStagedMail)
+class PostgreSQLStagedMail:
+    """See `IStagedMail`.
+
+    :param late: is given what could not be revealed, and reveals it later.
+    :param announce: tells processors that there is something new.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        queue: Callable[[], int],
+        late: Callable[[list[uuid.UUID]], object],
+        announce: Callable[[], object],
+    ) -> None:
+        self._connections = connections
+        self._queue = queue
+        self._late = late
+        self._announce = announce
+        self._ids: list[uuid.UUID] = []
+        self._new: list[NewMail] = []
+        self._buffered = 0
+        #: How many of the first were written, or may have been.
+        self._written = 0
+        self._is_over = False
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, envelope: Envelope, *message: Piece) -> str:
+        """See `IStagedMail.add`.
+
+        A large message is written to the database at once.
+        """
+        mail = NewMail.of(envelope, message)
+        self._ids.append(mail.id)
+        self._new.append(mail)
+        self._buffered += mail.size
+        if self._buffered > _BUFFER:
+            try:
+                self._flush()
+            except BaseException:
+                self.rollback(len(self._ids) - 1)
+                raise
+        return shown(mail.id)
+
+    def _flush(self) -> None:
+        if self._new:
+            self._written = len(self._ids)
+            queue = self._queue()
+            with self._connections.use() as connection:
+                write(connection, queue, self._new, STAGED)
+            self._new, self._buffered = [], 0
+
+    def rollback(self, count: int) -> None:
+        """See `IStagedMail.rollback`."""
+        gone = self._ids[count:]
+        written = self._ids[count : self._written]
+        self._new = [mail for mail in self._new if mail.id not in set(gone)] if gone else self._new
+        self._buffered = sum(mail.size for mail in self._new)
+        del self._ids[count:]
+        self._written = min(self._written, count)
+        if written:
+            self._connections.execute("discard", ids=written)
+
+    def prepare(self) -> None:
+        """See `IStagedMail.prepare`."""
+        self._flush()
+
+    def commit(self) -> None:
+        """See `IStagedMail.commit`.
+
+        If the database cannot be reached even now, it raises; the queue tries again at its next use in this process.
+        """
+        if self._is_over or not self._ids:
+            return
+        self._is_over = True
+        try:
+            self._connections.execute("reveal", ids=self._ids)
+        except QueueError:
+            self._late(self._ids)
+            raise
+        self._announce()
+
+    def abort(self) -> None:
+        """See `IStagedMail.abort`."""
+        if not self._is_over:
+            self.rollback(0)

@@ -1,0 +1,43 @@
+"""A queue in PostgreSQL passes the contract suite whole."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+from zope.sendmail.testing.contracts import SCHEDULE, QueueContract
+from zope.sendmail.tests.support.postgresql import Pooler, shared_server
+
+
+class PostgreSQLQueueTests(QueueContract, unittest.TestCase):
+    """Directly at the server."""
+
+    def make_queue(self) -> Any:
+        self.url = shared_server().url()
+        return self.open_again()
+
+    def open_again(self) -> Any:
+        from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
+
+        queue = PostgreSQLQueue(self.url, schedule=SCHEDULE, clock=self.clock)
+        self.addCleanup(queue.close)
+        return queue
+
+
+class PooledQueueTests(PostgreSQLQueueTests):
+    """Through pgbouncer in transaction mode."""
+
+    pooler: Pooler
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.pooler = Pooler(shared_server())
+        cls.addClassCleanup(cls.pooler.stop)
+
+    def make_queue(self) -> Any:
+        self.url = self.pooler.url()
+        return self.open_again()
+
+
+del QueueContract

@@ -1,0 +1,63 @@
+"""A processor in a process of its own that is killed, stopped and cut off: ``python -m ... URL FILE THREADS``.
+
+The relay is a file: what is appended to it is accepted, once for each line.  A line has the name of the mail, and how
+often its record says by then that nobody knows whether a relay has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+
+from zope.sendmail.errors import LeaseLost, QueueError
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.retry import Schedule, judge
+from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
+from zope.sendmail.system.clock import Clock
+
+_OK = Reply(Answer.ACCEPTED, "ok", 250)
+
+
+def main(url: str, path: str, threads: str) -> None:
+    """Send until killed."""
+    schedule = Schedule(first=0.5)
+    queue = PostgreSQLQueue(url, schedule=schedule)
+    relay = os.open(path, os.O_WRONLY | os.O_APPEND)
+    for _ in range(int(threads) - 1):
+        threading.Thread(target=work, args=(queue, schedule, relay), daemon=True).start()
+    work(queue, schedule, relay)
+
+
+def work(queue: PostgreSQLQueue, schedule: Schedule, relay: int) -> None:
+    """One worker."""
+    while True:
+        try:
+            one(queue, schedule, relay)
+        except QueueError:
+            Clock().sleep(0.2)
+
+
+def one(queue: PostgreSQLQueue, schedule: Schedule, relay: int) -> None:
+    """Send one mail, or wait for one."""
+    leases = queue.claim(1, ahead=16)
+    if not leases:
+        queue.wait(0.2)
+        return
+    [lease] = leases
+    lease.open().read()
+    try:
+        lease.intend()
+    except LeaseLost:
+        lease.release()
+        return
+    os.write(relay, f"{lease.name} {lease.record.unknowns} {os.getpid()}\n".encode())
+    outcome = Outcome("relay:25", dict.fromkeys(lease.envelope.recipients, _OK))
+    record = judge(lease.record, lease.envelope, outcome, schedule, now=Clock().time(), chance=0.5)
+    lease.settle(record)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main(*sys.argv[1:])

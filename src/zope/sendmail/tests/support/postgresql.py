@@ -1,0 +1,262 @@
+"""A PostgreSQL server of the tests' own, on a Unix socket in a directory that goes with it, and pgbouncer in front.
+
+Where there is no PostgreSQL, or psycopg is missing, tests skip with the reason.  ``ZOPE_SENDMAIL_POSTGRESQL`` names
+the directory of its programs where they are not where Debian and others put them; ``none`` does without.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import glob
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from typing import Any
+from unittest import SkipTest
+
+with contextlib.suppress(ImportError):  # the tests that need it skip
+    import psycopg
+
+_PLACES = ("/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql*/bin", "/usr/pgsql-*/bin")
+
+#: Seconds until a server that does not answer is given up.
+_PATIENCE = 60.0
+
+
+def require_psycopg() -> None:
+    """Skip where the extra ``postgresql`` is not installed."""
+    if importlib.util.find_spec("psycopg") is None:
+        raise SkipTest("psycopg is not installed (zope.sendmail[postgresql])")
+
+
+def programs() -> str:
+    """Return the directory of the newest PostgreSQL's programs.  Skips where there is none."""
+    require_psycopg()
+    wanted = os.environ.get("ZOPE_SENDMAIL_POSTGRESQL", "")
+    if wanted == "none":
+        raise SkipTest("ZOPE_SENDMAIL_POSTGRESQL=none: no PostgreSQL is wanted")
+    found = [wanted] if wanted else [path for place in _PLACES for path in glob.glob(place)]
+    found = [path for path in found if os.path.exists(f"{path}/initdb")]
+    if not found:
+        raise SkipTest("there is no PostgreSQL server here (Debian: apt install postgresql)")
+    return max(found, key=_version)
+
+
+def _version(path: str) -> list[int]:
+    return [int("".join(filter(str.isdigit, part))) for part in path.split("/") if any(map(str.isdigit, part))]
+
+
+def _other_user() -> dict[str, Any]:
+    """How a program is started that refuses to run as root."""
+    if os.geteuid():
+        return {}
+    user = pwd.getpwnam("nobody")
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+
+
+class Server:
+    """One PostgreSQL server.
+
+    :param settings: lines of its postgresql.conf; without any it is fast and forgets everything when the machine dies.
+    :param data: a data directory that is there already, such as that of a standby.
+    """
+
+    def __init__(self, *, data: str = "", **settings: object) -> None:
+        self._programs = programs()
+        self._user = _other_user()
+        self.directory = tempfile.mkdtemp(prefix="zope-sendmail-pg-", dir="/tmp")
+        if self._user:
+            os.chown(self.directory, self._user["user"], self._user["group"])
+        self.data = f"{self.directory}/data"
+        if data:
+            shutil.move(data, self.data)
+        else:
+            self.call("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+        usual = {"fsync": "off", "synchronous_commit": "on", "full_page_writes": "off", "max_connections": 200}
+        fixed = {"listen_addresses": "''", "unix_socket_directories": f"'{self.directory}'"}
+        with open(f"{self.data}/postgresql.conf", "a", encoding="ascii") as file:
+            file.writelines(f"{name} = {value}\n" for name, value in {**usual, **settings, **fixed}.items())
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def call(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's programs."""
+        subprocess.run(
+            [f"{self._programs}/{program}", *arguments],
+            check=True,
+            capture_output=True,
+            cwd="/",
+            env=_ENVIRONMENT,
+            **self._user,
+        )
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with open(f"{self.directory}/log", "ab") as log:
+            self.process = subprocess.Popen(
+                [f"{self._programs}/postgres", "-D", self.data],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=_ENVIRONMENT,
+                **self._user,
+            )
+        self.wait_until_it_answers()
+
+    def wait_until_it_answers(self) -> None:
+        """Wait until it takes connections, also after a crash."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            assert self.process is not None
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(self.conninfo()).close()
+                return
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                with open(f"{self.directory}/log", encoding="utf-8", errors="replace") as log:
+                    raise RuntimeError(f"PostgreSQL did not start: {log.read()[-2000:]}")
+            threading.Event().wait(0.05)
+
+    def conninfo(self, database: str = "postgres") -> str:
+        """Return how the database is connected to."""
+        return f"host={self.directory} user=postgres dbname={database}"
+
+    def url(self, queue: str = "", database: str = "postgres", user: str = "postgres") -> str:
+        """Return the location of a queue in it; without a name it is a queue that nobody else has."""
+        return f"postgresql://{user}@/{database}?host={self.directory}&queue={queue or uuid.uuid4().hex}"
+
+    def create_database(self, template: str = "template0") -> str:
+        """Return the name of a new database."""
+        name = f"d{uuid.uuid4().hex}"
+        with psycopg.connect(self.conninfo(), autocommit=True) as connection:
+            connection.execute(f"create database {name} template {template}".encode())
+        return name
+
+    def connect(self, database: str = "postgres", **options: Any) -> Any:
+        """Return a connection of the test's own; it commits each statement."""
+        return psycopg.connect(self.conninfo(database), autocommit=True, **options)
+
+    def kill_backends(self, application: str = "zope.sendmail") -> int:
+        """Cut the connections of an application; return how many there were."""
+        with self.connect() as connection:
+            rows = connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", [application]
+            )
+            return len(rows.fetchall())
+
+    def crash(self) -> None:
+        """Kill one backend with SIGKILL: the server ends all others, and recovers."""
+        connection = psycopg.connect(self.conninfo())
+        os.kill(connection.info.backend_pid, signal.SIGKILL)
+        with contextlib.suppress(psycopg.OperationalError):
+            while True:
+                connection.execute("select 1")
+        self.wait_until_it_answers()
+
+    def kill(self) -> None:
+        """Kill the postmaster with SIGKILL, and start it again."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self._wait_until_children_are_gone()
+        self.start()
+
+    def _wait_until_children_are_gone(self) -> None:
+        """Backends notice the death of the postmaster soon; none may hold the shared memory of the next one."""
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                self.call("pg_controldata", self.data)
+                with open(f"{self.data}/postmaster.pid", encoding="ascii"):
+                    os.unlink(f"{self.data}/postmaster.pid")
+            except FileNotFoundError:
+                return
+
+    def stop(self) -> None:
+        """Stop it, and remove all that it had."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)  # a fast shutdown
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Pooler:
+    """pgbouncer in transaction mode in front of a server.  Skips where there is none."""
+
+    def __init__(self, server: Server) -> None:
+        program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/sbin:/bin")
+        if program is None:
+            raise SkipTest("there is no pgbouncer here (Debian: apt install pgbouncer)")
+        self.directory = tempfile.mkdtemp(prefix="zope-sendmail-pgb-", dir="/tmp")
+        user = _other_user()
+        if user:
+            os.chown(self.directory, user["user"], user["group"])
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        with open(f"{self.directory}/users", "w", encoding="ascii") as file:
+            file.write('"postgres" ""\n')
+        with open(f"{self.directory}/ini", "w", encoding="ascii") as file:
+            file.write(
+                f"[databases]\n* = host={server.directory} user=postgres\n"
+                "[pgbouncer]\npool_mode = transaction\nlisten_addr = 127.0.0.1\n"
+                f"listen_port = {self.port}\nunix_socket_dir =\nauth_type = any\nauth_file = {self.directory}/users\n"
+                "max_client_conn = 200\ndefault_pool_size = 20\nignore_startup_parameters = extra_float_digits\n"
+                "server_round_robin = 1\n"
+            )
+        with open(f"{self.directory}/log", "ab") as log:
+            self.process = subprocess.Popen(
+                [program, f"{self.directory}/ini"], stdout=log, stderr=log, cwd="/", env=_ENVIRONMENT, **user
+            )
+        self._wait_until_it_answers()
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres").close()
+                return
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                with open(f"{self.directory}/log", encoding="utf-8", errors="replace") as log:
+                    raise RuntimeError(f"pgbouncer did not start: {log.read()[-2000:]}")
+            threading.Event().wait(0.05)
+
+    def url(self, queue: str = "", database: str = "postgres") -> str:
+        """Return the location of a queue behind it."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}?queue={queue or uuid.uuid4().hex}"
+
+    def stop(self) -> None:
+        """Stop it, and remove all that it had."""
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+_shared: Server | None = None
+
+
+def shared_server() -> Server:
+    """Return the server that the tests of this process share; its schema is there.  Skips where there is none."""
+    global _shared
+    if _shared is None:
+        from zope.sendmail.queue.postgresql.migrate import migrate
+
+        _shared = Server()
+        atexit.register(_shared.stop)
+        migrate(_shared.url())
+    return _shared
