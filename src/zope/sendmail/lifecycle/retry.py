@@ -72,11 +72,15 @@ def judge(
     chance: float,
     part: str | None = None,
     others: Mapping[str, Part] = _NO_PARTS,
+    again_in: float | None = None,
 ) -> Record:
     """What becomes of a message after an attempt for the recipients in `envelope`.
 
     `part`: they are those at the mailer of this name, and the message has, or had, others; `others`: how it stands with
     those of them that are not done.  Each has its own attempts, delays and lifetime.
+
+    `again_in`: those who are left met a relay that wants less mail, and are tried again after so many seconds; that is
+    no attempt.
     """
     if part is None and _is_first_and_yes_to_all(record, envelope, outcome):
         return Record(
@@ -94,14 +98,14 @@ def judge(
     pending = tried.outstanding(envelope.recipients)
     if not pending and not others:
         return _done(tried)
-    takes_no_more = _takes_no_more(outcome)
+    takes_no_more = again_in is not None or _takes_no_more(outcome)
     tried = replace(tried, due=record.due, attempts=tried.attempts - takes_no_more)
     if pending and tried.unknowns > record.unknowns and schedule.on_unknown is OnUnknown.HOLD:
         own = replace(own, held=True)
     elif pending and own.spent >= schedule.lifetime:
         tried, pending = _given_up(tried, own, pending), ()
     elif pending and takes_no_more:  # RFC 5321, 4.5.3.1.10
-        own = replace(own, attempts=own.attempts - 1)
+        own = replace(own, attempts=own.attempts - 1, due=now + (again_in or 0.0))
     elif pending:
         own = replace(own, due=now + schedule.delay(own.attempts, chance))
     parts = {**others, part or "": own} if pending else others

@@ -137,6 +137,8 @@ class WorkerPool:
         if not (worker.is_good and self._goes_on(relay)):
             return None
         job = self._dispatcher.next_for(relay, self.call)
+        if job is None and relay.give_back():
+            job = self._dispatcher.next_for(relay, self.call)
         if job is None:
             return None
         self._consider_more(relay)
@@ -162,9 +164,11 @@ class WorkerPool:
 
     def _waits_for_turn(self, relay: Relay) -> bool:
         """Whether it came before we were stopped."""
-        seconds = relay.turn()
-        baton.put_down()
-        return self._context.sleep(seconds)
+        while (seconds := relay.turn()) > 0.0:
+            baton.put_down()
+            if not self._context.sleep(seconds):
+                return False
+        return True
 
     def _sign_off(self, relay: Relay) -> None:
         """One worker is not counted any more; the last one gives the backlog back."""

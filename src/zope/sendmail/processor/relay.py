@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from zope.sendmail.interfaces import ISession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.mailer import keeps_sessions, open_session
 from zope.sendmail.processor.job import Job
-from zope.sendmail.processor.throttle import Throttle
+from zope.sendmail.processor.throttle import Hearing, Throttle
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.transports.circuitbreaker import CircuitBreaker
@@ -24,6 +25,8 @@ MAX_CONNECTIONS = 20
 
 #: Messages that wait for each connection, so that none waits for a claim, and few are out of other processes' reach.
 _BACKLOG = 2
+
+_NONE: Mapping[str, Reply] = {}
 
 
 class Relay:
@@ -44,6 +47,8 @@ class Relay:
         self.backlog: deque[Job] = deque()
         self.workers = 0
         self.mutex = threading.RLock()
+        #: Jobs that were refused because of how much is sent, as long as no other mail was tried.
+        self._put_by: list[Job] = []
         #: Sessions that no worker uses, and the mailer that they are of.
         self._idle: list[ISession] = []
         self._idle_of: Any = None
@@ -54,27 +59,33 @@ class Relay:
 
     def pause(self) -> float:
         """Return the seconds until the relay may be tried again."""
-        return self.circuit.pause() if self.circuit.failures else 0.0
+        return max(self.circuit.pause() if self.circuit.failures else 0.0, self.throttle.pause())
 
     @property
     def fault(self) -> Reply | None:
         """Why the relay could not be used when it was asked last, or None."""
-        return self.circuit.fault
+        return self.circuit.fault or (self.throttle.reason if self.throttle.pause() else None)
 
     @property
     def is_on_probation(self) -> bool:
         """Whether the last attempt failed: one mail at a time until one gets through."""
         return self.circuit.failures > 0
 
-    def heard(self, outcome: Outcome) -> None:
+    def heard(self, outcome: Outcome, complaints: Mapping[str, Reply] = _NONE, name: str = "") -> Hearing:
         """Learn from an outcome: a fault pauses the relay, anything else ends the pause.
 
         While other connections work, a fault is about this one: the relay wants fewer.
+
+        :param complaints: the replies that say that it is too much
+        :param name: of the mail in its queue
         """
         with self.mutex:
-            if self.throttle.heard(outcome, self.workers):
-                return
-            self.circuit.heard(outcome)
+            hearing = self.throttle.heard(outcome, complaints, self.workers, name)
+            if hearing is Hearing.USUAL:
+                self.circuit.heard(outcome)
+            elif hearing is Hearing.DOWN:
+                self.circuit.heard(Outcome(outcome.relay, {}, self.throttle.reason))
+            return hearing
 
     # how many connections, how fast
 
@@ -93,12 +104,12 @@ class Relay:
     @property
     def has_rate(self) -> bool:
         """Whether mails have to wait for their turn."""
-        return bool(getattr(self.mailer, "rate", None))
+        return bool(getattr(self.mailer, "rate", None)) or self.throttle.has_rate
 
     def turn(self) -> float:
-        """Take the next place in the row that the mailer's `rate` allows.
+        """Take the turn of a mail, if the mailer's `rate` and the relay allow one now.
 
-        :returns: seconds until then
+        :returns: 0.0, or the seconds after which to ask again
         """
         return self.throttle.turn(getattr(self.mailer, "rate", None))
 
@@ -122,6 +133,21 @@ class Relay:
         if self.is_on_probation:
             return 0 if self.backlog or self.workers else 1
         return max(0, _BACKLOG * max(1, self.workers) - len(self.backlog))
+
+    def put_by(self, job: Job) -> None:
+        """Keep the lease of a mail that was refused, so that another mail is tried next."""
+        with self.mutex:
+            self._put_by.append(job)
+
+    def give_back(self) -> bool:
+        """Release what was put by, as if untried; return whether there was anything."""
+        if not self._put_by:
+            return False
+        with self.mutex:
+            jobs, self._put_by = self._put_by, []
+        for job in jobs:
+            job.lease.release()
+        return bool(jobs)
 
     # conversations
 
@@ -164,7 +190,8 @@ class Relay:
                 session.close()
 
     def close(self) -> None:
-        """Close all idle sessions."""
+        """Close all idle sessions, and release what was put by."""
+        self.give_back()
         with self.mutex:
             idle = self._take_idle()
         for session in idle:

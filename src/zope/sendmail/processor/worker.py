@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 from zope.interface import implementer
@@ -18,9 +18,11 @@ from zope.sendmail.interfaces import IJobSource, ISession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.lifecycle.throttling import complaints_in
 from zope.sendmail.processor.context import Context
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.relay import Relay
+from zope.sendmail.processor.throttle import Hearing
 from zope.sendmail.reporting import maillog
 from zope.sendmail.reporting.reporter import MailId, Measures
 from zope.sendmail.smtp.pipeline import one_by_one, stream
@@ -29,6 +31,10 @@ from zope.sendmail.system.gilbaton import baton
 
 #: Gives a worker its next job, claimed for it; None if there is none now.
 Claim = Callable[[], Job | None]
+
+
+#: Seconds after which recipients are asked for again who were too many beside others that were taken.
+_AFTER_A_PART = 10.0
 
 
 def is_wish_to_end(error: BaseException) -> bool:
@@ -77,8 +83,10 @@ class Worker:
         self.mailer = mailer
         #: When the last mail ended, on the monotonic clock: what was taken ahead has waited until then.
         self._ended_at = 0.0
-        #: Whether the last mail found a relay that could be used.
+        #: Whether the last mail found a relay that could be used over this connection.
         self.works = True
+        #: Whether the conversation is to begin anew, because of what the relay said about how much is sent.
+        self._has_to_pause = False
 
     @property
     def is_good(self) -> bool:
@@ -88,13 +96,14 @@ class Worker:
     def run(self, claim: Claim) -> None:
         """Try each message that `claim` gives once; end the leases.  Raises what `claim` raises."""
         taken = JobsInHand(claim, self._finish, self._context.clock)
+        self._has_to_pause = False
         results = self._results(taken)
         signal = self._context.signal
         try:
             with baton.running():
                 for job, result in results:
                     self._finish(job, result)
-                    if not self.works or signal.stopped:
+                    if not self.works or self._has_to_pause or signal.stopped:
                         break
         finally:
             results.close()
@@ -146,13 +155,17 @@ class Worker:
             lease.release()
             return
         outcome = self._checked(job, result)
+        complaints = complaints_in(outcome)
         if job.envelope.recipients:  # else no relay was asked
-            self.works = outcome.fault is None
-            self._relay.heard(outcome)
+            hearing = self._relay.heard(outcome, complaints, lease.name)
+            self._relay.give_back()
+            self.works = outcome.fault is None and hearing is not Hearing.FEWER_CONNECTIONS
+            self._has_to_pause = hearing is not Hearing.USUAL
         if outcome.fault is not None:
             self._context.reporter.faulted(outcome)
-        if outcome.fault is not None and not outcome.replies:
-            lease.release()
+        again_in = self._again_in(job, outcome, complaints) if complaints else None
+        if again_in == 0.0 if complaints else (outcome.fault and not outcome.replies):  # nobody was told anything else
+            self._give_back(job)
             return
         clock = self._context.clock
         record = judge(
@@ -164,8 +177,27 @@ class Worker:
             chance=clock.chance(),
             part=job.part,
             others=job.others,
+            again_in=again_in,
         )
+        if not complaints:
+            self._relay.throttle.forget(lease.name)
         self._settle(job, outcome, record)
+
+    def _give_back(self, job: Job) -> None:
+        """Release a mail as if untried; one that may be too much by itself only after another was tried."""
+        if self._relay.throttle.is_in_doubt:
+            self._relay.put_by(job)
+        else:
+            job.lease.release()
+
+    def _again_in(self, job: Job, outcome: Outcome, complaints: Mapping[str, Reply]) -> float | None:
+        """Seconds after which those are tried again who met a relay that wants less mail; None: as ever."""
+        if any(who not in complaints for who in outcome.having(Answer.DEFERRED)):
+            return None
+        again_in = self._relay.throttle.again(job.lease.name)
+        if again_in == 0.0 and outcome.replies.keys() - complaints.keys():
+            return _AFTER_A_PART
+        return again_in
 
     def _settle(self, job: Job, outcome: Outcome, record: Record) -> None:
         lease, reporter = job.lease, self._context.reporter

@@ -112,6 +112,18 @@ def fewer_connections(relay: str, count: int, why: Reply) -> None:
     processor_log.info("Relay %s gets no more than %d connections for a while: %s.", relay, count, printable(str(why)))
 
 
+def fewer_mails(relay: str, rate: float | None, why: Reply) -> None:
+    """Tell that the relay wants less mail at a time."""
+    if rate is None:
+        processor_log.warning(
+            "Relay %s wants less mail at a time (%s); mail waits for some seconds.", relay, printable(str(why))
+        )
+    else:
+        processor_log.info(
+            "Relay %s gets about %.3g mails a minute for now: %s.", relay, rate * 60, printable(str(why))
+        )
+
+
 def departures_failed(directory: str, error: OSError) -> None:
     """It cannot be written down which mails leave."""
     processor_log.warning(

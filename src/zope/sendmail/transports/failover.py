@@ -1,8 +1,8 @@
 """Mailers that are made of several: the next one when a relay cannot be used, or a share of the mail for each.
 
-Only a relay that cannot be used (fault) gives its mail to the next one, and only for recipients about whom it said
-nothing final.  What it answers about a mail stands: a recipient whose mail it has, or may have (unknown), is never
-given to a second relay; what it defers is for the queue to try again.
+Only a relay that cannot be used (fault), or that wants less mail for the moment, gives its mail to the next one, and
+only for recipients about whom it said nothing final.  What it answers about a mail stands: a recipient whose mail it
+has, or may have (unknown), is never given to a second relay; what it defers is for the queue to try again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from zope.interface import implementer
 from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.throttling import TooMuch, complaints_in, too_much
 from zope.sendmail.mailer import open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.reporting import maillog
@@ -28,6 +29,10 @@ from zope.sendmail.transports.onemail import OneMailCalls
 _Ask = Callable[[ISession, Envelope], Outcome]
 
 
+#: A relay that says so often in a row that there are too many connections is left out for a while.
+_CROWDED = 3
+
+
 class Member:
     """One of several mailers, with its weight and with what is known about its relay."""
 
@@ -38,6 +43,8 @@ class Member:
         self.weight = weight
         #: How much mail is owed to it.
         self.credit = 0
+        #: How often in a row its relay wanted less.
+        self.crowded = 0
         self.circuit = CircuitBreaker(clock, maillog.relay_left_out)
 
 
@@ -179,20 +186,21 @@ class SeveralSession:
         Who could is noted in `agreed`.
         """
         replies: dict[str, Reply] = {}
-        relay = ""
+        relay, complaint = "", None
         for member in _admitted(order):
             rest = [who for who in envelope.recipients if _is_open(replies.get(who))]
             if not rest:
                 return Outcome(relay, replies)
             outcome = ask(self._session(member), envelope.only(rest))
             relay = outcome.relay
-            member.circuit.heard(outcome)
+            complaint = _complaint(outcome)
+            _tell(member, outcome, complaint)
             replies.update(outcome.replies)
-            if outcome.fault is None:
+            if outcome.fault is None and complaint is None:
                 if agreed is not None:
                     agreed[envelope] = member
                 return Outcome(relay, replies)
-        return Outcome(self.relay, replies, self._fault())
+        return Outcome(self.relay, replies, None if complaint else self._fault())
 
     def _fault(self) -> Reply:
         """Why none of them can be used."""
@@ -208,6 +216,24 @@ class SeveralSession:
 def _admitted(order: list[Member]) -> Iterator[Member]:
     """Those to ask: a relay that may be well again is tried by one conversation at a time.  Never none."""
     return (member for member in order if member is order[-1] or member.circuit.admits())
+
+
+def _complaint(outcome: Outcome) -> Reply | None:
+    """What the relay said if it took nobody because it wants less mail."""
+    if outcome.having(Answer.ACCEPTED) or outcome.having(Answer.UNKNOWN):
+        return None
+    return next(iter(complaints_in(outcome).values()), None)
+
+
+def _tell(member: Member, outcome: Outcome, complaint: Reply | None) -> None:
+    """Let the member be left out if it cannot be used, or wants less mail; not at once for a connection too many."""
+    if complaint is None:
+        member.crowded = 0
+        member.circuit.heard(outcome)
+        return
+    member.crowded += 1
+    if too_much(complaint) is TooMuch.MAILS or member.crowded >= _CROWDED:
+        member.circuit.heard(Outcome(outcome.relay, {}, complaint))
 
 
 def _is_open(reply: Reply | None) -> bool:

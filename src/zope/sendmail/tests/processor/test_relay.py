@@ -30,6 +30,7 @@ from zope.sendmail.testing.relay import Relay as RealRelay
 from zope.sendmail.tests.support.processing import ProcessorTest
 
 DOWN = Reply(Answer.DEFERRED, "connection refused")
+TOO_MANY_THREADS = Reply.of(432, "4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded")
 TOO_MANY = Reply(Answer.DEFERRED, "too many connections", 421, "4.7.0")
 
 
@@ -224,19 +225,20 @@ class ThePace(unittest.TestCase):
         relay.heard(Outcome("r:25", {"a@example.org": Reply.of(250, "ok"), "b@example.org": limit}))
         self.assertEqual(relay.limit, MAX_CONNECTIONS)
 
-    def test_a_relay_that_says_too_many_gets_fewer(self) -> None:
-        """Half of what there is, for a while, and it is not taken for down."""
+    def test_connections_that_break_off_while_others_work_are_too_many(self) -> None:
+        """Half of what there is; after a while one more, then two; the relay is not taken for down."""
+        relay = self.relay()
+        relay.workers = 8
+        relay.heard(Outcome("r:25"))
         refused = Outcome("r:25", {}, Reply(Answer.DEFERRED, "connection refused"))
-        slower = Outcome("r:25", {"a@x": Reply(Answer.DEFERRED, "Too many concurrent connections", 451)})
-        for outcome in Outcome("r:25", {}, TOO_MANY), refused, slower:
-            with self.subTest(outcome=outcome):
-                relay = self.relay()
-                relay.workers = 8
-                relay.heard(Outcome("r:25"))
-                relay.heard(outcome)
-                self.assertEqual((relay.limit, relay.pause(), relay.fault), (4, 0.0, None))
-                self.clock.advance(300)
-                self.assertEqual(relay.limit, MAX_CONNECTIONS)
+        for _ in range(3):  # they are one refusal
+            relay.heard(refused)
+        self.assertEqual((relay.limit, relay.pause(), relay.fault), (4, 0.0, None))
+        for limit in 5, 7, 11, 19, MAX_CONNECTIONS:
+            self.clock.advance(299)
+            self.assertLess(relay.limit, limit)
+            self.clock.advance(1)
+            self.assertEqual(relay.limit, limit)
 
     def test_a_relay_that_is_down_for_all_is_down(self) -> None:
         """The last connection that fails says so; then one mail at a time until one gets through."""
@@ -252,9 +254,21 @@ class ThePace(unittest.TestCase):
         """Over all connections; what was not used is not made up for."""
         self.mailer = SMTPMailer(rate=4)
         relay = self.relay()
-        self.assertEqual([relay.turn() for _ in range(3)], [0.0, 0.25, 0.5])
+        self.assertEqual([relay.turn() for _ in range(3)], [0.0, 0.25, 0.25])
+        self.clock.advance(0.25)
+        self.assertEqual([relay.turn() for _ in range(2)], [0.0, 0.25])
         self.clock.advance(100)
         self.assertEqual([relay.turn() for _ in range(2)], [0.0, 0.25])
+
+    def test_a_turn_that_is_late_delays_no_other(self) -> None:
+        """A thread wakes up a little later than it wanted, each time."""
+        self.mailer = SMTPMailer(rate=4)
+        relay = self.relay()
+        begin = self.clock.monotonic()
+        for _ in range(100):
+            while (seconds := relay.turn()) > 0.0:
+                self.clock.advance(seconds + 0.01)
+        self.assertLess(self.clock.monotonic() - begin, 25.0)
 
     def test_a_rate_is_kept_by_the_processor(self) -> None:
         """By the clock, not by chance."""
@@ -326,6 +340,42 @@ class TwoPlaces(ScriptedMailer):
         return session
 
 
+class ThreeThreads(ScriptedMailer):
+    """Microsoft 365: three mails at a time; no mail is taken before a fourth has been refused.
+
+    The connection of a refused mail goes on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = threading.Event()
+        self.mutex = threading.Lock()
+        self.threads = self.refusals = 0
+
+    def open_session(self) -> ScriptedSession:
+        """See `ISessionMailer`."""
+        session = super().open_session()
+        transfer = session.transfer
+
+        def limited(envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
+            with self.mutex:
+                self.threads += 1
+                is_one_too_many = self.threads > 3
+            try:
+                if is_one_too_many:
+                    self.refusals += 1
+                    self.refused.set()
+                    return Outcome.same(session.relay, envelope.recipients, TOO_MANY_THREADS)
+                self.refused.wait(60)
+                return transfer(envelope, message, intend)
+            finally:
+                with self.mutex:
+                    self.threads -= 1
+
+        session.transfer = limited  # type: ignore[method-assign]
+        return session
+
+
 class RealConnections(unittest.TestCase):
     """Threads, sockets, a directory."""
 
@@ -372,6 +422,17 @@ class RealConnections(unittest.TestCase):
         self.assertTrue(mailer.refused.is_set())
         self.once([mail[1][0] for mail in mailer.sent], 60)
         self.assertEqual(self.queue.admin.count(), {})
+
+    def test_a_relay_that_takes_three_mails_at_a_time_gets_three(self) -> None:
+        """A fourth is told so, and leaves; its mail is given back as if untried."""
+        mailer = ThreeThreads()
+        self.put(400, None)
+        processor = self.drain(mailer)
+        self.assertTrue(mailer.refused.is_set())
+        self.once([mail[1][0] for mail in mailer.sent], 400)
+        self.assertEqual((self.queue.admin.count(), processor.tally), ({}, {Answer.ACCEPTED: 400}))
+        self.assertLess(mailer.refusals, 40)
+        self.assertLessEqual(processor.relays.default.limit, 3)
 
     def test_a_relay_that_goes_down_is_left_alone_at_once(self) -> None:
         """However many connections there were: each finds out once, then it is paused."""

@@ -25,6 +25,8 @@ from zope.sendmail.tests.support.processing import ProcessorTest
 from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer, SeveralMailers
 
 DOWN = Reply(Answer.DEFERRED, "refused", 421)
+BUSY = Reply.of(451, "4.7.500 Server busy. Please try again later from [192.0.2.1].")
+CROWDED = Reply.of(432, "4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded")
 
 
 class NamedSession(ScriptedSession):
@@ -100,6 +102,40 @@ class TheFirstThatCanBeUsed(Several):
         outcome = self.transfer("one@example.org", "two@example.org")
         self.assertEqual((outcome.relay, outcome.fault, len(outcome.replies)), ("c", None, 2))
         self.assertEqual(self.c.sent, [("sender@example.org", ("one@example.org", "two@example.org"), MESSAGE)])
+
+    def test_is_the_next_one_if_a_relay_wants_less_mail(self) -> None:
+        """The relay is left out meanwhile."""
+        self.a.answers = lambda who: BUSY
+        for _ in range(3):
+            outcome = self.transfer()
+            self.assertEqual((outcome.relay, outcome.fault, len(outcome.having(Answer.ACCEPTED))), ("b", None, 1))
+        self.assertEqual([each.tried for each in self.relays], [1, 3, 0])
+
+    def test_is_the_next_one_for_a_connection_too_many(self) -> None:
+        """Others of the relay's connections work on; one that says so all the time is left out."""
+        self.a.answers = lambda who: CROWDED
+        self.transfer()
+        self.a.answers = lambda who: OK
+        self.transfer()
+        self.assertEqual(self.sent(), [1, 1, 0])
+        self.a.answers = lambda who: CROWDED
+        for _ in range(10):
+            self.transfer()
+        self.assertEqual([each.tried for each in self.relays], [5, 11, 0])
+
+    def test_says_so_if_all_of_them_want_less_mail(self) -> None:
+        """So that less is sent: no fault, and the words of the last one."""
+        for each in self.relays:
+            each.answers = lambda who: BUSY
+        for _ in range(2):
+            outcome = self.transfer()
+            self.assertEqual((outcome.fault, list(outcome.replies.values())), (None, [BUSY]))
+
+    def test_keeps_a_greylisted_mail(self) -> None:
+        """Another relay has its own list."""
+        self.a.answers = lambda who: Reply.of(450, "4.7.1 Greylisted, please try again in 300 seconds")
+        self.assertEqual(self.transfer().relay, "a")
+        self.assertEqual([each.tried for each in self.relays], [1, 0, 0])
 
     def test_is_the_first_again_after_a_while(self) -> None:
         """Left out for five seconds, then for ten; then it is as before."""

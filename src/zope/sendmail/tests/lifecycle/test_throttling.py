@@ -1,0 +1,110 @@
+"""What a relay means that says "too many"."""
+
+from __future__ import annotations
+
+import unittest
+
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.throttling import TooMuch, too_much
+
+#: As providers and servers say it: code and text.
+CONNECTIONS = (
+    (432, "4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded [Hostname=AM0P.example]"),
+    (432, "4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending for more information."),
+    (432, "4.3.2 come again"),
+    (421, "4.7.0 mail.example.org Error: too many connections from 192.0.2.1"),
+    (421, "4.3.2 The maximum number of concurrent connections has exceeded a limit, closing transmission channel"),
+    (421, "4.3.2 The maximum number of concurrent connections per source has exceeded a limit"),
+    (421, "Too many concurrent SMTP connections; please try again later."),
+    (421, "Too many concurrent SMTP connections from this IP address; please try again later."),
+    (421, "4.3.2 Too many open connections."),
+    (421, "4.3.2 Connection rate limit exceeded."),
+    (421, "Connection refused, too many sessions from 192.0.2.1. Please lower the number of concurrent sessions."),
+    (421, "too many connections, slow down."),
+    (454, "4.7.0 Error: too many new TLS sessions from 192.0.2.1"),
+)
+MAILS = (
+    (451, "4.7.500 Server busy. Please try again later from [192.0.2.1]. (S77719)"),
+    (451, "4.7.500 Please try again later"),
+    (450, "4.7.1 Error: too much mail from 192.0.2.1"),
+    (450, "4.7.1 Error: too many recipients from 192.0.2.1"),
+    (450, "4.7.1 Error: too many AUTH commands from 192.0.2.1"),
+    (451, "message rate exceeded"),
+    (421, "4.4.2 Message submission rate for this client has exceeded the configured limit"),
+    (454, "Throttling failure: Maximum sending rate exceeded."),
+    (454, "Throttling failure: Daily message quota exceeded."),
+    (421, "4.7.28 Gmail has detected an unusual rate of unsolicited mail originating from your IP address."),
+    (421, "4.7.0 Our system has detected an unusual rate of unsolicited mail originating from your IP address."),
+    (450, "4.2.1 Peak SMTP relay limit exceeded for customer. This is a temporary error."),
+    (421, "4.4.5 Server busy, try again later."),
+    (451, "4.4.5 Rate limit exceeded, try again later."),
+    (452, "4.4.5 Rate limit exceeded, try again later."),
+    (421, "4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred due to unexpected volume or user complaints"),
+    (450, "4.2.2 mail rejected as the hourly limit was exceeded"),
+    (451, "4.7.1 Sender rate overlimit - 12.3 / 1h"),
+    (451, "4.7.1 Rate limited, try again later"),
+    (421, "4.1.0 192.0.2.1 Throttled - try again later"),
+    (450, "Requested mail action not taken: mailbox unavailable. Mail send limit exceeded."),
+    (421, "4.7.1 Messages to example.org deferred due to excessive volume."),
+    (450, "4.7.0 You are sending too many messages too quickly; slow down"),
+)
+SOMETHING_ELSE = (
+    (450, "4.2.0 <jane@example.org>: Recipient address rejected: Greylisted, see http://postgrey.example/"),
+    (451, "4.7.1 Greylisting in action, please come back in 00:05:00"),
+    (450, "4.7.1 Graylisted: too many new senders, please try again in 300 seconds"),
+    (
+        450,
+        "4.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional messages from",
+    ),
+    (450, "4.2.1 The user you are trying to contact is receiving mail too quickly. Please resend your message later."),
+    (452, "4.5.3 Error: too many recipients"),
+    (452, "4.5.3 Your message has too many recipients. For more information, visit https://support.example"),
+    (451, "4.5.3 Recipient limit exceeded"),
+    (452, "4.2.2 Mailbox full"),
+    (452, "4.2.2 The email account that you tried to reach is over quota and inactive."),
+    (452, "4.2.2 <jane@example.org> Quota exceeded (mailbox for user is full)"),
+    (452, "4.2.2 Quota exceeded"),
+    (452, "4.2.2 Mailbox size limit exceeded"),
+    (452, "4.3.4 Message size limit exceeded"),
+    (421, "4.7.0 mail.example.org Error: too many errors"),
+    (421, "4.5.2 Too many unrecognized commands, goodbye"),
+    (452, "4.3.1 Insufficient system storage"),
+    (451, "4.4.5 Maximum number of messages per session exceeded."),
+    (421, "too many messages in this connection"),
+    (421, "4.3.2 Service shutting down"),
+    (421, "4.3.0 mail.example.org out of memory"),
+    (451, "4.3.0 Temporary lookup failure"),
+    (450, "4.1.8 <a@b.example>: Sender address rejected: Domain not found"),
+    (451, "4.7.1 Please try again later"),
+    (450, "4.1.1 User unknown, rated as probably a typing error"),
+)
+
+
+class AReply(unittest.TestCase):
+    def test_that_wants_fewer_connections(self) -> None:
+        """Whatever its code."""
+        for code, text in CONNECTIONS:
+            with self.subTest(text=text):
+                self.assertIs(too_much(Reply.of(code, text)), TooMuch.CONNECTIONS)
+
+    def test_that_wants_less_mail(self) -> None:
+        """Now, or a minute."""
+        for code, text in MAILS:
+            with self.subTest(text=text):
+                self.assertIs(too_much(Reply.of(code, text)), TooMuch.MAILS)
+
+    def test_that_is_about_this_mail_or_connection(self) -> None:
+        """Greylisting above all: such a mail is deferred as ever, and its retry would not be earlier otherwise."""
+        for code, text in SOMETHING_ELSE:
+            with self.subTest(text=text):
+                self.assertIsNone(too_much(Reply.of(code, text)))
+
+    def test_that_is_final_is_final(self) -> None:
+        """5yz is a rejection, and a yes is a yes, whatever they say; our own words are no relay's."""
+        for code in 250, 550:
+            self.assertIsNone(too_much(Reply.of(code, "rate limit exceeded")))
+        self.assertIsNone(too_much(Reply(Answer.DEFERRED, "too many connections")))
+
+
+if __name__ == "__main__":
+    unittest.main()
