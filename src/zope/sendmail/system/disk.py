@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import io
 import os
@@ -30,6 +31,9 @@ _PARALLEL_SYNCS = 16
 
 #: A file of up to so many bytes is read with one call; most mail is smaller.
 _SMALL = 64 * 1024
+
+#: What says that a file system has no hard links, or none for this file.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 #: From so many files on, one syncfs(2) is cheaper than an fsync each.
 _MANY = 16
@@ -60,17 +64,31 @@ class Disk:
 
         Leaves nothing on failure.
         """
+        os.close(self._create(path, *pieces))
+
+    def create_locked(self, path: str, *pieces: Piece) -> int:
+        """`create`, and return a descriptor for reading the file, on which there is a lock until it is closed.
+
+        Where locks do not work there is none; what the lock says must be a courtesy.
+        """
+        os.close(self._create(path, *pieces))
+        # Not the one that was written with: a file open for writing would keep the file system from being remounted.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return fd
+
+    def _create(self, path: str, *pieces: Piece) -> int:
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
         try:
-            try:
-                os.fchmod(fd, _FILE_MODE)  # a umask may take bits away, but must not
-                self.write(fd, *pieces)
-            finally:
-                os.close(fd)
+            os.fchmod(fd, _FILE_MODE)  # a umask may take bits away, but must not
+            self.write(fd, *pieces)
         except BaseException:
+            os.close(fd)
             with contextlib.suppress(OSError):
                 os.unlink(path)
             raise
+        return fd
 
     def write(self, fd: int, *pieces: Piece) -> None:
         """Write all of `pieces`, with as many calls as the system wants."""
@@ -178,6 +196,16 @@ class Disk:
         """Give a file one more name; raise `FileExistsError` if the name is taken.  Atomic."""
         os.link(old, new, follow_symlinks=False)
 
+    def prove_name(self, path: str, name: str) -> None:
+        """Raise what a rename of `path` to `name` would raise, which is a new name in a directory."""
+        try:
+            self.link(path, name)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self.create(name)  # not even a file system without links refuses that
+        self.unlink(name)
+
     def unlink(self, path: str) -> None:
         """Take a name away."""
         os.unlink(path)
@@ -199,6 +227,14 @@ class Disk:
     def stat(self, path: str) -> os.stat_result:
         """What the name itself is; a symbolic link is not followed."""
         return os.stat(path, follow_symlinks=False)
+
+    def check_writable(self, path: str) -> None:
+        """Raise `OSError` unless names can be made in this directory and taken away from it."""
+        if not os.access(path, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+            os.stat(path)  # which says it better if it is not there
+            read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+            number = errno.EROFS if read_only else errno.EACCES
+            raise OSError(number, os.strerror(number), path)
 
     def room(self, path: str) -> os.statvfs_result:
         """How much room the file system of `path` has."""

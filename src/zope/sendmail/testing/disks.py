@@ -17,7 +17,8 @@ from zope.sendmail.system.disk import Disk
 
 #: The calls that a disk can refuse.
 CALLS = (
-    "create", "append", "truncate", "make_directory", "sync_file", "sync_files", "sync_file_system", "sync_directory",
+    "create", "create_locked", "append", "truncate", "make_directory", "sync_file", "sync_files", "sync_file_system",
+    "sync_directory",
     "rename", "link", "unlink", "remove_directory", "stamp", "names", "stat", "open", "read", "read_tail",
     "open_locked", "write_at",
 )  # fmt: skip
@@ -81,6 +82,11 @@ class RecordingDisk(Disk):
     def create(self, path: str, *pieces: Piece) -> None:
         super().create(path, *pieces)
         self._note("create", path, data=b"".join(pieces))
+
+    def create_locked(self, path: str, *pieces: Piece) -> int:
+        fd = super().create_locked(path, *pieces)
+        self._note("create", path, data=b"".join(pieces))
+        return fd
 
     def append(self, path: str, *pieces: Piece) -> None:
         super().append(path, *pieces)

@@ -127,6 +127,8 @@ class MaildirAdmin:
 
     def read(self, name: str) -> BinaryIO:
         """See `IMailQueueAdmin.read`."""
+        if name.startswith(STAGED):
+            return self._staged.read(name)
         key, rejected = self._find(name)
         path = self._path(key, rejected=rejected)
         try:

@@ -111,7 +111,7 @@ os.register_at_fork(after_in_child=_here.forget_after_fork)
 
 
 def _split(disk: Disk, group: str) -> bool:
-    """Make files in ``.parts`` of the bundle, then remove it; False if another process is at it.
+    """Make files in ``.parts`` of the bundle, then remove it; return False if another process is at it.
 
     While the bundle is there it is the truth, and the parts are not; without it, they are.
     """

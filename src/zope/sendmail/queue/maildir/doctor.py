@@ -20,11 +20,12 @@ from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.maildir.bundle import names_in
-from zope.sendmail.queue.maildir.layout import GROUP, REJECTED, SENDING, by_age, name_of
-from zope.sendmail.queue.maildir.liveness import Fate, Maker, Owners
+from zope.sendmail.queue.maildir.layout import GROUP, PROOF, REJECTED, SENDING, by_age, name_of
+from zope.sendmail.queue.maildir.liveness import Liveness, Owners
 from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME, phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.store import Listing, Store
+from zope.sendmail.queue.maildir.uncommitted import DAY, look_at
 from zope.sendmail.system.disk import identity
 
 #: Seconds after which a mail that is due is worth a look, and after which it is stuck.
@@ -36,9 +37,6 @@ _A_MOMENT, _UNATTENDED = 5.0, 300.0
 #: Seconds between two passes from cron, at most.
 _BETWEEN_PASSES = 900.0
 
-#: Seconds for which a transaction may be open; qmail cleans a ``tmp`` after 36 hours.
-_DAY = 86400.0
-
 #: Clocks of hosts that share a queue may differ by so many seconds.
 _FUTURE = 600.0
 
@@ -46,7 +44,7 @@ _FUTURE = 600.0
 _LITTLE, _SHARE = 64 * 1024 * 1024, 0.01
 
 #: What begins like this in ``new`` and ``cur`` is not strange; NFS calls a removed file that is still open `.nfs...`.
-_KNOWN = (SENDING, REJECTED, GROUP, ".nfs")
+_KNOWN = (SENDING, REJECTED, GROUP, PROOF, ".nfs")
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -251,26 +249,23 @@ class _Visit:
 
     def _one_staged(self, name: str, path: str) -> Iterator[Finding]:
         status = self._disk.stat(path)
-        maker = Maker.of(name)
-        group = stat.S_ISDIR(status.st_mode)
-        if maker is None or not (group or stat.S_ISREG(status.st_mode)):
-            if self._now - status.st_mtime > _DAY:
+        staged = look_at(self._disk, path, self._now)
+        if staged is None:
+            if self._now - status.st_mtime > DAY:
                 yield diagnosis.foreign(f"tmp/{name}", _kind(status), Severity.NOTE)
             return
         self._note_rights(f"tmp/{name}", status.st_mode, self._reach_in("tmp"))
-        fate, old, written = maker.fate, self._now - maker.seconds > _DAY, moment(maker.seconds)
-        self._disk.stat(path)  # again: who has ended meanwhile may have committed before
-        if group and not self._disk.names(path):
-            if fate is not Fate.LIVES:
+        alive, written = staged.liveness is Liveness.ALIVE, moment(staged.origin.seconds)
+        self._disk.stat(path)  # again: a process that has ended meanwhile may have committed before
+        if staged.is_group and not self._disk.names(path):
+            if not alive:
                 yield diagnosis.leftover(f"tmp/{name}", "An empty group: its transaction was not finished")
-        elif fate is Fate.DEAD:
-            why = f"process {maker.pid}, which made it, is dead"
-            yield diagnosis.in_doubt(f"tmp/{name}", group=group, written=written, why=why)
-        elif fate is Fate.ELSEWHERE and old:
-            why = f"host {maker.host} made it more than a day ago"
-            yield diagnosis.in_doubt(f"tmp/{name}", group=group, written=written, why=why)
-        elif fate is Fate.LIVES and old:
-            yield diagnosis.staged_for_long(f"tmp/{name}", written=written, pid=maker.pid)
+        elif staged.is_in_doubt:
+            dead = f"process {staged.origin.pid}, which made it, is dead"
+            why = dead if staged.liveness is Liveness.DEAD else f"host {staged.origin.host} made it more than a day ago"
+            yield diagnosis.in_doubt(f"tmp/{name}", group=staged.is_group, written=written, why=why)
+        elif alive and staged.age > DAY:
+            yield diagnosis.staged_for_long(f"tmp/{name}", written=written, pid=staged.origin.pid)
 
     # new/ and cur/
 

@@ -14,6 +14,8 @@ REJECTED = ".rejected-"
 GROUP = ".group-"
 BUNDLE = ".bundle"
 PARTS = ".parts"
+#: A second name of a staged file, for the moment in which it is proved that it could be moved to ``new/``.
+PROOF = ".proof-"
 BELL = ".bell"
 
 #: Directories of ours beside tmp, new and cur.

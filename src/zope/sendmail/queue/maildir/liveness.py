@@ -22,16 +22,17 @@ from zope.sendmail.system.disk import Disk, identity
 _SLACK = 60.0
 
 
-class Fate(StrEnum):
-    """What became of the process that made a name."""
+class Liveness(StrEnum):
+    """What is known about the process that made a file."""
 
-    LIVES = "lives"
+    ALIVE = "alive"
     DEAD = "dead"
+    #: It was on another host, which cannot be asked.
     ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
+class Origin:
     """When, by which process and on which host a name was made."""
 
     seconds: float
@@ -39,8 +40,8 @@ class Maker:
     host: str
 
     @classmethod
-    def of(cls, name: str) -> Maker | None:
-        """What ``<seconds>.<pid>.<host>.<digits>`` says; None for other names."""
+    def of(cls, name: str) -> Origin | None:
+        """Return what ``<seconds>.<pid>.<host>.<digits>`` says; None for other names."""
         seconds, _, rest = name.partition(".")
         pid, _, rest = rest.partition(".")
         host = rest.rpartition(".")[0]
@@ -49,11 +50,11 @@ class Maker:
         return cls(float(seconds), int(pid), host)
 
     @property
-    def fate(self) -> Fate:
-        """Whether it lives; only those of this host can be asked."""
+    def liveness(self) -> Liveness:
+        """Whether the process lives, as far as its number tells; only those of this host can be asked."""
         if self.host != _here():
-            return Fate.ELSEWHERE
-        return Fate.LIVES if _is_running(self.pid, self.seconds) else Fate.DEAD
+            return Liveness.ELSEWHERE
+        return Liveness.ALIVE if _is_running(self.pid, self.seconds) else Liveness.DEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +113,9 @@ class Owners:
 
 
 def _here() -> str:
-    """This host, as names have it."""
-    maker = Maker.of(unique_name())
-    return maker.host if maker else ""
+    """Return the name of this host, as names of files have it."""
+    own = Origin.of(unique_name())
+    return own.host if own else ""
 
 
 def _is_in_the_making(name: str, layout: Layout, disk: Disk, now: float) -> bool:

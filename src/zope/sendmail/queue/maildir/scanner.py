@@ -95,6 +95,7 @@ class Scanner:
         if listing.groups:
             self._busy = not store.unfold(listing, self._stuck)
             listing = Listing(store.layout, store.disk)
+        store.clear(listing)
         histories = _Histories(store)
         self._index.update(listing.keys, lambda key: self._when(key, histories, locked=key in listing.locked))
         return listing

@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from zope.sendmail.errors import MalformedEnvelope, NoSuchMail, NotPossible
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
@@ -18,15 +19,14 @@ from zope.sendmail.lifecycle.states import Action, State
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.queue.maildir.bundle import names_in
-from zope.sendmail.queue.maildir.layout import GROUP
-from zope.sendmail.queue.maildir.liveness import Fate, Maker
+from zope.sendmail.queue.maildir.layout import GROUP, PARTS
+from zope.sendmail.queue.maildir.liveness import Liveness, Origin
 from zope.sendmail.queue.maildir.store import Store
+from zope.sendmail.queue.maildir.uncommitted import look_at
+from zope.sendmail.system.disk import remove_quietly
 
 #: How names of staged entries begin.
 PREFIX = "tmp/"
-
-#: Seconds for which the transaction of another host may be open.
-_DAY = 86400.0
 
 
 class StagedEntries:
@@ -42,7 +42,7 @@ class StagedEntries:
         with contextlib.suppress(FileNotFoundError):
             for name in sorted(self._disk.names(self._layout.tmp), key=age_key):
                 with contextlib.suppress(OSError):
-                    if Maker.of(name) is not None:
+                    if Origin.of(name) is not None:
                         yield self.show(PREFIX + name)
 
     def show(self, name: str) -> QueuedMail:
@@ -66,6 +66,20 @@ class StagedEntries:
             return QueuedMail(name, State.STAGED, envelope, identifier, seconds, mail.size, 0.0, history)
         return mail
 
+    def read(self, name: str) -> BinaryIO:
+        """Return the message of an entry that is one mail.  Raises `NoSuchMail`, `NotPossible`."""
+        path = self._path(name)
+        try:
+            return self._store.open_path(path)[1]
+        except FileNotFoundError:
+            raise _gone(name) from None
+        except MalformedEnvelope:
+            return self._disk.open(path)
+        except OSError:
+            if not stat.S_ISDIR(self._disk.stat(path).st_mode):
+                raise
+            raise NotPossible(f"cannot read {name}: it holds the mails of a whole transaction") from None
+
     def release(self, name: str) -> None:
         """Reveal an entry whose transaction committed.  Raises `NoSuchMail`, `NotPossible`."""
         path = self._checked(name, Action.RELEASE)
@@ -78,9 +92,12 @@ class StagedEntries:
         """Remove an entry whose transaction did not commit.  Raises `NoSuchMail`, `NotPossible`."""
         path = self._checked(name, Action.REMOVE)
         if stat.S_ISDIR(self._disk.stat(path).st_mode):
-            for each in self._disk.names(path):
-                self._disk.unlink(os.path.join(path, each))
-            self._disk.remove_directory(path)
+            parts = os.path.join(path, PARTS)
+            for directory in (parts, path):
+                with contextlib.suppress(FileNotFoundError):
+                    names = [each for each in self._disk.names(directory) if each != PARTS]
+                    remove_quietly(self._disk, *(os.path.join(directory, each) for each in names))
+                    self._disk.remove_directory(directory)
         else:
             self._disk.unlink(path)
 
@@ -88,17 +105,17 @@ class StagedEntries:
         """Return the path of an entry with which something can be done."""
         path = self._path(name)
         try:
-            self._disk.stat(path)
+            staged = look_at(self._disk, path, self._store.clock.time())
         except FileNotFoundError:
             raise _gone(name) from None
-        maker = Maker.of(os.path.basename(path))
-        if maker is None:
+        if staged is None:
             raise NotPossible(f"cannot {action} {name}: no queue made it")
-        if maker.fate is Fate.LIVES:
-            why = f"process {maker.pid}, which made it, lives, and its transaction may still commit"
+        if staged.liveness is Liveness.ALIVE:
+            why = f"process {staged.origin.pid}, which made it, lives, and its transaction may still commit"
             raise NotPossible(f"cannot {action} {name}: {why}")
-        if maker.fate is Fate.ELSEWHERE and self._store.clock.time() - maker.seconds < _DAY:
-            why = f"its transaction on host {maker.host} may still commit; a day after it was made nobody waits for it"
+        if not staged.is_in_doubt:
+            host = staged.origin.host
+            why = f"its transaction on host {host} may still commit; a day after it was made nobody waits for it"
             raise NotPossible(f"cannot {action} {name}: {why}")
         return path
 

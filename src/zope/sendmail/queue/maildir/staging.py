@@ -12,13 +12,15 @@ from collections.abc import Callable
 
 from zope.interface import implementer
 
+from zope.sendmail.errors import QueueError
 from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.message.envelope import Envelope, envelope_lines
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.queue.maildir.bundle import entry_line, unfold
+from zope.sendmail.queue.maildir.hold import Hold
 from zope.sendmail.queue.maildir.latecommit import LateCommits
-from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, Layout
+from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, PROOF, Layout
 from zope.sendmail.queue.maildir.trigger import ring
 from zope.sendmail.queue.maildir.unfolder import later
 from zope.sendmail.system.disk import Disk, remove_quietly
@@ -29,9 +31,16 @@ SINGLY = 8
 
 @implementer(IStagedMail)
 class StagedMail:
-    """See `IStagedMail`."""
+    """The mails of one transaction, in one queue directory; see `IStagedMail`.
+
+    They belong to the process that staged them: in a forked child `abort` and `rollback` do nothing, and `prepare`
+    raises, for the parent's transaction decides.
+    """
 
     def __init__(self, layout: Layout, disk: Disk, late: LateCommits, make: Callable[[], None]) -> None:
+        self._pid = os.getpid()
+        #: Shows other processes that this transaction lives, see `hold`.
+        self._hold: Hold | None = None
         self._layout = layout
         self._disk = disk
         self._late = late
@@ -62,6 +71,8 @@ class StagedMail:
 
     def rollback(self, count: int) -> None:
         """See `IStagedMail`."""
+        if self._pid != os.getpid():
+            return
         kept = max(0, count - SINGLY)
         if kept < len(self._starts):
             self._prepared = False
@@ -70,11 +81,19 @@ class StagedMail:
         while len(self._names) > count:
             remove_quietly(self._disk, self._path(self._names[-1]))
             self._names.pop()
+        if not self._names:
+            self._let_go()
 
     def prepare(self) -> None:
         """See `IStagedMail`."""
         if self._prepared or not self._names:
             return
+        if self._pid != os.getpid():
+            raise QueueError(
+                f"{len(self._names)} mails were staged by process {self._pid}, from which this one was forked, and "
+                "leave if its transaction commits; abort the transaction in the child, and begin another one there"
+            )
+        self._prove()
         if self._is_torn:
             self._cut(self._end)
         files = [*self._names[:SINGLY], BUNDLE] if self._starts else self._names
@@ -83,6 +102,12 @@ class StagedMail:
             self._disk.sync_directory(os.path.join(self._layout.tmp, self._group))
         self._disk.sync_directory(self._layout.tmp)
         self._prepared = True
+
+    def _prove(self) -> None:
+        """Raise `OSError` if the rename of `commit` is not possible: nobody can hear of it then."""
+        self._disk.check_writable(os.path.join(self._layout.tmp, self._group))
+        self._disk.check_writable(self._layout.tmp)
+        self._disk.prove_name(self._path(self._names[0]), self._new(PROOF + self._names[0]))
 
     def commit(self) -> None:
         """See `IStagedMail`.
@@ -114,6 +139,7 @@ class StagedMail:
         if self._group and not self._starts:
             unfold(self._layout, self._disk, group)
         self._finished = True
+        self._let_go()
         if self._starts:
             later(self._layout, self._disk, group)
             ring(self._layout, self._disk, ())  # a processor may be faster
@@ -122,18 +148,29 @@ class StagedMail:
 
     def abort(self) -> None:
         """See `IStagedMail`."""
-        if not self._committed:
+        if not self._committed and self._pid == os.getpid():
             self.rollback(0)
             self._remove_group()
 
     def _create(self, name: str, *pieces: Piece) -> None:
         try:
-            self._disk.create(self._path(name), *pieces)
+            self._create_here(name, *pieces)
         except FileNotFoundError:
             if self._group:
                 raise
             self._make()
+            self._create_here(name, *pieces)
+
+    def _create_here(self, name: str, *pieces: Piece) -> None:
+        if self._hold is None and Hold.can_have_one_more():
+            self._hold = Hold(self._disk.create_locked(self._path(name), *pieces))
+        else:
             self._disk.create(self._path(name), *pieces)
+
+    def _let_go(self) -> None:
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
 
     def _append(self, name: str, *pieces: Piece) -> None:
         """One more mail in the bundle; if the disk refuses in the middle, what was written of it is cut off later."""

@@ -19,12 +19,15 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope, envelope_lines, read_envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.maildir.bundle import names_in, unfold
-from zope.sendmail.queue.maildir.layout import GROUP, REJECTED, SENDING, Layout, name_of
+from zope.sendmail.queue.maildir.layout import GROUP, PROOF, REJECTED, SENDING, Layout, name_of
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk, remove_quietly
 
 #: So much of a history is read at first; its last record is seldom longer.
 _TAIL = 16 * 1024
+
+#: A vote takes no more seconds than this between two system calls.
+_VOTE = 600.0
 
 #: How it stands with a message that has no history.
 UNTRIED = Record()
@@ -42,6 +45,8 @@ class Listing:
         self.locked: set[str] = set()
         self.rejected: list[str] = []
         self.groups: list[str] = []
+        #: What a vote left that died in the middle; see `PROOF`.
+        self.proofs: list[str] = []
         for directory in ("new", "cur"):
             with contextlib.suppress(FileNotFoundError):  # a queue that was never used is empty
                 for name in disk.names(os.path.join(layout.root, directory)):
@@ -56,6 +61,8 @@ class Listing:
             self.rejected.append(f"{directory}/{name[len(REJECTED) :]}")
         elif name.startswith(GROUP):
             self.groups.append(f"{directory}/{name}")
+        elif name.startswith(PROOF):
+            self.proofs.append(f"{directory}/{name}")
 
     def orphans(self) -> list[str]:
         """Locked, but not waiting: somebody is at work on what was set aside, or died between two steps."""
@@ -209,6 +216,14 @@ class Store:
             except OSError as error:
                 failed(group, error)
         return done
+
+    def clear(self, listing: Listing) -> None:
+        """Remove what votes left that died in the middle: second names of mails that are staged, or committed since."""
+        for proof in listing.proofs:
+            with contextlib.suppress(OSError):
+                path = os.path.join(self.layout.root, proof)
+                if self.clock.time() - self.disk.stat(path).st_ctime > _VOTE:
+                    self.disk.unlink(path)
 
     def in_groups(self, listing: Listing) -> int:
         """How many mails are committed, but are no files of their own yet."""

@@ -21,7 +21,7 @@ from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.message.envelope import Envelope, envelope_lines
-from zope.sendmail.queue.maildir.liveness import Fate, Maker
+from zope.sendmail.queue.maildir.liveness import Liveness, Origin
 from zope.sendmail.queue.maildir.locks import Phase
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk
@@ -202,7 +202,7 @@ class StagedMail(DoctorTest):
         if not os.path.exists("/proc/self/stat"):
             self.skipTest("only Linux tells when a process was started")
         name = unique_name().replace(unique_name().partition(".")[0], "1600000000", 1)
-        self.assertEqual(Maker.of(name), Maker(1600000000.0, os.getpid(), os.uname().nodename))
+        self.assertEqual(Origin.of(name), Origin(1600000000.0, os.getpid(), os.uname().nodename))
         self.file(f"tmp/{name}")
         self.one("in-doubt", "problem", f"tmp/{name}")
 
@@ -223,12 +223,12 @@ class StagedMail(DoctorTest):
 
     def test_names_tell_who_made_them(self) -> None:
         """Process and host; foreign names tell nothing."""
-        maker = Maker.of(unique_name())
+        maker = Origin.of(unique_name())
         assert maker is not None
-        self.assertEqual((maker.pid, maker.fate), (os.getpid(), Fate.LIVES))
-        self.assertEqual(Maker(1.0, 99999999999999999999, maker.host).fate, Fate.DEAD)
+        self.assertEqual((maker.pid, maker.liveness), (os.getpid(), Liveness.ALIVE))
+        self.assertEqual(Origin(1.0, 99999999999999999999, maker.host).liveness, Liveness.DEAD)
         for name in ("", "1", "1.2", "1.2.x", "x.2.host.3", "1.y.host.3", "README.md"):
-            self.assertIsNone(Maker.of(name), name)
+            self.assertIsNone(Origin.of(name), name)
 
 
 class ACommittedGroup(DoctorTest):

@@ -97,6 +97,14 @@ class Mortal(Disk):
         self.step("create")
         super().create(path, *pieces)
 
+    def create_locked(self, path: str, *pieces: Piece) -> int:
+        self.step("create")
+        return super().create_locked(path, *pieces)
+
+    def prove_name(self, path: str, name: str) -> None:
+        self.step("prove")
+        Disk().prove_name(path, name)
+
     def append(self, path: str, *pieces: Piece) -> None:
         self.step("append")
         super().append(path, *pieces)
@@ -172,7 +180,7 @@ class Steps(StagedTest):
         """As the internals number them."""
         disk = Mortal()
         self.transaction(disk, 1)
-        self.assertEqual(disk.log, ["create", "sync 1 files", "sync tmp", "reveal", "sync new"])
+        self.assertEqual(disk.log, ["create", "prove", "sync 1 files", "sync tmp", "reveal", "sync new"])
 
     def test_of_several_mails(self) -> None:
         """A thousand mails are synced together."""
@@ -182,7 +190,7 @@ class Steps(StagedTest):
             disk.log,
             [
                 *("create", "make_directory", "gather", "create", "create"),
-                *("sync 3 files", "sync group", "sync tmp"),
+                *("prove", "sync 3 files", "sync group", "sync tmp"),
                 *("reveal", "sync new"),
                 *("move out", "move out", "move out", "sync new", "remove_directory"),
             ],
@@ -339,7 +347,7 @@ class BundledSteps(Bundled):
             disk.log,
             [
                 *("create", "make_directory", "gather", "append", "append"),
-                *("sync 2 files", "sync group", "sync tmp"),
+                *("prove", "sync 2 files", "sync group", "sync tmp"),
                 *("reveal", "sync new"),
                 *("move out", "make_directory", "create", "create", "sync 2 files", "sync .parts"),
                 *("sync committed group", "unlink", "sync committed group", "move out", "move out", "sync new"),

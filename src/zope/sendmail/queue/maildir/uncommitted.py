@@ -1,0 +1,54 @@
+"""Whether the mail in ``tmp/`` is of a transaction under way, or of a process that died before it committed.
+
+If a process died between the vote and the finish, nobody can tell whether its transaction committed elsewhere, so such
+mail is *in doubt*: kept, shown and never sent.  Changes nothing.  Fails with `OSError` where the disk refuses.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+from zope.sendmail.queue.maildir.hold import is_held
+from zope.sendmail.queue.maildir.liveness import Liveness, Origin
+from zope.sendmail.system.disk import Disk
+
+#: Seconds for which a transaction may be open; qmail cleans a ``tmp`` after 36 hours.
+DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A file or a group of files in ``tmp/`` that a process has made there."""
+
+    name: str
+    path: str
+    is_group: bool
+    origin: Origin
+    liveness: Liveness
+    #: Seconds since it was made.
+    age: float
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether no living process can commit it any more, or none that could be asked has done so for a day."""
+        return self.liveness is Liveness.DEAD or (self.liveness is Liveness.ELSEWHERE and self.age > DAY)
+
+
+def look_at(disk: Disk, path: str, now: float) -> Staged | None:
+    """Return what is at this path; None if no process of ours makes such things.  Raises `OSError`."""
+    name = os.path.basename(path)
+    origin = Origin.of(name)
+    mode = disk.stat(path).st_mode
+    if origin is None or not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        return None
+    liveness = origin.liveness
+    if liveness is not Liveness.ALIVE:
+        try:
+            liveness = Liveness.ALIVE if is_held(disk, path) else liveness
+        except FileNotFoundError:
+            raise
+        except OSError:  # not ours to open, or the disk is read-only: its name has to do
+            pass
+    return Staged(name, path, stat.S_ISDIR(mode), origin, liveness, now - origin.seconds)
