@@ -388,6 +388,8 @@ class TheTransaction(DeliveryTest):
         before = len(os.listdir("/dev/fd"))
         for _ in range(50):
             self.send()
+        self.assertLessEqual(len(os.listdir("/dev/fd")), before + 1)  # which shows others that it lives
+        transaction.abort()
         self.assertEqual(len(os.listdir("/dev/fd")), before)
         transaction.commit()
         self.assertTrue(flush(60))
