@@ -8,17 +8,14 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from zope.sendmail.lifecycle.finding import Finding, age, moment
 from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.relaystate import waiting_words
+from zope.sendmail.lifecycle.relaystate import fault_words, probe_words, waiting_words
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import MailStatus
-
-if TYPE_CHECKING:
-    from zope.sendmail.interfaces import IQueuedMail
 
 #: What turns text around or hides it: not control characters, but able to lie on a terminal.
 _DECEIVING = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
@@ -65,7 +62,7 @@ def heading() -> str:
     return (_COLUMNS + "{}").format("NAME", "STATE", "AGE", "DUE IN", "TRY", "SENDER -> RECIPIENTS")
 
 
-def mail_lines(mail: IQueuedMail, now: float, width: int) -> Iterator[str]:
+def mail_lines(mail: QueuedMail, now: float, width: int) -> Iterator[str]:
     """Yield a mail in a table of this width; why it waits stands in a line of its own."""
     record = mail.history[-1] if mail.history else Record()
     columns = _COLUMNS.format(
@@ -78,14 +75,15 @@ def mail_lines(mail: IQueuedMail, now: float, width: int) -> Iterator[str]:
         yield indent + cut(said, width - len(indent))
 
 
-def reason(mail: IQueuedMail, now: float) -> str:
+def reason(mail: QueuedMail, now: float) -> str:
     """Return why a mail is where it is: the relay for which it waits, or what was said last; empty if nothing was."""
     if mail.blocked is not None:
-        return f"waits: {clean(waiting_words(mail.blocked, now))}"
+        words = clean(f"{fault_words(mail.blocked)}; {probe_words(mail.blocked, now)}")
+        return f"waits for {clean(mail.blocked.name)}: {words}"
     return _last_words(mail.history[-1] if mail.history else Record())
 
 
-def detail_lines(mail: IQueuedMail, now: float) -> Iterator[str]:
+def detail_lines(mail: QueuedMail, now: float) -> Iterator[str]:
     """Yield everything about a mail but its text."""
     record = mail.history[-1] if mail.history else Record()
     yield f"name        {clean(mail.name)}"
@@ -138,7 +136,7 @@ def finding_lines(findings: Sequence[Finding], width: int) -> Iterator[str]:
         )
 
 
-def _history_lines(mail: IQueuedMail) -> Iterator[str]:
+def _history_lines(mail: QueuedMail) -> Iterator[str]:
     """Yield each record with what was new in it."""
     before = Record()
     for record in mail.history:
@@ -157,7 +155,7 @@ def _course(reply: Reply | None) -> str:
     return "not tried yet" if reply is None else clean(f"{reply.answer}: {reply}")
 
 
-def _due_in(mail: IQueuedMail, now: float) -> str:
+def _due_in(mail: QueuedMail, now: float) -> str:
     if mail.state is State.DEFERRED and mail.due > now:
         return age(mail.due - now)
     if mail.blocked is not None:
@@ -165,7 +163,7 @@ def _due_in(mail: IQueuedMail, now: float) -> str:
     return "now" if mail.state in (State.READY, State.DEFERRED) else "-"
 
 
-def _route(mail: IQueuedMail, width: int) -> str:
+def _route(mail: QueuedMail, width: int) -> str:
     """Return from whom to whom; as many recipients as fit, and the number of the others."""
     if mail.envelope is None:
         return cut("(no readable envelope)", width)

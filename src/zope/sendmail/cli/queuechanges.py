@@ -33,6 +33,9 @@ _DONE = {
     "remove": "removed",
 }
 
+#: Of so many mails a line each is said; of more only how many they are.
+_EACH = 20
+
 _WOULD_BE = {**_DONE, "retry": "tried now", "flush": "tried now"}
 
 
@@ -50,7 +53,12 @@ def change(call: Call) -> int:
     if options.verb in FINAL:
         names = list(names)
         _confirm(len(names), call)
-    tally = Counter(_change_one(call, action, name) for name in progress(names, options.verb))
+    tally: Counter[bool] = Counter()
+    for name in progress(names, options.verb):
+        done = _change_one(call, action, name)
+        tally[done] += 1
+        if done and not options.json:
+            _say_some(tally[True], f"{clean(name)}: {_DONE[options.verb]}")
     if not options.json and tally[True] + tally[False] != 1 and not missing:
         failed = f", {tally[False]:,} not" if tally[False] else ""
         say(f"{mails_in_words(tally[True])} {_DONE[options.verb]}{failed}")
@@ -123,8 +131,6 @@ def _change_one(call: Call, action: Callable[[str], None], name: str) -> bool:
         say_json({"name": name, "verb": options.verb, "done": not error, "error": error})
     elif error:
         complain(error, 1)
-    elif not sys.stderr.isatty() or options.names:
-        say(f"{clean(name)}: {_DONE[options.verb]}")
     return not error
 
 
@@ -145,10 +151,18 @@ def _rehearse(call: Call, names: Iterable[str]) -> int:
         elif error:
             complain(error, 1)
         else:
-            say(f"{clean(name)}: would be {_WOULD_BE[options.verb]}")
+            _say_some(count, f"{clean(name)}: would be {_WOULD_BE[options.verb]}")
     if not options.json:
         say(f"{mails_in_words(count)} would be {_WOULD_BE[options.verb]}; nothing was done")
     return status
+
+
+def _say_some(count: int, line: str) -> None:
+    """Print the lines of the first mails, and that there are more."""
+    if count <= _EACH:
+        say(line)
+    elif count == _EACH + 1:
+        say("...")
 
 
 def _confirm(count: int, call: Call) -> None:

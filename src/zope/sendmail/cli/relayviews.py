@@ -15,10 +15,10 @@ from zope.sendmail.cli.queueviews import count_waiting
 from zope.sendmail.cli.selecting import Call, filters
 from zope.sendmail.cli.terminal import say, say_all, say_json, width
 from zope.sendmail.cli.values import processor_values, relay_values
-from zope.sendmail.interfaces import IQueuedMail
 from zope.sendmail.lifecycle.cures import cure_of
 from zope.sendmail.lifecycle.finding import age, moment
 from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard, RelayState, fault_words, probe_words
 from zope.sendmail.lifecycle.replypattern import pattern_of, pattern_of_words
 from zope.sendmail.lifecycle.states import WAITING, State
@@ -66,10 +66,10 @@ def relay_lines(relay: RelayState, waiting: int, now: float) -> Iterator[str]:
         yield f"    {clean(fault_words(relay))}"
         if relay.fault is not None:
             yield f"    Cure: {cure_of(relay.fault)}"
-    if relay.limit:
-        yield clean(f"    no more than {relay.connections} connections for a while: {relay.limit}")
-    if relay.rate:
-        yield f"    {relay.rate:g} mails a second at most"
+    limits = [f"{relay.connections} connections"] if relay.connections else []
+    limits += [f"{relay.rate:g} mails a second"] if relay.rate else []
+    if limits:
+        yield clean(f"    no more than {' and '.join(limits)}" + (f"; it said: {relay.limit}" if relay.limit else ""))
 
 
 def processor_lines(board: RelayBoard, now: float) -> Iterator[str]:
@@ -129,7 +129,7 @@ def show_shape(call: Call) -> int:
     return os.EX_OK
 
 
-def shape(mails: Iterable[IQueuedMail], keys: Callable[[IQueuedMail], Iterable[str]], now: float) -> dict[str, Ages]:
+def shape(mails: Iterable[QueuedMail], keys: Callable[[QueuedMail], Iterable[str]], now: float) -> dict[str, Ages]:
     """Return the ages of mails by what `keys` tells of each; the row ``TOTAL`` has each mail once."""
     rows = {"TOTAL": Ages()}
     for mail in mails:
@@ -144,11 +144,11 @@ def _shape_line(key: str, numbers: list[str], room: int) -> str:
     return f"{cut(key, room):>{room}}" + "".join(f"{each:>6}" for each in numbers)
 
 
-def _relays_of(mail: IQueuedMail) -> Iterable[str]:
+def _relays_of(mail: QueuedMail) -> Iterable[str]:
     return mail.relays or [mail.history[-1].relay if mail.history and mail.history[-1].relay else _NONE]
 
 
-def _domains_of(mail: IQueuedMail) -> Iterable[str]:
+def _domains_of(mail: QueuedMail) -> Iterable[str]:
     if mail.envelope is None:
         return [_NONE]
     last = mail.history[-1] if mail.history else None
@@ -156,11 +156,11 @@ def _domains_of(mail: IQueuedMail) -> Iterable[str]:
     return [each.rpartition("@")[2].lower() for each in left or mail.envelope.recipients] or [_NONE]
 
 
-def _sender_of(mail: IQueuedMail) -> Iterable[str]:
+def _sender_of(mail: QueuedMail) -> Iterable[str]:
     return [(mail.envelope.sender or "<>") if mail.envelope is not None else _NONE]
 
 
-def patterns_of(mail: IQueuedMail) -> list[str]:
+def patterns_of(mail: QueuedMail) -> list[str]:
     """Return what was said about a mail, without what differs from mail to mail."""
     if mail.blocked is not None and mail.blocked.fault is not None:
         return [pattern_of(mail.blocked.fault)]
@@ -171,7 +171,7 @@ def patterns_of(mail: IQueuedMail) -> list[str]:
     return said or ([pattern_of_words(last.note)] if last.note else [])
 
 
-_KEYS: dict[str, Callable[[IQueuedMail], Iterable[str]]] = {
+_KEYS: dict[str, Callable[[QueuedMail], Iterable[str]]] = {
     "relay": _relays_of,
     "domain": _domains_of,
     "sender": _sender_of,
@@ -185,7 +185,7 @@ _KEYS: dict[str, Callable[[IQueuedMail], Iterable[str]]] = {
 def show_errors(call: Call) -> int:
     """``queue errors``."""
     counts: Counter[tuple[str, State]] = Counter()
-    examples: dict[tuple[str, State], IQueuedMail] = {}
+    examples: dict[tuple[str, State], QueuedMail] = {}
     for mail in call.admin.mails(**filters(call)):
         for pattern in dict.fromkeys(patterns_of(mail)):
             counts[pattern, mail.state] += 1

@@ -16,9 +16,9 @@ from zope.sendmail.cli.relayviews import processor_lines, relay_lines
 from zope.sendmail.cli.selecting import Call
 from zope.sendmail.cli.terminal import say, say_json, width
 from zope.sendmail.cli.values import relay_values
-from zope.sendmail.interfaces import IQueuedMail
 from zope.sendmail.lifecycle.finding import age, moment
 from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.lifecycle.states import WAITING, State
 
@@ -98,7 +98,7 @@ def _lines(call: Call) -> Iterator[str]:
         yield f"{age(now - at):>7} ago  {short(name)}  {clean(reply)}"
 
 
-def _oldest_lines(mails: Sequence[IQueuedMail], now: float) -> Iterator[str]:
+def _oldest_lines(mails: Sequence[QueuedMail], now: float) -> Iterator[str]:
     waiting = [mail for mail in mails if mail.state in WAITING][:_OLDEST]
     if waiting:
         yield ""
@@ -107,7 +107,7 @@ def _oldest_lines(mails: Sequence[IQueuedMail], now: float) -> Iterator[str]:
         yield from mail_lines(mail, now, width())
 
 
-def _last_replies(mails: Sequence[IQueuedMail]) -> list[tuple[float, str, str]]:
+def _last_replies(mails: Sequence[QueuedMail]) -> list[tuple[float, str, str]]:
     """Return when, about which mail, and what was said last, the newest first."""
     told = [(mail.history[-1], mail.name) for mail in mails if mail.history]
     newest = nlargest(_REPLIES, told, key=lambda pair: pair[0].time)

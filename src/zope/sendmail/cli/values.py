@@ -6,20 +6,18 @@ The keys are a promise; see `zope.sendmail.cli.queuearguments.KEYS`.  Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zope.sendmail.lifecycle.finding import Finding
 from zope.sendmail.lifecycle.outcome import Reply
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import MailStatus
 
-if TYPE_CHECKING:
-    from zope.sendmail.interfaces import IQueuedMail
 
-
-def mail_values(mail: IQueuedMail, *, history: bool = False) -> dict[str, Any]:
+def mail_values(mail: QueuedMail, *, history: bool = False) -> dict[str, Any]:
     """Return a mail; times are seconds since the epoch, null for open."""
     record = mail.history[-1] if mail.history else Record()
     envelope = mail.envelope

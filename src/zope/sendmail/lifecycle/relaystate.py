@@ -47,9 +47,9 @@ class RelayState:
     failures: int = 0
     #: Connections that may be open to it; 0: no limit is known.
     connections: int = 0
-    #: What the relay said when it wanted fewer connections than it got.
+    #: What the relay said when it wanted fewer connections, or fewer mails a second, than it got.
     limit: str = ""
-    #: Mails a second that its mailer allows; 0.0: as fast as it goes.
+    #: Mails a second that its mailer allows, or that it has shown to take; 0.0: as fast as it goes.
     rate: float = 0.0
 
     @property

@@ -13,7 +13,7 @@ _ADDRESS = re.compile(r"<?[^\s<>@:;,\"']{1,256}@[^\s<>@:;,\"']{1,256}>?")
 _LINK = re.compile(r"https?://\S+")
 #: Queue ids and session numbers: long words with digits in them, and numbers in hexadecimal.
 _ID = re.compile(r"(?<![\w.])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{8,}(?![\w.])")
-_NUMBER = re.compile(r"(?<![\w.])\d{3,}(?![\w.])")
+_NUMBER = re.compile(r"(?<![\w.])(?<!Errno )\d{3,}(?![\w.])")
 _IP = re.compile(r"\[?(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])\]?")
 
 _LONGEST = 120

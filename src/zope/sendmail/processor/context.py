@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.processor.statereport import StateReport
 from zope.sendmail.processor.trouble import QueueTrouble
 from zope.sendmail.reporting.reporter import Reporter
 from zope.sendmail.system.clock import Clock
@@ -40,6 +41,7 @@ class Context:
     schedule: Schedule
     reporter: Reporter
     trouble: QueueTrouble
+    state_report: StateReport
 
     def sleep(self, seconds: float) -> bool:
         """Sleep, but no longer than until the processor is stopped.

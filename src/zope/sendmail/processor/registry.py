@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ class RelayRegistry:
         self._mailers = mailers
         self._clock = clock
         self._mutex = threading.Lock()
+        self._changed: Callable[[], None] | None = None
         self.default = Relay(routes.default or "default", default, clock, connections)
         self._relays: dict[RelayName | None, Relay] = {None: self.default}
         self._many = _MANY
@@ -93,8 +94,17 @@ class RelayRegistry:
             if relay is None:
                 mailer = self._mailer(name) if name is not None else None
                 relay = Relay(self._new_name(str(name)), mailer, self._clock, self.connections)
+                if self._changed is not None:
+                    relay.changed = self._changed
                 self._relays[name] = relay
             return relay
+
+    def call_on_change(self, changed: Callable[[], None]) -> None:
+        """Call this whenever a relay can, or cannot, be used any more, or shows a limit."""
+        with self._mutex:
+            self._changed = changed
+            for relay in self._relays.values():
+                relay.changed = changed
 
     def expect_few(self) -> None:
         """Begin a new pass: what was in use in the last one may not be in this one."""

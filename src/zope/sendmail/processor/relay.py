@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from zope.sendmail.interfaces import ISession
@@ -47,6 +47,11 @@ class Relay:
         self.backlog: deque[Job] = deque()
         self.workers = 0
         self.mutex = threading.RLock()
+        #: When it was asked last, seconds since the epoch; 0.0 for never.
+        self.asked = 0.0
+        #: Called when it can, or cannot, be used any more, or shows a limit.
+        self.changed: Callable[[], None] = _nothing
+        self._clock = clock
         #: Jobs that were refused because of how much is sent, as long as no other mail was tried.
         self._put_by: list[Job] = []
         #: Sessions that no worker uses, and the mailer that they are of.
@@ -79,13 +84,22 @@ class Relay:
         :param complaints: the replies that say that it is too much
         :param name: of the mail in its queue
         """
+        self.asked = self._clock.time()
         with self.mutex:
+            was_down = self.circuit.failures > 0
             hearing = self.throttle.heard(outcome, complaints, self.workers, name)
             if hearing is Hearing.USUAL:
                 self.circuit.heard(outcome)
             elif hearing is Hearing.DOWN:
                 self.circuit.heard(Outcome(outcome.relay, {}, self.throttle.reason))
-            return hearing
+        if was_down or outcome.fault is not None or hearing is not Hearing.USUAL:
+            self.changed()
+        return hearing
+
+    def end_pause(self) -> None:
+        """Let it be tried now."""
+        self.circuit.end_pause()
+        self.throttle.end_pause()
 
     # how many connections, how fast
 
@@ -200,3 +214,7 @@ class Relay:
     def _take_idle(self) -> list[ISession]:
         idle, self._idle = self._idle, []
         return idle
+
+
+def _nothing() -> None:
+    """Do nothing: the processor tells nobody of its relays."""

@@ -13,6 +13,7 @@ from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.processor.context import SLICE, Context
 from zope.sendmail.processor.dispatcher import Dispatcher
 from zope.sendmail.processor.pool import WorkerPool
+from zope.sendmail.processor.probes import Probes
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.worker import is_wish_to_end
 
@@ -81,6 +82,7 @@ class Run:
         self._queue = queue
         self._relays = relays
         self._before_rest = before_rest
+        self._probes = Probes(queue, relays)
         self._next_look = NextLook(queue, relays, interval)
         self.dispatcher = Dispatcher(context, queue, relays)
         self.pool = WorkerPool(context, self.dispatcher, name, self._next_look.bring_forward)
@@ -107,6 +109,7 @@ class Run:
         self.pool.end()
         for relay in self._relays:
             relay.close()
+        self._context.state_report.end()
         self._queue.close()
 
     def guarded(self, step: Callable[[], Any]) -> None:
@@ -124,6 +127,7 @@ class Run:
 
     def _drain(self) -> None:
         """Try everything that is due."""
+        self._probes.heed()
         if not self._relays.is_single:
             self.dispatcher.route(self.pool.call)
             self.pool.fill_in()
@@ -138,6 +142,7 @@ class Run:
     def _rest(self) -> None:
         """Wait until there may be something to do."""
         self._before_rest()
+        self._context.state_report.rest()
         for relay in self._relays:
             relay.rest()
         if not self._signal.is_ending:  # said since the last look; the queue could not be woken then

@@ -28,6 +28,7 @@ from zope.sendmail.processor import shutdown
 from zope.sendmail.processor.context import Context, StopSignal
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.run import Run
+from zope.sendmail.processor.statereport import StateReport
 from zope.sendmail.processor.trouble import QueueTrouble
 from zope.sendmail.queue import is_maildir, open_queue, put
 from zope.sendmail.reporting import maillog, notifier
@@ -163,7 +164,7 @@ class QueueProcessorThread(threading.Thread):
 
         :raises ValueError: if there is no queue or no mailer
         """
-        run = self.new_run()
+        run = self.new_run(forever=forever)
         maillog.started(self.queuePath, str(getattr(self.mailer, "hostname", type(self.mailer).__name__)))
         shutdown.expect(self)
         try:
@@ -175,21 +176,25 @@ class QueueProcessorThread(threading.Thread):
             run.end()
             maillog.stopped(self.queuePath)
 
-    def new_run(self, trouble: QueueTrouble | None = None) -> Run:
+    def new_run(self, trouble: QueueTrouble | None = None, *, forever: bool = True) -> Run:
         """Return what `run` does, with what is set now.
 
+        :param forever: whether operators are told that the processor goes on when nothing is due
         :raises ValueError: if there is no queue or no mailer
         """
         queue = self.queue
         if queue is None or self.mailer is None:
             raise ValueError("the processor needs a queue and a mailer: call setQueuePath() and setMailer() first")
         self.relays.refuse_detours()
+        state_report = StateReport(queue, self.relays, self.relays.routes, self.clock, forever=forever)
+        self.relays.call_on_change(state_report.write)
         context = Context(
             signal=self._signal,
             clock=self.clock,
             schedule=self.schedule,
             reporter=self._reporter(queue),
             trouble=trouble or QueueTrouble(queue.location, self.clock),
+            state_report=state_report,
         )
         return Run(
             context,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
-from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.lifecycle.throttling import TooMuch, too_much
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
@@ -215,6 +215,7 @@ class Throttle:
         relay = outcome.relay
         if too_much(complaint) is TooMuch.CONNECTIONS and workers > 1 and self._connections.most > 1:
             self._connections.refused(min(self._connections.most, workers) - 1, now)
+            self.reason = complaint
             maillog.fewer_connections(relay, int(self._connections.most), complaint)
             return Hearing.FEWER_CONNECTIONS
         self.reason = complaint
@@ -240,6 +241,7 @@ class Throttle:
         if now - self._fault_at > _AT_ONCE:
             self._fault_at = now
             self._connections.refused(min(self._connections.most, workers // 2), now)
+            self.reason = fault
             maillog.fewer_connections(relay, int(self._connections.most), fault)
         return Hearing.FEWER_CONNECTIONS
 
@@ -287,6 +289,20 @@ class Throttle:
     def pause(self) -> float:
         """Return the seconds for which the relay is not to be asked at all."""
         return max(0.0, self._not_before - self._clock.monotonic()) if self._rate.hold > _PATIENCE else 0.0
+
+    def end_pause(self) -> None:
+        """Let the relay be asked now."""
+        with self._mutex:
+            self._not_before = -inf
+
+    @property
+    def shown(self) -> tuple[int, float, str]:
+        """Connections and mails a second that the relay has shown to take, and what it said; 0 for no limit."""
+        with self._mutex:
+            connections = 0 if self._connections.most == inf else int(self._connections.most)
+            rate = self._rate.rate or 0.0
+            words = printable(str(self.reason)) if self.reason is not None and (connections or rate) else ""
+            return connections, rate, words
 
     @property
     def has_rate(self) -> bool:

@@ -311,7 +311,7 @@ def relay_down(relay: RelayState, count: int, first: str, now: float) -> Finding
         Kind.RELAY,
         severity,
         first,
-        f"{mails} for {waiting_words(relay, now)}.",
+        f"{mails}: {waiting_words(relay, now)}.",
         (cure_of(fault) if fault is not None else "") + " Then try it at once (flush), or send the mail through "
         "another relay (reroute).",
         pattern_of(fault) if fault is not None else fault_words(relay),

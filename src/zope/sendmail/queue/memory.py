@@ -162,8 +162,9 @@ class MemoryQueue:
     def report(self, state: ProcessorState) -> None:
         """See `IMailQueue.report`.  The processors of this process tell of one queue as if they were one."""
         with self.changed:
-            dead = [each for each in self.reported if each.ended]
-            self.reported = [replace(state.absorb(dead), alive=not state.ended)]
+            others = [each for each in self.reported if each.started != state.started]
+            told = state.absorb(each for each in others if each.ended)
+            self.reported = [*others[-1:], replace(told, alive=not state.ended)]
 
     def probe_asked(self, relay: str) -> float:
         """See `IMailQueue.probe_asked`."""

@@ -107,6 +107,20 @@ def relay_up(relay: str) -> None:
     processor_log.info("Relay %s can be used again.", relay)
 
 
+def relay_probed(relay: str) -> None:
+    """Log that a relay is tried before its pause has ended."""
+    processor_log.info("Relay %s is tried now: an operator asked for it, or its settings have changed.", relay)
+
+
+def state_not_reported(location: str, error: BaseException) -> None:
+    """Log that operators cannot be told how the relays are."""
+    processor_log.warning(
+        "What is known of the relays cannot be written beside %s (%s); nothing else depends on it.",
+        location,
+        printable(str(error)),
+    )
+
+
 def fewer_connections(relay: str, count: int, why: Reply) -> None:
     """The relay does not want so many connections."""
     processor_log.info("Relay %s gets no more than %d connections for a while: %s.", relay, count, printable(str(why)))

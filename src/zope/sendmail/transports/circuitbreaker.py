@@ -29,6 +29,12 @@ class CircuitBreaker:
         """Seconds until it is to be tried again."""
         return max(0.0, self._until - self._clock.monotonic()) if self.failures else 0.0
 
+    def end_pause(self) -> None:
+        """Let it be tried now; if it fails again, the next pause is as long as it would have been."""
+        with self._mutex:
+            if self.failures:
+                self._until = float("-inf")
+
     def admits(self) -> bool:
         """Whether to try it now.  After a pause the first who asks is to, and the others go on as if it lasted."""
         if not self.failures:

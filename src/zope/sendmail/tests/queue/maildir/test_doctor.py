@@ -507,7 +507,7 @@ class MailThatDoesNotMove(DoctorTest):
         names = self.put(3)
         self.report_down(Reply(Answer.DEFERRED, "authentication failed", 535, "5.7.8"))
         found = self.one("relay", "warning", names[0])
-        self.assertIn("3 mails wait for relay default", found.text)
+        self.assertIn("3 mails wait: relay default", found.text)
         self.assertIn("535 5.7.8 authentication failed", found.text)
         self.assertIn("correct username and password", found.cure)
         self.clock.advance(400)

@@ -1,0 +1,137 @@
+"""What a processor tells operators of itself and its relays, written beside the queue whenever it changes.
+
+Nothing depends on it: trouble with it is passed over, and told in the log once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable
+
+from zope.sendmail.errors import InvalidRelay
+from zope.sendmail.interfaces import IMailQueue
+from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
+from zope.sendmail.maildir import host_name
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.routes import Routes
+from zope.sendmail.processor.relay import Relay
+from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.forklock import ForkLock
+
+#: Seconds between two reports while only numbers change.
+_EVERY = 10.0
+
+#: Seconds over which mails a minute are counted.
+_WINDOW = 60.0
+
+
+class StateReport:
+    """Tells one queue of one processor.
+
+    :param relays: the relays of the processor; those that were never asked are left out
+    :param forever: whether the processor goes on when nothing is due
+
+    Concurrency: any thread.
+    """
+
+    def __init__(
+        self, queue: IMailQueue, relays: Iterable[Relay], routes: Routes, clock: Clock, *, forever: bool
+    ) -> None:
+        self._queue = queue
+        self._relays = relays
+        self._routes = routes
+        self._clock = clock
+        self._forever = forever
+        self._mutex = ForkLock()
+        self._started = clock.time()
+        self._next = float("-inf")
+        self._sent = self._told = 0
+        #: When how many had left, for the rate.
+        self._marks: deque[tuple[float, int]] = deque([(clock.monotonic(), 0)])
+        #: Since when each relay can, or cannot, be used.
+        self._since: dict[str, tuple[bool, float]] = {}
+        self._in_trouble = False
+
+    def count_sent(self) -> None:
+        """Count a mail that has left."""
+        self._sent += 1  # a report that misses one is made good by the next
+        if self._clock.monotonic() >= self._next:
+            self.write()
+
+    def rest(self) -> None:
+        """Tell before the processor waits, if it has done something since the last time."""
+        if self._next == float("-inf") or (self._sent != self._told and self._clock.monotonic() >= self._next):
+            self.write()
+
+    def end(self) -> None:
+        """Tell that the processor ends."""
+        self.write(ended=self._clock.time())
+
+    def write(self, *, ended: float = 0.0) -> None:
+        """Tell how it is now.  Raises nothing."""
+        with self._mutex:
+            self._next = self._clock.monotonic() + _EVERY
+            try:
+                self._queue.report(self._state(ended))
+                self._in_trouble = False
+            except Exception as error:  # noqa: BLE001 - whatever the queue is, it harms no mail
+                if not self._in_trouble:
+                    self._in_trouble = True
+                    maillog.state_not_reported(self._queue.location, error)
+
+    def _state(self, ended: float) -> ProcessorState:
+        now = self._clock.time()
+        self._told = self._sent
+        return ProcessorState(
+            pid=os.getpid(),
+            host=host_name(),
+            started=self._started,
+            written=now,
+            ended=ended,
+            forever=self._forever,
+            sent=self._told,
+            per_minute=self._rate(),
+            relays=tuple(state for relay in self._relays if (state := self._relay_state(relay, now)) is not None),
+            routes=self._routes,
+        )
+
+    def _rate(self) -> float:
+        """Return the mails a minute over the last minute, or over the time since the start if that is shorter."""
+        now = self._clock.monotonic()
+        self._marks.append((now, self._told))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= _WINDOW:
+            self._marks.popleft()
+        since, before = self._marks[0]
+        return round((self._told - before) * 60.0 / max(now - since, 1.0), 1)
+
+    def _relay_state(self, relay: Relay, now: float) -> RelayState | None:
+        fault, asked = relay.fault, relay.asked
+        if not asked:
+            return None
+        usable, since = self._since.get(relay.name, (fault is not None, now))
+        if usable is not (fault is None):
+            since = asked
+        self._since[relay.name] = fault is None, since
+        connections, rate, words = relay.throttle.shown
+        own = float(getattr(relay.mailer, "rate", None) or 0.0)
+        return RelayState(
+            relay.name,
+            _address_of(relay.mailer),
+            fault=fault,
+            since=since,
+            probe=now + relay.pause() if fault is not None else 0.0,
+            asked=asked,
+            failures=relay.circuit.failures,
+            connections=connections,
+            limit=words,
+            rate=round(min(filter(None, (own, rate)), default=0.0), 2),
+        )
+
+
+def _address_of(mailer: object) -> str:
+    try:
+        return str(RelayName(hostname=str(getattr(mailer, "hostname", "")), port=int(getattr(mailer, "port", 25))))
+    except (InvalidRelay, TypeError, ValueError):
+        return ""
