@@ -14,14 +14,12 @@ import os
 import random
 import re
 import socket
-import stat
 import time
 from collections.abc import Iterable, Iterator
 from typing import IO
 
 from zope.interface import directlyProvides, implementer
 
-from zope.sendmail.errors import QueueError
 from zope.sendmail.interfaces import IMaildir, IMaildirFactory, IMaildirMessageWriter
 from zope.sendmail.system.disk import Disk, remove_quietly
 
@@ -118,29 +116,6 @@ def check_maildir(path: str) -> None:
     for name in SUBDIRECTORIES:
         if not os.path.isdir(os.path.join(path, name)):
             raise ValueError(f"{path} is not a Maildir folder: it has no directory {name!r}")
-
-
-def check_place(path: str) -> None:
-    """Refuse a path that somebody else can have made ours: raises `QueueError`.
-
-    Where everybody may make names (``/tmp``), what is there must belong to us or to root, and be no symbolic link.
-    """
-    parent = os.path.dirname(path)
-    if parent == path:
-        return
-    check_place(parent)
-    try:
-        above, here = os.stat(parent), os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not above.st_mode & stat.S_IWOTH:
-        return
-    if stat.S_ISLNK(here.st_mode) or here.st_uid not in (os.geteuid(), 0):
-        what = "a symbolic link" if stat.S_ISLNK(here.st_mode) else f"a directory of user {here.st_uid}"
-        raise QueueError(
-            f"{path} is {what}, and everybody may write to {parent}: somebody may have put it there to get at mail; "
-            "use a directory below one that only you can write to, such as /var/lib/mail"
-        )
 
 
 def make_directories(disk: Disk, path: str) -> None:

@@ -20,7 +20,7 @@ from zope.sendmail.config.settings import Tls
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.maildir import act_as_owner, check_place, make_directories
+from zope.sendmail.maildir import act_as_owner, make_directories
 from zope.sendmail.maildrop.config import Config, ConfigError, read_config
 from zope.sendmail.maildrop.pidfile import PidFile
 from zope.sendmail.maildrop.runlog import RunLog, RunLogHandler
@@ -30,6 +30,7 @@ from zope.sendmail.queue import open_queue
 from zope.sendmail.reporting import maillog, notifier
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
+from zope.sendmail.system.trust import check_place
 
 #: What MAILDROP_TLS means.
 _TLS = (Tls.NEVER, Tls.OPPORTUNISTIC, Tls.REQUIRED)

@@ -179,6 +179,17 @@ def foreign(name: str, what: str, severity: Severity) -> Finding:
     )
 
 
+def not_trusted(why: str) -> Finding:
+    """Return the finding about a path that other users can lead elsewhere; `why` names its part, and the cure."""
+    return Finding(
+        Kind.OWNER,
+        Severity.PROBLEM,
+        "",
+        f"No mail is put into this queue or taken from it: {why}.",
+        "Find out who made it and look at the mail in it; remove it, then start the processor again.",
+    )
+
+
 def somebody_elses(name: str, uid: int, owner: int) -> Finding:
     """A file that the queue's owner may not read."""
     return Finding(

@@ -18,7 +18,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
-from zope.sendmail.maildir import check_place, make_maildir
+from zope.sendmail.maildir import make_maildir
 from zope.sendmail.queue.maildir import latecommit
 from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.maildir.claims import Claims
@@ -33,6 +33,7 @@ from zope.sendmail.queue.maildir.store import Store
 from zope.sendmail.queue.maildir.trigger import Trigger, ring
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
+from zope.sendmail.system.trust import check_place
 
 #: While mail is known to be due, seconds until a processor listens again whether something is new.
 _BUSY = 0.02
@@ -82,9 +83,14 @@ class MaildirQueue:
 
     def _make(self) -> None:
         """Make the directory, or see that it is whole: at first, and when a mail does not find it any more."""
-        check_place(self.layout.root)
+        self._check_place()
         make_maildir(self.disk, self.layout.root, EXTRA)
-        self._made = True
+        self._made = self._check_place()  # once more: another user may have been faster than we
+
+    def _check_place(self) -> bool:
+        """Refuse a place where other users can get at mail; return whether it has to be looked at once only."""
+        check_place(self.layout.root)
+        return True
 
     # the way out
 
@@ -155,7 +161,7 @@ class MaildirQueue:
 
     def _open(self) -> Trigger:
         if self._trigger is None:
-            check_place(self.layout.root)
+            self._check_place()
             self._owner.open()
             sweep(self.layout, self.disk, self._owner.made)
             self._trigger = Trigger(self.layout, self._owner.name)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
 
-from zope.sendmail.errors import MalformedEnvelope, NotPossible
+from zope.sendmail.errors import MalformedEnvelope, NotPossible, QueueError
 from zope.sendmail.lifecycle.finding import Finding, Severity
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.relaystate import RelayBoard
@@ -30,6 +30,7 @@ from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.spool.dropbox import LOCK, OLD_LOCK, PRIVATE, UNFINISHED, DropBox, Dropped, may_be_mail
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
+from zope.sendmail.system.trust import Owners, check_place
 
 _T = TypeVar("_T")
 
@@ -216,6 +217,10 @@ class SpoolAdmin(MaildirAdmin):
 
     def examine(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.examine`; a name that begins with ``../`` is that of a file in the spool directory."""
+        try:
+            check_place(self._store.layout.root, Owners.OURS)
+        except QueueError as error:
+            yield diagnosis.not_trusted(str(error))
         yield from super().examine()
         with contextlib.suppress(OSError):
             yield from self._dropped.examine()

@@ -19,6 +19,7 @@ from zope.sendmail.queue.spool.dropbox import LOCK_AGE, PRIVATE, DropBox, Droppe
 from zope.sendmail.queue.spool.messageid import CompletedLease
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
+from zope.sendmail.system.trust import Owners, check_place
 
 #: What stands before the directories of a spool in the location of a queue.
 PREFIX = "spool:"
@@ -63,6 +64,10 @@ class SpoolQueue(MaildirQueue):
             busy = self._claims.next_due() == 0.0
             self._claims.heard(self._dropbox.take(self._make, busy=busy) or None)
             return super().claim(limit)
+
+    def _check_place(self) -> bool:
+        """Other users write to a spool: every part of its path has to be ours or root's, and ``.queue`` above all."""
+        return check_place(self.layout.root, Owners.OURS)
 
     def lease(self, key: str, *details: Any) -> MaildirLease:
         """A lease that completes its message if that is wanted."""
