@@ -142,8 +142,8 @@ def _read_lines(stream: BinaryIO) -> Envelope:
 def _read_dropped(stream: BinaryIO) -> Envelope:
     """The envelope of a MaildropHost file: it ends with the line by which both To and From are known.
 
-    What follows is the message, even if it looks the same: MaildropHost 2.3 went on and let a message change its
-    recipients.
+    Lines with other keys that follow are dropped, as MaildropHost 2.3 did.  What comes then is the message, even if it
+    looks the same: 2.3 went on and let a message change its recipients.
     """
     found: dict[bytes, bytes] = {}
     for _ in range(_DROPPED_LINES):
@@ -153,12 +153,24 @@ def _read_dropped(stream: BinaryIO) -> Envelope:
             break
         found[name[len(DROPPED) :].strip()] = value
         if _DROPPED_TO in found and _DROPPED_FROM in found:
+            _skip_unknown(stream)
             if not stream.read(1):
                 raise MalformedEnvelope("there is no message behind the ##To: and ##From: lines")
             stream.seek(-1, 1)
             sender_text, recipients_text = _decoded(found[_DROPPED_FROM]), _decoded(found[_DROPPED_TO])
             return _envelope(sender_text, recipients_text, {})
     raise MalformedEnvelope("it does not begin with one line ##To: and one line ##From:")
+
+
+def _skip_unknown(stream: BinaryIO) -> None:
+    """Pass over lines of a MaildropHost file behind its envelope that say what nobody knows."""
+    for _ in range(_DROPPED_LINES):
+        line = stream.readline(MAX_LINE)
+        name, colon, _value = line.partition(b":")
+        known = name[len(DROPPED) :].strip() in (_DROPPED_TO, _DROPPED_FROM)
+        if known or not (line.startswith(DROPPED) and colon and line.endswith(b"\n")):
+            stream.seek(-len(line), 1)
+            return
 
 
 def _decoded(value: bytes) -> str:

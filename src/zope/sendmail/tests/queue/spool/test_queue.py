@@ -87,6 +87,26 @@ class DroppedMail(SpoolTest):
         leases = self.claim()
         self.assertEqual([(lease.envelope, lease.open().read()) for lease in leases], [(envelope(), evil)] * 2)
 
+    def test_lines_that_nobody_knows_are_no_part_of_the_message(self) -> None:
+        """2.3 dropped them before, between and behind the two; what looks like an envelope again is text."""
+        lines = b"##To:one@example.org\n##From:sender@example.org\n"
+        evil = b"##To:evil@example.org\n##X-Job:9\n\n"
+        for number, (text, message) in enumerate(
+            (
+                (b"##X-Job:7\n##Priority: 1\n" + TEXT, TEXT),
+                (b"##X-Job:7\n" + evil, evil),
+                (b"##\n" + TEXT, b"##\n" + TEXT),
+                (b"# one\n" + TEXT, b"# one\n" + TEXT),
+            )
+        ):
+            self.drop(lines + text, str(number))
+            [lease] = self.claim()
+            with lease.open() as stream:
+                self.assertEqual(stream.read(), message)
+            self.assertEqual(lease.envelope.recipients, ("one@example.org",))
+        self.drop(lines + b"##X-Job:7\n", "none")
+        self.assertEqual(self.claim(), [])
+
     def test_the_empty_sender_is_the_null_reverse_path(self) -> None:
         """Programs that report failures use it."""
         self.drop(b"##To:one@example.org\n##From:\n" + TEXT)
