@@ -69,7 +69,44 @@ def forks(directory: str) -> None:
         assert sorted(mail.recipients for mail in relay.mails) == [(f"{n}@example.com",) for n in range(4)], relay.mails
 
 
-for program in fastapi, wsgi, forks:
+#: A program under gevent or eventlet, which put green threads in the place of the system's.
+GREEN = """
+import faulthandler, sys
+faulthandler.dump_traceback_later(60, exit=True)
+if sys.argv[4] == "gevent":
+    from gevent import monkey
+    monkey.patch_all()
+else:
+    import eventlet
+    eventlet.monkey_patch()
+from zope.sendmail.sender import MailSender, MailWriter
+from zope.sendmail.system.greenthreads import GreenThreads
+sender = MailSender(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+mail = "shop@example.org", [f"{sys.argv[4]}@example.com"], "Subject: Hello\\n\\nText\\n"
+if sys.argv[4] == "gevent":
+    for _ in range(3):
+        sender.send(*mail)
+    assert sender.finish(30)
+else:
+    try:
+        sender.send(*mail)
+    except GreenThreads:
+        MailWriter(sys.argv[1]).send(*mail)
+"""
+
+
+def green(directory: str) -> None:
+    """gevent drains its queue; eventlet is refused before a mail is written, and may write for others."""
+    with Relay() as relay:
+        for name in ("gevent", "eventlet"):
+            command = [sys.executable, "-W", "ignore", "-c", GREEN, directory, relay.host, str(relay.port), name]
+            subprocess.run(command, check=True, timeout=120)
+        assert [mail.recipients for mail in relay.mails] == [("gevent@example.com",)] * 3, relay.mails
+        MailSender(directory, relay.host, relay.port).reader.send_waiting()
+        assert [mail.recipients for mail in relay.mails][3:] == [("eventlet@example.com",)], relay.mails
+
+
+for program in fastapi, wsgi, forks, green:
     with tempfile.TemporaryDirectory() as directory:
         program(os.path.join(directory, "queue"))
     print(f"{program.__name__}: {program.__doc__} It sends.")

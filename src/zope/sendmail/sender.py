@@ -39,6 +39,7 @@ from zope.sendmail.processor.shutdown import let_finish_at_exit
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
+from zope.sendmail.system.greenthreads import refuse_green_threads
 
 #: The name of the relay that gets what names none.
 DEFAULT = "default"
@@ -214,7 +215,8 @@ class MailReader(_Sending):
         self._make()  # now, so that bad options are told here
 
     def start(self) -> None:
-        """Begin to send.  Harmless if it runs."""
+        """Begin to send.  Harmless if it runs.  Raises `GreenThreads` where eventlet has replaced the threads."""
+        refuse_green_threads()
         with self._starting:
             processor = self._processor
             # One that was told to stop is busy with its last messages.
@@ -256,7 +258,8 @@ class MailReader(_Sending):
         return self._processor is not None and self._processor.is_alive()
 
     def send_waiting(self) -> None:
-        """Send what is due, in the caller's thread, and return."""
+        """Send what is due, in the caller's thread, and return.  Raises as `start`."""
+        refuse_green_threads()
         self._make().run(forever=False)
 
     def wait_until_empty(self, timeout: float) -> bool:
@@ -364,6 +367,7 @@ class MailSender(_Sending):
         verp: bool = False,
     ) -> str:
         """See `MailWriter.send`."""
+        refuse_green_threads()  # before the mail is written
         message_id = self.writer.send(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp)
         self._start_if_possible()
         return message_id
@@ -417,6 +421,7 @@ class BoundSender:
         verp: bool = False,
     ) -> str:
         """Hand over one mail, which leaves if the transaction commits.  See `MailWriter.send`."""
+        refuse_green_threads()
         message_id = self._writer.send(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp)
         self._sender._start_if_possible()
         return message_id

@@ -22,6 +22,7 @@ from zope.sendmail.processor.shutdown import EXIT_TIMEOUT
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
 from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.greenthreads import refuse_green_threads
 
 #: Switches the automatic start off.
 SWITCH = "ZOPE_SENDMAIL_START"
@@ -56,7 +57,8 @@ class Declaration:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self) -> QueueProcessorThread:
-        """A processor, not started."""
+        """Return a processor, not started.  Raises `GreenThreads` where eventlet has replaced the threads."""
+        refuse_green_threads()
         processor = QueueProcessorThread(**self.options)
         processor.setMailer(self.mailer)
         # Not `setQueuePath`: a directory that is no queue yet must not keep a site from starting.

@@ -6,12 +6,14 @@ There is one open queue for each spool in a process. Fails with `InvalidMail` be
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transaction import TransactionManager
 
 from zope.sendmail.delivery import AbstractMailDelivery
+from zope.sendmail.errors import InvalidMessage
 from zope.sendmail.interfaces import IMailQueue, IStagedMail
 from zope.sendmail.queue import open_queue
 
@@ -48,3 +50,21 @@ def delivery_to(config: Config) -> SpoolDelivery:
     if delivery is None:
         delivery = _open.setdefault(key, SpoolDelivery(open_queue(config.location, **config.queue_options)))
     return delivery
+
+
+#: A line end, unless the line goes on with a blank (RFC 5322, 2.2.3), or nothing comes behind it.
+_LINE_END = re.compile(r"(?:\r\n?|\n)(?![ \t\r\n]|\Z)|\0")
+
+
+def refuse_line_ends(name: str, value: object) -> None:
+    """Refuse a text for a header that would be several: what stands behind its line end would be headers, too.
+
+    :param name: the argument, for the error.
+    :param value: a text, or several.
+    :raises InvalidMessage: which names the argument.
+    """
+    texts = value if isinstance(value, (list, tuple, set)) else [value]
+    for each in texts:
+        text = each.decode("latin-1") if isinstance(each, bytes) else each
+        if isinstance(text, str) and _LINE_END.search(text):
+            raise InvalidMessage(f"{name} {text!r} has a line end in it; what stands behind it would be headers")

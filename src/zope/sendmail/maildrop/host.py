@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from AccessControl.class_init import InitializeClass
-from AccessControl.Permissions import change_configuration, view
+from AccessControl.Permissions import change_configuration, use_mailhost_services, view
 from AccessControl.SecurityInfo import ClassSecurityInfo
 from Products.MailHost.interfaces import IMailHost
 from Products.MailHost.MailHost import MailHost, MailHostError
@@ -29,7 +29,7 @@ from zope.sendmail.maildrop import views
 from zope.sendmail.maildrop.config import ConfigError
 from zope.sendmail.maildrop.configfiles import CONFIG_PATHS, DEFAULT, candidates, configuration
 from zope.sendmail.maildrop.csrf import refusal
-from zope.sendmail.maildrop.delivery import delivery_to
+from zope.sendmail.maildrop.delivery import delivery_to, refuse_line_ends
 
 if TYPE_CHECKING:
     from zope.sendmail.interfaces import IMailQueue
@@ -96,6 +96,31 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
 
     # --- sending ------------------------------------------------------------------------------------------------
 
+    def send(
+        self,
+        messageText: Any,
+        mto: Any = None,
+        mfrom: Any = None,
+        subject: Any = None,
+        *arguments: Any,
+        **options: Any,
+    ) -> None:
+        """Put one mail into the spool, as `IMailHost.send`.
+
+        :raises InvalidMail: for an argument that would bring further headers or recipients with it.
+        """
+        for name, value in (("mto", mto), ("mfrom", mfrom), ("subject", subject)):
+            refuse_line_ends(name, value)
+        super().send(messageText, mto, mfrom, subject, *arguments, **options)
+
+    scheduledSend = send
+
+    def simple_send(self, mto: Any, mfrom: Any, subject: Any, body: Any, *arguments: Any, **options: Any) -> None:
+        """Put a mail of these texts into the spool.  Raises as `send`."""
+        for name, value in (("mto", mto), ("mfrom", mfrom), ("subject", subject)):
+            refuse_line_ends(name, value)
+        super().simple_send(mto, mfrom, subject, body, *arguments, **options)
+
     def _send(
         self,
         mfrom: Any,
@@ -145,7 +170,10 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         self.__dict__.pop("config_path", None)
 
     def addConfigPath(self, path_key: str, path: str) -> None:
-        """Offer one more configuration to all Maildrop Hosts in this process, until it ends."""
+        """Offer one more configuration to all Maildrop Hosts in this process, until it ends.
+
+        For start-up code; scripts in the database may not call it.
+        """
         CONFIG_PATHS[path_key] = path
 
     def getCandidateConfigPaths(self) -> tuple[tuple[str, str], ...]:
@@ -278,12 +306,14 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         "manage_restartQueueThread",
         "getConfigPath",
         "setConfigPath",
-        "addConfigPath",
         "getCandidateConfigPaths",
         "isTransactional",
         "getLog",
         *views.ATTRIBUTES,
     )
+    # Whoever adds a path lets Zope read and write there: for code on the disk only, not for scripts of a manager.
+    security.declarePrivate("addConfigPath")
+    security.declareProtected(use_mailhost_services, "send", "scheduledSend", "simple_send")
     security.declareProtected(view, "queueLength")
 
     # Docstrings must not make these reachable by URL: they are for scripts and our own pages.

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import subprocess
 import sys
 import tempfile
 import threading
+import types
 import unittest
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 import transaction
 from transaction.interfaces import NoTransaction
 
+from zope.sendmail import startup
 from zope.sendmail.interfaces import InvalidLocation, InvalidMail, InvalidRelay
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.states import State
@@ -26,6 +30,7 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
+from zope.sendmail.system.greenthreads import GreenThreads
 from zope.sendmail.testing.contracts import MESSAGE
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Hang, Relay
@@ -347,6 +352,43 @@ with sender:
         """It would never find a mail."""
         with self.assertRaisesRegex(InvalidLocation, "use a MailSender"):
             MailReader("memory:")
+
+
+class WhereEventletHasReplacedTheThreads(Fixture):
+    """It is not installed here: a module of its name says what it would say; .ci/programs.py has the real one."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        patcher: Any = types.ModuleType("eventlet.patcher")
+        self.replaced = {"thread"}
+        patcher.is_monkey_patched = lambda name: name in self.replaced
+        self.enterContext(mock.patch.dict(sys.modules, {"eventlet.patcher": patcher}))
+
+    def test_nothing_is_sent_and_nothing_hangs(self) -> None:
+        """The text says what to do instead; no mail is written that the caller takes for refused."""
+        sender = MailSender(self.path)
+        bound = sender.bind(transaction.TransactionManager())
+        calls: list[Callable[[], object]] = [sender.start, sender.reader.send_waiting, MailReader(self.path).start]
+        calls += [functools.partial(each.send, SENDER, ["a@example.org"], MESSAGE) for each in (sender, bound)]
+        calls += [startup.Declaration("Mail", self.path, None).make]
+        for replaced in ("thread", "select"):
+            self.replaced = {replaced}
+            for call in calls:
+                with self.assertRaisesRegex(GreenThreads, "put the mail into the queue here, with a MailWriter"):
+                    call()
+        self.assertEqual(sender.queue.admin.count(), {})
+
+    def test_mail_can_be_written(self) -> None:
+        """Another process sends it."""
+        MailWriter(self.path).send(SENDER, ["a@example.org"], MESSAGE)
+        self.assertEqual(len(self.files()), 1)
+
+    def test_other_replacements_do_not_matter(self) -> None:
+        """Sockets, for instance."""
+        self.replaced = {"socket", "os", "time"}
+        sender = MailSender(self.path)
+        sender.start()
+        self.assertTrue(sender.stop())
 
 
 class BoundToARequest(Fixture):

@@ -141,6 +141,21 @@ class AnIMailHost(WithHost):
         self.assertEqual(self.waiting(), [JANE])
         self.assertIn(b"Subject: Hello", self.text())
 
+    def test_line_ends_make_no_headers(self) -> None:
+        """In no argument of any of its ways to send: a form cannot add recipients, or headers."""
+        evil = "x\nBcc: eve@example.org"
+        for send in (self.host.send, self.host.scheduledSend):
+            for name in ("mto", "mfrom", "subject"):
+                with self.assertRaisesRegex(InvalidMail, f"^{name} .* has a line end"):
+                    send(MESSAGE, **{name: evil})
+        good = ["jane@example.org", "shop@example.org", "Hello", "Good day."]
+        for position in range(3):
+            with self.assertRaises(InvalidMail):
+                self.host.simple_send(*good[:position], evil, *good[position + 1 :])
+        self.host.simple_send(*good[:2], "Hello\n", "Bcc: is text here")
+        transaction.commit()
+        self.assertEqual(self.waiting(), [JANE])
+
     def test_scheduled_send(self) -> None:
         """Another name of `send`."""
         self.host.scheduledSend(MESSAGE)
@@ -192,6 +207,45 @@ class AnIMailHost(WithHost):
             self.host._send("a@example.org", ["jane@example.org\nRCPT TO:<eve@example.org>"], MESSAGE)
         transaction.commit()
         self.assertEqual(self.waiting(), [])
+
+
+class AScriptOfAManager(WithHost):
+    """Code in the database, of a user with all permissions: it is restricted all the same."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        from AccessControl.SecurityManagement import newSecurityManager, noSecurityManager
+        from AccessControl.users import SimpleUser
+        from OFS.Application import Application
+
+        self.root = Application()
+        self.root._setObject("MailHost", self.host)
+        newSecurityManager(None, SimpleUser("manager", "", ("Manager",), []).__of__(self.root))
+        self.addCleanup(noSecurityManager)
+
+    def test_cannot_let_zope_read_and_write_anywhere(self) -> None:
+        """Which configurations there are is said in zope.conf, or by code on the disk."""
+        from AccessControl import Unauthorized
+        from AccessControl.ZopeGuards import guarded_getattr
+
+        with self.assertRaises(Unauthorized):
+            guarded_getattr(self.root.MailHost, "addConfigPath")
+
+    def test_chooses_among_what_is_offered(self) -> None:
+        """As on the Edit tab, and nothing else."""
+        from AccessControl.ZopeGuards import guarded_getattr
+
+        choose = guarded_getattr(self.root.MailHost, "setConfigPath")
+        choose("other")
+        with self.assertRaisesRegex(ValueError, "Invalid path key"):
+            choose("/etc/passwd")
+
+    def test_sends(self) -> None:
+        """What `MailHost` allows is allowed here."""
+        from AccessControl.ZopeGuards import guarded_getattr
+
+        for name in ("send", "simple_send", "scheduledSend", "sendTemplate"):
+            self.assertTrue(callable(guarded_getattr(self.root.MailHost, name)))
 
 
 class Template:
