@@ -1,6 +1,6 @@
-"""Fetch the mail servers that the interop tests speak with; nothing of this machine is changed but a cache.
+"""Fetch the servers that tests speak with, mail servers and Prometheus; nothing of this machine changes but a cache.
 
-Exim, Postfix, OpenSMTPD and Dovecot each get a root directory below
+Exim, Postfix, OpenSMTPD, Dovecot and Prometheus each get a root directory below
 ``${XDG_CACHE_HOME:-~/.cache}/zope.sendmail/mtas``: Debian's packages with all that they need, unpacked and not
 installed.  The tests start them there with chroot.  Why this way: docs/decisions/interop.rst.
 
@@ -45,6 +45,7 @@ SERVERS = {
     "dovecot": Server(
         "Dovecot", ("dovecot-core", "dovecot-lmtpd", "dovecot-submissiond"), ("/usr/sbin/dovecot", "--version")
     ),
+    "prometheus": Server("Prometheus", ("prometheus",), ("/usr/bin/promtool", "--version")),
 }
 
 # They are told to be there: only an installation needs them.
@@ -73,14 +74,14 @@ def main() -> int:
         check_machine()
         PLACE.mkdir(parents=True, exist_ok=True)
     except (NotToBeHadError, OSError) as reason:
-        print(f"Real mail servers: none. {reason}")
+        print(f"Real servers: none. {reason}")
         return 0
     with alone():
         tidy()
         if missing := [name for name in SERVERS if not is_there(name)]:
             fetch(missing)
     there = [server.title for name, server in SERVERS.items() if is_there(name)]
-    print(f"Real mail servers: {', '.join(there) or 'none'} ({time.monotonic() - began:.1f} s).")
+    print(f"Real servers: {', '.join(there) or 'none'} ({time.monotonic() - began:.1f} s).")
     return 0
 
 

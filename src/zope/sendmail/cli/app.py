@@ -25,6 +25,7 @@ from zope.sendmail.cli.arguments import (
     make_parser,
     merged_settings,
 )
+from zope.sendmail.cli.metricscommand import parse_address, serve_metrics
 from zope.sendmail.cli.privileges import as_before, become_owner
 from zope.sendmail.cli.queuearguments import is_queue_command
 from zope.sendmail.config.options import boolean, mailer_keywords, processor_keywords
@@ -36,7 +37,7 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import directories_of
-from zope.sendmail.reporting import notifier
+from zope.sendmail.reporting import jsonlog, notifier
 from zope.sendmail.system.supervisor import tell_supervisor
 
 __all__ = ["ConsoleApp", "boolean", "main", "run", "string_or_none"]
@@ -77,15 +78,24 @@ class ConsoleApp:
         self._arguments = vars(self.parser.parse_args(words))
         self.verbose = verbose and not self._arguments.get("quiet", False)
         self.log_level = logging.INFO if self._arguments.get("verbose") else logging.WARNING
+        self.log_format: str = self._arguments.get("log_format", "text")
         self.daemon = self._arguments.get("daemon", False)
+        self._metrics: str | None = self._arguments.get("metrics")
         self._config: str | None = self._arguments.get("config")
         #: Signals that came: to stop, and to read the configuration again.
         self._is_stopping = self._is_reloading = False
         self._processor: Any = None
         try:
+            self._check_metrics()
             self._configure(self._merged(self._arguments))
         except ValueError as error:
             self._refuse(str(error))
+
+    def _check_metrics(self) -> None:
+        if self._metrics is not None:
+            parse_address(self._metrics)
+            if not self.daemon:
+                raise ValueError("--metrics is for a daemon: add --daemon, or use 'zope-sendmail queue metrics'")
 
     def _configure(self, settings: dict[str, Any]) -> None:
         """Make what these settings say.  Raises `ValueError`, and has changed nothing then."""
@@ -150,6 +160,9 @@ class ConsoleApp:
         queue.claim(0)  # raises what is wrong with the queue; the processor would go on for ever hoping that it heals
         before = queue.admin.count()
         with signals_to(self._stop, self._ask_reload if self.daemon else self._stop):
+            if self._metrics is not None:
+                self._processor = processor
+                serve_metrics(self._metrics, lambda: self._processor)
             tell_supervisor()
             self._run(processor)
             while self._is_reloading and not self._is_stopping:
@@ -263,7 +276,10 @@ def _configure_log(app: ConsoleApp) -> None:
 
     Says nothing about a run that went well unless a terminal watches: cron would send it by mail.
     """
-    logging.basicConfig(level=app.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    if app.log_format == "json":
+        jsonlog.configure(app.log_level)
+    else:
+        logging.basicConfig(level=app.log_level, format="%(asctime)s %(levelname)s %(message)s")
     log.setLevel(logging.INFO if app.daemon or sys.stderr.isatty() else app.log_level)
 
 

@@ -82,6 +82,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="go on until SIGTERM or SIGINT; the message in hand is finished. SIGHUP reads the configuration again",
     )
     parser.add_argument("--version", action="version", version=f"zope-sendmail {own_version()}")
+    parser.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        help="serve /metrics, /healthz and /readyz there while the daemon runs; ':9464' is this host only",
+    )
     add_config_arguments(parser)
     add_queue_arguments(parser)
     add_relay_arguments(parser)
@@ -127,6 +132,11 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         f"it may set: {', '.join(SETTINGS)}; a '%%' in a value means itself",
     )
     loudness = parser.add_mutually_exclusive_group()
+    parser.add_argument(
+        "--log-format",
+        choices=["text", "json"],
+        help="json: one object a line, and one for each attempt (default: text)",
+    )
     loudness.add_argument("-v", "--verbose", action="store_true", help="tell of every mail")
     loudness.add_argument(
         "-q",

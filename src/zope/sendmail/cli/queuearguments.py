@@ -26,6 +26,7 @@ VIEWS = {
     "shape": "how old the mail is that waits, by relay, domain, sender or reply",
     "errors": "the most frequent replies about mail in the queue",
     "top": "a live view: rates, relays, the oldest mails, the last replies",
+    "metrics": "the queue's metrics for Prometheus, as its textfile collector reads them",
 }
 CHANGES = {
     "retry": "try now, whatever the schedule says; rejected mails for their rejected recipients",
@@ -160,7 +161,8 @@ def make_parser(verb: str) -> argparse.ArgumentParser:
         prog=f"zope-sendmail queue {verb}", description=_sentence(VERBS[verb]), epilog=_epilog(verb)
     )
     parser.add_argument("maildir", metavar="MAILDIR", help="directory of the queue; spool:DIRECTORY is maildrop's")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
+    if verb != "metrics":
+        parser.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     if verb in CHANGES:
         _add_changing(parser, verb)
     elif verb in _ADD:
@@ -169,6 +171,8 @@ def make_parser(verb: str) -> argparse.ArgumentParser:
 
 
 def _epilog(verb: str) -> str:
+    if verb == "metrics":
+        return "What a processor counts and measures is served by 'zope-sendmail --daemon --metrics HOST:PORT'."
     keys = f"Keys of a JSON object: {KEYS.get(verb, KEYS_OF_A_CHANGE)}."
     if verb not in CHANGES:
         return keys

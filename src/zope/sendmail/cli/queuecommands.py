@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
+from zope.sendmail.cli.metricscommand import show_metrics
 from zope.sendmail.cli.privileges import become_owner
 from zope.sendmail.cli.queuearguments import CHANGES, parse
 from zope.sendmail.cli.queuechanges import change
@@ -34,6 +35,7 @@ _VERBS: dict[str, Callable[[Call], int]] = {
     "shape": show_shape,
     "errors": show_errors,
     "top": show_top,
+    "metrics": show_metrics,
     **dict.fromkeys(CHANGES, change),
 }
 

@@ -39,7 +39,7 @@ MESSAGE = b"Message-Id: <1@example.org>\nSubject: one\n\nFirst \x1b[31mline\nSec
 
 
 #: Verbs behind whose queue no name stands.
-_WITHOUT_NAMES = ("list", "count", "doctor", "relays", "shape", "errors", "top")
+_WITHOUT_NAMES = ("list", "count", "doctor", "relays", "shape", "errors", "metrics", "top")
 
 
 class OperatorsTest(unittest.TestCase):
