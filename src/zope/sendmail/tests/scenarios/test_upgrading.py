@@ -78,8 +78,9 @@ class WhatItShows(ThePage):
                 for package in zope.security, zope.sendmail:
                     xmlconfig.file("meta.zcml", package, context)
                 directives = (
+                    '<mail:smtpMailer name="bulk" />'
                     f'<mail:smtpMailer name="m{number}" {attribute if of_mailer else ""} />'
-                    f'<mail:queuedDelivery name="d{number}" mailer="m{number}" queuePath="{self.path}" '
+                    f'<mail:queuedDelivery name="d{number}" mailer="m{number}" queuePath="{self.path}{number}" '
                     f'permission="zope.Public" {"" if of_mailer else attribute} />'
                 )
                 xmlconfig.string(SITE % directives, context)
