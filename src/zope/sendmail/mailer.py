@@ -37,7 +37,8 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_bytes
 from zope.sendmail.smtp.connect import Factory, connect, hang_up, makes_tls
 from zope.sendmail.smtp.protocol.progress import Progress, pairs
-from zope.sendmail.smtp.sendmailcall import Given
+from zope.sendmail.smtp.relaymemory import RelayMemories
+from zope.sendmail.smtp.sendmailconnection import OriginalMessage
 from zope.sendmail.smtp.sendonly import SendOnlySession
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.system.clock import Clock
@@ -142,6 +143,7 @@ class SMTPMailer:
     smtp: Any = _DefaultFactory()
 
     _smtp: _SMTPState | None = None
+    _memories: RelayMemories | None = None
     #: What the attributes were when they were last looked at, and the settings that this made.
     _made: tuple[object, RelaySettings] | None = None
 
@@ -326,7 +328,8 @@ class SMTPMailer:
         Concurrency: any thread.
         """
         progress = Progress(Envelope.of(fromaddr, toaddrs))
-        stream = Given(message_bytes(message), as_text=isinstance(message, str), in_list=isinstance(toaddrs, list))
+        content, as_text, in_list = message_bytes(message), isinstance(message, str), isinstance(toaddrs, list)
+        stream = OriginalMessage(content, as_text=as_text, in_list=in_list)
         try:
             self._session().deliver(progress, stream, _nothing)
         finally:
@@ -352,7 +355,7 @@ class SMTPMailer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the open connections; they belong to this process."""
-        return {name: value for name, value in self.__dict__.items() if name not in {"_smtp", "_made"}}
+        return {name: value for name, value in self.__dict__.items() if name not in {"_smtp", "_made", "_memories"}}
 
     def _factory(self, settings: RelaySettings | None = None) -> Factory:
         factory: Factory = self.smtp or default_factory(self)  # somebody may have put back None
@@ -365,6 +368,7 @@ class SMTPMailer:
             settings,
             lambda settings: connect(settings, self._factory(settings)),
             self.clock,
+            self._known_relays(),
         )
 
     def _session(self) -> SMTPSession:
@@ -380,8 +384,17 @@ class SMTPMailer:
 
     def _adopted(self, connection: Any) -> SMTPSession:
         return SMTPSession(
-            self._interactive_settings, lambda settings: connect(settings, lambda *_: connection), self.clock
+            self._interactive_settings,
+            lambda settings: connect(settings, lambda *_: connection),
+            self.clock,
+            self._known_relays(),
         )
+
+    def _known_relays(self) -> RelayMemories:
+        """Return what this mailer's sessions have learnt about its relays; it stays when they are closed."""
+        if self._memories is None:
+            self.__dict__.setdefault("_memories", RelayMemories())  # two threads may come at once
+        return self.__dict__["_memories"]  # type: ignore[no-any-return]
 
     def _close_connection(self) -> None:
         state = self._state()

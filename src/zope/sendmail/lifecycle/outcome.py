@@ -27,8 +27,16 @@ _BY_DIGIT = {2: Answer.ACCEPTED, 4: Answer.DEFERRED, 5: Answer.REJECTED}
 #: What stands for a reply without a code where smtplib wants one (RFC 5321, 4.2.3).
 _CODES = {Answer.DEFERRED: 451, Answer.REJECTED: 550}
 
+#: "Too many recipients" (Postfix, Sendmail, Exchange), "Recipient count exceeds 50" (Amazon SES), "Maximum limit of 3
+#: recipients reached".
+_TOO_MANY_RECIPIENTS = re.compile(
+    r"too many (?:\w+ )?(?:recipients?|rcpts?)\b|\brecipients?\b[^.;]{0,40}\b(?:exceed|limit|maximum)"
+    r"|\b(?:exceed\w*|limit|maximum|max)\b[^.;]{0,40}\brecipients?\b",
+    re.IGNORECASE,
+)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_TOO_MANY_CODES = frozenset({"4.5.3", "5.5.3"})
 _MAX_TEXT = 1000
 
 
@@ -53,8 +61,13 @@ class Reply:
 
     @property
     def is_one_too_many(self) -> bool:
-        """Whether the relay takes no more recipients with one mail (RFC 5321, 4.5.3.1.10; RFC 3463, 3.6)."""
-        return self.code == 452 and (self.enhanced == "4.5.3" or "too many recipients" in self.text.lower())
+        """Whether the relay takes no more recipients with one mail (RFC 5321, 4.5.3.1.10; RFC 3463, 3.6).
+
+        Relays have codes of their own for it (450, 451, 452, 550, 552, 554), so the words count.
+        """
+        if self.answer is Answer.ACCEPTED or self.answer is Answer.UNKNOWN:
+            return False
+        return self.enhanced in _TOO_MANY_CODES or _TOO_MANY_RECIPIENTS.search(self.text) is not None
 
     def as_pair(self) -> tuple[int, bytes]:
         """Return the code and the words as smtplib's errors have them."""
@@ -70,21 +83,51 @@ class Outcome:
     """How one attempt ended.
 
     `replies` has every recipient that something is known about.  `fault` is set if the relay could not be used; it
-    blames no message, and recipients without a reply are as before.
+    blames no message, and recipients without a reply are as before.  `unasked` are those who were not asked about,
+    because the relay takes no more recipients with one mail.
     """
 
     relay: str
     replies: Mapping[str, Reply] = field(default_factory=dict)
     fault: Reply | None = None
+    unasked: tuple[str, ...] = ()
 
     @classmethod
     def same(cls, relay: str, recipients: Iterable[str], reply: Reply) -> Outcome:
         """The same reply for all `recipients`."""
         return cls(relay, dict.fromkeys(recipients, reply))
 
-    def having(self, answer: Answer) -> dict[str, Reply]:
-        """The recipients with this answer."""
-        return {recipient: reply for recipient, reply in self.replies.items() if reply.answer is answer}
+    def having(self, *answers: Answer) -> dict[str, Reply]:
+        """Return the recipients with one of these answers, and their replies."""
+        return {recipient: reply for recipient, reply in self.replies.items() if reply.answer in answers}
+
+    @property
+    def follow_at_once(self) -> tuple[str, ...]:
+        """The recipients beyond what the relay takes with one mail, who can be sent another one now.
+
+        None if nobody got a final answer at this attempt: then the next one would do no better.
+        """
+        if self.fault is not None:
+            return ()
+        accepted = refused = False
+        too_many = []
+        for recipient, reply in self.replies.items():
+            accepted |= reply.answer is Answer.ACCEPTED
+            refused |= reply.answer is Answer.REJECTED
+            if reply.answer is Answer.DEFERRED and reply.is_one_too_many:
+                too_many.append(recipient)
+        return (*self.unasked, *too_many) if accepted else self.unasked if refused else ()
+
+    def joined(self, further: Outcome) -> Outcome:
+        """Return this outcome with that of a further mail for those who were too many."""
+        return Outcome(further.relay, {**self.replies, **further.replies}, further.fault, further.unasked)
+
+    def told(self) -> Outcome:
+        """Return the same with a reply for each recipient who was not asked about."""
+        if not self.unasked:
+            return self
+        reply = Reply(Answer.DEFERRED, "the relay takes no more recipients with one mail", None, "4.5.3")
+        return Outcome(self.relay, {**self.replies, **dict.fromkeys(self.unasked, reply)}, self.fault)
 
 
 def printable(text: str | bytes, limit: int = _MAX_TEXT) -> str:

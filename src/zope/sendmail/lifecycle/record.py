@@ -67,9 +67,12 @@ class Record:
     parts: Mapping[str, Part] = field(default_factory=dict)
 
     def outstanding(self, recipients: Iterable[str]) -> tuple[str, ...]:
-        """Those of `recipients` that were neither accepted nor rejected."""
+        """Return those of `recipients` neither accepted nor rejected; first those that no relay was asked about."""
         said = self.replies
-        return tuple([each for each in recipients if each not in said or said[each].answer not in _FINAL])
+        if not said:
+            return tuple(recipients)
+        open_ones = [each for each in recipients if each not in said or said[each].answer not in _FINAL]
+        return tuple(sorted(open_ones, key=said.__contains__))
 
     def having(self, answer: Answer) -> dict[str, Reply]:
         """The recipients whose last answer was this."""

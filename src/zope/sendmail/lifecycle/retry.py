@@ -98,7 +98,7 @@ def judge(
     pending = tried.outstanding(envelope.recipients)
     if not pending and not others:
         return _done(tried)
-    takes_no_more = again_in is not None or _takes_no_more(outcome)
+    takes_no_more = again_in is not None or bool(outcome.follow_at_once)
     tried = replace(tried, due=record.due, attempts=tried.attempts - takes_no_more)
     if pending and tried.unknowns > record.unknowns and schedule.on_unknown is OnUnknown.HOLD:
         own = replace(own, held=True)
@@ -158,12 +158,6 @@ def _summed_up(tried: Record, parts: Collection[Part], now: float) -> Record:
         return replace(tried, state=State.HELD, note=_UNKNOWN)
     note = _UNKNOWN_PART if len(waiting) < len(parts) else ""
     return replace(tried, state=State.DEFERRED, due=max(now, min(waiting)), note=note)
-
-
-def _takes_no_more(outcome: Outcome) -> bool:
-    """Whether the relay took as many recipients as it takes at a time, so that the others can follow at once."""
-    deferred = outcome.having(Answer.DEFERRED).values()
-    return bool(outcome.having(Answer.ACCEPTED)) and any(reply.is_one_too_many for reply in deferred)
 
 
 def set_aside(record: Record, envelope: Envelope, why: str, *, now: float) -> Record:

@@ -1,8 +1,8 @@
 """Bytes to a relay and replies from it, over a connection that smtplib has set up.
 
-`SocketChannel` takes over the socket, so that several replies can be under way at once.  `PatientChannel` asks smtplib
+`SocketChannel` takes over the socket, so that several replies can be under way at once.  `SmtplibChannel` asks smtplib
 for each reply: for classes that changed how smtplib speaks.  Both fail with `OSError`, to which smtplib's errors
-belong, and `MalformedReply`.  Concurrency: one thread at a time.
+belong, with `SendFailed` and `MalformedReply`.  Concurrency: one thread at a time.
 """
 
 from __future__ import annotations
@@ -17,47 +17,45 @@ from typing import Protocol
 
 from zope.sendmail.smtp.connect import has_unread, set_timeout
 from zope.sendmail.smtp.protocol.replies import Replies, Response
+from zope.sendmail.smtp.protocol.steps import SendFailed
 from zope.sendmail.system.gilbaton import baton
 
 _RECEIVE = 64 * 1024
 
-#: One packet instead of two, where the system can wait for the second (Linux).
-_MORE: int = getattr(socket, "MSG_MORE", 0)
-
-#: Who has replaced one of these in a subclass or on an instance wants it to be used.
+#: A subclass or an instance that replaces one of these wants it to be used.
 _SPEAKING = ("send", "putcmd", "getreply", "docmd", "mail", "rcpt", "data", "sendmail")
 
 
 class Channel(Protocol):
-    """What carries a dialogue."""
+    """What carries the commands and replies of one connection."""
 
     #: Whether several commands may be sent at once.
     pipelines: bool
 
-    def ask(self, commands: bytes, seconds: float) -> None:
-        """Send command lines; only one at a time if not `pipelines`."""
+    def send(self, data: bytes, seconds: float) -> None:
+        """Send all of `data`; if not `pipelines`, commands one by one.
 
-    def send(self, data: bytes, seconds: float, *, more: bool = False) -> None:
-        """Send all of it.  After an error its last byte has not gone.  `more`: what comes next may go with it."""
+        Raises `SendFailed` with the number of octets that have certainly gone.
+        """
 
     def receive(self, seconds: float) -> Response:
-        """The next reply, if it comes in so many seconds."""
+        """Return the next reply, if it comes in so many seconds."""
 
     def has_unasked(self) -> bool:
-        """Whether there is something that nobody asked for among what was read already."""
+        """Return whether something is left of what was read already: more than was asked for."""
 
     def is_quiet(self) -> bool:
-        """Whether the connection is open and nothing waits to be read: what is to be expected between two mails."""
+        """Return whether the connection is open and nothing waits to be read, as it should be between two mails."""
 
 
 def open_channel(connection: SMTP) -> Channel:
-    """The way to speak over this connection.  Raises `smtplib.SMTPServerDisconnected` if it is out of step already."""
+    """Return the channel over a connection.  Raises `smtplib.SMTPServerDisconnected` if it is out of step already."""
     kind = type(connection)
     is_smtplibs = all(
         getattr(kind, name, None) is getattr(SMTP, name) and name not in vars(connection) for name in _SPEAKING
     )
     if not is_smtplibs or connection.debuglevel or not isinstance(connection.sock, socket.socket):
-        return PatientChannel(connection)
+        return SmtplibChannel(connection)
     if has_unread(connection):
         raise smtplib.SMTPServerDisconnected("the relay said more than it was asked")
     return SocketChannel(connection)
@@ -74,18 +72,18 @@ class SocketChannel:
         self._poll = select.poll()  # select.select fails with more than 1024 open files
         self._poll.register(self._socket(), select.POLLIN)
 
-    def ask(self, commands: bytes, seconds: float) -> None:
+    def send(self, data: bytes, seconds: float) -> None:
         """See `Channel`."""
-        self.send(commands, seconds)
-
-    def send(self, data: bytes, seconds: float, *, more: bool = False) -> None:
-        """See `Channel`."""
-        sock = self._socket()
-        _set_timeout(sock, seconds)
-        if more and _MORE and not isinstance(sock, ssl.SSLSocket):
-            sock.sendall(data, _MORE)
-        else:
-            sock.sendall(data)
+        sent = 0
+        try:
+            sock = self._socket()
+            if sock.gettimeout() != seconds:  # each setting is a system call
+                sock.settimeout(seconds)
+            sent = sock.send(data)
+            while sent < len(data):
+                sent += sock.send(memoryview(data)[sent:])
+        except OSError as error:
+            raise SendFailed(f"the connection broke while we were sending: {error}", sent) from error
 
     def receive(self, seconds: float) -> Response:
         """See `Channel`.  The time is for the whole reply: a byte now and then does not keep us for ever."""
@@ -96,7 +94,8 @@ class SocketChannel:
         left = seconds
         sock = self._socket()
         while left > 0.0:
-            _set_timeout(sock, left)
+            if sock.gettimeout() != left:
+                sock.settimeout(left)
             baton.put_down()
             data = sock.recv(_RECEIVE)
             baton.take()
@@ -114,7 +113,7 @@ class SocketChannel:
         return not self._replies.is_empty
 
     def is_quiet(self) -> bool:
-        """See `Channel`.  What waits may be TLS's own, such as tickets, so it has to be read; replies are kept."""
+        """See `Channel`.  TLS's own messages, such as tickets, have to be read to be told apart; replies are kept."""
         sock = self._connection.sock
         if sock is None or self.has_unasked():
             return False
@@ -138,45 +137,49 @@ class SocketChannel:
         return self._connection.sock
 
 
-class PatientChannel:
+class SmtplibChannel:
     """See `Channel`."""
 
     pipelines = False
 
     def __init__(self, connection: SMTP) -> None:
         self._connection = connection
+        self._awaits_text = False
 
-    def ask(self, commands: bytes, seconds: float) -> None:
-        """See `Channel`."""
+    def send(self, data: bytes, seconds: float) -> None:
+        """See `Channel`.  A text goes past smtplib, which closes on errors, when the relay may have said why."""
         set_timeout(self._connection, seconds)
-        self._connection.command_encoding = "utf-8"
-        self._connection.putcmd(commands.decode("utf-8").removesuffix("\r\n"))
-
-    def send(self, data: bytes, seconds: float, *, more: bool = False) -> None:
-        """See `Channel`.  Past smtplib, which closes the connection on an error: the relay may have said why."""
-        set_timeout(self._connection, seconds)
-        if self._connection.sock is None:
-            raise smtplib.SMTPServerDisconnected("the connection is closed")
-        self._connection.sock.sendall(data)
+        try:
+            if not self._awaits_text:
+                self._connection.command_encoding = "utf-8"
+                self._connection.putcmd(data.decode("utf-8").removesuffix("\r\n"))
+            elif self._connection.sock is None:
+                raise smtplib.SMTPServerDisconnected("the connection is closed")
+            else:
+                self._connection.sock.sendall(data)
+        except OSError as error:
+            raise SendFailed(f"the connection broke while we were sending: {error}") from error
 
     def receive(self, seconds: float) -> Response:
         """See `Channel`."""
         set_timeout(self._connection, seconds)
         try:
-            return Response(*self._connection.getreply())
+            response = Response(*self._connection.getreply())
         except smtplib.SMTPResponseException as error:  # smtplib says "500" to a line without end; the relay did not
             raise smtplib.SMTPServerDisconnected(f"the relay's reply has a line without end: {error}") from error
+        self._awaits_text = response.code == 354
+        return response
 
     def has_unasked(self) -> bool:
-        """See `Channel`; smtplib does not tell."""
-        return False
+        """See `Channel`."""
+        return self._has_unread()
 
     def is_quiet(self) -> bool:
-        """See `Channel`; that turns out with the next command."""
-        return True
+        """See `Channel`; that the relay has hung up turns out with the next command."""
+        return not self._has_unread()
 
-
-def _set_timeout(sock: socket.socket, seconds: float) -> None:
-    """Only if it is another one: each setting is a system call."""
-    if sock.gettimeout() != seconds:
-        sock.settimeout(seconds)
+    def _has_unread(self) -> bool:
+        try:
+            return has_unread(self._connection)
+        except OSError:  # it has hung up
+            return False

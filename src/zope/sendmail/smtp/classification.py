@@ -12,12 +12,12 @@ import errno
 import smtplib
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 from zope.sendmail.errors import RelayError
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
-from zope.sendmail.smtp.protocol.progress import Progress, charge, reply_from
+from zope.sendmail.smtp.protocol.progress import Progress, reply_about_mail, reply_from
 from zope.sendmail.smtp.smtperrors import NotSendable
 
 #: The relay is about to stop, or wants a login or TLS that it does not get: not a matter of one mail.
@@ -58,7 +58,7 @@ _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN,
 
 def succeeded(relay: str, progress: Progress) -> Outcome:
     """The outcome of an attempt in which nothing was raised."""
-    return Outcome(relay, {**progress.refused, **progress.accepted})
+    return Outcome(relay, {**progress.refused, **progress.accepted}, None, tuple(progress.unasked))
 
 
 def failed(relay: str, progress: Progress, error: Exception) -> Outcome:
@@ -118,7 +118,7 @@ def _refused(relay: str, progress: Progress, error: smtplib.SMTPResponseExceptio
     is_about_sender = progress.logged_in and code in LOGIN_CODES
     if code in RELAY_CODES and not is_about_sender:
         return _both(relay, progress, fault(error))
-    return _for_the_rest(relay, progress, _refusal(charge(code, _said(error))))
+    return _for_the_rest(relay, progress, _refusal(reply_about_mail(code, _said(error))))
 
 
 def _refusal(reply: Reply) -> Reply:
@@ -127,8 +127,11 @@ def _refusal(reply: Reply) -> Reply:
 
 
 def _for_the_rest(relay: str, progress: Progress, reply: Reply) -> Outcome:
+    """Who has no reply gets this one; from MAIL on it is not about those who were not asked about."""
     known = {**progress.refused, **progress.served}
-    return Outcome(relay, {**known, **dict.fromkeys(_without(progress.envelope.recipients, known), reply)})
+    unasked = tuple(progress.unasked) if progress.begun else ()
+    others = _without(progress.envelope.recipients, {*known, *unasked} if unasked else known)
+    return Outcome(relay, {**known, **dict.fromkeys(others, reply)}, None, unasked)
 
 
 def _both(relay: str, progress: Progress, reply: Reply) -> Outcome:
@@ -136,7 +139,7 @@ def _both(relay: str, progress: Progress, reply: Reply) -> Outcome:
     return replace(_for_the_rest(relay, progress, reply), fault=reply)
 
 
-def _without(recipients: Iterable[str], known: Mapping[str, Reply]) -> list[str]:
+def _without(recipients: Iterable[str], known: Container[str]) -> list[str]:
     return [recipient for recipient in recipients if recipient not in known]
 
 

@@ -95,7 +95,14 @@ class _Replies:
 
 
 class _Careful:
-    """smtplib's class reads the greeting as soon as it is made; here, too, by `_Replies`."""
+    """smtplib's class reads the greeting as soon as it is made; here, too, by `_Replies`, and keeps it."""
+
+    greeting = b""
+
+    def connect(self: Any, *arguments: Any, **options: Any) -> tuple[int, bytes]:
+        """Connect as smtplib does."""
+        code, self.greeting = super().connect(*arguments, **options)  # type: ignore[misc]  # smtplib's class is behind
+        return code, self.greeting
 
     @property
     def file(self) -> _Replies | None:

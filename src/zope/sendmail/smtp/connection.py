@@ -1,201 +1,162 @@
-"""Mails over a connection: runs each `Dialogue` over a `Channel`.
+"""Mails over a connection that smtplib has opened: runs each `MailTransaction` over a `Channel`.
 
-What became known stands in the `Progress` of each, whatever is raised; the errors are smtplib's.  A message is read in
-pieces.
+What became known stands in the `Progress` of each mail, whatever is raised; the errors are smtplib's.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import replace
 from smtplib import LMTP, SMTP
-from typing import BinaryIO, Protocol
+from typing import Any
 
 from zope.sendmail.config.settings import RelaySettings
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.smtp.attempt import Attempt
 from zope.sendmail.smtp.channel import Channel, open_channel
 from zope.sendmail.smtp.protocol.body import Body
-from zope.sendmail.smtp.protocol.commands import NotSpeakable, Offers, Speech
+from zope.sendmail.smtp.protocol.commands import EnvelopeCommands, Extensions, MailNotSupported
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.protocol.replies import MalformedReply, Response
+from zope.sendmail.smtp.protocol.sevenbit import CannotConvert, in_seven_bit
 from zope.sendmail.smtp.protocol.steps import (
-    MAX_FLIGHT,
-    Broken,
-    Follow,
-    Given,
-    Gone,
-    Intend,
-    Look,
-    Manner,
-    Phase,
+    ConnectionLost,
+    OutOfSync,
+    Overlapping,
+    Poll,
     Receive,
     Refused,
-    Rider,
+    Request,
     Send,
-    Spare,
     Step,
+    StepAnswer,
     Steps,
-    choose_manner,
+    TimeoutName,
 )
-from zope.sendmail.smtp.protocol.transaction import MailTransaction
-from zope.sendmail.smtp.smtperrors import as_smtplib_tells
+from zope.sendmail.smtp.protocol.transaction import MailTransaction, reset
+from zope.sendmail.smtp.relaymemory import RelayMemory
+from zope.sendmail.smtp.smtperrors import as_smtplib_error
+from zope.sendmail.system.clock import Clock
 
 
-class Attempt:
-    """One mail on its way: what is to be said, and how far it came."""
+class SMTPConnection:
+    """See `RelayConnection`.
 
-    def __init__(self, progress: Progress, message: BinaryIO, intend: Callable[[], None]) -> None:
-        self.progress = progress
-        self.message = message
-        #: Called before the last piece; what it raises stops the mail.
-        self.intend = intend
-        self.body = Body(message)
-        #: What it has to say, and on which line.
-        self.prepared: MailTransaction | None = None
-        self.line: Connection | None = None
+    :param memory: what is known of the relay
+    :param pipelining: whether that is used if the relay announces it
+    """
 
-    def board(self) -> Steps:
-        """See `Rider`."""
-        assert self.prepared is not None, "prepare comes first"
-        return self.prepared.board()
-
-
-class Following(Protocol):
-    """Where the mail behind the one in hand comes from.  Raises nothing: that one has nothing to do with it."""
-
-    def rider(self) -> Attempt | None:
-        """The mail that may ride with the end of the one in hand, prepared for the same line; None: nobody does."""
-
-    def spare(self) -> None:
-        """The one in hand has gone, and its reply is awaited: the time to prepare the next one."""
-
-
-class Connection:
-    """A connection with what is known about it.  `patient`: believe nothing that the relay offers for speed."""
-
-    def __init__(self, connection: SMTP, settings: RelaySettings, *, patient: bool) -> None:
+    def __init__(
+        self, connection: SMTP, settings: RelaySettings, memory: RelayMemory, clock: Clock, *, pipelining: bool
+    ) -> None:
         self._channel: Channel = open_channel(connection)
-        self._notify = settings.notify
-        self._seconds: Callable[[str], float] = functools.partial(getattr, settings.timeouts)
+        self._settings = settings
+        self._memory = memory
+        self._clock = clock
+        self._seconds = {name: float(getattr(settings.timeouts, name)) for name in TimeoutName}
         self._answers_each = isinstance(connection, LMTP)
-        offers = Offers.of(connection.esmtp_features)
-        if self._answers_each:  # after a chunk it would say more than `Dialogue` listens for
-            offers = replace(offers, chunking=False)
-        self._offers = offers.one_by_one() if patient or not self._channel.pipelines else offers
+        extensions = Extensions.of(connection.esmtp_features, settings.discard_extensions)
+        uses_it = pipelining and self._channel.pipelines
+        self._extensions = extensions if uses_it else extensions.without_pipelining()
+        # Dovecot's submission service (2.3) dies of it: an assertion in smtp_server_transaction_finished fails.
+        self.takes_overlap = self._answers_each or b"dovecot" not in getattr(connection, "greeting", b"").lower()
         self._has_taken = False
+        self._prepared: tuple[Attempt, MailTransaction] | None = None
 
     def is_quiet(self) -> bool:
-        """See `Channel`."""
+        """See `RelayConnection`."""
         return self._channel.is_quiet()
 
-    def deliver(self, attempt: Attempt, following: Following, *, fresh: bool) -> None:
-        """Send one mail.  `following` gives who is next; `fresh`: the last one was a moment ago."""
-        progress, proven = attempt.progress, self._has_taken and fresh
-        dialogue = attempt.prepared if attempt.line is self else None
-        attempt.prepared = None
-        if dialogue is None or not (proven or progress.riding):  # what is prepared counts on the mail before
-            dialogue = self._dialogue(progress, self._manner(attempt, proven=proven))
-        self._run(dialogue.deliver(attempt.body), progress, attempt.intend, following.rider, following.spare)
-        self._has_taken = True
+    def deliver(self, attempt: Attempt) -> Steps:
+        """See `RelayConnection`."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and prepared[0] is attempt:
+            return prepared[1].deliver()
+        return self._transaction(attempt.progress, attempt.body).deliver()
 
-    def prepare(self, attempt: Attempt, *, rides: bool) -> None:
-        """Make a mail ready to ride, or to go when the one in hand has gone well.
+    def verify(self, progress: Progress, body: Body | None) -> Steps:
+        """See `RelayConnection`."""
+        return self._transaction(progress, body, asks_only=True).verify()
 
-        Raises smtplib's errors, and what reading the message raises.
-        """
-        manner = Manner.PIPELINED if rides else self._manner(attempt, proven=True)
-        dialogue = self._dialogue(attempt.progress, manner)
+    def reset(self) -> Steps:
+        """See `RelayConnection`."""
+        return reset()
+
+    def prepare(self, attempt: Attempt) -> Overlapping | None:
+        """See `RelayConnection`."""
+        transaction = self._transaction(attempt.progress, attempt.body)
+        self._prepared = attempt, transaction
+        return transaction.addressing
+
+    def resume(self, steps: Steps, answer: StepAnswer, progress: Progress) -> Request | None:
+        """See `RelayConnection`."""
+        go_on: Callable[[Any], Step] = steps.send
         try:
-            dialogue.prepare(attempt.body)
-        except (NotSpeakable, Refused) as error:
-            raise as_smtplib_tells(error, attempt.progress) from error
-        attempt.prepared, attempt.line = dialogue, self
-
-    def prove(self, progress: Progress, body: Body | None) -> None:
-        """Ask the relay about the mail without sending it."""
-        self._run(self._dialogue(progress, self._careful()).prove(body), progress)
-
-    def reset(self, progress: Progress) -> None:
-        """Let the relay forget this mail."""
-        self._run(self._dialogue(progress, self._careful()).reset(), progress)
-
-    def _manner(self, attempt: Attempt, *, proven: bool) -> Manner:
-        fits = attempt.body.whole is not None and len(attempt.progress.envelope.recipients) + 2 <= MAX_FLIGHT
-        return choose_manner(self._offers, fits=fits, proven=proven)
-
-    def _careful(self) -> Manner:
-        return choose_manner(self._offers, fits=False, proven=False)
-
-    def _dialogue(self, progress: Progress, manner: Manner) -> MailTransaction:
-        speech = Speech(progress.envelope, self._offers, self._notify)
-        return MailTransaction(speech, progress, manner, proven=self._has_taken, answers_each=self._answers_each)
-
-    def _run(
-        self,
-        steps: Steps,
-        progress: Progress,
-        intend: Callable[[], None] = lambda: None,
-        rider: Callable[[], Rider | None] = lambda: None,
-        spare: Callable[[], None] = lambda: None,
-    ) -> None:
-        try:
-            run(steps, self._channel, self._seconds, intend, rider, spare)
-        except (Gone, NotSpeakable, Refused) as error:
-            raise as_smtplib_tells(error, progress) from error
-
-
-def run(  # noqa: PLR0917 - the channel with its times, and what is asked of the caller
-    steps: Steps,
-    channel: Channel,
-    seconds: Callable[[str], float],
-    intend: Callable[[], None],
-    rider: Callable[[], Rider | None] = lambda: None,
-    spare: Callable[[], None] = lambda: None,
-) -> None:
-    """Do what a dialogue asks for, until it ends.
-
-    Raises what it raises, and what `intend`, `rider` and `spare` raise.
-    """
-    asked: dict[type, Callable[[], Given]] = {Intend: intend, Follow: rider, Spare: spare}
-    resume: Callable[[Given], Step] = steps.send
-    given: Given = None
-    while True:
-        try:
-            step = resume(given)
+            while True:
+                step = go_on(answer)
+                go_on = steps.send
+                try:
+                    if isinstance(step, Receive):
+                        answer = self._channel.receive(self._seconds[step.timeout])
+                    elif isinstance(step, (Send, Poll)):
+                        answer = self._do(step)
+                    else:
+                        return step
+                except ConnectionLost as lost:
+                    go_on, answer = steps.throw, lost
+                except (OSError, MalformedReply) as error:
+                    go_on, answer = steps.throw, _lost(error)
         except StopIteration:
-            return
-        resume = steps.send
-        if (ask := asked.get(type(step))) is not None:
-            given = ask()
-            continue
+            self._has_taken |= progress.text_wanted
+            return None
+        except (ConnectionLost, MailNotSupported, Refused) as error:
+            raise as_smtplib_error(error, progress) from error
+
+    def _do(self, step: Send | Poll) -> Response | None:
+        channel = self._channel
+        if isinstance(step, Poll):
+            return None if channel.is_quiet() else channel.receive(self._seconds[TimeoutName.QUIT])
+        if step.is_command and channel.has_unasked():
+            raise OutOfSync("the relay said more than it was asked")
+        channel.send(step.data, self._seconds[step.timeout])
+        return None
+
+    def _transaction(self, progress: Progress, body: Body | None, *, asks_only: bool = False) -> MailTransaction:
+        """Raises smtplib's errors if there is nothing to ask the relay."""
         try:
-            if isinstance(step, Receive):
-                given = channel.receive(seconds(step.phase))
-            else:
-                given = _do(step, channel, seconds)
-        except Gone as gone:
-            resume, given = steps.throw, gone
-        except (OSError, MalformedReply) as error:
-            resume, given = steps.throw, _gone(step, error)
+            fitting = None if body is None else self._fitting(body)
+            return MailTransaction(
+                EnvelopeCommands(
+                    progress.envelope, fitting, self._extensions, self._settings.notify, self._recipient_limit()
+                ),
+                progress,
+                None if asks_only else fitting,
+                pipelined=self._extensions.pipelining,
+                proven=self._has_taken,
+                answers_each=self._answers_each,
+                taken_before=self._memory.recipients_taken,
+            )
+        except (MailNotSupported, Refused) as error:
+            raise as_smtplib_error(error, progress) from error
+
+    def _recipient_limit(self) -> int | None:
+        wanted, memory = self._settings.recipient_limit, self._memory
+        if not memory.has_recipient_limit:
+            return wanted
+        shown = memory.recipient_limit(self._clock.monotonic())
+        return wanted if shown is None else min(shown, wanted or shown)
+
+    def _fitting(self, body: Body) -> Body:
+        """The message as this relay can take it (RFC 6152, 3)."""
+        if self._extensions.eightbit or not body.measure[1]:
+            return body
+        try:
+            return Body.of_octets(in_seven_bit(b"".join(body.pieces())))
+        except CannotConvert as error:
+            text = f"the message is not ASCII, the relay takes no other (8BITMIME), and {error}"
+            raise MailNotSupported(554, Reply(Answer.REJECTED, text, None, "5.6.3")) from error
 
 
-def _do(step: Step, channel: Channel, seconds: Callable[[str], float]) -> Response | None:
-    if isinstance(step, Look):
-        return None if channel.is_quiet() else channel.receive(seconds(Phase.QUIT))
-    assert isinstance(step, Send)
-    if step.asks and channel.has_unasked():
-        raise Gone("the relay said more than it was asked")
-    if step.asks:
-        channel.ask(step.data, seconds(step.phase))
-    else:
-        channel.send(step.data, seconds(step.phase), more=step.more)
-    return None
-
-
-def _gone(step: Step, error: Exception) -> Gone:
-    if isinstance(step, Send):
-        gone: Gone = Broken(f"the connection broke while we were sending: {error}")
-    else:
-        gone = Gone(f"no reply came: {error}")
-    gone.__cause__ = error
-    return gone
+def _lost(error: Exception) -> ConnectionLost:
+    lost = ConnectionLost(f"no reply came: {error}")
+    lost.__cause__ = error
+    return lost

@@ -1,9 +1,9 @@
-"""A run of mails through one conversation, where the time for which the relay is waited for is used.
+"""A run of mails through one session, where the time for which the relay is waited for is used.
 
-The next job is pulled right before the final dot of the mail in hand if its envelope can ride with that (RFC 2920,
-3.1); else behind the end, before the reply is awaited, if the relay was quick with the mail before; else after the
-outcome was taken.  A job that was pulled ahead is opened, read and ready to be said, but not intended.  What happens to
-a job never changes the outcome of another.
+The source is asked for the next job right before the final dot of the mail in hand if its envelope can go together
+with that (RFC 2920, 3.1); else behind the end, before the reply is awaited, if the relay was quick with the one before;
+else after the outcome was taken.  A job that was taken ahead is opened, read and ready to be sent, but not intended.
+What happens to a job never changes the outcome of another.
 """
 
 from __future__ import annotations
@@ -11,128 +11,143 @@ from __future__ import annotations
 import smtplib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from zope.sendmail.interfaces import IJob, IJobSource, ISession
 from zope.sendmail.lifecycle.outcome import Outcome
-from zope.sendmail.smtp.connection import Attempt, Following
+from zope.sendmail.smtp.attempt import Attempt, Following
 from zope.sendmail.smtp.protocol.progress import Progress
+from zope.sendmail.smtp.protocol.steps import Overlapping
 
 #: The outcome of a job, or what reading its message, or its `intend`, has raised.
 Result = Outcome | Exception
 
 
-class Carrier(Protocol):
+class StreamingSession(Protocol):
     """What a stream needs of a session."""
 
     def carry(self, attempt: Attempt, following: Following) -> Outcome:
-        """Send one mail; `following` gives who is next."""
+        """Send one mail; `following` gives the next ones."""
 
-    def may_ride(self) -> bool:
-        """Whether the connection is good for one more mail behind the one in hand."""
-
-    def take_along(self, attempt: Attempt) -> None:
-        """Prepare a mail for riding.  Raises smtplib's errors, and what reading the message raises."""
+    def may_overlap(self) -> bool:
+        """Return whether the envelope of the next mail may go with the end of the one in hand."""
 
     def is_quick(self) -> bool:
-        """Whether the relay answers so soon that the next mail may wait here for its turn."""
+        """Return whether the relay answers so soon that the next mail may wait here for its turn."""
 
-    def prepare(self, attempt: Attempt) -> None:
-        """Prepare a mail for its turn.  Raises as `take_along` does."""
+    def prepare(self, attempt: Attempt, *, overlaps: bool) -> Overlapping | None:
+        """Make ready the next mail.  Raises smtplib's errors, and what reading the message raises."""
 
     def part(self) -> None:
-        """Nobody goes on with what has ridden: the connection is of no use."""
+        """Give up a mail whose envelope has gone ahead."""
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Taken:
+    """A job that the source has given; `error`: it cannot be sent."""
+
     job: IJob
     attempt: Attempt | None = None
     error: Exception | None = None
 
 
 class Stream:
-    """See `IStreamingSession.stream`."""
+    """See `IStreamingSession.stream`.  To its session it is `Following`."""
 
-    def __init__(self, session: Carrier, jobs: IJobSource) -> None:
+    def __init__(self, session: StreamingSession, jobs: IJobSource) -> None:
         self._session = session
         self._jobs = jobs
-        self._next: _Waiting | None = None
+        self._next: _Taken | None = None
         self._trouble: Exception | None = None
 
     def results(self) -> Generator[tuple[IJob, Result], None, None]:
-        """Each job with how it went.  Raises what pulling a job raises, when its turn has come."""
+        """Yield each job with its result.  Raises what the source raises, when the turn of that job has come."""
         try:
-            while (waiting := self._take()) is not None:
-                yield waiting.job, self._result(waiting)
+            while (taken := self._in_turn()) is not None:
+                yield taken.job, self._result(taken)
         finally:
             self._session.part()
 
-    # who is next; see `zope.sendmail.smtp.connection.Following`
+    # the mails behind the one in hand; see `Following`
 
-    def rider(self) -> Attempt | None:
-        """The mail that rides with the end of the one in hand."""
-        return self._ahead(self._session.take_along) if self._session.may_ride() else None
+    def take_next(self) -> Overlapping | None:
+        """See `Following`."""
+        return self._take_ahead(overlaps=True) if self._session.may_overlap() else None
 
-    def spare(self) -> None:
-        """The one in hand has gone, and its reply is awaited."""
+    def read_ahead(self) -> None:
+        """See `Following`."""
         if self._session.is_quick():
-            self._ahead(self._session.prepare)
+            self._take_ahead(overlaps=False)
 
-    def _ahead(self, prepare: Callable[[Attempt], None]) -> Attempt | None:
-        """Pull the next job and prepare it, unless that was done before; None if it cannot be said now."""
+    def _take_ahead(self, *, overlaps: bool) -> Overlapping | None:
+        """Take the next job and prepare it, unless that was done before; None if it cannot be sent now."""
         if self._next is not None or self._trouble is not None:
             return None
         try:
-            self._next = waiting = self._pull()
+            self._next = taken = self._take()
         except Exception as error:  # noqa: BLE001 - raised again when its turn has come
             self._trouble = error
             return None
-        if waiting is None or waiting.attempt is None:
+        if taken is None or taken.attempt is None:
             return None
         try:
-            prepare(waiting.attempt)
-        except smtplib.SMTPException:  # it cannot be said to this relay; that is told when its turn has come
+            return self._session.prepare(taken.attempt, overlaps=overlaps)
+        except smtplib.SMTPException:  # it cannot be sent to this relay; that is told when its turn has come
             return None
         except Exception as error:  # noqa: BLE001 - likewise; the message may be read in part, so it is not read again
-            waiting.error = error
+            taken.error = error
             return None
-        return waiting.attempt
 
     # one after the other
 
-    def _take(self) -> _Waiting | None:
-        waiting, self._next = self._next, None
+    def _in_turn(self) -> _Taken | None:
+        taken, self._next = self._next, None
         if self._trouble is not None:
             raise self._trouble
-        return waiting or self._pull()
+        return taken or self._take()
 
-    def _pull(self) -> _Waiting | None:
+    def _take(self) -> _Taken | None:
         job = self._jobs.next()
         if job is None:
             return None
         try:
-            return _Waiting(job, Attempt(Progress(job.envelope), job.open(), job.intend))
+            return _Taken(job, Attempt(Progress(job.envelope), job.open(), job.intend))
         except Exception as error:  # noqa: BLE001 - one mail's trouble is its own result
-            return _Waiting(job, error=error)
+            return _Taken(job, error=error)
 
-    def _result(self, waiting: _Waiting) -> Result:
-        if waiting.error is not None or waiting.attempt is None:
-            return waiting.error or RuntimeError("there is nothing to send")
+    def _result(self, taken: _Taken) -> Result:
+        if taken.error is not None or taken.attempt is None:
+            return taken.error or RuntimeError("there is nothing to send")
         try:
-            return self._session.carry(waiting.attempt, self)
+            return self._session.carry(taken.attempt, self)
         except Exception as error:  # noqa: BLE001 - likewise
             return error
 
 
+class _OneByOne(Stream):
+    """A stream for which the source is asked only when the job before has ended."""
+
+    def take_next(self) -> Overlapping | None:
+        """See `Following`."""
+        return None
+
+    def read_ahead(self) -> None:
+        """See `Following`."""
+
+
 def stream(session: ISession, jobs: IJobSource) -> Iterator[tuple[IJob, Result]]:
-    """`IStreamingSession.stream` with any session."""
-    found = getattr(session, "stream", None)
-    return one_by_one(session, jobs) if found is None else found(jobs)
+    """Do as `IStreamingSession.stream` with any session."""
+    found: Callable[[IJobSource], Iterator[tuple[IJob, Result]]] | None = getattr(session, "stream", None)
+    return _transferred(session, jobs) if found is None else found(jobs)
 
 
 def one_by_one(session: ISession, jobs: IJobSource) -> Iterator[tuple[IJob, Result]]:
-    """The same, but a job is pulled only when the one before it has ended."""
+    """Do the same, but ask the source for a job only when the one before it has ended."""
+    streaming: Any = session
+    return _OneByOne(streaming, jobs).results() if hasattr(session, "may_overlap") else _transferred(session, jobs)
+
+
+def _transferred(session: ISession, jobs: IJobSource) -> Iterator[tuple[IJob, Result]]:
     while (job := jobs.next()) is not None:
         result: Result
         try:

@@ -1,5 +1,5 @@
-"""A conversation with one relay: the connection is made when it is needed, kept between mails, and thrown
-away after any error.
+"""A session with one relay: the connection is made when it is needed, kept between mails, and thrown away after any
+error.
 
 Concurrency: one thread at a time.
 """
@@ -7,7 +7,9 @@ Concurrency: one thread at a time.
 from __future__ import annotations
 
 import smtplib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from functools import partial
 from smtplib import SMTP
 from typing import Any, BinaryIO
 
@@ -15,306 +17,422 @@ from zope.interface import implementer
 
 from zope.sendmail.config.settings import RelaySettings
 from zope.sendmail.interfaces import IJob, IJobSource, IStreamingSession
-from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.smtp.classification import RELAY_CODES, failed, succeeded
+from zope.sendmail.smtp.attempt import Alone, Attempt, Following, RelayConnection, Verification
+from zope.sendmail.smtp.classification import failed, succeeded
 from zope.sendmail.smtp.connect import drop, hang_up
-from zope.sendmail.smtp.connection import Attempt, Connection, Following
+from zope.sendmail.smtp.connection import SMTPConnection
 from zope.sendmail.smtp.pipeline import Result, Stream
-from zope.sendmail.smtp.protocol.body import Body
-from zope.sendmail.smtp.protocol.progress import Progress, reply_from
-from zope.sendmail.smtp.sendmailcall import SendmailCall
+from zope.sendmail.smtp.protocol.addressing import SAFE_RECIPIENTS
+from zope.sendmail.smtp.protocol.progress import Progress
+from zope.sendmail.smtp.protocol.steps import Intend, Overlapping, TakeNext
+from zope.sendmail.smtp.relaymemory import RelayMemories, RelayMemory
+from zope.sendmail.smtp.sendmailconnection import SendmailConnection
+from zope.sendmail.smtp.startover import (
+    StartOver,
+    is_leaving,
+    reason_to_start_over,
+    smaller_limit,
+    told_mails_per_connection,
+)
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.gilbaton import baton
 
 #: The relay said no and meant the mail: the connection may go on.
 _REFUSALS = (smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)
 
-#: How long a relay that broke its promises is asked one command at a time, and one that lost a mail right behind
-#: another gets none so.
-_PATIENCE = 3600.0
-
-#: A connection that was used so many seconds ago is alive: relays wait for minutes (RFC 5321, 4.5.3.2.7).
-_A_MOMENT = 2.0
-
 #: A relay that took longer for the last mail is slow: the next one does not wait behind a mail in hand, since another
 #: connection may be free for it.
 _SLOW = 1.0
 
+#: Envelopes that are only asked about over one connection: each needs a RSET, and relays count these as junk (Postfix:
+#: smtpd_junk_command_limit, 100).
+_MAX_VERIFIED = 50
 
-class _Nobody:
-    """See `Following`."""
+_ALONE = Alone()
 
-    def rider(self) -> Attempt | None:
-        """Nobody rides."""
-        return None
-
-    def spare(self) -> None:
-        """Nobody comes."""
+#: What is remembered of a relay if another attempt shows that it is so.
+_Lesson = Callable[[], None]
 
 
-_NOBODY = _Nobody()
+@dataclass(slots=True)
+class _Current:
+    """The connection in use, and what it has done."""
+
+    raw: Any
+    connection: RelayConnection
+    settings: RelaySettings
+    memory: RelayMemory
+    opened_at: float
+    used_at: float
+    #: Mails that were begun over it, and those of them that were only asked about since the last one was sent.
+    mails: int = 0
+    verified: int = 0
+    #: Seconds that the last mail took.
+    took: float = float("inf")
 
 
 @implementer(IStreamingSession)
 class SMTPSession:
     """See `IStreamingSession`.
 
-    `settings` is called before each mail; if it gives something new, the connection is made anew.  `connect`
-    makes connections from settings and raises what smtplib raises.
+    :param settings: called before each mail; if it gives something new, the connection is made anew
+    :param connect: makes a connection from settings; raises what smtplib raises
+    :param memories: what is known of the relays; sessions of one mailer share it
     """
 
     def __init__(
-        self, settings: Callable[[], RelaySettings], connect: Callable[[RelaySettings], Any], clock: Clock
+        self,
+        settings: Callable[[], RelaySettings],
+        connect: Callable[[RelaySettings], Any],
+        clock: Clock,
+        memories: RelayMemories | None = None,
     ) -> None:
         self._settings = settings
         self._connect = connect
         self._clock = clock
-        #: The connection, or None.
-        self.connection: Any = None
-        self._line: Connection | SendmailCall = SendmailCall(None)
-        self._patient_until = self._no_rides_until = float("-inf")
-        #: The mail that rode with the end of the last one, or was about to.
-        self._aboard: Progress | None = None
-        self._used_settings = RelaySettings()
+        self._memories = memories or RelayMemories()
+        self._current: _Current | None = None
+        #: The mail whose envelope went with the end of the last one, or was about to.
+        self._ahead: Attempt | None = None
+        #: The relay of the last connection.
         self._relay = ""
-        self._opened_at = self._used_at = 0.0
-        #: Seconds that the last mail over this connection took.
-        self._took = float("inf")
-        self._mails = 0
 
     @property
     def relay(self) -> str:
         """See `ISession`."""
         try:
             return str(self._settings())
-        except Exception:  # noqa: BLE001 - who says them may be anybody's code
+        except Exception:  # noqa: BLE001 - whatever the caller's code raises
             return "a relay whose settings are wrong"
+
+    @property
+    def connection(self) -> Any:
+        """The connection as `connect` has made it, or None."""
+        return None if self._current is None else self._current.raw
 
     def verify(self, envelope: Envelope, message: BinaryIO | None = None) -> Outcome:
         """See `ISession`.  Without the message the relay is not asked about its size."""
         progress = Progress(envelope)
         try:
             self.prove(progress, message)
-        except Exception as error:  # noqa: BLE001 - all that is not of the relay is raised
-            return self._verdict(progress, error)
+        except Exception as error:  # noqa: BLE001 - what is not about the relay is raised
+            return self._failed(progress, error)
         return succeeded(self._relay, progress)
 
     def transfer(self, envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
-        """See `ISession`.  `message` must be seekable; what reading it raises is raised."""
-        return self.carry(Attempt(Progress(envelope), message, intend), _NOBODY)
+        """See `ISession`.  `message` must be seekable; what reading it raises is raised.
 
-    def stream(self, jobs: IJobSource) -> Iterator[tuple[IJob, Result]]:
-        """See `IStreamingSession`.  Mails ride where the relay offers PIPELINING without CHUNKING; chunks need none."""
+        Recipients beyond what the relay takes with one mail follow in further ones.
+        """
+        start = _position(message)
+        outcome = part = self.carry(Attempt(Progress(envelope), message, intend), _ALONE)
+        while rest := part.follow_at_once:
+            message.seek(start)
+            part = self.carry(Attempt(Progress(replace(envelope, recipients=rest)), message, intend), _ALONE)
+            outcome = outcome.joined(part)
+        return outcome.told()
+
+    def stream(self, jobs: IJobSource) -> Generator[tuple[IJob, Result], None, None]:
+        """See `IStreamingSession`.  An envelope goes with the end of the mail before where the relay has PIPELINING."""
         return Stream(self, jobs).results()
 
     def prove(self, progress: Progress, message: BinaryIO | None = None) -> None:
-        """`verify` that raises what smtplib raises."""
-        body = None if message is None else Body(message)
-
-        def prove(line: Connection | SendmailCall) -> None:
-            if isinstance(line, SendmailCall):
-                line.prove(progress)
-            else:
-                line.prove(progress, body)
-
-        self._speak(progress, prove)
+        """Do as `verify`, and raise what smtplib raises; the replies stand in `progress` afterwards."""
+        verified = self._verify_once(progress, message)
+        while rest := verified.follow_at_once:
+            part = Progress(replace(progress.envelope, recipients=rest))
+            try:
+                verified = self._verify_once(part, message)
+            except smtplib.SMTPRecipientsRefused:
+                verified = Outcome(self._relay, part.refused)
+            for who in rest:
+                progress.refused.pop(who, None)
+            progress.accepted.update(part.accepted)
+            progress.refused.update(verified.told().having(Answer.DEFERRED, Answer.REJECTED))
 
     def deliver(self, progress: Progress, message: BinaryIO, intend: Callable[[], None]) -> None:
-        """`transfer` that raises what smtplib raises; who was refused stands in `progress` afterwards."""
-        self._deliver(Attempt(progress, message, intend), _NOBODY)
+        """Do as `transfer`, and raise what smtplib raises; the refused stand in `progress` afterwards."""
+        start = _position(message)
+        self._send(Attempt(progress, message, intend), _ALONE)
+        rest = succeeded(self._relay, progress).follow_at_once
+        if not rest:
+            return
+        message.seek(start)
+        outcome = self.transfer(replace(progress.envelope, recipients=rest), message, intend)
+        silence = outcome.fault or Reply(Answer.DEFERRED, "the relay said nothing about it")
+        for who in rest:
+            progress.refused.pop(who, None)
+            reply = outcome.replies.get(who, silence)
+            (progress.accepted if reply.answer is Answer.ACCEPTED else progress.refused)[who] = reply
 
     def rest(self) -> None:
         """See `ISession`."""
-        keep = self._used_settings.keep
-        now = self._clock.monotonic()
-        if now - self._used_at >= keep.idle or now - self._opened_at >= keep.age:
-            self.close()
+        current = self._current
+        if current is not None:
+            keep, now = current.settings.keep, self._clock.monotonic()
+            if now - current.used_at >= keep.idle or now - current.opened_at >= keep.age:
+                self.close()
 
     def close(self) -> None:
         """See `ISession`."""
         self.part()
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            hang_up(connection, self._used_settings.timeouts.quit)
+        current, self._current = self._current, None
+        if current is not None:
+            hang_up(current.raw, current.settings.timeouts.quit)
 
     def drop(self) -> None:
         """Close without QUIT."""
-        self._aboard = None
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            drop(connection)
+        self._ahead = None
+        current, self._current = self._current, None
+        if current is not None:
+            drop(current.raw)
 
-    # a mail in a stream; see `zope.sendmail.smtp.pipeline.Carrier`
+    # a mail in a stream; see `zope.sendmail.smtp.pipeline.StreamingSession`
 
     def carry(self, attempt: Attempt, following: Following) -> Outcome:
-        """Send one mail; `following` gives who is next."""
+        """Send one mail; `following` gives the next ones."""
+        progress = attempt.progress
         try:
-            self._deliver(attempt, following)
-        except Exception as error:  # noqa: BLE001 - all that is not of the relay is raised
-            return self._verdict(attempt.progress, error)
-        return succeeded(self._relay, attempt.progress)
+            self._send(attempt, following)
+        except Exception as error:  # noqa: BLE001 - what is not about the relay is raised
+            return self._failed(progress, error)
+        return succeeded(self._relay, progress)
 
-    def may_ride(self) -> bool:
-        """Whether the connection is good for one more mail behind the one in hand."""
+    def may_overlap(self) -> bool:
+        """Return whether the connection is good for one more mail behind the one in hand, envelope and end in one."""
+        current = self._current
+        if current is None:
+            return False
+        now = self._clock.monotonic()
         try:
             return (
-                self._clock.monotonic() >= self._no_rides_until
-                and self._is_young(self._mails + 1)
-                and self._settings() == self._used_settings
+                current.connection.takes_overlap
+                and current.memory.takes_overlap(now)
+                and self._has_room(current, now)
+                and self._settings() == current.settings
             )
-        except Exception:  # noqa: BLE001 - nobody's settings can be had, which the next mail's outcome will say
+        except Exception:  # noqa: BLE001 - there are no settings to be had, which the next mail's outcome will say
             return False
 
-    def take_along(self, attempt: Attempt) -> None:
-        """Prepare a mail for riding.  Raises smtplib's errors, and what reading the message raises."""
-        assert isinstance(self._line, Connection)
-        self._line.prepare(attempt, rides=True)
-        self._aboard = attempt.progress
-
     def is_quick(self) -> bool:
-        """Whether the relay answers so soon that the next mail may wait here for its turn."""
-        return self._took < _SLOW
+        """Return whether the relay answers so soon that the next mail may wait here for its turn."""
+        return self._current is not None and self._current.took < _SLOW
 
-    def prepare(self, attempt: Attempt) -> None:
-        """Prepare a mail for its turn.  Raises smtplib's errors, and what reading the message raises."""
-        assert isinstance(self._line, Connection)
-        self._line.prepare(attempt, rides=False)
+    def prepare(self, attempt: Attempt, *, overlaps: bool) -> Overlapping | None:
+        """Make ready the next mail.  Raises smtplib's errors, and what reading the message raises.
+
+        :param overlaps: its envelope goes with the end of the mail in hand
+        """
+        assert self._current is not None, "there is a mail in hand"
+        prepared = self._current.connection.prepare(attempt)
+        if overlaps:
+            self._ahead = attempt
+        return prepared
 
     def part(self) -> None:
-        """Nobody goes on with what has ridden: the relay waits for a text, so the connection is of no use."""
-        if self._has_rider():
+        """Give up a mail whose envelope has gone ahead: the relay waits for its text, so the connection is no use."""
+        if self._ahead is not None and self._ahead.progress.sent_ahead:
             self.drop()
 
-    def _has_rider(self) -> bool:
-        return self._aboard is not None and self._aboard.riding
+    # one mail
 
-    def _deliver(self, attempt: Attempt, following: Following) -> None:
-        def deliver(line: Connection | SendmailCall) -> None:
-            begin = self._clock.monotonic()
-            if isinstance(line, SendmailCall):
-                line.deliver(attempt.progress, attempt.message, attempt.intend)
-            else:
-                line.deliver(attempt, following, fresh=begin - self._used_at < _A_MOMENT)
-                self._took = self._clock.monotonic() - begin
+    def _verify_once(self, progress: Progress, message: BinaryIO | None) -> Outcome:
+        start = 0 if message is None else _position(message)
+        self._send(Verification(progress, message), _ALONE)
+        current = self._current
+        if current is not None:
+            current.verified += 1
+            self._reset(current, progress)
+        if message is not None:
+            message.seek(start)
+        return succeeded(self._relay, progress)
 
-        self._speak(attempt.progress, deliver)
-        self._mails += 1
+    def _send(self, attempt: Attempt, following: Following) -> None:
+        """Afterwards the connection is ready for the next mail, or it is gone (7.3 kept dead ones for ever)."""
+        progress = attempt.progress
+        tried: dict[StartOver, _Lesson] = {}
+        while True:
+            try:
+                self._send_once(attempt, following, pipelining=StartOver.PIPELINING not in tried)
+                break
+            except smtplib.SMTPException as error:
+                reason = self._reason(progress, error, tried)
+                if reason is StartOver.MAILS_PER_CONNECTION:
+                    self.close()
+                else:
+                    self._recover(progress, error)
+                if reason is None:
+                    _learn(tried, progress)
+                    raise
+                progress.start_over()
+            except BaseException:
+                self.drop()
+                raise
+        _learn(tried, progress)
+        if progress.out_of_sync:
+            self.drop()
 
-    def _verdict(self, progress: Progress, error: Exception) -> Outcome:
+    def _send_once(self, attempt: Attempt, following: Following, *, pipelining: bool) -> None:
+        """Send a mail over the connection at hand or, if that is of no use, a new one."""
+        progress = attempt.progress
+        if not (self._went_ahead(attempt) or self._is_usable()):
+            self._open(pipelining=pipelining)
+        current = self._current
+        assert current is not None, "it was opened"
+        progress.opened, progress.logged_in = True, current.settings.logs_in
+        begin = self._clock.monotonic()
+        current.mails += 1
+        converse(current.connection, attempt, following)
+        current.used_at = self._clock.monotonic()
+        current.took = current.used_at - begin
+        if progress.text_wanted:
+            current.verified = 0
+        if progress.has_too_many:
+            current.memory.refused_further_recipients(len(progress.accepted), current.used_at)
+        elif len(progress.accepted) > SAFE_RECIPIENTS:
+            current.memory.took_recipients(len(progress.accepted))
+
+    def _reason(
+        self, progress: Progress, error: smtplib.SMTPException, tried: dict[StartOver, _Lesson]
+    ) -> StartOver | None:
+        """Why the mail is begun anew; None: this is the end of it.  What that teaches is put into `tried`."""
+        current = self._current
+        if current is None or not progress.opened:
+            return None
+        now = self._clock.monotonic()
+        if progress.intended and self._ahead is not None and self._ahead.progress.sent_ahead:
+            current.memory.overlap_failed(now)  # the relay may have died of what came behind the message
+        reason = reason_to_start_over(progress, error, mails=current.mails - 1)
+        if reason is None or reason in tried:
+            return None
+        if reason is StartOver.TOO_MANY_RECIPIENTS:  # ever fewer until it is one
+            current.memory.too_many_recipients(smaller_limit(progress, error), now)
+        else:
+            tried[reason] = _lesson(reason, error, current, now)
+        return reason
+
+    def _recover(self, progress: Progress, error: smtplib.SMTPException) -> None:
+        """Make the connection ready for the next mail, or throw it away."""
+        current = self._current
+        if current is None:
+            return
+        if not isinstance(error, _REFUSALS) or progress.out_of_sync or is_leaving(error):
+            self.drop()
+        elif self._ahead is None or not self._ahead.progress.sent_ahead:
+            self._reset(current, progress)
+
+    def _reset(self, current: _Current, progress: Progress) -> None:
+        """Let the relay forget a mail; a relay that refuses that (Exim, after ten times) gets a new connection."""
+        try:
+            current.connection.resume(current.connection.reset(), None, progress)
+        except smtplib.SMTPException:
+            self.drop()
+
+    def _failed(self, progress: Progress, error: Exception) -> Outcome:
         if progress.opened and not progress.intended and not isinstance(error, smtplib.SMTPException):
             raise error  # the message could not be read, or must not be sent
         return failed(self._relay if progress.opened else self.relay, progress, error)
 
-    def _reset(self, progress: Progress, error: smtplib.SMTPException) -> None:
-        if self.connection is None:
-            return
-        try:
-            if progress.out_of_step or _is_leaving(error):
-                self.drop()
-            elif isinstance(self._line, Connection) and not self._has_rider():
-                self._line.reset(progress)
-        except smtplib.SMTPException:
-            self.drop()
+    # the connection
 
-    def _speak(self, progress: Progress, speak: Callable[[Connection | SendmailCall], None]) -> None:
-        """Afterwards the connection is ready for the next mail, or it is gone (7.3 kept dead ones for ever)."""
-        try:
-            self._speak_once_or_twice(progress, speak)
-        except _REFUSALS as error:
-            self._reset(progress, error)
-            raise
-        except BaseException:
-            self.drop()
-            raise
-        finally:
-            if progress.broken_promise:
-                self._patient_until = self._clock.monotonic() + _PATIENCE
-        if progress.out_of_step:
-            self.drop()
-        self._used_at = self._clock.monotonic()
-
-    def _speak_once_or_twice(self, progress: Progress, speak: Callable[[Connection | SendmailCall], None]) -> None:
-        """On the connection at hand or, if that turns out to be dead, on a new one."""
-        if self._rides(progress) or self._is_usable():
-            self._begin(progress)
-            try:
-                speak(self._line)
-            except smtplib.SMTPException as error:
-                if not self._may_start_over(progress, error):
-                    raise
-            else:
-                return
-            self.drop()
-            progress.start_over()
-        self._open(patient=progress.broken_promise)
-        self._begin(progress)
-        speak(self._line)
-
-    def _begin(self, progress: Progress) -> None:
-        progress.opened, progress.logged_in = True, self._used_settings.logs_in
-
-    def _rides(self, progress: Progress) -> bool:
-        """Whether its envelope has been said on the connection at hand."""
-        aboard, self._aboard = self._aboard, None
-        if aboard is not None and aboard.riding:
-            if aboard is progress:
+    def _went_ahead(self, attempt: Attempt) -> bool:
+        """Whether its envelope has gone over the connection at hand."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.progress.sent_ahead:
+            if ahead is attempt:
                 return True
-            self.drop()  # somebody else's was
-        progress.start_over()
+            self.drop()  # it was another mail's
+        attempt.progress.start_over()
         return False
 
-    def _may_start_over(self, progress: Progress, error: smtplib.SMTPException) -> bool:
-        """Whether the connection failed, and not this mail: it was dead already, or did not outlive the mail before.
-
-        Or its login did not last; if a new one is no better, that is about the mail.
-        """
-        if progress.intended or not _is_dead(error):
-            return False
-        if progress.riding and isinstance(error, smtplib.SMTPServerDisconnected):
-            self._no_rides_until = self._clock.monotonic() + _PATIENCE
-        return progress.riding or not progress.begun
-
     def _is_usable(self) -> bool:
-        if self.connection is None:
+        current = self._current
+        if current is None:
             return False
-        if (
-            isinstance(self._line, Connection) and not self._line.is_quiet()
-        ):  # it has hung up, or said what nobody asked
+        if not current.connection.is_quiet():  # it has hung up, or said more than it was asked
             self.drop()
             return False
-        if self._is_young(self._mails):
+        if self._has_room(current, self._clock.monotonic()):
             settings = self._settings()
-            if settings is self._used_settings or settings == self._used_settings:
+            if settings is current.settings or settings == current.settings:
                 return True
         self.close()
         return False
 
-    def _is_young(self, mails: int) -> bool:
-        keep = self._used_settings.keep
-        return self._clock.monotonic() - self._opened_at < keep.age and mails < keep.mails
+    @staticmethod
+    def _has_room(current: _Current, now: float) -> bool:
+        keep = current.settings.keep
+        return (
+            current.mails < keep.mails
+            and current.verified < _MAX_VERIFIED
+            and now - current.opened_at < keep.age
+            and current.memory.takes_mail_after(current.mails, now)
+        )
 
-    def _open(self, *, patient: bool) -> None:
+    def _open(self, *, pipelining: bool) -> None:
         baton.put_down()
-        self._used_settings = self._settings()
-        self._relay = str(self._used_settings)
-        self.connection = self._connect(self._used_settings)
-        self._took = float("inf")
-        self._opened_at = self._used_at = self._clock.monotonic()
-        self._mails = 0
-        if isinstance(self.connection, SMTP):
-            patient = patient or self._opened_at < self._patient_until
-            self._line = Connection(self.connection, self._used_settings, patient=patient)
+        settings = self._settings()
+        self._relay = relay = str(settings)
+        memory = self._memories.of(relay)
+        raw = self._connect(settings)
+        now = self._clock.monotonic()
+        connection: RelayConnection
+        if isinstance(raw, SMTP):
+            try:
+                pipelining = pipelining and memory.takes_pipelining(now)
+                connection = SMTPConnection(raw, settings, memory, self._clock, pipelining=pipelining)
+            except BaseException:
+                drop(raw)
+                raise
         else:
-            self._line = SendmailCall(self.connection)
+            connection = SendmailConnection(raw)
+        self._current = _Current(raw, connection, settings, memory, now, now)
 
 
-def _is_dead(error: smtplib.SMTPException) -> bool:
-    return isinstance(error, smtplib.SMTPServerDisconnected) or _is_leaving(error)
+def converse(connection: RelayConnection, attempt: Attempt, following: Following) -> None:
+    """Let the connection do its steps, and answer its requests."""
+    progress = attempt.progress
+    steps = attempt.steps(connection)
+    request = connection.resume(steps, None, progress)
+    while request is not None:
+        answer = None
+        if isinstance(request, Intend):
+            attempt.intend()
+        elif isinstance(request, TakeNext):
+            answer = following.take_next()
+        else:
+            following.read_ahead()
+        request = connection.resume(steps, answer, progress)
 
 
-def _is_leaving(error: smtplib.SMTPException) -> bool:
-    """Whether the connection is of no use after this: it ends, lacks a login, or is out of step."""
-    if isinstance(error, smtplib.SMTPRecipientsRefused):
-        return any(reply_from(each).code == 421 for each in error.recipients.values())
-    return getattr(error, "smtp_code", 0) in RELAY_CODES | {503}
+def _lesson(reason: StartOver, error: smtplib.SMTPException, current: _Current, now: float) -> _Lesson:
+    """What is to be remembered of the relay if another attempt goes better."""
+    memory, mails = current.memory, current.mails - 1
+    if reason is StartOver.OVERLAP and isinstance(error, smtplib.SMTPServerDisconnected):
+        return partial(memory.overlap_failed, now)
+    if reason is StartOver.PIPELINING:
+        return partial(memory.pipelining_failed, now)
+    if reason is StartOver.MAILS_PER_CONNECTION or told_mails_per_connection(error):
+        return partial(memory.refused_after, mails, now, told=told_mails_per_connection(error))
+    return _nothing
+
+
+def _learn(tried: dict[StartOver, _Lesson], progress: Progress) -> None:
+    """Remember what helped: the relay has taken the sender at the last attempt."""
+    if progress.begun:
+        for lesson in tried.values():
+            lesson()
+
+
+def _position(message: BinaryIO) -> int:
+    """Where the message begins; 0 if it is no file that tells."""
+    try:
+        return message.tell()
+    except OSError:
+        return 0
+
+
+def _nothing() -> None:
+    """Learn nothing."""

@@ -1,13 +1,13 @@
-"""How the end of a dialogue is told: with smtplib's errors, which the users of a mailer know."""
+"""How the end of a transaction is told: with smtplib's errors, which the users of a mailer know."""
 
 from __future__ import annotations
 
 import smtplib
 
 from zope.sendmail.lifecycle.outcome import Reply
-from zope.sendmail.smtp.protocol.commands import NotSpeakable, Verb
+from zope.sendmail.smtp.protocol.commands import CommandName, MailNotSupported
 from zope.sendmail.smtp.protocol.progress import Progress, pairs
-from zope.sendmail.smtp.protocol.steps import Gone, Refused
+from zope.sendmail.smtp.protocol.steps import ConnectionLost, Refused
 
 
 class NotSendable(smtplib.SMTPSenderRefused):
@@ -18,17 +18,17 @@ class NotSendable(smtplib.SMTPSenderRefused):
         self.reply = reply
 
 
-def as_smtplib_tells(error: Gone | NotSpeakable | Refused, progress: Progress) -> smtplib.SMTPException:
-    """The error of smtplib that says the same."""
-    if isinstance(error, NotSpeakable):
+def as_smtplib_error(error: ConnectionLost | MailNotSupported | Refused, progress: Progress) -> smtplib.SMTPException:
+    """Return the error of smtplib that says the same."""
+    if isinstance(error, MailNotSupported):
         return NotSendable(error.code, error.reply, progress.envelope.sender)
-    if isinstance(error, Gone):
+    if isinstance(error, ConnectionLost):
         return smtplib.SMTPServerDisconnected(str(error))
     response = error.response
     if response is None:
         return smtplib.SMTPRecipientsRefused(pairs(progress.refused))
-    if error.about is Verb.RCPT:
+    if error.command is CommandName.RCPT:
         return smtplib.SMTPRecipientsRefused({error.recipient: (response.code, response.text)})
-    if error.about is Verb.MAIL:
+    if error.command is CommandName.MAIL:
         return smtplib.SMTPSenderRefused(response.code, response.text, progress.envelope.sender)
     return smtplib.SMTPDataError(response.code, response.text)

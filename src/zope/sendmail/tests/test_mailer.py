@@ -403,7 +403,7 @@ class AMailIsSent(WithRelay):
         for point in ("GREETING", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "DOT"):
             for action in (Drop(), "421 4.3.2 bye"):
                 with self.subTest(point=point, action=action):
-                    relay = self.start(tls=right_tls(), users={"name": "secret"})
+                    relay = self.start(keywords=["SIZE"], tls=right_tls(), users={"name": "secret"})
                     relay.on(point, action, nth=1)
                     mailer = self.mailer(relay, username="name", password="secret", cafile=self.cafile())
                     with self.assertRaises(OSError):

@@ -1,146 +1,193 @@
-"""The first half of the dialogue about one mail: sender and recipients.
+"""The first half of the transaction about one mail: sender and recipients.
 
-The commands go in flights; a flight may have been said before it is this mail's turn, behind the text of the mail
-before (RFC 2920, 3.1), and is then only listened for.  Pure.  RFC 5321, 3.3.
+The commands go in flights.  The first flight may have gone before it is this mail's turn, together with the end of the
+mail before (RFC 2920, 3.1); then only its replies are awaited.  Pure.  RFC 5321, 3.3.
 """
 
 from __future__ import annotations
 
-from zope.sendmail.lifecycle.outcome import Answer
-from zope.sendmail.smtp.protocol.body import Body
-from zope.sendmail.smtp.protocol.commands import Command, Speech, Verb
-from zope.sendmail.smtp.protocol.exchange import Exchange
-from zope.sendmail.smtp.protocol.progress import charge
-from zope.sendmail.smtp.protocol.replies import Response
-from zope.sendmail.smtp.protocol.steps import MAX_FLIGHT, Gone, Heard, Manner, Phase, Refused, Spare, Steps
+from collections.abc import Iterator
 
-#: How long the reply to what goes behind the recipients may take.
-_PHASES = {Verb.DATA: Phase.DATA, Verb.BDAT: Phase.FINAL}
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.smtp.protocol.commands import Command, CommandName, EnvelopeCommands
+from zope.sendmail.smtp.protocol.exchange import NOT_UNDERSTOOD, RECEIVE, Exchange
+from zope.sendmail.smtp.protocol.limits import refuses_client
+from zope.sendmail.smtp.protocol.progress import reply_about_recipient
+from zope.sendmail.smtp.protocol.replies import Response
+from zope.sendmail.smtp.protocol.steps import (
+    MAX_FLIGHT,
+    ConnectionLost,
+    Refused,
+    Replying,
+    SendFailed,
+    Steps,
+    TimeoutName,
+)
+
+#: So many recipients every relay takes (RFC 5321, 4.5.3.1.8).  Beyond them the flights are short: Postfix hangs up
+#: after 20 refused ones (``smtpd_hard_error_limit``), and is slow from the tenth on.
+SAFE_RECIPIENTS = 100
+_SHORT_FLIGHT = 10
+
+_REPLY, _TEXT_WANTED = RECEIVE[TimeoutName.COMMAND], RECEIVE[TimeoutName.DATA]
+_DATA = Command(CommandName.DATA, b"DATA\r\n")
 
 
 class Addressing:
     """Whether the relay takes a mail from this sender for these recipients.
 
-    `last` goes in the flight of the last recipients.  `answers_each`: after the message, with one reply for each
-    accepted recipient (LMTP).  Raises `NotSpeakable`, `Refused` if there is nobody to ask about, and what reading the
-    message raises.
+    Raises `Refused` if there is no recipient to ask about.
+
+    :param pipelined: the commands go in flights, and DATA with the last of them
+    :param answers_each: after the message, with one reply for each accepted recipient (LMTP)
+    :param taken_before: so many recipients of one mail the relay has taken before
     """
 
     def __init__(
         self,
-        talk: Exchange,
-        speech: Speech,
-        manner: Manner,
-        body: Body | None,
-        last: Command | None,
+        exchange: Exchange,
+        commands: EnvelopeCommands,
         *,
+        pipelined: bool,
+        asks_for_data: bool,
         answers_each: bool,
+        taken_before: int,
     ) -> None:
-        self._talk = talk
-        self._progress = talk.progress
-        self._last = last
+        self._exchange = exchange
+        self._progress = exchange.progress
+        self._commands = commands
         self._answers_each = answers_each
-        self._unspeakable = speech.refused
-        self._progress.refused.update(speech.refused)
-        size, is_8bit = (None, False) if body is None or not speech.tells_size else body.measure
-        commands = [speech.mail(size, is_8bit=is_8bit), *speech.recipients()]
-        self._last_recipient = commands[-1].recipient
-        if not self._last_recipient:
-            raise Refused(Verb.RCPT, None)
-        if last is not None:
-            commands.append(last)
-        length = 1 if manner is Manner.ONE_BY_ONE else MAX_FLIGHT
-        self._flights = iter([commands[begin : begin + length] for begin in range(0, len(commands), length)])
-        self._said: list[Command] = []
+        if not commands.recipients:
+            self._progress.refused.update(commands.refused)
+            raise Refused(CommandName.RCPT, None)
+        self._last_recipient = commands.recipients[-1].recipient
+        all_commands = [commands.mail, *commands.recipients, *((_DATA,) if asks_for_data else ())]
+        if not pipelined:
+            self._flights = iter([[command] for command in all_commands])
+        elif len(all_commands) <= MAX_FLIGHT:
+            self._flights = iter((all_commands,))
+        else:
+            self._flights = _flights(all_commands, max(SAFE_RECIPIENTS, taken_before))
+        self._sent: list[Command] | None = None
 
-    def board(self) -> Steps:
-        """Say the first flight, before the reply to the mail before.  Raises nothing: its own replies tell."""
-        self._said = next(self._flights)
-        self._progress.riding = True
-        try:
-            yield from self._say(self._said)
-        except Gone as gone:
-            self._talk.hurt = gone
+    def first_flight(self) -> bytes:
+        """Return the first flight, which goes with the end of the mail before."""
+        self._sent = next(self._flights)
+        self._progress.sent_ahead = True
+        return b"".join([each.line for each in self._sent])
 
-    def ask(self) -> Heard:
-        """Say what has not been said; the last reply.  Raises `Refused` if nobody was accepted."""
-        self._progress.refused.update(self._unspeakable)
-        if self._said:
-            reply = yield from self._listen(self._said)
-        for flight in self._flights:
-            ends = flight[-1].verb is Verb.BDAT
-            if ends:
-                yield from self._talk.intend()
-            yield from self._say(flight)
-            if ends and self._talk.hurt is None:
-                yield Spare()
+    def not_sent(self, failed: SendFailed) -> None:
+        """Note that the first flight has not gone, or not all of it."""
+        self._exchange.send_error = failed
+
+    def ask(self) -> Replying:
+        """Send what has not been sent; return the last reply.  Raises `Refused` if no recipient was accepted."""
+        self._progress.refused.update(self._commands.refused)
+        self._progress.unasked = list(self._commands.unasked)
+        if self._sent is not None:
+            reply = yield from self._listen(self._sent)
+        for planned in self._flights:
+            flight = self._stopped(planned) if self._progress.has_too_many else planned
+            if not flight:
+                continue
+            yield from self._exchange.send(
+                b"".join([each.line for each in flight]), TimeoutName.COMMAND, is_command=True
+            )
             reply = yield from self._listen(flight)
         return reply
 
-    def _say(self, flight: list[Command]) -> Steps:
-        return self._talk.push(b"".join([each.line for each in flight]), Phase.COMMAND, asks=True)
+    def _stopped(self, flight: list[Command]) -> list[Command]:
+        """What is left of a flight when the relay takes no more recipients."""
+        self._progress.unasked += [each.recipient for each in flight if each.recipient]
+        return [each for each in flight if not each.recipient]
 
-    def _listen(self, flight: list[Command]) -> Heard:
-        talk = self._talk
+    def _listen(self, flight: list[Command]) -> Replying:
+        exchange = self._exchange
         reply: Response
         for command in flight:
-            is_last = command is self._last and talk.ended is None
+            waits_for_text = command is _DATA and exchange.refusal is None
             try:
-                reply = yield talk.listen(_PHASES[command.verb] if is_last else Phase.COMMAND)
-            except Gone as gone:
-                raise self._lost(gone, len(flight)) from gone.__cause__
-            if talk.ended is None:
+                reply = yield (
+                    exchange.awaited(TimeoutName.COMMAND)
+                    if exchange.send_error is not None
+                    else _TEXT_WANTED
+                    if waits_for_text
+                    else _REPLY
+                )
+            except ConnectionLost as lost:
+                raise self._lost(lost, len(flight)) from lost.__cause__
+            if exchange.refusal is None:
                 self._hear(command, reply, len(flight))
-            if talk.ended is not None and talk.ended.is_leaving:
-                raise talk.ended
-        if talk.ended is not None:
-            if self._last is flight[-1]:
-                yield from self._take_back(self._last, reply)
-            raise talk.ended
+            if exchange.refusal is not None and exchange.refusal.is_leaving:
+                raise exchange.refusal
+        if exchange.refusal is not None:
+            if flight[-1] is _DATA:
+                yield from self._take_back_data(reply)
+            if len(flight) > 1:  # if one reply too many came before, all of these belong to other commands
+                yield from exchange.check_quiet()
+            raise exchange.refusal
         return reply
 
-    def _lost(self, gone: Gone, flight: int) -> Gone | Refused:
-        """How it ends when a reply did not come: that may not matter any more."""
-        self._progress.broken_promise |= not self._talk.proven and flight > 1
-        if self._talk.ended is None:
-            return self._talk.hurt or gone
-        self._progress.out_of_step = True
-        return self._talk.ended
+    def _lost(self, lost: ConnectionLost, flight: int) -> ConnectionLost | Refused:
+        """Return how it ends when a reply did not come: that may not matter any more."""
+        self._progress.pipelining_failed |= not self._exchange.proven and flight > 1
+        if self._exchange.refusal is None:
+            return self._exchange.send_error or lost
+        self._progress.out_of_sync = True
+        return self._exchange.refusal
 
     def _hear(self, command: Command, response: Response, flight: int) -> None:
-        self._talk.keep_to_promise(command.verb, response, flight)
-        if command.verb is Verb.MAIL:
-            self._hear_mail(response)
-        elif command.verb is Verb.RCPT:
+        if response.code in NOT_UNDERSTOOD:
+            self._exchange.check_extension(command.name, response, flight=flight)
+        if command.name is CommandName.RCPT:
             self._hear_recipient(command.recipient, response)
+        elif command.name is CommandName.MAIL:
+            self._hear_mail(response)
+        elif response.code != 354:  # it is about the message; a yes without a question for the text is out of place
+            self._exchange.check(response, 4, 5)
+            self._exchange.end(Refused(CommandName.DATA, response))
 
     def _hear_mail(self, response: Response) -> None:
-        if response.digit == 2:
+        if response.code < 300:
             self._progress.begun = True
             return
-        self._talk.check(response, 4, 5)
-        self._talk.end(Refused(Verb.MAIL, response))
+        self._exchange.check(response, 4, 5)
+        self._exchange.end(Refused(CommandName.MAIL, response))
 
     def _hear_recipient(self, recipient: str, response: Response) -> None:
         progress = self._progress
-        self._talk.check(response, 2, 4, 5)
-        if response.code == 421:
-            self._talk.end(Refused(Verb.RCPT, response, recipient))
+        if response.code >= 300:
+            self._exchange.check(response, 4, 5)
+        if response.code >= 300 and (response.code == 421 or refuses_client(response)):
+            self._exchange.end(Refused(CommandName.RCPT, response, recipient))
             return
-        reply = charge(response.code, response.text)
-        (progress.accepted if reply.answer is Answer.ACCEPTED else progress.refused)[recipient] = reply
-        progress.out_of_step |= response.code == 503
+        reply = reply_about_recipient(*response)
+        if reply.answer is Answer.ACCEPTED:
+            progress.accepted[recipient] = reply
+        else:
+            progress.refused[recipient] = reply
+            progress.out_of_sync |= response.code == 503
+            progress.has_too_many |= bool(progress.accepted) and reply.is_one_too_many
         if recipient == self._last_recipient and not progress.accepted:
-            self._talk.end(Refused(Verb.RCPT, None))
+            self._exchange.end(Refused(CommandName.RCPT, None))
 
-    def _take_back(self, last: Command, response: Response) -> Steps:
-        """The message was announced, and nobody gets it."""
-        if last.verb is Verb.DATA and response.code == 354 and not self._answers_each:
-            # The relay waits for a text; the lone dot ends it (RFC 2920, 3.1).  Whatever it says, nobody is served.
+    def _take_back_data(self, response: Response) -> Steps:
+        """The message was announced, and no recipient gets it."""
+        if response.code == 354 and not self._answers_each:
+            # The relay waits for a text; the lone dot ends it (RFC 2920, 3.1).  No recipient is served then.
             try:
-                yield from self._talk.push(b".\r\n", Phase.BLOCK)
-                yield from self._talk.receive(Phase.DATA)
-            except Gone:
-                self._progress.out_of_step = True
+                yield from self._exchange.send(b".\r\n", TimeoutName.BLOCK)
+                yield from self._exchange.receive(TimeoutName.DATA)
+            except ConnectionLost:
+                self._progress.out_of_sync = True
         elif response.digit not in (4, 5):
-            self._progress.out_of_step = True
+            self._progress.out_of_sync = True
+
+
+def _flights(commands: list[Command], trusted: int) -> Iterator[list[Command]]:
+    """Return the commands in flights: long ones as far as the relay takes so many recipients, short ones beyond."""
+    begin = 0
+    while begin < len(commands):
+        length = MAX_FLIGHT if begin + MAX_FLIGHT <= trusted + 1 else _SHORT_FLIGHT
+        yield commands[begin : begin + length]
+        begin += length

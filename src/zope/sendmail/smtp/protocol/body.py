@@ -5,14 +5,16 @@ Fails with what reading the message raises.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
+from io import BytesIO
 from typing import BinaryIO
 
-from zope.sendmail.message.headers import wire
+from zope.sendmail.message.headers import header_block, wire
 
 #: Octets of a message that is sent in one piece and kept in memory meanwhile: what the buffers between us and a
-#: relay hold (Linux: 16 KiB to send and 128 KiB to receive at first), so that nobody waits for anybody.
+#: relay hold (Linux: 16 KiB to send and 128 KiB to receive at first), so that neither side waits for the other.
 WINDOW = 64 * 1024
 
 
@@ -26,7 +28,11 @@ class Body:
         self._rest: Iterator[bytes] | None = None
         self._head: list[bytes] = []
         self._whole: bytes | None = None
-        self._measure: tuple[int, bool] | None = None
+
+    @classmethod
+    def of_octets(cls, octets: bytes) -> Body:
+        """Return a body made of `octets`, which `wire` has made already, or something that it would not change."""
+        return cls(BytesIO(octets))
 
     @property
     def whole(self) -> bytes | None:
@@ -35,19 +41,30 @@ class Body:
             self._whole = self._read()
         return self._whole
 
-    @property
+    @functools.cached_property
     def measure(self) -> tuple[int, bool]:
         """The octets on the wire without the dots that DATA doubles (RFC 1870, 3), and whether one is not ASCII."""
-        if self._measure is None:
-            size, is_8bit = 0, False
-            for piece in self.pieces():
-                size += len(piece)
-                is_8bit = is_8bit or not piece.isascii()
-            self._measure = size, is_8bit
-        return self._measure
+        whole = self.whole
+        if whole is not None:
+            return len(whole), not whole.isascii()
+        size, is_8bit = 0, False
+        for piece in self.pieces():
+            size += len(piece)
+            is_8bit = is_8bit or not piece.isascii()
+        return size, is_8bit
+
+    @property
+    def has_utf8_header(self) -> bool:
+        """Whether a header field is written in UTF-8 beyond ASCII, which is what SMTPUTF8 is for (RFC 6531, 3.2)."""
+        head = header_block(self.whole or b"".join(self._head))
+        try:
+            head.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+        return not head.isascii()
 
     def pieces(self) -> Iterator[bytes]:
-        """The message from its beginning; more than once only if it is small or can be read again."""
+        """Return the message from its beginning; more than once only if it is small or can be read again."""
         whole = self.whole
         if whole is not None:
             return iter((whole,))

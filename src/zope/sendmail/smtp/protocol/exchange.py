@@ -1,80 +1,118 @@
-"""What is common to all parts of the dialogue about one mail: bytes out, replies in, and whether to go on.  Pure."""
+"""What is common to all parts of the transaction about one mail: bytes out, replies in, and whether to go on.  Pure."""
 
 from __future__ import annotations
 
-from zope.sendmail.smtp.protocol.commands import Verb
+from zope.sendmail.smtp.protocol.commands import CommandName
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.protocol.replies import Response
-from zope.sendmail.smtp.protocol.steps import Broken, Gone, Heard, Intend, Phase, Receive, Refused, Send, Steps
+from zope.sendmail.smtp.protocol.steps import (
+    ConnectionLost,
+    OutOfSync,
+    Poll,
+    Receive,
+    Refused,
+    Replying,
+    Send,
+    SendFailed,
+    Steps,
+    TimeoutName,
+)
 
-_RECEIVE = {phase: Receive(phase) for phase in Phase}
+RECEIVE = {name: Receive(name) for name in TimeoutName}
+_POLL = Poll()
 
 #: The relay does not know the command, or not here.
-_NOT_UNDERSTOOD = frozenset({500, 502})
-_NOT_HERE = _NOT_UNDERSTOOD | {503}
+NOT_UNDERSTOOD = frozenset({500, 502, 503})
 
 
 class Exchange:
-    """The dialogue about one mail.  `proven`: the relay took one over this connection, so what it offers is true."""
+    """The commands and replies about one mail.
+
+    :param proven: the relay took a mail over this connection, so what it announced is true
+    """
 
     def __init__(self, progress: Progress, *, proven: bool) -> None:
         self.progress = progress
         self.proven = proven
-        #: Nobody can be accepted any more; what still comes only keeps us in step.
-        self.ended: Refused | None = None
+        #: Every recipient is refused; further replies only keep client and relay in step.
+        self.refusal: Refused | None = None
         #: Sending failed; only the relay's last words are of interest.
-        self.hurt: Gone | None = None
+        self.send_error: SendFailed | None = None
 
-    def push(self, data: bytes, phase: Phase, *, asks: bool = False, more: bool = False) -> Steps:
-        """Send; if that fails, hear what the relay has said: it may have refused, and hung up (RFC 5321, 4.2.5)."""
+    def send(self, data: bytes, timeout: TimeoutName, *, is_command: bool = False) -> Steps:
+        """Send; if that fails, hear what the relay said; it may have refused, and hung up (RFC 5321, 4.2.5)."""
         try:
-            yield Send(data, phase, asks, more)
-        except Broken as broken:
-            self.hurt = broken
-            self.progress.out_of_step = True
-            self.progress.intended = False  # its end has not gone
+            yield Send(data, timeout, is_command)
+        except SendFailed as failed:
+            self.not_sent(failed)
+        except OutOfSync:
+            self.progress.forget_replies()
+            self.progress.out_of_sync = True
+            raise
 
-    def receive(self, phase: Phase) -> Heard:
-        """The next reply.  Raises `Gone`."""
+    def not_sent(self, failed: SendFailed) -> None:
+        """Note that the relay does not have the end of what was sent."""
+        self.send_error = failed
+        self.progress.out_of_sync = True
+        self.progress.intended = False
+
+    def receive(self, timeout: TimeoutName) -> Replying:
+        """Return the next reply.  Raises `ConnectionLost`."""
         try:
-            response: Response = yield self.listen(phase)
-        except Gone:
-            if self.hurt is not None:
-                raise self.hurt from None
+            response: Response = yield RECEIVE[timeout] if self.send_error is None else self.awaited(timeout)
+        except ConnectionLost:
+            if self.send_error is not None:
+                raise self.send_error from None
             raise
         return response
 
-    def listen(self, phase: Phase) -> Receive:
-        """The step that waits for the next reply; not for long if nothing is to be expected."""
-        return _RECEIVE[Phase.QUIT if self.hurt else phase]
-
-    def intend(self) -> Steps:
-        """Say that the end of the message goes now.  Raises `Gone` if it cannot."""
-        if self.hurt is not None:
-            raise self.hurt
-        yield Intend()
-        self.progress.intended = True
+    def awaited(self, timeout: TimeoutName) -> Receive:
+        """Return the step that waits for the next reply; not for long if none is to be expected."""
+        return RECEIVE[TimeoutName.QUIT if self.send_error else timeout]
 
     def check(self, response: Response, *digits: int) -> None:
-        """Raise `Gone` unless the reply begins with one of `digits`."""
-        if response.digit not in digits:
-            raise Gone(f"the relay's reply makes no sense here: {response}")
+        """Raise `ConnectionLost` unless the reply begins with one of `digits`.
+
+        Before the message is sent, a reply out of place says that another command's reply may have been taken for a
+        recipient's: then none of them counts.
+        """
+        if response.digit in digits:
+            return
+        if not self.progress.intended:
+            self.progress.forget_replies()
+        self.progress.out_of_sync = True
+        raise OutOfSync(f"the relay's reply makes no sense here: {response}")
+
+    def check_quiet(self) -> Steps:
+        """Raise `ConnectionLost` if the relay said more than it was asked."""
+        try:
+            response: Response | None = yield _POLL
+        except ConnectionLost:  # it has hung up behind its last reply
+            self.progress.out_of_sync = True
+            return
+        if response is not None and response.code != 421:
+            self.progress.forget_replies()
+            self.progress.out_of_sync = True
+            raise OutOfSync(f"the relay said more than it was asked: {response}")
 
     def end(self, refused: Refused) -> Refused:
-        """A relay answers in order: what it says no to before the message, no later reply can make a yes."""
-        self.ended = refused
+        """Note a refusal: a relay answers in order, so no later reply can make it a yes."""
+        self.refusal = refused
         self.progress.intended = False
         return refused
 
-    def keep_to_promise(self, verb: Verb, response: Response, flight: int) -> None:
-        """Tell a relay that does not do what it offers from one that means the mail.  Raises `Gone`."""
-        if response.code not in _NOT_HERE:
-            return
-        if self.progress.riding:
-            raise Gone(f"the relay does not take a mail right behind another; {verb.name} was answered: {response}")
-        if self.proven or (flight == 1 and verb is not Verb.BDAT):
-            return
-        self.progress.broken_promise = True
-        if response.code in _NOT_UNDERSTOOD:
+    def check_extension(self, command: CommandName, response: Response, *, flight: int) -> None:
+        """Tell a relay that does not do what it announced from one that means the mail.  Raises `ConnectionLost`.
+
+        :param response: one of `NOT_UNDERSTOOD`
+        """
+        if self.progress.sent_ahead:
+            raise ConnectionLost(
+                f"the relay does not take a mail right behind another; {command.name} was answered: {response}"
+            )
+        if flight > 1 and not self.proven:
+            self.progress.pipelining_failed = True
             self.progress.intended = False
-            raise Gone(f"the relay does not keep what it offers; {verb.name} was answered: {response}")
+            raise ConnectionLost(
+                f"the relay does not keep to PIPELINING, which it announced; {command.name} was answered: {response}"
+            )

@@ -28,34 +28,58 @@ class Progress:
     begun: bool = False
     accepted: dict[str, Reply] = field(default_factory=dict)
     refused: dict[str, Reply] = field(default_factory=dict)
-    #: Who has the mail, as far as recipients are answered for one by one (LMTP).
+    #: The recipients that have the mail, as far as they are answered for one by one (LMTP).
     served: dict[str, Reply] = field(default_factory=dict)
+    #: The recipients that were not asked about, because the relay takes no more with one mail.
+    unasked: list[str] = field(default_factory=list)
+    #: The relay has said that these are too many recipients.
+    has_too_many: bool = False
     #: The envelope went with the end of the mail before, and not all of it has been answered.
-    riding: bool = False
+    sent_ahead: bool = False
+    #: The relay has asked for the text (354).
+    text_wanted: bool = False
     #: The last byte of the message may have gone, and no reply says that the relay does not have it.
     intended: bool = False
-    #: The relay does not keep what it promised in EHLO about PIPELINING or CHUNKING, or so it seems.
-    broken_promise: bool = False
-    #: Nobody can tell any more what the relay will answer to; the connection must not be used again.
-    out_of_step: bool = False
+    #: The relay announced PIPELINING and does not take it, or so it seems.
+    pipelining_failed: bool = False
+    #: It is not certain any more what the relay will answer to; the connection must not be used again.
+    out_of_sync: bool = False
 
     def start_over(self) -> None:
-        """Forget what a connection said that was dead already."""
-        self.opened = self.begun = self.riding = self.intended = self.out_of_step = False
+        """Forget what was said on a connection that did not do."""
+        self.opened = self.begun = self.sent_ahead = self.text_wanted = self.intended = False
+        self.out_of_sync = self.has_too_many = False
+        self.accepted, self.refused, self.served, self.unasked = {}, {}, {}, []
+
+    def forget_replies(self) -> None:
+        """Forget what recipients were answered: those may have been replies to something else."""
         self.accepted, self.refused, self.served = {}, {}, {}
 
 
 @functools.lru_cache(maxsize=64)  # a relay has the same words for most recipients
-def charge(code: int, text: str | bytes) -> Reply:
-    """The reply as it counts for a mail: what is not its fault is temporary, whatever the first digit."""
+def reply_about_mail(code: int, text: str | bytes) -> Reply:
+    """Return the reply as it counts for a mail: what is not the mail's fault is temporary, whatever the first digit."""
     reply = Reply.of(code, text)
     if code in NOT_THE_MAILS_FAULT:
         return Reply(Answer.DEFERRED, reply.text, code, reply.enhanced)
     return reply
 
 
+@functools.lru_cache(maxsize=64)
+def reply_about_recipient(code: int, text: str | bytes) -> Reply:
+    """Return the reply to RCPT as it counts for a recipient.
+
+    552 is temporary (RFC 5321, 4.5.3.1.10: older relays say it for too many recipients), and so is one recipient too
+    many, whatever the code.
+    """
+    reply = reply_about_mail(code, text)
+    if reply.answer is Answer.REJECTED and (code == 552 or reply.is_one_too_many):
+        return Reply(Answer.DEFERRED, reply.text, code, reply.enhanced)
+    return reply
+
+
 def note_refused(progress: Progress, returned: object) -> None:
-    """Take note of what ``sendmail`` or ``send`` returned: a dict of the refused, or else nobody was."""
+    """Take note of what ``sendmail`` or ``send`` returned: a dict of the refused, or else all were accepted."""
     refused = {}
     if isinstance(returned, dict):
         recipients = progress.envelope.recipients
@@ -66,14 +90,14 @@ def note_refused(progress: Progress, returned: object) -> None:
 
 
 def reply_from(said: object) -> Reply:
-    """A reply from smtplib's pair of code and text; what is no such pair is temporary."""
+    """Return a reply made of smtplib's pair of code and text; what is no such pair is temporary."""
     if isinstance(said, tuple) and len(said) == 2 and isinstance(said[0], int):
-        return charge(said[0], said[1] if isinstance(said[1], (str, bytes)) else str(said[1]))
+        return reply_about_mail(said[0], said[1] if isinstance(said[1], (str, bytes)) else str(said[1]))
     return Reply(Answer.DEFERRED, printable(str(said)))
 
 
 def pairs(refused: dict[str, Reply]) -> dict[str, tuple[int, bytes]]:
-    """Refused recipients as smtplib tells them."""
+    """Return refused recipients as smtplib tells them."""
     return {
         recipient: (reply.code or 553, " ".join(filter(None, (reply.enhanced, reply.text))).encode())
         for recipient, reply in refused.items()

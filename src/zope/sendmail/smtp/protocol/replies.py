@@ -18,7 +18,9 @@ MAX_REPLY = 64 * 1024
 # What most replies are: one line, short, and whole.
 _USUAL = re.compile(rb"([2-5][0-9]{2}) ([^\s][^\r\n]{0,510}(?<![ \t]))\r\n")
 
-_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+# ``250OK`` and ``250<TAB>OK`` are replies, too, as in smtplib: who takes the one after the final dot for none sends the
+# mail twice.
+_LINE = re.compile(rb"([2-5][0-9]{2})(?:(-)(.*)|([^0-9-].*))?", re.DOTALL)
 
 
 class MalformedReply(Exception):
@@ -41,7 +43,7 @@ class Response(NamedTuple):
 
 
 class Replies:
-    """Takes what comes over the wire, in pieces of any size, and gives replies.  Keeps what is not a whole one yet."""
+    """A reader that takes what comes over the wire, in pieces of any size, and gives whole replies."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -52,18 +54,18 @@ class Replies:
         self._code = b""
 
     def feed(self, data: bytes) -> None:
-        """One more piece."""
+        """Take one more piece."""
         self._buffer = self._buffer[self._begin :] + data
         self._scanned -= self._begin
         self._begin = 0
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is left that `next` did not give: no reply, and no part of one."""
+        """Whether `next` has given everything: no reply is left, and no part of one."""
         return self._begin == len(self._buffer) and not self._lines
 
     def next(self) -> Response | None:
-        """The next reply, or None if it is not whole yet.  Raises `MalformedReply`."""
+        """Return the next reply, or None if it is not whole yet.  Raises `MalformedReply`."""
         if self._begin == len(self._buffer):
             return None
         usual = _USUAL.match(self._buffer, self._begin)
@@ -90,16 +92,16 @@ class Replies:
         return line
 
     def _take(self, line: bytes) -> bool:
-        """One more line; whether it is the last of its reply."""
+        """Take one more line; return whether it is the last of its reply."""
         match = _LINE.fullmatch(line)
         if match is None:
             raise MalformedReply(f"the relay's reply is none: {line[:200]!r}")
-        code, mark, text = match.groups()
+        code, goes_on, more, last = match.groups()
         if self._lines and code != self._code:
             raise MalformedReply(f"the relay's reply begins with {self._code!r} and goes on with {line[:200]!r}")
         self._code = code
-        self._lines.append((text or b"").strip(b" \t\r"))
+        self._lines.append((more or last or b"").strip(b" \t\r"))
         self._size += len(line)
         if len(self._lines) > MAX_LINES or self._size > MAX_REPLY:
             raise MalformedReply(f"a reply has more than {MAX_LINES} lines or {MAX_REPLY} octets")
-        return mark != b"-"
+        return goes_on is None

@@ -1,13 +1,13 @@
-"""What a `Dialogue` asks for and how it ends: the words between it and who runs it.  Pure."""
+"""What a `MailTransaction` asks its connection and its session for, and how it fails.  Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from enum import Enum, StrEnum, auto
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from zope.sendmail.smtp.protocol.commands import Offers, Verb
+from zope.sendmail.smtp.protocol.commands import CommandName
 from zope.sendmail.smtp.protocol.replies import Response
 
 #: Commands of one flight.  Their replies have to fit into the buffers between us, or both sides wait for ever (RFC
@@ -15,7 +15,7 @@ from zope.sendmail.smtp.protocol.replies import Response
 MAX_FLIGHT = 100
 
 
-class Phase(StrEnum):
+class TimeoutName(StrEnum):
     """How long to wait; the names are those of `Timeouts`."""
 
     COMMAND = "command"
@@ -25,24 +25,32 @@ class Phase(StrEnum):
     QUIT = "quit"
 
 
+# Steps for the connection.
+
+
 class Send(NamedTuple):
     """Send these bytes.
 
-    `asks`: they are commands, and everything said before must have been answered.  `more`: further bytes come at once,
-    so these may wait for them.
+    `is_command`: everything that was said before must have been answered.
     """
 
     data: bytes
-    phase: Phase
-    asks: bool = False
-    more: bool = False
+    timeout: TimeoutName
+    is_command: bool = False
+
+
+class Receive(NamedTuple):
+    """Wait for the next reply and give it, a `Response`."""
+
+    timeout: TimeoutName
 
 
 @dataclass(frozen=True, slots=True)
-class Receive:
-    """Give me the next reply."""
+class Poll:
+    """Give a reply that is there already, or None if the relay is quiet."""
 
-    phase: Phase
+
+# Requests to the session.
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,48 +59,57 @@ class Intend:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Give me a reply that is there already, None if the relay is quiet."""
+class TakeNext:
+    """Give the next mail (`Overlapping`) if its envelope may go together with the end of this one, else None."""
 
 
 @dataclass(frozen=True, slots=True)
-class Follow:
-    """Give me the next mail if its envelope may go together with the end of this one, else None."""
+class ReadAhead:
+    """All has gone, and the reply is awaited: the time to prepare the next mail."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spare:
-    """All has gone, and nothing is left but to wait for the reply: whatever else there is to do has time now."""
+class Overlapping(Protocol):
+    """The next mail, whose envelope goes together with the end of the mail in hand (RFC 2920, 3.1)."""
+
+    def first_flight(self) -> bytes:
+        """Return the first commands of its envelope, which go now."""
+
+    def not_sent(self, error: SendFailed) -> None:
+        """Say that these commands have not gone, or not all of them."""
 
 
-class Rider(Protocol):
-    """The next mail."""
-
-    def board(self) -> Steps:
-        """Say the first flight of its envelope."""
-
-
-Step = Send | Receive | Intend | Look | Follow | Spare
-#: What is given depends on the step: `Response` for `Receive`, that or None for `Look`, `Rider` or None for `Follow`.
-Given = Any
-Steps = Generator[Step, Given, None]
-Heard = Generator[Step, Given, Response]
+Request = Intend | TakeNext | ReadAhead
+Step = Send | Receive | Poll | Request
+#: What a step is answered with: `Response` for `Receive`, that or None for `Poll`, a mail or None for `TakeNext`.
+StepAnswer = Any
+Steps = Generator[Step, StepAnswer, None]
+Replying = Generator[Step, StepAnswer, Response]
 
 
-class Gone(Exception):
-    """The connection is of no use any more: it ended, nobody answered in time, or what came makes no sense."""
+class ConnectionLost(Exception):
+    """The connection is of no use any more: it ended, no reply came in time, or what came makes no sense."""
 
 
-class Broken(Gone):
-    """What was to be sent has not gone to its end; replies may still be there."""
+class OutOfSync(ConnectionLost):
+    """The relay said more than it was asked: its replies cannot be told apart any more."""
+
+
+class SendFailed(ConnectionLost):
+    """Not all could be sent, only `sent` octets or fewer; replies may still be there."""
+
+    def __init__(self, text: str, sent: int = 0) -> None:
+        super().__init__(text)
+        self.sent = sent
 
 
 class Refused(Exception):
-    """The relay said no to `about`: MAIL, RCPT (to all, or 421 to `recipient`), or DATA for the message."""
+    """The relay refused `command`: MAIL, RCPT (for all, or as a whole with the reply to `recipient`), or DATA for the
+    message.
+    """
 
-    def __init__(self, about: Verb, response: Response | None, recipient: str = "") -> None:
-        super().__init__(f"{about.name}: {response}")
-        self.about = about
+    def __init__(self, command: CommandName, response: Response | None, recipient: str = "") -> None:
+        super().__init__(f"{command.name}: {response}")
+        self.command = command
         self.response = response
         self.recipient = recipient
 
@@ -100,32 +117,3 @@ class Refused(Exception):
     def is_leaving(self) -> bool:
         """Whether the relay closes the connection now (RFC 5321, 3.8)."""
         return self.response is not None and self.response.code == 421
-
-
-class Manner(Enum):
-    """How a mail is said."""
-
-    #: One command, one reply.
-    ONE_BY_ONE = auto()
-    #: The envelope and DATA in one flight, then the text; the next mail's envelope may come with the end of the text.
-    PIPELINED = auto()
-    #: The envelope in one flight, then the text in chunks.
-    CHUNKED = auto()
-    #: Envelope and text in one flight.
-    AT_ONCE = auto()
-
-
-def choose_manner(offers: Offers, *, fits: bool, proven: bool) -> Manner:
-    """How to say a mail to a relay with these offers.
-
-    `fits`: envelope and text are no more than the buffers hold; `proven`: the relay took one a moment ago.
-
-    At once only what the buffers hold, and only over a connection that has just worked: there a loss makes the
-    outcome unknown for all recipients that were not refused, while otherwise it is known until the last byte.
-    Chunks only together with pipelining: alone they save nothing over DATA.
-    """
-    if not offers.pipelining:
-        return Manner.ONE_BY_ONE
-    if not offers.chunking:
-        return Manner.PIPELINED
-    return Manner.AT_ONCE if fits and proven else Manner.CHUNKED

@@ -513,6 +513,7 @@ class OnePass(DaemonTest):
     def test_the_relay_hangs_up_in_the_middle(self) -> None:
         """2.3 died; the mail behind goes in the same pass or in the next one."""
         self.relay.on("DATA", Drop(), nth=1)
+        self.relay.on("DATA", Drop(), nth=2)  # once more, one command at a time
         for name in ("1", "2"):
             self.drop(MAIL.replace("one@", f"{name}@"), name)
         self.run_verb("once")

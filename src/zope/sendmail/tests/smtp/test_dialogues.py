@@ -10,22 +10,25 @@ it is LMTP.
 from __future__ import annotations
 
 import io
+import smtplib
 import unittest
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
-from zope.sendmail.config.settings import Notify
+from zope.sendmail.config.settings import Notify, RelaySettings
 from zope.sendmail.lifecycle.outcome import Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.smtp import connection
+from zope.sendmail.smtp.attempt import Alone, Attempt
 from zope.sendmail.smtp.classification import failed, succeeded
-from zope.sendmail.smtp.connection import run
-from zope.sendmail.smtp.protocol.body import WINDOW, Body
-from zope.sendmail.smtp.protocol.commands import NotSpeakable, Offers, Speech
+from zope.sendmail.smtp.connection import SMTPConnection
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.protocol.replies import MAX_LINE, MAX_LINES, MalformedReply, Replies, Response
-from zope.sendmail.smtp.protocol.steps import Gone, Manner, Refused, choose_manner
-from zope.sendmail.smtp.protocol.transaction import MailTransaction
-from zope.sendmail.smtp.smtperrors import as_smtplib_tells
+from zope.sendmail.smtp.protocol.steps import SendFailed
+from zope.sendmail.smtp.relaymemory import RelayMemory
+from zope.sendmail.smtp.session import converse
+from zope.sendmail.testing.contracts import ManualClock
 
 FOLDER = Path(__file__).parent / "dialogues"
 MESSAGE = "Subject: test\n\nText\n"
@@ -84,13 +87,10 @@ class Paper:
     pipelines: bool = True
     _replies: Replies = field(default_factory=Replies)
 
-    def ask(self, commands: bytes, seconds: float) -> None:
-        self.send(commands, seconds)
-
-    def send(self, data: bytes, seconds: float, *, more: bool = False) -> None:
+    def send(self, data: bytes, seconds: float) -> None:
         if self.events[-1:] == [BROKEN] and not any(kind == "C" for kind, _ in self.events):
             self._hear(0)
-            raise BrokenPipeError("broken")
+            raise SendFailed("broken")
         kind, text = self.events[0] if self.events else ("nothing", b"")
         assert kind == "C", f"{data!r} was sent, but it is the time for {kind} {text!r}"
         assert text.startswith(data), f"{data!r} was sent instead of {text!r}"
@@ -140,21 +140,30 @@ class Paper:
 def speak(written: Written, step: int) -> tuple[Outcome, Progress, Paper]:
     """Hold the conversation."""
     head = written.head
-    features = {name.lower(): value for name, _, value in (each.partition("=") for each in head["offers"].split())}
-    offers, proven = Offers.of(features), "proven" in head
+    lmtp = "lmtp" in head
     envelope = Envelope("sender@example.org", tuple(f"{name}@example.org" for name in head["recipients"].split()))
-    body = Body(io.BytesIO(head.get("message", MESSAGE).replace("\\n", "\n").encode()))
-    notify = Notify(tuple(head.get("notify", "").split()), head.get("ret", ""))
+    message = io.BytesIO(head.get("message", MESSAGE).replace("\\n", "\n").encode())
+    settings = RelaySettings(
+        notify=Notify(tuple(head.get("notify", "").split()), head.get("ret", "")),
+        recipient_limit=int(head["limit"]) if "limit" in head else None,
+    )
     progress = Progress(envelope, opened=True)
-    manner = choose_manner(offers, fits=body.whole is not None, proven=proven)
-    speech = Speech(envelope, offers, notify)
-    dialogue = MailTransaction(speech, progress, manner, proven=proven, answers_each="lmtp" in head)
     paper = Paper(list(written.events), step)
+    relay = smtplib.LMTP() if lmtp else smtplib.SMTP()
+    relay.esmtp_features = features_of(head)
+    with mock.patch.object(connection, "open_channel", return_value=paper):
+        made = SMTPConnection(relay, settings, RelayMemory(), ManualClock(), pipelining=True)
+    made._has_taken = "proven" in head
     try:
-        run(dialogue.deliver(body), paper, lambda _: 1.0, paper.intend)
-    except (Gone, NotSpeakable, Refused) as error:
-        return failed("relay", progress, as_smtplib_tells(error, progress)), progress, paper
+        converse(made, Attempt(progress, message, paper.intend), Alone())
+    except smtplib.SMTPException as error:
+        return failed("relay", progress, error), progress, paper
     return succeeded("relay", progress), progress, paper
+
+
+def features_of(head: dict[str, str]) -> dict[str, str]:
+    """What the relay announces."""
+    return {name.lower(): value for name, _, value in (each.partition("=") for each in head["offers"].split())}
 
 
 def told(reply: Reply | None) -> str:
@@ -168,14 +177,16 @@ class ADialogue(unittest.TestCase):
         expected = written.expected
         outcome, progress, paper = speak(written, step)
         said = {recipient.partition("@")[0]: told(reply) for recipient, reply in outcome.replies.items()}
-        names = {"fault", "connection", "promise"}
+        names = {"fault", "connection", "promise", "unasked"}
         self.assertEqual(said, {name: told for name, told in expected.items() if name not in names}, outcome)
         fault = expected.get("fault", "")
         self.assertEqual(told(outcome.fault), f"deferred {fault}" if fault.isdigit() else "deferred" * bool(fault))
-        self.assertEqual(progress.broken_promise, "promise" in expected)
+        unasked = [recipient.partition("@")[0] for recipient in outcome.unasked]
+        self.assertEqual(unasked, expected.get("unasked", "").split())
+        self.assertEqual(progress.pipelining_failed, "promise" in expected)
         left = [event for event in paper.events if event[0] != "X"]
         if not fault:
-            self.assertEqual(progress.out_of_step or paper.has_unasked(), "connection" in expected)
+            self.assertEqual(progress.out_of_sync or paper.has_unasked(), "connection" in expected)
             left = [event for event in left if event[0] != "S"] if "connection" in expected else left
         self.assertEqual([event for event in left if event[0] != "S" or not fault], [])
 
@@ -222,89 +233,6 @@ class RepliesAreRead(unittest.TestCase):
         self.assertFalse(replies.is_empty)
         replies.feed(b"4\r\n")
         self.assertEqual(replies.next(), Response(354, b""))
-
-
-class AMannerIsChosen(unittest.TestCase):
-    def test_by_offer_size_and_proof(self) -> None:
-        """The whole table."""
-        table = {
-            ("", True, True): Manner.ONE_BY_ONE,
-            ("chunking", True, True): Manner.ONE_BY_ONE,
-            ("pipelining", True, True): Manner.PIPELINED,
-            ("pipelining chunking", False, False): Manner.CHUNKED,
-            ("pipelining chunking", False, True): Manner.CHUNKED,
-            ("pipelining chunking", True, False): Manner.CHUNKED,
-            ("pipelining chunking", True, True): Manner.AT_ONCE,
-        }
-        for (offers, fits, proven), manner in table.items():
-            found = choose_manner(Offers.of(dict.fromkeys(offers.split(), "")), fits=fits, proven=proven)
-            self.assertIs(found, manner)
-
-
-class TheMessageHasManyChunks(unittest.TestCase):
-    LARGE = b"\n" + b"x" * 79 + b"\n" * (WINDOW * 8)
-
-    def speak(self, *replies: bytes, intended: int) -> tuple[Outcome, Progress]:
-        """A large mail to a relay that answers to each chunk."""
-        envelope = Envelope("a@example.org", ("one@example.org",))
-        progress = Progress(envelope, opened=True)
-        dialogue = MailTransaction(Speech(envelope, Offers(pipelining=True, chunking=True)), progress, Manner.CHUNKED)
-        relay = _Counting([b"250 ok\r\n250 ok\r\n", *replies])
-        try:
-            run(dialogue.deliver(Body(io.BytesIO(self.LARGE))), relay, lambda _: 1.0, relay.intend)
-        except (Gone, Refused) as error:
-            outcome = failed("relay", progress, as_smtplib_tells(error, progress))
-        else:
-            outcome = succeeded("relay", progress)
-        self.assertEqual(relay.intended, intended)
-        self.chunks = relay.chunks
-        return outcome, progress
-
-    def test_all_are_taken(self) -> None:
-        """Chunks make up the message, the last one says so, and `intend` comes before it."""
-        outcome, progress = self.speak(*[b"250 ok\r\n"] * 20, intended=1)
-        self.assertEqual(told(outcome.replies["one@example.org"]), "accepted 250")
-        lines = [chunk.partition(b"\r\n") for chunk in self.chunks]
-        self.assertEqual(b"".join(text for _, _, text in lines), self.LARGE.replace(b"\n", b"\r\n"))
-        self.assertEqual([line.endswith(b" LAST") for line, _, _ in lines], [False] * (len(lines) - 1) + [True])
-        self.assertFalse(progress.out_of_step)
-
-    def test_one_is_refused(self) -> None:
-        """Then the rest does not go, and nothing is unknown."""
-        outcome, progress = self.speak(b"250 ok\r\n", b"552 5.3.4 too much\r\n", intended=0)
-        self.assertEqual(told(outcome.replies["one@example.org"]), "rejected 552")
-        self.assertTrue(progress.out_of_step)
-
-
-@dataclass
-class _Counting:
-    """A relay that does not look at what it is sent."""
-
-    replies: list[bytes]
-    chunks: list[bytes] = field(default_factory=list)
-    intended: int = 0
-    pipelines: bool = True
-    _reader: Replies = field(default_factory=Replies)
-
-    def ask(self, commands: bytes, seconds: float) -> None:
-        """The envelope."""
-
-    def send(self, data: bytes, seconds: float, *, more: bool = False) -> None:
-        self.chunks.append(data)
-
-    def receive(self, seconds: float) -> Response:
-        while (response := self._reader.next()) is None:
-            self._reader.feed(self.replies.pop(0))
-        return response
-
-    def has_unasked(self) -> bool:
-        return False
-
-    def is_quiet(self) -> bool:
-        return True
-
-    def intend(self) -> None:
-        self.intended += 1
 
 
 if __name__ == "__main__":

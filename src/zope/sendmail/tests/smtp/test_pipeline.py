@@ -223,9 +223,9 @@ class OneOfThemFails(Streams):
         relay.on("MAIL", Drop(), nth=3)
         relay.on("MAIL", Drop(), nth=5)
         self.assertTaken(self.send(session, "one", "two", "three"), "one", "two", "three")
-        self.assertFalse(session.may_ride())
+        self.assertFalse(session.may_overlap())
         self.assertTaken(self.send(session, "four", "five", "six"), "four", "five", "six")
-        self.assertFalse(session.may_ride())
+        self.assertFalse(session.may_overlap())
         self.clock.advance(3600.0)
         self.assertTaken(self.send(session, "seven", "eight", "nine"), "seven", "eight", "nine")
         self.assertEqual(len(relay.mails), 9)
@@ -275,7 +275,7 @@ class TheStreamEnds(Streams):
         settings = replace(settings, keep=Keep(age=100.0))
         self.send(session, "h", "i")
         settings = replace(settings, hostname="localhost")
-        self.assertFalse(session.may_ride())
+        self.assertFalse(session.may_overlap())
 
     def test_settings_that_cannot_be_had_are_the_next_mails_matter(self) -> None:
         """Whatever it is that raises; the mail in hand has been said almost to its end, and goes."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import smtplib
 import unittest
+from dataclasses import replace
 from typing import Any
 
 from zope.sendmail.config.settings import Tls
 from zope.sendmail.interfaces import LeaseLost
-from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.smtp.protocol.body import WINDOW
 from zope.sendmail.smtp.protocol.steps import MAX_FLIGHT
 from zope.sendmail.smtp.session import SMTPSession
-from zope.sendmail.testing.relay import Drop, Relay
-from zope.sendmail.tests.support.conversation import MESSAGE, Conversation, right_tls
+from zope.sendmail.testing.relay import Drop, Hang, Relay
+from zope.sendmail.tests.support.conversation import MESSAGE, TIMEOUTS, Conversation, right_tls
 
 ACCEPTED, DEFERRED, REJECTED, UNKNOWN = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED, Answer.UNKNOWN
 BOTH = ("PIPELINING", "CHUNKING", "8BITMIME")
@@ -31,14 +33,14 @@ class Flights(Conversation):
 
 class TheRelayOffersEverything(Flights):
     def test_mails_arrive_as_they_are(self) -> None:
-        """Chunks have no dots to double; text, envelope and options are those of the mail."""
+        """Text, envelope and options are those of the mail; the text goes with DATA, whatever is offered."""
         relay, session = self.proven()
         text = "Subject: x\n\n.one\n.\nGrüße".encode()
         self.transfer(session, "one@example.org", "two@example.org", message=text)
         self.assertEqual(relay.mails[1].data, text.replace(b"\n", b"\r\n") + b"\r\n")
         self.assertEqual(relay.mails[1].recipients, ("one@example.org", "two@example.org"))
         self.assertEqual(relay.mails[1].options, "BODY=8BITMIME")
-        self.assertEqual(relay.verbs(), ["EHLO", "MAIL", "RCPT", "BDAT", "MAIL", "RCPT", "RCPT", "BDAT"])
+        self.assertEqual(relay.verbs(), ["EHLO", "MAIL", "RCPT", "DATA", "MAIL", "RCPT", "RCPT", "DATA"])
 
     def test_within_tls(self) -> None:
         """The socket that is taken over is the encrypted one; TLS's own messages are not taken for replies."""
@@ -50,7 +52,7 @@ class TheRelayOffersEverything(Flights):
         self.assertEqual(relay.verbs()[-1], "QUIT")
 
     def test_large_messages_and_small_ones(self) -> None:
-        """A message beyond the window goes in chunks, after the envelope has been answered."""
+        """A message beyond the window is read and sent in pieces."""
         relay, session = self.proven()
         large = b"Subject: x\r\n\r\n" + b"y" * 78 + b"\r\n" * WINDOW * 4
         for message in (large, MESSAGE, large):
@@ -75,8 +77,8 @@ class TheRelayOffersEverything(Flights):
             self.assertAnswers(self.transfer(session), one=ACCEPTED)
         self.assertEqual(len(relay.dialogues), 1)
 
-    def test_lost_lease_stops_the_flight(self) -> None:
-        """`intend` comes before the first byte of a flight that has the whole message in it."""
+    def test_lost_lease_stops_the_text(self) -> None:
+        """`intend` comes before the end of the text, and what it raises stops it."""
         relay, session = self.proven()
 
         def lost() -> None:
@@ -85,31 +87,27 @@ class TheRelayOffersEverything(Flights):
         with self.assertRaises(LeaseLost):
             self.transfer(session, intend=lost)
         relay.wait_until(lambda: relay.open == 0)
-        self.assertEqual((len(relay.mails), relay.verbs().count("MAIL")), (1, 1))
+        self.assertEqual(len(relay.mails), 1)
 
 
 class TheConnectionEndsWithinAFlight(Flights):
-    def ended(self, point: str, **about: Any) -> tuple[Relay, Outcome]:
-        """A mail to three recipients, whose second is refused, at which the connection ends."""
+    def test_it_is_known_until_the_text_has_gone(self) -> None:
+        """Who has a definite no has it, and the others are deferred."""
         relay, session = self.proven()
         relay.on("RCPT", "550 5.1.1 no such user", about="<two@")
-        relay.on(point, Drop(), **about)
-        return relay, self.transfer(session, "one@example.org", "two@example.org", "three@example.org")
+        relay.on("RCPT", Drop(), about="<three@")
+        outcome = self.transfer(session, "one@example.org", "two@example.org", "three@example.org")
+        self.assertAnswers(outcome, one=DEFERRED, two=REJECTED, three=DEFERRED)
+        self.assertIsNotNone(outcome.fault)
+        self.assertEqual(len(relay.mails), 1)
 
-    def test_it_is_unknown_for_who_was_not_refused(self) -> None:
-        """The relay may have read on; who has a definite no has it."""
-        for point, about in (("DOT", ""), ("RCPT", "<three@")):
-            relay, outcome = self.ended(point, about=about)
-            self.assertAnswers(outcome, one=UNKNOWN, two=REJECTED, three=UNKNOWN)
-            self.assertIsNotNone(outcome.fault)
-            self.assertEqual(len(relay.mails), 2 if point == "DOT" else 1)
-
-    def test_it_is_known_on_a_connection_that_rested(self) -> None:
-        """After a pause the text waits for the envelope again: the relay may be gone, and that shall be known."""
+    def test_it_is_unknown_behind_the_text(self) -> None:
+        """The relay may have it."""
         relay, session = self.proven()
-        self.clock.advance(2.0)
-        relay.on("RCPT", Drop())
-        self.assertBoth(self.transfer(session), one=DEFERRED)
+        relay.on("RCPT", "550 5.1.1 no such user", about="<two@")
+        relay.on("DOT", Drop())
+        outcome = self.transfer(session, "one@example.org", "two@example.org", "three@example.org")
+        self.assertAnswers(outcome, one=UNKNOWN, two=REJECTED, three=UNKNOWN)
 
     def test_dead_connection_is_seen_before(self) -> None:
         """A relay that hung up between two mails, with a farewell or without, leaves nothing unknown."""
@@ -128,23 +126,56 @@ class TheConnectionEndsWithinAFlight(Flights):
 
 
 class TheRelayPromisedTooMuch(Flights):
-    def test_it_does_not_know_bdat(self) -> None:
-        """CHUNKING was a lie: nobody is rejected, and the next mail goes one command at a time."""
-        relay = self.start(keywords=BOTH)
-        relay.on("BDAT", "500 5.5.1 there is no such command")
-        session = self.session(relay)
-        self.assertBoth(self.transfer(session), one=DEFERRED)
-        self.assertAnswers(self.transfer(session), one=ACCEPTED)
-        self.assertEqual(relay.verbs(1), ["EHLO", "MAIL", "RCPT", "DATA"])
+    def test_chunking_is_not_needed(self) -> None:
+        """A relay that offers CHUNKING and does not know BDAT gets each mail at once."""
+        for reply in ("500 5.5.1 there is no such command", "502 5.5.1 no", "503 5.5.1 not now", Hang()):
+            relay = self.start(keywords=BOTH)
+            relay.on("BDAT", reply)
+            session = self.session(relay)
+            for _ in range(2):
+                self.assertAnswers(self.transfer(session), one=ACCEPTED)
+            self.assertEqual(len(relay.dialogues), 1)
 
     def test_it_hangs_up_on_flights(self) -> None:
-        """PIPELINING was a lie: likewise."""
+        """PIPELINING was a lie: the mail goes at once, one command at a time, and so do those of other sessions."""
         relay = self.start(keywords=BOTH, strict=True)
+        mailer = SMTPMailer(relay.host, relay.port, timeouts=TIMEOUTS, clock=self.clock)
+        for _ in range(3):
+            session = mailer.open_session()
+            self.addCleanup(session.close)
+            self.assertAnswers(self.transfer(session), one=ACCEPTED)  # type: ignore[arg-type]
+        self.assertEqual((len(relay.dialogues), len(relay.mails)), (4, 3))
+
+    def test_it_does_not_understand_flights(self) -> None:
+        """A reply that says so counts for no mail, wherever it comes."""
+        for point in ("MAIL", "RCPT", "DATA"):
+            for code in (500, 502, 503):
+                with self.subTest(point=point, code=code):
+                    relay = self.start(keywords=BOTH)
+                    relay.on(point, f"{code} 5.5.1 what?", nth=1)
+                    session = self.session(relay)
+                    self.assertAnswers(self.transfer(session), one=ACCEPTED)
+                    self.assertAnswers(self.transfer(session), one=ACCEPTED)
+                    self.assertEqual((len(relay.dialogues), len(relay.mails)), (2, 2))
+
+    def test_it_falls_silent(self) -> None:
+        """When the time for a reply is over, it is asked one command at a time."""
+        relay = self.start(keywords=BOTH)
+        relay.on("RCPT", Hang(), nth=1)
+        session = self.session(relay, timeouts=replace(TIMEOUTS, command=0.5))
+        self.assertAnswers(self.transfer(session), one=ACCEPTED)
+        self.assertEqual((len(relay.dialogues), len(relay.mails)), (2, 1))
+
+    def test_its_trouble_is_another(self) -> None:
+        """If that is no better, PIPELINING was not to blame, and is used with the next mail."""
+        relay = self.start(keywords=BOTH)
+        relay.on("MAIL", Drop(), about="<bad@")
         session = self.session(relay)
-        self.assertBoth(self.transfer(session), one=DEFERRED)
-        for _ in range(2):
-            self.assertAnswers(self.transfer(session), one=ACCEPTED)
+        self.assertBoth(self.transfer(session, sender="bad@example.org"), one=DEFERRED)
         self.assertEqual(len(relay.dialogues), 2)
+        relay.strict = True
+        self.assertAnswers(self.transfer(session), one=ACCEPTED)
+        self.assertEqual(len(relay.dialogues), 4)
 
     def test_an_hour_later_it_is_believed_again(self) -> None:
         """Whoever runs it may have mended it."""
@@ -152,9 +183,15 @@ class TheRelayPromisedTooMuch(Flights):
         session = self.session(relay)
         self.transfer(session)
         self.clock.advance(3600.0)
-        relay.strict = False
+        self.transfer(session)
+        self.assertEqual(len(relay.dialogues), 4)
+
+    def test_operator_discards_what_it_offers(self) -> None:
+        """What is discarded is not used."""
+        relay = self.start(keywords=[*BOTH, "SIZE 20", "SMTPUTF8"], strict=True)
+        session = self.session(relay, discard_extensions=frozenset({"pipelining", "size"}))
         self.assertAnswers(self.transfer(session), one=ACCEPTED)
-        self.assertEqual(relay.verbs(1)[-1], "BDAT")
+        self.assertEqual((len(relay.dialogues), relay.mails[0].options), (1, ""))
 
     def test_what_is_not_offered_is_not_used(self) -> None:
         """A strict relay that offers nothing gets its mail at the first attempt (OpenSMTPD)."""
@@ -194,7 +231,7 @@ class TheClassIsNotSmtplibs(Flights):
 
         relay = self.start(keywords=BOTH)
         self.assertAnswers(self.transfer(self.session(relay, Configured)), one=ACCEPTED)
-        self.assertEqual(relay.verbs()[-1], "BDAT")
+        self.assertEqual(relay.verbs(), ["EHLO", "MAIL", "RCPT", "DATA"])
 
 
 if __name__ == "__main__":

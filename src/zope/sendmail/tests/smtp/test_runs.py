@@ -82,8 +82,9 @@ class ARunOfMails(unittest.TestCase):
         session = SMTPSession(RelaySettings, connect, ManualClock())
         with mock.patch.object(connection, "open_channel", side_effect=lambda _: self.papers[-1]):
             if "proven" in head:
-                session._open(patient=False)
-                session._line._has_taken = True  # type: ignore[union-attr]
+                session._open(pipelining=True)
+                assert session._current is not None
+                session._current.connection._has_taken = True  # type: ignore[attr-defined]
             results = list(session.stream(Jobs(self.jobs(head))))
         self.assertEqual(coming, [], "there should have been a further connection")
         return results

@@ -344,7 +344,7 @@ class ATokenIsSent(WithLogin):
         session = self.session(relay, cafile=self.cafile(), username=NAME, token=lambda: TOKEN)
         with self.assertLogs(level=logging.DEBUG) as logs:
             logging.getLogger("test").info("%s", self.transfer(session))
-        told = f"{logs.output} {session!r} {session._used_settings!r} {Credentials(NAME, token=TOKEN)!r}"
+        told = f"{logs.output} {session!r} {session._settings()!r} {Credentials(NAME, token=TOKEN)!r}"
         self.assertIn("what is [token]?", told)
         self.assertNotIn(TOKEN, told)
 

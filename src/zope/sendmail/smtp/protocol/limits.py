@@ -1,0 +1,62 @@
+"""What relays say about their limits, by enhanced codes and words, since each has reply codes of its own.
+
+Sources: RFC 5321, 4.5.3.1.10 (552 for 452); RFC 3463, 3.6 (x.5.3); the texts of Exim, Postfix, Sendmail, OpenSMTPD,
+Stalwart, Exchange, Gmail, Amazon SES.  Pure.
+"""
+
+from __future__ import annotations
+
+import re
+
+from zope.sendmail.smtp.protocol.replies import Response
+
+_MAILS = r"(?:messages?|mails?|e-mails?|transactions?|deliveries)"
+_CONNECTION = r"(?:session|connection)"
+
+#: "too many messages in this connection" (Exim), "Too many messages sent" (OpenSMTPD), "Maximum number of messages per
+#: session exceeded" (Stalwart), "session limit exceeded".
+_MAILS_PER_CONNECTION = re.compile(
+    rf"too many {_MAILS}(?! from| to\b)"
+    rf"|{_MAILS}[^.;]{{0,30}} (?:per|in|on|for|over) (?:this |a |one |each )?{_CONNECTION}"
+    rf"|{_CONNECTION}[^.;]{{0,30}}(?:limit|maximum|exceed|quota)|(?:limit|maximum)[^.;]{{0,30}}{_CONNECTION}",
+    re.IGNORECASE,
+)
+
+#: What is about a time or a load is not about one connection.
+_RATE = re.compile(
+    r"\b(?:hour|hourly|minute|day|daily|second|rate|throttl\w*|concurren\w*|busy|too much|simultaneous)\b"
+    r"|too many connections",
+    re.IGNORECASE,
+)
+
+#: "Helo command rejected: Host not found", "Client host [192.0.2.1] blocked using zen.spamhaus.org".
+_CLIENT_REFUSED = re.compile(
+    r"\b(?:helo|ehlo)\b[^;]{0,40}\b(?:reject|refus|denied|invalid)|client host\b.{0,80}\b(?:reject|block|denied)",
+    re.IGNORECASE,
+)
+
+_AT_MOST = re.compile(r"(?:exceeds?|limit(?: is| of)?|maximum(?: is| of)?|most|max)\D{0,20}(\d{1,5})\b", re.IGNORECASE)
+
+
+def tells_mails_per_connection(response: Response) -> bool:
+    """Whether the reply says that this connection has had its number of mails."""
+    words = _words(response)
+    return _MAILS_PER_CONNECTION.search(words) is not None and not _RATE.search(words)
+
+
+def refuses_client(response: Response) -> bool:
+    """Whether the reply refuses this client, by its address or its name in EHLO, and not the mail.
+
+    Postfix delays both until RCPT (``smtpd_delay_reject``).
+    """
+    return response.digit in (4, 5) and _CLIENT_REFUSED.search(_words(response)) is not None
+
+
+def recipient_limit_told(response: Response) -> int | None:
+    """The number of recipients that the reply names as the most, or None: "Recipient count exceeds 50" (SES)."""
+    found = _AT_MOST.search(_words(response))
+    return int(found[1]) or None if found else None
+
+
+def _words(response: Response) -> str:
+    return response.text.decode("utf-8", "replace")

@@ -1,0 +1,106 @@
+"""When a mail is begun anew although the relay has failed or refused it, and what that tells about the relay.
+
+Only where the relay certainly does not have the message.  Decides; does nothing.
+"""
+
+from __future__ import annotations
+
+import smtplib
+from enum import Enum, auto
+
+from zope.sendmail.lifecycle.throttling import too_much
+from zope.sendmail.smtp.classification import RELAY_CODES
+from zope.sendmail.smtp.protocol.commands import CommandName
+from zope.sendmail.smtp.protocol.limits import recipient_limit_told, tells_mails_per_connection
+from zope.sendmail.smtp.protocol.progress import Progress, reply_about_mail, reply_about_recipient, reply_from
+from zope.sendmail.smtp.protocol.steps import Refused
+
+
+class StartOver(Enum):
+    """Why a mail is begun anew."""
+
+    #: The connection was dead before the mail, or its login had expired.
+    DEAD = auto()
+    #: The envelope went with the end of the mail before, and was lost.
+    OVERLAP = auto()
+    #: The relay announced PIPELINING, and failed when it was used.
+    PIPELINING = auto()
+    #: The relay takes no further mail over this connection.
+    MAILS_PER_CONNECTION = auto()
+    #: The relay takes no mail for so many recipients.
+    TOO_MANY_RECIPIENTS = auto()
+
+
+def reason_to_start_over(progress: Progress, error: smtplib.SMTPException, *, mails: int) -> StartOver | None:
+    """Return why the mail is to be begun anew, or None if `error` is the end of the attempt.
+
+    :param mails: how many mails the connection has carried before; 0: it was made for this one
+    """
+    if progress.intended:
+        return None
+    refused = error.__cause__ if isinstance(error.__cause__, Refused) else None
+    if _has_too_many(progress, refused, error):
+        return StartOver.TOO_MANY_RECIPIENTS
+    if mails and refused is not None and _wants_another_connection(progress, refused):
+        return StartOver.MAILS_PER_CONNECTION
+    return _of_lost_connection(progress, error, mails) if is_dead(error) else None
+
+
+def _of_lost_connection(progress: Progress, error: smtplib.SMTPException, mails: int) -> StartOver | None:
+    if progress.sent_ahead:
+        return StartOver.OVERLAP
+    if mails and not progress.begun:
+        return StartOver.DEAD
+    ended = isinstance(error, smtplib.SMTPServerDisconnected)
+    return StartOver.PIPELINING if progress.pipelining_failed and ended else None
+
+
+def told_mails_per_connection(error: smtplib.SMTPException) -> bool:
+    """Return whether the relay's words say that the connection has had its number of mails."""
+    refused = error.__cause__
+    return (
+        isinstance(refused, Refused) and refused.response is not None and tells_mails_per_connection(refused.response)
+    )
+
+
+def smaller_limit(progress: Progress, error: smtplib.SMTPException) -> int:
+    """Return with how many recipients a mail is tried next that had too many: what the relay says, or half of them."""
+    accepted = len(progress.accepted)
+    if progress.has_too_many:
+        return accepted
+    refused = error.__cause__
+    told = recipient_limit_told(refused.response) if isinstance(refused, Refused) and refused.response else None
+    return told if told is not None and told < accepted else max(1, accepted // 2)
+
+
+def is_dead(error: smtplib.SMTPException) -> bool:
+    """Return whether the connection failed, and not this mail."""
+    return isinstance(error, smtplib.SMTPServerDisconnected) or is_leaving(error)
+
+
+def is_leaving(error: smtplib.SMTPException) -> bool:
+    """Return whether the connection is of no use after this reply: it ends, lacks a login, or is out of step."""
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return any(reply_from(each).code == 421 for each in error.recipients.values())
+    return getattr(error, "smtp_code", 0) in RELAY_CODES | {503}
+
+
+def _has_too_many(progress: Progress, refused: Refused | None, error: smtplib.SMTPException) -> bool:
+    """The message is refused for the number of recipients (Amazon SES), or the relay hung up at further ones."""
+    if progress.has_too_many and not progress.text_wanted and is_dead(error):
+        return True  # Postfix after smtpd_hard_error_limit
+    if refused is None or refused.command is not CommandName.DATA or refused.response is None:
+        return False
+    return len(progress.accepted) > 1 and reply_about_recipient(*refused.response).is_one_too_many
+
+
+def _wants_another_connection(progress: Progress, refused: Refused) -> bool:
+    """What is refused behind other mails is asked about once more, unless it is about more than this connection."""
+    response = refused.response
+    if response is None:  # all recipients were refused
+        return bool(progress.refused) and all(reply.is_one_too_many for reply in progress.refused.values())
+    if tells_mails_per_connection(response):
+        return True
+    is_command = refused.command in (CommandName.MAIL, CommandName.DATA) and not progress.text_wanted
+    is_temporary = response.digit == 4 and response.code not in RELAY_CODES
+    return is_command and is_temporary and too_much(reply_about_mail(*response)) is None
