@@ -17,7 +17,7 @@ from zope.sendmail.lifecycle.states import State
 
 #: A record from further in the future than this was written before the clock was set back; clocks of hosts that
 #: share a queue may differ by less.
-_SET_BACK = 600.0
+SET_BACK = 600.0
 
 
 #: These are not asked about again.
@@ -108,7 +108,7 @@ class Record:
 
 def _wait(time: float, due: float, now: float) -> float:
     """Seconds from `now` until `due`, which was planned at `time`."""
-    return 0.0 if time - now > _SET_BACK else max(0.0, min(due - now, due - time))
+    return 0.0 if time - now > SET_BACK else max(0.0, min(due - now, due - time))
 
 
 _FRESH = Record()

@@ -22,6 +22,10 @@ _UNKNOWN = "the outcome is unknown; look at the relay's log, then retry or remov
 _UNKNOWN_PART = "the outcome is unknown for some recipients; it is held when the others are done"
 _NO_PARTS: Mapping[str, Part] = {}
 
+#: Seconds between two attempts that count as lifetime, however soon the second one was planned; but no more than a
+#: tenth of the whole.
+_GAP = 43200.0
+
 #: A message whose worker died this often is set aside.
 MAX_DEATHS = 3
 
@@ -93,7 +97,7 @@ def judge(
             relay=outcome.relay,
             replies=outcome.replies,
         )
-    own = _own(record, envelope, part, now)
+    own = _own(record, envelope, part, now, schedule.lifetime)
     tried = _tried(record, envelope, outcome, own)
     pending = tried.outstanding(envelope.recipients)
     if not pending and not others:
@@ -123,11 +127,11 @@ def _is_first_and_yes_to_all(record: Record, envelope: Envelope, outcome: Outcom
     return True
 
 
-def _own(record: Record, envelope: Envelope, name: str | None, now: float) -> Part:
+def _own(record: Record, envelope: Envelope, name: str | None, now: float, lifetime: float) -> Part:
     """The part after one more attempt; a message without parts is one."""
     all_of_it = Part(record.attempts, record.time, record.due, record.spent)
     part = all_of_it if name is None else record.part(name, envelope.recipients)
-    return Part(part.attempts + 1, time=now, due=now, spent=part.spent + _used(part, now))
+    return Part(part.attempts + 1, time=now, due=now, spent=part.spent + _used(part, now, lifetime))
 
 
 def _tried(record: Record, envelope: Envelope, outcome: Outcome, own: Part) -> Record:
@@ -195,15 +199,16 @@ def probe_delay(failures: int) -> float:
     return min(5.0 * 2.0 ** min(failures - 1, 16), 300.0)
 
 
-def _used(part: Part, now: float) -> float:
-    """The part of the lifetime since the last attempt: what the clock says, but not much more than was planned.
+def _used(part: Part, now: float, lifetime: float) -> float:
+    """The part of the lifetime since the last attempt: what the clock says, but no more than half a day beyond plan.
 
-    So a clock that jumps a day ahead, or a processor that was switched off, does not cost a mail its life.
+    So a clock that jumps a day ahead, or a processor that was switched off for a week, does not cost a mail its life;
+    and a mail that is tried only twice a day, because its processor runs no more often, has an end.
     """
     if not part.attempts:
         return 0.0
     planned = max(part.due - part.time, 0.0)
-    return min(max(now - part.time, 0.0), 2 * planned + 600)
+    return min(max(now - part.time, 0.0), max(2 * planned + 600, min(_GAP, lifetime / 10)))
 
 
 def _given_up(tried: Record, part: Part, pending: tuple[str, ...]) -> Record:

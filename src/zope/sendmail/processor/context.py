@@ -6,30 +6,13 @@ from dataclasses import dataclass
 
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.processor.statereport import StateReport
+from zope.sendmail.processor.stopsignal import StopSignal
 from zope.sendmail.processor.trouble import QueueTrouble
 from zope.sendmail.reporting.reporter import Reporter
 from zope.sendmail.system.clock import Clock
 
 #: Longest time in seconds for which a stop may go unnoticed while a thread sleeps.
 SLICE = 0.2
-
-
-@dataclass(slots=True, eq=False)
-class StopSignal:
-    """What `stop` and `finish` of a processor have said.
-
-    Concurrency: written and read by any thread, and from signal handlers.
-    """
-
-    #: Stop after the messages in hand.
-    stopped: bool = False
-    #: Send what is due, then stop.
-    finishing: bool = False
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether the processor will end by itself."""
-        return self.stopped or self.finishing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,6 +17,7 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.processor.sharing import Share, next_share
+from zope.sendmail.processor.stopsignal import StopSignal
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.transports.redirect import refuse_detours
 
@@ -34,6 +35,7 @@ class RelayRegistry:
     :param default: the mailer for mails that name none
     :param mailers: the others by name
     :param connections: to each relay; None: as many as are usual with its mailer
+    :param signal: says whether the processor ends
     :raises ValueError: if the routes name a mailer that is not given
 
     Concurrency: any thread.
@@ -46,6 +48,8 @@ class RelayRegistry:
         routes: Routes,
         clock: Clock,
         connections: int | None = None,
+        *,
+        signal: StopSignal | None = None,
     ) -> None:
         missing = sorted(set(routes.names) - set(mailers) - {routes.default})
         if missing:
@@ -55,9 +59,10 @@ class RelayRegistry:
         self.is_single = routes.is_single
         self._mailers = mailers
         self._clock = clock
+        self._signal = signal or StopSignal()
         self._mutex = threading.Lock()
         self._changed: Callable[[], None] | None = None
-        self.default = Relay(routes.default or "default", default, clock, connections)
+        self.default = Relay(routes.default or "default", default, clock, connections, signal=self._signal)
         self._relays: dict[RelayName | None, Relay] = {None: self.default}
         self._many = _MANY
 
@@ -93,7 +98,7 @@ class RelayRegistry:
             relay = self._relays.get(name)
             if relay is None:
                 mailer = self._mailer(name) if name is not None else None
-                relay = Relay(self._new_name(str(name)), mailer, self._clock, self.connections)
+                relay = Relay(self._new_name(str(name)), mailer, self._clock, self.connections, signal=self._signal)
                 if self._changed is not None:
                     relay.changed = self._changed
                 self._relays[name] = relay

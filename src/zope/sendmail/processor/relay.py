@@ -14,6 +14,7 @@ from zope.sendmail.interfaces import ISession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.mailer import keeps_sessions, open_session
 from zope.sendmail.processor.job import Job
+from zope.sendmail.processor.stopsignal import StopSignal
 from zope.sendmail.processor.throttle import Hearing, Throttle
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
@@ -35,13 +36,22 @@ class Relay:
     :param name: names the relay in the queue, among the relays of its processor
     :param mailer: speaks with it; may be replaced at any time, also while connections are open
     :param connections: how many may be open; None: as many as are usual with the mailer
+    :param signal: says whether the processor ends
     """
 
-    def __init__(self, name: str, mailer: Any, clock: Clock, connections: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        mailer: Any,
+        clock: Clock,
+        connections: int | None = None,
+        *,
+        signal: StopSignal | None = None,
+    ) -> None:
         self.name = name
         self.mailer = mailer
         self.connections = connections
-        self.circuit = CircuitBreaker(clock, maillog.relay_down)
+        self.circuit = CircuitBreaker(clock, self._tell_down)
         self.throttle = Throttle(clock)
         #: What waits for a worker; `workers` are those at work.  Both are changed under `mutex`.
         self.backlog: deque[Job] = deque()
@@ -57,6 +67,7 @@ class Relay:
         #: Sessions that no worker uses, and the mailer that they are of.
         self._idle: list[ISession] = []
         self._idle_of: Any = None
+        self._signal = signal or StopSignal()
         #: The mailer that was asked last, and how many connections are usual with it.
         self._usual: tuple[Any, int] = (None, 1)
 
@@ -210,6 +221,9 @@ class Relay:
             idle = self._take_idle()
         for session in idle:
             session.close()
+
+    def _tell_down(self, relay: str, fault: Reply, seconds: float) -> None:
+        maillog.relay_down(relay, fault, None if self._signal.is_ending else seconds)
 
     def _take_idle(self) -> list[ISession]:
         idle, self._idle = self._idle, []

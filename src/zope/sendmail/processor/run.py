@@ -116,7 +116,6 @@ class Run:
         """Do a step; trouble with the queue is logged and waited for, never raised."""
         try:
             step()
-            self._trouble.ended()
         except BaseException as error:  # the thread cannot die
             if is_wish_to_end(error):
                 self._signal.stopped = True
@@ -133,6 +132,9 @@ class Run:
             self.pool.fill_in()
         elif self.pool.joins(self._relays.default):
             self.pool.work(self._relays.default)
+        else:
+            return
+        self._trouble.ended()
 
     def _begin_anew(self) -> None:
         """Forget what is known of the queue, so that everything that was committed until now is found."""

@@ -48,6 +48,9 @@ class Finishing(Stoppable, Protocol):
     def finish(self) -> None:
         """Send what is due, then stop."""
 
+    def tell_what_waits(self) -> None:
+        """Say in the log how many mails wait in its queue."""
+
 
 _Thread = TypeVar("_Thread", bound=Stoppable)
 
@@ -134,7 +137,10 @@ class Keeper:
         self.let_finish(FINISH_TIMEOUT)
 
     def let_finish(self, timeout: float) -> bool:
-        """Let all of them send what is due, for `timeout` seconds; say whether that was enough."""
+        """Let all of them send what is due, for `timeout` seconds; say whether that was enough.
+
+        Each tells in the log what it leaves; for one that is not ready in time it is told here.
+        """
         clock = Clock()
         deadline = clock.monotonic() + timeout
         threads = self._expected.alive()
@@ -142,7 +148,10 @@ class Keeper:
             thread.finish()
         for thread in threads:
             thread.join(max(0.0, deadline - clock.monotonic()))
-        return not any(thread.is_alive() for thread in threads)
+        late = [thread for thread in threads if thread.is_alive()]
+        for thread in late:
+            thread.tell_what_waits()
+        return not late
 
 
 _keeper = Keeper()

@@ -21,14 +21,16 @@ from zope.sendmail.events import MailEvent
 from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.lifecycle.states import WAITING
 from zope.sendmail.maildir import Maildir, make_maildir
 from zope.sendmail.message.envelope import Envelope, read_envelope
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor import shutdown
-from zope.sendmail.processor.context import Context, StopSignal
+from zope.sendmail.processor.context import Context
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.run import Run
 from zope.sendmail.processor.statereport import StateReport
+from zope.sendmail.processor.stopsignal import StopSignal
 from zope.sendmail.processor.trouble import QueueTrouble
 from zope.sendmail.queue import is_maildir, open_queue, put
 from zope.sendmail.reporting import maillog, notifier
@@ -81,9 +83,11 @@ class QueueProcessorThread(threading.Thread):
         self.clock = clock or Clock()
         self.notify_sender = notify_sender
         self.tell = tell
-        self.relays = RelayRegistry(mailer, mailers or {}, routes or Routes(), self.clock, concurrency)
-        self._tally = Tally()
         self._signal = StopSignal()
+        self.relays = RelayRegistry(
+            mailer, mailers or {}, routes or Routes(), self.clock, concurrency, signal=self._signal
+        )
+        self._tally = Tally()
         self._lock = threading.Lock()  # BBB: in 7.3 held while a message was being sent
 
     # what to drain, and through what
@@ -175,6 +179,8 @@ class QueueProcessorThread(threading.Thread):
         finally:
             run.end()
             maillog.stopped(self.queuePath)
+            if self._signal.finishing:
+                self.tell_what_waits()
 
     def new_run(self, trouble: QueueTrouble | None = None, *, forever: bool = True) -> Run:
         """Return what `run` does, with what is set now.
@@ -207,6 +213,14 @@ class QueueProcessorThread(threading.Thread):
 
     def about_to_rest(self) -> None:
         """Do nothing: called before the processor waits for something to do, for subclasses."""
+
+    def tell_what_waits(self) -> None:
+        """Say in the log how many mails wait in the queue, if any do."""
+        with contextlib.suppress(OSError):
+            counts = self.queue.admin.count() if self.queue is not None else {}
+            count = sum(counts.get(state, 0) for state in WAITING)
+            if count:
+                maillog.mails_left(self.queuePath, count)
 
     def stop(self) -> None:
         """Stop after the message in hand.  Returns at once; may be called from any thread and from a signal handler."""

@@ -1,15 +1,21 @@
 """Trouble with the queue itself: a disk that is full or broken, permissions, bugs.
 
-It is charged to no mail and no relay: the queue is left alone for a while.
+It is charged to no mail and no relay: the queue is left alone for a while, and the log tells it once.
 """
 
 from __future__ import annotations
 
+import threading
+from math import inf
+
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 
-#: Seconds until the next look after the first trouble, and at most.
-_PAUSE = (1.0, 60.0)
+#: Seconds until the next look after the first trouble, and at most: a person who has mended the disk looks on.
+_PAUSE = (1.0, 15.0)
+
+#: Seconds after which trouble that lasts is told again.
+_REMIND = 3600.0
 
 
 class QueueTrouble:
@@ -18,7 +24,10 @@ class QueueTrouble:
     def __init__(self, location: str, clock: Clock) -> None:
         self._location = location
         self._clock = clock
-        self._until = float("-inf")
+        self._mutex = threading.Lock()
+        self._until = self._told_at = -inf
+        #: What the log has told, and whether that is over.
+        self._told: tuple[object, ...] | None = None
         #: How often in a row a look at the queue has failed.
         self.count = 0
 
@@ -28,12 +37,27 @@ class QueueTrouble:
         return self._clock.monotonic() < self._until
 
     def happened(self, error: BaseException) -> None:
-        """Log the trouble, and leave the queue alone: for a second, then for twice as long, at most for a minute."""
-        self.count += 1
-        seconds = min(_PAUSE[0] * 2.0 ** min(self.count - 1, 16), _PAUSE[1])
-        maillog.queue_trouble(self._location, error, seconds)
-        self._until = self._clock.monotonic() + seconds
+        """Leave the queue alone: for a second, then for twice as long, at most for 15 seconds.
+
+        Several workers that meet the same trouble at the same time are one.
+        """
+        with self._mutex:
+            now = self._clock.monotonic()
+            if now < self._until:
+                return
+            self.count += 1
+            self._until = now + min(_PAUSE[0] * 2.0 ** min(self.count - 1, 16), _PAUSE[1])
+            kind = (type(error), getattr(error, "errno", None) or str(error))
+            if kind != self._told or now - self._told_at >= _REMIND:
+                self._told, self._told_at = kind, now
+                maillog.queue_trouble(self._location, error, _PAUSE[1])
 
     def ended(self) -> None:
-        """Note that a look at the queue went well."""
-        self.count = 0
+        """Note that messages could be claimed again."""
+        if not self.count:
+            return
+        with self._mutex:
+            self.count, told = 0, self._told
+            self._told = None
+        if told is not None:
+            maillog.queue_usable(self._location)

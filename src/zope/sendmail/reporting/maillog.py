@@ -88,11 +88,13 @@ def lock_given_up(path: str, seconds: float) -> None:
     )
 
 
-def relay_down(relay: str, fault: Reply, seconds: float) -> None:
-    """The relay cannot be used; mail waits without losing an attempt."""
-    processor_log.warning(
-        "Relay %s cannot be used (%s); next try in %.0f s, mail waits.", relay, printable(str(fault)), seconds
-    )
+def relay_down(relay: str, fault: Reply, seconds: float | None) -> None:
+    """Tell that the relay cannot be used; mail waits without losing an attempt.
+
+    :param seconds: until the relay is asked again; None: the processor ends
+    """
+    again = "" if seconds is None else f" While this program runs, it is asked again in {seconds:.0f} s."
+    processor_log.warning("Relay %s cannot be used (%s); mail waits.%s", relay, printable(str(fault)), again)
 
 
 def relay_left_out(relay: str, fault: Reply, seconds: float) -> None:
@@ -197,14 +199,30 @@ def beat_failed(location: str, error: BaseException) -> None:
 
 
 def queue_trouble(location: str, error: BaseException, seconds: float) -> None:
-    """The queue itself cannot be worked on."""
+    """Tell that the queue itself cannot be worked on."""
     processor_log.error(
-        "Trouble with the queue %s, next look in %.0f s: %s: %s",
+        "Trouble with the queue %s, mail waits, looked at again every %.0f s at most: %s: %s",
         location,
         seconds,
         type(error).__name__,
         error,
         exc_info=error,
+    )
+
+
+def queue_usable(location: str) -> None:
+    """Tell that the trouble with the queue is over."""
+    processor_log.warning("The queue %s can be worked on again.", location)
+
+
+def mails_left(location: str, count: int) -> None:
+    """Tell at the end of a program that mail is left in its queue."""
+    processor_log.warning(
+        "%d %s in %s and %s with the next start.",
+        count,
+        "mail waits" if count == 1 else "mails wait",
+        location,
+        "leaves" if count == 1 else "leave",
     )
 
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import functools
 import os
+import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -471,6 +473,22 @@ class TheEnd(Fixture):
             self.assertFalse(sender.running())
             self.assertEqual(sender.queue.admin.count(), {})
         self.assertEqual(len(relay.mails), 3 * self.COUNT)
+
+    def test_says_what_is_left_while_the_relay_is_down(self) -> None:
+        """And promises no next try of a program that has ended; a block says it, too."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        for text, count in (
+            ("send(0)\n", "1 mail waits"),
+            ("for n in range(2): send(n)\n", "3 mails wait"),
+            ("with sender: send(0)\n", "4 mails wait"),
+        ):
+            with self.subTest(text=text):
+                script = self.script(text, port)
+                _, errors = script.communicate(timeout=120)
+                self.assertEqual(script.returncode, 0)
+                self.assertRegex(errors, f"{count} in {re.escape(self.path)} and leaves? with the next start")
+                self.assertNotIn("next try", errors)
 
     def test_of_a_block_sends_what_was_committed_in_it(self) -> None:
         """Mail of one transaction that is not in files of its own yet."""

@@ -6,6 +6,7 @@ log and costs only that message time; what concerns all of them raises `OSError`
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable
@@ -16,7 +17,7 @@ from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_dea
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.lease import MaildirLease
-from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner, Phase
+from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, Owner, Phase
 from zope.sendmail.queue.maildir.scanner import Scanner
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.store import UNTRIED, Store
@@ -24,6 +25,9 @@ from zope.sendmail.reporting import maillog
 
 #: How many messages one `take` looks at; the caller comes back at once if more are due.
 _TRIES = 500
+
+#: What this process has too few of, whatever message it opens.
+_ABOUT_ALL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 #: Seconds until a held message is looked at again; its release may have been told to other hosts only.
 _HELD = 600.0
@@ -105,14 +109,23 @@ class Claims:
         return self._index.parked()
 
     def take(self, limit: int) -> list[MaildirLease]:
-        """Leases on up to `limit` messages that are known to be due, oldest first."""
+        """Lease up to `limit` messages that are known to be due, oldest first.
+
+        :raises CannotClaim: if none can be locked now
+        """
         now = self._clock.monotonic()
         leases: list[MaildirLease] = []
         for _ in range(_TRIES):
             key = self._index.take(now) if len(leases) < limit else None
             if key is None:
                 break
-            lease = self._try(key)
+            try:
+                lease = self._try(key)
+            except CannotClaim:
+                self._index.put(key, now)
+                if leases:
+                    break
+                raise
             if lease is not None:
                 leases.append(lease)
         return leases
@@ -137,6 +150,10 @@ class Claims:
             self._unreadable.pop(key, None)
             self._has_rivals = True
         except OSError as error:
+            if isinstance(error, CannotClaim):
+                raise
+            if error.errno in _ABOUT_ALL:
+                raise CannotClaim.because_of(error) from error
             self._skip(key, error)
         return None
 

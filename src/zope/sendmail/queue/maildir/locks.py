@@ -47,6 +47,20 @@ _FIRST_SLOTS = 15
 HEADER = b"zope.sendmail owner: "
 
 
+#: Why a message cannot be locked because of its own name; whatever else refuses a lock refuses all of them: no
+#: permission, no space, no inodes, a disk that is read-only.
+_ABOUT_ONE = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
+
+
+class CannotClaim(OSError):
+    """No message of the queue can be locked or opened now."""
+
+    @classmethod
+    def because_of(cls, error: OSError) -> CannotClaim:
+        """Return one that says what `error` says."""
+        return cls(error.errno, error.strerror, error.filename, None, error.filename2)
+
+
 class Phase(StrEnum):
     """How far an owner has come with a message."""
 
@@ -227,9 +241,10 @@ class Owner:
     # taking
 
     def take(self, key: str) -> Lock | Busy:
-        """Lock a message, or say who is busy with it.
+        """Lock a message, or say how long it is in use.
 
-        Raises `FileNotFoundError` if the message's directory is gone.
+        :raises FileNotFoundError: if the message's directory is gone
+        :raises CannotClaim: if the disk refuses the lock for a reason that concerns every message
         """
         if self._identity is None:
             self.open()
@@ -251,6 +266,12 @@ class Owner:
             self.disk.link(self.path, path)
         except FileExistsError:
             return self._take_over(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno in _ABOUT_ONE:
+                raise
+            raise CannotClaim.because_of(error) from error
         return self._lock(path, None)
 
     def _lock(self, path: str, inherited: Inherited | None) -> Lock:

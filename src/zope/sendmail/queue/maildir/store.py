@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from zope.sendmail.errors import MalformedEnvelope
 from zope.sendmail.lifecycle.outcome import Answer, printable
-from zope.sendmail.lifecycle.record import Record, last_record, read_records, write_record
+from zope.sendmail.lifecycle.record import SET_BACK, Record, last_record, read_records, write_record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope, envelope_lines, read_envelope
 from zope.sendmail.message.relayname import RelayName
@@ -98,11 +98,15 @@ class Store:
             return []
 
     def due_hint(self, key: str) -> float | None:
-        """When the message is due, as far as that can be known without reading; None if it has no history."""
+        """Return when the message is due, as far as that can be known without reading; None if it has no history.
+
+        A history that was changed in the future, because the clock was set back since, says nothing: it is to be read.
+        """
         try:
-            return self.disk.stat(self.layout.history(key)).st_mtime
+            status = self.disk.stat(self.layout.history(key))
         except FileNotFoundError:
             return None
+        return status.st_mtime if status.st_ctime - self.clock.time() <= SET_BACK else 0.0
 
     def tried(self) -> set[str]:
         """The names of messages that have a history."""

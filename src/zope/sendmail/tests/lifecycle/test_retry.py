@@ -177,12 +177,29 @@ class GivingUp(unittest.TestCase):
         self.assertIn("the relay said nothing about it", silent.replies[B].text)
 
     def test_a_clock_that_jumps_costs_no_mail_its_life(self) -> None:
-        """Neither a year ahead nor a year back; nor does a processor that was switched off."""
+        """Neither a year ahead nor a year back; nor does a processor that was switched off: half a day counts."""
         for jump in (365 * 86400.0, -365 * 86400.0):
             record = attempt(Record(), PLAIN, 1e9, a=LATER, b=LATER)
             record = attempt(record, PLAIN, 1e9 + jump, a=LATER, b=LATER)
             self.assertIs(record.state, State.DEFERRED)
-            self.assertLessEqual(record.spent, 2 * 60 + 600)
+            self.assertLessEqual(record.spent, 43200)
+
+    def test_a_processor_that_runs_twice_a_day_gives_up_in_time(self) -> None:
+        """By cron, with the delays of one that runs all the time: five days are ten or eleven attempts."""
+        for hours, most in (12, 5.5), (24, 10.5), (6, 5.5):
+            record, now, begin = Record(), 1e9, 1e9
+            while record.state is not State.REJECTED:
+                record = attempt(record, PLAIN, now, a=LATER, b=LATER)
+                now += hours * 3600
+            self.assertLessEqual((record.time - begin) / 86400, most)
+            self.assertGreaterEqual((record.time - begin) / 86400, 5.0)
+
+    def test_a_short_life_bears_a_jump_too(self) -> None:
+        """A tenth of it at most is lost."""
+        plan = Schedule(jitter=0.0, lifetime=4 * 3600)
+        record = attempt(Record(), plan, 1e9, a=LATER)
+        record = attempt(record, plan, 1e9 + 86400, a=LATER)
+        self.assertEqual((record.state, record.spent), (State.DEFERRED, 1440))
 
     def test_waiting_before_the_first_attempt_costs_nothing(self) -> None:
         """The lifetime begins when a relay has heard of the mail."""

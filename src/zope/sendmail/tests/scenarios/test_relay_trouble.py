@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 import threading
+import time
 import unittest
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, BinaryIO
 from unittest import mock
 
@@ -24,6 +28,7 @@ from zope.sendmail.processor.relay import Relay
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.processor.trouble import QueueTrouble
 from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession
 from zope.sendmail.tests.support.layers import Processes, in_layer
@@ -553,6 +558,112 @@ class TroubleWithTheQueue(ProcessorTest):
         self.assertEqual((self.clock.monotonic(), trouble.is_lasting), (before, True))
         run.guarded(lambda: None)
         self.assertFalse(trouble.is_lasting)
+
+
+class LocklessDisk(Disk):
+    """Refuses new links in new/ as long as it is told so: no permission, no inodes, no space."""
+
+    refusal: OSError | None = None
+
+    def link(self, old: str, new: str) -> None:
+        """See `Disk`."""
+        if self.refusal is not None and "/new/" in new:
+            raise self.refusal
+        super().link(old, new)
+
+
+class AQueueWhoseDiskRefuses(ProcessorTest):
+    """Nothing of it can be locked; that is no trouble of 300 mails."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.disk = LocklessDisk()
+        path = self.enterContext(tempfile.TemporaryDirectory())
+        self.queue = MaildirQueue(path, clock=self.clock, disk=self.disk, schedule=self.schedule)
+        self.addCleanup(self.queue.close)
+        self.processor = self.make_processor()
+
+    def test_is_told_once_and_left_alone(self) -> None:
+        """However many mails there are; mended, they all leave at the next look."""
+        names = self.put(count=300)
+        for error in errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EDQUOT:
+            with self.subTest(error=errno.errorcode[error]):
+                self.disk.refusal = OSError(error, os.strerror(error))
+                trouble = QueueTrouble("a queue", self.clock)
+                run = self.processor.new_run(trouble)
+                with self.assertLogs("QueueProcessorThread", "WARNING") as logs:
+                    begin = self.clock.monotonic()
+                    while self.clock.monotonic() - begin < 1800:
+                        run.once()
+                self.assertEqual(len(logs.output), 1)
+                self.assertIn(os.strerror(error), logs.output[0])
+                self.assertEqual(self.queue.admin.count(), {State.READY: len(names)})
+        self.disk.refusal = None
+        with self.assertLogs("QueueProcessorThread", "WARNING") as logs:
+            run.once()
+        self.assertIn("can be worked on again", logs.output[0])
+        self.assertEqual((len(self.mailer.sent), self.queue.admin.count()), (300, {}))
+        run.end()
+
+    def test_is_looked_at_every_quarter_of_a_minute(self) -> None:
+        """A person who has mended it looks on; nor is it asked all the time."""
+        asked: list[float] = []
+        self.put()
+        with (
+            mock.patch.object(self.queue, "claim", side_effect=self.refuse(asked)),
+            self.assertLogs("QueueProcessorThread", "ERROR"),
+        ):
+            run = self.processor.new_run()
+            while len(asked) < 20:
+                run.once()
+        gaps = [later - earlier for earlier, later in pairwise(asked)]
+        self.assertLess(max(gaps), 16)
+        self.assertGreater(min(gaps[5:]), 14)
+
+    def refuse(self, asked: list[float]) -> Any:
+        def claim(limit: int = 1, **options: Any) -> Any:
+            asked.append(self.clock.monotonic())
+            raise OSError(errno.EACCES, "denied")
+
+        return claim
+
+
+class AMailWhoseNameCannotBeLocked(ProcessorTest):
+    def test_is_left_alone_by_itself(self) -> None:
+        """The others flow."""
+        path = self.enterContext(tempfile.TemporaryDirectory())
+        self.queue = MaildirQueue(path, clock=self.clock, schedule=self.schedule)
+        self.addCleanup(self.queue.close)
+        self.processor = self.make_processor()
+        self.put(count=3)
+        with open(os.path.join(path, "new", "1" * 250), "wb") as file:
+            file.write(b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\n\n")
+        with self.assertLogs("QueueProcessorThread", "ERROR") as logs:
+            self.drain()
+        self.assertIn("cannot be read", "".join(logs.output))
+        self.assertEqual(len(self.mailer.sent), 3)
+
+
+class AClockThatIsSetBack(ProcessorTest):
+    def test_keeps_no_deferred_mail_in_a_new_process(self) -> None:
+        """What is planned for next year was planned before; the mail is tried at once."""
+        path = self.enterContext(tempfile.TemporaryDirectory())
+        self.clock.wall = time.time()  # as the file system has it
+        self.mailer.answers = lambda who: LATER
+        for back in 365 * 86400, 3700, 7200:
+            with self.subTest(back=back):
+                self.queue = MaildirQueue(path, clock=self.clock, schedule=self.schedule)
+                self.processor = self.make_processor()
+                self.put()
+                self.drain()
+                self.assertEqual(self.queue.admin.count(), {State.DEFERRED: 1})
+                self.mailer.answers, before = (lambda who: OK), self.clock.wall
+                self.clock.wall -= back
+                self.queue = MaildirQueue(path, clock=self.clock, schedule=self.schedule)
+                self.processor = self.make_processor()
+                self.drain()
+                self.assertEqual(self.queue.admin.count(), {})
+                self.clock.wall, self.mailer.answers = before, lambda who: LATER
 
 
 load_tests = in_layer(Processes)
