@@ -14,6 +14,7 @@ from typing import Any
 from zope.sendmail.errors import InvalidRelay
 from zope.sendmail.lifecycle.finding import age, moment
 from zope.sendmail.lifecycle.outcome import Reply, printable
+from zope.sendmail.lifecycle.rates import Minute, merged, of_texts
 from zope.sendmail.lifecycle.record import Record, checked, reply_of, reply_values
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
@@ -79,6 +80,8 @@ class ProcessorState:
     #: Mails that left through it, and how many in the last minute.
     sent: int = 0
     per_minute: float = 0.0
+    #: What it, and processors that ended before it began, did in the last minutes.
+    minutes: tuple[Minute, ...] = ()
     relays: tuple[RelayState, ...] = ()
     #: Which of its relays serves which mail.
     routes: Routes = field(default_factory=Routes)
@@ -91,11 +94,14 @@ class ProcessorState:
         A relay that is still down is down since it was first seen so.  What is older than `KEPT_DAYS` is left out.
         """
         known: dict[str, RelayState] = {}
+        minutes = list(self.minutes)
         for state in sorted(dead, key=lambda each: each.written):
             known |= {relay.name: relay for relay in state.relays}
+            minutes += state.minutes
         own = tuple(_continued(relay, known.pop(relay.name, None)) for relay in self.relays)
         limit = self.written - KEPT_DAYS * 86400
-        return replace(self, relays=own + tuple(each for each in known.values() if each.asked > limit))
+        relays = own + tuple(each for each in known.values() if each.asked > limit)
+        return replace(self, relays=relays, minutes=merged(minutes, self.written))
 
 
 def _continued(now: RelayState, before: RelayState | None) -> RelayState:
@@ -179,6 +185,7 @@ def write_processor_state(state: ProcessorState) -> bytes:
     """Return the content of a state file: one JSON object."""
     values = {each.name: getattr(state, each.name) for each in fields(state) if each.name != "alive"}
     values["relays"] = [_relay_values(relay) for relay in state.relays]
+    values["minutes"] = [minute.as_text() for minute in state.minutes]
     routes = {name: getattr(state.routes, name) for name in _ROUTES}
     values["routes"] = {**routes, "mailers": sorted(routes["mailers"]), "addresses": sorted(routes["addresses"])}
     return json.dumps(values, ensure_ascii=True, indent=1).encode("ascii") + b"\n"
@@ -189,6 +196,7 @@ def read_processor_state(text: bytes) -> ProcessorState | None:
     try:
         values = dict(json.loads(text))
         values["relays"] = tuple(_relay_of(each) for each in values.get("relays", ()))
+        values["minutes"] = of_texts(values.get("minutes"))
         values["routes"] = _routes_of(values.get("routes", {}))
         return ProcessorState(**_known(ProcessorState(), values))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):

@@ -6,12 +6,16 @@ Nothing depends on it: trouble with it is passed over, and told in the log once.
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Iterable
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from zope.sendmail.errors import InvalidRelay
 from zope.sendmail.interfaces import IMailQueue
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.rates import Minute, merged
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
@@ -53,10 +57,26 @@ class StateReport:
         #: Since when each relay can, or cannot, be used.
         self._since: dict[str, tuple[bool, float]] = {}
         self._in_trouble = False
+        self._counting = ForkLock()
+        #: What was counted since the last report, by minute, and what was reported.
+        self._counted: dict[int, defaultdict[Any, float]] = {}
+        self._past: tuple[Minute, ...] = ()
 
-    def count_sent(self) -> None:
-        """Count a mail that has left."""
-        self._sent += 1  # a report that misses one is made good by the next
+    def count(self, state: State, *, unknown: bool, written: float | None) -> None:
+        """Count a mail whose attempt has ended.
+
+        :param state: what the attempt led to
+        :param unknown: whether nothing can be known about a recipient
+        :param written: when the mail was written, seconds since the epoch; None if that is not known
+        """
+        now = self._clock.time()
+        with self._counting:
+            counted = self._counted.setdefault(int(now // 60), defaultdict(float))
+            counted[state] += 1
+            counted[Answer.UNKNOWN] += unknown
+            if state is State.SENT:
+                self._sent += 1
+                counted["age"] += 0.0 if written is None else max(0.0, now - written)
         if self._clock.monotonic() >= self._next:
             self.write()
 
@@ -93,9 +113,17 @@ class StateReport:
             forever=self._forever,
             sent=self._told,
             per_minute=self._rate(),
+            minutes=self._condensed(now),
             relays=tuple(state for relay in self._relays if (state := self._relay_state(relay, now)) is not None),
             routes=self._routes,
         )
+
+    def _condensed(self, now: float) -> tuple[Minute, ...]:
+        """Return the last minutes; what was counted since the last time is added to them."""
+        with self._counting:
+            counted, self._counted = self._counted, {}
+        self._past = merged((*self._past, *(_minute(each, counts) for each, counts in counted.items())), now)
+        return self._past
 
     def _rate(self) -> float:
         """Return the mails a minute over the last minute, or over the time since the start if that is shorter."""
@@ -128,6 +156,17 @@ class StateReport:
             limit=words,
             rate=round(min(filter(None, (own, rate)), default=0.0), 2),
         )
+
+
+def _minute(minute: int, counted: Mapping[Any, float]) -> Minute:
+    return Minute(
+        minute,
+        sent=int(counted[State.SENT]),
+        deferred=int(counted[State.DEFERRED]),
+        rejected=int(counted[State.REJECTED]),
+        unknown=int(counted[Answer.UNKNOWN]),
+        age=counted["age"],
+    )
 
 
 def _address_of(mailer: object) -> str:

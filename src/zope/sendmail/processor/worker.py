@@ -18,7 +18,6 @@ from zope.sendmail.interfaces import IJobSource, ISession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import judge
-from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.throttling import complaints_in
 from zope.sendmail.processor.context import Context
 from zope.sendmail.processor.job import Job
@@ -207,8 +206,8 @@ class Worker:
         measures = self._measures(job) if reporter.is_observed else None
         lease.settle(record)
         reporter.attempted(mail, outcome, record, before=before, measures=measures)
-        if record.state is State.SENT:
-            self._context.state_report.count_sent()
+        is_unknown = any(reply.answer is Answer.UNKNOWN for reply in outcome.replies.values())
+        self._context.state_report.count(record.state, unknown=is_unknown, written=lease.written)
 
     def _measures(self, job: Job) -> Measures:
         """Return what only the lease and the clock know of an attempt; the lease must not have ended."""
