@@ -18,11 +18,19 @@ from zope.interface import implementer
 
 from zope.sendmail.config.location import check_location
 from zope.sendmail.datamanager import MailDataManager, mails_of
-from zope.sendmail.directmail import DirectMail
-from zope.sendmail.errors import InvalidRelay, telling_refusals
-from zope.sendmail.interfaces import IDirectMailDelivery, IMailQueue, IQueuedMailDelivery, IStagedMail, type_of_message
+from zope.sendmail.directmail import DirectMail, OnRefused
+from zope.sendmail.errors import InvalidRelay, InvalidSettings, QueueError, telling_refusals
+from zope.sendmail.interfaces import (
+    IDirectMailDelivery,
+    IMailDelivery,
+    IMailQueue,
+    IQueuedMailDelivery,
+    IStagedMail,
+    type_of_message,
+)
 from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.maildir import host_name
+from zope.sendmail.mailer import conversation_of
 from zope.sendmail.message.address import parse_sender
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import completed, message_bytes
@@ -81,7 +89,7 @@ class AbstractMailDelivery:
         envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, verp=verp)
         manager = self.transaction_manager or transaction.manager
         if type(self).createDataManager in _OURS:
-            mails_of(self, manager, self._stage, self._what()).add_all(envelopes, *pieces)
+            mails_of(self._group(manager.get()), manager, self._stage, self._what()).add_all(envelopes, *pieces)
         else:  # BBB: a subclass that makes its own data managers
             if relay is not None:
                 raise InvalidRelay(f"{type(self).__name__} makes its own data managers, which know no relay")
@@ -108,6 +116,10 @@ class AbstractMailDelivery:
         raise InvalidRelay(
             f"{type(self).__name__} has one relay; leave relay={relay!r} out, or use a queue with routes"
         )
+
+    def _group(self, current: Any) -> object:
+        """Return what the mails of a transaction are kept together by."""
+        return self
 
     def _stage(self) -> IStagedMail:
         """An empty group for the mails of a transaction."""
@@ -224,17 +236,98 @@ class _InQueue:
 
 @implementer(IDirectMailDelivery)
 class DirectMailDelivery(AbstractMailDelivery):
-    """See `IDirectMailDelivery`."""
+    """See `IDirectMailDelivery`.
 
-    def __init__(self, mailer: Any, *, transaction_manager: Any = None, envelope_sender: str | None = None) -> None:
+    :param mailer: any `IMailer`.
+    :param onRefused: what a refused recipient means for the transaction: ``"tell"`` or ``"abort"``.
+    :param queue: a queued delivery, or the name of one, that takes what the relay defers and what could not be sent.
+    :raises InvalidSettings: `onRefused` is neither.
+    """
+
+    onRefused: OnRefused = OnRefused.TELL
+    queue: str | IQueuedMailDelivery | None = None
+
+    def __init__(
+        self,
+        mailer: Any,
+        *,
+        transaction_manager: Any = None,
+        envelope_sender: str | None = None,
+        onRefused: OnRefused | str | None = None,
+        queue: str | IQueuedMailDelivery | None = None,
+    ) -> None:
         super().__init__(transaction_manager=transaction_manager, envelope_sender=envelope_sender)
         self.mailer = mailer
+        if onRefused is not None:
+            self.onRefused = _on_refused(onRefused)
+        if queue is not None:
+            self.queue = queue
 
     def _stage(self) -> IStagedMail:
-        return DirectMail(self.mailer)
+        return DirectMail(self.mailer, OnRefused(self.onRefused), None if self.queue is None else self._stage_in_queue)
+
+    def _stage_in_queue(self) -> IStagedMail:
+        staged: IStagedMail = queued_delivery(self.queue)._stage()
+        return staged
+
+    def _group(self, current: Any) -> object:
+        """Return the delivery whose mails these are: the first in the transaction that speaks with the same relay.
+
+        Products.MailHost makes a mailer and a delivery for each mail; so they share a connection.
+        """
+        conversation = conversation_of(self.mailer)
+        if conversation is self.mailer:
+            return self
+        queue = self.queue if isinstance(self.queue, str) else id(self.queue)
+        try:
+            known = current.data(_CONVERSATIONS)
+        except KeyError:
+            known = {}
+            current.set_data(_CONVERSATIONS, known)
+        return known.setdefault((type(self), conversation, self.onRefused, queue), self)
 
     def _what(self) -> str:
         return f"mail through {type(self.mailer).__name__}"
+
+
+#: Keeps the conversations of a transaction; see `DirectMailDelivery`.
+_CONVERSATIONS = object()
+
+
+def _on_refused(word: str) -> OnRefused:
+    try:
+        return OnRefused(word)
+    except ValueError:
+        raise InvalidSettings(f"onRefused: {word!r} is none of {', '.join(OnRefused)}") from None
+
+
+def queued_delivery(queue: Any) -> Any:
+    """Return the queued delivery that is meant, without the proxy that asks callers for a permission.
+
+    :raises QueueError: there is none of this name, or it is no queued delivery.
+    """
+    delivery = _bare(_found(queue) if isinstance(queue, str) else queue)
+    if not isinstance(delivery, QueuedMailDelivery):
+        raise QueueError(
+            f"the direct delivery leaves what it cannot send to {queue!r}, which is no queued delivery; "
+            "define it with mail:queuedDelivery, or name another one"
+        )
+    return delivery
+
+
+def _found(name: str) -> Any:
+    from zope.component import queryUtility  # programs without components have no deliveries with names
+
+    return queryUtility(IMailDelivery, name)
+
+
+def _bare(delivery: Any) -> Any:
+    """Return the object without a security proxy: a transaction may commit where there is no user."""
+    try:
+        from zope.security.proxy import removeSecurityProxy
+    except ImportError:
+        return delivery
+    return removeSecurityProxy(delivery)
 
 
 def _prepare(staged: IStagedMail) -> None:

@@ -1,12 +1,15 @@
 """The mails of one transaction on their way straight to a relay.
 
-The vote proves the connection, TLS, the login and each envelope on one connection; so a relay that cannot be
-reached or that refuses somebody aborts the transaction.  The contents go afterwards; what fails then is logged and
-told by an event.
+The vote makes sure that the relay can be used: connection, TLS, login.  Mail leaves after the commit; a recipient that
+is refused then is told by the log and an event, and the transaction stands.  With `OnRefused.ABORT` the vote asks about
+each envelope besides.  With a reserve, a queue, each mail is staged there in the vote as well; what the relay accepts
+or rejects is taken out again, what it defers, or what could not be sent, is left to the queue's processor.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 from zope.interface import implementer
@@ -16,108 +19,263 @@ from zope.sendmail.events import events_of
 from zope.sendmail.interfaces import ISession, IStagedMail, MailRefused
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.mailer import open_session
+from zope.sendmail.mailer import has_inherited_vote, open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece, open_pieces
 from zope.sendmail.reporting import maillog, notifier
+from zope.sendmail.smtp.sendonly import SendOnlySession
+
+#: Makes an empty group for one mail in the queue that is the reserve.
+Stage = Callable[[], IStagedMail]
+
+
+class OnRefused(StrEnum):
+    """What direct delivery does when the relay refuses a recipient."""
+
+    #: Serve the others after the commit; the log and an event tell of this one.
+    TELL = "tell"
+    #: Ask about every recipient in the vote, and abort the transaction if one is refused.
+    ABORT = "abort"
+
+
+class _Mail:
+    """One mail of the transaction, and its copy in the reserve."""
+
+    def __init__(self, envelope: Envelope, message: tuple[Piece, ...]) -> None:
+        self.envelope = envelope
+        self.message = message
+        self.staged: IStagedMail | None = None
+
+    @property
+    def message_id(self) -> str:
+        return message_id(b"".join(self.message[:1]))
+
+    def stage(self, stage: Stage) -> None:
+        """Write the mail into the reserve, durably, so that `keep` needs no more than a rename.
+
+        :raises QueueError: the disk refuses.
+        """
+        self.staged = stage()
+        self.staged.add(self.envelope, *self.message)
+        self.staged.prepare()
+
+    def keep(self, stage: Stage, waiting: tuple[str, ...]) -> None:
+        """Leave the mail to the queue, for the recipients in `waiting`."""
+        if self.staged is None or waiting != self.envelope.recipients:
+            whole, self.staged = self.staged, stage()
+            self.staged.add(self.envelope.only(waiting), *self.message)
+            self.staged.prepare()
+            self.staged.commit()
+            if whole is not None:
+                whole.abort()
+        else:
+            self.staged.commit()
+        self.staged = None
+
+    def forget(self) -> None:
+        """Take the copy out of the reserve."""
+        if self.staged is not None:
+            self.staged.abort()
+            self.staged = None
 
 
 @implementer(IStagedMail)
 class DirectMail:
-    """See `IStagedMail`.  Nothing is durable here, and `commit` can fail for a mail: that is what a queue is for."""
+    """See `IStagedMail`.  Without a reserve nothing is durable here, and `commit` can fail for a mail.
 
-    def __init__(self, mailer: Any) -> None:
+    :param mailer: any `IMailer`.
+    :param on_refused: what a refused recipient means for the transaction.
+    :param reserve: stages mail in the queue that takes what could not be sent; None: that mail is lost.
+    """
+
+    def __init__(self, mailer: Any, on_refused: OnRefused = OnRefused.TELL, reserve: Stage | None = None) -> None:
         self._mailer = mailer
-        self._mails: list[tuple[Envelope, tuple[Piece, ...]]] = []
+        self._on_refused = on_refused
+        self._reserve = reserve
+        self._mails: list[_Mail] = []
         self._session: ISession | None = None
-        #: How many of the mails the relay would take.
+        #: How many of the mails can leave.
         self._proved = 0
+        #: Why the relay cannot be used, once that is known.
+        self._fault: Reply | None = None
 
     def __len__(self) -> int:
         return len(self._mails)
 
     def add(self, envelope: Envelope, *message: Piece) -> str:
         """See `IStagedMail`."""
-        self._mails.append((envelope, message))
+        self._mails.append(_Mail(envelope, message))
         return str(len(self._mails))
 
     def rollback(self, count: int) -> None:
         """See `IStagedMail`."""
+        for mail in self._mails[count:]:
+            mail.forget()
         del self._mails[count:]
         self._proved = min(self._proved, count)
 
     def prepare(self) -> None:
-        """See `IStagedMail`.  Raises `RelayError` and `MailRefused`."""
-        for envelope, message in self._mails[self._proved :]:
-            if self._session is None:
-                self._session = open_session(self._mailer)
-            _check(self._session.verify(envelope, open_pieces(message)), self._session.relay)
+        """See `IStagedMail`.
+
+        :raises RelayError: the relay cannot be used, and there is no reserve.
+        :raises MailRefused: a recipient is refused, and that is to abort.
+        :raises QueueError: the reserve cannot be written.
+        :raises Exception: whatever the ``vote`` of a mailer without sessions raises.
+        """
+        for mail in self._mails[self._proved :]:
+            if self._reserve is not None and mail.staged is None:
+                mail.stage(self._reserve)
+            if self._fault is None:
+                self._prove(mail)
             self._proved += 1
 
     def commit(self) -> None:
         """See `IStagedMail`.  Trouble with one mail does not keep the next ones."""
         mails, self._mails = self._mails, []
-        session = self._session or open_session(self._mailer)
         try:
-            for envelope, message in mails:
-                self._send(session, envelope, message)
+            for mail in mails:
+                self._end(mail)
         finally:
-            session.close()
+            self._close()
+            if has_inherited_vote(self._mailer):  # a send() that failed may have left what the vote has opened
+                self._mailer.abort()
 
     def abort(self) -> None:
         """See `IStagedMail`."""
-        self._mails, self._proved = [], 0
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        self.rollback(0)
+        self._close()
         abort: Any = getattr(self._mailer, "abort", None)
         if abort is not None:
             abort()
 
-    def _send(self, session: ISession, envelope: Envelope, message: tuple[Piece, ...]) -> None:
+    # the vote
+
+    def _prove(self, mail: _Mail) -> None:
+        """Make sure that the mail can leave."""
+        session = self._opened()
+        if self._on_refused is OnRefused.TELL and isinstance(session, SendOnlySession):
+            self._let_mailer_vote(mail)
+            return
+        reach = getattr(session, "reach", None) if self._on_refused is OnRefused.TELL else None
+        if reach is not None:
+            self._note_fault(session, reach())
+            return
+        outcome = session.verify(mail.envelope, open_pieces(mail.message))
+        self._note_fault(session, outcome.fault)
+        if self._on_refused is OnRefused.ABORT:
+            _check(outcome, session.relay, may_wait=self._reserve is not None)
+
+    def _let_mailer_vote(self, mail: _Mail) -> None:
+        """Let a mailer without sessions of its own decide, as 7.3 did: what its vote raises stops the commit."""
+        vote: Any = getattr(self._mailer, "vote", None)
+        if vote is None:
+            return
         try:
-            outcome = session.transfer(envelope, open_pieces(message), _no_intent)
+            if has_inherited_vote(self._mailer):  # its own send() decides about recipients
+                self._mailer.reach()
+            else:
+                vote(mail.envelope.sender, mail.envelope.recipients, open_pieces(mail.message).read())
+        except Exception as error:
+            if self._reserve is None:
+                raise
+            self._fault = Reply(Answer.DEFERRED, f"{type(error).__name__}: {error}")
+
+    def _note_fault(self, session: ISession, fault: Reply | None) -> None:
+        if fault is not None and self._reserve is None:
+            raise RelayError(f"the relay {session.relay} cannot be used: {fault}", fault.code)
+        self._fault = fault
+
+    # after the commit
+
+    def _end(self, mail: _Mail) -> None:
+        """Send one mail, tell what became of it, and leave to the queue what has to wait."""
+        outcome = self._sent(mail)
+        if self._reserve is None:
+            _tell(mail, _final(mail.envelope, outcome))
+            return
+        outcome = _complete(mail.envelope, outcome)
+        waiting = tuple(who for who, reply in outcome.replies.items() if reply.answer in _WAITS)
+        try:
+            if waiting:
+                mail.keep(self._reserve, waiting)
+            else:
+                mail.forget()
+        except Exception as error:  # noqa: BLE001 - the transaction has committed, and the next mail has to leave
+            maillog.finish_failed(f"mail <{mail.message_id}> for {', '.join(waiting)}", error)
+        _tell(mail, outcome)
+
+    def _sent(self, mail: _Mail) -> Outcome:
+        session = self._opened()
+        if self._fault is not None:
+            return Outcome(session.relay, {}, self._fault)
+        try:
+            return self._transferred(session, mail)
         except Exception as error:  # noqa: BLE001 - one mail's trouble must not keep the next ones
             maillog.finish_failed("a mail", error)
-            reply = Reply(Answer.REJECTED, f"the mailer failed: {type(error).__name__}: {error}")
-            outcome = Outcome.same(session.relay, envelope.recipients, reply)
-        _tell(envelope, message_id(b"".join(message[:1])), _final(envelope, outcome))
+            reply = Reply(Answer.DEFERRED, f"the mailer failed: {type(error).__name__}: {error}")
+            return Outcome.same(session.relay, mail.envelope.recipients, reply)
+
+    def _transferred(self, session: ISession, mail: _Mail) -> Outcome:
+        outcome = session.transfer(mail.envelope, open_pieces(mail.message), _no_intent)
+        if outcome.fault is not None and not outcome.replies:  # it was not reached; nobody waits for that twice
+            self._fault = outcome.fault
+        return outcome
+
+    def _opened(self) -> ISession:
+        if self._session is None:
+            self._session = open_session(self._mailer, interactive=True)
+        return self._session
+
+    def _close(self) -> None:
+        """Close the connection; the session stays, and makes another one when it is used again."""
+        if self._session is not None:
+            self._session.close()
 
 
-def _check(outcome: Outcome, relay: str) -> None:
-    """Raise if a recipient was not accepted."""
-    if outcome.fault is not None:
-        raise RelayError(f"the relay {relay} cannot be used: {outcome.fault}", outcome.fault.code)
-    refused = {who: reply for who, reply in outcome.replies.items() if reply.answer is not Answer.ACCEPTED}
+#: Answers after which the queue goes on: by its own policy for what is unknown.
+_WAITS = (Answer.DEFERRED, Answer.UNKNOWN)
+
+_SILENCE = Reply(Answer.DEFERRED, "the relay said nothing about it")
+
+
+def _check(outcome: Outcome, relay: str, *, may_wait: bool) -> None:
+    """Raise `MailRefused` if a recipient was refused; one that is only deferred may wait in the reserve."""
+    fatal = {Answer.REJECTED} if may_wait else {Answer.REJECTED, Answer.DEFERRED, Answer.UNKNOWN}
+    refused = {who: reply for who, reply in outcome.replies.items() if reply.answer in fatal}
     if refused:
         words = "; ".join(f"<{who}>: {reply}" for who, reply in refused.items())
         permanent = all(reply.answer is Answer.REJECTED for reply in refused.values())
         raise MailRefused(f"the relay {relay} refused {words}", outcome, permanent=permanent)
 
 
+def _complete(envelope: Envelope, outcome: Outcome) -> Outcome:
+    """Return the same outcome with a reply for every recipient."""
+    nothing = outcome.fault or _SILENCE
+    return Outcome(outcome.relay, {who: outcome.replies.get(who, nothing) for who in envelope.recipients})
+
+
 def _final(envelope: Envelope, outcome: Outcome) -> Outcome:
-    """The same outcome for somebody who does not try again: what is neither accepted nor unknown has failed."""
-    nothing = outcome.fault or Reply(Answer.DEFERRED, "the relay said nothing about it")
-    replies = {who: outcome.replies.get(who, nothing) for who in envelope.recipients}
+    """Return the outcome where nothing is tried again: what is neither accepted nor unknown has failed."""
     ended = {
         who: reply
         if reply.answer in (Answer.ACCEPTED, Answer.UNKNOWN)
         else Reply(
             Answer.REJECTED, f"not sent, and direct delivery tries once only: {reply.text}", reply.code, reply.enhanced
         )
-        for who, reply in replies.items()
+        for who, reply in _complete(envelope, outcome).replies.items()
     }
     return Outcome(outcome.relay, ended)
 
 
-def _tell(envelope: Envelope, identifier: str, outcome: Outcome) -> None:
+def _tell(mail: _Mail, outcome: Outcome) -> None:
+    identifier = mail.message_id
     for who, reply in outcome.replies.items():
         maillog.direct_answered(
-            message_id=identifier, sender=envelope.sender, recipient=who, reply=reply, relay=outcome.relay
+            message_id=identifier, sender=mail.envelope.sender, recipient=who, reply=reply, relay=outcome.relay
         )
-    notifier.tell(events_of(identifier, envelope.sender, outcome, Record(replies=outcome.replies)))
+    notifier.tell(events_of(identifier, mail.envelope.sender, outcome, Record(replies=outcome.replies)))
 
 
 def _no_intent() -> None:
-    """Nobody else can have the mail."""
+    """Do nothing: no other process can have the mail."""

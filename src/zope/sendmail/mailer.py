@@ -31,7 +31,7 @@ from zope.sendmail.config.settings import (
     Tls,
     TlsVersion,
 )
-from zope.sendmail.errors import InvalidSettings
+from zope.sendmail.errors import InvalidSettings, RelayError
 from zope.sendmail.interfaces import ISession, ISessionMailer, ISMTPMailer, type_of_message
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_bytes
@@ -345,6 +345,21 @@ class SMTPMailer:
         except BaseException:
             self._close_connection()
             raise
+        self._note_connection(session)
+
+    def reach(self) -> None:
+        """Make the connection, encrypted and logged in, with which `send` in the same thread goes on.
+
+        :raises RelayError: the relay cannot be used.
+        """
+        session = self._session()
+        fault = session.reach()
+        if fault is not None:
+            self._close_connection()
+            raise RelayError(f"the relay {session.relay} cannot be used: {fault}", fault.code)
+        self._note_connection(session)
+
+    def _note_connection(self, session: SMTPSession) -> None:
         self.connection = _as_of_old(session.connection)
         self.code = 250
         self.response = getattr(session.connection, "ehlo_resp", None) or getattr(session.connection, "helo_resp", None)
@@ -451,6 +466,9 @@ _settable = operator.attrgetter(*sorted(_SETTABLE), "smtp")
 #: Seconds for a connection where `timeout` is None and the process has no other.
 _PATIENT = 300.0
 
+#: Classes whose objects are no more than their settings.
+_SHARING = {SMTPMailer}
+
 _OWN = {"send": SMTPMailer.send, "vote": SMTPMailer.vote}
 
 
@@ -464,7 +482,7 @@ def open_session(mailer: Any, *, interactive: bool = False) -> ISession:
         such times (``open_interactive_session``).
     """
     if keeps_sessions(mailer):
-        own = getattr(mailer, "open_interactive_session", None) if interactive else None
+        own = getattr(mailer, "open_interactive_session", None) if interactive and _has_times(mailer) else None
         session: ISession = mailer.open_session() if own is None else own()
         return session
     return SendOnlySession(mailer)
@@ -479,9 +497,37 @@ def keeps_sessions(mailer: Any) -> bool:
     return known and _is_of_one_piece(mailer)
 
 
+def has_inherited_vote(mailer: Any) -> bool:
+    """Say whether the mailer votes as `SMTPMailer` does, although it may send in a way of its own."""
+    return getattr(type(mailer), "vote", None) is SMTPMailer.vote and "vote" not in getattr(mailer, "__dict__", {})
+
+
+def conversation_of(mailer: Any) -> object:
+    """Return what is equal for two mailers that may share a connection: the mailer itself, or class and settings."""
+    if type(mailer) not in _SHARING or mailer.settings is not None or not _is_of_one_piece(mailer):
+        return mailer
+    try:
+        key = (type(mailer), mailer.relay_settings(), mailer.smtp)
+        hash(key)
+    except Exception:  # noqa: BLE001 - the vote tells what is wrong with the settings
+        return mailer
+    return key
+
+
+def _has_times(mailer: Any) -> bool:
+    """Say whether `open_interactive_session` is as new as `open_session`, which a subclass may have replaced."""
+    kind = type(mailer)
+    return issubclass(_home(kind, "open_interactive_session"), _home(kind, "open_session"))
+
+
+def _home(kind: type, name: str) -> type:
+    """Return the class that has this attribute, or `kind`."""
+    return next((each for each in kind.__mro__ if name in vars(each)), kind)
+
+
 def _is_of_one_piece(mailer: Any) -> bool:
     kind = type(mailer)
-    home = next((each for each in kind.__mro__ if "open_session" in vars(each)), kind)
+    home = _home(kind, "open_session")
     expected = _OWN if home is SMTPMailer else {name: getattr(home, name, None) for name in _OWN}
     on_instance = getattr(mailer, "__dict__", {})
     return all(name not in on_instance and getattr(kind, name, None) is function for name, function in expected.items())

@@ -21,7 +21,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.attempt import Alone, Attempt, Following, RelayConnection, Verification
 from zope.sendmail.smtp.classification import failed, succeeded
-from zope.sendmail.smtp.connect import drop, hang_up
+from zope.sendmail.smtp.connect import drop, hang_up, set_timeout
 from zope.sendmail.smtp.connection import SMTPConnection
 from zope.sendmail.smtp.pipeline import Result, Stream
 from zope.sendmail.smtp.protocol.addressing import SAFE_RECIPIENTS
@@ -51,6 +51,8 @@ _SLOW = 1.0
 _MAX_VERIFIED = 50
 
 _ALONE = Alone()
+
+_NO_ENVELOPE = Envelope("", ())
 
 #: What is remembered of a relay if another attempt shows that it is so.
 _Lesson = Callable[[], None]
@@ -120,6 +122,21 @@ class SMTPSession:
         except Exception as error:  # noqa: BLE001 - what is not about the relay is raised
             return self._failed(progress, error)
         return succeeded(self._relay, progress)
+
+    def reach(self) -> Reply | None:
+        """Make sure that MAIL can be said: connected, encrypted and logged in.
+
+        :returns: None, or why the relay cannot be used.
+        """
+        try:
+            if not self._is_usable():
+                self._open(pipelining=True)
+            assert self._current is not None, "it was opened"
+            set_timeout(self.connection, self._current.settings.timeouts.command)  # another caller may go on with it
+        except Exception as error:  # noqa: BLE001 - as in `verify`
+            self.drop()
+            return failed(self.relay, Progress(_NO_ENVELOPE), error).fault
+        return None
 
     def transfer(self, envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
         """See `ISession`.  `message` must be seekable; what reading it raises is raised.

@@ -452,8 +452,9 @@ class DirectDelivery(unittest.TestCase):
         self.assertEqual(self.mailer.sent, [])
         self.assertTrue(self.mailer.sessions[0].closed)
 
-    def test_a_refused_recipient_aborts(self) -> None:
-        """And no other mail of the transaction leaves."""
+    def test_a_refused_recipient_aborts_where_that_is_wanted(self) -> None:
+        """With ``onRefused="abort"`` no other mail of the transaction leaves either."""
+        self.delivery = DirectMailDelivery(self.mailer, onRefused="abort")
         refused = Reply(Answer.REJECTED, "no such user", 550, "5.1.1")
         accepted = self.mailer.answers("x")
         self.mailer.answers = lambda who: refused if who.startswith("bad") else accepted

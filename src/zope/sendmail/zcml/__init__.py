@@ -17,7 +17,9 @@ from zope.processlifetime import IDatabaseOpenedWithRoot
 
 from zope.sendmail import startup
 from zope.sendmail.config.options import Settings, mailer_keywords, merge, processor_keywords, routes_of
-from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
+from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery, queued_delivery
+from zope.sendmail.directmail import OnRefused
+from zope.sendmail.errors import QueueError
 from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
@@ -104,16 +106,35 @@ def directDelivery(
     name: str = MAIL,
     *,
     envelopeSender: str | None = None,
+    onRefused: OnRefused | None = None,
+    queue: str | None = None,
 ) -> None:
     """See `IDirectDeliveryDirective`."""
 
     def check() -> Callable[[], None]:
         relay = find_mailer(mailer)
-        delivery = checked(lambda: DirectMailDelivery(relay, envelope_sender=envelopeSender))
+        options: dict[str, Any] = {"onRefused": onRefused, "queue": queue}
+        delivery = checked(lambda: DirectMailDelivery(relay, envelope_sender=envelopeSender, **options))
         guarded = _guarded(delivery, permission)
-        return lambda: _register_delivery(_context, guarded, name)
 
-    in_two_steps(_context, ("utility", IMailDelivery, name), check, order=CHECK, later=REGISTER)
+        def register() -> None:
+            if queue is not None:
+                _check_queue(queue)
+            _register_delivery(_context, guarded, name)
+
+        return register
+
+    # A queue may be defined behind the delivery that names it.
+    later = REGISTER if queue is None else REGISTER + 1
+    in_two_steps(_context, ("utility", IMailDelivery, name), check, order=CHECK, later=later)
+
+
+def _check_queue(queue: str) -> None:
+    """Raise `ConfigurationError` if there is no queued delivery of this name."""
+    try:
+        queued_delivery(queue)
+    except QueueError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def smtpMailer(  # noqa: PLR0917 - the signature of 7.3

@@ -11,6 +11,7 @@ from zope.schema.interfaces import IFromUnicode
 
 from zope.sendmail.config.location import DATABASES, SPOOL, directories_of, is_maildir, scheme_of, usable_location
 from zope.sendmail.config.options import QUEUE, RELAY, ROUTING, Parser, boolean, one_of
+from zope.sendmail.directmail import OnRefused
 from zope.sendmail.startup import Start
 
 try:
@@ -200,6 +201,20 @@ class IQueuedDeliveryDirective(IDeliveryDirective):
 
 class IDirectDeliveryDirective(IDeliveryDirective):
     """A delivery that speaks with the relay while the transaction commits."""
+
+    onRefused = Setting(
+        one_of(OnRefused),
+        title="On refused",
+        description="What a recipient that the relay refuses means: 'tell', the others are served, and the log and an "
+        "event tell of this one; 'abort', everybody is asked about before the commit, which fails then.",
+        default=OnRefused.TELL,
+    )
+    queue = TextLine(
+        title="Queue",
+        description="Name of a queued delivery.  It takes what the relay defers and what could not be sent, and a "
+        "relay that is down stops no transaction any more.",
+        required=False,
+    )
 
 
 class IMailerDirective(Interface):

@@ -482,10 +482,13 @@ class Naaya(Client):
         self.assertEqual(os.listdir(os.path.join(self.path, "new")), [])
 
     def test_best_effort(self) -> None:
-        """No relay, no error; the vote is not overridden and still tells."""
+        """A refusal is its own business; the vote is not overridden and tells of a relay that is down, as in 7.3."""
         relay = self.start()
         relay.on("RCPT", "550 no")
         self.BestEffort(relay.host, relay.port).send(SENDER, [ONE], MESSAGE)
+        DirectMailDelivery(self.BestEffort(relay.host, relay.port)).send(SENDER, [ONE], MESSAGE)
+        transaction.commit()
+        relay.stop()
         DirectMailDelivery(self.BestEffort(relay.host, relay.port)).send(SENDER, [ONE], MESSAGE)
         with self.assertRaises(OSError):
             transaction.commit()

@@ -29,7 +29,7 @@ from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.conversation import Conversation, right_tls
-from zope.sendmail.zcml.schema import IQueuedDeliveryDirective, ISMTPMailerDirective
+from zope.sendmail.zcml.schema import IDirectDeliveryDirective, IQueuedDeliveryDirective, ISMTPMailerDirective
 
 PAGE = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs", "upgrading.rst")
 
@@ -73,15 +73,19 @@ class WhatItShows(ThePage):
             with self.subTest(attribute):
                 name = attribute.partition("=")[0]
                 of_mailer = name in ISMTPMailerDirective
-                self.assertTrue(of_mailer or name in IQueuedDeliveryDirective)
+                of_direct = name in IDirectDeliveryDirective and name not in IQueuedDeliveryDirective
+                of_queued = name in IQueuedDeliveryDirective
+                self.assertTrue(of_mailer or of_direct or of_queued)
                 context = xmlconfig.file("meta.zcml", zope.component)
                 for package in zope.security, zope.sendmail:
                     xmlconfig.file("meta.zcml", package, context)
+                direct = attribute.replace('"later"', f'"d{number}"') if of_direct else ""
                 directives = (
                     '<mail:smtpMailer name="bulk" />'
                     f'<mail:smtpMailer name="m{number}" {attribute if of_mailer else ""} />'
                     f'<mail:queuedDelivery name="d{number}" mailer="m{number}" queuePath="{self.path}{number}" '
-                    f'permission="zope.Public" {"" if of_mailer else attribute} />'
+                    f'permission="zope.Public" {attribute if of_queued else ""} />'
+                    f'<mail:directDelivery name="direct" mailer="m{number}" {direct} />'
                 )
                 xmlconfig.string(SITE % directives, context)
                 self.assertTrue(ISMTPMailer.providedBy(getUtility(IMailer, f"m{number}")))

@@ -218,7 +218,8 @@ class InATransaction(Redirection):
         self.assertEqual(set(asked), {TESTER})
 
     def test_a_refused_tester_aborts(self) -> None:
-        """As any refused recipient does."""
+        """As any refused recipient does where that is wanted."""
+        self.delivery = DirectMailDelivery(self.mailer, onRefused="abort")
         self.inner.answers = lambda who: NEVER
         self.delivery.send("sender@example.org", ["one@example.org"], MESSAGE)
         with self.assertRaises(MailRefused):

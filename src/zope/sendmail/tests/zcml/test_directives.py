@@ -31,7 +31,7 @@ import zope.sendmail
 from zope.sendmail import startup, zcml
 from zope.sendmail.config.settings import Mechanism, Notify, Tls, TlsVersion
 from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
-from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
+from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery, queued_delivery
 from zope.sendmail.interfaces import IMailDelivery, IMailer, InvalidRelay
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.mailer import SMTPMailer
@@ -254,6 +254,10 @@ class SeveralRelays(Fixture):
             getUtility(IMailDelivery, "Mail").send("a@example.org", "b@example.org", "Subject: x\n\n", relay="smtp")
 
 
+#: A delivery that leaves to a queue what it cannot send.
+DIRECT_LATER = '<mail:directDelivery mailer="smtp" queue="later" />'
+
+
 def panel() -> dict[str, object]:
     """What a control panel says."""
     return {"hostname": "panel.example", "port": 2525}
@@ -277,6 +281,31 @@ class SettingsOfASite(Fixture):
 
 
 class ADirectDelivery(Fixture):
+    QUEUED = '<mail:queuedDelivery name="later" mailer="smtp" queuePath="q" permission="zope.Public" />'
+
+    def test_says_what_a_refusal_means(self) -> None:
+        """The others are served, unless it says otherwise."""
+        self.load(SMTP, '<mail:directDelivery mailer="smtp" />')
+        self.assertEqual(getUtility(IMailDelivery, "Mail").onRefused, "tell")
+        cleanUp()
+        self.load(SMTP, '<mail:directDelivery mailer="smtp" onRefused="abort" />')
+        self.assertEqual(getUtility(IMailDelivery, "Mail").onRefused, "abort")
+        self.assertRefused("none of tell, abort", SMTP, '<mail:directDelivery mailer="smtp" onRefused="x" />')
+
+    def test_names_a_queue_for_what_it_cannot_send(self) -> None:
+        """One that is defined before or behind it, with or without a permission."""
+        for directives in ([self.QUEUED, DIRECT_LATER], [DIRECT_LATER, self.QUEUED]):
+            self.load(SMTP, *directives)
+            queued = queued_delivery(getUtility(IMailDelivery, "Mail").queue)
+            self.assertEqual(queued.queuePath, os.path.join(self.directory, "q"))
+            cleanUp()
+
+    def test_names_no_queue_that_is_none(self) -> None:
+        """A missing one, or a direct delivery."""
+        for further in ("", '<mail:directDelivery mailer="smtp" name="later" />'):
+            self.assertRefused("which is no queued delivery", SMTP, DIRECT_LATER, further)
+            cleanUp()
+
     def test_has_the_mailer_it_names(self) -> None:
         """The delivery speaks through that mailer."""
         self.load(SMTP, '<mail:directDelivery mailer="smtp" />')

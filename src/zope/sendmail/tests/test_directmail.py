@@ -1,0 +1,334 @@
+"""Direct delivery: what stops a commit, what leaves after it, and what a queue takes."""
+
+from __future__ import annotations
+
+import smtplib
+import tempfile
+from typing import Any
+
+import transaction
+import zope.event
+from zope.component import getGlobalSiteManager
+from zope.component.testing import PlacelessSetup
+
+from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
+from zope.sendmail.errors import InvalidSettings, QueueError, RelayError
+from zope.sendmail.events import MailDeferredEvent, MailErrorEvent, MailEvent, MailSentEvent
+from zope.sendmail.interfaces import IMailDelivery, MailRefused
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.reporting import notifier
+from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
+from zope.sendmail.testing.script import Script
+from zope.sendmail.tests.support.conversation import TIMEOUTS, Conversation
+
+#: How relays say that they want no more mail over a connection.
+FAREWELLS: tuple[Action, ...] = (
+    "452 4.5.3 too many mails", "421 4.7.0 enough", "451 4.4.5 too many messages", Drop(),
+)  # fmt: skip
+
+SENDER = "sender@example.org"
+MESSAGE = b"From: sender@example.org\nSubject: x\n\nx\n"
+
+
+class Direct(PlacelessSetup, Conversation):  # type: ignore[misc]  # it says nothing about its types
+    """A relay, and what was told about mail."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        transaction.abort()
+        self.addCleanup(transaction.abort)
+        self.relay = self.start()
+        self.events: list[MailEvent] = []
+        notifier.flush(60)  # what other tests have to tell
+        zope.event.subscribers.append(self.hear)
+        self.addCleanup(zope.event.subscribers.remove, self.hear)
+
+    def hear(self, event: object) -> None:
+        """Keep what is about mail."""
+        if isinstance(event, MailEvent):
+            self.events.append(event)
+
+    def told(self) -> list[tuple[type, str]]:
+        """Kind and recipient of each event so far."""
+        notifier.flush(60)
+        return [(type(event), who) for event in self.events for who in event.replies]
+
+    def mailer(self, **options: Any) -> SMTPMailer:
+        """A mailer for the relay, with time for a loaded machine."""
+        return SMTPMailer(self.relay.host, self.relay.port, timeouts=options.pop("timeouts", TIMEOUTS), **options)
+
+    def got(self) -> list[str]:
+        """Who got mail, in order."""
+        return [who for mail in self.relay.mails for who in mail.recipients]
+
+
+class ARecipientIsRefused(Direct):
+    """The relay does not know one, or wants to see another one again later."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.relay.on("RCPT", "550 5.1.1 no such user", about="unknown@")
+        self.relay.on("RCPT", "450 4.2.0 greylisted", about="grey@")
+
+    def test_the_transaction_stands_and_the_others_are_served(self) -> None:
+        """Refusals are told by log and event, as the old contract has it."""
+        for who in ("one@example.org", "unknown@example.org", "grey@example.org", "two@example.org"):
+            DirectMailDelivery(self.mailer()).send(SENDER, [who], MESSAGE)
+        with self.assertLogs("MailDataManager", "ERROR") as logs:
+            transaction.commit()
+        self.assertEqual(self.got(), ["one@example.org", "two@example.org"])
+        self.assertEqual(
+            [line for line in logs.output if "unknown@example.org" in line and "5.1.1" in line], logs.output[:1]
+        )
+        self.assertIn("grey@example.org", logs.output[1])
+        self.assertEqual(
+            self.told(),
+            [
+                (MailSentEvent, "one@example.org"),
+                (MailErrorEvent, "unknown@example.org"),
+                (MailErrorEvent, "grey@example.org"),
+                (MailSentEvent, "two@example.org"),
+            ],
+        )
+
+    def test_one_of_several_recipients_does_not_keep_the_others(self) -> None:
+        """Within one mail as well."""
+        DirectMailDelivery(self.mailer()).send(SENDER, ["unknown@example.org", "one@example.org"], MESSAGE)
+        transaction.commit()
+        self.assertEqual(self.got(), ["one@example.org"])
+
+    def test_it_aborts_where_that_is_wanted(self) -> None:
+        """``onRefused="abort"`` asks about everybody in the vote; the error is one that callers catch."""
+        for who in ("one@example.org", "unknown@example.org"):
+            DirectMailDelivery(self.mailer(), onRefused="abort").send(SENDER, [who], MESSAGE)
+        with self.assertRaises(smtplib.SMTPRecipientsRefused) as caught:
+            transaction.commit()
+        self.assertIsInstance(caught.exception, MailRefused)
+        self.assertEqual(caught.exception.recipients, {"unknown@example.org": (550, b"5.1.1 no such user")})
+        transaction.abort()
+        self.assertEqual(self.got(), [])
+
+    def test_a_sender_that_is_refused_is_told_likewise(self) -> None:
+        """The answer to MAIL counts for every recipient."""
+        self.relay.on("MAIL", "550 5.7.1 not from there")
+        DirectMailDelivery(self.mailer()).send(SENDER, ["one@example.org"], MESSAGE)
+        transaction.commit()
+        self.assertEqual(self.told(), [(MailErrorEvent, "one@example.org")])
+
+    def test_another_word_than_these_two_is_refused(self) -> None:
+        """When the delivery is made."""
+        self.assertRaises(InvalidSettings, DirectMailDelivery, self.mailer(), onRefused="perhaps")
+
+
+class TheRelayCannotBeUsed(Direct):
+    """Before anything was said about a mail."""
+
+    def test_it_stops_the_vote(self) -> None:
+        """No connection, no login, no greeting: the error is a `RelayError`, and nothing is sent."""
+        closed = Relay()
+        closed.start()
+        closed.stop()
+        for mailer in (
+            SMTPMailer(closed.host, closed.port),
+            self.mailer(force_tls=True),
+            self.mailer(username="me", password="wrong", allow_clear_password=True),
+        ):
+            DirectMailDelivery(mailer).send(SENDER, ["one@example.org"], MESSAGE)
+            self.assertRaises(RelayError, transaction.commit)
+            transaction.abort()
+        self.assertEqual(self.got(), [])
+
+    def test_an_editor_does_not_wait_for_long(self) -> None:
+        """The greeting has its own short time in direct delivery."""
+        self.relay.on("GREETING", Hang())
+        mailer = SMTPMailer(self.relay.host, self.relay.port, greeting_timeout=0.05)
+        DirectMailDelivery(mailer).send(SENDER, ["one@example.org"], MESSAGE)
+        self.assertRaises(RelayError, transaction.commit)
+
+    def test_the_vote_says_nothing_about_a_mail(self) -> None:
+        """Connection and login only: no recipient is asked about twice, and no limit of commands is used up."""
+        DirectMailDelivery(self.mailer()).send(SENDER, ["one@example.org"], MESSAGE)
+        transaction.commit()
+        self.assertNotIn("RSET", self.relay.verbs())
+        self.assertEqual(self.relay.verbs().count("RCPT"), 1)
+
+
+class TwoMails(Script):
+    """A relay that has had enough after two mails over one connection."""
+
+    def __init__(self, farewell: Action) -> None:
+        super().__init__()
+        self.farewell = farewell
+        self.seen = 0
+
+    def action(self, point: str, command: str) -> Action | None:
+        """See `Script`."""
+        self.seen = 0 if point == "EHLO" else self.seen + (point == "MAIL")
+        return self.farewell if point == "MAIL" and self.seen > 2 else super().action(point, command)
+
+
+class SeveralMailsInATransaction(Direct):
+    """As a content rule or a newsletter makes them."""
+
+    def test_mailers_with_equal_settings_share_a_connection(self) -> None:
+        """Products.MailHost makes a mailer and a delivery for each mail; order and savepoints hold across them."""
+        for number in range(3):
+            DirectMailDelivery(self.mailer()).send(SENDER, [f"{number}@example.org"], MESSAGE)
+        savepoint = transaction.savepoint()
+        DirectMailDelivery(self.mailer()).send(SENDER, ["later@example.org"], MESSAGE)
+        savepoint.rollback()
+        transaction.commit()
+        self.assertEqual(self.got(), ["0@example.org", "1@example.org", "2@example.org"])
+        self.assertEqual(len(self.relay.dialogues), 1)
+
+    def test_mailers_with_other_settings_do_not(self) -> None:
+        """One of them logs in."""
+        self.relay.users = {"me": "secret"}
+        self.relay.mechanisms = ["PLAIN"]
+        DirectMailDelivery(self.mailer()).send(SENDER, ["one@example.org"], MESSAGE)
+        other = self.mailer(username="me", password="secret", allow_clear_password=True)
+        DirectMailDelivery(other).send(SENDER, ["two@example.org"], MESSAGE)
+        transaction.commit()
+        self.assertEqual(sorted(mail.user for mail in self.relay.mails), ["", "me"])
+
+    def test_a_limit_of_mails_loses_and_aborts_nothing(self) -> None:
+        """Whatever the relay says when it has had enough, the next mail goes over a new connection."""
+        for farewell in FAREWELLS:
+            for how in ("tell", "abort"):
+                with self.subTest(farewell, how=how):
+                    relay = self.start()
+                    relay.script = TwoMails(farewell)
+                    for number in range(5):
+                        mailer = SMTPMailer(relay.host, relay.port, timeouts=TIMEOUTS)
+                        DirectMailDelivery(mailer, onRefused=how).send(SENDER, [f"{number}@example.org"], MESSAGE)
+                    transaction.commit()
+                    got = [who for mail in relay.mails for who in mail.recipients]
+                    self.assertEqual(got, [f"{number}@example.org" for number in range(5)])
+
+    def test_a_relay_that_goes_away_is_waited_for_once(self) -> None:
+        """The second phase of a commit does not try to reach it for each of hundreds of mails."""
+        mailer = ScriptedMailer()
+        delivery = DirectMailDelivery(mailer)
+        for number in range(3):
+            delivery.send(SENDER, [f"{number}@example.org"], MESSAGE)
+
+        asked = []
+
+        def go_away(envelope: Envelope) -> None:
+            asked.append(envelope.recipients)
+            if mailer.sent:
+                mailer.fault = Reply(Answer.DEFERRED, "gone")
+
+        mailer.before = go_away
+        transaction.commit()
+        self.assertNotIn(("2@example.org",), asked)
+        self.assertEqual([kind for kind, _ in self.told()], [MailSentEvent, MailErrorEvent, MailErrorEvent])
+
+
+class WithAQueueInReserve(Direct):
+    """``queue="Mail"``: direct delivery is instant and loses nothing."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.enterContext(tempfile.TemporaryDirectory()) + "/queue"
+        self.queued = QueuedMailDelivery(self.path)
+        getGlobalSiteManager().registerUtility(self.queued, IMailDelivery, "Mail")
+        self.relay.on("RCPT", "550 5.1.1 no such user", about="unknown@")
+        self.relay.on("RCPT", "450 4.2.0 greylisted", about="grey@")
+
+    def send(self, *recipients: str, mailer: Any = None, **options: Any) -> None:
+        """One mail; what the relay does not take goes to the queue."""
+        delivery = DirectMailDelivery(self.mailer() if mailer is None else mailer, queue="Mail", **options)
+        delivery.send(SENDER, recipients, MESSAGE)
+
+    def waiting(self) -> list[tuple[str, ...]]:
+        """The recipients of each mail in the queue."""
+        return [mail.envelope.recipients for mail in self.queued.queue.admin.mails() if mail.envelope]
+
+    def down(self) -> SMTPMailer:
+        """A mailer whose relay is not there."""
+        closed = Relay()
+        closed.start()
+        closed.stop()
+        return SMTPMailer(closed.host, closed.port)
+
+    def test_what_is_deferred_waits_there(self) -> None:
+        """Served and rejected recipients are not in it; the event says deferred."""
+        self.send("one@example.org", "unknown@example.org", "grey@example.org")
+        self.send("two@example.org")
+        self.send("grey@example.org")
+        transaction.commit()
+        self.assertEqual(self.got(), ["one@example.org", "two@example.org"])
+        self.assertEqual(self.waiting(), [("grey@example.org",), ("grey@example.org",)])
+        self.assertEqual(dict(self.queued.queue.admin.count()), {State.READY: 2})
+        self.assertIn((MailDeferredEvent, "grey@example.org"), self.told())
+        self.assertIn((MailErrorEvent, "unknown@example.org"), self.told())
+
+    def test_a_relay_that_is_down_stops_nothing(self) -> None:
+        """All mails of the transaction wait, in order."""
+        for number in range(3):
+            self.send(f"{number}@example.org", mailer=self.down())
+        transaction.commit()
+        self.assertEqual(sorted(self.waiting()), [(f"{number}@example.org",) for number in range(3)])
+
+    def test_a_mailer_with_send_only_that_fails_loses_nothing(self) -> None:
+        """Whatever it raises."""
+
+        class Broken:
+            def send(self, *arguments: object) -> None:
+                raise ZeroDivisionError
+
+        self.send("one@example.org", mailer=Broken())
+        transaction.commit()
+        self.assertEqual(self.waiting(), [("one@example.org",)])
+
+    def test_an_unknown_outcome_waits_there(self) -> None:
+        """The queue's own policy for what is unknown decides."""
+        self.relay.on("DOT", Drop())
+        self.send("one@example.org")
+        transaction.commit()
+        self.assertEqual(self.waiting(), [("one@example.org",)])
+
+    def test_nothing_stays_where_all_is_served_or_aborted(self) -> None:
+        """Neither ready nor staged."""
+        self.send("one@example.org")
+        transaction.commit()
+        self.send("two@example.org")
+        transaction.abort()
+        savepoint = transaction.savepoint()
+        self.send("three@example.org")
+        savepoint.rollback()
+        transaction.commit()
+        self.assertEqual((self.got(), dict(self.queued.queue.admin.count())), (["one@example.org"], {}))
+
+    def test_a_rejection_can_still_abort(self) -> None:
+        """With ``onRefused="abort"``; a recipient that is only deferred waits instead."""
+        self.send("grey@example.org", onRefused="abort")
+        transaction.commit()
+        self.assertEqual(self.waiting(), [("grey@example.org",)])
+        self.send("unknown@example.org", onRefused="abort")
+        self.assertRaises(MailRefused, transaction.commit)
+        transaction.abort()
+        self.assertEqual(dict(self.queued.queue.admin.count()), {State.READY: 1})
+
+    def test_a_death_after_the_vote_leaves_the_mail_on_disk(self) -> None:
+        """What the vote has staged is durable: the doctor tells of it, and it is not sent twice."""
+        self.send("one@example.org")
+        current = transaction.get()
+        manager = next(iter(current._resources))
+        manager.tpc_vote(current)
+        self.assertEqual(dict(self.queued.queue.admin.count()), {State.STAGED: 1})
+
+    def test_a_queue_that_is_none_stops_the_vote(self) -> None:
+        """Nothing is sent without what was asked for; the error names the cure."""
+        for queue in ("missing", "direct"):
+            getGlobalSiteManager().registerUtility(DirectMailDelivery(self.mailer()), IMailDelivery, "direct")
+            DirectMailDelivery(self.mailer(), queue=queue).send(SENDER, ["one@example.org"], MESSAGE)
+            with self.assertRaisesRegex(QueueError, "no queued delivery"):
+                transaction.commit()
+            transaction.abort()
+        self.assertEqual(self.got(), [])
