@@ -38,8 +38,14 @@ CHANGES = {
     "remove": "delete mails for good",
 }
 
+#: What is done to a queue as a whole.
+UPKEEP = {
+    "migrate": "make the tables of a queue in a database, or bring them to this release; nothing is lost",
+    "adopt": "let processors work in a database that was restored or copied from another one",
+}
+
 #: Everything that can stand behind ``zope-sendmail queue``.
-VERBS = {**VIEWS, **CHANGES}
+VERBS = {**VIEWS, **CHANGES, **UPKEEP}
 
 #: The states a changing verb means when mails are not named: what it makes sense for, and what nobody regrets.
 MEANT = {
@@ -87,13 +93,16 @@ KEYS = {
     "errors": "count, reply, state, example (a name), relay",
     "doctor": "kind, severity (note, warning, problem), name, text, cure, cause",
     "top": "time, counts, per_minute, relays, oldest (names), replies",
+    "migrate": "versions (to which the tables were brought)",
+    "adopt": "adopted",
 }
 KEYS_OF_A_CHANGE = "name, verb, done, error"
 
 _FILTERS = ("state", "recipient", "sender", "older_than", "younger_than", "reply", "relay")
 
 _EPILOG = """\
-MAILDIR is the directory of a queue; nothing is created if there is none.  A NAME may be shortened to an unambiguous
+MAILDIR is the directory of a queue, or postgresql://user@host/database?queue=name; nothing is created if there is
+none.  A NAME may be shortened to an unambiguous
 beginning, or to (the beginning of) its last part, as 'list' shows it; a Message-Id is a name as well.
 'zope-sendmail queue VERB --help' tells more.  All of this is safe while processors run.  Run it as the user the queue
 belongs to, or as root, who then acts as that user.
@@ -146,10 +155,12 @@ def make_overview() -> argparse.ArgumentParser:
     """Return the parser that explains all verbs."""
     views = "\n".join(f"  {verb:8}{text}" for verb, text in VIEWS.items())
     changes = "\n".join(f"  {verb:8}{text}" for verb, text in CHANGES.items())
+    upkeep = "\n".join(f"  {verb:8}{text}" for verb, text in UPKEEP.items())
     return argparse.ArgumentParser(
         prog="zope-sendmail queue",
         usage="%(prog)s VERB [options] MAILDIR [NAME...]",
-        description=f"See and change what waits in a mail queue.\n\nto see:\n{views}\n\nto change:\n{changes}",
+        description=f"See and change what waits in a mail queue.\n\nto see:\n{views}\n\nto change:\n{changes}\n\n"
+        f"the queue itself:\n{upkeep}",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -160,7 +171,14 @@ def make_parser(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"zope-sendmail queue {verb}", description=_sentence(VERBS[verb]), epilog=_epilog(verb)
     )
-    parser.add_argument("maildir", metavar="MAILDIR", help="directory of the queue; spool:DIRECTORY is maildrop's")
+    if verb in UPKEEP:
+        parser.add_argument("maildir", metavar="URL", help="the database of the queue: postgresql://user@host/database")
+    else:
+        parser.add_argument(
+            "maildir",
+            metavar="MAILDIR",
+            help="directory of the queue; spool:DIRECTORY is maildrop's; postgresql://... is in a database",
+        )
     if verb != "metrics":
         parser.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     if verb in CHANGES:

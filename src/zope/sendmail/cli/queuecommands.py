@@ -6,14 +6,16 @@ is no queue.  The exit status says how it went; what went wrong stands on standa
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
+from zope.sendmail.cli.databasecommands import keep_up
 from zope.sendmail.cli.metricscommand import show_metrics
 from zope.sendmail.cli.privileges import become_owner
-from zope.sendmail.cli.queuearguments import CHANGES, parse
+from zope.sendmail.cli.queuearguments import CHANGES, UPKEEP, parse
 from zope.sendmail.cli.queuechanges import change
 from zope.sendmail.cli.queueviews import count_mails, diagnose, list_mails, show_mails, tell_status
 from zope.sendmail.cli.relayviews import show_errors, show_relays, show_shape
@@ -50,12 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     parsed = parse(arguments)
     try:
-        location = recognized(parsed.maildir)
-        _check_place(location)
-        with closing(open_queue(location)) as queue:
-            status = _VERBS[parsed.verb](Call(queue, parsed, Clock()))
-            sys.stdout.flush()
-            return status
+        return _carry_out(parsed)
     except BrokenPipeError:  # `| head` has seen enough, but not all was said, or done
         stop_printing()
         return _BROKEN_PIPE
@@ -67,6 +64,17 @@ def main(arguments: Sequence[str]) -> int:
         return complain(f"not permitted; run this as the user the queue belongs to: {error}", os.EX_NOPERM)
     except OSError as error:
         return complain(str(error), os.EX_IOERR)
+
+
+def _carry_out(parsed: argparse.Namespace) -> int:
+    if parsed.verb in UPKEEP:
+        return keep_up(parsed)
+    location = recognized(parsed.maildir)
+    _check_place(location)
+    with closing(open_queue(location)) as queue:
+        status = _VERBS[parsed.verb](Call(queue, parsed, Clock()))
+        sys.stdout.flush()
+        return status
 
 
 def _check_place(location: str) -> None:

@@ -20,8 +20,8 @@ Opener = Callable[..., "IMailQueue"] | str
 
 _openers: dict[str, Opener] = {
     "memory": "zope.sendmail.queue.memory:open_memory",
-    "postgresql": "zope.sendmail.queue.postgresql.queue:open_postgresql",
-    "postgres": "zope.sendmail.queue.postgresql.queue:open_postgresql",
+    "postgresql": "zope.sendmail.queue.postgresql.opening:open_postgresql",
+    "postgres": "zope.sendmail.queue.postgresql.opening:open_postgresql",
     "spool": "zope.sendmail.queue.spool.multiple:open_spool",
 }
 

@@ -13,7 +13,6 @@ import threading
 import uuid
 import weakref
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from zope.interface import implementer
 
@@ -227,8 +226,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def open_postgresql(rest: str, **options: Any) -> PostgreSQLQueue:
-    """Return the queue at ``postgresql:`` and what stands behind the colon; see `zope.sendmail.queue.open_queue`."""
-    return PostgreSQLQueue(f"postgresql:{rest}", **options)

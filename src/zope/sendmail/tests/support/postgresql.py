@@ -254,7 +254,7 @@ def shared_server() -> Server:
     """Return the server that the tests of this process share; its schema is there.  Skips where there is none."""
     global _shared
     if _shared is None:
-        from zope.sendmail.queue.postgresql.migrate import migrate
+        from zope.sendmail.queue.postgresql.upkeep import migrate
 
         _shared = Server()
         atexit.register(_shared.stop)

@@ -1,6 +1,6 @@
-"""Brings the schema of a database to the version that this release works with.
+"""What is done to the database of queues as a whole: its schema, and its identity.
 
-Everything that a database lacks is done in one transaction.  One of a newer version than this release knows is left
+Everything that a schema lacks is done in one transaction.  One of a newer version than this release knows is left
 alone.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from zope.sendmail.queue.postgresql.connection import translated
+from zope.sendmail.queue.postgresql.connection import Connections, translated
 from zope.sendmail.queue.postgresql.location import Location
 from zope.sendmail.queue.postgresql.schema import NEWEST, check_version, migrations
 
@@ -42,3 +42,16 @@ def migrate(location: str, *, to: int = NEWEST) -> list[int]:
             connection.execute(migrations()[number])
             connection.execute("insert into zope_sendmail.schema_version (version) values (%s)", [number])
         return done
+
+
+def adopt(location: str) -> bool:
+    """Say that a restored or copied database is the queue's from now on, so that processors claim its mail.
+
+    :returns: whether it was another one before.
+    :raises QueueError: if the database refuses.
+    """
+    connections = Connections(Location.parse(location))
+    [(here, known)] = connections.execute("identity")
+    connections.execute("adopt")
+    connections.close()
+    return bool(here != known)

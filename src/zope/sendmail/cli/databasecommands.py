@@ -1,0 +1,39 @@
+"""What operators do to the database of a queue: ``queue migrate`` and ``queue adopt``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from zope.sendmail.cli.terminal import Refused, say, say_json
+from zope.sendmail.config.location import DATABASES, scheme_of
+
+
+def keep_up(options: argparse.Namespace) -> int:
+    """Carry out a verb about the database of a queue; return the exit status.
+
+    :raises Refused: if the location names no database, or the extra ``postgresql`` is not installed.
+    :raises QueueError: if the database refuses.
+    """
+    location: str = options.maildir
+    if scheme_of(location) not in DATABASES:
+        raise Refused(f"{location} is no database; write postgresql://user@host/database", os.EX_CONFIG)
+    try:
+        from zope.sendmail.queue.postgresql import upkeep
+    except ImportError as error:
+        text = f"a queue in a database needs psycopg ({error}); install zope.sendmail[postgresql]"
+        raise Refused(text, os.EX_CONFIG) from None
+    if options.verb == "adopt":
+        _tell(options, {"adopted": upkeep.adopt(location)}, "this database is the queue's now; processors work in it")
+        return os.EX_OK
+    versions = upkeep.migrate(location)
+    words = f"the tables have version {versions[-1]} now" if versions else "the tables are up to date"
+    _tell(options, {"versions": versions}, words)
+    return os.EX_OK
+
+
+def _tell(options: argparse.Namespace, values: dict[str, object], words: str) -> None:
+    if options.json:
+        say_json(values)
+    else:
+        say(words)

@@ -1,0 +1,22 @@
+"""Opens queues in a database, or says what is missing for that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zope.sendmail.errors import QueueError
+
+if TYPE_CHECKING:
+    from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
+
+
+def open_postgresql(rest: str, **options: Any) -> PostgreSQLQueue:
+    """Return the queue at ``postgresql:`` and what stands behind the colon; see `zope.sendmail.queue.open_queue`.
+
+    :raises QueueError: if psycopg cannot be imported.
+    """
+    try:
+        from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
+    except ImportError as error:
+        raise QueueError(f"a queue in PostgreSQL needs psycopg ({error}); install zope.sendmail[postgresql]") from error
+    return PostgreSQLQueue(f"postgresql:{rest}", **options)

@@ -1,0 +1,156 @@
+"""The schema, its versions and the identity of a database; the commands that look after them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import unittest
+from typing import Any
+
+from zope.sendmail.cli.queuecommands import main
+from zope.sendmail.errors import QueueError
+from zope.sendmail.queue import open_queue, put
+from zope.sendmail.testing.contracts import MESSAGE, envelope
+from zope.sendmail.tests.support.postgresql import shared_server
+
+
+class Fixture(unittest.TestCase):
+    """A database without anything in it."""
+
+    def setUp(self) -> None:
+        self.server = shared_server()
+        self.database = self.server.create_database()
+        self.url = self.server.url("q", self.database)
+
+    def sql(self, statement: str) -> list[Any]:
+        """Execute a statement of the test's own."""
+        with self.server.connect(self.database) as connection:
+            cursor = connection.execute(statement)
+            return list(cursor) if cursor.description else []
+
+    def call(self, *arguments: str) -> tuple[int, str, str]:
+        """Carry out a command of an operator: status, output, complaints."""
+        out, complaints = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaints):
+            status = main(arguments)
+        return status, out.getvalue(), complaints.getvalue()
+
+
+class ADatabaseWithoutTables(Fixture):
+    """Says what to do."""
+
+    def test_names_the_command(self) -> None:
+        """For those who send, who claim and who look."""
+        queue = open_queue(self.url)
+        for use in (lambda: put(queue, [envelope()], MESSAGE), queue.claim, lambda: list(queue.admin.mails())):
+            with self.assertRaisesRegex(QueueError, "zope-sendmail queue migrate"):
+                use()
+        self.assertEqual(self.call("count", self.url)[0], 74)
+
+    def test_is_migrated_by_the_command(self) -> None:
+        """Twice does no harm, and a mail goes through."""
+        status, out, _ = self.call("migrate", self.url)
+        self.assertEqual((status, out), (0, "the tables have version 4 now\n"))
+        self.assertEqual(self.call("migrate", self.url)[1], "the tables are up to date\n")
+        self.assertEqual(self.call("migrate", "--json", self.url)[1], '{"versions": []}\n')
+        queue = open_queue(self.url)
+        self.addCleanup(queue.close)
+        put(queue, [envelope()], MESSAGE)
+        self.assertEqual(queue.claim()[0].open().read(), MESSAGE)
+
+    def test_refuses_what_is_no_database(self) -> None:
+        """Nothing is made of a path."""
+        self.assertEqual(self.call("migrate", "/tmp/no-such-queue")[0], 78)
+
+
+class AnOlderSchema(Fixture):
+    """Each version that was ever made is brought to the newest."""
+
+    def test_is_refused_and_then_migrated_with_its_mail(self) -> None:
+        """From every older version."""
+        from zope.sendmail.queue.postgresql.schema import NEWEST
+        from zope.sendmail.queue.postgresql.upkeep import migrate
+
+        for version in range(1, NEWEST):
+            self.database = self.server.create_database()
+            self.url = self.server.url("q", self.database)
+            self.assertEqual(migrate(self.url, to=version), list(range(1, version + 1)))
+            with self.assertRaisesRegex(QueueError, f"version {version} .*queue migrate"):
+                open_queue(self.url).claim()
+            self.sql("insert into zope_sendmail.queue (name) values ('q')")
+            self.sql(
+                "insert into zope_sendmail.mail (id, queue, size, message_id, envelope) values (gen_random_uuid(), 1, 4,"
+                """ '', '{"from": "a@example.org", "to": ["b@example.org"]}')"""
+            )
+            self.assertEqual(migrate(self.url), list(range(version + 1, NEWEST + 1)))
+            queue = open_queue(self.url)
+            self.addCleanup(queue.close)
+            self.assertEqual(queue.claim()[0].envelope.recipients, ("b@example.org",))
+
+
+class ANewerSchema(Fixture):
+    """Is left alone."""
+
+    def test_is_refused_by_everything(self) -> None:
+        """By migrate as well."""
+        self.call("migrate", self.url)
+        self.sql("insert into zope_sendmail.schema_version (version) values (1000)")
+        with self.assertRaisesRegex(QueueError, "version 1000 .*newer release"):
+            open_queue(self.url).claim()
+        status, _, complaint = self.call("migrate", self.url)
+        self.assertEqual(status, 74)
+        self.assertIn("version 1000", complaint)
+
+
+class ACopyOfADatabase(Fixture):
+    """A queue that was restored or copied elsewhere does not send its mail again."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.call("migrate", self.url)
+        queue = open_queue(self.url)
+        put(queue, [envelope()], MESSAGE)
+        queue.close()
+        self.database = self.server.create_database(template=self.database)
+        self.url = self.server.url("q", self.database)
+
+    def test_gives_no_processor_a_mail_before_it_is_adopted(self) -> None:
+        """The doctor and every processor say so; adopt lets it begin."""
+        queue = open_queue(self.url)
+        self.addCleanup(queue.close)
+        with self.assertRaisesRegex(QueueError, "queue adopt"):
+            queue.claim()
+        self.assertIn("restored or copied", [each.text for each in queue.admin.examine()][0])
+        self.assertEqual(self.call("adopt", self.url)[0], 0)
+        self.assertEqual(len(queue.claim()), 1)
+        self.assertFalse([each for each in queue.admin.examine() if "copied" in each.text])
+
+    def test_takes_and_shows_mail_all_the_same(self) -> None:
+        """Operators decide what shall not go again."""
+        queue = open_queue(self.url)
+        put(queue, [envelope()], MESSAGE)
+        self.assertEqual(len(list(queue.admin.names())), 2)
+        queue.admin.remove(next(queue.admin.names()))
+
+
+class AUserWithFewRights(Fixture):
+    """The rights that the manual lists are enough for everything but migrate."""
+
+    def test_can_work(self) -> None:
+        """Send, claim, settle, operate."""
+        from zope.sendmail.queue.postgresql.upkeep import migrate
+
+        migrate(self.url)
+        role = f"r{self.database}"
+        self.sql(f"create role {role} login")
+        self.addCleanup(self.sql, f"drop owned by {role}; drop role {role}")
+        self.sql(f"grant usage on schema zope_sendmail to {role}")
+        self.sql(f"grant select, insert, update, delete on all tables in schema zope_sendmail to {role}")
+        url = self.server.url("q", self.database, role)
+        queue = open_queue(url)
+        self.addCleanup(queue.close)
+        put(queue, [envelope()] * 3, MESSAGE)
+        [lease] = queue.claim()
+        lease.release()
+        queue.admin.hold(lease.name)
+        self.assertEqual([each.kind for each in queue.admin.examine() if each.name], ["held"])
