@@ -13,6 +13,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from zope.interface import implementer
 
@@ -24,6 +25,7 @@ from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
 from zope.sendmail.queue.postgresql.claims import Claims
 from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.joining import JoinedMail, check_database
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
 from zope.sendmail.queue.postgresql.location import Location
 from zope.sendmail.queue.postgresql.staging import PostgreSQLStagedMail
@@ -55,6 +57,8 @@ class PostgreSQLQueue:
         self._mutex = threading.RLock()
         self._id: int | None = None
         self._late: list[list[uuid.UUID]] = []
+        #: Connections of the application that lead to our database.
+        self._joined: list[Any] = []
         self._announcer = Announcer(self._connections)
         self._claims: Claims | None = None
         #: The number under which this object tells operators of its processor; 0 before it was one.
@@ -92,6 +96,18 @@ class PostgreSQLQueue:
         """See `IMailQueue.stage`."""
         self._reveal_late()
         return PostgreSQLStagedMail(self._connections, self._make_id, self._late.append, self._announce)
+
+    def stage_on(self, connection: Any) -> JoinedMail:
+        """Return an empty group for mails that become rows of the application's transaction.
+
+        :param connection: an `IApplicationConnection`; see `zope.sendmail.queue.postgresql.joining`.
+        :raises QueueError: if it leads to another database.
+        """
+        if connection not in self._joined:
+            [(here, _)] = self._connections.execute("identity")
+            check_database(connection, here)
+            self._joined.append(connection)
+        return JoinedMail(connection, self._make_id(), self._announce)
 
     def _announce(self, mails: Iterable[uuid.UUID] = ()) -> None:
         self._announcer.announce(self._make_id(), mails)

@@ -5,9 +5,9 @@ select id from zope_sendmail.queue where name = %(name)s
 insert into zope_sendmail.queue (name) values (%(name)s) on conflict do nothing
 
 -- name: identity
-select (select format('%%s/%%s', c.system_identifier, d.oid) from pg_control_system() c, pg_database d
+select (select c.system_identifier::text || '/' || d.oid::text from pg_control_system() c, pg_database d
         where d.datname = current_database()),
-    (select format('%%s/%%s', system, database) from zope_sendmail.identity)
+    (select system::text || '/' || database::text from zope_sendmail.identity)
 
 -- name: adopt
 insert into zope_sendmail.identity (system, database)

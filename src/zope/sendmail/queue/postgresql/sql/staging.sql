@@ -22,8 +22,3 @@ update zope_sendmail.mail set state = 0, since = clock_timestamp(), maker = null
 with gone as (delete from zope_sendmail.mail where id = any(%(ids)s) and state = 3 returning id)
 delete from zope_sendmail.body where mail = any(%(ids)s) and not exists (
     select from zope_sendmail.mail m where m.id = body.mail and m.state <> 3)
-
--- name: take_back
--- Of a transaction on the application's connection: nobody else has ever seen them.
-with gone as (delete from zope_sendmail.mail where id = any(%(ids)s))
-delete from zope_sendmail.body where mail = any(%(ids)s)

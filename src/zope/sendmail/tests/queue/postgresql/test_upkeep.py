@@ -42,7 +42,8 @@ class ADatabaseWithoutTables(Fixture):
     def test_names_the_command(self) -> None:
         """For those who send, who claim and who look."""
         queue = open_queue(self.url)
-        for use in (lambda: put(queue, [envelope()], MESSAGE), queue.claim, lambda: list(queue.admin.mails())):
+        uses = (lambda: put(queue, [envelope()], MESSAGE), queue.claim, lambda: list(queue.admin.mails()))
+        for use in uses:
             with self.assertRaisesRegex(QueueError, "zope-sendmail queue migrate"):
                 use()
         self.assertEqual(self.call("count", self.url)[0], 74)
@@ -79,8 +80,8 @@ class AnOlderSchema(Fixture):
                 open_queue(self.url).claim()
             self.sql("insert into zope_sendmail.queue (name) values ('q')")
             self.sql(
-                "insert into zope_sendmail.mail (id, queue, size, message_id, envelope) values (gen_random_uuid(), 1, 4,"
-                """ '', '{"from": "a@example.org", "to": ["b@example.org"]}')"""
+                "insert into zope_sendmail.mail (id, queue, size, message_id, envelope) values (gen_random_uuid(), 1,"
+                """ 4, '', '{"from": "a@example.org", "to": ["b@example.org"]}')"""
             )
             self.assertEqual(migrate(self.url), list(range(version + 1, NEWEST + 1)))
             queue = open_queue(self.url)
@@ -120,7 +121,7 @@ class ACopyOfADatabase(Fixture):
         self.addCleanup(queue.close)
         with self.assertRaisesRegex(QueueError, "queue adopt"):
             queue.claim()
-        self.assertIn("restored or copied", [each.text for each in queue.admin.examine()][0])
+        self.assertIn("restored or copied", next(each.text for each in queue.admin.examine()))
         self.assertEqual(self.call("adopt", self.url)[0], 0)
         self.assertEqual(len(queue.claim()), 1)
         self.assertFalse([each for each in queue.admin.examine() if "copied" in each.text])

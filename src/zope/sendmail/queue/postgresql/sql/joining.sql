@@ -1,0 +1,12 @@
+-- On the application's connection, whichever driver it has: so everything says of which type it is.
+
+-- name: join_mail
+insert into zope_sendmail.mail (id, queue, size, message_id, envelope)
+values (%(id)s::uuid, %(queue)s, %(size)s, %(message_id)s, %(envelope)s)
+
+-- name: join_body
+insert into zope_sendmail.body (mail, no, data) values (%(mail)s::uuid, %(no)s, %(data)s::bytea)
+
+-- name: join_take_back
+with gone as (delete from zope_sendmail.mail where id = any(%(ids)s::uuid[]))
+delete from zope_sendmail.body where mail = any(%(ids)s::uuid[])
