@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
 import transaction
 from zope.interface import implementer
 
-from zope.sendmail.config.location import check_location
+from zope.sendmail.config.location import DATABASES, check_location, scheme_of
 from zope.sendmail.datamanager import MailDataManager, mails_of
 from zope.sendmail.directmail import DirectMail, OnRefused
 from zope.sendmail.errors import InvalidRelay, InvalidSettings, QueueError, telling_refusals
@@ -138,7 +138,11 @@ class AbstractMailDelivery:
 
 @implementer(IQueuedMailDelivery)
 class QueuedMailDelivery(AbstractMailDelivery):
-    """See `IQueuedMailDelivery`.  `routes` says which relays a mail may name; its processor has to have the same."""
+    """See `IQueuedMailDelivery`.  `routes` says which relays a mail may name; its processor has to have the same.
+
+    With a `connection` (see `zope.sendmail.queue.postgresql.joining`) the mail is written on that, and commits with
+    what the application writes there; the queue has to be in the same database.
+    """
 
     _queue: IMailQueue | None = None
     _place = ""
@@ -151,9 +155,13 @@ class QueuedMailDelivery(AbstractMailDelivery):
         transaction_manager: Any = None,
         routes: Routes | None = None,
         envelope_sender: str | None = None,
+        connection: Any = None,
     ) -> None:
         super().__init__(transaction_manager=transaction_manager, envelope_sender=envelope_sender)
         self._queuePath = check_location(queuePath)
+        self._connection = connection
+        if connection is not None and scheme_of(queuePath) not in DATABASES:
+            raise ValueError("mail follows the transactions of a connection only into a queue in its database")
         if routes is not None:
             self.routes = routes
 
@@ -189,8 +197,21 @@ class QueuedMailDelivery(AbstractMailDelivery):
         """See `IQueuedMailDelivery`."""
         envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, verp=verp)
         with telling_refusals(self._queuePath):
-            put(self.queue, envelopes, *pieces)
+            if self._connection is None:
+                put(self.queue, envelopes, *pieces)
+            else:
+                self._put_on_connection(envelopes, *pieces)
         return message_id
+
+    def _put_on_connection(self, envelopes: Iterable[Envelope], *message: Piece) -> None:
+        """Let the application's connection have a mail for each envelope: all of them, or none."""
+        staged = self._new_group()
+        try:
+            for envelope in envelopes:
+                staged.add(envelope, *message)
+        except BaseException:  # who called may go on and commit
+            staged.abort()
+            raise
 
     def status(self, message_id: str) -> MailStatus:
         """See `IQueuedMailDelivery`."""
@@ -205,7 +226,12 @@ class QueuedMailDelivery(AbstractMailDelivery):
 
     def _stage(self) -> IStagedMail:
         with telling_refusals(self._queuePath):
-            return _InQueue(self.queue.stage(), self._queuePath)
+            return _InQueue(self._new_group(), self._queuePath)
+
+    def _new_group(self) -> IStagedMail:
+        queue: Any = self.queue
+        staged: IStagedMail = queue.stage() if self._connection is None else queue.stage_on(self._connection)
+        return staged
 
     def _what(self) -> str:
         return f"mail for the queue {self._queuePath}"

@@ -89,7 +89,9 @@ class MailWriter:
     """Writes mail into the Maildir `directory`, which is made if there is none.
 
     `routes` are those of `make_routes`; without them mail cannot name a relay.  With a `transaction_manager` mail
-    follows its current transaction; without, it is on its way when ``send()`` returns.  Concurrency: any thread.
+    follows its current transaction; without, it is on its way when ``send()`` returns.  With a `connection` of the
+    application it commits with what is written there, see `zope.sendmail.queue.postgresql.joining`.  Concurrency: any
+    thread.
     """
 
     def __init__(
@@ -99,12 +101,14 @@ class MailWriter:
         routes: Routes | None = None,
         envelope_sender: str | None = None,
         transaction_manager: Any = None,
+        connection: Any = None,
     ) -> None:
         self._delivery = QueuedMailDelivery(
             directory,
             transaction_manager=transaction_manager,
             routes=routes or make_routes(),
             envelope_sender=envelope_sender,
+            connection=connection,
         )
 
     def bind(self, transaction_manager: Any) -> Self:
@@ -313,6 +317,7 @@ class MailSender(_Sending):
         legacy_passwords: bool = False,
         envelope_sender: str | None = None,
         transaction_manager: Any = None,
+        connection: Any = None,
         **options: Unpack[Options],
     ) -> None:
         routes = make_routes(
@@ -323,7 +328,11 @@ class MailSender(_Sending):
             legacy_passwords=legacy_passwords,
         )
         self.writer = MailWriter(
-            directory, routes=routes, envelope_sender=envelope_sender, transaction_manager=transaction_manager
+            directory,
+            routes=routes,
+            envelope_sender=envelope_sender,
+            transaction_manager=transaction_manager,
+            connection=connection,
         )
         self.reader = MailReader(
             directory,

@@ -71,6 +71,7 @@ def queuedDelivery(
     processorThread: bool = True,  # noqa: FBT001, FBT002
     *,
     envelopeSender: str | None = None,
+    connection: Any = None,
     **settings: Any,
 ) -> None:
     """See `IQueuedDeliveryDirective`."""
@@ -85,7 +86,9 @@ def queuedDelivery(
             )
         declaration = checked(lambda: _declaration(name, mailer, given))
         path, routes = declaration.queue_path, declaration.options["routes"]
-        delivery = checked(lambda: QueuedMailDelivery(path, routes=routes, envelope_sender=envelopeSender))
+        delivery = checked(
+            lambda: QueuedMailDelivery(path, routes=routes, envelope_sender=envelopeSender, connection=connection)
+        )
         guarded = _guarded(delivery, permission)
 
         def register() -> None:

@@ -107,7 +107,13 @@ class IQueuedDeliveryDirective(IDeliveryDirective):
     queuePath = QueuePath(
         title="Queue path",
         description="Directory of the queue, relative to the ZCML file, or spool: and a spool directory of "
-        "MaildropHost.  It is made with the first mail.",
+        "MaildropHost, or postgresql://user@host/database?queue=name.  A directory is made with the first mail.",
+        required=False,
+    )
+    connection = GlobalObject(
+        title="Connection",
+        description="Of a queue in PostgreSQL: dotted name of the application's connection on which mail is written, "
+        "so that it commits with the application's rows; see zope.sendmail.queue.postgresql.joining.",
         required=False,
     )
     processorThread = Setting(
