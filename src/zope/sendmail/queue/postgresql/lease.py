@@ -10,7 +10,7 @@ import io
 import uuid
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from zope.interface import implementer
 
@@ -21,16 +21,41 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue.postgresql.body import open_body
+from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.envelopes import read_envelope
 from zope.sendmail.queue.postgresql.names import shown
 from zope.sendmail.queue.postgresql.rows import record_of
 from zope.sendmail.reporting import maillog
 
-if TYPE_CHECKING:
-    from zope.sendmail.queue.postgresql.claims import Claims
-
 #: How far a worker has come with a mail.
 CLAIMED, OPENED, INTENDED = 0, 1, 2
+
+
+class Claims(Protocol):
+    """What the leases of one processor are a part of; see `zope.sendmail.queue.postgresql.claims`."""
+
+    connections: Connections
+
+    def opened(self, lease: PostgreSQLLease) -> None:
+        """A worker reads the mail."""
+
+    def intend(self, lease: PostgreSQLLease) -> None:
+        """The last byte is about to go."""
+
+    def sent(self, lease: PostgreSQLLease) -> None:
+        """The mail has left."""
+
+    def back(self, lease: PostgreSQLLease) -> None:
+        """The mail is given back."""
+
+    def park(self, lease: PostgreSQLLease, relay: str, patience: float) -> None:
+        """The mail waits for its relay."""
+
+    def keep(self, lease: PostgreSQLLease, record: Record) -> None:
+        """An attempt has ended, and the mail stays."""
+
+    def settle_later(self, lease: PostgreSQLLease, record: Record) -> None:
+        """The database refused; try again."""
 
 
 @implementer(ILease)
