@@ -37,6 +37,7 @@ complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l max-retr
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l lifetime -r -d 'after this time a mail is given up (default: 5d)'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l on-unknown -r -d 'what to do when nobody can know whether the relay has a mail (default: resend)'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l notify-sender -d 'send a delivery status notification to the sender of a mail that was rejected'
+complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l keep-rejected -r -d 'after this time rejected mail is removed (default: an operator removes it)'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l hostname -r -d 'name of the relay (default: localhost)'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l port -r -d 'its TCP port (default: 25)'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l local-hostname -r -d 'our own name in EHLO (default: this host\'s)'

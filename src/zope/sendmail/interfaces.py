@@ -412,6 +412,13 @@ class IMailQueueAdmin(Interface):
         to do something.  Guarantee: changes nothing, and no processor waits for it.
         """
 
+    def unusable() -> Iterator[Finding]:
+        """Yield what lies where mail lies, cannot be sent, and needs a person.
+
+        Those are files that cannot be read or that no processor takes; what was set aside as rejected is not among
+        them.  Guarantee: costs no more than a look at the mails that are ready.
+        """
+
     def in_doubt() -> Iterator[Finding]:
         """Yield a finding for each staged mail, or group, that no living process can commit any more.
 

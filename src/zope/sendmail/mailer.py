@@ -146,6 +146,8 @@ class SMTPMailer:
     _memories: RelayMemories | None = None
     #: What the attributes were when they were last looked at, and the settings that this made.
     _made: tuple[object, RelaySettings] | None = None
+    #: The same with what `settings` said.
+    _said_made: tuple[object, RelaySettings] | None = None
 
     def __init__(  # noqa: PLR0917 - the order of zope.sendmail 3.5 to 7.3
         self,
@@ -315,9 +317,13 @@ class SMTPMailer:
             raise InvalidSettings(
                 f"the settings of a mailer have {', '.join(unknown)}; known are {', '.join(sorted(_SETTABLE))}"
             )
-        mailer = copy.copy(self)
-        vars(mailer).update(said, settings=None)
-        return mailer.relay_settings()
+        made, key = self._said_made, (dict(said), _settable(self), socket.getdefaulttimeout())
+        if made is None or made[0] != key or not isinstance(self.auth, (str, tuple)):
+            mailer = copy.copy(self)
+            vars(mailer).update(said, settings=None)
+            made = key, mailer.relay_settings()
+            self.__dict__["_said_made"] = made
+        return made[1]
 
     # one mail at a time, with smtplib's errors
 
@@ -370,7 +376,8 @@ class SMTPMailer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the open connections; they belong to this process."""
-        return {name: value for name, value in self.__dict__.items() if name not in {"_smtp", "_made", "_memories"}}
+        passing = {"_smtp", "_made", "_said_made", "_memories"}
+        return {name: value for name, value in self.__dict__.items() if name not in passing}
 
     def _factory(self, settings: RelaySettings | None = None) -> Factory:
         factory: Factory = self.smtp or default_factory(self)  # somebody may have put back None

@@ -177,6 +177,7 @@ class Options(TypedDict, total=False):
     concurrency: int | None
     schedule: Schedule
     notify_sender: bool
+    keep_rejected: float | None
     clock: Clock
     tell: Callable[[Iterable[MailEvent]], None]
 

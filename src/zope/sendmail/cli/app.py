@@ -102,10 +102,7 @@ class ConsoleApp:
         if "queue_path" not in settings:
             raise ValueError(f"no queue; name its directory, or give queue_path in [{self.INI_SECTION}] of --config")
         mailer_options, processor_options = mailer_keywords(settings), processor_keywords(settings)
-        mailer = self.MailerKind(**mailer_options)
-        if "password_file" in settings:
-            follow_password_file(mailer, settings["password_file"])
-        self.mailer = mailer
+        self.mailer = follow_password_file(self.MailerKind(**mailer_options), settings)
         self._processor_options = processor_options
         self._remember({**settings, **mailer_options})
 
@@ -171,6 +168,8 @@ class ConsoleApp:
         notifier.flush(_TELLING)
         after = queue.admin.count()
         status = exit_status(processor.tally, processor.fault, before, after, self._on_unknown)
+        if not self.daemon and status != 1 and any(queue.admin.unusable()):
+            status = 1
         if self.verbose:
             level = logging.INFO if status == os.EX_OK else logging.WARNING
             log.log(level, "%s: %s", self.queue_path, summary(processor.tally, processor.fault, after))
@@ -227,7 +226,7 @@ def exit_status(
     set_aside = now[State.REJECTED] > was[State.REJECTED] or now[State.HELD] > was[State.HELD]
     if answers[Answer.REJECTED] or set_aside or (answers[Answer.UNKNOWN] and on_unknown is OnUnknown.HOLD):
         return 1
-    stuck = not answers and was[State.READY] and now[State.READY]
+    stuck = was[State.READY] and now[State.READY]
     if answers[Answer.DEFERRED] or answers[Answer.UNKNOWN] or fault is not None or stuck:
         return os.EX_TEMPFAIL
     return os.EX_OK

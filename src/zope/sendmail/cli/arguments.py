@@ -161,6 +161,7 @@ def add_queue_arguments(parser: argparse.ArgumentParser) -> None:
         "what to do when nobody can know whether the relay has a mail (default: resend)",
     )
     add("notify_sender", None, "send a delivery status notification to the sender of a mail that was rejected")
+    add("keep_rejected", "TIME", "after this time rejected mail is removed (default: an operator removes it)")
 
 
 def add_relay_arguments(parser: argparse.ArgumentParser) -> None:

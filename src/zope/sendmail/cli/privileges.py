@@ -17,7 +17,10 @@ import zope.sendmail
 from zope.sendmail.maildir import act_as_owner
 
 #: Packages of ours that a command may need later; those that need an extra are left out.
-_OURS = ("cli", "config", "lifecycle", "message", "processor", "queue", "reporting", "smtp", "system", "transports")
+_OURS = (
+    "cli", "config", "lifecycle", "maildrop", "message", "metrics", "processor", "queue", "reporting", "smtp", "system",
+    "transports",
+)  # fmt: skip
 
 #: What the standard library and its users import when they first need it.
 _LATER = (

@@ -215,6 +215,7 @@ QUEUE: dict[str, Parser] = {
     "lifetime": duration,
     "on_unknown": one_of(OnUnknown),
     "notify_sender": boolean,
+    "keep_rejected": positive(duration),
 }
 
 #: Which relays a queue has, and who is sent to which.
@@ -305,9 +306,13 @@ def routes_of(mailer: str, settings: Settings) -> Routes:
     )
 
 
+#: What a processor calls as its settings do.
+_PROCESSOR = ("interval", "concurrency", "notify_sender", "keep_rejected")
+
+
 def processor_keywords(settings: Settings) -> dict[str, Any]:
     """The keywords for a processor, and only those that were set.  Raises `ValueError` like `Schedule`."""
-    keywords = {name: settings[name] for name in ("interval", "concurrency", "notify_sender") if name in settings}
+    keywords = {name: settings[name] for name in _PROCESSOR if name in settings}
     schedule = {theirs: settings[ours] for ours, theirs in _SCHEDULE.items() if ours in settings}
     return {**keywords, "schedule": Schedule(**schedule)} if schedule else keywords
 

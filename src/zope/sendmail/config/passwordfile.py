@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from zope.sendmail.config.options import read_password
 from zope.sendmail.system.forklock import ForkLock
 
 log = logging.getLogger("zope.sendmail.config.passwordfile")
+
+_Mailer = TypeVar("_Mailer")
 
 
 class PasswordFile:
@@ -49,15 +52,19 @@ class PasswordFile:
         return f"PasswordFile({self.path!r})"
 
 
-def follow_password_file(mailer: Any, path: str) -> None:
-    """Let a mailer use the password that is in a file now, as often as it changes.
+def follow_password_file(mailer: _Mailer, settings: Mapping[str, Any]) -> _Mailer:
+    """Let a mailer use the password that is in its password file now, as often as it changes.
 
     A mailer whose class knows no changing settings, or that has others, keeps the password it was made with.
 
+    :param settings: what the mailer was made of, by the names of `zope.sendmail.config.options.RELAY`.
+    :returns: the mailer.
     :raises ValueError: if the file has no password.
     """
-    if hasattr(mailer, "settings") and mailer.settings is None:
-        mailer.settings = PasswordFile(path)
+    path = settings.get("password_file")
+    if path and getattr(mailer, "settings", mailer) is None:
+        mailer.settings = PasswordFile(path)  # type: ignore[attr-defined]  # an `SMTPMailer`, or a class like it
+    return mailer
 
 
 def _signature(path: str) -> tuple[int, int, int, int] | None:

@@ -27,6 +27,7 @@ from zope.sendmail.config.options import (
     processor_keywords,
     read_settings,
 )
+from zope.sendmail.config.passwordfile import follow_password_file
 from zope.sendmail.config.settings import Tls
 from zope.sendmail.errors import InvalidAddress
 from zope.sendmail.interfaces import type_of_message
@@ -165,7 +166,7 @@ def read_site_mailer(settings: Mapping[str, Any], prefix: str = "mail.") -> Site
     merged = merge((said,))
     if "queue_path" not in merged:
         raise ValueError(f"there is no queue; write {prefix}queue_path = /var/lib/application/mail")
-    mailer = SMTPMailer(**mailer_keywords(merged))
+    mailer = follow_password_file(SMTPMailer(**mailer_keywords(merged)), merged)
     return SiteMailer(MailSender(merged["queue_path"], mailer=mailer, **processor_keywords(merged)), **own)
 
 

@@ -15,12 +15,14 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
+from zope.sendmail.cli.privileges import become_owner
 from zope.sendmail.config.options import mailer_keywords, merge
+from zope.sendmail.config.passwordfile import follow_password_file
 from zope.sendmail.config.settings import Tls
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.maildir import act_as_owner, make_directories
+from zope.sendmail.maildir import make_directories
 from zope.sendmail.maildrop.config import Config, ConfigError, read_config
 from zope.sendmail.maildrop.pidfile import PidFile
 from zope.sendmail.maildrop.runlog import RunLog, RunLogHandler
@@ -95,7 +97,7 @@ class Daemon:
         with self._signals(), self._logging():
             self._check()
             processor = self._run(queue, forever=False)
-        if processor.tally[Answer.REJECTED] or _set_aside(queue) > before:
+        if processor.tally[Answer.REJECTED] or _set_aside(queue) > before or any(queue.admin.unusable()):
             return 1
         left = processor.tally[Answer.DEFERRED] or processor.tally[Answer.UNKNOWN] or processor.fault is not None
         return os.EX_TEMPFAIL if left else os.EX_OK
@@ -200,6 +202,8 @@ def make_mailer(config: Config) -> SMTPMailer:
     }
     try:
         mailer = SMTPMailer(**mailer_keywords(merge(({**said, **options},))))
+        if password and not config.password:
+            follow_password_file(mailer, {"password_file": config.password_file})
         mailer.relay_settings()
     except ValueError as error:
         raise ConfigError(f"{config.path}: {error}") from error
@@ -241,7 +245,7 @@ def prepare(config: Config) -> None:
 
     Root goes on as the owner of the first spool, who could not use root's files.
     """
-    act_as_owner(config.spools[0])
+    become_owner(config.spools[0])
     for path in (config.log_file, config.pid_file):
         check_place(path)
         make_directories(Disk(), os.path.dirname(path))

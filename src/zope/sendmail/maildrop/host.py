@@ -244,9 +244,9 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         """
         _check(REQUEST)
         try:
-            wanted = Action(verb)
+            wanted = views.POSSIBLE[views.POSSIBLE.index(Action(verb))]
         except ValueError:
-            raise BadRequest(f"{verb!r} cannot be done to a mail; possible: {', '.join(Action)}") from None
+            raise BadRequest(f"{verb!r} cannot be done to a mail; possible: {', '.join(views.POSSIBLE)}") from None
         message, went_well = views.act(self._queue().admin, wanted, [names] if isinstance(names, str) else names)
         if REQUEST is not None:
             shown = {"manage_tabs_message": message, "manage_tabs_type": "success" if went_well else "warning"}

@@ -13,11 +13,15 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from zope.sendmail.cli.privileges import become_owner
+from zope.sendmail.cli.queueviews import count_waiting, waiting_lines
 from zope.sendmail.errors import MailError
-from zope.sendmail.maildir import act_as_owner
+from zope.sendmail.interfaces import IMailQueueAdmin
+from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.maildrop.config import Config, read_config
 from zope.sendmail.maildrop.daemon import Daemon, check, detach, open_spools, tell_supervisor
 from zope.sendmail.maildrop.pidfile import AlreadyRunning, PidFile
+from zope.sendmail.system.clock import Clock
 
 #: The environment variable that may name the configuration file.
 CONFIG = "MAILDROP_CONFIG"
@@ -96,12 +100,11 @@ def _restart(config: Config, parsed: argparse.Namespace) -> int:
 
 
 def _status(config: Config, _: argparse.Namespace) -> int:
-    act_as_owner(config.spools[0])
+    become_owner(config.spools[0])
     pid = PidFile(config.pid_file).holder()
     queue = open_spools(config)
     try:
-        mails = ", ".join(f"{count} {state}" for state, count in queue.admin.count().items())
-        waiting = f"mails: {mails or 'none'}"
+        waiting = _waiting(queue.admin)
     except OSError as error:
         waiting = f"the spool cannot be read: {error}"
     finally:
@@ -111,6 +114,14 @@ def _status(config: Config, _: argparse.Namespace) -> int:
         _say(f"it does not run; {waiting}")
         return NOT_RUNNING
     return _say(f"it runs, process {pid}; {waiting}")
+
+
+def _waiting(admin: IMailQueueAdmin) -> str:
+    """Return how much mail there is, and for which relay it waits that cannot be used."""
+    mails = ", ".join(f"{count} {state}" for state, count in admin.count().items())
+    board = RelayBoard(admin.processors())
+    down = waiting_lines(board, count_waiting(admin, board), Clock().time())
+    return "; ".join([f"mails: {mails or 'none'}", *down])
 
 
 def _foreground(config: Config, parsed: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from zope.sendmail.lifecycle.finding import Severity, age, moment
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.relaystate import waiting_words
 from zope.sendmail.lifecycle.states import Action, State
 from zope.sendmail.maildrop.pidfile import PidFile
 
@@ -79,6 +80,10 @@ _DONE = {
     Action.RETRY: "will be tried at the daemon's next look",
     Action.REMOVE: "removed",
 }
+
+
+#: What can be done to a mail on the Queue tab.
+POSSIBLE = tuple(_DONE)
 
 
 def settings(path: str, config: Config) -> dict[str, Any]:
@@ -218,7 +223,7 @@ def _mail(mail: QueuedMail, now: float) -> dict[str, Any]:
         "next": _next(mail, now),
         "attempts": record.attempts,
         "size": _size(mail.size),
-        "words": _words(record),
+        "words": _words(mail, record, now),
         "message_id": clean(mail.message_id),
     }
 
@@ -228,18 +233,23 @@ def _next(mail: QueuedMail, now: float) -> str:
         return f"in {age(mail.due - now)}"
     if mail.state in (State.HELD, State.REJECTED):
         return "waits for you"
+    if mail.blocked is not None:
+        return f"in {age(mail.blocked.probe - now)}" if mail.blocked.probe > now else "waits for its relay"
     return "at the next look" if mail.state in (State.READY, State.DEFERRED) else ""
 
 
-def _words(record: Record) -> list[str]:
-    """Why the mail is where it is: our note, and what the relay said about those who did not get it."""
+def _words(mail: QueuedMail, record: Record, now: float) -> list[str]:
+    """Return why the mail is where it is: the relay for which it waits, our note, and what was said about those who did
+    not get it.
+    """
+    waits = [clean(waiting_words(mail.blocked, now))] if mail.blocked is not None else []
     said = [
         f"{clean(who)}: {clean(str(reply))}"
         for who, reply in record.replies.items()
         if reply.answer is not Answer.ACCEPTED
     ]
     more = [f"and {len(said) - RECIPIENTS} more"] if len(said) > RECIPIENTS else []
-    return ([clean(record.note)] if record.note else []) + said[:RECIPIENTS] + more
+    return waits + ([clean(record.note)] if record.note else []) + said[:RECIPIENTS] + more
 
 
 def _findings(mails: IMailQueueAdmin) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.processor.context import SLICE, Context
 from zope.sendmail.processor.dispatcher import Dispatcher
+from zope.sendmail.processor.expiry import RejectedExpiry
 from zope.sendmail.processor.pool import WorkerPool
 from zope.sendmail.processor.probes import Probes
 from zope.sendmail.processor.registry import RelayRegistry
@@ -64,6 +65,7 @@ class Run:
     :param interval: seconds between two looks when nothing wakes it
     :param name: begins the names of threads
     :param before_rest: called before it waits
+    :param keep_rejected: seconds after which rejected mail is removed; None: it is kept
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Run:
         interval: float,
         name: str,
         before_rest: Callable[[], None] = lambda: None,
+        keep_rejected: float | None = None,
     ) -> None:
         self._context = context
         self._signal = context.signal
@@ -83,6 +86,7 @@ class Run:
         self._relays = relays
         self._before_rest = before_rest
         self._probes = Probes(queue, relays)
+        self._expiry = RejectedExpiry(queue, context.clock, keep_rejected)
         self._next_look = NextLook(queue, relays, interval)
         self.dispatcher = Dispatcher(context, queue, relays)
         self.pool = WorkerPool(context, self.dispatcher, name, self._next_look.bring_forward)
@@ -91,6 +95,7 @@ class Run:
         """Drain the queue until the processor is stopped or has finished."""
         while not self._signal.is_ending:
             self.guarded(self._drain)
+            self.guarded(self._expiry.expire)
             self.guarded(self._rest)
         if self._signal.finishing and not self._signal.stopped:
             self.guarded(self._begin_anew)
@@ -98,6 +103,7 @@ class Run:
 
     def once(self) -> None:
         """Drain what is due, and what becomes due meanwhile."""
+        self.guarded(self._expiry.expire)
         while not self._signal.stopped:
             self.guarded(self._drain)
             self.pool.end()

@@ -50,6 +50,7 @@ class QueueProcessorThread(threading.Thread):
         mailer keeps no sessions
     :param schedule: when deferred mail is tried again; None: the queue's, or the usual one
     :param notify_sender: whether senders get a report (RFC 3464) about rejected recipients
+    :param keep_rejected: seconds after which rejected mail is removed; None: an operator removes it
     :param routes: which relay serves which mail
     :param mailers: the other mailers, by name
     :param tell: called with events; by default subscribers of ``zope.event`` get them
@@ -70,6 +71,7 @@ class QueueProcessorThread(threading.Thread):
         schedule: Schedule | None = None,
         clock: Clock | None = None,
         notify_sender: bool = False,
+        keep_rejected: float | None = None,
         routes: Routes | None = None,
         mailers: Mapping[str, Any] | None = None,
         tell: Callable[[Iterable[MailEvent]], None] = notifier.tell,
@@ -82,6 +84,7 @@ class QueueProcessorThread(threading.Thread):
         self.schedule = schedule or getattr(queue, "schedule", None) or Schedule()
         self.clock = clock or Clock()
         self.notify_sender = notify_sender
+        self.keep_rejected = keep_rejected
         self.tell = tell
         self._signal = StopSignal()
         self.relays = RelayRegistry(
@@ -209,6 +212,7 @@ class QueueProcessorThread(threading.Thread):
             interval=self.interval,
             name=self.name,
             before_rest=self.about_to_rest,
+            keep_rejected=self.keep_rejected,
         )
 
     def about_to_rest(self) -> None:

@@ -246,6 +246,10 @@ class MemoryAdmin:
                 waiting = [mail.name for mail in blocked if mail.blocked == relay]
                 yield relay_down(relay, len(waiting), waiting[0] if waiting else "", now)
 
+    def unusable(self) -> Iterator[Finding]:
+        """See `IMailQueueAdmin.unusable`.  Whatever is here is a mail."""
+        return iter(())
+
     def in_doubt(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.in_doubt`.  Staged mail ends with the process that could commit it."""
         return iter(())

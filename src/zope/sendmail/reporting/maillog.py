@@ -109,6 +109,11 @@ def relay_up(relay: str) -> None:
     processor_log.info("Relay %s can be used again.", relay)
 
 
+def expired(count: int, seconds: float) -> None:
+    """Log that rejected mail was removed."""
+    processor_log.info("Rejected mails that were kept for %.1f days were removed: %d.", seconds / 86400, count)
+
+
 def relay_probed(relay: str) -> None:
     """Log that a relay is tried before its pause has ended."""
     processor_log.info("Relay %s is tried now: an operator asked for it, or its settings have changed.", relay)

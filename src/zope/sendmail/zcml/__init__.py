@@ -17,6 +17,7 @@ from zope.processlifetime import IDatabaseOpenedWithRoot
 
 from zope.sendmail import startup
 from zope.sendmail.config.options import Settings, mailer_keywords, merge, processor_keywords, routes_of
+from zope.sendmail.config.passwordfile import follow_password_file
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery, queued_delivery
 from zope.sendmail.directmail import OnRefused
 from zope.sendmail.errors import QueueError
@@ -164,8 +165,10 @@ def smtpMailer(  # noqa: PLR0917 - the signature of 7.3
     }
 
     def register() -> None:
-        keywords = checked(lambda: mailer_keywords(merge((given, relay_of(read_product_config(), given)))))
-        handler("registerUtility", SMTPMailer(**keywords, **_asked(asked)), IMailer, name, _context.info)
+        merged = checked(lambda: merge((given, relay_of(read_product_config(), given))))
+        keywords = checked(lambda: mailer_keywords(merged))
+        mailer = follow_password_file(SMTPMailer(**keywords, **_asked(asked)), merged)
+        handler("registerUtility", mailer, IMailer, name, _context.info)
 
     _context.action(discriminator=("utility", IMailer, name), callable=register)
 
@@ -183,7 +186,9 @@ def lmtpMailer(
     given = {"hostname": hostname, "port": None if port is None else int(port), **by_option_name(settings)}
 
     def register() -> None:
-        mailer = checked(lambda: LMTPMailer(socket=socket, **mailer_keywords(merge((given,))), **asked))
+        merged = checked(lambda: merge((given,)))
+        mailer = checked(lambda: LMTPMailer(socket=socket, **mailer_keywords(merged), **asked))
+        follow_password_file(mailer, merged)
         handler("registerUtility", mailer, IMailer, name, _context.info)
 
     _context.action(discriminator=("utility", IMailer, name), callable=register)

@@ -174,6 +174,11 @@ class IQueuedDeliveryDirective(IDeliveryDirective):
         description="Whether the sender gets a delivery status notification (RFC 3464) about rejected recipients.",
         default=False,
     )
+    keepRejected = Setting(
+        QUEUE["keep_rejected"],
+        title="Keep rejected",
+        description="After this time rejected mail is removed, e.g. 30d.  By default an operator removes it.",
+    )
 
     mailers = Setting(
         ROUTING["mailers"],

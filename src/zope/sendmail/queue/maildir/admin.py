@@ -28,6 +28,7 @@ from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.diagnosis import HELD
 from zope.sendmail.queue.maildir.doctor import examine, examine_staged
 from zope.sendmail.queue.maildir.layout import REJECTED, by_age, name_of
@@ -108,6 +109,17 @@ class MaildirAdmin:
     def examine(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.examine`."""
         return examine(self._store)
+
+    def unusable(self) -> Iterator[Finding]:
+        """See `IMailQueueAdmin.unusable`."""
+        for mail in self.mails([State.READY]):
+            if mail.envelope is None:
+                try:
+                    self.read(mail.name).close()
+                except NoSuchMail:
+                    continue
+                except OSError as error:
+                    yield diagnosis.unreadable(mail.name, error)
 
     def in_doubt(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.in_doubt`."""

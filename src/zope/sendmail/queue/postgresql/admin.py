@@ -186,6 +186,10 @@ class PostgreSQLAdmin:
             waiting = [mail.name for mail in blocked if mail.blocked == relay]
             yield relay_down(relay, len(waiting), waiting[0] if waiting else "", now)
 
+    def unusable(self) -> Iterator[Finding]:
+        """See `IMailQueueAdmin.unusable`.  Whatever is in the tables is a mail."""
+        return iter(())
+
     def in_doubt(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.in_doubt`."""
         queue = self._queue()

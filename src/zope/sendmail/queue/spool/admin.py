@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
 
 from zope.sendmail.errors import MalformedEnvelope, NotPossible, QueueError
-from zope.sendmail.lifecycle.finding import Finding, Severity
+from zope.sendmail.lifecycle.finding import Finding, Kind, Severity
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.lifecycle.selection import Selection
@@ -224,6 +224,12 @@ class SpoolAdmin(MaildirAdmin):
         yield from super().examine()
         with contextlib.suppress(OSError):
             yield from self._dropped.examine()
+
+    def unusable(self) -> Iterator[Finding]:
+        """See `IMailQueueAdmin.unusable`."""
+        yield from super().unusable()
+        with contextlib.suppress(OSError):
+            yield from (each for each in self._dropped.examine() if each.kind is Kind.NO_MAIL)
 
     def _fetch(self, name: str) -> None:
         """Take in the mail of this name if it still lies outside.  Raises `NotPossible`."""

@@ -148,6 +148,11 @@ class SpoolsAdmin:
         for admin in self._admins:
             yield from admin.examine()
 
+    def unusable(self) -> Iterator[Finding]:
+        """See `IMailQueueAdmin.unusable`."""
+        for admin in self._admins:
+            yield from admin.unusable()
+
     def in_doubt(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.in_doubt`."""
         for admin in self._admins:

@@ -197,7 +197,7 @@ class OnADisk(unittest.TestCase):
         path = os.path.join(self.directory, "password")
         Disk().create(path, b"wrong\n")
         mailer = SMTPMailer(relay.host, relay.port, "user", "wrong", no_tls=True, allow_clear_password=True)
-        follow_password_file(mailer, path)
+        follow_password_file(mailer, {"password_file": path})
         queue = self.queue()
         put(queue, [ENVELOPE], MESSAGE)
         run = self.processor(queue, mailer).new_run()
