@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from zope.sendmail.errors import RelayError
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
+from zope.sendmail.smtp.protocol.limits import refuses_client
 from zope.sendmail.smtp.protocol.progress import Progress, reply_about_mail, reply_from
 from zope.sendmail.smtp.smtperrors import NotSendable
 
@@ -103,12 +104,15 @@ def _recipients_refused(relay: str, progress: Progress, error: smtplib.SMTPRecip
     if not isinstance(told, Mapping):
         told = {}
     recipients = progress.envelope.recipients
-    replies = {each: _refusal(reply_from(told[each])) for each in recipients if each in told}
+    known = progress.refused  # what the relay said, as it counts
+    replies = {each: known.get(each) or _refusal(reply_from(told[each])) for each in recipients if each in told}
     if not replies:
         return _for_the_rest(relay, progress, Reply(Answer.DEFERRED, _text(error)))
-    leaving = next((reply for reply in replies.values() if reply.code == 421), None)
-    progress.refused.update({each: reply for each, reply in replies.items() if reply.code != 421})
-    return Outcome(relay, dict(progress.refused)) if leaving is None else _both(relay, progress, leaving)
+    leaving = next((reply for reply in replies.values() if _is_about_relay(reply)), None)
+    progress.refused.update({each: reply for each, reply in replies.items() if not _is_about_relay(reply)})
+    if leaving is not None:
+        return _both(relay, progress, replace(leaving, answer=Answer.DEFERRED))
+    return Outcome(relay, dict(progress.refused), None, tuple(progress.unasked))
 
 
 def _refused(relay: str, progress: Progress, error: smtplib.SMTPResponseException) -> Outcome:
@@ -118,7 +122,15 @@ def _refused(relay: str, progress: Progress, error: smtplib.SMTPResponseExceptio
     is_about_sender = progress.logged_in and code in LOGIN_CODES
     if code in RELAY_CODES and not is_about_sender:
         return _both(relay, progress, fault(error))
-    return _for_the_rest(relay, progress, _refusal(reply_about_mail(code, _said(error))))
+    reply = reply_about_mail(code, _said(error))
+    if refuses_client(reply):
+        return _both(relay, progress, replace(reply, answer=Answer.DEFERRED))
+    return _for_the_rest(relay, progress, _refusal(reply))
+
+
+def _is_about_relay(reply: Reply) -> bool:
+    """Whether it is going, or takes no mail from us at all."""
+    return reply.code == 421 or refuses_client(reply)
 
 
 def _refusal(reply: Reply) -> Reply:

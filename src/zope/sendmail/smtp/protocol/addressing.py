@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.smtp.protocol.commands import Command, CommandName, EnvelopeCommands
 from zope.sendmail.smtp.protocol.exchange import NOT_UNDERSTOOD, RECEIVE, Exchange
 from zope.sendmail.smtp.protocol.limits import refuses_client
@@ -156,18 +155,17 @@ class Addressing:
 
     def _hear_recipient(self, recipient: str, response: Response) -> None:
         progress = self._progress
-        if response.code >= 300:
-            self._exchange.check(response, 4, 5)
-        if response.code >= 300 and (response.code == 421 or refuses_client(response)):
+        if response.code < 300:
+            progress.accepted[recipient] = reply_about_recipient(*response)
+            return
+        self._exchange.check(response, 4, 5)
+        reply = reply_about_recipient(*response)
+        if response.code == 421 or refuses_client(reply):
             self._exchange.end(Refused(CommandName.RCPT, response, recipient))
             return
-        reply = reply_about_recipient(*response)
-        if reply.answer is Answer.ACCEPTED:
-            progress.accepted[recipient] = reply
-        else:
-            progress.refused[recipient] = reply
-            progress.out_of_sync |= response.code == 503
-            progress.has_too_many |= bool(progress.accepted) and reply.is_one_too_many
+        progress.refused[recipient] = reply
+        progress.out_of_sync |= response.code == 503
+        progress.has_too_many |= bool(progress.accepted) and reply.is_one_too_many
         if recipient == self._last_recipient and not progress.accepted:
             self._exchange.end(Refused(CommandName.RCPT, None))
 

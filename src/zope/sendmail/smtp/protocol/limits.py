@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.smtp.protocol.replies import Response
 
 _MAILS = r"(?:messages?|mails?|e-mails?|transactions?|deliveries)"
@@ -44,12 +45,12 @@ def tells_mails_per_connection(response: Response) -> bool:
     return _MAILS_PER_CONNECTION.search(words) is not None and not _RATE.search(words)
 
 
-def refuses_client(response: Response) -> bool:
+def refuses_client(reply: Reply) -> bool:
     """Whether the reply refuses this client, by its address or its name in EHLO, and not the mail.
 
     Postfix delays both until RCPT (``smtpd_delay_reject``).
     """
-    return response.digit in (4, 5) and _CLIENT_REFUSED.search(_words(response)) is not None
+    return reply.answer is not Answer.ACCEPTED and _CLIENT_REFUSED.search(reply.text) is not None
 
 
 def recipient_limit_told(response: Response) -> int | None:

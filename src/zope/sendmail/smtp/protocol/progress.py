@@ -14,6 +14,9 @@ from zope.sendmail.message.envelope import Envelope
 #: These replies sound permanent, but speak of our or the operator's fault: no mail is lost for them.
 NOT_THE_MAILS_FAULT = frozenset({503, 530, 534, 535, 538})
 
+#: What stands for a code where the relay was not asked.
+_CODES = {Answer.DEFERRED: 451}
+
 
 @dataclass(slots=True)
 class Progress:
@@ -90,15 +93,18 @@ def note_refused(progress: Progress, returned: object) -> None:
 
 
 def reply_from(said: object) -> Reply:
-    """Return a reply made of smtplib's pair of code and text; what is no such pair is temporary."""
+    """Return the reply to a recipient, made of smtplib's pair of code and text; what is no such pair is temporary."""
     if isinstance(said, tuple) and len(said) == 2 and isinstance(said[0], int):
-        return reply_about_mail(said[0], said[1] if isinstance(said[1], (str, bytes)) else str(said[1]))
+        return reply_about_recipient(said[0], said[1] if isinstance(said[1], (str, bytes)) else str(said[1]))
     return Reply(Answer.DEFERRED, printable(str(said)))
 
 
 def pairs(refused: dict[str, Reply]) -> dict[str, tuple[int, bytes]]:
     """Return refused recipients as smtplib tells them."""
     return {
-        recipient: (reply.code or 553, " ".join(filter(None, (reply.enhanced, reply.text))).encode())
+        recipient: (
+            reply.code or _CODES.get(reply.answer, 553),
+            " ".join(filter(None, (reply.enhanced, reply.text))).encode(),
+        )
         for recipient, reply in refused.items()
     }
