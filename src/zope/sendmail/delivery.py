@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from email.utils import formatdate
 from typing import Any, Self
 
 import transaction
@@ -33,7 +35,8 @@ from zope.sendmail.maildir import host_name
 from zope.sendmail.mailer import conversation_of
 from zope.sendmail.message.address import parse_sender
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.message.headers import completed, message_bytes
+from zope.sendmail.message.headers import completed
+from zope.sendmail.message.mime import message_bytes
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
@@ -109,7 +112,10 @@ class AbstractMailDelivery:
         if relay is not None:
             envelope = replace(envelope, relay=self._named(relay))
         envelopes = list(one_by_one(envelope)) if verp else [envelope]
-        return envelopes, *completed(message_bytes(message), self.newMessageId())
+        mail = completed(message_bytes(message), self.newMessageId(), formatdate(localtime=True))
+        if not mail.has_from:
+            _tell_once_that_from_is_missing(mail.message_id)
+        return envelopes, mail.pieces, mail.message_id
 
     def _named(self, relay: object) -> RelayName:
         """The relay that a mail asks for.  Raises `InvalidRelay`."""
@@ -314,6 +320,17 @@ class DirectMailDelivery(AbstractMailDelivery):
 
     def _what(self) -> str:
         return f"mail through {type(self.mailer).__name__}"
+
+
+#: Whether it was told that a mail says not whom it is from.
+_missing_from_told = threading.Event()
+
+
+def _tell_once_that_from_is_missing(message_id: str) -> None:
+    """Log it for the first such mail of a process: its program makes them all alike."""
+    if not _missing_from_told.is_set():
+        _missing_from_told.set()
+        maillog.from_missing(message_id)
 
 
 #: Keeps the conversations of a transaction; see `DirectMailDelivery`.

@@ -34,7 +34,7 @@ from zope.sendmail.config.settings import (
 from zope.sendmail.errors import InvalidSettings, RelayError
 from zope.sendmail.interfaces import ISession, ISessionMailer, ISMTPMailer, type_of_message
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.message.headers import message_bytes
+from zope.sendmail.message.mime import message_bytes
 from zope.sendmail.smtp.connect import Factory, connect, hang_up, makes_tls
 from zope.sendmail.smtp.protocol.progress import Progress, pairs
 from zope.sendmail.smtp.relaymemory import RelayMemories
@@ -334,8 +334,9 @@ class SMTPMailer:
         Concurrency: any thread.
         """
         progress = Progress(Envelope.of(fromaddr, toaddrs))
-        content, as_text, in_list = message_bytes(message), isinstance(message, str), isinstance(toaddrs, list)
-        stream = OriginalMessage(content, as_text=as_text, in_list=in_list)
+        content = message_bytes(message)
+        as_text = isinstance(message, str) and _is_utf8(content)
+        stream = OriginalMessage(content, as_text=as_text, in_list=isinstance(toaddrs, list))
         try:
             self._session().deliver(progress, stream, _nothing)
         finally:
@@ -538,6 +539,14 @@ def _is_of_one_piece(mailer: Any) -> bool:
     expected = _OWN if home is SMTPMailer else {name: getattr(home, name, None) for name in _OWN}
     on_instance = getattr(mailer, "__dict__", {})
     return all(name not in on_instance and getattr(kind, name, None) is function for name, function in expected.items())
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _as_text(value: str | bytes | None) -> str | None:

@@ -139,6 +139,29 @@ def is_ascii(address: str) -> bool:
     return address.isascii()
 
 
+def in_ascii(address: str) -> str | None:
+    """Return the address in ASCII, or None if it has no such spelling."""
+    if is_ascii(address):
+        return address
+    local, at, domain = address.rpartition("@")
+    ascii_domain = to_ascii(domain)
+    return f"{local}{at}{ascii_domain}" if is_ascii(local) and ascii_domain else None
+
+
+def to_ascii(domain: str) -> str | None:
+    """Return a domain in ASCII (RFC 5890), or None if its spelling is not certain.
+
+    The standard library's codec is that of 2003 and makes some domains into others ("straße" into "strasse");
+    mail must not go there.
+    """
+    try:
+        encoded = domain.encode("idna")
+        same = encoded.decode("idna") == unicodedata.normalize("NFC", domain).lower()
+    except UnicodeError:
+        return None
+    return encoded.decode("ascii") if same else None
+
+
 def _is_plain(raw: object) -> TypeGuard[str]:
     """Say whether this is an address as it stands; False says nothing."""
     return type(raw) is str and len(raw) <= MAX_OCTETS and _PLAIN.fullmatch(raw) is not None

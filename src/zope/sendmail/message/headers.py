@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from email.errors import MessageError
-from email.message import Message
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from zope.sendmail.errors import InvalidMessage
@@ -43,25 +42,6 @@ _ID = re.compile(rb"<([^<>\s\x00-\x1f\x7f]+)>")
 _USUAL_ID = re.compile(rb"(?i:Message-Id): <([\x21-\x27\x2a-\x3b\x3d\x3f-\x7e]{1,900})>(?>\r\n|\n)(?![ \t])")
 
 
-def message_bytes(message: object) -> bytes:
-    """The message as bytes: str as UTF-8, a message object as its own generator writes it."""
-    if isinstance(message, bytes):
-        return message
-    if isinstance(message, (bytearray, memoryview)):
-        return bytes(message)
-    if isinstance(message, str):
-        try:
-            return message.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InvalidMessage(f"the message cannot be written as UTF-8: {error}") from error
-    if isinstance(message, Message):
-        try:
-            return message.as_bytes()
-        except (MessageError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise InvalidMessage(f"the message object cannot be written: {type(error).__name__}: {error}") from error
-    raise InvalidMessage(f"the message is {message!r:.80}; pass str, bytes or an email.message object")
-
-
 def message_id(head: bytes) -> str:
     """The Message-Id without brackets, or the empty string if there is none.
 
@@ -70,7 +50,7 @@ def message_id(head: bytes) -> str:
     usual = _USUAL_ID.match(head)
     if usual:
         return usual[1].decode("ascii")
-    for match in _fields(head):
+    for match in fields_of(head):
         if match["name"].lower() == b"message-id":
             return _parse_id(match["value"])
     return ""
@@ -103,7 +83,7 @@ def with_message_id(message: bytes, new_id: str) -> tuple[bytes, str]:
 def in_front(message: bytes, fields: bytes) -> bytes:
     """The message with `fields`, whole lines, in front of its header: behind a ``From `` line of an mbox."""
     start = _start(message)
-    if message[start : start + 1] not in (b"", b"\r", b"\n") and next(_fields(message), None) is None:
+    if message[start : start + 1] not in (b"", b"\r", b"\n") and next(fields_of(message), None) is None:
         fields += line_end(fields)  # a text without headers: what follows is the body
     return message[:start] + fields + message[start:]
 
@@ -113,18 +93,43 @@ def without_bcc(message: bytes) -> bytes:
     return _without(message, b"bcc", b"resent-bcc")
 
 
-def completed(message: bytes, new_id: str) -> tuple[tuple[Piece, ...], str]:
-    """The message without Bcc and with a Message-Id, in pieces, and that id.  The body is not copied."""
-    fields = list(_fields(message))
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A message that can be handed on: in pieces, with its Message-Id."""
+
+    pieces: tuple[Piece, ...]
+    message_id: str
+    #: Whether it says whom it is from.
+    has_from: bool
+
+
+def completed(message: bytes, new_id: str, date: str) -> Completed:
+    """Return the message without Bcc, with a Message-Id and a Date (RFC 6409, 8).  The body is not copied.
+
+    :param new_id: the Message-Id for a message without one.
+    :param date: the Date for a message without one.
+    :raises InvalidMessage: the Message-Id that it has is malformed.
+    """
+    fields = list(fields_of(message))
     names = {match["name"].lower() for match in fields}
-    if fields and names.isdisjoint(_CHANGED):  # the usual message: one scan, and only the new field is made
+    eol = line_end(message)
+    date_field = b"" if b"date" in names else b"Date: " + date.encode("ascii") + eol
+    has_from = b"from" in names
+    if fields and names.isdisjoint(_CHANGED):  # the usual message: one scan, and only the new fields are made
         start = fields[0].start()
-        header = b"Message-Id: <" + new_id.encode("ascii") + b">" + line_end(message)
-        return (message[:start] + header, memoryview(message)[start:]), new_id
+        header = b"Message-Id: <" + new_id.encode("ascii") + b">" + eol + date_field
+        return Completed((message[:start] + header, memoryview(message)[start:]), new_id, has_from)
     behind = _USUAL_EOL.search(message, fields[-1].end() if fields else _start(message))
     cut = behind.end() if behind else len(message)  # as far as `with_message_id` looks
-    head, identifier = with_message_id(without_bcc(message[:cut]), new_id)
-    return (head, memoryview(message)[cut:]), identifier
+    head = without_bcc(message[:cut])
+    identifier = message_id(head)
+    if not identifier:
+        identifier = new_id
+        head = _without(head, b"message-id")
+        date_field = b"Message-Id: <" + new_id.encode("ascii") + b">" + eol + date_field
+    if date_field:
+        head = in_front(head, date_field)
+    return Completed((head, memoryview(message)[cut:]), identifier, has_from)
 
 
 def line_end(message: bytes) -> bytes:
@@ -193,13 +198,13 @@ def _is_whole(head: bytes) -> bool:
 def _end(text: bytes) -> int:
     """Where the header fields end."""
     end = _start(text)
-    for match in _fields(text):
+    for match in fields_of(text):
         end = match.end()
     return end
 
 
-def _fields(text: bytes) -> Iterator[re.Match[bytes]]:
-    """The header fields, up to the empty line, the first line that is none, or `MAX_HEADER`."""
+def fields_of(text: bytes) -> Iterator[re.Match[bytes]]:
+    """Yield the header fields, up to the empty line, the first line that is none, or `MAX_HEADER`."""
     position = _start(text)
     while position < MAX_HEADER and (match := _FIELD.match(text, position)):
         yield match
@@ -215,7 +220,7 @@ def _start(text: bytes) -> int:
 
 
 def _without(message: bytes, *names: bytes) -> bytes:
-    dropped = [match for match in _fields(message) if match["name"].lower() in names]
+    dropped = [match for match in fields_of(message) if match["name"].lower() in names]
     if not dropped:
         return message
     kept = []

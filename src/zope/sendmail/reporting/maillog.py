@@ -246,6 +246,16 @@ def abort_failed(what: str, error: BaseException) -> None:
     transaction_log.error("Failed in abort: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
 
 
+def from_missing(message_id: str) -> None:
+    """A mail that a program hands over does not say whom it is from (RFC 5322, 3.6); told once in a process."""
+    transaction_log.warning(
+        "Mail <%s> has no From field, which every mail must have; many relays refuse or hide it. Add one to the "
+        "message, such as From: Shop <shop@example.org>; the sender that send() is given is for bounces. Further such "
+        "mails are not told of.",
+        printable(message_id),
+    )
+
+
 def direct_answered(*, message_id: str, sender: str, recipient: str, reply: Reply, relay: str) -> None:
     """What the relay said to direct delivery in the second phase."""
     level = logging.INFO if reply.answer is Answer.ACCEPTED else logging.ERROR

@@ -10,13 +10,16 @@ import itertools
 import os
 import pickle
 import tempfile
+import time
 import unittest
+from email.utils import parsedate_to_datetime
 from typing import Any
 from unittest import mock
 
 import transaction
 from zope.interface.verify import verifyObject
 
+from zope.sendmail import delivery
 from zope.sendmail.delivery import AbstractMailDelivery, DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.interfaces import (
     IDirectMailDelivery,
@@ -33,7 +36,7 @@ from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer
 
-MESSAGE = b"Subject: Hello\nMessage-Id: <kept@example.org>\n\nText\n"
+MESSAGE = b"Subject: Hello\nDate: now\nMessage-Id: <kept@example.org>\n\nText\n"
 TO = ["one@example.org"]
 
 
@@ -181,15 +184,15 @@ class TheMessage(DeliveryTest):
 
     def test_a_missing_message_id_is_put_in_front(self) -> None:
         """With the line end of the message, and returned."""
-        message_id = self.send(b"Subject: x\r\n\r\ntext")
+        message_id = self.send(b"Date: now\r\n\r\ntext")
         transaction.commit()
-        self.assertEqual(self.queued()[0][2], b"Message-Id: <%s>\r\nSubject: x\r\n\r\ntext" % message_id.encode())
+        self.assertEqual(self.queued()[0][2], b"Message-Id: <%s>\r\nDate: now\r\n\r\ntext" % message_id.encode())
 
     def test_an_empty_message_id_is_replaced(self) -> None:
         """An empty field is no id."""
-        message_id = self.send("Message-Id:\nSubject: x\n\ntext")
+        message_id = self.send("Message-Id:\nDate: now\n\ntext")
         transaction.commit()
-        self.assertEqual(self.queued()[0][2], f"Message-Id: <{message_id}>\nSubject: x\n\ntext".encode())
+        self.assertEqual(self.queued()[0][2], f"Message-Id: <{message_id}>\nDate: now\n\ntext".encode())
 
     def test_a_malformed_message_id_is_refused(self) -> None:
         """It could not be told from another."""
@@ -205,6 +208,39 @@ class TheMessage(DeliveryTest):
         """str and bytes alike, everything else byte for byte."""
         self.assertTrue(self.sent("Subject: x\n\nGrüße\r\n\n. ").endswith("Subject: x\n\nGrüße\r\n\n. ".encode()))
 
+    def test_a_missing_date_is_added(self) -> None:
+        """As every submission agent does (RFC 6409, 8), in each delivery alike, and to bytes as well."""
+        now = time.time()
+        mailer = ScriptedMailer()
+        DirectMailDelivery(mailer).send("sender@example.org", TO, b"Subject: x\n\nx\n")
+        self.send("Subject: x\n\nx\n")
+        transaction.commit()
+        self.delivery.send_now("sender@example.org", TO, "Subject: x\n\nx\n")
+        for text in (mailer.sent[0][2], *(mail[2] for mail in self.queued())):
+            date = parsedate_to_datetime(email.message_from_bytes(text)["Date"])
+            self.assertLess(abs(date.timestamp() - now), 60)
+
+    def test_a_missing_from_is_told_once(self) -> None:
+        """With the cure; the mail leaves nevertheless."""
+        delivery._missing_from_told.clear()
+        with self.assertLogs("MailDataManager", "WARNING") as logs:
+            self.send("From: a@example.org\n\nx\n")
+            for _ in range(2):
+                self.send("Subject: x\n\nx\n")
+        [line] = logs.output
+        self.assertIn("Add one to the message", line)
+
+    def test_text_beyond_ascii_leaves_as_mime(self) -> None:
+        """The same in the queue and straight to the relay."""
+        mailer = ScriptedMailer()
+        text = "Subject: Grüße\n\nGrüße\n"
+        DirectMailDelivery(mailer).send("sender@example.org", TO, text)
+        transaction.commit()
+        for octets in (self.sent(text), mailer.sent[0][2]):
+            message = email.message_from_bytes(octets, policy=email.policy.default)
+            self.assertEqual((message["Subject"], message["MIME-Version"]), ("Grüße", "1.0"))
+            self.assertTrue(octets.endswith("\n\nGrüße\n".encode()))
+
     def test_message_objects_are_taken(self) -> None:
         """The old and the new kind of the email package."""
         modern = email.message.EmailMessage()
@@ -219,13 +255,13 @@ class TheMessage(DeliveryTest):
     def test_bcc_is_not_sent(self) -> None:
         """Neither the field nor its continuation lines; the body is left alone."""
         text = self.sent(
-            "Message-Id: <1@x>\nBcc: a@example.org,\n\tb@example.org\nSubject: x\nresent-bcc: c@x\n\nBcc: d\n"
+            "Message-Id: <1@x>\nBcc: a@example.org,\n\tb@example.org\nDate: now\nresent-bcc: c@x\n\nBcc: d\n"
         )
-        self.assertEqual(text, b"Message-Id: <1@x>\nSubject: x\n\nBcc: d\n")
+        self.assertEqual(text, b"Message-Id: <1@x>\nDate: now\n\nBcc: d\n")
 
     def test_a_message_cannot_change_its_envelope(self) -> None:
         """Whatever its first lines say."""
-        text = b"X-Zope-To: evil@example.org\nMessage-Id: <1@x>\n\n"
+        text = b"X-Zope-To: evil@example.org\nMessage-Id: <1@x>\nDate: now\n\n"
         self.send(text)
         transaction.commit()
         self.assertEqual(self.queued(), [("sender@example.org", ("one@example.org",), text)])
@@ -267,30 +303,33 @@ class TheTransaction(DeliveryTest):
 
     def test_savepoint_rollback_drops_the_later_mails_only(self) -> None:
         """The first stays, and more may follow."""
-        self.send(b"Message-Id: <1@x>\n\n")
+        self.send(b"Date: now\nMessage-Id: <1@x>\n\n")
         savepoint = transaction.savepoint()
-        self.send(b"Message-Id: <2@x>\n\n")
-        self.send(b"Message-Id: <3@x>\n\n")
+        self.send(b"Date: now\nMessage-Id: <2@x>\n\n")
+        self.send(b"Date: now\nMessage-Id: <3@x>\n\n")
         savepoint.rollback()
-        self.send(b"Message-Id: <4@x>\n\n")
+        self.send(b"Date: now\nMessage-Id: <4@x>\n\n")
         transaction.commit()
-        self.assertEqual([mail[2] for mail in self.queued()], [b"Message-Id: <1@x>\n\n", b"Message-Id: <4@x>\n\n"])
+        self.assertEqual(
+            [mail[2] for mail in self.queued()],
+            [b"Date: now\nMessage-Id: <1@x>\n\n", b"Date: now\nMessage-Id: <4@x>\n\n"],
+        )
 
     def test_rollback_to_before_the_first_mail(self) -> None:
         """Mail sent afterwards still follows the transaction."""
         savepoint = transaction.savepoint()
-        self.send(b"Message-Id: <1@x>\n\n")
+        self.send(b"Date: now\nMessage-Id: <1@x>\n\n")
         savepoint.rollback()
-        self.send(b"Message-Id: <2@x>\n\n")
+        self.send(b"Date: now\nMessage-Id: <2@x>\n\n")
         transaction.commit()
-        self.assertEqual([mail[2] for mail in self.queued()], [b"Message-Id: <2@x>\n\n"])
+        self.assertEqual([mail[2] for mail in self.queued()], [b"Date: now\nMessage-Id: <2@x>\n\n"])
 
     def test_a_savepoint_can_be_rolled_back_twice(self) -> None:
         """What came after it goes each time."""
-        self.send(b"Message-Id: <1@x>\n\n")
+        self.send(b"Date: now\nMessage-Id: <1@x>\n\n")
         savepoint = transaction.savepoint()
         for _ in range(2):
-            self.send(b"Message-Id: <2@x>\n\n")
+            self.send(b"Date: now\nMessage-Id: <2@x>\n\n")
             savepoint.rollback()
         transaction.commit()
         self.assertEqual(len(self.queued()), 1)
@@ -298,9 +337,11 @@ class TheTransaction(DeliveryTest):
     def test_mails_of_a_transaction_keep_their_order(self) -> None:
         """First in, first out."""
         for number in range(30):
-            self.send(b"Message-Id: <%d@x>\n\n" % number)
+            self.send(b"Date: now\nMessage-Id: <%d@x>\n\n" % number)
         transaction.commit()
-        self.assertEqual([mail[2] for mail in self.queued()], [b"Message-Id: <%d@x>\n\n" % n for n in range(30)])
+        self.assertEqual(
+            [mail[2] for mail in self.queued()], [b"Date: now\nMessage-Id: <%d@x>\n\n" % n for n in range(30)]
+        )
 
     def test_one_data_manager_for_a_transaction(self) -> None:
         """However many mails."""

@@ -572,7 +572,7 @@ class SomebodyPutInAFake(unittest.TestCase):
 
     def test_it_gets_what_was_given(self) -> None:
         """Text or bytes, list or tuple: those who write down what they get compare it with that."""
-        for recipients, message in (([ONE], "Subject: ä\n\nText\n"), ((ONE,), MESSAGE)):
+        for recipients, message in (([ONE], "Subject: x\n\nText\n"), ((ONE,), MESSAGE)):
             self.mailer.send(SENDER, recipients, message)
             self.assertEqual(self.fake.made[-1].sent, [(SENDER, recipients, message)])
 

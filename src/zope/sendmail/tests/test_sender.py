@@ -141,7 +141,7 @@ class WhatAMessageSays(Fixture):
 
     EVIL = (
         b"X-Zope-Hostname: evil.example\nX-Zope-Port: 99\nX-Zope-Username: u\nX-Zope-Password: p\n"
-        b"X-Zope-To: evil@example.org\nMessage-Id: <1@example.org>\nSubject: x\n\n"
+        b"X-Zope-To: evil@example.org\nMessage-Id: <1@example.org>\nDate: now\nSubject: x\n\n"
         b"X-Zope-Hostname: evil.example\nbcc this line is text\nX-Zope-Envelope: end\n"
     )
 
@@ -337,10 +337,10 @@ class AQueueInMemory(Fixture):
 import os, sys
 from zope.sendmail.sender import MailSender
 sender = MailSender("memory:", sys.argv[1], int(sys.argv[2]))
-sender.writer.send("s@example.org", ["parent@example.org"], "Subject: x\\n\\n")
+sender.writer.send("s@example.org", ["parent@example.org"], "From: s\\nSubject: x\\n\\n")
 if os.fork() == 0:
     with sender:
-        sender.send("s@example.org", ["child@example.org"], "Subject: x\\n\\n")
+        sender.send("s@example.org", ["child@example.org"], "From: s\\nSubject: x\\n\\n")
     os._exit(0)
 os.wait()
 with sender:
@@ -443,7 +443,7 @@ class TheEnd(Fixture):
         """A program that sends."""
         code = "import sys; from zope.sendmail.sender import MailSender; "
         code += "sender = MailSender(sys.argv[1], '127.0.0.1', int(sys.argv[2]))\n"
-        code += "def send(n): sender.send('a@x.org', f'{n}@x.org', 'Subject: x')\n"
+        code += "def send(n): sender.send('a@x.org', f'{n}@x.org', 'From: s')\n"
         return subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", code + text, self.path, *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -640,7 +640,7 @@ class AnyProgram(Fixture):
         """Neither components nor ZCML nor security nor a database."""
         code = (
             "import sys; from zope.sendmail.sender import MailSender;"
-            "MailSender(sys.argv[1]).writer.send('a@x.org', 'b@x.org', 'Subject: x');"
+            "MailSender(sys.argv[1]).writer.send('a@x.org', 'b@x.org', 'From: s');"
             "print(*{'.'.join(name.split('.')[:2]) for name in sys.modules})"
         )
         done = subprocess.run(

@@ -235,7 +235,7 @@ def say(*words):
     os.write(OUT, (" ".join(words) + "\\n").encode())
 
 def send(recipient):
-    QueuedMailDelivery(QUEUE).send("a@example.org", [recipient], "")
+    QueuedMailDelivery(QUEUE).send("a@example.org", [recipient], "From: a@example.org")
     transaction.commit()
 
 def until(condition):  # what other processes do sets no event here

@@ -12,7 +12,7 @@ from zope.sendmail.errors import RelayError
 from zope.sendmail.interfaces import ISession, type_of_message
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.message.headers import message_bytes
+from zope.sendmail.message.mime import message_bytes
 
 _SILENCE = Reply(Answer.DEFERRED, "nothing was said about this recipient")
 

@@ -7,7 +7,6 @@ RFC 1870 (SIZE); RFC 6152 (8BITMIME); RFC 6531 (SMTPUTF8); RFC 3461 (DSN).
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 from zope.sendmail.config.settings import Notify
 from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.message.address import is_ascii
+from zope.sendmail.message.address import in_ascii, is_ascii
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.protocol.body import Body
 
@@ -111,8 +110,8 @@ class EnvelopeCommands:
         spelled: Iterable[tuple[str, str]] = [(each, each) for each in envelope.recipients]
         utf8 = not is_ascii("".join((envelope.sender, *envelope.recipients)))
         if utf8 and not extensions.smtputf8:
-            sender, utf8 = _in_ascii(envelope.sender), False
-            spellings = {each: _in_ascii(each) for each in envelope.recipients}
+            sender, utf8 = in_ascii(envelope.sender), False
+            spellings = {each: in_ascii(each) for each in envelope.recipients}
             self.refused = {each: NEEDS_SMTPUTF8 for each, spelling in spellings.items() if spelling is None}
             spelled = [(each, spelling) for each, spelling in spellings.items() if spelling is not None]
         if sender is None:
@@ -144,29 +143,6 @@ class EnvelopeCommands:
         if 0 < limit < size:
             text = f"the message has {size} octets, the relay takes at most {limit}"
             raise MailNotSupported(552, Reply(Answer.REJECTED, text, None, "5.3.4"))
-
-
-def _in_ascii(address: str) -> str | None:
-    """Return the address in ASCII, or None if it has no such spelling."""
-    if is_ascii(address):
-        return address
-    local, at, domain = address.rpartition("@")
-    ascii_domain = to_ascii(domain)
-    return f"{local}{at}{ascii_domain}" if is_ascii(local) and ascii_domain else None
-
-
-def to_ascii(domain: str) -> str | None:
-    """Return a domain in ASCII (RFC 5890), or None if its spelling is not certain.
-
-    The standard library's codec is that of 2003 and makes some domains into others ("straße" into "strasse");
-    mail must not go there.
-    """
-    try:
-        encoded = domain.encode("idna")
-        same = encoded.decode("idna") == unicodedata.normalize("NFC", domain).lower()
-    except UnicodeError:
-        return None
-    return encoded.decode("ascii") if same else None
 
 
 def _line(text: str) -> bytes:

@@ -50,9 +50,21 @@ class TheText(unittest.TestCase):
     )
     def test_is_that_of_the_whole(self, parts: list[bytes]) -> None:
         """Completing a message in pieces gives what completing it whole gives."""
-        message = b"".join(parts)
-        pieces, identifier = completed(message, "new@x")
-        self.assertEqual((b"".join(pieces), identifier), with_message_id(without_bcc(message), "new@x"))
+        message = b"".join([b"Date: now\n", *parts])
+        mail = completed(message, "new@x", "later")
+        self.assertEqual((b"".join(mail.pieces), mail.message_id), with_message_id(without_bcc(message), "new@x"))
+
+    def test_has_a_date(self) -> None:
+        """One that it has is kept; a missing one is put in front, as every submission agent does (RFC 6409, 8)."""
+        for message, start in (
+            (b"Subject: x\r\n\r\nx", b"Message-Id: <new@x>\r\nDate: now\r\nSubject: x\r\n"),
+            (b"Message-Id: <1@x>\n\nx", b"Date: now\nMessage-Id: <1@x>\n\nx"),
+            (b"date: then\nBcc: a\n\nx", b"Message-Id: <new@x>\ndate: then\n\nx"),
+            (b"only a body", b"Message-Id: <new@x>\nDate: now\n\nonly a body"),
+            (b"", b"Message-Id: <new@x>\nDate: now\n"),
+        ):
+            with self.subTest(message):
+                self.assertTrue(b"".join(completed(message, "new@x", "now").pieces).startswith(start))
 
 
 class ALargeMessage(unittest.TestCase):

@@ -20,12 +20,12 @@ from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.message.address import to_ascii
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.smtp.classification import LOGIN_CODES
 from zope.sendmail.smtp.connect import _Replies
-from zope.sendmail.smtp.protocol.commands import to_ascii
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.relay import Action, Drop, Hang, Relay

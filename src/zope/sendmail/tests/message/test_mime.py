@@ -1,0 +1,171 @@
+"""A message beyond ASCII becomes one that every relay and reader understands."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import time
+import unittest
+from email.message import EmailMessage, Message
+from email.mime.text import MIMEText
+
+from zope.sendmail.errors import InvalidMessage
+from zope.sendmail.message.mime import message_bytes
+
+
+def read(octets: bytes) -> EmailMessage:
+    """The message as a modern reader sees it."""
+    message = email.message_from_bytes(octets, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+class AText(unittest.TestCase):
+    """A ``str`` that a program has put together."""
+
+    def test_in_ascii_and_bytes_stay_as_they_are(self) -> None:
+        """Byte for byte; bytes also with text beyond ASCII."""
+        for message in ("Subject: x\n\nx\r\n.\n", b"Subject: Gr\xc3\xbc\xdfe\n\n\xff", "", "x", "\n\nx"):
+            octets = message.encode() if isinstance(message, str) else message
+            self.assertEqual(message_bytes(message), octets)
+
+    def test_says_what_it_is(self) -> None:
+        """Header fields are encoded, the body has a charset; the body itself is not touched."""
+        for eol in ("\n", "\r\n"):
+            with self.subTest(eol):
+                octets = message_bytes(
+                    f"From: Jürgen <j@example.org>{eol}To: Zoë <z@example.org>, a@example.org{eol}"
+                    f"Subject: Grüße{eol} und mehr{eol}{eol}Schöne Grüße{eol}"
+                )
+                head, body = octets.split((eol * 2).encode(), 1)
+                self.assertTrue(head.isascii())
+                self.assertEqual(body, f"Schöne Grüße{eol}".encode())
+                message = read(octets)
+                self.assertEqual(message["Subject"], "Grüße und mehr")
+                to = [str(each) for each in message["To"].addresses]
+                self.assertEqual(to, ["Zoë <z@example.org>", "a@example.org"])
+                self.assertEqual(message["From"].addresses[0].display_name, "Jürgen")
+                self.assertEqual(message["MIME-Version"], "1.0")
+                self.assertEqual(message.get_content_charset(), "utf-8")
+                self.assertEqual(message["Content-Transfer-Encoding"], "8bit")
+                self.assertEqual(message.get_content().strip(), "Schöne Grüße")
+
+    def test_without_a_header_gets_one(self) -> None:
+        """A body alone is a body still."""
+        self.assertEqual(read(message_bytes("Grüße\n")).get_content(), "Grüße\n")
+
+    def test_with_a_header_beyond_ascii_only_gets_no_charset(self) -> None:
+        """There is nothing to declare in the body."""
+        self.assertEqual(message_bytes("Subject: Grüße\n\nx\n"), b"Subject: =?utf-8?b?R3LDvMOfZQ==?=\n\nx\n")
+
+    def test_that_declares_its_own_keeps_it(self) -> None:
+        """Charset, type and encoding; the body is written in the charset that it names."""
+        declared = 'Content-Type: text/html; charset="{}"\nContent-Transfer-Encoding: 8bit\n\nGrüße €\n'
+        for charset in ("utf-8", "UTF-8", "iso-8859-15", "cp1252"):
+            text = declared.format(charset)
+            self.assertEqual(message_bytes(text), text.encode(charset))
+        for charset in ("iso-8859-1", "no-such-charset"):  # which has no euro sign
+            text = declared.format(charset)
+            self.assertEqual(message_bytes(text), text.encode("utf-8"))
+        multipart = (
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/x; charset=utf-8\n\nä\n--b--\n"
+        )
+        self.assertEqual(message_bytes(multipart), multipart.encode())
+
+    def test_that_declares_half_of_it_gets_the_rest(self) -> None:
+        """A type without a charset."""
+        message = read(message_bytes("Content-Type: text/html\nSubject: x\n\n<p>Grüße</p>\n"))
+        self.assertEqual((message.get_content_type(), message.get_content()), ("text/html", "<p>Grüße</p>\n"))
+
+    def test_keeps_addresses_out_of_encoded_words(self) -> None:
+        """RFC 2047, 5: a domain gets its spelling in ASCII, a local part stays (RFC 6532)."""
+        octets = message_bytes(
+            'To: "Müller, \\"J\\"" <j@bücher.example>, jürgen@example.org, a@example.org (Jörg)\nSubject: x\n\nx\n'
+        )
+        self.assertIn(b"<j@xn--bcher-kva.example>", octets)
+        self.assertIn("jürgen@example.org".encode(), octets)
+        self.assertEqual(read(octets)["To"].addresses[0].display_name, 'Müller, "J"')
+        self.assertIn(b"<a@example.org>", octets)
+
+    def test_leaves_fields_alone_that_have_a_syntax_of_their_own(self) -> None:
+        """An encoded word would be no word there."""
+        text = "Content-Disposition: attachment; filename=ä.txt\nReferences: <ä@b>\nSubject: x\n\nx\n"
+        self.assertEqual(message_bytes(text), text.encode())
+
+    def test_folds_a_long_subject(self) -> None:
+        """No line is longer than it may be, and the whole is read back."""
+        subject = "Übermäßig lange Überschrift " * 40
+        octets = message_bytes(f"Subject: {subject}\n\nx\n")
+        self.assertLess(max(map(len, octets.splitlines())), 80)
+        self.assertEqual(read(octets)["Subject"].strip(), subject.strip())
+
+    def test_cannot_smuggle_in_a_header(self) -> None:
+        """What is encoded has no line ends of its own."""
+        octets = message_bytes("Subject: ä\rBcc: evil@example.org\n\nä\n")
+        self.assertNotIn(b"\nBcc", octets.replace(b"\r", b""))
+
+    def test_takes_no_time(self) -> None:
+        """However hostile."""
+        begin = time.thread_time()
+        for value in (
+            "ä<" * 9999,
+            "ä," * 9999,
+            '"ä' * 9999,
+            "ä(" * 9999,
+            "ä\\" * 9999,
+            'ä "' + "\\" * 9999 + "<",
+        ):
+            message_bytes(f"To: {value}\nFrom: {value}\n\nx")
+        self.assertLess(time.thread_time() - begin, 20.0)
+
+
+class AMessageObject(unittest.TestCase):
+    """Objects of the email package, old and new."""
+
+    def test_with_text_and_no_charset_is_encoded(self) -> None:
+        """A codec's error is nothing to tell a program."""
+        old = Message()
+        old["Subject"] = "Grüße"
+        old.set_payload("Schöne Grüße\n")
+        message = read(message_bytes(old))
+        self.assertEqual((message["Subject"], message.get_content().strip()), ("Grüße", "Schöne Grüße"))
+        self.assertEqual(old.get_payload(), "Schöne Grüße\n")
+
+    def test_with_text_beyond_its_charset_is_encoded(self) -> None:
+        """The euro is not in latin-1."""
+        old = Message()
+        old["Content-Type"] = "text/plain; charset=iso-8859-1"
+        old.set_payload("5 €\n")
+        self.assertEqual(read(message_bytes(old)).get_content().strip(), "5 €")
+
+    def test_keeps_addresses_out_of_encoded_words(self) -> None:
+        """A local part and a domain beyond ASCII, in both kinds of objects (RFC 2047, 5; RFC 6532)."""
+        for make in (EmailMessage, lambda: MIMEText("x", "plain", "utf-8")):
+            message = make()
+            message["From"] = "Zoë <zoë@example.org>"
+            message["To"] = "jürgen@bücher.example, Jane <jane@bücher.example>"
+            message["Cc"] = "Zoë <zoe@example.org>"
+            message["Subject"] = "Grüße"
+            octets = message_bytes(message)
+            with self.subTest(octets):
+                self.assertIn("<zoë@example.org>".encode(), octets)
+                self.assertIn("jürgen@bücher.example".encode(), octets)
+                self.assertIn(b"Jane <jane@xn--bcher-kva.example>", octets)
+                self.assertEqual(read(octets)["Subject"], "Grüße")
+                self.assertEqual(read(octets)["Cc"].addresses[0].display_name, "Zoë")
+
+    def test_that_is_right_already_is_written_as_it_is(self) -> None:
+        """Its own generator knows best."""
+        message = EmailMessage()
+        message["From"] = "Zoë <zoe@example.org>"
+        message["Subject"] = "Grüße"
+        message.set_content("Grüße\n")
+        self.assertEqual(message_bytes(message), message.as_bytes())
+
+    def test_that_cannot_be_written_is_refused(self) -> None:
+        """With an error that callers catch."""
+        broken = Message()
+        broken.set_payload(["x"])  # a list of parts that are none
+        self.assertRaises(InvalidMessage, message_bytes, broken)
+        for other in (None, 42, object(), "\ud800"):
+            self.assertRaises(InvalidMessage, message_bytes, other)
