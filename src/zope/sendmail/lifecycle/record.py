@@ -1,7 +1,8 @@
 """What has happened to a message: records, and the JSON lines that keep them.
 
-One record is one line and says everything that is known at that time, so the last whole line rules and a line torn by a
-crash is left out.  Pure; reading never fails.
+One record is one line.  It says everything that is known at that time, or everything but the replies that are still as
+the lines before it say: of a thousand recipients one may be deferred for days.  A line torn by a crash is left out; the
+next one was written by a reader that had left it out as well.  Pure; reading never fails.
 """
 
 from __future__ import annotations
@@ -114,11 +115,19 @@ def _wait(time: float, due: float, now: float) -> float:
 _FRESH = Record()
 
 
-def write_record(record: Record) -> bytes:
-    """One line of a history file."""
+def write_record(record: Record, base: Record | None = None) -> bytes:
+    """Return the line of a history file that tells of `record`.
+
+    :param base: what the lines before it say, if the line may be short and tell of changed replies only.
+    """
     values = {name: getattr(record, name) for name in Record.__slots__}
     values["state"] = record.state.value
-    values["replies"] = {who: reply_values(reply) for who, reply in record.replies.items()}
+    replies: Mapping[str, Reply] = values.pop("replies")
+    if base is None or not base.replies or not base.replies.keys() <= replies.keys():
+        values["replies"] = {who: reply_values(reply) for who, reply in replies.items()}
+    else:
+        changed = {who: reply for who, reply in replies.items() if base.replies.get(who) != reply}
+        values["changed"] = {who: reply_values(reply) for who, reply in changed.items()}
     values["parts"] = {name: [getattr(part, each) for each in Part.__slots__] for name, part in record.parts.items()}
     if not record.parts:
         del values["parts"]
@@ -126,29 +135,67 @@ def write_record(record: Record) -> bytes:
 
 
 def read_records(text: bytes) -> Iterator[Record]:
-    """The records in a history file; lines that are torn or foreign are left out."""
+    """Yield the records in a history file, oldest first; lines that are torn or foreign are left out."""
+    replies: Mapping[str, Reply] = {}
     for line in text.splitlines(keepends=True):
-        if line.endswith(b"\n") and (record := _read_record(line)) is not None:
-            yield record
+        found = _read_line(line)
+        if found is not None:
+            record, is_whole = found
+            replies = record.replies if is_whole else {**replies, **record.replies}
+            yield record if is_whole else replace(record, replies=replies)
 
 
 def last_record(text: bytes) -> Record:
-    """The record that rules: the last whole one; a fresh one if there is none."""
+    """Return the record that rules in a whole history file; a fresh one if no line of it can be read."""
+    return record_at_end(text) or Record()
+
+
+def record_at_end(text: bytes, *, is_all: bool = True) -> Record | None:
+    """Return the record that rules: what the last whole line says together with those before it.
+
+    :param text: a history file, or its end.
+    :param is_all: whether it is the whole file.
+    :returns: None if there is no line that can be read, or if what is missing of the file may say more.
+    """
+    later: list[Record] = []
     for line in reversed(text.splitlines(keepends=True)):
-        if line.endswith(b"\n") and (record := _read_record(line)) is not None:
-            return record
-    return Record()
+        found = _read_line(line)
+        if found is None:
+            continue
+        later.append(found[0])
+        if found[1]:
+            break
+    else:
+        if not is_all or not later:
+            return None
+    replies: dict[str, Reply] = {}
+    for record in reversed(later):
+        replies.update(record.replies)
+    return later[0] if len(later) == 1 else replace(later[0], replies=replies)
 
 
-def _read_record(line: bytes) -> Record | None:
+def compacted(text: bytes) -> bytes:
+    """Return a shorter history file that says the same: of all records but the last one, the replies are left out."""
+    records = list(read_records(text))
+    return b"".join(
+        [*(write_record(replace(each, replies={})) for each in records[:-1]), *map(write_record, records[-1:])]
+    )
+
+
+def _read_line(line: bytes) -> tuple[Record, bool] | None:
+    """Return the record of a line, and whether it has every reply; None if the line is torn or foreign."""
+    if not line.endswith(b"\n"):
+        return None
     try:
         values = json.loads(line)
+        is_whole = "changed" not in values
+        replies = values.pop("replies" if is_whole else "changed")
         values["state"] = State(values["state"])
-        values["replies"] = {who: reply_of(each) for who, each in values["replies"].items()}
+        values["replies"] = {who: reply_of(each) for who, each in replies.items()}
         values["parts"] = {name: _part(each) for name, each in values.get("parts", {}).items()}
         # What a later version knows and this one does not is passed over, and the other way round.
         known = ((name, value) for name, value in values.items() if name in Record.__slots__)
-        return Record(**{name: checked(getattr(_FRESH, name), value) for name, value in known})
+        return Record(**{name: checked(getattr(_FRESH, name), value) for name, value in known}), is_whole
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 

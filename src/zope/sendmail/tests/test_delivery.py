@@ -432,6 +432,8 @@ class TheTransaction(DeliveryTest):
         self.assertLessEqual(len(os.listdir("/dev/fd")), before + 1)  # which shows others that it lives
         transaction.abort()
         self.assertEqual(len(os.listdir("/dev/fd")), before)
+        for _ in range(50):
+            self.send()
         transaction.commit()
         self.assertTrue(flush(60))
         self.assertEqual(len(os.listdir("/dev/fd")), before)

@@ -20,7 +20,7 @@ from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.maildir.bundle import names_in
-from zope.sendmail.queue.maildir.layout import GROUP, PROOF, REJECTED, SENDING, by_age, name_of
+from zope.sendmail.queue.maildir.layout import COMPACTED, GROUP, PROOF, REJECTED, SENDING, by_age, name_of
 from zope.sendmail.queue.maildir.liveness import Liveness, Owners
 from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME, phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
@@ -356,6 +356,8 @@ class _Visit:
         listing = Listing(self._layout, self._disk)  # later than the names, so a new history finds its mail here
         known = {name_of(key) for key in (*listing.keys, *listing.rejected, *listing.locked)}
         for name in sorted(names):
+            if name.startswith(COMPACTED) and name.removeprefix(COMPACTED) in known:
+                continue  # in the making, or left by a death: the next one takes its place
             yield from self._guarded(self._history(name, name in known), f"history/{name}")
 
     def _history(self, name: str, has_mail: bool) -> Iterator[Finding]:  # noqa: FBT001 - said in the name

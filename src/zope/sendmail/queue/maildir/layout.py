@@ -16,6 +16,8 @@ BUNDLE = ".bundle"
 PARTS = ".parts"
 #: A second name of a staged file, for the moment in which it is proved that it could be moved to ``new/``.
 PROOF = ".proof-"
+#: A history that is being written anew.
+COMPACTED = ".compacted-"
 BELL = ".bell"
 
 #: Directories of ours beside tmp, new and cur.

@@ -14,17 +14,30 @@ from typing import BinaryIO
 
 from zope.sendmail.errors import MalformedEnvelope
 from zope.sendmail.lifecycle.outcome import Answer, printable
-from zope.sendmail.lifecycle.record import SET_BACK, Record, last_record, read_records, write_record
+from zope.sendmail.lifecycle.record import (
+    SET_BACK,
+    Record,
+    compacted,
+    read_records,
+    record_at_end,
+    write_record,
+)
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope, envelope_lines, read_envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.maildir.bundle import names_in, unfold
-from zope.sendmail.queue.maildir.layout import GROUP, PROOF, REJECTED, SENDING, Layout, name_of
+from zope.sendmail.queue.maildir.layout import COMPACTED, GROUP, PROOF, REJECTED, SENDING, Layout, name_of
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk, remove_quietly
 
-#: So much of a history is read at first; its last record is seldom longer.
-_TAIL = 16 * 1024
+#: So much of a history is read at first; its last record is seldom longer.  And so much of it at most.
+_TAIL, _MOST = 16 * 1024, 64 * 1024 * 1024
+
+#: A line of up to so many bytes is written whole: to read what is there already would cost more.
+_SHORT = 2048
+
+#: A history of so many bytes, and so many times as long as its last line, is worth while to be compacted.
+_LONG, _FACTOR = 256 * 1024, 8
 
 #: A vote takes no more seconds than this between two system calls.
 _VOTE = 600.0
@@ -78,22 +91,27 @@ class Store:
         self.clock = clock
 
     def record(self, key: str) -> Record:
-        """How it stands with the message; `UNTRIED` itself if it has no history."""
+        """Return how it stands with the message; `UNTRIED` itself if it has no history.
+
+        Reads its end, and more of it until it is known, but no more than `_MOST`: a damaged file may have gigabytes.
+        """
         path = self.layout.history(key)
         size = _TAIL
         try:
             while True:
-                text, whole = self.disk.read_tail(path, size)
-                if whole or any(read_records(text.partition(b"\n")[2])):
-                    return last_record(text)
+                text, is_all = self.disk.read_tail(path, size)
+                is_all = is_all or size >= _MOST
+                record = record_at_end(text if is_all else text.partition(b"\n")[2], is_all=is_all)
+                if record is not None or is_all:
+                    return record or Record()
                 size *= 16
         except FileNotFoundError:
             return UNTRIED
 
     def records(self, key: str) -> list[Record]:
-        """All that happened, oldest first."""
+        """Return all that happened, oldest first; of a damaged file with gigabytes, what its end says."""
         try:
-            return list(read_records(self.disk.read(self.layout.history(key))))
+            return list(read_records(self.disk.read_tail(self.layout.history(key), _MOST)[0]))
         except FileNotFoundError:
             return []
 
@@ -116,16 +134,32 @@ class Store:
             return set()
 
     def append(self, key: str, record: Record) -> None:
-        """Write a record down; durably if losing it would send a mail twice or forget a person's word."""
+        """Write a record down; durably if losing it would send a mail twice or forget a person's word.
+
+        It costs what has changed, and a history that has grown all the same is compacted.
+        """
         path = self.layout.history(key)
         line = write_record(record)
+        if len(line) > _SHORT:
+            line = min(line, write_record(record, self.record(key)), key=len)
         if self._is_torn(path):
             line = b"\n" + line
         self.disk.append(path, line)
+        if self.disk.stat(path).st_size > max(_LONG, _FACTOR * len(line)):
+            self._compact(path)
         self.disk.stamp(path, record.due if record.state is State.DEFERRED else record.time)
         if record.state is not State.DEFERRED or record.having(Answer.ACCEPTED) or record.unknowns:
             self.disk.sync_file(path)
             self.disk.sync_directory(self.layout.history_)
+
+    def _compact(self, path: str) -> None:
+        """Put a shorter history in the place of a long one; a disk that refuses costs nothing but room."""
+        shorter = os.path.join(self.layout.history_, COMPACTED + os.path.basename(path))
+        with contextlib.suppress(OSError):
+            remove_quietly(self.disk, shorter)
+            self.disk.create(shorter, compacted(self.disk.read_tail(path, _MOST)[0]))
+            self.disk.sync_file(shorter)
+            self.disk.rename(shorter, path)
 
     def open(self, key: str) -> tuple[Envelope, BinaryIO]:
         """The envelope and the message; the stream stands behind the envelope lines."""
@@ -181,6 +215,7 @@ class Store:
     def remove(self, key: str) -> None:
         """Remove the message and all that belongs to it."""
         remove_quietly(self.disk, self.layout.message(key), self.layout.rejected(key), self.layout.history(key))
+        remove_quietly(self.disk, os.path.join(self.layout.history_, COMPACTED + name_of(key)))
 
     def find(self, name: str) -> tuple[str, bool] | None:
         """The key of a message by its name, and whether it was set aside; None if there is no such message."""

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import unittest
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, strategies as st
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
-from zope.sendmail.lifecycle.record import Record, last_record, read_records, write_record
+from zope.sendmail.lifecycle.record import (
+    Record,
+    compacted,
+    last_record,
+    read_records,
+    record_at_end,
+    write_record,
+)
 from zope.sendmail.lifecycle.retry import Schedule, judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import QUICK
 
+OK = Reply(Answer.ACCEPTED, "ok", 250)
 TEXT = st.text('ab\r\n"\\{}\u2028\x00ж\udcff', max_size=8)
 TIME = st.floats(0, 1e12)
 COUNT = st.integers(0, 10**6)
@@ -60,6 +69,50 @@ class Lines(unittest.TestCase):
         self.assertEqual(list(read_records(torn)), [first])
         self.assertEqual(last_record(torn), first)
         self.assertEqual(last_record(torn + b"\n" + whole + last), second)
+
+    @QUICK
+    @given(st.lists(RECORD, min_size=1, max_size=6), st.data())
+    def test_a_line_may_tell_of_changes_only(self, records: list[Record], data: st.DataObject) -> None:
+        """It is read together with those before it, also beside torn ones; none of them was a base."""
+        text, written = b"", []
+        for record in records:
+            base = record_at_end(text)
+            line = write_record(record, base)
+            if data.draw(st.booleans()):
+                text += line
+                written.append(record)
+            else:
+                text += line[: data.draw(st.integers(0, len(line) - 1))] + b"\n"
+        self.assertEqual(list(read_records(text)), written)
+        self.assertEqual(last_record(text), written[-1] if written else Record())
+
+    @QUICK
+    @given(st.lists(RECORD, min_size=1, max_size=5))
+    def test_a_compacted_history_says_the_same(self, records: list[Record]) -> None:
+        """All attempts, and every reply that rules."""
+        text = b""
+        for record in records:
+            text += write_record(record, record_at_end(text))
+        short = compacted(text)
+        self.assertEqual(last_record(short), records[-1])
+        self.assertEqual(
+            [replace(each, replies={}) for each in read_records(short)], [replace(each, replies={}) for each in records]
+        )
+
+    def test_the_end_of_a_file_may_say_too_little(self) -> None:
+        """Whoever reads it has to read more then."""
+        first = Record(State.DEFERRED, 1, replies={"a": OK, "b": Reply(Answer.DEFERRED, "x")})
+        second = replace(first, attempts=2, replies={"a": OK, "b": Reply(Answer.DEFERRED, "y")})
+        line = write_record(second, first)
+        self.assertNotIn(b'"a"', line)
+        self.assertIsNone(record_at_end(line, is_all=False))
+        self.assertEqual(record_at_end(write_record(first) + line, is_all=False), second)
+
+    def test_what_is_forgotten_is_not_left_to_the_lines_before(self) -> None:
+        """A retry asks those again who were rejected."""
+        first = Record(State.REJECTED, 1, replies={"a": OK, "b": Reply(Answer.REJECTED, "x")})
+        again = first.again(5.0, "why")
+        self.assertEqual(last_record(write_record(first) + write_record(again, first)), again)
 
     @QUICK
     @given(st.binary(max_size=60))

@@ -893,13 +893,53 @@ class LongHistory(MaildirQueueTest):
             self.assertGreater(size, 32 * 1024)
             self.assertEqual(read, 16 * 1024)
 
-    def test_a_long_last_record_is_read_whole(self) -> None:
-        """And little more of what is before it."""
+    def test_it_costs_what_has_changed(self) -> None:
+        """Of two thousand recipients nothing new is said: a line more costs little, and all is still known."""
         [name] = self.put()
-        last = self.grow(name, 30, 2000)
-        record, read, size = self.read(name)
-        self.assertEqual(record, last)
-        self.assertLess(read, size / 4)
+        path = os.path.join(self.path, "history", name)
+        self.grow(name, 1, 2000)
+        first = os.path.getsize(path)
+        last = self.grow(name, 100, 2000)
+        self.assertEqual(self.read(name)[0], last)
+        self.assertLess(os.path.getsize(path) - first, 100 * 300)
+
+    def test_it_is_compacted_when_everything_changes_each_time(self) -> None:
+        """The last replies are kept, and that there were all these attempts."""
+        [name] = self.put()
+        path = os.path.join(self.path, "history", name)
+        record = Record()
+        for attempts in range(1, 60):
+            replies = {f"{who}@example.org": Reply(Answer.DEFERRED, f"{attempts}", 450) for who in range(1000)}
+            record = Record(State.DEFERRED, attempts, self.clock.time(), self.clock.time() + 60, replies=replies)
+            self.queue.store.append(f"new/{name}", record)
+            self.assertEqual(self.read(name)[0], record)
+        self.assertLess(os.path.getsize(path), 1_000_000)
+        self.assertEqual([each.attempts for each in self.queue.admin.show(name).history], list(range(1, 60)))
+        self.assertEqual(os.listdir(os.path.dirname(path)), [name])
+
+    def test_a_compaction_that_the_disk_refuses_costs_nothing(self) -> None:
+        """Nor does one that a death has left in the middle."""
+        [name] = self.put()
+        Disk().create(os.path.join(self.path, "history", ".compacted-" + name), b"half")
+        replies = {f"{who}@example.org": Reply(Answer.DEFERRED, "x" * 500, 450) for who in range(1000)}
+        for attempts in range(1, 4):
+            record = Record(State.DEFERRED, attempts, replies={**replies, "0@example.org": Reply(Answer.DEFERRED, "y")})
+            queue = self.open(RefusingDisk("rename", part="history") if attempts < 3 else None)
+            with mock.patch("zope.sendmail.queue.maildir.store._FACTOR", 0):
+                queue.store.append(f"new/{name}", record)
+            self.assertEqual(self.read(name)[0], record)
+
+    def test_a_damaged_one_of_gigabytes_hangs_nothing(self) -> None:
+        """No more of it is read than can be in it."""
+        [name] = self.put()
+        self.grow(name, 1, 1)
+        path = os.path.join(self.path, "history", name)
+        os.truncate(path, 5 * 2**30)
+        queue = self.open(disk := CountingDisk())
+        self.assertEqual(queue.store.record(f"new/{name}"), Record())
+        self.assertLess(disk.bytes, 100 * 2**20)
+        self.assertEqual(list(queue.admin.show(name).history), [])
+        self.assertEqual([lease.name for lease in queue.claim()], [name])
 
     def test_a_torn_last_record_is_passed_over(self) -> None:
         """Also if it is longer than what is read at first; the one before it rules."""
