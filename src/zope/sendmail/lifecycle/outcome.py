@@ -35,8 +35,14 @@ _TOO_MANY_RECIPIENTS = re.compile(
     re.IGNORECASE,
 )
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _TOO_MANY_CODES = frozenset({"4.5.3", "5.5.3"})
+
+#: Control characters, halves of characters, and what changes how a line is shown without being seen itself: soft
+#: hyphens, marks of direction, joiners, fillers, tags (Unicode categories Cc, Cf, Cs, Zl, Zp; UTR 36, 2.5).
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0"
+    r"\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
+)
 _MAX_TEXT = 1000
 
 
@@ -131,8 +137,11 @@ class Outcome:
 
 
 def printable(text: str | bytes, limit: int = _MAX_TEXT) -> str:
-    """`text` as one line that is safe in a log, a file and a terminal, at most `limit` characters."""
+    """Return `text` as one line that is safe in a log, a file and a terminal.
+
+    :param limit: so many characters at most.
+    """
     words = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
-    if not words.isprintable():  # which says no to more than that
+    if not words.isascii() or not words.isprintable():
         words = _UNPRINTABLE.sub(" ", words)
     return words.strip()[:limit]

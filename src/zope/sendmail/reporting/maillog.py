@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+from typing import Any
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
 
@@ -16,19 +17,44 @@ processor_log = logging.getLogger("QueueProcessorThread")
 transaction_log = logging.getLogger("MailDataManager")
 
 
+class _Lines:
+    """A logger whose lines are printable, whatever their arguments are: names of files, replies, words of errors."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+
+    def info(self, text: str, *arguments: object) -> None:
+        self.log(logging.INFO, text, *arguments)
+
+    def warning(self, text: str, *arguments: object) -> None:
+        self.log(logging.WARNING, text, *arguments)
+
+    def error(self, text: str, *arguments: object, exc_info: BaseException | None = None) -> None:
+        self.log(logging.ERROR, text, *arguments, exc_info=exc_info)
+
+    def log(self, level: int, text: str, *arguments: object, **more: Any) -> None:
+        if self._log.isEnabledFor(level):
+            safe = [each if isinstance(each, (int, float)) else printable(str(each)) for each in arguments]
+            self._log.log(level, text, *safe, stacklevel=3, **more)
+
+
+_processor = _Lines(processor_log)
+_transaction = _Lines(transaction_log)
+
+
 def started(location: str, relay: str) -> None:
     """A processor begins."""
-    processor_log.info("Draining %s through %s.", location, relay)
+    _processor.info("Draining %s through %s.", location, relay)
 
 
 def stopped(location: str) -> None:
     """A processor ends."""
-    processor_log.info("No longer draining %s.", location)
+    _processor.info("No longer draining %s.", location)
 
 
 def did_not_end(location: str, seconds: float) -> None:
     """A processor is busy at the end of the process."""
-    processor_log.warning("The processor of %s did not end within %.0f s; a message is cut off.", location, seconds)
+    _processor.warning("The processor of %s did not end within %.0f s; a message is cut off.", location, seconds)
 
 
 #: Marks the sentences about single recipients, which a log of attempts has already.
@@ -40,52 +66,48 @@ def answered(*, name: str, message_id: str, sender: str, recipient: str, reply: 
     level = logging.INFO if reply.answer in (Answer.ACCEPTED, Answer.DEFERRED) else logging.ERROR
     if not processor_log.isEnabledFor(level):  # the words cost more than all the rest of a quick mail's log
         return
-    processor_log.log(
+    _processor.log(
         level,
         "Mail %s <%s> from <%s> to <%s>: %s by %s: %s",
         name,
-        printable(message_id),
-        printable(sender),
-        printable(recipient),
+        message_id,
+        sender,
+        recipient,
         reply.answer,
         relay or "us",
-        printable(str(reply)),
+        reply,
         extra=_ANSWER,
     )
 
 
 def deferred(name: str, attempts: int, due: float) -> None:
     """The message is tried again."""
-    processor_log.info("Mail %s: attempt %d did not end it; next attempt at %s.", name, attempts, _moment(due))
+    _processor.info("Mail %s: attempt %d did not end it; next attempt at %s.", name, attempts, _moment(due))
 
 
 def held(name: str, why: str) -> None:
     """The message waits for a person."""
-    processor_log.error("Mail %s is held: %s. Use 'release', 'retry' or 'remove'.", name, printable(why))
+    _processor.error("Mail %s is held: %s. Use 'release', 'retry' or 'remove'.", name, why)
 
 
 def set_aside(name: str, why: object) -> None:
     """A file in the queue that cannot be sent."""
-    processor_log.error("Mail %s is set aside as .rejected-%s: %s.", name, name, printable(str(why)))
+    _processor.error("Mail %s is set aside as .rejected-%s: %s.", name, name, why)
 
 
 def skipped(name: str, why: object, seconds: float) -> None:
     """A file in the queue that cannot be read now."""
-    processor_log.error(
-        "Mail %s cannot be read and is left alone for %.0f s: %s.", printable(name), seconds, printable(str(why))
-    )
+    _processor.error("Mail %s cannot be read and is left alone for %.0f s: %s.", name, seconds, why)
 
 
 def not_taken(path: str, why: str) -> None:
     """A file in a spool directory is no mail, or not whole, or not ours to take."""
-    processor_log.error("The file %s stays where it is: %s.", printable(path), printable(why))
+    _processor.error("The file %s stays where it is: %s.", path, why)
 
 
 def lock_given_up(path: str, seconds: float) -> None:
     """Another program's lock was too old."""
-    processor_log.warning(
-        "The mail %s was taken although it is locked: its lock is %.0f hours old.", printable(path), seconds / 3600
-    )
+    _processor.warning("The mail %s was taken although it is locked: its lock is %.0f hours old.", path, seconds / 3600)
 
 
 def relay_down(relay: str, fault: Reply, seconds: float | None) -> None:
@@ -94,19 +116,17 @@ def relay_down(relay: str, fault: Reply, seconds: float | None) -> None:
     :param seconds: until the relay is asked again; None: the processor ends
     """
     again = "" if seconds is None else f" While this program runs, it is asked again in {seconds:.0f} s."
-    processor_log.warning("Relay %s cannot be used (%s); mail waits.%s", relay, printable(str(fault)), again)
+    _processor.warning("Relay %s cannot be used (%s); mail waits.%s", relay, fault, again)
 
 
 def relay_left_out(relay: str, fault: Reply, seconds: float) -> None:
     """One of several relays cannot be used; mail goes to the others."""
-    processor_log.warning(
-        "Relay %s cannot be used (%s); it is left out for %.0f s.", relay, printable(str(fault)), seconds
-    )
+    _processor.warning("Relay %s cannot be used (%s); it is left out for %.0f s.", relay, fault, seconds)
 
 
 def relay_up(relay: str) -> None:
     """The relay can be used again."""
-    processor_log.info("Relay %s can be used again.", relay)
+    _processor.info("Relay %s can be used again.", relay)
 
 
 def expired(count: int, seconds: float) -> None:
@@ -116,87 +136,83 @@ def expired(count: int, seconds: float) -> None:
 
 def relay_probed(relay: str) -> None:
     """Log that a relay is tried before its pause has ended."""
-    processor_log.info("Relay %s is tried now: an operator asked for it, or its settings have changed.", relay)
+    _processor.info("Relay %s is tried now: an operator asked for it, or its settings have changed.", relay)
 
 
 def state_not_reported(location: str, error: BaseException) -> None:
     """Log that operators cannot be told how the relays are."""
-    processor_log.warning(
+    _processor.warning(
         "What is known of the relays cannot be written beside %s (%s); nothing else depends on it.",
         location,
-        printable(str(error)),
+        error,
     )
 
 
 def fewer_connections(relay: str, count: int, why: Reply) -> None:
     """The relay does not want so many connections."""
-    processor_log.info("Relay %s gets no more than %d connections for a while: %s.", relay, count, printable(str(why)))
+    _processor.info("Relay %s gets no more than %d connections for a while: %s.", relay, count, why)
 
 
 def fewer_mails(relay: str, rate: float | None, why: Reply) -> None:
     """Tell that the relay wants less mail at a time."""
     if rate is None:
-        processor_log.warning(
-            "Relay %s wants less mail at a time (%s); mail waits for some seconds.", relay, printable(str(why))
-        )
+        _processor.warning("Relay %s wants less mail at a time (%s); mail waits for some seconds.", relay, why)
     else:
-        processor_log.info(
-            "Relay %s gets about %.3g mails a minute for now: %s.", relay, rate * 60, printable(str(why))
-        )
+        _processor.info("Relay %s gets about %.3g mails a minute for now: %s.", relay, rate * 60, why)
 
 
 def departures_failed(directory: str, error: OSError) -> None:
     """It cannot be written down which mails leave."""
-    processor_log.warning(
+    _processor.warning(
         "It cannot be written down in %s which mails are sent (%s); nothing else depends on that.", directory, error
     )
 
 
 def lease_lost(name: str, why: object) -> None:
     """Another processor took the message."""
-    processor_log.warning("Mail %s: %s.", name, printable(str(why)))
+    _processor.warning("Mail %s: %s.", name, why)
 
 
 def group_stuck(group: str, error: OSError) -> None:
     """The mails of a committed transaction cannot be moved out of their directory."""
-    processor_log.error(
+    _processor.error(
         "The mails in %s are committed but cannot be moved to new/ yet (%s); this is tried at every look.",
-        printable(group),
-        printable(str(error)),
+        group,
+        error,
     )
 
 
 def report_failed(sender: str, error: Exception) -> None:
     """A delivery status notification cannot be queued."""
-    processor_log.error("A report to <%s> about rejected recipients cannot be made: %s.", printable(sender), error)
+    _processor.error("A report to <%s> about rejected recipients cannot be made: %s.", sender, error)
 
 
 def settling_failed(name: str, error: OSError) -> None:
     """The outcome cannot be written down; the message stays locked until it can."""
-    processor_log.error(
+    _processor.error(
         "Mail %s: its outcome cannot be written down yet (%s); it stays locked and will not be sent again.", name, error
     )
 
 
 def not_settled(name: str, error: BaseException) -> None:
     """An attempt has ended, and something that nobody thought of failed then."""
-    processor_log.error(
+    _processor.error(
         "Mail %s: an unexpected error after its attempt (%s: %s). If the outcome is not written down, the mail stays "
         "locked, and its outcome is unknown to the next processor.",
         name,
         type(error).__name__,
-        printable(str(error)),
+        error,
     )
 
 
 def unlocking_failed(name: str, error: OSError) -> None:
     """A lock cannot be removed; its owner removes it at the next look."""
-    processor_log.warning("Mail %s: its lock cannot be removed yet: %s.", name, error)
+    _processor.warning("Mail %s: its lock cannot be removed yet: %s.", name, error)
 
 
 def beat_failed(location: str, error: BaseException) -> None:
     """A processor could not say that it lives; the next beat follows at once."""
-    processor_log.warning(
+    _processor.warning(
         "The queue %s: the beat of this processor did not reach the database; after four seconds others take over: %s",
         location,
         error,
@@ -205,7 +221,7 @@ def beat_failed(location: str, error: BaseException) -> None:
 
 def queue_trouble(location: str, error: BaseException, seconds: float) -> None:
     """Tell that the queue itself cannot be worked on."""
-    processor_log.error(
+    _processor.error(
         "Trouble with the queue %s, mail waits, looked at again every %.0f s at most: %s: %s",
         location,
         seconds,
@@ -217,12 +233,12 @@ def queue_trouble(location: str, error: BaseException, seconds: float) -> None:
 
 def queue_usable(location: str) -> None:
     """Tell that the trouble with the queue is over."""
-    processor_log.warning("The queue %s can be worked on again.", location)
+    _processor.warning("The queue %s can be worked on again.", location)
 
 
 def mails_left(location: str, count: int) -> None:
     """Tell at the end of a program that mail is left in its queue."""
-    processor_log.warning(
+    _processor.warning(
         "%d %s in %s and %s with the next start.",
         count,
         "mail waits" if count == 1 else "mails wait",
@@ -233,17 +249,17 @@ def mails_left(location: str, count: int) -> None:
 
 def mailer_broken(name: str, error: BaseException) -> None:
     """The mailer raised what no mailer should; the message is deferred."""
-    processor_log.error("Mail %s: the mailer failed: %s: %s", name, type(error).__name__, error, exc_info=error)
+    _processor.error("Mail %s: the mailer failed: %s: %s", name, type(error).__name__, error, exc_info=error)
 
 
 def finish_failed(what: str, error: BaseException) -> None:
     """Something failed in the second phase of a commit, where nobody may raise."""
-    transaction_log.error("Failed in tpc_finish: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
+    _transaction.error("Failed in tpc_finish: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
 
 
 def abort_failed(what: str, error: BaseException) -> None:
     """Something failed while a transaction was aborted."""
-    transaction_log.error("Failed in abort: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
+    _transaction.error("Failed in abort: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
 
 
 def from_missing(message_id: str) -> None:
@@ -259,28 +275,28 @@ def from_missing(message_id: str) -> None:
 def direct_answered(*, message_id: str, sender: str, recipient: str, reply: Reply, relay: str) -> None:
     """What the relay said to direct delivery in the second phase."""
     level = logging.INFO if reply.answer is Answer.ACCEPTED else logging.ERROR
-    transaction_log.log(
+    _transaction.log(
         level,
         "Mail <%s> from <%s> to <%s>: %s by %s: %s",
-        printable(message_id),
-        printable(sender),
-        printable(recipient),
+        message_id,
+        sender,
+        recipient,
         reply.answer,
         relay,
-        printable(str(reply)),
+        reply,
     )
 
 
 def subscriber_failed(event: object, error: BaseException) -> None:
     """A subscriber to a mail event raised; no mail is concerned."""
-    processor_log.error(
+    _processor.error(
         "A subscriber to %s failed: %s: %s", type(event).__name__, type(error).__name__, error, exc_info=error
     )
 
 
 def observer_failed(observer: object, error: BaseException) -> None:
     """An observer of attempts raised; no mail is concerned."""
-    processor_log.error(
+    _processor.error(
         "An observer of attempts, %s, failed: %s: %s",
         type(observer).__name__,
         type(error).__name__,
@@ -291,9 +307,7 @@ def observer_failed(observer: object, error: BaseException) -> None:
 
 def events_lost(count: int) -> None:
     """Subscribers are too slow or hang."""
-    processor_log.error(
-        "%d mail events are waiting for subscribers that do not return; further ones are dropped.", count
-    )
+    _processor.error("%d mail events are waiting for subscribers that do not return; further ones are dropped.", count)
 
 
 def _moment(seconds: float) -> str:
