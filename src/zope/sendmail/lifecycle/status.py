@@ -36,11 +36,24 @@ KEPT_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
+class SentMail:
+    """What is known of a mail that has left a queue.
+
+    `time` is seconds since the epoch.  `replies` has what the relay said about each recipient, or about some of very
+    many; with most relays that names the mail in the relay's own queue.
+    """
+
+    time: float
+    relay: str = ""
+    replies: Mapping[str, Reply] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class MailStatus:
     """The standing of a mail; `reason` is for people.
 
     `due` and `sent` are seconds since the epoch, 0.0 for never: when it is tried next, when it left.  `replies` has
-    what was said last about each recipient, as long as the mail is in the queue.
+    what was said last about each recipient, `relay` who said it.
     """
 
     message_id: str
@@ -51,15 +64,16 @@ class MailStatus:
     replies: Mapping[str, Reply] = field(default_factory=dict)
     #: The names of the mails in the queue that have this Message-Id, the one that the standing is of first.
     names: tuple[str, ...] = ()
+    relay: str = ""
 
 
 def status_of(
-    message_id: str, mails: Iterable[QueuedMail], sent: float | None, kept_days: int, *, now: float = 0.0
+    message_id: str, mails: Iterable[QueuedMail], sent: SentMail | None, kept_days: int, *, now: float = 0.0
 ) -> MailStatus:
     """Return the status of a mail.
 
     :param mails: what is in the queue with its Message-Id.
-    :param sent: when one left, seconds since the epoch; None: none did.
+    :param sent: the last one that left; None: none did.
     :param kept_days: for so many days it is known what left.
     :param now: seconds since the epoch.
     """
@@ -68,9 +82,11 @@ def status_of(
         replies = {who: reply for each in reversed(found) for who, reply in each.replies.items()}
         first = found[0]
         names = tuple(name for each in found for name in each.names)
-        return MailStatus(message_id, first.standing, first.reason, first.due, sent or 0.0, replies, names)
+        left = sent.time if sent is not None else 0.0
+        return MailStatus(message_id, first.standing, first.reason, first.due, left, replies, names, first.relay)
     if sent is not None:
-        return MailStatus(message_id, Standing.SENT, "every recipient was accepted", sent=sent)
+        reason = "every recipient was accepted"
+        return MailStatus(message_id, Standing.SENT, reason, 0.0, sent.time, sent.replies, (), sent.relay)
     reason = f"it is not in the queue, and none with this Message-Id left it in the last {kept_days} days"
     return MailStatus(message_id, Standing.UNKNOWN, reason)
 
@@ -81,6 +97,7 @@ def _status(message_id: str, mail: QueuedMail, now: float) -> MailStatus:
     unknown = last is not None and bool(last.having(Answer.UNKNOWN))
     said = next((str(reply) for reply in replies.values() if reply.answer is not Answer.ACCEPTED), "")
     note = last.note if last is not None else ""
+    relay = last.relay if last is not None else ""
     if mail.state in (State.HELD, State.REJECTED):
         standing = Standing.HELD if mail.state is State.HELD else Standing.REJECTED
     elif unknown:
@@ -88,4 +105,4 @@ def _status(message_id: str, mail: QueuedMail, now: float) -> MailStatus:
     else:
         standing = Standing.DEFERRED if mail.state is State.DEFERRED else Standing.QUEUED
     waits = waiting_words(mail.blocked, now) if mail.blocked is not None else ""
-    return MailStatus(message_id, standing, waits or note or said, mail.due, replies=replies, names=(mail.name,))
+    return MailStatus(message_id, standing, waits or note or said, mail.due, 0.0, replies, (mail.name,), relay)

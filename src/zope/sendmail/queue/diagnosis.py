@@ -190,6 +190,17 @@ def not_trusted(why: str) -> Finding:
     )
 
 
+def long_name(name: str, *, alive: bool) -> Finding:
+    """A mail whose file name leaves no room for a lock beside it."""
+    return Finding(
+        Kind.FOREIGN,
+        Severity.NOTE,
+        name,
+        "The name of this file is too long for a lock beside it; it gets a shorter one before it is sent.",
+        "None is needed: a processor does it at its next look." if alive else "Start a processor; it does the rest.",
+    )
+
+
 def somebody_elses(name: str, uid: int, owner: int) -> Finding:
     """A file that the queue's owner may not read."""
     return Finding(

@@ -29,7 +29,7 @@ from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard
 from zope.sendmail.lifecycle.retry import Schedule, set_aside
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import WAITING, Action, State, after
-from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
+from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, SentMail, status_of
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece
@@ -90,7 +90,7 @@ class MemoryQueue:
         self.mails_by_name: dict[str, _Mail] = {}
         self.staged = 0
         #: When mails left, by Message-Id.
-        self.departed: dict[str, float] = {}
+        self.departed: dict[str, SentMail] = {}
         #: What the processor told, and the relays that operators want to be tried.
         self.reported: list[ProcessorState] = []
         self.probes: dict[str, float] = {}
@@ -177,13 +177,13 @@ class MemoryQueue:
                 self.mails_by_name[name] = _Mail(name, envelope, message, self.clock.time())
             self.wake()
 
-    def note_departure(self, message_id: str) -> None:
+    def note_departure(self, message_id: str, record: Record) -> None:
         """A mail has left; forget those of which nobody has to know any more."""
         now = self.clock.time()
         self.departed.pop(message_id, None)  # the last one stands at the end
-        self.departed[message_id] = now
+        self.departed[message_id] = SentMail(now, record.relay, record.replies)
         for oldest in list(
-            itertools.takewhile(lambda each: self.departed[each] < now - KEPT_DAYS * 86400, self.departed)
+            itertools.takewhile(lambda each: self.departed[each].time < now - KEPT_DAYS * 86400, self.departed)
         ):
             del self.departed[oldest]
 
@@ -411,7 +411,7 @@ class MemoryLease:
         with self._queue.changed:
             if record.state is State.SENT:
                 self._queue.mails_by_name.pop(self.name, None)
-                self._queue.note_departure(self.message_id)
+                self._queue.note_departure(self.message_id, record)
             else:
                 self._queue.write(self._mail, record)
             self.release()

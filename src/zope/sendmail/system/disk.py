@@ -102,8 +102,12 @@ class Disk:
 
     def open_for_append(self, path: str) -> int:
         """A descriptor whose every write goes to the end of a private file, which is made if needed."""
-        fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+        # A FIFO that nobody reads would let us wait for ever.
+        flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(path, flags, _FILE_MODE)
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
             os.fchmod(fd, _FILE_MODE)
         except BaseException:
             os.close(fd)
@@ -112,10 +116,8 @@ class Disk:
 
     def append(self, path: str, *pieces: Piece) -> None:
         """Append `pieces` to a private file, which is made if needed."""
-        fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+        fd = self.open_for_append(path)
         try:
-            if os.fstat(fd).st_size == 0:
-                os.fchmod(fd, _FILE_MODE)
             self.write(fd, *pieces)
         finally:
             os.close(fd)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,14 +30,12 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.diagnosis import HELD
 from zope.sendmail.queue.maildir.doctor import examine, examine_staged
-from zope.sendmail.queue.maildir.layout import REJECTED, by_age, name_of
+from zope.sendmail.queue.maildir.layout import by_age, is_too_long, name_of, shortened
 from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner, Phase
+from zope.sendmail.queue.maildir.messageids import MessageIds
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.stagedentries import PREFIX as STAGED, StagedEntries
 from zope.sendmail.queue.maildir.store import Listing, Store
-
-#: Octets of a file name, less than those with which it is set aside (`REJECTED`).
-_LONGEST = 255 - len(REJECTED)
 
 
 @implementer(IMailQueueAdmin)
@@ -56,6 +53,7 @@ class MaildirAdmin:
         self._store = store
         self._owner = owner
         self._changed = changed
+        self._message_ids = MessageIds(store)
         self._states = ProcessorStates(store.layout, store.disk, store.clock)
         self._staged = StagedEntries(store)
         self._schedule = replace(schedule, on_unknown=OnUnknown.HOLD)
@@ -101,6 +99,16 @@ class MaildirAdmin:
                     mail = mail.on(board, self._now())
                     if selection.matches(mail):
                         yield mail
+
+    def with_message_id(self, message_id: str) -> Iterator[QueuedMail]:
+        """Yield the mails with this Message-Id; only the heads of those that are new since the last time are read."""
+        listing = self._listing()
+        board = RelayBoard(self.processors())
+        for key, rejected in self._message_ids.find(message_id, listing):
+            with contextlib.suppress(FileNotFoundError):  # it was sent in the meantime
+                mail = self._mail(key, self._last(key), rejected=rejected, locked=key in listing.locked)
+                if mail.message_id == message_id:
+                    yield mail.on(board, self._now())
 
     def names(self) -> Iterator[str]:
         """See `IMailQueueAdmin.names`."""
@@ -261,6 +269,8 @@ class MaildirAdmin:
         return dead
 
     def _find(self, name: str) -> tuple[str, bool]:
+        if is_too_long(name):
+            name = shortened(name)
         if not _can_be_a_mails(name):
             raise _gone(name)
         found = self._store.find(name)
@@ -327,8 +337,10 @@ class MaildirAdmin:
     def _listing(self) -> Listing:
         """All mails, each a file of its own unless another process is making one of it just now."""
         listing = Listing(self._store.layout, self._store.disk)
+        changed = self._store.shorten(listing)
         if listing.groups:
             self._store.unfold(listing)
+        if listing.groups or changed:
             listing = Listing(self._store.layout, self._store.disk)
         return listing
 
@@ -345,9 +357,7 @@ def _oldest_first(listing: Listing) -> Iterator[tuple[str, bool]]:
 
 def _can_be_a_mails(name: str) -> bool:
     """Whether a mail can have this name: what begins with a dot is a lock, or a mail that was set aside."""
-    return (
-        bool(name) and not name.startswith(".") and not set(name) & {"/", "\0"} and len(os.fsencode(name)) <= _LONGEST
-    )
+    return bool(name) and not name.startswith(".") and not set(name) & {"/", "\0"} and not is_too_long(name)
 
 
 def _gone(name: str) -> NoSuchMail:

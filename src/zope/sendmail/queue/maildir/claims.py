@@ -43,7 +43,12 @@ class Claims:
     """
 
     def __init__(
-        self, store: Store, schedule: Schedule, owner: Owner, make: Callable[[str, Lock, Record], MaildirLease]
+        self,
+        store: Store,
+        schedule: Schedule,
+        owner: Owner,
+        make: Callable[[str, Lock, Record], MaildirLease],
+        kept_days: int,
     ) -> None:
         self._make = make
         self.store = store
@@ -51,7 +56,7 @@ class Claims:
         self._schedule = schedule
         self._clock = store.clock
         self._unsettled: list[tuple[MaildirLease, Record]] = []
-        self.sent_log = SentLog(store.layout, store.disk, store.clock)
+        self.sent_log = SentLog(store.layout, store.disk, store.clock, kept_days=kept_days)
         self.begin(owner)
 
     def begin(self, owner: Owner) -> None:

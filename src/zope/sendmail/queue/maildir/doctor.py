@@ -20,7 +20,7 @@ from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.maildir.bundle import names_in
-from zope.sendmail.queue.maildir.layout import COMPACTED, GROUP, PROOF, REJECTED, SENDING, by_age, name_of
+from zope.sendmail.queue.maildir.layout import COMPACTED, GROUP, PROOF, REJECTED, SENDING, by_age, is_too_long, name_of
 from zope.sendmail.queue.maildir.liveness import Liveness, Owners
 from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME, phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
@@ -281,7 +281,9 @@ class _Visit:
     def _strays(self) -> Iterator[Finding]:
         for directory in ("new", "cur"):
             for name in sorted(self._disk.names(os.path.join(self._layout.root, directory))):
-                if name.startswith(".") and not name.startswith(_KNOWN):
+                if not name.startswith(".") and is_too_long(name):
+                    yield diagnosis.long_name(f"{directory}/{name}", alive=bool(self._owners.living))
+                elif name.startswith(".") and not name.startswith(_KNOWN):
                     yield diagnosis.foreign(f"{directory}/{name}", "something with a hidden name", Severity.NOTE)
 
     def _mails(self) -> Iterator[Finding]:

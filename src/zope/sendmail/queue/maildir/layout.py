@@ -5,6 +5,8 @@ A message is called by its *name*, the file name it has in ``new/`` or ``cur/``;
 
 from __future__ import annotations
 
+import hashlib
+import os
 from os.path import join
 
 from zope.sendmail.maildir import age_key
@@ -19,6 +21,9 @@ PROOF = ".proof-"
 #: A history that is being written anew.
 COMPACTED = ".compacted-"
 BELL = ".bell"
+
+#: Octets of a file name, less than those with which a mail is set aside.
+LONGEST = 255 - len(REJECTED)
 
 #: Directories of ours beside tmp, new and cur.
 EXTRA = ("history", "locks", "sent", "processors")
@@ -64,6 +69,18 @@ class Layout:
 def by_age(key: str) -> tuple[int, str, str]:
     """Sorts messages by age; see `age_key`."""
     return age_key(key.rpartition("/")[2])
+
+
+def is_too_long(name: str) -> bool:
+    """Return whether a file name leaves no room for what is put before it."""
+    return len(name) > LONGEST // 4 and len(os.fsencode(name)) > LONGEST
+
+
+def shortened(name: str) -> str:
+    """Return the name that a file gets whose own is too long: its beginning and a digest, the same in any process."""
+    text = os.fsencode(name)
+    begin = os.fsdecode(text[: LONGEST // 2]).encode("utf-8", "ignore").decode()
+    return f"{begin}.{hashlib.sha256(text).hexdigest()[:24]}"
 
 
 def name_of(key: str) -> str:

@@ -134,7 +134,7 @@ class MaildirLease:
         try:
             ours = self.lock.is_ours()
             if record.state is State.SENT:
-                self._leaves(ours=ours)
+                self._leaves(record, ours=ours)
             if ours or record.state is State.SENT:
                 self.claims.store.settle(self.key, record, tried=self._is_tried or not ours)
             else:
@@ -147,12 +147,12 @@ class MaildirLease:
             return
         self._end(record, end)
 
-    def _leaves(self, *, ours: bool) -> None:
+    def _leaves(self, record: Record, *, ours: bool) -> None:
         """Before anything that takes time: who takes over has nothing left to do but to remove the message."""
         if ours:
             with contextlib.suppress(OSError):  # at worst it is unknown
                 self.lock.note(Phase.ACCEPTED, self.record.attempts)
-        self.claims.sent_log.note(self.name, self.message_id)
+        self.claims.sent_log.note(self.name, self.message_id, record)
 
     def release(self) -> None:
         """See `ILease`."""

@@ -13,7 +13,7 @@ from collections.abc import Collection
 
 from zope.interface import implementer
 
-from zope.sendmail.interfaces import IMailQueue, IMailQueueAdmin
+from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.retry import Schedule
@@ -27,7 +27,6 @@ from zope.sendmail.queue.maildir.layout import EXTRA, Layout
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Lock, Owner, sweep
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
-from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.maildir.store import Store
 from zope.sendmail.queue.maildir.trigger import Trigger, ring
@@ -44,11 +43,18 @@ class MaildirQueue:
     """See `IMailQueue`."""
 
     def __init__(
-        self, path: str, *, schedule: Schedule | None = None, disk: Disk | None = None, clock: Clock | None = None
+        self,
+        path: str,
+        *,
+        schedule: Schedule | None = None,
+        disk: Disk | None = None,
+        clock: Clock | None = None,
+        kept_days: int = KEPT_DAYS,
     ) -> None:
         self.location = os.path.abspath(os.fspath(path))
         self.schedule = schedule or Schedule()
         self.clock = clock or Clock()
+        self.kept_days = kept_days
         self.disk = disk or Disk()
         self.layout = Layout(self.location)
         self.store = Store(self.layout, self.disk, self.clock)
@@ -56,8 +62,8 @@ class MaildirQueue:
         self._states = ProcessorStates(self.layout, self.disk, self.clock)
         self._late = late_commits_of(self.layout.root)
         self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
-        self.admin: IMailQueueAdmin = MaildirAdmin(self.store, lambda: self._owner, self.schedule, self._changed)
-        self._claims = Claims(self.store, self.schedule, self._start(), self.lease)
+        self.admin = MaildirAdmin(self.store, lambda: self._owner, self.schedule, self._changed)
+        self._claims = Claims(self.store, self.schedule, self._start(), self.lease, kept_days)
         _queues.add(self)
 
     def _start(self) -> Owner:
@@ -168,10 +174,10 @@ class MaildirQueue:
         return self._trigger
 
     def status(self, message_id: str) -> MailStatus:
-        """See `IMailQueue.status`.  Reads the heads of all mails in the queue."""
-        mails = [mail for mail in self.admin.mails() if mail.message_id == message_id]
-        sent = SentLog(self.layout, self.disk, self.clock).find(message_id)
-        return status_of(message_id, mails, sent, KEPT_DAYS, now=self.clock.time())
+        """See `IMailQueue.status`.  Reads the heads of mails that came since it was asked last."""
+        mails = self.admin.with_message_id(message_id)
+        sent = self._claims.sent_log.find(message_id)
+        return status_of(message_id, mails, sent, self.kept_days, now=self.clock.time())
 
     def report(self, state: ProcessorState) -> None:
         """See `IMailQueue.report`."""

@@ -91,6 +91,8 @@ class Scanner:
     def _read(self) -> Listing:
         store = self._store
         listing = Listing(store.layout, store.disk)
+        if store.shorten(listing):
+            listing = Listing(store.layout, store.disk)
         self._busy = False
         if listing.groups:
             self._busy = not store.unfold(listing, self._stuck)

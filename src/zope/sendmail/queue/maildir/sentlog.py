@@ -1,16 +1,22 @@
-"""Which mails have left a queue: a line for each, in a file for each day, kept for a week.
+"""Which mails have left a queue: a line for each, in a file for each day, kept for a week or as long as is wanted.
 
-So that "sent" can be told from "never heard of it".  Nothing else depends on it: trouble with these files harms no
-mail, and is told once.  Concurrency: any thread, and any number of processes write to one file.
+So that "sent" can be told from "never heard of it", and what the relay said is known.  Nothing else depends on it:
+trouble with these files harms no mail, and is told once.  Concurrency: any thread, and any number of processes write to
+one file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import os
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
-from zope.sendmail.lifecycle.status import KEPT_DAYS
+from zope.sendmail.lifecycle.outcome import Reply
+from zope.sendmail.lifecycle.record import Record, reply_of, reply_values
+from zope.sendmail.lifecycle.status import KEPT_DAYS, SentMail
 from zope.sendmail.queue.maildir.layout import Layout
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
@@ -19,31 +25,49 @@ from zope.sendmail.system.forklock import ForkLock
 
 _DAY = 86400.0
 
+#: So many recipients of a mail are written down with what was said about them.
+_MOST = 100
+
+#: A file is searched in pieces of so many bytes, from its end; a line is shorter than that.
+_PIECE = 1024 * 1024
+
+#: If something that is no file stands where the file of a day would be, another name is taken.
+_SECOND = ".2"
+
 
 class SentLog:
-    """See the module."""
+    """The files in ``sent/`` of one queue.
+
+    :param kept_days: for so many days it is known what has left.
+    """
 
     _fd = -1
 
-    def __init__(self, layout: Layout, disk: Disk, clock: Clock) -> None:
+    def __init__(self, layout: Layout, disk: Disk, clock: Clock, *, kept_days: int = KEPT_DAYS) -> None:
+        self.kept_days = kept_days
         self._directory = layout.sent
         self._disk = disk
         self._clock = clock
         #: Until when the open file is the right one.
         self._until = 0.0
         self._in_trouble = False
-        #: Nobody writes to a descriptor that another one is closing: its number may be a relay's by then.
+        #: Else one thread might write to a descriptor that another one is closing: its number may be a relay's by then.
         self._mutex = ForkLock()
 
     def __del__(self) -> None:
         self._close()
 
-    def note(self, name: str, message_id: str) -> None:
-        """The mail called `name` is leaving.  Never raises."""
+    def note(self, name: str, message_id: str, record: Record) -> None:
+        """Take note that a mail is leaving.  Never raises.
+
+        :param name: the mail's.
+        :param message_id: without angle brackets; a mail that has none is not noted.
+        :param record: the last one of its history.
+        """
         if not message_id:
             return
         now = self._clock.time()
-        line = f"{now:.0f} {name} {message_id}\n".encode("utf-8", "surrogateescape")
+        line = _line(now, name, message_id, record)
         with self._mutex:
             try:
                 self._write(line, now)
@@ -54,16 +78,15 @@ class SentLog:
                     self._in_trouble = True
                     maillog.departures_failed(self._directory, error)
 
-    def find(self, message_id: str) -> float | None:
-        """When the last mail with this Message-Id left, in seconds since the epoch; None if none is known."""
-        if not message_id or message_id.split() != [message_id]:
+    def find(self, message_id: str) -> SentMail | None:
+        """Return what is known of the last mail with this Message-Id that left; None if none is known."""
+        if not message_id:
             return None
-        end = f" {message_id}\n".encode("utf-8", "surrogateescape")
         for name in sorted(self._names(), reverse=True):
-            with contextlib.suppress(OSError, ValueError):  # a foreign line
-                text = self._disk.read(os.path.join(self._directory, name))
-                if (at := text.rfind(end)) >= 0:
-                    return float(text[text.rfind(b"\n", 0, at) + 1 : at].split(b" ")[0])
+            with contextlib.suppress(OSError), self._disk.open(os.path.join(self._directory, name)) as stream:
+                for line in _lines_with(stream, _marks(message_id)):
+                    if (found := _read(line, message_id)) is not None:
+                        return found
         return None
 
     def close(self) -> None:
@@ -84,20 +107,27 @@ class SentLog:
 
     def _open(self, now: float) -> None:
         self._close()
-        today = _name(now)
-        path = os.path.join(self._directory, today)
+        path = os.path.join(self._directory, _name(now))
         try:
-            self._fd = self._disk.open_for_append(path)
+            self._fd = self._open_one(path)
         except FileNotFoundError:
             self._disk.make_directory(self._directory)
-            self._fd = self._disk.open_for_append(path)
+            self._fd = self._open_one(path)
         self._disk.write(self._fd, b"\n")  # else a line that has no end, left by a full disk, would swallow the next
         self._until = (now // _DAY + 1) * _DAY
-        oldest = _name(now - KEPT_DAYS * _DAY)
+        oldest = _name(now - self.kept_days * _DAY)
         for name in self._names():
             if name < oldest:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):
                     self._disk.unlink(os.path.join(self._directory, name))
+
+    def _open_one(self, path: str) -> int:
+        try:
+            return self._disk.open_for_append(path)
+        except FileNotFoundError:
+            raise
+        except OSError:  # a FIFO, a device, a directory, somebody else's file
+            return self._disk.open_for_append(path + _SECOND)
 
     def _names(self) -> list[str]:
         try:
@@ -108,3 +138,60 @@ class SentLog:
 
 def _name(moment: float) -> str:
     return datetime.datetime.fromtimestamp(moment, datetime.UTC).date().isoformat()
+
+
+def _line(now: float, name: str, message_id: str, record: Record) -> bytes:
+    """Return a line about a mail; recipients about whom the same was said stand together."""
+    said: dict[Reply, list[str]] = {}
+    for recipient, reply in list(record.replies.items())[:_MOST]:
+        said.setdefault(reply, []).append(recipient)
+    replies = [[reply_values(reply), recipients] for reply, recipients in said.items()]
+    values = [message_id, name, record.relay, replies]
+    return f"{now:.0f} {json.dumps(values, ensure_ascii=True, separators=(',', ':'))}\n".encode("ascii")
+
+
+def _marks(message_id: str) -> tuple[bytes, bytes]:
+    """Return what only lines about this Message-Id have in them: those of this release, and those before it."""
+    now = f" [{json.dumps(message_id, ensure_ascii=True)},".encode("ascii")
+    return now, f" {message_id}\n".encode("utf-8", "surrogateescape")
+
+
+def _lines_with(stream: BinaryIO, marks: tuple[bytes, ...]) -> Iterator[bytes]:
+    """Yield the lines with one of `marks` in them, the last one first."""
+    position = stream.seek(0, os.SEEK_END)
+    rest = b""
+    while position > 0:
+        size = min(_PIECE, position)
+        position -= size
+        stream.seek(position)
+        text = stream.read(size) + rest
+        if position:  # the first line of the piece may have begun before it
+            head, end, text = text.partition(b"\n")
+            rest = head + end
+        if any(mark in text for mark in marks):
+            for line in reversed(text.splitlines(keepends=True)):
+                if any(mark in line for mark in marks):
+                    yield line
+        if len(rest) > _PIECE:  # no line of ours
+            rest = b""
+
+
+def _read(line: bytes, message_id: str) -> SentMail | None:
+    """Return what a line says; None for a foreign one."""
+    seconds, _, rest = line.rstrip(b"\n").partition(b" ")
+    try:
+        time = float(seconds)
+        if not rest.startswith(b"["):  # as it was written before replies were
+            return SentMail(time) if rest.rpartition(b" ")[2].decode("utf-8", "surrogateescape") == message_id else None
+        found, _, relay, replies = json.loads(rest)
+        if found != message_id:
+            return None
+        return SentMail(time, _text(relay), {_text(who): reply_of(reply) for reply, all_ in replies for who in all_})
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"there cannot be {value!r} in the place of a text")
+    return value

@@ -26,7 +26,17 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope, envelope_lines, read_envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.maildir.bundle import names_in, unfold
-from zope.sendmail.queue.maildir.layout import COMPACTED, GROUP, PROOF, REJECTED, SENDING, Layout, name_of
+from zope.sendmail.queue.maildir.layout import (
+    COMPACTED,
+    GROUP,
+    PROOF,
+    REJECTED,
+    SENDING,
+    Layout,
+    is_too_long,
+    name_of,
+    shortened,
+)
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk, remove_quietly
 
@@ -60,13 +70,17 @@ class Listing:
         self.groups: list[str] = []
         #: What a vote left that died in the middle; see `PROOF`.
         self.proofs: list[str] = []
+        #: Files whose names leave no room for a lock beside them.
+        self.too_long: list[str] = []
         for directory in ("new", "cur"):
             with contextlib.suppress(FileNotFoundError):  # a queue that was never used is empty
                 for name in disk.names(os.path.join(layout.root, directory)):
                     self._add(directory, name)
 
     def _add(self, directory: str, name: str) -> None:
-        if not name.startswith("."):
+        if is_too_long(name):
+            self.too_long.append(f"{directory}/{name}")
+        elif not name.startswith("."):
             self.keys.append(f"{directory}/{name}")
         elif name.startswith(SENDING):
             self.locked.add(f"{directory}/{name[len(SENDING) :]}")
@@ -263,6 +277,15 @@ class Store:
                 path = os.path.join(self.layout.root, proof)
                 if self.clock.time() - self.disk.stat(path).st_ctime > _VOTE:
                     self.disk.unlink(path)
+
+    def shorten(self, listing: Listing) -> bool:
+        """Give shorter names to mails whose own leave no room for a lock; return whether there were any."""
+        mails = [key for key in listing.too_long if not key.rpartition("/")[2].startswith(".")]
+        for key in mails:
+            directory, _, name = key.rpartition("/")
+            with contextlib.suppress(OSError):  # another process was faster
+                self.disk.rename(self.layout.message(key), self.layout.message(f"{directory}/{shortened(name)}"))
+        return bool(mails)
 
     def in_groups(self, listing: Listing) -> int:
         """How many mails are committed, but are no files of their own yet."""

@@ -25,7 +25,7 @@ from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, after_death, set_aside
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import Action, State, after
-from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
+from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, SentMail, status_of
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.diagnosis import HELD, relay_down, waits_for_a_person
@@ -144,7 +144,7 @@ class PostgreSQLAdmin:
             return status_of(message_id, [], None, KEPT_DAYS)
         mails = [mail_of(row) for row in self._rows("by_message_id", message_id=message_id)]
         rows = self._rows("sent", message_id=message_id, after=self._clock.time() - KEPT_DAYS * _DAY)
-        return status_of(message_id, mails, rows[0][0] if rows else None, KEPT_DAYS)
+        return status_of(message_id, mails, SentMail(rows[0][0]) if rows else None, KEPT_DAYS)
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueueAdmin.show`."""

@@ -166,6 +166,13 @@ class SpoolAdmin(MaildirAdmin):
         inside = super().mails(states, sender, recipient, **more)
         return _once(heapq.merge(outside, inside, key=lambda mail: age_key(mail.name)), lambda mail: mail.name)
 
+    def with_message_id(self, message_id: str) -> Iterator[QueuedMail]:
+        """Yield the mails with this Message-Id, outside and inside."""
+        outside = [mail for mail in self._dropped.mails(Selection()) if mail.message_id == message_id]
+        names = {mail.name for mail in outside}
+        yield from outside
+        yield from (mail for mail in super().with_message_id(message_id) if mail.name not in names)
+
     def names(self) -> Iterator[str]:
         """See `IMailQueueAdmin.names`."""
         outside = list(self._dropped.names())  # first: what is moved meanwhile is not missed

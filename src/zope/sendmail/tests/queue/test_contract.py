@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import tempfile
 import unittest
+from typing import Any
 
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.queue import open_queue
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.memory import MemoryQueue
-from zope.sendmail.testing.contracts import SCHEDULE, QueueContract
+from zope.sendmail.testing.contracts import OK, SCHEDULE, QueueContract
 
 
-class MemoryQueueTests(QueueContract, unittest.TestCase):
+class KeepsReplies:
+    """What the relay said of a mail that has left is known as long as the mail."""
+
+    def test_tells_what_was_said_of_sent_mail(self: Any) -> None:
+        """With the relay's words, which most often name the mail in its own queue."""
+        self.put()
+        self.settle(self.queue.claim()[0])
+        status = self.queue.status("1@example.org")
+        self.assertEqual((status.standing, status.relay, status.replies), ("sent", "relay:25", {"one@example.org": OK}))
+
+
+class MemoryQueueTests(KeepsReplies, QueueContract, unittest.TestCase):
     def make_queue(self) -> MemoryQueue:
         return MemoryQueue(schedule=SCHEDULE, clock=self.clock)
 
@@ -27,7 +39,7 @@ class MemoryQueueTests(QueueContract, unittest.TestCase):
         self.assertEqual(self.queue.status("19@example.org").standing, "sent")
 
 
-class MaildirQueueTests(QueueContract, unittest.TestCase):
+class MaildirQueueTests(KeepsReplies, QueueContract, unittest.TestCase):
     directory = "queue"
 
     def make_queue(self) -> MaildirQueue:
@@ -46,7 +58,7 @@ class MaildirQueueOnAnOddPathTests(MaildirQueueTests):
     directory = 'my que üe/нет/with "quotes"'
 
 
-class SpoolQueueTests(QueueContract, unittest.TestCase):
+class SpoolQueueTests(KeepsReplies, QueueContract, unittest.TestCase):
     """Mail of ours in a spool directory."""
 
     def make_queue(self) -> IMailQueue:

@@ -1158,3 +1158,65 @@ class ALostLease(MaildirQueueTest):
         with self.assertLogs("QueueProcessorThread", "WARNING"):
             lease.settle(self.judged(lease, LATER))
         self.assertEqual(self.open().admin.show(other.name).history, [])
+
+
+class NamesOfAnyLength(MaildirQueueTest):
+    """A foreign program may use all of the 255 octets that a file name can have."""
+
+    def test_are_sent_shown_and_removed(self) -> None:
+        """Those that leave no room for a lock beside them get a shorter name, the same whoever sees them first."""
+        text = b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\nMessage-Id: <%d@example.org>\n\n"
+        self.queue.stage().abort()
+        lengths = (60, 244, 245, 246, 247, 251, 252, 255)
+        for length in lengths:
+            beyond = (f"1.2.h{length}." + "ж" * 200).encode()[:length].decode("utf-8", "ignore")
+            for name in ("1.2.host." + "x" * (length - 9), beyond):
+                Disk().create(os.path.join(self.path, "new", name), text % length)
+        count = len(os.listdir(os.path.join(self.path, "new")))
+        for length in lengths:
+            self.assertEqual(str(self.queue.status(f"{length}@example.org").standing), "queued")
+        mails = list(self.queue.admin.mails())
+        self.assertEqual(len(mails), count)
+        self.queue.admin.hold("1.2.host." + "x" * 246)
+        self.queue.admin.remove(next(mail.name for mail in mails if mail.message_id == "252@example.org"))
+        self.assertEqual(len(self.queue.claim(99)), count - 2)
+
+    def test_are_sent_by_a_processor_that_sees_them_first(self) -> None:
+        """Nobody listed the queue before."""
+        text = b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\n\n"
+        self.queue.stage().abort()
+        Disk().create(os.path.join(self.path, "new", "x" * 255), text)
+        [lease] = self.queue.claim(9)
+        self.assertEqual(lease.envelope.recipients, ("b@example.org",))
+
+
+class TheStatusOfMany(MaildirQueueTest):
+    def put_one(self, message_id: str) -> str:
+        staged = self.queue.stage()
+        name = staged.add(envelope(), b"Message-Id: <%s@x>\n\n" % message_id.encode())
+        staged.prepare()
+        staged.commit()
+        return name
+
+    def test_reads_each_mail_once(self) -> None:
+        """What came since is read, what is gone is not known any more, and what was set aside is."""
+        names = [self.put_one(f"{number}") for number in range(10)]
+        queue = self.open(disk := CountingDisk())
+        self.assertEqual(queue.status("3@x").names, (names[3],))
+        with mock.patch.object(disk, "open", side_effect=AssertionError):
+            self.assertEqual(str(queue.status("99@x").standing), "unknown")
+        self.queue.admin.remove(names[3])
+        [lease] = self.queue.claim(1)
+        lease.settle(Record(State.REJECTED, 1, note="no such user"))
+        late = self.put_one("3")
+        self.assertEqual(queue.status("3@x").names, (late,))
+        self.assertEqual(str(queue.status("0@x").standing), "rejected")
+
+    def test_is_right_beyond_what_is_kept_in_mind(self) -> None:
+        """Then mails are read each time."""
+        names = [self.put_one(f"{number % 3}") for number in range(9)]
+        queue = self.open()
+        with mock.patch("zope.sendmail.queue.maildir.messageids._MOST", 4):
+            for _ in range(2):
+                for number in range(3):
+                    self.assertEqual(sorted(queue.status(f"{number}@x").names), names[number::3])

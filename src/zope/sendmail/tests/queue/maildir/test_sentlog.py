@@ -6,14 +6,19 @@ import os
 import stat
 import tempfile
 import unittest
+from unittest import mock
 
-from zope.sendmail.lifecycle.status import KEPT_DAYS
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.status import KEPT_DAYS, SentMail
 from zope.sendmail.queue.maildir.layout import Layout
 from zope.sendmail.queue.maildir.sentlog import SentLog
-from zope.sendmail.testing.contracts import ManualClock
+from zope.sendmail.testing.contracts import NEVER, OK, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 
 DAY = 86400.0
+SENT = Record(State.SENT, relay="relay:25", replies={"one@example.org": OK})
 
 
 class Mails(unittest.TestCase):
@@ -27,17 +32,21 @@ class Mails(unittest.TestCase):
         self.addCleanup(sent_log.close)
         return sent_log
 
+    def when(self, message_id: str) -> float | None:
+        found = self.open().find(message_id)
+        return found.time if found else None
+
     def files(self) -> list[str]:
         return sorted(os.listdir(os.path.join(self.root, "sent")))
 
     def test_are_found_by_their_whole_message_id(self) -> None:
         """The last one counts; a part of an id finds nothing."""
         started = self.clock.time()
-        self.sent_log.note("one", "a@b")
+        self.sent_log.note("one", "a@b", SENT)
         self.clock.advance(10)
-        self.sent_log.note("two", "xa@b")
-        self.sent_log.note("three", "a@b")
-        self.assertEqual(self.open().find("a@b"), started + 10)
+        self.sent_log.note("two", "xa@b", SENT)
+        self.sent_log.note("three", "a@b", SENT)
+        self.assertEqual(self.when("a@b"), started + 10)
         for other in "a@", "@b", "b", "", "one", "one a@b":
             self.assertIsNone(self.open().find(other))
 
@@ -45,7 +54,7 @@ class Mails(unittest.TestCase):
         """That is private."""
         other = self.open()
         for number in range(10):
-            (self.sent_log, other)[number % 2].note("n", f"{number}@b")
+            (self.sent_log, other)[number % 2].note("n", f"{number}@b", SENT)
         self.assertTrue(all(self.sent_log.find(f"{number}@b") for number in range(10)))
         [name] = self.files()
         mode = os.stat(os.path.join(self.root, "sent", name)).st_mode
@@ -54,19 +63,19 @@ class Mails(unittest.TestCase):
     def test_are_found_behind_what_a_loss_of_power_left(self) -> None:
         """Zeros, or the beginning of a line that has no end."""
         started = self.clock.time()
-        self.sent_log.note("one", "a@b")
+        self.sent_log.note("one", "a@b", SENT)
         [name] = self.files()
         for left in (b"\0" * 100, b"180", b"1800000000 na"):
             with open(os.path.join(self.root, "sent", name), "ab") as file:
                 file.write(left)
             self.clock.advance(1)
-            self.open().note("two", "c@d")
-            self.assertEqual(self.sent_log.find("c@d"), self.clock.time())
-        self.assertEqual(self.sent_log.find("a@b"), started)
+            self.open().note("two", "c@d", SENT)
+            self.assertEqual(self.when("c@d"), self.clock.time())
+        self.assertEqual(self.when("a@b"), started)
 
     def test_foreign_lines_are_passed_over(self) -> None:
         """Somebody's editor, or a disk."""
-        self.sent_log.note("one", "a@b")
+        self.sent_log.note("one", "a@b", SENT)
         [name] = self.files()
         with open(os.path.join(self.root, "sent", name), "ab") as file:
             file.write(b"\0\0 one x@y\n")
@@ -75,7 +84,7 @@ class Mails(unittest.TestCase):
     def test_are_known_for_a_week(self) -> None:
         """Then their files are removed, by whoever notes something."""
         for day in range(20):
-            self.sent_log.note("n", f"{day}@b")
+            self.sent_log.note("n", f"{day}@b", SENT)
             self.clock.advance(DAY)
         self.assertEqual(len(self.files()), KEPT_DAYS + 1)
         known = [day for day in range(20) if self.sent_log.find(f"{day}@b")]
@@ -86,15 +95,81 @@ class Mails(unittest.TestCase):
         broken = self.open(fail_at=1)
         with self.assertLogs("QueueProcessorThread", "WARNING") as logs:
             for number in range(5):
-                broken.note("n", f"{number}@b")
+                broken.note("n", f"{number}@b", SENT)
         self.assertEqual(len(logs.output), 1)
-        self.sent_log.note("n", "a@b")
-        self.assertEqual(self.open().find("a@b"), self.clock.time())
+        self.sent_log.note("n", "a@b", SENT)
+        self.assertEqual(self.when("a@b"), self.clock.time())
 
     def test_of_a_clock_that_was_set_back_are_found(self) -> None:
         """In the file of that day."""
-        self.sent_log.note("n", "a@b")
+        self.sent_log.note("n", "a@b", SENT)
         self.clock.wall -= 3 * DAY
-        self.sent_log.note("n", "c@d")
+        self.sent_log.note("n", "c@d", SENT)
         self.assertEqual(len(self.files()), 2)
         self.assertTrue(self.sent_log.find("a@b") and self.sent_log.find("c@d"))
+
+    def test_are_known_with_what_the_relay_said(self) -> None:
+        """About each recipient; its words name the mail in the relay's queue."""
+        replies = {
+            f"{number}@example.org": Reply(Answer.ACCEPTED, "queued as 4Xyz", 250, "2.0.0") for number in range(3)
+        }
+        replies["zwölf@example.org"] = NEVER
+        self.sent_log.note("one", "a@b", Record(State.SENT, relay="relay:25", replies=replies))
+        self.assertEqual(self.open().find("a@b"), SentMail(self.clock.time(), "relay:25", replies))
+
+    def test_with_very_many_recipients_cost_little(self) -> None:
+        """What was said about a hundred of them says enough."""
+        replies = {f"{number}@example.org": OK for number in range(100_000)}
+        self.sent_log.note("one", "a@b", Record(State.SENT, relay="relay:25", replies=replies))
+        [name] = self.files()
+        self.assertLess(os.path.getsize(os.path.join(self.root, "sent", name)), 4096)
+        found = self.open().find("a@b")
+        assert found is not None
+        self.assertEqual(len(found.replies), 100)
+
+    def test_are_found_whatever_their_id_is_made_of(self) -> None:
+        """Blanks and ends of lines that only Unicode knows, quotes, halves of characters; names with blanks."""
+        for number, strange in enumerate(("a\xa0b@c", "a\u2028b@c", 'a"b\\@c', "a\udcffb@c", "[a,b]@c", "ä@c")):
+            self.sent_log.note(f"a name\nwith {number}", strange, SENT)
+            self.sent_log.note("after", "z@c", SENT)
+            self.assertEqual(self.when(strange), self.clock.time(), strange)
+
+    def test_of_a_release_before_are_found(self) -> None:
+        """Whose lines have no replies, and an id of any kind at their end."""
+        os.makedirs(os.path.join(self.root, "sent"))
+        with open(os.path.join(self.root, "sent", "2027-01-15"), "wb") as file:
+            file.write("1800000001 name a@b\n1800000002 name a\xa0b@c\n".encode())
+        self.assertEqual((self.when("a@b"), self.when("a\xa0b@c")), (1800000001.0, 1800000002.0))
+
+    def test_are_found_in_a_file_of_many_pieces(self) -> None:
+        """At the beginning, at the end, and across the end of a piece."""
+        with mock.patch("zope.sendmail.queue.maildir.sentlog._PIECE", 700):
+            for number in range(60):
+                self.sent_log.note("name", f"{number}@b", SENT)
+                self.clock.advance(1)
+            first = self.clock.time() - 60
+            self.assertEqual(
+                [self.when(f"{number}@b") for number in range(60)], [first + number for number in range(60)]
+            )
+
+    def test_are_written_down_beside_what_is_no_file(self) -> None:
+        """A FIFO would be waited for, a device would swallow them; neither hangs nor hides anything."""
+        os.makedirs(os.path.join(self.root, "sent"))
+        path = os.path.join(self.root, "sent", "2027-01-15")
+        for make in (os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/null", path)):
+            with self.subTest(make):
+                make(path)
+                self.sent_log.note("name", "a@b", SENT)
+                self.assertEqual(self.when("a@b"), self.clock.time())
+                self.sent_log.close()
+                (os.rmdir if os.path.isdir(path) and not os.path.islink(path) else os.unlink)(path)
+                os.unlink(path + ".2")
+
+    def test_are_known_for_as_long_as_is_wanted(self) -> None:
+        """An operator may want a month."""
+        log = SentLog(Layout(self.root), FaultyDisk(), self.clock, kept_days=30)
+        self.addCleanup(log.close)
+        for day in range(40):
+            log.note("n", f"{day}@b", SENT)
+            self.clock.advance(DAY)
+        self.assertEqual(len(self.files()), 31)
