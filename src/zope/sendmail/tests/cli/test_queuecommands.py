@@ -191,7 +191,7 @@ class Listing(OperatorsTest):
     def test_shows_files_that_are_no_mail(self) -> None:
         """They are in the queue, so they are seen."""
         Disk().create(os.path.join(self.path, "new", "bad\x1b[2J\udcff\u202ename"), b"")
-        self.assertIn("bad [2J  name", self.ok("list"))
+        self.assertIn("bad [2J name", self.ok("list"))
         self.assertIn("(no readable envelope)", self.said)
         self.assertEqual(self.objects("list")[0]["name"], "bad\x1b[2J\udcff\u202ename")
 
