@@ -71,9 +71,9 @@ class Daemon:
         self._is_reloading = False
 
     def serve(self, ready: Callable[[], None] = lambda: None) -> int:
-        """Send until SIGTERM or SIGINT; `ready` is called when everything is in place.  Returns the exit status."""
+        """Send until SIGTERM or SIGINT; `ready` is called when everything is in place.  Return the exit status."""
         prepare(self.config)
-        with self._signals(), self._only_one(), self._logging():  # who finds the pid file may send a signal at once
+        with self._signals(), self._only_one(), self._logging():  # a signal may come as soon as there is a pid file
             queue = make_queue(self.config)
             self._check()
             ready()
@@ -113,7 +113,7 @@ class Daemon:
         return processor
 
     def _reload(self) -> None:
-        """What cannot be used is told, and the former configuration goes on."""
+        """Read the configuration again; if it cannot be used, tell it and go on with the former one."""
         self._is_reloading = False
         former = self.config
         try:
@@ -140,7 +140,10 @@ class Daemon:
 
     @contextlib.contextmanager
     def _only_one(self) -> Iterator[None]:
-        """Hold the pid file.  Raises `AlreadyRunning`."""
+        """Hold the pid file.
+
+        :raises AlreadyRunning: if another daemon holds it.
+        """
         self._pid_file.hold()
         try:
             yield
@@ -149,7 +152,7 @@ class Daemon:
 
     @contextlib.contextmanager
     def _logging(self) -> Iterator[None]:
-        """Trouble stands in the run log as well."""
+        """Write trouble into the run log as well."""
         handler = RunLogHandler(self._runlog)
         for each in _LOGS:
             each.addHandler(handler)
@@ -162,7 +165,7 @@ class Daemon:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT end after the message in hand; SIGHUP reads the configuration again."""
+        """Let SIGTERM and SIGINT end after the message in hand, and SIGHUP read the configuration again."""
         handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._ask_reload}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
@@ -183,7 +186,10 @@ class Daemon:
 
 
 def make_mailer(config: Config) -> SMTPMailer:
-    """The mailer that the configuration describes.  Raises `ConfigError`."""
+    """Return the mailer that the configuration describes.
+
+    :raises ConfigError: for settings that contradict each other.
+    """
     options = dict(config.relay_options)
     password = config.read_password() if config.login else ""
     proves = bool(password) or not options.keys().isdisjoint(("token_command", "token_file", "auth"))
@@ -211,17 +217,20 @@ def make_mailer(config: Config) -> SMTPMailer:
 
 
 def _is_in_clear(config: Config) -> bool:
-    """Whether the words of the configuration are that a password goes without TLS."""
+    """Return whether the words of the configuration are that a password goes without TLS."""
     return _TLS[config.tls] is Tls.NEVER and bool(config.login) and config.has_password
 
 
 def open_spools(config: Config) -> IMailQueue:
-    """The queue over the spools of the configuration."""
+    """Return the queue over the spools of the configuration."""
     return open_queue(config.location, add_message_id=config.add_messageid, **config.queue_options)
 
 
 def make_queue(config: Config) -> IMailQueue:
-    """The same, proved good.  Raises what is wrong with it; a processor would go on for ever hoping that it heals."""
+    """Return the queue over the spools, proved good.
+
+    Raises what is wrong with it: a processor would go on for ever hoping that it heals.
+    """
     queue = open_spools(config)
     try:
         queue.claim(0)
@@ -241,7 +250,7 @@ def check(config: Config) -> None:
 
 
 def prepare(config: Config) -> None:
-    """Make the directories of log and pid file, where nobody else can have put something in our way.
+    """Make the directories of log and pid file, where no other user can have put something in our way.
 
     Root goes on as the owner of the first spool, who could not use root's files.
     """
@@ -282,7 +291,7 @@ def detach(serve: Callable[[Callable[[], None]], int]) -> str:
 
 
 def _become_daemon(serve: Callable[[Callable[[], None]], int], write_end: int) -> NoReturn:
-    """In the child: fork once more, so that no terminal can ever be ours, and run."""
+    """Fork once more, in the child, so that no terminal can ever be ours, and run."""
     os.setsid()
     if os.fork():
         os._exit(0)

@@ -1,7 +1,7 @@
 """Which process is the daemon of a configuration: a pid file that its owner keeps locked.
 
-The kernel says who holds the lock and gives it up with the process, so nobody else is ever taken for the daemon,
-whatever stands in the file.  The number in it is for people and for monitoring programs.  Fails with `OSError`.
+The kernel says who holds the lock and gives it up with the process, so no other process is ever taken for the
+daemon, whatever stands in the file.  The number in it is for people and for monitoring programs.  Fails with `OSError`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ class PidFile:
         self._fd = -1
 
     def hold(self) -> None:
-        """Be the daemon, until `release` or the end of this process.  Raises `AlreadyRunning`."""
+        """Hold the file as the daemon, until `release` or the end of this process.
+
+        :raises AlreadyRunning: if another process holds it.
+        """
         while self._fd < 0:
             fd = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
@@ -51,7 +54,7 @@ class PidFile:
                     os.close(fd)
 
     def release(self) -> None:
-        """The daemon ends."""
+        """Give the file up; the daemon ends."""
         if self._fd >= 0:
             with contextlib.suppress(OSError):
                 if _is_at(self.path, self._fd):
@@ -60,7 +63,7 @@ class PidFile:
             self._fd = -1
 
     def holder(self) -> int | None:
-        """The daemon's process, or None if there is none.  Not for the daemon itself."""
+        """Return the number of the daemon's process, or None if there is none.  Not for the daemon itself."""
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -71,7 +74,10 @@ class PidFile:
             os.close(fd)
 
     def check_older_daemon(self) -> None:
-        """Raise `AlreadyRunning` if the file names a daemon of 2.3, which locks nothing: nobody must send beside it."""
+        """Refuse to send beside a daemon of 2.3, which locks nothing.
+
+        :raises AlreadyRunning: if the file names one.
+        """
         with contextlib.suppress(FileNotFoundError):
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
@@ -80,9 +86,12 @@ class PidFile:
                 os.close(fd)
 
     def terminate(self, number: signal.Signals, timeout: float) -> bool:
-        """Send a signal to the daemon and wait until it has ended; False if it has not, after `timeout` seconds.
+        """Send a signal to the daemon and wait until it has ended.
 
-        Raises `ProcessLookupError` if there is no daemon, `PermissionError` if it is somebody else's.
+        :param timeout: seconds to wait at most.
+        :returns: whether it has ended.
+        :raises ProcessLookupError: if there is no daemon.
+        :raises PermissionError: if it is another user's.
         """
         pid = self.holder()
         if pid is None:
@@ -92,7 +101,7 @@ class PidFile:
             return self._wait(timeout)
         fd = os.pidfd_open(pid)
         try:
-            if self.holder() != pid:  # it ended meanwhile, and its number may be somebody else's
+            if self.holder() != pid:  # it ended meanwhile, and its number may be another process's
                 return self.holder() is None
             signal.pidfd_send_signal(fd, number)
             poll = select.poll()
@@ -137,7 +146,7 @@ def _write_number(fd: int) -> None:
 
 
 def _is_locked_by_us(fd: int) -> bool:
-    """Lock the file; False if somebody else has it."""
+    """Lock the file; return False if another process has it."""
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -148,7 +157,7 @@ def _is_locked_by_us(fd: int) -> bool:
 
 
 def _is_at(path: str, fd: int) -> bool:
-    """Whether the open file is still the one at `path`."""
+    """Return whether the open file is still the one at `path`."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
     except FileNotFoundError:
@@ -156,7 +165,7 @@ def _is_at(path: str, fd: int) -> bool:
 
 
 def _check_older_daemon(fd: int) -> None:
-    """2.3 locks nothing, neither its pid file nor the mail that it is sending."""
+    """Refuse to start beside a daemon of 2.3, which locks neither its pid file nor the mail that it is sending."""
     text = os.pread(fd, 20, 0).strip()
     with contextlib.suppress(OSError):
         if text.isdigit() and int(text) != os.getpid():

@@ -66,11 +66,11 @@ class SpoolQueue(MaildirQueue):
             return super().claim(limit)
 
     def _check_place(self) -> bool:
-        """Other users write to a spool: every part of its path has to be ours or root's, and ``.queue`` above all."""
+        """Refuse a path that is not all ours or root's: other users write to a spool, and could make ``.queue``."""
         return check_place(self.layout.root, Owners.OURS)
 
     def lease(self, key: str, *details: Any) -> MaildirLease:
-        """A lease that completes its message if that is wanted."""
+        """Return a lease that completes its message if that is wanted."""
         return (CompletedLease if self.add_message_id else MaildirLease)(self._claims, key, *details)
 
     def _take_in(self, mail: Dropped) -> str | None:
