@@ -208,7 +208,7 @@ reset = _processors.reset
 
 
 def database_opened(event: object) -> None:  # noqa: ARG001 - subscribers get one
-    """Start what waits for the database; subscribed to `IDatabaseOpenedWithRoot`."""
+    """Start what waits for the database; subscribed to ``IDatabaseOpenedWithRoot``."""
     if switched_off():
         log.info("No mail is sent from this process, because %s=%s.", SWITCH, os.environ[SWITCH])
     else:

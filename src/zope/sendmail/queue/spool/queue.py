@@ -1,7 +1,7 @@
 """A queue over MaildropHost's spool directory: other programs drop mail into it, ours waits in a Maildir within it.
 
 ``<spool>/NAME`` is other programs'; ``<spool>/.queue`` is a Maildir queue, where every mail is claimed, retried and
-set aside as in any other.  What is complete is moved there (`zope.sendmail.queue.spool.dropbox`).  Makes its
+set aside as in any other.  What is complete is moved there (``queue/spool/dropbox.py``).  Makes its
 directories when it is first used.  Fails with `QueueError` where a directory cannot be trusted, otherwise as
 `MaildirQueue`.
 """
