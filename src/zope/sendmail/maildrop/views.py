@@ -242,9 +242,7 @@ def _next(mail: QueuedMail, now: float) -> str:
 
 
 def _words(mail: QueuedMail, record: Record, now: float) -> list[str]:
-    """Return why the mail is where it is: the relay for which it waits, our note, and what it said about recipients that did
-    not get it.
-    """
+    """Return why the mail is where it is: the relay for which it waits, our note, what was said of those left out."""
     waits = [clean(waiting_words(mail.blocked, now))] if mail.blocked is not None else []
     said = [
         f"{clean(who)}: {clean(str(reply))}"
