@@ -448,6 +448,8 @@ class IMailQueueAdmin(Interface):
     def release(name: str) -> None:
         """End a hold, or reveal a staged mail of which the caller knows that its transaction committed.
 
+        A lock of an older release, of which the caller knows that its process is dead, is taken away.
+
         :raises NoSuchMail: if there is none of this name.
         :raises NotPossible: if the mail is not held, or its transaction may still end by itself.
         """

@@ -32,7 +32,7 @@ CHANGES = {
     "retry": "try now, whatever the schedule says; rejected mails for their rejected recipients",
     "flush": "try all mail for one relay now",
     "hold": "do not try these mails until they are released",
-    "release": "end a hold; of a staged mail: its transaction committed",
+    "release": "end a hold, or the lock of an older release; of a staged mail: its transaction committed",
     "reroute": "let another relay have these mails",
     "bounce": "give these mails up, with a report to their senders",
     "remove": "delete mails for good",

@@ -15,13 +15,11 @@ from zope.sendmail.lifecycle.states import Action, State, after
 from zope.sendmail.maildir import host_name
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import put
+from zope.sendmail.queue.diagnosis import GIVEN_UP
 from zope.sendmail.reporting.dsn import notification
 
 #: So much of a message is looked at for its header.
 _HEAD = 64 * 1024
-
-#: Why, for people and in the report.
-GIVEN_UP = "given up by an operator"
 
 
 def bounce(queue: IMailQueue, name: str, *, now: float) -> None:

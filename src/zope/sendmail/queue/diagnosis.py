@@ -18,6 +18,9 @@ from zope.sendmail.message.envelope import Envelope
 #: The note of a mail that an operator holds.
 HELD = "held by an operator"
 
+#: The note of a mail that an operator gave up; its sender was told.
+GIVEN_UP = "given up by an operator"
+
 #: Seconds for which a recipient that a relay refused is worth a look; it is every day's business.
 _DAY = 86400.0
 
@@ -56,7 +59,9 @@ def _held(name: str, envelope: Envelope | None, record: Record) -> Finding:
 
 def _rejected(name: str, envelope: Envelope | None, record: Record | None, now: float) -> Finding:
     severity = Severity.PROBLEM
-    if record is not None and _is_refused(record):
+    if record is not None and record.note == GIVEN_UP:
+        severity = Severity.NOTE
+    elif record is not None and _is_refused(record):
         severity = Severity.WARNING if now - record.time < _DAY else Severity.NOTE
     if record is None:
         why = "there is no history, so an older release did it; its log says why"
@@ -287,7 +292,7 @@ def old_lock(name: str, seconds: float, *, orphan: bool) -> Finding:
         Severity.NOTE,
         name,
         f"{what}.  Such locks are given up after three hours: {then}.",
-        "None is needed; if that processor is dead for certain, its lock .sending-* can be deleted now.",
+        f"None is needed; if that processor is dead for certain: queue release {quoted(name)}.",
     )
 
 

@@ -31,7 +31,7 @@ from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.diagnosis import HELD
 from zope.sendmail.queue.maildir.doctor import examine, examine_staged
 from zope.sendmail.queue.maildir.layout import by_age, is_too_long, name_of, shortened
-from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner, Phase
+from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner, Phase, phase_of
 from zope.sendmail.queue.maildir.messageids import MessageIds
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.stagedentries import PREFIX as STAGED, StagedEntries
@@ -169,6 +169,8 @@ class MaildirAdmin:
             self._staged.release(name)
             self._changed("")
             return
+        if self._break_old_lock(name):
+            return
         with self._at_work(name, Action.RELEASE) as (key, record, _):
             self._store.append(key, record.released(self._now()))
 
@@ -226,6 +228,20 @@ class MaildirAdmin:
                     self.remove(mail.name)
                     count += 1
         return count
+
+    def _break_old_lock(self, name: str) -> bool:
+        """Take away the lock of an older release, which no process can give up; return whether there was one."""
+        key, _ = self._find(name)
+        path = self._store.layout.sending(key)
+        try:
+            with self._store.disk.open(path) as stream:
+                is_old = phase_of(stream.read(512), "") is None
+            if is_old:
+                self._store.disk.unlink(path)
+                self._changed(key)
+        except FileNotFoundError:
+            return False
+        return is_old
 
     @contextlib.contextmanager
     def _at_work(self, name: str, verb: Action) -> Iterator[tuple[str, Record, bool]]:

@@ -87,13 +87,16 @@ class Claims:
     # what is due
 
     def heard(self, keys: Iterable[str] | None) -> None:
-        """What a bell said: these messages are new or changed; an empty list: look yourself; None: nothing."""
-        if keys is None:
-            return
-        if not keys:
-            self._scanner.asked = True
-        for key in keys:
-            self._index.add(key)
+        """Take note of what is new.
+
+        :param keys: of messages that are new or have changed; the empty text among them asks for a look at the
+            directory.  None: nothing was said.
+        """
+        for key in keys or ():
+            if key:
+                self._index.add(key)
+            else:
+                self._scanner.asked = True
 
     def look(self) -> None:
         """Read the directory if it is time to, and finish what the dead left of messages that are gone."""

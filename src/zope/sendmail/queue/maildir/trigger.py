@@ -42,9 +42,10 @@ class Trigger:
         self.close_descriptors()
 
     def wait(self, timeout: float) -> list[str] | None:
-        """Wait for a ring at most `timeout` seconds.
+        """Wait at most `timeout` seconds until the queue is said to have changed.
 
-        Returns the names it carried; an empty list asks for a look; None: silence.
+        :returns: the keys of messages that are new or have changed, each once; the empty text among them asks for a
+            look at the directory.  None: nothing was said.
         """
         if self._read < 0:
             return None
@@ -55,9 +56,7 @@ class Trigger:
         text = self._rest + self._drain()
         lines = text.split(b"\n")
         self._rest = lines.pop()[-_ATOMIC:]
-        if not lines or b"" in lines:
-            return []
-        return [os.fsdecode(line) for line in lines]
+        return [os.fsdecode(line) for line in dict.fromkeys(lines or [b""])]
 
     def wake(self) -> None:
         """Ring our own bell."""

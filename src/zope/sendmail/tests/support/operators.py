@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import unittest
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -70,7 +71,14 @@ class OperatorsTest(unittest.TestCase):
         return deferred, rejected, held, self.put("e@example.org")
 
     def call(self, verb: str, *arguments: str, answer: str | None = None) -> int:
-        """The exit status; what was said is in `said` and `complained`.  `answer` is typed at a terminal."""
+        """Return the exit status of a verb; what was said is in `said` and `complained`.
+
+        :param answer: what is typed at a terminal.
+        """
+        return self.call_app(["queue", verb, *arguments], answer)
+
+    def call_app(self, words: Sequence[str], answer: str | None = None) -> int:
+        """Return the exit status of ``zope-sendmail``; see `call`."""
         said, complained = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
         typed = io.StringIO(answer or "")
         typed.isatty = lambda: answer is not None  # type: ignore[method-assign]
@@ -80,7 +88,7 @@ class OperatorsTest(unittest.TestCase):
             mock.patch.object(sys, "stdin", typed),
         ):
             try:
-                status = app.run(["zope-sendmail", "queue", verb, *arguments])
+                status = app.run(["zope-sendmail", *words])
             except SystemExit as exit_:
                 status = int(exit_.code or 0)
         said.seek(0)

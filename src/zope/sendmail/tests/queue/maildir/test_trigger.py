@@ -47,18 +47,26 @@ class Ringing(BellTest):
         """A ring is one atomic write, or none that has names."""
         trigger = self.trigger("one")
         self.ring(*(f"new/{number}" for number in range(33)))
-        self.assertEqual(trigger.wait(0), [])
+        self.assertEqual(trigger.wait(0), [""])
         self.ring(*("new/" + "x" * 250 for _ in range(32)))
-        self.assertEqual(trigger.wait(0), [])
+        self.assertEqual(trigger.wait(0), [""])
+
+    def test_a_look_does_not_swallow_names(self) -> None:
+        """A mail that an operator has changed is heard of, whatever else is said at that time."""
+        trigger = self.trigger("one")
+        self.ring("new/1")
+        self.ring()
+        self.ring("new/2")
+        self.assertEqual(trigger.wait(0), ["new/1", "", "new/2"])
 
     def test_wake_asks_for_a_look(self) -> None:
         """Also together with names."""
         trigger = self.trigger("one")
         trigger.wake()
-        self.assertEqual(trigger.wait(3600), [])
+        self.assertEqual(trigger.wait(3600), [""])
         self.ring("new/1")
         trigger.wake()
-        self.assertEqual(trigger.wait(3600), [])
+        self.assertEqual(trigger.wait(3600), ["new/1", ""])
 
     def test_the_other_processes_hear_it(self) -> None:
         """A commit in one process is noticed in another."""
@@ -115,14 +123,14 @@ class Trouble(BellTest):
         trigger = self.trigger("one")
         self.assertIsNone(trigger.wait(0))
         trigger.wake()
-        self.assertEqual(trigger.wait(3600), [])
+        self.assertEqual(trigger.wait(3600), [""])
 
     def test_a_flood_of_wakes(self) -> None:
         """Neither blocks nor raises, whatever nobody hears."""
         trigger = self.trigger("one")
         for _ in range(70_000):
             trigger.wake()
-        self.assertEqual(trigger.wait(0), [])
+        self.assertEqual(trigger.wait(0), [""])
         self.assertIsNone(trigger.wait(0))
 
 
