@@ -149,6 +149,7 @@ setup(
     zip_safe=False,
     python_requires=">=3.11",
     install_requires=[
+        "idna",
         "transaction",
         "zope.component",
         "zope.configuration",

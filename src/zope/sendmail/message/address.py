@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import TypeGuard
 
 from zope.sendmail.errors import InvalidAddress, InvalidRecipient, InvalidSender
+from zope.sendmail.message.domain import ascii_domain
 
 #: RFC 5321, 4.5.3.1.3 allows 256 octets for a path; long VERP senders exceed it and are accepted in practice.
 #: 900 still fits into a command line (4.5.3.1.4 with the extensions' 998).
@@ -144,22 +145,8 @@ def in_ascii(address: str) -> str | None:
     if is_ascii(address):
         return address
     local, at, domain = address.rpartition("@")
-    ascii_domain = to_ascii(domain)
-    return f"{local}{at}{ascii_domain}" if is_ascii(local) and ascii_domain else None
-
-
-def to_ascii(domain: str) -> str | None:
-    """Return a domain in ASCII (RFC 5890), or None if its spelling is not certain.
-
-    The standard library's codec is that of 2003 and makes some domains into others ("straße" into "strasse");
-    mail must not go there.
-    """
-    try:
-        encoded = domain.encode("idna")
-        same = encoded.decode("idna") == unicodedata.normalize("NFC", domain).lower()
-    except UnicodeError:
-        return None
-    return encoded.decode("ascii") if same else None
+    spelled = ascii_domain(domain)
+    return f"{local}{at}{spelled}" if is_ascii(local) and spelled else None
 
 
 def _is_plain(raw: object) -> TypeGuard[str]:

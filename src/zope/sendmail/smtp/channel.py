@@ -15,9 +15,9 @@ import time
 from smtplib import SMTP
 from typing import Protocol
 
-from zope.sendmail.smtp.connect import has_unread, set_timeout
 from zope.sendmail.smtp.protocol.replies import Replies, Response
 from zope.sendmail.smtp.protocol.steps import SendFailed
+from zope.sendmail.smtp.replylines import has_unread, set_timeout
 from zope.sendmail.system.gilbaton import baton
 
 _RECEIVE = 64 * 1024

@@ -174,7 +174,9 @@ def _text(error: Exception) -> str:
 
 
 def _cure(error: Exception) -> str:
-    """What people can do about TLS that does not come about."""
+    """Return what people can do about TLS that does not come about."""
+    if notes := getattr(error, "__notes__", ()):
+        return "; " + "; ".join(notes)
     if isinstance(error, ssl.SSLCertVerificationError):
         otherwise = "or say verify=no to take anybody for the relay"
         if getattr(error, "verify_code", 0) in _OTHER_NAME:  # one that a mailer made has none

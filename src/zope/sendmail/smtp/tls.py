@@ -1,13 +1,103 @@
-"""Files of certificates: the authorities that we trust, and our own, shown to the relay; and what may be wrong there.
+"""TLS with a relay: whom we trust, what we show; what may be wrong there, and what people can do about it.
 
-RFC 5246, 7.4.6; RFC 8446, 4.4.2.
+RFC 5246, 7.4.6; RFC 8446, 4.4.2 and 6.2.
 """
 
 from __future__ import annotations
 
 import ssl
+from datetime import datetime
 
+from zope.sendmail.config.settings import RelaySettings, TlsVersion
 from zope.sendmail.errors import RelayError
+from zope.sendmail.smtp.certificate import validity
+
+_VERSIONS = {TlsVersion.TLS_1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.TLS_1_3: ssl.TLSVersion.TLSv1_3}
+
+#: X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
+_NOT_YET, _EXPIRED = 9, 10
+
+#: What a relay says about our certificate (RFC 8446, 6.2), as OpenSSL calls it.
+_NO_CERTIFICATE = "CERTIFICATE_REQUIRED"
+_BAD_CERTIFICATE = (
+    "BAD_CERTIFICATE",
+    "UNSUPPORTED_CERTIFICATE",
+    "CERTIFICATE_REVOKED",
+    "CERTIFICATE_EXPIRED",
+    "CERTIFICATE_UNKNOWN",
+    "UNKNOWN_CA",
+    "ACCESS_DENIED",
+)
+_NO_AGREEMENT = "ALERT_HANDSHAKE_FAILURE"
+
+
+def tls_context(settings: RelaySettings) -> ssl.SSLContext:
+    """Return what verifies the relay's certificate and name if the settings ask for it; TLS 1.2 is the least.
+
+    Raises `RelayError` if the authorities' certificates, or our own, cannot be used.
+    """
+    if settings.ssl_context is not None:
+        return settings.ssl_context()
+    if settings.must_verify:
+        context = verifying_context(settings.cafile)
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without loading authorities that nobody asks
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = _VERSIONS[settings.tls_minimum]
+    if settings.certfile is not None:
+        show_certificate(context, settings.certfile, settings.keyfile)
+    return context
+
+
+def is_about_time(error: ssl.SSLCertVerificationError) -> bool:
+    """Return whether a certificate is not valid any more, or not yet."""
+    return getattr(error, "verify_code", 0) in (_NOT_YET, _EXPIRED)  # one that a mailer made has none
+
+
+def cure_for_time(error: ssl.SSLCertVerificationError, shown: bytes, now: datetime) -> str:
+    """Return what to do about a certificate that is not valid now.
+
+    :param shown: the relay's certificate (DER); nothing if that is not known.
+    :param now: with a time zone.
+    """
+    is_late = getattr(error, "verify_code", 0) == _EXPIRED
+    times = validity(shown)
+    clock = f"unless the clock of this host is wrong ({now:%Y-%m-%d %H:%M} UTC)"
+    if times is None:
+        when = "has expired" if is_late else "is not valid yet"
+        return f"a certificate of the relay {when}: the relay's operator has to renew it, {clock}"
+    begin, end = times
+    if is_late and end < now:
+        return f"the relay's certificate expired on {end:%Y-%m-%d %H:%M} UTC: its operator has to renew it, {clock}"
+    if not is_late and begin > now:
+        return f"the relay's certificate is valid from {begin:%Y-%m-%d %H:%M} UTC on: its operator has to wait, {clock}"
+    return (
+        f"the relay's own certificate is valid until {end:%Y-%m-%d %H:%M} UTC, but one of its issuers' is not: its "
+        f"operator has to send the new chain, {clock}"
+    )
+
+
+def cure_for_alert(error: BaseException, *, shows_certificate: bool) -> str:
+    """Return what to do if the relay has ended TLS because of our certificate; nothing if it has not."""
+    reason = _reason(error)
+    if _NO_CERTIFICATE in reason or (_NO_AGREEMENT in reason and not shows_certificate):
+        may = "wants" if _NO_CERTIFICATE in reason else "has no cipher in common with us, or wants"
+        return f"the relay {may} a certificate of ours: name its file with certfile, and its key with keyfile"
+    if "ALERT" in reason and reason.endswith(_BAD_CERTIFICATE) and shows_certificate:
+        return "the relay does not accept our certificate (certfile): ask its operator for one that it knows"
+    return ""
+
+
+def _reason(error: BaseException | None) -> str:
+    """Return what OpenSSL said, behind whatever was made of it."""
+    for _ in range(5):
+        if error is None:
+            break
+        if isinstance(error, ssl.SSLError) and error.reason:
+            return error.reason
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def verifying_context(cafile: str | None) -> ssl.SSLContext:

@@ -6,7 +6,7 @@ from typing import Any
 
 from zope.configuration.fields import GlobalObject, Path
 from zope.interface import Interface, implementer
-from zope.schema import ASCIILine, Field, Int, TextLine, ValidationError
+from zope.schema import Field, Int, TextLine, ValidationError
 from zope.schema.interfaces import IFromUnicode
 
 from zope.sendmail.config.location import DATABASES, SPOOL, directories_of, is_maildir, scheme_of, usable_location
@@ -244,7 +244,7 @@ class ISMTPMailerDirective(IMailerDirective):
         required=False,
     )
 
-    hostname = ASCIILine(title="Hostname", description="Name of the relay.", default="localhost", required=False)
+    hostname = TextLine(title="Hostname", description="Name of the relay.", default="localhost", required=False)
     port = Int(title="Port", description="TCP port of the relay.", default=25, required=False)
     username = TextLine(title="Username", description="Username for SMTP AUTH.", required=False)
     password = TextLine(title="Password", description="Password for SMTP AUTH; better: passwordFile.", required=False)
@@ -360,6 +360,6 @@ class ISMTPMailerDirective(IMailerDirective):
 class ILMTPMailerDirective(ISMTPMailerDirective):
     """A mailer that speaks LMTP with a mail store (Dovecot, Cyrus), over TCP or a Unix socket."""
 
-    hostname = ASCIILine(title="Hostname", description="Name of the store.", default="localhost", required=False)
+    hostname = TextLine(title="Hostname", description="Name of the store.", default="localhost", required=False)
     port = Int(title="Port", description="TCP port of the store.", default=24, required=False)
     socket = Path(title="Socket", description="Unix socket of the store, instead of these two.", required=False)

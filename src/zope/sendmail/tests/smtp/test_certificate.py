@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import tempfile
 import unittest
+from datetime import UTC, datetime
 from typing import Any
 
 import trustme
@@ -15,8 +16,7 @@ import trustme
 from zope.sendmail.config.settings import Mechanism, RelaySettings, Tls, TlsVersion
 from zope.sendmail.interfaces import RelayError
 from zope.sendmail.lifecycle.outcome import Answer
-from zope.sendmail.smtp.connect import tls_context
-from zope.sendmail.smtp.tls import show_certificate
+from zope.sendmail.smtp.tls import cure_for_time, show_certificate, tls_context
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.conversation import Conversation, authority, right_tls, tls_for
 
@@ -35,6 +35,11 @@ def asking_tls() -> ssl.SSLContext:
     authority().configure_trust(context)
     context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def moment(*parts: int) -> datetime:
+    """Return a moment in UTC, without a time zone as trustme wants it."""
+    return datetime(*parts, tzinfo=UTC).replace(tzinfo=None)  # type: ignore[misc, arg-type]  # mypy counts no parts
 
 
 class Fixture(Conversation):
@@ -67,9 +72,32 @@ class TheRelayWantsACertificate(Fixture):
                     self.assertTrue(relay.mails[0].encrypted)
 
     def test_there_is_none(self) -> None:
-        """The relay's fault; no mail is charged."""
+        """The relay's fault, told with what it wants; no mail is charged."""
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            for tls in (Tls.REQUIRED, Tls.IMPLICIT):
+                with self.subTest(version, tls=tls):
+                    context = asking_tls()
+                    context.maximum_version = version
+                    relay = self.start(tls=context, implicit=tls is Tls.IMPLICIT)
+                    outcome = self.send(relay, tls=tls)
+                    self.assertFaultOnly(outcome)
+                    self.assertIn("a certificate of ours: name its file with certfile", str(outcome.fault))
+
+    def test_there_is_none_and_tls_need_not_be(self) -> None:
+        """The mail goes in clear, with TLS 1.3 as with older ones."""
         relay = self.start(tls=asking_tls())
-        self.assertFaultOnly(self.send(relay, tls=Tls.REQUIRED))
+        self.assertAnswers(self.send(relay), one=Answer.ACCEPTED)
+        self.assertFalse(relay.mails[0].encrypted)
+
+    def test_it_is_not_accepted(self) -> None:
+        """One of an authority that the relay does not know."""
+        foreign = trustme.CA().issue_cert(CLIENT)
+        for tls in (Tls.REQUIRED, Tls.IMPLICIT):
+            with self.subTest(tls):
+                relay = self.start(tls=asking_tls(), implicit=tls is Tls.IMPLICIT)
+                outcome = self.send(relay, tls=tls, certfile=self.stored(foreign.private_key_and_cert_chain_pem))
+                self.assertFaultOnly(outcome)
+                self.assertIn("the relay does not accept our certificate", str(outcome.fault))
 
     def test_it_is_shown_to_the_right_relay_only(self) -> None:
         """Like a password: a relay that does not prove its name, or has no TLS, gets nothing."""
@@ -115,6 +143,59 @@ class TheCertificateLogsIn(Fixture):
         relay = self.start(tls=asking_tls(), mechanisms=["PLAIN"])
         outcome = self.send(relay, certfile=self.certfile(), auth=self.AUTH)
         self.assertIn("offers AUTH with PLAIN only", str(outcome.fault))
+
+
+class TheRelaysCertificateIsOutOfTime(Fixture):
+    """It is renewed, or a clock is set right; to believe anybody is no cure."""
+
+    def tls(self, begin: datetime, end: datetime) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority().issue_cert("127.0.0.1", not_before=begin, not_after=end).configure_cert(context)
+        return context
+
+    def fault(self, context: ssl.SSLContext, tls: Tls) -> str:
+        relay = self.start(tls=context, implicit=tls is Tls.IMPLICIT)
+        outcome = self.send(relay, tls=tls)
+        self.assertFaultOnly(outcome)
+        self.assertEqual(relay.mails, [])
+        return str(outcome.fault)
+
+    def test_it_has_expired(self) -> None:
+        """The fault says what, when, and who has to do something."""
+        for tls in (Tls.REQUIRED, Tls.IMPLICIT):
+            with self.subTest(tls):
+                fault = self.fault(self.tls(moment(2020, 1, 1), moment(2021, 2, 3, 4, 5)), tls)
+                self.assertIn("the relay's certificate expired on 2021-02-03 04:05 UTC", fault)
+                self.assertIn("its operator has to renew it, unless the clock of this host is wrong", fault)
+                self.assertNotIn("verify=no", fault)
+
+    def test_it_is_not_valid_yet(self) -> None:
+        """Most likely it is our clock."""
+        fault = self.fault(self.tls(moment(2090, 1, 1), moment(2091, 1, 1)), Tls.REQUIRED)
+        self.assertIn("valid from 2090-01-01 00:00 UTC on", fault)
+        self.assertIn("the clock of this host", fault)
+
+    def test_an_issuers_has_expired(self) -> None:
+        """The relay's own is good: its operator sends an old chain."""
+        error = ssl.SSLCertVerificationError()
+        error.verify_code = 10
+        good = authority().issue_cert("127.0.0.1").cert_chain_pems[0].bytes().decode()
+        words = cure_for_time(error, ssl.PEM_cert_to_DER_cert(good), datetime.now(UTC))
+        self.assertRegex(words, "own certificate is valid until .* but one of its issuers' is not")
+
+    def test_nobody_knows_when(self) -> None:
+        """The relay does not answer any more, or shows nonsense."""
+        error = ssl.SSLCertVerificationError()
+        error.verify_code = 10
+        for shown in (b"", b"nonsense", bytes(100), b"\x30\x84\xff\xff\xff\xff"):
+            self.assertIn("a certificate of the relay has expired", cure_for_time(error, shown, datetime.now(UTC)))
+
+    def test_nothing_secret_is_told_meanwhile(self) -> None:
+        """The connection that looks at the certificate says no name, password or mail."""
+        relay = self.start(tls=self.tls(moment(2020, 1, 1), moment(2021, 1, 1)), users={"u": "p"})
+        outcome = self.send(relay, username="u", password="p")
+        self.assertIn("expired on 2021-01-01", str(outcome.fault))
+        self.assertEqual({verb.upper() for at in range(2) for verb in relay.verbs(at)}, {"EHLO", "STARTTLS", "QUIT"})
 
 
 class TheFilesAreWrong(Fixture):

@@ -10,7 +10,7 @@ from typing import Any
 
 from zope.sendmail.config.settings import RelaySettings, Tls
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
-from zope.sendmail.smtp.connect import tls_context
+from zope.sendmail.smtp.tls import tls_context
 from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
 from zope.sendmail.tests.support.conversation import AT_ONCE, TIMEOUTS, Conversation, broken_tls, right_tls, tls_for
 

@@ -19,7 +19,8 @@ from zope.sendmail.config.settings import RelaySettings, Timeouts, Tls
 from zope.sendmail.interfaces import IJob, IJobSource
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.smtp.auth.login import FAILURES
+from zope.sendmail.smtp import addresses
+from zope.sendmail.smtp.auth import login
 from zope.sendmail.smtp.connect import Factory, connect
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.contracts import ManualClock
@@ -78,7 +79,8 @@ class Conversation(unittest.TestCase):
 
     def setUp(self) -> None:
         self.clock = ManualClock()
-        FAILURES.clear()  # another test's relay may have had the same port
+        addresses.FAILURES.clear()
+        login.FAILURES.clear()  # another test's relay may have had the same port
         self.intended = 0
 
     def start(self, **options: Any) -> Relay:
