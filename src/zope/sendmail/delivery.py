@@ -31,7 +31,6 @@ from zope.sendmail.interfaces import (
     type_of_message,
 )
 from zope.sendmail.lifecycle.status import MailStatus
-from zope.sendmail.maildir import host_name
 from zope.sendmail.mailer import conversation_of
 from zope.sendmail.message.address import parse_sender
 from zope.sendmail.message.envelope import Envelope
@@ -44,6 +43,7 @@ from zope.sendmail.message.verp import one_by_one
 from zope.sendmail.queue import absolute, open_queue, put
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.forklock import ForkLock
+from zope.sendmail.system.hostname import host_name
 
 _opening = ForkLock()
 

@@ -12,8 +12,6 @@ import errno
 import itertools
 import os
 import random
-import re
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from typing import IO
@@ -22,18 +20,11 @@ from zope.interface import directlyProvides, implementer
 
 from zope.sendmail.interfaces import IMaildir, IMaildirFactory, IMaildirMessageWriter
 from zope.sendmail.system.disk import Disk, remove_quietly
+from zope.sendmail.system.hostname import host_name
 
 SUBDIRECTORIES = ("tmp", "new", "cur")
 
 _counter = itertools.count()
-
-#: Kernels let a host have any name, but a Message-Id and a Maildir do not.
-_STRANGE = re.compile(r"[^A-Za-z0-9._-]")
-
-
-def host_name() -> str:
-    """The name of this host, as far as it knows, with what can stand in a domain and in a file name."""
-    return _STRANGE.sub("-", socket.gethostname()) or "localhost"
 
 
 def unique_name() -> str:
@@ -95,20 +86,6 @@ def make_maildir(disk: Disk, path: str, extra: Iterable[str] = ()) -> None:
     for name in missing:
         disk.make_directory(os.path.join(path, name))
     disk.sync_directory(path)
-
-
-def act_as_owner(path: str) -> None:
-    """As root, go on as the owner of the directory at `path`, if there is one.
-
-    Else root would leave files there that the owner's processes can neither read nor remove.
-    """
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return
-    if os.geteuid() == 0 and status.st_uid != 0:
-        os.setegid(status.st_gid)
-        os.seteuid(status.st_uid)
 
 
 def check_maildir(path: str) -> None:

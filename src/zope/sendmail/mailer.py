@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from smtplib import SMTP, SMTP_SSL
 from threading import local
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from zope.interface import implementer
 
@@ -45,6 +45,38 @@ from zope.sendmail.system.clock import Clock
 
 # SMTP, SMTP_SSL, SSLError: BBB, zope.sendmail 3.5 to 7.3 had them here.
 __all__ = ["SMTP", "SMTP_SSL", "SMTPMailer", "SSLError", "SendOnlySession", "open_session"]
+
+
+class MailerOptions(TypedDict, total=False):
+    """What an `SMTPMailer` can be told besides its relay and the login there; see its attributes."""
+
+    no_tls: bool
+    force_tls: bool
+    implicit_tls: bool
+    timeout: float | None
+    tls: Tls | str | None
+    verify: bool | None
+    cafile: str | None
+    allow_clear_password: bool | None
+    timeouts: Timeouts | None
+    keep: Keep | None
+    clock: Clock | None
+    local_hostname: str | None
+    notify: Notify | None
+    token: Callable[[], str] | None
+    auth: str | Iterable[str]
+    certfile: str | None
+    keyfile: str | None
+    tls_minimum: TlsVersion | str | None
+    ssl_context: Callable[[], ssl.SSLContext] | None
+    rate: float | None
+    connections: int | None
+    greeting_timeout: float | None
+    command_timeout: float | None
+    data_timeout: float | None
+    recipient_limit: int | None
+    discard_extensions: str | Iterable[str]
+    settings: Callable[[], Mapping[str, Any] | RelaySettings] | None
 
 
 class _SMTPState(local):

@@ -26,13 +26,13 @@ from typing import Any, Self, TypedDict, Unpack
 
 from zope.sendmail.config.location import MEMORY
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.errors import InvalidLocation, InvalidRelay
+from zope.sendmail.errors import InvalidLocation, InvalidRelay, InvalidSettings
 from zope.sendmail.events import MailEvent
 from zope.sendmail.interfaces import type_of_message
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.states import WAITING
 from zope.sendmail.lifecycle.status import MailStatus
-from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mailer import MailerOptions, SMTPMailer
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.shutdown import let_finish_at_exit
@@ -170,24 +170,31 @@ class _Sending(ABC):
         self.stop()
 
 
-class Options(TypedDict, total=False):
-    """What else a reader can be told; see `QueueProcessorThread`."""
+class ReaderOptions(TypedDict, total=False):
+    """What a reader can be told about its thread; see `QueueProcessorThread`."""
 
     interval: float
     concurrency: int | None
     schedule: Schedule
     notify_sender: bool
     keep_rejected: float | None
-    clock: Clock
     tell: Callable[[Iterable[MailEvent]], None]
+
+
+class Options(MailerOptions, ReaderOptions, total=False):
+    """What else a reader can be told: about its thread, and about the mailer for mail that names no relay.
+
+    ``clock`` is that of both.
+    """
 
 
 class MailReader(_Sending):
     """Sends what it finds in the Maildir `directory`, in a thread of its own.
 
-    Mail that names no relay goes to `hostname` and `port`, over verified TLS with a `username` and `password`, or
-    through `mailer`; `mailers` are further ones by name, each with the password of its relay.  Several readers, also in
-    other processes, may share a directory.  `queue` is one that is open already, instead of that in the directory.
+    Mail that names no relay goes to `hostname` and `port`, over verified TLS with a `username` and `password`, and as
+    further keywords of `SMTPMailer` say it (``tls="implicit"``, ``cafile``, ``rate``, ...), or through `mailer`;
+    `mailers` are further ones by name, each with the password of its relay.  Several readers, also in other processes,
+    may share a directory.  `queue` is one that is open already, instead of that in the directory.
 
     `start` and `stop` may be called any number of times, in turn.  Concurrency: any thread.
     """
@@ -210,11 +217,15 @@ class MailReader(_Sending):
             raise InvalidLocation(f"nothing but its writer has a queue at {MEMORY}; use a MailSender, which is both")
         self._directory, self._queue = directory, queue
         self._mailer = mailer
+        login: dict[str, Any] = {
+            name: value for name, value in (("username", username), ("password", password)) if value is not None
+        }
+        self._options, about_mailer = _divided(options)
         if mailer is None:
-            self._mailer = SMTPMailer(hostname=hostname, port=port, username=username, password=password)
-        elif username is not None or password is not None:
-            raise ValueError("username and password are those of hostname and port; give them to the mailer instead")
-        self._mailers, self._routes, self._options = mailers or {}, routes or make_routes((), mailers), options
+            self._mailer = SMTPMailer(hostname=hostname, port=port, **login, **about_mailer)
+        elif wrong := [*login, *(name for name in about_mailer if name != "clock")]:
+            raise InvalidSettings(f"{', '.join(wrong)}: this is about hostname and port; give it to the mailer instead")
+        self._mailers, self._routes = mailers or {}, routes or make_routes((), mailers)
         self._processor: QueueProcessorThread | None = None
         self._starting = ForkLock()
         self._make()  # now, so that bad options are told here
@@ -287,6 +298,13 @@ class MailReader(_Sending):
         else:
             processor.queue, self._queue.schedule = self._queue, processor.schedule
         return processor
+
+
+def _divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is about the thread, and what is about the mailer."""
+    about_mailer = {name: value for name, value in options.items() if name in MailerOptions.__annotations__}
+    about_thread = {name: value for name, value in options.items() if name not in about_mailer or name == "clock"}
+    return about_thread, about_mailer
 
 
 class MailSender(_Sending):

@@ -14,7 +14,7 @@ import pkgutil
 from collections.abc import Iterator
 
 import zope.sendmail
-from zope.sendmail.maildir import act_as_owner
+from zope.sendmail.system.privileges import act_as_owner
 
 #: Packages of ours that a command may need later; those that need an extra are left out.
 _OURS = (

@@ -35,6 +35,9 @@ _MAILS = 50
 #: Longer lines of a message are cut into pieces of this many bytes.
 _LINE = 8192
 
+#: A header that holds the password of a relay in the clear.
+_PASSWORD = b"x-zope-password"
+
 _WORST_FIRST = tuple(reversed(Severity))
 
 
@@ -105,11 +108,22 @@ def _text_values(call: Call, name: str) -> dict[str, str]:
 
 
 def _lines(stream: BinaryIO, *, whole: bool) -> Iterator[bytes]:
-    """Yield the lines of a message, or of its headers."""
+    """Yield the lines of a message, or of its headers; passwords that CPSMailAccess wrote there are not among them."""
+    in_headers = begins = True
+    hides = False
     while line := stream.readline(_LINE):
-        if not whole and not line.strip(b"\r\n"):
-            return
-        yield line
+        if begins and in_headers:
+            in_headers = bool(line.strip(b"\r\n"))
+            if not in_headers and not whole:
+                return
+            if in_headers and not line.startswith((b" ", b"\t")):  # else it goes on with the line before
+                name, colon, _ = line.partition(b":")
+                hides = bool(colon) and name.strip().lower() == _PASSWORD
+                if hides:
+                    yield name + b": (hidden)\n"
+        if not (in_headers and hides):
+            yield line
+        begins = line.endswith(b"\n")
 
 
 def tell_status(call: Call) -> int:

@@ -24,6 +24,7 @@ from zope.sendmail.interfaces import IRenewableToken, ITokenProvider
 from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
+from zope.sendmail.system.privileges import child_identity
 
 #: Seconds that a command has: it may have to ask the provider over the net.
 COMMAND_TIMEOUT = 30.0
@@ -39,7 +40,7 @@ _NOTHING = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class AccessToken:
     """A token, and the seconds for which it is valid if that is known."""
 
     text: str = field(repr=False)
@@ -50,9 +51,10 @@ class Token:
 class TokenFromCommand:
     """See `IRenewableToken`: what a command prints, kept until it expires.
 
-    `argv` is run without a shell, with this process's environment and rights and an empty standard input; it has
-    `timeout` seconds.  It prints the token in one line, or JSON with ``access_token`` and, if it knows, ``expires_in``
-    in seconds.  Concurrency: any thread; one command at a time.
+    `argv` is run without a shell, with this process's environment and effective rights (of root's, if those were given
+    up, nothing is left) and an empty standard input; it has `timeout` seconds.  It prints the token in one line, or
+    JSON with ``access_token`` and, if it knows, ``expires_in`` in seconds.  Concurrency: any thread; one command at a
+    time.
     """
 
     def __init__(self, argv: Sequence[str], *, timeout: float = COMMAND_TIMEOUT, clock: Clock | None = None) -> None:
@@ -80,8 +82,8 @@ class TokenFromCommand:
             return self._token
 
     def __repr__(self) -> str:
-        """Without the arguments: they may hold a secret."""
-        return f"<{type(self).__name__} {self.argv[0]!r}>"
+        """Return it without the arguments: they may hold a secret."""
+        return f"<{type(self).__name__} {_program(self.argv)}>"
 
     def __getstate__(self) -> dict[str, Any]:
         """What was asked for, not what was got."""
@@ -92,7 +94,7 @@ class TokenFromCommand:
 
     def _fetch(self) -> None:
         self._until = _NOTHING  # also if this fails
-        token = parse_token(_output(self.argv, self.timeout), f"token command {self.argv[0]!r}")
+        token = parse_token(_output(self.argv, self.timeout), f"token command {_program(self.argv)}")
         self._token = token.text
         life = USUAL_LIFE if token.life is None else token.life - _MARGIN
         self._until = self.clock.monotonic() + life
@@ -124,17 +126,20 @@ class TokenFromFile:
 
 
 def split_command(text: str) -> tuple[str, ...]:
-    """The program and its arguments in `text`, quoted as for a shell.  Raises `ValueError`."""
+    """Return the program and its arguments in `text`, which is quoted as for a shell.
+
+    :raises ValueError: it is none; the text is not repeated.
+    """
     try:
         argv = tuple(shlex.split(text))
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no command: {error}") from None
+    except ValueError as error:  # the text may hold a secret
+        raise ValueError(f"this is no command: {error}; close each quote that is opened") from None
     if not argv:
         raise ValueError("the command is empty; write the program and its arguments")
     return argv
 
 
-def parse_token(text: str, source: str) -> Token:
+def parse_token(text: str, source: str) -> AccessToken:
     """The token in what `source` gave: one line, or JSON as of a token endpoint (RFC 6749, 5.1)."""
     text = text.strip()
     if text.startswith("{"):
@@ -142,10 +147,10 @@ def parse_token(text: str, source: str) -> Token:
     if not text or len(text.split()) > 1:
         lines = len(text.splitlines())
         raise RelayError(f"{source} gave {lines} lines; one with the token and nothing else is needed, or JSON")
-    return Token(text)
+    return AccessToken(text)
 
 
-def _parse_json(text: str, source: str) -> Token:
+def _parse_json(text: str, source: str) -> AccessToken:
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):
@@ -154,7 +159,7 @@ def _parse_json(text: str, source: str) -> Token:
     if not isinstance(token, str) or not token:
         why = printable(str(told.get("error_description") or told.get("error") or "no reason given"))
         raise RelayError(f"{source} gave JSON without an access_token: {why}")
-    return Token(token, _seconds(told.get("expires_in")))
+    return AccessToken(token, _seconds(told.get("expires_in")))
 
 
 def _seconds(told: object) -> float | None:
@@ -166,9 +171,15 @@ def _seconds(told: object) -> float | None:
     return life if math.isfinite(life) else None
 
 
+def _program(argv: Sequence[str]) -> str:
+    """Return what is run, for people; what looks like a variable that was to be set has no value then."""
+    name, equals, _ = argv[0].partition("=")
+    return repr(f"{name}=..." if equals else name)
+
+
 def _output(argv: Sequence[str], timeout: float) -> str:
     """What the command prints.  Raises `RelayError` with the last line of its complaints."""
-    name = f"token command {argv[0]!r}"
+    name = f"token command {_program(argv)}"
     try:
         process = subprocess.Popen(  # noqa: S603 - the administrator's command, and no shell
             argv,
@@ -176,6 +187,7 @@ def _output(argv: Sequence[str], timeout: float) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,  # so that it ends with all it has started
+            **child_identity(),
         )
     except (OSError, ValueError) as error:
         raise RelayError(f"{name} cannot be run: {getattr(error, 'strerror', None) or error}") from error
@@ -190,7 +202,8 @@ def _output(argv: Sequence[str], timeout: float) -> str:
     if process.returncode != 0:
         last = complaints.decode("utf-8", "backslashreplace").strip().splitlines()[-1:]
         raise RelayError(f"{name} {_ended(process.returncode)}: {printable(''.join(last)) or 'it said nothing'}")
-    return output.decode("utf-8", "backslashreplace")
+    text: str = output.decode("utf-8", "backslashreplace")
+    return text
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -16,13 +16,13 @@ from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.rates import Minute, merged
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.maildir import host_name
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
+from zope.sendmail.system.hostname import host_name
 
 #: Seconds between two reports while only numbers change.
 _EVERY = 10.0

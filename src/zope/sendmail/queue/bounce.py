@@ -12,11 +12,11 @@ from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import Action, State, after
-from zope.sendmail.maildir import host_name
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import put
 from zope.sendmail.queue.diagnosis import GIVEN_UP
 from zope.sendmail.reporting.dsn import notification
+from zope.sendmail.system.hostname import host_name
 
 #: So much of a message is looked at for its header.
 _HEAD = 64 * 1024

@@ -15,12 +15,12 @@ from zope.sendmail.interfaces import ILease
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.maildir import host_name
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.reporting import attempts, maillog, notifier
 from zope.sendmail.reporting.dsn import notification
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
+from zope.sendmail.system.hostname import host_name
 
 #: Bytes of a message in which the header is looked for when a report about the message is made.
 _HEAD_BYTES = 64 * 1024

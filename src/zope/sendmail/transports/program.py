@@ -24,6 +24,7 @@ from zope.sendmail.interfaces import ISession, ISessionMailer
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import wire
+from zope.sendmail.system.privileges import child_identity
 from zope.sendmail.transports.onemail import OneMailCalls
 from zope.sendmail.transports.sysexits import reply_of
 
@@ -140,7 +141,13 @@ class ProgramSession:
         with tempfile.TemporaryFile() as output:
             text.seek(0)
             process = subprocess.Popen(  # noqa: S603 - no shell; the arguments are checked addresses
-                command, stdin=text, stdout=output, stderr=subprocess.STDOUT, cwd="/", start_new_session=True
+                command,
+                stdin=text,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                start_new_session=True,
+                **child_identity(),
             )
             try:
                 status = process.wait(self._mailer.timeout)

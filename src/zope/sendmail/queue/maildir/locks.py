@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from zope.sendmail.errors import QueueNotSafe
-from zope.sendmail.maildir import host_name, make_maildir, unique_name
+from zope.sendmail.maildir import make_maildir, unique_name
 from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Layout
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk, identity, remove_quietly, same_file
+from zope.sendmail.system.hostname import host_name
 
 #: Seconds after which a lock of zope.sendmail 3.5 to 7.3 is given up: their own number.
 MAX_SEND_TIME = 60 * 60 * 3

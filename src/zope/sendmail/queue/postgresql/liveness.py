@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from zope.sendmail.errors import QueueError
-from zope.sendmail.maildir import host_name
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.hostname import host_name
 
 #: Seconds between two beats.
 BEAT = 1.0

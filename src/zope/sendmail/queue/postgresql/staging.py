@@ -18,7 +18,6 @@ from zope.interface import implementer
 
 from zope.sendmail.errors import InvalidMessage, QueueError
 from zope.sendmail.interfaces import IStagedMail
-from zope.sendmail.maildir import host_name
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece
@@ -28,6 +27,7 @@ from zope.sendmail.queue.postgresql.envelopes import write_envelope
 from zope.sendmail.queue.postgresql.names import names, shown
 from zope.sendmail.queue.postgresql.rows import STAGED
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
+from zope.sendmail.system.hostname import host_name
 
 #: Octets of messages that are kept in memory before they are written.
 _BUFFER = 1024 * 1024

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from zope.sendmail.errors import MalformedEnvelope
-from zope.sendmail.maildir import host_name
 from zope.sendmail.message.envelope import DROPPED, read_envelope
 from zope.sendmail.queue.maildir.layout import Layout
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
+from zope.sendmail.system.hostname import host_name
 
 #: The directory of ours in a spool; other programs take it for nothing, for it is one.
 PRIVATE = ".queue"

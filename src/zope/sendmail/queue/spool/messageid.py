@@ -10,9 +10,9 @@ import os
 from typing import Any, BinaryIO, cast
 
 from zope.sendmail.errors import InvalidMessage
-from zope.sendmail.maildir import host_name
 from zope.sendmail.message.headers import with_message_id
 from zope.sendmail.queue.maildir.lease import MaildirLease
+from zope.sendmail.system.hostname import host_name
 
 #: So many bytes of a message are looked at before a Message-Id is put in front of it: a header has seldom more.
 _WHOLE_HEADER = 1024 * 1024

@@ -257,6 +257,22 @@ class Showing(OperatorsTest):
         [mail] = self.objects("show", name, "--headers")
         self.assertEqual(mail["headers"], "Message-Id: <1@example.org>\nSubject: one\n")
 
+    def test_does_not_give_a_password(self) -> None:
+        """CPSMailAccess wrote that of the relay into its files; long ones and folded ones are hidden as well."""
+        lines = (
+            b"X-Zope-Hostname: mail.example.org\nX-Zope-Username: shop\nX-Zope-Password: geheim\n",
+            b"x-zope-password:geheim\n\tgeheim too\nX-Zope-Username: shop\n",
+            b"X-Zope-Password: " + b"x" * 200_000 + b"geheim\n",
+        )
+        for each in lines:
+            name = self.put(message=b"Subject: one\n" + each + b"\nX-Zope-Password: is a word here\n")
+            for options in (("--headers",), ("--message",), ("--headers", "--json"), ("--message", "--json")):
+                with self.subTest(each[:40], options=options):
+                    told = self.ok("show", name, *options)
+                    self.assertNotIn("geheim", told)
+                    self.assertIn("(hidden)", told)
+                    self.assertEqual("is a word here" in told, "--message" in options)
+
     def test_does_not_give_raw_bytes_to_a_terminal(self) -> None:
         """There are --message and redirection."""
         name = self.put()

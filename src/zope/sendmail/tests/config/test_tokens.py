@@ -273,6 +273,16 @@ class ACommandInAText(unittest.TestCase):
         """Quotes keep words together."""
         self.assertEqual(split_command("oama access 'a b@example.org'"), ("oama", "access", "a b@example.org"))
 
+    def test_is_not_repeated(self) -> None:
+        """An argument may be a secret, and so may what stands before the program by mistake."""
+        with self.assertRaises(ValueError) as caught:
+            split_command("oama --secret 'geheim")
+        self.assertNotIn("geheim", str(caught.exception))
+        with self.assertRaises(RelayError) as failed:
+            TokenFromCommand(split_command("SECRET=geheim /nowhere/oama"))()
+        self.assertIn("SECRET=...", str(failed.exception))
+        self.assertNotIn("geheim", str(failed.exception))
+
     def test_is_refused_if_it_is_none(self) -> None:
         """An open quote, or nothing."""
         with self.assertRaisesRegex(ValueError, "No closing quotation"):

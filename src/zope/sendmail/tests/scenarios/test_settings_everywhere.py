@@ -23,10 +23,12 @@ from zope.sendmail.cli.app import ConsoleApp
 from zope.sendmail.config.options import RELAY, mailer_keywords
 from zope.sendmail.config.settings import Mechanism, Notify, RelaySettings, Tls, TlsVersion
 from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
+from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.interfaces import IMailer
 from zope.sendmail.maildrop.config import RELAY_OPTIONS, parse_config
 from zope.sendmail.maildrop.daemon import make_mailer
-from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mailer import MailerOptions, SMTPMailer
+from zope.sendmail.sender import MailReader, MailSender
 from zope.sendmail.zcml.schema import ISMTPMailerDirective
 
 Values = Mapping[str, str]
@@ -98,6 +100,9 @@ TABLE: dict[str, tuple[str, Values, Effect, object]] = {
         frozenset({"pipelining", "chunking"}),
     ),
 }  # fmt: skip
+
+#: Keywords that `MailSender` has by itself.
+_PLACE_AND_LOGIN = {"hostname", "port", "username", "password"}
 
 _SWITCHES = {"no_tls", "force_tls", "implicit_tls", "allow_clear_password", "verify"}
 
@@ -208,6 +213,23 @@ class EverySetting(unittest.TestCase):
     def test_in_what_settings_say(self) -> None:
         """A key of the dict that the mailer's `settings` gives; limits of a processor are the mailer's own."""
         self.check(lambda texts: SMTPMailer(settings=lambda: self.keywords(texts)), without={"rate", "connections"})
+
+    def test_in_a_program_without_zope(self) -> None:
+        """A keyword of MailSender and of MailReader."""
+        directory = os.path.join(self.directory, "queue")
+        for kind in (MailReader, lambda *given, **options: MailSender(*given, **options).reader):
+            self.check(lambda texts, kind=kind: kind(directory, **self.keywords(texts))._mailer)  # type: ignore[misc]
+
+    def test_no_keyword_of_a_mailer_is_unknown_to_a_program(self) -> None:
+        """Also those that are no settings of an operator, such as `ssl_context`."""
+        keywords = set(inspect.signature(SMTPMailer.__init__).parameters)
+        self.assertEqual(set(MailerOptions.__annotations__), keywords - {"self", *_PLACE_AND_LOGIN})
+        self.assertLessEqual(_PLACE_AND_LOGIN, set(inspect.signature(MailSender.__init__).parameters))
+
+    def test_of_another_mailer(self) -> None:
+        """What is about hostname and port is refused beside a mailer, by name."""
+        with self.assertRaisesRegex(InvalidSettings, "tls, cafile: .* give it to the mailer"):
+            MailReader(self.directory, mailer=SMTPMailer(), tls="implicit", cafile="/x/ca.pem")
 
     def test_in_the_configuration_of_maildrop(self) -> None:
         """A key of its own, or one of MaildropHost's."""
