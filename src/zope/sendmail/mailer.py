@@ -30,6 +30,7 @@ from zope.sendmail.config.settings import (
     Timeouts,
     Tls,
     TlsVersion,
+    check_relay,
 )
 from zope.sendmail.errors import InvalidSettings, RelayError
 from zope.sendmail.interfaces import ISession, ISessionMailer, ISMTPMailer, type_of_message
@@ -96,13 +97,13 @@ class _DefaultFactory:
 
 
 def default_factory(mailer: SMTPMailer) -> Factory:
-    """The class that makes the connections of a mailer for which nobody chose one."""
+    """Return the class that makes the connections of a mailer for which none was chosen."""
     implicit = mailer.implicit_tls if mailer.tls is None else mailer.tls == Tls.IMPLICIT
     return SMTP_SSL if implicit else SMTP
 
 
 def wanted_tls(mailer: SMTPMailer) -> Tls:
-    """What the mailer's attributes say about TLS.  Raises `InvalidSettings` if they contradict each other."""
+    """Return what the mailer's attributes say about TLS.  Raises `InvalidSettings` if they contradict each other."""
     if mailer.tls is not None:
         return Tls(mailer.tls)
     if mailer.implicit_tls:
@@ -216,6 +217,8 @@ class SMTPMailer:
         discard_extensions: str | Iterable[str] = (),
         settings: Callable[[], Mapping[str, Any] | RelaySettings] | None = None,
     ) -> None:
+        if settings is None:  # else nobody knows yet which relay it is
+            _checked_port(hostname, port)
         self.hostname = hostname
         self.port = port
         self.username = username
@@ -303,7 +306,7 @@ class SMTPMailer:
             password = password or None  # a form without an entry gives the empty text
         return RelaySettings(
             hostname=self.hostname,
-            port=int(self.port),
+            port=_checked_port(self.hostname, self.port),
             username=username,
             password=password,
             tls=Tls.IMPLICIT if makes_tls(self._factory()) else wanted_tls(self),
@@ -337,7 +340,7 @@ class SMTPMailer:
         return replace(times, **{name: float(seconds) for name, seconds in said.items() if seconds is not None})
 
     def _wanted_token(self) -> Callable[[], str] | None:
-        """That of the class is for mailers that have a name to log in with, and were told no password."""
+        """Return the token provider; that of the class is for mailers with a username and without a password."""
         is_own = "token" in vars(self)
         return self.token if is_own or (self.username and not self.password) else None
 
@@ -376,7 +379,7 @@ class SMTPMailer:
         return pairs(progress.refused)
 
     def vote(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> None:
-        """See `IMailer`: all but the message itself.  `send` in the same thread goes on with this connection."""
+        """Prove all but the message itself; see `IMailer`.  `send` in the same thread goes on with this connection."""
         progress = Progress(Envelope.of(fromaddr, toaddrs))
         session = self._session()
         try:
@@ -408,7 +411,7 @@ class SMTPMailer:
         self._close_connection()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the open connections; they belong to this process."""
+        """Return everything but the open connections, which belong to this process."""
         passing = {"_smtp", "_made", "_said_made", "_memories"}
         return {name: value for name, value in self.__dict__.items() if name not in passing}
 
@@ -427,7 +430,7 @@ class SMTPMailer:
         )
 
     def _session(self) -> SMTPSession:
-        """What `vote` has opened in this thread, or a new one; with the connection that a ``vote`` of old has left."""
+        """Return what `vote` has opened in this thread, or a new one; with what a ``vote`` of old has left."""
         state = self._state()
         if state.session is None:
             state.session = (
@@ -529,7 +532,7 @@ def open_session(mailer: Any, *, interactive: bool = False) -> ISession:
 
 
 def keeps_sessions(mailer: Any) -> bool:
-    """Whether the mailer has sessions of its own that are to be used.
+    """Return whether the mailer has sessions of its own that are to be used.
 
     Mailers of old that say `ISMTPMailer` may have none.
     """
@@ -581,6 +584,16 @@ def _is_utf8(content: bytes) -> bool:
     return True
 
 
+def _checked_port(hostname: str, port: int | str) -> int:
+    """Return the port as a number.  Raises `InvalidSettings` for a relay that cannot be."""
+    try:
+        number = int(port)
+    except (TypeError, ValueError):
+        raise InvalidSettings(f"relay {hostname}: the port {port!r} is no number; write one such as 587") from None
+    check_relay(hostname, number)
+    return number
+
+
 def _as_text(value: str | bytes | None) -> str | None:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
@@ -615,7 +628,7 @@ def _timeouts(connect_seconds: float | None, usual: Timeouts) -> Timeouts:
 
 
 def _nothing() -> None:
-    """Nobody has to be told that the last byte goes."""
+    """Do nothing: no queue has to know that the last byte goes."""
 
 
 # BBB
@@ -623,7 +636,7 @@ SSLError = ssl.SSLError
 
 
 def _as_of_old(connection: Any) -> Any:
-    """For a ``send`` that was copied from an older release and asks for STARTTLS behind `SMTPMailer.vote`.
+    """Prepare a connection for a ``send`` of an older release that asks for STARTTLS behind `SMTPMailer.vote`.
 
     A connection that is encrypted already says that it can be, and has nothing left to do then.
     """

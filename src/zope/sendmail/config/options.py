@@ -37,7 +37,7 @@ _SWITCH = {
 
 
 def boolean(text: str | bool) -> bool:  # noqa: FBT001 - callers of 7.3 pass booleans as well
-    """What a switch says."""
+    """Return what a switch says.  Raises `ValueError`."""
     if isinstance(text, bool):
         return text
     try:
@@ -47,7 +47,7 @@ def boolean(text: str | bool) -> bool:  # noqa: FBT001 - callers of 7.3 pass boo
 
 
 def duration(text: str) -> float:
-    """Seconds in ``90``, ``90s``, ``10m``, ``2h``, ``1.5d``."""
+    """Return the seconds in ``90``, ``90s``, ``10m``, ``2h``, ``1.5d``.  Raises `ValueError`."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no duration; write seconds, or a number with s, m, h or d: 90, 90s, 10m, 2h, 5d")
@@ -55,7 +55,7 @@ def duration(text: str) -> float:
 
 
 def number(text: str) -> float:
-    """A decimal number."""
+    """Return a decimal number.  Raises `ValueError`."""
     try:
         value = float(text)
     except ValueError:
@@ -66,7 +66,7 @@ def number(text: str) -> float:
 
 
 def whole(text: str) -> int:
-    """A whole number."""
+    """Return a whole number.  Raises `ValueError`."""
     try:
         return int(text)
     except ValueError:
@@ -74,7 +74,7 @@ def whole(text: str) -> int:
 
 
 def positive(parse: Callable[[str], float]) -> Parser:
-    """A parser that takes what `parse` takes, but neither zero nor less."""
+    """Return a parser that takes what `parse` takes, but neither zero nor less."""
 
     def parse_positive(text: str) -> float:
         value = parse(text)
@@ -86,7 +86,7 @@ def positive(parse: Callable[[str], float]) -> Parser:
 
 
 def one_of(words: type[StrEnum]) -> Parser:
-    """A parser for one of a few words."""
+    """Return a parser for one of a few words."""
 
     def parse_word(text: str) -> StrEnum:
         try:
@@ -98,7 +98,7 @@ def one_of(words: type[StrEnum]) -> Parser:
 
 
 def mechanisms(text: str) -> tuple[Mechanism, ...]:
-    """Names of SASL mechanisms, separated by blanks or commas."""
+    """Return SASL mechanisms, whose names are separated by blanks or commas.  Raises `ValueError`."""
     try:
         return tuple(Mechanism(word.upper()) for word in text.replace(",", " ").split())
     except ValueError:
@@ -106,7 +106,7 @@ def mechanisms(text: str) -> tuple[Mechanism, ...]:
 
 
 def notify_when(text: str) -> tuple[str, ...]:
-    """``NEVER``, or some of ``SUCCESS``, ``FAILURE`` and ``DELAY``, separated by blanks or commas (RFC 3461, 4.1)."""
+    """Return ``NEVER``, or some of ``SUCCESS``, ``FAILURE`` and ``DELAY`` (RFC 3461, 4.1).  Raises `ValueError`."""
     when = tuple(text.upper().replace(",", " ").split())
     try:
         Notify(when)
@@ -116,7 +116,7 @@ def notify_when(text: str) -> tuple[str, ...]:
 
 
 def notify_return(text: str) -> str:
-    """``FULL`` or ``HDRS`` (RFC 3461, 4.3)."""
+    """Return ``FULL`` or ``HDRS`` (RFC 3461, 4.3).  Raises `ValueError`."""
     word = text.strip().upper()
     if word not in {"FULL", "HDRS"}:
         raise ValueError(f"{text!r} is none of FULL (the whole mail), HDRS (its headers)")
@@ -124,7 +124,7 @@ def notify_return(text: str) -> str:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Words with blanks, commas or line ends between them."""
+    """Return the words that have blanks, commas or line ends between them."""
     return tuple(word for word in re.split(r"[\s,]+", text) if word)
 
 
@@ -140,7 +140,7 @@ def extensions(text: str) -> frozenset[str]:
 
 
 def addresses(text: str) -> tuple[tuple[str, int], ...]:
-    """Relays, each as ``host:port``."""
+    """Return relays, each written as ``host:port``.  Raises `ValueError`."""
     relays = [RelayName.of(word) for word in words(text)]
     for relay in relays:
         if not relay.hostname:
@@ -149,7 +149,7 @@ def addresses(text: str) -> tuple[tuple[str, int], ...]:
 
 
 def routes(text: str) -> dict[str, str]:
-    """Routes, each as ``pattern=mailer``; patterns are addresses, ``@domain`` and ``@.domain``."""
+    """Return routes, each written as ``pattern=mailer``; patterns are addresses, ``@domain`` and ``@.domain``."""
     table = {}
     for word in words(text):
         pattern, equals, mailer = word.partition("=")
@@ -244,7 +244,7 @@ _ALTERNATIVES = (("tls", *_TLS_SWITCHES), ("password", "password_file", "token_c
 
 
 def read_settings(texts: Mapping[str, str], known: Mapping[str, Parser]) -> dict[str, Any]:
-    """The values in `texts`; nothing, and the word ``None``, mean: not set.
+    """Return the values in `texts`; nothing, and the word ``None``, mean: not set.
 
     An unknown name is refused with the list of the known ones.
     """
@@ -262,7 +262,7 @@ def read_settings(texts: Mapping[str, str], known: Mapping[str, Parser]) -> dict
 
 
 def merge(sources: Iterable[Settings]) -> dict[str, Any]:
-    """One set of settings from several, the strongest source first.
+    """Return one set of settings made of several, the strongest source first.
 
     What can be said in several ways is taken from one source only: one that says `tls` is not mixed with
     another's `force_tls`.  None, the empty text, and a TLS switch that is off say nothing.
@@ -277,7 +277,7 @@ def merge(sources: Iterable[Settings]) -> dict[str, Any]:
 
 
 def mailer_keywords(settings: Settings) -> dict[str, Any]:
-    """The keywords for a mailer, and only those that were set, because old subclasses know only the old ones.
+    """Return the keywords for a mailer, only those that were set: older subclasses know only the older ones.
 
     Reads the password file.  Raises `ValueError` if the settings contradict each other.
     """
@@ -295,7 +295,7 @@ def mailer_keywords(settings: Settings) -> dict[str, Any]:
 
 
 def routes_of(mailer: str, settings: Settings) -> Routes:
-    """The routes of a queue whose default is `mailer`.  Raises `ValueError`."""
+    """Return the routes of a queue whose default is `mailer`.  Raises `ValueError`."""
     return Routes(
         mailer,
         frozenset((mailer, *settings.get("mailers", ()))),
@@ -311,14 +311,14 @@ _PROCESSOR = ("interval", "concurrency", "notify_sender", "keep_rejected")
 
 
 def processor_keywords(settings: Settings) -> dict[str, Any]:
-    """The keywords for a processor, and only those that were set.  Raises `ValueError` like `Schedule`."""
+    """Return the keywords for a processor, and only those that were set.  Raises `ValueError` like `Schedule`."""
     keywords = {name: settings[name] for name in _PROCESSOR if name in settings}
     schedule = {theirs: settings[ours] for ours, theirs in _SCHEDULE.items() if ours in settings}
     return {**keywords, "schedule": Schedule(**schedule)} if schedule else keywords
 
 
 def read_password(path: str) -> str:
-    """The password in a file; a line end behind it does not count.  Raises `ValueError` if there is none."""
+    """Return the password in a file; a line end behind it does not count.  Raises `ValueError` if there is none."""
     try:
         with open(path, encoding="utf-8") as file:
             password = file.read().rstrip("\r\n")

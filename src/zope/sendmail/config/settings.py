@@ -155,24 +155,11 @@ class RelaySettings:
     interactive_timeouts: Timeouts | None = None
 
     def __post_init__(self) -> None:
-        self._check_relay()
+        check_relay(self.hostname, self.port)
         self._check_certificate()
         self._check_credentials()
         self._check_auth()
         self._check_extras()
-
-    def _check_relay(self) -> None:
-        lowest = " " if self.hostname.startswith("/") else "!"  # a path may have blanks
-        if not self.hostname or any(character < lowest for character in self.hostname):
-            raise InvalidSettings(f"the relay's hostname {self.hostname!r} is empty or has blanks in it")
-        # A path is a name.  An IPv6 address has two colons at least, and needs no brackets where nothing follows.
-        has_port = self.hostname[0] == "[" or "://" in self.hostname or self.hostname.count(":") == 1
-        if has_port and self.hostname[0] != "/":
-            raise InvalidSettings(
-                f"the relay's hostname {self.hostname!r} is more than a name; write hostname and port as two settings"
-            )
-        if not 0 < self.port < 65536:
-            raise InvalidSettings(f"the relay's port {self.port} is not within 1 and 65535")
 
     def _check_certificate(self) -> None:
         if self.keyfile is not None and self.certfile is None:
@@ -272,6 +259,23 @@ class RelaySettings:
         if self.verify is not None:
             return self.verify
         return self.logs_in or self.shows_certificate or self.tls in (Tls.REQUIRED, Tls.IMPLICIT)
+
+
+def check_relay(hostname: str, port: int) -> None:
+    """Raise `InvalidSettings` for a hostname or a port that no relay can have."""
+    lowest = " " if hostname.startswith("/") else "!"  # a path may have blanks
+    if not hostname or any(character < lowest for character in hostname):
+        raise InvalidSettings(
+            f"the relay's hostname {hostname!r} is empty or has blanks in it; write a name such as mail.example.org"
+        )
+    # A path is a name.  An IPv6 address has two colons at least, and needs no brackets where nothing follows.
+    has_port = hostname[0] == "[" or "://" in hostname or hostname.count(":") == 1
+    if has_port and hostname[0] != "/":
+        raise InvalidSettings(
+            f"the relay's hostname {hostname!r} is more than a name; write hostname and port as two settings"
+        )
+    if not 0 < port < 65536:
+        raise InvalidSettings(f"the relay's port {port} is not within 1 and 65535; usual are 25, 465 and 587")
 
 
 def _capped(times: Timeouts) -> Timeouts:

@@ -1,7 +1,7 @@
 """Tokens in the place of a password (OAuth 2, RFC 6749), from a command or from a file.
 
-Who gets them from Google or Microsoft, and keeps the refresh token, is another program; here is only asked for what it
-has.  Fails with `RelayError`: mail waits, and no attempt is lost.  No token is ever in an error, a repr or a pickle.
+Another program gets them from Google or Microsoft, and keeps the refresh token; it is only asked for what it has.
+Fails with `RelayError`: mail waits, and no attempt is lost.  No token is ever in an error, a repr or a pickle.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class TokenFromCommand:
         return f"<{type(self).__name__} {_program(self.argv)}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        """What was asked for, not what was got."""
+        """Return what was asked for, not what was got."""
         return {"argv": self.argv, "timeout": self.timeout, "clock": self.clock}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ class TokenFromCommand:
 class TokenFromFile:
     """See `ITokenProvider`: what a file holds now, as `TokenFromCommand` would print it.
 
-    It is read for each login, so whoever renews the token has only to replace the file.  Concurrency: any thread.
+    It is read for each login: a program that renews the token has only to replace it.  Concurrency: any thread.
     """
 
     def __init__(self, path: str) -> None:
@@ -140,7 +140,7 @@ def split_command(text: str) -> tuple[str, ...]:
 
 
 def parse_token(text: str, source: str) -> AccessToken:
-    """The token in what `source` gave: one line, or JSON as of a token endpoint (RFC 6749, 5.1)."""
+    """Return the token in what `source` gave: one line, or JSON as of a token endpoint (RFC 6749, 5.1)."""
     text = text.strip()
     if text.startswith("{"):
         return _parse_json(text, source)
@@ -163,7 +163,7 @@ def _parse_json(text: str, source: str) -> AccessToken:
 
 
 def _seconds(told: object) -> float | None:
-    """``expires_in`` is a number, with some endpoints a text that holds one."""
+    """Return the seconds in ``expires_in``: a number, with some endpoints a text that holds one."""
     try:
         life = float(told)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
@@ -178,7 +178,7 @@ def _program(argv: Sequence[str]) -> str:
 
 
 def _output(argv: Sequence[str], timeout: float) -> str:
-    """What the command prints.  Raises `RelayError` with the last line of its complaints."""
+    """Return what the command prints.  Raises `RelayError` with the last line of its complaints."""
     name = f"token command {_program(argv)}"
     try:
         process = subprocess.Popen(  # noqa: S603 - the administrator's command, and no shell

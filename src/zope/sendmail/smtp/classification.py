@@ -58,12 +58,12 @@ _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN,
 
 
 def succeeded(relay: str, progress: Progress) -> Outcome:
-    """The outcome of an attempt in which nothing was raised."""
+    """Return the outcome of an attempt in which nothing was raised."""
     return Outcome(relay, {**progress.refused, **progress.accepted}, None, tuple(progress.unasked))
 
 
 def failed(relay: str, progress: Progress, error: Exception) -> Outcome:
-    """The outcome of an attempt that ended with `error`."""
+    """Return the outcome of an attempt that ended with `error`."""
     if not progress.opened or isinstance(error, _NOT_REACHED) or _is_unreachable(error):
         return _not_reached(relay, progress, error)
     if isinstance(error, _LOST):
@@ -78,7 +78,7 @@ def failed(relay: str, progress: Progress, error: Exception) -> Outcome:
 
 
 def fault(error: Exception) -> Reply:
-    """What `error` says about the relay."""
+    """Return what `error` says about the relay."""
     if isinstance(error, smtplib.SMTPResponseException):
         return replace(Reply.of(_code(error), _said(error)), answer=Answer.DEFERRED)
     return Reply(Answer.DEFERRED, _text(error), error.code if isinstance(error, RelayError) else None)

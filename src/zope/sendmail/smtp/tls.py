@@ -101,7 +101,10 @@ def _reason(error: BaseException | None) -> str:
 
 
 def verifying_context(cafile: str | None) -> ssl.SSLContext:
-    """Trusts the authorities in `cafile`, or else the system's.  Raises `RelayError` that says what is wrong."""
+    """Return a context that trusts the authorities in `cafile`, or else the system's.
+
+    :raises RelayError: the file cannot be used; the text says why.
+    """
     if cafile is None:
         return ssl.create_default_context()
     _check_readable("cafile", cafile)
@@ -115,7 +118,10 @@ def verifying_context(cafile: str | None) -> ssl.SSLContext:
 
 
 def show_certificate(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
-    """Let `context` show it.  Raises `RelayError` that says which file is wrong and what to do."""
+    """Let `context` show the relay our certificate.
+
+    :raises RelayError: a file cannot be used; the text says which, and what to do.
+    """
     _check_readable("certfile", certfile)
     if keyfile is not None:
         _check_readable("keyfile", keyfile)

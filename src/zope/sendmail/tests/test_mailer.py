@@ -79,6 +79,25 @@ class WithRelay(Conversation):
 
 
 class AMailerIsMade(unittest.TestCase):
+    def test_a_relay_that_cannot_be_is_refused_at_once(self) -> None:
+        """With the cure, and as what callers catch."""
+        wrong: list[tuple[Any, Any, str]] = [
+            ("mail.example.org:587", 25, "write hostname and port as two settings"),
+            ("smtp://mail.example.org", 25, "write hostname and port as two settings"),
+            ("", 25, "empty .* write a name such as mail.example.org"),
+            ("mail.example.org ", 25, "blanks"),
+            ("mail.example.org", 99999, "99999 is not within 1 and 65535"),
+            ("mail.example.org", 0, "not within"),
+            ("mail.example.org", "smtp", "'smtp' is no number"),
+            ("mail.example.org", None, "None is no number"),
+        ]
+        for hostname, port, why in wrong:
+            for kind in (smtplib.SMTPException, ValueError, OSError):
+                with self.subTest(hostname, port=port, kind=kind), self.assertRaisesRegex(kind, why):
+                    SMTPMailer(hostname, port)
+                with self.subTest(hostname, port=port, kind=kind), self.assertRaisesRegex(kind, why):
+                    SMTPMailer(settings=lambda: {"hostname": hostname, "port": port}).relay_settings()  # noqa: B023
+
     def test_it_keeps_the_contracts(self) -> None:
         """It is what ZCML, vocabularies and old clients look for."""
         mailer = SMTPMailer()

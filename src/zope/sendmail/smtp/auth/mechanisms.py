@@ -1,4 +1,4 @@
-"""One login: what is answered to the relay's challenges, in each mechanism but SCRAM.  Pure.
+"""Answers to the relay's challenges in one login, in each mechanism but SCRAM.  Pure.
 
 RFC 4616 (PLAIN); LOGIN is draft-murchison-sasl-login; RFC 2195 (CRAM-MD5); RFC 4422, appendix A (EXTERNAL); RFC 7628
 (OAUTHBEARER); XOAUTH2 is Google's and Microsoft's older form of that.
@@ -37,7 +37,7 @@ class Credentials:
 
 
 def encoded(text: str) -> bytes:
-    """UTF-8; a password that was given as bytes goes out as these bytes."""
+    """Return `text` in UTF-8; a password that was given as bytes goes out as these bytes."""
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -54,7 +54,7 @@ class Exchange:
         self.credentials = credentials
 
     def first(self) -> bytes | None:
-        """What is said before any challenge; None: the relay speaks first."""
+        """Return what is said before any challenge; None: the relay speaks first."""
         return None
 
     def answer(self, challenge: bytes) -> bytes:
@@ -65,7 +65,7 @@ class Exchange:
         raise MechanismUnusable("the relay asked for more than the login has to say")
 
     def check_success(self) -> None:
-        """Raises `RelayError` if the relay has not shown that it may be believed."""
+        """Raise `RelayError` if the relay has not shown that it may be believed."""
 
 
 class Plain(Exchange):
@@ -116,7 +116,7 @@ class CramMd5(Exchange):
 
 
 class External(Exchange):
-    """The certificate has said who we are; the name, if there is one, says as whom we act."""
+    """Our certificate, which TLS has shown; the name, if there is one, says as whom we act."""
 
     def first(self) -> bytes:
         """See `Exchange`."""
@@ -146,7 +146,7 @@ class XOAuth2(Exchange):
 
 
 class OAuthBearer(XOAuth2):
-    """The same by the RFC."""
+    """A token, in the form of the RFC."""
 
     _acknowledgement = b"\x01"  # RFC 7628, 3.2.3
 

@@ -24,7 +24,7 @@ _PROHIBITED = (
 
 
 def saslprep(text: str) -> str:
-    """`text`, prepared.  Raises `ValueError` that does not tell it, because it may be a password."""
+    """Return `text`, prepared.  Raises `ValueError` that does not tell it, because it may be a password."""
     mapped = "".join(
         " " if stringprep.in_table_c12(each) else each for each in text if not stringprep.in_table_b1(each)
     )
@@ -36,7 +36,7 @@ def saslprep(text: str) -> str:
 
 
 def _check_directions(text: str) -> None:
-    """RFC 3454, 6: text from right to left begins and ends so, and has no letter of the other direction."""
+    """Raise `ValueError` unless text from right to left begins and ends so, and has no other letters (RFC 3454, 6)."""
     if not any(map(stringprep.in_table_d1, text)):
         return
     ends = stringprep.in_table_d1(text[0]) and stringprep.in_table_d1(text[-1])

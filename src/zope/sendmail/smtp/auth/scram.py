@@ -69,7 +69,7 @@ class Scram(Exchange):
         return f"{without_proof},p={_base64(proof)}".encode()
 
     def _understood(self, challenge: bytes) -> tuple[str, bytes, int]:
-        """Nonce, salt and iterations."""
+        """Return nonce, salt and iterations.  Raises `RelayError`."""
         try:
             attributes = _attributes(challenge)
             nonce, salt = attributes["r"], base64.b64decode(attributes["s"], validate=True)
@@ -120,7 +120,7 @@ def _prepared(text: str, what: str) -> str:
 
 
 def _attributes(message: bytes) -> dict[str, str]:
-    """``a=...,b=...``; raises `ValueError`."""
+    """Return the attributes in ``a=...,b=...``.  Raises `ValueError`."""
     pairs = [each.partition("=") for each in message.decode("utf-8").split(",")]
     if not all(len(name) == 1 and equals for name, equals, _ in pairs):
         raise ValueError("not a list of attributes")
