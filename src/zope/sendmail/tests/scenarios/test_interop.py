@@ -26,7 +26,7 @@ from zope.sendmail.tests.support.dovecot import Dovecot
 from zope.sendmail.tests.support.exim import Exim
 from zope.sendmail.tests.support.layers import Servers, in_layer
 from zope.sendmail.tests.support.opensmtpd import OpenSMTPD
-from zope.sendmail.tests.support.postfix import Postfix
+from zope.sendmail.tests.support.postfix import Postfix, PostfixWithoutSecrets
 from zope.sendmail.tests.support.servers import LIMIT, PASSWORD, Arrival, Server, wait_until
 
 ACCEPTED, DEFERRED, REJECTED = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED
@@ -333,6 +333,22 @@ class WithPostfixOneByOne(WithPostfix):
     """With DATA, and no command before the reply to the last one."""
 
     slow_speech = True
+
+
+@unittest.skipIf(Postfix.excuse(), Postfix.excuse())
+class WithPostfixThatOffersWhatItCannotDo(Exchange):
+    server_class = PostfixWithoutSecrets
+
+    def test_login(self) -> None:
+        """Where Cyrus SASL has no secret to compare a proof with, the next mechanism is asked for."""
+        self.need_tls()
+        auth = (Mechanism.SCRAM_SHA_256, Mechanism.CRAM_MD5, Mechanism.PLAIN)
+        session = self.open(Tls.REQUIRED, auth=auth, **self.login)
+        self.assertAnswers(self.send(session, ONE, message=mail()), one=ACCEPTED)
+        for mechanism in auth[:2]:
+            self.assertLogged(f"SASL {mechanism} authentication failed")
+        self.assertLogged("sasl_method=PLAIN")
+        self.assertOneConnection()
 
 
 @unittest.skipIf(Postfix.excuse(), Postfix.excuse())
