@@ -58,6 +58,13 @@ ZOPE = [
     "Zope",
 ]
 
+# The console in the browser.
+CONSOLE = [
+    "Chameleon",
+    "Werkzeug",
+    "waitress",
+]
+
 # Metrics of processors and queues.
 METRICS = [
     "prometheus-client",
@@ -65,6 +72,7 @@ METRICS = [
 
 TEST = [
     *DEMO,
+    *CONSOLE,
     *METRICS,
     *POSTGRESQL,
     "hypothesis",
@@ -134,10 +142,14 @@ setup(
     ],
     package_data={
         "": [
+            "*.css",
             "*.html",
+            "*.js",
             "*.json",
             "*.pem",
+            "*.pt",
             "*.rst",
+            "*.svg",
             "*.sql",
             "*.txt",
             "*.zcml",
@@ -164,6 +176,7 @@ setup(
         "appsetup": APPSETUP,
         "demo": DEMO,
         "pyramid": PYRAMID,
+        "console": CONSOLE,
         "metrics": METRICS,
         "postgresql": POSTGRESQL,
         "zope": ZOPE,

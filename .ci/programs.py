@@ -80,7 +80,7 @@ else:
     import eventlet
     eventlet.monkey_patch()
 from zope.sendmail.sender import MailSender, MailWriter
-from zope.sendmail.errors import GreenThreads
+from zope.sendmail.system.greenthreads import GreenThreads
 sender = MailSender(sys.argv[1], sys.argv[2], int(sys.argv[3]))
 mail = "shop@example.org", [f"{sys.argv[4]}@example.com"], "Subject: Hello\\n\\nText\\n"
 if sys.argv[4] == "gevent":

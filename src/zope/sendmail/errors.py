@@ -217,15 +217,6 @@ class LeaseLost(QueueError):
 # --- what a relay says ----------------------------------------------------------------------------------------
 
 
-class GreenThreads(MailError, RuntimeError):
-    """This process cannot drain a queue, because eventlet has replaced its threads; it can put mail into one.
-
-    Cure: use a `MailWriter` or a queued delivery with ``start="never"``, and let another process send.
-    """
-
-    permanent = True
-
-
 class RelayError(MailError, smtplib.SMTPException, ConnectionError):
     """The relay could not be used: not reached, greeting, EHLO, TLS or login failed.
 

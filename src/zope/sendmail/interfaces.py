@@ -18,7 +18,6 @@ from zope.schema import Bool, Float, Int, Password, TextLine
 
 # The errors are defined below this module, so that values can raise them; their home for callers is here.
 from zope.sendmail.errors import (
-    GreenThreads as GreenThreads,
     InvalidAddress as InvalidAddress,
     InvalidLocation as InvalidLocation,
     InvalidMail as InvalidMail,

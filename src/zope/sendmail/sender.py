@@ -56,13 +56,13 @@ def make_routes(
     sender_routes: Mapping[str, str] | None = None,
     legacy_passwords: bool = False,
 ) -> Routes:
-    """Return the relays that mail may name: `mailers` by their names and addresses, and the addresses in `relays`.
+    """The relays that mail may name: `mailers` by their names and addresses, and the addresses in `relays`.
 
     A writer and a reader of one directory need the same.  Raises `InvalidRelay`, `ValueError`.
     """
     for name in mailers or {}:
         if RelayName(mailer=name).mailer == DEFAULT:
-            raise InvalidRelay(f"no further mailer can be called {DEFAULT!r}: that one gets what names none")
+            raise InvalidRelay(f"no further mailer can be called {DEFAULT!r}: that is who gets what names none")
     addresses = set()
     for each in relays:
         relay = RelayName.of(each)
@@ -80,7 +80,7 @@ def make_routes(
 
 
 def _addresses(mailers: Iterable[Any]) -> list[tuple[str, int]]:
-    """Return the addresses of those mailers that have one."""
+    """Of those mailers that have one."""
     known = (mailer for mailer in mailers if getattr(mailer, "hostname", None))
     return [(str(mailer.hostname).lower(), int(getattr(mailer, "port", 25))) for mailer in known]
 
@@ -119,7 +119,7 @@ class MailWriter:
 
     @property
     def queue(self) -> Any:
-        """The queue, an `IMailQueue`."""
+        """The queue, an `IMailQueue`, for whoever wants to look into it."""
         return self._delivery.queue
 
     def send(
@@ -270,7 +270,7 @@ class MailReader(_Sending):
             let_finish_at_exit(self._processor)
 
     def running(self) -> bool:
-        """Return whether it sends."""
+        """Whether it sends."""
         return self._processor is not None and self._processor.is_alive()
 
     def send_waiting(self) -> None:
@@ -375,7 +375,7 @@ class MailSender(_Sending):
 
     @property
     def queue(self) -> Any:
-        """The queue, an `IMailQueue`."""
+        """The queue, an `IMailQueue`, for whoever wants to look into it."""
         return self.writer.queue
 
     def status(self, message_id: str) -> MailStatus:
@@ -418,7 +418,7 @@ class MailSender(_Sending):
         return self.reader.finish(timeout)
 
     def running(self) -> bool:
-        """Return whether it sends."""
+        """See `MailReader.running`."""
         return self.reader.running()
 
     def __exit__(

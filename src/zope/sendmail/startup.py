@@ -74,7 +74,7 @@ class Processors:
         self._declared: dict[str, Declaration] = {}
         self._threads: dict[str, QueueProcessorThread] = {}
         self._pid = os.getpid()
-        #: What the parent of a forked child had running, until it is decided who drains it.
+        #: What the parent of a forked child had running, until somebody decides about it.
         self._inherited: frozenset[str] = frozenset()
         self._decided = threading.Event()
         self._parents: list[object] = []
@@ -89,12 +89,12 @@ class Processors:
             old.stop()
 
     def declared(self) -> list[Declaration]:
-        """Return what was declared, in that order."""
+        """What was declared, in that order."""
         with self._lock:
             return list(self._declared.values())
 
     def running(self) -> list[QueueProcessorThread]:
-        """Return the processors of this process that are alive."""
+        """The processors of this process that are alive."""
         with self._lock:
             return [thread for thread in self._threads.values() if thread.is_alive()]
 
@@ -107,10 +107,9 @@ class Processors:
         return self._start(lambda each: each.start is Start.DATABASE)
 
     def stop(self, timeout: float = EXIT_TIMEOUT) -> bool:
-        """Stop all processors after the message in hand.
+        """Stop all processors after the message in hand; say whether all ended within `timeout` seconds.
 
-        :param timeout: seconds that they have altogether.
-        :returns: whether all ended in time.  The others are named in the log and still end after their message.
+        Those that did not are named in the log; they still end after their message.
         """
         with self._lock:
             threads = list(self._threads.values())
@@ -138,7 +137,7 @@ class Processors:
             self._declared.clear()
 
     def forked(self) -> None:
-        """Begin without threads in a child, right after the fork: only the parent has them.
+        """In a child, right after the fork: threads are not inherited, only the parent has them.
 
         The child takes over when its parent is gone: the program became a daemon, or its master died.
         """
@@ -153,7 +152,7 @@ class Processors:
             threading.Thread(target=self._watch, args=(parent,), name="zope.sendmail.startup", daemon=True).start()
 
     def forget_parent(self) -> None:
-        """Do not take over any more: this child ends."""
+        """A child that ends does not take over."""
         with self._lock:
             self._decide(self._inherited)
 
@@ -175,7 +174,7 @@ class Processors:
         return thread
 
     def _decide(self, names: Collection[str]) -> None:
-        """Stop watching whether the parent drains these; with none left, stop watching it at all."""
+        """Whether the parent drains these matters no more; with nothing left, nobody has to watch it."""
         self._inherited -= frozenset(names)
         if not self._inherited:
             self._decided.set()
@@ -186,7 +185,7 @@ class Processors:
             if os.getppid() != parent:
                 try:
                     self._take_over()
-                except Exception as error:  # noqa: BLE001 - no other process is left to send this mail
+                except Exception as error:  # noqa: BLE001 - nobody else is left to send this mail
                     log.error("The mail of the parent process cannot be sent yet: %s", error)  # noqa: TRY400 - says it all
 
     def _take_over(self) -> None:
@@ -208,7 +207,7 @@ reset = _processors.reset
 
 
 def database_opened(event: object) -> None:  # noqa: ARG001 - subscribers get one
-    """Start what waits for the database; subscribed to ``IDatabaseOpenedWithRoot``."""
+    """Subscriber to `IDatabaseOpenedWithRoot`: start what waits for the database."""
     if switched_off():
         log.info("No mail is sent from this process, because %s=%s.", SWITCH, os.environ[SWITCH])
     else:
@@ -216,17 +215,14 @@ def database_opened(event: object) -> None:  # noqa: ARG001 - subscribers get on
 
 
 def switched_off() -> bool:
-    """Return whether the environment forbids the automatic start.
-
-    :raises ValueError: for an unknown word.
-    """
+    """Whether the environment forbids the automatic start.  Raises `ValueError` for an unknown word."""
     word = os.environ.get(SWITCH, "").strip().lower()
     if word not in _OFF | _ON:
         raise ValueError(f"{SWITCH}={word!r} is neither on nor off; write never, or nothing")
     return word in _OFF
 
 
-# Before `zope.sendmail.processor.shutdown` ends the threads: no child takes over any more.
+# Before `zope.sendmail.processor.shutdown` ends the threads: nobody takes over any more.
 atexit.register(_processors.forget_parent)
 os.register_at_fork(after_in_child=_processors.forked)
 

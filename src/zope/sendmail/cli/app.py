@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from zope.sendmail.cli import checkcommand, queuecommands
+from zope.sendmail.cli import checkcommand, consolecommand, queuecommands
 from zope.sendmail.cli.arguments import (
     INI_SECTION,
     SETTINGS,
@@ -292,6 +292,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         return queuecommands.main(words[2:])
     if checkcommand.is_check(words[1:]):
         return checkcommand.main(words[2:])
+    if consolecommand.is_console(words[1:]):
+        return consolecommand.main(words[2:])
     app = ConsoleApp(words)
     _configure_log(app)
     return app.main()

@@ -53,7 +53,7 @@ class Start(StrEnum):
 
 
 def _tls(text: str) -> Tls | None:
-    """Return what is meant by yes and no, the words of pyramid_mailer, or by those of this package."""
+    """What pyramid_mailer says by yes and no, and the words of this package."""
     try:
         return Tls.REQUIRED if boolean(text) else None
     except ValueError:
@@ -149,7 +149,7 @@ class SiteMailer:
 def read_site_mailer(settings: Mapping[str, Any], prefix: str = "mail.") -> SiteMailer:
     """Return what the settings of an application describe.
 
-    :param settings: those of Pyramid; names that do not begin with `prefix` belong to others.
+    :param settings: those of Pyramid; names that do not begin with `prefix` are other people's.
     :raises ValueError: for a setting that is unknown, missing, or cannot be meant.
     """
     texts = {

@@ -83,15 +83,15 @@ class Catcher:
         self._thread.join(_PROMPT)
 
     def caught(self, since: int = 0) -> list[Caught]:
-        """Return what came, in this order, without the first `since`."""
+        """What came, in this order, without the first `since`."""
         return self._caught[since:]
 
     def delivered(self) -> Counter[str]:
-        """Return how often each Message-Id came."""
+        """How often each Message-Id came."""
         return Counter(mail.message_id for mail in self.caught())
 
     def hold(self, number: int) -> Hold:
-        """Hold back the answer to the mail that comes `number`-th from now on; the mail itself is kept."""
+        """Withhold the answer to the mail that comes `number`-th from now on; the mail itself is kept."""
         self._hold = Hold(len(self._caught) + number)
         return self._hold
 
@@ -103,7 +103,7 @@ class Catcher:
     # what aiosmtpd calls, in the catcher's thread
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        """Count a whole mail as delivered, whether or not the answer arrives."""
+        """A mail has come whole.  From here on it counts as delivered, whether or not the answer arrives."""
         assert isinstance(envelope.content, bytes)
         assert server.transport is not None
         port = server.transport.get_extra_info("sockname")[1]

@@ -29,7 +29,7 @@ _LEISURE = 0.004
 
 
 def shared_queue(act: Act) -> str:
-    """Let three processes share a queue; kill one, and see the rest finish."""
+    """Three processes share a queue, one is killed, and the rest finish."""
     stage, numbers = act.stage, range(1, PROCESSES + 1)
     if not startup.stop(PATIENCE):
         raise Surprise("The thread that drains the queue did not stop.")
@@ -49,7 +49,7 @@ def shared_queue(act: Act) -> str:
 
 
 def kill_one(act: Act, workers: list[Worker]) -> tuple[Caught, Worker]:
-    """Commit many mails; kill the process that delivers the fatal one.  Return that mail and the victim."""
+    """Commit many mails; kill whoever delivers the fatal one.  Returns that mail and the victim."""
     catcher = act.stage.catcher
     catcher.pause = _LEISURE
     hold = catcher.hold(FATAL)
@@ -70,7 +70,7 @@ def kill_one(act: Act, workers: list[Worker]) -> tuple[Caught, Worker]:
 
 
 def commit_all(act: Act) -> None:
-    """Commit many mails in one transaction."""
+    """Many mails in one transaction."""
     with visit(act.stage.database) as shop:
         numbers = range(1, MAILS + 1)
         act.account.handed += [shop.order("all@example.org", f"News {number}") for number in numbers]
@@ -91,7 +91,7 @@ def end(workers: list[Worker]) -> None:
 
 
 def explain(act: Act, survivors: list[Worker], unanswered: Caught) -> None:
-    """Tell what the survivors recorded as unknown, and what became of it."""
+    """What the survivors recorded as unknown, and what became of it."""
     for each in survivors:
         for report in each.told("MailUnknownEvent"):
             act.account.unknown[report["message_id"]] += 1
@@ -105,6 +105,6 @@ def explain(act: Act, survivors: list[Worker], unanswered: Caught) -> None:
 
 
 def listed(workers: list[Worker]) -> str:
-    """Return the processes, for people."""
+    """The processes, for people."""
     *first, last = [str(each.pid) for each in workers]
     return f"Processes {', '.join(first)} and {last}"

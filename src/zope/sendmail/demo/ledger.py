@@ -64,7 +64,7 @@ def balance(account: Account, delivered: Mapping[str, int]) -> Balance:
 
 
 def strangers(accounts: Iterable[Account], delivered: Iterable[str]) -> tuple[str, ...]:
-    """Return faults for what came and belongs to no account."""
+    """Faults for what came and belongs to no account."""
     known = {mail for account in accounts for mail in account.handed}
     return tuple(f"Too much: <{mail}> came, and nobody sent it." for mail in delivered if mail not in known)
 
@@ -73,7 +73,7 @@ _HEADINGS = ("", "send()", "committed", "delivered", "again", "unknown")
 
 
 def table(balances: Iterable[Balance], marks: tuple[str, str]) -> list[str]:
-    """Return the lines of the table; `marks` stand for right and wrong."""
+    """The lines of the table; `marks` stand for right and wrong."""
     rows = [
         (
             each.title,
@@ -97,7 +97,7 @@ def table(balances: Iterable[Balance], marks: tuple[str, str]) -> list[str]:
 
 
 def total(balances: Iterable[Balance], faults: Iterable[str] = ()) -> Balance:
-    """Return all balances together, with further `faults`."""
+    """All balances together, with further `faults`."""
     all_of = list(balances)
     return Balance(
         "Together",

@@ -23,30 +23,30 @@ class Narrator:
         return self._coloured(_GREEN, self._marks[0]), self._coloured(_RED, self._marks[1])
 
     def title(self, text: str) -> None:
-        """Print what comes now."""
+        """What comes now."""
         self._write("")
         self._write(self._coloured(_BOLD, text))
 
     def say(self, text: str) -> None:
-        """Print what happens."""
+        """What happens."""
         for line in _folded(text):
             self._write(line)
 
     def aside(self, text: str) -> None:
-        """Print what only some want to know."""
+        """What only some want to know."""
         for line in _folded(text):
             self._write(self._coloured(_DIM, line))
 
     def row(self, text: str) -> None:
-        """Print a line of a table."""
+        """A line of a table."""
         self._write(f"   {text}")
 
     def right(self, text: str) -> None:
-        """Print what came out well."""
+        """What came out well."""
         self._marked(_GREEN, self._marks[0], text)
 
     def wrong(self, text: str) -> None:
-        """Print what did not."""
+        """What did not."""
         self._marked(_RED, self._marks[1], text)
 
     def _marked(self, colour: str, mark: str, text: str) -> None:
@@ -64,7 +64,7 @@ class Narrator:
 
 
 def _folded(text: str, hanging: int = 0) -> list[str]:
-    """Return `text` in lines, indented; from the second on by `hanging` more."""
+    """`text` in lines, indented; from the second on by `hanging` more."""
     margin = " " * 3
     return textwrap.wrap(
         text,

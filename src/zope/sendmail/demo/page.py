@@ -41,7 +41,7 @@ with open(os.path.join(os.path.dirname(__file__), "page.html"), encoding="utf-8"
 
 
 def _source(element: str) -> str:
-    """Return what the browser may apply or run: what is in this element of the page and nothing else."""
+    """What the browser may apply or run: what is in this element of the page and nothing else."""
     text = _PAGE.split(f"<{element}>")[1].split(f"</{element}>")[0]
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
@@ -68,7 +68,7 @@ class Server(ThreadingHTTPServer):
         self.results: deque[tuple[float, str]] = deque(maxlen=10)
 
     def names(self) -> set[str]:
-        """Return how a browser of this machine may call us."""
+        """How a browser of this machine may call us."""
         return {f"{host}:{self.server_port}" for host in ("127.0.0.1", "localhost")}
 
 
@@ -80,7 +80,7 @@ class Page(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Serve the page, or the part of it that changes."""
+        """The page, or the part of it that changes."""
         if not self.is_for_us():
             self.refuse(HTTPStatus.MISDIRECTED_REQUEST, "This page answers to 127.0.0.1 and localhost only.")
         elif self.path == "/":
@@ -91,7 +91,7 @@ class Page(BaseHTTPRequestHandler):
             self.refuse(HTTPStatus.NOT_FOUND, "There is one page here, and this is not it.")
 
     def do_POST(self) -> None:
-        """Take an order."""
+        """An order."""
         length = self.headers.get("Content-Length", "")
         if not (self.is_for_us() and self.is_from_us()):
             self.refuse(HTTPStatus.FORBIDDEN, "Orders are taken from this page only.")
@@ -105,11 +105,11 @@ class Page(BaseHTTPRequestHandler):
             self.answer("", HTTPStatus.SEE_OTHER, Location="/")
 
     def is_for_us(self) -> bool:
-        """Return whether the browser calls us by a name of this machine."""
+        """Whether the browser calls us by a name of this machine."""
         return self.headers.get("Host") in self.server.names()
 
     def is_from_us(self) -> bool:
-        """Return whether the form that is posted is on our own page."""
+        """Whether the form that is posted is on our own page."""
         return self.headers.get("Origin") in {f"http://{name}" for name in self.server.names()}
 
     def answer(self, text: str, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> None:
@@ -128,11 +128,11 @@ class Page(BaseHTTPRequestHandler):
         self.answer(f"<p>{html.escape(why)}</p>", status, Connection="close")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: it would disturb the story."""
+        """Not into the story."""
 
 
 def bind(port: int) -> Server:
-    """Return the server on `port`; 0: on any.  Raises `OSError` in words for people."""
+    """The server on `port`; 0: on any.  Raises `OSError` in words for people."""
     try:
         return Server(port)
     except OSError as error:
@@ -140,7 +140,7 @@ def bind(port: int) -> Server:
 
 
 def serve(server: Server, stage: Stage, narrator: Narrator) -> None:
-    """Serve until Ctrl-C."""
+    """Serve until somebody presses Ctrl-C."""
     server.stage = stage
     startup.start()  # the story had stopped it for its last scene
     narrator.title(f"Your turn: http://127.0.0.1:{server.server_port}/   (Ctrl-C ends)")
@@ -169,7 +169,7 @@ def order(stage: Stage, form: dict[str, list[str]]) -> str:
 
 
 def arrival(stage: Stage, message_id: str, to: str, began: float) -> str:
-    """Return when the mail that was committed came."""
+    """When the mail that was committed came."""
     try:
         stage.wait_for([message_id], patience=20.0)
     except Surprise:
@@ -183,12 +183,12 @@ def arrival(stage: Stage, message_id: str, to: str, began: float) -> str:
 
 
 def whole_page(server: Server) -> str:
-    """Return the page."""
+    """The page."""
     return _PAGE.replace("<!-- state -->", state(server))
 
 
 def state(server: Server) -> str:
-    """Return what changes: results, queue, inbox, events."""
+    """What changes: results, queue, inbox, events."""
     stage = server.stage
     mails = stage.catcher.caught()
     events = [
@@ -205,19 +205,19 @@ def state(server: Server) -> str:
 
 
 def queue_rows(stage: Stage) -> Sequence[Sequence[str]]:
-    """Return how much mail is in which state."""
+    """How much mail is in which state."""
     return [(str(state), str(count)) for state, count in stage.queue().admin.count().items()] or [("empty", "")]
 
 
 def inbox_row(mail: Caught) -> Sequence[str]:
-    """Return one mail as a row."""
+    """One mail."""
     subject, body = str(mail.message.get("Subject", "")), mail.message.get_body(("plain",))
     text = str(body.get_content()) if body is not None else ""
     return (clock(mail.clock), ", ".join(mail.recipients), subject, text[:_GLANCE])
 
 
 def section(title: str, note: str, rows: Iterable[Iterable[str]]) -> str:
-    """Return a table with a heading; what is in it is escaped here."""
+    """A table with a heading; what is in it is escaped here."""
     lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows] or ["<td>nothing yet</td>"]
     return (
         f"<section><h2>{html.escape(title)} <small>{html.escape(note)}</small></h2>"
@@ -226,5 +226,5 @@ def section(title: str, note: str, rows: Iterable[Iterable[str]]) -> str:
 
 
 def clock(when: float) -> str:
-    """Return the time of day."""
+    """The time of day."""
     return time.strftime("%H:%M:%S", time.localtime(when))

@@ -28,7 +28,7 @@ class Act:
 
 
 def commit(act: Act) -> str:
-    """Show that a commit is delivered."""
+    """A commit is delivered."""
     stage, account = act.stage, act.account
     with visit(stage.database) as shop:
         account.handed.append(shop.order("ann@example.org", "Your order"))
@@ -43,7 +43,7 @@ def commit(act: Act) -> str:
 
 
 def abort(act: Act) -> str:
-    """Show that an abort sends nothing."""
+    """An abort sends nothing."""
     stage = act.stage
     with visit(stage.database) as shop:
         act.account.handed.append(shop.order("bob@example.org", "Your order"))
@@ -56,7 +56,7 @@ def abort(act: Act) -> str:
 
 
 def savepoint(act: Act) -> str:
-    """Show that a savepoint rollback drops just the later mail."""
+    """A savepoint rollback drops just the later mail."""
     account = act.account
     with visit(act.stage.database) as shop:
         account.handed.append(shop.order("cleo@example.org", "Your order"))
@@ -70,7 +70,7 @@ def savepoint(act: Act) -> str:
 
 
 def conflict(act: Act) -> str:
-    """Show that a conflict makes the transaction run again, and its mail leaves once."""
+    """A conflict makes the transaction run again; its mail leaves once."""
     account = act.account
     with visit(act.stage.database) as shop:
         for attempt in transaction.manager.attempts(3):
@@ -86,13 +86,13 @@ def conflict(act: Act) -> str:
 
 
 def buy_first(stage: Stage) -> None:
-    """Change in another transaction, which commits before ours, what ours has changed too."""
+    """Another transaction, which commits before ours, changes what ours has changed too."""
     with stage.database.transaction() as connection:
         connection.root()["stock"]["left"] -= 1
 
 
 def several(act: Act) -> str:
-    """Show that several mails of one transaction come in their order."""
+    """Several mails of one transaction come in their order."""
     account = act.account
     with visit(act.stage.database) as shop:
         account.handed += [shop.order("eve@example.org", f"Parcel {number} of 10") for number in range(1, 11)]

@@ -31,7 +31,7 @@ _FAILURES = (Surprise, MailError, TransactionError, OSError)
 
 
 def tell(stage: Stage, narrator: Narrator) -> bool:
-    """Tell all scenes and draw the balance; return whether everything was as it must be."""
+    """Play all scenes and draw the balance; whether everything was as it must be."""
     accounts, well = [], True
     for number, (title, scene) in enumerate(SCENES.items(), 1):
         account = Account(title)
@@ -47,7 +47,7 @@ def tell(stage: Stage, narrator: Narrator) -> bool:
 
 
 def draw_balance(stage: Stage, accounts: list[Account], narrator: Narrator) -> bool:
-    """Print committed against delivered, for every scene; return whether all agree."""
+    """Committed against delivered, for every scene; whether all agree."""
     add_own_unknowns(stage, accounts)
     delivered = stage.catcher.delivered()
     balances = [balance(account, delivered) for account in accounts]
@@ -67,7 +67,7 @@ def draw_balance(stage: Stage, accounts: list[Account], narrator: Narrator) -> b
 
 
 def add_own_unknowns(stage: Stage, accounts: list[Account]) -> None:
-    """Add what this process itself recorded as unknown; nothing, unless the machine is in deep trouble."""
+    """What this process itself recorded as unknown; none, unless the machine is in deep trouble."""
     notifier.flush(PATIENCE)
     for event in filter(IMailUnknownEvent.providedBy, list(stage.events)):
         for account in accounts:
@@ -75,7 +75,7 @@ def add_own_unknowns(stage: Stage, accounts: list[Account]) -> None:
 
 
 def conclusion(whole: Balance) -> str:
-    """Return what the table says, in a sentence."""
+    """What the table says, in a sentence."""
     count = whole.committed
     text = f"{count} orders in the database, {count} mails committed, the same {count} delivered"
     if not whole.again:
@@ -85,6 +85,6 @@ def conclusion(whole: Balance) -> str:
 
 
 def stored_orders(stage: Stage) -> int:
-    """Return how many orders the database has."""
+    """How many orders the database has."""
     with visit(stage.database) as shop:
         return shop.count_orders()

@@ -42,7 +42,7 @@ def main(queue_path: str, port: str) -> int:
 
 
 def report_event(event: Any) -> None:
-    """Report a mail event; subscribed to all of them."""
+    """Subscriber to mail events."""
     report(type(event).__name__, event.messageId, "; ".join(map(str, event.replies.values())))
 
 
@@ -78,18 +78,18 @@ class Worker:
         self._reader.start()
 
     def has_started(self) -> bool:
-        """Return whether it drains the queue.  Raises `ChildProcessError` if it never will."""
+        """Whether it drains the queue.  Raises `ChildProcessError` if it never will."""
         if self._process.poll() is not None:
             status = self._process.returncode
             raise ChildProcessError(f"Process {self.pid} ended by itself, with status {status}.")
         return any(report["what"] == "started" for report in self.reports)
 
     def told(self, event: str) -> list[dict[str, str]]:
-        """Return what it reported about events of this name."""
+        """What it reported about events of this name."""
         return [report for report in self.reports if report["what"] == event]
 
     def kill(self) -> None:
-        """Kill it with -9, and wait until it is dead."""
+        """kill -9, and wait until it is dead."""
         self._process.kill()
         self._process.wait()
 
@@ -99,7 +99,7 @@ class Worker:
         self._process.stdin.close()
 
     def end(self, timeout: float) -> int:
-        """Return its exit status, when it has ended and everything it reported is here.  Raises `TimeoutError`."""
+        """Its exit status, when it has ended and everything it reported is here.  Raises `TimeoutError`."""
         self.tell_to_end()
         try:
             status = self._process.wait(timeout)

@@ -42,7 +42,7 @@ RELAY_OPTIONS = (
     "notify_return",
 )
 
-#: Seconds for which a lock of another program counts, unless the file says otherwise.
+#: Seconds for which a lock of another program counts, if nobody says otherwise.
 LOCK_AGE = 86400.0
 
 
@@ -88,14 +88,14 @@ class Config:
     verify: bool | None = None
     #: How old the lock of a writer gets before its mail is taken all the same; 0.0: never taken.
     lock_age: float = LOCK_AGE
-    #: What becomes of a mail of which it cannot be known whether the relay has it.
+    #: What becomes of a mail of which nobody can know whether the relay has it.
     on_unknown: OnUnknown = OnUnknown.RESEND
     #: Further settings of the relay, by their names in `RELAY`.
     relay_options: tuple[tuple[str, Any], ...] = ()
 
     @property
     def queue_options(self) -> Mapping[str, Any]:
-        """What `open_queue` is given besides, by the daemon and by all that look at its mail."""
+        """What `open_queue` is given besides, by the daemon and by who looks at its mail."""
         return {"lock_age": self.lock_age, "schedule": Schedule(on_unknown=self.on_unknown)}
 
     @property
@@ -109,9 +109,9 @@ class Config:
         return bool(self.password or self.password_file or os.environ.get(PASSWORD_VARIABLE))
 
     def read_password(self) -> str:
-        """Return the password: of this file, else of the password file, else of the environment; empty: none.
+        """The password: of this file, else of the password file, else of the environment; empty: none.
 
-        :raises ConfigError: if the password file cannot be used.
+        Raises `ConfigError` if the password file cannot be used.
         """
         if self.password:
             return self.password
@@ -124,10 +124,7 @@ class Config:
 
 
 def read_config(path: str) -> Config:
-    """Read the configuration file at `path`.
-
-    :raises ConfigError: if it cannot be read or used.
-    """
+    """Read the configuration file at `path`.  Raises `ConfigError`."""
     path = os.path.abspath(path)
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -140,10 +137,7 @@ def read_config(path: str) -> Config:
 
 
 def parse_config(text: str, path: str) -> Config:
-    """Return what the `text` of the configuration file at `path` says.
-
-    :raises ConfigError: with the line.
-    """
+    """What the `text` of the configuration file at `path` says.  Raises `ConfigError`."""
     try:
         return _config(_Reader(parse_assignments(text), path))
     except Malformed as error:
@@ -200,11 +194,11 @@ class _Reader:
         raise ConfigError(f"{self.file}{line}: {key} {why}")
 
     def text(self, key: str) -> str:
-        """Return a text without the blanks around it."""
+        """A text without the blanks around it."""
         return self.secret(key).strip()
 
     def secret(self, key: str) -> str:
-        """Return a text to the letter."""
+        """A text to the letter."""
         text = self._printable(key)
         try:
             text.encode()
@@ -213,7 +207,7 @@ class _Reader:
         return text
 
     def addresses(self, key: str) -> tuple[str, ...]:
-        """Return the mail addresses in a text with commas between them."""
+        """Mail addresses with commas between them."""
         addresses = tuple(split_list(self.text(key)))
         for each in addresses:
             try:
@@ -223,30 +217,30 @@ class _Reader:
         return addresses
 
     def path(self, key: str) -> str:
-        """Return a path, made absolute."""
+        """A path, made absolute."""
         return self._absolute(key, self._printable(key).strip())
 
     def paths(self, key: str) -> tuple[str, ...]:
-        """Return the paths in a text with ``;`` between them, none of them twice."""
+        """Paths with ``;`` between them, none of them twice."""
         names = (name.strip() for name in self._printable(key).split(";"))
         return tuple(dict.fromkeys(self._absolute(key, name) for name in names if name))
 
     def whole(self, key: str, default: int, least: int = 0, most: int = 2**31) -> int:
-        """Return a whole number; one in quotes is one, too."""
+        """A whole number; one in quotes is one, too."""
         number = self._number(key, default, _whole, "whole number")
         if not least <= number <= most:
             self.refuse(key, f"is {number}; write a number from {least} to {most}")
         return int(number)
 
     def seconds(self, key: str, default: float) -> float:
-        """Return seconds, not less than 0."""
+        """Seconds, not less than 0."""
         number = self._number(key, default, float)
         if not 0 <= number < 1e9:
             self.refuse(key, f"is {number}; write seconds, not less than 0")
         return float(number)
 
     def one_of(self, words: type[_Word], key: str, default: _Word) -> _Word:
-        """Return one of a few words."""
+        """One of a few words."""
         text = self.text(key) or default
         try:
             return words(text)
@@ -265,12 +259,12 @@ class _Reader:
                 self.refuse(key, f"cannot be used: {error}")
 
     def switch(self, key: str) -> bool | None:
-        """Return whether something is on; None: it is not said."""
+        """On or off; None: nobody says."""
         value = self._value(key)
         return None if value is None or value == "" else bool(self._number(key, 0, _whole, "switch"))
 
     def _printable(self, key: str) -> str:
-        """Return a text; a number is one, too, with all its digits."""
+        """A text; a number is one, too, with all its digits."""
         value = self._value(key)
         text = "" if value is None else value if isinstance(value, str) else self._assigned[key].written
         if any(ord(character) < 32 or ord(character) == 127 for character in text):
@@ -298,10 +292,7 @@ class _Reader:
 
 
 def _whole(value: str | float) -> int:
-    """Return a whole number.
-
-    :raises ValueError: for what is none.
-    """
+    """Raises `ValueError` for what is no whole number."""
     number = float(value)
     if not number.is_integer():
         raise ValueError(value)

@@ -1,7 +1,7 @@
 """The configuration files that a Maildrop Host may be given, by their keys, and what stands in them.
 
-A manager, who may edit objects in Zope, chooses among keys and never writes a path; the paths come from zope.conf, so
-from an administrator of the machine. A file is read again when it has changed; nothing of it is kept in the database.
+Who may edit objects in Zope chooses among keys, never writes a path; the paths come from zope.conf, so from who runs
+the machine. A file is read again when it has changed; nothing of it is kept in the database.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from zope.sendmail.maildrop.config import read_config
 if TYPE_CHECKING:
     from zope.sendmail.maildrop.config import Config
 
-#: The key of the file that is used where none was chosen.
+#: The key of the file that is used where nobody chose one.
 DEFAULT = "DEFAULT"
 
 #: What `addConfigPath` and start-up code of sites have added in this process, key -> path.
@@ -29,20 +29,17 @@ _known: dict[str, tuple[tuple[int, int, int], Config]] = {}
 
 
 def candidates() -> Mapping[str, str]:
-    """Return what may be chosen, key -> path: the default, what zope.conf offers, what was added in this process."""
+    """What may be chosen, key -> path: the default, what zope.conf offers, and what was added in this process."""
     return {DEFAULT: default_path(), **_from_zope_conf(), **CONFIG_PATHS}
 
 
 def default_path() -> str:
-    """Return the path of ``etc/maildrop.conf`` in the Zope instance."""
+    """``etc/maildrop.conf`` in the Zope instance."""
     return os.path.join(str(getattr(_settings(), "instancehome", None) or os.getcwd()), "etc", "maildrop.conf")
 
 
 def configuration(path: str) -> Config:
-    """Return what stands in the file at `path` now.
-
-    :raises ConfigError: which names the path.
-    """
+    """What stands in the file at `path` now.  Raises `ConfigError`, which names the path."""
     try:
         status = os.stat(path)
     except OSError:
@@ -55,7 +52,7 @@ def configuration(path: str) -> Config:
 
 
 def _from_zope_conf() -> dict[str, str]:
-    """Return the keys ``config-path...`` of ``<product-config maildrophost>``."""
+    """The keys ``config-path...`` of ``<product-config maildrophost>``."""
     sections = getattr(_settings(), "product_config", None) or {}
     return {key: path for key, path in sections.get(_SECTION, {}).items() if key.startswith(_PREFIX)}
 

@@ -74,10 +74,7 @@ class Malformed(ValueError):
 
 
 def parse_assignments(text: str) -> dict[str, Assigned]:
-    """Return the value of each name.
-
-    :raises Malformed: with the line.
-    """
+    """The value of each name.  Raises `Malformed`."""
     found: dict[str, Assigned] = {}
     tokens = _tokens(text)
     for token in tokens:
@@ -118,7 +115,7 @@ def _value(token: _Token, name: str) -> Literal:
 
 
 def _string(token: _Token) -> str:
-    """Return the text of a string literal; escapes are decoded unless its prefix has an ``r``."""
+    """Escapes are decoded unless the prefix has an ``r``."""
     prefix = token.prefix.lower()
     quoted = token.text[len(prefix) :]
     quotes = 3 if len(quoted) >= 6 and quoted[:3] in ("'''", '"""') else 1
@@ -132,7 +129,7 @@ def _string(token: _Token) -> str:
 
 
 def _decoded(escape: re.Match[str]) -> str:
-    """Return what an escape stands for.  Raises `ValueError` or `SyntaxError`."""
+    """What an escape stands for.  Raises `ValueError` or `SyntaxError`."""
     return "" if escape[0] == "\\\n" else str(ast.literal_eval(f'"{escape[0]}"'))
 
 

@@ -14,9 +14,9 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def refusal(method: str, site_url: str, *, fetch_site: str = "", origin: str = "", referer: str = "") -> str:
-    """Return why the request must not change anything; the empty string if it may.
+    """Why the request must not change anything; the empty string if it may.
 
-    :param site_url: scheme, host and port by which the site is known to its browsers; the others are headers.
+    `site_url` is scheme, host and port by which the site is known to its browsers; the others are headers.
     """
     if method != "POST":
         return f"changes are made by POST, not by {method}"
@@ -32,7 +32,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _place(url: str) -> tuple[str, str, int] | None:
-    """Return scheme, host and port of a URL; None if it does not say them."""
+    """Scheme, host and port; None if it does not say."""
     try:
         parts = urlsplit(url)
         port = parts.port or _PORTS.get(parts.scheme, 0)

@@ -71,9 +71,9 @@ class Daemon:
         self._is_reloading = False
 
     def serve(self, ready: Callable[[], None] = lambda: None) -> int:
-        """Send until SIGTERM or SIGINT; `ready` is called when everything is in place.  Return the exit status."""
+        """Send until SIGTERM or SIGINT; `ready` is called when everything is in place.  Returns the exit status."""
         prepare(self.config)
-        with self._signals(), self._only_one(), self._logging():  # a signal may come as soon as there is a pid file
+        with self._signals(), self._only_one(), self._logging():  # who finds the pid file may send a signal at once
             queue = make_queue(self.config)
             self._check()
             ready()
@@ -113,7 +113,7 @@ class Daemon:
         return processor
 
     def _reload(self) -> None:
-        """Read the configuration again; if it cannot be used, tell it and go on with the former one."""
+        """What cannot be used is told, and the former configuration goes on."""
         self._is_reloading = False
         former = self.config
         try:
@@ -140,10 +140,7 @@ class Daemon:
 
     @contextlib.contextmanager
     def _only_one(self) -> Iterator[None]:
-        """Hold the pid file.
-
-        :raises AlreadyRunning: if another daemon holds it.
-        """
+        """Hold the pid file.  Raises `AlreadyRunning`."""
         self._pid_file.hold()
         try:
             yield
@@ -152,7 +149,7 @@ class Daemon:
 
     @contextlib.contextmanager
     def _logging(self) -> Iterator[None]:
-        """Write trouble into the run log as well."""
+        """Trouble stands in the run log as well."""
         handler = RunLogHandler(self._runlog)
         for each in _LOGS:
             each.addHandler(handler)
@@ -165,7 +162,7 @@ class Daemon:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT end after the message in hand, and SIGHUP read the configuration again."""
+        """SIGTERM and SIGINT end after the message in hand; SIGHUP reads the configuration again."""
         handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._ask_reload}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
@@ -186,10 +183,7 @@ class Daemon:
 
 
 def make_mailer(config: Config) -> SMTPMailer:
-    """Return the mailer that the configuration describes.
-
-    :raises ConfigError: for settings that contradict each other.
-    """
+    """The mailer that the configuration describes.  Raises `ConfigError`."""
     options = dict(config.relay_options)
     password = config.read_password() if config.login else ""
     proves = bool(password) or not options.keys().isdisjoint(("token_command", "token_file", "auth"))
@@ -217,20 +211,17 @@ def make_mailer(config: Config) -> SMTPMailer:
 
 
 def _is_in_clear(config: Config) -> bool:
-    """Return whether the words of the configuration are that a password goes without TLS."""
+    """Whether the words of the configuration are that a password goes without TLS."""
     return _TLS[config.tls] is Tls.NEVER and bool(config.login) and config.has_password
 
 
 def open_spools(config: Config) -> IMailQueue:
-    """Return the queue over the spools of the configuration."""
+    """The queue over the spools of the configuration."""
     return open_queue(config.location, add_message_id=config.add_messageid, **config.queue_options)
 
 
 def make_queue(config: Config) -> IMailQueue:
-    """Return the queue over the spools, proved good.
-
-    Raises what is wrong with it: a processor would go on for ever hoping that it heals.
-    """
+    """The same, proved good.  Raises what is wrong with it; a processor would go on for ever hoping that it heals."""
     queue = open_spools(config)
     try:
         queue.claim(0)
@@ -250,7 +241,7 @@ def check(config: Config) -> None:
 
 
 def prepare(config: Config) -> None:
-    """Make the directories of log and pid file, where no other user can have put something in our way.
+    """Make the directories of log and pid file, where nobody else can have put something in our way.
 
     Root goes on as the owner of the first spool, who could not use root's files.
     """
@@ -291,7 +282,7 @@ def detach(serve: Callable[[Callable[[], None]], int]) -> str:
 
 
 def _become_daemon(serve: Callable[[Callable[[], None]], int], write_end: int) -> NoReturn:
-    """Fork once more, in the child, so that no terminal can ever be ours, and run."""
+    """In the child: fork once more, so that no terminal can ever be ours, and run."""
     os.setsid()
     if os.fork():
         os._exit(0)

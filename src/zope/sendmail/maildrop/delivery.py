@@ -31,7 +31,7 @@ class SpoolDelivery(AbstractMailDelivery):
         self.queue = queue
 
     def send_at_once(self, sender: str | bytes, recipients: Sequence[str | bytes], message: str | bytes) -> str:
-        """Send so that the mail may leave as soon as this returns, whatever becomes of the caller's transaction."""
+        """As `send`, but the mail may leave as soon as this returns, whatever becomes of the caller's transaction."""
         own = TransactionManager()
         with own:
             return SpoolDelivery(self.queue, transaction_manager=own).send(sender, recipients, message)
@@ -44,10 +44,7 @@ class SpoolDelivery(AbstractMailDelivery):
 
 
 def delivery_to(config: Config) -> SpoolDelivery:
-    """Return the delivery into the spool of a configuration.
-
-    :raises OSError: if there is no way in.
-    """
+    """The delivery into the spool of a configuration.  Raises `OSError` if there is no way in."""
     key = (config.location, config.lock_age, config.on_unknown)
     delivery = _open.get(key)
     if delivery is None:

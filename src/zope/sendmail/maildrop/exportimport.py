@@ -26,7 +26,7 @@ class MaildropHostProfile(XMLAdapterBase):  # type: ignore[misc]  # Zope says no
         return node
 
     def _importNode(self, node: Any) -> None:
-        """Import a node.  Raises as `MaildropHost.setConfigPath`, before anything is changed."""
+        """Raises as `MaildropHost.setConfigPath`, before anything is changed."""
         host = self.context
         if node.getAttribute("path_key"):
             host.setConfigPath(node.getAttribute("path_key"))

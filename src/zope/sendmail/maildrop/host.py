@@ -45,7 +45,7 @@ def _page(name: str, file: str) -> Any:
 
 
 class _Setting:
-    """An attribute of 2.3 that shows what the configuration file says; it cannot be set on the object."""
+    """An attribute of 2.3 that shows what the configuration file says; nobody sets it on the object."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -69,7 +69,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
     zmi_icon = "fas fa-mail-bulk"
     security = ClassSecurityInfo()
 
-    #: Key of the configuration; empty: none was chosen since 2.3.
+    #: Key of the configuration; empty: nobody has chosen one since 2.3.
     _path_key = ""
     #: What 2.3 kept instead of the key.
     config_path = ""
@@ -91,7 +91,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         self.title = title
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Leave out the copies of settings, the login among them, that 2.3 kept."""
+        """2.3 kept copies of the settings, the login among them; they are not kept any more."""
         super().__setstate__({name: value for name, value in state.items() if name not in views.ATTRIBUTES})
 
     # --- sending ------------------------------------------------------------------------------------------------
@@ -139,10 +139,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
     # --- the configuration --------------------------------------------------------------------------------------
 
     def getConfigPath(self) -> str:
-        """Return the path of the configuration file.
-
-        :raises MailHostError: if its key is not offered any more.
-        """
+        """The path of the configuration file.  Raises `MailHostError` if its key is not offered any more."""
         if not self._path_key:
             return self.config_path or candidates()[DEFAULT]
         try:
@@ -180,19 +177,19 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         CONFIG_PATHS[path_key] = path
 
     def getCandidateConfigPaths(self) -> tuple[tuple[str, str], ...]:
-        """Return the configurations that may be chosen: pairs of key and path, sorted."""
+        """The configurations that may be chosen: pairs of key and path, sorted."""
         return tuple(sorted(candidates().items()))
 
     def isTransactional(self) -> bool:
-        """Return whether mail follows the transaction."""
+        """Whether mail follows the transaction."""
         return bool(self._transactional)
 
     def getLog(self, max_bytes: int = 50000) -> str:
-        """Return the newest lines of the daemon's log, at most so many bytes; empty if there is none."""
+        """The newest lines of the daemon's log, at most so many bytes; empty if there is none."""
         return views.tail(self._config().log_file, max_bytes)
 
     def queueLength(self) -> int:
-        """Return how many mails wait in the spools."""
+        """How many mails wait in the spools."""
         counts = self._queue().admin.count()
         return sum(counts.get(state, 0) for state in WAITING)
 
@@ -209,7 +206,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         return f'MaildropHost "{self.getId()}"'
 
     def _chosen_key(self) -> str:
-        """Return the key to show as chosen; empty if it is not offered."""
+        """The key to show as chosen; empty if it is not offered."""
         if self._path_key or not self.config_path:
             key = self._path_key or DEFAULT
             return key if key in candidates() else ""
@@ -258,7 +255,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         return message
 
     def manage_editData(self) -> dict[str, Any]:
-        """Return what the Edit tab shows."""
+        """What the Edit tab shows."""
         chosen = self._chosen_key()
         shown = {
             "candidates": [
@@ -272,19 +269,19 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         return shown | self._told(lambda: views.settings(self.getConfigPath(), self._config()))
 
     def manage_logData(self) -> dict[str, Any]:
-        """Return what the Maildrop Log tab shows."""
+        """What the Maildrop Log tab shows."""
         return {"path": "", "text": "", "changed": ""} | self._told(lambda: views.log(self._config()))
 
     def manage_queueData(self, state: str = "", address: str = "") -> dict[str, Any]:
-        """Return what the Maildrop Queue tab shows: the mails in this state, from or to this address."""
+        """What the Maildrop Queue tab shows: the mails in this state, from or to this address."""
         return self._told(lambda: views.queue(self._queue(), state, address) | views.daemon(self._config()))
 
     def manage_restartQueueThread(self, action: str = "start", REQUEST: Any = None) -> None:
-        """Refuse to start MailHost's thread, which would send nothing: the daemon does."""
+        """MailHost's thread would send nothing: the daemon does."""
         raise BadRequest("A Maildrop Host has no thread in Zope; start or stop the maildrop daemon instead.")
 
     def _told(self, look: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """Return what `look` returns, and why it could not if it raises: a manager uses the page to repair it."""
+        """What `look` returns, and why it could not if it raises: a page is there for those who repair."""
         try:
             return {"problem": "", **look()}
         except (MailHostError, QueueError, OSError) as error:
@@ -373,11 +370,7 @@ def initialize(context: Any) -> None:
 
 
 def _check(request: Any) -> None:
-    """Refuse a change that another site asks for.
-
-    :param request: None if Python code asks.
-    :raises Forbidden: unless a page of this site asks.
-    """
+    """Raises `Forbidden` unless a page of this site, or nobody but Python code, asks for a change."""
     if request is None:
         return
     header = request.get_header

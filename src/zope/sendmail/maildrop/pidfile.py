@@ -1,7 +1,7 @@
 """Which process is the daemon of a configuration: a pid file that its owner keeps locked.
 
-The kernel says who holds the lock and gives it up with the process, so no other process is ever taken for the
-daemon, whatever stands in the file.  The number in it is for people and for monitoring programs.  Fails with `OSError`.
+The kernel says who holds the lock and gives it up with the process, so nobody else is ever taken for the daemon,
+whatever stands in the file.  The number in it is for people and for monitoring programs.  Fails with `OSError`.
 """
 
 from __future__ import annotations
@@ -37,10 +37,7 @@ class PidFile:
         self._fd = -1
 
     def hold(self) -> None:
-        """Hold the file as the daemon, until `release` or the end of this process.
-
-        :raises AlreadyRunning: if another process holds it.
-        """
+        """Be the daemon, until `release` or the end of this process.  Raises `AlreadyRunning`."""
         while self._fd < 0:
             fd = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
@@ -54,7 +51,7 @@ class PidFile:
                     os.close(fd)
 
     def release(self) -> None:
-        """Give the file up; the daemon ends."""
+        """The daemon ends."""
         if self._fd >= 0:
             with contextlib.suppress(OSError):
                 if _is_at(self.path, self._fd):
@@ -63,7 +60,7 @@ class PidFile:
             self._fd = -1
 
     def holder(self) -> int | None:
-        """Return the number of the daemon's process, or None if there is none.  Not for the daemon itself."""
+        """The daemon's process, or None if there is none.  Not for the daemon itself."""
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -74,10 +71,7 @@ class PidFile:
             os.close(fd)
 
     def check_older_daemon(self) -> None:
-        """Refuse to send beside a daemon of 2.3, which locks nothing.
-
-        :raises AlreadyRunning: if the file names one.
-        """
+        """Raise `AlreadyRunning` if the file names a daemon of 2.3, which locks nothing: nobody must send beside it."""
         with contextlib.suppress(FileNotFoundError):
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
@@ -86,12 +80,9 @@ class PidFile:
                 os.close(fd)
 
     def terminate(self, number: signal.Signals, timeout: float) -> bool:
-        """Send a signal to the daemon and wait until it has ended.
+        """Send a signal to the daemon and wait until it has ended; False if it has not, after `timeout` seconds.
 
-        :param timeout: seconds to wait at most.
-        :returns: whether it has ended.
-        :raises ProcessLookupError: if there is no daemon.
-        :raises PermissionError: if it is another user's.
+        Raises `ProcessLookupError` if there is no daemon, `PermissionError` if it is somebody else's.
         """
         pid = self.holder()
         if pid is None:
@@ -101,7 +92,7 @@ class PidFile:
             return self._wait(timeout)
         fd = os.pidfd_open(pid)
         try:
-            if self.holder() != pid:  # it ended meanwhile, and its number may be another process's
+            if self.holder() != pid:  # it ended meanwhile, and its number may be somebody else's
                 return self.holder() is None
             signal.pidfd_send_signal(fd, number)
             poll = select.poll()
@@ -146,7 +137,7 @@ def _write_number(fd: int) -> None:
 
 
 def _is_locked_by_us(fd: int) -> bool:
-    """Lock the file; return False if another process has it."""
+    """Lock the file; False if somebody else has it."""
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -157,7 +148,7 @@ def _is_locked_by_us(fd: int) -> bool:
 
 
 def _is_at(path: str, fd: int) -> bool:
-    """Return whether the open file is still the one at `path`."""
+    """Whether the open file is still the one at `path`."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
     except FileNotFoundError:
@@ -165,7 +156,7 @@ def _is_at(path: str, fd: int) -> bool:
 
 
 def _check_older_daemon(fd: int) -> None:
-    """Refuse to start beside a daemon of 2.3, which locks neither its pid file nor the mail that it is sending."""
+    """2.3 locks nothing, neither its pid file nor the mail that it is sending."""
     text = os.pread(fd, 20, 0).strip()
     with contextlib.suppress(OSError):
         if text.isdigit() and int(text) != os.getpid():

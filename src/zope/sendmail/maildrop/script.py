@@ -40,7 +40,7 @@ _VERBS_HELP = {
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="maildrop",
         description="Sends the mail in a maildrop spool.",
@@ -59,11 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the console script and return its exit status.
-
-    :param arguments: those of the command line, without the program's name.
-    :raises SystemExit: as argparse does.
-    """
+    """The console script; `arguments` without the program's name.  Raises `SystemExit` as argparse does."""
     parser = make_parser()
     parsed = parser.parse_args(arguments)
     if not parsed.config:

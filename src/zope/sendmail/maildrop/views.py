@@ -87,7 +87,7 @@ POSSIBLE = tuple(_DONE)
 
 
 def settings(path: str, config: Config) -> dict[str, Any]:
-    """Return the Edit tab: pairs of a label and what the file says, and the addresses that get all mail instead."""
+    """The Edit tab: pairs of a label and what the file says, and who gets all mail instead of its recipients."""
     attribute = {name: show(config) for name, show in ATTRIBUTES.items()}
     rows = [
         ("Config file path", path),
@@ -110,7 +110,7 @@ def settings(path: str, config: Config) -> dict[str, Any]:
 
 
 def log(config: Config) -> dict[str, Any]:
-    """Return the Log tab."""
+    """The Log tab."""
     path = config.log_file
     try:
         changed = os.stat(path).st_mtime
@@ -120,10 +120,7 @@ def log(config: Config) -> dict[str, Any]:
 
 
 def tail(path: str, max_bytes: int) -> str:
-    """Return the last whole lines of a file, at most `max_bytes` bytes; empty if there is no such file.
-
-    :raises OSError: if it cannot be read.
-    """
+    """The last whole lines of a file, at most `max_bytes` bytes; empty if there is no such file.  Raises `OSError`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -140,7 +137,7 @@ def tail(path: str, max_bytes: int) -> str:
 
 
 def queue(queue: IMailQueue, state: str = "", address: str = "") -> dict[str, Any]:
-    """Return the Queue tab: counts, the oldest, what waits for a person, and the mails that fit, oldest first."""
+    """The Queue tab: counts, the oldest, what waits for a person, and the mails that fit, oldest first."""
     now = time.time()
     mails = queue.admin
     counts, oldest = mails.count(), mails.oldest()
@@ -163,11 +160,11 @@ def queue(queue: IMailQueue, state: str = "", address: str = "") -> dict[str, An
 
 
 def daemon(config: Config) -> dict[str, Any]:
-    """Return whether the daemon of this configuration is at work, in words for people."""
+    """Whether the daemon of this configuration is at work, for people."""
     try:
         pid = PidFile(config.pid_file).holder()
     except OSError as error:
-        return {"daemon": f"It cannot be told whether the daemon runs: {error}.", "daemon_runs": True}
+        return {"daemon": f"Nobody can tell whether the daemon runs: {error}.", "daemon_runs": True}
     if pid is not None:
         return {"daemon": f"The daemon runs (process {pid}).", "daemon_runs": True}
     cure = f"maildrop start --config {shlex.quote(config.path)}"
@@ -242,7 +239,9 @@ def _next(mail: QueuedMail, now: float) -> str:
 
 
 def _words(mail: QueuedMail, record: Record, now: float) -> list[str]:
-    """Return why the mail is where it is: the relay for which it waits, our note, what was said of those left out."""
+    """Return why the mail is where it is: the relay for which it waits, our note, and what was said about those who did
+    not get it.
+    """
     waits = [clean(waiting_words(mail.blocked, now))] if mail.blocked is not None else []
     said = [
         f"{clean(who)}: {clean(str(reply))}"
@@ -254,7 +253,7 @@ def _words(mail: QueuedMail, record: Record, now: float) -> list[str]:
 
 
 def _findings(mails: IMailQueueAdmin) -> list[dict[str, str]]:
-    """Return what a person has to look at, beside the mails that the list shows as held or rejected anyway."""
+    """What somebody has to look at, beside the mails that the list shows as held or rejected anyway."""
     own = ("held", "rejected")
     found = (each for each in mails.examine() if each.severity is not Severity.NOTE and each.kind not in own)
     return [{"name": clean(each.name), "text": each.text, "cure": each.cure} for each in islice(found, FINDINGS)]

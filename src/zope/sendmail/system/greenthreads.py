@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from zope.sendmail.errors import GreenThreads
+
+class GreenThreads(RuntimeError):
+    """This process cannot drain a queue, because eventlet has replaced its threads; it can put mail into one.
+
+    Cure: use a `MailWriter` or a queued delivery with ``start="never"``, and let another process send.
+    """
 
 
 def refuse_green_threads() -> None:

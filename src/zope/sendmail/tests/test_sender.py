@@ -23,7 +23,6 @@ import transaction
 from transaction.interfaces import NoTransaction
 
 from zope.sendmail import startup
-from zope.sendmail.errors import GreenThreads
 from zope.sendmail.interfaces import InvalidLocation, InvalidMail, InvalidRelay
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.states import State
@@ -33,6 +32,7 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
+from zope.sendmail.system.greenthreads import GreenThreads
 from zope.sendmail.testing.contracts import MESSAGE
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Hang, Relay

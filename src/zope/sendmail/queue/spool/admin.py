@@ -44,42 +44,39 @@ class DroppedMail:
         self._clock = clock
 
     def count(self) -> int:
-        """Return how many there are."""
+        """How many there are."""
         return sum(1 for _ in self._dropbox.complete())
 
     def oldest(self) -> float | None:
-        """Return when the oldest was written, in seconds since the epoch; None if there is none."""
+        """When the oldest was written."""
         return next((each.since for each in self._dropbox.complete()), None)
 
     def names(self) -> Iterator[str]:
-        """Yield the names that they will have in the queue, oldest first."""
+        """The names that they will have in the queue, oldest first."""
         return (each.name for each in self._dropbox.complete())
 
     def mails(self, selection: Selection) -> Iterator[QueuedMail]:
-        """Yield the selected ones, oldest first."""
+        """Those that are meant, oldest first."""
         for each in self._dropbox.complete():
             if selection.may_match(each.since, rejected=False):
-                with contextlib.suppress(MalformedEnvelope, OSError):  # it was taken or changed in this moment
+                with contextlib.suppress(MalformedEnvelope, OSError):  # somebody took or changed it in this moment
                     mail = self.show(each)
                     if selection.matches(mail):
                         yield mail
 
     def find(self, name: str) -> Dropped | None:
-        """Return the mail that will have this name in the queue, or None."""
+        """The mail that will have this name in the queue."""
         return self._dropbox.find(name)
 
     def show(self, dropped: Dropped) -> QueuedMail:
-        """Return what can be said of it.
-
-        :raises MalformedEnvelope: if it is no mail any more; `OSError` if it is gone.
-        """
+        """What can be said of it.  Raises `MalformedEnvelope` or `OSError` if it is not there any more as it was."""
         with self._disk.open(dropped.path) as stream:
             envelope = read_envelope(stream)
             identifier = message_id_in(stream)
         return QueuedMail(dropped.name, State.READY, envelope, identifier, dropped.since, dropped.size, 0.0, ())
 
     def read(self, dropped: Dropped) -> BinaryIO:
-        """Return the message, without the envelope.  Raises as `show`."""
+        """The message, without the envelope.  Raises as `show`."""
         stream = self._disk.open(dropped.path)
         try:
             read_envelope(stream)
@@ -89,7 +86,7 @@ class DroppedMail:
         return stream
 
     def examine(self) -> Iterator[Finding]:
-        """Yield what lies in the directory and why it is not sent.  Changes nothing."""
+        """What lies in the directory and why it is not sent.  Changes nothing."""
         names = set(self._dropbox.names())
         for name in sorted(names):
             finding = None if name == PRIVATE else self._finding(name, names)
@@ -111,7 +108,7 @@ class DroppedMail:
             return None
 
     def _finding_about_name(self, name: str, file: Dropped) -> Finding:
-        """Return the finding about a file that is never mail by its name; an old and whole one may be waited for."""
+        """About a file that is never mail, whatever is in it; old and whole, somebody may wait for it."""
         if self._clock.time() - file.since > OLD_LOCK and not self._dropbox.fault(file.path):
             return diagnosis.not_taken(f"../{name}", "it is a mail, but its name says that it is none; rename it")
         return diagnosis.foreign(f"../{name}", "something that is never sent", Severity.NOTE)
@@ -252,5 +249,5 @@ class SpoolAdmin(MaildirAdmin):
 
 
 def _once(items: Iterable[_T], name: Callable[[_T], str]) -> Iterator[_T]:
-    """Yield each item once: what was taken in between the looks outside and inside was seen twice, side by side."""
+    """What was taken in between the looks outside and inside was seen twice, side by side."""
     return (next(same) for _, same in itertools.groupby(items, key=name))

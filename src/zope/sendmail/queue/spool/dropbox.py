@@ -29,7 +29,7 @@ PRIVATE = ".queue"
 #: What a program has beside a file that it is writing.
 LOCK = ".lck"
 
-#: Seconds after which a lock is given up unless it is said otherwise: no transaction should be open for a day.
+#: Seconds after which a lock is given up if nobody says otherwise: no transaction should be open for a day.
 LOCK_AGE = 86400.0
 
 #: A lock that is older than so many seconds is worth a word.
@@ -65,7 +65,7 @@ class Dropped:
 
     @property
     def name(self) -> str:
-        """The name that it gets in the queue; it stays the same as long as the file is not changed."""
+        """The name that it gets in the queue; it stays the same as long as nobody changes the file."""
         return _queue_name(os.path.basename(self.path), self.status)
 
     @property
@@ -113,11 +113,11 @@ class DropBox:
         return keys
 
     def complete(self) -> Iterator[Dropped]:
-        """Yield the mails that lie there whole, oldest first.  Changes nothing; a lock counts here whatever its age."""
+        """The mails that lie there whole, oldest first.  Changes nothing; a lock counts here whatever its age."""
         return filter(self._is_complete, self._candidates(self.names()))
 
     def find(self, name: str) -> Dropped | None:
-        """Return the one of them that will have this name in the queue, or None."""
+        """The one of them that will have this name in the queue."""
         called = (each for each in self._candidates(self.names()) if each.name == name)
         return next(filter(self._is_complete, called), None)
 
@@ -126,14 +126,14 @@ class DropBox:
         return self._take(mail, make) if self._is_complete(mail) else None
 
     def names(self) -> list[str]:
-        """Return the names in the directory; none if it is not there."""
+        """The names in the directory; none if it is not there."""
         try:
             return self._disk.names(self.spool)
         except FileNotFoundError:
             return []
 
     def age_of_lock(self, path: str) -> float | None:
-        """Return the seconds since a program locked the file; None: none did."""
+        """Seconds since somebody locked the file; None: nobody did."""
         try:
             modified = self._disk.stat(path + LOCK).st_mtime
         except FileNotFoundError:
@@ -141,10 +141,7 @@ class DropBox:
         return max(0.0, self._clock.time() - modified)
 
     def fault(self, path: str) -> str:
-        """Return why the file cannot be sent; the empty string if it can.
-
-        :raises FileNotFoundError: if it is gone.
-        """
+        """Why nobody can send the file; the empty string if somebody can.  Raises `FileNotFoundError`."""
         try:
             with self._disk.open(path) as stream:
                 if stream.read(len(DROPPED)) != DROPPED:
@@ -168,7 +165,7 @@ class DropBox:
         return since >= _UNCONDITIONAL or (self._again and since >= _WHILE_BUSY) or self._read_stamp() != self._stamp
 
     def _read_stamp(self) -> int:
-        """Return the time stamp of the directory; -1 if it is too young to be trusted, or not there."""
+        """Time stamp of the directory; -1 if it is too young to be trusted, or not there."""
         try:
             stamp = self._disk.stat(self.spool).st_mtime_ns
         except FileNotFoundError:
@@ -187,7 +184,7 @@ class DropBox:
         self._began, self._cost = now, self._clock.monotonic() - now
 
     def _candidates(self, names: Iterable[str]) -> list[Dropped]:
-        """Return what may be mail, oldest first."""
+        """What may be mail, oldest first."""
         found: list[Dropped] = []
         for name in filter(may_be_mail, names):
             path = os.path.join(self.spool, name)
@@ -203,7 +200,7 @@ class DropBox:
         return False
 
     def _why_not(self, mail: Dropped) -> str | None:
-        """Return why a file is left alone: words for a person, empty if time will help, or None if it is a mail."""
+        """Why a file is left alone: in words if a person should know, empty if time will help; None if it is a mail."""
         # A lock is made before its mail: if we have seen the mail and there is no lock, there is none any more.
         age = self.age_of_lock(mail.path)
         if age is not None and not 0.0 < self.lock_age <= age:
@@ -241,7 +238,7 @@ class DropBox:
         self._left[path] = why
 
     def _move(self, path: str, target: str, make: Callable[[], None]) -> None:
-        """Rename the file: from now on it is ours."""
+        """One rename: from now on the file is ours."""
         try:
             self._disk.rename(path, target)
         except FileNotFoundError:
@@ -250,7 +247,7 @@ class DropBox:
             self._disk.rename(path, target)
 
     def _give_up_lock(self, path: str) -> None:
-        """Remove a lock whose mail was taken all the same."""
+        """A lock whose mail was taken all the same belongs to nobody."""
         age = self.age_of_lock(path)
         if age is not None and 0.0 < self.lock_age <= age:
             maillog.lock_given_up(path, age)
@@ -259,13 +256,13 @@ class DropBox:
 
 
 def may_be_mail(name: str) -> bool:
-    """Return whether a file of this name may be mail: not if it is hidden, a lock, or left by an editor."""
+    """Hidden files, locks, and what editors leave (``name~``, ``#name#``) are none."""
     is_left_by_editor = name.endswith("~") or (name.startswith("#") and name.endswith("#"))
     return not (name.startswith(".") or name.endswith(LOCK) or is_left_by_editor)
 
 
 def _queue_name(name: str, status: os.stat_result) -> str:
-    """Return a name for the queue, with the time stamp and the old name in it; sorts like those of `unique_name`.
+    """A name for the queue, with the time stamp and the old name in it; sorts like those of `unique_name`.
 
     No two files have the same number at a time, and what gets a number later has another time of change (ctime).
     """

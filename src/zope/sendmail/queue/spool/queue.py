@@ -1,7 +1,7 @@
 """A queue over MaildropHost's spool directory: other programs drop mail into it, ours waits in a Maildir within it.
 
 ``<spool>/NAME`` is other programs'; ``<spool>/.queue`` is a Maildir queue, where every mail is claimed, retried and
-set aside as in any other.  What is complete is moved there (``queue/spool/dropbox.py``).  Makes its
+set aside as in any other.  What is complete is moved there (`zope.sendmail.queue.spool.dropbox`).  Makes its
 directories when it is first used.  Fails with `QueueError` where a directory cannot be trusted, otherwise as
 `MaildirQueue`.
 """
@@ -66,11 +66,11 @@ class SpoolQueue(MaildirQueue):
             return super().claim(limit)
 
     def _check_place(self) -> bool:
-        """Refuse a path that is not all ours or root's: other users write to a spool, and could make ``.queue``."""
+        """Other users write to a spool: every part of its path has to be ours or root's, and ``.queue`` above all."""
         return check_place(self.layout.root, Owners.OURS)
 
     def lease(self, key: str, *details: Any) -> MaildirLease:
-        """Return a lease that completes its message if that is wanted."""
+        """A lease that completes its message if that is wanted."""
         return (CompletedLease if self.add_message_id else MaildirLease)(self._claims, key, *details)
 
     def _take_in(self, mail: Dropped) -> str | None:

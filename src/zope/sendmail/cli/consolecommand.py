@@ -1,0 +1,106 @@
+"""``zope-sendmail console``: the console in the browser, served on this host."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+
+from zope.sendmail.cli.metricscommand import parse_address
+from zope.sendmail.cli.privileges import become_owner
+from zope.sendmail.cli.terminal import complain
+from zope.sendmail.queue import directories_of, recognized
+
+#: An environment variable that may hold the token, so that it stands in no list of processes.
+TOKEN = "ZOPE_SENDMAIL_CONSOLE_TOKEN"  # noqa: S105 - the name of a variable
+
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+
+_EPILOG = """\
+The address that is printed has a token in it, without which the console shows nothing; it is another one at each start,
+or that in the environment variable ZOPE_SENDMAIL_CONSOLE_TOKEN (at least 16 characters).
+
+Only this host is served. For others put a web server in front of it that encrypts, and name it with --host-name.
+
+exit status:
+  0   it was ended with Ctrl-C or SIGTERM
+  2   the command line is wrong
+  78  a queue or the address cannot be used, or the extra is not installed
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``zope-sendmail console``."""
+    parser = argparse.ArgumentParser(
+        prog="zope-sendmail console",
+        description="Show mail queues in the browser: what waits, why, the relays; and with --writable the verbs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("queues", metavar="DIRECTORY", nargs="+", help="a queue; spool:DIRECTORY is maildrop's")
+    parser.add_argument("--listen", metavar="HOST:PORT", default=":8025", help="default: :8025, this host only")
+    parser.add_argument("--writable", action="store_true", help="let operators change something")
+    parser.add_argument(
+        "--host-name", metavar="NAME", action="append", default=[], help="a name by which browsers call it; repeatable"
+    )
+    return parser
+
+
+def is_console(arguments: Sequence[str]) -> bool:
+    """Return whether a command line is for the console; ``console`` may be the directory of a queue as well."""
+    return arguments[:1] == ["console"] and (len(arguments) > 1 or not os.path.isdir("console"))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until a signal ends it; return the exit status.
+
+    :raises SystemExit: as argparse does
+    """
+    parser = make_parser()
+    parsed = parser.parse_args(arguments)
+    host, port = _address(parser, parsed.listen)
+    try:
+        import waitress
+
+        from zope.sendmail.console import Console
+    except ImportError:
+        return complain("the console needs more packages: pip install 'zope.sendmail[console]'", os.EX_CONFIG)
+    token = os.environ.get(TOKEN) or secrets.token_urlsafe(24)
+    try:
+        queues = [recognized(each) for each in parsed.queues]
+        _check(queues)
+        console = Console(queues, writable=parsed.writable, token=token, hosts=[*_LOOPBACK, *parsed.host_name])
+        server = waitress.create_server(console, host=host, port=port, threads=4, ident="")
+    except (OSError, ValueError) as error:
+        return complain(str(error), os.EX_CONFIG)
+    threading.Thread(target=console.look, name="zope.sendmail.console", daemon=True).start()
+    where = f"[{host}]" if ":" in host else host
+    print(f"http://{where}:{server.effective_port}/login?token={token}", flush=True)
+    with closing(server), contextlib.suppress(KeyboardInterrupt, SystemExit):
+        server.run()
+    return os.EX_OK
+
+
+def _address(parser: argparse.ArgumentParser, text: str) -> tuple[str, int]:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _check(queues: Sequence[str]) -> None:
+    """See that each queue is there; root goes on as the owner of the first one.
+
+    :raises OSError: if one is not there, or cannot be read
+    """
+    directories = [path for each in queues for path in directories_of(each)]
+    for path in directories:
+        os.listdir(path)
+    if directories:
+        become_owner(directories[0])
+    sys.stdout.flush()

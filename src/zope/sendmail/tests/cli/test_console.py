@@ -1,0 +1,76 @@
+"""``zope-sendmail console``."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+import urllib.error
+import urllib.request
+
+from zope.sendmail.cli.consolecommand import TOKEN, is_console
+from zope.sendmail.queue.maildir import MaildirQueue
+
+COMMAND = [sys.executable, "-m", "zope.sendmail.cli", "console"]
+
+
+class TheCommand(unittest.TestCase):
+    def setUp(self) -> None:
+        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+
+    def refused(self, *words: str) -> tuple[int, str]:
+        done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    def test_serves_until_it_is_told_to_end(self) -> None:
+        """The address that it prints opens the console; without the token nothing is shown."""
+        try:
+            import waitress  # noqa: F401 - asked for by the command
+        except ImportError:
+            self.skipTest("the console is not installed")
+        MaildirQueue(self.path).stage().abort()
+        command = [*COMMAND, "--listen", "127.0.0.1:0", self.path]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            found = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/login\?token=\S+", address)
+            assert found is not None, address
+            jar = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            self.assertIn("At a glance", jar.open(address, timeout=30).read().decode())
+            with urllib.request.urlopen(found[1] + "/0/", timeout=30) as answer:
+                self.assertTrue(answer.url.endswith("/login"))
+            process.send_signal(signal.SIGINT)
+            self.assertEqual(process.wait(30), 0)
+
+    def test_wants_a_queue_and_an_address(self) -> None:
+        """What is wrong is said, and nothing is made."""
+        status, words = self.refused(self.path)
+        self.assertEqual(status, 78)
+        self.assertIn(self.path, words)
+        self.assertFalse(os.path.exists(self.path))
+        self.assertEqual(self.refused("--listen", "here", self.path)[0], 2)
+        self.assertEqual(self.refused()[0], 2)
+
+    def test_may_have_a_queue_of_its_name(self) -> None:
+        """A Maildir called ``console`` is drained as ever."""
+        place = self.enterContext(tempfile.TemporaryDirectory())
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(place)
+        self.assertTrue(is_console(["console"]))
+        os.mkdir("console")
+        self.assertFalse(is_console(["console"]))
+        self.assertTrue(is_console(["console", "queue"]))
+        self.assertFalse(is_console(["queue", "console"]))
+
+    def test_takes_its_token_from_the_environment(self) -> None:
+        """One that is too short is refused, and not repeated."""
+        MaildirQueue(self.path).stage().abort()
+        done = subprocess.run(
+            [*COMMAND, self.path], capture_output=True, text=True, check=False, env={**os.environ, TOKEN: "hush"}
+        )
+        self.assertEqual(done.returncode, 78)
+        self.assertNotIn("hush", done.stdout + done.stderr)
