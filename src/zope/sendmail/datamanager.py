@@ -7,7 +7,12 @@ databases have voted and leaves after they have finished; what may fail happens 
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import itertools
+import math
+import os
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,16 +24,75 @@ from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.forklock import ForkLock
 
 #: Sorts behind every name a storage can have: no text has a greater first character.
 _LAST = "\U0010ffff"
 
 _joined = itertools.count()
 
+#: Seconds after which a transaction that has mail and does not end is told of.
+PATIENCE = 600.0
+
+
+class UnendedTransactions:
+    """Mail whose transaction has neither been committed nor aborted yet.
+
+    The usual cause is a delivery that follows the thread's transaction where the program commits another one, such as
+    ``request.tm`` in Pyramid: nothing fails, and the mail never leaves.
+
+    Concurrency: any thread.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._mutex = ForkLock()
+        #: Since when, and the mails, oldest first.
+        self._since: dict[int, tuple[float, weakref.ref[TransactionMails]]] = {}
+
+    def add(self, mails: TransactionMails) -> None:
+        """Take note of a transaction that has begun to send, and tell of old ones."""
+        now = self._clock.monotonic()
+        self.tell(before=now - PATIENCE)
+        with self._mutex:
+            self._since[id(mails)] = now, weakref.ref(mails)
+
+    def remove(self, mails: TransactionMails) -> None:
+        """Forget a transaction that has ended."""
+        with self._mutex:
+            self._since.pop(id(mails), None)
+
+    def tell(self, *, before: float = math.inf) -> None:
+        """Log each transaction that has sent since a time before `before`, once."""
+        now = self._clock.monotonic()
+        with self._mutex:
+            old = {key: each for key, each in self._since.items() if each[0] <= before}
+            for key in old:
+                del self._since[key]
+        for since, reference in old.values():
+            mails = reference()
+            if mails is not None and not mails.ended and len(mails):
+                maillog.transaction_unended(mails.what, len(mails), now - since)
+
+    def forget_after_fork(self) -> None:
+        """Forget all of them in a forked child: they are its parent's."""
+        self._since = {}
+
+
+unended = UnendedTransactions(Clock())
+atexit.register(unended.tell)
+os.register_at_fork(after_in_child=unended.forget_after_fork)
+
 
 @implementer(ISavepointDataManager)
 class TransactionMails:
-    """See `ISavepointDataManager`.  `what` names the delivery in the log.
+    """See `ISavepointDataManager`.
+
+    :param key: the delivery.
+    :param staged: the mails.
+    :param what: names the delivery in the log.
+    :param transaction_manager: whose current transaction the mails follow.
 
     A transaction knows `key`, the delivery, by its address only; kept here, no other can get that address meanwhile.
     """
@@ -36,33 +100,55 @@ class TransactionMails:
     def __init__(self, key: object, staged: IStagedMail, what: str, transaction_manager: Any) -> None:
         self._whose = key
         self._staged = staged
-        self._what = what
+        self.what = what
+        self._pid = os.getpid()
         self.transaction_manager = transaction_manager
         self._key = f"{_LAST}zope.sendmail:{next(_joined):020d}"
         #: Whether the transaction has let go of it: aborted, or rolled back to before the first mail.
         self.ended = False
 
+    def __len__(self) -> int:
+        return len(self._staged)
+
+    def __del__(self) -> None:
+        """Tell of mail whose transaction is gone, with its thread or its request, and was never ended.
+
+        Nothing can commit it any more, so it is removed.
+        """
+        if self.ended or self._pid != os.getpid() or not len(self._staged):
+            return
+        maillog.transaction_lost(self.what, len(self._staged))
+        with contextlib.suppress(Exception):
+            self._staged.abort()
+
+    def _end(self) -> None:
+        self.ended = True
+        unended.remove(self)
+
     def add_all(self, envelopes: Iterable[Envelope], *message: Piece) -> None:
-        """One more mail of this transaction for each envelope, or none: raises `OSError`."""
+        """Add a mail of this transaction for each envelope, or none.
+
+        :raises QueueError: the queue's disk refuses.
+        """
         before = len(self._staged)
         try:
             for envelope in envelopes:
                 self._staged.add(envelope, *message)
-        except BaseException:  # who called may go on and commit
+        except BaseException:  # the caller may go on and commit
             self._staged.rollback(before)
             raise
 
     def savepoint(self) -> MailSavepoint:
-        """A point to which `rollback` leads back."""
+        """Return a point to which its `rollback` leads back."""
         return MailSavepoint(self._staged)
 
     def abort(self, transaction: Any) -> None:
         """Remove the mails."""
-        self.ended = True
+        self._end()
         try:
             self._staged.abort()
         except Exception as error:  # noqa: BLE001 - an abort has to go on
-            maillog.abort_failed(self._what, error)
+            maillog.abort_failed(self.what, error)
 
     def tpc_begin(self, transaction: Any) -> None:
         """Nothing to do: the mails were staged when they were sent."""
@@ -76,11 +162,11 @@ class TransactionMails:
 
     def tpc_finish(self, transaction: Any) -> None:
         """Let the mails leave."""
-        self.ended = True
+        self._end()
         try:
             self._staged.commit()
         except Exception as error:  # noqa: BLE001 - the databases have committed; raising would only hide that
-            maillog.finish_failed(self._what, error)
+            maillog.finish_failed(self.what, error)
 
     tpc_abort = abort
 
@@ -103,7 +189,13 @@ class MailSavepoint:
 
 
 def mails_of(key: object, transaction_manager: Any, stage: Callable[[], IStagedMail], what: str) -> TransactionMails:
-    """The data manager of `key` in the current transaction; it is made and joined if there is none yet."""
+    """Return the data manager of `key` in the current transaction; it is made and joined if there is none yet.
+
+    :param key: the delivery.
+    :param transaction_manager: whose current transaction is meant.
+    :param stage: makes an empty group for its mails.
+    :param what: names the delivery in the log.
+    """
     current = transaction_manager.get()
     try:
         mails = current.data(key)
@@ -113,6 +205,7 @@ def mails_of(key: object, transaction_manager: Any, stage: Callable[[], IStagedM
         mails = TransactionMails(key, stage(), what, transaction_manager)
         current.join(mails)
         current.set_data(key, mails)
+        unended.add(mails)
     return mails  # type: ignore[no-any-return]  # transaction keeps data untyped
 
 

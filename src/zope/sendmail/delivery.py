@@ -232,7 +232,7 @@ class QueuedMailDelivery(AbstractMailDelivery):
 
     def _stage(self) -> IStagedMail:
         with telling_refusals(self._queuePath):
-            return _InQueue(self._new_group(), self._queuePath)
+            return _InQueue(self._new_group(), self._queuePath, self.queue)
 
     def _new_group(self) -> IStagedMail:
         queue: Any = self.queue
@@ -247,10 +247,11 @@ class QueuedMailDelivery(AbstractMailDelivery):
 class _InQueue:
     """See `IStagedMail`.  What the queue's disk refuses is told to callers as `QueueNotWritable`, with the cure."""
 
-    def __init__(self, staged: IStagedMail, location: str) -> None:
+    def __init__(self, staged: IStagedMail, location: str, queue: IMailQueue) -> None:
         self._staged = staged
         self._location = location
-        self.rollback, self.commit, self.abort = staged.rollback, staged.commit, staged.abort
+        self._queue = queue
+        self.rollback, self.abort = staged.rollback, staged.abort
 
     def __len__(self) -> int:
         return len(self._staged)
@@ -264,6 +265,30 @@ class _InQueue:
         """See `IStagedMail`."""
         with telling_refusals(self._location):
             self._staged.prepare()
+
+    def commit(self) -> None:
+        """See `IStagedMail`.  Says once if no processor is at work on the queue."""
+        self._staged.commit()
+        if self._location not in _looked_at:
+            _looked_at.add(self._location)
+            if not _is_attended(self._queue):
+                maillog.unattended(self._location)
+
+
+#: Queues of which it is known in this process whether a processor is at work.
+_looked_at: set[str] = set()
+
+
+def _is_attended(queue: Any) -> bool:
+    """Say whether a processor is at work on the queue, or is about to be, in this process or another one."""
+    ask = getattr(queue, "is_attended", None)
+    if ask is None:
+        return True
+    threads = (getattr(each, "queue", None) for each in threading.enumerate())
+    try:
+        return any(getattr(each, "location", None) == queue.location for each in threads) or bool(ask())
+    except OSError:  # nothing depends on the answer
+        return True
 
 
 @implementer(IDirectMailDelivery)

@@ -8,13 +8,14 @@ or rejects is taken out again, what it defers, or what could not be sent, is lef
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail.errors import RelayError
+from zope.sendmail.errors import QueueError, RelayError
 from zope.sendmail.events import events_of
 from zope.sendmail.interfaces import ISession, IStagedMail, MailRefused
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
@@ -94,6 +95,7 @@ class DirectMail:
         self._on_refused = on_refused
         self._reserve = reserve
         self._mails: list[_Mail] = []
+        self._pid = os.getpid()
         self._session: ISession | None = None
         #: How many of the mails can leave.
         self._proved = 0
@@ -121,8 +123,14 @@ class DirectMail:
         :raises RelayError: the relay cannot be used, and there is no reserve.
         :raises MailRefused: a recipient is refused, and that is to abort.
         :raises QueueError: the reserve cannot be written.
+        :raises QueueError: the mails were sent by the process from which this one was forked.
         :raises Exception: whatever the ``vote`` of a mailer without sessions raises.
         """
+        if self._mails and self._pid != os.getpid():
+            raise QueueError(
+                f"{len(self._mails)} mails were sent by process {self._pid}, from which this one was forked, and leave "
+                "if its transaction commits; abort the transaction in the child, and begin another one there"
+            )
         for mail in self._mails[self._proved :]:
             if self._reserve is not None and mail.staged is None:
                 mail.stage(self._reserve)

@@ -262,6 +262,38 @@ def abort_failed(what: str, error: BaseException) -> None:
     _transaction.error("Failed in abort: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
 
 
+def transaction_unended(what: str, count: int, seconds: float) -> None:
+    """A transaction with mail has neither been committed nor aborted for a long time, or up to the program's end."""
+    transaction_log.warning(
+        "%d mail(s) have not left (%s): the transaction that they follow has neither been committed nor aborted for "
+        "%.0f s. Commit it; or, if another manager's transaction is committed, let the mail follow that: "
+        "delivery.bind(request.tm), MailSender.bind(request.tm).",
+        count,
+        what,
+        seconds,
+    )
+
+
+def transaction_lost(what: str, count: int) -> None:
+    """A transaction with mail is gone, with its thread or its request, and was neither committed nor aborted."""
+    transaction_log.error(
+        "%d mail(s) do not leave (%s): the transaction that they followed is gone, and was neither committed nor "
+        "aborted. Commit it; or, if another manager's transaction is committed, let the mail follow that: "
+        "delivery.bind(request.tm), MailSender.bind(request.tm).",
+        count,
+        what,
+    )
+
+
+def unattended(location: str) -> None:
+    """Mail was committed to a queue on which no processor is at work; told once in a process."""
+    transaction_log.warning(
+        "No processor is at work on the queue %s, so its mail waits: start one (zope.sendmail.startup.start(), "
+        "start='database' in ZCML, zope-sendmail --daemon). This is told once.",
+        location,
+    )
+
+
 def from_missing(message_id: str) -> None:
     """A mail that a program hands over does not say whom it is from (RFC 5322, 3.6); told once in a process."""
     transaction_log.warning(

@@ -25,6 +25,7 @@ from zope.sendmail.queue.maildir.claims import Claims
 from zope.sendmail.queue.maildir.latecommit import late_commits_of
 from zope.sendmail.queue.maildir.layout import EXTRA, Layout
 from zope.sendmail.queue.maildir.lease import MaildirLease
+from zope.sendmail.queue.maildir.liveness import Owners
 from zope.sendmail.queue.maildir.locks import Lock, Owner, sweep
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.staging import StagedMail
@@ -172,6 +173,10 @@ class MaildirQueue:
             sweep(self.layout, self.disk, self._owner.made)
             self._trigger = Trigger(self.layout, self._owner.name)
         return self._trigger
+
+    def is_attended(self) -> bool:
+        """Say whether a processor lives that drains this queue."""
+        return bool(Owners.at(self.layout, self.disk, self.clock.time()).living)
 
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`.  Reads the heads of mails that came since it was asked last."""
