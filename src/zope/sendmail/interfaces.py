@@ -1,6 +1,6 @@
 """Every contract and every error of the package.
 
-Who implements a contract keeps its *Guarantee* lines; who calls it may count on them.  Times are seconds as
+An implementation keeps the *Guarantee* lines of its contract; a caller may count on them.  Times are seconds as
 float, wall clock times are seconds since the epoch (UTC); addresses are ``str`` in the form ``local@domain``
 unless said otherwise.  Errors answer one question: is it permanent?  What is unknown is temporary.
 """
@@ -90,19 +90,25 @@ class IMailDelivery(Interface):
         relay: str | tuple[str, int] | None = None,
         verp: bool = False,
     ) -> str:
-        """Hand over one mail; return its Message-Id without angle brackets.
+        """Hand over one mail.
 
-        `fromaddr` is the envelope sender; the empty string is the null reverse-path (RFC 5321, 4.5.5).  `toaddrs` are
-        the envelope recipients; a single ``str`` is one recipient.  Display names are allowed and dropped.  `message`
-        is the text with its headers.  A missing Message-Id is put in front of it; ``Bcc`` is taken out.
+        :param fromaddr: the envelope sender, where bounces go; ``""`` is the null reverse-path (RFC 5321, 4.5.5).
+        :param toaddrs: the envelope recipients, a single ``str`` or a series; display names are dropped, and empty
+            entries beside others.
+        :param message: the text with its header.  A missing Message-Id and a missing Date are put in front of it,
+            ``Bcc`` is taken out.  Text beyond ASCII in a ``str`` or a message object becomes MIME; bytes stay.
+        :param relay: the relay that shall get the mail, if the delivery allows that: the name of a mailer,
+            ``"host:port"``, or a pair of both; None: as the routes of the delivery say.
+        :param verp: whether each recipient gets a copy whose envelope sender names it, so that bounces say which
+            recipient they are about; see `zope.sendmail.message.verp`.
+        :returns: the Message-Id without angle brackets.
+        :raises InvalidMail: an argument cannot become a mail, and nothing was written: `InvalidSender`,
+            `InvalidRecipient`, `InvalidMessage` or `InvalidRelay`, each of them an ``smtplib.SMTPException``.
+        :raises QueueError: the queue's disk refuses, an `OSError`; the text says what to do.
 
-        `relay` is the relay that shall get it, if the delivery allows that: the name of a mailer, ``"host:port"``, or a
-        pair of both; by default the delivery's routes decide.  With `verp` each recipient gets a copy whose envelope
-        sender names it, see `zope.sendmail.message.verp`, so that bounces say whom they are about.
+        Guarantee: the mail leaves if, and only if, the current transaction commits.
 
-        Raises `InvalidMail` before anything is written, `OSError` if the queue's disk refuses.
-
-        Guarantee: the mail leaves if, and only if, the current transaction commits.  Concurrency: any thread.
+        Concurrency: any thread.
         """
 
 
@@ -118,9 +124,22 @@ class IDefaultMailDelivery(IMailDelivery):
 
 
 class IDirectMailDelivery(IMailDelivery):
-    """Speaks with the relay while the transaction commits."""
+    """Speaks with the relay while the transaction commits.
+
+    The vote makes the connection, with TLS and login; a relay that cannot be used stops it with a `RelayError`.  Each
+    mail is sent after the commit.  Recipients that the relay refuses then are told by the log and by events, and the
+    others are served.
+    """
 
     mailer = Attribute("The `IMailer` that speaks with the relay.")
+    onRefused = Attribute(
+        "What a refused recipient means: ``tell``, or ``abort``: the vote asks about every recipient, and raises "
+        "`MailRefused`."
+    )
+    queue = Attribute(
+        "A queued delivery, or the name of one, that takes what the relay defers and what could not be sent; None: "
+        "such mail is told of and lost.  With one, a relay that cannot be used stops no vote."
+    )
 
 
 class IQueuedMailDelivery(IMailDelivery):
@@ -136,15 +155,20 @@ class IQueuedMailDelivery(IMailDelivery):
         relay: str | tuple[str, int] | None = None,
         verp: bool = False,
     ) -> str:
-        """`send`, but apart from any transaction.
+        """Hand over one mail as `send` does, but apart from any transaction.
+
+        :raises InvalidMail: as `send`.
+        :raises QueueError: as `send`; the mail is not sent later either.
 
         Guarantee: the mail is on disk and on its way when this returns; an abort does not call it back.
         """
 
     def status(message_id: str) -> MailStatus:
-        """What became of a mail, by what `send` has returned; see `IMailQueue.status`.
+        """Return what became of a mail; see `IMailQueue.status`.
 
         A mail whose transaction has not committed is not known.
+
+        :param message_id: what `send` has returned.
         """
 
 
@@ -152,18 +176,20 @@ class IQueuedMailDelivery(IMailDelivery):
 
 
 class IStagedMail(Interface):
-    """The mails of one transaction in a queue, before anybody may see them.
+    """The mails of one transaction in a queue, before a processor may see them.
 
     Concurrency: one thread at a time.
     """
 
     def __len__() -> int:
-        """How many mails there are."""
+        """Return how many mails there are."""
 
     def add(envelope: Envelope, *message: Piece) -> str:
-        """Write one more mail, whose message is given in pieces; return its name.
+        """Write one more mail.
 
-        Raises `OSError`; the mails before it are untouched then.
+        :param message: the message in pieces, one behind the other.
+        :returns: the name of the mail in its queue.
+        :raises OSError: the disk refuses; the mails before it are untouched then.
         """
 
     def rollback(count: int) -> None:
@@ -197,10 +223,10 @@ class IJob(Interface):
     envelope = Attribute("`Envelope`: the sender, and the recipients to be served.")
 
     def open() -> BinaryIO:
-        """The message, as a seekable stream at its beginning."""
+        """Return the message, as a seekable stream at its beginning."""
 
     def intend() -> None:
-        """Called before the last byte goes; what it raises stops the transfer."""
+        """Take note that the last byte is about to go; what this raises stops the transfer."""
 
 
 class IJobSource(Interface):
@@ -234,7 +260,7 @@ class ILease(IJob):
     )
 
     def open() -> BinaryIO:
-        """The message without envelope lines, as a stream at its beginning.  May be called again."""
+        """Return the message without envelope lines, as a stream at its beginning.  May be called again."""
 
     def told() -> None:
         """Say that what was `inherited` and unknown has been told; until then, whoever takes over inherits it again."""
@@ -520,10 +546,19 @@ class IMailer(Interface):
     """Speaks with a relay.  Only `send` is needed; the other two are looked up and left out if absent."""
 
     def send(fromaddr: str, toaddrs: Sequence[str], message: bytes) -> object:
-        """Send one mail now.  Raises what smtplib raises.  A dict that is returned says who was refused."""
+        """Send one mail now.
+
+        :param fromaddr: the envelope sender, ``""`` for the null reverse-path.
+        :param toaddrs: the envelope recipients.
+        :param message: the whole message.
+        :returns: a dict of the refused recipients, each with code and text, as smtplib has it; anything else means that
+            the relay took all of them.
+        :raises smtplib.SMTPException: no recipient gets the mail; a subclass says why.
+        :raises OSError: the relay was not reached.
+        """
 
     def abort() -> None:
-        """The transaction aborts: forget what `vote` prepared.  Must not raise."""
+        """Forget what `vote` has prepared: the transaction aborts.  Must not raise."""
 
     def vote(fromaddr: str, toaddrs: Sequence[str], message: bytes) -> None:
         """Raise if `send` with the same arguments is likely to fail."""
@@ -538,16 +573,24 @@ class ISession(Interface):
     relay = TextLine(title="The relay for people, e.g. ``mail.example.org:25``")
 
     def verify(envelope: Envelope, message: BinaryIO) -> Outcome:
-        """Ask the relay whether it would take this mail from this sender for these recipients.  Does not send it."""
+        """Ask the relay whether it would take this mail from this sender for these recipients, without sending it.
+
+        :returns: the relay's answers; a relay that cannot be used is the outcome's fault.
+        """
 
     def transfer(envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
-        """Send one mail.  `intend` is called before the last byte; what it raises stops the transfer.
+        """Send one mail.
+
+        :param message: seekable.
+        :param intend: called before the last byte; what it raises stops the transfer.
+        :returns: the relay's answers, one for each recipient that something is known about.
+        :raises Exception: whatever `intend`, or reading `message`, raises.
 
         Guarantee: relay, network and TLS trouble is told by the outcome, not raised.
         """
 
     def rest() -> None:
-        """Called when there is nothing to do for now: close what has been idle for too long."""
+        """Close what has been idle for too long; called when there is nothing to send for now."""
 
     def close() -> None:
         """End the conversation.  Never raises."""
@@ -577,7 +620,7 @@ class ISessionMailer(IMailer):
     """A mailer that can keep a conversation open."""
 
     def open_session() -> ISession:
-        """A new session; no connection is made yet."""
+        """Return a new session; no connection is made yet."""
 
 
 class ITokenProvider(Interface):
@@ -587,10 +630,12 @@ class ITokenProvider(Interface):
     """
 
     def __call__() -> str:
-        """A token that should be valid for the next moments.  Called before each login.
+        """Return a token that should be valid for the next moments.  Called before each login.
 
-        Raises `RelayError` if there is none; whatever else it raises is told as one.  Mail waits then, and loses no
-        attempt.  After a refusal it is called again, once; if it gives the same token, that is not tried again.
+        After a refusal it is called again, once; if it gives the same token, that is not tried again.
+
+        :raises RelayError: there is none; anything else that it raises is told as one.  Mail waits then, and loses no
+            attempt.
         """
 
 
@@ -598,7 +643,11 @@ class IRenewableToken(ITokenProvider):
     """A provider that keeps its tokens, and has to be told when one is refused."""
 
     def renew(refused: str) -> str:
-        """Another one than `refused`, which the relay did not take.  Called once for a refusal; raises likewise."""
+        """Return another token than the one that the relay did not take.  Called once for a refusal.
+
+        :param refused: the token that was refused.
+        :raises RelayError: there is none.
+        """
 
 
 class ISMTPMailer(ISessionMailer):
@@ -654,7 +703,7 @@ class IMailDeferredEvent(IMailEvent):
 
 
 class IMailUnknownEvent(IMailEvent):
-    """Nobody can know whether these recipients got the mail: the connection ended before the relay's answer."""
+    """It cannot be known whether these recipients got the mail: the connection ended before the relay's answer."""
 
 
 # --- Maildir --------------------------------------------------------------------------------------------------
@@ -664,8 +713,12 @@ class IMaildirFactory(Interface):
     """Makes `IMaildir` objects."""
 
     def __call__(dirname: str, create: bool = False) -> IMaildir:
-        """The Maildir at `dirname`; with `create` it is made if there is none.  Raises `ValueError` if the directory is
-        something else, `OSError` if it cannot be made.
+        """Return the Maildir in a directory.
+
+        :param dirname: path of the directory.
+        :param create: whether it is made if there is none.
+        :raises ValueError: the directory is something else.
+        :raises OSError: it cannot be made.
         """
 
 
@@ -673,10 +726,13 @@ class IMaildir(Interface):
     """A Maildir: qmail's directory for messages (https://cr.yp.to/proto/maildir.html)."""
 
     def __iter__() -> Iterator[str]:
-        """Absolute paths of the messages in ``new`` and ``cur``, oldest first; names with a leading dot left out."""
+        """Return an iterator over the absolute paths of the messages in ``new`` and ``cur``, oldest first.
+
+        Names with a leading dot are left out.
+        """
 
     def newMessage() -> IMaildirMessageWriter:
-        """A writer for one more message."""
+        """Return a writer for one more message."""
 
 
 class IMaildirMessageWriter(Interface):
@@ -692,7 +748,11 @@ class IMaildirMessageWriter(Interface):
         """Close the file; it can still be committed or aborted."""
 
     def commit() -> str:
-        """Make the message durable and visible; return its path.  Harmless when repeated."""
+        """Make the message durable and visible.  Harmless when repeated.
+
+        :returns: its path.
+        :raises OSError: the disk refuses.
+        """
 
     def abort() -> None:
         """Remove the message.  Harmless when repeated, and after `commit`."""
