@@ -64,7 +64,7 @@ class AbstractMailDelivery:
             self.envelope_sender = parse_sender(envelope_sender)
 
     def newMessageId(self) -> str:
-        """A Message-Id that no other message has (RFC 5322, 3.6.4), without brackets."""
+        """Return a Message-Id that no other message has (RFC 5322, 3.6.4), without brackets."""
         moment = time.strftime("%Y%m%d%H%M%S")
         return f"{moment}.{os.getpid()}.{random.randrange(2**63)}@{host_name()}"  # noqa: S311 - unique, not secret
 
@@ -103,7 +103,7 @@ class AbstractMailDelivery:
     def _checked(
         self, fromaddr: object, toaddrs: object, message: object, relay: object, *, verp: bool
     ) -> tuple[list[Envelope], tuple[Piece, ...], str]:
-        """What goes out: one envelope, or with `verp` one for each recipient; the message, and its Message-Id.
+        """Return what goes out: one envelope, or with `verp` one for each recipient; the message; its Message-Id.
 
         Raises `InvalidMail`.
         """
@@ -118,7 +118,7 @@ class AbstractMailDelivery:
         return envelopes, mail.pieces, mail.message_id
 
     def _named(self, relay: object) -> RelayName:
-        """The relay that a mail asks for.  Raises `InvalidRelay`."""
+        """Return the relay that a mail asks for."""
         raise InvalidRelay(
             f"{type(self).__name__} has one relay; leave relay={relay!r} out, or use a queue with routes"
         )
@@ -128,11 +128,11 @@ class AbstractMailDelivery:
         return self
 
     def _stage(self) -> IStagedMail:
-        """An empty group for the mails of a transaction."""
+        """Return an empty group for the mails of a transaction."""
         raise TypeError(f"{type(self).__name__} does not say where its mail goes")
 
     def _what(self) -> str:
-        """Names the delivery in the log."""
+        """Return what names the delivery in the log."""
         return type(self).__name__
 
     def createDataManager(self, fromaddr: str, toaddrs: Sequence[str], message: bytes) -> Any:
@@ -224,7 +224,7 @@ class QueuedMailDelivery(AbstractMailDelivery):
         return self.queue.status(message_id)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What may be pickled: an open queue may not."""
+        """Return what may be pickled: an open queue may not."""
         return {name: value for name, value in self.__dict__.items() if name != "_queue"}
 
     def _named(self, relay: object) -> RelayName:
@@ -403,7 +403,7 @@ def _prepare(staged: IStagedMail) -> None:
 
 
 def _publish(staged: IStagedMail) -> None:
-    """Also without a vote before, as some callers do it."""
+    """Commit mails, also without a vote before, as some callers do it."""
     staged.prepare()
     staged.commit()
 

@@ -28,7 +28,7 @@ _counter = itertools.count()
 
 
 def unique_name() -> str:
-    """A name no other message has: ``<seconds>.<pid>.<host>.<digits>``, four parts as in the older releases.
+    """Return a name no other message has: ``<seconds>.<pid>.<host>.<digits>``, four parts as in the older releases.
 
     The digits are microseconds, a counter and chance, so names of one process sort in the order they were made, and two
     containers with the same host name and pid do not meet.

@@ -86,7 +86,7 @@ def route(envelope: Envelope | None) -> str:
 
 
 def said(record: Record) -> str:
-    """What was said about those who did not get the mail."""
+    """Return what was said about the recipients that did not get the mail."""
     replies = record.replies.items()
     bad = [each for each in replies if each[1].answer is not Answer.ACCEPTED and each[1].text != record.note]
     named = [f"{printable(who, 80)}: {printable(str(reply), 200)}" for who, reply in bad[:_NAMED]]
@@ -99,7 +99,7 @@ def quoted(path: str) -> str:
 
 
 def moment(seconds: float) -> str:
-    """A time for people, in their own zone."""
+    """Return a time for people, in their own zone."""
     try:
         return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
     except (OverflowError, ValueError, OSError):
@@ -107,7 +107,7 @@ def moment(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """A duration in its two largest units: ``3h 12m``."""
+    """Return a duration in its two largest units: ``3h 12m``."""
     rest = max(0, int(seconds))
     parts: list[str] = []
     for unit, length in _UNITS:

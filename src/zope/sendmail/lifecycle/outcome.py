@@ -57,7 +57,7 @@ class Reply:
 
     @classmethod
     def of(cls, code: int, text: str | bytes) -> Reply:
-        """A reply as it came over the wire."""
+        """Return a reply as it came over the wire."""
         words = printable(text)
         match = _ENHANCED.match(words)
         enhanced = match[1] if match else None
@@ -100,7 +100,7 @@ class Outcome:
 
     @classmethod
     def same(cls, relay: str, recipients: Iterable[str], reply: Reply) -> Outcome:
-        """The same reply for all `recipients`."""
+        """Return the same reply for all `recipients`."""
         return cls(relay, dict.fromkeys(recipients, reply))
 
     def having(self, *answers: Answer) -> dict[str, Reply]:

@@ -37,7 +37,7 @@ class Part:
     held: bool = False
 
     def wait(self, now: float) -> float:
-        """Seconds until it is due; see `Record.wait`."""
+        """Return the seconds until it is due; see `Record.wait`."""
         return _wait(self.time, self.due, now)
 
 
@@ -76,7 +76,7 @@ class Record:
         return tuple(sorted(open_ones, key=said.__contains__))
 
     def having(self, answer: Answer) -> dict[str, Reply]:
-        """The recipients whose last answer was this."""
+        """Return the recipients whose last answer was this."""
         return {recipient: reply for recipient, reply in self.replies.items() if reply.answer is answer}
 
     def wait(self, now: float) -> float:
@@ -89,7 +89,7 @@ class Record:
         return next((part.due for part in self.parts.values() if part.time == self.time), self.due)
 
     def part(self, name: str, recipients: Iterable[str]) -> Part:
-        """How it stands with `recipients`, who are at the mailer of this name; as with all, if no part is known."""
+        """Return how it stands with `recipients` at the mailer of this name; as with all, if no part is known."""
         if name in self.parts:
             return self.parts[name]
         if self.replies.keys().isdisjoint(recipients):
@@ -97,18 +97,18 @@ class Record:
         return Part(self.attempts, self.time, self.due, self.spent)
 
     def released(self, now: float) -> Record:
-        """The record of a message that was held and shall go on now, with all its parts."""
+        """Return the record of a message that was held and shall go on now, with all its parts."""
         parts = {name: replace(part, time=now, due=now, held=False) for name, part in self.parts.items()}
         return replace(self, state=State.READY, time=now, due=now, deaths=0, note="released", parts=parts)
 
     def again(self, now: float, note: str) -> Record:
-        """The record of a message that shall be tried now, as if it were new, for the recipients not accepted yet."""
+        """Return the record of a message that shall be tried now, as if new, for the recipients not accepted yet."""
         accepted = self.having(Answer.ACCEPTED)
         return replace(self.released(now), attempts=0, spent=0.0, note=note, replies=accepted, parts={})
 
 
 def _wait(time: float, due: float, now: float) -> float:
-    """Seconds from `now` until `due`, which was planned at `time`."""
+    """Return the seconds from `now` until `due`, which was planned at `time`."""
     return 0.0 if time - now > SET_BACK else max(0.0, min(due - now, due - time))
 
 

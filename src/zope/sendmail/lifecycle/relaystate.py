@@ -164,7 +164,7 @@ class RelayBoard:
 
 
 def _better(known: RelayState | None, other: RelayState, *, alive: bool) -> RelayState:
-    """Of two processors' words: one for whom the relay works sends the mail, if it lives."""
+    """Return the better of two processors' words: one for which the relay works sends the mail, if it lives."""
     if known is None or (alive and other.is_usable and not known.is_usable and other.asked > known.since):
         return other
     return known

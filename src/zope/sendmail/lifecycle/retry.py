@@ -61,7 +61,7 @@ class Schedule:
             )
 
     def delay(self, attempts: int, chance: float) -> float:
-        """Seconds until the next attempt after `attempts`; `chance` is within 0 and 1."""
+        """Return the seconds until the next attempt after `attempts`; `chance` is within 0 and 1."""
         steps = min(attempts - 1, 64)  # 2.0**64 is beyond every maximum, and 1000.0**64 is still a float
         return min(self.first * self.factor**steps, self.maximum) * (1 + self.jitter * (2 * chance - 1))
 
@@ -78,7 +78,7 @@ def judge(
     others: Mapping[str, Part] = _NO_PARTS,
     again_in: float | None = None,
 ) -> Record:
-    """What becomes of a message after an attempt for the recipients in `envelope`.
+    """Return what becomes of a message after an attempt for the recipients in `envelope`.
 
     `part`: they are those at the mailer of this name, and the message has, or had, others; `others`: how it stands with
     those of them that are not done.  Each has its own attempts, delays and lifetime.
@@ -117,7 +117,7 @@ def judge(
 
 
 def _is_first_and_yes_to_all(record: Record, envelope: Envelope, outcome: Outcome) -> bool:
-    """Whether the relay accepted everybody at the first attempt, as it usually does."""
+    """Return whether the relay accepted all recipients at the first attempt, as it usually does."""
     replies = outcome.replies
     if record.attempts or record.replies or envelope.malformed or len(replies) != len(envelope.recipients):
         return False
@@ -128,14 +128,14 @@ def _is_first_and_yes_to_all(record: Record, envelope: Envelope, outcome: Outcom
 
 
 def _own(record: Record, envelope: Envelope, name: str | None, now: float, lifetime: float) -> Part:
-    """The part after one more attempt; a message without parts is one."""
+    """Return the part after one more attempt; a message without parts is one."""
     all_of_it = Part(record.attempts, record.time, record.due, record.spent)
     part = all_of_it if name is None else record.part(name, envelope.recipients)
     return Part(part.attempts + 1, time=now, due=now, spent=part.spent + _used(part, now, lifetime))
 
 
 def _tried(record: Record, envelope: Envelope, outcome: Outcome, own: Part) -> Record:
-    """The record with what was said at this attempt; as if that was a yes to everybody, which it usually is."""
+    """Return the record with the answers of this attempt, as if all recipients were accepted."""
     return Record(
         State.SENT,
         attempts=record.attempts + 1,
@@ -149,12 +149,12 @@ def _tried(record: Record, envelope: Envelope, outcome: Outcome, own: Part) -> R
 
 
 def _done(tried: Record) -> Record:
-    """What becomes of a message when nobody is left to try."""
+    """Return what becomes of a message when no recipient is left to try."""
     return replace(tried, state=State.REJECTED) if tried.having(Answer.REJECTED) else tried
 
 
 def _summed_up(tried: Record, parts: Collection[Part], now: float) -> Record:
-    """What is to be done with the message, as its parts that are not done say."""
+    """Return what is to be done with the message, as its parts that are not done say."""
     if not parts:
         return _done(replace(tried, due=0.0))
     waiting = [part.due for part in parts if not part.held]
@@ -165,7 +165,7 @@ def _summed_up(tried: Record, parts: Collection[Part], now: float) -> Record:
 
 
 def set_aside(record: Record, envelope: Envelope, why: str, *, now: float) -> Record:
-    """What becomes of a message that no relay can be asked about; who has it already does not get it again."""
+    """Return what becomes of a message that no relay can be asked about; served recipients stay served."""
     refused = dict.fromkeys((*envelope.recipients, *envelope.malformed), Reply(Answer.REJECTED, why))
     return replace(
         record, state=State.REJECTED, time=now, due=0.0, note=why, replies={**record.replies, **refused}, parts={}
@@ -173,7 +173,11 @@ def set_aside(record: Record, envelope: Envelope, why: str, *, now: float) -> Re
 
 
 def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, intended: bool, now: float) -> Record:
-    """What becomes of a message whose worker died with it in hand; `intended`: its last byte may have gone."""
+    """Return what becomes of a message whose worker died with it in hand.
+
+    :param intended: whether its last byte may have gone.
+    :param now: seconds since the epoch.
+    """
     dead = replace(record, state=State.READY, deaths=record.deaths + 1, time=now, due=now, note="its worker died")
     if intended:
         lost = Reply(Answer.UNKNOWN, "the worker died between the last byte and the relay's reply")
@@ -188,19 +192,19 @@ def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, inten
 
 
 def sent_before_death(record: Record, envelope: Envelope, *, now: float) -> Record:
-    """What becomes of a message that the relay had accepted for everybody when its worker died."""
+    """Return what becomes of a message that the relay had accepted for everybody when its worker died."""
     accepted = Reply(Answer.ACCEPTED, "accepted; the worker died before it could remove the mail")
     replies = {**record.replies, **dict.fromkeys(envelope.recipients, accepted)}
     return replace(record, state=State.SENT, attempts=record.attempts + 1, time=now, due=0.0, note="", replies=replies)
 
 
 def probe_delay(failures: int) -> float:
-    """Seconds until a relay that could not be used is tried again after `failures` in a row: 5, 10, 20, ... 300."""
+    """Return the seconds until an unusable relay is tried again after `failures` in a row: 5, 10, 20, ... 300."""
     return min(5.0 * 2.0 ** min(failures - 1, 16), 300.0)
 
 
 def _used(part: Part, now: float, lifetime: float) -> float:
-    """The part of the lifetime since the last attempt: what the clock says, but no more than half a day beyond plan.
+    """Return the part of the lifetime since the last attempt, at most half a day beyond the plan.
 
     So a clock that jumps a day ahead, or a processor that was switched off for a week, does not cost a mail its life;
     and a mail that is tried only twice a day, because its processor runs no more often, has an end.

@@ -32,7 +32,7 @@ class Selection:
     relay: str = ""
 
     def may_match(self, since: float, *, rejected: bool) -> bool:
-        """Whether it is worth while to read a mail of this age, which was or was not set aside."""
+        """Return whether to read a mail of this age, which was or was not set aside."""
         if not self.after <= since < self.before:
             return False
         return not self.states or (State.REJECTED in self.states if rejected else self.states != {State.REJECTED})
@@ -43,7 +43,7 @@ class Selection:
         return replace(self, relay="", reply="")
 
     def matches(self, mail: QueuedMail) -> bool:
-        """Whether the mail is meant."""
+        """Return whether the mail is meant."""
         if not self.after <= mail.since < self.before or (self.states and mail.state not in self.states):
             return False
         if (self.sender or self.recipient) and not self._is_to(mail.envelope):
@@ -53,14 +53,14 @@ class Selection:
         return not self.reply or _was_told(mail, self.reply)
 
     def _is_at(self, mail: QueuedMail) -> bool:
-        """Whether the mail is for this relay, or its last attempt went there."""
+        """Return whether the mail is for this relay, or its last attempt went there."""
         wanted = self.relay.casefold()
         tried = {mail.history[-1].relay} if mail.history else set()
         blocked = {mail.blocked.address} if mail.blocked is not None else set()
         return wanted in {each.casefold() for each in (*mail.relays, *tried, *blocked)}
 
     def _is_to(self, envelope: Envelope | None) -> bool:
-        """Whether sender and recipient are those that are meant."""
+        """Return whether sender and recipient are those that are meant."""
         if envelope is None:
             return False
         recipients = (*envelope.recipients, *envelope.malformed)
@@ -68,7 +68,7 @@ class Selection:
 
 
 def _fits(wanted: str, addresses: Iterable[str]) -> bool:
-    """Whether one of `addresses` is the one that is wanted, or one of its domain (``@example.org``)."""
+    """Return whether one of `addresses` is the one that is wanted, or one of its domain (``@example.org``)."""
     wanted = wanted.casefold()
     if wanted.startswith("@"):
         return any(address.casefold().endswith(wanted) for address in addresses)
@@ -76,12 +76,12 @@ def _fits(wanted: str, addresses: Iterable[str]) -> bool:
 
 
 def _was_told(mail: QueuedMail, text: str) -> bool:
-    """Whether a reply about the mail, or about the relay for which it waits, has this code or these words."""
+    """Return whether a reply about the mail, or about its relay, has this code or these words."""
     return says(mail.blocked, text) or (bool(mail.history) and _says(mail.history[-1], text))
 
 
 def _says(record: Record, text: str) -> bool:
-    """Whether a reply has this code, or these words are in a reply or in the note."""
+    """Return whether a reply has this code, or these words are in a reply or in the note."""
     if len(text) == 3 and text.isascii() and text.isdigit():
         return any(reply.code == int(text) for reply in record.replies.values())
     words = text.casefold()
@@ -89,7 +89,7 @@ def _says(record: Record, text: str) -> bool:
 
 
 def matching(given: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]:
-    """The names that each text may mean: the one that is equal, else those that, or whose last part, begin with it.
+    """Return the names that each text may mean: an equal one, else those that begin, or end in a part, with it.
 
     Paths of files in the queue are understood as well.
     """
@@ -106,6 +106,6 @@ def matching(given: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]
 
 
 def _best(part: str, candidates: list[str]) -> list[str]:
-    """A whole last part says more than the beginning of one."""
+    """Return the names whose whole last part was given, if there are any: that says more than a beginning."""
     whole = [name for name in candidates if name.rpartition(".")[2] == part]
     return whole if len(whole) == 1 else candidates

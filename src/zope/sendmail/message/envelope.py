@@ -83,7 +83,7 @@ class Envelope:
 
     @classmethod
     def of(cls, fromaddr: object, toaddrs: object) -> Envelope:
-        """An envelope from the arguments of ``send()``.
+        """Return an envelope from the arguments of ``send()``.
 
         Raises `InvalidAddress`; a recipient named twice is kept once.
         """
@@ -102,12 +102,12 @@ class Envelope:
         return cls(parse_sender(fromaddr), recipients)
 
     def only(self, recipients: Iterable[str]) -> Envelope:
-        """The same envelope for some of the recipients."""
+        """Return the same envelope for some of the recipients."""
         return replace(self, recipients=tuple(recipients), malformed=())
 
 
 def envelope_lines(envelope: Envelope, *message: Piece) -> bytes:
-    """What a queue file has in front of `message`, which is given in pieces."""
+    """Return what a queue file has in front of `message`, which is given in pieces."""
     lines = b"%s %s\n%s %s\n" % (FROM, envelope.sender.encode(), TO, ", ".join(envelope.recipients).encode())
     if envelope.relay is not None:
         return lines + _relay_lines(envelope.relay) + END
@@ -130,7 +130,7 @@ def read_envelope(stream: BinaryIO) -> Envelope:
 
 
 def _read_lines(stream: BinaryIO) -> Envelope:
-    """The envelope of any file that is no MaildropHost's."""
+    """Return the envelope of any file that is no MaildropHost's."""
     start = stream.read(len(FROM))
     sender_text = _field(stream, FROM, "first", start)
     recipients_text = _field(stream, TO, "second", stream.read(len(TO)))
@@ -140,7 +140,7 @@ def _read_lines(stream: BinaryIO) -> Envelope:
 
 
 def _read_dropped(stream: BinaryIO) -> Envelope:
-    """The envelope of a MaildropHost file: it ends with the line by which both To and From are known.
+    """Return the envelope of a MaildropHost file: it ends with the line by which both To and From are known.
 
     Lines with other keys that follow are dropped, as MaildropHost 2.3 did.  What comes then is the message, even if it
     looks the same: 2.3 went on and let a message change its recipients.
@@ -213,7 +213,7 @@ def _relay_lines(relay: RelayName) -> bytes:
 
 
 def _relay(options: dict[str, str]) -> RelayName | None:
-    """The relay that these lines ask for.  CPSMailAccess wrote the word None where there is nothing to say."""
+    """Return the relay that these lines ask for.  CPSMailAccess wrote the word None for none."""
     unknown = sorted(set(options) - _OPTIONS.keys())
     if unknown:
         raise MalformedEnvelope(f"it asks for {', '.join(unknown)}, which this version does not know")

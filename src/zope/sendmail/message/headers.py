@@ -43,7 +43,7 @@ _USUAL_ID = re.compile(rb"(?i:Message-Id): <([\x21-\x27\x2a-\x3b\x3d\x3f-\x7e]{1
 
 
 def message_id(head: bytes) -> str:
-    """The Message-Id without brackets, or the empty string if there is none.
+    """Return the Message-Id without brackets, or the empty string if there is none.
 
     Raises `InvalidMessage` for a malformed one.
     """
@@ -81,7 +81,7 @@ def with_message_id(message: bytes, new_id: str) -> tuple[bytes, str]:
 
 
 def in_front(message: bytes, fields: bytes) -> bytes:
-    """The message with `fields`, whole lines, in front of its header: behind a ``From `` line of an mbox."""
+    """Return the message with whole lines in front of its header: behind a ``From `` line of an mbox."""
     start = _start(message)
     if message[start : start + 1] not in (b"", b"\r", b"\n") and next(fields_of(message), None) is None:
         fields += line_end(fields)  # a text without headers: what follows is the body
@@ -89,7 +89,7 @@ def in_front(message: bytes, fields: bytes) -> bytes:
 
 
 def without_bcc(message: bytes) -> bytes:
-    """The message without ``Bcc`` and ``Resent-Bcc`` fields (RFC 5322, 3.6.3); the body is left alone."""
+    """Return the message without ``Bcc`` and ``Resent-Bcc`` fields (RFC 5322, 3.6.3); the body is left alone."""
     return _without(message, b"bcc", b"resent-bcc")
 
 
@@ -133,13 +133,13 @@ def completed(message: bytes, new_id: str, date: str) -> Completed:
 
 
 def line_end(message: bytes) -> bytes:
-    """The line end that the message uses first, LF if it has none."""
+    """Return the line end that the message uses first, LF if it has none."""
     match = _USUAL_EOL.search(message)
     return match[0] if match else b"\n"
 
 
 def wire(message: BinaryIO) -> Iterator[bytes]:
-    """The message as a relay gets it, in pieces: lines end with CRLF, Bcc is left out (RFC 5321, 2.3.8)."""
+    """Return the message as a relay gets it, in pieces: lines end with CRLF, Bcc is left out (RFC 5321, 2.3.8)."""
     head = message.read(_CHUNK)
     while (more := message.read(len(head))) and len(head) < MAX_HEADER and not _is_whole(head):
         head += more
@@ -150,7 +150,7 @@ def wire(message: BinaryIO) -> Iterator[bytes]:
 
 
 def header_block(text: bytes) -> bytes:
-    """The header fields of a message, or of its beginning."""
+    """Return the header fields of a message, or of its beginning."""
     return text[: _end(text)]
 
 
@@ -190,13 +190,13 @@ def _crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _is_whole(head: bytes) -> bool:
-    """Whether no header field can follow: behind the fields there is a line that is none, or too long to become one."""
+    """Return whether no header field can follow: the line behind the fields is none, or too long to become one."""
     rest = head[_end(head) :]
     return len(rest) > _MAX_LINE or _LINE.match(rest) is not None
 
 
 def _end(text: bytes) -> int:
-    """Where the header fields end."""
+    """Return where the header fields end."""
     end = _start(text)
     for match in fields_of(text):
         end = match.end()
@@ -212,7 +212,7 @@ def fields_of(text: bytes) -> Iterator[re.Match[bytes]]:
 
 
 def _start(text: bytes) -> int:
-    """Where the header block starts."""
+    """Return where the header block starts."""
     if not text.startswith((b"From ", b">From ")):
         return 0
     mbox = _MBOX_FROM.match(text)

@@ -46,5 +46,5 @@ class _Pieces(io.RawIOBase):
 
 
 def open_pieces(pieces: Sequence[Piece]) -> BinaryIO:
-    """The message as a stream at its beginning."""
+    """Return the message as a stream at its beginning."""
     return cast("BinaryIO", io.BufferedReader(_Pieces(pieces)))

@@ -46,7 +46,7 @@ class RelayName:
 
     @classmethod
     def of(cls, relay: object) -> RelayName:
-        """What a caller wrote: a mailer's name, ``"relay.example.org:25"``, ``"[::1]:25"``, or host and port."""
+        """Return the relay that a caller wrote: a mailer's name, ``"relay.example.org:25"``, or host and port."""
         if isinstance(relay, RelayName):
             return relay
         if isinstance(relay, str):
@@ -62,7 +62,7 @@ class RelayName:
 
 
 def _address(text: str) -> RelayName | None:
-    """The host and port in `text`; None if there is no port, so that it is a name."""
+    """Return the host and port in `text`; None if there is no port, so that it is a name."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit():
         return None

@@ -57,7 +57,10 @@ class Routes:
         return len(self.names) == 1 and not self.addresses
 
     def named(self, relay: object) -> RelayName:
-        """The relay that a caller of ``send()`` names.  Raises `InvalidRelay` if mail may not name it."""
+        """Return the relay that a caller of ``send()`` names.
+
+        :raises InvalidRelay: if mail may not name it.
+        """
         if isinstance(relay, str) and relay and relay in self.names:
             return RelayName(mailer=relay)
         return self.check(RelayName.of(relay))
@@ -75,7 +78,7 @@ class Routes:
         raise InvalidRelay(f"mail may not name the relay {relay}; {_such_as(known)}")
 
     def parts(self, envelope: Envelope) -> dict[RelayName | None, Envelope]:
-        """The relays that get this mail, each with its recipients; None stands for the default.
+        """Return the relays that get this mail, each with its recipients; None stands for the default.
 
         Raises `InvalidRelay` if the mail names one that it may not.
         """
@@ -103,7 +106,7 @@ def _named(name: str, default: str) -> RelayName | None:
 
 
 def _find(table: Mapping[str, str], address: str) -> str | None:
-    """The route for `address`: its own, its domain's, then that of each domain above."""
+    """Return the route for `address`: its own, its domain's, then that of each domain above."""
     address = address.lower()
     domain = address.rpartition("@")[2]
     for pattern in (address, f"@{domain}"):

@@ -19,7 +19,10 @@ _MAX_LOCAL = 64
 
 
 def verp(sender: str, recipient: str) -> str:
-    """The envelope sender for one recipient.  Raises `InvalidAddress` if there can be none."""
+    """Return the envelope sender for one recipient.
+
+    :raises InvalidAddress: if there can be none.
+    """
     local, _, domain = sender.rpartition("@")
     who, _, where = recipient.rpartition("@")
     made = f"{local}{_BEFORE}{who}{_BETWEEN}{where}"
@@ -40,7 +43,11 @@ def _cannot(sender: str, recipient: str, why: str) -> InvalidAddress:
 
 
 def whom(return_path: str, sender: str) -> str:
-    """The recipient for whom `verp` made this address of `sender`.  Raises `InvalidAddress` if it did not."""
+    """Return the recipient for whom `verp` made an address of `sender`.
+
+    :param return_path: that address.
+    :raises InvalidAddress: it was not made so.
+    """
     made, _, domain = return_path.rpartition("@")
     local, _, home = sender.rpartition("@")
     who, between, where = made.removeprefix(local + _BEFORE).rpartition(_BETWEEN)
@@ -50,7 +57,10 @@ def whom(return_path: str, sender: str) -> str:
 
 
 def one_by_one(envelope: Envelope) -> Iterator[Envelope]:
-    """An envelope for each recipient, with a sender that says so.  Raises `InvalidAddress`."""
+    """Return an envelope for each recipient, with a sender that says so.
+
+    :raises InvalidAddress: an address of it would be none.
+    """
     for recipient in envelope.recipients:
         single = envelope.only((recipient,))
         yield Envelope(verp(envelope.sender, recipient), single.recipients, relay=envelope.relay)
