@@ -302,7 +302,7 @@ class DirectMailDelivery(AbstractMailDelivery):
     """
 
     onRefused: OnRefused = OnRefused.TELL
-    queue: str | IQueuedMailDelivery | None = None
+    queue: Any = None
 
     def __init__(
         self,
@@ -311,7 +311,7 @@ class DirectMailDelivery(AbstractMailDelivery):
         transaction_manager: Any = None,
         envelope_sender: str | None = None,
         onRefused: OnRefused | str | None = None,
-        queue: str | IQueuedMailDelivery | None = None,
+        queue: Any = None,
     ) -> None:
         super().__init__(transaction_manager=transaction_manager, envelope_sender=envelope_sender)
         self.mailer = mailer

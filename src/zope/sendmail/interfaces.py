@@ -118,8 +118,8 @@ class IDefaultMailDelivery(IMailDelivery):
     That is the one that is registered without a name; else the only one that there is; else the one named "Mail".  The
     choice is made at each use.  Everything else that is asked of it is asked of the delivery.
 
-    Every use raises `zope.interface.interfaces.ComponentLookupError`, which names the choices, if there are several and
-    none is called "Mail".
+    Every use raises ``zope.interface.interfaces.ComponentLookupError``, which names the choices, if there are several
+    and none is called "Mail".
     """
 
 
@@ -155,10 +155,10 @@ class IQueuedMailDelivery(IMailDelivery):
         relay: str | tuple[str, int] | None = None,
         verp: bool = False,
     ) -> str:
-        """Hand over one mail as `send` does, but apart from any transaction.
+        """Hand over one mail as `IMailDelivery.send` does, but apart from any transaction.
 
-        :raises InvalidMail: as `send`.
-        :raises QueueError: as `send`; the mail is not sent later either.
+        :raises InvalidMail: as `IMailDelivery.send`.
+        :raises QueueError: as `IMailDelivery.send`; the mail is not sent later either.
 
         Guarantee: the mail is on disk and on its way when this returns; an abort does not call it back.
         """
@@ -168,7 +168,7 @@ class IQueuedMailDelivery(IMailDelivery):
 
         A mail whose transaction has not committed is not known.
 
-        :param message_id: what `send` has returned.
+        :param message_id: what `IMailDelivery.send` has returned.
         """
 
 
@@ -274,9 +274,9 @@ class ILease(IJob):
     def settle(record: Record) -> None:
         """Write down how the attempt ended; the lease ends.
 
-        A queue may write down that a mail is sent together with what the same processor does next (`intend` of another
-        lease, `IMailQueue.claim`, `wait` or `close`), and within a fraction of a second.  A death in between makes an
-        *unknown* of it, as one before this call does.
+        A queue may write down that a mail is sent together with what the same processor does next (`ILease.intend` of
+        another lease, `IMailQueue.claim`, `IMailQueue.wait` or `IMailQueue.close`), and within a fraction of a second.
+        A death in between makes an *unknown* of it, as one before this call does.
         """
 
     def release() -> None:
@@ -301,7 +301,7 @@ class IQueuedMail(Interface):
     due = Float(title="When it is tried next, seconds since the epoch; 0.0 if that is open")
     history = Attribute("Sequence of `Record`, oldest first")
     relays = Attribute("Names of the relays that are to get what is left of it; empty if no processor has told which")
-    blocked = Attribute("`RelayState` of the relay for which it waits, which cannot be used; else None")
+    blocked = Attribute("``RelayState`` of the relay for which it waits, which cannot be used; else None")
 
 
 classImplements(QueuedMail, IQueuedMail)
@@ -504,7 +504,7 @@ class IMailQueueAdmin(Interface):
         """
 
     def give_up(name: str, why: str) -> None:
-        """Reject the recipients that were not served; nobody is told.  See `zope.sendmail.queue.bounce`.
+        """Reject the recipients that were not served; nobody is told.  See ``zope.sendmail.queue.bounce``.
 
         :param why: for people.
         :raises NoSuchMail: if there is none of this name.
@@ -600,8 +600,8 @@ class IStreamingSession(ISession):
     """A session that uses the time for which the relay is awaited for the next mail.  Optional."""
 
     def stream(jobs: IJobSource) -> Iterator[tuple[IJob, Outcome | Exception]]:
-        """Send each job of the source until that gives None; yield it with its outcome, or with what its `open` or
-        `intend`, or reading it, has raised.
+        """Send each job of the source until that gives None; yield it with its outcome, or with what its `IJob.open` or
+        `IJob.intend`, or reading it, has raised.
 
         The source may be asked for the next job while the one before is with the relay: right before the last byte of
         that one if it can ride with it, or while its reply is awaited from a relay that is quick; else it is asked
