@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import math
 import os
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -115,8 +116,8 @@ class TransactionMails:
 
         Nothing can commit it any more, so it is removed.
         """
-        if self.ended or self._pid != os.getpid() or not len(self._staged):
-            return
+        if sys.is_finalizing() or self.ended or self._pid != os.getpid() or not len(self._staged):
+            return  # at the end of the program `UnendedTransactions` has told it
         maillog.transaction_lost(self.what, len(self._staged))
         with contextlib.suppress(Exception):
             self._staged.abort()
