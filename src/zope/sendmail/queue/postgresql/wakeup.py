@@ -25,8 +25,9 @@ from zope.sendmail.system.clock import Clock
 #: Seconds between two announcements of one process.
 PAUSE = 0.02
 
-#: Seconds between two looks where nothing is heard.
-_LOOK = 0.25
+#: Seconds between two looks where nothing is heard, and where some commits are not told of: those of an application's
+#: connection.
+_LOOK, _LOOK_ANYWAY = 0.25, 0.5
 
 #: Names in one announcement: a payload has less than 8000 bytes.
 _NAMES = 100
@@ -93,7 +94,7 @@ class Announcer:
 class Listener:
     """Hears what is announced, and what `wake` says.  Concurrency: any thread; of several that wait, one hears.
 
-    :param is_new: asked again and again where nothing is heard.
+    :param is_new: asked again and again while nothing is heard.
     """
 
     def __init__(self, connections: Connections, queue: int, is_new: Callable[[], bool]) -> None:
@@ -138,7 +139,7 @@ class Listener:
 
         :param timeout: seconds.
         :returns: the mails that an operator changed; None if nothing was heard.
-        :raises QueueError: if the connection broke; the next call listens anew.
+        :raises QueueError: if there is no connection, and none can be had.
         """
         deadline = self._clock.monotonic() + timeout
         if not self._mutex.acquire(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX)):
@@ -152,7 +153,7 @@ class Listener:
     def _listen_until(self, deadline: float) -> list[uuid.UUID] | None:
         while True:
             left = deadline - self._clock.monotonic()
-            ready = self._select(left if self._connection is not None else min(left, _LOOK))
+            ready = self._select(min(left, _LOOK if self._connection is None else _LOOK_ANYWAY))
             if self._reader in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._reader, 4096)
@@ -162,7 +163,7 @@ class Listener:
                 return heard
             if left <= 0:
                 return None
-            if self._connection is None and self._is_new():
+            if not ready and self._is_new():
                 return []
 
     def _select(self, seconds: float) -> list[int]:
@@ -180,9 +181,9 @@ class Listener:
         try:
             with translated():
                 payloads = [each.payload for each in self._connection.notifies(timeout=0)]
-        except QueueError:
+        except QueueError:  # the connection broke, and what was said meanwhile is lost
             self._drop()
-            raise
+            return []
         found: list[uuid.UUID] | None = None
         for payload in payloads:
             queue, _, names = payload.partition(" ")

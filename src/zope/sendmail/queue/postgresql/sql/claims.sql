@@ -43,9 +43,9 @@ where queue = %(queue)s and state = 0 and due is not null and due > to_timestamp
 order by due limit 1
 
 -- name: anything_fresh
-select exists (
+select count(*) > 0 from (
     select from zope_sendmail.mail where queue = %(queue)s and state = 0 and due is null
-        and owner is null and id <> all(%(parked)s))
+        and owner is null and id <> all(%(parked)s) order by id limit 1) as fresh
 
 -- name: piece
 select data from zope_sendmail.body where mail = %(mail)s and no = %(no)s

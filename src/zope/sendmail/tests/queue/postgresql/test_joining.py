@@ -101,6 +101,14 @@ class APsycopgConnection(Fixture):
             self.connection.commit()
         self.assertEqual(self.queue.admin.count(), {})
 
+    def test_is_noticed_after_its_commit(self) -> None:
+        """Although the connection tells nobody of it."""
+        self.assertEqual(self.queue.claim(), [])
+        send(self.writer)
+        self.connection.commit()
+        self.queue.wait(3600.0)
+        self.assertEqual(self.subjects(), [b"news"])
+
     def test_takes_large_mail(self) -> None:
         """In pieces, as the queue does."""
         send(self.writer, "large", "x" * 700_000)

@@ -1,0 +1,197 @@
+"""A deep queue, large mails, wake-up: what is cheap stays cheap."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import tracemalloc
+import unittest
+from typing import Any
+
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.queue import open_queue, put
+from zope.sendmail.testing.contracts import MESSAGE, envelope
+from zope.sendmail.tests.support.postgresql import Pooler, Server, shared_server
+
+_DEPTH = 100_000
+
+
+class ADeepQueue(unittest.TestCase):
+    """With 100,000 mails; a fifth were tried, some are held."""
+
+    server: Server
+    database: str
+    url: str
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        from zope.sendmail.queue.postgresql.upkeep import migrate
+
+        cls.server = shared_server()
+        cls.database = cls.server.create_database()
+        cls.url = cls.server.url("deep", cls.database)
+        migrate(cls.url)
+        queue = open_queue(cls.url)
+        put(queue, [envelope()], MESSAGE)
+        queue.close()
+        with cls.server.connect(cls.database) as connection:
+            connection.execute(
+                "insert into zope_sendmail.mail (id, queue, size, message_id, envelope, state, due) select"
+                ' gen_random_uuid(), 1, 4, n::text, \'{"from": "", "to": ["a@example.org"]}\','
+                " case when n % 1000 = 0 then 1 else 0 end,"
+                " case when n % 5 = 0 then clock_timestamp() + n * interval '1 s' end"
+                f" from generate_series(1, {_DEPTH}) as n"
+            )
+            connection.execute(
+                "insert into zope_sendmail.body select id, 0, 'text' from zope_sendmail.mail on conflict do nothing"
+            )
+            connection.execute("insert into zope_sendmail.processor (id) select generate_series(1, 20)")
+            connection.execute(
+                "insert into zope_sendmail.attempt select p, s from generate_series(1, 20) p, generate_series(0, 63) s"
+            )
+            connection.execute("vacuum analyze")
+
+    def plan(self, name: str, **parameters: Any) -> str:
+        """How the server would carry a statement out, prepared for any parameters."""
+        from zope.sendmail.queue.postgresql.statements import STATEMENTS
+
+        with self.server.connect(self.database) as connection:
+            connection.execute("set plan_cache_mode = force_custom_plan")
+            [(plan,)] = connection.execute(b"explain (format json) " + STATEMENTS[name], parameters).fetchall()
+        return json.dumps(plan)
+
+    def scanned(self, plan: str) -> set[str]:
+        """The tables that are read from end to end."""
+        return {match[1] for match in re.finditer(r'"Node Type": "Seq Scan"[^{}]*?"Relation Name": "(\w+)"', plan)}
+
+    def test_is_read_from_end_to_end_by_no_verb(self) -> None:
+        """Whoever claims, settles, looks page by page, or changes a mail."""
+        with self.server.connect(self.database) as connection:
+            rows = connection.execute("select id from zope_sendmail.mail order by id limit 16").fetchall()
+        ids = [row[0] for row in rows]
+        none = "00000000-0000-0000-0000-000000000000"
+        me: dict[str, Any] = {"queue": 1, "me": 1, "lease": 7, "dead": [2, 3], "limit": 64, "parked": ids[:3]}
+        slots = {"slots": [1, 2], "mails": ids[:2], "leases": [7, 7], "phases": [2, 2]}
+        gone = {"sent": ids[:2], "sent_leases": [7, 7], "back": ids[2:4], "back_leases": [7, 7]}
+        verbs: dict[str, dict[str, Any]] = {
+            "claim_fresh": {**me, "cursor": none},
+            "claim_again": {**me, "now": 1.9e9},
+            "claim_these": {**me, "now": 1.9e9, "ids": ids},
+            "next_due": {**me, "now": 1.0},
+            "anything_fresh": {"queue": 1, "parked": []},
+            "advance": {**slots, **gone, "me": 1, "queue": 1, "part": 1, "now": 1.0},
+            "keep": {"id": ids[0], "lease": 7, "state": 0, "due": 1.0, "record": "{}", "durable": False},
+            "inherit": {"id": ids[0], "lease": 7, "record": "{}"},
+            "inherited": {"dead": [1, 2], "mails": ids},
+            "reveal": {"ids": ids},
+            "discard": {"ids": ids},
+            "withdraw": {"ids": ids, "me": 1},
+            "oldest": {"queue": 1},
+            "page": {"queue": 1, "after": none, "limit": 500},
+            "page_apart": {"queue": 1, "after": none, "limit": 500, "state": 1},
+            "by_message_id": {"queue": 1, "message_id": "77"},
+            "sent": {"queue": 1, "message_id": "77", "after": 1.0},
+            "names": {"queue": 1, "after": none, "limit": 500},
+            "one": {"id": ids[0], "queue": 1},
+            "history": {"mail": ids[0]},
+            "take": {"id": ids[0], "queue": 1},
+            "change": {"id": ids[0], "state": 1, "record": "{}"},
+            "remove": {"id": ids[0]},
+            "waiting": {"queue": 1, "limit": 100, "now": 1.0},
+            "in_doubt": {"queue": 1, "limit": 100},
+        }
+        small = {"processor", "epoch", "history"}
+        for name, parameters in verbs.items():
+            with self.subTest(name):
+                self.assertEqual(self.scanned(self.plan(name, **parameters)) - small - _partitions(), set(), name)
+
+    def test_gives_a_mail_and_shows_a_page_at_once(self) -> None:
+        """Nothing is read that is not shown."""
+        queue = open_queue(self.url)
+        self.addCleanup(queue.close)
+        [lease] = queue.claim()
+        lease.release()
+        self.assertEqual(queue.admin.count()[State.HELD], _DEPTH // 1000)
+        first = next(iter(queue.admin.mails()))
+        self.assertEqual(first.state, State.READY)
+
+
+def _partitions() -> set[str]:
+    """Empty ones are read in whole."""
+    return {f"sent_{part}" for part in range(9)}
+
+
+class LargeMail(unittest.TestCase):
+    """Is never in memory as a whole on our side."""
+
+    def test_goes_through_in_pieces(self) -> None:
+        """25 MiB: written and read with a few of them."""
+        queue = open_queue(shared_server().url())
+        self.addCleanup(queue.close)
+        message = b"Subject: large\n\n" + bytes(25 * 1024 * 1024)
+        put(queue, [envelope()], MESSAGE)
+        queue.claim()[0].release()
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for _ in range(2):
+            put(queue, [envelope()], memoryview(message))
+        with queue.claim(3)[1].open() as stream:
+            length = sum(len(piece) for piece in iter(lambda: stream.read(64 * 1024), b""))
+        self.assertEqual(length, len(message))
+        self.assertLess(tracemalloc.get_traced_memory()[1], 4 * 1024 * 1024)
+
+    def test_comes_out_as_it_was(self) -> None:
+        """Around the length of a piece, and from any place."""
+        queue = open_queue(shared_server().url())
+        self.addCleanup(queue.close)
+        row = 256 * 1024
+        for length in (0, 1, row - 1, row, row + 1, 2 * row, 2 * row + 7):
+            text = bytes(number % 251 for number in range(length))
+            put(queue, [envelope()], text[:5], memoryview(text)[5:])
+            [lease] = queue.claim()
+            stream = lease.open()
+            self.assertEqual(stream.read(), text)
+            self.assertEqual((stream.seek(row - 2), stream.read(9)), (row - 2, text[row - 2 : row + 7]))
+            lease.intend()
+            lease.release()
+            queue.admin.remove(lease.name)
+
+
+class AProcessorThatWaits(unittest.TestCase):
+    """Hears of a commit, wherever that was."""
+
+    def wakes(self, url: str) -> None:
+        queue, other = open_queue(url, schedule=Schedule()), open_queue(url)
+        self.addCleanup(queue.close)
+        self.addCleanup(other.close)
+        self.assertEqual(queue.claim(), [])
+        thread = threading.Thread(target=put, args=(other, [envelope()], MESSAGE))
+        thread.start()
+        queue.wait(3600.0)
+        thread.join()
+        self.assertEqual(len(queue.claim()), 1)
+
+    def test_by_a_notification(self) -> None:
+        """At once."""
+        self.wakes(shared_server().url())
+
+    def test_by_looking_behind_a_pooler(self) -> None:
+        """Which gives notifications to nobody."""
+        pooler = Pooler(shared_server())
+        self.addCleanup(pooler.stop)
+        self.wakes(pooler.url())
+
+    def test_when_an_operator_asks_for_it(self) -> None:
+        """What is retried is due."""
+        url = shared_server().url()
+        queue, other = open_queue(url), open_queue(url)
+        self.addCleanup(queue.close)
+        put(queue, [envelope()], MESSAGE)
+        queue.claim()[0].park("relay")
+        self.assertEqual(queue.claim(), [])
+        other.admin.retry(next(other.admin.names()))
+        queue.wait(3600.0)
+        self.assertEqual(len(queue.claim()), 1)

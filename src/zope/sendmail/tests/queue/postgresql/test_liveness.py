@@ -1,0 +1,271 @@
+"""Which processors live: one that is killed, stopped or cut off loses its mails, and what it may have sent is told.
+
+Real processes; waits are for what the database says, never for a time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import unittest
+from collections.abc import Callable
+from typing import Any
+
+from zope.sendmail.errors import LeaseLost
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.queue import put
+from zope.sendmail.testing.contracts import MESSAGE, envelope
+from zope.sendmail.tests.support.postgresql import Server, shared_server
+
+#: A processor that claims a mail, goes as far as it is told, says so, and waits to be killed.
+_PROGRAM = """
+import sys
+from zope.sendmail.queue import open_queue
+queue = open_queue(sys.argv[1])
+[lease] = queue.claim()
+if sys.argv[2] != "claim":
+    lease.open().read()
+if sys.argv[2] == "intend":
+    lease.intend()
+print(lease.name, flush=True)
+sys.stdin.readline()
+try:
+    lease.intend()
+    print("may send", flush=True)
+except OSError as error:
+    print(type(error).__name__, flush=True)
+sys.stdin.readline()
+"""
+
+_PATIENCE = 60.0
+
+
+class Fixture(unittest.TestCase):
+    schedule = Schedule()
+
+    def server(self) -> Server:
+        return shared_server()
+
+    def setUp(self) -> None:
+        self.url = self.server().url()
+        self.queue: Any = self.open()
+
+    def open(self) -> Any:
+        from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
+
+        queue = PostgreSQLQueue(self.url, schedule=self.schedule)
+        self.addCleanup(queue.close)
+        return queue
+
+    def put(self, count: int = 1) -> None:
+        put(self.queue, [envelope()] * count, MESSAGE)
+
+    def start(self, phase: str) -> subprocess.Popen[str]:
+        """A processor of its own that has claimed a mail and come so far."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, self.url, phase],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        assert process.stdout is not None
+        self.assertTrue(process.stdout.readline())
+        return process
+
+    def eventually(self, ask: Callable[[], Any]) -> Any:
+        """What is true at last."""
+        over = threading.Event()
+        timer = threading.Timer(_PATIENCE, over.set)
+        timer.start()
+        try:
+            while not over.is_set():
+                found = ask()
+                if found:
+                    return found
+                self.queue.wait(0.2)
+        finally:
+            timer.cancel()
+        return self.fail("it did not come")
+
+    def taken(self) -> Any:
+        """The mail, as soon as it is ours."""
+        [lease] = self.eventually(self.queue.claim)
+        return lease
+
+
+class AProcessorThatIsKilled(Fixture):
+    """SIGKILL, at each step."""
+
+    def kill(self, phase: str) -> Any:
+        self.put()
+        process = self.start(phase)
+        self.assertEqual(self.queue.claim(), [])
+        process.kill()
+        return self.taken()
+
+    def test_leaves_what_it_only_claimed_as_it_was(self) -> None:
+        """Nothing was tried."""
+        lease = self.kill("claim")
+        self.assertEqual((lease.inherited, lease.record.deaths), (None, 0))
+
+    def test_leaves_what_it_intended_as_unknown(self) -> None:
+        """The relay may have it."""
+        lease = self.kill("intend")
+        self.assertEqual(lease.inherited.replies["one@example.org"].answer, Answer.UNKNOWN)
+        self.assertEqual((lease.record.unknowns, lease.record.deaths), (1, 1))
+
+
+class UnderThePolicyHold(Fixture):
+    """What is unknown waits for a person."""
+
+    schedule = Schedule(on_unknown=OnUnknown.HOLD)
+
+    def test_what_it_intended_is_held(self) -> None:
+        """And what it had only claimed goes."""
+        self.put()
+        self.start("intend").kill()
+        lease = self.taken()
+        self.assertEqual(lease.record.state, State.HELD)
+
+
+class AProcessorThatIsStopped(Fixture):
+    """SIGSTOP for longer than others wait."""
+
+    def test_must_not_send_when_it_comes_to(self) -> None:
+        """Another one has the mail; the stopped one is refused and begins anew."""
+        self.put()
+        process = self.start("open")
+        process.send_signal(signal.SIGSTOP)
+        lease = self.taken()
+        process.send_signal(signal.SIGCONT)
+        out, _ = process.communicate("\n\n", timeout=_PATIENCE)
+        self.assertEqual(out.strip(), "LeaseLost")
+        lease.settle(Record(State.SENT))
+        self.assertEqual(self.queue.admin.count(), {})
+
+
+class AProcessorWhoseConnectionsAreCut(Fixture):
+    """By a firewall, or an administrator."""
+
+    def test_goes_on(self) -> None:
+        """It connects again, and nothing is lost or sent twice."""
+        self.put(3)
+        first, second, third = self.queue.claim(3)
+        first.intend()
+        self.server().kill_backends()
+        first.settle(Record(State.SENT))
+        second.intend()
+        second.settle(Record(State.SENT))
+        third.release()
+        self.assertEqual(self.queue.admin.count(), {State.READY: 1})
+        self.assertEqual([lease.name for lease in self.queue.claim()], [third.name])
+
+
+class AServerThatCrashes(Fixture):
+    """What is not logged is gone: who lives, and how far they had come."""
+
+    _own: Server
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        from zope.sendmail.queue.postgresql.upkeep import migrate
+
+        cls._own = Server()
+        cls.addClassCleanup(cls._own.stop)
+        migrate(cls._own.url())
+
+    def server(self) -> Server:
+        return self._own
+
+    def test_leaves_the_living_what_they_have(self) -> None:
+        """They come back by themselves; what they intend is still theirs, and nobody else gets it."""
+        self.put(2)
+        [lease] = self.queue.claim()
+        lease.intend()
+        self._own.crash()
+        other = self.open()
+        [rest] = self.eventually(other.claim)
+        self.assertNotEqual(rest.name, lease.name)
+        lease.settle(Record(State.SENT))
+        rest.intend()
+        rest.settle(Record(State.SENT))
+        self.assertEqual(self.queue.admin.count(), {})
+
+    def test_makes_unknown_what_the_dead_had(self) -> None:
+        """How far they had come with it is not known any more."""
+        self.put()
+        process = self.start("claim")
+        process.kill()
+        process.wait()
+        self._own.crash()
+        lease = self.taken()
+        self.assertEqual(lease.inherited.replies["one@example.org"].answer, Answer.UNKNOWN)
+
+    def test_keeps_what_was_committed(self) -> None:
+        """Also when all of it is killed."""
+        self.put(3)
+        self._own.kill()
+        self.assertEqual(len(self.eventually(lambda: self.queue.claim(9))), 3)
+
+
+class AFork(Fixture):
+    """The child shares nothing with its parent."""
+
+    def test_leaves_the_parents_connections_alone(self) -> None:
+        """Both work; the child's end says nothing to the parent's server."""
+        self.put(2)
+        [lease] = self.queue.claim()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                [other] = self.queue.claim()
+                other.intend()
+                other.settle(Record(State.SENT))
+                self.queue.close()
+                status = int(other.name == lease.name)
+            finally:
+                os._exit(status)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        lease.intend()
+        lease.settle(Record(State.SENT))
+        self.assertEqual(self.queue.admin.count(), {})
+
+
+class ALeaseThatIsOver(Fixture):
+    """Its words come to nothing."""
+
+    def test_is_not_intended(self) -> None:
+        """After the queue was closed, or it was given back."""
+        self.put(2)
+        first, second = self.queue.claim(2)
+        first.release()
+        self.assertRaises(LeaseLost, first.intend)
+        self.queue.close()
+        self.assertRaises(LeaseLost, second.intend)
+
+    def test_is_not_settled(self) -> None:
+        """Another one has the mail; its record is not touched."""
+        self.put()
+        [lease] = self.queue.claim()
+        lease.open()
+        self.queue.close()
+        other = self.open()
+        [taken] = other.claim()
+        record = Record(
+            State.DEFERRED, attempts=1, replies=Outcome.same("r", ["x"], Reply(Answer.DEFERRED, "x")).replies
+        )
+        lease.settle(record)
+        taken.intend()
+        taken.settle(Record(State.SENT))
+        self.assertEqual(other.admin.count(), {})
