@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 #: Three quarters of the time all tests take; ``-m "not slow"`` leaves them out.
-SLOW = frozenset({"test_crash", "test_faults", "test_interop", "test_processes"})
+SLOW = frozenset({"test_crash", "test_faults", "test_interop", "test_postgresql_chaos", "test_processes"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -94,7 +94,8 @@ class Connections:
         # A pooler has numbers of its own for its clients.
         self._are_pooled = backend != connection.info.backend_pid
         if not self._are_pooled:
-            connection.prepare_threshold = 2
+            connection.prepare_threshold = 0
+            connection.execute(STATEMENTS["settle_in"])
 
     @contextlib.contextmanager
     def use(self) -> Iterator[Connection[Any]]:

@@ -73,7 +73,8 @@ back as (
     from unnest(%(back)s::uuid[], %(back_leases)s::bigint[]) as v (id, lease)
     where m.id = v.id and m.lease = v.lease
 )
-select array(select id from ended), array(select slot from intents), set_config('synchronous_commit', 'off', true)
+select (select string_agg(id::text, ',') from ended), (select string_agg(slot::text, ',') from intents),
+    set_config('synchronous_commit', 'off', true)
 
 -- name: keep
 -- An attempt has ended, and the mail stays: deferred, rejected or held.

@@ -14,6 +14,11 @@ insert into zope_sendmail.identity (system, database)
     select c.system_identifier, d.oid from pg_control_system() c, pg_database d where d.datname = current_database()
 on conflict (one) do update set system = excluded.system, database = excluded.database
 
+-- name: settle_in
+-- For a connection of our own: each statement is planned once, and not for a table that happened to be empty then.
+select set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
+    set_config('jit', 'off', false)
+
 -- name: hello
 select max(version), pg_backend_pid() from zope_sendmail.schema_version
 
