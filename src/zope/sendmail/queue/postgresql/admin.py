@@ -144,7 +144,7 @@ class PostgreSQLAdmin:
             return status_of(message_id, [], None, KEPT_DAYS)
         mails = [mail_of(row) for row in self._rows("by_message_id", message_id=message_id)]
         rows = self._rows("sent", message_id=message_id, after=self._clock.time() - KEPT_DAYS * _DAY)
-        return status_of(message_id, mails, SentMail(rows[0][0]) if rows else None, KEPT_DAYS)
+        return status_of(message_id, mails, _sent_mail(*rows[0]) if rows else None, KEPT_DAYS, now=self._clock.time())
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueueAdmin.show`."""
@@ -341,8 +341,17 @@ class PostgreSQLAdmin:
         part = int(now // _DAY + 1) % PARTITIONS
         rows = self._connections.execute("oldest_in_partition", part=part)
         if rows and rows[0][0] is not None and rows[0][0] < now - KEPT_DAYS * _DAY:
-            with self._connections.use() as connection:
-                connection.execute(STATEMENTS["empty_partition"].replace(b"{part}", str(part).encode()))
+            try:
+                with self._connections.use() as connection:
+                    connection.execute(STATEMENTS["empty_partition"].replace(b"{part}", str(part).encode()))
+            except QueueError:  # not everybody may truncate
+                self._connections.execute("forget_sent", part=part, before=now - KEPT_DAYS * _DAY)
+
+
+def _sent_mail(at: float, line: str | None) -> SentMail:
+    """Return what is known of a mail that has left."""
+    record = record_of(line)
+    return SentMail(at, record.relay, record.replies)
 
 
 def _is_text(text: str) -> bool:

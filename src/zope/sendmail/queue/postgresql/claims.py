@@ -306,11 +306,11 @@ class Claims:
                 raise LeaseLost(f"mail {lease.name}: {error}") from error
         self._liveness.note(lease.slot, phase)
 
-    def sent(self, lease: PostgreSQLLease) -> None:
+    def sent(self, lease: PostgreSQLLease, record: Record) -> None:
         """The mail has left.  If more are claimed, that rides with what is said of these, within 20 ms."""
         self._out.discard(lease)
         self._liveness.remember(lease.id)
-        self._progress.sent(lease.id, lease.lease, lease.slot)
+        self._progress.sent(lease.id, lease.lease, lease.slot, line_of(record) if lease.message_id else "")
         if self._ahead:
             self._liveness.hurry()
         else:

@@ -14,8 +14,8 @@ def in_doubt(name: str, since: float, made_by: str) -> Finding:
         name,
         f"A mail of {moment(since)} was staged by {printable(made_by) or 'an unknown process'} and never committed.  "
         "Nobody can tell whether its transaction committed elsewhere, so it is kept and never sent.",
-        "Look into the application, and whether that process lives. In zope_sendmail.mail, set state to 0 where id = "
-        f"'{name.replace('.', '')}' if its transaction committed; delete the row if not.",
+        "Look into the application, and whether that process lives; then let it go if its transaction committed "
+        "(release), or delete it (remove).",
     )
 
 

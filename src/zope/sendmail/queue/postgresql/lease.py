@@ -42,7 +42,7 @@ class Claims(Protocol):
     def intend(self, lease: PostgreSQLLease) -> None:
         """The last byte is about to go."""
 
-    def sent(self, lease: PostgreSQLLease) -> None:
+    def sent(self, lease: PostgreSQLLease, record: Record) -> None:
         """The mail has left."""
 
     def back(self, lease: PostgreSQLLease) -> None:
@@ -121,7 +121,7 @@ class PostgreSQLLease:
             return
         if record.state is State.SENT:
             self.is_over = True
-            self._claims.sent(self)
+            self._claims.sent(self, record)
             return
         try:
             self._claims.keep(self, record)

@@ -53,7 +53,7 @@ class _Batch:
     """What one statement says."""
 
     marks: list[_Mark] = field(default_factory=list)
-    sent: list[tuple[uuid.UUID, int, int]] = field(default_factory=list)
+    sent: list[tuple[uuid.UUID, int, int, str]] = field(default_factory=list)
     back: list[tuple[uuid.UUID, int, int]] = field(default_factory=list)
 
     @property
@@ -65,8 +65,9 @@ class _Batch:
         # Of a mail that was opened and goes at once, one word.
         last = {mark.slot: mark for mark in self.marks if mark.slot != _NO_SLOT}.values()
         return {
-            "sent": _array([mail for mail, _, _ in self.sent]),
-            "sent_leases": _array([lease for _, lease, _ in self.sent]),
+            "sent": _array([mail for mail, _, _, _ in self.sent]),
+            "sent_leases": _array([lease for _, lease, _, _ in self.sent]),
+            "records": _array([_quoted(line) for _, _, _, line in self.sent]),
             "back": _array([mail for mail, _, _ in self.back]),
             "back_leases": _array([lease for _, lease, _ in self.back]),
             "slots": _array([mark.slot for mark in last]),
@@ -79,6 +80,11 @@ class _Batch:
 def _array(values: Iterable[object]) -> str:
     """Return numbers or UUIDs as PostgreSQL writes an array; ten times as fast as a list through the driver."""
     return f"{{{','.join(map(str, values))}}}"
+
+
+def _quoted(line: str) -> str:
+    """Return a text as an element of an array."""
+    return '"' + line.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _set(text: str | None, kind: Callable[[str], _T]) -> set[_T]:
@@ -119,10 +125,10 @@ class Progress:
         if mark.error is not None:
             raise LeaseLost(str(mark.error)) from mark.error
 
-    def sent(self, mail: uuid.UUID, lease: int, slot: int) -> None:
-        """The mail has left; what is written soon."""
+    def sent(self, mail: uuid.UUID, lease: int, slot: int, line: str) -> None:
+        """The mail has left, with this record; that is written soon."""
         with self._mutex:
-            self._pending.sent.append((mail, lease, slot))
+            self._pending.sent.append((mail, lease, slot, line))
 
     def back(self, mail: uuid.UUID, lease: int, slot: int) -> None:
         """The mail is given back; what is written soon."""
@@ -203,9 +209,9 @@ class Progress:
             if mark.slot not in slots and mark.slot != _NO_SLOT:
                 mark.error = LeaseLost("this processor was taken for dead; another one has its mails")
             mark.done = True
-        for _, _, slot in (*batch.sent, *batch.back):
+        for slot in (*(each[2] for each in batch.sent), *(each[2] for each in batch.back)):
             self._liveness.free_slot(slot)
-        missing = [mail for mail, _, _ in batch.sent if mail not in ended]
+        missing = [each[0] for each in batch.sent if each[0] not in ended]
         for mail in missing:
             maillog.lease_lost(shown(mail), "it was sent from here, and another processor has it now")
         if missing and self._liveness.is_after_crash:
@@ -231,7 +237,7 @@ class Progress:
             self._liveness.beat()  # after a crash of the server it registers with what we have in hand
             repeated = True
         if repeated:  # what the first one did is not told again
-            ended |= {mail for mail, _, _ in batch.sent}
+            ended |= {each[0] for each in batch.sent}
         return ended, slots
 
     def _execute(self, batch: _Batch) -> tuple[set[uuid.UUID], set[int]]:

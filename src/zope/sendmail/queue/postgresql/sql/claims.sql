@@ -53,14 +53,15 @@ select data from zope_sendmail.body where mail = %(mail)s and no = %(no)s
 -- name: advance
 -- The mails that have gone leave, and others are about to go: one round trip for all workers.
 with ended as (
-    delete from zope_sendmail.mail m using unnest(%(sent)s::uuid[], %(sent_leases)s::bigint[]) as s (id, lease)
-    where m.id = s.id and m.lease = s.lease returning m.id, m.message_id, m.record is not null as tried
+    delete from zope_sendmail.mail m
+    using unnest(%(sent)s::uuid[], %(sent_leases)s::bigint[], %(records)s::text[]) as s (id, lease, record)
+    where m.id = s.id and m.lease = s.lease returning m.id, m.message_id, m.record is not null as tried, s.record
 ),
 bodies as (delete from zope_sendmail.body b using ended where b.mail = ended.id),
 told as (delete from zope_sendmail.history h using ended where ended.tried and h.mail = ended.id),
 noted as (
-    insert into zope_sendmail.sent (part, queue, at, message_id)
-        select %(part)s, %(queue)s, to_timestamp(%(now)s), message_id from ended where message_id <> ''
+    insert into zope_sendmail.sent (part, queue, at, message_id, record)
+        select %(part)s, %(queue)s, to_timestamp(%(now)s), message_id, record from ended where message_id <> ''
 ),
 intents as (
     update zope_sendmail.attempt a set mail = v.mail, lease = v.lease, phase = v.phase

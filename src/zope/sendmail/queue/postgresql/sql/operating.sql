@@ -26,8 +26,8 @@ select id, state, owner is not null and exists (
 from zope_sendmail.mail where message_id = %(message_id)s and queue = %(queue)s and state <> 3 order by id limit 100
 
 -- name: sent
-select extract(epoch from max(at))::float8 from zope_sendmail.sent
-where message_id = %(message_id)s and queue = %(queue)s and at > to_timestamp(%(after)s)
+select extract(epoch from at)::float8, record from zope_sendmail.sent
+where message_id = %(message_id)s and queue = %(queue)s and at > to_timestamp(%(after)s) order by at desc limit 1
 
 -- name: names
 select id from zope_sendmail.mail where id > %(after)s and queue = %(queue)s and state <> 3 order by id limit %(limit)s
@@ -65,6 +65,9 @@ update zope_sendmail.mail set envelope = %(envelope)s where id = %(id)s
 with gone as (delete from zope_sendmail.mail where id = %(id)s returning id),
 bodies as (delete from zope_sendmail.body b using gone where b.mail = gone.id)
 delete from zope_sendmail.history h using gone where h.mail = gone.id
+
+-- name: forget_sent
+delete from zope_sendmail.sent where part = %(part)s and at < to_timestamp(%(before)s)
 
 -- name: empty_partition
 truncate zope_sendmail.sent_{part}

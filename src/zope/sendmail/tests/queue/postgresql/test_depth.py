@@ -76,7 +76,7 @@ class ADeepQueue(unittest.TestCase):
         me: dict[str, Any] = {"queue": 1, "me": 1, "lease": 7, "dead": [2, 3], "limit": 64, "parked": ids[:3]}
         two, others = (f"{{{first},{second}}}" for first, second in (ids[:2], ids[2:4]))
         slots = {"slots": "{1,2}", "mails": two, "leases": "{7,7}", "phases": "{2,2}"}
-        gone = {"sent": two, "sent_leases": "{7,7}", "back": others, "back_leases": "{7,7}"}
+        gone = {"sent": two, "sent_leases": "{7,7}", "records": "{x,x}", "back": others, "back_leases": "{7,7}"}
         verbs: dict[str, dict[str, Any]] = {
             "claim_fresh": {**me, "cursor": none},
             "claim_again": {**me, "now": 1.9e9},

@@ -113,12 +113,8 @@ class APsycopgConnection(Fixture):
         """In pieces, as the queue does."""
         send(self.writer, "large", "x" * 700_000)
         self.connection.commit()
-        self.assertEqual(len(self.queue.claim()[0].open().read()), 700_000 + len("Subject: large\n\n") + self.header())
-
-    def header(self) -> int:
-        """The length of the Message-Id line that was put in front."""
-        [mail] = self.queue.admin.mails()
-        return len(f"Message-Id: <{mail.message_id}>\n")
+        text = self.queue.claim()[0].open().read()
+        self.assertTrue(text.endswith(b"Subject: large\n\n" + b"x" * 700_000))
 
     def test_must_not_commit_each_statement(self) -> None:
         """The mail would leave whatever the application does."""

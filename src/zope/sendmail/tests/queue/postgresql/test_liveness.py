@@ -5,6 +5,7 @@ Real processes; waits are for what the database says, never for a time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import unittest
 from collections.abc import Callable
 from typing import Any
 
-from zope.sendmail.errors import LeaseLost
+from zope.sendmail.errors import LeaseLost, QueueTrouble
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
@@ -87,11 +88,10 @@ class Fixture(unittest.TestCase):
         timer = threading.Timer(_PATIENCE, over.set)
         timer.start()
         try:
-            while not over.is_set():
-                found = ask()
-                if found:
-                    return found
-                self.queue.wait(0.2)
+            while not over.wait(0.1):
+                with contextlib.suppress(QueueTrouble):  # the server is on its way up
+                    if found := ask():
+                        return found
         finally:
             timer.cancel()
         return self.fail("it did not come")

@@ -8,10 +8,15 @@ import unittest
 from typing import Any
 
 from zope.sendmail.cli.queuecommands import main
-from zope.sendmail.errors import QueueError
+from zope.sendmail.errors import NotPossible, QueueError
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue import open_queue, put
-from zope.sendmail.testing.contracts import MESSAGE, envelope
+from zope.sendmail.testing.contracts import MESSAGE, ManualClock, envelope
 from zope.sendmail.tests.support.postgresql import shared_server
+
+_YES = Reply(Answer.ACCEPTED, 'ok \\ "quoted", {queued} as 1', 250)
 
 
 class Fixture(unittest.TestCase):
@@ -51,7 +56,7 @@ class ADatabaseWithoutTables(Fixture):
     def test_is_migrated_by_the_command(self) -> None:
         """Twice does no harm, and a mail goes through."""
         status, out, _ = self.call("migrate", self.url)
-        self.assertEqual((status, out), (0, "the tables have version 4 now\n"))
+        self.assertEqual((status, out), (0, "the tables have version 5 now\n"))
         self.assertEqual(self.call("migrate", self.url)[1], "the tables are up to date\n")
         self.assertEqual(self.call("migrate", "--json", self.url)[1], '{"versions": []}\n')
         queue = open_queue(self.url)
@@ -155,3 +160,63 @@ class AUserWithFewRights(Fixture):
         lease.release()
         queue.admin.hold(lease.name)
         self.assertEqual([each.kind for each in queue.admin.examine() if each.name], ["held"])
+
+
+class MailInDoubt(Fixture):
+    """Staged by a process that is gone, for more than an hour."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.call("migrate", self.url)
+        self.queue = open_queue(self.url)
+        self.addCleanup(self.queue.close)
+        staged = self.queue.stage()
+        self.name = staged.add(envelope(), MESSAGE)
+        staged.prepare()
+
+    def test_is_left_alone_while_its_transaction_may_commit(self) -> None:
+        """For an hour."""
+        self.assertEqual(list(self.queue.admin.in_doubt()), [])
+        for verb in (self.queue.admin.release, self.queue.admin.remove):
+            self.assertRaisesRegex(NotPossible, "may still commit", verb, self.name)
+
+    def test_is_found_and_decided_by_a_person(self) -> None:
+        """Released, or removed; never sent by itself."""
+        self.sql("update zope_sendmail.mail set since = since - interval '2 hours'")
+        [finding] = self.queue.admin.in_doubt()
+        self.assertEqual(finding.name, self.name)
+        self.assertEqual(self.queue.claim(), [])
+        self.queue.admin.release(self.name)
+        self.assertEqual([lease.name for lease in self.queue.claim()], [self.name])
+
+    def test_is_removed_with_its_message(self) -> None:
+        """Nothing is left."""
+        self.sql("update zope_sendmail.mail set since = since - interval '2 hours'")
+        self.queue.admin.remove(self.name)
+        self.assertEqual(self.sql("select count(*) from zope_sendmail.body"), [(0,)])
+
+
+class WhatHasLeft(Fixture):
+    """Is remembered for a week, in tables that take turns."""
+
+    def test_is_forgotten_before_its_table_is_needed_again(self) -> None:
+        """By a processor's round of cleaning; by one without the right to truncate as well."""
+        from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
+
+        self.call("migrate", self.url)
+        clock = ManualClock()
+        queue = PostgreSQLQueue(self.url, clock=clock)
+        self.addCleanup(queue.close)
+        for day in range(20):
+            put(queue, [envelope()], MESSAGE.replace(b"<1@", b"<%d@" % day))
+            [lease] = queue.claim()
+            lease.intend()
+            lease.settle(Record(State.SENT, relay="relay", replies={"one@example.org": _YES}))
+            self.assertEqual(queue.status(f"{day}@example.org").standing, "sent")
+            queue.admin.clean()
+            clock.advance(86400)
+        self.assertLessEqual(self.sql("select count(*) from zope_sendmail.sent")[0][0], 9)
+        self.assertEqual(queue.status("5@example.org").standing, "unknown")
+        status = queue.status("14@example.org")
+        self.assertEqual((status.standing, status.relay), ("sent", "relay"))
+        self.assertEqual(status.replies, {"one@example.org": _YES})
