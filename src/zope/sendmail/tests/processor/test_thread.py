@@ -327,7 +327,7 @@ class AThreadThatNothingEnds(ProcessorTest):
         troubles = [OSError(5, "Input/output error"), PermissionError(13, "denied"), RuntimeError("bug"), SystemExit(2)]
         claim = self.queue.claim
 
-        def broken(limit: int = 1) -> Any:
+        def broken(limit: int = 1, *, ahead: int = 0) -> Any:
             if troubles:
                 raise troubles.pop(0)
             found = claim(limit)
@@ -359,7 +359,7 @@ class AThreadThatNothingEnds(ProcessorTest):
         first, second = self.put(count=2)
         claim = self.queue.claim
 
-        def broken(limit: int = 1) -> Any:
+        def broken(limit: int = 1, *, ahead: int = 0) -> Any:
             for lease in claim(limit):
                 if lease.name == first:
                     lease.settle = mock.Mock(side_effect=RuntimeError("bug"))
