@@ -152,6 +152,7 @@ class QueuedMailDelivery(AbstractMailDelivery):
 
     _queue: IMailQueue | None = None
     _place = ""
+    _connection: Any = None
     routes: Routes = Routes()
 
     def __init__(

@@ -40,6 +40,9 @@ _REMEMBERED = 15.0
 #: Slots that are made at a time.
 _SLOTS = 16
 
+#: Of so many beats in a row that fail, one is told.
+_SAID = 60
+
 #: Seconds between two rounds of cleaning.
 _CLEANING = 600.0
 
@@ -91,6 +94,7 @@ class Liveness:
         self._bury_at: float | None = None
         self._cleaned_at = self._clock.monotonic()
         self._sent: deque[tuple[float, uuid.UUID]] = deque()
+        self._failures = 0
         self._wanted = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zope.sendmail.postgresql.beat", daemon=True)
@@ -192,13 +196,16 @@ class Liveness:
     def _beat_safely(self) -> None:
         try:
             self.beat()
+            self._failures = 0
             self._flush()
             if self._clock.monotonic() >= self._cleaned_at + _CLEANING:
                 self._cleaned_at = self._clock.monotonic()
                 self._connections.execute("forget_ended")
                 self._clean()
         except Exception as error:  # noqa: BLE001 - the next beat may go through; the claims tell of the trouble
-            maillog.beat_failed(self._connections.location.text, error)
+            if self._failures % _SAID == 0:
+                maillog.beat_failed(self._connections.location.text, error)
+            self._failures += 1
 
     def beat(self) -> None:
         """Say that we live, and look who else does.

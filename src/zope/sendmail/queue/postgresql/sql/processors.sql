@@ -93,12 +93,3 @@ select processor, mail, lease, phase from zope_sendmail.attempt where processor 
 
 -- name: notify
 select pg_notify('zope_sendmail', %(payload)s), set_config('synchronous_commit', 'off', true)
-
--- name: turn
--- The next place in the row that a rate allows to all machines together.
-insert into zope_sendmail.rate as r (queue, relay, next)
-    values (%(queue)s, %(relay)s, clock_timestamp() + %(gap)s * interval '1 s')
-on conflict (queue, relay) do update
-    set next = greatest(r.next, clock_timestamp()) + %(gap)s * interval '1 s'
-returning greatest(0, extract(epoch from r.next - clock_timestamp())::float8 - %(gap)s),
-    set_config('synchronous_commit', 'off', true)
