@@ -34,6 +34,9 @@ _IMPLICIT_TLS = 465
 
 _CURE_AT_465 = f"at port {_IMPLICIT_TLS} TLS is from the first byte: say tls=implicit"
 
+#: Seconds for the greeting of the next address, however long the others have taken.
+_LEAST_SHARE = 5.0
+
 #: Names of a host that has none which others know.
 _NO_NAMES = frozenset({"localhost.localdomain", "localhost6.localdomain6"})
 
@@ -97,7 +100,7 @@ class OwnDialer(Dialer):
         try:
             return self._greeted(sock, share)
         finally:
-            self._left = max(self._left - (time.monotonic() - begin), 1.0)
+            self._left = max(self._left - (time.monotonic() - begin), _LEAST_SHARE)
 
     def may_go_on(self, error: Exception) -> bool:
         """Return whether there is another address, after this one did not serve because of `error`."""

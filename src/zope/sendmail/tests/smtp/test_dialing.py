@@ -251,7 +251,7 @@ class TheGreeting(Conversation):
         def resolve(host: str, port: int, *arguments: Any) -> list[Any]:
             return real(host, relay.port, *arguments)
 
-        timeouts = replace(TIMEOUTS, connect=AT_ONCE * 10)
+        timeouts = replace(TIMEOUTS, connect=AT_ONCE * 20)
         with mock.patch.object(socket, "getaddrinfo", resolve):
             outcome = self.transfer(self.session(relay, port=465, timeouts=timeouts))
         self.assertFaultOnly(outcome)
