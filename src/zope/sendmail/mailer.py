@@ -165,7 +165,7 @@ class SMTPMailer:
     certfile: str | None = None
     keyfile: str | None = None
     tls_minimum: TlsVersion | str = TlsVersion.TLS_1_2
-    #: Makes the TLS context for each connection, in place of `cafile`, `certfile`, `keyfile` and `tls_minimum`.
+    #: Makes the TLS context for each connection, in place of ``cafile``, ``certfile``, ``keyfile`` and ``tls_minimum``.
     ssl_context: Callable[[], ssl.SSLContext] | None = None
 
     #: Asked before each mail: attributes by name that count instead of the mailer's own, or `RelaySettings`.  What it

@@ -143,7 +143,7 @@ class RelaySettings:
     certfile: str | None = None
     keyfile: str | None = None
     tls_minimum: TlsVersion = TlsVersion.TLS_1_2
-    #: Makes the TLS context for each connection, in place of `cafile`, `certfile`, `keyfile` and `tls_minimum`.
+    #: Makes the TLS context for each connection, in place of ``cafile``, ``certfile``, ``keyfile`` and ``tls_minimum``.
     ssl_context: Callable[[], ssl.SSLContext] | None = None
     #: The name in EHLO; None: this host's name.  What is no host name is replaced by an address literal.
     local_hostname: str | None = None
