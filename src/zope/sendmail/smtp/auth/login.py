@@ -98,6 +98,8 @@ class LoginAttempt:
         self._refusals: list[smtplib.SMTPException | RelayError] = []
         self._refused: list[Mechanism] = []
         self._redaction = Redaction()
+        #: Whether the relay may take what is said next for an answer.
+        self._is_out_of_step = False
 
     def run(self) -> None:
         """Log in; see `login`."""
@@ -121,7 +123,7 @@ class LoginAttempt:
                 if fresh != credentials.token:  # another refusal of the same would only count against us
                     credentials = replace(credentials, token=fresh)
                     self._hide(credentials)
-                    waiting, self._refusals = list(mechanisms), []
+                    waiting, self._refusals, self._refused = list(mechanisms), [], []
         raise self._refusals[0]
 
     def _ask(self, mechanism: Mechanism, credentials: Credentials, *, others: bool) -> bool:
@@ -165,8 +167,6 @@ class LoginAttempt:
         if self._is_out_of_step or isinstance(error, RelayNotProven):
             return False
         return self._is_encrypted or isinstance(error, MechanismUnusable)
-
-    _is_out_of_step = False
 
     def _converse(self, mechanism: Mechanism, exchange: Exchange) -> tuple[int, bytes]:
         """Return the code and the text at the end.  Raises `RelayError`, with the exchange cancelled."""

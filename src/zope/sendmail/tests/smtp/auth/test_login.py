@@ -419,6 +419,13 @@ class ATokenIsRefused(WithLogin):
         self.assertEqual((provider.asked, len(relay.dialogues)), (["", TOKEN], 1))
         self.assertEqual(self.said(relay), ["XOAUTH2", "XOAUTH2"])
 
+    def test_the_mechanism_keeps_its_place(self) -> None:
+        """It was the token that was refused."""
+        relay = self.relay(tokens={NAME: FRESH})
+        for provider in (Renewable(TOKEN, FRESH), Renewable(FRESH)):
+            self.assertLoggedIn(self.log_in(relay, token=provider), relay)
+        self.assertEqual(self.said(relay), ["XOAUTH2", "XOAUTH2", "XOAUTH2"])
+
     def test_a_plain_callable_is_called_again(self) -> None:
         """It needs to be nothing but a callable."""
         relay = self.relay(tokens={NAME: FRESH})
