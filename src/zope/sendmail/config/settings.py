@@ -149,7 +149,7 @@ class RelaySettings:
     local_hostname: str | None = None
     #: Recipients of one transaction with the relay at most; None: as many as it takes.
     recipient_limit: int | None = None
-    #: Extensions that are not used although the relay offers them, in lower case; see `EXTENSIONS`.
+    #: Extensions that are not used although the relay offers them, in any case; see `EXTENSIONS`.
     discard_extensions: frozenset[str] = frozenset()
     #: The times for a caller that waits; None: `timeouts`, none before the final dot longer than `INTERACTIVE`.
     interactive_timeouts: Timeouts | None = None
@@ -208,16 +208,17 @@ class RelaySettings:
             raise InvalidSettings(f"relay {self.hostname}: local_hostname {name!r} is empty, or has blanks in it")
         if self.recipient_limit is not None and self.recipient_limit < 1:
             raise InvalidSettings(f"relay {self.hostname}: recipient_limit {self.recipient_limit} is less than 1")
-        if unknown := sorted(self.discard_extensions - EXTENSIONS):
+        discarded = {name.lower() for name in self.discard_extensions}
+        if unknown := sorted(discarded - EXTENSIONS):
             known = ", ".join(sorted(EXTENSIONS))
             raise InvalidSettings(
                 f"relay {self.hostname}: discard_extensions has {', '.join(unknown)}; known are {known}"
             )
-        if "starttls" in self.discard_extensions and self.must_encrypt and self.tls is not Tls.IMPLICIT:
+        if "starttls" in discarded and self.must_encrypt and self.tls is not Tls.IMPLICIT:
             raise InvalidSettings(
                 f"relay {self.hostname}: discard_extensions has starttls, and the settings require TLS; choose one"
             )
-        if "auth" in self.discard_extensions and self.logs_in:
+        if "auth" in discarded and self.logs_in:
             raise InvalidSettings(
                 f"relay {self.hostname}: discard_extensions has auth, and there is a login; choose one"
             )

@@ -149,7 +149,7 @@ def _greet(connection: Any, settings: RelaySettings) -> None:
         raise smtplib.SMTPHeloError(code, text)
     if isinstance(connection, SMTP):
         for name in settings.discard_extensions:
-            connection.esmtp_features.pop(name, None)
+            connection.esmtp_features.pop(name.lower(), None)
 
 
 def _encrypt(connection: Any, settings: RelaySettings) -> None:

@@ -6,6 +6,7 @@ import unittest
 from typing import Any
 
 from zope.sendmail.config.settings import Mechanism, Notify, RelaySettings, Timeouts, Tls
+from zope.sendmail.errors import InvalidSettings
 
 
 class Relays(unittest.TestCase):
@@ -115,3 +116,26 @@ class TheRelayIsAskedToReport(unittest.TestCase):
             with self.assertRaises(ValueError):
                 Notify(when, ret)
         self.assertEqual(Notify(("FAILURE", "DELAY"), "HDRS").when, ("FAILURE", "DELAY"))
+
+
+class DiscardedExtensions(unittest.TestCase):
+    def test_are_known_ones(self) -> None:
+        """A misspelled one would change nothing, silently."""
+        with self.assertRaisesRegex(InvalidSettings, "has pipelinning; known are .*pipelining"):
+            RelaySettings(discard_extensions=frozenset({"PIPELINNING", "Chunking"}))
+
+    def test_are_not_what_the_other_settings_need(self) -> None:
+        """TLS that is required, a login that is wanted."""
+        with self.assertRaisesRegex(InvalidSettings, "starttls, and the settings require TLS"):
+            RelaySettings(tls=Tls.REQUIRED, discard_extensions=frozenset({"STARTTLS"}))
+        with self.assertRaisesRegex(InvalidSettings, "auth, and there is a login"):
+            RelaySettings(username="u", password="p", tls=Tls.IMPLICIT, discard_extensions=frozenset({"auth"}))
+
+
+class OurName(unittest.TestCase):
+    def test_has_no_blanks(self) -> None:
+        """What could end the command is refused; what is no host name is replaced when it is said."""
+        for name in ("", "a b", "a\r\nMAIL FROM:<x>"):
+            with self.subTest(name), self.assertRaisesRegex(InvalidSettings, "local_hostname"):
+                RelaySettings(local_hostname=name)
+        RelaySettings(local_hostname="shop_web_1")

@@ -344,7 +344,7 @@ class DiscardedExtensions(Conversation):
         """What the relay says in EHLO of itself is not believed, before TLS and behind it."""
         relay = self.start(tls=right_tls())
         self.transfer(self.session(relay, discard_extensions=frozenset({"size", "smtputf8"})), "jörg@example.org")
-        self.transfer(self.session(relay, discard_extensions=frozenset({"starttls", "size"})))
+        self.transfer(self.session(relay, discard_extensions=frozenset({"STARTTLS", "Size"})))
         self.assertEqual(relay.commands[-3], "MAIL FROM:<sender@example.org>")
         self.assertEqual(relay.commands.count("STARTTLS"), 1)
 
