@@ -17,7 +17,7 @@ _CONNECTION = r"(?:session|connection)"
 #: "too many messages in this connection" (Exim), "Too many messages sent" (OpenSMTPD), "Maximum number of messages per
 #: session exceeded" (Stalwart), "session limit exceeded".
 _MAILS_PER_CONNECTION = re.compile(
-    rf"too many {_MAILS}(?! from| to\b)"
+    rf"too many {_MAILS}\b(?! from| to\b)"
     rf"|{_MAILS}[^.;]{{0,30}} (?:per|in|on|for|over) (?:this |a |one |each )?{_CONNECTION}"
     rf"|{_CONNECTION}[^.;]{{0,30}}(?:limit|maximum|exceed|quota)|(?:limit|maximum)[^.;]{{0,30}}{_CONNECTION}",
     re.IGNORECASE,
@@ -32,7 +32,8 @@ _RATE = re.compile(
 
 #: "Helo command rejected: Host not found", "Client host [192.0.2.1] blocked using zen.spamhaus.org".
 _CLIENT_REFUSED = re.compile(
-    r"\b(?:helo|ehlo)\b[^;]{0,40}\b(?:reject|refus|denied|invalid)|client host\b.{0,80}\b(?:reject|block|denied)",
+    r"(?<![<@.\w])(?:helo|ehlo)\b(?![@.])[^;<]{0,40}\b(?:reject|refus|denied|invalid)"
+    r"|client host\b.{0,80}\b(?:reject|block|denied)",
     re.IGNORECASE,
 )
 

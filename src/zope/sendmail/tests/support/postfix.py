@@ -44,9 +44,6 @@ smtpd_data_restrictions = reject_unauth_pipelining
 message_size_limit = {limit}
 smtputf8_enable = yes
 smtpd_peername_lookup = no
-smtpd_client_connection_count_limit = 0
-smtpd_client_connection_rate_limit = 0
-smtpd_error_sleep_time = 0
 """
 
 _MASTER = """\
