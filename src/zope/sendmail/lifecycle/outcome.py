@@ -89,8 +89,8 @@ class Outcome:
     """How one attempt ended.
 
     `replies` has every recipient that something is known about.  `fault` is set if the relay could not be used; it
-    blames no message, and recipients without a reply are as before.  `unasked` are those who were not asked about,
-    because the relay takes no more recipients with one mail.
+    blames no message, and recipients without a reply are as before.  `unasked` are the recipients that the relay was
+    not asked about, because it takes no more with one mail.
     """
 
     relay: str
@@ -109,9 +109,9 @@ class Outcome:
 
     @property
     def follow_at_once(self) -> tuple[str, ...]:
-        """The recipients beyond what the relay takes with one mail, who can be sent another one now.
+        """The recipients beyond what the relay takes with one mail, for another mail that can be sent now.
 
-        None if nobody got a final answer at this attempt: then the next one would do no better.
+        There are none if no recipient got a final answer at this attempt: then the next one would do no better.
         """
         if self.fault is not None:
             return ()
@@ -125,11 +125,11 @@ class Outcome:
         return (*self.unasked, *too_many) if accepted else self.unasked if refused else ()
 
     def joined(self, further: Outcome) -> Outcome:
-        """Return this outcome with that of a further mail for those who were too many."""
+        """Return this outcome with that of a further mail for the recipients that were too many."""
         return Outcome(further.relay, {**self.replies, **further.replies}, further.fault, further.unasked)
 
     def told(self) -> Outcome:
-        """Return the same with a reply for each recipient who was not asked about."""
+        """Return the same with a reply for each recipient that the relay was not asked about."""
         if not self.unasked:
             return self
         reply = Reply(Answer.DEFERRED, "the relay takes no more recipients with one mail", None, "4.5.3")

@@ -1,7 +1,7 @@
 """How an attempt ended: from what was raised to an `Outcome`.
 
 What went wrong with the relay is told as its fault and costs no mail anything, as long as no mail had been begun.
-From MAIL on nobody can tell whether the relay or this mail is to blame: both are, so that no mail can stand in the way
+From MAIL on it is unknown whether the relay or this mail is to blame: both are, so that no mail can stand in the way
 of all others for ever.  What is not understood is temporary.  RFC 5321, 4.2 and 3.8 (421); RFC 1047 (unknown); RFC
 4954, 6 (the codes of AUTH).
 """
@@ -27,7 +27,7 @@ RELAY_CODES = frozenset({421, 454, 530, 534, 535, 538})
 #: A login is missing, or is not good enough.
 LOGIN_CODES = frozenset({530, 534, 535, 538})
 
-#: The connection was there and is not any more, or nobody answered on it.
+#: The connection was there and is not any more, or no answer came.
 _LOST = (
     smtplib.SMTPServerDisconnected,
     TimeoutError,
@@ -129,17 +129,17 @@ def _refused(relay: str, progress: Progress, error: smtplib.SMTPResponseExceptio
 
 
 def _is_about_relay(reply: Reply) -> bool:
-    """Whether it is going, or takes no mail from us at all."""
+    """Return whether the relay is going, or takes no mail from us at all."""
     return reply.code == 421 or refuses_client(reply)
 
 
 def _refusal(reply: Reply) -> Reply:
-    """An exception never means that a mail was accepted: smtplib puts 250 into one if that answers DATA."""
+    """Return the reply as a refusal: smtplib raises an error with 250 if that answers DATA."""
     return replace(reply, answer=Answer.DEFERRED) if reply.answer is Answer.ACCEPTED else reply
 
 
 def _for_the_rest(relay: str, progress: Progress, reply: Reply) -> Outcome:
-    """Who has no reply gets this one; from MAIL on it is not about those who were not asked about."""
+    """Return the outcome in which others get this reply; from MAIL on only recipients that were asked about."""
     known = {**progress.refused, **progress.served}
     unasked = tuple(progress.unasked) if progress.begun else ()
     others = _without(progress.envelope.recipients, {*known, *unasked} if unasked else known)
@@ -147,7 +147,7 @@ def _for_the_rest(relay: str, progress: Progress, reply: Reply) -> Outcome:
 
 
 def _both(relay: str, progress: Progress, reply: Reply) -> Outcome:
-    """The relay cannot be used now, and the mail in hand has had its attempt."""
+    """Return the outcome for a relay that cannot be used now, where the mail in hand has had its attempt."""
     return replace(_for_the_rest(relay, progress, reply), fault=reply)
 
 
@@ -174,7 +174,7 @@ def _text(error: Exception) -> str:
 
 
 def _cure(error: Exception) -> str:
-    """Return what people can do about TLS that does not come about."""
+    """Return what the operator can do about TLS that does not come about."""
     if notes := getattr(error, "__notes__", ()):
         return "; " + "; ".join(notes)
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -146,7 +146,7 @@ class SMTPConnection:
         return wanted if shown is None else min(shown, wanted or shown)
 
     def _fitting(self, body: Body) -> Body:
-        """The message as this relay can take it (RFC 6152, 3)."""
+        """Return the message as this relay can take it (RFC 6152, 3)."""
         if self._extensions.eightbit or not body.measure[1]:
             return body
         try:

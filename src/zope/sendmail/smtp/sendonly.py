@@ -59,7 +59,7 @@ class SendOnlySession:
         return succeeded(self.relay, progress)
 
     def rest(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: no connection is kept."""
 
     def close(self) -> None:
         """Let the mailer forget what it had voted for."""
@@ -71,7 +71,7 @@ class SendOnlySession:
 
 
 def _progress(envelope: Envelope, words: str) -> Progress:
-    """Nobody knows how far a foreign mailer comes: to a connection, perhaps, and everybody accepted."""
+    """Return the progress of a foreign mailer, which is unknown: perhaps it connects, and all are accepted."""
     accepted = dict.fromkeys(envelope.recipients, Reply(Answer.ACCEPTED, words))
     return Progress(envelope, opened=True, accepted=accepted)
 

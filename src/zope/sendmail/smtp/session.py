@@ -68,9 +68,11 @@ class _Current:
     memory: RelayMemory
     opened_at: float
     used_at: float
-    #: Mails that were begun over it, and those of them that were only asked about since the last one was sent.
+    #: Mails that were begun over it; and those of them that were only asked about since the last one was sent.
     mails: int = 0
     verified: int = 0
+    #: Whether the relay has taken a mail over it, or said that it would.
+    has_taken: bool = False
     #: Seconds that the last mail took.
     took: float = float("inf")
 
@@ -302,6 +304,7 @@ class SMTPSession:
         begin = self._clock.monotonic()
         current.mails += 1
         converse(current.connection, attempt, following)
+        current.has_taken = True
         current.used_at = self._clock.monotonic()
         current.took = current.used_at - begin
         if progress.text_wanted:
@@ -314,14 +317,14 @@ class SMTPSession:
     def _reason(
         self, progress: Progress, error: smtplib.SMTPException, tried: dict[StartOver, _Lesson]
     ) -> StartOver | None:
-        """Why the mail is begun anew; None: this is the end of it.  What that teaches is put into `tried`."""
+        """Return why the mail is begun anew, None at the end; what that teaches is put into `tried`."""
         current = self._current
         if current is None or not progress.opened:
             return None
         now = self._clock.monotonic()
         if progress.intended and self._ahead is not None and self._ahead.progress.sent_ahead:
             current.memory.overlap_failed(now)  # the relay may have died of what came behind the message
-        reason = reason_to_start_over(progress, error, mails=current.mails - 1)
+        reason = reason_to_start_over(progress, error, is_new=current.mails == 1, has_taken=current.has_taken)
         if reason is None or reason in tried:
             return None
         if reason is StartOver.TOO_MANY_RECIPIENTS:  # ever fewer until it is one
@@ -355,7 +358,7 @@ class SMTPSession:
     # the connection
 
     def _went_ahead(self, attempt: Attempt) -> bool:
-        """Whether its envelope has gone over the connection at hand."""
+        """Return whether its envelope has gone over the connection at hand."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead.progress.sent_ahead:
             if ahead is attempt:
@@ -425,7 +428,7 @@ def converse(connection: RelayConnection, attempt: Attempt, following: Following
 
 
 def _lesson(reason: StartOver, error: smtplib.SMTPException, current: _Current, now: float) -> _Lesson:
-    """What is to be remembered of the relay if another attempt goes better."""
+    """Return what is to be remembered of the relay if another attempt goes better."""
     memory, mails = current.memory, current.mails - 1
     if reason is StartOver.OVERLAP and isinstance(error, smtplib.SMTPServerDisconnected):
         return partial(memory.overlap_failed, now)
@@ -444,7 +447,7 @@ def _learn(tried: dict[StartOver, _Lesson], progress: Progress) -> None:
 
 
 def _position(message: BinaryIO) -> int:
-    """Where the message begins; 0 if it is no file that tells."""
+    """Return where the message begins; 0 if it is no file that tells."""
     try:
         return message.tell()
     except OSError:

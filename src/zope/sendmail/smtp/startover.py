@@ -31,25 +31,28 @@ class StartOver(Enum):
     TOO_MANY_RECIPIENTS = auto()
 
 
-def reason_to_start_over(progress: Progress, error: smtplib.SMTPException, *, mails: int) -> StartOver | None:
+def reason_to_start_over(
+    progress: Progress, error: smtplib.SMTPException, *, is_new: bool, has_taken: bool
+) -> StartOver | None:
     """Return why the mail is to be begun anew, or None if `error` is the end of the attempt.
 
-    :param mails: how many mails the connection has carried before; 0: it was made for this one
+    :param is_new: the connection was made for this mail
+    :param has_taken: the relay took a mail over it before
     """
     if progress.intended:
         return None
     refused = error.__cause__ if isinstance(error.__cause__, Refused) else None
     if _has_too_many(progress, refused, error):
         return StartOver.TOO_MANY_RECIPIENTS
-    if mails and refused is not None and _wants_another_connection(progress, refused):
+    if has_taken and refused is not None and _wants_another_connection(progress, refused):
         return StartOver.MAILS_PER_CONNECTION
-    return _of_lost_connection(progress, error, mails) if is_dead(error) else None
+    return _of_lost_connection(progress, error, is_new=is_new) if is_dead(error) else None
 
 
-def _of_lost_connection(progress: Progress, error: smtplib.SMTPException, mails: int) -> StartOver | None:
+def _of_lost_connection(progress: Progress, error: smtplib.SMTPException, *, is_new: bool) -> StartOver | None:
     if progress.sent_ahead:
         return StartOver.OVERLAP
-    if mails and not progress.begun:
+    if not is_new and not progress.begun:
         return StartOver.DEAD
     ended = isinstance(error, smtplib.SMTPServerDisconnected)
     return StartOver.PIPELINING if progress.pipelining_failed and ended else None
@@ -58,9 +61,8 @@ def _of_lost_connection(progress: Progress, error: smtplib.SMTPException, mails:
 def told_mails_per_connection(error: smtplib.SMTPException) -> bool:
     """Return whether the relay's words say that the connection has had its number of mails."""
     refused = error.__cause__
-    return (
-        isinstance(refused, Refused) and refused.response is not None and tells_mails_per_connection(refused.response)
-    )
+    response = refused.response if isinstance(refused, Refused) else None
+    return response is not None and tells_mails_per_connection(reply_about_mail(*response).text)
 
 
 def smaller_limit(progress: Progress, error: smtplib.SMTPException) -> int:
@@ -69,7 +71,8 @@ def smaller_limit(progress: Progress, error: smtplib.SMTPException) -> int:
     if progress.has_too_many:
         return accepted
     refused = error.__cause__
-    told = recipient_limit_told(refused.response) if isinstance(refused, Refused) and refused.response else None
+    response = refused.response if isinstance(refused, Refused) else None
+    told = None if response is None else recipient_limit_told(reply_about_mail(*response).text)
     return told if told is not None and told < accepted else max(1, accepted // 2)
 
 
@@ -86,7 +89,7 @@ def is_leaving(error: smtplib.SMTPException) -> bool:
 
 
 def _has_too_many(progress: Progress, refused: Refused | None, error: smtplib.SMTPException) -> bool:
-    """The message is refused for the number of recipients (Amazon SES), or the relay hung up at further ones."""
+    """Return whether the message is refused for its recipients' number (Amazon SES), or the relay hung up at more."""
     if progress.has_too_many and not progress.text_wanted and is_dead(error):
         return True  # Postfix after smtpd_hard_error_limit
     if refused is None or refused.command is not CommandName.DATA or refused.response is None:
@@ -95,12 +98,14 @@ def _has_too_many(progress: Progress, refused: Refused | None, error: smtplib.SM
 
 
 def _wants_another_connection(progress: Progress, refused: Refused) -> bool:
-    """What is refused behind other mails is asked about once more, unless it is about more than this connection."""
+    """Return whether a refusal behind other mails may be about this connection, and is worth one more question."""
     response = refused.response
     if response is None:  # all recipients were refused
-        return bool(progress.refused) and all(reply.is_one_too_many for reply in progress.refused.values())
-    if tells_mails_per_connection(response):
+        replies = progress.refused.values()
+        return bool(replies) and all(each.is_one_too_many or tells_mails_per_connection(each.text) for each in replies)
+    reply = reply_about_mail(*response)
+    if tells_mails_per_connection(reply.text):
         return True
     is_command = refused.command in (CommandName.MAIL, CommandName.DATA) and not progress.text_wanted
     is_temporary = response.digit == 4 and response.code not in RELAY_CODES
-    return is_command and is_temporary and too_much(reply_about_mail(*response)) is None
+    return is_command and is_temporary and too_much(reply) is None

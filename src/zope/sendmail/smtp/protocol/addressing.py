@@ -96,7 +96,7 @@ class Addressing:
         return reply
 
     def _stopped(self, flight: list[Command]) -> list[Command]:
-        """What is left of a flight when the relay takes no more recipients."""
+        """Return what is left of a flight when the relay takes no more recipients."""
         self._progress.unasked += [each.recipient for each in flight if each.recipient]
         return [each for each in flight if not each.recipient]
 
@@ -170,7 +170,7 @@ class Addressing:
             self._exchange.end(Refused(CommandName.RCPT, None))
 
     def _take_back_data(self, response: Response) -> Steps:
-        """The message was announced, and no recipient gets it."""
+        """End a message that was announced, and that no recipient gets."""
         if response.code == 354 and not self._answers_each:
             # The relay waits for a text; the lone dot ends it (RFC 2920, 3.1).  No recipient is served then.
             try:

@@ -89,7 +89,7 @@ class Extensions:
 class EnvelopeCommands:
     """MAIL and RCPT for one mail and one relay.
 
-    `refused` has the recipients that cannot be spelled for the relay, `unasked` those beyond `limit`, who have to
+    `refused` has the recipients that cannot be spelled for the relay, `unasked` those beyond `limit`, which have to
     follow in another mail.  Raises `MailNotSupported` if the sender or the message cannot be given to the relay.
 
     :param body: the message; None: the relay is not told its size

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.smtp.protocol.replies import Response
 
 _MAILS = r"(?:messages?|mails?|e-mails?|transactions?|deliveries)"
 _CONNECTION = r"(?:session|connection)"
@@ -40,25 +39,20 @@ _CLIENT_REFUSED = re.compile(
 _AT_MOST = re.compile(r"(?:exceeds?|limit(?: is| of)?|maximum(?: is| of)?|most|max)\D{0,20}(\d{1,5})\b", re.IGNORECASE)
 
 
-def tells_mails_per_connection(response: Response) -> bool:
-    """Whether the reply says that this connection has had its number of mails."""
-    words = _words(response)
-    return _MAILS_PER_CONNECTION.search(words) is not None and not _RATE.search(words)
+def tells_mails_per_connection(text: str) -> bool:
+    """Return whether the reply says that this connection has had its number of mails."""
+    return _MAILS_PER_CONNECTION.search(text) is not None and not _RATE.search(text)
 
 
 def refuses_client(reply: Reply) -> bool:
-    """Whether the reply refuses this client, by its address or its name in EHLO, and not the mail.
+    """Return whether the reply refuses this client, by its address or its name in EHLO, and not the mail.
 
     Postfix delays both until RCPT (``smtpd_delay_reject``).
     """
     return reply.answer is not Answer.ACCEPTED and _CLIENT_REFUSED.search(reply.text) is not None
 
 
-def recipient_limit_told(response: Response) -> int | None:
-    """The number of recipients that the reply names as the most, or None: "Recipient count exceeds 50" (SES)."""
-    found = _AT_MOST.search(_words(response))
+def recipient_limit_told(text: str) -> int | None:
+    """Return the number of recipients that the reply names as the most, or None: "Recipient count exceeds 50" (SES)."""
+    found = _AT_MOST.search(text)
     return int(found[1]) or None if found else None
-
-
-def _words(response: Response) -> str:
-    return response.text.decode("utf-8", "replace")

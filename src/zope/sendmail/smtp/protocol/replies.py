@@ -18,8 +18,8 @@ MAX_REPLY = 64 * 1024
 # What most replies are: one line, short, and whole.
 _USUAL = re.compile(rb"([2-5][0-9]{2}) ([^\s][^\r\n]{0,510}(?<![ \t]))\r\n")
 
-# ``250OK`` and ``250<TAB>OK`` are replies, too, as in smtplib: who takes the one after the final dot for none sends the
-# mail twice.
+# ``250OK`` and ``250<TAB>OK`` are replies, too, as in smtplib: a mail would be sent twice if that after the final dot
+# were none.
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:(-)(.*)|([^0-9-].*))?", re.DOTALL)
 
 

@@ -39,7 +39,7 @@ def in_seven_bit(message: bytes) -> bytes:
 
 
 def _part(head: bytes, body: bytes) -> bytes:
-    """A message or a part of one; `head` ends with the line end of its last field."""
+    """Return a message, or a part of one, in ASCII; `head` ends with the line end of its last field."""
     fields = _parsed(head)
     if not head.isascii():
         head = b"".join(_field(match) for match in _fields(head))
@@ -68,7 +68,7 @@ def _encoded(head: bytes, body: bytes, fields: Message) -> tuple[bytes, bytes]:
 
 
 def _multipart(body: bytes, fields: Message) -> bytes:
-    """Each part by itself; delimiters, preamble and epilogue stay."""
+    """Convert each part by itself; delimiters, preamble and epilogue stay."""
     if fields.get_content_subtype() == "signed":
         raise CannotConvert(
             "writing it in ASCII would break its signature (multipart/signed); sign what is ASCII already"
@@ -92,7 +92,7 @@ def _multipart(body: bytes, fields: Message) -> bytes:
 
 
 def _delimited(text: bytes, *, is_last: bool) -> bytes:
-    """A part; the line end before a delimiter belongs to that (RFC 2046, 5.1.1)."""
+    """Convert a part; the line end before a delimiter belongs to that (RFC 2046, 5.1.1)."""
     if text.isascii():
         return text
     end = b"\r\n" if text.endswith(b"\r\n") and not is_last else b""
@@ -101,7 +101,7 @@ def _delimited(text: bytes, *, is_last: bool) -> bytes:
 
 
 def _split(message: bytes) -> tuple[bytes, bytes]:
-    """Header block and body, without the empty line between them."""
+    """Return header block and body, without the empty line between them."""
     end = 0
     for match in _fields(message):
         end = match.end()
@@ -121,7 +121,7 @@ def _parsed(head: bytes) -> Message:
 
 
 def _field(match: re.Match[bytes]) -> bytes:
-    """A header field in ASCII: encoded words, or parameters as RFC 2231 has them."""
+    """Return a header field in ASCII: encoded words, or parameters as RFC 2231 has them."""
     if match[0].isascii():
         return match[0]
     name, _, value = match[0].partition(b":")
@@ -140,12 +140,12 @@ def _field(match: re.Match[bytes]) -> bytes:
 
 
 def _seven_bit(head: bytes) -> bytes:
-    """Of a composite part: it has no other encoding than that of its parts (RFC 2045, 6.4)."""
+    """Return the header block of a composite, which has no other encoding than its parts (RFC 2045, 6.4)."""
     return _put(head, b"Content-Transfer-Encoding", b"7bit") if _parsed(head)["Content-Transfer-Encoding"] else head
 
 
 def _put(head: bytes, name: bytes, value: bytes) -> bytes:
-    """The header block with this field, in the place of one that it has or behind all others."""
+    """Return the header block with this field, in the place of one that it has or behind all others."""
     field = name + b": " + value + b"\r\n"
     kept = []
     for match in _fields(head):
@@ -175,5 +175,5 @@ def _charset(body: bytes) -> bytes:
 
 
 def _replaced(text: bytes) -> bytes:
-    """What no reader shows: text before the first and behind the last part."""
+    """Return what no reader shows, text before the first and behind the last part, in ASCII."""
     return _ASCII_ONLY.sub(b"?", text)

@@ -103,7 +103,7 @@ class MailTransaction:
     # the message
 
     def _pieces(self, body: Body) -> Steps:
-        """The message in pieces, but for the last."""
+        """Send the message in pieces, but for the last."""
         held: list[bytes] = []
         for piece in dot_stuffed(body.pieces()):
             held.append(piece)
@@ -114,7 +114,7 @@ class MailTransaction:
         self._last_piece = b"".join(held)
 
     def _end_text(self, piece: bytes) -> Steps:
-        """The last piece, and the next mail's envelope behind it."""
+        """Send the last piece, and the next mail's envelope behind it."""
         exchange = self._exchange
         following: Overlapping | None = None
         if self._pipelined and exchange.proven:
@@ -135,7 +135,7 @@ class MailTransaction:
             yield _READ_AHEAD
 
     def _hear_before_end(self, response: Response) -> None:
-        """A reply before the end may be a no; a yes is meant for something else, and would be taken for the last."""
+        """Take a reply before the end, which may be a no; a yes is meant for something else."""
         self._progress.out_of_sync = True
         self._exchange.check(response, 4, 5)
         raise Refused(CommandName.DATA, response)
@@ -143,7 +143,7 @@ class MailTransaction:
     # the reply to the message
 
     def _final(self, response: Response) -> None:
-        """From here on the relay has it, or does not."""
+        """Take the reply to the message: the relay has it, or does not."""
         exchange = self._exchange
         if exchange.send_error is not None and response.digit not in (4, 5):
             raise exchange.send_error
@@ -154,7 +154,7 @@ class MailTransaction:
         self._progress.accepted = dict.fromkeys(self._progress.accepted, reply)
 
     def _final_for_each(self) -> Steps:
-        """In the order of RCPT (RFC 2033, 4.2); a recipient keeps its reply if the next one does not come."""
+        """Take the replies in the order of RCPT (RFC 2033, 4.2); each counts if the next does not come."""
         progress = self._progress
         for recipient in list(progress.accepted):
             response = yield from self._exchange.receive(TimeoutName.FINAL)

@@ -115,6 +115,9 @@ SAYINGS: list[tuple[str, Action]] = [
     ("MAIL", "550 5.7.0 Too many messages in this session"),
     ("MAIL", "451 4.3.0 Try again later"),  # without words
     ("DATA", "450 4.3.0 Try again later"),
+    ("RCPT", "452 4.5.3 Too many recipients in this session"),
+    ("RCPT", "450 4.3.0 Maximum number of messages per session exceeded"),
+    ("DOT", "451 4.4.5 Maximum number of messages per session exceeded."),
 ]
 
 
@@ -180,6 +183,16 @@ class AConnectionTakesTenMails(Limits):
         for _ in range(5):
             session.transfer(to(1), io.BytesIO(MESSAGE), lambda: None)
         self.assertEqual(len(relay.dialogues), 3)
+
+    def test_many_mails_that_are_refused(self) -> None:
+        """A connection over which nothing was taken is not to blame: they share it."""
+        relay = self.start()
+        relay.on("MAIL", "450 4.1.8 no such domain")
+        session = self.mailer(relay).open_session()
+        self.addCleanup(session.close)
+        for _ in range(10):
+            self.assertAnswers(session.transfer(to(1), io.BytesIO(MESSAGE), lambda: None), r0=DEFERRED)
+        self.assertEqual(len(relay.dialogues), 1)
 
     def test_too_much_is_asked_no_more(self) -> None:
         """A relay that has too much to do is not asked over one more connection."""
