@@ -68,6 +68,8 @@ class Addressing:
         else:
             self._flights = _flights(all_commands, max(SAFE_RECIPIENTS, taken_before))
         self._sent: list[Command] | None = None
+        #: Whether the relay said yes to a recipient, whatever it said before.
+        self._has_recipients = False
 
     def first_flight(self) -> bytes:
         """Return the first flight, which goes with the end of the mail before."""
@@ -115,17 +117,22 @@ class Addressing:
                 )
             except ConnectionLost as lost:
                 raise self._lost(lost, len(flight)) from lost.__cause__
+            self._has_recipients |= command.name is CommandName.RCPT and reply.code < 300
             if exchange.refusal is None:
                 self._hear(command, reply, len(flight))
             if exchange.refusal is not None and exchange.refusal.is_leaving:
                 raise exchange.refusal
         if exchange.refusal is not None:
-            if flight[-1] is _DATA:
-                yield from self._take_back_data(reply)
-            if len(flight) > 1:  # if one reply too many came before, all of these belong to other commands
-                yield from exchange.check_quiet()
+            yield from self._end_flight(flight, reply)
             raise exchange.refusal
         return reply
+
+    def _end_flight(self, flight: list[Command], last_reply: Response) -> Steps:
+        """Make sure that a refused flight has come to its end."""
+        if flight[-1] is _DATA:
+            yield from self._take_back_data(last_reply)
+        if len(flight) > 1:  # if one reply too many came before, all of these belong to other commands
+            yield from self._exchange.check_quiet()
 
     def _lost(self, lost: ConnectionLost, flight: int) -> ConnectionLost | Refused:
         """Return how it ends when a reply did not come: that may not matter any more."""
@@ -171,8 +178,9 @@ class Addressing:
 
     def _take_back_data(self, response: Response) -> Steps:
         """End a message that was announced, and that no recipient gets."""
-        if response.code == 354 and not self._answers_each:
-            # The relay waits for a text; the lone dot ends it (RFC 2920, 3.1).  No recipient is served then.
+        if response.code == 354 and not self._answers_each and not self._has_recipients:
+            # The relay waits for a text; the lone dot ends it (RFC 2920, 3.1).  It must not have a recipient, who would
+            # get an empty mail.
             try:
                 yield from self._exchange.send(b".\r\n", TimeoutName.BLOCK)
                 yield from self._exchange.receive(TimeoutName.DATA)
