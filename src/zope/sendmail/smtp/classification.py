@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from zope.sendmail.errors import RelayError
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
-from zope.sendmail.smtp.protocol.limits import refuses_client
+from zope.sendmail.smtp.protocol.limits import refuses_client, tells_mails_per_connection
 from zope.sendmail.smtp.protocol.progress import Progress, reply_about_mail, reply_from
 from zope.sendmail.smtp.smtperrors import NotSendable
 
@@ -125,6 +125,8 @@ def _refused(relay: str, progress: Progress, error: smtplib.SMTPResponseExceptio
     reply = reply_about_mail(code, _said(error))
     if refuses_client(reply):
         return _both(relay, progress, replace(reply, answer=Answer.DEFERRED))
+    if tells_mails_per_connection(reply.text):  # a limit of the relay, whatever the first digit
+        reply = replace(reply, answer=Answer.DEFERRED)
     return _for_the_rest(relay, progress, _refusal(reply))
 
 

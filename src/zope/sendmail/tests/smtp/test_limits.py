@@ -194,6 +194,12 @@ class AConnectionTakesTenMails(Limits):
             self.assertAnswers(session.transfer(to(1), io.BytesIO(MESSAGE), lambda: None), r0=DEFERRED)
         self.assertEqual(len(relay.dialogues), 1)
 
+    def test_it_takes_none(self) -> None:
+        """A relay that says so of each connection defers the mail, whatever its code."""
+        relay = self.relay(MailsOfAConnection(0, "MAIL", "550 5.7.0 Too many messages in this session"))
+        queue, _ = self.drain(self.mailer(relay), to(1), to(1))
+        self.assertEqual(queue.admin.count()[State.DEFERRED], 2)
+
     def test_too_much_is_asked_no_more(self) -> None:
         """A relay that has too much to do is not asked over one more connection."""
         relay = self.start()
