@@ -61,8 +61,10 @@ def written_at(name: str) -> float | None:
     return int(seconds) + (int(digits[:6]) / 1e6 if exact else 0.0)
 
 
-def make_maildir(disk: Disk, path: str, extra: Iterable[str] = ()) -> None:
+def make_maildir(disk: Disk, path: str, extra: Iterable[str] = ()) -> bool:
     """Make a private Maildir, or complete one: missing, empty and half-made directories are all right.
+
+    Returns whether anything was made.
 
     Raises `ValueError` if there is something else.  Several processes may do it at the same time.
     """
@@ -76,7 +78,7 @@ def make_maildir(disk: Disk, path: str, extra: Iterable[str] = ()) -> None:
         raise ValueError(f"{path} is not a Maildir folder: it is not a directory") from None
     missing = [name for name in wanted if name not in present]
     if not missing:
-        return
+        return False
     foreign = sorted(set(present) - {*wanted, "lost+found"})
     if foreign and set(SUBDIRECTORIES) & set(missing):
         raise ValueError(
@@ -86,6 +88,7 @@ def make_maildir(disk: Disk, path: str, extra: Iterable[str] = ()) -> None:
     for name in missing:
         disk.make_directory(os.path.join(path, name))
     disk.sync_directory(path)
+    return True
 
 
 def check_maildir(path: str) -> None:

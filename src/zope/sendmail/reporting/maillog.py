@@ -194,6 +194,11 @@ def settling_failed(name: str, error: OSError) -> None:
     )
 
 
+def not_noted(name: str, error: OSError) -> None:
+    """There is no room to write down that a mail was deferred, which nothing depends on."""
+    _processor.warning("Mail %s is deferred, and there is no room to write down why (%s).", name, error)
+
+
 def not_settled(name: str, error: BaseException) -> None:
     """An attempt has ended, and something that nobody thought of failed then."""
     _processor.error(

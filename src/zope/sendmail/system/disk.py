@@ -54,6 +54,21 @@ def _find_syncfs() -> Callable[[int], int] | None:
 _syncfs = _find_syncfs()
 
 
+def _find_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
+    """renameat2(2), which can refuse to replace a file: Linux 3.15 with glibc 2.28, or musl 1.2.5, and newer."""
+    if sys.platform != "linux":
+        return None
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return None
+    return cast("Callable[[int, bytes, int, bytes, int], int]", function)
+
+
+_renameat2 = _find_renameat2()
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
+
+
 class Disk:
     """The real disk.  Concurrency: any thread."""
 
@@ -194,6 +209,14 @@ class Disk:
         """Give a file or directory another name; a file that has it is replaced.  Atomic."""
         os.rename(old, new)
 
+    def rename_new(self, old: str, new: str) -> None:
+        """Give a file another name; raise `FileExistsError` if the name is taken.  Atomic.  Linux only."""
+        if _renameat2 is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), old, None, new)
+        if _renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), _RENAME_NOREPLACE) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), old, None, new)
+
     def link(self, old: str, new: str) -> None:
         """Give a file one more name; raise `FileExistsError` if the name is taken.  Atomic."""
         os.link(old, new, follow_symlinks=False)
@@ -306,6 +329,24 @@ class Disk:
                     fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
             os.close(fd)
+
+    def lock_existing(self, path: str) -> int | None:
+        """Lock an existing file; return its descriptor, or None if another process holds the lock."""
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def touch(self, fd: int) -> float:
+        """Set the time stamp of an open file to now, by the clock of the file system; return it."""
+        os.utime(fd)
+        return os.fstat(fd).st_mtime
 
     def write_at(self, fd: int, data: bytes, offset: int) -> None:
         """Write `data` at `offset`, in one call."""

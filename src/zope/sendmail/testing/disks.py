@@ -20,7 +20,7 @@ CALLS = (
     "create", "create_locked", "append", "truncate", "make_directory", "sync_file", "sync_files", "sync_file_system",
     "sync_directory",
     "rename", "link", "unlink", "remove_directory", "stamp", "names", "stat", "open", "read", "read_tail",
-    "open_locked", "write_at",
+    "open_locked", "lock_existing", "rename_new", "write_at",
 )  # fmt: skip
 
 
@@ -118,6 +118,16 @@ class RecordingDisk(Disk):
         super().rename(old, new)
         self._paths = {fd: new if path == old else path for fd, path in self._paths.items()}
         self._note("rename", old, new)
+
+    def rename_new(self, old: str, new: str) -> None:
+        super().rename_new(old, new)
+        self._note("rename", old, new)
+
+    def lock_existing(self, path: str) -> int | None:
+        fd = super().lock_existing(path)
+        if fd is not None:
+            self._paths[fd] = path
+        return fd
 
     def link(self, old: str, new: str) -> None:
         super().link(old, new)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,9 +31,11 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.diagnosis import HELD
 from zope.sendmail.queue.maildir.doctor import examine, examine_staged
+from zope.sendmail.queue.maildir.heartbeat import seems_alive
 from zope.sendmail.queue.maildir.layout import by_age, is_too_long, name_of, shortened
-from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner, Phase, phase_of
+from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner
 from zope.sendmail.queue.maildir.messageids import MessageIds
+from zope.sendmail.queue.maildir.ownertext import SLOT, Phase, phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.stagedentries import PREFIX as STAGED, StagedEntries
 from zope.sendmail.queue.maildir.store import Listing, Store
@@ -307,7 +310,7 @@ class MaildirAdmin:
 
     def _is_alive(self, key: str) -> bool:
         with contextlib.suppress(OSError), self._store.disk.locked(self._store.layout.sending(key)) as fd:
-            return fd is None
+            return fd is None or seems_alive(os.pread(fd, SLOT, 0), os.fstat(fd), self._now())
         return False
 
     def _last(self, key: str) -> Sequence[Record]:

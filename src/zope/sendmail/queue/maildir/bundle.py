@@ -14,8 +14,12 @@ import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from zope.sendmail.queue.maildir.layout import BUNDLE, PARTS, Layout
+from zope.sendmail.queue.maildir.layout import BUNDLE, PARTS, SPLITTING, Layout
 from zope.sendmail.system.disk import Disk, remove_quietly, same_file
+from zope.sendmail.system.hostname import host_name
+
+#: A host that said so many seconds ago that it makes files of a bundle died with it.
+_LONG_DEAD = 600.0
 
 #: A file name has 255 bytes at most, a length 20 digits.
 _LONGEST_LINE = 300
@@ -77,6 +81,10 @@ def unfold(layout: Layout, disk: Disk, group: str) -> bool:
         return True
     # Else a crash might remember that the directory is gone, but not where its mails are.
     disk.sync_directory(layout.new)
+    if bundled:
+        with contextlib.suppress(OSError):
+            left = [name for name in disk.names(group) if name.startswith(SPLITTING)]
+            remove_quietly(disk, *(os.path.join(group, name) for name in left))
     for directory in (parts, group) if bundled else (group,):
         with contextlib.suppress(OSError):
             disk.remove_directory(directory)
@@ -123,12 +131,36 @@ def _split(disk: Disk, group: str) -> bool:
                     return False
                 _here.fd = fd
                 if same_file(os.fstat(fd), disk.stat(path)):
+                    if not _is_first(disk, group):
+                        return False
                     _make_parts(disk, group, path)
                     disk.unlink(path)
         except FileNotFoundError:  # somebody else was faster
             pass
         finally:
             _here.fd = -1
+    return True
+
+
+def _is_first(disk: Disk, group: str) -> bool:
+    """Tell other hosts, whose locks may not be seen here, that this one makes files of a bundle; False if one does.
+
+    Each host has a file of its own, and the oldest counts, unless it is so old that its host died.  Of two that are as
+    old, none counts: both come again later.
+    """
+    own = os.path.join(group, SPLITTING + host_name())
+    try:
+        disk.create(own)
+    except FileExistsError:  # of a process that died here: we have its lock
+        disk.unlink(own)
+        disk.create(own)
+    made = disk.stat(own).st_mtime
+    for name in disk.names(group):
+        if name.startswith(SPLITTING) and name != os.path.basename(own):
+            with contextlib.suppress(FileNotFoundError):
+                if made - _LONG_DEAD < disk.stat(os.path.join(group, name)).st_mtime <= made:
+                    disk.unlink(own)
+                    return False
     return True
 
 

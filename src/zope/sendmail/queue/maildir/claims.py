@@ -17,7 +17,8 @@ from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_dea
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.lease import MaildirLease
-from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, Owner, Phase
+from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, Owner
+from zope.sendmail.queue.maildir.ownertext import Phase
 from zope.sendmail.queue.maildir.scanner import Scanner
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.store import UNTRIED, Store
@@ -56,6 +57,9 @@ class Claims:
         self._schedule = schedule
         self._clock = store.clock
         self._unsettled: list[tuple[MaildirLease, Record]] = []
+        #: When to write them down again, and the names of those of which the log has told.
+        self._settle_at, self._patience = float("-inf"), 0.5
+        self._told: set[str] = set()
         self.sent_log = SentLog(store.layout, store.disk, store.clock, kept_days=kept_days)
         self.begin(owner)
 
@@ -280,13 +284,24 @@ class Claims:
                 self.store.disk.sync_directory(os.path.join(self.store.layout.root, directory))
                 self._removed.discard(directory)
 
-    def settle_later(self, lease: MaildirLease, record: Record) -> None:
-        """The disk refused; try again with the next claims, and keep the lock until then."""
+    def settle_later(self, lease: MaildirLease, record: Record, error: OSError) -> None:
+        """Try again later, since the disk refused, and keep the lock until then; the log tells it once."""
         with self.mutex:
+            if lease.name not in self._told:
+                self._told.add(lease.name)
+                maillog.settling_failed(lease.name, error)
             self._unsettled.append((lease, record))
 
     def settle_again(self) -> None:
-        """Write down what the disk has refused so far."""
+        """Write down what the disk has refused so far: at once, then after a second, two, four, at most a minute."""
+        now = self._clock.monotonic()
+        if not self._unsettled or now < self._settle_at:
+            return
         again, self._unsettled = self._unsettled, []
         for lease, record in again:
             lease.settle(record)
+        self._patience = min(2 * self._patience, 60.0) if self._unsettled else 0.5
+        self._settle_at = now + self._patience
+        if not self._unsettled:
+            self._settle_at = now
+            self._told.clear()

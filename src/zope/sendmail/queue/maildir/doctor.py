@@ -20,9 +20,11 @@ from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.maildir.bundle import names_in
+from zope.sendmail.queue.maildir.heartbeat import seems_alive
 from zope.sendmail.queue.maildir.layout import COMPACTED, GROUP, PROOF, REJECTED, SENDING, by_age, is_too_long, name_of
 from zope.sendmail.queue.maildir.liveness import Liveness, Owners
-from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME, phase_of
+from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME
+from zope.sendmail.queue.maildir.ownertext import phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.store import Listing, Store
 from zope.sendmail.queue.maildir.uncommitted import DAY, look_at
@@ -231,7 +233,7 @@ class _Visit:
             yield diagnosis.old_lock(name, seconds, orphan=key not in self._waiting)
             return
         with self._disk.locked(path) as fd:
-            dead = fd is not None
+            dead = fd is not None and not seems_alive(text, status, self._now)
         if not dead:
             self._busy.add(key)
         elif key in self._waiting:

@@ -16,6 +16,10 @@ REJECTED = ".rejected-"
 GROUP = ".group-"
 BUNDLE = ".bundle"
 PARTS = ".parts"
+#: The file with which a host says that it makes files of a bundle; its name follows.
+SPLITTING = ".splitting-"
+#: An owner file that nobody owns yet.
+RESERVE = ".reserve-"
 #: A second name of a staged file, for the moment in which it is proved that it could be moved to ``new/``.
 PROOF = ".proof-"
 #: A history that is being written anew.

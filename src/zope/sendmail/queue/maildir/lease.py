@@ -24,9 +24,11 @@ from zope.sendmail.maildir import written_at
 from zope.sendmail.message.envelope import Envelope, read_envelope
 from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.queue.maildir.layout import name_of
-from zope.sendmail.queue.maildir.locks import Lock, Phase
+from zope.sendmail.queue.maildir.locks import Lock
+from zope.sendmail.queue.maildir.ownertext import Phase
+from zope.sendmail.queue.maildir.reserve import NO_ROOM
 from zope.sendmail.queue.maildir.sentlog import SentLog
-from zope.sendmail.queue.maildir.store import UNTRIED, Store
+from zope.sendmail.queue.maildir.store import UNTRIED, Store, can_be_forgotten
 from zope.sendmail.reporting import maillog
 
 
@@ -39,8 +41,8 @@ class LeaseHolder(Protocol):
     def settled(self, key: str, record: Record) -> None:
         """Take note that a lease has ended and the message is as `record` says."""
 
-    def settle_later(self, lease: MaildirLease, record: Record) -> None:
-        """Settle the lease again with the next claims, since the disk refused."""
+    def settle_later(self, lease: MaildirLease, record: Record, error: OSError) -> None:
+        """Settle the lease again later, since the disk refused."""
 
     def park(self, key: str, relay: str, patience: float) -> None:
         """Take note that a lease has ended because its relay cannot be used now."""
@@ -142,8 +144,11 @@ class MaildirLease:
             if ours and record.state is State.SENT:
                 end = self.lock.remove
         except OSError as error:
-            maillog.settling_failed(self.name, error)
-            self.claims.settle_later(self, record)
+            if error.errno in NO_ROOM and can_be_forgotten(record):
+                maillog.not_noted(self.name, error)
+                self._end(record, self.lock.release)
+                return
+            self.claims.settle_later(self, record, error)
             return
         self._end(record, end)
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from zope.sendmail.maildir import unique_name
-from zope.sendmail.queue.maildir.layout import BELL, Layout
-from zope.sendmail.queue.maildir.locks import phase_of
+from zope.sendmail.queue.maildir.heartbeat import seems_alive
+from zope.sendmail.queue.maildir.layout import BELL, RESERVE, Layout
+from zope.sendmail.queue.maildir.ownertext import SLOT, phase_of
 from zope.sendmail.system.disk import Disk, identity
 
 #: A process may be a little older than /proc says, clocks are corrected, and an owner file is made in less.
@@ -75,16 +76,17 @@ class Owners:
         """Look."""
         owners = cls()
         seen: set[tuple[int, int]] = set()
-        names = sorted(disk.names(layout.locks), key=len)  # an owner file has a shorter name than what belongs to it
+        every = (name for name in disk.names(layout.locks) if not name.startswith(RESERVE))
+        names = sorted(every, key=len)  # an owner file has a shorter name than what belongs to it
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 if name.endswith(BELL):
                     owners._add_bell(name, layout, disk)
                 elif not _is_in_the_making(name, layout, disk, now):
-                    owners._add(name, os.path.join(layout.locks, name), disk, seen)
+                    owners._add(name, os.path.join(layout.locks, name), disk, seen, now)
         return owners
 
-    def _add(self, name: str, path: str, disk: Disk, seen: set[tuple[int, int]]) -> None:
+    def _add(self, name: str, path: str, disk: Disk, seen: set[tuple[int, int]], now: float) -> None:
         status = disk.stat(path)
         inode = identity(status)
         if not stat.S_ISREG(status.st_mode):
@@ -96,7 +98,10 @@ class Owners:
                 if fd is None:
                     self.living.add(inode)
                     return
-                header = os.pread(fd, 512, 0)
+                header = os.pread(fd, SLOT, 0)
+                if seems_alive(header, os.fstat(fd), now):
+                    self.living.add(inode)
+                    return
             seen.add(inode)
             if name.startswith("."):
                 self.left.append(name)

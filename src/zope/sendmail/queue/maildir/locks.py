@@ -10,23 +10,41 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
-from zope.sendmail.errors import QueueNotSafe
+from zope.sendmail.errors import QueueNotSafe, QueueTrouble
 from zope.sendmail.maildir import make_maildir, unique_name
-from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Layout
+from zope.sendmail.queue.maildir import reserve
+from zope.sendmail.queue.maildir.heartbeat import OtherHosts, heart
+from zope.sendmail.queue.maildir.layout import BELL, EXTRA, RESERVE, Layout
+from zope.sendmail.queue.maildir.ownertext import (
+    EMPTY,
+    FIRST_SLOTS,
+    HEADER,
+    SLOT,
+    UNKNOWN,
+    Identity,
+    Inherited,
+    Phase,
+    boot_id,
+    header,
+    read_slot,
+    slot,
+    slots,
+)
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk, identity, remove_quietly, same_file
-from zope.sendmail.system.hostname import host_name
 
 #: Seconds after which a lock of zope.sendmail 3.5 to 7.3 is given up: their own number.
 MAX_SEND_TIME = 60 * 60 * 3
 
 #: Seconds after which somebody else's living lock is looked at again; a survivor must be there within five.
 LOOK_AGAIN = 2.0
+
+#: The same for another host's, whose file lock cannot be trusted.
+_LOOK_AT_OTHERS = 10.0
 
 #: The same for an older release's lock, which an admin may have removed.
 _LOOK_AT_OLD = 300.0
@@ -39,21 +57,12 @@ _NO_SUPPORT = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno
 #: Seconds for which an owner file that is not written to is fresh enough; older releases look at its time stamp.
 _FRESH = 60.0
 
-# An owner file is made of lines of this length: who the owner is, and a slot for each lease.  There is room for some
-# leases from the start, so that a full disk can still be drained.
-_SLOT = 512
-_FIRST_SLOTS = 15
-
-#: How an owner file begins; a message cannot begin like this, and the links of older releases are messages.
-HEADER = b"zope.sendmail owner: "
-
-
 #: Why a message cannot be locked because of its own name; whatever else refuses a lock refuses all of them: no
 #: permission, no space, no inodes, a disk that is read-only.
 _ABOUT_ONE = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 
 
-class CannotClaim(OSError):
+class CannotClaim(QueueTrouble):
     """No message of the queue can be locked or opened now."""
 
     @classmethod
@@ -62,33 +71,11 @@ class CannotClaim(OSError):
         return cls(error.errno, error.strerror, error.filename, None, error.filename2)
 
 
-class Phase(StrEnum):
-    """How far an owner has come with a message."""
-
-    CLAIMED = "claimed"
-    OPENED = "opened"
-    INTENDED = "intended"
-    #: The relay has it for everybody; the message is only to be removed.
-    ACCEPTED = "accepted"
-
-
 @dataclass(frozen=True, slots=True)
 class Busy:
     """Somebody has the message; look again in so many seconds."""
 
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Inherited:
-    """What a dead owner had written about a message: how far it was, in the attempt after so many others."""
-
-    phase: Phase
-    attempts: int
-
-
-#: Nobody knows what the dead owner did, whatever attempts the history tells of.
-_UNKNOWN = Inherited(Phase.INTENDED, sys.maxsize)
 
 
 class Lock:
@@ -126,7 +113,7 @@ class Lock:
         try:
             self._owner.clear_slot(self._path)
             if self.is_ours():
-                self._owner.disk.unlink(self._path)
+                self._owner.unlock(self._path)
         finally:
             self.keep()
 
@@ -136,7 +123,8 @@ class Lock:
         If the disk refuses, the file stays, as in `release`.
         """
         try:
-            remove_quietly(self._owner.disk, self._path)
+            with contextlib.suppress(FileNotFoundError):
+                self._owner.unlock(self._path)
         except OSError:
             self.keep()
             raise
@@ -162,6 +150,11 @@ class Owner:
         #: Device and inode of the owner file while it is open and proved good, and since when it is fresh at least.
         self._identity: tuple[int, int] | None = None
         self._written = 0.0
+        self._others = OtherHosts(clock.monotonic, self._now)
+        #: Whether the file was one of the reserve, or a dead owner's.
+        self._is_adopted = False
+        #: The lock for which the file gave its own name, because there was no room for one more.
+        self._lent = ""
         #: When the owner file was made, by the clock of the file system; nobody else's stamps the files beside it.
         self.made = 0.0
         #: The slot that tells of a lock, from its first line until it is cleared: never two for one lock.
@@ -180,11 +173,13 @@ class Owner:
         with self._mutex:
             if self._fd >= 0:
                 return
-            make_maildir(self.disk, self._layout.root, EXTRA)
+            self._complete()
             try:
                 self._make()
             except OSError as error:
                 self.forget()
+                if error.errno in reserve.NO_ROOM and self._adopt():
+                    return
                 if error.errno in _NO_SUPPORT:
                     raise QueueNotSafe(
                         f"the queue {self._layout.root} is on a file system without hard links or file locks "
@@ -197,27 +192,94 @@ class Owner:
         hidden, proof = (os.path.join(self._layout.locks, prefix + self.name) for prefix in (".new-", ".proof-"))
         try:
             self._fd = self.disk.open_locked(hidden)
-            header = b"%shost %s pid %d boot %s" % (HEADER, os.fsencode(host_name()), os.getpid(), boot_id())
-            self.disk.write_at(self._fd, _line(header) + _EMPTY * _FIRST_SLOTS, 0)
+            self.disk.write_at(self._fd, header(boot_id()) + EMPTY * FIRST_SLOTS, 0)
             self.disk.sync_file(hidden)  # a link to it that outlives a power loss must not look like somebody else's
             self.disk.link(hidden, proof)
             with self.disk.locked(proof) as fd:
                 if fd is not None or not same_file(self.disk.stat(proof), os.fstat(self._fd)):
                     raise OSError(errno.ENOLCK, "a locked file could be locked again", proof)
             self.disk.rename(hidden, self.path)
-            status = os.fstat(self._fd)
-            self._identity, self.made, self._written = identity(status), status.st_mtime, self._clock.monotonic()
+            self._identity = identity(os.fstat(self._fd))
+            self._begin()
         finally:
             with contextlib.suppress(OSError):
                 remove_quietly(self.disk, proof, hidden)
+
+    def _complete(self) -> None:
+        """Make what is missing of the directory; on a full disk, what is there has to do."""
+        try:
+            make_maildir(self.disk, self._layout.root, EXTRA)
+        except OSError as error:
+            if error.errno not in reserve.NO_ROOM:
+                raise
+
+    def _adopt(self) -> bool:
+        """Go on with a file of the reserve, or a dead owner's with its locks; return False if there is none."""
+        found = reserve.take(self._layout, self.disk)
+        if found is None:
+            return False
+        path, self._fd = found
+        try:
+            text = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+            before = Identity.of(text)
+            status = os.fstat(self._fd)
+            self._identity = identity(status)
+            self._take_up(text)
+            # What was locked before the machine was started last stays unknown.
+            boot = before.boot if before is not None and self._slots else boot_id()
+            self.disk.write_at(self._fd, header(boot), 0)
+            self.disk.rename(path, self.path)
+            remove_quietly(self.disk, path + BELL)
+            self._is_adopted = True
+            self._begin()
+        except BaseException:
+            self.forget()
+            raise
+        return True
+
+    def _take_up(self, text: bytes) -> None:
+        """Learn of which locks the slots tell that are now ours."""
+        for number, name, _ in slots(text):
+            for directory in (self._layout.new, self._layout.cur):
+                if self.owns(path := os.path.join(directory, name)):
+                    self._slots[path] = number
+        used = set(self._slots.values())
+        self._free = [number for number in range(len(text) // SLOT - 1, 0, -1) if number not in used]
+
+    def _begin(self) -> None:
+        """Live, and show it."""
+        self.made = self.disk.touch(self._fd)
+        self._written = self._clock.monotonic()
+        heart.add(self)
+
+    def beat(self) -> None:
+        """Show processors of other hosts that this one lives.  Raises nothing."""
+        with self._mutex, contextlib.suppress(OSError):
+            if self._identity is not None:
+                self.disk.touch(self._fd)
+
+    def _now(self) -> float:
+        """Return the time by the clock of the file system."""
+        return self.disk.touch(self._fd)
 
     def close(self) -> None:
         """Give up the owner file and with it every lock that is still out."""
         with self._mutex:
             if self._fd >= 0:
                 with contextlib.suppress(OSError):  # what stays is swept by the next owner
-                    self.disk.unlink(self.path)
+                    self._come_back()
+                    if self._is_adopted:
+                        if not self._slots and os.fstat(self._fd).st_nlink == 1:
+                            self.disk.write_at(self._fd, EMPTY * (FIRST_SLOTS + 1), 0)
+                        reserve.give_back(self._layout, self.disk, self.path)
+                    else:
+                        self.disk.unlink(self.path)
+                heart.discard(self)
                 self.forget()
+
+    def may_live(self, text: bytes, status: os.stat_result) -> bool:
+        """Return whether the owner of another file, which is not locked, may live on another host."""
+        return self._others.may_live(text, status)
 
     def forget(self) -> None:
         """Close the file only; a forked child must not keep its parent's lock alive."""
@@ -227,7 +289,7 @@ class Owner:
 
     def is_in_place(self) -> bool:
         """Whether the owner file is still there; an admin may have removed the whole queue directory."""
-        return self.owns(self.path)
+        return self.owns(self._lent or self.path)
 
     def owns(self, path: str) -> bool:
         """Whether the lock at `path` is ours."""
@@ -272,8 +334,38 @@ class Owner:
         except OSError as error:
             if error.errno in _ABOUT_ONE:
                 raise
-            raise CannotClaim.because_of(error) from error
+            if not (error.errno in reserve.NO_ROOM and self._lend(path)):
+                raise CannotClaim.because_of(error) from error
         return self._lock(path, None)
+
+    def _lend(self, path: str) -> bool:
+        """Lock a message with the file's own name, where there is no room for one more; return whether that went.
+
+        So one message at a time can be sent on a file system without inodes for links (tmpfs), and makes room.
+        """
+        with self._mutex:
+            if self._lent:
+                return False
+            try:
+                self.disk.rename_new(self.path, path)
+            except OSError:
+                return False
+            self._lent = path
+            return True
+
+    def _come_back(self) -> None:
+        """Give the file its own name again, with the mutex held."""
+        if self._lent:
+            self.disk.rename(self._lent, self.path)
+            self._lent = ""
+
+    def unlock(self, path: str) -> None:
+        """Remove a lock of ours."""
+        if self._lent == path:
+            with self._mutex:
+                self._come_back()
+        else:
+            self.disk.unlink(path)
 
     def _lock(self, path: str, inherited: Inherited | None) -> Lock:
         """The lock file is ours, or will be in a moment; write that down, but not what goes without saying.
@@ -305,10 +397,13 @@ class Owner:
         theirs = os.fstat(fd)
         if not same_file(theirs, self.disk.stat(path)):
             return Busy(0.0)
-        if os.pread(fd, len(HEADER), 0) == HEADER:
-            inherited = _read_slot(os.pread(fd, theirs.st_size, 0), os.path.basename(path))
+        text = os.pread(fd, theirs.st_size, 0) if os.pread(fd, len(HEADER), 0) == HEADER else b""
+        if text and self.may_live(text, theirs):
+            return Busy(_LOOK_AT_OTHERS)
+        if text:
+            inherited = read_slot(text, os.path.basename(path))
         elif theirs.st_size == 0:  # what a power loss left of an owner file
-            inherited = _UNKNOWN
+            inherited = UNKNOWN
         elif (wait := self._age_wait(theirs.st_mtime)) > 0:  # an older release's, or another program's
             return Busy(min(wait, _LOOK_AT_OLD))
         else:
@@ -329,7 +424,15 @@ class Owner:
     def _replace(self, path: str) -> None:
         """Put a link of ours in the place of the lock at `path`, without a gap."""
         replacement = os.path.join(self._layout.locks, ".take-" + unique_name())
-        self.disk.link(self.path, replacement)
+        try:
+            self.disk.link(self.path, replacement)
+        except OSError as error:
+            if error.errno not in reserve.NO_ROOM or self._lent:
+                raise
+            with self._mutex:
+                self.disk.rename(self.path, path)
+                self._lent = path
+            return
         try:
             self.disk.rename(replacement, path)
         except OSError:
@@ -341,13 +444,13 @@ class Owner:
 
     def write_slot(self, path: str, phase: Phase, attempts: int) -> None:
         """Write how far we are with a message into the owner file; this also keeps its time stamp fresh."""
-        line = _line(f"{phase} {attempts} {path.rpartition('/')[2]}".encode(_NAMES, "surrogateescape"))
-        self.disk.write_at(self._fd, line, (self._slots.get(path) or self._new_slot(path)) * _SLOT)
+        line = slot(phase, attempts, path.rpartition("/")[2])
+        self.disk.write_at(self._fd, line, (self._slots.get(path) or self._new_slot(path)) * SLOT)
 
     def clear_slot(self, path: str) -> None:
         """What a slot said must not be taken for a later lease; the slot can be used again."""
         if self._fd >= 0 and path in self._slots:
-            self.disk.write_at(self._fd, _EMPTY, self._slots[path] * _SLOT)
+            self.disk.write_at(self._fd, EMPTY, self._slots[path] * SLOT)
             self.free_slot(path)
 
     def free_slot(self, path: str) -> None:
@@ -377,16 +480,17 @@ class Owner:
 
     def _read_own(self, path: str) -> Inherited | None:
         """What we wrote about a lock that we hold but do not use: its lease could not be ended."""
-        said = _read_slot(os.pread(self._fd, os.fstat(self._fd).st_size, 0), os.path.basename(path))
+        said = read_slot(os.pread(self._fd, os.fstat(self._fd).st_size, 0), os.path.basename(path))
         return said if said.phase is not Phase.CLAIMED else None
 
 
-def sweep(layout: Layout, disk: Disk, now: float) -> None:
+def sweep(layout: Layout, disk: Disk, now: float, may_live: Callable[[bytes, os.stat_result], bool]) -> None:
     """Remove owner files, with their bells, whose owners are dead and whose locks have all been taken over.
 
-    `now` is the time by the file system's clock, such as `Owner.made`: this host's may be minutes ahead of it.
+    :param now: the time by the file system's clock, such as `Owner.made`: this host's may be minutes ahead of it.
+    :param may_live: says of an unlocked owner file, by its text and status, whether its owner may live on another host.
     """
-    names = [name for name in disk.names(layout.locks) if not name.endswith(BELL)]
+    names = [name for name in disk.names(layout.locks) if not name.endswith(BELL) and not name.startswith(RESERVE)]
     for name in sorted(names, key=lambda name: not name.startswith(".")):  # hidden links first: they count as links
         path = os.path.join(layout.locks, name)
         hidden = name.startswith(".")
@@ -394,52 +498,7 @@ def sweep(layout: Layout, disk: Disk, now: float) -> None:
             if hidden and now - disk.stat(path).st_mtime < _LITTER:
                 continue  # its maker may be about to lock it
             with disk.locked(path) as fd:
-                if fd is not None and (hidden or os.fstat(fd).st_nlink == 1):
+                if fd is None or not (hidden or os.fstat(fd).st_nlink == 1):
+                    continue
+                if not may_live(os.pread(fd, SLOT, 0), os.fstat(fd)):
                     remove_quietly(disk, path + BELL, path)
-
-
-def boot_id() -> bytes:
-    """Names the time since the machine was started; empty where the system does not say."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", "rb") as stream:
-            return stream.read().strip()
-    except OSError:
-        return b""
-
-
-def phase_of(text: bytes, lock: str) -> Phase | None:
-    """How far the owner whose file has this text has come with the message of a lock; None if it is no owner file.
-
-    An empty file is what a power loss left of one.
-    """
-    if not text:
-        return Phase.INTENDED
-    return _read_slot(text, lock).phase if text.startswith(HEADER) else None
-
-
-#: How the system spells file names; as `os.fsencode`.
-_NAMES = sys.getfilesystemencoding()
-
-
-def _line(text: bytes) -> bytes:
-    return b"%-511.511b\n" % text
-
-
-_EMPTY = _line(b"")
-
-
-def _read_slot(text: bytes, lock: str) -> Inherited:
-    """How far a dead owner had come with a message.
-
-    After a power loss its slots cannot be trusted, for they were never synced: what it had locked is unknown then.
-    """
-    boot = text[:_SLOT].rstrip().rpartition(b" boot ")[2]
-    if boot != boot_id():
-        return _UNKNOWN
-    for start in range(_SLOT, len(text), _SLOT):
-        phase, _, rest = text[start : start + _SLOT].rstrip().partition(b" ")
-        attempts, _, name = rest.partition(b" ")
-        if name == os.fsencode(lock):
-            words = {each.encode(): each for each in Phase}
-            return Inherited(words[phase], int(attempts)) if phase in words and attempts.isdigit() else _UNKNOWN
-    return Inherited(Phase.CLAIMED, 0)

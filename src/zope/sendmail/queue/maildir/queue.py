@@ -19,7 +19,7 @@ from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.maildir import make_maildir
-from zope.sendmail.queue.maildir import latecommit
+from zope.sendmail.queue.maildir import latecommit, reserve
 from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.maildir.claims import Claims
 from zope.sendmail.queue.maildir.latecommit import late_commits_of
@@ -91,8 +91,10 @@ class MaildirQueue:
     def _make(self) -> None:
         """Make the directory, or see that it is whole: at first, and when a mail does not find it any more."""
         self._check_place()
-        make_maildir(self.disk, self.layout.root, EXTRA)
+        is_new = make_maildir(self.disk, self.layout.root, EXTRA)
         self._made = self._check_place()  # once more: another user may have been faster than we
+        if is_new:
+            reserve.make(self.layout, self.disk)
 
     def _check_place(self) -> bool:
         """Refuse a place where other users can get at mail; return whether it has to be looked at once only."""
@@ -170,7 +172,8 @@ class MaildirQueue:
         if self._trigger is None:
             self._check_place()
             self._owner.open()
-            sweep(self.layout, self.disk, self._owner.made)
+            sweep(self.layout, self.disk, self._owner.made, self._owner.may_live)
+            reserve.make(self.layout, self.disk)
             self._trigger = Trigger(self.layout, self._owner.name)
         return self._trigger
 

@@ -25,6 +25,7 @@ from zope.sendmail.lifecycle.record import (
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope, envelope_lines, read_envelope
 from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.queue.maildir import reserve
 from zope.sendmail.queue.maildir.bundle import names_in, unfold
 from zope.sendmail.queue.maildir.layout import (
     COMPACTED,
@@ -54,6 +55,11 @@ _VOTE = 600.0
 
 #: How it stands with a message that has no history.
 UNTRIED = Record()
+
+
+def can_be_forgotten(record: Record) -> bool:
+    """Return whether losing a record costs no more than an attempt that is not counted: nobody has the mail."""
+    return record.state is State.DEFERRED and not record.having(Answer.ACCEPTED) and not record.unknowns
 
 
 def _pass_over(group: str, error: OSError) -> None:
@@ -158,13 +164,23 @@ class Store:
             line = min(line, write_record(record, self.record(key)), key=len)
         if self._is_torn(path):
             line = b"\n" + line
-        self.disk.append(path, line)
+        self._write(path, line, record)
         if self.disk.stat(path).st_size > max(_LONG, _FACTOR * len(line)):
             self._compact(path)
         self.disk.stamp(path, record.due if record.state is State.DEFERRED else record.time)
-        if record.state is not State.DEFERRED or record.having(Answer.ACCEPTED) or record.unknowns:
+        if not can_be_forgotten(record):
             self.disk.sync_file(path)
             self.disk.sync_directory(self.layout.history_)
+
+    def _write(self, path: str, line: bytes, record: Record) -> None:
+        try:
+            self.disk.append(path, line)
+        except OSError as error:
+            if error.errno not in reserve.NO_ROOM or can_be_forgotten(record):
+                raise
+            if not reserve.give_up(self.layout, self.disk):
+                raise
+            self.disk.append(path, b"\n" + line if self._is_torn(path) else line)
 
     def _compact(self, path: str) -> None:
         """Put a shorter history in the place of a long one; a disk that refuses costs nothing but room."""

@@ -21,8 +21,9 @@ from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.message.envelope import Envelope, envelope_lines
+from zope.sendmail.queue.maildir.layout import RESERVE
 from zope.sendmail.queue.maildir.liveness import Liveness, Origin
-from zope.sendmail.queue.maildir.locks import Phase
+from zope.sendmail.queue.maildir.ownertext import Phase
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, NEVER, SCHEDULE, ManualClock
@@ -393,7 +394,7 @@ class TheDirectoryOfLocks(DoctorTest):
     def test_keeps_the_owner_file_of_a_dead_process(self) -> None:
         """The next processor removes it; the doctor does not stop that."""
         self.die(lambda queue: queue.claim(0))
-        names = os.listdir(os.path.join(self.path, "locks"))
+        names = [each for each in os.listdir(os.path.join(self.path, "locks")) if not each.startswith(RESERVE)]
         self.one("leftover", "note", f"locks/{min(names, key=len)}")
         self.queue.claim(0)
         self.assertFalse(set(names) & set(os.listdir(os.path.join(self.path, "locks"))))
@@ -402,7 +403,7 @@ class TheDirectoryOfLocks(DoctorTest):
         """Further names of its owner file, bells without owner, unfinished owner files."""
         self.die(lambda queue: queue.claim(0))
         locks = os.path.join(self.path, "locks")
-        owner = min(os.listdir(locks), key=len)
+        owner = min((each for each in os.listdir(locks) if not each.startswith(RESERVE)), key=len)
         os.link(os.path.join(locks, owner), os.path.join(locks, f".proof-{owner}"))
         os.mkfifo(os.path.join(locks, "1.2.host.3.bell"))
         self.file("locks/.new-1.2.host.3", b"")

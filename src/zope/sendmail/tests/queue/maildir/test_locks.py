@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import signal
 import tempfile
@@ -14,17 +15,8 @@ from unittest import mock
 from zope.sendmail.interfaces import QueueNotSafe
 from zope.sendmail.maildir import make_maildir
 from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Layout
-from zope.sendmail.queue.maildir.locks import (
-    HEADER,
-    LOOK_AGAIN,
-    MAX_SEND_TIME,
-    Busy,
-    Inherited,
-    Lock,
-    Owner,
-    Phase,
-    sweep,
-)
+from zope.sendmail.queue.maildir.locks import LOOK_AGAIN, MAX_SEND_TIME, Busy, Lock, Owner, sweep
+from zope.sendmail.queue.maildir.ownertext import HEADER, Inherited, Phase
 from zope.sendmail.system.disk import Disk, same_file
 from zope.sendmail.testing.contracts import ManualClock
 
@@ -510,7 +502,7 @@ class AfterADeath(LocksTest):
                     def refuse(*arguments: str, step: str = step, real: Callable[..., None] = real) -> None:
                         if step == "link" and ".sending-" in arguments[1]:
                             real(*arguments)  # somebody has it
-                        raise OSError(errno.ENOSPC, "full")
+                        raise OSError(errno.EIO, "broken")
 
                     with mock.patch.object(disk, step, refuse):
                         self.assertRaises(OSError, owner.take, KEY)
@@ -586,6 +578,7 @@ class AfterAPowerLoss(LocksTest):
 
     def test_an_owner_file_of_another_boot(self) -> None:
         """The machine went down: its header says so."""
+        self.enterContext(mock.patch("zope.sendmail.queue.maildir.heartbeat._booted", return_value=math.inf))
         for phase in Phase:
             with self.subTest(phase):
                 with mock.patch("zope.sendmail.queue.maildir.locks.boot_id", return_value=b"another boot"):
@@ -727,7 +720,7 @@ class Sweeping(LocksTest):
         self.clock.wall = os.stat(self.layout.root).st_mtime  # files are stamped by the system's clock
 
     def sweep(self) -> None:
-        sweep(self.layout, Disk(), self.clock.time())
+        sweep(self.layout, Disk(), self.clock.time(), lambda text, status: False)
 
     def litter(self) -> list[str]:
         """What deaths leave while an owner file is made, and while a lock is taken over."""

@@ -14,7 +14,7 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.queue.maildir import latecommit as late_module, staging as staged_module
 from zope.sendmail.queue.maildir.latecommit import LateCommits
-from zope.sendmail.queue.maildir.layout import GROUP, PARTS
+from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, PARTS, SPLITTING
 from zope.sendmail.queue.maildir.queue import MaildirQueue, _after_fork
 from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.maildir.unfolder import flush, unfold_now
@@ -349,9 +349,9 @@ class BundledSteps(Bundled):
                 *("create", "make_directory", "gather", "append", "append"),
                 *("prove", "sync 2 files", "sync group", "sync tmp"),
                 *("reveal", "sync new"),
-                *("move out", "make_directory", "create", "create", "sync 2 files", "sync .parts"),
+                *("move out", "create", "make_directory", "create", "create", "sync 2 files", "sync .parts"),
                 *("sync committed group", "unlink", "sync committed group", "move out", "move out", "sync new"),
-                *("remove_directory", "remove_directory"),
+                *("unlink", "remove_directory", "remove_directory"),
             ],
         )
 
@@ -411,6 +411,19 @@ class BundledCrashes(Bundled, Crashes):
             self.assertEqual(queue.admin.count()[State.READY], 2)
         self.clock.advance(5)
         self.assertEqual([lease.name for lease in queue.claim(10)], names[1:])
+
+    def test_while_another_host_unfolds_whose_lock_is_not_seen(self) -> None:
+        """It has said so in the group, and is left alone, until that is so long ago that it died."""
+        with mock.patch.object(staged_module, "later"):
+            names = self.transaction(Mortal(), 3)
+        [group] = [os.path.join(self.path, "new", name) for name in self.names("new")]
+        other = os.path.join(group, SPLITTING + "another.example.org")
+        Disk().create(other)
+        self.assertEqual([lease.name for lease in self.open().claim(10)], names[:1])
+        self.assertEqual(sorted(os.listdir(group)), [BUNDLE, os.path.basename(other)])
+        os.utime(other, (os.stat(other).st_mtime - 700,) * 2)
+        self.assertEqual([lease.name for lease in self.open().claim(10)], names[1:])
+        self.assertFalse(os.path.exists(group))
 
     def test_operators_see_all(self) -> None:
         """Whoever lists the queue unfolds first."""

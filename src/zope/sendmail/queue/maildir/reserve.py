@@ -1,0 +1,82 @@
+"""Owner files that are kept in reserve, so that a processor or an operator can start on a full disk.
+
+Three are made with the queue, and anew whenever a processor starts: with room for some leases, synced.  On a full disk
+one of them becomes an owner file by a rename, which needs no space; if there is none, the file of a dead owner does,
+with all that it says.  The lock of a file says whether somebody has it already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+
+from zope.sendmail.queue.maildir.layout import BELL, RESERVE, Layout
+from zope.sendmail.queue.maildir.ownertext import EMPTY, FIRST_SLOTS, HEADER, SLOT, Identity
+from zope.sendmail.system.disk import Disk, remove_quietly, same_file
+
+#: What says that there is no room for a file, or for one more name.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+#: One for a processor, one for an operator who makes room, and one that is given up for what must be written down.
+_COUNT = 3
+
+
+def make(layout: Layout, disk: Disk) -> None:
+    """Make what is missing of the reserve.  Raises nothing: without room there is none."""
+    with contextlib.suppress(OSError):
+        present = disk.names(layout.locks)
+        for path in _paths(layout):
+            if os.path.basename(path) not in present:
+                disk.create(path, EMPTY * (FIRST_SLOTS + 1))
+                disk.sync_file(path)
+
+
+def take(layout: Layout, disk: Disk) -> tuple[str, int] | None:
+    """Return path and descriptor of a file that can become an owner file, locked by us; None if there is none."""
+    with contextlib.suppress(OSError):
+        names = sorted(disk.names(layout.locks))
+        dead = [name for name in names if not name.startswith(".") and not name.endswith(BELL)]
+        for path in (*_paths(layout), *(os.path.join(layout.locks, name) for name in dead)):
+            with contextlib.suppress(OSError):
+                if (fd := disk.lock_existing(path)) is not None:
+                    if _is_usable(disk, path, fd):
+                        return path, fd
+                    os.close(fd)
+    return None
+
+
+def give_up(layout: Layout, disk: Disk) -> bool:
+    """Remove one file of the reserve, which makes room for a record; return whether there was one."""
+    for path in reversed(_paths(layout)):
+        with contextlib.suppress(OSError):
+            disk.unlink(path)
+            return True
+    return False
+
+
+def give_back(layout: Layout, disk: Disk, path: str) -> None:
+    """Let an owner file that ends become a part of the reserve again, or remove it if that is complete.
+
+    What it says of locks that are still out stays in it: whoever takes it next, or takes these locks over, reads that.
+    """
+    remove_quietly(disk, path + BELL)
+    present = disk.names(layout.locks)
+    for free in _paths(layout):
+        if os.path.basename(free) not in present:
+            disk.rename(path, free)
+            return
+    disk.unlink(path)
+
+
+def _paths(layout: Layout) -> list[str]:
+    return [os.path.join(layout.locks, f"{RESERVE}{number}") for number in range(_COUNT)]
+
+
+def _is_usable(disk: Disk, path: str, fd: int) -> bool:
+    status = os.fstat(fd)
+    if not same_file(status, disk.stat(path)) or status.st_size < SLOT * (FIRST_SLOTS + 1):
+        return False
+    text = os.pread(fd, SLOT, 0)
+    owner = Identity.of(text)
+    return text == EMPTY or (text.startswith(HEADER) and owner is not None and owner.host == Identity.here().host)

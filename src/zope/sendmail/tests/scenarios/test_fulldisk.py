@@ -1,0 +1,194 @@
+"""A disk without room, or without inodes: what waits still leaves, and an operator can make room.
+
+The disks are real ones, which only root can mount.  What a disk that fills at any call does is among the faults of
+`test_faults`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+from collections.abc import Callable
+
+from zope.sendmail.lifecycle.outcome import Reply
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.system.disk import Disk
+from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
+from zope.sendmail.testing.mailers import ScriptedMailer
+
+NO_BLOCKS, NO_INODES = "size=1m", "size=8m,nr_inodes=64"
+
+
+class FullDiskTest(unittest.TestCase):
+    """A queue with some mails on a disk that can be filled."""
+
+    options = NO_BLOCKS
+
+    def setUp(self) -> None:
+        self.root = self.enterContext(tempfile.TemporaryDirectory())
+        self.mount()
+        self.path = os.path.join(self.root, "queue")
+        self.clock = ManualClock()
+        self.ballast = os.path.join(self.root, "ballast")
+        os.mkdir(self.ballast)
+
+    def mount(self) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", self.options, "none", self.root]
+        if os.geteuid() != 0 or sys.platform != "linux" or subprocess.run(command, check=False).returncode:
+            self.skipTest("a disk of its own is needed, and root to mount it")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.root], check=True)
+
+    def put(self, count: int) -> None:
+        staged = MaildirQueue(self.path, clock=self.clock).stage()
+        for number in range(count):
+            staged.add(Envelope("s@example.org", (f"{number}@example.org",)), b"Subject: s\n\ntext\n")
+        staged.prepare()
+        staged.commit()
+
+    def fill(self) -> None:
+        """Leave no room for a byte, and none for a name."""
+        with contextlib.suppress(OSError), open(os.path.join(self.ballast, "bytes"), "wb", buffering=0) as file:
+            while self.options == NO_BLOCKS:
+                file.write(b"x" * 512)
+        with contextlib.suppress(OSError):
+            for number in range(10_000 if self.options == NO_INODES else 0):
+                Disk().create(os.path.join(self.ballast, str(number)))
+        with self.assertRaises(OSError) as caught:
+            Disk().create(os.path.join(self.ballast, "more"), b"more")
+        self.assertEqual(caught.exception.errno, errno.ENOSPC)
+
+    def processor(
+        self, answers: Callable[[str], Reply] = lambda who: OK
+    ) -> tuple[QueueProcessorThread, ScriptedMailer]:
+        mailer = ScriptedMailer()
+        mailer.answers = answers
+        queue = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock)
+        processor = QueueProcessorThread(
+            queue=queue, mailer=mailer, schedule=SCHEDULE, clock=self.clock, tell=lambda _: None
+        )
+        return processor, mailer
+
+    def drained(self, answers: Callable[[str], Reply] = lambda who: OK) -> list[str]:
+        processor, mailer = self.processor(answers)
+        processor.run(forever=False)
+        return sorted(who for mail in mailer.sent for who in mail[1])
+
+
+class AFullDisk(FullDiskTest):
+    def test_is_drained_by_a_processor_that_starts(self) -> None:
+        """Every mail leaves, once; there was no processor before."""
+        self.put(5)
+        self.fill()
+        self.assertEqual(self.drained(), [f"{number}@example.org" for number in range(5)])
+        self.assertEqual(MaildirQueue(self.path).admin.count(), {})
+
+    def test_is_drained_again_and_again(self) -> None:
+        """The reserve is given back."""
+        for _ in range(3):
+            self.put(2)
+            self.fill()
+            self.assertEqual(len(self.drained()), 2)
+            for name in os.listdir(self.ballast):
+                os.unlink(os.path.join(self.ballast, name))
+
+    def test_lets_an_operator_make_room(self) -> None:
+        """While a processor works on it, and without one."""
+        self.put(3)
+        self.fill()
+        processor, _ = self.processor()
+        assert processor.queue is not None
+        [lease] = processor.queue.claim(1)
+        admin = MaildirQueue(self.path).admin
+        for mail in list(admin.mails([State.READY])):
+            admin.remove(mail.name)
+        lease.release()
+        self.assertEqual(admin.count(), {State.READY: 1})
+        processor.queue.close()
+
+    def test_does_not_lose_or_repeat_what_was_sent_to_some(self) -> None:
+        """A rejection is written down in the place of a reserve; a deferral need not be; other mail flows."""
+        self.put(4)
+        self.fill()
+        answers = {"0@example.org": NEVER, "1@example.org": LATER}
+        with self.assertLogs("QueueProcessorThread", "WARNING"):
+            self.assertEqual(self.drained(lambda who: answers.get(who, OK)), ["2@example.org", "3@example.org"])
+        self.assertEqual(MaildirQueue(self.path).admin.count(), {State.REJECTED: 1, State.READY: 1})
+
+    def test_does_not_hammer_a_relay_that_defers(self) -> None:
+        """The delay is kept although there is no room to write it down."""
+        self.put(1)
+        self.fill()
+        asked: list[str] = []
+
+        def answer(who: str) -> Reply:
+            asked.append(who)
+            return LATER
+
+        processor, _ = self.processor(answer)
+        with self.assertLogs("QueueProcessorThread", "WARNING"):
+            for _ in range(20):
+                processor.new_run().once()
+                self.clock.advance(1)
+        self.assertEqual(len(asked), 1)
+        self.clock.advance(60)
+        processor.new_run().once()
+        self.assertEqual(len(asked), 2)
+        processor.new_run().end()
+
+    def test_remembers_what_died_with_a_mail_in_hand(self) -> None:
+        """The reserve tells of it as any owner file: the outcome is unknown, not forgotten."""
+        self.put(2)
+        self.fill()
+        script = textwrap.dedent(
+            f"""
+            import os, signal
+            from zope.sendmail.queue.maildir.queue import MaildirQueue
+            [lease] = MaildirQueue({self.path!r}).claim(1)
+            lease.open()
+            lease.intend()
+            os.kill(os.getpid(), signal.SIGKILL)
+            """
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        for _ in range(2):
+            code = subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode
+            self.assertEqual(code, -signal.SIGKILL)
+        for name in os.listdir(self.ballast):
+            os.unlink(os.path.join(self.ballast, name))
+        leases = MaildirQueue(self.path, clock=self.clock).claim(9)
+        self.assertEqual(sorted(lease.record.unknowns for lease in leases), [1, 1])
+
+    def test_says_what_to_do_when_even_the_reserve_is_gone(self) -> None:
+        """And mail leaves as soon as there is room."""
+        self.put(1)
+        locks = os.path.join(self.path, "locks")
+        for name in os.listdir(locks):
+            os.unlink(os.path.join(locks, name))
+        self.fill()
+        queue = MaildirQueue(self.path, clock=self.clock)
+        with self.assertRaises(OSError) as caught:
+            queue.claim(1)
+        self.assertEqual(caught.exception.errno, errno.ENOSPC)
+        for name in os.listdir(self.ballast):
+            os.unlink(os.path.join(self.ballast, name))
+        self.assertEqual(len(queue.claim(1)), 1)
+        queue.close()
+
+
+class ADiskWithoutInodes(AFullDisk):
+    """Not even one more name of a file goes on tmpfs: the lock is the owner file's own name."""
+
+    options = NO_INODES
+
+
+del FullDiskTest
