@@ -12,6 +12,7 @@ from typing import Any
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.processor.context import SLICE, Context
 from zope.sendmail.processor.dispatcher import Dispatcher
+from zope.sendmail.processor.doubts import DoubtfulMail
 from zope.sendmail.processor.expiry import RejectedExpiry
 from zope.sendmail.processor.pool import WorkerPool
 from zope.sendmail.processor.probes import Probes
@@ -87,6 +88,7 @@ class Run:
         self._before_rest = before_rest
         self._probes = Probes(queue, relays)
         self._expiry = RejectedExpiry(queue, context.clock, keep_rejected)
+        self._doubts = DoubtfulMail(queue, context.clock)
         self._next_look = NextLook(queue, relays, interval)
         self.dispatcher = Dispatcher(context, queue, relays)
         self.pool = WorkerPool(context, self.dispatcher, name, self._next_look.bring_forward)
@@ -96,6 +98,7 @@ class Run:
         while not self._signal.is_ending:
             self.guarded(self._drain)
             self.guarded(self._expiry.expire)
+            self.guarded(self._doubts.tell)
             self.guarded(self._rest)
         if self._signal.finishing and not self._signal.stopped:
             self.guarded(self._begin_anew)
@@ -104,6 +107,7 @@ class Run:
     def once(self) -> None:
         """Drain what is due, and what becomes due meanwhile."""
         self.guarded(self._expiry.expire)
+        self.guarded(self._doubts.tell)
         while not self._signal.stopped:
             self.guarded(self._drain)
             self.pool.end()

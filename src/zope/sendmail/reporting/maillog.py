@@ -194,6 +194,16 @@ def settling_failed(name: str, error: OSError) -> None:
     )
 
 
+def in_doubt(location: str, name: str, text: str, cure: str) -> None:
+    """Tell of a staged mail, or of those of a transaction, that no living process can commit."""
+    _processor.warning("In the queue %s, %s: %s %s", location, name, text, cure)
+
+
+def more_in_doubt(location: str, count: int) -> None:
+    """Tell of more staged mail that no living process can commit."""
+    _processor.warning("In the queue %s, %d more are in doubt: see 'zope-sendmail queue doctor'.", location, count)
+
+
 def not_noted(name: str, error: OSError) -> None:
     """There is no room to write down that a mail was deferred, which nothing depends on."""
     _processor.warning("Mail %s is deferred, and there is no room to write down why (%s).", name, error)

@@ -229,7 +229,8 @@ class Disk:
             if error.errno not in _NO_LINKS:
                 raise
             self.create(name)  # not even a file system without links refuses that
-        self.unlink(name)
+        with contextlib.suppress(FileNotFoundError):  # another process took it for litter
+            self.unlink(name)
 
     def unlink(self, path: str) -> None:
         """Take a name away."""

@@ -81,7 +81,7 @@ def unfold(layout: Layout, disk: Disk, group: str) -> bool:
         return True
     # Else a crash might remember that the directory is gone, but not where its mails are.
     disk.sync_directory(layout.new)
-    if bundled:
+    if bundled or any(name.startswith(SPLITTING) for name in names):
         with contextlib.suppress(OSError):
             left = [name for name in disk.names(group) if name.startswith(SPLITTING)]
             remove_quietly(disk, *(os.path.join(group, name) for name in left))

@@ -226,7 +226,7 @@ class Owner:
             self._identity = identity(status)
             self._take_up(text)
             # What was locked before the machine was started last stays unknown.
-            boot = before.boot if before is not None and self._slots else boot_id()
+            boot = before.boot if before is not None and status.st_nlink > 1 else boot_id()
             self.disk.write_at(self._fd, header(boot), 0)
             self.disk.rename(path, self.path)
             remove_quietly(self.disk, path + BELL)
