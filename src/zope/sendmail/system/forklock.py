@@ -1,6 +1,7 @@
 """A mutex for what a forked child goes on to use: mailers, tokens, readers.
 
-Fork copies a lock as it is: held, if another thread of the parent holds it, and nobody is there in the child to let go.
+Fork copies a lock as it is: held, if another thread of the parent holds it, which is not there in the child to
+let go.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class ForkLock:
         _all.add(self)
 
     def renew(self) -> None:
-        """In a child: be free."""
+        """Be free, in a forked child."""
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:

@@ -26,12 +26,12 @@ _LONGEST_LINE = 300
 
 
 def entry_line(name: str, length: int) -> bytes:
-    """What stands before a mail of so many bytes."""
+    """Return what stands before a mail of so many bytes."""
     return b"%s %d\n" % (os.fsencode(name), length)
 
 
 def entries(stream: BinaryIO, path: str) -> Iterator[tuple[str, int]]:
-    """Name and length of each mail; the stream stands at its first byte.  Raises `OSError` at a torn one."""
+    """Yield name and length of each mail; the stream stands at its first byte.  Raises `OSError` at a torn one."""
     size = stream.seek(0, os.SEEK_END)
     position = 0
     while position < size:
@@ -48,7 +48,7 @@ def entries(stream: BinaryIO, path: str) -> Iterator[tuple[str, int]]:
 
 
 def names_in(disk: Disk, group: str, *, strict: bool = False) -> list[str]:
-    """The names of the mails in a group.  What cannot be read of a bundle is left out, or raises if `strict`."""
+    """Return the names of the mails in a group.  What cannot be read of a bundle is left out, or raises if `strict`."""
     found = disk.names(group)
     names = [name for name in found if not name.startswith(".")]
     if BUNDLE in found:
@@ -63,7 +63,7 @@ def names_in(disk: Disk, group: str, *, strict: bool = False) -> list[str]:
 def unfold(layout: Layout, disk: Disk, group: str) -> bool:
     """Move the mails of a committed group out to ``new/``, in order.  Any number of processes may do it at once.
 
-    Returns False if somebody else is making files of its bundle; what is missing is done later then.
+    Returns False if another process is making files of its bundle; what is missing is done later then.
     """
     parts = os.path.join(group, PARTS)
     try:
@@ -99,7 +99,7 @@ def _move_out(layout: Layout, disk: Disk, directory: str) -> None:
 
 
 class _OneAtATime:
-    """In one process one bundle is split at a time: who comes second waits, and finds the files."""
+    """Lets a process split one bundle at a time: a second thread waits, and finds the files."""
 
     def __init__(self) -> None:
         self.mutex = threading.Lock()
@@ -107,7 +107,7 @@ class _OneAtATime:
         self.fd = -1
 
     def forget_after_fork(self) -> None:
-        """The thread that held it is not here; the lock must not outlive our parent."""
+        """Be free in a forked child: the thread that held it is not here, and the lock must not outlive our parent."""
         self.mutex = threading.Lock()
         if self.fd >= 0:
             os.close(self.fd)

@@ -38,7 +38,7 @@ _UNREADABLE = (60.0, 3600.0)
 
 
 class Claims:
-    """What one processor knows of a queue, and the leases it has; `make` makes these.
+    """The messages that one processor knows of, and the leases that it has.
 
     Concurrency: `settled`, `park` and `settle_later` from any thread; everything else with `mutex` held.
     """
@@ -78,13 +78,13 @@ class Claims:
         self._removed_since = 0.0
 
     def forget_after_fork(self, owner: Owner) -> None:
-        """As after opening, in a child: every lease is its parent's."""
+        """Begin anew in a forked child: every lease is its parent's."""
         self.mutex = threading.RLock()
         self._unsettled = []
         self.begin(owner)
 
     def abandon(self) -> None:
-        """What the disk refused to write down is left to the next processor."""
+        """Leave what the disk refused to write down to the next processor."""
         for lease, _ in self._unsettled:
             lease.abandon()
 
@@ -145,7 +145,7 @@ class Claims:
     # one message
 
     def _try(self, key: str) -> MaildirLease | None:
-        """A lease on this message if it is really due; otherwise the index learns why not."""
+        """Return a lease on this message if it is really due; otherwise tell the index why not."""
         try:
             if self._has_rivals:
                 self.store.disk.stat(self.store.layout.message(key))  # cheaper than locking what is gone
@@ -181,7 +181,7 @@ class Claims:
         return wait <= 0
 
     def _lease(self, key: str, lock: Lock) -> MaildirLease | None:
-        """We have the lock.  Whatever happens here, it does not stay, unless it tells what is not written down yet."""
+        """Return a lease on a message that we have locked, or give the lock back unless it still has to be told of."""
         try:
             record = self.store.record(key)  # again: another processor may have had it a moment ago
             if lock.lost(record.attempts) is None and not self._is_due(key, record):
@@ -204,7 +204,7 @@ class Claims:
         return lease
 
     def _give_up(self, key: str, lock: Lock, error: OSError) -> None:
-        """The message is gone, or cannot be read."""
+        """Give back the lock of a message that is gone, or cannot be read."""
         gone = isinstance(error, FileNotFoundError)
         if gone and lock.inherited is not None:
             self._clean_after(key)
@@ -214,7 +214,7 @@ class Claims:
             lock.keep()
 
     def _inherit(self, lease: MaildirLease) -> None:
-        """If the owner before us died with the message in hand, write that down before anything else."""
+        """Write down that the owner before us died with the message, if it did, before anything else."""
         lost = lease.lock.lost(lease.record.attempts)
         if lost is None:
             return
@@ -234,13 +234,13 @@ class Claims:
             )
 
     def _skip(self, key: str, error: OSError) -> None:
-        """Leave it alone for a while, the longer the more often; an operator sees it, and others flow."""
+        """Leave a message alone for a while, the longer the more often; an operator sees it, and others flow."""
         seconds = self._unreadable[key] = min(self._unreadable.get(key, _UNREADABLE[0] / 2) * 2, _UNREADABLE[1])
         maillog.skipped(key, error, seconds)
         self._index.put(key, self._clock.monotonic() + seconds)
 
     def _clear(self, key: str) -> None:
-        """A lock without a message: finish what its owner could not."""
+        """Finish what the owner of a lock without a message could not."""
         try:
             lock = self._owner.take(key)
             if isinstance(lock, Lock):
@@ -250,14 +250,14 @@ class Claims:
             self._skip(key, error)
 
     def _clean_after(self, key: str) -> None:
-        """The owner before us died; if the message is gone, it died while it was removing what belongs to it."""
+        """Remove what belongs to a message that is gone: the owner before us died while it did that."""
         if self.store.find(key.rpartition("/")[2]) is None:
             self.store.remove(key)
 
     # what leases tell
 
     def settled(self, key: str, record: Record) -> None:
-        """A lease ended; the message is as `record` says."""
+        """Take note that a lease has ended and the message is as `record` says."""
         with self.mutex:
             if record.state in (State.SENT, State.REJECTED):
                 self._index.drop(key)
@@ -270,7 +270,7 @@ class Claims:
                 self._index.put(key, self._clock.monotonic() + record.wait(self._clock.time()))
 
     def park(self, key: str, relay: str, patience: float) -> None:
-        """A lease ended because its relay cannot be used now."""
+        """Take note that a lease has ended because its relay cannot be used now."""
         with self.mutex:
             self._index.park(key, relay, self._clock.monotonic() + patience)
 

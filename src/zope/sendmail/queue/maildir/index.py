@@ -40,7 +40,7 @@ class _Line:
         self._late: list[tuple[Any, str]] = []
 
     def add(self, number: int, key: str) -> None:
-        """One more key."""
+        """Add a key."""
         bucket = self._buckets.get(number)
         if bucket is None:
             self._buckets[number] = [key]
@@ -51,7 +51,7 @@ class _Line:
             heapq.heappush(self._late, (order, key))
 
     def first(self) -> tuple[int, str] | None:
-        """The first number and key, or None."""
+        """Return the first number and key, or None."""
         if not self._numbers:
             return None
         number = self._numbers[0]
@@ -129,12 +129,12 @@ class Index:
             del self._due[key]
 
     def add(self, key: str) -> None:
-        """A message was committed, or somebody changed what is known about it: it is due now."""
+        """Make a message due now: it was committed, or an operator has changed it."""
         if self._due.get(key) not in (_TAKEN, _READY):
             self._ready(key, self._fresh)
 
     def take(self, now: float) -> str | None:
-        """The message whose turn it is, or None; it stays out of sight until `put` or `drop`."""
+        """Return the message whose turn it is, or None; it stays out of sight until `put` or `drop`."""
         self._ripen(now)
         fresh, again = self._first(self._fresh), self._first(self._again)
         self._turn = (self._turn + 1) % _TURN
@@ -149,13 +149,13 @@ class Index:
         return key
 
     def put(self, key: str, due: float) -> None:
-        """The message is due at this time."""
+        """Make a message due at this time."""
         due = max(due, _SPAN)  # smaller numbers stand for something else
         self._due[key] = due
         self._later.add(int(due // _SPAN), key)
 
     def park(self, key: str, relay: str, due: float = inf) -> None:
-        """The message waits until somebody says `unpark`, or until it is due."""
+        """Let a message wait until `unpark`, or until it is due."""
         if due < inf:
             self.put(key, due)
             if (relay, key) in self._impatient:  # it stands there since it was parked before
@@ -166,7 +166,7 @@ class Index:
         self._parked.setdefault(relay, _Line(by_age)).add(by_age(key)[0], key)
 
     def unpark(self, relay: str, limit: int) -> int:
-        """Up to `limit` messages parked for `relay` are due now; how many."""
+        """Make up to `limit` messages parked for `relay` due now; return how many they were."""
         line, count = self._parked.get(relay), 0
         while line is not None and count < limit and (first := line.first()) is not None:
             line.pop()
@@ -185,15 +185,15 @@ class Index:
         return due not in (_READY, _TAKEN)
 
     def parked(self) -> Collection[str]:
-        """For which relays messages are parked."""
+        """Return the relays for which messages are parked."""
         return list(self._parked)
 
     def drop(self, key: str) -> None:
-        """The message is gone."""
+        """Forget a message that is gone."""
         self._due.pop(key, None)
 
     def next_due(self, now: float) -> float | None:
-        """Seconds until the next message is due, or None if none is waiting."""
+        """Return the seconds until the next message is due, or None if none is waiting."""
         self._ripen(now)
         if self._first(self._fresh) is not None or self._first(self._again) is not None:
             return 0.0
@@ -201,7 +201,7 @@ class Index:
         return None if later is None else max(0.0, self._due[later[1]] - now)
 
     def _first(self, line: _Line) -> str | None:
-        """The first key that is still in the line; what was dropped or taken meanwhile is passed over."""
+        """Return the first key that is still in the line; what was dropped or taken meanwhile is passed over."""
         while (first := line.first()) is not None:
             if self._due.get(first[1]) == _READY:
                 return first[1]

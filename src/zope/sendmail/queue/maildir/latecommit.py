@@ -1,7 +1,7 @@
 """Mails that were committed while the disk refused to reveal them.
 
-Whoever uses the queue next in this process tries again: the delivery that staged them may be gone, and the processor
-has a queue object of its own.  Mails that nobody reveals before the process ends are in doubt, as the doctor says.
+The next use of the queue in this process tries again: the delivery that staged them may be gone, and the processor has
+a queue object of its own.  Mails that are not revealed before the process ends are in doubt, as the doctor says.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from zope.sendmail.system.forklock import ForkLock
 
 
 class LateCommits:
-    """Those of one directory, in the order of their commits.  Concurrency: any thread."""
+    """The late mails of one directory, in the order of their commits.  Concurrency: any thread."""
 
     def __init__(self, location: str) -> None:
         self._location = location
@@ -20,7 +20,7 @@ class LateCommits:
         self._waiting: list[IStagedMail] = []
 
     def add(self, staged: IStagedMail) -> None:
-        """Its commit failed."""
+        """Add mails whose commit failed."""
         self._waiting.append(staged)
 
     def reveal(self) -> None:
@@ -45,10 +45,10 @@ _late: dict[str, LateCommits] = {}
 
 
 def late_commits_of(location: str) -> LateCommits:
-    """What is late in this directory."""
+    """Return the late mails of this directory."""
     return _late.setdefault(location, LateCommits(location))
 
 
 def forget_after_fork() -> None:
-    """In a child: the parent reveals what is its own."""
+    """Forget them in a forked child: the parent reveals what is its own."""
     _late.clear()

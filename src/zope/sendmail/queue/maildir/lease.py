@@ -1,6 +1,6 @@
 """The right to work on one message of a Maildir queue.
 
-Adds to the contract: trouble with the disk while settling does not raise.  The lease is kept then, so that nobody
+Adds to the contract: trouble with the disk while settling does not raise.  The lease is kept then, so that no processor
 sends the message again, and the queue settles it later.
 """
 
@@ -164,7 +164,7 @@ class MaildirLease:
         self._end(self.record, self.lock.release)
 
     def wrote(self, record: Record) -> None:
-        """The history has one more record."""
+        """Take note that the history has one more record."""
         self.record = record
         self._is_tried = True
 
@@ -174,11 +174,11 @@ class MaildirLease:
         self.claims.park(self.key, relay, patience)
 
     def is_alive(self) -> bool:
-        """Whether the lease can still be settled."""
+        """Return whether the lease can still be settled."""
         return not self._stream.closed
 
     def abandon(self) -> None:
-        """The queue is closed; nothing can be written any more."""
+        """Let go of the file: the queue is closed, and nothing can be written any more."""
         self._stream.close()
 
     def _end(self, record: Record, give_back: Callable[[], None]) -> None:

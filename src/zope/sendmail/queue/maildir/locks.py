@@ -1,4 +1,4 @@
-"""Who works on which message: the ``.sending-`` files of a Maildir queue.
+"""The locks of messages: the ``.sending-`` files of a Maildir queue.
 
 A processor has one owner file, flock'ed as long as it lives; a lock is a hard link from it.  Taken, seen and taken over
 as ``docs/internals.rst``, *Locks*, says.  Guarantee: of any number of processors, one gets a message.  Fails with
@@ -73,7 +73,7 @@ class CannotClaim(QueueTrouble):
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Somebody has the message; look again in so many seconds."""
+    """Another owner has the message; it is worth while to look again in so many seconds."""
 
     seconds: float
 
@@ -88,11 +88,11 @@ class Lock:
         self.inherited = inherited
 
     def note(self, phase: Phase, attempts: int) -> None:
-        """Write down how far we are, in the attempt after so many others, for whoever takes over."""
+        """Write down how far we are, in the attempt after so many others, for the process that takes over."""
         self._owner.write_slot(self._path, phase, attempts)
 
     def lost(self, attempts: int) -> Phase | None:
-        """How far the dead owner was with a message that has had so many attempts; None if nothing was lost.
+        """Return how far the dead owner was with a message that has had so many attempts; None if nothing was lost.
 
         If there was one more attempt than it had written, its attempt had ended.
         """
@@ -102,7 +102,7 @@ class Lock:
         return said.phase
 
     def is_ours(self) -> bool:
-        """Whether nobody took the lock away."""
+        """Return whether the lock is still ours."""
         return self._owner.owns(self._path)
 
     def release(self) -> None:
@@ -288,11 +288,11 @@ class Owner:
             os.close(fd)
 
     def is_in_place(self) -> bool:
-        """Whether the owner file is still there; an admin may have removed the whole queue directory."""
+        """Return whether the owner file is still there; an operator may have removed the whole directory."""
         return self.owns(self._lent or self.path)
 
     def owns(self, path: str) -> bool:
-        """Whether the lock at `path` is ours."""
+        """Return whether the lock at `path` is ours."""
         if self._identity is None:
             return False
         try:
@@ -368,7 +368,7 @@ class Owner:
             self.disk.unlink(path)
 
     def _lock(self, path: str, inherited: Inherited | None) -> Lock:
-        """The lock file is ours, or will be in a moment; write that down, but not what goes without saying.
+        """Return the lock of a file that is ours, or will be in a moment; write down what does not go without saying.
 
         What is inherited stays written until it was told: if we die before, the next one inherits it again.  Nothing
         written means that the message was only claimed.
@@ -381,7 +381,7 @@ class Owner:
         return Lock(self, path, inherited)
 
     def _take_over(self, path: str) -> Lock | Busy:
-        """The message is locked: by us, by somebody alive, or by somebody dead whose lock we inherit."""
+        """Take a lock that is there: ours, that of a living owner, or that of a dead one, which we inherit."""
         if self.owns(path):
             return self._lock(path, self._read_own(path))
         try:
@@ -393,7 +393,7 @@ class Owner:
             return Busy(0.0)
 
     def _inherit(self, path: str, fd: int) -> Lock | Busy:
-        """We hold the lock of the file that was at `path`.  Whoever comes second finds another file there."""
+        """Inherit the lock of a dead owner, whose file we have locked.  A second process finds another file."""
         theirs = os.fstat(fd)
         if not same_file(theirs, self.disk.stat(path)):
             return Busy(0.0)
@@ -417,7 +417,7 @@ class Owner:
         return lock
 
     def _age_wait(self, modified: float) -> float:
-        """Seconds until a lock without owner has lived three hours; all of them if it seems to be from the future."""
+        """Return the seconds until a lock without owner has lived three hours; all of them if it is from the future."""
         age = self._clock.time() - modified
         return MAX_SEND_TIME - age + 1.0 if age >= 0 else MAX_SEND_TIME
 
@@ -448,18 +448,18 @@ class Owner:
         self.disk.write_at(self._fd, line, (self._slots.get(path) or self._new_slot(path)) * SLOT)
 
     def clear_slot(self, path: str) -> None:
-        """What a slot said must not be taken for a later lease; the slot can be used again."""
+        """Empty the slot of a lock, so that it is not taken for a later lease's; it can be used again."""
         if self._fd >= 0 and path in self._slots:
             self.disk.write_at(self._fd, EMPTY, self._slots[path] * SLOT)
             self.free_slot(path)
 
     def free_slot(self, path: str) -> None:
-        """The slot can be used again; until then it says what it said."""
+        """Let the slot of a lock be used again; until then it says what it said."""
         with self._mutex:
             self._free_slot(path)
 
     def forget_lock(self, path: str) -> None:
-        """There is no such lock any more."""
+        """Forget a lock that is not there any more."""
         with self._mutex:
             self._free_slot(path)
             self._held.discard(path)
@@ -469,7 +469,7 @@ class Owner:
             self._free.append(self._slots.pop(path))
 
     def let_go(self, path: str) -> None:
-        """A lock is not in use any more."""
+        """Take note that a lock is not in use any more."""
         with self._mutex:
             self._held.discard(path)
 
@@ -479,7 +479,7 @@ class Owner:
             return self._slots[path]
 
     def _read_own(self, path: str) -> Inherited | None:
-        """What we wrote about a lock that we hold but do not use: its lease could not be ended."""
+        """Return what we wrote about a lock that we hold but do not use: its lease could not be ended."""
         said = read_slot(os.pread(self._fd, os.fstat(self._fd).st_size, 0), os.path.basename(path))
         return said if said.phase is not Phase.CLAIMED else None
 

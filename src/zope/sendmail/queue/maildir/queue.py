@@ -68,7 +68,7 @@ class MaildirQueue:
         _queues.add(self)
 
     def _start(self) -> Owner:
-        """All that belongs to one owner file, which is made when it is needed."""
+        """Begin with an owner file, which is made when it is needed."""
         self._owner = Owner(self.layout, self.disk, self.clock)
         self._owners.add(self._owner)
         self._trigger: Trigger | None = None
@@ -76,7 +76,7 @@ class MaildirQueue:
         return self._owner
 
     def lease(self, key: str, lock: Lock, record: Record) -> MaildirLease:
-        """What a message that was locked is given out as."""
+        """Return a lease on a message that was locked."""
         return MaildirLease(self._claims, key, lock, record)
 
     # the way in
@@ -163,7 +163,7 @@ class MaildirQueue:
             self._start_again()
 
     def _start_again(self) -> None:
-        """As after opening; leases that are out keep their owner file, and with it their locks, until they end."""
+        """Begin anew; leases that are out keep their owner file, and with it their locks, until they end."""
         if self._trigger is not None:
             self._trigger.close()
         self._claims.begin(self._start())
@@ -203,7 +203,7 @@ class MaildirQueue:
         ring(self.layout, self.disk, [key] if key else [])
 
     def forget_after_fork(self) -> None:
-        """A forked child shares no lease, no bell and no lock with its parent."""
+        """Share no lease, no trigger and no lock with the parent, in a forked child."""
         for owner in list(self._owners):
             owner.forget()
         if self._trigger is not None:

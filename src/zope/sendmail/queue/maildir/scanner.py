@@ -19,7 +19,7 @@ _CLOCK_TICK = 2_000_000_000
 
 _SHARE = 20
 
-#: While there is work that is known, the directory is read at most every so many seconds; bells tell of what is new.
+#: While there is work that is known, the directory is read at most every so many seconds; triggers tell of what is new.
 _WHILE_BUSY = 3.0
 
 #: Seconds for which a time stamp is believed; then the history is read.  As long as the longest usual delay.
@@ -31,7 +31,7 @@ _FEW = 16
 
 
 class _Histories:
-    """Which of the messages that are new at one look have a history."""
+    """Knows which of the messages that are new at one look have a history."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -39,7 +39,7 @@ class _Histories:
         self._names: set[str] | None = None
 
     def may_have(self, key: str) -> bool:
-        """False if it had none a moment ago.  What counts is the history as it is when the message is locked."""
+        """Return False if it had none a moment ago.  What counts is the history when the message is locked."""
         self._asked += 1
         if self._asked <= _FEW:
             return True
@@ -54,7 +54,7 @@ class Scanner:
     def __init__(self, store: Store, index: Index) -> None:
         self._store = store
         self._index = index
-        #: Somebody says that there is something new.
+        #: Whether a trigger or an operator says that there is something new.
         self.asked = True
         self._stamps: tuple[int, ...] = ()
         self._began = float("-inf")
@@ -83,7 +83,7 @@ class Scanner:
         return self._read_stamps() != self._stamps
 
     def _read_stamps(self) -> tuple[int, ...]:
-        """Time stamps of the directories; -1 while one is too young to be trusted."""
+        """Return the time stamps of the directories, negative while one is too young to be trusted."""
         layout, wall = self._store.layout, self._store.clock.time() * 1e9
         stamps = (self._store.disk.stat(path).st_mtime_ns for path in (layout.new, layout.cur))
         return tuple(stamp if abs(wall - stamp) > _CLOCK_TICK else -stamp for stamp in stamps)
@@ -108,7 +108,7 @@ class Scanner:
         self._bad_groups.add(group)
 
     def _when(self, key: str, histories: _Histories, *, locked: bool) -> float | None:
-        """When a message that was tried before is probably due; the time stamp of its history says it unread.
+        """Return when a message that was tried before is probably due; the time stamp of its history says it unread.
 
         One that somebody has locked counts as tried: its lock is looked at, but it does not stand before fresh ones.
         """

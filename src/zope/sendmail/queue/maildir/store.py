@@ -63,11 +63,11 @@ def can_be_forgotten(record: Record) -> bool:
 
 
 def _pass_over(group: str, error: OSError) -> None:
-    """For those who look only; processors tell of it."""
+    """Say nothing of a group that cannot be unfolded: operators only look, and processors tell of it."""
 
 
 class Listing:
-    """What stood in ``new/`` and ``cur/`` at one look."""
+    """The names in ``new/`` and ``cur/`` at one moment, by what they are."""
 
     def __init__(self, layout: Layout, disk: Disk) -> None:
         self.keys: list[str] = []
@@ -98,7 +98,7 @@ class Listing:
             self.proofs.append(f"{directory}/{name}")
 
     def orphans(self) -> list[str]:
-        """Locked, but not waiting: somebody is at work on what was set aside, or died between two steps."""
+        """Return the keys of locks without a waiting message: of what was set aside, or of a process that died."""
         return list(self.locked.difference(self.keys))
 
 
@@ -147,7 +147,7 @@ class Store:
         return status.st_mtime if status.st_ctime - self.clock.time() <= SET_BACK else 0.0
 
     def tried(self) -> set[str]:
-        """The names of messages that have a history."""
+        """Return the names of messages that have a history."""
         try:
             return set(self.disk.names(self.layout.history_))
         except FileNotFoundError:
@@ -192,11 +192,11 @@ class Store:
             self.disk.rename(shorter, path)
 
     def open(self, key: str) -> tuple[Envelope, BinaryIO]:
-        """The envelope and the message; the stream stands behind the envelope lines."""
+        """Return the envelope and the message; the stream stands behind the envelope lines."""
         return self.open_path(self.layout.message(key))
 
     def open_path(self, path: str) -> tuple[Envelope, BinaryIO]:
-        """The same for any file of the queue."""
+        """Return the same for any file of the queue."""
         stream = self.disk.open(path)
         try:
             return read_envelope(stream), stream
@@ -248,7 +248,7 @@ class Store:
         remove_quietly(self.disk, os.path.join(self.layout.history_, COMPACTED + name_of(key)))
 
     def find(self, name: str) -> tuple[str, bool] | None:
-        """The key of a message by its name, and whether it was set aside; None if there is no such message."""
+        """Return the key of a message by its name, and whether it was set aside; None if there is none."""
         for key in (f"new/{name}", f"cur/{name}"):
             for path, rejected in ((self.layout.message(key), False), (self.layout.rejected(key), True)):
                 with contextlib.suppress(FileNotFoundError):
@@ -259,7 +259,7 @@ class Store:
         return (found, False) if found else None
 
     def staged(self) -> Iterator[str]:
-        """Paths of mails in ``tmp/``: of transactions under way, or in doubt."""
+        """Yield the paths of mails in ``tmp/``: of transactions under way, or in doubt."""
         try:
             names = self.disk.names(self.layout.tmp)
         except FileNotFoundError:
@@ -274,7 +274,7 @@ class Store:
                 continue
 
     def unfold(self, listing: Listing, failed: Callable[[str, OSError], object] = _pass_over) -> bool:
-        """Finish what somebody's commit began; False if another process is at it.
+        """Finish what a commit began; return False if another process is at it.
 
         Trouble with one group is told to `failed`, and does not keep other mail.
         """
@@ -304,7 +304,7 @@ class Store:
         return bool(mails)
 
     def in_groups(self, listing: Listing) -> int:
-        """How many mails are committed, but are no files of their own yet."""
+        """Return how many mails are committed, but are no files of their own yet."""
         count = 0
         for group in listing.groups:
             with contextlib.suppress(OSError):
@@ -312,7 +312,7 @@ class Store:
         return count
 
     def _is_torn(self, path: str) -> bool:
-        """Whether a crash left the last line unfinished; the next one must not be glued to it."""
+        """Return whether a crash left the last line unfinished; the next one must not be glued to it."""
         try:
             with self.disk.open(path) as stream:
                 if stream.seek(0, os.SEEK_END) == 0:

@@ -1,7 +1,7 @@
 """How processors on one host learn at once that mail was committed.
 
-Each processor has a FIFO in ``locks/``; whoever commits writes the names into all of them.  A bell is a hint: where
-FIFOs do not work, or one is full, the periodic look finds the mail.  Nothing here raises because of a bell.
+Each processor has a FIFO in ``locks/``; a process that commits writes the names into all of them.  That is a hint:
+where FIFOs do not work, or one is full, the periodic look finds the mail.  Nothing here raises because of a FIFO.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LOOK = b"\n"
 
 
 class Trigger:
-    """The bell of one processor.  Concurrency: `ring` and `wake` from any thread and from signal handlers."""
+    """The FIFO of one processor.  Concurrency: `ring` and `wake` from any thread and from signal handlers."""
 
     _read = _write = -1
 
@@ -59,13 +59,13 @@ class Trigger:
         return [os.fsdecode(line) for line in dict.fromkeys(lines or [b""])]
 
     def wake(self) -> None:
-        """Ring our own bell."""
+        """Let `wait` return."""
         with contextlib.suppress(OSError):
             if self._write >= 0:
                 os.write(self._write, _LOOK)
 
     def close(self) -> None:
-        """Take the bell down."""
+        """Remove the FIFO."""
         if self._read >= 0:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
@@ -87,7 +87,7 @@ class Trigger:
 
 
 def ring(layout: Layout, disk: Disk, keys: Sequence[str]) -> None:
-    """Ring every bell of the queue, with the names of what is new; without names: look yourself."""
+    """Tell every processor of the queue the names of what is new; without names, ask it to look."""
     text = b"".join(os.fsencode(key) + b"\n" for key in keys[:32])
     if not 0 < len(keys) <= 32 or len(text) > _ATOMIC:
         text = _LOOK

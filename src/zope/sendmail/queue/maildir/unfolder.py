@@ -53,7 +53,7 @@ class Unfolder:
         self._waiting.put((time.monotonic() + _PAUSE, layout, disk, group))
 
     def flush(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds until all is unfolded; say whether it is."""
+        """Wait at most `timeout` seconds until all is unfolded; return whether it is."""
         deadline = time.monotonic() + timeout
         self._hurry.set()
         with self._done:
@@ -72,7 +72,7 @@ class Unfolder:
                 self._done.notify_all()
 
     def forget_after_fork(self) -> None:
-        """A forked child has no thread, and its parent does the work."""
+        """Begin without thread and work in a forked child: its parent does that."""
         self._start()
 
 
