@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import unittest
@@ -581,7 +582,7 @@ class LookingVerbs(OperatorsTest):
     def test_change_nothing(self) -> None:
         """Not even in a Maildir that 7.3 made."""
         for name in ("history", "locks"):
-            os.rmdir(os.path.join(self.path, name))
+            shutil.rmtree(os.path.join(self.path, name))
         name = "1600000000.1.host.5"
         Disk().create(os.path.join(self.path, "new", name), b"X-Zope-From: a@b.org\nX-Zope-To: c@d.org\n\nx")
         before = self.snapshot()
