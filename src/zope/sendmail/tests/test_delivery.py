@@ -93,12 +93,12 @@ class DeliveryTest(unittest.TestCase):
         ]
 
     def files(self) -> list[str]:
-        """Everything below the queue that is no directory."""
+        """Everything below the queue that is no directory, trigger or reserve."""
         return [
             os.path.join(at, name)
             for at, _, names in os.walk(self.path)
             for name in names
-            if not name.endswith(".bell")
+            if not name.endswith(".bell") and not name.startswith(".reserve-")
         ]
 
 
