@@ -152,10 +152,10 @@ class TransactionMails:
             maillog.abort_failed(self.what, error)
 
     def tpc_begin(self, transaction: Any) -> None:
-        """Nothing to do: the mails were staged when they were sent."""
+        """Do nothing: the mails were staged when they were sent."""
 
     def commit(self, transaction: Any) -> None:
-        """Nothing to do: `tpc_vote` comes after every database has written its data."""
+        """Do nothing: `tpc_vote` comes after every database has written its data."""
 
     def tpc_vote(self, transaction: Any) -> None:
         """Make sure that the mails can leave.  The last step that may raise."""
@@ -232,7 +232,7 @@ class MailDataManager:
         self._key = f"{_LAST}zope.sendmail:{next(_joined):020d}"
 
     def commit(self, transaction: Any) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def abort(self, transaction: Any) -> None:
         """Call `onAbort`."""
@@ -244,14 +244,14 @@ class MailDataManager:
         return self._key
 
     def savepoint(self) -> MailDataManager:
-        """Nothing to remember: a mail that joined after a savepoint is aborted by the transaction itself."""
+        """Remember nothing: a mail that joined after a savepoint is aborted by the transaction itself."""
         return self
 
     def rollback(self) -> None:
-        """Nothing to do, see `savepoint`."""
+        """Do nothing, see `savepoint`."""
 
     def tpc_begin(self, transaction: Any, subtransaction: bool = False) -> None:  # noqa: FBT001, FBT002 - API since 3.5
-        """Nothing to do."""
+        """Do nothing."""
 
     def tpc_vote(self, transaction: Any) -> None:
         """Call `vote`, which may raise."""
@@ -268,6 +268,6 @@ class MailDataManager:
     tpc_abort = abort
 
     def abort_sub(self, transaction: Any) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     commit_sub = beforeCompletion = afterCompletion = abort_sub

@@ -216,7 +216,7 @@ class QueuedMailDelivery(AbstractMailDelivery):
         try:
             for envelope in envelopes:
                 staged.add(envelope, *message)
-        except BaseException:  # who called may go on and commit
+        except BaseException:  # the caller may go on and commit
             staged.abort()
             raise
 

@@ -226,7 +226,7 @@ class DirectMail:
 
     def _transferred(self, session: ISession, mail: _Mail) -> Outcome:
         outcome = session.transfer(mail.envelope, open_pieces(mail.message), _no_intent)
-        if outcome.fault is not None and not outcome.replies:  # it was not reached; nobody waits for that twice
+        if outcome.fault is not None and not outcome.replies:  # it was not reached, and is not waited for twice
             self._fault = outcome.fault
         return outcome
 

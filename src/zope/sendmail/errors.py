@@ -102,7 +102,7 @@ class InvalidSettings(MailError, smtplib.SMTPException, ValueError):
 class MalformedEnvelope(MailError, ValueError):
     """A queue file does not begin with the two envelope lines.
 
-    Cure: look at the file; somebody else wrote it, or the disk lost a part of it.
+    Cure: look at the file; another program wrote it, or the disk lost a part of it.
     """
 
     permanent = True

@@ -198,8 +198,8 @@ class IStagedMail(Interface):
     def prepare() -> None:
         """Make everything durable, and prove that `commit` will be possible.  The only step that may fail.
 
-        `abort` is possible afterwards.  A queue whose mail is a part of somebody else's transaction, in a database, has
-        nothing to do here or in `commit`.
+        `abort` is possible afterwards.  A queue whose mail is a part of the caller's own transaction, in a database,
+        has nothing to do here or in `commit`.
 
         :raises OSError: if the disk refuses; a `QueueError` says what to do.
 
@@ -263,7 +263,7 @@ class ILease(IJob):
         """Return the message without envelope lines, as a stream at its beginning.  May be called again."""
 
     def told() -> None:
-        """Say that what was `inherited` and unknown has been told; until then, whoever takes over inherits it again."""
+        """Say that what was `inherited` and unknown has been told; until then, the next owner inherits it again."""
 
     def intend() -> None:
         """Say that the last byte is about to go.
@@ -418,7 +418,7 @@ class IMailQueueAdmin(Interface):
 
         :param states: they are in one of these; empty: in any.  Staged mail is left out unless it is named here.
         :param sender: their envelope sender; ``<>`` is the null reverse-path.
-        :param recipient: one of their recipients; ``@example.org`` is everybody there.  Case does not matter.
+        :param recipient: one of their recipients; ``@example.org`` is every address there.  Case does not matter.
         :param reply: what they were last told, or why their relay cannot be used: a code such as ``450``, or a part
             of what a relay or we said.
         :param before: they were written before this moment, in seconds since the epoch.
@@ -504,7 +504,7 @@ class IMailQueueAdmin(Interface):
         """
 
     def give_up(name: str, why: str) -> None:
-        """Reject the recipients that were not served; nobody is told.  See ``zope.sendmail.queue.bounce``.
+        """Reject the recipients that were not served; no report is made.  See ``zope.sendmail.queue.bounce``.
 
         :param why: for people.
         :raises NoSuchMail: if there is none of this name.

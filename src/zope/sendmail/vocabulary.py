@@ -22,7 +22,7 @@ def MailDeliveryNames(context: object = None) -> SimpleVocabulary:  # noqa: ARG0
 
 
 def _is_listed(utility: object) -> bool:
-    """Whether forms offer a utility: what only finds another one would be offered twice."""
+    """Return whether forms offer a utility: one that only finds another one would be offered twice."""
     return not IDefaultMailDelivery.providedBy(utility)
 
 
@@ -68,14 +68,14 @@ class UtilityVocabulary:
         return any(term.value == value for term in self)
 
     def getTerm(self, value: object) -> UtilityTerm:  # type: ignore[override]
-        """The term of a value.  Raises `LookupError`."""
+        """Return the term of a value, or raise `LookupError`."""
         for term in self:
             if term.value == value:
                 return term
         raise LookupError(value)
 
     def getTermByToken(self, token: str) -> UtilityTerm:  # type: ignore[override]
-        """The term of a token.  Raises `LookupError`."""
+        """Return the term of a token, or raise `LookupError`."""
         return self._terms[token]
 
     def __iter__(self) -> Iterator[UtilityTerm]:  # type: ignore[override]

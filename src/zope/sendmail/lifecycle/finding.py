@@ -21,13 +21,13 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 class Severity(StrEnum):
-    """Who has to do something."""
+    """How urgent a finding is for an operator."""
 
-    #: Nobody: it heals by itself, or does no harm.
+    #: Nothing has to be done: it heals by itself, or does no harm.
     NOTE = "note"
-    #: Somebody should look when there is time.
+    #: An operator should look when there is time.
     WARNING = "warning"
-    #: Somebody has to do something, else it stays.
+    #: An operator has to do something, else it stays.
     PROBLEM = "problem"
 
 
@@ -76,7 +76,7 @@ _STANDSTILL = frozenset({Kind.WAITING, Kind.RELAY, Kind.ROOM, Kind.OWNER})
 
 
 def route(envelope: Envelope | None) -> str:
-    """From whom to whom."""
+    """Sender and recipients, for people."""
     if envelope is None:
         return "without a readable envelope"
     everybody = (*envelope.recipients, *envelope.malformed)
@@ -116,6 +116,6 @@ def age(seconds: float) -> str:
             parts.append(f"{count}{unit}")
         elif parts:
             break
-        if count >= 100 and unit == "d":  # who wants to know the hour?
+        if count >= 100 and unit == "d":  # the hour is of no interest
             break
     return " ".join(parts[:2])

@@ -33,7 +33,7 @@ class Part:
     time: float = 0.0
     due: float = 0.0
     spent: float = 0.0
-    #: Nobody can know whether the relay has it, and a person decides when the other parts are done.
+    #: It cannot be known whether the relay has it, and a person decides when the other parts are done.
     held: bool = False
 
     def wait(self, now: float) -> float:

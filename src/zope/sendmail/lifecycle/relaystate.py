@@ -21,7 +21,7 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 
-#: Days after which nobody wants to know how a relay was that was not asked since.
+#: Days after which it is of no interest how a relay was that was not asked since.
 KEPT_DAYS = 7
 
 #: What a relay is called to which all mail goes that names none.
@@ -85,7 +85,7 @@ class ProcessorState:
     relays: tuple[RelayState, ...] = ()
     #: Which of its relays serves which mail.
     routes: Routes = field(default_factory=Routes)
-    #: Whether it lives; whoever reads the state says so.
+    #: Whether it lives; the reader of the state says so.
     alive: bool = False
 
     def absorb(self, dead: Iterable[ProcessorState]) -> ProcessorState:

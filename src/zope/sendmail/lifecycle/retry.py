@@ -31,7 +31,7 @@ MAX_DEATHS = 3
 
 
 class OnUnknown(StrEnum):
-    """What to do when nobody can know whether the relay has the message."""
+    """What to do when it cannot be known whether the relay has the message."""
 
     RESEND = "resend"
     HOLD = "hold"
@@ -192,7 +192,7 @@ def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, inten
 
 
 def sent_before_death(record: Record, envelope: Envelope, *, now: float) -> Record:
-    """Return what becomes of a message that the relay had accepted for everybody when its worker died."""
+    """Return what becomes of a message that the relay had accepted for all recipients when its worker died."""
     accepted = Reply(Answer.ACCEPTED, "accepted; the worker died before it could remove the mail")
     replies = {**record.replies, **dict.fromkeys(envelope.recipients, accepted)}
     return replace(record, state=State.SENT, attempts=record.attempts + 1, time=now, due=0.0, note="", replies=replies)

@@ -1,4 +1,4 @@
-"""What became of a mail, for whoever has its Message-Id.  Pure."""
+"""What became of a mail, for callers that have its Message-Id.  Pure."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Standing(StrEnum):
     QUEUED = "queued"
     #: It was tried, and will be tried again.
     DEFERRED = "deferred"
-    #: Nobody can know: the connection broke between its last byte and the answer; or nothing is known about it here.
+    #: It cannot be known: the connection broke between its last byte and the answer; or nothing is known about it here.
     UNKNOWN = "unknown"
     #: It waits for a person.
     HELD = "held"
-    #: At least one recipient was rejected for good, and nobody is tried any more.
+    #: At least one recipient was rejected for good, and no recipient is tried any more.
     REJECTED = "rejected"
     #: Every recipient was accepted.
     SENT = "sent"

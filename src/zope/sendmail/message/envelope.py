@@ -70,7 +70,7 @@ MAX_LINE = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Who sends a message and who gets it (RFC 5321, 2.3.1).  The empty sender is the null reverse-path.
+    """The sender and the recipients of a message (RFC 5321, 2.3.1).  The empty sender is the null reverse-path.
 
     `malformed` are recipients that a foreign queue file names and no relay can be given; `relay` is the one that the
     mail asks for.
@@ -134,7 +134,7 @@ def _read_lines(stream: BinaryIO) -> Envelope:
     start = stream.read(len(FROM))
     sender_text = _field(stream, FROM, "first", start)
     recipients_text = _field(stream, TO, "second", stream.read(len(TO)))
-    # 7.3 wrote names as they came: in ``Doe, John <john@example.org>`` Doe is nobody.
+    # 7.3 wrote names as they came: in ``Doe, John <john@example.org>`` Doe is no recipient.
     parse = parse_mailbox if _NAMED.search(recipients_text) else parse_recipient
     return _envelope(sender_text, recipients_text, dict(_read_options(stream)), parse)
 
@@ -163,7 +163,7 @@ def _read_dropped(stream: BinaryIO) -> Envelope:
 
 
 def _skip_unknown(stream: BinaryIO) -> None:
-    """Pass over lines of a MaildropHost file behind its envelope that say what nobody knows."""
+    """Pass over lines of a MaildropHost file behind its envelope that have no known meaning."""
     for _ in range(_DROPPED_LINES):
         line = stream.readline(MAX_LINE)
         name, colon, _value = line.partition(b":")

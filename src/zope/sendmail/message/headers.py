@@ -99,7 +99,7 @@ class Completed:
 
     pieces: tuple[Piece, ...]
     message_id: str
-    #: Whether it says whom it is from.
+    #: Whether it has a From field.
     has_from: bool
 
 

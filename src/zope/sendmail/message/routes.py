@@ -15,7 +15,7 @@ from zope.sendmail.message.relayname import RelayName
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """The relays of a queue and who is sent to which.
+    """The relays of a queue, and which mail goes to which.
 
     `default` and `mailers` are names of mailers; any of them may be named by a mail.  `addresses` are the hosts and
     ports that may be named besides.  `recipients` and `senders` map an address (``one@example.org``), a domain

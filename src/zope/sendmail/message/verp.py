@@ -43,7 +43,7 @@ def _cannot(sender: str, recipient: str, why: str) -> InvalidAddress:
 
 
 def whom(return_path: str, sender: str) -> str:
-    """Return the recipient for whom `verp` made an address of `sender`.
+    """Return the recipient for which `verp` made an address of `sender`.
 
     :param return_path: that address.
     :raises InvalidAddress: it was not made so.
