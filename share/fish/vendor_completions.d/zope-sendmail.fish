@@ -23,6 +23,7 @@ complete -c zope-sendmail -n '__fish_seen_subcommand_from queue; and not __fish_
 complete -c zope-sendmail -n '__fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from doctor list show status count relays shape errors top metrics retry flush hold release reroute bounce remove migrate adopt' -a adopt -d 'let processors work in a database that was restored or copied from another one'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l help -d 'show this help message and exit'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l daemon -d 'go on until SIGTERM or SIGINT'
+complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l processes -r -d 'drain the queue in so many processes, which are started again if they die'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l version -d 'show program\'s version number and exit'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l metrics -r -d 'serve /metrics, /healthz and /readyz there while the daemon runs'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l config -r -F -d 'read settings from section [app:zope-sendmail] of this file, \'-\' is standard input'

@@ -27,6 +27,7 @@ from zope.sendmail.cli.arguments import (
 )
 from zope.sendmail.cli.metricscommand import parse_address, serve_metrics
 from zope.sendmail.cli.privileges import as_before, become_owner
+from zope.sendmail.cli.processes import Report, Supervisor
 from zope.sendmail.cli.queuearguments import is_queue_command
 from zope.sendmail.config.options import boolean, mailer_keywords, processor_keywords
 from zope.sendmail.config.passwordfile import follow_password_file
@@ -81,6 +82,9 @@ class ConsoleApp:
         self.log_format: str = self._arguments.get("log_format", "text")
         self.daemon = self._arguments.get("daemon", False)
         self._metrics: str | None = self._arguments.get("metrics")
+        self._processes: int = self._arguments.get("processes", 1)
+        #: Which share of the mails this process takes first, of several that drain the queue.
+        self._share: int | None = None
         self._config: str | None = self._arguments.get("config")
         #: Signals that came: to stop, and to read the configuration again.
         self._is_stopping = self._is_reloading = False
@@ -94,6 +98,8 @@ class ConsoleApp:
     def _check_metrics(self) -> None:
         if self._metrics is not None:
             parse_address(self._metrics)
+            if self._processes > 1:
+                raise ValueError("--metrics counts one process: leave it or --processes out")
             if not self.daemon:
                 raise ValueError("--metrics is for a daemon: add --daemon, or use 'zope-sendmail queue metrics'")
 
@@ -130,13 +136,12 @@ class ConsoleApp:
 
     def main(self) -> int:
         """Send; return the exit status."""
-        processor = self._new_processor()
         try:
             for path in directories_of(self.queue_path)[:1]:
                 become_owner(path)
             self._note_new()
-            processor.setQueuePath(self.queue_path)
-            return self._drain(processor)
+            processor = self._new_processor()
+            return self._drain(processor) if self._processes == 1 else self._supervise(processor)
         except (OSError, ValueError) as error:
             log.error("The queue %s cannot be used: %s", self.queue_path, error)  # noqa: TRY400 - says it all
             return os.EX_CONFIG
@@ -144,6 +149,9 @@ class ConsoleApp:
     def _new_processor(self) -> Any:
         processor = self.QueueProcessorKind(**self._processor_options)
         processor.setMailer(self.mailer)
+        processor.setQueuePath(self.queue_path)
+        if self._share is not None and (prefer := getattr(processor.queue, "prefer", None)) is not None:
+            prefer(self._share, self._processes)
         return processor
 
     def _note_new(self) -> None:
@@ -156,6 +164,11 @@ class ConsoleApp:
         queue: IMailQueue = processor.queue
         queue.claim(0)  # raises what is wrong with the queue; the processor would go on for ever hoping that it heals
         before = queue.admin.count()
+        report = self._work(processor)
+        return self._sum_up(queue, report, before)
+
+    def _work(self, processor: Any) -> Report:
+        """Drain the queue in this process; return what was done."""
         with signals_to(self._stop, self._ask_reload if self.daemon else self._stop):
             if self._metrics is not None:
                 self._processor = processor
@@ -166,13 +179,32 @@ class ConsoleApp:
                 processor = self._reloaded()
                 self._run(processor)
         notifier.flush(_TELLING)
+        return Report(processor.tally, processor.fault)
+
+    def _supervise(self, processor: Any) -> int:
+        """Drain the queue in several processes; `processor` only shows that it can be done."""
+        queue: IMailQueue = processor.queue
+        queue.claim(0)
+        before = queue.admin.count()
+        queue.close()
+        supervisor = Supervisor(self._be_one_of_several, self._processes, forever=self.daemon)
+        with signals_to(supervisor.stop, supervisor.hang_up if self.daemon else supervisor.stop):
+            report, is_whole = supervisor.run(tell_supervisor)
+        status = self._sum_up(queue, report, before)
+        return status if is_whole or status else os.EX_TEMPFAIL
+
+    def _be_one_of_several(self, share: int) -> Report:
+        self._share = share
+        return self._work(self._new_processor())
+
+    def _sum_up(self, queue: IMailQueue, report: Report, before: Mapping[State, int]) -> int:
         after = queue.admin.count()
-        status = exit_status(processor.tally, processor.fault, before, after, self._on_unknown)
+        status = exit_status(report.tally, report.fault, before, after, self._on_unknown)
         if not self.daemon and status != 1 and any(queue.admin.unusable()):
             status = 1
         if self.verbose:
             level = logging.INFO if status == os.EX_OK else logging.WARNING
-            log.log(level, "%s: %s", self.queue_path, summary(processor.tally, processor.fault, after))
+            log.log(level, "%s: %s", self.queue_path, summary(report.tally, report.fault, after))
         return os.EX_OK if self.daemon else status
 
     def _run(self, processor: Any) -> None:
@@ -199,9 +231,7 @@ class ConsoleApp:
         if self.queue_path != path:
             log.warning("The queue stays %s until the daemon is restarted.", path)
             self.queue_path = path
-        processor = self._new_processor()
-        processor.setQueuePath(path)
-        return processor
+        return self._new_processor()
 
     def _stop(self) -> None:
         self._is_stopping = True

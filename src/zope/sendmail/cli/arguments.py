@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from zope.sendmail.config.location import check_location
-from zope.sendmail.config.options import QUEUE, RELAY, Parser, merge, read_settings
+from zope.sendmail.config.options import QUEUE, RELAY, Parser, merge, positive, read_settings, whole
 
 #: The environment variable that may hold the password.
 PASSWORD = "ZOPE_SENDMAIL_PASSWORD"  # noqa: S105 - the name of a variable
@@ -80,6 +80,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--daemon",
         action="store_true",
         help="go on until SIGTERM or SIGINT; the message in hand is finished. SIGHUP reads the configuration again",
+    )
+    parser.add_argument(
+        "--processes",
+        metavar="N",
+        type=_typed(positive(whole)),
+        help="drain the queue in so many processes, which are started again if they die; each takes a share of the "
+        "mails first (default: 1, in this process)",
     )
     parser.add_argument("--version", action="version", version=f"zope-sendmail {own_version()}")
     parser.add_argument(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import zlib
 from collections.abc import Callable, Collection, Iterable
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
@@ -16,6 +17,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_death
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.maildir.index import Index
+from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, Owner
 from zope.sendmail.queue.maildir.ownertext import Phase
@@ -32,6 +34,10 @@ _ABOUT_ALL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 #: Seconds until a held message is looked at again; its release may have been told to other hosts only.
 _HELD = 600.0
+
+#: Seconds for which a message of another process's share is left to that one: at first, while there are enough of our
+#: own, and as long as that process shows no sign of life.
+_OTHERS, _OTHERS_WHILE_BUSY, _OTHERS_SILENT = 2.0, 10.0, 60.0
 
 #: Seconds until a message that cannot be read is looked at again: at first, and at most.
 _UNREADABLE = (60.0, 3600.0)
@@ -60,6 +66,10 @@ class Claims:
         #: When to write them down again, and the names of those of which the log has told.
         self._settle_at, self._patience = float("-inf"), 0.5
         self._told: set[str] = set()
+        #: The share of the messages that are taken first, of how many; see `prefer`.
+        self._share, self._shares = 0, 1
+        #: When a message of another share was gone, so that its process is alive.
+        self._seen_alive: dict[int, float] = {}
         self.sent_log = SentLog(store.layout, store.disk, store.clock, kept_days=kept_days)
         self.begin(owner)
 
@@ -68,7 +78,7 @@ class Claims:
         self.sent_log.close()
         self._owner = owner
         self._index = Index()
-        self._scanner = Scanner(self.store, self._index)
+        self._scanner = Scanner(self.store, self._index, self.grace)
         self._unsettled = [each for each in self._unsettled if each[0].is_alive()]
         self._unreadable: dict[str, float] = {}
         #: Whether others were faster since the last look: many of the messages we know are gone then.
@@ -88,6 +98,37 @@ class Claims:
         for lease, _ in self._unsettled:
             lease.abandon()
 
+    def prefer(self, share: int, shares: int) -> None:
+        """Take the messages of this share first, and others only when they have been due for a moment."""
+        now = self._clock.monotonic()
+        self._share, self._shares = share, shares
+        self._seen_alive = dict.fromkeys(range(shares), now)
+
+    def grace(self, key: str) -> float:
+        """Return the seconds for which a new message is left to the process whose share it is; 0.0 if that is ours."""
+        return 0.0 if self._shares == 1 or self._share_of(key) == self._share else _OTHERS
+
+    def _share_of(self, key: str) -> int:
+        return zlib.crc32(os.fsencode(name_of(key))) % self._shares
+
+    def _is_left_to_others(self, key: str) -> bool:
+        """Whether the process whose share the message is may have it still; the index knows what to do then.
+
+        Raises `FileNotFoundError` if that one had it.
+        """
+        share, now = self._share_of(key), self._clock.monotonic()
+        if share == self._share or not self._index.has_fresh():
+            return False
+        try:
+            self.store.disk.stat(self.store.layout.message(key))
+        except FileNotFoundError:
+            self._seen_alive[share] = now
+            raise
+        if now - self._seen_alive[share] >= _OTHERS_SILENT:
+            return False
+        self._index.put(key, now + _OTHERS_WHILE_BUSY)
+        return True
+
     # what is due
 
     def heard(self, keys: Iterable[str] | None) -> None:
@@ -97,10 +138,12 @@ class Claims:
             directory.  None: nothing was said.
         """
         for key in keys or ():
-            if key:
-                self._index.add(key)
-            else:
+            if not key:
                 self._scanner.asked = True
+            elif key not in self._index and (grace := self.grace(key)):
+                self._index.put(key, self._clock.monotonic() + grace)
+            else:
+                self._index.add(key)
 
     def look(self) -> None:
         """Read the directory if it is time to, and finish what the dead left of messages that are gone."""
@@ -147,6 +190,8 @@ class Claims:
     def _try(self, key: str) -> MaildirLease | None:
         """Return a lease on this message if it is really due; otherwise tell the index why not."""
         try:
+            if self._shares > 1 and self._is_left_to_others(key):
+                return None
             if self._has_rivals:
                 self.store.disk.stat(self.store.layout.message(key))  # cheaper than locking what is gone
             if self._index.was_tried and not self._is_due(key, self.store.record(key)):
@@ -158,16 +203,16 @@ class Claims:
                 return None
             return self._lease(key, lock)
         except FileNotFoundError:
-            self._index.drop(key)
-            self._unreadable.pop(key, None)
-            self._has_rivals = True
+            self._gone(key)
         except OSError as error:
-            if isinstance(error, CannotClaim):
-                raise
-            if error.errno in _ABOUT_ALL:
-                raise CannotClaim.because_of(error) from error
             self._skip(key, error)
         return None
+
+    def _gone(self, key: str) -> None:
+        """Another processor, or a person, was faster."""
+        self._index.drop(key)
+        self._unreadable.pop(key, None)
+        self._has_rivals = True
 
     def _is_due(self, key: str, record: Record) -> bool:
         if record is UNTRIED:
@@ -234,7 +279,14 @@ class Claims:
             )
 
     def _skip(self, key: str, error: OSError) -> None:
-        """Leave a message alone for a while, the longer the more often; an operator sees it, and others flow."""
+        """Leave it alone for a while, the longer the more often; an operator sees it, and others flow.
+
+        :raises CannotClaim: if it is no trouble of this message
+        """
+        if isinstance(error, CannotClaim):
+            raise error
+        if error.errno in _ABOUT_ALL:
+            raise CannotClaim.because_of(error) from error
         seconds = self._unreadable[key] = min(self._unreadable.get(key, _UNREADABLE[0] / 2) * 2, _UNREADABLE[1])
         maillog.skipped(key, error, seconds)
         self._index.put(key, self._clock.monotonic() + seconds)

@@ -133,6 +133,10 @@ class Index:
         if self._due.get(key) not in (_TAKEN, _READY):
             self._ready(key, self._fresh)
 
+    def has_fresh(self) -> bool:
+        """Return whether a message that was never tried is due."""
+        return self._first(self._fresh) is not None
+
     def take(self, now: float) -> str | None:
         """Return the message whose turn it is, or None; it stays out of sight until `put` or `drop`."""
         self._ripen(now)

@@ -79,6 +79,16 @@ class MaildirQueue:
         """Return a lease on a message that was locked."""
         return MaildirLease(self._claims, key, lock, record)
 
+    def prefer(self, share: int, shares: int) -> None:
+        """Claim the messages of one share first; those of others when nobody has claimed them for two seconds.
+
+        Several processes that drain the queue then do not contend for the same messages.
+
+        :param share: this process's, from 0 on
+        :param shares: how many processes there are
+        """
+        self._claims.prefer(share, shares)
+
     # the way in
 
     def stage(self) -> StagedMail:

@@ -6,6 +6,8 @@ that looking takes more than a twentieth of the time.  Fails with `OSError`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.store import Listing, Store
@@ -51,9 +53,11 @@ class _Histories:
 class Scanner:
     """Brings an index up to date.  Concurrency: the queue's mutex."""
 
-    def __init__(self, store: Store, index: Index) -> None:
+    def __init__(self, store: Store, index: Index, grace: Callable[[str], float]) -> None:
         self._store = store
         self._index = index
+        #: For how many seconds a new message is left to another process.
+        self._grace = grace
         #: Whether a trigger or an operator says that there is something new.
         self.asked = True
         self._stamps: tuple[int, ...] = ()
@@ -115,5 +119,6 @@ class Scanner:
         modified = self._store.due_hint(key) if histories.may_have(key) else None
         clock = self._store.clock
         if modified is None:
-            return clock.monotonic() if locked else None
+            grace = self._grace(key)
+            return clock.monotonic() + grace if locked or grace else None
         return clock.monotonic() + min(max(0.0, modified - clock.time()), _TRUST)

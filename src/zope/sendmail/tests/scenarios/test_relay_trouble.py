@@ -628,22 +628,6 @@ class AQueueWhoseDiskRefuses(ProcessorTest):
         return claim
 
 
-class AMailWhoseNameCannotBeLocked(ProcessorTest):
-    def test_is_left_alone_by_itself(self) -> None:
-        """The others flow."""
-        path = self.enterContext(tempfile.TemporaryDirectory())
-        self.queue = MaildirQueue(path, clock=self.clock, schedule=self.schedule)
-        self.addCleanup(self.queue.close)
-        self.processor = self.make_processor()
-        self.put(count=3)
-        with open(os.path.join(path, "new", "1" * 250), "wb") as file:
-            file.write(b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\n\n")
-        with self.assertLogs("QueueProcessorThread", "ERROR") as logs:
-            self.drain()
-        self.assertIn("cannot be read", "".join(logs.output))
-        self.assertEqual(len(self.mailer.sent), 3)
-
-
 class AClockThatIsSetBack(ProcessorTest):
     def test_keeps_no_deferred_mail_in_a_new_process(self) -> None:
         """What is planned for next year was planned before; the mail is tried at once."""

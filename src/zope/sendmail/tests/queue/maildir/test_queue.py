@@ -9,6 +9,7 @@ import os
 import tempfile
 import threading
 import unittest
+import zlib
 from collections import Counter
 from math import inf
 from typing import Any, BinaryIO
@@ -481,6 +482,66 @@ class DiskRefusesWhileInheriting(MaildirQueueTest):
         self.die()
         self.assertEqual(self.open(RefusingDisk("rename", part=".take-")).claim(), [])
         self.assert_inherited_unknown(self.claim())
+
+
+class SharesOfSeveralProcesses(MaildirQueueTest):
+    """Two queues on one directory, as two processes have them; each mail is first of all one's."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.mails = self.put_many(48)
+        self.ours, self.theirs = self.open(), self.open()
+        self.ours.prefer(0, 2)
+        self.theirs.prefer(1, 2)
+
+    def put_many(self, count: int) -> list[str]:
+        """Commit mails, a few at a time: a file each, and no bundle that is unfolded beside the test."""
+        return [name for _ in range(count // 6) for name in self.put(6)]
+
+    def claimed(self, queue: MaildirQueue) -> set[str]:
+        """All that a queue gives now, one after the other, and settled."""
+        names = set()
+        while leases := queue.claim():
+            names.add(leases[0].name)
+            leases[0].settle(self.judged(leases[0], OK))
+        return names
+
+    def test_are_taken_first(self) -> None:
+        """They have nothing in common, and are all there is."""
+        ours, theirs = self.claimed(self.ours), self.claimed(self.theirs)
+        self.assertEqual(ours & theirs, set())
+        self.assertEqual(ours | theirs, set(self.mails))
+        self.assertGreater(min(len(ours), len(theirs)), 6)
+
+    def test_of_one_that_does_nothing_are_taken_by_others(self) -> None:
+        """After two seconds; nobody's mail waits for a process that is dead."""
+        ours = self.claimed(self.ours)
+        self.assertLess(len(ours), 48)
+        self.clock.advance(2)
+        self.assertEqual(ours | self.claimed(self.ours), set(self.mails))
+
+    def test_of_one_that_hangs_are_taken_by_others_that_are_busy(self) -> None:
+        """From a minute on, although they always have enough of their own."""
+        oldest = next(name for name in self.mails if zlib.crc32(name.encode()) % 2 == 1)
+        seconds, taken = 0, set[str]()
+        while oldest not in taken and seconds < 120:
+            self.put_many(12)
+            self.clock.advance(5)
+            seconds += 5
+            for lease in self.ours.claim(3):
+                taken.add(lease.name)
+                lease.settle(self.judged(lease, OK))
+        self.assertLess(seconds, 90)
+        self.assertGreater(seconds, 10)
+
+    def test_are_no_more_than_a_preference(self) -> None:
+        """What an operator wants tried now goes at once, and one process alone takes everything."""
+        self.claimed(self.ours)
+        theirs = self.claimed(self.theirs)
+        self.assertTrue(theirs)
+        alone = self.open()
+        self.put_many(12)
+        self.assertEqual(len(self.claimed(alone)), 12)
 
 
 class ToldOnce(MaildirQueueTest):
