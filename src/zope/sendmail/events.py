@@ -55,10 +55,11 @@ class MailUnknownEvent(MailEvent):
 
 
 def news_of(outcome: Outcome, record: Record, *, before: Record | None = None) -> Mapping[str, Reply]:
-    """What was new in one attempt, for each recipient.
+    """Return what was new in one attempt, for each recipient.
 
-    `record` is what the attempt led to; `before` what was known when it began, so that a rejection which is no relay's
-    word (a malformed address, a lifetime that is over) is told once.
+    :param record: what the attempt led to
+    :param before: what was known when it began, so that a rejection which is no relay's word (a malformed address, a
+        lifetime that is over) is told once
     """
     if record.state is State.SENT:  # nobody was rejected
         return outcome.replies
@@ -76,7 +77,7 @@ def news_of(outcome: Outcome, record: Record, *, before: Record | None = None) -
 def events_of(
     message_id: str, sender: str, outcome: Outcome, record: Record, *, before: Record | None = None
 ) -> list[MailEvent]:
-    """The events of one attempt: its news (see `news_of`), one event for each kind of answer."""
+    """Return the events of one attempt: its news (see `news_of`), one event for each kind of answer."""
     by_answer: dict[Answer, dict[str, Reply]] = {}
     for who, reply in news_of(outcome, record, before=before).items():
         by_answer.setdefault(reply.answer, {})[who] = reply

@@ -30,7 +30,7 @@ class Stoppable(Protocol):
 
     @property
     def queuePath(self) -> str:
-        """Names it in the log."""
+        """What names it in the log."""
 
     def stop(self) -> None:
         """Stop after the message in hand."""
@@ -39,11 +39,11 @@ class Stoppable(Protocol):
         """Wait for its end."""
 
     def is_alive(self) -> bool:
-        """Whether it runs as a thread; who runs in the caller's does not."""
+        """Return whether it runs as a thread; one that works in its caller's does not."""
 
 
 class Finishing(Stoppable, Protocol):
-    """One that can also send what is due."""
+    """A processor that can also send what is due."""
 
     def finish(self) -> None:
         """Send what is due, then stop."""
@@ -56,19 +56,22 @@ _Thread = TypeVar("_Thread", bound=Stoppable)
 
 
 class Threads(Generic[_Thread]):
-    """Threads, for as long as somebody else knows them.  Concurrency: any thread; one may begin while others end."""
+    """Threads, for as long as something else refers to them.
+
+    Concurrency: any thread; one may begin while others end.
+    """
 
     def __init__(self) -> None:
         self._mutex = ForkLock()
         self._threads: weakref.WeakSet[_Thread] = weakref.WeakSet()
 
     def add(self, thread: _Thread) -> None:
-        """One more."""
+        """Remember one more."""
         with self._mutex:
             self._threads.add(thread)
 
     def alive(self) -> list[_Thread]:
-        """Those that run now."""
+        """Return those that run now."""
         with self._mutex:
             return [thread for thread in self._threads if thread.is_alive()]
 
@@ -87,9 +90,10 @@ def running() -> list[Stoppable]:
 
 
 def stop_all(timeout: float = EXIT_TIMEOUT) -> bool:
-    """Stop all processors of this process after the message in hand; say whether they ended in time.
+    """Stop all processors of this process after the message in hand.
 
-    `timeout`: seconds for all of them, and for the events of their last mails.
+    :param timeout: seconds for all of them, and for the events of their last mails
+    :returns: whether they ended in time
     """
     clock = Clock()
     deadline = clock.monotonic() + timeout
@@ -109,7 +113,7 @@ atexit.register(stop_all)
 
 
 class Keeper:
-    """Lets processors send what is due when the main thread has ended.
+    """What lets processors send what is due when the main thread has ended.
 
     Exit handlers come too late for that: no thread can be started any more, and each relay has threads of its own.
     """
@@ -118,7 +122,7 @@ class Keeper:
         self.forget()
 
     def forget(self) -> None:
-        """Nobody is expected; also in a forked child, whose parent sends."""
+        """Expect no processor; also in a forked child, whose parent sends."""
         self._mutex = threading.Lock()
         self._expected: Threads[Finishing] = Threads()
         self._thread: threading.Thread | None = None
@@ -137,7 +141,10 @@ class Keeper:
         self.let_finish(FINISH_TIMEOUT)
 
     def let_finish(self, timeout: float) -> bool:
-        """Let all of them send what is due, for `timeout` seconds; say whether that was enough.
+        """Let all of them send what is due.
+
+        :param timeout: seconds for all of them
+        :returns: whether that was enough
 
         Each tells in the log what it leaves; for one that is not ready in time it is told here.
         """

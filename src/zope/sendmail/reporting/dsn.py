@@ -1,4 +1,4 @@
-"""A delivery status notification: tells the sender who will not get the mail, and why.
+"""A delivery status notification: it tells the sender which recipients will not get the mail, and why.
 
 Pure.  RFC 3464 (the report), RFC 3462 (multipart/report), RFC 3834 (automatic answers), RFC 6533 (addresses beyond
 ASCII).
@@ -35,10 +35,14 @@ The header of your mail follows.
 def notification(
     *, sender: str, head: bytes, replies: Mapping[str, Reply], relay: str, host: str, message_id: str, moment: datetime
 ) -> bytes:
-    """The report about `replies`, to be sent to `sender` from the null reverse-path.
+    """Return the report about `replies`, to be sent to `sender` from the null reverse-path.
 
-    `head` is the beginning of the mail, `host` the one that reports, `message_id` that of the report (without
-    brackets).
+    :param head: the beginning of the mail, with its header
+    :param replies: those about the recipients who do not get the mail
+    :param relay: the relay that was asked, for people
+    :param host: the name of the host that reports
+    :param message_id: that of the report, without brackets
+    :param moment: when the last attempt was made
     """
     report = MIMEMultipart("report", report_type="delivery-status")
     report["Message-Id"] = f"<{message_id}>"

@@ -1,6 +1,6 @@
 """Every line the log can say, one function each.
 
-Written for somebody at night: which message, which recipient, what the relay answered, when it is tried next.
+Written for an operator at night: which message, which recipient, what the relay answered, when it is tried next.
 Never the body, never a password.  What comes from outside is made printable first.
 """
 
@@ -43,17 +43,17 @@ _transaction = _Lines(transaction_log)
 
 
 def started(location: str, relay: str) -> None:
-    """A processor begins."""
+    """Log that a processor begins."""
     _processor.info("Draining %s through %s.", location, relay)
 
 
 def stopped(location: str) -> None:
-    """A processor ends."""
+    """Log that a processor ends."""
     _processor.info("No longer draining %s.", location)
 
 
 def did_not_end(location: str, seconds: float) -> None:
-    """A processor is busy at the end of the process."""
+    """Log that a processor is busy at the end of the process."""
     _processor.warning("The processor of %s did not end within %.0f s; a message is cut off.", location, seconds)
 
 
@@ -62,7 +62,7 @@ _ANSWER = {"is_answer": True}
 
 
 def answered(*, name: str, message_id: str, sender: str, recipient: str, reply: Reply, relay: str) -> None:
-    """What the relay said about one recipient."""
+    """Log what the relay said about one recipient."""
     level = logging.INFO if reply.answer in (Answer.ACCEPTED, Answer.DEFERRED) else logging.ERROR
     if not processor_log.isEnabledFor(level):  # the words cost more than all the rest of a quick mail's log
         return
@@ -81,37 +81,37 @@ def answered(*, name: str, message_id: str, sender: str, recipient: str, reply: 
 
 
 def deferred(name: str, attempts: int, due: float) -> None:
-    """The message is tried again."""
+    """Log that the message is tried again."""
     _processor.info("Mail %s: attempt %d did not end it; next attempt at %s.", name, attempts, _moment(due))
 
 
 def held(name: str, why: str) -> None:
-    """The message waits for a person."""
+    """Log that the message waits for a person."""
     _processor.error("Mail %s is held: %s. Use 'release', 'retry' or 'remove'.", name, why)
 
 
 def set_aside(name: str, why: object) -> None:
-    """A file in the queue that cannot be sent."""
+    """Log that a file in the queue cannot be sent."""
     _processor.error("Mail %s is set aside as .rejected-%s: %s.", name, name, why)
 
 
 def skipped(name: str, why: object, seconds: float) -> None:
-    """A file in the queue that cannot be read now."""
+    """Log that a file in the queue cannot be read now."""
     _processor.error("Mail %s cannot be read and is left alone for %.0f s: %s.", name, seconds, why)
 
 
 def not_taken(path: str, why: str) -> None:
-    """A file in a spool directory is no mail, or not whole, or not ours to take."""
+    """Log that a file in a spool directory is no mail, or not whole, or not ours to take."""
     _processor.error("The file %s stays where it is: %s.", path, why)
 
 
 def lock_given_up(path: str, seconds: float) -> None:
-    """Another program's lock was too old."""
+    """Log that another program's lock was too old."""
     _processor.warning("The mail %s was taken although it is locked: its lock is %.0f hours old.", path, seconds / 3600)
 
 
 def relay_down(relay: str, fault: Reply, seconds: float | None) -> None:
-    """Tell that the relay cannot be used; mail waits without losing an attempt.
+    """Log that the relay cannot be used; mail waits without losing an attempt.
 
     :param seconds: until the relay is asked again; None: the processor ends
     """
@@ -120,12 +120,12 @@ def relay_down(relay: str, fault: Reply, seconds: float | None) -> None:
 
 
 def relay_left_out(relay: str, fault: Reply, seconds: float) -> None:
-    """One of several relays cannot be used; mail goes to the others."""
+    """Log that one of several relays cannot be used; mail goes to the others."""
     _processor.warning("Relay %s cannot be used (%s); it is left out for %.0f s.", relay, fault, seconds)
 
 
 def relay_up(relay: str) -> None:
-    """The relay can be used again."""
+    """Log that the relay can be used again."""
     _processor.info("Relay %s can be used again.", relay)
 
 
@@ -149,12 +149,15 @@ def state_not_reported(location: str, error: BaseException) -> None:
 
 
 def fewer_connections(relay: str, count: int, why: Reply) -> None:
-    """The relay does not want so many connections."""
+    """Log that the relay does not want so many connections."""
     _processor.info("Relay %s gets no more than %d connections for a while: %s.", relay, count, why)
 
 
 def fewer_mails(relay: str, rate: float | None, why: Reply) -> None:
-    """Tell that the relay wants less mail at a time."""
+    """Log that the relay wants less mail at a time.
+
+    :param rate: mails a second from now on; None: that is not known yet
+    """
     if rate is None:
         _processor.warning("Relay %s wants less mail at a time (%s); mail waits for some seconds.", relay, why)
     else:
@@ -162,19 +165,19 @@ def fewer_mails(relay: str, rate: float | None, why: Reply) -> None:
 
 
 def departures_failed(directory: str, error: OSError) -> None:
-    """It cannot be written down which mails leave."""
+    """Log that it cannot be written down which mails leave."""
     _processor.warning(
         "It cannot be written down in %s which mails are sent (%s); nothing else depends on that.", directory, error
     )
 
 
 def lease_lost(name: str, why: object) -> None:
-    """Another processor took the message."""
+    """Log that another processor took the message."""
     _processor.warning("Mail %s: %s.", name, why)
 
 
 def group_stuck(group: str, error: OSError) -> None:
-    """The mails of a committed transaction cannot be moved out of their directory."""
+    """Log that the mails of a committed transaction cannot be moved out of their directory."""
     _processor.error(
         "The mails in %s are committed but cannot be moved to new/ yet (%s); this is tried at every look.",
         group,
@@ -183,12 +186,12 @@ def group_stuck(group: str, error: OSError) -> None:
 
 
 def report_failed(sender: str, error: Exception) -> None:
-    """A delivery status notification cannot be queued."""
+    """Log that a delivery status notification cannot be queued."""
     _processor.error("A report to <%s> about rejected recipients cannot be made: %s.", sender, error)
 
 
 def settling_failed(name: str, error: OSError) -> None:
-    """The outcome cannot be written down; the message stays locked until it can."""
+    """Log that an outcome cannot be written down; the message stays locked until it can."""
     _processor.error(
         "Mail %s: its outcome cannot be written down yet (%s); it stays locked and will not be sent again.", name, error
     )
@@ -210,7 +213,7 @@ def not_noted(name: str, error: OSError) -> None:
 
 
 def not_settled(name: str, error: BaseException) -> None:
-    """An attempt has ended, and something that nobody thought of failed then."""
+    """Log that something unexpected failed after an attempt."""
     _processor.error(
         "Mail %s: an unexpected error after its attempt (%s: %s). If the outcome is not written down, the mail stays "
         "locked, and its outcome is unknown to the next processor.",
@@ -221,7 +224,7 @@ def not_settled(name: str, error: BaseException) -> None:
 
 
 def unlocking_failed(name: str, error: OSError) -> None:
-    """A lock cannot be removed; its owner removes it at the next look."""
+    """Log that a lock cannot be removed; its owner removes it at the next look."""
     _processor.warning("Mail %s: its lock cannot be removed yet: %s.", name, error)
 
 
@@ -235,7 +238,7 @@ def beat_failed(location: str, error: BaseException) -> None:
 
 
 def queue_trouble(location: str, error: BaseException, seconds: float) -> None:
-    """Tell that the queue itself cannot be worked on."""
+    """Log that the queue itself cannot be worked on."""
     _processor.error(
         "Trouble with the queue %s, mail waits, looked at again every %.0f s at most: %s: %s",
         location,
@@ -247,12 +250,12 @@ def queue_trouble(location: str, error: BaseException, seconds: float) -> None:
 
 
 def queue_usable(location: str) -> None:
-    """Tell that the trouble with the queue is over."""
+    """Log that the trouble with the queue is over."""
     _processor.warning("The queue %s can be worked on again.", location)
 
 
 def mails_left(location: str, count: int) -> None:
-    """Tell at the end of a program that mail is left in its queue."""
+    """Log at the end of a program that mail is left in its queue."""
     _processor.warning(
         "%d %s in %s and %s with the next start.",
         count,
@@ -263,17 +266,17 @@ def mails_left(location: str, count: int) -> None:
 
 
 def mailer_broken(name: str, error: BaseException) -> None:
-    """The mailer raised what no mailer should; the message is deferred."""
+    """Log that the mailer raised what no mailer should; the message is deferred."""
     _processor.error("Mail %s: the mailer failed: %s: %s", name, type(error).__name__, error, exc_info=error)
 
 
 def finish_failed(what: str, error: BaseException) -> None:
-    """Something failed in the second phase of a commit, where nobody may raise."""
+    """Log that something failed in the second phase of a commit, where nothing may be raised."""
     _transaction.error("Failed in tpc_finish: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
 
 
 def abort_failed(what: str, error: BaseException) -> None:
-    """Something failed while a transaction was aborted."""
+    """Log that something failed while a transaction was aborted."""
     _transaction.error("Failed in abort: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
 
 
@@ -320,7 +323,7 @@ def from_missing(message_id: str) -> None:
 
 
 def direct_answered(*, message_id: str, sender: str, recipient: str, reply: Reply, relay: str) -> None:
-    """What the relay said to direct delivery in the second phase."""
+    """Log what the relay said to direct delivery in the second phase."""
     level = logging.INFO if reply.answer is Answer.ACCEPTED else logging.ERROR
     _transaction.log(
         level,
@@ -335,14 +338,14 @@ def direct_answered(*, message_id: str, sender: str, recipient: str, reply: Repl
 
 
 def subscriber_failed(event: object, error: BaseException) -> None:
-    """A subscriber to a mail event raised; no mail is concerned."""
+    """Log that a subscriber to a mail event raised; no mail is concerned."""
     _processor.error(
         "A subscriber to %s failed: %s: %s", type(event).__name__, type(error).__name__, error, exc_info=error
     )
 
 
 def observer_failed(observer: object, error: BaseException) -> None:
-    """An observer of attempts raised; no mail is concerned."""
+    """Log that an observer of attempts raised; no mail is concerned."""
     _processor.error(
         "An observer of attempts, %s, failed: %s: %s",
         type(observer).__name__,
@@ -353,7 +356,7 @@ def observer_failed(observer: object, error: BaseException) -> None:
 
 
 def events_lost(count: int) -> None:
-    """Subscribers are too slow or hang."""
+    """Log that subscribers are too slow or hang."""
     _processor.error("%d mail events are waiting for subscribers that do not return; further ones are dropped.", count)
 
 

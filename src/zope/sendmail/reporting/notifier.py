@@ -1,4 +1,4 @@
-"""Tells subscribers what happened to mail: after the commit, in a thread and a transaction of their own.
+"""Subscribers are told what happened to mail: after the commit, in a thread and a transaction of their own.
 
 So a subscriber may use the database, and one that raises or hangs harms no mail and delays none.  Events are told
 in order. What a subscriber raises is logged; what waits is bounded.
@@ -24,12 +24,12 @@ MAX_WAITING = 100_000
 
 
 def is_heard() -> bool:
-    """Whether there is any subscriber at all."""
+    """Return whether there is any subscriber at all."""
     return bool(zope.event.subscribers)
 
 
 class Notifier:
-    """One thread that tells events.  Concurrency: any thread."""
+    """A thread that tells events.  Concurrency: any thread."""
 
     def __init__(self) -> None:
         self._start()
@@ -63,7 +63,11 @@ class Notifier:
             self._thread = thread
 
     def flush(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds until all events were told; say whether they were."""
+        """Wait until all events were told.
+
+        :param timeout: seconds to wait at most
+        :returns: whether all of them were told
+        """
         if self._thread is threading.current_thread():
             return False
         deadline = time.monotonic() + timeout
@@ -81,7 +85,7 @@ class Notifier:
                 self._told.notify_all()
 
     def forget_after_fork(self) -> None:
-        """A forked child has no thread, and its parent tells the events."""
+        """Begin without a thread in a forked child, whose parent tells the events."""
         self._start()
 
 

@@ -12,7 +12,12 @@ from zope.sendmail.system.forklock import ForkLock
 
 
 class CircuitBreaker:
-    """What is known about one relay; `tell` says of it why and for how many seconds.  Concurrency: any thread."""
+    """What is known about one relay.
+
+    :param tell: called with the relay's name, why it cannot be used, and for how many seconds it is left alone
+
+    Concurrency: any thread.
+    """
 
     def __init__(self, clock: Clock, tell: Callable[[str, Reply, float], None]) -> None:
         self._clock = clock
@@ -26,7 +31,7 @@ class CircuitBreaker:
         self.fault: Reply | None = None
 
     def pause(self) -> float:
-        """Seconds until it is to be tried again."""
+        """Return the seconds until it is to be tried again."""
         return max(0.0, self._until - self._clock.monotonic()) if self.failures else 0.0
 
     def end_pause(self) -> None:
@@ -36,7 +41,7 @@ class CircuitBreaker:
                 self._until = float("-inf")
 
     def admits(self) -> bool:
-        """Whether to try it now.  After a pause the first who asks is to, and the others go on as if it lasted."""
+        """Return whether to try it now.  After a pause the first caller is to, and the others go on as if it lasted."""
         if not self.failures:
             return True
         with self._mutex:

@@ -11,7 +11,7 @@ _LONGEST = 900
 
 
 def with_envelope(message: bytes, envelope: Envelope, prefix: str) -> bytes:
-    """The message with ``<prefix>-From`` and ``<prefix>-To`` in front, one recipient a line."""
+    """Return the message with ``<prefix>-From`` and ``<prefix>-To`` in front, one recipient a line."""
     eol = line_end(message)
     recipients = (b"," + eol + b"\t").join(_shown(each) for each in envelope.recipients)
     name = prefix.encode("ascii")

@@ -72,7 +72,7 @@ class SeveralMailers(InnerLimits, OneMailCalls):
         return SeveralSession(self, interactive=True)
 
     def order(self) -> list[Member]:
-        """The members to try with the next mail, one after the other; never none.
+        """Return the members to try with the next mail, one after the other; never none.
 
         If all relays are in trouble, that is the one whose time to be tried again comes first.
         """
@@ -81,7 +81,7 @@ class SeveralMailers(InnerLimits, OneMailCalls):
 
     @abstractmethod
     def arranged(self, usable: list[Member]) -> list[Member]:
-        """The usable members as they are to be tried."""
+        """Return the usable members in the order in which they are to be tried."""
 
 
 @implementer(ISessionMailer)

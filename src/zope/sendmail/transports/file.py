@@ -1,4 +1,4 @@
-"""A mailer for development: mail goes to files that one can look at, and nowhere else.
+"""A mailer for development: mail goes to files that developers can look at, and nowhere else.
 
 Each mail shows its envelope in ``X-Envelope-From`` and ``X-Envelope-To``.  A place that cannot be written is a fault of
 the relay, so direct delivery refuses it in the vote.
@@ -54,7 +54,10 @@ class FileFormat(StrEnum):
 
 @implementer(ISessionMailer)
 class FileMailer(OneMailCalls):
-    """Writes mail to `path`, which is made if it is not there; the path ``-`` is standard output, for reading only."""
+    """A mailer that writes mail to `path`, which is made if it is not there.
+
+    The path ``-`` is standard output, for reading only.
+    """
 
     clock: Clock = Clock()
     #: A processor writes one mail after the other, so they lie in their order and nobody waits for a lock.
@@ -85,7 +88,7 @@ class _Place(Protocol):
         """Raise `OSError`, `ValueError` or ``mailbox.Error`` if nothing can be put there."""
 
     def put(self, envelope: Envelope, text: bytes, intend: Callable[[], None]) -> str:
-        """Put one mail there; return where it is.  Raises likewise."""
+        """Put one mail there; return where it is.  Raises as `check` does."""
 
 
 @implementer(ISession)
@@ -211,7 +214,7 @@ class _Console:
     name = "standard output"
 
     def check(self) -> None:
-        """A terminal takes everything."""
+        """Do nothing: a terminal takes everything."""
 
     def put(self, envelope: Envelope, text: bytes, intend: Callable[[], None]) -> str:
         shown = _CONTROLS.sub("?", text.decode("utf-8", "backslashreplace"))

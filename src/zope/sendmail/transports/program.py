@@ -43,7 +43,7 @@ _GRACE = 5.0
 
 @implementer(ISessionMailer)
 class ProgramMailer(OneMailCalls):
-    """Hands mail to a sendmail program.
+    """A mailer that hands mail to a sendmail program.
 
     `options` go in front of ours (``-i -f SENDER -- RECIPIENT...``); `timeout`: seconds that a run may take, then the
     program and its children are killed; `recipient_limit`: recipients of one run at most.  All recipients of a run

@@ -67,7 +67,7 @@ class RedirectMailer(InnerLimits, OneMailCalls):
         return RedirectSession(self, interactive=True)
 
     def allows(self, recipient: str) -> bool:
-        """Whether this recipient gets mail as it is."""
+        """Return whether this recipient gets mail as it is."""
         try:
             if parse_recipient(recipient) != recipient:
                 return False
@@ -80,7 +80,7 @@ class RedirectMailer(InnerLimits, OneMailCalls):
         return "@" in recipient and f"@{domain}" in self.allow and not set(local) & set("%!")
 
     def parts(self, envelope: Envelope) -> Iterator[Part]:
-        """The mails that become of one."""
+        """Give the mails that become of one."""
         allowed = dict.fromkeys(each for each in envelope.recipients if self.allows(each))
         others = [each for each in envelope.recipients if each not in allowed]
         if others:
@@ -98,13 +98,13 @@ class Part:
     original: Envelope | None = None
 
     def text(self, message: BinaryIO) -> BinaryIO:
-        """What is sent."""
+        """Return what is sent."""
         if self.original is None:
             return message
         return io.BytesIO(with_envelope(message.read(), self.original, "X-Original-Envelope"))
 
     def told(self, outcome: Outcome) -> Outcome:
-        """The outcome, said of the original recipients."""
+        """Return the outcome, said of the original recipients."""
         replies = [outcome.replies[who] for who in self.envelope.recipients if who in outcome.replies]
         if self.original is None or not replies:
             return outcome
@@ -159,7 +159,7 @@ class RedirectSession:
 
 
 def redirects(mailer: Any) -> bool:
-    """Whether all mail through `mailer` is redirected, also by those behind it."""
+    """Return whether all mail through `mailer` is redirected, also by the mailers behind it."""
     if isinstance(mailer, RedirectMailer):
         return True
     behind = getattr(mailer, "mailers", ())

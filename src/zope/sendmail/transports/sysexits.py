@@ -40,7 +40,7 @@ _ENHANCED = re.compile(r"(?<![\d.])([45]\.[0-7]\.\d{1,3})(?![\d.])")
 
 
 def reply_of(status: int, output: str | bytes) -> tuple[Reply, bool]:
-    """What a program meant that ended with `status` (negative: a signal), and whether it is itself in trouble.
+    """Return what a program meant that ended with `status` (negative: a signal), and whether it is itself in trouble.
 
     The last line of `output` is the text of the reply.
     """
