@@ -23,6 +23,9 @@ from zope.sendmail.transports.file import FileFormat, FileMailer
 
 HEAD = b"X-Envelope-From: <sender@example.org>\nX-Envelope-To: <one@example.org>\n"
 
+#: A message that lacks nothing, so that a delivery adds nothing to it.
+DATED = b"Date: Mon, 30 Nov 2026 12:00:00 +0000\n" + MESSAGE
+
 
 class Files(unittest.TestCase):
     """A directory to write to."""
@@ -167,13 +170,13 @@ class InATransaction(Files):
         self.addCleanup(transaction.abort)
 
     def send(self, format: FileFormat) -> None:
-        DirectMailDelivery(self.make(format)).send("sender@example.org", ["one@example.org"], MESSAGE)
+        DirectMailDelivery(self.make(format)).send("sender@example.org", ["one@example.org"], DATED)
 
     def test_commit_writes(self) -> None:
         """After the vote."""
         self.send(FileFormat.MAILDIR)
         transaction.commit()
-        self.assertEqual(self.written(), [HEAD + MESSAGE])
+        self.assertEqual(self.written(), [HEAD + DATED])
 
     def test_a_path_that_cannot_be_written_aborts(self) -> None:
         """In the vote, with words that name it; nothing that is there is harmed."""
