@@ -1,6 +1,6 @@
 """What the doctor of a queue can find: the shape of a finding, and the words that its sentences share.
 
-The sentences are in `zope.sendmail.queue.diagnosis`.  Pure; what comes from files is made printable.
+The sentences are in ``zope.sendmail.queue.diagnosis``.  Pure; what comes from files is made printable.
 """
 
 from __future__ import annotations

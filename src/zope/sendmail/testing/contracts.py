@@ -10,6 +10,7 @@ A queue that outlives its process also says how the same queue is opened a secon
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 from unittest import SkipTest
@@ -20,6 +21,7 @@ from zope.sendmail.errors import LeaseLost, NoSuchMail, NotPossible
 from zope.sendmail.interfaces import ILease, IMailQueue, IMailQueueAdmin, IQueuedMail, IStagedMail
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
 from zope.sendmail.lifecycle.retry import Schedule, judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
@@ -30,6 +32,9 @@ MESSAGE = b"Message-Id: <1@example.org>\nSubject: one\n\nText\n"
 SCHEDULE = Schedule(first=60.0, jitter=0.0)
 OK = Reply(Answer.ACCEPTED, "ok", 250)
 LATER = Reply(Answer.DEFERRED, "greylisted", 450)
+#: Seconds for what happens at once.
+DEADLINE = 60.0
+
 NEVER = Reply(Answer.REJECTED, "no such user", 550)
 
 
@@ -549,6 +554,62 @@ class QueueContract:
         self.assertEqual(self.queue.admin.expire_rejected(self.clock.time() - 86400), 0)
         self.assertEqual(self.queue.admin.expire_rejected(self.clock.time() - 86399), 1)
         self.assertEqual(list(self.queue.admin.names()), [waiting])
+
+    def test_what_processors_tell_is_kept(self: Any) -> None:
+        """A relay that cannot be used is the reason of mail that is due, also after the processor has ended."""
+        [name] = self.put()
+        self.queue.claim(0)
+        now = self.clock.time()
+        fault = Reply(Answer.DEFERRED, "authentication failed", 535, "5.7.8")
+        relay = RelayState("default", "relay:25", fault, now, now + 5, now, 1)
+        state = ProcessorState(os.getpid(), "here", now, now, relays=(relay,))
+        for told in (state, replace(state, ended=now)):
+            self.queue.report(told)
+            [known] = self.queue.admin.processors()
+            self.assertEqual((known.relays, known.pid, known.alive), ((relay,), os.getpid(), not told.ended))
+            mail = self.queue.admin.show(name)
+            self.assertEqual((mail.relays, mail.blocked), (("default",), relay))
+            self.assertEqual([each.name for each in self.queue.admin.mails(reply="535")], [name])
+            self.assertEqual([each.name for each in self.queue.admin.mails(relay="default")], [name])
+            self.assertEqual(list(self.queue.admin.mails(relay="other")), [])
+            self.assertIn("relay", {finding.kind for finding in self.queue.admin.examine()})
+
+    def test_operators_ask_for_a_try_of_a_relay(self: Any) -> None:
+        """Each request is another one, and processors wake up for it."""
+        self.queue.claim(0)
+        self.assertEqual(self.queue.probe_asked("default"), 0.0)
+        self.queue.admin.probe("default")
+        first = self.queue.probe_asked("default")
+        self.queue.wait(DEADLINE)
+        self.clock.advance(1)
+        self.queue.admin.probe("default")
+        self.assertGreater(self.queue.probe_asked("default"), first)
+        self.assertEqual(self.queue.probe_asked("other"), 0.0)
+
+    def test_mail_can_go_to_another_relay(self: Any) -> None:
+        """The message stays as it is, and the mail is due."""
+        [name] = self.put()
+        before = self.queue.admin.read(name).read()
+        self.settle(self.queue.claim()[0], all=LATER)
+        self.queue.admin.reroute(name, RelayName(mailer="bulk"))
+        mail = self.queue.admin.show(name)
+        self.assertEqual((mail.envelope.relay, mail.state), (RelayName(mailer="bulk"), State.READY))
+        self.assertEqual(self.queue.admin.read(name).read(), before)
+        [lease] = self.queue.claim()
+        self.assertEqual(lease.envelope.relay, RelayName(mailer="bulk"))
+        with self.assertRaises(NotPossible):
+            self.queue.admin.reroute(name, None)
+        lease.release()
+
+    def test_mail_can_be_given_up(self: Any) -> None:
+        """It is rejected for those who were not served, with the reason; and not given up twice."""
+        [name] = self.put()
+        self.queue.admin.give_up(name, "enough")
+        mail = self.queue.admin.show(name)
+        self.assertEqual((mail.state, mail.history[-1].note), (State.REJECTED, "enough"))
+        self.assertEqual(self.queue.claim(), [])
+        with self.assertRaises(NotPossible):
+            self.queue.admin.give_up(name, "enough")
 
     def test_nothing_is_in_doubt_while_its_transaction_lives(self: Any) -> None:
         """Staged mail of this process can still be committed."""

@@ -82,6 +82,30 @@ class ASpool(Fixture):
         self.assertNotIn("spool:", os.listdir(self.directory))
 
 
+    def test_tells_of_a_file_that_is_never_sent(self) -> None:
+        """By its exit status, also if other mail left: somebody has to look."""
+        spool = os.path.join(self.directory, "spool")
+        os.mkdir(spool)
+        for name, to in ("one", "b@example.org"), ("two", ""):
+            dropped = self.file(f"spool/{name}", f"##To:{to}\n##From:a@example.org\nSubject: x\n\nx\n")
+            os.utime(dropped, (1e9, 1e9))
+        with Relay() as relay:
+            words = ["x", "--hostname", relay.host, "--port", str(relay.port), f"spool:{spool}"]
+            self.assertEqual(ConsoleApp(words, verbose=False).main(), 1)
+            self.assertEqual(len(relay.mails), 1)
+
+
+class AMailThatCannotBeRead(Fixture):
+    def test_is_told_by_the_exit_status(self) -> None:
+        """Although another one left: somebody has to look."""
+        self.send()
+        os.symlink("/nowhere", os.path.join(self.queue, "new", "1600000000.1.host.5"))
+        with Relay() as relay:
+            words = ["x", "--hostname", relay.host, "--port", str(relay.port), self.queue]
+            self.assertEqual(ConsoleApp(words, verbose=False).main(), 1)
+            self.assertEqual(len(relay.mails), 1)
+
+
 class TheCommandLine(Fixture):
     def test_needs_only_a_queue(self) -> None:
         """Everything else has the defaults of 7.3."""
@@ -449,6 +473,10 @@ class TheExitStatus(unittest.TestCase):
         """Mail that was due before and is due still was not sent, whatever the reason."""
         self.assertEqual(self.status(before={State.READY: 1}, after={State.READY: 1}), 75)
 
+    def test_is_75_if_some_did_not_move(self) -> None:
+        """Also if others left."""
+        self.assertEqual(self.status(Answer.ACCEPTED, before={State.READY: 2}, after={State.READY: 1}), 75)
+
     def test_is_1_if_somebody_should_look(self) -> None:
         """Rejected, set aside, or unknown and held."""
         self.assertEqual(self.status(Answer.DEFERRED, Answer.REJECTED, fault=self.FAULT), 1)
@@ -514,12 +542,12 @@ class Signals(unittest.TestCase):
 
 class ADaemon(Fixture):
     def start(self, relay: Relay) -> subprocess.Popen[str]:
+        return self.start_with("--hostname", relay.host, "--port", str(relay.port), self.queue)
+
+    def start_with(self, *words: str) -> subprocess.Popen[str]:
         hear_sigint(self)
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "zope.sendmail.cli", "--daemon"),
-                *("--hostname", relay.host, "--port", str(relay.port), self.queue),
-            ],
+            [sys.executable, "-m", "zope.sendmail.cli", "--daemon", *words],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             stderr=subprocess.PIPE,
             text=True,
@@ -539,6 +567,34 @@ class ADaemon(Fixture):
             self.send("second@example.org")
             relay.wait_until(lambda: len(relay.mails) == 2, DEADLINE)
             process.send_signal(signal.SIGINT)
+            self.assertEqual(process.wait(DEADLINE), 0)
+
+    def test_reads_its_configuration_again_at_sighup(self) -> None:
+        """The next mail goes to the relay that is named now; what cannot be used is told, and the former goes on."""
+        ini = os.path.join(os.path.dirname(self.queue), "mail.ini")
+
+        def configure(line: str) -> None:
+            with open(ini, "w", encoding="utf-8") as file:
+                file.write(f"[app:zope-sendmail]\nqueue_path = {self.queue}\nhostname = 127.0.0.1\n{line}\n")
+
+        with Relay() as first, Relay() as second:
+            configure(f"port = {first.port}")
+            self.send("first@example.org")
+            process = self.start_with("--config", ini)
+            first.wait_until(lambda: len(first.mails) == 1, DEADLINE)
+            configure("port = nonsense")
+            process.send_signal(signal.SIGHUP)
+            assert process.stderr is not None
+            told = next(line for line in process.stderr if "not reloaded" in line)
+            self.assertIn("nonsense", told)
+            self.send("second@example.org")
+            first.wait_until(lambda: len(first.mails) == 2, DEADLINE)
+            configure(f"port = {second.port}")
+            process.send_signal(signal.SIGHUP)
+            self.assertTrue(any("was reloaded" in line for line in process.stderr))
+            self.send("third@example.org")
+            second.wait_until(lambda: len(second.mails) == 1, DEADLINE)
+            process.send_signal(signal.SIGTERM)
             self.assertEqual(process.wait(DEADLINE), 0)
 
     def test_finishes_the_message_in_hand(self) -> None:
