@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from zope.sendmail.lifecycle.finding import Finding, age, moment
+from zope.sendmail.lifecycle.finding import Finding, Kind, age, moment
 from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
@@ -121,7 +121,8 @@ def status_lines(status: MailStatus, now: float) -> Iterator[str]:
 def finding_lines(findings: Sequence[Finding], width: int) -> Iterator[str]:
     """Yield findings that have severity, kind and cause in common as one paragraph, with the first one's words."""
     first, many = findings[0], len(findings) > 1
-    what = f"{first.kind}: {first.name}" if first.name else str(first.kind)
+    named = first.cause if first.kind is Kind.RELAY else first.name
+    what = f"{first.kind}: {named}" if named else str(first.kind)
     if many:
         what = f"{len(findings):,} {first.kind}" + (f": {first.cause}" if first.cause else "")
     yield clean(f"{first.severity.upper():8} {what}")

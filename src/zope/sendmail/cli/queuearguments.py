@@ -101,19 +101,21 @@ KEYS_OF_A_CHANGE = "name, verb, done, error"
 _FILTERS = ("state", "recipient", "sender", "older_than", "younger_than", "reply", "relay")
 
 _EPILOG = """\
-MAILDIR is the directory of a queue, or postgresql://user@host/database?queue=name; nothing is created if there is
-none.  A NAME may be shortened to an unambiguous
-beginning, or to (the beginning of) its last part, as 'list' shows it; a Message-Id is a name as well.
-'zope-sendmail queue VERB --help' tells more.  All of this is safe while processors run.  Run it as the user the queue
-belongs to, or as root, who then acts as that user.
+MAILDIR is the directory of a queue, spool:DIRECTORY of maildrop's, or
+postgresql://user@host/database?queue=name; nothing is created if there is none.
+A NAME may be shortened to an unambiguous beginning, or to (the beginning of)
+its last part, as 'list' shows it; a Message-Id is a name as well.
+'zope-sendmail queue VERB --help' tells more.
 
-Mail does not leave?  'doctor' says why, and what to do.
+All of this is safe while processors run.  Run it as the user the queue belongs
+to, or as root, who then acts as that user.
 
-Without a verb, 'zope-sendmail queue' drains the Maildir ./queue, as in zope.sendmail 7.3.
+Without a verb, 'zope-sendmail queue' drains the Maildir ./queue, as in
+zope.sendmail 7.3.
 
 exit status:
   0   done; the doctor found nothing that needs a person
-  1   something could not be done (no such mail, or not in its state); the doctor found what needs attention
+  1   something could not be done; the doctor found what needs attention
   2   the doctor found that mail is not moving; the command line is wrong
   74  the disk refused
   77  the permissions refused
@@ -159,7 +161,8 @@ def make_overview() -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog="zope-sendmail queue",
         usage="%(prog)s VERB [options] MAILDIR [NAME...]",
-        description=f"See and change what waits in a mail queue.\n\nto see:\n{views}\n\nto change:\n{changes}\n\n"
+        description="See and change what waits in a mail queue.  Mail does not leave?  'doctor' says why.\n\n"
+        f"to see:\n{views}\n\nto change:\n{changes}\n\n"
         f"the queue itself:\n{upkeep}",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

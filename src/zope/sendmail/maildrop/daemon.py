@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
@@ -249,14 +248,6 @@ def prepare(config: Config) -> None:
     for path in (config.log_file, config.pid_file):
         check_place(path)
         make_directories(Disk(), os.path.dirname(path))
-
-
-def tell_supervisor() -> None:
-    """Tell systemd, if it asks (sd_notify(3)), that we are at work: from now on no signal comes too early."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
-            supervisor.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
 
 
 def _set_aside(queue: IMailQueue) -> int:

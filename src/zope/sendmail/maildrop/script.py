@@ -19,9 +19,10 @@ from zope.sendmail.errors import MailError
 from zope.sendmail.interfaces import IMailQueueAdmin
 from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.maildrop.config import Config, read_config
-from zope.sendmail.maildrop.daemon import Daemon, check, detach, open_spools, tell_supervisor
+from zope.sendmail.maildrop.daemon import Daemon, check, detach, open_spools
 from zope.sendmail.maildrop.pidfile import AlreadyRunning, PidFile
 from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.supervisor import tell_supervisor
 
 #: The environment variable that may name the configuration file.
 CONFIG = "MAILDROP_CONFIG"
@@ -104,7 +105,7 @@ def _status(config: Config, _: argparse.Namespace) -> int:
     pid = PidFile(config.pid_file).holder()
     queue = open_spools(config)
     try:
-        waiting = _waiting(queue.admin)
+        waiting = waiting_words(queue.admin)
     except OSError as error:
         waiting = f"the spool cannot be read: {error}"
     finally:
@@ -116,7 +117,7 @@ def _status(config: Config, _: argparse.Namespace) -> int:
     return _say(f"it runs, process {pid}; {waiting}")
 
 
-def _waiting(admin: IMailQueueAdmin) -> str:
+def waiting_words(admin: IMailQueueAdmin) -> str:
     """Return how much mail there is, and for which relay it waits that cannot be used."""
     mails = ", ".join(f"{count} {state}" for state, count in admin.count().items())
     board = RelayBoard(admin.processors())

@@ -94,7 +94,7 @@ def _cause(record: Record) -> str:
 
 
 def set_aside_twice(name: str) -> Finding:
-    """`.rejected-<name>` beside `<name>`."""
+    """Return the finding for a mail of which a copy was set aside."""
     return Finding(
         Kind.LEFTOVER,
         Severity.WARNING,
@@ -109,7 +109,7 @@ def set_aside_twice(name: str) -> Finding:
 
 
 def in_doubt(name: str, *, group: bool, written: str, why: str) -> Finding:
-    """Staged, and nobody is there any more who could commit it."""
+    """Return the finding for staged mail whose process is gone."""
     what = "A group of mails" if group else "A mail"
     return Finding(
         Kind.IN_DOUBT,
@@ -123,7 +123,7 @@ def in_doubt(name: str, *, group: bool, written: str, why: str) -> Finding:
 
 
 def staged_for_long(name: str, *, written: str, pid: int) -> Finding:
-    """Staged by a process that lives."""
+    """Return the finding for mail whose transaction is open for long."""
     return Finding(
         Kind.IN_DOUBT,
         Severity.WARNING,
@@ -135,7 +135,7 @@ def staged_for_long(name: str, *, written: str, pid: int) -> Finding:
 
 
 def committed_group(name: str, count: int, *, alive: bool) -> Finding:
-    """Revealed, but not moved out yet."""
+    """Return the finding for a group that is committed and not moved out yet."""
     return Finding(
         Kind.COMMITTED,
         Severity.NOTE,
@@ -150,7 +150,7 @@ def committed_group(name: str, count: int, *, alive: bool) -> Finding:
 
 
 def no_mail(name: str, why: str) -> Finding:
-    """A file without envelope lines."""
+    """Return the finding for a file without envelope lines."""
     return Finding(
         Kind.NO_MAIL,
         Severity.PROBLEM,
@@ -161,7 +161,7 @@ def no_mail(name: str, why: str) -> Finding:
 
 
 def unreadable(name: str, error: OSError) -> Finding:
-    """The disk or the permissions refuse."""
+    """Return the finding for what the disk or the permissions do not let be read."""
     return Finding(
         Kind.UNREADABLE,
         Severity.PROBLEM,
@@ -173,7 +173,7 @@ def unreadable(name: str, error: OSError) -> Finding:
 
 
 def foreign(name: str, what: str, severity: Severity) -> Finding:
-    """Something that no release of this package makes there."""
+    """Return the finding for something that no release of this package makes there."""
     harm = "Processors stumble over it again and again." if severity is Severity.PROBLEM else "It does no harm."
     return Finding(
         Kind.FOREIGN,
@@ -196,7 +196,7 @@ def not_trusted(why: str) -> Finding:
 
 
 def long_name(name: str, *, alive: bool) -> Finding:
-    """A mail whose file name leaves no room for a lock beside it."""
+    """Return the finding for a mail whose file name leaves no room for a lock beside it."""
     return Finding(
         Kind.FOREIGN,
         Severity.NOTE,
@@ -207,7 +207,7 @@ def long_name(name: str, *, alive: bool) -> Finding:
 
 
 def somebody_elses(name: str, uid: int, owner: int) -> Finding:
-    """A file that the queue's owner may not read."""
+    """Return the finding for a file that the queue's owner may not read."""
     return Finding(
         Kind.OWNER,
         Severity.PROBLEM,
@@ -221,7 +221,7 @@ def somebody_elses(name: str, uid: int, owner: int) -> Finding:
 
 
 def not_taken(name: str, why: str) -> Finding:
-    """A file in a spool directory that no daemon takes."""
+    """Return the finding for a file in a spool directory that no daemon takes."""
     return Finding(
         Kind.NO_MAIL,
         Severity.PROBLEM,
@@ -233,7 +233,7 @@ def not_taken(name: str, why: str) -> Finding:
 
 
 def locked_by_others(name: str, seconds: float, limit: float) -> Finding:
-    """The program that writes a mail is slow, or dead."""
+    """Return the finding for a dropped mail whose program is slow, or dead."""
     then = f"The lock is given up in {age(limit - seconds)}." if limit > seconds else "The next look takes the mail."
     return Finding(
         Kind.OLD_LOCK,
@@ -247,7 +247,7 @@ def locked_by_others(name: str, seconds: float, limit: float) -> Finding:
 
 
 def not_looked_at(name: str, seconds: float) -> Finding:
-    """A complete mail that lies in a spool directory."""
+    """Return the finding for a complete mail that lies in a spool directory."""
     return Finding(
         Kind.WAITING,
         Severity.PROBLEM,
@@ -268,7 +268,7 @@ _LOST = {
 
 
 def orphaned(name: str, phase: str, *, alive: bool) -> Finding:
-    """The owner of a lease is dead."""
+    """Return the finding for a mail whose processor died."""
     lost = _LOST.get(phase, "")
     return Finding(
         Kind.ORPHANED,
@@ -280,7 +280,7 @@ def orphaned(name: str, phase: str, *, alive: bool) -> Finding:
 
 
 def old_lock(name: str, seconds: float, *, orphan: bool) -> Finding:
-    """The lock of an older release: a second name of the message, or of what was one."""
+    """Return the finding for the lock of an older release: a second name of the message, or of what was one."""
     then = f"in {age(seconds)}" if seconds > 0 else "at the next look"
     what = (
         "A lock of an older release is left over; its mail is gone, probably sent"
@@ -297,7 +297,7 @@ def old_lock(name: str, seconds: float, *, orphan: bool) -> Finding:
 
 
 def strange_lock(name: str, what: str) -> Finding:
-    """Something that nobody can take over."""
+    """Return the finding for something in the place of a lock that no processor can take over."""
     return Finding(
         Kind.FOREIGN,
         Severity.PROBLEM,
@@ -308,14 +308,14 @@ def strange_lock(name: str, what: str) -> Finding:
 
 
 def leftover(name: str, what: str) -> Finding:
-    """Harmless."""
+    """Return the finding for something harmless that was left over."""
     return Finding(
         Kind.LEFTOVER, Severity.NOTE, name, f"{what}.  It does no harm.", "None is needed; it can be deleted."
     )
 
 
 def dead_owner(name: str, *, alive: bool) -> Finding:
-    """The owner file of a process that ended without cleaning up."""
+    """Return the finding for the owner file of a process that ended without cleaning up."""
     return Finding(
         Kind.LEFTOVER,
         Severity.NOTE,
@@ -346,7 +346,7 @@ def relay_down(relay: RelayState, count: int, first: str, now: float) -> Finding
 
 
 def nobody_at_work(count: int, seconds: float, first: str, *, long: bool) -> Finding:
-    """Due, and no processor lives."""
+    """Return the finding for mail that is due while no processor lives."""
     return Finding(
         Kind.WAITING,
         Severity.PROBLEM if long else Severity.WARNING,
@@ -357,7 +357,7 @@ def nobody_at_work(count: int, seconds: float, first: str, *, long: bool) -> Fin
 
 
 def nothing_moves(count: int, seconds: float, first: str, *, long: bool) -> Finding:
-    """Due, and a processor lives."""
+    """Return the finding for mail that is due for long although a processor lives."""
     return Finding(
         Kind.WAITING,
         Severity.PROBLEM if long else Severity.WARNING,
@@ -369,7 +369,7 @@ def nothing_moves(count: int, seconds: float, first: str, *, long: bool) -> Find
 
 
 def open_to_others(name: str, mode: int, count: int, *, writable: bool) -> Finding:
-    """Directories or files with bits that only the owner should have."""
+    """Return the finding for directories or files with bits that only the owner should have."""
     more = f", and {count - 1} more" if count > 1 else ""
     can = "change or add" if writable else "read"
     return Finding(
@@ -382,7 +382,7 @@ def open_to_others(name: str, mode: int, count: int, *, writable: bool) -> Findi
 
 
 def no_room(free: str, *, scarce: bool) -> Finding:
-    """Committing needs space."""
+    """Return the finding for a file system without room."""
     return Finding(
         Kind.ROOM,
         Severity.WARNING if scarce else Severity.PROBLEM,
@@ -393,7 +393,7 @@ def no_room(free: str, *, scarce: bool) -> Finding:
 
 
 def from_the_future(name: str, count: int) -> Finding:
-    """Records or names later than now."""
+    """Return the finding for records or names later than now."""
     more = f", and {count - 1} more" if count > 1 else ""
     return Finding(
         Kind.CLOCK,
@@ -405,7 +405,7 @@ def from_the_future(name: str, count: int) -> Finding:
 
 
 def torn_history(name: str) -> Finding:
-    """There is something, but nothing that can be used."""
+    """Return the finding for a history of which nothing can be used."""
     return Finding(
         Kind.UNREADABLE,
         Severity.WARNING,

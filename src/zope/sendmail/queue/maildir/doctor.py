@@ -58,7 +58,7 @@ _KINDS = {
 
 
 def examine(store: Store) -> Iterator[Finding]:
-    """See `IMailQueue`."""
+    """Yield the findings about a queue; see `IMailQueueAdmin.examine`."""
     try:
         root = store.disk.stat(store.layout.root)
         visit = _Visit(store, root)
@@ -85,7 +85,7 @@ class _First:
         self.value = 0.0
 
     def add(self, name: str, value: float) -> None:
-        """Seen once more; the smallest `value` is the first."""
+        """Count one more; the one with the smallest `value` is the first."""
         if not self.count or value < self.value:
             self.name, self.value = name, value
         self.count += 1
@@ -112,14 +112,14 @@ class _Visit:
         self._blocked: dict[str, _First] = {}
 
     def everything(self) -> Iterator[Finding]:
-        """All findings."""
+        """Yield all findings."""
         parts = [self._room, self._directories, self._locks_directory, self.staged, self._groups, self._strays]
         parts += [self._processors, self._locks, self._mails, self._set_aside, self._histories, self._sums]
         for part in parts:
             yield from self._guarded(part(), "")
 
     def _guarded(self, part: Iterator[Finding], name: str) -> Iterator[Finding]:
-        """What vanishes meanwhile is not worth a word; what cannot be read is."""
+        """Yield what a part yields; what vanishes meanwhile is passed over, what cannot be read is a finding."""
         try:
             yield from part
         except FileNotFoundError:
@@ -149,7 +149,7 @@ class _Visit:
                 self._modes[name] = status.st_mode
 
     def _note_rights(self, name: str, mode: int, reach: int) -> None:
-        """`reach`: the permission bits that can be used at all, as the directories above are."""
+        """Note permission bits; `reach` has those that can be used at all, as the directories above are."""
         mode = stat.S_IMODE(mode)
         if mode & reach & 0o022:
             self._writable.add(name, mode)
@@ -157,7 +157,7 @@ class _Visit:
             self._readable.add(name, mode)
 
     def _sums(self) -> Iterator[Finding]:
-        """What is told once, however often it was seen."""
+        """Yield what is told once, however often it was seen."""
         for first, writable in ((self._readable, False), (self._writable, True)):
             if first.count:
                 yield diagnosis.open_to_others(first.name, int(first.value), first.count, writable=writable)
@@ -221,7 +221,7 @@ class _Visit:
             yield from self._lock_of_nobody(key, path, status)
 
     def _lock_of_nobody(self, key: str, path: str, status: os.stat_result) -> Iterator[Finding]:
-        """A lock of a dead owner, of one that began just now, or of an older release."""
+        """Yield what there is to say of a lock of a dead owner, of one that began just now, or of an older release."""
         name = name_of(key)
         with self._disk.open(path) as stream:
             text = stream.read(512)
@@ -312,7 +312,7 @@ class _Visit:
         yield from self._guarded(self._course(key, envelope, status), key)
 
     def _course(self, key: str, envelope: Envelope, status: os.stat_result) -> Iterator[Finding]:
-        """How it stands with a mail that can be read."""
+        """Yield what there is to say of a mail that can be read."""
         name = name_of(key)
         written = self._history_size(key)  # before it is read: a history grows
         record = self._store.record(key)
@@ -377,11 +377,11 @@ class _Visit:
     # judging
 
     def _is_anothers(self, status: os.stat_result) -> bool:
-        """Whether the queue's owner cannot read the file although whoever looks here may."""
+        """Return whether the queue's owner cannot read the file although this process may."""
         return status.st_uid != self._root.st_uid != 0 and not status.st_mode & 0o004
 
     def _reach_in(self, directory: str) -> int:
-        """The permission bits of a file that can be used by others, as the directories above it are."""
+        """Return the permission bits of a file that others can use, as the directories above it are."""
         return _reach(self._root.st_mode & self._modes.get(directory, 0)) * 0o6
 
     def _note_time(self, name: str, seconds: float) -> None:
@@ -390,7 +390,7 @@ class _Visit:
 
 
 def _reach(mode: int) -> int:
-    """Who beside the owner can go through a directory: one bit for the group, one for others."""
+    """Return who beside the owner can go through a directory: one bit for the group, one for others."""
     return mode & 0o011
 
 

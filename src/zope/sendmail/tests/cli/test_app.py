@@ -81,7 +81,6 @@ class ASpool(Fixture):
             self.assertEqual((status, [mail.recipients for mail in relay.mails]), (0, [("b@example.org",)]))
         self.assertNotIn("spool:", os.listdir(self.directory))
 
-
     def test_tells_of_a_file_that_is_never_sent(self) -> None:
         """By its exit status, also if other mail left: somebody has to look."""
         spool = os.path.join(self.directory, "spool")
