@@ -40,7 +40,7 @@ def show_relays(call: Call) -> int:
         for relay in board:
             say_json(relay_values(relay, waiting.get(relay.name, 0)))
         for processor in board.processors:
-            say_json(processor_values(processor))
+            say_json(processor_values(processor, call.now))
         return os.EX_OK
     for relay in _worst_first(board, waiting):
         say_all(relay_lines(relay, waiting.get(relay.name, 0), call.now))
@@ -77,7 +77,7 @@ def processor_lines(board: RelayBoard, now: float) -> Iterator[str]:
     for each in board.living:
         yield clean(
             f"process {each.pid} on {each.host} is at work since {moment(each.started)} ({age(now - each.started)}): "
-            f"{each.sent:,} sent, {each.per_minute:g} a minute"
+            f"{each.sent:,} sent, {each.rate(now):g} a minute"
         )
     if board.living:
         return

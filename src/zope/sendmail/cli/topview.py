@@ -65,7 +65,7 @@ def _look_once(call: Call) -> None:
         {
             "time": call.now,
             "counts": {state.value: count for state, count in call.admin.count().items()},
-            "per_minute": sum(each.per_minute for each in board.living),
+            "per_minute": sum(each.rate(call.now) for each in board.living),
             "relays": [relay_values(relay, waiting.get(relay.name, 0)) for relay in board],
             "oldest": [mail.name for mail in mails if mail.state in WAITING][:_OLDEST],
             "replies": [{"time": at, "name": name, "reply": reply} for at, name, reply in _last_replies(mails)],
@@ -77,7 +77,7 @@ def _lines(call: Call) -> Iterator[str]:
     admin, now = call.admin, call.now
     board = RelayBoard(admin.processors())
     counts = admin.count()
-    rate = sum(each.per_minute for each in board.living)
+    rate = sum(each.rate(call.now) for each in board.living)
     yield f"{clean(call.queue.location)}  {moment(now)}  {rate:g} mails a minute"
     yield "  ".join(f"{counts.get(state, 0):,} {state}" for state in State if state is not State.SENT)
     oldest = admin.oldest()

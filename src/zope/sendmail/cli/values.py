@@ -92,7 +92,7 @@ def relay_values(relay: RelayState, waiting: int) -> dict[str, Any]:
     }
 
 
-def processor_values(processor: ProcessorState) -> dict[str, Any]:
+def processor_values(processor: ProcessorState, now: float) -> dict[str, Any]:
     """Return a processor."""
     return {
         "processor": processor.pid,
@@ -103,7 +103,7 @@ def processor_values(processor: ProcessorState) -> dict[str, Any]:
         "ended": processor.ended or None,
         "written": processor.written or None,
         "sent": processor.sent,
-        "per_minute": processor.per_minute,
+        "per_minute": processor.rate(now),
     }
 
 

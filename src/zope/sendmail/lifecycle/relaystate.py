@@ -24,6 +24,9 @@ from zope.sendmail.message.routes import Routes
 #: Days after which it is of no interest how a relay was that was not asked since.
 KEPT_DAYS = 7
 
+#: Seconds for which a rate that was written down holds.
+_RECENT = 60.0
+
 #: What a relay is called to which all mail goes that names none.
 DEFAULT = "default"
 
@@ -88,6 +91,10 @@ class ProcessorState:
     #: Whether it lives; the reader of the state says so.
     alive: bool = False
 
+    def rate(self, now: float) -> float:
+        """Return the mails a minute: nothing is written while none leaves, so what is old means none."""
+        return self.per_minute if now - self.written <= _RECENT and not self.ended else 0.0
+
     def absorb(self, dead: Iterable[ProcessorState]) -> ProcessorState:
         """Return this state with what processors that have ended knew of relays.
 
@@ -118,7 +125,7 @@ class RelayBoard:
         self.processors = sorted(processors, key=lambda each: (not each.alive, -each.written))
         self._relays: dict[str, RelayState] = {}
         for processor in self.processors:
-            for relay in processor.relays:
+            for relay in processor.relays if processor.alive else map(_without_probe, processor.relays):
                 self._relays[relay.name] = _better(self._relays.get(relay.name), relay, alive=processor.alive)
         self._names = {relay.address: relay.name for relay in self._relays.values() if relay.address}
         self._routes = self.processors[0].routes if self.processors else None
@@ -161,6 +168,11 @@ class RelayBoard:
             return default
         name = str(relay)
         return name if relay.mailer else self._names.get(name, name)
+
+
+def _without_probe(relay: RelayState) -> RelayState:
+    """Return what a processor told of a relay that has ended: the try that it planned will not come."""
+    return replace(relay, probe=0.0)
 
 
 def _better(known: RelayState | None, other: RelayState, *, alive: bool) -> RelayState:
@@ -246,7 +258,7 @@ def waiting_words(relay: RelayState, now: float) -> str:
 def probe_words(relay: RelayState, now: float) -> str:
     """Return when a relay that cannot be used is tried again."""
     if not relay.probe:
-        return "it is tried with the next mail"
+        return "it is tried when a processor looks next"
     return f"next try in {age(relay.probe - now)}" if relay.probe > now else "it is tried now"
 
 

@@ -37,8 +37,12 @@ class Probes:
 
 
 def _settings_of(mailer: Any) -> Any:
-    """Return what tells whether a mailer would make another connection than before; the mailer itself if unknown."""
+    """Return what tells whether a mailer would make another connection than before.
+
+    Settings that differ each time they are asked for tell nothing: then it is the mailer itself.
+    """
     try:
-        return mailer.relay_settings()
+        settings = mailer.relay_settings()
+        return settings if settings == mailer.relay_settings() else mailer
     except Exception:  # noqa: BLE001 - the settings may be anybody's code, and the next attempt tells what is wrong
         return mailer

@@ -97,7 +97,7 @@ class SeveralProcessors(unittest.TestCase):
     def test_leave_what_they_knew(self) -> None:
         """The last word about a relay stays when its processor ends."""
         board = RelayBoard([processor(UP, alive=False, written=NOW - 60), processor(DOWN, alive=False)])
-        self.assertEqual(board.blocking(TO_ONE, FRESH), DOWN)
+        self.assertEqual(board.blocking(TO_ONE, FRESH), replace(DOWN, probe=0.0))
         self.assertEqual(board.living, [])
 
     def test_go_on_counting_where_the_last_one_ended(self) -> None:
@@ -113,6 +113,14 @@ class SeveralProcessors(unittest.TestCase):
         self.assertEqual(processor().absorb([processor(DOWN, alive=False)]).relays, (DOWN,))
         old = replace(DOWN, asked=NOW - (KEPT_DAYS + 1) * 86400)
         self.assertEqual(processor().absorb([processor(old, alive=False)]).relays, ())
+
+
+class TheRate(unittest.TestCase):
+    def test_is_that_of_now(self) -> None:
+        """What was written an hour ago, or at the end, is no rate any more."""
+        state = processor(per_minute=12.0)
+        self.assertEqual([state.rate(NOW + seconds) for seconds in (0, 60, 61)], [12.0, 12.0, 0.0])
+        self.assertEqual(processor(per_minute=12.0, ended=NOW).rate(NOW), 0.0)
 
 
 class OnDisk(unittest.TestCase):

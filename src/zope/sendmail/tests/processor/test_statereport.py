@@ -36,7 +36,7 @@ class ARelay(ProcessorTest):
         """Since when, and when it is tried next; mail that is due waits for it."""
         self.mailer.fault = REFUSED
         [name, _] = self.put(count=2)
-        self.drain()
+        self.processor.new_run().once()
         [relay] = self.relays().values()
         self.assertEqual((relay.name, relay.fault, relay.since), ("default", REFUSED, self.clock.time()))
         self.assertEqual(relay.probe, self.clock.time() + 5)
@@ -208,6 +208,27 @@ class OnADisk(unittest.TestCase):
             file.write(b"right\n")
         run.once()
         self.assertEqual(len(relay.mails), 1)
+        run.end()
+
+    def test_settings_that_differ_each_time_are_no_reason_to_try_a_relay(self) -> None:
+        """Its pauses are kept: else it would be asked without end."""
+        relay = self.enterContext(Relay(users={"user": "right"}))
+        mailer = SMTPMailer(
+            settings=lambda: {
+                "hostname": relay.host,
+                "port": relay.port,
+                "username": "user",
+                "no_tls": True,
+                "allow_clear_password": True,
+                "token": lambda: "wrong",
+            }
+        )
+        queue = self.queue()
+        put(queue, [ENVELOPE], MESSAGE)
+        run = self.processor(queue, mailer).new_run()
+        for _ in range(5):
+            run.once()
+        self.assertLessEqual(len(relay.dialogues), 1)
         run.end()
 
     def test_another_process_lets_a_relay_be_tried(self) -> None:
