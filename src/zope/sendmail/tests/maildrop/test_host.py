@@ -324,7 +324,8 @@ class Transactional(WithHost):
 
     def files(self) -> list[str]:
         spool = self.host._config().spools[0]
-        return [name for _, _, names in os.walk(spool) for name in names if "lock" not in name]
+        names = [name for _, _, names in os.walk(spool) for name in names]
+        return [name for name in names if "lock" not in name and not name.startswith(".reserve-")]
 
 
 class Refusing:
