@@ -124,6 +124,6 @@ def seems_alive(text: bytes, status: os.stat_result, now: float) -> bool:
 
 def _booted() -> float:
     """Return when this machine was started, in seconds since the epoch; 0.0 where the system does not say."""
-    with contextlib.suppress(OSError, ValueError), open("/proc/stat", encoding="ascii") as boot:
-        return float(next((line.split()[1] for line in boot if line.startswith("btime ")), 0.0))
+    with contextlib.suppress(OSError, ValueError), open("/proc/stat", "rb") as boot:
+        return float(next((line.split()[1] for line in boot if line.startswith(b"btime ")), b"0"))
     return 0.0

@@ -141,8 +141,8 @@ def _is_running(pid: int, since: float) -> bool:
 
 def _started(pid: int) -> Iterator[float]:
     """When a process started, where /proc tells it (Linux): numbers are given again, above all after a reboot."""
-    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/stat", encoding="ascii") as boot:
-        [since] = [float(line.split()[1]) for line in boot if line.startswith("btime ")]
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/stat", "rb") as boot:
+        [since] = [float(line.split()[1]) for line in boot if line.startswith(b"btime ")]
         with open(f"/proc/{pid}/stat", "rb") as process:
             ticks = int(process.read().rpartition(b")")[2].split()[19])
         yield since + ticks / os.sysconf("SC_CLK_TCK")
