@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import unittest
 from typing import Any
 
@@ -27,17 +29,17 @@ class PostgreSQLQueueTests(QueueContract, unittest.TestCase):
 class PooledQueueTests(PostgreSQLQueueTests):
     """Through pgbouncer in transaction mode."""
 
-    pooler: Pooler
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.pooler = Pooler(shared_server())
-        cls.addClassCleanup(cls.pooler.stop)
-
     def make_queue(self) -> Any:
-        self.url = self.pooler.url()
+        self.url = _pooler().url()
         return self.open_again()
+
+
+@functools.cache  # zope.testrunner knows no fixtures of classes
+def _pooler() -> Pooler:
+    """Return the pooler that these tests share."""
+    pooler = Pooler(shared_server())
+    atexit.register(pooler.stop)
+    return pooler
 
 
 del QueueContract

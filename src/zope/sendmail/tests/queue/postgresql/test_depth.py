@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import threading
@@ -18,41 +19,42 @@ from zope.sendmail.tests.support.postgresql import Pooler, Server, shared_server
 _DEPTH = 100_000
 
 
+@functools.cache  # zope.testrunner knows no fixtures of classes
+def _deep() -> tuple[Server, str, str]:
+    """Return a server, a database with a deep queue in it, and the location of the queue."""
+    from zope.sendmail.queue.postgresql.upkeep import migrate
+
+    server = shared_server()
+    database = server.create_database()
+    url = server.url("deep", database)
+    migrate(url)
+    queue = open_queue(url)
+    put(queue, [envelope()], MESSAGE)
+    queue.close()
+    with server.connect(database) as connection:
+        connection.execute(
+            "insert into zope_sendmail.mail (id, queue, size, message_id, envelope, state, due) select"
+            ' gen_random_uuid(), 1, 4, n::text, \'{"from": "", "to": ["a@example.org"]}\','
+            " case when n % 1000 = 0 then 1 else 0 end,"
+            " case when n % 5 = 0 then clock_timestamp() + n * interval '1 s' end"
+            f" from generate_series(1, {_DEPTH}) as n"
+        )
+        connection.execute(
+            "insert into zope_sendmail.body select id, 0, 'text' from zope_sendmail.mail on conflict do nothing"
+        )
+        connection.execute("insert into zope_sendmail.processor (id) select generate_series(1, 20)")
+        connection.execute(
+            "insert into zope_sendmail.attempt select p, s from generate_series(1, 20) p, generate_series(0, 63) s"
+        )
+        connection.execute("vacuum analyze")
+    return server, database, url
+
+
 class ADeepQueue(unittest.TestCase):
     """With 100,000 mails; a fifth were tried, some are held."""
 
-    server: Server
-    database: str
-    url: str
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        from zope.sendmail.queue.postgresql.upkeep import migrate
-
-        cls.server = shared_server()
-        cls.database = cls.server.create_database()
-        cls.url = cls.server.url("deep", cls.database)
-        migrate(cls.url)
-        queue = open_queue(cls.url)
-        put(queue, [envelope()], MESSAGE)
-        queue.close()
-        with cls.server.connect(cls.database) as connection:
-            connection.execute(
-                "insert into zope_sendmail.mail (id, queue, size, message_id, envelope, state, due) select"
-                ' gen_random_uuid(), 1, 4, n::text, \'{"from": "", "to": ["a@example.org"]}\','
-                " case when n % 1000 = 0 then 1 else 0 end,"
-                " case when n % 5 = 0 then clock_timestamp() + n * interval '1 s' end"
-                f" from generate_series(1, {_DEPTH}) as n"
-            )
-            connection.execute(
-                "insert into zope_sendmail.body select id, 0, 'text' from zope_sendmail.mail on conflict do nothing"
-            )
-            connection.execute("insert into zope_sendmail.processor (id) select generate_series(1, 20)")
-            connection.execute(
-                "insert into zope_sendmail.attempt select p, s from generate_series(1, 20) p, generate_series(0, 63) s"
-            )
-            connection.execute("vacuum analyze")
+    def setUp(self) -> None:
+        self.server, self.database, self.url = _deep()
 
     def plan(self, name: str, **parameters: Any) -> str:
         """How the server would carry a statement out, prepared for any parameters."""

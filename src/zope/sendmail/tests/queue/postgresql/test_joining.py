@@ -23,13 +23,9 @@ class Fixture(unittest.TestCase):
 
     package = ""
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        if cls.package and importlib.util.find_spec(cls.package) is None:
-            raise SkipTest(f"{cls.package} is not installed")
-
     def setUp(self) -> None:
+        if self.package and importlib.util.find_spec(self.package) is None:
+            raise SkipTest(f"{self.package} is not installed")
         self.server: Server = shared_server()
         self.url = self.server.url()
         self.queue = open_queue(self.url)
@@ -169,14 +165,10 @@ class AnSQLAlchemySession(Fixture):
 
     package = "sqlalchemy"
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        if importlib.util.find_spec("zope.sqlalchemy") is None:
-            raise SkipTest("zope.sqlalchemy is not installed")
-
     def setUp(self) -> None:
         super().setUp()
+        if importlib.util.find_spec("zope.sqlalchemy") is None:
+            raise SkipTest("zope.sqlalchemy is not installed")
         from sqlalchemy import create_engine, text
         from sqlalchemy.orm import scoped_session, sessionmaker
         from zope.sqlalchemy import register

@@ -5,7 +5,9 @@ Real processes; waits are for what the database says, never for a time.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -170,29 +172,29 @@ class AProcessorWhoseConnectionsAreCut(Fixture):
         self.assertEqual([lease.name for lease in self.queue.claim()], [third.name])
 
 
+@functools.cache  # zope.testrunner knows no fixtures of classes
+def _own_server() -> Server:
+    """Return a server that nothing else uses."""
+    from zope.sendmail.queue.postgresql.upkeep import migrate
+
+    server = Server()
+    atexit.register(server.stop)
+    migrate(server.url())
+    return server
+
+
 class AServerThatCrashes(Fixture):
     """What is not logged is gone: who lives, and how far they had come."""
 
-    _own: Server
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        from zope.sendmail.queue.postgresql.upkeep import migrate
-
-        cls._own = Server()
-        cls.addClassCleanup(cls._own.stop)
-        migrate(cls._own.url())
-
     def server(self) -> Server:
-        return self._own
+        return _own_server()
 
     def test_leaves_the_living_what_they_have(self) -> None:
         """They come back by themselves; what they intend is still theirs, and nobody else gets it."""
         self.put(2)
         [lease] = self.queue.claim()
         lease.intend()
-        self._own.crash()
+        _own_server().crash()
         other = self.open()
         [rest] = self.eventually(other.claim)
         self.assertNotEqual(rest.name, lease.name)
@@ -207,14 +209,14 @@ class AServerThatCrashes(Fixture):
         process = self.start("claim")
         process.kill()
         process.wait()
-        self._own.crash()
+        _own_server().crash()
         lease = self.taken()
         self.assertEqual(lease.inherited.replies["one@example.org"].answer, Answer.UNKNOWN)
 
     def test_keeps_what_was_committed(self) -> None:
         """Also when all of it is killed."""
         self.put(3)
-        self._own.kill()
+        _own_server().kill()
         self.assertEqual(len(self.eventually(lambda: self.queue.claim(9))), 3)
 
 

@@ -15,8 +15,7 @@ _SECRET = "s3cr3t-W0rd"
 class LocationTests(unittest.TestCase):
     """What `open_queue` makes of a URL; nothing is connected to."""
 
-    @classmethod
-    def setUpClass(cls) -> None:
+    def setUp(self) -> None:
         require_psycopg()
 
     def test_a_url_is_a_queue_in_postgresql(self) -> None:
