@@ -3,6 +3,7 @@
 import builtins
 import inspect
 import re
+from importlib.util import find_spec
 from typing import Any
 
 from zope.interface import Interface
@@ -38,7 +39,7 @@ OTHERS = (
     r"|zope\.schema)\b.*"
 )
 # Signatures name classes that are no part of the API; aliases and long annotations are cut in pieces.
-INSIDE = r"zope\.sendmail\.(processor|queue\.maildir|testing\.(dialogue|script))\..*|.*\b_[A-Z]\w*|Piece|frozenset\[.*"
+INSIDE = r"zope\.sendmail\.(processor|lifecycle\.(rates|relaystate)|queue\.maildir|testing\.(dialogue|script))\..*|.*\b_[A-Z]\w*|Piece|(frozenset|tuple)\[.*"
 nitpick_ignore_regex = [("py:.*", OTHERS), ("py:class", rf"zope\.interface\..*|<InterfaceClass .*>|{INSIDE}")]
 
 
@@ -90,6 +91,7 @@ def skip_foreign(app: Any, what: str, name: str, documented: Any, skip: bool, op
 
 
 def name_built_in(app: Any, env: Any, node: Any, content: Any) -> Any:
-    """Return the text itself for a name of Python's own or of another project; None for any other."""
+    """Return the text itself for a name of Python's own, of another project, or of a module without a page here."""
     target = node.get("reftarget", "")
-    return content if hasattr(builtins, target) or re.fullmatch(OTHERS, target) else None
+    is_module = target.startswith("zope.sendmail.") and find_spec(target) is not None
+    return content if is_module or hasattr(builtins, target) or re.fullmatch(OTHERS, target) else None

@@ -61,7 +61,7 @@ def news_of(outcome: Outcome, record: Record, *, before: Record | None = None) -
     :param before: what was known when it began, so that a rejection which is no relay's word (a malformed address, a
         lifetime that is over) is told once
     """
-    if record.state is State.SENT:  # nobody was rejected
+    if record.state is State.SENT:  # no recipient was rejected
         return outcome.replies
     told = {who: record.replies.get(who, reply) for who, reply in outcome.replies.items()}
     rejected = record.having(Answer.REJECTED)

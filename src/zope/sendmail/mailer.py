@@ -217,7 +217,7 @@ class SMTPMailer:
         discard_extensions: str | Iterable[str] = (),
         settings: Callable[[], Mapping[str, Any] | RelaySettings] | None = None,
     ) -> None:
-        if settings is None:  # else nobody knows yet which relay it is
+        if settings is None:  # else it is not known yet which relay it is
             _checked_port(hostname, port)
         self.hostname = hostname
         self.port = port

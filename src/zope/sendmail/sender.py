@@ -56,7 +56,7 @@ def make_routes(
     sender_routes: Mapping[str, str] | None = None,
     legacy_passwords: bool = False,
 ) -> Routes:
-    """The relays that mail may name: `mailers` by their names and addresses, and the addresses in `relays`.
+    """Return the relays that mail may name: `mailers` by their names and addresses, and the addresses in `relays`.
 
     A writer and a reader of one directory need the same.  Raises `InvalidRelay`, `ValueError`.
     """
@@ -231,7 +231,7 @@ class MailReader(_Sending):
         self._make()  # now, so that bad options are told here
 
     def start(self) -> None:
-        """Begin to send.  Harmless if it runs.  Raises `GreenThreads` where eventlet has replaced the threads."""
+        """Begin to send.  Harmless if it runs.  Raises ``GreenThreads`` where eventlet has replaced the threads."""
         refuse_green_threads()
         with self._starting:
             processor = self._processor
@@ -270,7 +270,7 @@ class MailReader(_Sending):
             let_finish_at_exit(self._processor)
 
     def running(self) -> bool:
-        """Whether it sends."""
+        """Return whether it sends."""
         return self._processor is not None and self._processor.is_alive()
 
     def send_waiting(self) -> None:

@@ -57,7 +57,7 @@ class Declaration:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self) -> QueueProcessorThread:
-        """Return a processor, not started.  Raises `GreenThreads` where eventlet has replaced the threads."""
+        """Return a processor, not started.  Raises ``GreenThreads`` where eventlet has replaced the threads."""
         refuse_green_threads()
         processor = QueueProcessorThread(**self.options)
         processor.setMailer(self.mailer)
@@ -89,12 +89,12 @@ class Processors:
             old.stop()
 
     def declared(self) -> list[Declaration]:
-        """What was declared, in that order."""
+        """Return what was declared, in that order."""
         with self._lock:
             return list(self._declared.values())
 
     def running(self) -> list[QueueProcessorThread]:
-        """The processors of this process that are alive."""
+        """Return the processors of this process that are alive."""
         with self._lock:
             return [thread for thread in self._threads.values() if thread.is_alive()]
 
@@ -103,7 +103,7 @@ class Processors:
         return self._start(lambda each: each.start is not Start.NEVER)
 
     def start_automatically(self) -> list[QueueProcessorThread]:
-        """Like `start`, but only what is declared `Start.DATABASE`."""
+        """Start what is declared `Start.DATABASE`; see `start`."""
         return self._start(lambda each: each.start is Start.DATABASE)
 
     def stop(self, timeout: float = EXIT_TIMEOUT) -> bool:
@@ -152,7 +152,7 @@ class Processors:
             threading.Thread(target=self._watch, args=(parent,), name="zope.sendmail.startup", daemon=True).start()
 
     def forget_parent(self) -> None:
-        """A child that ends does not take over."""
+        """Forget the parent: a child that ends does not take over."""
         with self._lock:
             self._decide(self._inherited)
 
@@ -174,7 +174,7 @@ class Processors:
         return thread
 
     def _decide(self, names: Collection[str]) -> None:
-        """Whether the parent drains these matters no more; with nothing left, nobody has to watch it."""
+        """Decide about these; with nothing left, the parent is not watched any more."""
         self._inherited -= frozenset(names)
         if not self._inherited:
             self._decided.set()
@@ -207,7 +207,7 @@ reset = _processors.reset
 
 
 def database_opened(event: object) -> None:  # noqa: ARG001 - subscribers get one
-    """Subscriber to `IDatabaseOpenedWithRoot`: start what waits for the database."""
+    """Subscriber to ``IDatabaseOpenedWithRoot``: start what waits for the database."""
     if switched_off():
         log.info("No mail is sent from this process, because %s=%s.", SWITCH, os.environ[SWITCH])
     else:
@@ -215,7 +215,7 @@ def database_opened(event: object) -> None:  # noqa: ARG001 - subscribers get on
 
 
 def switched_off() -> bool:
-    """Whether the environment forbids the automatic start.  Raises `ValueError` for an unknown word."""
+    """Return whether the environment forbids the automatic start.  Raises `ValueError` for an unknown word."""
     word = os.environ.get(SWITCH, "").strip().lower()
     if word not in _OFF | _ON:
         raise ValueError(f"{SWITCH}={word!r} is neither on nor off; write never, or nothing")

@@ -165,7 +165,7 @@ def _due_in(mail: QueuedMail, now: float) -> str:
 
 
 def _route(mail: QueuedMail, width: int) -> str:
-    """Return from whom to whom; as many recipients as fit, and the number of the others."""
+    """Return sender and recipients; as many recipients as fit, and the number of the others."""
     if mail.envelope is None:
         return cut("(no readable envelope)", width)
     everybody = [clean(each) for each in (*mail.envelope.recipients, *mail.envelope.malformed)]

@@ -45,7 +45,7 @@ _LATER = (
 
 
 def become_owner(path: str) -> None:
-    """As root, go on as the owner of the directory at `path`, if there is one; import before that what may be needed.
+    """Become the owner of the directory at `path`, as root and if there is one; import before that what may be needed.
 
     :raises OSError: if the ids cannot be changed.
     """

@@ -73,7 +73,7 @@ def relay_lines(relay: RelayState, waiting: int, now: float) -> Iterator[str]:
 
 
 def processor_lines(board: RelayBoard, now: float) -> Iterator[str]:
-    """Yield who is at work, or who was last."""
+    """Yield which processors are at work, or which was last."""
     for each in board.living:
         yield clean(
             f"process {each.pid} on {each.host} is at work since {moment(each.started)} ({age(now - each.started)}): "

@@ -53,7 +53,7 @@ class Start(StrEnum):
 
 
 def _tls(text: str) -> Tls | None:
-    """What pyramid_mailer says by yes and no, and the words of this package."""
+    """Return what pyramid_mailer says by yes and no, and the words of this package."""
     try:
         return Tls.REQUIRED if boolean(text) else None
     except ValueError:

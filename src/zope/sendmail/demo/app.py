@@ -26,7 +26,7 @@ _LOG_TAIL = 15
 
 
 def main() -> int:
-    """The console script."""
+    """Run the console script."""
     options = parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, _end)
     try:
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(prog="demo", description=f"{PROMISE}: shows that it is so, in seconds.")
     add = parser.add_argument
     add("--serve", action="store_true", help="then keep running, with a page to send mail and see it arrive")
@@ -57,7 +57,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> int:
-    """The story, and the page if that is wanted."""
+    """Return the story, and the page if that is wanted."""
     began = time.monotonic()
     from zope.sendmail.demo import page, stage, story
     from zope.sendmail.demo.narrator import Narrator
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def place(keep: str | None) -> Iterator[str]:
-    """A directory for everything: `keep`, or else a temporary one.  Raises `OSError` if `keep` is in use."""
+    """Yield a directory for everything: `keep`, or else a temporary one.  Raises `OSError` if `keep` is in use."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="zope-sendmail-demo-") as directory:
             yield directory
@@ -94,19 +94,19 @@ def place(keep: str | None) -> Iterator[str]:
 
 
 def kept(keep: str | None) -> str:
-    """Where to look afterwards."""
+    """Return where to look afterwards."""
     return f" Database, queue and logs are in {keep}." if keep else ""
 
 
 def log_to(path: str) -> None:
-    """What the package logs goes to a file, where it does not disturb the story."""
+    """Send what the package logs to a file, where it does not disturb the story."""
     line = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(filename=path, level=logging.INFO, format=line)
     logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd's, every line of every conversation
 
 
 def show_logs(directory: str) -> None:
-    """The ends of the logs, for whoever has to find out why the story went wrong."""
+    """Print the ends of the logs, so that a person can find out why the story went wrong."""
     for name in sorted(each for each in os.listdir(directory) if each.endswith(".log")):
         with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as log:
             tail = log.readlines()[-_LOG_TAIL:]

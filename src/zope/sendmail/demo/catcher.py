@@ -1,7 +1,7 @@
 """The relay of the demo: takes every mail and keeps it in memory.
 
 It has any number of entrances, so that several processes can be told apart by the one they use.  It can
-withhold its answer to a mail: that is the moment in which nobody knows how the mail stands (RFC 1047).
+withhold its answer to a mail: that is the moment in which it is not known how the mail stands (RFC 1047).
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ class Catcher:
         self._thread.join(_PROMPT)
 
     def caught(self, since: int = 0) -> list[Caught]:
-        """What came, in this order, without the first `since`."""
+        """Return what came, in this order, without the first `since`."""
         return self._caught[since:]
 
     def delivered(self) -> Counter[str]:
-        """How often each Message-Id came."""
+        """Return how often each Message-Id came."""
         return Counter(mail.message_id for mail in self.caught())
 
     def hold(self, number: int) -> Hold:
@@ -103,7 +103,7 @@ class Catcher:
     # what aiosmtpd calls, in the catcher's thread
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        """A mail has come whole.  From here on it counts as delivered, whether or not the answer arrives."""
+        """Return a mail has come whole.  From here on it counts as delivered, whether or not the answer arrives."""
         assert isinstance(envelope.content, bytes)
         assert server.transport is not None
         port = server.transport.get_extra_info("sockname")[1]

@@ -91,7 +91,7 @@ def end(workers: list[Worker]) -> None:
 
 
 def explain(act: Act, survivors: list[Worker], unanswered: Caught) -> None:
-    """What the survivors recorded as unknown, and what became of it."""
+    """Tell what the survivors recorded as unknown, and what became of it."""
     for each in survivors:
         for report in each.told("MailUnknownEvent"):
             act.account.unknown[report["message_id"]] += 1
@@ -105,6 +105,6 @@ def explain(act: Act, survivors: list[Worker], unanswered: Caught) -> None:
 
 
 def listed(workers: list[Worker]) -> str:
-    """The processes, for people."""
+    """Return the processes, for people."""
     *first, last = [str(each.pid) for each in workers]
     return f"Processes {', '.join(first)} and {last}"

@@ -19,7 +19,7 @@ class Account:
     #: What ``send()`` returned, whatever became of the transaction.
     handed: list[str] = field(default_factory=list)
     committed: list[str] = field(default_factory=list)
-    #: Attempts whose outcome nobody can know: recorded by the queue and told by `IMailUnknownEvent`.
+    #: Attempts whose outcome cannot be known: recorded by the queue and told by `IMailUnknownEvent`.
     unknown: Counter[str] = field(default_factory=Counter)
 
 
@@ -73,7 +73,7 @@ _HEADINGS = ("", "send()", "committed", "delivered", "again", "unknown")
 
 
 def table(balances: Iterable[Balance], marks: tuple[str, str]) -> list[str]:
-    """The lines of the table; `marks` stand for right and wrong."""
+    """Return the lines of the table; `marks` stand for right and wrong."""
     rows = [
         (
             each.title,
@@ -97,7 +97,7 @@ def table(balances: Iterable[Balance], marks: tuple[str, str]) -> list[str]:
 
 
 def total(balances: Iterable[Balance], faults: Iterable[str] = ()) -> Balance:
-    """All balances together, with further `faults`."""
+    """Return all balances together, with further `faults`."""
     all_of = list(balances)
     return Balance(
         "Together",

@@ -23,30 +23,30 @@ class Narrator:
         return self._coloured(_GREEN, self._marks[0]), self._coloured(_RED, self._marks[1])
 
     def title(self, text: str) -> None:
-        """What comes now."""
+        """Print what comes now."""
         self._write("")
         self._write(self._coloured(_BOLD, text))
 
     def say(self, text: str) -> None:
-        """What happens."""
+        """Print what happens."""
         for line in _folded(text):
             self._write(line)
 
     def aside(self, text: str) -> None:
-        """What only some want to know."""
+        """Print what only some readers want to know."""
         for line in _folded(text):
             self._write(self._coloured(_DIM, line))
 
     def row(self, text: str) -> None:
-        """A line of a table."""
+        """Print a line of a table."""
         self._write(f"   {text}")
 
     def right(self, text: str) -> None:
-        """What came out well."""
+        """Print what came out well."""
         self._marked(_GREEN, self._marks[0], text)
 
     def wrong(self, text: str) -> None:
-        """What did not."""
+        """Print what did not."""
         self._marked(_RED, self._marks[1], text)
 
     def _marked(self, colour: str, mark: str, text: str) -> None:

@@ -41,7 +41,7 @@ with open(os.path.join(os.path.dirname(__file__), "page.html"), encoding="utf-8"
 
 
 def _source(element: str) -> str:
-    """What the browser may apply or run: what is in this element of the page and nothing else."""
+    """Return what the browser may apply or run: what is in this element of the page and nothing else."""
     text = _PAGE.split(f"<{element}>")[1].split(f"</{element}>")[0]
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
@@ -68,7 +68,7 @@ class Server(ThreadingHTTPServer):
         self.results: deque[tuple[float, str]] = deque(maxlen=10)
 
     def names(self) -> set[str]:
-        """How a browser of this machine may call us."""
+        """Return how a browser of this machine may call us."""
         return {f"{host}:{self.server_port}" for host in ("127.0.0.1", "localhost")}
 
 
@@ -80,7 +80,7 @@ class Page(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """The page, or the part of it that changes."""
+        """Answer with the page, or the part of it that changes."""
         if not self.is_for_us():
             self.refuse(HTTPStatus.MISDIRECTED_REQUEST, "This page answers to 127.0.0.1 and localhost only.")
         elif self.path == "/":
@@ -91,7 +91,7 @@ class Page(BaseHTTPRequestHandler):
             self.refuse(HTTPStatus.NOT_FOUND, "There is one page here, and this is not it.")
 
     def do_POST(self) -> None:
-        """An order."""
+        """Take an order."""
         length = self.headers.get("Content-Length", "")
         if not (self.is_for_us() and self.is_from_us()):
             self.refuse(HTTPStatus.FORBIDDEN, "Orders are taken from this page only.")
@@ -105,11 +105,11 @@ class Page(BaseHTTPRequestHandler):
             self.answer("", HTTPStatus.SEE_OTHER, Location="/")
 
     def is_for_us(self) -> bool:
-        """Whether the browser calls us by a name of this machine."""
+        """Return whether the browser calls us by a name of this machine."""
         return self.headers.get("Host") in self.server.names()
 
     def is_from_us(self) -> bool:
-        """Whether the form that is posted is on our own page."""
+        """Return whether the form that is posted is on our own page."""
         return self.headers.get("Origin") in {f"http://{name}" for name in self.server.names()}
 
     def answer(self, text: str, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> None:
@@ -132,7 +132,7 @@ class Page(BaseHTTPRequestHandler):
 
 
 def bind(port: int) -> Server:
-    """The server on `port`; 0: on any.  Raises `OSError` in words for people."""
+    """Return the server on `port`; 0: on any.  Raises `OSError` in words for people."""
     try:
         return Server(port)
     except OSError as error:
@@ -169,7 +169,7 @@ def order(stage: Stage, form: dict[str, list[str]]) -> str:
 
 
 def arrival(stage: Stage, message_id: str, to: str, began: float) -> str:
-    """When the mail that was committed came."""
+    """Return when the mail that was committed came."""
     try:
         stage.wait_for([message_id], patience=20.0)
     except Surprise:
@@ -183,12 +183,12 @@ def arrival(stage: Stage, message_id: str, to: str, began: float) -> str:
 
 
 def whole_page(server: Server) -> str:
-    """The page."""
+    """Return the page."""
     return _PAGE.replace("<!-- state -->", state(server))
 
 
 def state(server: Server) -> str:
-    """What changes: results, queue, inbox, events."""
+    """Return what changes: results, queue, inbox, events."""
     stage = server.stage
     mails = stage.catcher.caught()
     events = [
@@ -205,19 +205,19 @@ def state(server: Server) -> str:
 
 
 def queue_rows(stage: Stage) -> Sequence[Sequence[str]]:
-    """How much mail is in which state."""
+    """Return how much mail is in which state."""
     return [(str(state), str(count)) for state, count in stage.queue().admin.count().items()] or [("empty", "")]
 
 
 def inbox_row(mail: Caught) -> Sequence[str]:
-    """One mail."""
+    """Return one mail."""
     subject, body = str(mail.message.get("Subject", "")), mail.message.get_body(("plain",))
     text = str(body.get_content()) if body is not None else ""
     return (clock(mail.clock), ", ".join(mail.recipients), subject, text[:_GLANCE])
 
 
 def section(title: str, note: str, rows: Iterable[Iterable[str]]) -> str:
-    """A table with a heading; what is in it is escaped here."""
+    """Return a table with a heading; what is in it is escaped here."""
     lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows] or ["<td>nothing yet</td>"]
     return (
         f"<section><h2>{html.escape(title)} <small>{html.escape(note)}</small></h2>"
@@ -226,5 +226,5 @@ def section(title: str, note: str, rows: Iterable[Iterable[str]]) -> str:
 
 
 def clock(when: float) -> str:
-    """The time of day."""
+    """Return the time of day."""
     return time.strftime("%H:%M:%S", time.localtime(when))

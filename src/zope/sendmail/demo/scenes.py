@@ -28,7 +28,7 @@ class Act:
 
 
 def commit(act: Act) -> str:
-    """A commit is delivered."""
+    """Return a commit is delivered."""
     stage, account = act.stage, act.account
     with visit(stage.database) as shop:
         account.handed.append(shop.order("ann@example.org", "Your order"))
@@ -43,7 +43,7 @@ def commit(act: Act) -> str:
 
 
 def abort(act: Act) -> str:
-    """An abort sends nothing."""
+    """Return an abort sends nothing."""
     stage = act.stage
     with visit(stage.database) as shop:
         act.account.handed.append(shop.order("bob@example.org", "Your order"))
@@ -56,7 +56,7 @@ def abort(act: Act) -> str:
 
 
 def savepoint(act: Act) -> str:
-    """A savepoint rollback drops just the later mail."""
+    """Return a savepoint rollback drops just the later mail."""
     account = act.account
     with visit(act.stage.database) as shop:
         account.handed.append(shop.order("cleo@example.org", "Your order"))
@@ -70,7 +70,7 @@ def savepoint(act: Act) -> str:
 
 
 def conflict(act: Act) -> str:
-    """A conflict makes the transaction run again; its mail leaves once."""
+    """Return a conflict makes the transaction run again; its mail leaves once."""
     account = act.account
     with visit(act.stage.database) as shop:
         for attempt in transaction.manager.attempts(3):
@@ -86,7 +86,7 @@ def conflict(act: Act) -> str:
 
 
 def buy_first(stage: Stage) -> None:
-    """Another transaction, which commits before ours, changes what ours has changed too."""
+    """Change in another transaction, which commits before ours, what ours has changed too."""
     with stage.database.transaction() as connection:
         connection.root()["stock"]["left"] -= 1
 

@@ -64,14 +64,14 @@ class Shop:
         return message_id
 
     def count_orders(self) -> int:
-        """How many orders the database has."""
+        """Return how many orders the database has."""
         transaction.begin()
         return len(self.orders)
 
 
 @contextmanager
 def visit(opened: Any) -> Iterator[Shop]:
-    """The shop in the database `opened`, for this thread; what was not committed at the end is forgotten."""
+    """Yield the shop in the database `opened`, for this thread; what was not committed at the end is forgotten."""
     with closing(opened.open()) as connection:
         try:
             yield Shop(connection)

@@ -56,15 +56,15 @@ class Stage:
         return os.path.join(self.directory, "queue")
 
     def queue(self) -> IMailQueue:
-        """The queue, as an operator sees it."""
+        """Return the queue, as an operator sees it."""
         return open_queue(self.queue_path)
 
     def worker(self, number: int) -> Worker:
-        """One more process that drains the queue."""
+        """Return one more process that drains the queue."""
         return Worker(self.queue_path, self.catcher.open(), self.path(f"process-{number}.log"))
 
     def path(self, name: str) -> str:
-        """A file of the demo."""
+        """Return a file of the demo."""
         return os.path.join(self.directory, name)
 
     def wait_for(self, mails: Collection[str], patience: float = PATIENCE) -> None:

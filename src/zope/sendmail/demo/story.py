@@ -67,7 +67,7 @@ def draw_balance(stage: Stage, accounts: list[Account], narrator: Narrator) -> b
 
 
 def add_own_unknowns(stage: Stage, accounts: list[Account]) -> None:
-    """What this process itself recorded as unknown; none, unless the machine is in deep trouble."""
+    """Add what this process itself recorded as unknown; nothing, unless the machine is in deep trouble."""
     notifier.flush(PATIENCE)
     for event in filter(IMailUnknownEvent.providedBy, list(stage.events)):
         for account in accounts:
@@ -75,7 +75,7 @@ def add_own_unknowns(stage: Stage, accounts: list[Account]) -> None:
 
 
 def conclusion(whole: Balance) -> str:
-    """What the table says, in a sentence."""
+    """Return what the table says, in a sentence."""
     count = whole.committed
     text = f"{count} orders in the database, {count} mails committed, the same {count} delivered"
     if not whole.again:
@@ -85,6 +85,6 @@ def conclusion(whole: Balance) -> str:
 
 
 def stored_orders(stage: Stage) -> int:
-    """How many orders the database has."""
+    """Return how many orders the database has."""
     with visit(stage.database) as shop:
         return shop.count_orders()

@@ -78,14 +78,14 @@ class Worker:
         self._reader.start()
 
     def has_started(self) -> bool:
-        """Whether it drains the queue.  Raises `ChildProcessError` if it never will."""
+        """Return whether it drains the queue.  Raises `ChildProcessError` if it never will."""
         if self._process.poll() is not None:
             status = self._process.returncode
             raise ChildProcessError(f"Process {self.pid} ended by itself, with status {status}.")
         return any(report["what"] == "started" for report in self.reports)
 
     def told(self, event: str) -> list[dict[str, str]]:
-        """What it reported about events of this name."""
+        """Return what it reported about events of this name."""
         return [report for report in self.reports if report["what"] == event]
 
     def kill(self) -> None:
@@ -99,7 +99,7 @@ class Worker:
         self._process.stdin.close()
 
     def end(self, timeout: float) -> int:
-        """Its exit status, when it has ended and everything it reported is here.  Raises `TimeoutError`."""
+        """Return its exit status, when it has ended and everything it reported is here.  Raises `TimeoutError`."""
         self.tell_to_end()
         try:
             status = self._process.wait(timeout)

@@ -88,7 +88,7 @@ class Config:
     verify: bool | None = None
     #: How old the lock of a writer gets before its mail is taken all the same; 0.0: never taken.
     lock_age: float = LOCK_AGE
-    #: What becomes of a mail of which nobody can know whether the relay has it.
+    #: What becomes of a mail of which it cannot be known whether the relay has it.
     on_unknown: OnUnknown = OnUnknown.RESEND
     #: Further settings of the relay, by their names in `RELAY`.
     relay_options: tuple[tuple[str, Any], ...] = ()
@@ -109,7 +109,7 @@ class Config:
         return bool(self.password or self.password_file or os.environ.get(PASSWORD_VARIABLE))
 
     def read_password(self) -> str:
-        """The password: of this file, else of the password file, else of the environment; empty: none.
+        """Return the password: of this file, else of the password file, else of the environment; empty: none.
 
         Raises `ConfigError` if the password file cannot be used.
         """
@@ -137,7 +137,7 @@ def read_config(path: str) -> Config:
 
 
 def parse_config(text: str, path: str) -> Config:
-    """What the `text` of the configuration file at `path` says.  Raises `ConfigError`."""
+    """Return what the `text` of the configuration file at `path` says.  Raises `ConfigError`."""
     try:
         return _config(_Reader(parse_assignments(text), path))
     except Malformed as error:
@@ -194,11 +194,11 @@ class _Reader:
         raise ConfigError(f"{self.file}{line}: {key} {why}")
 
     def text(self, key: str) -> str:
-        """A text without the blanks around it."""
+        """Return a text without the blanks around it."""
         return self.secret(key).strip()
 
     def secret(self, key: str) -> str:
-        """A text to the letter."""
+        """Return a text to the letter."""
         text = self._printable(key)
         try:
             text.encode()
@@ -217,7 +217,7 @@ class _Reader:
         return addresses
 
     def path(self, key: str) -> str:
-        """A path, made absolute."""
+        """Return a path, made absolute."""
         return self._absolute(key, self._printable(key).strip())
 
     def paths(self, key: str) -> tuple[str, ...]:
@@ -226,7 +226,7 @@ class _Reader:
         return tuple(dict.fromkeys(self._absolute(key, name) for name in names if name))
 
     def whole(self, key: str, default: int, least: int = 0, most: int = 2**31) -> int:
-        """A whole number; one in quotes is one, too."""
+        """Return a whole number; one in quotes is one, too."""
         number = self._number(key, default, _whole, "whole number")
         if not least <= number <= most:
             self.refuse(key, f"is {number}; write a number from {least} to {most}")
@@ -240,7 +240,7 @@ class _Reader:
         return float(number)
 
     def one_of(self, words: type[_Word], key: str, default: _Word) -> _Word:
-        """One of a few words."""
+        """Return one of a few words."""
         text = self.text(key) or default
         try:
             return words(text)
@@ -264,7 +264,7 @@ class _Reader:
         return None if value is None or value == "" else bool(self._number(key, 0, _whole, "switch"))
 
     def _printable(self, key: str) -> str:
-        """A text; a number is one, too, with all its digits."""
+        """Return a text; a number is one, too, with all its digits."""
         value = self._value(key)
         text = "" if value is None else value if isinstance(value, str) else self._assigned[key].written
         if any(ord(character) < 32 or ord(character) == 127 for character in text):

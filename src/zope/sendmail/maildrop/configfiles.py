@@ -29,7 +29,9 @@ _known: dict[str, tuple[tuple[int, int, int], Config]] = {}
 
 
 def candidates() -> Mapping[str, str]:
-    """What may be chosen, key -> path: the default, what zope.conf offers, and what was added in this process."""
+    """Return what may be chosen, key -> path: the default, what zope.conf offers, and what was added in this
+    process.
+    """
     return {DEFAULT: default_path(), **_from_zope_conf(), **CONFIG_PATHS}
 
 
@@ -39,7 +41,7 @@ def default_path() -> str:
 
 
 def configuration(path: str) -> Config:
-    """What stands in the file at `path` now.  Raises `ConfigError`, which names the path."""
+    """Return what stands in the file at `path` now.  Raises `ConfigError`, which names the path."""
     try:
         status = os.stat(path)
     except OSError:
@@ -52,7 +54,7 @@ def configuration(path: str) -> Config:
 
 
 def _from_zope_conf() -> dict[str, str]:
-    """The keys ``config-path...`` of ``<product-config maildrophost>``."""
+    """Return the keys ``config-path...`` of ``<product-config maildrophost>``."""
     sections = getattr(_settings(), "product_config", None) or {}
     return {key: path for key, path in sections.get(_SECTION, {}).items() if key.startswith(_PREFIX)}
 

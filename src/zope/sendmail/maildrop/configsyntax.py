@@ -74,7 +74,7 @@ class Malformed(ValueError):
 
 
 def parse_assignments(text: str) -> dict[str, Assigned]:
-    """The value of each name.  Raises `Malformed`."""
+    """Return the value of each name.  Raises `Malformed`."""
     found: dict[str, Assigned] = {}
     tokens = _tokens(text)
     for token in tokens:
@@ -129,7 +129,7 @@ def _string(token: _Token) -> str:
 
 
 def _decoded(escape: re.Match[str]) -> str:
-    """What an escape stands for.  Raises `ValueError` or `SyntaxError`."""
+    """Return what an escape stands for.  Raises `ValueError` or `SyntaxError`."""
     return "" if escape[0] == "\\\n" else str(ast.literal_eval(f'"{escape[0]}"'))
 
 

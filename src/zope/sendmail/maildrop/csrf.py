@@ -14,7 +14,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def refusal(method: str, site_url: str, *, fetch_site: str = "", origin: str = "", referer: str = "") -> str:
-    """Why the request must not change anything; the empty string if it may.
+    """Return why the request must not change anything; the empty string if it may.
 
     `site_url` is scheme, host and port by which the site is known to its browsers; the others are headers.
     """

@@ -112,7 +112,7 @@ class Daemon:
         return processor
 
     def _reload(self) -> None:
-        """What cannot be used is told, and the former configuration goes on."""
+        """Read the configuration again; if it cannot be used, that is told, and the former one goes on."""
         self._is_reloading = False
         former = self.config
         try:
@@ -182,7 +182,7 @@ class Daemon:
 
 
 def make_mailer(config: Config) -> SMTPMailer:
-    """The mailer that the configuration describes.  Raises `ConfigError`."""
+    """Return the mailer that the configuration describes.  Raises `ConfigError`."""
     options = dict(config.relay_options)
     password = config.read_password() if config.login else ""
     proves = bool(password) or not options.keys().isdisjoint(("token_command", "token_file", "auth"))
@@ -210,17 +210,20 @@ def make_mailer(config: Config) -> SMTPMailer:
 
 
 def _is_in_clear(config: Config) -> bool:
-    """Whether the words of the configuration are that a password goes without TLS."""
+    """Return whether the words of the configuration are that a password goes without TLS."""
     return _TLS[config.tls] is Tls.NEVER and bool(config.login) and config.has_password
 
 
 def open_spools(config: Config) -> IMailQueue:
-    """The queue over the spools of the configuration."""
+    """Return the queue over the spools of the configuration."""
     return open_queue(config.location, add_message_id=config.add_messageid, **config.queue_options)
 
 
 def make_queue(config: Config) -> IMailQueue:
-    """The same, proved good.  Raises what is wrong with it; a processor would go on for ever hoping that it heals."""
+    """Return the same, proved good.
+
+    Raises what is wrong with it; a processor would go on for ever hoping that it heals.
+    """
     queue = open_spools(config)
     try:
         queue.claim(0)

@@ -44,7 +44,7 @@ class SpoolDelivery(AbstractMailDelivery):
 
 
 def delivery_to(config: Config) -> SpoolDelivery:
-    """The delivery into the spool of a configuration.  Raises `OSError` if there is no way in."""
+    """Return the delivery into the spool of a configuration.  Raises `OSError` if there is no way in."""
     key = (config.location, config.lock_age, config.on_unknown)
     delivery = _open.get(key)
     if delivery is None:

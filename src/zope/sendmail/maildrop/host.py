@@ -139,7 +139,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
     # --- the configuration --------------------------------------------------------------------------------------
 
     def getConfigPath(self) -> str:
-        """The path of the configuration file.  Raises `MailHostError` if its key is not offered any more."""
+        """Return the path of the configuration file.  Raises `MailHostError` if its key is not offered any more."""
         if not self._path_key:
             return self.config_path or candidates()[DEFAULT]
         try:
@@ -177,19 +177,19 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         CONFIG_PATHS[path_key] = path
 
     def getCandidateConfigPaths(self) -> tuple[tuple[str, str], ...]:
-        """The configurations that may be chosen: pairs of key and path, sorted."""
+        """Return the configurations that may be chosen: pairs of key and path, sorted."""
         return tuple(sorted(candidates().items()))
 
     def isTransactional(self) -> bool:
-        """Whether mail follows the transaction."""
+        """Return whether mail follows the transaction."""
         return bool(self._transactional)
 
     def getLog(self, max_bytes: int = 50000) -> str:
-        """The newest lines of the daemon's log, at most so many bytes; empty if there is none."""
+        """Return the newest lines of the daemon's log, at most so many bytes; empty if there is none."""
         return views.tail(self._config().log_file, max_bytes)
 
     def queueLength(self) -> int:
-        """How many mails wait in the spools."""
+        """Return how many mails wait in the spools."""
         counts = self._queue().admin.count()
         return sum(counts.get(state, 0) for state in WAITING)
 
@@ -206,7 +206,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         return f'MaildropHost "{self.getId()}"'
 
     def _chosen_key(self) -> str:
-        """The key to show as chosen; empty if it is not offered."""
+        """Return the key to show as chosen; empty if it is not offered."""
         if self._path_key or not self.config_path:
             key = self._path_key or DEFAULT
             return key if key in candidates() else ""
@@ -255,7 +255,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         return message
 
     def manage_editData(self) -> dict[str, Any]:
-        """What the Edit tab shows."""
+        """Return what the Edit tab shows."""
         chosen = self._chosen_key()
         shown = {
             "candidates": [
@@ -269,11 +269,11 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         return shown | self._told(lambda: views.settings(self.getConfigPath(), self._config()))
 
     def manage_logData(self) -> dict[str, Any]:
-        """What the Maildrop Log tab shows."""
+        """Return what the Maildrop Log tab shows."""
         return {"path": "", "text": "", "changed": ""} | self._told(lambda: views.log(self._config()))
 
     def manage_queueData(self, state: str = "", address: str = "") -> dict[str, Any]:
-        """What the Maildrop Queue tab shows: the mails in this state, from or to this address."""
+        """Return what the Maildrop Queue tab shows: the mails in this state, from or to this address."""
         return self._told(lambda: views.queue(self._queue(), state, address) | views.daemon(self._config()))
 
     def manage_restartQueueThread(self, action: str = "start", REQUEST: Any = None) -> None:
@@ -281,7 +281,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         raise BadRequest("A Maildrop Host has no thread in Zope; start or stop the maildrop daemon instead.")
 
     def _told(self, look: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """What `look` returns, and why it could not if it raises: a page is there for those who repair."""
+        """Return what `look` returns, and why it could not if it raises: a page is there for those who repair."""
         try:
             return {"problem": "", **look()}
         except (MailHostError, QueueError, OSError) as error:

@@ -51,7 +51,7 @@ class PidFile:
                     os.close(fd)
 
     def release(self) -> None:
-        """The daemon ends."""
+        """Remove the file: the daemon ends."""
         if self._fd >= 0:
             with contextlib.suppress(OSError):
                 if _is_at(self.path, self._fd):
@@ -60,7 +60,7 @@ class PidFile:
             self._fd = -1
 
     def holder(self) -> int | None:
-        """The daemon's process, or None if there is none.  Not for the daemon itself."""
+        """Return the daemon's process, or None if there is none.  Not for the daemon itself."""
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -71,7 +71,7 @@ class PidFile:
             os.close(fd)
 
     def check_older_daemon(self) -> None:
-        """Raise `AlreadyRunning` if the file names a daemon of 2.3, which locks nothing: nobody must send beside it."""
+        """Raise `AlreadyRunning` if the file names a daemon of 2.3, which locks nothing: none must send beside it."""
         with contextlib.suppress(FileNotFoundError):
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
@@ -82,7 +82,7 @@ class PidFile:
     def terminate(self, number: signal.Signals, timeout: float) -> bool:
         """Send a signal to the daemon and wait until it has ended; False if it has not, after `timeout` seconds.
 
-        Raises `ProcessLookupError` if there is no daemon, `PermissionError` if it is somebody else's.
+        Raises `ProcessLookupError` if there is no daemon, `PermissionError` if it is another's.
         """
         pid = self.holder()
         if pid is None:
@@ -92,7 +92,7 @@ class PidFile:
             return self._wait(timeout)
         fd = os.pidfd_open(pid)
         try:
-            if self.holder() != pid:  # it ended meanwhile, and its number may be somebody else's
+            if self.holder() != pid:  # it ended meanwhile, and its number may be another's
                 return self.holder() is None
             signal.pidfd_send_signal(fd, number)
             poll = select.poll()
@@ -148,7 +148,7 @@ def _is_locked_by_us(fd: int) -> bool:
 
 
 def _is_at(path: str, fd: int) -> bool:
-    """Whether the open file is still the one at `path`."""
+    """Return whether the open file is still the one at `path`."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
     except FileNotFoundError:

@@ -50,7 +50,7 @@ class RunLog:
             self._write(f"{line}\n")
 
     def finish(self) -> None:
-        """The run has ended; one without a line leaves no trace."""
+        """End the run; one without a line leaves no trace."""
         with self._mutex:
             if self._is_running:
                 self._is_running = False

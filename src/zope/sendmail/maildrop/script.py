@@ -41,7 +41,7 @@ _VERBS_HELP = {
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         prog="maildrop",
         description="Sends the mail in a maildrop spool.",
@@ -60,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The console script; `arguments` without the program's name.  Raises `SystemExit` as argparse does."""
+    """Return the console script; `arguments` without the program's name.  Raises `SystemExit` as argparse does."""
     parser = make_parser()
     parsed = parser.parse_args(arguments)
     if not parsed.config:

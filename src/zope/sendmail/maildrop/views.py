@@ -87,7 +87,7 @@ POSSIBLE = tuple(_DONE)
 
 
 def settings(path: str, config: Config) -> dict[str, Any]:
-    """The Edit tab: pairs of a label and what the file says, and who gets all mail instead of its recipients."""
+    """Return the Edit tab: pairs of a label and what the file says, and who gets all mail instead of its recipients."""
     attribute = {name: show(config) for name, show in ATTRIBUTES.items()}
     rows = [
         ("Config file path", path),
@@ -110,7 +110,7 @@ def settings(path: str, config: Config) -> dict[str, Any]:
 
 
 def log(config: Config) -> dict[str, Any]:
-    """The Log tab."""
+    """Return the Log tab."""
     path = config.log_file
     try:
         changed = os.stat(path).st_mtime
@@ -120,7 +120,10 @@ def log(config: Config) -> dict[str, Any]:
 
 
 def tail(path: str, max_bytes: int) -> str:
-    """The last whole lines of a file, at most `max_bytes` bytes; empty if there is no such file.  Raises `OSError`."""
+    """Return the last whole lines of a file, at most `max_bytes` bytes; empty if there is no such file.
+
+    Raises `OSError`.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -137,7 +140,7 @@ def tail(path: str, max_bytes: int) -> str:
 
 
 def queue(queue: IMailQueue, state: str = "", address: str = "") -> dict[str, Any]:
-    """The Queue tab: counts, the oldest, what waits for a person, and the mails that fit, oldest first."""
+    """Return the Queue tab: counts, the oldest, what waits for a person, and the mails that fit, oldest first."""
     now = time.time()
     mails = queue.admin
     counts, oldest = mails.count(), mails.oldest()
@@ -160,7 +163,7 @@ def queue(queue: IMailQueue, state: str = "", address: str = "") -> dict[str, An
 
 
 def daemon(config: Config) -> dict[str, Any]:
-    """Whether the daemon of this configuration is at work, for people."""
+    """Return whether the daemon of this configuration is at work, for people."""
     try:
         pid = PidFile(config.pid_file).holder()
     except OSError as error:
@@ -253,7 +256,7 @@ def _words(mail: QueuedMail, record: Record, now: float) -> list[str]:
 
 
 def _findings(mails: IMailQueueAdmin) -> list[dict[str, str]]:
-    """What somebody has to look at, beside the mails that the list shows as held or rejected anyway."""
+    """Return what a person has to look at, beside the mails that the list shows as held or rejected anyway."""
     own = ("held", "rejected")
     found = (each for each in mails.examine() if each.severity is not Severity.NOTE and each.kind not in own)
     return [{"name": clean(each.name), "text": each.text, "cure": each.cure} for each in islice(found, FINDINGS)]

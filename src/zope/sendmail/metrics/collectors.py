@@ -59,7 +59,7 @@ def _name(relay: Relay) -> str:
     """Return how the log and the metrics of attempts name a relay."""
     try:
         return open_session(relay.mailer).relay
-    except Exception:  # noqa: BLE001 - a mailer may be anybody's code
+    except Exception:  # noqa: BLE001 - a mailer may be any program's code
         return relay.name
 
 

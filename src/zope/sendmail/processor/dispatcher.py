@@ -145,7 +145,7 @@ class Dispatcher:
         call(relay)
 
     def _share(self, lease: ILease) -> tuple[Relay, Job] | None:
-        """Which relay gets which part; None if none does, and then the lease has ended."""
+        """Return which relay gets which part; None if none does, and then the lease has ended."""
         if lease.inherited is not None:
             self._context.reporter.inherited(lease)
         if lease.record.state is State.SENT:  # its owner died before it could remove it

@@ -1,4 +1,4 @@
-"""Telling of staged mail whose process died: nobody can know whether its transaction committed elsewhere."""
+"""Telling of staged mail whose process died: it cannot be known whether its transaction committed elsewhere."""
 
 from __future__ import annotations
 

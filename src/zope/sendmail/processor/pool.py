@@ -148,7 +148,7 @@ class WorkerPool:
         return job
 
     def _new_worker(self, relay: Relay) -> Worker | None:
-        """A worker with a session; None if the mailer makes none."""
+        """Return a worker with a session; None if the mailer makes none."""
         try:
             mailer = relay.mailer
             return Worker(self._context, relay, relay.session(mailer), mailer)
@@ -163,7 +163,7 @@ class WorkerPool:
         return relay.workers <= 1 or relay.workers <= relay.limit
 
     def _waits_for_turn(self, relay: Relay) -> bool:
-        """Whether it came before we were stopped."""
+        """Return whether it came before we were stopped."""
         while (seconds := relay.turn()) > 0.0:
             baton.put_down()
             if not self._context.sleep(seconds):
@@ -171,7 +171,7 @@ class WorkerPool:
         return True
 
     def _sign_off(self, relay: Relay) -> None:
-        """One worker is not counted any more; the last one gives the backlog back."""
+        """Count one worker less; the last one gives the backlog back."""
         with relay.mutex:
             relay.workers -= 1
             if relay.workers == 0:
@@ -220,7 +220,7 @@ class WorkerPool:
             self._start(relay)
 
     def _start(self, relay: Relay) -> None:
-        """A new worker, which was counted already.  Raises `RuntimeError` if the system has no thread for it."""
+        """Start a worker that was counted already.  Raises `RuntimeError` if the system has no thread for it."""
         try:
             self._start_thread(lambda: self.guarded_work(relay))
         except BaseException:

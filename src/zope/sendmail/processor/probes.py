@@ -44,5 +44,5 @@ def _settings_of(mailer: Any) -> Any:
     try:
         settings = mailer.relay_settings()
         return settings if settings == mailer.relay_settings() else mailer
-    except Exception:  # noqa: BLE001 - the settings may be anybody's code, and the next attempt tells what is wrong
+    except Exception:  # noqa: BLE001 - the settings may be any program's code, and the next attempt tells what is wrong
         return mailer

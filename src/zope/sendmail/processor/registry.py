@@ -153,7 +153,7 @@ class RelayRegistry:
         return Share(key, self.of(name), envelope, record.part(key, envelope.recipients))
 
     def _of_mailer(self, name: RelayName | None) -> RelayName | None:
-        """The mailer that is meant by an address: its pauses, its rate and its connections are one."""
+        """Return the mailer that is meant by an address: its pauses, its rate and its connections are one."""
         if name is None or name.mailer or name.username:
             return name
         address = (name.hostname, name.port)
@@ -163,7 +163,7 @@ class RelayRegistry:
         return next((RelayName(mailer=key) for key in found if key), name)
 
     def _new_name(self, name: str) -> str:
-        """What is parked for a relay is known by its name, so each has its own."""
+        """Return what is parked for a relay is known by its name, so each has its own."""
         taken = {relay.name for relay in self._relays.values()}
         return next(each for each in chain((name,), (f"{name} ({n})" for n in count(2))) if each not in taken)
 

@@ -275,7 +275,7 @@ class QueueProcessorThread(threading.Thread):
         self.setQueuePath(maildir.path)
 
     def _makeMaildir(self, path: str) -> Maildir:
-        """The Maildir at `path`, made if there is none."""
+        """Return the Maildir at `path`, made if there is none."""
         return Maildir(path, create=True)
 
     def _parseMessage(self, message: bytes) -> tuple[str, tuple[str, ...], bytes]:

@@ -340,7 +340,7 @@ class Throttle:
 
 
 def _complaint(outcome: Outcome, complaints: Mapping[str, Reply]) -> Reply | None:
-    """What the relay complained of, if it took nobody with this mail."""
+    """Return what the relay complained of, if it took no recipient with this mail."""
     if complaints:
         return None if outcome.having(Answer.ACCEPTED) else next(iter(complaints.values()))
     return outcome.fault if outcome.fault is not None and too_much(outcome.fault) else None

@@ -111,7 +111,7 @@ class Worker:
                 job.lease.release()
 
     def _results(self, jobs: JobsInHand) -> Generator[tuple[Job, Outcome | BaseException], None, None]:
-        """Each job with how it went; those that were taken and not yielded stay in hand."""
+        """Yield each job with how it went; those that were taken and not yielded stay in hand."""
         in_hand = jobs.in_hand
         try:
             for job, result in self._stream(jobs):
@@ -127,7 +127,7 @@ class Worker:
                 raise
 
     def _break_off(self, job: Job, error: BaseException) -> None:
-        """What the mailer raises is about the mail that was in hand first."""
+        """End the mail that was in hand first: what the mailer raises is about it."""
         if is_wish_to_end(error) and not job.intended:
             self.session.close()
             job.lease.release()
@@ -135,7 +135,7 @@ class Worker:
             self._finish(job, error)
 
     def _stream(self, jobs: JobsInHand) -> Iterator[tuple[Job, Outcome | BaseException]]:
-        """Each job with how it went.  A mail that has to wait for its turn does not ride with another."""
+        """Return each job with how it went.  A mail that has to wait for its turn does not ride with another."""
         streaming: Any = one_by_one if self._relay.has_rate else stream
         results: Iterator[tuple[Job, Outcome | BaseException]] = streaming(self.session, jobs)
         return results
@@ -216,7 +216,7 @@ class Worker:
         return Measures(now - begun, job.lease.written, job.lease.size)
 
     def _checked(self, job: Job, result: object) -> Outcome:
-        """What a mailer says, if that is an outcome; what it raises is an answer as well."""
+        """Return what a mailer says, if that is an outcome; what it raises is an answer as well."""
         if isinstance(result, Outcome):
             if all(isinstance(each, Reply) for each in result.replies.values()):
                 return result

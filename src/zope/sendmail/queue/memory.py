@@ -178,7 +178,7 @@ class MemoryQueue:
             self.wake()
 
     def note_departure(self, message_id: str, record: Record) -> None:
-        """A mail has left; forget those of which nobody has to know any more."""
+        """Note that a mail has left; forget those that left too long ago."""
         now = self.clock.time()
         self.departed.pop(message_id, None)  # the last one stands at the end
         self.departed[message_id] = SentMail(now, record.relay, record.replies)
@@ -188,11 +188,11 @@ class MemoryQueue:
             del self.departed[oldest]
 
     def new_name(self) -> str:
-        """A name no other mail of this queue has."""
+        """Return a name no other mail of this queue has."""
         return f"{next(self._numbers):06d}"
 
     def _wait(self, mail: _Mail) -> float | None:
-        """Seconds until the mail is due; None if it waits for somebody."""
+        """Seconds until the mail is due; None if it waits for a person."""
         if mail.state not in (State.READY, State.DEFERRED):
             return None
         due = mail.parked_until if mail.parked else mail.due
@@ -327,7 +327,7 @@ class MemoryAdmin:
 
     @contextlib.contextmanager
     def _for(self, name: str, verb: Action) -> Iterator[_Mail]:
-        """The mail, if `verb` can be done to it; processors are woken afterwards."""
+        """Yield the mail, if `verb` can be done to it; processors are woken afterwards."""
         with self._queue.changed:
             mail = self._find(name)
             after(mail.state, verb, name)

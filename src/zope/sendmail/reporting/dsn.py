@@ -60,7 +60,7 @@ def notification(
 
 
 def _status(replies: Mapping[str, Reply], relay: str, host: str, moment: datetime) -> Message:
-    """The part for programs: a group of fields for the message, and one for each recipient (RFC 3464, 2.1)."""
+    """Return the part for programs: a group of fields for the message, and one for each recipient (RFC 3464, 2.1)."""
     about = Message()
     about["Reporting-MTA"] = f"dns; {host}"
     groups: list[Message | str] = [about]
@@ -90,7 +90,7 @@ def _header_of(head: bytes) -> Message:
 
 
 def _status_code(reply: Reply) -> str:
-    """An enhanced status code of class 5 or 4; 5.0.0 if the relay gave none (RFC 3463, 3.1)."""
+    """Return an enhanced status code of class 5 or 4; 5.0.0 if the relay gave none (RFC 3463, 3.1)."""
     return reply.enhanced if reply.enhanced and reply.enhanced[0] in "45" else "5.0.0"
 
 

@@ -208,7 +208,7 @@ def more_in_doubt(location: str, count: int) -> None:
 
 
 def not_noted(name: str, error: OSError) -> None:
-    """There is no room to write down that a mail was deferred, which nothing depends on."""
+    """Log that there is no room to write down that a mail was deferred, which nothing depends on."""
     _processor.warning("Mail %s is deferred, and there is no room to write down why (%s).", name, error)
 
 
@@ -229,7 +229,7 @@ def unlocking_failed(name: str, error: OSError) -> None:
 
 
 def beat_failed(location: str, error: BaseException) -> None:
-    """A processor could not say that it lives; the next beat follows at once."""
+    """Log that a processor could not say that it lives; the next beat follows at once."""
     _processor.warning(
         "The queue %s: the beat of this processor did not reach the database; after four seconds others take over: %s",
         location,
@@ -281,39 +281,39 @@ def abort_failed(what: str, error: BaseException) -> None:
 
 
 def transaction_unended(what: str, count: int, seconds: float) -> None:
-    """A transaction with mail has neither been committed nor aborted for a long time, or up to the program's end."""
+    """Log that a transaction with mail has neither been committed nor aborted for long, or up to the program's end."""
     transaction_log.warning(
         "%d mail(s) have not left (%s): the transaction that they follow has neither been committed nor aborted for "
         "%.0f s. Commit it; or, if another manager's transaction is committed, let the mail follow that: "
         "delivery.bind(request.tm), MailSender.bind(request.tm).",
         count,
-        what,
+        printable(what),
         seconds,
     )
 
 
 def transaction_lost(what: str, count: int) -> None:
-    """A transaction with mail is gone, with its thread or its request, and was neither committed nor aborted."""
+    """Log that a transaction with mail is gone, with its thread or request, and was neither committed nor aborted."""
     transaction_log.error(
         "%d mail(s) do not leave (%s): the transaction that they followed is gone, and was neither committed nor "
         "aborted. Commit it; or, if another manager's transaction is committed, let the mail follow that: "
         "delivery.bind(request.tm), MailSender.bind(request.tm).",
         count,
-        what,
+        printable(what),
     )
 
 
 def unattended(location: str) -> None:
-    """Mail was committed to a queue on which no processor is at work; told once in a process."""
+    """Log that mail was committed to a queue on which no processor is at work; told once in a process."""
     transaction_log.warning(
         "No processor is at work on the queue %s, so its mail waits: start one (zope.sendmail.startup.start(), "
         "start='database' in ZCML, zope-sendmail --daemon). This is told once.",
-        location,
+        printable(location),
     )
 
 
 def from_missing(message_id: str) -> None:
-    """A mail that a program hands over does not say whom it is from (RFC 5322, 3.6); told once in a process."""
+    """Log a mail that a program hands over does not say whom it is from (RFC 5322, 3.6); told once in a process."""
     transaction_log.warning(
         "Mail <%s> has no From field, which every mail must have; many relays refuse or hide it. Add one to the "
         "message, such as From: Shop <shop@example.org>; the sender that send() is given is for bounces. Further such "

@@ -170,7 +170,7 @@ def _encrypt(connection: Any, settings: RelaySettings) -> None:
 
 
 def _is_encrypted(connection: Any, settings: RelaySettings) -> bool:
-    """What is no smtplib connection has no socket to look at, and is trusted to be what was ordered."""
+    """Return what is no smtplib connection has no socket to look at, and is trusted to be what was ordered."""
     if isinstance(connection, SMTP):
         return isinstance(connection.sock, ssl.SSLSocket)
     return settings.tls is Tls.IMPLICIT
@@ -191,7 +191,7 @@ def _start_tls(connection: Any, settings: RelaySettings) -> None:
 
 
 def _check_verified(connection: Any, settings: RelaySettings) -> None:
-    """A class in the place of smtplib's may have made its own TLS context."""
+    """Check a connection whose class, in the place of smtplib's, may have made its own TLS context."""
     sock = getattr(connection, "sock", None)
     if not settings.must_verify or not isinstance(sock, ssl.SSLSocket):
         return

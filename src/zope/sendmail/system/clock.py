@@ -22,7 +22,7 @@ class Clock:
         return time.process_time()
 
     def chance(self) -> float:
-        """A number within 0 and 1, for jitter; not for secrets."""
+        """Return a number within 0 and 1, for jitter; not for secrets."""
         return random.random()  # noqa: S311 - spreads retries, guards nothing
 
     def sleep(self, seconds: float) -> None:

@@ -75,7 +75,7 @@ class Disk:
     # making
 
     def create(self, path: str, *pieces: Piece) -> None:
-        """Make a new private file with `pieces` in it; raise `FileExistsError` if there is one.
+        """Make a new private file with ``pieces`` in it; raise `FileExistsError` if there is one.
 
         Leaves nothing on failure.
         """
@@ -106,7 +106,7 @@ class Disk:
         return fd
 
     def write(self, fd: int, *pieces: Piece) -> None:
-        """Write all of `pieces`, with as many calls as the system wants."""
+        """Write all of ``pieces``, with as many calls as the system wants."""
         views = [memoryview(piece) for piece in pieces if piece]
         while views:
             written = os.writev(fd, views)
@@ -116,7 +116,7 @@ class Disk:
                 views[0] = views[0][written:]
 
     def open_for_append(self, path: str) -> int:
-        """A descriptor whose every write goes to the end of a private file, which is made if needed."""
+        """Return a descriptor whose every write goes to the end of a private file, which is made if needed."""
         # A FIFO that nobody reads would let us wait for ever.
         flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = os.open(path, flags, _FILE_MODE)
@@ -130,7 +130,7 @@ class Disk:
         return fd
 
     def append(self, path: str, *pieces: Piece) -> None:
-        """Append `pieces` to a private file, which is made if needed."""
+        """Append ``pieces`` to a private file, which is made if needed."""
         fd = self.open_for_append(path)
         try:
             self.write(fd, *pieces)
@@ -138,7 +138,7 @@ class Disk:
             os.close(fd)
 
     def truncate(self, path: str, size: int) -> None:
-        """Let a file end after `size` bytes."""
+        """Let a file end after ``size`` bytes."""
         os.truncate(path, size)
 
     def make_directory(self, path: str) -> bool:
@@ -247,11 +247,11 @@ class Disk:
     # looking
 
     def names(self, path: str) -> list[str]:
-        """The names in a directory, in no order."""
+        """Return the names in a directory, in no order."""
         return os.listdir(path)
 
     def stat(self, path: str) -> os.stat_result:
-        """What the name itself is; a symbolic link is not followed."""
+        """Return what the name itself is; a symbolic link is not followed."""
         return os.stat(path, follow_symlinks=False)
 
     def check_writable(self, path: str) -> None:
@@ -263,11 +263,11 @@ class Disk:
             raise OSError(number, os.strerror(number), path)
 
     def room(self, path: str) -> os.statvfs_result:
-        """How much room the file system of `path` has."""
+        """Return how much room the file system of `path` has."""
         return os.statvfs(path)
 
     def open(self, path: str) -> BinaryIO:
-        """A regular file for reading, as it is now; a small one is in memory then.
+        """Return a regular file for reading, as it is now; a small one is in memory then.
 
         Raises `OSError` for a link, directory, FIFO or device, and does not block.
         """
@@ -287,12 +287,12 @@ class Disk:
                 os.close(fd)
 
     def read(self, path: str) -> bytes:
-        """The content of a regular file."""
+        """Return the content of a regular file."""
         with self.open(path) as stream:
             return stream.read()
 
     def read_tail(self, path: str, size: int) -> tuple[bytes, bool]:
-        """The last `size` bytes of a regular file, and whether that is all of it."""
+        """Return the last ``size`` bytes of a regular file, and whether that is all of it."""
         with self.open(path) as stream:
             length = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, length - size))
@@ -350,7 +350,7 @@ class Disk:
         return os.fstat(fd).st_mtime
 
     def write_at(self, fd: int, data: bytes, offset: int) -> None:
-        """Write `data` at `offset`, in one call."""
+        """Write ``data`` at ``offset``, in one call."""
         os.pwrite(fd, data, offset)
 
 
@@ -373,10 +373,10 @@ def remove_quietly(disk: Disk, *paths: str) -> None:
 
 
 def identity(status: os.stat_result) -> tuple[int, int]:
-    """What two names of a file have in common."""
+    """Return what two names of a file have in common."""
     return status.st_dev, status.st_ino
 
 
 def same_file(one: os.stat_result, other: os.stat_result) -> bool:
-    """Whether both are the same file."""
+    """Return whether both are the same file."""
     return identity(one) == identity(other)

@@ -30,13 +30,13 @@ class GilBaton:
         self.renew()
 
     def renew(self) -> None:
-        """Nobody has it, and nobody is running: in a forked child, where whoever had it is not."""
+        """Be free, in a forked child: the thread that had it is in the parent."""
         self._mutex = threading.Lock()
         self._runner = threading.local()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """This thread takes part until the end of the block, and has put the baton down then."""
+        """Let this thread take part until the end of the block; it has put the baton down then."""
         self._runner.holds = False if _IS_NEEDED else None
         try:
             yield

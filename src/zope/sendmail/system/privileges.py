@@ -13,7 +13,7 @@ from typing import Any
 
 
 def act_as_owner(path: str) -> None:
-    """As root, go on as the owner of the directory at `path`, with all of the owner's groups and none of root's.
+    """Become the owner of the directory at `path`, as root, with all of the owner's groups and none of root's.
 
     Else root would leave files there that the owner's processes can neither read nor remove.
 

@@ -22,7 +22,7 @@ _SHARED = stat.S_IWGRP | stat.S_IWOTH
 class Owners(enum.Enum):
     """Whose parts of a path are trusted; root's always are."""
 
-    #: Those of anybody, where only an owner that is trusted can have put them there.
+    #: Those of any user, where only an owner that is trusted can have put them there.
     PLACED = "placed"
     #: Ours only.
     OURS = "ours"
@@ -41,7 +41,7 @@ def check_place(
 
     With `Owners.PLACED`, an administrator may have given a directory to another user, such as the one that owns an
     installation: only its owner can write to the directory above.  Where a group can, what is there has to belong to
-    us, to root or to the owner of that directory; where everybody can (``/tmp``), to us or to root, and be no link.
+    us, to root or to the owner of that directory; where all users can (``/tmp``), to us or to root, and be no link.
 
     With `Owners.OURS` every part has to belong to us or to root.
 

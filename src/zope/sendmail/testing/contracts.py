@@ -64,7 +64,7 @@ class ManualClock(Clock):
 
 
 def envelope(*recipients: str, sender: str = "sender@example.org") -> Envelope:
-    """An envelope with these recipients, or with one."""
+    """Return an envelope with these recipients, or with one."""
     return Envelope(sender, recipients or ("one@example.org",))
 
 
@@ -75,11 +75,11 @@ class QueueContract:
     queue: Any
 
     def make_queue(self) -> Any:
-        """An empty queue that uses `self.clock` and `SCHEDULE`."""
+        """Return an empty queue that uses ``self.clock`` and ``SCHEDULE``."""
         raise SkipTest("this is the contract; a queue says how it is made")
 
     def open_again(self) -> Any:
-        """The same queue, opened by somebody else; skips where that cannot be."""
+        """Return the same queue, opened by somebody else; skips where that cannot be."""
         raise SkipTest("this queue is not shared between processes")
 
     def setUp(self) -> None:
@@ -98,7 +98,7 @@ class QueueContract:
         return names
 
     def settle(self, lease: Any, **replies: Reply) -> Record:
-        """Settle a lease as if a relay had answered this to everybody, or to the local parts named."""
+        """Settle a lease as if a relay had answered this to all recipients, or to the local parts named."""
         said = {who: replies.get(who.partition("@")[0], replies.get("all", OK)) for who in lease.envelope.recipients}
         record = judge(
             lease.record,
@@ -230,7 +230,7 @@ class QueueContract:
         self.assertEqual((list(self.queue.parked()), self.queue.unpark("slow", 9)), ([], 0))
 
     def test_parked_mail_may_have_another_way_later(self: Any) -> None:
-        """With `patience` it is claimed after so many seconds, or when it is unparked, whichever comes first; once."""
+        """With ``patience`` it is claimed after so many seconds, or when it is unparked, whichever comes first; once."""
         names = self.put(count=3)
         for lease in self.queue.claim(3):
             lease.park("slow", 30.0)
@@ -385,7 +385,7 @@ class QueueContract:
     # what became of a mail
 
     def status(self) -> tuple[str, str]:
-        """What is told about the mail that `put` writes."""
+        """Return what is told about the mail that `put` writes."""
         status = self.queue.status("1@example.org")
         return str(status.standing), status.reason
 
@@ -511,7 +511,7 @@ class QueueContract:
         self.assertEqual(len(list(self.queue.admin.mails(after=since))), 1)
 
     def test_mails_can_be_filtered_by_domain_and_by_the_empty_sender(self: Any) -> None:
-        """``@example.org`` is everybody there, ``<>`` the null reverse-path; case does not matter."""
+        """``@example.org`` stands for all recipients there, ``<>`` the null reverse-path; case does not matter."""
         self.put("a@example.org", "b@EXAMPLE.net")
         staged = self.queue.stage()
         bounce = staged.add(envelope("c@example.com", sender=""), MESSAGE)
@@ -645,7 +645,7 @@ class QueueContract:
     # shared queues
 
     def test_what_is_reserved_ahead_is_everybodys_after_a_rest(self: Any) -> None:
-        """`wait` gives back what was not claimed."""
+        """``wait`` gives back what was not claimed."""
         names = self.put(count=5)
         self.queue.claim(1, ahead=3)
         self.queue.wake()
@@ -689,7 +689,7 @@ class QueueContract:
         self.assertEqual(sum(len(queue.claim()) for queue in survivors), 1)
 
     def test_what_a_dead_owner_intended_is_unknown(self: Any) -> None:
-        """The last byte may have gone, and nobody can know."""
+        """The last byte may have gone, and it cannot be known."""
         self.put()
         dead = self.open_again()
         lease = dead.claim()[0]

@@ -98,7 +98,7 @@ class Dialogue:
         return verb in POINTS - ({"EHLO", "HELO"} if self.relay.lmtp else {"LHLO"})
 
     def _has_more(self) -> bool:
-        """Whether the client went on without waiting."""
+        """Return whether the client went on without waiting."""
         self._socket.settimeout(0.0)
         try:
             return bool(self._file.peek(1))
@@ -197,7 +197,7 @@ class Dialogue:
         return response
 
     def _certificate(self) -> str:
-        """The name in the client's certificate that was verified, or the empty string."""
+        """Return the name in the client's certificate that was verified, or the empty string."""
         shown = self._socket.getpeercert() if isinstance(self._socket, ssl.SSLSocket) else None
         names: Any = (shown or {}).get("subjectAltName", ())
         return str(names[0][1]) if names else ""
@@ -257,7 +257,7 @@ class Dialogue:
         return b"".join(lines)
 
     def _take(self, data: bytes) -> None:
-        """The usual relay answers once; one that speaks LMTP for each recipient (RFC 2033, 4.2)."""
+        """Answer once, or by LMTP for each recipient (RFC 2033, 4.2)."""
         groups = [(each,) for each in self._recipients] if self.relay.lmtp else [tuple(self._recipients)]
         sender, options = self._sender or "", self._options
         self._forget()
@@ -280,6 +280,6 @@ class Dialogue:
 
 
 def _path(line: str) -> tuple[str, str]:
-    """The address in a MAIL or RCPT command, and what follows it."""
+    """Return the address in a MAIL or RCPT command, and what follows it."""
     address, _, options = line.partition("<")[2].rpartition(">")
     return address, options.strip()

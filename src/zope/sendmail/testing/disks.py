@@ -27,7 +27,7 @@ CALLS = (
 class FaultyDisk(Disk):
     """A disk whose `fail_at`-th call (from 1) fails with the error number `error`; later calls succeed again.
 
-    With `for_ever` all later calls fail as well.  `calls` counts, `failed` names the call that was refused.
+    With `for_ever` all later calls fail as well.  ``calls`` counts, ``failed`` names the call that was refused.
     """
 
     def __init__(self, fail_at: int = 0, error: int = errno.EIO, *, for_ever: bool = False) -> None:
@@ -72,7 +72,7 @@ class Op:
 
 
 class RecordingDisk(Disk):
-    """Writes down every change in `ops`."""
+    """Writes down every change in ``ops``."""
 
     def __init__(self, root: str) -> None:
         self.root = root

@@ -33,7 +33,7 @@ class Attempt:
     certificate: str
 
     def first(self) -> bytes:
-        """The initial response, or what the client says when it is asked for it."""
+        """Return the initial response, or what the client says when it is asked for it."""
         return self.ask(b"") if self.initial is None else self.initial
 
     def known(self, user: str, password: str) -> str | None:
@@ -54,7 +54,7 @@ def login(attempt: Attempt) -> str | None:
 
 
 def cram_md5(attempt: Attempt) -> str | None:
-    """A hash of password and challenge."""
+    """Return a hash of password and challenge."""
     challenge = f"<{secrets.token_hex(8)}@relay.test>".encode()
     user, _, digest = _text(attempt.ask(challenge)).rpartition(" ")
     expected = hmac.new(attempt.users.get(user, "").encode(), challenge, "md5").hexdigest()
@@ -62,25 +62,25 @@ def cram_md5(attempt: Attempt) -> str | None:
 
 
 def xoauth2(attempt: Attempt) -> str | None:
-    """A token."""
+    """Return a token."""
     fields = dict(each.split("=", 1) for each in _text(attempt.first()).split("\x01") if each)
     return _with_token(attempt, fields["user"], fields["auth"])
 
 
 def oauthbearer(attempt: Attempt) -> str | None:
-    """A token, with a gs2 header before it."""
+    """Return a token, with a gs2 header before it."""
     header, *fields = _text(attempt.first()).split("\x01")
     user = header.split(",")[1].removeprefix("a=").replace("=2C", ",").replace("=3D", "=")
     return _with_token(attempt, user, dict(each.split("=", 1) for each in fields if each)["auth"])
 
 
 def external(attempt: Attempt) -> str | None:
-    """The certificate says it; who wants to be somebody else is refused."""
+    """Return the user that the certificate names; another one that is asked for is refused."""
     return attempt.certificate if attempt.certificate and _text(attempt.first()) in {"", attempt.certificate} else None
 
 
 def scram(hash_name: str) -> Callable[[Attempt], str | None]:
-    """The password is proved on both sides."""
+    """Return the password is proved on both sides."""
 
     def scram_with_hash(attempt: Attempt) -> str | None:
         _, _, bare = _text(attempt.first()).split(",", 2)

@@ -39,7 +39,7 @@ class SendOnlyMailer:
 class ScriptedMailer(SendOnlyMailer):
     """A mailer with sessions.
 
-    `answers` gives each recipient's reply; `fault`, while set, is a relay that cannot be used.
+    `answers` gives each recipient's reply; ``fault``, while set, is a relay that cannot be used.
     """
 
     def __init__(self, answers: Callable[[str], Reply] | None = None) -> None:

@@ -91,7 +91,7 @@ class Relay:
         return self.script.on(point, action, about=about, nth=nth)
 
     def forgive(self) -> None:
-        """Forget all rules and let go whoever hangs."""
+        """Forget all rules and let go of clients that hang."""
         self.script.forgive()
 
     def hang_up(self, farewell: str = "") -> None:
@@ -128,7 +128,7 @@ class Relay:
             return list(self._responses)
 
     def verbs(self, connection: int = 0) -> list[str]:
-        """The commands of one connection without their arguments."""
+        """Return the commands of one connection without their arguments."""
         return [command.partition(" ")[0].upper() for command in self.dialogues[connection]]
 
     @property
@@ -222,25 +222,25 @@ class Relay:
                 self._run(dialogue.run)
 
     def closed(self, dialogue: Dialogue) -> None:
-        """The dialogue has ended."""
+        """Take note that a dialogue has ended."""
         with self._changed:
             del self._open[dialogue.number]
             self._changed.notify_all()
 
     def heard(self, dialogue: Dialogue, command: str) -> None:
-        """The client said `command`."""
+        """Take note that the client said `command`."""
         with self._changed:
             self._dialogues[dialogue.number].append(command)
             self._changed.notify_all()
 
     def was_answered(self, dialogue: Dialogue, response: bytes) -> None:
-        """The client answered to a challenge."""
+        """Take note that the client answered to a challenge."""
         with self._changed:
             self._responses.append(response)
             self._changed.notify_all()
 
     def took(self, mail: Mail) -> None:
-        """The relay took responsibility for `mail`."""
+        """Take note that the relay took responsibility for `mail`."""
         with self._changed:
             self._mails.append(mail)
             self._changed.notify_all()

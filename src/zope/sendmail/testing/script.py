@@ -114,7 +114,7 @@ class Script:
         return action
 
     def action(self, point: str, command: str) -> Action | None:
-        """What is to happen now; None: the usual thing."""
+        """Return what is to happen now; None: the usual thing."""
         found: Action | None = None
         with self._lock:
             for rule in self._rules:

@@ -20,5 +20,5 @@ def with_envelope(message: bytes, envelope: Envelope, prefix: str) -> bytes:
 
 
 def _shown(address: str) -> bytes:
-    """An address in brackets; ASCII only, so that the relay of the new recipient needs no extension for it."""
+    """Return an address in brackets; ASCII only, so that the relay of the new recipient needs no extension for it."""
     return b"<" + printable(address).encode("ascii", "backslashreplace")[:_LONGEST] + b">"

@@ -203,7 +203,7 @@ class SeveralSession:
         return Outcome(self.relay, replies, None if complaint else self._fault())
 
     def _fault(self) -> Reply:
-        """Why none of them can be used."""
+        """Return why none of them can be used."""
         known = ((self._session(member).relay, member.circuit.fault) for member in self._mailer.members)
         return Reply(Answer.DEFERRED, "; ".join(f"{relay}: {fault}" for relay, fault in known if fault is not None))
 
@@ -214,12 +214,12 @@ class SeveralSession:
 
 
 def _admitted(order: list[Member]) -> Iterator[Member]:
-    """Those to ask: a relay that may be well again is tried by one conversation at a time.  Never none."""
+    """Return those to ask: a relay that may be well again is tried by one conversation at a time.  Never none."""
     return (member for member in order if member is order[-1] or member.circuit.admits())
 
 
 def _complaint(outcome: Outcome) -> Reply | None:
-    """What the relay said if it took nobody because it wants less mail."""
+    """Return what the relay said if it took no recipient because it wants less mail."""
     if outcome.having(Answer.ACCEPTED) or outcome.having(Answer.UNKNOWN):
         return None
     return next(iter(complaints_in(outcome).values()), None)

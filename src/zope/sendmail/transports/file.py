@@ -60,7 +60,7 @@ class FileMailer(OneMailCalls):
     """
 
     clock: Clock = Clock()
-    #: A processor writes one mail after the other, so they lie in their order and nobody waits for a lock.
+    #: A processor writes one mail after the other, so they lie in their order and no process waits for a lock.
     connections: int | None = 1
 
     def __init__(self, path: str, format: FileFormat | str = FileFormat.MAILDIR, *, clock: Clock | None = None) -> None:

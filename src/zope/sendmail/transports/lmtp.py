@@ -36,7 +36,7 @@ class LMTPMailer(SMTPMailer):
     ) -> None:
         hostname = hostname if socket is None else _checked_path(socket, hostname)
         super().__init__(hostname=hostname, port=port, **options)
-        if self.settings is None:  # else nobody knows yet whom they depend on
+        if self.settings is None:  # else it is not known yet whom they depend on
             self.relay_settings()
 
     @property

@@ -34,7 +34,7 @@ class OneMailCalls(ABC):
     def send(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> dict[str, tuple[int, bytes]]:
         """See `IMailer`.
 
-        Raises `RelayError`, ``SMTPServerDisconnected`` if nobody can know, ``SMTPRecipientsRefused`` if nobody gets the
+        Raises `RelayError`, ``SMTPServerDisconnected`` if it is not known, ``SMTPRecipientsRefused`` if none gets the
         mail; returns the others who do not get it.
         """
         refused = self._ask(fromaddr, toaddrs, message, _transfer)
@@ -64,7 +64,7 @@ class OneMailCalls(ABC):
 
 
 def _refused(envelope: Envelope, outcome: Outcome) -> dict[str, tuple[int, bytes]]:
-    """Who does not get the mail, as smtplib tells it."""
+    """Return the recipients that do not get the mail, as smtplib tells it."""
     if outcome.fault is not None and not outcome.replies:
         raise RelayError(f"{outcome.relay} cannot be used: {outcome.fault}", outcome.fault.code)
     replies = {who: outcome.replies.get(who, _SILENCE) for who in envelope.recipients}

@@ -80,7 +80,7 @@ class ProgramMailer(OneMailCalls):
         return ProgramSession(self)
 
     def command(self, envelope: Envelope) -> list[bytes]:
-        """The program and its arguments.  Behind ``--`` no recipient is taken for an option."""
+        """Return the program and its arguments.  Behind ``--`` no recipient is taken for an option."""
         sender = envelope.sender or "<>"
         parts = (self.program, *self.options, "-i", "-f", sender, "--", *envelope.recipients)
         return [part.encode() for part in parts]
@@ -161,7 +161,7 @@ class ProgramSession:
 
 
 def _obstacle(program: str) -> Reply | None:
-    """Why the program cannot be run, or None."""
+    """Return why the program cannot be run, or None."""
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         words = "this process ignores SIGCHLD, so no exit status can be had; let it be signal.SIG_DFL"
         return Reply(Answer.DEFERRED, words)
@@ -177,7 +177,7 @@ def _cannot_run(program: str, error: OSError) -> Reply:
 
 
 def _groups(recipients: Sequence[str], limit: int) -> Iterator[list[str]]:
-    """The recipients in groups that fit into a command line, at most `limit` in each."""
+    """Yield the recipients in groups that fit into a command line, at most `limit` in each."""
     group: list[str] = []
     octets = 0
     for recipient in recipients:

@@ -167,7 +167,7 @@ def redirects(mailer: Any) -> bool:
 
 
 def refuse_detours(routes: Routes, mailer_of: Callable[[str], Any]) -> None:
-    """Who redirects all mail, on staging, must not leave a way around it: mail may name other relays.
+    """Refuse a redirection, on staging, that leaves a way around it: mail may name other relays.
 
     Raises `InvalidSettings` if the default of `routes` redirects and anything else that mail may name does not.
     """
@@ -187,7 +187,7 @@ def _listed(addresses: Iterable[str]) -> Iterable[str]:
 
 
 def _rule(text: str) -> str:
-    """An address or ``@domain``, in lower case."""
+    """Return an address or ``@domain``, in lower case."""
     local, _, domain = text.strip().lower().rpartition("@")
     checked = parse_recipient(f"{local or 'anybody'}@{domain}")
     return checked if local else f"@{checked.rpartition('@')[2]}"

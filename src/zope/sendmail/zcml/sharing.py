@@ -37,7 +37,9 @@ def refuse_other_mailers(declaration: Declaration) -> None:
 
 
 def _is_in_use(other: Declaration, name: str) -> bool:
-    """Whether the delivery of a declaration is still registered: that of an earlier configuration may be gone."""
+    """Return whether the delivery of a declaration is still registered: that of an earlier configuration may be
+    gone.
+    """
     delivery = getSiteManager().queryUtility(IMailDelivery, other.name)
     return other.name != name and getattr(delivery, "queuePath", None) == other.queue_path
 

@@ -227,7 +227,7 @@ class MaildirAdmin:
         for mail in self.mails([State.REJECTED]):
             given_up = mail.history[-1].time if mail.history else mail.since
             if given_up < before:
-                with contextlib.suppress(QueueError):  # somebody was faster, or is at work on it
+                with contextlib.suppress(QueueError):  # another process was faster, or is at work on it
                     self.remove(mail.name)
                     count += 1
         return count
@@ -270,7 +270,7 @@ class MaildirAdmin:
         self._changed(key)
 
     def _record(self, key: str, lock: Lock) -> Record:
-        """How it stands with a message; if its processor died with it, that is written down first.
+        """Return how it stands with a message; if its processor died with it, that is written down first.
 
         What is unknown is held, whatever processors do with it: the operator is there, and decides by the verb.
         """
@@ -314,7 +314,7 @@ class MaildirAdmin:
         return False
 
     def _last(self, key: str) -> Sequence[Record]:
-        """The record that rules, if there is one that can be read; the doctor tells of others."""
+        """Return the record that rules, if there is one that can be read; the doctor tells of others."""
         with contextlib.suppress(OSError):
             record = self._store.record(key)
             return () if record == Record() else (record,)
@@ -326,7 +326,7 @@ class MaildirAdmin:
         return ()
 
     def _since(self, key: str, *, rejected: bool) -> float:
-        """When the mail was written; its name says it, or its time stamp."""
+        """Return when the mail was written; its name says it, or its time stamp."""
         seconds = by_age(key)[0]
         return float(seconds or self._store.disk.stat(self._path(key, rejected=rejected)).st_mtime)
 
@@ -354,7 +354,7 @@ class MaildirAdmin:
         return self._store.layout.rejected(key) if rejected else self._store.layout.message(key)
 
     def _listing(self) -> Listing:
-        """All mails, each a file of its own unless another process is making one of it just now."""
+        """Return all mails, each a file of its own unless another process is making one of it just now."""
         listing = Listing(self._store.layout, self._store.disk)
         changed = self._store.shorten(listing)
         if listing.groups:
@@ -368,14 +368,14 @@ class MaildirAdmin:
 
 
 def _oldest_first(listing: Listing) -> Iterator[tuple[str, bool]]:
-    """All keys, oldest first, each with whether it was set aside."""
+    """Return all keys, oldest first, each with whether it was set aside."""
     waiting = ((key, False) for key in sorted(listing.keys, key=by_age))
     set_aside = ((key, True) for key in sorted(listing.rejected, key=by_age))
     return heapq.merge(waiting, set_aside, key=lambda pair: by_age(pair[0]))
 
 
 def _can_be_a_mails(name: str) -> bool:
-    """Whether a mail can have this name: what begins with a dot is a lock, or a mail that was set aside."""
+    """Return whether a mail can have this name: what begins with a dot is a lock, or a mail that was set aside."""
     return bool(name) and not name.startswith(".") and not set(name) & {"/", "\0"} and not is_too_long(name)
 
 

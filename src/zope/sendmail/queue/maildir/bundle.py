@@ -166,7 +166,7 @@ def _is_first(disk: Disk, group: str) -> bool:
 
 def _make_parts(disk: Disk, group: str, path: str) -> None:
     parts = os.path.join(group, PARTS)
-    if not disk.make_directory(parts):  # somebody died here
+    if not disk.make_directory(parts):  # a process died here
         remove_quietly(disk, *(os.path.join(parts, name) for name in disk.names(parts)))
     made: list[str] = []
     with disk.open(path) as stream:

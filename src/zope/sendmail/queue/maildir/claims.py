@@ -112,7 +112,7 @@ class Claims:
         return zlib.crc32(os.fsencode(name_of(key))) % self._shares
 
     def _is_left_to_others(self, key: str) -> bool:
-        """Whether the process whose share the message is may have it still; the index knows what to do then.
+        """Return whether the process whose share the message is may have it still; the index knows what to do then.
 
         Raises `FileNotFoundError` if that one had it.
         """

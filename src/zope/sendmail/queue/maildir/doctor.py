@@ -42,7 +42,7 @@ _BETWEEN_PASSES = 900.0
 #: Clocks of hosts that share a queue may differ by so many seconds.
 _FUTURE = 600.0
 
-#: Below so many bytes, or inodes, the next transaction may fail; below this share of the whole somebody should look.
+#: Below so many bytes, or inodes, the next transaction may fail; below this share of the whole a person should look.
 _LITTLE, _SHARE = 64 * 1024 * 1024, 0.01
 
 #: What begins like this in ``new`` and ``cur`` is not strange; NFS calls a removed file that is still open `.nfs...`.

@@ -50,19 +50,19 @@ class Layout:
         self.processors = join(root, "processors")
 
     def message(self, key: str) -> str:
-        """The file of a message that waits."""
+        """Return the file of a message that waits."""
         return self._prefix + key
 
     def sending(self, key: str) -> str:
-        """The lock beside it."""
+        """Return the lock beside it."""
         return self._beside(key, SENDING)
 
     def rejected(self, key: str) -> str:
-        """The same message, set aside."""
+        """Return the same message, set aside."""
         return self._beside(key, REJECTED)
 
     def history(self, key: str) -> str:
-        """What happened to it."""
+        """Return what happened to it."""
         return f"{self.history_}/{name_of(key)}"
 
     def _beside(self, key: str, prefix: str) -> str:
@@ -88,5 +88,5 @@ def shortened(name: str) -> str:
 
 
 def name_of(key: str) -> str:
-    """The name by which people know a message: its file name, without the flags of a Maildir reader."""
+    """Return the name by which people know a message: its file name, without the flags of a Maildir reader."""
     return key.rpartition("/")[2].partition(":")[0]

@@ -153,7 +153,7 @@ class MaildirLease:
         self._end(record, end)
 
     def _leaves(self, record: Record, *, ours: bool) -> None:
-        """Before anything that takes time: who takes over has nothing left to do but to remove the message."""
+        """Write down, before anything that takes time, that only the removal of the message is left."""
         if ours:
             with contextlib.suppress(OSError):  # at worst it is unknown
                 self.lock.note(Phase.ACCEPTED, self.record.attempts)

@@ -109,7 +109,7 @@ class Owners:
                 (self.foreign if phase_of(header, "") is None else self.dead).append(name)
 
     def _add_bell(self, name: str, layout: Layout, disk: Disk) -> None:
-        """A bell goes with its owner."""
+        """Note a trigger, which goes with its owner."""
         try:
             disk.stat(os.path.join(layout.locks, name.removesuffix(BELL)))
         except FileNotFoundError:
@@ -124,23 +124,23 @@ def _here() -> str:
 
 
 def _is_in_the_making(name: str, layout: Layout, disk: Disk, now: float) -> bool:
-    """Whether a process may be about to lock this file for the first time: nobody must be faster."""
+    """Return whether a process may be about to lock this file for the first time: no process must be faster."""
     return name.startswith(".") and now - disk.stat(os.path.join(layout.locks, name)).st_mtime < _SLACK
 
 
 def _is_running(pid: int, since: float) -> bool:
-    """Whether there is a process with this number, and it was there at that time."""
+    """Return whether there is a process with this number, and it was there at that time."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # it is somebody else's
+    except PermissionError:  # it is another's
         pass
     return all(started <= since + _SLACK for started in _started(pid))
 
 
 def _started(pid: int) -> Iterator[float]:
-    """When a process started, where /proc tells it (Linux): numbers are given again, above all after a reboot."""
+    """Yield when a process started, where /proc tells it (Linux): numbers are given again, above all after a reboot."""
     with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/stat", "rb") as boot:
         [since] = [float(line.split()[1]) for line in boot if line.startswith(b"btime ")]
         with open(f"/proc/{pid}/stat", "rb") as process:

@@ -40,7 +40,7 @@ from zope.sendmail.system.disk import Disk, identity, remove_quietly, same_file
 #: Seconds after which a lock of zope.sendmail 3.5 to 7.3 is given up: their own number.
 MAX_SEND_TIME = 60 * 60 * 3
 
-#: Seconds after which somebody else's living lock is looked at again; a survivor must be there within five.
+#: Seconds after which another's living lock is looked at again; a survivor must be there within five.
 LOOK_AGAIN = 2.0
 
 #: The same for another host's, whose file lock cannot be trusted.
@@ -193,7 +193,7 @@ class Owner:
         try:
             self._fd = self.disk.open_locked(hidden)
             self.disk.write_at(self._fd, header(boot_id()) + EMPTY * FIRST_SLOTS, 0)
-            self.disk.sync_file(hidden)  # a link to it that outlives a power loss must not look like somebody else's
+            self.disk.sync_file(hidden)  # a link to it that outlives a power loss must not look like another's
             self.disk.link(hidden, proof)
             with self.disk.locked(proof) as fd:
                 if fd is not None or not same_file(self.disk.stat(proof), os.fstat(self._fd)):

@@ -28,7 +28,7 @@ class Phase(StrEnum):
     CLAIMED = "claimed"
     OPENED = "opened"
     INTENDED = "intended"
-    #: The relay has it for everybody; the message is only to be removed.
+    #: The relay has it for all recipients; the message is only to be removed.
     ACCEPTED = "accepted"
 
 
@@ -40,7 +40,7 @@ class Inherited:
     attempts: int
 
 
-#: Nobody knows what the dead owner did, whatever attempts the history tells of.
+#: It is not known what the dead owner did, whatever attempts the history tells of.
 UNKNOWN = Inherited(Phase.INTENDED, sys.maxsize)
 
 

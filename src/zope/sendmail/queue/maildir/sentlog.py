@@ -126,7 +126,7 @@ class SentLog:
             return self._disk.open_for_append(path)
         except FileNotFoundError:
             raise
-        except OSError:  # a FIFO, a device, a directory, somebody else's file
+        except OSError:  # a FIFO, a device, a directory, another's file
             return self._disk.open_for_append(path + _SECOND)
 
     def _names(self) -> list[str]:

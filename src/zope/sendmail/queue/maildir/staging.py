@@ -125,7 +125,7 @@ class StagedMail:
                 raise
 
     def _reveal(self) -> None:
-        """One rename, the instant of success."""
+        """Rename once: the instant of success."""
         if not self._committed and self._group:
             self._disk.rename(os.path.join(self._layout.tmp, self._group), self._new(GROUP + self._group))
         elif not self._committed:
@@ -173,7 +173,7 @@ class StagedMail:
             self._hold = None
 
     def _append(self, name: str, *pieces: Piece) -> None:
-        """One more mail in the bundle; if the disk refuses in the middle, what was written of it is cut off later."""
+        """Write one more mail into the bundle; if the disk refuses in the middle, that part is cut off later."""
         if self._is_torn:
             self._cut(self._end)
         line = entry_line(name, sum(map(len, pieces)))
@@ -193,7 +193,7 @@ class StagedMail:
         self._is_torn = False
 
     def _make_group(self) -> None:
-        """The second mail has come: from now on the mails stand in a directory of their own."""
+        """Move the mails into a directory of their own: the second one has come."""
         group = unique_name()
         directory = os.path.join(self._layout.tmp, group)
         self._disk.make_directory(directory)

@@ -1,7 +1,7 @@
 """Whether the mail in ``tmp/`` is of a transaction under way, or of a process that died before it committed.
 
-If a process died between the vote and the finish, nobody can tell whether its transaction committed elsewhere, so such
-mail is *in doubt*: kept, shown and never sent.  Changes nothing.  Fails with `OSError` where the disk refuses.
+If a process died between the vote and the finish, it cannot be known whether its transaction committed elsewhere, so
+such mail is *in doubt*: kept, shown and never sent.  Changes nothing.  Fails with `OSError` where the disk refuses.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Unfolder:
     def _start(self) -> None:
         self._waiting: queue.SimpleQueue[tuple[float, Layout, Disk, str]] = queue.SimpleQueue()
         self._done = threading.Condition()
-        #: Somebody waits for the end: no pauses.
+        #: A person waits for the end: no pauses.
         self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
         self._pending = 0

@@ -126,7 +126,9 @@ class PostgreSQLAdmin:
         return filter(selection.matches, (mail_of(row).on(board, now) for row in rows))
 
     def _sources(self, states: Collection[State]) -> list[Iterator[Any]]:
-        """The pages to be read: held, rejected, staged mails alone if these are meant, else all that is not staged."""
+        """Return the pages to be read: held, rejected, staged mails alone if these are meant, else all that is
+        not staged.
+        """
         numbers = {state: number for number, state in STATES.items() if number}
         apart = [numbers[state] for state in states if state in numbers]
         if states and len(apart) == len(states):
@@ -159,7 +161,7 @@ class PostgreSQLAdmin:
         return open_body(self._connections, row[0], row[4])
 
     def _rows(self, statement: str, **parameters: Any) -> list[Any]:
-        """What a statement says about this queue; nothing if it was never used."""
+        """Return what a statement says about this queue; nothing if it was never used."""
         queue = self._queue()
         return [] if queue is None else self._connections.execute(statement, queue=queue, **parameters)
 
@@ -177,7 +179,7 @@ class PostgreSQLAdmin:
             yield from self._relays_down(now)
 
     def _relays_down(self, now: float) -> Iterator[Finding]:
-        """A finding for each relay that cannot be used, with the mails that wait for it."""
+        """Yield a finding for each relay that cannot be used, with the mails that wait for it."""
         down = [relay for relay in RelayBoard(self.processors()) if not relay.is_usable]
         if not down:
             return
@@ -269,7 +271,7 @@ class PostgreSQLAdmin:
         for mail in self.mails([State.REJECTED]):
             given_up = mail.history[-1].time if mail.history else mail.since
             if given_up < before:
-                with contextlib.suppress(QueueError):  # somebody was faster
+                with contextlib.suppress(QueueError):  # another process was faster
                     self.remove(mail.name)
                     count += 1
         return count
@@ -298,7 +300,7 @@ class PostgreSQLAdmin:
         self._changed(identifier)
 
     def _taken(self, connection: Connection[Any], identifier: uuid.UUID, row: Any, what: str) -> _Taken:
-        """How it stands with a mail; if its processor died with it, that is written down first.
+        """Return how it stands with a mail; if its processor died with it, that is written down first.
 
         What is unknown is held, whatever processors do with it: the operator is there, and decides by the verb.
         """
@@ -355,7 +357,7 @@ def _sent_mail(at: float, line: str | None) -> SentMail:
 
 
 def _is_text(text: str) -> bool:
-    """Whether a database can be asked for it."""
+    """Return whether a database can be asked for it."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -111,7 +111,9 @@ class Claims:
                 self._ahead.popleft().release()
 
     def now(self) -> float:
-        """The time of the queue: the server's, carried on by our monotonic clock; a given clock is taken as it is."""
+        """Return the time of the queue: the server's, carried on by our monotonic clock; a given clock is taken
+        as it is.
+        """
         if self._given is None:
             return self._clock.monotonic() + self._liveness.offset
         return self._clock.monotonic() + self._start
@@ -148,7 +150,7 @@ class Claims:
         self._began_at = self._clock.monotonic()
 
     def _look(self, count: int) -> list[PostgreSQLLease]:
-        """What is wanted first; then fresh mails and those that were tried take turns."""
+        """Return what is wanted first; then fresh mails and those that were tried take turns."""
         found: list[PostgreSQLLease] = []
         if wanted := self.parking.take_wanted(count):
             found += self._take("claim_these", count, ids=wanted, now=self.now())
@@ -197,7 +199,7 @@ class Claims:
         return leases
 
     def _learn_when(self) -> None:
-        """When the next mail that was tried is due."""
+        """Learn when the next mail that was tried is due."""
         rows = self.connections.execute(
             "next_due",
             queue=self._queue,
@@ -218,7 +220,7 @@ class Claims:
         for each in leases:
             phase = phases.get((each.was, each.id, each.was_lease), 0)
             if each.was in self._liveness.lost:
-                phase = INTENDED  # how far it had come, nobody knows
+                phase = INTENDED  # how far it had come, it is not known
             if phase:
                 self._inherit_one(each, intended=phase == INTENDED)
             # Until it has gone, a mail that was in a dead processor's hands is suspected of having killed it.
@@ -257,7 +259,7 @@ class Claims:
             return self.parking.relays()
 
     def heard(self, mails: Iterable[uuid.UUID]) -> None:
-        """An operator changed these."""
+        """Take note that an operator changed these."""
         with self.mutex:
             self.parking.want(mails)
             self._may_be_more = True
@@ -275,7 +277,7 @@ class Claims:
     # what leases say
 
     def opened(self, lease: PostgreSQLLease) -> None:
-        """A worker reads the mail; at once written down if it may have killed a processor before."""
+        """Note that a worker reads the mail; at once, if the mail may have killed a processor before."""
         self._with_slot(lease, OPENED)
         if lease.is_suspect:
             self._progress.intend(lease.id, lease.lease, lease.slot, OPENED)
@@ -283,7 +285,7 @@ class Claims:
             self._progress.opened(lease.id, lease.lease, lease.slot)
 
     def intend(self, lease: PostgreSQLLease) -> None:
-        """The last byte is about to go.
+        """Note that the last byte is about to go.
 
         :raises LeaseLost: if it must not.
         """
@@ -307,7 +309,7 @@ class Claims:
         self._liveness.note(lease.slot, phase)
 
     def sent(self, lease: PostgreSQLLease, record: Record) -> None:
-        """The mail has left.  If more are claimed, that rides with what is said of these, within 20 ms."""
+        """Note that the mail has left: with what is said next of other mails, within 20 ms."""
         self._out.discard(lease)
         self._liveness.remember(lease.id)
         self._progress.sent(lease.id, lease.lease, lease.slot, line_of(record) if lease.message_id else "")
@@ -317,7 +319,7 @@ class Claims:
             self._flush_safely()
 
     def back(self, lease: PostgreSQLLease) -> None:
-        """The mail is given back."""
+        """Give the mail back."""
         self._out.discard(lease)
         self._progress.back(lease.id, lease.lease, lease.slot)
         self._may_be_more = True
@@ -326,12 +328,12 @@ class Claims:
             self._flush_safely()
 
     def park(self, lease: PostgreSQLLease, relay: str, patience: float) -> None:
-        """The mail waits for its relay."""
+        """Let the mail wait for its relay."""
         with self.mutex:
             self.parking.park(lease.id, relay, self._clock.monotonic() + patience)
 
     def keep(self, lease: PostgreSQLLease, record: Record) -> None:
-        """An attempt has ended, and the mail stays.
+        """Write down that an attempt has ended and the mail stays.
 
         :raises QueueError: if the database refuses.
         """
@@ -358,7 +360,7 @@ class Claims:
                 self._may_be_more = True
 
     def settle_later(self, lease: PostgreSQLLease, record: Record) -> None:
-        """The database refused; try again with the next claim."""
+        """Settle a lease with the next claim, since the database refused."""
         with self.mutex:
             self._unsettled.append((lease, record))
 

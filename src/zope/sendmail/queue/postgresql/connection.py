@@ -43,7 +43,7 @@ def _said(error: psycopg.Error) -> str:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether a connection broke, or the server refused to go on: another connection may do better."""
+    """Return whether a connection broke, or the server refused to go on: another connection may do better."""
     return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
 
 
@@ -149,7 +149,7 @@ class Connections:
         self.drop_idle()
 
     def forget_after_fork(self) -> None:
-        """In a child: let go of the parent's connections without a word to the server."""
+        """Let go of the parent's connections, in a child, without a word to the server."""
         for connection in list(self._made):
             _let_go(connection)
         self.renew()

@@ -20,7 +20,7 @@ def in_doubt(name: str, since: float, made_by: str) -> Finding:
 
 
 def is_a_copy() -> Finding:
-    """The database is not the one in which the queue was made."""
+    """Return the database is not the one in which the queue was made."""
     return Finding(
         Kind.DATABASE,
         Severity.PROBLEM,
@@ -32,7 +32,7 @@ def is_a_copy() -> Finding:
 
 
 def pinned(what: str, seconds: float | None) -> Finding:
-    """A long transaction keeps dead rows."""
+    """Return a long transaction keeps dead rows."""
     since = f" for {age(seconds)}" if seconds is not None else ""
     return Finding(
         Kind.DATABASE,
@@ -45,7 +45,7 @@ def pinned(what: str, seconds: float | None) -> Finding:
 
 
 def not_durable(setting: str) -> Finding:
-    """The server may forget what it has committed."""
+    """Return the server may forget what it has committed."""
     return Finding(
         Kind.DATABASE,
         Severity.PROBLEM,
@@ -57,7 +57,7 @@ def not_durable(setting: str) -> Finding:
 
 
 def not_synchronous(count: int) -> Finding:
-    """A failover may lose the last second."""
+    """Return a failover may lose the last second."""
     return Finding(
         Kind.DATABASE,
         Severity.WARNING,

@@ -75,7 +75,7 @@ class SQLAlchemySession:
         self._session = session
 
     def _get(self) -> Any:
-        """The session itself; calling a scoped session, or a function, gives the one of this thread."""
+        """Return the session itself; calling a scoped session, or a function, gives the one of this thread."""
         return self._session() if callable(self._session) else self._session
 
     @property

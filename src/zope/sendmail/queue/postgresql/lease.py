@@ -37,25 +37,25 @@ class Claims(Protocol):
     connections: Connections
 
     def opened(self, lease: PostgreSQLLease) -> None:
-        """A worker reads the mail."""
+        """Note that a worker reads the mail."""
 
     def intend(self, lease: PostgreSQLLease) -> None:
-        """The last byte is about to go."""
+        """Note that the last byte is about to go."""
 
     def sent(self, lease: PostgreSQLLease, record: Record) -> None:
-        """The mail has left."""
+        """Note that the mail has left."""
 
     def back(self, lease: PostgreSQLLease) -> None:
-        """The mail is given back."""
+        """Give the mail back."""
 
     def park(self, lease: PostgreSQLLease, relay: str, patience: float) -> None:
-        """The mail waits for its relay."""
+        """Let the mail wait for its relay."""
 
     def keep(self, lease: PostgreSQLLease, record: Record) -> None:
-        """An attempt has ended, and the mail stays."""
+        """Write down that an attempt has ended and the mail stays."""
 
     def settle_later(self, lease: PostgreSQLLease, record: Record) -> None:
-        """The database refused; try again."""
+        """Settle again later, since the database refused."""
 
 
 @implementer(ILease)

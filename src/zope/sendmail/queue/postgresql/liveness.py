@@ -152,7 +152,7 @@ class Liveness:
                 self._in_hand[slot] = self._in_hand[slot]._replace(phase=phase)
 
     def free_slot(self, slot: int) -> None:
-        """The mail that had this slot is settled, or given back."""
+        """Free a slot: its mail is settled, or given back."""
         with self._mutex:
             if self._in_hand.pop(slot, None) is not None:
                 self._free.append(slot)
@@ -160,7 +160,7 @@ class Liveness:
     # what was sent
 
     def remember(self, mail: uuid.UUID) -> None:
-        """A mail was sent; it must not come back."""
+        """Remember a mail that was sent: it must not come back."""
         now = self._clock.monotonic()
         with self._mutex:
             self._sent.append((now, mail))
@@ -252,7 +252,7 @@ class Liveness:
             )
 
     def _after_crash(self, since: float) -> None:
-        """The server lives since another moment than we knew: at first, and after a crash."""
+        """Begin anew, since the server lives since another moment than we knew: at first, and after a crash."""
         is_first, self._epoch = self._epoch is None, since
         if since > float("-inf"):
             self._bury_at = self._clock.monotonic() + GRACE + BEAT

@@ -63,21 +63,21 @@ class Parking:
                 self.want([mail])
 
     def next_expiry(self) -> float | None:
-        """When the first one is wanted by itself."""
+        """Return when the first one is wanted by itself."""
         while self._until and self._relays.get(self._until[0][1], ("", 0.0))[1] != self._until[0][0]:
             heapq.heappop(self._until)
         return self._until[0][0] if self._until else None
 
     def relays(self) -> list[str]:
-        """The relays for which mails are parked."""
+        """Return the relays for which mails are parked."""
         return list(self._counts)
 
     def parked(self) -> list[uuid.UUID]:
-        """All that is parked."""
+        """Return all that is parked."""
         return list(self._relays)
 
     def take_wanted(self, limit: int) -> list[uuid.UUID]:
-        """The oldest that are wanted; they are not known here any more."""
+        """Return the oldest that are wanted; they are not known here any more."""
         mails = heapq.nsmallest(limit, self.wanted)
         for mail in mails:
             del self.wanted[mail]

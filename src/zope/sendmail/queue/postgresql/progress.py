@@ -110,7 +110,7 @@ class Progress:
     # what is said
 
     def opened(self, mail: uuid.UUID, lease: int, slot: int) -> None:
-        """A worker reads the mail.  Written soon, unless it has gone by then."""
+        """Note that a worker reads the mail.  Written soon, unless it has gone by then."""
         with self._mutex:
             self._pending.marks.append(_Mark(mail, lease, slot, 1))
         self._liveness.hurry()
@@ -131,7 +131,7 @@ class Progress:
             self._pending.sent.append((mail, lease, slot, line))
 
     def back(self, mail: uuid.UUID, lease: int, slot: int) -> None:
-        """The mail is given back; what is written soon."""
+        """Give the mail back, which is written soon."""
         with self._mutex:
             self._pending.back.append((mail, lease, slot))
 

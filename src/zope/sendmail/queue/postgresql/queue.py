@@ -74,14 +74,14 @@ class PostgreSQLQueue:
         )
 
     def _find_id(self) -> int | None:
-        """The number of the queue in its database; None if nothing was ever put into it."""
+        """Return the number of the queue in its database; None if nothing was ever put into it."""
         if self._id is None:
             rows = self._connections.execute("queue_id", name=self._name)
             self._id = rows[0][0] if rows else None
         return self._id
 
     def _make_id(self) -> int:
-        """The number of the queue in its database; it gets one if it has none."""
+        """Return the number of the queue in its database; it gets one if it has none."""
         number = self._find_id()
         if number is None:
             self._connections.execute("make_queue", name=self._name)
@@ -151,7 +151,7 @@ class PostgreSQLQueue:
         return self._listener
 
     def _is_new(self) -> bool:
-        """Whether a look is worth while, where nothing is heard."""
+        """Return whether a look is worth while, where nothing is heard."""
         claims = self._claims
         if claims is None:
             return True
@@ -227,7 +227,7 @@ class PostgreSQLQueue:
         self._announce(mails)
 
     def forget_after_fork(self) -> None:
-        """A forked child shares no lease, no row and no connection with its parent."""
+        """Forget leases, rows and connections, in a forked child: they are its parent's."""
         if self._listener is not None:
             self._listener.close()
         self._begin()

@@ -44,19 +44,19 @@ class DroppedMail:
         self._clock = clock
 
     def count(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
         return sum(1 for _ in self._dropbox.complete())
 
     def oldest(self) -> float | None:
-        """When the oldest was written."""
+        """Return when the oldest was written."""
         return next((each.since for each in self._dropbox.complete()), None)
 
     def names(self) -> Iterator[str]:
-        """The names that they will have in the queue, oldest first."""
+        """Return the names that they will have in the queue, oldest first."""
         return (each.name for each in self._dropbox.complete())
 
     def mails(self, selection: Selection) -> Iterator[QueuedMail]:
-        """Those that are meant, oldest first."""
+        """Yield those that are meant, oldest first."""
         for each in self._dropbox.complete():
             if selection.may_match(each.since, rejected=False):
                 with contextlib.suppress(MalformedEnvelope, OSError):  # somebody took or changed it in this moment
@@ -65,18 +65,21 @@ class DroppedMail:
                         yield mail
 
     def find(self, name: str) -> Dropped | None:
-        """The mail that will have this name in the queue."""
+        """Return the mail that will have this name in the queue."""
         return self._dropbox.find(name)
 
     def show(self, dropped: Dropped) -> QueuedMail:
-        """What can be said of it.  Raises `MalformedEnvelope` or `OSError` if it is not there any more as it was."""
+        """Return what can be said of it.
+
+        Raises `MalformedEnvelope` or `OSError` if it is not there any more as it was.
+        """
         with self._disk.open(dropped.path) as stream:
             envelope = read_envelope(stream)
             identifier = message_id_in(stream)
         return QueuedMail(dropped.name, State.READY, envelope, identifier, dropped.since, dropped.size, 0.0, ())
 
     def read(self, dropped: Dropped) -> BinaryIO:
-        """The message, without the envelope.  Raises as `show`."""
+        """Return the message, without the envelope.  Raises as `show`."""
         stream = self._disk.open(dropped.path)
         try:
             read_envelope(stream)
@@ -86,7 +89,7 @@ class DroppedMail:
         return stream
 
     def examine(self) -> Iterator[Finding]:
-        """What lies in the directory and why it is not sent.  Changes nothing."""
+        """Yield what lies in the directory and why it is not sent.  Changes nothing."""
         names = set(self._dropbox.names())
         for name in sorted(names):
             finding = None if name == PRIVATE else self._finding(name, names)
@@ -249,5 +252,5 @@ class SpoolAdmin(MaildirAdmin):
 
 
 def _once(items: Iterable[_T], name: Callable[[_T], str]) -> Iterator[_T]:
-    """What was taken in between the looks outside and inside was seen twice, side by side."""
+    """Return what was taken in between the looks outside and inside was seen twice, side by side."""
     return (next(same) for _, same in itertools.groupby(items, key=name))

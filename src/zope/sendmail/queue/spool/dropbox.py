@@ -113,11 +113,14 @@ class DropBox:
         return keys
 
     def complete(self) -> Iterator[Dropped]:
-        """The mails that lie there whole, oldest first.  Changes nothing; a lock counts here whatever its age."""
+        """Return the mails that lie there whole, oldest first.
+
+        Changes nothing; a lock counts here whatever its age.
+        """
         return filter(self._is_complete, self._candidates(self.names()))
 
     def find(self, name: str) -> Dropped | None:
-        """The one of them that will have this name in the queue."""
+        """Return the one of them that will have this name in the queue."""
         called = (each for each in self._candidates(self.names()) if each.name == name)
         return next(filter(self._is_complete, called), None)
 
@@ -126,7 +129,7 @@ class DropBox:
         return self._take(mail, make) if self._is_complete(mail) else None
 
     def names(self) -> list[str]:
-        """The names in the directory; none if it is not there."""
+        """Return the names in the directory; none if it is not there."""
         try:
             return self._disk.names(self.spool)
         except FileNotFoundError:
@@ -141,7 +144,7 @@ class DropBox:
         return max(0.0, self._clock.time() - modified)
 
     def fault(self, path: str) -> str:
-        """Why nobody can send the file; the empty string if somebody can.  Raises `FileNotFoundError`."""
+        """Return why nobody can send the file; the empty string if somebody can.  Raises `FileNotFoundError`."""
         try:
             with self._disk.open(path) as stream:
                 if stream.read(len(DROPPED)) != DROPPED:
@@ -184,7 +187,7 @@ class DropBox:
         self._began, self._cost = now, self._clock.monotonic() - now
 
     def _candidates(self, names: Iterable[str]) -> list[Dropped]:
-        """What may be mail, oldest first."""
+        """Return what may be mail, oldest first."""
         found: list[Dropped] = []
         for name in filter(may_be_mail, names):
             path = os.path.join(self.spool, name)
@@ -200,7 +203,9 @@ class DropBox:
         return False
 
     def _why_not(self, mail: Dropped) -> str | None:
-        """Why a file is left alone: in words if a person should know, empty if time will help; None if it is a mail."""
+        """Return why a file is left alone: in words if a person should know, empty if time will help; None if it
+        is a mail.
+        """
         # A lock is made before its mail: if we have seen the mail and there is no lock, there is none any more.
         age = self.age_of_lock(mail.path)
         if age is not None and not 0.0 < self.lock_age <= age:
@@ -238,7 +243,7 @@ class DropBox:
         self._left[path] = why
 
     def _move(self, path: str, target: str, make: Callable[[], None]) -> None:
-        """One rename: from now on the file is ours."""
+        """Rename once: from now on the file is ours."""
         try:
             self._disk.rename(path, target)
         except FileNotFoundError:
@@ -247,7 +252,7 @@ class DropBox:
             self._disk.rename(path, target)
 
     def _give_up_lock(self, path: str) -> None:
-        """A lock whose mail was taken all the same belongs to nobody."""
+        """Remove a lock whose mail was taken all the same."""
         age = self.age_of_lock(path)
         if age is not None and 0.0 < self.lock_age <= age:
             maillog.lock_given_up(path, age)
@@ -262,7 +267,7 @@ def may_be_mail(name: str) -> bool:
 
 
 def _queue_name(name: str, status: os.stat_result) -> str:
-    """A name for the queue, with the time stamp and the old name in it; sorts like those of `unique_name`.
+    """Return a name for the queue, with the time stamp and the old name in it; sorts like those of `unique_name`.
 
     No two files have the same number at a time, and what gets a number later has another time of change (ctime).
     """

@@ -30,7 +30,9 @@ _T = TypeVar("_T")
 
 
 def open_spool(directories: str, **options: Any) -> IMailQueue:
-    """The queue over one spool directory, or over several with ``;`` between them: mail is written to the first."""
+    """Return the queue over one spool directory, or over several with ``;`` between them: mail is written to the
+    first.
+    """
     paths = list(dict.fromkeys(path.strip() for path in directories.split(";") if path.strip()))
     if not paths:
         raise QueueError(f"{PREFIX}{directories} names no directory; write {PREFIX}/path")

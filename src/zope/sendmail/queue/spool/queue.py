@@ -70,7 +70,7 @@ class SpoolQueue(MaildirQueue):
         return check_place(self.layout.root, Owners.OURS)
 
     def lease(self, key: str, *details: Any) -> MaildirLease:
-        """A lease that completes its message if that is wanted."""
+        """Return a lease that completes its message if that is wanted."""
         return (CompletedLease if self.add_message_id else MaildirLease)(self._claims, key, *details)
 
     def _take_in(self, mail: Dropped) -> str | None:
