@@ -3,6 +3,7 @@
 import builtins
 import inspect
 import re
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -39,7 +40,10 @@ OTHERS = (
     r"|zope\.schema)\b.*"
 )
 # Signatures name classes that are no part of the API; aliases and long annotations are cut in pieces.
-INSIDE = r"zope\.sendmail\.(processor|lifecycle\.(rates|relaystate)|queue\.maildir|testing\.(dialogue|script))\..*|.*\b_[A-Z]\w*|Piece|(frozenset|tuple)\[.*"
+INSIDE = (
+    r"zope\.sendmail\.(processor|lifecycle\.(rates|relaystate)|queue\.maildir|testing\.(dialogue|script))\..*"
+    r"|.*\b_[A-Z]\w*|Piece|(frozenset|tuple)\[.*"
+)
 nitpick_ignore_regex = [("py:.*", OTHERS), ("py:class", rf"zope\.interface\..*|<InterfaceClass .*>|{INSIDE}")]
 
 
@@ -93,5 +97,11 @@ def skip_foreign(app: Any, what: str, name: str, documented: Any, skip: bool, op
 def name_built_in(app: Any, env: Any, node: Any, content: Any) -> Any:
     """Return the text itself for a name of Python's own, of another project, or of a module without a page here."""
     target = node.get("reftarget", "")
-    is_module = target.startswith("zope.sendmail.") and find_spec(target) is not None
-    return content if is_module or hasattr(builtins, target) or re.fullmatch(OTHERS, target) else None
+    return content if is_module(target) or hasattr(builtins, target) or re.fullmatch(OTHERS, target) else None
+
+
+def is_module(name: str) -> bool:
+    """Return whether this is a module of ours."""
+    with suppress(ImportError):
+        return name.startswith("zope.sendmail.") and find_spec(name) is not None
+    return False

@@ -183,7 +183,7 @@ class Disk:
             self.sync_file(path)
 
     def sync_file_system(self, path: str) -> None:
-        """Return when everything on the file system of `path` is on disk.  Linux only."""
+        """Return when everything on the file system of ``path`` is on disk.  Linux only."""
         assert _syncfs is not None
         baton.put_down()
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
@@ -222,7 +222,7 @@ class Disk:
         os.link(old, new, follow_symlinks=False)
 
     def prove_name(self, path: str, name: str) -> None:
-        """Raise what a rename of `path` to `name` would raise, which is a new name in a directory."""
+        """Raise what a rename of ``path`` to `name` would raise, which is a new name in a directory."""
         try:
             self.link(path, name)
         except OSError as error:
@@ -263,7 +263,7 @@ class Disk:
             raise OSError(number, os.strerror(number), path)
 
     def room(self, path: str) -> os.statvfs_result:
-        """Return how much room the file system of `path` has."""
+        """Return how much room the file system of ``path`` has."""
         return os.statvfs(path)
 
     def open(self, path: str) -> BinaryIO:

@@ -230,7 +230,7 @@ class QueueContract:
         self.assertEqual((list(self.queue.parked()), self.queue.unpark("slow", 9)), ([], 0))
 
     def test_parked_mail_may_have_another_way_later(self: Any) -> None:
-        """With ``patience`` it is claimed after so many seconds, or when it is unparked, whichever comes first; once."""
+        """With ``patience`` it is claimed after so many seconds, or when it is unparked, whichever is first; once."""
         names = self.put(count=3)
         for lease in self.queue.claim(3):
             lease.park("slow", 30.0)

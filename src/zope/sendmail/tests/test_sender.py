@@ -212,7 +212,7 @@ class ASender(Fixture):
         settings = sender.reader._mailer.relay_settings()
         self.assertEqual((str(settings), settings.username, settings.password), ("relay.example:587", "u", "secret"))
         self.assertTrue(settings.must_encrypt and settings.must_verify)
-        with self.assertRaisesRegex(ValueError, "give them to the mailer"):
+        with self.assertRaisesRegex(ValueError, "give it to the mailer"):
             MailSender(self.path, mailer=ScriptedMailer(), username="u", password="secret")
 
     def test_starts_with_the_first_mail_and_again_after_a_stop(self) -> None:

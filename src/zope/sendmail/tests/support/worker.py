@@ -21,7 +21,11 @@ def commit(path: str, prefix: str, count: int, group: int) -> None:
     """Commit `count` mails, `group` in a transaction."""
     delivery = QueuedMailDelivery(path)
     for number in range(count):
-        delivery.send("sender@example.org", [f"{prefix}-{number}@example.org"], f"Subject: {prefix} {number}\n\nText\n")
+        delivery.send(
+            "sender@example.org",
+            [f"{prefix}-{number}@example.org"],
+            f"From: sender@example.org\nSubject: {prefix} {number}\n\nText\n",
+        )
         if (number + 1) % group == 0:
             transaction.commit()
     transaction.commit()
