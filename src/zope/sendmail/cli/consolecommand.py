@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import secrets
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     threading.Thread(target=console.look, name="zope.sendmail.console", daemon=True).start()
     where = f"[{host}]" if ":" in host else host
     print(f"http://{where}:{server.effective_port}/login?token={token}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_OK))
     with closing(server), contextlib.suppress(KeyboardInterrupt, SystemExit):
         server.run()
     return os.EX_OK

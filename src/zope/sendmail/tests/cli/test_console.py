@@ -35,6 +35,7 @@ class TheCommand(unittest.TestCase):
         MaildirQueue(self.path).stage().abort()
         command = [*COMMAND, "--listen", "127.0.0.1:0", self.path]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            self.addCleanup(process.kill)
             assert process.stdout is not None
             address = process.stdout.readline().strip()
             found = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/login\?token=\S+", address)
@@ -43,7 +44,7 @@ class TheCommand(unittest.TestCase):
             self.assertIn("At a glance", jar.open(address, timeout=30).read().decode())
             with urllib.request.urlopen(found[1] + "/0/", timeout=30) as answer:
                 self.assertTrue(answer.url.endswith("/login"))
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             self.assertEqual(process.wait(30), 0)
 
     def test_wants_a_queue_and_an_address(self) -> None:

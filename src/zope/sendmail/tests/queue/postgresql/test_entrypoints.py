@@ -7,6 +7,7 @@ import io
 import os
 import tempfile
 import unittest
+import warnings
 from typing import Any
 
 import transaction
@@ -53,6 +54,8 @@ class WithRelay(unittest.TestCase):
     def call(self, *arguments: str) -> tuple[int, str]:
         """Call the command: its status, and what it complained of."""
         complaints = io.StringIO()
+        self.enterContext(warnings.catch_warnings())
+        warnings.simplefilter("ignore", ResourceWarning)  # of what other tests have left to the garbage collector
         with contextlib.redirect_stderr(complaints), contextlib.redirect_stdout(io.StringIO()):
             try:
                 status = main(arguments)
