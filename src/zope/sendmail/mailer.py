@@ -90,7 +90,7 @@ class _SMTPState(local):
 
 
 class _DefaultFactory:
-    """`SMTPMailer.smtp` as long as nobody assigns it: None on the class, smtplib's class on an instance."""
+    """`SMTPMailer.smtp` as long as it is not assigned: None on the class, smtplib's class on an instance."""
 
     def __get__(self, mailer: SMTPMailer | None, owner: type | None = None) -> Factory | None:
         return None if mailer is None else default_factory(mailer)
@@ -416,7 +416,7 @@ class SMTPMailer:
         return {name: value for name, value in self.__dict__.items() if name not in passing}
 
     def _factory(self, settings: RelaySettings | None = None) -> Factory:
-        factory: Factory = self.smtp or default_factory(self)  # somebody may have put back None
+        factory: Factory = self.smtp or default_factory(self)  # None may have been put back
         if settings is not None and factory in (SMTP, SMTP_SSL):  # as the settings are now
             return SMTP_SSL if settings.tls is Tls.IMPLICIT else SMTP
         return factory

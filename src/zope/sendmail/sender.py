@@ -80,7 +80,7 @@ def make_routes(
 
 
 def _addresses(mailers: Iterable[Any]) -> list[tuple[str, int]]:
-    """Of those mailers that have one."""
+    """Return the addresses of those mailers that have one."""
     known = (mailer for mailer in mailers if getattr(mailer, "hostname", None))
     return [(str(mailer.hostname).lower(), int(getattr(mailer, "port", 25))) for mailer in known]
 
@@ -119,7 +119,7 @@ class MailWriter:
 
     @property
     def queue(self) -> Any:
-        """The queue, an `IMailQueue`, for whoever wants to look into it."""
+        """The queue, an `IMailQueue`, for programs that look into it."""
         return self._delivery.queue
 
     def send(
@@ -375,7 +375,7 @@ class MailSender(_Sending):
 
     @property
     def queue(self) -> Any:
-        """The queue, an `IMailQueue`, for whoever wants to look into it."""
+        """The queue, an `IMailQueue`, for programs that look into it."""
         return self.writer.queue
 
     def status(self, message_id: str) -> MailStatus:

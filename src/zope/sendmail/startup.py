@@ -74,7 +74,7 @@ class Processors:
         self._declared: dict[str, Declaration] = {}
         self._threads: dict[str, QueueProcessorThread] = {}
         self._pid = os.getpid()
-        #: What the parent of a forked child had running, until somebody decides about it.
+        #: What the parent of a forked child had running, until that is decided.
         self._inherited: frozenset[str] = frozenset()
         self._decided = threading.Event()
         self._parents: list[object] = []
@@ -137,7 +137,7 @@ class Processors:
             self._declared.clear()
 
     def forked(self) -> None:
-        """In a child, right after the fork: threads are not inherited, only the parent has them.
+        """Forget the threads, in a child right after the fork: only the parent has them.
 
         The child takes over when its parent is gone: the program became a daemon, or its master died.
         """
@@ -185,7 +185,7 @@ class Processors:
             if os.getppid() != parent:
                 try:
                     self._take_over()
-                except Exception as error:  # noqa: BLE001 - nobody else is left to send this mail
+                except Exception as error:  # noqa: BLE001 - no other thread is left to send this mail
                     log.error("The mail of the parent process cannot be sent yet: %s", error)  # noqa: TRY400 - says it all
 
     def _take_over(self) -> None:
@@ -222,7 +222,7 @@ def switched_off() -> bool:
     return word in _OFF
 
 
-# Before `zope.sendmail.processor.shutdown` ends the threads: nobody takes over any more.
+# Before `zope.sendmail.processor.shutdown` ends the threads: no child takes over any more.
 atexit.register(_processors.forget_parent)
 os.register_at_fork(after_in_child=_processors.forked)
 

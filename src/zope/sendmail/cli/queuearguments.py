@@ -47,7 +47,7 @@ UPKEEP = {
 #: Everything that can stand behind ``zope-sendmail queue``.
 VERBS = {**VIEWS, **CHANGES, **UPKEEP}
 
-#: The states a changing verb means when mails are not named: what it makes sense for, and what nobody regrets.
+#: The states a changing verb means when mails are not named: what it makes sense for, and what no operator regrets.
 MEANT = {
     "hold": (State.READY, State.DEFERRED),
     "release": (State.HELD,),

@@ -195,7 +195,7 @@ RELAY: dict[str, Parser] = {
     "discard_extensions": extensions,
 }
 
-#: Who we are to the relay, and how that may go: never mixed with another user's.
+#: The login at the relay, and how that may go: never mixed with another user's.
 LOGIN = ("password", "password_file", "token_command", "token_file", "auth", "allow_clear_password")
 
 #: Files that a setting names; where a relative path has no meaning, the whole one is asked for.
@@ -218,7 +218,7 @@ QUEUE: dict[str, Parser] = {
     "keep_rejected": positive(duration),
 }
 
-#: Which relays a queue has, and who is sent to which.
+#: Which relays a queue has, and which recipients are sent to which.
 ROUTING: dict[str, Parser] = {
     "mailers": words,
     "relays": addresses,

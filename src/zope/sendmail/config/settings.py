@@ -249,7 +249,7 @@ class RelaySettings:
         """Whether nothing may be sent without TLS."""
         if self.tls is Tls.NEVER:
             return False
-        # Who wants a proof, or gives one, does not want to go without.
+        # A mailer that wants a proof, or gives one, does not want to go without.
         if self.tls is not Tls.OPPORTUNISTIC or self.verify or self.shows_certificate:
             return True
         return self.username is not None and not self.allow_clear_password

@@ -29,8 +29,8 @@ from zope.sendmail.system.privileges import child_identity
 #: Seconds that a command has: it may have to ask the provider over the net.
 COMMAND_TIMEOUT = 30.0
 
-#: Seconds for which a token is used again if nobody says how long it is valid.  If it is not, it is refused, and a new
-#: one is asked for.
+#: Seconds for which a token is used again if it is not said how long it is valid.  If it is not, it is refused, and a
+#: new one is asked for.
 USUAL_LIFE = 300.0
 
 #: Seconds before its end from which a token is not used any more: clocks differ, and a login takes a moment.

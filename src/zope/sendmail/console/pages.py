@@ -48,7 +48,7 @@ class Pages:
         self._glances = Glances(places, clock)
         self.has_login = has_login
 
-    # who comes in
+    # the login
 
     def login(self, request: Request, error: str = "") -> Response:
         """Ask for the token; one in the address is taken, and does not stay there."""

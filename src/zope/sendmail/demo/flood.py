@@ -1,6 +1,6 @@
 """The scene with several processes: they share a queue, one of them is killed in the middle, the rest finish.
 
-The moment is chosen by what the catcher has: it takes a mail and withholds the answer, and whoever waits for
+The moment is chosen by what the catcher has: it takes a mail and withholds the answer, and the worker that waits for
 that is killed.  So the queue cannot know whether the mail got through; it must say so, and lose no other.
 """
 
@@ -49,7 +49,7 @@ def shared_queue(act: Act) -> str:
 
 
 def kill_one(act: Act, workers: list[Worker]) -> tuple[Caught, Worker]:
-    """Commit many mails; kill whoever delivers the fatal one.  Returns that mail and the victim."""
+    """Commit many mails; kill the worker that delivers the fatal one.  Returns that mail and the victim."""
     catcher = act.stage.catcher
     catcher.pause = _LEISURE
     hold = catcher.hold(FATAL)

@@ -1,4 +1,4 @@
-"""How the demo speaks: plain lines, with a little colour where somebody is looking."""
+"""How the demo speaks: plain lines, with a little colour where a person is looking."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def bind(port: int) -> Server:
 
 
 def serve(server: Server, stage: Stage, narrator: Narrator) -> None:
-    """Serve until somebody presses Ctrl-C."""
+    """Serve until Ctrl-C."""
     server.stage = stage
     startup.start()  # the story had stopped it for its last scene
     narrator.title(f"Your turn: http://127.0.0.1:{server.server_port}/   (Ctrl-C ends)")

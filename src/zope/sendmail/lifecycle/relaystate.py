@@ -1,6 +1,6 @@
 """The state of relays and processors as a queue keeps it for operators: values, and the JSON that holds them.
 
-A processor writes a `ProcessorState` beside its queue whenever something in it changes.  Whoever looks at the queue
+A processor writes a `ProcessorState` beside its queue whenever something in it changes.  A program that looks at it
 reads all of them and asks a `RelayBoard` why a mail waits.  Pure; reading never fails.
 """
 

@@ -44,7 +44,7 @@ _WORDS: tuple[tuple[re.Pattern[str], TooMuch | None], ...] = (
         None,
     ),
     (_any(r"(message|mail) (size|(is )?too (large|big|long))", r"size limit"), None),
-    # One mail has too many recipients, unless it is said of whom there are too many.
+    # One mail has too many recipients, unless something else is said to be too much.
     (
         _any(r"too many (recipients|rcpts?)(?! (from|per|in|by))", r"recipients? (count|limit|per)", r"per message"),
         None,

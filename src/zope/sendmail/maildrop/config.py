@@ -42,7 +42,7 @@ RELAY_OPTIONS = (
     "notify_return",
 )
 
-#: Seconds for which a lock of another program counts, if nobody says otherwise.
+#: Seconds for which a lock of another program counts, if it is not set.
 LOCK_AGE = 86400.0
 
 
@@ -95,7 +95,7 @@ class Config:
 
     @property
     def queue_options(self) -> Mapping[str, Any]:
-        """What `open_queue` is given besides, by the daemon and by who looks at its mail."""
+        """What `open_queue` is given besides, by the daemon and by commands that look at its mail."""
         return {"lock_age": self.lock_age, "schedule": Schedule(on_unknown=self.on_unknown)}
 
     @property
@@ -259,7 +259,7 @@ class _Reader:
                 self.refuse(key, f"cannot be used: {error}")
 
     def switch(self, key: str) -> bool | None:
-        """On or off; None: nobody says."""
+        """Return whether it is on or off; None: it is not said."""
         value = self._value(key)
         return None if value is None or value == "" else bool(self._number(key, 0, _whole, "switch"))
 

@@ -1,6 +1,6 @@
 """The configuration files that a Maildrop Host may be given, by their keys, and what stands in them.
 
-Who may edit objects in Zope chooses among keys, never writes a path; the paths come from zope.conf, so from who runs
+A manager in Zope chooses among keys, never writes a path; the paths come from zope.conf, so from the user that runs
 the machine. A file is read again when it has changed; nothing of it is kept in the database.
 """
 
@@ -15,7 +15,7 @@ from zope.sendmail.maildrop.config import read_config
 if TYPE_CHECKING:
     from zope.sendmail.maildrop.config import Config
 
-#: The key of the file that is used where nobody chose one.
+#: The key of the file that is used where none was chosen.
 DEFAULT = "DEFAULT"
 
 #: What `addConfigPath` and start-up code of sites have added in this process, key -> path.

@@ -72,7 +72,11 @@ class Daemon:
     def serve(self, ready: Callable[[], None] = lambda: None) -> int:
         """Send until SIGTERM or SIGINT; `ready` is called when everything is in place.  Returns the exit status."""
         prepare(self.config)
-        with self._signals(), self._only_one(), self._logging():  # who finds the pid file may send a signal at once
+        with (
+            self._signals(),
+            self._only_one(),
+            self._logging(),
+        ):  # a program that finds the pid file may send a signal at once
             queue = make_queue(self.config)
             self._check()
             ready()
@@ -243,9 +247,9 @@ def check(config: Config) -> None:
 
 
 def prepare(config: Config) -> None:
-    """Make the directories of log and pid file, where nobody else can have put something in our way.
+    """Make the directories of log and pid file, where no other user can have put something in our way.
 
-    Root goes on as the owner of the first spool, who could not use root's files.
+    Root goes on as the owner of the first spool, which could not use root's files.
     """
     become_owner(config.spools[0])
     for path in (config.log_file, config.pid_file):
@@ -276,7 +280,7 @@ def detach(serve: Callable[[Callable[[], None]], int]) -> str:
 
 
 def _become_daemon(serve: Callable[[Callable[[], None]], int], write_end: int) -> NoReturn:
-    """In the child: fork once more, so that no terminal can ever be ours, and run."""
+    """Fork once more, in the child, so that no terminal can ever be ours, and run."""
     os.setsid()
     if os.fork():
         os._exit(0)

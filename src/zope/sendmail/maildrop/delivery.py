@@ -31,7 +31,7 @@ class SpoolDelivery(AbstractMailDelivery):
         self.queue = queue
 
     def send_at_once(self, sender: str | bytes, recipients: Sequence[str | bytes], message: str | bytes) -> str:
-        """As `send`, but the mail may leave as soon as this returns, whatever becomes of the caller's transaction."""
+        """Send as `send` does, but at once, whatever becomes of the caller's transaction."""
         own = TransactionManager()
         with own:
             return SpoolDelivery(self.queue, transaction_manager=own).send(sender, recipients, message)

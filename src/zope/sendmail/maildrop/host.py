@@ -45,7 +45,7 @@ def _page(name: str, file: str) -> Any:
 
 
 class _Setting:
-    """An attribute of 2.3 that shows what the configuration file says; nobody sets it on the object."""
+    """An attribute of 2.3 that shows what the configuration file says; it is not set on the object."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -69,7 +69,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
     zmi_icon = "fas fa-mail-bulk"
     security = ClassSecurityInfo()
 
-    #: Key of the configuration; empty: nobody has chosen one since 2.3.
+    #: Key of the configuration; empty: none was chosen since 2.3.
     _path_key = ""
     #: What 2.3 kept instead of the key.
     config_path = ""
@@ -311,7 +311,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         "getLog",
         *views.ATTRIBUTES,
     )
-    # Whoever adds a path lets Zope read and write there: for code on the disk only, not for scripts of a manager.
+    # Code that adds a path lets Zope read and write there: for code on the disk only, not for scripts of a manager.
     security.declarePrivate("addConfigPath")
     security.declareProtected(use_mailhost_services, "send", "scheduledSend", "simple_send")
     security.declareProtected(view, "queueLength")
@@ -370,7 +370,7 @@ def initialize(context: Any) -> None:
 
 
 def _check(request: Any) -> None:
-    """Raises `Forbidden` unless a page of this site, or nobody but Python code, asks for a change."""
+    """Raises `Forbidden` unless a page of this site, or Python code, asks for a change."""
     if request is None:
         return
     header = request.get_header

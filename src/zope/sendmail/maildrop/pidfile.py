@@ -1,7 +1,7 @@
 """Which process is the daemon of a configuration: a pid file that its owner keeps locked.
 
-The kernel says who holds the lock and gives it up with the process, so nobody else is ever taken for the daemon,
-whatever stands in the file.  The number in it is for people and for monitoring programs.  Fails with `OSError`.
+The kernel says which process holds the lock and gives it up with the process, so none other is ever taken for the
+daemon, whatever stands in the file.  The number in it is for people and for monitoring programs.  Fails with `OSError`.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _write_number(fd: int) -> None:
 
 
 def _is_locked_by_us(fd: int) -> bool:
-    """Lock the file; False if somebody else has it."""
+    """Lock the file; False if another process has it."""
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

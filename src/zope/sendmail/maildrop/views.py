@@ -45,7 +45,7 @@ ATTRIBUTES: Mapping[str, Callable[[Config], Any]] = {
     "login": lambda config: config.login or NOT_SET,
     "password": lambda config: HIDDEN if config.has_password else NOT_SET,
     "smtp_uid": lambda config: config.login,
-    "smtp_pwd": lambda _: "",  # MailHost's name of the password; the daemon has it, nobody here needs it
+    "smtp_pwd": lambda _: "",  # MailHost's name of the password; the daemon has it, it is not needed here
     "spool": lambda config: config.spools[0],
     "polling": lambda config: config.interval,
     "maildrop_log_file": lambda config: config.log_file,
@@ -87,7 +87,9 @@ POSSIBLE = tuple(_DONE)
 
 
 def settings(path: str, config: Config) -> dict[str, Any]:
-    """Return the Edit tab: pairs of a label and what the file says, and who gets all mail instead of its recipients."""
+    """Return the Edit tab: pairs of a label and what the file says, and the address that gets all mail instead of its
+    recipients.
+    """
     attribute = {name: show(config) for name, show in ATTRIBUTES.items()}
     rows = [
         ("Config file path", path),

@@ -1,7 +1,7 @@
 """Domains with other letters than ASCII, as the net writes them.  Pure.
 
 RFC 5890 (IDNA 2008); UTS 46, not transitional, as browsers do it: "straße" stays itself and does not become "strasse",
-where somebody else may live.
+where another person may live.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 import idna
-import idna.uts46data  # now: who forks in the moment of a first import has its lock for ever
+import idna.uts46data  # now: a process that forks in the moment of a first import has its lock for ever
 
 #: With the underscore, which hosts do not have, and some domains nevertheless.
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
@@ -38,5 +38,5 @@ def _ascii_label(label: str) -> str:
     except idna.InvalidCodepointContext:
         raise
     except idna.InvalidCodepoint:
-        # Registered before 2008, such as a heart: browsers go there.  What nobody may have, the mapping has refused.
+        # Registered before 2008, such as a heart: browsers go there.  What is not allowed, the mapping has refused.
         return "xn--" + label.encode("punycode").decode("ascii")

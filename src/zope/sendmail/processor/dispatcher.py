@@ -36,8 +36,8 @@ Call = Callable[[Relay], None]
 class Pace:
     """How many messages are claimed within a tenth of a second.
 
-    So many more may be reserved, for a queue for which each claim is a journey: they are sent before anybody else could
-    have had them.  Concurrency: any thread; as well as possible.
+    So many more may be reserved, for a queue for which each claim is a journey: they are sent before another process
+    could have had them.  Concurrency: any thread; as well as possible.
     """
 
     def __init__(self, clock: Clock) -> None:

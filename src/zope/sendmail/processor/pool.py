@@ -245,6 +245,6 @@ class WorkerPool:
                     self._threads.discard(threading.current_thread())
 
         thread = threading.Thread(target=run, name=f"{self._name}-worker", daemon=True)
-        with self._mutex:  # who waits for all threads never sees one that has not begun
+        with self._mutex:  # a wait for all threads never sees one that has not begun
             thread.start()
             self._threads.add(thread)

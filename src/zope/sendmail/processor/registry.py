@@ -121,7 +121,7 @@ class RelayRegistry:
         return len(self._relays) > self._many
 
     def forget(self, waited_for: Collection[str]) -> None:
-        """Forget the users of queue files of CPSMailAccess for whom nothing is done or planned.
+        """Forget the users of queue files of CPSMailAccess for which nothing is done or planned.
 
         Configured relays stay, and so do those in trouble.  Concurrency: no other thread may ask for relays meanwhile.
 

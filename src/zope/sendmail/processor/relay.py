@@ -231,4 +231,4 @@ class Relay:
 
 
 def _nothing() -> None:
-    """Do nothing: the processor tells nobody of its relays."""
+    """Do nothing: the processor does not tell of its relays."""

@@ -3,7 +3,7 @@
 Those of a `MailSender` also send what is due, so that a script may end right after its last mail.
 
 Daemon threads are cut off in the middle of whatever they do when Python ends, so this one exit handler stops every
-processor and waits for it, whoever started it: `zope.sendmail.startup`, Products.MailHost, or a program of its own.
+processor and waits for it, whatever started it: `zope.sendmail.startup`, Products.MailHost, or a program of its own.
 """
 
 from __future__ import annotations

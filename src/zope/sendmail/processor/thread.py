@@ -279,7 +279,7 @@ class QueueProcessorThread(threading.Thread):
         return Maildir(path, create=True)
 
     def _parseMessage(self, message: bytes) -> tuple[str, tuple[str, ...], bytes]:
-        """Sender, recipients and message of a queue file; nobody and nothing if it is none."""
+        """Sender, recipients and message of a queue file; empty ones if it is none."""
         stream = io.BytesIO(message)
         try:
             envelope = read_envelope(stream)

@@ -164,7 +164,7 @@ class Worker:
         if outcome.fault is not None:
             self._context.reporter.faulted(outcome)
         again_in = self._again_in(job, outcome, complaints) if complaints else None
-        if again_in == 0.0 if complaints else (outcome.fault and not outcome.replies):  # nobody was told anything else
+        if again_in == 0.0 if complaints else (outcome.fault and not outcome.replies):  # nothing else was told
             self._give_back(job)
             return
         clock = self._context.clock
@@ -206,8 +206,7 @@ class Worker:
         measures = self._measures(job) if reporter.is_observed else None
         lease.settle(record)
         reporter.attempted(mail, outcome, record, before=before, measures=measures)
-        is_unknown = any(reply.answer is Answer.UNKNOWN for reply in outcome.replies.values())
-        self._context.state_report.count(record.state, unknown=is_unknown, written=lease.written)
+        self._context.state_report.count(record.state, unknown=record.unknowns > before.unknowns, written=lease.written)
 
     def _measures(self, job: Job) -> Measures:
         """Return what only the lease and the clock know of an attempt; the lease must not have ended."""

@@ -50,7 +50,7 @@ def put(queue: IMailQueue, envelopes: Iterable[Envelope], *message: Piece) -> No
         staged.prepare()
         staged.commit()
     except BaseException:
-        staged.abort()  # else the queue would reveal it later, and who called may put it there again
+        staged.abort()  # else the queue would reveal it later, and the caller may put it there again
         raise
 
 

@@ -35,7 +35,7 @@ def waits_for_a_person(name: str, envelope: Envelope | None, record: Record | No
     """Return the finding for a mail that is held or rejected.
 
     :param record: None if the mail was rejected by an older release.
-    :param now: seconds since the epoch; what a relay refused long ago needs nobody any more.
+    :param now: seconds since the epoch; what a relay refused long ago needs no person any more.
     """
     if record is not None and record.state is State.HELD:
         return _held(name, envelope, record)

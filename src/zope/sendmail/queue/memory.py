@@ -80,7 +80,7 @@ def open_memory(rest: str, **options: Any) -> MemoryQueue:
 
 @implementer(IMailQueue)
 class MemoryQueue:
-    """See `IMailQueue`.  Nothing survives the process, so nobody has to take anything over."""
+    """See `IMailQueue`.  Nothing survives the process, so nothing is taken over."""
 
     def __init__(self, *, schedule: Schedule | None = None, clock: Clock | None = None) -> None:
         self.location = "memory:"

@@ -1,6 +1,6 @@
 """Which kind of queue is behind each scheme of a location: ``memory:``, ``spool:``, and what others register.
 
-A kind is imported when a queue of it is opened first, so one that nobody uses costs nothing and may lack its libraries.
+A kind is imported when a queue of it is opened first, so one that is not used costs nothing and may lack its libraries.
 """
 
 from __future__ import annotations
@@ -43,5 +43,5 @@ def opener_of(scheme: str) -> Callable[..., IMailQueue]:
     if isinstance(opener, str):
         module, _, name = opener.partition(":")
         found: Any = getattr(import_module(module), name)
-        return found  # type: ignore[no-any-return]  # whoever registers a name answers for what it is
+        return found  # type: ignore[no-any-return]  # the code that registers a name answers for what it is
     return opener

@@ -313,7 +313,7 @@ def unattended(location: str) -> None:
 
 
 def from_missing(message_id: str) -> None:
-    """Log a mail that a program hands over does not say whom it is from (RFC 5322, 3.6); told once in a process."""
+    """Log that a mail from a program has no From field (RFC 5322, 3.6); told once in a process."""
     transaction_log.warning(
         "Mail <%s> has no From field, which every mail must have; many relays refuse or hide it. Add one to the "
         "message, such as From: Shop <shop@example.org>; the sender that send() is given is for bounces. Further such "

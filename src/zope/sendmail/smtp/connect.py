@@ -9,7 +9,7 @@ Fails with what smtplib and ssl raise, and leaves no socket open then.  RFC 5321
 from __future__ import annotations
 
 import contextlib
-import encodings.idna  # noqa: F401 - the first name that is resolved imports it; who forks then has its lock for ever
+import encodings.idna  # noqa: F401 - the first name that is resolved imports it; a fork then has its lock for ever
 import smtplib
 import ssl
 from dataclasses import replace

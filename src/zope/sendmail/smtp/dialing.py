@@ -26,7 +26,7 @@ from zope.sendmail.smtp.heloname import helo_name
 from zope.sendmail.smtp.replylines import read_by_lines, set_timeout
 from zope.sendmail.smtp.tls import tls_context
 
-#: What makes connections: ``smtplib.SMTP``, ``smtplib.SMTP_SSL``, or what somebody put in their place.
+#: What makes connections: ``smtplib.SMTP``, ``smtplib.SMTP_SSL``, or what was put in their place.
 Factory = Callable[..., Any]
 
 #: A relay there waits for our TLS, and says nothing (RFC 8314, 7.3).

@@ -14,7 +14,7 @@ from zope.sendmail.system.clock import Clock
 
 _Thing = TypeVar("_Thing", bound=Hashable)
 
-#: More than these are not remembered: somebody may send to many relays.
+#: More than these are not remembered: mail may go to many relays.
 _MOST = 10_000
 
 

@@ -1,4 +1,4 @@
-"""TLS with a relay: whom we trust, what we show; what may be wrong there, and what people can do about it.
+"""TLS with a relay: what we trust, what we show; what may be wrong there, and what people can do about it.
 
 RFC 5246, 7.4.6; RFC 8446, 4.4.2 and 6.2.
 """
@@ -41,7 +41,7 @@ def tls_context(settings: RelaySettings) -> ssl.SSLContext:
     if settings.must_verify:
         context = verifying_context(settings.cafile)
     else:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without loading authorities that nobody asks
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without loading authorities that are not asked
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.minimum_version = _VERSIONS[settings.tls_minimum]

@@ -117,7 +117,7 @@ class Disk:
 
     def open_for_append(self, path: str) -> int:
         """Return a descriptor whose every write goes to the end of a private file, which is made if needed."""
-        # A FIFO that nobody reads would let us wait for ever.
+        # A FIFO without a reader would let us wait for ever.
         flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = os.open(path, flags, _FILE_MODE)
         try:
@@ -314,7 +314,7 @@ class Disk:
 
     @contextlib.contextmanager
     def locked(self, path: str) -> Iterator[int | None]:
-        """Hold the lock of an existing file; give its descriptor, or None if somebody else holds the lock."""
+        """Hold the lock of an existing file; give its descriptor, or None if another process holds the lock."""
         # For writing as well: over NFS an exclusive flock on a read-only descriptor is refused.
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:

@@ -12,7 +12,7 @@ import weakref
 
 
 class ForkLock:
-    """One thread at a time, for a ``with`` block.  A forked child finds it free, whoever held it in the parent.
+    """One thread at a time, for a ``with`` block.  A forked child finds it free, whatever thread held it in the parent.
 
     What it guards must bear that: its holder in the parent may have been in the middle of a change.
     """

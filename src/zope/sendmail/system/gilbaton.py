@@ -1,9 +1,10 @@
-"""Who has the interpreter to itself among the conversations of a process.
+"""Which one has the interpreter to itself among the conversations of a process.
 
 CPython runs one thread at a time, and each short system call lets another one in.  A mail needs a dozen such calls, so
 conversations that all have something to do hand the interpreter over a dozen times for each mail, which costs more
 than the mail.  So a conversation that has heard its relay takes the baton, and puts it down before it waits for the
-relay again (``docs/decisions/relays.rst``).  It is a courtesy and no lock: who does not get it soon goes on without.
+relay again (``docs/decisions/relays.rst``).  It is a courtesy and no lock: a thread that does not get it soon goes on
+without.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
-#: Seconds for which the baton is waited for: twenty others have their turn in less, and whoever has it may be held up
-#: by a disk, or by somebody's code.
+#: Seconds for which the baton is waited for: twenty others have their turn in less, and the one that has it may be held
+#: up by a disk, or by foreign code.
 PATIENCE = 0.02
 
 #: A Python without interpreter lock needs none.

@@ -1,6 +1,6 @@
 """Whether other users can have put something of theirs in our way: the owners of all parts of a path.
 
-Like OpenSSH for its keys: who owns a directory or a link on the way decides what is found behind it.  Links are
+Like OpenSSH for its keys: the owner of a directory or a link on the way decides what is found behind it.  Links are
 followed here, part by part, so that the way behind them counts as well.  Fails with `QueueError`.
 """
 

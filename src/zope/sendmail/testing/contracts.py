@@ -79,7 +79,7 @@ class QueueContract:
         raise SkipTest("this is the contract; a queue says how it is made")
 
     def open_again(self) -> Any:
-        """Return the same queue, opened by somebody else; skips where that cannot be."""
+        """Return the same queue, opened by another process; skips where that cannot be."""
         raise SkipTest("this queue is not shared between processes")
 
     def setUp(self) -> None:
@@ -215,7 +215,7 @@ class QueueContract:
             self.assertEqual((lease.envelope, lease.open().read()), (wanted, MESSAGE))
 
     def test_parked_mail_waits_for_its_relay(self: Any) -> None:
-        """It is claimed by nobody here until it is unparked, oldest first; other mail flows."""
+        """It is not claimed here until it is unparked, oldest first; other mail flows."""
         names = self.put(count=3)
         for lease in self.queue.claim(3):
             lease.park("slow")
@@ -275,7 +275,7 @@ class QueueContract:
         self.assertEqual([lease.name for lease in self.queue.claim(20)], names)
 
     def test_leased_mail_is_not_leased_again(self: Any) -> None:
-        """As long as a lease lives, nobody else gets the mail."""
+        """As long as a lease lives, no other claim gets the mail."""
         self.put(count=2)
         first, second = self.queue.claim(), self.queue.claim()
         self.assertNotEqual(first[0].name, second[0].name)

@@ -47,7 +47,8 @@ class CircuitBreaker:
         with self._mutex:
             if self.pause():
                 return False
-            # A relay that says nothing may take long to fail; whoever tries may die, and the next one has its turn.
+            # A relay that says nothing may take long to fail; the thread that tries may die, and the next one has its
+            # turn.
             self._until = self._clock.monotonic() + probe_delay(self.failures)
             self._is_probed = True
             return True

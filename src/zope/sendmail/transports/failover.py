@@ -132,7 +132,7 @@ class SeveralSession:
         self._mailer = mailer
         self._interactive = interactive
         self._sessions: dict[Member, ISession] = {}
-        #: Who agreed to a mail in `verify`, to be asked first in `transfer`.
+        #: The members that agreed to a mail in `verify`, to be asked first in `transfer`.
         self._agreed: dict[Envelope, Member] = {}
 
     @property
@@ -183,7 +183,7 @@ class SeveralSession:
     ) -> Outcome:
         """Ask one member after the other for the recipients who have no final answer, until one can be used.
 
-        Who could is noted in `agreed`.
+        Those that could are noted in `agreed`.
         """
         replies: dict[str, Reply] = {}
         relay, complaint = "", None

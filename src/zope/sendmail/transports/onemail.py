@@ -43,7 +43,7 @@ class OneMailCalls(ABC):
         return refused
 
     def vote(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> None:
-        """See `IMailer`.  Raises `RelayError`, and ``SMTPRecipientsRefused`` if somebody would not get it."""
+        """See `IMailer`.  Raises `RelayError`, and ``SMTPRecipientsRefused`` if a recipient would not get it."""
         refused = self._ask(fromaddr, toaddrs, message, _verify)
         if refused:
             raise smtplib.SMTPRecipientsRefused(refused)

@@ -26,7 +26,7 @@ from zope.sendmail.transports.onemail import OneMailCalls
 if TYPE_CHECKING:
     from zope.sendmail.message.routes import Routes
 
-#: Which answer speaks for a mail that went to several people instead: nobody gets it twice because of another.
+#: Which answer speaks for a mail that went to several people instead: none gets it twice because of another.
 _ORDER = (Answer.ACCEPTED, Answer.UNKNOWN, Answer.DEFERRED, Answer.REJECTED)
 
 
@@ -40,7 +40,7 @@ class RedirectMailer(InnerLimits, OneMailCalls):
 
     Raises `InvalidAddress`.
 
-    Guarantee: the mailer behind is asked to send to nobody but `to` and who is on the `allow` list.
+    Guarantee: the mailer behind is asked to send only to `to` and the addresses on the `allow` list.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The committed mails of a transaction, and how they become single files: a group, and the bundle in it.
 
 A group is a directory; the later mails of a large transaction stand in one file of it, the *bundle*, which costs a
-fraction of as many files.  Whoever finds a committed group unfolds it; how, and why a crash does no harm, stands in
-``docs/internals.rst``.  Fails with `OSError`, also where a bundle is no bundle.
+fraction of as many files.  A process that finds a committed group unfolds it; how, and why a crash does no harm,
+stands in ``docs/internals.rst``.  Fails with `OSError`, also where a bundle is no bundle.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def unfold(layout: Layout, disk: Disk, group: str) -> bool:
             disk.sync_directory(group)
             with contextlib.suppress(FileNotFoundError):
                 _move_out(layout, disk, parts)
-    except FileNotFoundError:  # somebody else has finished it
+    except FileNotFoundError:  # another process has finished it
         return True
     # Else a crash might remember that the directory is gone, but not where its mails are.
     disk.sync_directory(layout.new)
@@ -135,7 +135,7 @@ def _split(disk: Disk, group: str) -> bool:
                         return False
                     _make_parts(disk, group, path)
                     disk.unlink(path)
-        except FileNotFoundError:  # somebody else was faster
+        except FileNotFoundError:  # another process was faster
             pass
         finally:
             _here.fd = -1

@@ -209,7 +209,7 @@ class Claims:
         return None
 
     def _gone(self, key: str) -> None:
-        """Another processor, or a person, was faster."""
+        """Take note that another processor, or a person, was faster."""
         self._index.drop(key)
         self._unreadable.pop(key, None)
         self._has_rivals = True
@@ -240,7 +240,7 @@ class Claims:
             self._inherit(lease)
         except OSError:
             lease.abandon()
-            lock.keep()  # nobody else may have it before this is written down
+            lock.keep()  # no other process may have it before this is written down
             raise
         self._unreadable.pop(key, None)
         if lease.record.state is State.REJECTED:  # its owner died between the history and the rename

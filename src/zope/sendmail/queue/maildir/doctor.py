@@ -104,7 +104,7 @@ class _Visit:
         self._listing = Listing(store.layout, store.disk)
         self._waiting = set(self._listing.keys)
         self._modes: dict[str, int] = {}
-        #: Keys of mails that somebody is working on, or that wait for an older release's lock.
+        #: Keys of mails that a process is working on, or that wait for an older release's lock.
         self._busy: set[str] = set()
         self._board = RelayBoard(())
         self._readable, self._writable, self._future, self._due = _First(), _First(), _First(), _First()
@@ -277,7 +277,7 @@ class _Visit:
                 names = names_in(self._disk, os.path.join(self._layout.root, group), strict=True)
                 for name in names:
                     self._due.add(name, age_key(name)[0] or self._now)
-                if names:  # else somebody is finishing it now, or will at the next look
+                if names:  # else a process is finishing it now, or will at the next look
                     yield diagnosis.committed_group(group, len(names), alive=bool(self._owners.living))
 
     def _strays(self) -> Iterator[Finding]:

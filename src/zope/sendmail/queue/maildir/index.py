@@ -174,7 +174,7 @@ class Index:
         line, count = self._parked.get(relay), 0
         while line is not None and count < limit and (first := line.first()) is not None:
             line.pop()
-            if self._is_parked(relay, first[1]):  # else it is gone, or somebody wanted it meanwhile
+            if self._is_parked(relay, first[1]):  # else it is gone, or it was wanted meanwhile
                 self._ready(first[1], self._fresh)
                 count += 1
         if line is not None and line.first() is None:

@@ -34,7 +34,7 @@ class LateCommits:
             staged = self._waiting.pop(0)
             try:
                 staged.commit()
-            except FileNotFoundError as error:  # somebody removed it
+            except FileNotFoundError as error:  # it was removed
                 self._waiting.remove(staged)
                 maillog.finish_failed(f"mail for the queue {self._location}", error)
             except OSError:  # it has put itself back

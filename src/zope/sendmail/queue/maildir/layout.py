@@ -18,7 +18,7 @@ BUNDLE = ".bundle"
 PARTS = ".parts"
 #: The file with which a host says that it makes files of a bundle; its name follows.
 SPLITTING = ".splitting-"
-#: An owner file that nobody owns yet.
+#: An owner file without an owner yet.
 RESERVE = ".reserve-"
 #: A second name of a staged file, for the moment in which it is proved that it could be moved to ``new/``.
 PROOF = ".proof-"

@@ -67,7 +67,7 @@ class MaildirLease:
             self._whole = Envelope("", ())
             self.problem = str(error)
         self._start = self._stream.tell()
-        #: Nobody but us may write a history now.
+        #: No other process may write a history now.
         self._is_tried = record is not UNTRIED
         self._message_id: str | None = None
 

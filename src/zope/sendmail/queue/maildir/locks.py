@@ -84,7 +84,7 @@ class Lock:
     def __init__(self, owner: Owner, path: str, inherited: Inherited | None) -> None:
         self._owner = owner
         self._path = path
-        #: Of the dead owner from whom the lock was taken over; None if it was free.
+        #: Of the dead owner from which the lock was taken over; None if it was free.
         self.inherited = inherited
 
     def note(self, phase: Phase, attempts: int) -> None:
@@ -108,7 +108,7 @@ class Lock:
     def release(self) -> None:
         """Give the lock back; one that is no longer ours is left alone.
 
-        If the disk refuses, the file stays; we ourselves can lock the message again then, and nobody else.
+        If the disk refuses, the file stays; we ourselves can lock the message again then, and no other process.
         """
         try:
             self._owner.clear_slot(self._path)
@@ -155,7 +155,7 @@ class Owner:
         self._is_adopted = False
         #: The lock for which the file gave its own name, because there was no room for one more.
         self._lent = ""
-        #: When the owner file was made, by the clock of the file system; nobody else's stamps the files beside it.
+        #: When the owner file was made, by the clock of the file system; no other clock stamps the files beside it.
         self.made = 0.0
         #: The slot that tells of a lock, from its first line until it is cleared: never two for one lock.
         self._slots: dict[str, int] = {}
@@ -188,7 +188,7 @@ class Owner:
                 raise
 
     def _make(self) -> None:
-        """Make the file under a name that nobody believes, and prove it good, before it gets its own."""
+        """Make the file under a name that is not believed, and prove it good, before it gets its own."""
         hidden, proof = (os.path.join(self._layout.locks, prefix + self.name) for prefix in (".new-", ".proof-"))
         try:
             self._fd = self.disk.open_locked(hidden)

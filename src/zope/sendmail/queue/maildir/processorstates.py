@@ -80,7 +80,7 @@ class ProcessorStates:
             self._replace(_PROBE, json.dumps({**asked, relay: now}).encode("ascii") + b"\n")
 
     def probe_asked(self, relay: str) -> float:
-        """Return when somebody asked last for a try of this relay, seconds since the epoch; 0.0 for never."""
+        """Return when an operator asked last for a try of this relay, seconds since the epoch; 0.0 for never."""
         return self._requests().get(relay, 0.0)
 
     def _requests(self) -> dict[str, float]:
@@ -117,7 +117,7 @@ class ProcessorStates:
             return stream.read(_LARGEST)
 
     def _replace(self, name: str, content: bytes) -> None:
-        """Write a file so that whoever reads it sees the former content or this one."""
+        """Write a file so that a reader sees the former content or this one."""
         temporary = self._path(f".{name}")
         try:
             self._disk.create(temporary, content)

@@ -80,7 +80,7 @@ class MaildirQueue:
         return MaildirLease(self._claims, key, lock, record)
 
     def prefer(self, share: int, shares: int) -> None:
-        """Claim the messages of one share first; those of others when nobody has claimed them for two seconds.
+        """Claim the messages of one share first; those of others when they were not claimed for two seconds.
 
         Several processes that drain the queue then do not contend for the same messages.
 

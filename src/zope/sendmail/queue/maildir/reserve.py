@@ -2,7 +2,7 @@
 
 Three are made with the queue, and anew whenever a processor starts: with room for some leases, synced.  On a full disk
 one of them becomes an owner file by a rename, which needs no space; if there is none, the file of a dead owner does,
-with all that it says.  The lock of a file says whether somebody has it already.
+with all that it says.  The lock of a file says whether a process has it already.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def give_up(layout: Layout, disk: Disk) -> bool:
 def give_back(layout: Layout, disk: Disk, path: str) -> None:
     """Let an owner file that ends become a part of the reserve again, or remove it if that is complete.
 
-    What it says of locks that are still out stays in it: whoever takes it next, or takes these locks over, reads that.
+    What it says of locks that are still out stays in it: the process that takes it next, or takes these locks over,
+    reads that.
     """
     remove_quietly(disk, path + BELL)
     present = disk.names(layout.locks)

@@ -114,7 +114,7 @@ class Scanner:
     def _when(self, key: str, histories: _Histories, *, locked: bool) -> float | None:
         """Return when a message that was tried before is probably due; the time stamp of its history says it unread.
 
-        One that somebody has locked counts as tried: its lock is looked at, but it does not stand before fresh ones.
+        One that a process has locked counts as tried: its lock is looked at, but it does not stand before fresh ones.
         """
         modified = self._store.due_hint(key) if histories.may_have(key) else None
         clock = self._store.clock

@@ -44,7 +44,7 @@ class StagedMail:
         self._layout = layout
         self._disk = disk
         self._late = late
-        #: Makes the queue directory; somebody may have removed it.
+        #: Makes the queue directory; it may have been removed.
         self._make = make
         self._names: list[str] = []
         self._group = ""
@@ -104,7 +104,7 @@ class StagedMail:
         self._prepared = True
 
     def _prove(self) -> None:
-        """Raise `OSError` if the rename of `commit` is not possible: nobody can hear of it then."""
+        """Raise `OSError` if the rename of `commit` is not possible: it cannot be told then."""
         self._disk.check_writable(os.path.join(self._layout.tmp, self._group))
         self._disk.check_writable(self._layout.tmp)
         self._disk.prove_name(self._path(self._names[0]), self._new(PROOF + self._names[0]))

@@ -1,7 +1,7 @@
 """The files of a Maildir queue that are not locks: messages, histories, what was set aside.
 
-Reads and writes one message's files; who may do so is decided by `zope.sendmail.queue.maildir.locks`.  Fails with
-`OSError`, and with `MalformedEnvelope` for a file that is no queued mail.
+Reads and writes one message's files; which process may do so is decided by `zope.sendmail.queue.maildir.locks`.  Fails
+with `OSError`, and with `MalformedEnvelope` for a file that is no queued mail.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ UNTRIED = Record()
 
 
 def can_be_forgotten(record: Record) -> bool:
-    """Return whether losing a record costs no more than an attempt that is not counted: nobody has the mail."""
+    """Return whether losing a record costs no more than an attempt that is not counted: no relay has the mail."""
     return record.state is State.DEFERRED and not record.having(Answer.ACCEPTED) and not record.unknowns
 
 

@@ -98,7 +98,7 @@ def ring(layout: Layout, disk: Disk, keys: Sequence[str]) -> None:
 
 
 def _ring_one(path: str, text: bytes) -> None:
-    with contextlib.suppress(OSError):  # nobody hears it (ENXIO), or it has been ringing for long (EAGAIN)
+    with contextlib.suppress(OSError):  # no process hears it (ENXIO), or it has been ringing for long (EAGAIN)
         fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             os.write(fd, text)

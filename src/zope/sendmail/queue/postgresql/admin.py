@@ -346,7 +346,7 @@ class PostgreSQLAdmin:
             try:
                 with self._connections.use() as connection:
                     connection.execute(STATEMENTS["empty_partition"].replace(b"{part}", str(part).encode()))
-            except QueueError:  # not everybody may truncate
+            except QueueError:  # not every user may truncate
                 self._connections.execute("forget_sent", part=part, before=now - KEPT_DAYS * _DAY)
 
 

@@ -94,7 +94,7 @@ class Claims:
         return self._liveness.ended
 
     def close(self) -> None:
-        """Give back what nobody has touched, and leave; what workers have in hand can be taken over."""
+        """Give back what no worker has touched, and leave; what workers have in hand can be taken over."""
         self.give_back_ahead()
         with self.mutex:
             for lease in [each for each in self._out if each.slot < 0]:

@@ -66,7 +66,7 @@ class Connections:
         self._made: weakref.WeakSet[Connection[Any]] = weakref.WeakSet()
 
     def are_pooled(self) -> bool:
-        """Return whether a pooler stands in between, so that LISTEN reaches nobody; known after the first `connect`."""
+        """Return whether a pooler stands in between, so that LISTEN reaches no one; known after the first `connect`."""
         return self._are_pooled
 
     def connect(self) -> Connection[Any]:
@@ -138,14 +138,14 @@ class Connections:
             return run(connection, name, parameters)
 
     def drop_idle(self) -> None:
-        """Close what nobody uses."""
+        """Close what is not in use."""
         with self._mutex:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
 
     def close(self) -> None:
-        """Close what nobody uses; what is in use is closed when it is put back by chance only."""
+        """Close what is not in use; what is in use is closed when it is put back by chance only."""
         self.drop_idle()
 
     def forget_after_fork(self) -> None:

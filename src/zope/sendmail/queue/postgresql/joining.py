@@ -61,7 +61,7 @@ class PsycopgConnection:
             return cursor.fetchall() if cursor.description else ()
 
     def on_commit(self, call: Callable[[], object]) -> None:
-        """See `IApplicationConnection.on_commit`.  A bare connection tells nobody; processors find the mail."""
+        """See `IApplicationConnection.on_commit`.  A bare connection cannot tell; processors find the mail."""
 
 
 @implementer(IApplicationConnection)

@@ -1,6 +1,6 @@
 """The row of one processor: by its beat others see that it lives, by its slots how far it has come.
 
-A processor that stands still for four seconds, by the clock of whoever looks, is taken for dead: one statement ends its
+A processor that stands still for four seconds, by the clock of another one, is taken for dead: one statement ends its
 row and closes its slots, and from then on nothing that it intends is written down.  It begins anew when it comes to.
 
 The rows are unlogged: a crash of the server and a failover empty them.  A living processor comes back within five
@@ -31,7 +31,7 @@ BEAT = 1.0
 #: A beat that stood still for so many seconds and in so many readings is the last one.
 _SILENCE, _READINGS = 3.5, 4
 
-#: Seconds after a crash of the server in which nobody claims; the SQL has the same number.
+#: Seconds after a crash of the server in which no processor claims; the SQL has the same number.
 GRACE = 5.0
 
 #: For so many seconds a processor remembers what it sent, in case a failover brings it back.

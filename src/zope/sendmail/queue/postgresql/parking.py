@@ -16,7 +16,7 @@ class Parking:
         self._heaps: dict[str, list[uuid.UUID]] = {}
         self._counts: Counter[str] = Counter()
         self._until: list[tuple[float, uuid.UUID]] = []
-        #: These may be claimed; nobody else gets them to see again.
+        #: These may be claimed; no other claim sees them again.
         self.wanted: dict[uuid.UUID, None] = {}
 
     def park(self, mail: uuid.UUID, relay: str, until: float) -> None:

@@ -1,7 +1,7 @@
 """What the workers of a processor have to say to the database, in as few round trips as can be.
 
 One statement writes down that a mail's last byte is about to go, that others have left, and that others are given back;
-whoever comes while another one speaks to the server is served by the next statement, together with all who came.
+a worker that comes while another one speaks to the server is served by the next statement, together with all who came.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PARTITIONS = 9
 
 @dataclass(slots=True, eq=False)
 class _Mark:
-    """How far a mail has come; who waits for it finds here how it went."""
+    """How far a mail has come; the worker that waits for it finds here how it went."""
 
     mail: uuid.UUID
     lease: int
@@ -58,7 +58,7 @@ class _Batch:
 
     @property
     def says_something(self) -> bool:
-        """Whether there is more than somebody who wants to know that nothing waits."""
+        """Whether there is more than a worker that wants to know that nothing waits."""
         return bool(self.sent or self.back) or any(mark.slot != _NO_SLOT for mark in self.marks)
 
     def parameters(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Progress:
             raise LeaseLost(str(mark.error)) from mark.error
 
     def sent(self, mail: uuid.UUID, lease: int, slot: int, line: str) -> None:
-        """The mail has left, with this record; that is written soon."""
+        """Note that the mail has left, with this record; that is written soon."""
         with self._mutex:
             self._pending.sent.append((mail, lease, slot, line))
 
@@ -191,12 +191,12 @@ class Progress:
             mark.gate.release()
 
     def _speak(self) -> None:
-        """Say all that waits.  Whoever waits for a mark is told of trouble; what others said waits on."""
+        """Say all that waits.  A worker that waits for a mark is told of trouble; what others said waits on."""
         with self._mutex:
             batch, self._pending = self._pending, _Batch()
         try:
             ended, slots = self._advance(batch) if batch.says_something else (set(), set())
-        except Exception as error:  # noqa: BLE001 - whoever waits is told
+        except Exception as error:  # noqa: BLE001 - the waiting worker is told
             for mark in batch.marks:
                 mark.done, mark.error = True, error
             with self._mutex:

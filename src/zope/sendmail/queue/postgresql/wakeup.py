@@ -1,7 +1,7 @@
 """How processors on other machines learn at once that there is something new.
 
 One NOTIFY for all commits of 20 ms, in a transaction of its own after them: within them it would let only one commit
-at a time.  Behind a pooler LISTEN reaches nobody; then the queue is looked at four times a second.
+at a time.  Behind a pooler LISTEN reaches no one; then the queue is looked at four times a second.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class DroppedMail:
         """Yield those that are meant, oldest first."""
         for each in self._dropbox.complete():
             if selection.may_match(each.since, rejected=False):
-                with contextlib.suppress(MalformedEnvelope, OSError):  # somebody took or changed it in this moment
+                with contextlib.suppress(MalformedEnvelope, OSError):  # it was taken or changed in this moment
                     mail = self.show(each)
                     if selection.matches(mail):
                         yield mail
@@ -111,7 +111,7 @@ class DroppedMail:
             return None
 
     def _finding_about_name(self, name: str, file: Dropped) -> Finding:
-        """About a file that is never mail, whatever is in it; old and whole, somebody may wait for it."""
+        """About a file that is never mail, whatever is in it; old and whole, a person may wait for it."""
         if self._clock.time() - file.since > OLD_LOCK and not self._dropbox.fault(file.path):
             return diagnosis.not_taken(f"../{name}", "it is a mail, but its name says that it is none; rename it")
         return diagnosis.foreign(f"../{name}", "something that is never sent", Severity.NOTE)

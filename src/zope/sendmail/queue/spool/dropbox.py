@@ -29,7 +29,7 @@ PRIVATE = ".queue"
 #: What a program has beside a file that it is writing.
 LOCK = ".lck"
 
-#: Seconds after which a lock is given up if nobody says otherwise: no transaction should be open for a day.
+#: Seconds after which a lock is given up if it is not set: no transaction should be open for a day.
 LOCK_AGE = 86400.0
 
 #: A lock that is older than so many seconds is worth a word.
@@ -65,7 +65,7 @@ class Dropped:
 
     @property
     def name(self) -> str:
-        """The name that it gets in the queue; it stays the same as long as nobody changes the file."""
+        """The name that it gets in the queue; it stays the same as long as the file is not changed."""
         return _queue_name(os.path.basename(self.path), self.status)
 
     @property
@@ -136,7 +136,7 @@ class DropBox:
             return []
 
     def age_of_lock(self, path: str) -> float | None:
-        """Seconds since somebody locked the file; None: nobody did."""
+        """Seconds since the file was locked; None: it is not."""
         try:
             modified = self._disk.stat(path + LOCK).st_mtime
         except FileNotFoundError:
@@ -144,7 +144,7 @@ class DropBox:
         return max(0.0, self._clock.time() - modified)
 
     def fault(self, path: str) -> str:
-        """Return why nobody can send the file; the empty string if somebody can.  Raises `FileNotFoundError`."""
+        """Return why the file cannot be sent; the empty string if it can.  Raises `FileNotFoundError`."""
         try:
             with self._disk.open(path) as stream:
                 if stream.read(len(DROPPED)) != DROPPED:

@@ -66,7 +66,9 @@ class SpoolQueue(MaildirQueue):
             return super().claim(limit)
 
     def _check_place(self) -> bool:
-        """Other users write to a spool: every part of its path has to be ours or root's, and ``.queue`` above all."""
+        """Check the path: other users write to a spool, so every part has to be ours or root's, ``.queue`` above
+        all.
+        """
         return check_place(self.layout.root, Owners.OURS)
 
     def lease(self, key: str, *details: Any) -> MaildirLease:

@@ -24,7 +24,7 @@ class RelayNotProven(RelayError):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who we are to the relay at `hostname` and `port`.
+    """The login for the relay at `hostname` and `port`.
 
     Name and password are kept as they were given; `encoded` makes octets of them.
     """
@@ -116,7 +116,7 @@ class CramMd5(Exchange):
 
 
 class External(Exchange):
-    """Our certificate, which TLS has shown; the name, if there is one, says as whom we act."""
+    """Our certificate, which TLS has shown; the name, if there is one, says under which name we act."""
 
     def first(self) -> bytes:
         """See `Exchange`."""

@@ -76,7 +76,7 @@ class Scram(Exchange):
             iterations = int(attributes["i"])
         except (KeyError, ValueError):
             raise RelayError("the relay's SCRAM challenge cannot be understood") from None
-        if "m" in attributes:  # RFC 5802, 5.1: who does not know the extension must fail
+        if "m" in attributes:  # RFC 5802, 5.1: a client that does not know the extension must fail
             raise RelayError("the relay wants an extension of SCRAM that is not known here")
         if not nonce.startswith(self._nonce) or nonce == self._nonce:
             raise RelayNotProven(

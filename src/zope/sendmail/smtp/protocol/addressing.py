@@ -179,8 +179,8 @@ class Addressing:
     def _take_back_data(self, response: Response) -> Steps:
         """End a message that was announced, and that no recipient gets."""
         if response.code == 354 and not self._answers_each and not self._has_recipients:
-            # The relay waits for a text; the lone dot ends it (RFC 2920, 3.1).  It must not have a recipient, who would
-            # get an empty mail.
+            # The relay waits for a text; the lone dot ends it (RFC 2920, 3.1).  It must not have a recipient, which
+            # would get an empty mail.
             try:
                 yield from self._exchange.send(b".\r\n", TimeoutName.BLOCK)
                 yield from self._exchange.receive(TimeoutName.DATA)
