@@ -22,6 +22,10 @@ class Servers:
     """Real mail servers: mostly waiting."""
 
 
+class Databases:
+    """A PostgreSQL server that the tests start: its processes do most of the work."""
+
+
 class Properties:
     """What hypothesis looks for."""
 

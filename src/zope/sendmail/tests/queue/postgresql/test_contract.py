@@ -8,6 +8,7 @@ import unittest
 from typing import Any
 
 from zope.sendmail.testing.contracts import SCHEDULE, QueueContract
+from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import Pooler, shared_server
 
 
@@ -43,3 +44,6 @@ def _pooler() -> Pooler:
 
 
 del QueueContract
+
+
+load_tests = in_layer(Databases)

@@ -14,6 +14,7 @@ from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.testing.contracts import MESSAGE, envelope
+from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import Pooler, Server, shared_server
 
 _DEPTH = 100_000
@@ -198,3 +199,6 @@ class AProcessorThatWaits(unittest.TestCase):
         other.admin.retry(next(other.admin.names()))
         queue.wait(3600.0)
         self.assertEqual(len(queue.claim()), 1)
+
+
+load_tests = in_layer(Databases)

@@ -20,6 +20,7 @@ from zope.sendmail.queue import open_queue, put
 from zope.sendmail.sender import MailSender, MailWriter
 from zope.sendmail.testing.contracts import MESSAGE, envelope
 from zope.sendmail.testing.relay import Relay
+from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import shared_server
 from zope.sendmail.tests.zcml.test_directives import SMTP, Fixture as Directives
 
@@ -167,3 +168,6 @@ class ZCML(Directives):
 
 
 del Directives
+
+
+load_tests = in_layer(Databases)

@@ -13,6 +13,7 @@ from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.errors import QueueError
 from zope.sendmail.queue import open_queue
 from zope.sendmail.sender import MailWriter
+from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import Server, shared_server
 
 MESSAGE = "Subject: news\n\nText\n"
@@ -343,3 +344,6 @@ class ADjangoConnection(Fixture):
             send(self.writer)
         self.queue.wait(3600.0)
         self.assertEqual(self.subjects(), [b"news"])
+
+
+load_tests = in_layer(Databases)

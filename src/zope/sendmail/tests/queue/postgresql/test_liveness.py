@@ -24,6 +24,7 @@ from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue import put
 from zope.sendmail.testing.contracts import MESSAGE, envelope
+from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import Server, shared_server
 
 #: A processor that claims a mail, goes as far as it is told, says so, and waits to be killed.
@@ -271,3 +272,6 @@ class ALeaseThatIsOver(Fixture):
         taken.intend()
         taken.settle(Record(State.SENT))
         self.assertEqual(other.admin.count(), {})
+
+
+load_tests = in_layer(Databases)

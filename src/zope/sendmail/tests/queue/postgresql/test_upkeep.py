@@ -14,6 +14,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.testing.contracts import MESSAGE, ManualClock, envelope
+from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import shared_server
 
 _YES = Reply(Answer.ACCEPTED, 'ok \\ "quoted", {queued} as 1', 250)
@@ -220,3 +221,6 @@ class WhatHasLeft(Fixture):
         status = queue.status("14@example.org")
         self.assertEqual((status.standing, status.relay), ("sent", "relay"))
         self.assertEqual(status.replies, {"one@example.org": _YES})
+
+
+load_tests = in_layer(Databases)
