@@ -12,6 +12,7 @@ import errno
 import itertools
 import os
 import random
+import socket  # noqa: F401 - BBB: tests of programs for 7.3 replace it here
 import time
 from collections.abc import Iterable, Iterator
 from typing import IO
