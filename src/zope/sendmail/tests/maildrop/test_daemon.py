@@ -549,10 +549,10 @@ class OnePass(DaemonTest):
                 self.assertEqual(self.run_verb("once").returncode, 0)
         self.assertEqual(len([each for each in self.relay.commands if each.startswith("AUTH")]), 2)
 
-    def test_says_which_directory_is_full(self) -> None:
+    def test_says_which_directory_the_disk_refuses(self) -> None:
         """The system does not say it when what it refuses is a write."""
-        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with mock.patch.object(Disk, "open_locked", side_effect=full), self.assertRaises(OSError) as raised:
+        broken = OSError(errno.EIO, os.strerror(errno.EIO))
+        with mock.patch.object(Disk, "open_locked", side_effect=broken), self.assertRaises(OSError) as raised:
             make_queue(read_config(self.config_path))
         self.assertIn(f"spool:{self.home}/spool", str(raised.exception))
 
