@@ -107,12 +107,15 @@ def configured(*directives: str) -> list[list[str]]:
         try:
             xmlconfig.string(site % each)
         except Exception as error:
-            found.append([type(error).__name__])
+            # An action's error is wrapped, a directive's is not; both are caught by the same name.
+            found.append([type(error).__name__.replace("ExecutionError", "Error")])
             continue
         told = []
         for name, mailer in getUtilitiesFor(IMailer):
             told.append(f"{name}: " + attributes(mailer, *_RELAY, "timeout"))
         for name, delivery in getUtilitiesFor(IMailDelivery):
+            if not name:  # since 8.0: it finds one of the others
+                continue
             bare = removeSecurityProxy(delivery)
             protected = "" if bare is delivery else "protected "
             told.append(f"{name}: {protected}{type(bare).__name__} {attributes(bare, 'queuePath')}")
