@@ -431,6 +431,14 @@ class IMailQueueAdmin(Interface):
     def names() -> Iterator[str]:
         """Yield the names of all mails that are not staged, oldest first, without reading any."""
 
+    def these(names: Iterable[str]) -> Iterator[QueuedMail]:
+        """Yield the mails of these names that are still there, in this order.
+
+        ``history`` of what it yields may hold the last record only.
+
+        Guarantee: a mail that has gone is left out, and costs no look at the others.
+        """
+
     def examine() -> Iterator[Finding]:
         """Yield what is stuck or strange in the queue, why, and the cure, in plain words.
 

@@ -38,6 +38,11 @@ class Selection:
         return not self.states or (State.REJECTED in self.states if rejected else self.states != {State.REJECTED})
 
     @property
+    def leaves_out_untried(self) -> bool:
+        """Whether it pays to ask which mails were tried: others, in no processor's hands, are not meant."""
+        return bool(self.states) and State.READY not in self.states and self.states != {State.REJECTED}
+
+    @property
     def anywhere(self) -> Selection:
         """The same without what only processors know about mail: relays and replies."""
         return replace(self, relay="", reply="")

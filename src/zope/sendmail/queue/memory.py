@@ -235,6 +235,12 @@ class MemoryAdmin:
         with self._queue.changed:
             return iter(list(self._queue.mails_by_name))
 
+    def these(self, names: Iterable[str]) -> Iterator[QueuedMail]:
+        """See `IMailQueueAdmin.these`."""
+        with self._queue.changed:
+            known = (self._queue.mails_by_name.get(name) for name in names)
+            return iter([self._told(_seen(mail)) for mail in known if mail is not None])
+
     def examine(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.examine`.  Nothing can go wrong here but relays."""
         now = self._queue.clock.time()

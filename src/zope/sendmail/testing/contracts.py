@@ -529,6 +529,15 @@ class QueueContract:
         self.queue.admin.hold(names[1])
         self.assertEqual(list(self.queue.admin.names()), names)
 
+    def test_some_mails_are_asked_for_by_name(self: Any) -> None:
+        """In the order of the names; what has gone is left out."""
+        first, second, third = self.put(count=3)
+        self.queue.admin.remove(second)
+        self.queue.admin.hold(third)
+        found = list(self.queue.admin.these([third, "gone", second, first]))
+        self.assertEqual([(mail.name, mail.state) for mail in found], [(third, State.HELD), (first, State.READY)])
+        self.assertEqual(found[0].envelope, self.queue.admin.show(third).envelope)
+
     def test_examination_tells_of_mail_that_waits_for_a_person(self: Any) -> None:
         """Held and rejected mail, with the reason; nothing is changed."""
         held, rejected, _ = self.put(count=3)

@@ -95,7 +95,10 @@ class MaildirAdmin:
         board = RelayBoard(self.processors())
         if State.STAGED in selection.states:
             yield from filter(selection.matches, self._staged.mails())
+        tried = self._store.tried() if selection.leaves_out_untried else None
         for key, rejected in _oldest_first(listing):
+            if tried is not None and not rejected and name_of(key) not in tried and key not in listing.locked:
+                continue  # it is ready
             with contextlib.suppress(FileNotFoundError):  # it was sent in the meantime
                 if selection.may_match(self._since(key, rejected=rejected), rejected=rejected):
                     mail = self._mail(key, self._last(key), rejected=rejected, locked=key in listing.locked)
@@ -116,6 +119,19 @@ class MaildirAdmin:
     def names(self) -> Iterator[str]:
         """See `IMailQueueAdmin.names`."""
         return (name_of(key) for key, _ in _oldest_first(self._listing()))
+
+    def these(self, names: Iterable[str]) -> Iterator[QueuedMail]:
+        """See `IMailQueueAdmin.these`."""
+        board, in_cur = RelayBoard(self.processors()), self._store.in_cur()
+        for name in names:
+            with contextlib.suppress(FileNotFoundError, NoSuchMail):  # it was sent in the meantime
+                if name.startswith(STAGED):
+                    yield self._staged.show(name)
+                    continue
+                key, rejected = self._store.find_as_named(name) or (in_cur.get(name), False)
+                if key is not None:
+                    mail = self._mail(key, self._last(key), rejected=rejected, locked=True)
+                    yield mail.on(board, self._now())
 
     def examine(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.examine`."""

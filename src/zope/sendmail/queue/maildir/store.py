@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -69,7 +69,7 @@ def _pass_over(group: str, error: OSError) -> None:
 class Listing:
     """The names in ``new/`` and ``cur/`` at one moment, by what they are."""
 
-    def __init__(self, layout: Layout, disk: Disk) -> None:
+    def __init__(self, layout: Layout, disk: Disk, directories: Iterable[str] = ("new", "cur")) -> None:
         self.keys: list[str] = []
         self.locked: set[str] = set()
         self.rejected: list[str] = []
@@ -78,7 +78,7 @@ class Listing:
         self.proofs: list[str] = []
         #: Files whose names leave no room for a lock beside them.
         self.too_long: list[str] = []
-        for directory in ("new", "cur"):
+        for directory in directories:
             with contextlib.suppress(FileNotFoundError):  # a queue that was never used is empty
                 for name in disk.names(os.path.join(layout.root, directory)):
                     self._add(directory, name)
@@ -249,14 +249,25 @@ class Store:
 
     def find(self, name: str) -> tuple[str, bool] | None:
         """Return the key of a message by its name, and whether it was set aside; None if there is none."""
+        if (found := self.find_as_named(name)) is not None:
+            return found
+        matching = (key for key in Listing(self.layout, self.disk).keys if name_of(key) == name)
+        other = next(matching, None)
+        return (other, False) if other else None
+
+    def find_as_named(self, name: str) -> tuple[str, bool] | None:
+        """Return the same without a look at the directory: None also for what stands in a bundle."""
         for key in (f"new/{name}", f"cur/{name}"):
             for path, rejected in ((self.layout.message(key), False), (self.layout.rejected(key), True)):
                 with contextlib.suppress(FileNotFoundError):
                     self.disk.stat(path)
                     return key, rejected
-        matching = (key for key in Listing(self.layout, self.disk).keys if name_of(key) == name)
-        found = next(matching, None)
-        return (found, False) if found else None
+        return None
+
+    def in_cur(self) -> dict[str, str]:
+        """Return the keys of what another Maildir program has seen, by their names: mostly none."""
+        keys = Listing(self.layout, self.disk, ("cur",)).keys
+        return {name_of(key): key for key in keys}
 
     def staged(self) -> Iterator[str]:
         """Yield the paths of mails in ``tmp/``: of transactions under way, or in doubt."""

@@ -140,6 +140,14 @@ class PostgreSQLAdmin:
         """See `IMailQueueAdmin.names`."""
         return (shown(row[0]) for row in self._pages("names"))
 
+    def these(self, names: Iterable[str]) -> Iterator[QueuedMail]:
+        """See `IMailQueueAdmin.these`."""
+        self._settle()
+        board, now = RelayBoard(self.processors()), self._clock.time()
+        ids = [found for name in names if (found := parsed(name)) is not None]
+        rows = {row[0]: row for row in self._rows("these", ids=ids)}
+        return (mail_of(rows[each]).on(board, now) for each in ids if each in rows)
+
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`."""
         if not message_id or not _is_text(message_id):

@@ -51,6 +51,10 @@ class DroppedMail:
         """Return when the oldest was written."""
         return next((each.since for each in self._dropbox.complete()), None)
 
+    def complete(self) -> Iterator[Dropped]:
+        """Yield them, oldest first."""
+        return self._dropbox.complete()
+
     def names(self) -> Iterator[str]:
         """Return the names that they will have in the queue, oldest first."""
         return (each.name for each in self._dropbox.complete())
@@ -180,6 +184,20 @@ class SpoolAdmin(MaildirAdmin):
         """See `IMailQueueAdmin.names`."""
         outside = list(self._dropped.names())  # first: what is moved meanwhile is not missed
         return _once(heapq.merge(outside, super().names(), key=age_key), lambda name: name)
+
+    def these(self, names: Iterable[str]) -> Iterator[QueuedMail]:
+        """See `IMailQueueAdmin.these`."""
+        wanted = list(names)
+        found = {mail.name: mail for mail in self._outside(wanted)}  # first: what is moved meanwhile is not missed
+        found |= {mail.name: mail for mail in super().these(wanted)}
+        return (found[name] for name in wanted if name in found)
+
+    def _outside(self, names: Iterable[str]) -> Iterator[QueuedMail]:
+        wanted, board = set(names), RelayBoard(self.processors())
+        for each in self._dropped.complete() if wanted else ():
+            if each.name in wanted:
+                with contextlib.suppress(MalformedEnvelope, OSError):  # it was taken or changed in this moment
+                    yield self._dropped.show(each).on(board, self._now())
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueueAdmin.show`."""

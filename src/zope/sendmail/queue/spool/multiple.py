@@ -145,6 +145,12 @@ class SpoolsAdmin:
         """See `IMailQueueAdmin.names`."""
         return heapq.merge(*(admin.names() for admin in self._admins), key=age_key)
 
+    def these(self, names: Iterable[str]) -> Iterator[QueuedMail]:
+        """See `IMailQueueAdmin.these`."""
+        wanted = list(names)
+        found = {mail.name: mail for admin in self._admins for mail in admin.these(wanted)}
+        return (found[name] for name in wanted if name in found)
+
     def examine(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.examine`."""
         for admin in self._admins:

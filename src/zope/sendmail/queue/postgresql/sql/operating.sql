@@ -38,6 +38,12 @@ select id, state, owner is not null and exists (
     extract(epoch from since)::float8, size, message_id, envelope, record
 from zope_sendmail.mail where id = %(id)s and queue = %(queue)s
 
+-- name: these
+select id, state, owner is not null and exists (
+        select from zope_sendmail.processor p where p.id = owner and p.ended is null),
+    extract(epoch from since)::float8, size, message_id, envelope, record
+from zope_sendmail.mail where id = any(%(ids)s) and queue = %(queue)s
+
 -- name: history
 select record from zope_sendmail.history where mail = %(mail)s order by no
 
