@@ -14,7 +14,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from smtplib import SMTP, SMTP_SSL
+from smtplib import SMTP, SMTP_SSL, SMTPException
 from threading import local
 from typing import Any, TypedDict, TypeVar
 
@@ -227,10 +227,9 @@ class SMTPMailer:
         self.force_tls = force_tls
         self.implicit_tls = implicit_tls
         self.timeout = timeout
-        if (rate is not None and not rate > 0) or (connections is not None and connections < 1):
-            raise InvalidSettings(
-                f"relay {hostname}: rate {rate} must be more than 0, connections {connections} at least 1"
-            )
+        _check_limits(hostname, rate, connections)
+        if settings is not None and not callable(settings):
+            raise InvalidSettings(f"relay {hostname}: settings is {settings!r}, which is no function")
         given = {
             "tls": None if tls is None else _chosen(Tls, tls, hostname),
             "verify": verify,
@@ -277,16 +276,29 @@ class SMTPMailer:
         """Return the settings that count now.
 
         :raises InvalidSettings: they contradict each other, or no relay can have them.
-        :raises Exception: whatever `settings` raises.
+        :raises RelayError: `settings` has failed.
         """
         if self.settings is not None:
-            return self._said(self.settings())
+            return self._said(self._asked())
         try:
             return self._own_settings()
         except InvalidSettings:
             raise
         except (ValueError, TypeError) as error:  # a port that is no number, a word that is no choice
             raise InvalidSettings(f"relay {self.hostname}: {error}") from error
+
+    def _asked(self) -> Mapping[str, Any] | RelaySettings:
+        """Return what `settings` says."""
+        assert self.settings is not None, "it was asked for"
+        try:
+            said = self.settings()
+        except (OSError, SMTPException):
+            raise
+        except Exception as error:  # callers of send() do not know what a program may raise here
+            raise RelayError(f"the settings of a relay cannot be had: {type(error).__name__}: {error}") from error
+        if not isinstance(said, (Mapping, RelaySettings)):
+            raise InvalidSettings(f"the settings of a mailer are {said!r}; return a dict of its attributes")
+        return said
 
     def _own_settings(self) -> RelaySettings:
         said = (*_settable(self), socket.getdefaulttimeout())
@@ -588,10 +600,20 @@ def _checked_port(hostname: str, port: int | str) -> int:
     """Return the port as a number.  Raises `InvalidSettings` for a relay that cannot be."""
     try:
         number = int(port)
-    except (TypeError, ValueError):
-        raise InvalidSettings(f"relay {hostname}: the port {port!r} is no number; write one such as 587") from None
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or (isinstance(port, float) and port != number):
+        raise InvalidSettings(f"relay {hostname}: the port {port!r} is no whole number; write one such as 587")
     check_relay(hostname, number)
     return number
+
+
+def _check_limits(hostname: str, rate: float | None, connections: int | None) -> None:
+    """Refuse a rate and a number of connections that let no mail through."""
+    if rate is not None and not (isinstance(rate, (int, float)) and rate > 0):
+        raise InvalidSettings(f"relay {hostname}: rate is {rate!r}; write a number, more than 0")
+    if connections is not None and not (isinstance(connections, int) and connections >= 1):
+        raise InvalidSettings(f"relay {hostname}: connections is {connections!r}; write a whole number, at least 1")
 
 
 def _as_text(value: str | bytes | None) -> str | None:
@@ -601,7 +623,7 @@ def _as_text(value: str | bytes | None) -> str | None:
 def _mechanisms(auth: str | Iterable[str]) -> tuple[Mechanism, ...]:
     try:
         return mechanisms(auth if isinstance(auth, str) else " ".join(auth))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InvalidSettings(f"auth: {error}") from None
 
 
@@ -618,7 +640,7 @@ def _chosen(kind: type[_Choice], word: str, hostname: str) -> _Choice:
 def _extensions(names: str | Iterable[str]) -> frozenset[str]:
     try:
         return extensions(names if isinstance(names, str) else " ".join(names))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InvalidSettings(f"discard_extensions: {error}") from None
 
 

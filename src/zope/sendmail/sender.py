@@ -223,6 +223,8 @@ class MailReader(_Sending):
         self._options, about_mailer = _divided(options)
         if mailer is None:
             self._mailer = SMTPMailer(hostname=hostname, port=port, **login, **about_mailer)
+            if "settings" not in about_mailer:  # else they are asked for before each mail
+                self._mailer.relay_settings()
         elif wrong := [*login, *(name for name in about_mailer if name != "clock")]:
             raise InvalidSettings(f"{', '.join(wrong)}: this is about hostname and port; give it to the mailer instead")
         self._mailers, self._routes = mailers or {}, routes or make_routes((), mailers)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from zope.sendmail.errors import InvalidSettings
+from zope.sendmail.message.domain import ascii_domain
 
 if TYPE_CHECKING:
     import ssl
@@ -63,7 +64,10 @@ class Mechanism(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds to wait for the relay in each phase (RFC 5321, 4.5.3.2)."""
+    """Seconds to wait for the relay in each phase (RFC 5321, 4.5.3.2).
+
+    Raises `InvalidSettings` for a time that no socket can wait.
+    """
 
     #: For the connection, over all addresses of the relay.
     connect: float = 10.0
@@ -75,6 +79,18 @@ class Timeouts:
     #: After the final dot.  Shorter times send mails twice: the relay goes on working, we give up.
     final: float = 600.0
     quit: float = 5.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            seconds = getattr(self, each.name)
+            if not isinstance(seconds, (int, float)) or not 0 < seconds <= _LONGEST:  # NaN is neither
+                raise InvalidSettings(
+                    f"the timeout {each.name} is {seconds!r}; write seconds, more than 0 and at most {_LONGEST:.0f}"
+                )
+
+
+#: Seconds; a socket cannot be told to wait for ever longer (its time is milliseconds in 32 bits).
+_LONGEST = 1_000_000.0
 
 
 #: The times for a caller that waits, such as an editor's request: long after the final dot only.
@@ -204,7 +220,7 @@ class RelaySettings:
 
     def _check_extras(self) -> None:
         name = self.local_hostname
-        if name is not None and (not name or not name.isprintable() or " " in name):
+        if name is not None and not (isinstance(name, str) and name and name.isprintable() and " " not in name):
             raise InvalidSettings(f"relay {self.hostname}: local_hostname {name!r} is empty, or has blanks in it")
         if self.recipient_limit is not None and self.recipient_limit < 1:
             raise InvalidSettings(f"relay {self.hostname}: recipient_limit {self.recipient_limit} is less than 1")
@@ -264,6 +280,8 @@ class RelaySettings:
 
 def check_relay(hostname: str, port: int) -> None:
     """Raise `InvalidSettings` for a hostname or a port that no relay can have."""
+    if not isinstance(hostname, str):
+        raise InvalidSettings(f"the relay's hostname is {hostname!r}; write a name such as mail.example.org")
     lowest = " " if hostname.startswith("/") else "!"  # a path may have blanks
     if not hostname or any(character < lowest for character in hostname):
         raise InvalidSettings(
@@ -275,8 +293,22 @@ def check_relay(hostname: str, port: int) -> None:
         raise InvalidSettings(
             f"the relay's hostname {hostname!r} is more than a name; write hostname and port as two settings"
         )
+    _check_labels(hostname)
     if not 0 < port < 65536:
         raise InvalidSettings(f"the relay's port {port} is not within 1 and 65535; usual are 25, 465 and 587")
+
+
+def _check_labels(hostname: str) -> None:
+    """Refuse a name that no resolver can be asked for (RFC 1035, 2.3.4)."""
+    if hostname[0] == "/":
+        return
+    try:
+        (ascii_domain(hostname) or hostname).encode("idna")
+    except UnicodeError:
+        raise InvalidSettings(
+            f"the relay's hostname {hostname!r} has a part that is empty, longer than 63 characters, or no text; "
+            "write a name such as mail.example.org"
+        ) from None
 
 
 def _capped(times: Timeouts) -> Timeouts:

@@ -88,8 +88,15 @@ class AMailerIsMade(unittest.TestCase):
             ("mail.example.org ", 25, "blanks"),
             ("mail.example.org", 99999, "99999 is not within 1 and 65535"),
             ("mail.example.org", 0, "not within"),
-            ("mail.example.org", "smtp", "'smtp' is no number"),
-            ("mail.example.org", None, "None is no number"),
+            ("mail.example.org", "smtp", "'smtp' is no whole number"),
+            ("mail.example.org", None, "None is no whole number"),
+            ("mail.example.org", 2.5, "2.5 is no whole number"),
+            ("mail.example.org", float("inf"), "inf is no whole number"),
+            (None, 25, "None; write a name such as mail.example.org"),
+            (b"mail.example.org", 25, "write a name such as mail.example.org"),
+            ("mail..example.org", 25, "has a part that is empty"),
+            (f"{'x' * 64}.example.org", 25, "longer than 63 characters"),
+            ("\N{LATIN SMALL LETTER A WITH DIAERESIS}..example.org", 25, "has a part that is empty"),
         ]
         for hostname, port, why in wrong:
             for kind in (smtplib.SMTPException, ValueError, OSError):
@@ -97,6 +104,27 @@ class AMailerIsMade(unittest.TestCase):
                     SMTPMailer(hostname, port)
                 with self.subTest(hostname, port=port, kind=kind), self.assertRaisesRegex(kind, why):
                     SMTPMailer(settings=lambda: {"hostname": hostname, "port": port}).relay_settings()  # noqa: B023
+
+    def test_what_cannot_be_meant_is_refused_as_what_callers_catch(self) -> None:
+        """Whether it is found when the mailer is made or when it is used."""
+        wrong: list[dict[str, Any]] = [
+            {"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"timeout": float("inf")}, {"timeout": "soon"},
+            {"greeting_timeout": 0}, {"command_timeout": -1}, {"data_timeout": 1e12}, {"timeouts": 5},
+            {"rate": 0}, {"rate": "fast"}, {"connections": 0}, {"connections": "many"},
+            {"auth": 5}, {"discard_extensions": 5}, {"local_hostname": 5}, {"recipient_limit": "many"},
+            {"settings": 5}, {"settings": lambda: None}, {"settings": lambda: 5},
+        ]  # fmt: skip
+        for options in wrong:
+            for kind in (smtplib.SMTPException, ValueError):
+                with self.subTest(options, kind=kind), self.assertRaises(kind):
+                    SMTPMailer(**options).send("a@example.org", ["b@example.org"], b"Subject: x\n\nx\n")
+
+    def test_settings_that_fail_are_trouble_of_the_relay(self) -> None:
+        """What a registry raises that is not there is nothing that callers of send() know."""
+        mailer = SMTPMailer(settings=lambda: {}["registry"])
+        for call in (mailer.send, mailer.vote):
+            with self.assertRaisesRegex(RelayError, "cannot be had: KeyError: 'registry'"):
+                call("a@example.org", ["b@example.org"], b"Subject: x\n\nx\n")
 
     def test_it_keeps_the_contracts(self) -> None:
         """It is what ZCML, vocabularies and old clients look for."""

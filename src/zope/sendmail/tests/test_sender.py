@@ -23,7 +23,7 @@ import transaction
 from transaction.interfaces import NoTransaction
 
 from zope.sendmail import startup
-from zope.sendmail.interfaces import InvalidLocation, InvalidMail, InvalidRelay
+from zope.sendmail.interfaces import InvalidLocation, InvalidMail, InvalidRelay, InvalidSettings
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
@@ -300,6 +300,21 @@ class ASender(Fixture):
         self.assertEqual((mail.recipients, mail.user), (("b@example.org", "c@example.org"), ""))
         self.assertEqual(mail.data, b"Subject: old\r\n\r\ntext\r\n")
         self.assertEqual(sender.queue.admin.count(), {State.REJECTED: 1})
+
+
+class AReader(Fixture):
+    def test_refuses_settings_of_its_relay_at_once(self) -> None:
+        """Not when the first mail waits for them."""
+        wrong: list[tuple[Any, str]] = [
+            ({"timeout": 0}, "the timeout connect is 0"),
+            ({"keyfile": "key.pem"}, "keyfile is given without certfile"),
+            ({"force_tls": True, "no_tls": True}, "contradict each other"),
+            ({"local_hostname": "a b"}, "local_hostname 'a b'"),
+        ]
+        for options, why in wrong:
+            for kind in (MailReader, MailSender):
+                with self.subTest(why, kind=kind), self.assertRaisesRegex(InvalidSettings, why):
+                    kind(self.path, "mail.example.org", **options)
 
 
 class AQueueInMemory(Fixture):
