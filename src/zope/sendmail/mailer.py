@@ -608,7 +608,7 @@ def _checked_port(hostname: str, port: int | str) -> int:
     return number
 
 
-def _check_limits(hostname: str, rate: float | None, connections: int | None) -> None:
+def _check_limits(hostname: str, rate: object, connections: object) -> None:
     """Refuse a rate and a number of connections that let no mail through."""
     if rate is not None and not (isinstance(rate, (int, float)) and rate > 0):
         raise InvalidSettings(f"relay {hostname}: rate is {rate!r}; write a number, more than 0")

@@ -219,7 +219,7 @@ class RelaySettings:
                 )
 
     def _check_extras(self) -> None:
-        name = self.local_hostname
+        name: object = self.local_hostname
         if name is not None and not (isinstance(name, str) and name and name.isprintable() and " " not in name):
             raise InvalidSettings(f"relay {self.hostname}: local_hostname {name!r} is empty, or has blanks in it")
         if self.recipient_limit is not None and self.recipient_limit < 1:

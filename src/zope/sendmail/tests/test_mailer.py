@@ -121,9 +121,10 @@ class AMailerIsMade(unittest.TestCase):
 
     def test_settings_that_fail_are_trouble_of_the_relay(self) -> None:
         """What a registry raises that is not there is nothing that callers of send() know."""
-        mailer = SMTPMailer(settings=lambda: {}["registry"])
+        registry: dict[str, dict[str, Any]] = {}
+        mailer = SMTPMailer(settings=lambda: registry["mail"])
         for call in (mailer.send, mailer.vote):
-            with self.assertRaisesRegex(RelayError, "cannot be had: KeyError: 'registry'"):
+            with self.assertRaisesRegex(RelayError, "cannot be had: KeyError: 'mail'"):
                 call("a@example.org", ["b@example.org"], b"Subject: x\n\nx\n")
 
     def test_it_keeps_the_contracts(self) -> None:
