@@ -207,14 +207,15 @@ def _figures_at_depth(found: defaultdict[str, list[float]], what: str, theirs: s
 
 def _measure_size(made: Report, directory: str, theirs: Theirs, arguments: argparse.Namespace) -> None:
     size = arguments.size * _MEBI
-    most = Aim(most=arguments.size + 5.0)
+    most, least = Aim(most=arguments.size + 5.0), Aim(most=5.0)
     with Ours().child("carrier.py") as relay:
         port = relay.ask("relay")["port"]
         for kind in _KINDS:
             progress(f"{arguments.size} MiB as {kind}")
             at = {"queue": os.path.join(directory, "large"), "size": size, "kind": kind}
             name = f"{arguments.size} MiB as {kind}: send() and commit()"
-            made.add(*_peaks(name, "queued", at, None if kind == "message object" else theirs, most))
+            is_object = kind == "message object"  # which 7.3 did not take
+            made.add(*_peaks(name, "queued", at, None if is_object else theirs, least if is_object else most))
             shutil.rmtree(at["queue"])
         for kind in _KINDS[:2]:
             name = f"{arguments.size} MiB as {kind}: direct delivery"

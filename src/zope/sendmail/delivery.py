@@ -35,8 +35,8 @@ from zope.sendmail.mailer import conversation_of
 from zope.sendmail.message.address import parse_sender
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import completed
-from zope.sendmail.message.mime import message_bytes
-from zope.sendmail.message.pieces import Piece
+from zope.sendmail.message.mime import message_pieces
+from zope.sendmail.message.pieces import Piece, joined
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.message.verp import one_by_one
@@ -97,7 +97,7 @@ class AbstractMailDelivery:
             if relay is not None:
                 raise InvalidRelay(f"{type(self).__name__} makes its own data managers, which know no relay")
             for each in envelopes:
-                manager.get().join(self.createDataManager(each.sender, list(each.recipients), b"".join(pieces)))
+                manager.get().join(self.createDataManager(each.sender, list(each.recipients), joined(pieces)))
         return message_id
 
     def _checked(
@@ -112,7 +112,7 @@ class AbstractMailDelivery:
         if relay is not None:
             envelope = replace(envelope, relay=self._named(relay))
         envelopes = list(one_by_one(envelope)) if verp else [envelope]
-        mail = completed(message_bytes(message), self.newMessageId(), formatdate(localtime=True))
+        mail = completed(message_pieces(message), self.newMessageId(), formatdate(localtime=True))
         if not mail.has_from:
             _tell_once_that_from_is_missing(mail.message_id)
         return envelopes, mail.pieces, mail.message_id
@@ -138,7 +138,7 @@ class AbstractMailDelivery:
     def createDataManager(self, fromaddr: str, toaddrs: Sequence[str], message: bytes) -> Any:
         """BBB: a data manager for one mail."""
         staged = self._stage()
-        staged.add(Envelope.of(fromaddr, toaddrs), message_bytes(message))
+        staged.add(Envelope.of(fromaddr, toaddrs), *message_pieces(message))
         return MailDataManager(_publish, (staged,), vote=_prepare, onAbort=staged.abort)
 
 

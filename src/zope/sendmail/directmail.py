@@ -23,7 +23,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.mailer import has_inherited_vote, open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
-from zope.sendmail.message.pieces import Piece, open_pieces
+from zope.sendmail.message.pieces import Piece, joined, open_pieces
 from zope.sendmail.reporting import maillog, notifier
 from zope.sendmail.smtp.sendonly import SendOnlySession
 
@@ -50,7 +50,7 @@ class _Mail:
 
     @property
     def message_id(self) -> str:
-        return message_id(b"".join(self.message[:1]))
+        return message_id(joined(self.message[:1]))
 
     def stage(self, stage: Stage) -> None:
         """Write the mail into the reserve, durably, so that `keep` needs no more than a rename.

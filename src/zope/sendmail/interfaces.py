@@ -187,7 +187,7 @@ class IStagedMail(Interface):
     def add(envelope: Envelope, *message: Piece) -> str:
         """Write one more mail.
 
-        :param message: the message in pieces, one behind the other.
+        :param message: the message in pieces; what one consists of says `zope.sendmail.message.pieces.octets`.
         :returns: the name of the mail in its queue.
         :raises OSError: the disk refuses; the mails before it are untouched then.
         """

@@ -24,7 +24,7 @@ from zope.sendmail.message.address import (
     parse_sender,
     split_list,
 )
-from zope.sendmail.message.pieces import Piece
+from zope.sendmail.message.pieces import Piece, beginning
 from zope.sendmail.message.relayname import RelayName
 
 FROM = b"X-Zope-From:"
@@ -111,8 +111,7 @@ def envelope_lines(envelope: Envelope, *message: Piece) -> bytes:
     lines = b"%s %s\n%s %s\n" % (FROM, envelope.sender.encode(), TO, ", ".join(envelope.recipients).encode())
     if envelope.relay is not None:
         return lines + _relay_lines(envelope.relay) + END
-    begin = b"".join(piece[:7] for piece in message)[:7]  # a piece may be short
-    return lines + END if begin.lower() == b"x-zope-" else lines
+    return lines + END if beginning(message, 7).lower() == b"x-zope-" else lines
 
 
 def read_envelope(stream: BinaryIO) -> Envelope:

@@ -8,7 +8,7 @@ RFC 5322; RFC 5321, 2.3.8.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -103,13 +103,15 @@ class Completed:
     has_from: bool
 
 
-def completed(message: bytes, new_id: str, date: str) -> Completed:
+def completed(pieces: Sequence[Piece], new_id: str, date: str) -> Completed:
     """Return the message without Bcc, with a Message-Id and a Date (RFC 6409, 8).  The body is not copied.
 
+    :param pieces: the message; its whole header is in the first piece.
     :param new_id: the Message-Id for a message without one.
     :param date: the Date for a message without one.
     :raises InvalidMessage: the Message-Id that it has is malformed.
     """
+    message, rest = bytes(pieces[0]), pieces[1:]
     fields = list(fields_of(message))
     names = {match["name"].lower() for match in fields}
     eol = line_end(message)
@@ -118,7 +120,7 @@ def completed(message: bytes, new_id: str, date: str) -> Completed:
     if fields and names.isdisjoint(_CHANGED):  # the usual message: one scan, and only the new fields are made
         start = fields[0].start()
         header = b"Message-Id: <" + new_id.encode("ascii") + b">" + eol + date_field
-        return Completed((message[:start] + header, memoryview(message)[start:]), new_id, has_from)
+        return Completed((message[:start] + header, memoryview(message)[start:], *rest), new_id, has_from)
     behind = _USUAL_EOL.search(message, fields[-1].end() if fields else _start(message))
     cut = behind.end() if behind else len(message)  # as far as `with_message_id` looks
     head = without_bcc(message[:cut])
@@ -129,7 +131,7 @@ def completed(message: bytes, new_id: str, date: str) -> Completed:
         date_field = b"Message-Id: <" + new_id.encode("ascii") + b">" + eol + date_field
     if date_field:
         head = in_front(head, date_field)
-    return Completed((head, memoryview(message)[cut:]), identifier, has_from)
+    return Completed((head, memoryview(message)[cut:], *rest), identifier, has_from)
 
 
 def line_end(message: bytes) -> bytes:

@@ -18,7 +18,9 @@ from email.policy import EmailPolicy
 
 from zope.sendmail.errors import InvalidMessage
 from zope.sendmail.message.address import in_ascii, split_list
+from zope.sendmail.message.generator import in_pieces
 from zope.sendmail.message.headers import fields_of, in_front, line_end
+from zope.sendmail.message.pieces import Piece, joined
 
 #: Fields that hold addresses: names before them are encoded, the addresses are not.
 _ADDRESSES = frozenset(
@@ -47,12 +49,17 @@ _MAX_LINE = 76
 _UNWRITABLE = (MessageError, ValueError, LookupError, TypeError, AttributeError)
 
 
-def message_bytes(message: object) -> bytes:
-    """Return the message as it is handed on.
+def message_pieces(message: object) -> tuple[Piece, ...]:
+    """Return the message as it is handed on, in pieces; its whole header is in the first one.
 
     :param message: ``str``, ``bytes``, or an object of the email package.
     :raises InvalidMessage: it is none of these, or cannot be written.
     """
+    return _of_object(message) if isinstance(message, Message) else (message_bytes(message),)
+
+
+def message_bytes(message: object) -> bytes:
+    """Return the message as it is handed on, in one piece; see `message_pieces`."""
     if isinstance(message, bytes):
         return message
     if isinstance(message, (bytearray, memoryview)):
@@ -60,7 +67,7 @@ def message_bytes(message: object) -> bytes:
     if isinstance(message, str):
         return _of_text(message)
     if isinstance(message, Message):
-        return _of_object(message)
+        return joined(_of_object(message))
     raise InvalidMessage(f"the message is {message!r:.80}; pass str, bytes or an email.message object")
 
 
@@ -180,22 +187,22 @@ def _word(text: str, column: int) -> str:
 # --- a message object -----------------------------------------------------------------------------------------
 
 
-def _of_object(message: Message) -> bytes:
+def _of_object(message: Message) -> tuple[Piece, ...]:
     try:
-        octets = _written(message)
+        head, *rest = _written(message)
     except _UNWRITABLE as error:
         raise InvalidMessage(f"the message object cannot be written: {type(error).__name__}: {error}") from error
     values = {name.lower(): message.get_all(name, []) for name in message.keys()}  # noqa: SIM118 - its keys repeat
     is_wrong = _has_addresses if isinstance(message.policy, EmailPolicy) else _has_text
     wrong = {name: found for name, found in values.items() if name.encode() in _ADDRESSES and is_wrong(found)}
-    return octets if not wrong else _with_addresses(octets, wrong)
+    return (_with_addresses(bytes(head), wrong) if wrong else head, *rest)
 
 
-def _written(message: Message) -> bytes:
+def _written(message: Message) -> tuple[Piece, ...]:
     try:
-        return message.as_bytes()
+        return in_pieces(message)
     except UnicodeEncodeError:  # text without a charset
-        return _declared(message).as_bytes()
+        return in_pieces(_declared(message))
 
 
 def _declared(message: Message) -> Message:

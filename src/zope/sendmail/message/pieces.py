@@ -3,11 +3,75 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, cast
 
-#: A part of a message.  A memoryview is a part of somebody's bytes that is not copied.
-Piece = bytes | memoryview
+_EOL = re.compile(r"\r\n|\r|\n")
+
+
+class Text:
+    """A part of somebody's text in ASCII, made into octets each time that they are wanted.
+
+    Its line ends, whichever they are, become `eol`, as the generators of the email package do it.
+    """
+
+    __slots__ = ("_end", "_eol", "_length", "_start", "_text")
+
+    def __init__(self, text: str, start: int, end: int, eol: str) -> None:
+        self._text = text
+        self._start = start
+        self._end = end
+        # None: they are right as they are, which holds for most and costs least.
+        self._eol = None if eol == "\n" and text.find("\r", start, end) < 0 else eol
+        self._length = end - start if self._eol is None else len(bytes(self))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __bytes__(self) -> bytes:
+        part = self._text[self._start : self._end]
+        if self._eol is not None:
+            part = _EOL.sub(self._eol, part)
+        return part.encode("ascii")
+
+    def __getitem__(self, octets: slice) -> bytes:
+        return bytes(self)[octets]
+
+
+#: A part of a message.  A memoryview is a part of somebody's bytes that is not copied; for `Text`, see `octets`.
+Piece = bytes | memoryview | Text
+
+
+def texts(text: str, eol: str, size: int) -> Iterator[Text]:
+    """Yield a text in ASCII as pieces of about `size` characters."""
+    start = 0
+    while start < len(text):
+        end = min(start + size, len(text))
+        if text.startswith("\n", end) and text[end - 1] == "\r":
+            end += 1
+        yield Text(text, start, end, eol)
+        start = end
+
+
+def octets(piece: Piece) -> bytes | memoryview:
+    """Return the octets of a piece; only those of a `Text` are made for it."""
+    return bytes(piece) if isinstance(piece, Text) else piece
+
+
+def joined(pieces: Iterable[Piece]) -> bytes:
+    """Return the whole."""
+    return b"".join(map(octets, pieces))
+
+
+def beginning(pieces: Iterable[Piece], size: int) -> bytes:
+    """Return the first `size` octets of the whole, or all if there are fewer."""
+    found = b""
+    for piece in pieces:
+        found += bytes(piece[: size - len(found)])
+        if len(found) >= size:
+            break
+    return found
 
 
 class _Pieces(io.RawIOBase):
@@ -15,9 +79,11 @@ class _Pieces(io.RawIOBase):
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         super().__init__()
-        self._pieces = [memoryview(piece) for piece in pieces]
-        self._length = sum(map(len, self._pieces))
+        self._pieces = pieces
+        self._length = sum(map(len, pieces))
         self._position = 0
+        #: The piece that was read last, its octets, and where it starts.
+        self._number, self._octets, self._start = -1, memoryview(b""), 0
 
     def readable(self) -> bool:
         return True
@@ -34,15 +100,27 @@ class _Pieces(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # any writable buffer
-        start = self._position
-        for piece in self._pieces:
-            if start < len(piece):
-                part = piece[start : start + len(buffer)]
-                buffer[: len(part)] = part
-                self._position += len(part)
-                return len(part)
-            start -= len(piece)
-        return 0
+        if self._position >= self._length:
+            return 0
+        if not self._start <= self._position < self._start + len(self._octets):
+            self._find()
+        start = self._position - self._start
+        part = self._octets[start : start + len(buffer)]
+        buffer[: len(part)] = part
+        self._position += len(part)
+        return len(part)
+
+    def _find(self) -> None:
+        """Get hold of the piece at the position; most often it is the next one."""
+        if self._position < self._start:
+            self._number, self._octets, self._start = -1, memoryview(b""), 0
+        length = len(self._octets)
+        while self._start + length <= self._position:
+            self._start += length
+            self._number += 1
+            length = len(self._pieces[self._number])
+            self._octets = memoryview(b"")
+        self._octets = memoryview(octets(self._pieces[self._number]))
 
 
 def open_pieces(pieces: Sequence[Piece]) -> BinaryIO:

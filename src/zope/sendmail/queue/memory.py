@@ -32,7 +32,7 @@ from zope.sendmail.lifecycle.states import WAITING, Action, State, after
 from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, SentMail, status_of
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
-from zope.sendmail.message.pieces import Piece
+from zope.sendmail.message.pieces import Piece, joined
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.diagnosis import HELD, relay_down, waits_for_a_person
 from zope.sendmail.system.clock import Clock
@@ -356,7 +356,7 @@ class MemoryStagedMail:
     def add(self, envelope: Envelope, *message: Piece) -> str:
         """See `IStagedMail`."""
         name = self._queue.new_name()
-        self._mails.append((envelope, b"".join(message), name))
+        self._mails.append((envelope, joined(message), name))
         self._queue.staged += 1
         return name
 

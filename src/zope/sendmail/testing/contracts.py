@@ -25,6 +25,7 @@ from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
 from zope.sendmail.lifecycle.retry import Schedule, judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.pieces import texts
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.system.clock import Clock
 
@@ -141,6 +142,19 @@ class QueueContract:
         self.assertEqual(lease.open().read(), MESSAGE)
         self.assertEqual(lease.message_id, "1@example.org")
         self.assertIsNone(lease.inherited)
+
+    def test_a_message_in_pieces_comes_out_whole(self: Any) -> None:
+        """Of any kind: octets, views of octets, and text that is not octets yet."""
+        text = "a line of a large message\n" * 30_000
+        staged = self.queue.stage()
+        for _ in range(12):  # the later ones of a large transaction may be kept in another way
+            staged.add(envelope(), MESSAGE, memoryview(MESSAGE), *texts(text, "\r\n", 5000), *texts(text, "\n", 70_000))
+        staged.prepare()
+        staged.commit()
+        expected = MESSAGE + MESSAGE + text.replace("\n", "\r\n").encode() + text.encode()
+        for lease in self.queue.claim(12):
+            self.assertTrue(lease.open().read() == expected)
+            self.assertEqual(lease.message_id, "1@example.org")
 
     def test_aborted_mail_leaves_nothing(self: Any) -> None:
         """After abort the queue is as before, also when it is repeated."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from zope.sendmail.message.pieces import Piece
+from zope.sendmail.message.pieces import Piece, joined
 from zope.sendmail.system.disk import Disk
 
 #: The calls that a disk can refuse.
@@ -81,16 +81,16 @@ class RecordingDisk(Disk):
 
     def create(self, path: str, *pieces: Piece) -> None:
         super().create(path, *pieces)
-        self._note("create", path, data=b"".join(pieces))
+        self._note("create", path, data=joined(pieces))
 
     def create_locked(self, path: str, *pieces: Piece) -> int:
         fd = super().create_locked(path, *pieces)
-        self._note("create", path, data=b"".join(pieces))
+        self._note("create", path, data=joined(pieces))
         return fd
 
     def append(self, path: str, *pieces: Piece) -> None:
         super().append(path, *pieces)
-        self._note("append", path, data=b"".join(pieces))
+        self._note("append", path, data=joined(pieces))
 
     def truncate(self, path: str, size: int) -> None:
         super().truncate(path, size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import smtplib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,7 +11,8 @@ from zope.sendmail.errors import RelayError
 from zope.sendmail.interfaces import ISession, type_of_message
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.message.mime import message_bytes
+from zope.sendmail.message.mime import message_pieces
+from zope.sendmail.message.pieces import open_pieces
 
 _SILENCE = Reply(Answer.DEFERRED, "nothing was said about this recipient")
 
@@ -57,7 +57,7 @@ class OneMailCalls(ABC):
         envelope = Envelope.of(fromaddr, toaddrs)
         session = self.open_interactive_session()
         try:
-            outcome = ask(session, envelope, io.BytesIO(message_bytes(message)))
+            outcome = ask(session, envelope, open_pieces(message_pieces(message)))
         finally:
             session.close()
         return _refused(envelope, outcome)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO, cast
 
 from zope.sendmail.errors import NoSuchMail
-from zope.sendmail.message.pieces import Piece
+from zope.sendmail.message.pieces import Piece, octets
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.names import shown
 
@@ -16,13 +16,13 @@ from zope.sendmail.queue.postgresql.names import shown
 ROW = 256 * 1024
 
 
-def rows_of(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Return the rows of a message that is given in pieces; a piece that fits one is not copied."""
-    rest: list[Piece] = []
+def rows_of(pieces: Iterable[Piece]) -> Iterator[bytes | memoryview]:
+    """Return the rows of a message that is given in pieces; octets that fit one are not copied."""
+    rest: list[memoryview] = []
     room = ROW
     is_empty = True
     for piece in pieces:
-        view = memoryview(piece)
+        view = memoryview(octets(piece))
         while view:
             part, view = view[:room], view[room:]
             rest.append(part)

@@ -20,7 +20,7 @@ from zope.sendmail.errors import InvalidMessage, QueueError
 from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
-from zope.sendmail.message.pieces import Piece
+from zope.sendmail.message.pieces import Piece, beginning, joined
 from zope.sendmail.queue.postgresql.body import ROW, rows_of
 from zope.sendmail.queue.postgresql.connection import Connections, run
 from zope.sendmail.queue.postgresql.envelopes import write_envelope
@@ -65,14 +65,8 @@ class NewMail:
 
 def message_id_of(message: Iterable[Piece]) -> str:
     """Return the Message-Id of a message in pieces, as far as a database can keep it; else nothing."""
-    head, room = bytearray(), _HEAD
-    for piece in message:
-        head += piece[:room]
-        room = _HEAD - len(head)
-        if room <= 0:
-            break
     try:
-        found = message_id(bytes(head))
+        found = message_id(beginning(message, _HEAD))
         found.encode()
     except (InvalidMessage, UnicodeEncodeError):
         return ""
@@ -88,7 +82,7 @@ def write(connection: Connection[Any], queue: int, mails: Sequence[NewMail], sta
     """Write mails: one that is small with one statement, others with COPY, all or none."""
     if len(mails) == 1 and mails[0].size <= ROW:
         [mail] = mails
-        run(connection, "stage", {**_values(mail, queue, state), "data": b"".join(mail.message)})
+        run(connection, "stage", {**_values(mail, queue, state), "data": joined(mail.message)})
     elif mails:
         with connection.transaction():
             copy(connection, queue, mails, state)

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.message.headers import completed, with_message_id, without_bcc
-from zope.sendmail.message.pieces import open_pieces
+from zope.sendmail.message.pieces import joined, open_pieces
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import SAME
@@ -51,8 +51,8 @@ class TheText(unittest.TestCase):
     def test_is_that_of_the_whole(self, parts: list[bytes]) -> None:
         """Completing a message in pieces gives what completing it whole gives."""
         message = b"".join([b"Date: now\n", *parts])
-        mail = completed(message, "new@x", "later")
-        self.assertEqual((b"".join(mail.pieces), mail.message_id), with_message_id(without_bcc(message), "new@x"))
+        mail = completed([message], "new@x", "later")
+        self.assertEqual((joined(mail.pieces), mail.message_id), with_message_id(without_bcc(message), "new@x"))
 
     def test_has_a_date(self) -> None:
         """One that it has is kept; a missing one is put in front, as every submission agent does (RFC 6409, 8)."""
@@ -64,7 +64,7 @@ class TheText(unittest.TestCase):
             (b"", b"Message-Id: <new@x>\nDate: now\n"),
         ):
             with self.subTest(message):
-                self.assertTrue(b"".join(completed(message, "new@x", "now").pieces).startswith(start))
+                self.assertTrue(joined(completed([message], "new@x", "now").pieces).startswith(start))
 
 
 class ALargeMessage(unittest.TestCase):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from unittest import mock
 
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.message.pieces import Piece
+from zope.sendmail.message.pieces import Piece, joined
 from zope.sendmail.queue.maildir import latecommit as late_module, staging as staged_module
 from zope.sendmail.queue.maildir.latecommit import LateCommits
 from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, PARTS, SPLITTING
@@ -498,7 +498,7 @@ class Tearing(Disk):
         self.bad -= path.endswith(".bundle")
         if self.bad == 0:
             self.bad = -1
-            super().append(path, b"".join(pieces)[:50])
+            super().append(path, joined(pieces)[:50])
             raise OSError(errno.ENOSPC, "full")
         super().append(path, *pieces)
 
