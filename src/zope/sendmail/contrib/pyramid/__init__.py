@@ -9,47 +9,26 @@ Fails with `pyramid.exceptions.ConfigurationError` where a setting is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Mapping
 from typing import Any
 
 from pyramid.events import NewRequest
 from pyramid.exceptions import ConfigurationError
 
-from zope.sendmail.config.options import (
-    QUEUE,
-    RELAY,
-    Parser,
-    boolean,
-    mailer_keywords,
-    merge,
-    one_of,
-    processor_keywords,
-    read_settings,
-)
-from zope.sendmail.config.passwordfile import follow_password_file
+from zope.sendmail.config.options import RELAY, Parser, boolean, one_of
 from zope.sendmail.config.settings import Tls
-from zope.sendmail.errors import InvalidAddress
-from zope.sendmail.interfaces import type_of_message
-from zope.sendmail.lifecycle.status import MailStatus
-from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.message.address import parse_sender
-from zope.sendmail.sender import BoundSender, MailSender, MailWriter, type_of_relay
-from zope.sendmail.startup import switched_off
+from zope.sendmail.contrib.site import (
+    SETTINGS,
+    RequestMailer as RequestMailer,
+    SiteMailer as SiteMailer,
+    Start as Start,
+    make_site_mailer,
+)
 
 #: The setting that says how the others begin.
 PREFIX = "zope.sendmail.prefix"
 
 _REGISTRY_KEY = "zope.sendmail.contrib.pyramid"
-
-
-class Start(StrEnum):
-    """What starts the thread that sends."""
-
-    #: The first request, and each mail.
-    REQUEST = "request"
-    #: Nothing: another process sends, such as ``zope-sendmail --daemon``.
-    NEVER = "never"
 
 
 def _tls(text: str) -> Tls | None:
@@ -61,8 +40,6 @@ def _tls(text: str) -> Tls | None:
         return word
 
 
-#: Names of pyramid_mailer -> ours.
-_RENAMED = {"host": "hostname", "ssl": "implicit_tls"}
 #: Names of pyramid_mailer that mean nothing here, and what does.
 _INSTEAD = {
     "debug": "a FileMailer, see docs/mailers.rst, or queue_path = memory: in tests",
@@ -70,80 +47,14 @@ _INSTEAD = {
     "sendmail_app": "a ProgramMailer, see docs/mailers.rst",
     "sendmail_template": "a ProgramMailer, see docs/mailers.rst",
 }
-_SETTINGS: dict[str, Parser] = {
-    **{name: parse for name, parse in {**RELAY, **QUEUE}.items() if name not in ("hostname", "tls")},
+#: Names of pyramid_mailer -> ours.
+_RENAMED = {"host": "hostname", "ssl": "implicit_tls"}
+_SETTINGS: Mapping[str, Parser] = {
+    **{name: parse for name, parse in SETTINGS.items() if name != "hostname"},
     "host": RELAY["hostname"],
     "ssl": boolean,
     "tls": _tls,
-    "default_sender": parse_sender,
-    "start": one_of(Start),
 }
-
-
-class RequestMailer:
-    """What ``request.mailer`` is."""
-
-    def __init__(self, sender: MailSender | BoundSender | MailWriter, default_sender: str | None) -> None:
-        self._sender = sender
-        self._default_sender = default_sender
-
-    def send(
-        self,
-        fromaddr: str | bytes | None,
-        toaddrs: str | bytes | Sequence[str | bytes],
-        message: type_of_message,
-        hostname: str | None = None,
-        port: int | None = None,
-        *,
-        relay: type_of_relay | None = None,
-        verp: bool = False,
-    ) -> str:
-        """Hand over one mail, which leaves if the transaction of the request commits.
-
-        :param fromaddr: the envelope sender; None: that of the setting ``mail.default_sender``.
-        :returns: the Message-Id without angle brackets.
-        :raises InvalidMail: before anything is written.  The other arguments are those of `MailWriter.send`.
-        """
-        if fromaddr is None and self._default_sender is None:
-            raise InvalidAddress("the mail has no sender; pass one, or set mail.default_sender")
-        sender = self._default_sender if fromaddr is None else fromaddr
-        assert sender is not None
-        return self._sender.send(sender, toaddrs, message, hostname, port, relay=relay, verp=verp)
-
-    @property
-    def queue(self) -> Any:
-        """The queue, an `IMailQueue`."""
-        return self._sender.queue
-
-    def status(self, message_id: str) -> MailStatus:
-        """Return what became of a mail.  See `IMailQueue.status`."""
-        status: MailStatus = self.queue.status(message_id)
-        return status
-
-
-class SiteMailer:
-    """The mail of one application: its sender, and what it makes for requests."""
-
-    def __init__(self, sender: MailSender, *, default_sender: str | None = None, start: Start = Start.REQUEST) -> None:
-        self.sender = sender
-        self._default_sender = default_sender
-        self._start = start
-
-    @property
-    def starts(self) -> bool:
-        """Whether this process sends; ``ZOPE_SENDMAIL_START=never`` in the environment forbids it as well."""
-        return self._start is not Start.NEVER and not switched_off()
-
-    def start(self, event: object = None) -> None:
-        """Start the thread that sends, unless it runs or shall not."""
-        if self.starts and not self.sender.running():
-            self.sender.start()
-
-    def for_transactions(self, transaction_manager: Any) -> RequestMailer:
-        """Return a mailer for the transactions of a manager; None: for mail that follows no transaction."""
-        sender: MailSender | MailWriter = self.sender if self.starts else self.sender.writer
-        bound = sender if transaction_manager is None else sender.bind(transaction_manager)
-        return RequestMailer(bound, self._default_sender)
 
 
 def read_site_mailer(settings: Mapping[str, Any], prefix: str = "mail.") -> SiteMailer:
@@ -159,15 +70,7 @@ def read_site_mailer(settings: Mapping[str, Any], prefix: str = "mail.") -> Site
     }
     for name in texts.keys() & _INSTEAD.keys():
         raise ValueError(f"{name} is not known here; instead: {_INSTEAD[name]}")
-    said = {_RENAMED.get(name, name): value for name, value in read_settings(texts, _SETTINGS).items()}
-    if said.get("implicit_tls"):
-        said.pop("tls", None)  # as in pyramid_mailer, ssl is the stronger word
-    own = {name: said.pop(name) for name in ("default_sender", "start") if name in said}
-    merged = merge((said,))
-    if "queue_path" not in merged:
-        raise ValueError(f"there is no queue; write {prefix}queue_path = /var/lib/application/mail")
-    mailer = follow_password_file(SMTPMailer(**mailer_keywords(merged)), merged)
-    return SiteMailer(MailSender(merged["queue_path"], mailer=mailer, **processor_keywords(merged)), **own)
+    return make_site_mailer(texts, _SETTINGS, _RENAMED, lambda name: f"{prefix}{name}")
 
 
 def site_mailer(registry: Any) -> SiteMailer:
@@ -189,6 +92,11 @@ def includeme(config: Any) -> None:
         mailer = read_site_mailer(settings, prefix)
     except ValueError as error:
         raise ConfigurationError(f"the settings {prefix}*: {error}") from error
+    install(config, mailer)
+
+
+def install(config: Any, mailer: SiteMailer) -> None:
+    """Give every request of an application a ``request.mailer`` of this one."""
     config.registry[_REGISTRY_KEY] = mailer
     config.add_request_method(request_mailer, "mailer", reify=True)
     config.add_subscriber(mailer.start, NewRequest)
