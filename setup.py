@@ -190,5 +190,7 @@ setup(
             "zope-sendmail = zope.sendmail.cli.app:main",
             "zope-sendmail-demo = zope.sendmail.demo.app:main",
         ],
+        # Fixtures for the tests of other projects; imports nothing before a test asks for one.
+        "pytest11": ["zope.sendmail = zope.sendmail.testing.fixtures"],
     },
 )

@@ -187,6 +187,11 @@ class QueuedMailDelivery(AbstractMailDelivery):
                 self._queue, self._place = open_queue(path), place
             return self._queue
 
+    def use(self, queue: IMailQueue) -> None:
+        """Put mail into this open queue, as long as `queuePath` stays what it is."""
+        with _opening:
+            self._queue, self._place = queue, absolute(self._queuePath)
+
     def bind(self, transaction_manager: Any) -> Self:
         """Return this delivery, with the same open queue, for mail that follows another manager's transactions."""
         self.queue  # noqa: B018 - opens it, so that both have one

@@ -26,7 +26,7 @@ from typing import Any, Self, TypedDict, Unpack
 
 from zope.sendmail.config.location import MEMORY
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.errors import InvalidLocation, InvalidRelay, InvalidSettings
+from zope.sendmail.errors import InvalidRelay, InvalidSettings
 from zope.sendmail.events import MailEvent
 from zope.sendmail.interfaces import type_of_message
 from zope.sendmail.lifecycle.retry import Schedule
@@ -37,6 +37,7 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.shutdown import let_finish_at_exit
 from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.memory import MemoryQueue, shared_memory
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.system.greenthreads import refuse_green_threads
@@ -88,10 +89,11 @@ def _addresses(mailers: Iterable[Any]) -> list[tuple[str, int]]:
 class MailWriter:
     """Writes mail into the Maildir `directory`, which is made if there is none.
 
-    `routes` are those of `make_routes`; without them mail cannot name a relay.  With a `transaction_manager` mail
-    follows its current transaction; without, it is on its way when ``send()`` returns.  With a `connection` of the
-    application it commits with what is written there, see `zope.sendmail.queue.postgresql.joining`.  Concurrency: any
-    thread.
+    ``memory:`` is the one queue in memory that all writers and readers of this process share, for tests.  `queue` is
+    one that is open already, instead of that in the directory.  `routes` are those of `make_routes`; without them
+    mail cannot name a relay.  With a `transaction_manager` mail follows its current transaction; without, it is on
+    its way when ``send()`` returns.  With a `connection` of the application it commits with what is written there,
+    see `zope.sendmail.queue.postgresql.joining`.  Concurrency: any thread.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class MailWriter:
         envelope_sender: str | None = None,
         transaction_manager: Any = None,
         connection: Any = None,
+        queue: Any = None,
     ) -> None:
         self._delivery = QueuedMailDelivery(
             directory,
@@ -110,6 +113,8 @@ class MailWriter:
             envelope_sender=envelope_sender,
             connection=connection,
         )
+        if queue is not None or directory == MEMORY:
+            self._delivery.use(queue or shared_memory())
 
     def bind(self, transaction_manager: Any) -> Self:
         """Return a writer into the same queue whose mail follows the transactions of `transaction_manager`."""
@@ -194,7 +199,7 @@ class MailReader(_Sending):
     Mail that names no relay goes to `hostname` and `port`, over verified TLS with a `username` and `password`, and as
     further keywords of `SMTPMailer` say it (``tls="implicit"``, ``cafile``, ``rate``, ...), or through `mailer`;
     `mailers` are further ones by name, each with the password of its relay.  Several readers, also in other processes,
-    may share a directory.  `queue` is one that is open already, instead of that in the directory.
+    may share a directory.  ``memory:`` and `queue` are as for `MailWriter`.
 
     `start` and `stop` may be called any number of times, in turn.  Concurrency: any thread.
     """
@@ -213,9 +218,7 @@ class MailReader(_Sending):
         queue: Any = None,
         **options: Unpack[Options],
     ) -> None:
-        if queue is None and directory == MEMORY:
-            raise InvalidLocation(f"nothing but its writer has a queue at {MEMORY}; use a MailSender, which is both")
-        self._directory, self._queue = directory, queue
+        self._directory, self._queue = directory, queue or (shared_memory() if directory == MEMORY else None)
         self._mailer = mailer
         login: dict[str, Any] = {
             name: value for name, value in (("username", username), ("password", password)) if value is not None
@@ -310,7 +313,7 @@ def _divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
 
 
 class MailSender(_Sending):
-    """A `MailWriter` and a `MailReader` on one directory, or on a queue in memory (``memory:``), for tests.
+    """A `MailWriter` and a `MailReader` on one directory, or on a queue in memory of its own (``memory:``), for tests.
 
     `relays` are the addresses that mail may name besides `hostname` and `port`; see `make_routes` for these and the
     routes, `MailReader` for the options.  The reader is started by the first mail, by `start`, and by ``with``.
@@ -354,6 +357,7 @@ class MailSender(_Sending):
             envelope_sender=envelope_sender,
             transaction_manager=transaction_manager,
             connection=connection,
+            queue=MemoryQueue() if directory == MEMORY else None,
         )
         self.reader = MailReader(
             directory,

@@ -1,7 +1,7 @@
 """Transactions of frameworks that call hooks when theirs begin to commit, have committed, or are given up.
 
-Such a transaction takes the place of one of the ``transaction`` package, so that mail joins it as it joins those.  Fails
-with what the mails raise in `HookedTransaction.prepare`; the other steps do not raise.
+Such a transaction takes the place of one of the ``transaction`` package, so that mail joins it as it joins
+those.  Fails with what the mails raise in `HookedTransaction.prepare`; the other steps do not raise.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from zope.sendmail.reporting import maillog
 class HookedTransaction:
     """What mail joins, and what the hooks of a framework drive.
 
-    Guarantee: mail leaves only after `commit`; whatever else happens to the transaction, also that it is forgotten, removes
-    the mail.  Between the commit of the framework and `commit` a death of the process leaves it in the queue's list of
-    staged mail.  Concurrency: that of the framework's transaction, one thread at a time.
+    Guarantee: mail leaves only after `commit`; whatever else happens to the transaction, also that it is forgotten,
+    removes the mail.  Between the commit of the framework and `commit` a death of the process leaves it in the
+    queue's list of staged mail.  Concurrency: that of the framework's transaction, one thread at a time.
     """
 
     def __init__(self) -> None:

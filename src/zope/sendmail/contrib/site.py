@@ -78,7 +78,7 @@ class RequestMailer:
 
     def send(
         self,
-        fromaddr: str | bytes | None | BuiltMessage,
+        fromaddr: str | bytes | BuiltMessage | None,
         toaddrs: str | bytes | Sequence[str | bytes] = (),
         message: type_of_message | None = None,
         hostname: str | None = None,

@@ -8,12 +8,12 @@
         session.add(order)
         sender.bind(SessionTransactions(session)).send("shop@example.org", [order.customer], message)
 
-If the session commits, the mail leaves; if it rolls back, or to a savepoint before the mail, or is closed, nothing was ever
-there.  The mail is made certain before the database is asked to commit, and let go after.  A session that zope.sqlalchemy
-has joined to the ``transaction`` package works as well.  For a queue in the same PostgreSQL there is a way without any doubt:
-``connection=`` of `zope.sendmail.queue.postgresql.joining`.
+If the session commits, the mail leaves; if it rolls back, or to a savepoint before the mail, or is closed, nothing was
+ever there.  The mail is made certain before the database is asked to commit, and let go after.  A session that
+zope.sqlalchemy has joined to the ``transaction`` package works as well.  For a queue in the same PostgreSQL there is a
+way without any doubt: ``connection=`` of `zope.sendmail.queue.postgresql.joining`.
 
-Fails as `zope.sendmail.sender.MailWriter.send`; the commit of the session fails with `OSError` if the queue refuses then.
+Fails as `zope.sendmail.sender.MailWriter.send`; the commit of the session fails with `OSError` if the queue refuses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KEY = "zope.sendmail.contrib.sqlalchemy"
 
 
 class SessionTransactions:
-    """The transactions of a session, in the form that `MailSender.bind` takes; made quickly, for each mail or each session.
+    """The transactions of a session, in the form that `MailSender.bind` takes.  It is made quickly, for each mail.
 
     :param session: a session, one of asyncio, a scoped session, or a function that returns the session of this thread.
 
@@ -40,7 +40,7 @@ class SessionTransactions:
         self._session = session
 
     def get(self) -> HookedTransaction:
-        """Return what mail joins: it follows the innermost transaction of the session, which begins if there is none."""
+        """Return what mail joins: it follows the innermost transaction of the session, which begins one if needed."""
         session = self._session() if callable(self._session) else self._session
         session = getattr(session, "sync_session", session)
         if not session.in_transaction():
@@ -64,8 +64,8 @@ def _innermost(session: Any) -> Any:
 class _SessionMail:
     """The mail of one session, and the hooks that drive it.
 
-    A mail is kept with the transaction, or the savepoint, that it was sent in, until that is committed (a savepoint hands it
-    to what is around it).  What is still kept when a transaction ends was not committed, however that came.
+    A mail is kept with the transaction, or the savepoint, that it was sent in, until that is committed (a savepoint
+    hands it to what is around it).  What is still kept when a transaction ends was not committed, however that came.
     """
 
     def __init__(self, session: Any) -> None:

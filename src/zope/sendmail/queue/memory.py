@@ -78,6 +78,23 @@ def open_memory(rest: str, **options: Any) -> MemoryQueue:
     return MemoryQueue(**options)
 
 
+def shared_memory() -> MemoryQueue:
+    """Return the queue that the writers and readers of this process share."""
+    global _shared
+    if _shared is None:
+        _shared = MemoryQueue()
+    return _shared
+
+
+def forget_shared_memory() -> None:
+    """Let the next writer and the next reader of this process share a new queue; those that there are keep theirs."""
+    global _shared
+    _shared = None
+
+
+_shared: MemoryQueue | None = None
+
+
 @implementer(IMailQueue)
 class MemoryQueue:
     """See `IMailQueue`.  Nothing survives the process, so nothing is taken over."""

@@ -23,7 +23,7 @@ import transaction
 from transaction.interfaces import NoTransaction
 
 from zope.sendmail import startup
-from zope.sendmail.interfaces import InvalidLocation, InvalidMail, InvalidRelay, InvalidSettings
+from zope.sendmail.interfaces import InvalidMail, InvalidRelay, InvalidSettings
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
@@ -31,6 +31,7 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.memory import forget_shared_memory
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
 from zope.sendmail.system.greenthreads import GreenThreads
 from zope.sendmail.testing.contracts import MESSAGE
@@ -365,10 +366,17 @@ with sender:
         subprocess.run(arguments, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
         self.assertEqual([mail.recipients[0] for mail in relay.mails], ["child@example.org", "parent@example.org"])
 
-    def test_is_nothing_for_a_reader_alone(self) -> None:
-        """It would never find a mail."""
-        with self.assertRaisesRegex(InvalidLocation, "use a MailSender"):
-            MailReader("memory:")
+    def test_is_shared_by_writers_and_readers(self) -> None:
+        """Of one process, wherever they are made; tests begin with a new one."""
+        relay = self.relay()
+        self.addCleanup(forget_shared_memory)
+        MailWriter("memory:").send(SENDER, ["a@example.org"], MESSAGE)
+        MailReader("memory:", relay.host, relay.port).send_waiting()
+        self.assertEqual([mail.recipients for mail in relay.mails], [("a@example.org",)])
+        MailWriter("memory:").send(SENDER, ["b@example.org"], MESSAGE)
+        forget_shared_memory()
+        MailReader("memory:", relay.host, relay.port).send_waiting()
+        self.assertEqual(len(relay.mails), 1)
 
 
 class WhereEventletHasReplacedTheThreads(Fixture):

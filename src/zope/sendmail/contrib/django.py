@@ -1,0 +1,249 @@
+"""Django: an e-mail backend whose mail follows ``transaction.atomic``.
+
+``EMAIL_BACKEND = "zope.sendmail.contrib.django.EmailBackend"`` with the queue in ``ZOPE_SENDMAIL``, or an entry in
+``MAILERS`` (Django 6.1).  In an atomic block the mail is made certain when it is sent, and leaves right after the
+outermost block has committed; if that, or a savepoint around the mail, rolls back, nothing was ever there.  Outside
+of one it is on its way when ``send()`` returns.  With a queue in the application's own PostgreSQL it commits
+together with the rows.
+
+Fails with ``ImproperlyConfigured`` for settings, `InvalidMail` for mail, and `OSError` if the queue refuses; with
+``fail_silently`` the latter two are logged.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.mail.backends.base import BaseEmailBackend
+from django.db import connections, transaction
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from zope.sendmail.config.options import Parser, boolean
+from zope.sendmail.contrib.hooks import HookedTransaction, OneTransaction, abort_if_forgotten
+from zope.sendmail.contrib.site import SETTINGS, SiteMailer, as_text, make_site_mailer
+from zope.sendmail.errors import MailError
+from zope.sendmail.queue.postgresql.joining import DjangoConnection
+from zope.sendmail.system.forklock import ForkLock
+
+log = logging.getLogger("zope.sendmail.contrib.django")
+
+#: Django's names -> ours, as its own backend has them in ``OPTIONS`` of ``MAILERS``.
+_RENAMED = {
+    "host": "hostname",
+    "use_tls": "force_tls",
+    "use_ssl": "implicit_tls",
+    "ssl_certfile": "certfile",
+    "ssl_keyfile": "keyfile",
+}
+_SETTINGS: Mapping[str, Parser] = {
+    **{
+        name: parse
+        for name, parse in SETTINGS.items()
+        if name not in ("hostname", "certfile", "keyfile", "default_sender")
+    },
+    **{theirs: SETTINGS[ours] for theirs, ours in _RENAMED.items()},
+    "database": str,
+    "commit_with_rows": boolean,
+}
+
+#: The settings of Django before 6.1 that say something about a relay -> their names in ``OPTIONS``.
+_GLOBAL = {
+    "EMAIL_HOST": "host",
+    "EMAIL_PORT": "port",
+    "EMAIL_HOST_USER": "username",
+    "EMAIL_HOST_PASSWORD": "password",
+    "EMAIL_USE_TLS": "use_tls",
+    "EMAIL_USE_SSL": "use_ssl",
+    "EMAIL_TIMEOUT": "timeout",
+    "EMAIL_SSL_CERTFILE": "ssl_certfile",
+    "EMAIL_SSL_KEYFILE": "ssl_keyfile",
+}
+
+_sites: dict[tuple[tuple[str, str], ...], Site] = {}
+_making = ForkLock()
+
+
+class Site:
+    """A sender, and the database whose transactions its mail follows.
+
+    :param database: an alias of ``DATABASES``.
+    :param follows: whether mail waits for the commit; False: it is written into that database, with the rows.
+    """
+
+    def __init__(self, mailer: SiteMailer, database: str, *, follows: bool) -> None:
+        self.mailer = mailer
+        self.database = database
+        self.follows = follows
+
+
+def site_of(options: Mapping[str, Any]) -> Site:
+    """Return what options describe; the same ones are one sender, for the whole process.
+
+    :param options: names of ``OPTIONS`` in ``MAILERS`` -> values.
+    :raises ValueError: for an option that is unknown, missing, or cannot be meant.
+    """
+    texts = {name.lower(): as_text(value) for name, value in options.items() if value not in (None, "")}
+    key = tuple(sorted(texts.items()))
+    with _making:
+        if key not in _sites:
+            _sites[key] = _make_site(texts)
+        return _sites[key]
+
+
+def _make_site(texts: Mapping[str, str]) -> Site:
+    database = texts.get("database", "default")
+    if database not in connections:
+        raise ValueError(f"database: {database!r} is none of DATABASES; write one of {', '.join(connections)}")
+    joined = boolean(texts.get("commit_with_rows", "no"))
+    known = {name: parse for name, parse in _SETTINGS.items() if name not in ("database", "commit_with_rows")}
+    about_mail = {name: text for name, text in texts.items() if name not in ("database", "commit_with_rows")}
+    more: dict[str, Any] = {"connection": DjangoConnection(database)} if joined else {}
+    return Site(make_site_mailer(about_mail, known, _RENAMED, **more), database, follows=not joined)
+
+
+def global_options() -> dict[str, Any]:
+    """Return the options that the settings before ``MAILERS`` say: ``EMAIL_...`` and the dictionary ``ZOPE_SENDMAIL``.
+
+    Names in the latter may be written in capitals.
+    """
+    said = {theirs: getattr(settings, name) for name, theirs in _GLOBAL.items() if settings.is_overridden(name)}
+    if not said.get("username"):
+        said.pop("password", None)  # Django's own backend logs in with both only
+    own = {name.lower(): value for name, value in getattr(settings, "ZOPE_SENDMAIL", {}).items()}
+    return {**said, **own}
+
+
+class EmailBackend(BaseEmailBackend):  # type: ignore[misc]  # Django says nothing about its types
+    """See the module.
+
+    :param fail_silently: log what cannot be sent, instead of raising.
+    :param alias: the name of the entry in ``MAILERS``, whose ``OPTIONS`` are the other keywords; None: the settings
+        before it.
+    :param options: those of Django's own backend (``host``, ``port``, ``username``, ``password``, ``use_tls``,
+        ``use_ssl``, ``timeout``, ``ssl_certfile``, ``ssl_keyfile``), and what ``mail:smtpMailer`` and
+        ``mail:queuedDelivery`` know, with underscores; ``queue_path`` is needed.  ``database`` is the alias of the
+        database whose transactions mail follows ("default"); with ``commit_with_rows`` the queue is in that database
+        and mail is written with the rows.
+    :raises ImproperlyConfigured: an option is unknown, missing, or cannot be meant.
+    """
+
+    def __init__(
+        self,
+        fail_silently: bool = False,  # noqa: FBT001, FBT002 - as Django calls it
+        *,
+        alias: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**({} if alias is None else {"alias": alias}))
+        self._silent = fail_silently
+        said = options if alias is not None else {**global_options(), **_without_none(options)}
+        try:
+            self._site = site_of(said)
+        except ValueError as error:
+            where = "EMAIL_... and ZOPE_SENDMAIL" if alias is None else f"MAILERS[{alias!r}]"
+            raise ImproperlyConfigured(f"the settings {where}: {error}") from error
+
+    def send_messages(self, email_messages: Sequence[Any]) -> int:
+        """Hand over messages: all of them or, without ``fail_silently``, none; return how many.
+
+        Each message gets an attribute ``message_id``, for ``status``.
+
+        :raises InvalidMail: one of them cannot be sent.
+        :raises OSError: the queue refuses.
+        """
+        with self._transaction() as send:
+            return sum(self._sent(send, message) for message in email_messages if message.recipients())
+
+    def status(self, message_id: str) -> Any:
+        """Return what became of a mail.  See `IMailQueue.status`."""
+        return self._site.mailer.sender.status(message_id)
+
+    def _sent(self, send: Callable[..., str], message: Any) -> bool:
+        try:
+            message.message_id = send(message.from_email, list(message.recipients()), message.message())
+        except (MailError, OSError, ValueError) as error:  # ValueError: Django found a line end in a header
+            if not self._silent:
+                raise
+            log.warning("A message to %d recipients was not sent: %s", len(message.recipients()), error)
+            return False
+        return True
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Callable[..., str]]:
+        """Yield what sends; what it sent leaves together, when the database's transaction commits."""
+        site = self._site
+        if not site.follows or not connections[site.database].in_atomic_block:
+            yield site.mailer.for_transactions(None).send
+            return
+        mails = HookedTransaction()
+        try:
+            yield site.mailer.for_transactions(OneTransaction(mails)).send
+            mails.prepare()
+        except BaseException:
+            mails.abort()
+            raise
+        _let_leave_after_commit(mails, site.database)
+
+
+def _let_leave_after_commit(mails: HookedTransaction, database: str) -> None:
+    """Let mail leave when the outermost atomic block commits; it is removed when Django forgets the hook in a
+    rollback."""
+
+    def leave() -> None:
+        mails.commit()
+
+    abort_if_forgotten(leave, mails)
+    transaction.on_commit(leave, using=database, robust=True)
+    hooks = connections[database].run_on_commit
+    # The commit is what mail follows: no hook of others that fails may keep it back.
+    if hooks and hooks[-1][1] is leave:
+        hooks.insert(0, hooks.pop())
+
+
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was said: ``send_mail`` passes None for a user that its caller does not name."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def as_view(application: Callable[..., Iterable[bytes]]) -> Callable[..., HttpResponse]:
+    """Return a view that shows a WSGI application, such as `zope.sendmail.console.Console`; put a check of access
+    around it.
+
+    The address has to be ``path("mail/<path:path>", ...)``; forms are checked by the application itself.
+
+    :param application: what stands below the address.
+    """
+
+    def view(request: HttpRequest, path: str = "") -> HttpResponse:
+        environ = dict(getattr(request, "environ", None) or request.META)
+        whole = request.path_info
+        environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + whole[: len(whole) - len(path)].rstrip("/")
+        environ["PATH_INFO"] = f"/{path}"
+        environ["wsgi.input"] = io.BytesIO(request.body)
+        environ.setdefault("wsgi.url_scheme", request.scheme)
+        started: list[Any] = []
+        body = application(environ, lambda *head: started.extend(head))
+        content = b"".join(body)
+        response = HttpResponse(content, status=int(started[0].split()[0]))
+        del response.headers["Content-Type"]
+        for name, value in started[1]:
+            _add_header(response, name, value)
+        return response
+
+    view_without_check: Callable[..., HttpResponse] = csrf_exempt(view)
+    return view_without_check
+
+
+def _add_header(response: HttpResponse, name: str, value: str) -> None:
+    """Add one header; several cookies have one name."""
+    if name.lower() == "set-cookie":
+        response.cookies.load(value)
+    else:
+        response.headers[name] = value
