@@ -9,7 +9,7 @@ or rejects is taken out again, what it defers, or what could not be sent, is lef
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -131,12 +131,15 @@ class DirectMail:
                 f"{len(self._mails)} mails were sent by process {self._pid}, from which this one was forked, and leave "
                 "if its transaction commits; abort the transaction in the child, and begin another one there"
             )
-        for mail in self._mails[self._proved :]:
-            if self._reserve is not None and mail.staged is None:
-                mail.stage(self._reserve)
-            if self._fault is None:
-                self._prove(mail)
-            self._proved += 1
+        mails = self._mails[self._proved :]
+        if self._reserve is not None:
+            for mail in mails:
+                if mail.staged is None:
+                    mail.stage(self._reserve)
+        prove = self._ask_about if self._on_refused is OnRefused.ABORT else self._prove
+        if mails and self._fault is None:
+            prove(mails)
+        self._proved = len(self._mails)
 
     def commit(self) -> None:
         """See `IStagedMail`.  Trouble with one mail does not keep the next ones."""
@@ -159,20 +162,52 @@ class DirectMail:
 
     # the vote
 
-    def _prove(self, mail: _Mail) -> None:
-        """Make sure that the mail can leave."""
+    def _prove(self, mails: Sequence[_Mail]) -> None:
+        """Make sure that the relay can be used."""
         session = self._opened()
-        if self._on_refused is OnRefused.TELL and isinstance(session, SendOnlySession):
-            self._let_mailer_vote(mail)
+        reach = getattr(session, "reach", None)
+        for mail in mails:
+            if self._fault is not None:
+                return
+            if isinstance(session, SendOnlySession):
+                self._let_mailer_vote(mail)
+            else:
+                self._note_fault(session, reach() if reach is not None else self._verified(session, mail).fault)
+
+    def _ask_about(self, mails: Sequence[_Mail]) -> None:
+        """Make sure that each mail can leave.  The first question shows whether the relay can be used."""
+        session = self._opened()
+        first, *others = mails
+        self._check(session, first)
+        together = getattr(session, "verify_together", None) if len(others) > 1 and self._fault is None else None
+        questions = [(mail.envelope, open_pieces(mail.message)) for mail in others]
+        known = [None] * len(others) if together is None else together(questions)
+        for mail, outcome in zip(others, known, strict=True):
+            self._check(session, mail, outcome)
+
+    def _check(self, session: ISession, mail: _Mail, known: Outcome | None = None) -> None:
+        """Ask about one mail, unless it is `known` already that it can leave.
+
+        :raises MailRefused: it cannot.
+        """
+        if self._fault is not None or (known is not None and not self._fatal(known)):
             return
-        reach = getattr(session, "reach", None) if self._on_refused is OnRefused.TELL else None
-        if reach is not None:
-            self._note_fault(session, reach())
-            return
-        outcome = session.verify(mail.envelope, open_pieces(mail.message))
+        outcome = self._verified(session, mail)
         self._note_fault(session, outcome.fault)
-        if self._on_refused is OnRefused.ABORT:
-            _check(outcome, session.relay, may_wait=self._reserve is not None)
+        if refused := self._fatal(outcome):
+            words = "; ".join(f"<{who}>: {reply}" for who, reply in refused.items())
+            permanent = all(reply.answer is Answer.REJECTED for reply in refused.values())
+            raise MailRefused(f"the relay {session.relay} refused {words}", outcome, permanent=permanent)
+
+    @staticmethod
+    def _verified(session: ISession, mail: _Mail) -> Outcome:
+        return session.verify(mail.envelope, open_pieces(mail.message))
+
+    def _fatal(self, outcome: Outcome) -> dict[str, Reply]:
+        """Return whose answer stops the vote; one that is only deferred may wait in the reserve."""
+        if self._reserve is not None:
+            return outcome.having(Answer.REJECTED)
+        return outcome.having(Answer.REJECTED, Answer.DEFERRED, Answer.UNKNOWN)
 
     def _let_mailer_vote(self, mail: _Mail) -> None:
         """Let a mailer without sessions of its own decide, as 7.3 did: what its vote raises stops the commit."""
@@ -245,16 +280,6 @@ class DirectMail:
 _WAITS = (Answer.DEFERRED, Answer.UNKNOWN)
 
 _SILENCE = Reply(Answer.DEFERRED, "the relay said nothing about it")
-
-
-def _check(outcome: Outcome, relay: str, *, may_wait: bool) -> None:
-    """Raise `MailRefused` if a recipient was refused; one that is only deferred may wait in the reserve."""
-    fatal = {Answer.REJECTED} if may_wait else {Answer.REJECTED, Answer.DEFERRED, Answer.UNKNOWN}
-    refused = {who: reply for who, reply in outcome.replies.items() if reply.answer in fatal}
-    if refused:
-        words = "; ".join(f"<{who}>: {reply}" for who, reply in refused.items())
-        permanent = all(reply.answer is Answer.REJECTED for reply in refused.values())
-        raise MailRefused(f"the relay {relay} refused {words}", outcome, permanent=permanent)
 
 
 def _complete(envelope: Envelope, outcome: Outcome) -> Outcome:

@@ -604,6 +604,18 @@ class ISession(Interface):
         """End the conversation.  Never raises."""
 
 
+class ICollectiveSession(ISession):
+    """A session that asks about several mails at once, since a question may cost as much as a mail.  Optional."""
+
+    def verify_together(mails: Sequence[tuple[Envelope, BinaryIO]]) -> list[Outcome | None]:
+        """Ask the relay whether it would take these mails, as `verify` does, in as few questions as possible.
+
+        :param mails: envelopes and messages, which must be seekable.
+        :returns: what is known about each mail: an answer for each of its recipients, of which a no may be about the
+            others with which it was asked about; None: it has to be asked about alone.
+        """
+
+
 class IStreamingSession(ISession):
     """A session that uses the time for which the relay is awaited for the next mail.  Optional."""
 

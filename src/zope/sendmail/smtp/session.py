@@ -7,7 +7,7 @@ Concurrency: one thread at a time.
 from __future__ import annotations
 
 import smtplib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from smtplib import SMTP
@@ -16,13 +16,14 @@ from typing import Any, BinaryIO
 from zope.interface import implementer
 
 from zope.sendmail.config.settings import RelaySettings
-from zope.sendmail.interfaces import IJob, IJobSource, IStreamingSession
+from zope.sendmail.interfaces import ICollectiveSession, IJob, IJobSource, IStreamingSession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.attempt import Alone, Attempt, Following, RelayConnection, Verification
 from zope.sendmail.smtp.classification import failed, succeeded
 from zope.sendmail.smtp.connect import drop, hang_up, set_timeout
 from zope.sendmail.smtp.connection import SMTPConnection
+from zope.sendmail.smtp.enquiry import Question, ask_together
 from zope.sendmail.smtp.pipeline import Result, Stream
 from zope.sendmail.smtp.protocol.addressing import SAFE_RECIPIENTS
 from zope.sendmail.smtp.protocol.progress import Progress
@@ -77,7 +78,7 @@ class _Current:
     took: float = float("inf")
 
 
-@implementer(IStreamingSession)
+@implementer(ICollectiveSession, IStreamingSession)
 class SMTPSession:
     """See `IStreamingSession`.
 
@@ -124,6 +125,10 @@ class SMTPSession:
         except Exception as error:  # noqa: BLE001 - what is not about the relay is raised
             return self._failed(progress, error)
         return succeeded(self._relay, progress)
+
+    def verify_together(self, mails: Sequence[Question]) -> list[Outcome | None]:
+        """See `ICollectiveSession`."""
+        return ask_together(self.prove, self.relay, mails)
 
     def reach(self) -> Reply | None:
         """Make sure that MAIL can be said: connected, encrypted and logged in.

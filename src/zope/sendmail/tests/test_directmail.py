@@ -24,6 +24,7 @@ from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
 from zope.sendmail.testing.script import Script
 from zope.sendmail.tests.support.conversation import TIMEOUTS, Conversation
+from zope.sendmail.transports.failover import BalancedMailer
 
 #: How relays say that they want no more mail over a connection.
 FAREWELLS: tuple[Action, ...] = (
@@ -171,6 +172,20 @@ class TwoMails(Script):
         return self.farewell if point == "MAIL" and self.seen > 2 else super().action(point, command)
 
 
+class OneRecipient(Script):
+    """A relay that takes one recipient with a mail, and says this to the next."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+        self.recipients = 0
+
+    def action(self, point: str, command: str) -> Action | None:
+        """See `Script`."""
+        self.recipients = 0 if point == "MAIL" else self.recipients + (point == "RCPT")
+        return self.words if point == "RCPT" and self.recipients > 1 else super().action(point, command)
+
+
 class SeveralMailsInATransaction(Direct):
     """As a content rule or a newsletter makes them."""
 
@@ -208,6 +223,55 @@ class SeveralMailsInATransaction(Direct):
                     transaction.commit()
                     got = [who for mail in relay.mails for who in mail.recipients]
                     self.assertEqual(got, [f"{number}@example.org" for number in range(5)])
+
+    def test_many_are_asked_about_with_few_questions(self) -> None:
+        """A question is a transaction that comes to nothing; Postfix waits a second for each beyond a hundred."""
+        delivery = DirectMailDelivery(self.mailer(), onRefused="abort")
+        for number in range(150):
+            delivery.send(SENDER, [f"{number}@example.org"], MESSAGE)
+            delivery.send("other@example.org", ["one@example.org"], MESSAGE + "Grüße\n".encode())
+        transaction.commit()
+        self.assertEqual(len(self.got()), 300)
+        verbs = [verb for number in range(len(self.relay.dialogues)) for verb in self.relay.verbs(number)]
+        self.assertEqual((verbs.count("MAIL"), verbs.count("RSET")), (300 + 4, 4))
+
+    def test_a_balance_is_asked_about_likewise(self) -> None:
+        """Each of its relays about its share."""
+        other = self.start()
+        balance = BalancedMailer([(self.mailer(), 1), (SMTPMailer(other.host, other.port, timeouts=TIMEOUTS), 1)])
+        delivery = DirectMailDelivery(balance, onRefused="abort")
+        for number in range(20):
+            delivery.send(SENDER, [f"{number}@example.org"], MESSAGE)
+        transaction.commit()
+        self.assertEqual([len(relay.mails) for relay in (self.relay, other)], [10, 10])
+        self.assertLessEqual(sum(command.startswith("MAIL") for command in self.relay.commands + other.commands), 24)
+
+    def test_a_no_is_the_answer_to_its_own_question(self) -> None:
+        """Who was refused beside others is asked about alone, so that the error tells of this mail."""
+        self.relay.on("RCPT", "550 5.1.1 no such user", about="<7@")
+        self.relay.on("MAIL", "552 5.3.4 too large for you", about="big@")
+        for sender, who in ((SENDER, "7@example.org"), ("big@example.org", "3@example.org")):
+            with self.subTest(who):
+                delivery = DirectMailDelivery(self.mailer(), onRefused="abort")
+                for number in range(10):
+                    delivery.send(sender, [f"{number}@example.org", "all@example.org"], MESSAGE)
+                with self.assertRaises(MailRefused) as caught:
+                    transaction.commit()
+                transaction.abort()
+                self.assertIn(("0@example.org" if who.startswith("3") else who), caught.exception.recipients)
+                self.assertNotIn("1@example.org", caught.exception.recipients)
+        self.assertEqual(self.got(), [])
+
+    def test_a_limit_of_a_question_aborts_nothing(self) -> None:
+        """A relay may take only one recipient, or mind the number in words of its own."""
+        for words in "452 4.5.3 one at a time", "554 5.7.1 not so many people at once":
+            relay = self.start()
+            relay.script = OneRecipient(words)
+            delivery = DirectMailDelivery(SMTPMailer(relay.host, relay.port, timeouts=TIMEOUTS), onRefused="abort")
+            for number in range(10):
+                delivery.send(SENDER, [f"{number}@example.org"], MESSAGE)
+            transaction.commit()
+            self.assertEqual(len(relay.mails), 10)
 
     def test_a_relay_that_goes_away_is_waited_for_once(self) -> None:
         """The second phase of a commit does not try to reach it for each of hundreds of mails."""

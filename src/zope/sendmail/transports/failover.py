@@ -8,13 +8,13 @@ has, or may have (unknown), is never given to a second relay; what it defers is 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
 from zope.sendmail.errors import InvalidSettings
-from zope.sendmail.interfaces import ISession, ISessionMailer
+from zope.sendmail.interfaces import ICollectiveSession, ISession, ISessionMailer
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.throttling import TooMuch, complaints_in, too_much
 from zope.sendmail.mailer import open_session
@@ -122,7 +122,7 @@ class BalancedMailer(SeveralMailers):
         return arranged
 
 
-@implementer(ISession)
+@implementer(ICollectiveSession)
 class SeveralSession:
     """See `ISession`.  A conversation with each relay that got mail, all of them kept."""
 
@@ -149,6 +149,20 @@ class SeveralSession:
             return session.verify(part, message)
 
         return self._asked(envelope, ask, self._mailer.order(), agreed=self._agreed)
+
+    def verify_together(self, mails: Sequence[tuple[Envelope, BinaryIO]]) -> list[Outcome | None]:
+        """See `ICollectiveSession`.  What the relay that is next does not agree to has to be asked about alone."""
+        outcomes: list[Outcome | None] = [None] * len(mails)
+        shares: dict[Member, list[int]] = {}
+        for number in range(len(mails)):
+            shares.setdefault(self._mailer.order()[0], []).append(number)
+        for member, numbers in shares.items():
+            together = getattr(self._session(member), "verify_together", None)
+            if together is not None:
+                for number, outcome in zip(numbers, together([mails[each] for each in numbers]), strict=True):
+                    if outcome is not None and _complaint(outcome) is None:
+                        outcomes[number], self._agreed[mails[number][0]] = outcome, member
+        return outcomes
 
     def transfer(self, envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
         """See `ISession`.  `message` must be seekable."""
