@@ -45,13 +45,16 @@ VERBS = {
     verb.name: verb
     for verb in (
         Verb("retry", "Try now", "will be tried now", "They are tried now, whatever the schedule says."),
-        Verb("hold", "Hold", "are held", "They are not tried until they are released."),
-        Verb("release", "Release", "are released", "Their hold ends."),
-        Verb("reroute", "Reroute", "go to another relay", "Another relay gets them, now."),
-        Verb("bounce", "Give up", "are given up", "They are given up, and their senders get a report.", final=True),
-        Verb("remove", "Remove", "are removed", "They are deleted for good, without a report to anybody.", final=True),
+        Verb("hold", "Hold", "held", "They are not tried until they are released."),
+        Verb("release", "Release", "released", "Their hold ends."),
+        Verb("reroute", "Reroute", "rerouted", "Another relay gets them, now."),
+        Verb("bounce", "Give up", "given up", "They are given up, and their senders get a report.", final=True),
+        Verb("remove", "Remove", "removed", "They are deleted for good, without a report to anybody.", final=True),
     )
 }
+
+#: Done to a relay: it is tried, and so is the mail that waits for its next attempt there.
+FLUSH = Verb("flush", "Try the relay now", "will be tried now", "The relay is tried now, and with it the mails.")
 
 
 @dataclass(slots=True)
@@ -62,8 +65,9 @@ class Result:
     #: What could not be done, in words: the first ones, and how many.
     errors: list[str] = field(default_factory=list)
     failed: int = 0
-    #: Whether there may be more to do.
+    #: Whether there may be more to do, and the last mail that was tried.
     more: bool = False
+    last: str = ""
 
     def fail(self, error: Exception) -> None:
         """Note what could not be done."""
@@ -72,10 +76,9 @@ class Result:
             self.errors.append(str(error))
 
 
-def act(queue: IMailQueue, verb: str, names: Iterable[str], clock: Clock, to: str = "") -> Result:
+def act(queue: IMailQueue, verb: Verb, names: Iterable[str], clock: Clock, to: str = "") -> Result:
     """Do something to each mail of these names, for a while.
 
-    :param verb: one of `VERBS`
     :param to: for ``reroute``: the name of a relay; ``default``: as the routes say
     :raises InvalidRelay: if there is no such relay
     """
@@ -85,6 +88,7 @@ def act(queue: IMailQueue, verb: str, names: Iterable[str], clock: Clock, to: st
         if count >= AT_ONCE or clock.monotonic() >= until:
             result.more = True
             break
+        result.last = name
         try:
             do(name)
             result.done += 1
@@ -93,15 +97,15 @@ def act(queue: IMailQueue, verb: str, names: Iterable[str], clock: Clock, to: st
     return result
 
 
-def _doing(queue: IMailQueue, verb: str, clock: Clock, to: str) -> Callable[[str], None]:
+def _doing(queue: IMailQueue, verb: Verb, clock: Clock, to: str) -> Callable[[str], None]:
     admin = queue.admin
-    if verb == "reroute":
+    if verb.name == "reroute":
         return partial(admin.reroute, relay=_target(queue, to))
-    if verb == "bounce":
+    if verb.name == "bounce":
         return partial(bounce, queue, now=clock.time())
-    if verb == "retry":
+    if verb.name in ("retry", FLUSH.name):
         return partial(_retry, queue)
-    simple: Callable[[str], None] = getattr(admin, VERBS[verb].name)
+    simple: Callable[[str], None] = getattr(admin, verb.name)
     return simple
 
 
@@ -122,10 +126,3 @@ def _target(queue: IMailQueue, to: str) -> RelayName | None:
     if not board.processors:
         raise InvalidRelay("no processor has told which relays there are; start one, then reroute")
     return board.processors[0].routes.named(to)
-
-
-def flush(queue: IMailQueue, relay: str, clock: Clock) -> Result:
-    """Try a relay now, and all mail that waits for it."""
-    queue.admin.probe(relay)
-    names = (mail.name for mail in queue.admin.mails([State.DEFERRED], relay=relay))
-    return act(queue, "retry", names, clock)

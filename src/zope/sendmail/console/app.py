@@ -11,10 +11,14 @@ from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
+from zope.sendmail.console import templates
+from zope.sendmail.console.changes import Changes
+from zope.sendmail.console.glance import Glances
+from zope.sendmail.console.page import Draw
 from zope.sendmail.console.pages import Pages
 from zope.sendmail.console.places import Place, places_of
+from zope.sendmail.console.search import Searches
 from zope.sendmail.console.security import Guard
-from zope.sendmail.console.templates import render
 from zope.sendmail.errors import MailError, NoSuchMail
 from zope.sendmail.system.clock import Clock
 
@@ -40,6 +44,8 @@ class Console:
         decides who comes in
     :param hosts: names by which browsers may call this server, without port; None: any
     :param secret: signs forms; processes that serve the same console share it
+    :param links: titles and addresses of pages of the application around it, for the head of each page
+    :param patience: seconds that a page waits for a deep queue before it says that it is still looking
     :raises ValueError: for a location that is none, or a token that is too short
     :raises TypeError: if there is no queue
 
@@ -54,11 +60,27 @@ class Console:
         token: str | None = None,
         hosts: Collection[str] | None = None,
         secret: bytes | None = None,
+        links: Iterable[tuple[str, str]] = (),
+        patience: float = 0.1,
         clock: Clock | None = None,
     ) -> None:
+        clock = clock or Clock()
+        templates.prepare()
         self._places = places_of(queues)
         self._guard = Guard(token, hosts, secret)
-        self._pages = Pages(self._places, self._guard, clock or Clock(), writable=writable, has_login=token is not None)
+        self._draw = Draw(self._places, self._guard, writable=writable, links=tuple(links))
+        glances, searches = Glances(self._places, clock, patience), Searches(clock)
+        self._pages = Pages(
+            self._places,
+            glances,
+            searches,
+            self._draw,
+            guard=self._guard,
+            clock=clock,
+            patience=patience,
+            has_login=token is not None,
+        )
+        self._changes = Changes(glances, searches, self._draw, clock, patience)
         read, write = _rules()
         self._routes = Map([*read, *(write if writable else ())])
 
@@ -81,16 +103,16 @@ class Console:
             return (
                 redirect(f"{request.root_path}/login", 303)
                 if request.method in _READS
-                else self._refusal(403, "Please log in.")
+                else self._refusal(request, 403, "Please log in.")
             )
         except HTTPException as error:
             if error.response is not None:
                 return Response(status=error.code, headers=dict(error.response.headers.items()))  # a slash is missing
-            return self._refusal(error.code or 500, error.description or error.name)
+            return self._refusal(request, error.code or 500, error.description or error.name)
         except NoSuchMail:
-            return self._refusal(404, "This mail is not in the queue any more: it was sent or removed.")
+            return self._refusal(request, 404, "This mail is not in the queue any more: it was sent or removed.")
         except (MailError, OSError, ValueError) as error:
-            return self._refusal(503 if isinstance(error, OSError) else 400, str(error))
+            return self._refusal(request, 503 if isinstance(error, OSError) else 400, str(error))
 
     def _dispatch(self, request: Request, adapter: MapAdapter) -> Response:
         name, found = adapter.match()
@@ -111,11 +133,11 @@ class Console:
             if number >= len(self._places):
                 raise NotFound("There is no such queue.")
             place = self._places[number]
-        page: Callable[..., Response] = getattr(self._pages, name)
+        page: Callable[..., Response] = getattr(self._changes if name in ("confirm", "do") else self._pages, name)
         return page(request, place, **arguments) if place is not None else page(request)
 
-    def _refusal(self, status: int, text: str, root: str = "") -> Response:
-        return Response(render("refusal", title=text, root=root, place=None), status, mimetype="text/html")
+    def _refusal(self, request: Request, status: int, text: str) -> Response:
+        return self._draw(request, "refusal", None, status=status, title=text)
 
 
 def _rules() -> tuple[list[Rule], list[Rule]]:

@@ -18,12 +18,13 @@ from zope.sendmail.lifecycle.rates import Minute, merged
 from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.forklock import ForkLock
 
 #: Seconds for which a glance and the names are good, and the doctor's findings.
 FRESH, FRESH_FINDINGS = 5.0, 60.0
 
 #: What takes long is good for so many times as long: looking costs processors of the host a twentieth at most.
-_SHARE = 20
+SHARE = 20
 
 _T = TypeVar("_T")
 
@@ -38,6 +39,8 @@ class Glance:
     minutes: tuple[Minute, ...]
     #: Why the queue cannot be read; empty if it can.
     trouble: str = ""
+    #: Whether there was time to look.
+    is_known: bool = True
 
     @property
     def waiting(self) -> int:
@@ -50,51 +53,76 @@ class Glance:
         return round(sum(each.per_minute for each in self.board.living), 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of all mails of a queue, oldest first."""
+
+    names: Sequence[str]
+    #: Whether there was time to look.
+    is_known: bool = True
+
+
 class Remembered(Generic[_T]):
     """Something that takes a while to find out.
 
     :param look: finds it out
     :param fresh: seconds for which that is good
-    :param at_first: what is said until it was found out once; None: the first caller waits
+    :param at_first: what is said until it was found out once
+    :param patience: seconds for which a caller waits for that
 
-    Concurrency: any thread; one looks at a time.
+    Concurrency: any thread; one of its own looks.  A forked child looks anew.
     """
 
-    def __init__(self, look: Callable[[], _T], fresh: float, clock: Clock, at_first: _T | None = None) -> None:
+    def __init__(self, look: Callable[[], _T], fresh: float, clock: Clock, at_first: _T, patience: float) -> None:
         self._look = look
         self._fresh = fresh
         self._clock = clock
         self._value = at_first
+        self._patience = patience
+        self._mutex = ForkLock()
+        self._thread: threading.Thread | None = None
+        #: How often it was asked to look, and which of these looks has ended.
+        self._asked = self._answered = 0
         self._until = float("-inf")
-        self._looking = threading.Lock()
 
     def get(self) -> _T:
         """Return what was found out last; look again behind the back of the caller if that is old."""
-        if self._value is None:
-            with self._looking:
-                if self._value is None:
-                    self._take()
-        elif self._clock.monotonic() >= self._until and self._looking.acquire(blocking=False):
-            threading.Thread(target=self._take_and_release, name="zope.sendmail.console", daemon=True).start()
-        assert self._value is not None
+        if self._clock.monotonic() >= self._until:
+            self._ask(again=False)
+        if not self._answered:
+            self._wait(self._patience)
         return self._value
 
-    def renew(self) -> None:
-        """Look again now."""
-        with self._looking:
-            self._take()
+    def renew(self, patience: float | None = None) -> None:
+        """Look again now, whatever is known; wait for that, or for so many seconds."""
+        self._ask(again=True)
+        self._wait(patience)
 
-    def _take_and_release(self) -> None:
-        try:
-            self._take()
-        finally:
-            self._looking.release()
+    def _ask(self, *, again: bool) -> None:
+        with self._mutex:
+            is_looking = self._thread is not None and self._thread.is_alive()
+            if again or not is_looking:
+                self._asked += 1
+            if not is_looking:
+                self._thread = threading.Thread(target=self._take, name="zope.sendmail.console", daemon=True)
+                self._thread.start()
+
+    def _wait(self, seconds: float | None) -> None:
+        if (thread := self._thread) is not None:
+            thread.join(seconds)
 
     def _take(self) -> None:
-        begun = self._clock.monotonic()
-        self._value = self._look()
-        now = self._clock.monotonic()
-        self._until = now + max(self._fresh, _SHARE * (now - begun))
+        """Look as often as that was asked for meanwhile."""
+        while True:
+            asked, begun = self._asked, self._clock.monotonic()
+            self._value = self._look()
+            now = self._clock.monotonic()
+            self._until = now + max(self._fresh, SHARE * (now - begun))
+            with self._mutex:
+                self._answered = asked
+                if self._asked == asked:
+                    self._thread = None
+                    return
 
 
 class Glances:
@@ -103,19 +131,25 @@ class Glances:
     Concurrency: any thread.
     """
 
-    def __init__(self, places: Sequence[Place], clock: Clock) -> None:
+    def __init__(self, places: Sequence[Place], clock: Clock, patience: float) -> None:
         self._clock = clock
-        self._glances = [Remembered(partial(self._glance, place), FRESH, clock) for place in places]
-        self._names = [Remembered(partial(_names, place), FRESH, clock) for place in places]
-        nothing: list[FindingRow] = []
-        self._findings = [Remembered(partial(_findings, place), FRESH_FINDINGS, clock, nothing) for place in places]
+        self._patience = patience
+
+        def remembered(look: Callable[[Place], _T], fresh: float, at_first: _T) -> list[Remembered[_T]]:
+            return [Remembered(partial(look, place), fresh, clock, at_first, patience) for place in places]
+
+        self._glances = remembered(self._glance, FRESH, Glance({}, None, RelayBoard(()), (), is_known=False))
+        self._names = remembered(_names, FRESH, Names((), is_known=False))
+        self._findings: list[Remembered[list[FindingRow]]] = [
+            Remembered(partial(_findings, place), FRESH_FINDINGS, clock, [], 0.0) for place in places
+        ]
 
     def of(self, place: Place) -> Glance:
         """Return how a queue is doing."""
         return self._glances[place.number].get()
 
-    def names(self, place: Place) -> Sequence[str]:
-        """Return the names of the mails in a queue, oldest first."""
+    def names(self, place: Place) -> Names:
+        """Return the names of the mails in a queue."""
         return self._names[place.number].get()
 
     def findings(self, place: Place) -> list[FindingRow]:
@@ -123,9 +157,9 @@ class Glances:
         return self._findings[place.number].get()
 
     def renew(self, place: Place) -> None:
-        """Look again now: something was changed."""
-        self._glances[place.number].renew()
-        self._names[place.number].renew()
+        """Look again: something was changed."""
+        self._glances[place.number].renew(self._patience)
+        self._names[place.number].renew(self._patience)
 
     def look(self) -> None:
         """Look at all queues, so that the first page is quick, and wait for that."""
@@ -145,11 +179,11 @@ class Glances:
         return Glance(named, moment(oldest, now) if oldest else None, board, minutes)
 
 
-def _names(place: Place) -> list[str]:
+def _names(place: Place) -> Names:
     try:
-        return list(place.queue.admin.names())
-    except OSError:
-        return []
+        return Names(list(place.queue.admin.names()))
+    except OSError:  # the glance says why
+        return Names(())
 
 
 def _findings(place: Place) -> list[FindingRow]:

@@ -1,34 +1,22 @@
-"""The pages of the console: what each shows and does."""
+"""The pages of the console that show something."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from itertools import islice
-from typing import Any
-from urllib.parse import quote, urlencode
+from collections.abc import Sequence
+from urllib.parse import urlencode
 
-from werkzeug.exceptions import BadRequest
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
 from zope.sendmail.console import plot, words
-from zope.sendmail.console.actions import VERBS, Result, act, flush
 from zope.sendmail.console.glance import Glances
+from zope.sendmail.console.listing import PAGE, page_of, place_behind
+from zope.sendmail.console.page import Draw
 from zope.sendmail.console.places import Place
-from zope.sendmail.console.security import FIELD, Guard
-from zope.sendmail.console.selection import FIELDS, STATES, Filter
-from zope.sendmail.console.templates import render
-from zope.sendmail.errors import NoSuchMail
-from zope.sendmail.lifecycle.queuedmail import QueuedMail
-from zope.sendmail.lifecycle.relaystate import RelayBoard
-from zope.sendmail.lifecycle.states import State
-from zope.sendmail.maildir import age_key
+from zope.sendmail.console.search import Searches
+from zope.sendmail.console.security import Guard
+from zope.sendmail.console.selection import STATES, Filter
 from zope.sendmail.system.clock import Clock
-
-#: Mails on one page.
-PAGE = 50
 
 _HEAD_BYTES = 16 * 1024
 
@@ -36,16 +24,29 @@ _HEAD_BYTES = 16 * 1024
 class Pages:
     """Answers requests that were admitted.
 
-    :param writable: whether the pages offer to change something
+    :param patience: seconds that a page waits for what takes long
     :param has_login: whether there is a page to log in
     """
 
-    def __init__(self, places: list[Place], guard: Guard, clock: Clock, *, writable: bool, has_login: bool) -> None:
+    def __init__(
+        self,
+        places: Sequence[Place],
+        glances: Glances,
+        searches: Searches,
+        draw: Draw,
+        *,
+        guard: Guard,
+        clock: Clock,
+        patience: float,
+        has_login: bool,
+    ) -> None:
         self._places = places
+        self._glances = glances
+        self._searches = searches
+        self._draw = draw
         self._guard = guard
         self._clock = clock
-        self._writable = writable
-        self._glances = Glances(places, clock)
+        self._patience = patience
         self.has_login = has_login
 
     # the login
@@ -55,7 +56,7 @@ class Pages:
         said = request.args.get("token", "")
         if said and self._guard.is_token(said):
             return self._logged_in(request)
-        return self._page(
+        return self._draw(
             request, "login", None, title="Log in", error=error or ("That is not the token." if said else "")
         )
 
@@ -78,7 +79,7 @@ class Pages:
         if len(self._places) == 1:
             return redirect(f"{request.root_path}/0/", 303)
         rows = [(place, self._glances.of(place)) for place in self._places]
-        return self._page(request, "home", None, title="Mail queues", rows=rows)
+        return self._draw(request, "home", None, title="Mail queues", rows=rows)
 
     def overview(self, request: Request, place: Place) -> Response:
         """Show how a queue is doing."""
@@ -100,7 +101,7 @@ class Pages:
             ("Deferred, rejected or unknown, mails a minute", trouble),
         ]
         relays = words.relay_rows(glance.board, now)
-        return self._page(
+        return self._draw(
             request,
             "overview",
             place,
@@ -114,60 +115,40 @@ class Pages:
 
     def mails(self, request: Request, place: Place) -> Response:
         """Show mails that fit a filter, a page at a time."""
-        now = self._clock.time()
+        now, behind = self._clock.time(), request.args.get("behind", "")
         try:
             chosen, error = Filter.of(request.args), ""
         except ValueError as wrong:
             chosen, error = Filter({}), str(wrong)
-        since, behind = _number(request.args.get("since", "")), request.args.get("behind", "")
-        found = list(islice(self._behind(place, chosen, now, since, behind), PAGE + 1))
-        rows = [words.mail_row(mail, now) for mail in found[:PAGE]]
-        more = ""
-        if len(found) > PAGE:
-            last = found[PAGE - 1]
-            more = urlencode([*chosen.values.items(), ("since", repr(last.since)), ("behind", last.name)])
-        return self._page(
+        names, is_known = self._names(place, chosen, behind)
+        page = page_of(
+            place.queue.admin, names, chosen.selection(now), behind, clock=self._clock, patience=self._patience
+        )
+        return self._draw(
             request,
             "mails",
             place,
             title=f"Mails in {place.title}",
-            rows=rows,
+            rows=[words.mail_row(mail, now) for mail in page.mails],
             chosen=chosen.values,
-            more=more,
+            more=urlencode([*chosen.values.items(), ("behind", page.behind)]) if page.behind else "",
+            here=urlencode([*chosen.values.items(), *([("behind", behind)] if behind else [])]),
             error=error,
             states=[state.value for state in STATES],
-            is_first=since is None,
+            is_first=not behind,
+            is_looking=not is_known and len(page.mails) < PAGE,
         )
 
-    def _behind(self, place: Place, chosen: Filter, now: float, since: float | None, name: str) -> Iterator[QueuedMail]:
-        """Yield the mails that fit, from the one behind the mail of this name; from `since` if that has gone."""
+    def _names(self, place: Place, chosen: Filter, behind: str) -> tuple[Sequence[str], bool]:
+        """Return the names of the mails that may fit, and whether these are all."""
         if not chosen.values:
-            yield from self._named(place, name)
-            return
-        if since is None:
-            yield from chosen.mails(place.queue.admin, now)
-            return
-        skipped: list[QueuedMail] = []
-        mails = chosen.mails(place.queue.admin, now, since=since)
-        for mail in mails:
-            if mail.name == name:
-                yield from mails
-                return
-            if mail.since > since:
-                break
-            skipped.append(mail)
-        else:
-            yield from skipped
-            return
-        yield from (*skipped, mail)
-        yield from mails
-
-    def _named(self, place: Place, behind: str) -> Iterator[QueuedMail]:
-        """Yield all mails, from the one behind the mail of this name."""
-        names, admin = self._glances.names(place), place.queue.admin
-        for name in islice(names, _place_behind(names, behind), None):
-            with suppress(NoSuchMail):  # it was sent since then
-                yield admin.show(name)
+            known = self._glances.names(place)
+            return known.names, known.is_known
+        search = self._searches.of(place, chosen)
+        search.wait(PAGE + 1, self._patience)
+        if behind and not search.is_done:
+            search.wait(place_behind(search.names, behind) + PAGE + 1, self._patience)
+        return search.names, search.is_done
 
     def look(self) -> None:
         """Look at all queues, so that the first page is quick."""
@@ -180,7 +161,7 @@ class Pages:
         mail = admin.show(name)
         with admin.read(name) as stream:
             head = stream.read(_HEAD_BYTES)
-        return self._page(
+        return self._draw(
             request,
             "mail",
             place,
@@ -191,95 +172,3 @@ class Pages:
             history=words.history_rows(mail, now),
             header="\n".join(words.header_lines(head)),
         )
-
-    # what can be done
-
-    def confirm(self, request: Request, place: Place) -> Response:
-        """Say what would be done to how many mails, and ask."""
-        verb = request.form.get("verb", "")
-        if verb == "flush":
-            return self.do(request, place)
-        if verb not in VERBS:
-            raise BadRequest("There is no such thing to do.")
-        now = self._clock.time()
-        names, fields = request.form.getlist("name"), []
-        if request.form.get("all") == "filter":
-            chosen = Filter.of(request.form)
-            count = sum(1 for _ in chosen.mails(place.queue.admin, now, until=now))
-            fields = [*chosen.values.items(), ("all", "filter"), ("until", repr(now))]
-        else:
-            count = len(names)
-            fields = [("name", name) for name in names]
-        if not count:
-            raise BadRequest("No mail was chosen. Go back, tick some, or choose all that fit the filter.")
-        board = RelayBoard(place.queue.admin.processors())
-        return self._page(
-            request,
-            "confirm",
-            place,
-            title=f"{VERBS[verb].title}: {count:,} {'mail' if count == 1 else 'mails'}",
-            verb=VERBS[verb],
-            count=count,
-            fields=fields,
-            relays=sorted(relay.name for relay in board) if verb == "reroute" else [],
-        )
-
-    def do(self, request: Request, place: Place) -> Response:
-        """Do it, and say what came of it."""
-        verb = request.form.get("verb", "")
-        if verb == "flush":
-            result = flush(place.queue, request.form.get("relay", ""), self._clock)
-            return self._done(request, place, "will be tried now", result, [])
-        if verb not in VERBS:
-            raise BadRequest("There is no such thing to do.")
-        result = act(place.queue, verb, self._chosen(request, place), self._clock, request.form.get("to", ""))
-        fields = [(name, value) for name, value in request.form.items(multi=True) if name != FIELD]
-        return self._done(request, place, VERBS[verb].done, result, fields if result.more else [])
-
-    def _chosen(self, request: Request, place: Place) -> Iterable[str]:
-        if request.form.get("all") != "filter":
-            return request.form.getlist("name")
-        until = _number(request.form.get("until", ""))
-        chosen = Filter.of(request.form)
-        now = self._clock.time()
-        return (mail.name for mail in chosen.mails(place.queue.admin, now, until=now if until is None else until))
-
-    def _done(
-        self, request: Request, place: Place, done: str, result: Result, fields: list[tuple[str, str]]
-    ) -> Response:
-        self._glances.renew(place)
-        return self._page(request, "done", place, title="Done", done=done, result=result, fields=fields)
-
-    def _page(self, request: Request, template: str, place: Place | None, **values: Any) -> Response:
-        text = render(
-            template,
-            root=request.root_path,
-            place=place,
-            places=self._places,
-            writable=self._writable,
-            verbs=VERBS,
-            field=self._guard.field(request),
-            field_name=FIELD,
-            filter_fields=FIELDS,
-            quote=lambda text: quote(text, safe=""),
-            State=State,
-            **values,
-        )
-        return Response(text, mimetype="text/html")
-
-
-def _place_behind(names: Sequence[str], name: str) -> int:
-    """Return where to go on behind the mail of this name, which may have gone."""
-    if not name:
-        return 0
-    try:
-        return names.index(name) + 1
-    except ValueError:
-        return bisect_right(names, age_key(name), key=age_key)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None

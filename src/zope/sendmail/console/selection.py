@@ -12,6 +12,7 @@ from werkzeug.datastructures import MultiDict
 from zope.sendmail.config.options import duration
 from zope.sendmail.interfaces import IMailQueueAdmin
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
+from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import State
 
 #: States in which a mail can be listed.
@@ -57,13 +58,11 @@ class Filter:
         chosen["after"] = now - duration(younger) if younger else -inf
         return chosen
 
-    def mails(
-        self, admin: IMailQueueAdmin, now: float, *, until: float = inf, since: float = -inf
-    ) -> Iterator[QueuedMail]:
-        """Yield the mails that fit, oldest first.
-
-        :param since: only mails that were written at this moment or later
-        """
+    def selection(self, now: float, until: float = inf) -> Selection:
+        """Return the same as a value that says of a mail whether it is meant."""
         arguments = self.arguments(now, until)
-        arguments["after"] = max(arguments["after"], since)
-        yield from admin.mails(**arguments)
+        return Selection(frozenset(arguments.pop("states")), **arguments)
+
+    def mails(self, admin: IMailQueueAdmin, now: float, until: float = inf) -> Iterator[QueuedMail]:
+        """Yield the mails that fit, oldest first."""
+        yield from admin.mails(**self.arguments(now, until))

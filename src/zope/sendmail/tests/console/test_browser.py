@@ -144,7 +144,7 @@ class InABrowser(unittest.TestCase):
         self.find('input[name="name"]').click()
         self.find('button[value="hold"]').click()
         self.find("form button").click()
-        self.assertIn("are held", self.find("[role=status]").text)
+        self.assertIn("held", self.find("[role=status]").text)
 
     def test_the_console_complains_of_nothing(self) -> None:
         """No error, and nothing that the policy forbids."""

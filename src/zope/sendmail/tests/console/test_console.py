@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
 import tempfile
+import threading
 import unittest
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -51,7 +54,7 @@ class Fixture(unittest.TestCase):
         self.queue = MaildirQueue(self.path, clock=self.clock)
         self.addCleanup(self.queue.close)
         self.mailer = ScriptedMailer()
-        self.console = Console([self.path], clock=self.clock, **self.options)
+        self.console = Console([self.path], clock=self.clock, patience=60.0, **self.options)
         self.client = Client(self.console)
         self.admin = self.queue.admin
 
@@ -182,6 +185,74 @@ class WhatIsShown(Fixture):
         self.assertIn("was sent or removed", answer.text)
 
 
+class DeepQueue(Fixture):
+    """A page waits for no more than its patience; here it has none."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        if not MISSING:
+            self.console = Console([self.path], clock=self.clock, patience=0.0, writable=True)
+            self.client = Client(self.console)
+
+    def soon(self, path: str, words: str) -> str:
+        """Return the page as soon as it has these words."""
+        for _ in range(2000):
+            if words in (page := self.get(path)):
+                return page
+            threading.Event().wait(0.01)
+        raise AssertionError(f"{words} does not come")
+
+    def test_is_shown_when_it_was_looked_at(self) -> None:
+        """Until then the page says that it looks."""
+        self.put(count=3)
+        with self.slow():
+            self.assertIn("Looking for the first time", self.get("/0/"))
+            page = self.get("/0/mails?state=ready")
+            self.assertIn("Still looking", page)
+            self.assertIn('data-refresh="1"', page)
+        self.assertRegex(self.soon("/0/", "waiting"), r'data-refresh="(1|10)"')
+        self.soon("/0/", ">3</span>")
+        self.assertNotIn("Still looking", self.soon("/0/mails?state=ready", "/0/mail/"))
+
+    def test_is_counted_before_it_is_changed(self) -> None:
+        """As long as it is not known how many mails are meant, the page asks to go on, and changes nothing."""
+        names = self.put(count=3)
+        self.clock.advance(1.0)
+        self.console.look()
+        field = self.form()
+        with self.slow():
+            page = self.client.post(
+                "/0/confirm", data={"verb": "remove", "all": "filter", "state": "ready", FIELD: field}
+            )
+        self.assertIn("Nothing was changed", page.text)
+        fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.text))
+        for _ in range(2000):
+            page = self.client.post("/0/confirm", data=fields)
+            if "Remove: 3 mails" in page.text:
+                break
+            threading.Event().wait(0.01)
+        self.assertIn("Remove: 3 mails", page.text)
+        self.assertEqual(list(self.admin.names()), names)
+
+    @contextlib.contextmanager
+    def slow(self) -> Iterator[None]:
+        """Let the disk of the console's queue wait for the end of the block."""
+        [place] = self.console._places
+        go_on = threading.Event()
+        disk = place.queue.admin._store.disk
+        names = disk.names
+
+        def wait(path: str) -> list[str]:
+            go_on.wait(60.0)
+            return list(names(path))
+
+        with mock.patch.object(type(disk), "names", lambda self, path: wait(path)):
+            try:
+                yield
+            finally:
+                go_on.set()
+
+
 class TextOfOthers(Fixture):
     def test_is_never_html(self) -> None:
         """Neither a subject, nor a reply, nor an address, nor a filter."""
@@ -215,13 +286,13 @@ class WhatCanBeDone(Fixture):
         """With the number of mails; nothing has changed yet."""
         names = self.put(count=3)
         page = self.post("/0/confirm", verb="remove", name=names).text
-        self.assertIn("Remove 3 mails", page)
+        self.assertIn("Remove: 3 mails", page)
         self.assertEqual([self.state(name) for name in names], [State.READY] * 3)
 
     def test_is_done_to_the_mails_that_were_ticked(self) -> None:
         """And to no other."""
         one, other = self.put(count=2)
-        self.assertIn("are held", self.post("/0/do", verb="hold", name=[one]).text)
+        self.assertIn("<strong>1 mail</strong> held", self.post("/0/do", verb="hold", name=[one]).text)
         self.assertEqual([self.state(one), self.state(other)], [State.HELD, State.READY])
         self.post("/0/do", verb="release", name=[one])
         self.assertEqual(self.state(one), State.READY)
@@ -234,7 +305,7 @@ class WhatCanBeDone(Fixture):
         [other] = self.put("joe@example.com")
         self.clock.advance(1.0)
         page = self.post("/0/confirm", verb="remove", all="filter", recipient="@example.net").text
-        self.assertIn("Remove 60 mails", page)
+        self.assertIn("Remove: 60 mails", page)
         fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
         self.clock.advance(1.0)
         [later] = self.put("late@example.net")
@@ -251,19 +322,43 @@ class WhatCanBeDone(Fixture):
         self.assertEqual(report.envelope.recipients, ("sender@example.org",))
 
     def test_tries_a_relay_now(self) -> None:
-        """Processors are asked for a probe."""
+        """Processors are asked for a probe, after a page that says how much mail goes with it."""
+        self.mailer.answers = lambda who: GREYLISTED
+        [waits] = self.put()
+        self.drain()
         self.mailer.fault = Reply(Answer.DEFERRED, "down")
         self.put()
         self.drain()
-        self.post("/0/confirm", verb="flush", relay="default")
+        self.clock.advance(1.0)
+        [form] = re.findall(r"<form.*?</form>", self.get("/0/"), re.DOTALL)
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', form))
+        self.assertEqual(fields["verb"], "flush")
+        page = self.client.post("/0/confirm", data=fields).text
+        self.assertIn("1 mail</strong>", page)
+        self.assertEqual(self.queue.probe_asked("default"), 0.0)
+        self.client.post("/0/do", data=dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page)))
         self.assertGreater(self.queue.probe_asked("default"), 0.0)
+        self.assertEqual(self.state(waits), State.READY)
+
+    def test_goes_on_where_one_request_ended(self) -> None:
+        """A filter may mean more mails than one request changes; none is done twice, none left out."""
+        names = self.put(count=25)
+        self.clock.advance(1.0)
+        with mock.patch("zope.sendmail.console.actions.AT_ONCE", 10):
+            page = self.post("/0/confirm", verb="hold", all="filter").text
+            for done in (10, 10, 5):
+                fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
+                page = self.client.post("/0/do", data=fields).text
+                self.assertIn(f"<strong>{done} mails</strong> held.", page)
+        self.assertNotIn("Go on", page)
+        self.assertEqual([self.state(name) for name in names], [State.HELD] * 25)
 
     def test_that_does_not_fit_is_told(self) -> None:
         """The others are done."""
         held, ready = self.put(count=2)
         self.admin.hold(held)
         page = self.post("/0/do", verb="release", name=[held, ready, "1.2.gone.3"]).text
-        self.assertIn("<strong>1 mail</strong> are released", page)
+        self.assertIn("<strong>1 mail</strong> released", page)
         self.assertIn("2 could not be changed", page)
         self.assertEqual(self.state(held), State.READY)
 
