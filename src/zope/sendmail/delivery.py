@@ -41,6 +41,7 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.message.verp import one_by_one
 from zope.sendmail.queue import absolute, open_queue, put
+from zope.sendmail.queuemail import QueueMail, tell_if_unattended
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.system.hostname import host_name
@@ -207,6 +208,20 @@ class QueuedMailDelivery(AbstractMailDelivery):
         verp: bool = False,
     ) -> str:
         """See `IQueuedMailDelivery`."""
+        message_id = self.put(fromaddr, toaddrs, message, relay=relay, verp=verp)
+        self.tell_if_unattended()
+        return message_id
+
+    def put(
+        self,
+        fromaddr: str | bytes,
+        toaddrs: str | bytes | Sequence[str | bytes],
+        message: type_of_message,
+        *,
+        relay: str | tuple[str, int] | None = None,
+        verp: bool = False,
+    ) -> str:
+        """Do as `send_now`, for a caller that sees to it that the queue is drained."""
         envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, verp=verp)
         with telling_refusals(self._queuePath):
             if self._connection is None:
@@ -214,6 +229,10 @@ class QueuedMailDelivery(AbstractMailDelivery):
             else:
                 self._put_on_connection(envelopes, *pieces)
         return message_id
+
+    def tell_if_unattended(self) -> None:
+        """Log it, once in a process, if no processor drains the queue."""
+        tell_if_unattended(self.queue, self._queuePath)
 
     def _put_on_connection(self, envelopes: Iterable[Envelope], *message: Piece) -> None:
         """Let the application's connection have a mail for each envelope: all of them, or none."""
@@ -238,7 +257,7 @@ class QueuedMailDelivery(AbstractMailDelivery):
 
     def _stage(self) -> IStagedMail:
         with telling_refusals(self._queuePath):
-            return _InQueue(self._new_group(), self._queuePath, self.queue)
+            return QueueMail(self._new_group(), self.queue, self._queuePath)
 
     def _new_group(self) -> IStagedMail:
         queue: Any = self.queue
@@ -247,54 +266,6 @@ class QueuedMailDelivery(AbstractMailDelivery):
 
     def _what(self) -> str:
         return f"mail for the queue {self._queuePath}"
-
-
-@implementer(IStagedMail)
-class _InQueue:
-    """See `IStagedMail`.  What the queue's disk refuses is told to callers as `QueueNotWritable`, with the cure."""
-
-    def __init__(self, staged: IStagedMail, location: str, queue: IMailQueue) -> None:
-        self._staged = staged
-        self._location = location
-        self._queue = queue
-        self.rollback, self.abort = staged.rollback, staged.abort
-
-    def __len__(self) -> int:
-        return len(self._staged)
-
-    def add(self, envelope: Envelope, *message: Piece) -> str:
-        """See `IStagedMail`."""
-        with telling_refusals(self._location):
-            return self._staged.add(envelope, *message)
-
-    def prepare(self) -> None:
-        """See `IStagedMail`."""
-        with telling_refusals(self._location):
-            self._staged.prepare()
-
-    def commit(self) -> None:
-        """See `IStagedMail`.  Says once if no processor is at work on the queue."""
-        self._staged.commit()
-        if self._location not in _looked_at:
-            _looked_at.add(self._location)
-            if not _is_attended(self._queue):
-                maillog.unattended(self._location)
-
-
-#: Queues of which it is known in this process whether a processor is at work.
-_looked_at: set[str] = set()
-
-
-def _is_attended(queue: Any) -> bool:
-    """Say whether a processor is at work on the queue, or is about to be, in this process or another one."""
-    ask = getattr(queue, "is_attended", None)
-    if ask is None:
-        return True
-    threads = (getattr(each, "queue", None) for each in threading.enumerate())
-    try:
-        return any(getattr(each, "location", None) == queue.location for each in threads) or bool(ask())
-    except OSError:  # nothing depends on the answer
-        return True
 
 
 @implementer(IDirectMailDelivery)

@@ -143,14 +143,35 @@ class MailWriter:
         `hostname` and `port` (25), or `relay` (also the name of a mailer), say which relay shall get it.  The other
         arguments are those of `IMailDelivery.send`.
         """
+        message_id = self.write(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp)
+        if not self._follows:
+            self._delivery.tell_if_unattended()
+        return message_id
+
+    @property
+    def _follows(self) -> bool:
+        """Whether mail follows a transaction."""
+        return self._delivery.transaction_manager is not None
+
+    def write(
+        self,
+        fromaddr: str | bytes,
+        toaddrs: str | bytes | Sequence[str | bytes],
+        message: type_of_message,
+        hostname: str | None = None,
+        port: int | None = None,
+        *,
+        relay: type_of_relay | None = None,
+        verp: bool = False,
+    ) -> str:
+        """Do as `send`, for a caller that sees to it that the queue is drained."""
         if hostname is not None:
             if relay is not None:
                 raise InvalidRelay(f"hostname={hostname!r} and relay={relay!r} say the same thing twice; pass one")
             relay = (hostname, 25 if port is None else port)
         elif port is not None:
             raise InvalidRelay(f"port={port!r} without a hostname says nothing; pass both")
-        follows = self._delivery.transaction_manager is not None
-        send = self._delivery.send if follows else self._delivery.send_now
+        send = self._delivery.send if self._follows else self._delivery.put
         return send(fromaddr, toaddrs, message, relay=relay, verp=verp)
 
 
@@ -402,7 +423,7 @@ class MailSender(_Sending):
     ) -> str:
         """See `MailWriter.send`."""
         refuse_green_threads()  # before the mail is written
-        message_id = self.writer.send(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp)
+        message_id = self.writer.write(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp)
         self._start_if_possible()
         return message_id
 

@@ -27,6 +27,9 @@ KEPT_DAYS = 7
 #: Seconds for which a rate that was written down holds.
 _RECENT = 60.0
 
+#: Seconds after a pass over a queue, as cron starts them, in which the next one may be expected.
+_BETWEEN_PASSES = 900.0
+
 #: What a relay is called to which all mail goes that names none.
 DEFAULT = "default"
 
@@ -168,6 +171,19 @@ class RelayBoard:
             return default
         name = str(relay)
         return name if relay.mailer else self._names.get(name, name)
+
+
+def is_drained(processors: Iterable[ProcessorState], now: float) -> bool:
+    """Say whether a queue is drained: by a processor that lives, or by passes, of which the last one ended lately.
+
+    :param processors: what those of the queue told.
+    :param now: seconds since the epoch.
+    """
+    told = list(processors)
+    if any(each.alive for each in told):
+        return True
+    last = max(told, key=lambda each: each.written, default=None)
+    return last is not None and not last.forever and now - last.ended < _BETWEEN_PASSES
 
 
 def _without_probe(relay: RelayState) -> RelayState:

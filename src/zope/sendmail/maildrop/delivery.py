@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from transaction import TransactionManager
 
 from zope.sendmail.delivery import AbstractMailDelivery
-from zope.sendmail.errors import InvalidMessage
+from zope.sendmail.errors import InvalidMessage, telling_refusals
 from zope.sendmail.interfaces import IMailQueue, IStagedMail
 from zope.sendmail.queue import open_queue
+from zope.sendmail.queuemail import QueueMail
 
 if TYPE_CHECKING:
     from zope.sendmail.maildrop.config import Config
@@ -37,7 +38,8 @@ class SpoolDelivery(AbstractMailDelivery):
             return SpoolDelivery(self.queue, transaction_manager=own).send(sender, recipients, message)
 
     def _stage(self) -> IStagedMail:
-        return self.queue.stage()
+        with telling_refusals(self.queue.location):
+            return QueueMail(self.queue.stage(), self.queue, self.queue.location)
 
     def _what(self) -> str:
         return f"mail for {self.queue.location}"

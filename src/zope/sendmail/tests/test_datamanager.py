@@ -8,6 +8,7 @@ import os
 import tempfile
 import threading
 import unittest
+from collections.abc import Callable
 
 import transaction
 
@@ -17,9 +18,11 @@ from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.interfaces import QueueError
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.sender import MailSender, MailWriter
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer
 
+SENDER, RECIPIENT = "s@example.org", "one@example.org"
 MESSAGE = b"From: s@example.org\n\nx\n"
 LOG = "MailDataManager"
 
@@ -121,6 +124,34 @@ class AQueueThatNobodyDrains(Fixture):
                 transaction.commit()
         [line] = logs.output
         self.assertIn(f"No processor is at work on the queue {self.path}", line)
+
+    def test_is_told_of_every_way_in(self) -> None:
+        """At once, without a transaction; a spool; several spools."""
+        ways: dict[str, Callable[[str], object]] = {
+            self.path: lambda path: QueuedMailDelivery(path).send_now(SENDER, RECIPIENT, MESSAGE),
+            f"{self.path}-writer": lambda path: MailWriter(path).send(SENDER, RECIPIENT, MESSAGE),
+            f"spool:{self.path}-a": lambda path: QueuedMailDelivery(path).send_now(SENDER, RECIPIENT, MESSAGE),
+            f"spool:{self.path}-b;{self.path}-c": lambda path: MailWriter(path).send(SENDER, RECIPIENT, MESSAGE),
+        }
+        for location, send in ways.items():
+            with self.subTest(location), self.assertLogs(LOG, "WARNING") as logs:
+                send(location)
+            self.assertIn(f"No processor is at work on the queue {location}", logs.output[-1])
+
+    def test_is_no_news_between_two_passes(self) -> None:
+        """Where cron starts one every few minutes, no processor lives most of the time."""
+        processor = QueueProcessorThread()
+        processor.setMailer(ScriptedMailer())
+        processor.setQueuePath(self.path)
+        processor.run(forever=False)
+        with self.assertNoLogs(LOG, "WARNING"):
+            self.send()
+            transaction.commit()
+
+    def test_is_no_news_for_what_sends_itself(self) -> None:
+        """A sender begins to send with its first mail."""
+        with MailSender(self.path, mailer=ScriptedMailer()) as sender, self.assertNoLogs(LOG, "WARNING"):
+            sender.send(SENDER, RECIPIENT, MESSAGE)
 
     def test_is_no_news_with_a_processor(self) -> None:
         """One of this process that has just been made, or one that lives elsewhere."""

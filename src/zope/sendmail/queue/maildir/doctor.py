@@ -14,7 +14,7 @@ from contextlib import suppress
 from zope.sendmail.errors import MalformedEnvelope
 from zope.sendmail.lifecycle.finding import Finding, Severity, moment
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.relaystate import RelayBoard
+from zope.sendmail.lifecycle.relaystate import RelayBoard, is_drained
 from zope.sendmail.lifecycle.states import WAITING, State
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
@@ -35,9 +35,6 @@ _SLOW, _STUCK = 600.0, 3600.0
 
 #: Seconds for which mail may be due if no processor is at work: a pass may just begin; and after which it is stuck.
 _A_MOMENT, _UNATTENDED = 5.0, 300.0
-
-#: Seconds between two passes from cron, at most.
-_BETWEEN_PASSES = 900.0
 
 #: Clocks of hosts that share a queue may differ by so many seconds.
 _FUTURE = 600.0
@@ -182,10 +179,7 @@ class _Visit:
 
     def _is_attended(self) -> bool:
         """Return whether a processor lives, or a pass has ended a while ago and the next one may be expected."""
-        last = self._board.processors[:1]
-        if self._owners.living:
-            return True
-        return bool(last) and not last[0].forever and self._now - last[0].ended < _BETWEEN_PASSES
+        return bool(self._owners.living) or is_drained(self._board.processors, self._now)
 
     # locks/
 

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.relaystate import ProcessorState
+from zope.sendmail.lifecycle.relaystate import ProcessorState, is_drained
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.maildir import make_maildir
@@ -188,8 +188,9 @@ class MaildirQueue:
         return self._trigger
 
     def is_attended(self) -> bool:
-        """Say whether a processor lives that drains this queue."""
-        return bool(Owners.at(self.layout, self.disk, self.clock.time()).living)
+        """Say whether this queue is drained: by a processor that lives, or by passes."""
+        now = self.clock.time()
+        return bool(Owners.at(self.layout, self.disk, now).living) or is_drained(self.admin.processors(), now)
 
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`.  Reads the heads of mails that came since it was asked last."""

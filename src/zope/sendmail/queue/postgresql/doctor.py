@@ -13,8 +13,11 @@ from zope.sendmail.queue.postgresql.names import shown
 #: So many of a kind are counted.
 _MANY = 10_000
 
-#: Seconds for which mail may be due without anything being wrong, and after which it is a problem.
+#: Seconds for which mail may be due while a processor is at work, and after which it is a problem.
 _SOON, _LONG = 60.0, 3600.0
+
+#: The same where no processor is at work: a pass may just begin.
+_A_MOMENT, _UNATTENDED = 5.0, 300.0
 
 
 def in_doubt(connections: Connections, queue: int) -> Iterator[Finding]:
@@ -38,12 +41,15 @@ def database(connections: Connections) -> Iterator[Finding]:
         yield findings.pinned(what, seconds)
 
 
-def waiting(connections: Connections, queue: int, now: float) -> Iterator[Finding]:
-    """Return a finding if mail is due and does not go."""
+def waiting(connections: Connections, queue: int, now: float, *, drained: bool) -> Iterator[Finding]:
+    """Return a finding if mail is due and does not go.
+
+    :param drained: whether a processor is at work, or passes are made.
+    """
     rows = connections.execute("waiting", queue=queue, now=now, limit=_MANY)
-    if not rows or now - rows[0][0] < _SOON:
+    if not rows:
         return
-    [(at_work,)] = connections.execute("at_work")
-    say = nothing_moves if at_work else nobody_at_work
     seconds = now - rows[0][0]
-    yield say(len(rows), seconds, shown(rows[0][1]), long=seconds > _LONG)
+    say, soon, long = (nothing_moves, _SOON, _LONG) if drained else (nobody_at_work, _A_MOMENT, _UNATTENDED)
+    if seconds >= soon:
+        yield say(len(rows), seconds, shown(rows[0][1]), long=seconds > long)

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from zope.sendmail.errors import QueueError
 from zope.sendmail.interfaces import IMailQueue
-from zope.sendmail.lifecycle.relaystate import ProcessorState
+from zope.sendmail.lifecycle.relaystate import ProcessorState, is_drained
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
@@ -195,6 +195,10 @@ class PostgreSQLQueue:
         if listener is not None:
             listener.close()
         self._connections.close()
+
+    def is_attended(self) -> bool:
+        """Say whether this queue is drained: by a processor that lives, on whatever machine, or by passes."""
+        return is_drained(self.admin.processors(), self._clock.time())
 
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`."""

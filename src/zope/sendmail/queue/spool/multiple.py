@@ -111,6 +111,10 @@ class SpoolQueues:
         for queue in self._queues:
             queue.close()
 
+    def is_attended(self) -> bool:
+        """Say whether the first spool is drained, into which mail is put."""
+        return self._queues[0].is_attended()
+
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue`."""
         known = (queue.status(message_id) for queue in self._queues)

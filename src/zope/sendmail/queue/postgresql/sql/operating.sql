@@ -91,9 +91,6 @@ select extract(epoch from since)::float8, id from (
         order by due limit %(limit)s)
 ) as due order by 1
 
--- name: at_work
-select count(*) from zope_sendmail.processor where ended is null and beat_at > clock_timestamp() - interval '5 s'
-
 -- name: in_doubt
 select id, extract(epoch from since)::float8, coalesce(maker, '') from zope_sendmail.mail
 where queue = %(queue)s and state = 3 and since < clock_timestamp() - interval '1 hour' order by id limit %(limit)s

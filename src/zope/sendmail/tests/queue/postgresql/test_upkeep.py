@@ -8,9 +8,11 @@ import unittest
 from typing import Any
 
 from zope.sendmail.cli.queuecommands import main
+from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.errors import NotPossible, QueueError
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.testing.contracts import MESSAGE, ManualClock, envelope
@@ -197,6 +199,43 @@ class MailInDoubt(Fixture):
         self.sql("update zope_sendmail.mail set since = since - interval '2 hours'")
         self.queue.admin.remove(self.name)
         self.assertEqual(self.sql("select count(*) from zope_sendmail.body"), [(0,)])
+
+
+class AQueueThatNobodyDrains(Fixture):
+    """Mail was committed, and no processor of this queue is at work."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.call("migrate", self.url)
+        self.queue: Any = open_queue(self.url)
+        self.addCleanup(self.queue.close)
+
+    def test_is_told_at_the_first_commit(self) -> None:
+        """Though one is at work on another queue of the same database."""
+        other = open_queue(self.server.url("other", self.database))
+        self.addCleanup(other.close)
+        put(other, [envelope()], MESSAGE)
+        other.claim()
+        other.report(ProcessorState(pid=1, started=1.0, written=1.0))
+        with self.assertLogs("MailDataManager", "WARNING") as logs:
+            QueuedMailDelivery(self.url).send_now("a@example.org", "b@example.org", MESSAGE)
+        self.assertIn("No processor is at work on the queue postgresql:", logs.output[-1])
+        self.assertFalse(self.queue.is_attended())
+
+    def test_is_known_to_the_doctor_after_a_moment(self) -> None:
+        """Seconds, not a minute."""
+        put(self.queue, [envelope()], MESSAGE)
+        self.sql("update zope_sendmail.mail set since = since - interval '6 s'")
+        self.assertIn("no processor", " ".join(finding.text for finding in self.queue.admin.examine()))
+
+    def test_is_none_while_a_processor_lives(self) -> None:
+        """It has told so."""
+        put(self.queue, [envelope()], MESSAGE)
+        self.queue.claim()
+        self.queue.report(ProcessorState(pid=1, started=1.0, written=1.0))
+        looking: Any = open_queue(self.url)
+        self.addCleanup(looking.close)
+        self.assertTrue(looking.is_attended())
 
 
 class WhatHasLeft(Fixture):
