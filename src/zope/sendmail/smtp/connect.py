@@ -15,15 +15,25 @@ import ssl
 from dataclasses import replace
 from datetime import UTC, datetime
 from smtplib import LMTP, SMTP  # by name: a test that patches ``smtplib.SMTP`` must not blind us
-from typing import Any
+from typing import Any, TypeGuard
 
 from zope.sendmail.config.settings import RelaySettings, Timeouts, Tls
 from zope.sendmail.smtp.auth.login import login, redacted, token_of
-from zope.sendmail.smtp.dialing import Dialer, Factory, dialer_for, introduce, makes_tls
+from zope.sendmail.smtp.dialing import Dialer, Factory, dialer_for, introduce, leave_address, makes_tls
 from zope.sendmail.smtp.replylines import has_unread, read_by_lines, set_timeout, telling_alerts
 from zope.sendmail.smtp.tls import cure_for_alert, cure_for_time, is_about_time, tls_context
 
-__all__ = ["EncryptionFailed", "Factory", "connect", "drop", "hang_up", "has_unread", "makes_tls", "set_timeout"]
+__all__ = [
+    "EncryptionFailed",
+    "Factory",
+    "connect",
+    "drop",
+    "hang_up",
+    "has_unread",
+    "leave_address",
+    "makes_tls",
+    "set_timeout",
+]
 
 
 class EncryptionFailed(Exception):
@@ -95,13 +105,24 @@ def drop(connection: Any) -> None:
 
 
 def _open(settings: RelaySettings, factory: Factory) -> Any:
-    connection = _reached(settings, dialer_for(settings, factory))
-    try:
-        _log_in(connection, settings)
-    except BaseException:
-        drop(connection)
-        raise
-    return connection
+    dialer = dialer_for(settings, factory)
+    while True:
+        connection = _reached(settings, dialer)
+        try:
+            _log_in(connection, settings)
+        except BaseException as error:
+            drop(connection)
+            if not _may_do_elsewhere(error) or not dialer.may_go_on(error):
+                raise
+        else:
+            return connection
+
+
+def _may_do_elsewhere(error: BaseException) -> TypeGuard[Exception]:
+    """Return whether a login failed because of the server that was asked; a refusal would only be counted twice."""
+    if isinstance(error, smtplib.SMTPResponseException):
+        return error.smtp_code in {421, 454}
+    return isinstance(error, smtplib.SMTPServerDisconnected)
 
 
 def _reached(settings: RelaySettings, dialer: Dialer) -> Any:

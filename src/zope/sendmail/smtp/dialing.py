@@ -14,9 +14,9 @@ import smtplib
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from smtplib import LMTP, SMTP, SMTP_SSL  # by name: a test that patches ``smtplib.SMTP`` must not blind us
-from typing import Any
+from typing import Any, NamedTuple
 
 from zope.sendmail.config.settings import RelaySettings, Tls
 from zope.sendmail.errors import RelayError
@@ -80,6 +80,7 @@ class OwnDialer(Dialer):
         super().__init__(settings, factory)
         self._scope = settings.hostname, settings.port
         self._addresses = _addresses(settings)
+        self._all = tuple(self._addresses)
         self._current: Address | None = None
         #: Seconds that are left for greetings, over all addresses.
         self._left = settings.timeouts.greeting
@@ -131,6 +132,7 @@ class OwnDialer(Dialer):
             connection.close()
             raise smtplib.SMTPConnectError(code, text)
         vars(connection)["greeting"] = text
+        vars(connection)[_PLACE] = _Place(self._scope, self._current, self._all)
         return connection
 
     def _made(self, sock: socket.socket, seconds: float) -> SMTP:
@@ -150,6 +152,30 @@ class OwnDialer(Dialer):
         connection.sock = sock
         connection.file = None
         return connection
+
+
+class _Place(NamedTuple):
+    """Where a connection goes: one of the addresses of a relay."""
+
+    scope: Hashable
+    address: Address | None
+    addresses: tuple[Address, ...]
+
+
+#: The attribute of a connection that has it.
+_PLACE = "zope_sendmail_place"
+
+
+def leave_address(connection: object) -> bool:
+    """Let the next connection begin with another address of the relay, since this one failed behind its greeting.
+
+    :returns: whether there is one that has not failed lately.
+    """
+    place: _Place | None = getattr(connection, _PLACE, None)
+    if place is None or len(place.addresses) < 2:
+        return False
+    FAILURES.note(place.scope, place.address)
+    return not all(FAILURES.has(place.scope, each) for each in place.addresses)
 
 
 def makes_tls(factory: object) -> bool:

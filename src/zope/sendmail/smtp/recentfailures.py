@@ -8,6 +8,7 @@ with what its parent knew.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from math import inf
 from typing import TypeVar
 
 from zope.sendmail.system.clock import Clock
@@ -35,6 +36,10 @@ class RecentFailures:
     def forget(self, scope: Hashable, thing: Hashable) -> None:
         """Forget it: it works again."""
         self._until.pop((scope, thing), None)
+
+    def has(self, scope: Hashable, thing: Hashable) -> bool:
+        """Return whether `thing` has failed lately."""
+        return self._until.get((scope, thing), -inf) > self._clock.monotonic()
 
     def clear(self) -> None:
         """Forget everything."""

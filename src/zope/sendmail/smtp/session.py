@@ -21,7 +21,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.attempt import Alone, Attempt, Following, RelayConnection, Verification
 from zope.sendmail.smtp.classification import failed, succeeded
-from zope.sendmail.smtp.connect import drop, hang_up, set_timeout
+from zope.sendmail.smtp.connect import drop, hang_up, leave_address, set_timeout
 from zope.sendmail.smtp.connection import SMTPConnection
 from zope.sendmail.smtp.enquiry import Question, ask_together
 from zope.sendmail.smtp.pipeline import Result, Stream
@@ -32,6 +32,7 @@ from zope.sendmail.smtp.relaymemory import RelayMemories, RelayMemory
 from zope.sendmail.smtp.sendmailconnection import SendmailConnection
 from zope.sendmail.smtp.startover import (
     StartOver,
+    is_about_server,
     is_leaving,
     reason_to_start_over,
     smaller_limit,
@@ -329,13 +330,17 @@ class SMTPSession:
         now = self._clock.monotonic()
         if progress.intended and self._ahead is not None and self._ahead.progress.sent_ahead:
             current.memory.overlap_failed(now)  # the relay may have died of what came behind the message
-        reason = reason_to_start_over(progress, error, is_new=current.mails == 1, has_taken=current.has_taken)
-        if reason is None or reason in tried:
+        is_new, has_taken = current.mails == 1, current.has_taken
+        elsewhere = is_new and is_about_server(error) and leave_address(current.raw)
+        reason = reason_to_start_over(
+            progress, error, is_new=is_new, has_taken=has_taken, elsewhere=elsewhere, tried=tried
+        )
+        if reason is None:
             return None
         if reason is StartOver.TOO_MANY_RECIPIENTS:  # ever fewer until it is one
             current.memory.too_many_recipients(smaller_limit(progress, error), now)
-        else:
-            tried[reason] = _lesson(reason, error, current, now)
+        else:  # what another server does says nothing about this one
+            tried[reason] = _nothing if elsewhere else _lesson(reason, error, current, now)
         return reason
 
     def _recover(self, progress: Progress, error: smtplib.SMTPException) -> None:

@@ -6,6 +6,7 @@ Only where the relay certainly does not have the message.  Decides; does nothing
 from __future__ import annotations
 
 import smtplib
+from collections.abc import Container, Iterator
 from enum import Enum, auto
 
 from zope.sendmail.lifecycle.throttling import too_much
@@ -29,33 +30,51 @@ class StartOver(Enum):
     MAILS_PER_CONNECTION = auto()
     #: The relay takes no mail for so many recipients.
     TOO_MANY_RECIPIENTS = auto()
+    #: The connection was to one of several addresses, and failed there.
+    ADDRESS = auto()
 
 
 def reason_to_start_over(
-    progress: Progress, error: smtplib.SMTPException, *, is_new: bool, has_taken: bool
+    progress: Progress,
+    error: smtplib.SMTPException,
+    *,
+    is_new: bool,
+    has_taken: bool,
+    elsewhere: bool = False,
+    tried: Container[StartOver] = (),
 ) -> StartOver | None:
     """Return why the mail is to be begun anew, or None if `error` is the end of the attempt.
 
     :param is_new: the connection was made for this mail
     :param has_taken: the relay took a mail over it before
+    :param elsewhere: the relay has another address
+    :param tried: for these reasons it was begun anew already
     """
-    if progress.intended:
-        return None
+    reasons = () if progress.intended else _reasons(progress, error, is_new, has_taken, elsewhere)
+    return next((reason for reason in reasons if reason not in tried), None)
+
+
+def _reasons(
+    progress: Progress,
+    error: smtplib.SMTPException,
+    is_new: bool,  # noqa: FBT001 - as above
+    has_taken: bool,  # noqa: FBT001
+    elsewhere: bool,  # noqa: FBT001
+) -> Iterator[StartOver]:
     refused = error.__cause__ if isinstance(error.__cause__, Refused) else None
     if _has_too_many(progress, refused, error):
-        return StartOver.TOO_MANY_RECIPIENTS
-    if has_taken and refused is not None and _wants_another_connection(progress, refused):
-        return StartOver.MAILS_PER_CONNECTION
-    return _of_lost_connection(progress, error, is_new=is_new) if is_dead(error) else None
-
-
-def _of_lost_connection(progress: Progress, error: smtplib.SMTPException, *, is_new: bool) -> StartOver | None:
-    if progress.sent_ahead:
-        return StartOver.OVERLAP
-    if not is_new and not progress.begun:
-        return StartOver.DEAD
-    ended = isinstance(error, smtplib.SMTPServerDisconnected)
-    return StartOver.PIPELINING if progress.pipelining_failed and ended else None
+        yield StartOver.TOO_MANY_RECIPIENTS
+    elif has_taken and refused is not None and _wants_another_connection(progress, refused):
+        yield StartOver.MAILS_PER_CONNECTION
+    elif is_dead(error):
+        if progress.sent_ahead:
+            yield StartOver.OVERLAP
+        elif not is_new and not progress.begun:
+            yield StartOver.DEAD
+        elif progress.pipelining_failed and isinstance(error, smtplib.SMTPServerDisconnected):
+            yield StartOver.PIPELINING
+        if is_new and elsewhere and not progress.text_wanted:
+            yield StartOver.ADDRESS
 
 
 def told_mails_per_connection(error: smtplib.SMTPException) -> bool:
@@ -79,6 +98,22 @@ def smaller_limit(progress: Progress, error: smtplib.SMTPException) -> int:
 def is_dead(error: smtplib.SMTPException) -> bool:
     """Return whether the connection failed, and not this mail."""
     return isinstance(error, smtplib.SMTPServerDisconnected) or is_leaving(error)
+
+
+def is_about_server(error: smtplib.SMTPException) -> bool:
+    """Return whether the server at this address failed, so that one at another may not: it hung up, or said 421 or 454.
+
+    Where it wants less mail, or a login, so do the others.
+    """
+    if isinstance(error, smtplib.SMTPServerDisconnected):
+        return True
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        said = [reply_from(each) for each in error.recipients.values()]
+    elif isinstance(error, smtplib.SMTPResponseException):
+        said = [reply_from((error.smtp_code, error.smtp_error))]
+    else:
+        return False
+    return any(reply.code in {421, 454} and too_much(reply) is None for reply in said)
 
 
 def is_leaving(error: smtplib.SMTPException) -> bool:

@@ -73,6 +73,45 @@ class SeveralAddresses(Conversation):
                 self.assertAnswers(self.send(first), one=Answer.ACCEPTED)
                 self.assertEqual(len(second.mails), 1)
 
+    def test_the_next_one_is_used_at_a_later_command(self) -> None:
+        """If the first says 421 or hangs up at the login or before it asks for the text, nothing is charged."""
+        login = {"users": {"u": "p"}, "mechanisms": ["PLAIN"]}
+        how = {"username": "u", "password": "p", "allow_clear_password": True}
+        for point in "AUTH", "MAIL", "RCPT", "DATA":
+            for action in ("421 4.3.2 busy", Drop(), "454 4.3.0 not now")[: 2 if point == "RCPT" else 3]:
+                for keywords in (["PIPELINING"], ["SIZE"]):
+                    with self.subTest(point, action=action, keywords=keywords):
+                        first, second = self.pair(keywords=keywords, **login)
+                        first.on(point, action)
+                        for _ in range(2):
+                            self.assertAnswers(self.send(first, **how), one=Answer.ACCEPTED)
+                        self.assertEqual((len(first.dialogues), len(first.mails), len(second.mails)), (1, 0, 2))
+
+    def test_one_that_does_not_answer_to_the_text_is_tried_last(self) -> None:
+        """The mail may be there, so it is not tried elsewhere; the next connection begins with the other address."""
+        for action in ("421 4.3.2 busy", Drop()):
+            first, second = self.pair()
+            first.on("DOT", action)
+            self.assertIsNotNone(self.send(first).fault)
+            self.assertAnswers(self.send(first), one=Answer.ACCEPTED)
+            self.assertEqual((len(first.dialogues), len(second.mails)), (1, 1))
+
+    def test_less_mail_is_wanted_everywhere(self) -> None:
+        """Words about too much are not a matter of the address, and neither is a login."""
+        for words in ("454 4.7.0 Throttling failure: Maximum sending rate exceeded.", "530 5.7.0 log in first"):
+            first, second = self.pair()
+            first.on("MAIL", words)
+            self.assertBoth(self.send(first), int(words[:3]), one=Answer.DEFERRED)
+            self.assertEqual(second.dialogues, [])
+
+    def test_none_serves_at_a_later_command(self) -> None:
+        """Each is asked once, and the mail is deferred with the last words."""
+        first, second = self.pair()
+        first.on("MAIL", "421 4.3.2 busy")
+        second.on("MAIL", "421 4.3.2 busy")
+        self.assertBoth(self.send(first), 421, one=Answer.DEFERRED)
+        self.assertEqual((len(first.dialogues), len(second.dialogues)), (1, 1))
+
     def test_and_the_next_connection_begins_with_it(self) -> None:
         """What is in trouble is not met at every connection."""
         first, second = self.pair()
