@@ -114,6 +114,8 @@ def _wait(time: float, due: float, now: float) -> float:
 
 _FRESH = Record()
 
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
 
 def write_record(record: Record, base: Record | None = None) -> bytes:
     """Return the line of a history file that tells of `record`.
@@ -131,7 +133,7 @@ def write_record(record: Record, base: Record | None = None) -> bytes:
     values["parts"] = {name: [getattr(part, each) for each in Part.__slots__] for name, part in record.parts.items()}
     if not record.parts:
         del values["parts"]
-    return json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
+    return _encode(values).encode("ascii") + b"\n"
 
 
 def read_records(text: bytes) -> Iterator[Record]:

@@ -7,6 +7,7 @@ after a look from the beginning.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import uuid
@@ -20,6 +21,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule, after_death
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.queue.postgresql.body import ROW
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, OPENED, PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import Liveness
@@ -38,7 +40,7 @@ _FROM_THE_BEGINNING = 1.0
 class Claims:
     """What one processor knows of a queue, and the leases that it has.
 
-    Concurrency: `claim` and what it uses with `mutex` held; what leases call from any thread.
+    Concurrency: any thread.
 
     :param clean: what is done every ten minutes.
     """
@@ -53,6 +55,8 @@ class Claims:
     ) -> None:
         self.connections = connections
         self.mutex = threading.RLock()
+        #: Held by the worker that claims; `mutex` is held for moments only.
+        self._claiming = threading.RLock()
         self._queue = queue
         self._schedule = schedule
         self._given = clock
@@ -96,9 +100,8 @@ class Claims:
     def close(self) -> None:
         """Give back what no worker has touched, and leave; what workers have in hand can be taken over."""
         self.give_back_ahead()
-        with self.mutex:
-            for lease in [each for each in self._out if each.slot < 0]:
-                lease.release()
+        for lease in [each for each in list(self._out) if each.slot < 0]:
+            lease.release()
         self._liveness.stop()
         self._flush_safely()
         self._liveness.leave()
@@ -106,9 +109,9 @@ class Claims:
 
     def give_back_ahead(self) -> None:
         """Give back what was claimed ahead: this processor rests."""
-        with self.mutex:
-            while self._ahead:
-                self._ahead.popleft().release()
+        with self._claiming:
+            for lease in self._take_reserved(len(self._ahead)):
+                lease.release()
 
     def now(self) -> float:
         """Return the time of the queue: the server's, carried on by our monotonic clock; a given clock is taken
@@ -121,27 +124,60 @@ class Claims:
     # claiming
 
     def claim(self, limit: int, ahead: int) -> list[PostgreSQLLease]:
-        """See `zope.sendmail.interfaces.IMailQueue`."""
-        self._settle_again()
-        if len(self._ahead) < limit:
-            self._fetch(limit - len(self._ahead) + ahead)
-        return [self._ahead.popleft() for _ in range(min(limit, len(self._ahead)))]
+        """See `zope.sendmail.interfaces.IMailQueue`.
 
-    def _fetch(self, count: int) -> None:
-        """Claim up to `count` mails; none only if a look from the beginning finds none."""
-        self._progress.flush()
-        self.parking.expire(self._clock.monotonic())
-        if self._clock.monotonic() >= self._began_at + _FROM_THE_BEGINNING:
+        One worker claims ahead for all, and those that find something meanwhile go on.
+        """
+        if self._unsettled:
+            self._settle_again()
+        leases = self._take_reserved(limit)
+        if len(leases) == limit:
+            self._claim_ahead(ahead)
+            return leases
+        with self._claiming:
+            leases += self._take_reserved(limit - len(leases))
+            if len(leases) < limit:
+                self._progress.flush()
+                self._reserve(limit - len(leases) + ahead, is_last_word=not leases)
+                leases += self._take_reserved(limit - len(leases))
+        return leases
+
+    def _take_reserved(self, limit: int) -> list[PostgreSQLLease]:
+        with self.mutex:
+            return [self._ahead.popleft() for _ in range(min(limit, len(self._ahead)))]
+
+    def _claim_ahead(self, ahead: int) -> None:
+        """Claim again before all that was claimed ahead is gone, unless another worker does."""
+        if self._may_be_more and len(self._ahead) < ahead // 2 and self._claiming.acquire(blocking=False):
+            try:
+                with contextlib.suppress(QueueError):  # who finds nothing in reserve is told
+                    self._reserve(ahead - len(self._ahead), is_last_word=False)
+            finally:
+                self._claiming.release()
+
+    def _reserve(self, count: int, *, is_last_word: bool) -> None:
+        """Claim up to `count` mails.
+
+        :param is_last_word: whether none are found only if a look from the beginning finds none.
+        """
+        now = self._clock.monotonic()
+        with self.mutex:
+            self.parking.expire(now)
+        if now >= self._began_at + _FROM_THE_BEGINNING:
             self._begin()
         found = self._look(count)
-        if not found and not self._ahead:
+        if not found and is_last_word:
             self._liveness.look()
             self._begin()
             found = self._look(count)
             if not found:
                 self._learn_when()
-        self._may_be_more = bool(found)
-        self._ahead.extend(sorted(found, key=lambda lease: lease.id))
+        with self.mutex:
+            parked = [lease for lease in found if self.parking.has(lease.id)]
+            self._may_be_more = bool(found)
+            self._ahead.extend(sorted(set(found).difference(parked), key=lambda lease: lease.id))
+        for lease in parked:  # since the question was asked
+            lease.release()
 
     def _begin(self) -> None:
         """Look from the beginning: a transaction may commit what was written before others."""
@@ -152,7 +188,9 @@ class Claims:
     def _look(self, count: int) -> list[PostgreSQLLease]:
         """Return what is wanted first; then fresh mails and those that were tried take turns."""
         found: list[PostgreSQLLease] = []
-        if wanted := self.parking.take_wanted(count):
+        with self.mutex:
+            wanted = self.parking.take_wanted(count)
+        if wanted:
             found += self._take("claim_these", count, ids=wanted, now=self.now())
         self._fresh_first = not self._fresh_first
         half = (count - len(found) + self._fresh_first) // 2
@@ -163,7 +201,7 @@ class Claims:
         return found
 
     def _take_fresh(self, count: int) -> list[PostgreSQLLease]:
-        leases = self._take("claim_fresh", count, cursor=self._cursor, parked=self.parking.parked())
+        leases = self._take("claim_fresh", count, cursor=self._cursor, parked=self.parked_mails())
         if leases:
             self._cursor = max(lease.id for lease in leases)
         return leases
@@ -172,10 +210,17 @@ class Claims:
         now = self.now()
         if now < self._again:
             return []
-        leases = self._take("claim_again", count, now=now, parked=self.parking.parked())
-        if len(leases) < count:
-            self._again = inf  # until `_begin`, or until one of ours is due
+        with self.mutex:  # what is deferred meanwhile is due earlier
+            self._again = inf
+        leases = self._take("claim_again", count, now=now, parked=self.parked_mails())
+        if len(leases) == count:
+            self._again = -inf
         return leases
+
+    def parked_mails(self) -> list[uuid.UUID]:
+        """Return the mails that no claim may give out."""
+        with self.mutex:
+            return self.parking.parked()
 
     def _take(self, line: str, count: int, **parameters: Any) -> list[PostgreSQLLease]:
         """Claim up to `count` mails of a line, all with the same lease."""
@@ -205,9 +250,11 @@ class Claims:
             queue=self._queue,
             now=self.now(),
             dead=self._liveness.dead,
-            parked=self.parking.parked(),
+            parked=self.parked_mails(),
         )
-        self._again = rows[0][0] if rows else inf
+        if rows:
+            with self.mutex:
+                self._again = min(self._again, rows[0][0])
 
     # what dead processors left
 
@@ -230,7 +277,7 @@ class Claims:
         envelope = lease.envelope
         record = after_death(lease.record, envelope, self._schedule, intended=intended, now=self._clock.time())
         self.connections.execute("inherit", id=lease.id, lease=lease.lease, record=line_of(record))
-        lease.record = record
+        lease.record, lease.is_fresh = record, False
         if intended:
             replies = {who: record.replies[who] for who in envelope.recipients}
             lease.inherited = Outcome("", {who: said for who, said in replies.items() if said.answer is Answer.UNKNOWN})
@@ -278,7 +325,7 @@ class Claims:
 
     def opened(self, lease: PostgreSQLLease) -> None:
         """Note that a worker reads the mail; at once, if the mail may have killed a processor before."""
-        self._with_slot(lease, OPENED)
+        self._with_slot(lease)
         if lease.is_suspect:
             self._progress.intend(lease.id, lease.lease, lease.slot, OPENED)
         else:
@@ -293,26 +340,27 @@ class Claims:
             raise LeaseLost(f"mail {lease.name}: this processor was taken for dead; another one has it")
         before = lease.phase
         lease.phase = INTENDED
-        self._with_slot(lease, INTENDED)
+        self._with_slot(lease)
         try:
             self._progress.intend(lease.id, lease.lease, lease.slot)
         except LeaseLost as error:
             lease.phase = before
             raise LeaseLost(f"mail {lease.name}: {error}") from error
 
-    def _with_slot(self, lease: PostgreSQLLease, phase: int) -> None:
+    def _with_slot(self, lease: PostgreSQLLease) -> None:
         if lease.slot < 0:
             try:
-                lease.slot = self._liveness.take_slot(lease.id, lease.lease)
+                lease.slot = self._liveness.take_slot(lease)
             except QueueError as error:
                 raise LeaseLost(f"mail {lease.name}: {error}") from error
-        self._liveness.note(lease.slot, phase)
 
     def sent(self, lease: PostgreSQLLease, record: Record) -> None:
         """Note that the mail has left: with what is said next of other mails, within 20 ms."""
         self._out.discard(lease)
         self._liveness.remember(lease.id)
-        self._progress.sent(lease.id, lease.lease, lease.slot, line_of(record) if lease.message_id else "")
+        line = line_of(record) if lease.message_id else ""
+        is_simple = lease.is_fresh and (lease.size or 0) <= ROW
+        self._progress.sent(lease.id, lease.lease, lease.slot, line, is_simple=is_simple)
         if self._ahead:
             self._liveness.hurry()
         else:
@@ -365,6 +413,7 @@ class Claims:
             self._unsettled.append((lease, record))
 
     def _settle_again(self) -> None:
-        again, self._unsettled = self._unsettled, []
+        with self.mutex:
+            again, self._unsettled = self._unsettled, []
         for lease, record in again:
             lease.settle(record)

@@ -27,6 +27,8 @@ from zope.sendmail.queue.postgresql.names import shown
 from zope.sendmail.queue.postgresql.rows import record_of
 from zope.sendmail.reporting import maillog
 
+_FRESH = Record()
+
 #: How far a worker has come with a mail.
 CLAIMED, OPENED, INTENDED = 0, 1, 2
 
@@ -73,7 +75,9 @@ class PostgreSQLLease:
         self.written: float | None = since
         self.lease = lease
         self.name = shown(self.id)
-        self.record = record_of(record)
+        #: Whether nothing was ever written down about it.
+        self.is_fresh = record is None
+        self.record = _FRESH if record is None else record_of(record)
         self.inherited: Outcome | None = None
         self.problem = ""
         self.phase = CLAIMED

@@ -17,7 +17,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Protocol
 
 from zope.sendmail.errors import QueueError
 from zope.sendmail.queue.postgresql.connection import Connections
@@ -47,11 +47,12 @@ _SAID = 60
 _CLEANING = 600.0
 
 
-class InHand(NamedTuple):
-    """A mail that has a slot, and how far it has come: 1 opened, 2 its last byte may have gone."""
+class InHand(Protocol):
+    """A mail that has a slot."""
 
-    mail: uuid.UUID
+    id: uuid.UUID
     lease: int
+    #: How far it has come: 1 opened, 2 its last byte may have gone.
     phase: int
 
 
@@ -133,7 +134,7 @@ class Liveness:
 
     # slots
 
-    def take_slot(self, mail: uuid.UUID, lease: int) -> int:
+    def take_slot(self, mail: InHand) -> int:
         """Return a slot for a mail that is in hand."""
         with self._mutex:
             if not self._free:
@@ -142,14 +143,8 @@ class Liveness:
                 self._free.extend(reversed(more))
                 self._slots += _SLOTS
             slot = self._free.pop()
-            self._in_hand[slot] = InHand(mail, lease, 0)
+            self._in_hand[slot] = mail
             return slot
-
-    def note(self, slot: int, phase: int) -> None:
-        """Remember how far the mail in this slot has come."""
-        with self._mutex:
-            if slot in self._in_hand:
-                self._in_hand[slot] = self._in_hand[slot]._replace(phase=phase)
 
     def free_slot(self, slot: int) -> None:
         """Free a slot: its mail is settled, or given back."""
@@ -181,7 +176,8 @@ class Liveness:
 
     def hurry(self) -> None:
         """Let `flush` be called soon."""
-        self._wanted.set()
+        if not self._wanted.is_set():
+            self._wanted.set()
 
     def _run(self) -> None:
         beaten = self._clock.monotonic()
@@ -246,7 +242,7 @@ class Liveness:
                 host=host_name(),
                 pid=os.getpid(),
                 slots=list(slots),
-                mails=[each.mail if each else None for each in in_hand],
+                mails=[each.id if each else None for each in in_hand],
                 leases=[each.lease if each else None for each in in_hand],
                 phases=[each.phase if each else 0 for each in in_hand],
             )

@@ -68,6 +68,10 @@ class Parking:
             heapq.heappop(self._until)
         return self._until[0][0] if self._until else None
 
+    def has(self, mail: uuid.UUID) -> bool:
+        """Return whether a mail is parked."""
+        return mail in self._relays
+
     def relays(self) -> list[str]:
         """Return the relays for which mails are parked."""
         return list(self._counts)

@@ -7,20 +7,22 @@ a worker that comes while another one speaks to the server is served by the next
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import Connection
 
 from zope.sendmail.errors import LeaseLost, QueueError
-from zope.sendmail.queue.postgresql.connection import Connections, is_lost, run, translated
+from zope.sendmail.queue.postgresql.connection import Connections, is_lost, translated
 from zope.sendmail.queue.postgresql.liveness import Liveness
 from zope.sendmail.queue.postgresql.names import shown
+from zope.sendmail.queue.postgresql.statements import STATEMENTS
 from zope.sendmail.reporting import maillog
 
 _T = TypeVar("_T")
@@ -48,33 +50,66 @@ class _Mark:
     gate: threading.Lock | None = None
 
 
+class _Gone(NamedTuple):
+    """A mail that has left, or is given back."""
+
+    mail: uuid.UUID
+    lease: int
+    slot: int
+    line: str = ""
+    #: Whether nothing is known of it but one row of `mail` and one of `body`.
+    is_simple: bool = False
+
+
 @dataclass(slots=True)
 class _Batch:
     """What one statement says."""
 
     marks: list[_Mark] = field(default_factory=list)
-    sent: list[tuple[uuid.UUID, int, int, str]] = field(default_factory=list)
-    back: list[tuple[uuid.UUID, int, int]] = field(default_factory=list)
+    sent: list[_Gone] = field(default_factory=list)
+    back: list[_Gone] = field(default_factory=list)
 
     @property
     def says_something(self) -> bool:
         """Whether there is more than a worker that wants to know that nothing waits."""
         return bool(self.sent or self.back) or any(mark.slot != _NO_SLOT for mark in self.marks)
 
-    def parameters(self) -> dict[str, Any]:
+    def statement(self) -> tuple[str, dict[str, Any]]:
+        """Return the name of the statement that says it, and its parameters."""
         # Of a mail that was opened and goes at once, one word.
-        last = {mark.slot: mark for mark in self.marks if mark.slot != _NO_SLOT}.values()
-        return {
-            "sent": _array([mail for mail, _, _, _ in self.sent]),
-            "sent_leases": _array([lease for _, lease, _, _ in self.sent]),
-            "records": _array([_quoted(line) for _, _, _, line in self.sent]),
-            "back": _array([mail for mail, _, _ in self.back]),
-            "back_leases": _array([lease for _, lease, _ in self.back]),
-            "slots": _array([mark.slot for mark in last]),
-            "mails": _array([mark.mail for mark in last]),
-            "leases": _array([mark.lease for mark in last]),
-            "phases": _array([mark.phase for mark in last]),
+        last = {mark.slot: mark for mark in self.marks if mark.slot != _NO_SLOT}
+        if len(self.sent) == len(last) == 1 and not self.back and self.sent[0].is_simple:
+            return "advance_one", _one(self.sent[0], *last.values())
+        marks = last.values()
+        return "advance", {
+            "sent": _array([each.mail.hex for each in self.sent]),
+            "sent_leases": _array([each.lease for each in self.sent]),
+            "records": _array([_quoted(each.line) for each in self.sent]),
+            "back": _array([each.mail.hex for each in self.back]),
+            "back_leases": _array([each.lease for each in self.back]),
+            "slots": _array(last),
+            "mails": _array([mark.mail.hex for mark in marks]),
+            "leases": _array([mark.lease for mark in marks]),
+            "phases": _array([mark.phase for mark in marks]),
         }
+
+
+def _one(sent: _Gone, mark: _Mark) -> dict[str, Any]:
+    return {
+        "sent": sent.mail,
+        "sent_lease": sent.lease,
+        "record": sent.line,
+        "mail": mark.mail,
+        "lease": mark.lease,
+        "slot": mark.slot,
+        "phase": mark.phase,
+    }
+
+
+@functools.cache
+def _of_day(name: str, part: int) -> bytes:
+    """Return a statement that writes into the partition of a day."""
+    return STATEMENTS[name].replace(b"{part}", str(part).encode())
 
 
 def _array(values: Iterable[object]) -> str:
@@ -87,8 +122,10 @@ def _quoted(line: str) -> str:
     return '"' + line.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _set(text: str | None, kind: Callable[[str], _T]) -> set[_T]:
-    """Return the values that the server has joined with commas."""
+def _set(text: str | None, asked: Iterable[_T], kind: Callable[[str], _T]) -> set[_T]:
+    """Return the values that the server has joined with commas; all that were asked for, if it says nothing."""
+    if text is None:
+        return set(asked)
     return {kind(each) for each in text.split(",")} if text else set()
 
 
@@ -125,15 +162,19 @@ class Progress:
         if mark.error is not None:
             raise LeaseLost(str(mark.error)) from mark.error
 
-    def sent(self, mail: uuid.UUID, lease: int, slot: int, line: str) -> None:
-        """Note that the mail has left, with this record; that is written soon."""
+    def sent(self, mail: uuid.UUID, lease: int, slot: int, line: str, *, is_simple: bool) -> None:
+        """Note that the mail has left, with this record; that is written soon.
+
+        :param is_simple: whether it was never tried before and fits one row.
+        """
+        gone = _Gone(mail, lease, slot, line, is_simple)
         with self._mutex:
-            self._pending.sent.append((mail, lease, slot, line))
+            self._pending.sent.append(gone)
 
     def back(self, mail: uuid.UUID, lease: int, slot: int) -> None:
         """Give the mail back, which is written soon."""
         with self._mutex:
-            self._pending.back.append((mail, lease, slot))
+            self._pending.back.append(_Gone(mail, lease, slot))
 
     def flush(self) -> None:
         """Write down what waits.
@@ -209,9 +250,9 @@ class Progress:
             if mark.slot not in slots and mark.slot != _NO_SLOT:
                 mark.error = LeaseLost("this processor was taken for dead; another one has its mails")
             mark.done = True
-        for slot in (*(each[2] for each in batch.sent), *(each[2] for each in batch.back)):
-            self._liveness.free_slot(slot)
-        missing = [each[0] for each in batch.sent if each[0] not in ended]
+        for each in (*batch.sent, *batch.back):
+            self._liveness.free_slot(each.slot)
+        missing = [each.mail for each in batch.sent if each.mail not in ended]
         for mail in missing:
             maillog.lease_lost(shown(mail), "it was sent from here, and another processor has it now")
         if missing and self._liveness.is_after_crash:
@@ -237,25 +278,19 @@ class Progress:
             self._liveness.beat()  # after a crash of the server it registers with what we have in hand
             repeated = True
         if repeated:  # what the first one did is not told again
-            ended |= {each[0] for each in batch.sent}
+            ended |= {each.mail for each in batch.sent}
         return ended, slots
 
     def _execute(self, batch: _Batch) -> tuple[set[uuid.UUID], set[int]]:
         now = self.now()
         if self._connection is None:
             self._connection = self._connections.connect()
-        [(ended, slots, _)] = run(
-            self._connection,
-            "advance",
-            {
-                **batch.parameters(),
-                "me": self._liveness.id,
-                "queue": self._queue,
-                "part": int(now // _DAY) % PARTITIONS,
-                "now": now,
-            },
-        )
-        return _set(ended, uuid.UUID), _set(slots, int)
+        part = int(now // _DAY) % PARTITIONS
+        name, parameters = batch.statement()
+        parameters |= {"me": self._liveness.id, "queue": self._queue, "part": part, "now": now}
+        [(ended, slots, _)] = self._connection.execute(_of_day(name, part), parameters)
+        asked = [mark.slot for mark in batch.marks if mark.slot != _NO_SLOT]
+        return _set(ended, [each.mail for each in batch.sent], uuid.UUID), _set(slots, asked, int)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

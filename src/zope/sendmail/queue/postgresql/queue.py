@@ -128,12 +128,13 @@ class PostgreSQLQueue:
     def claim(self, limit: int = 1, *, ahead: int = 0) -> list[PostgreSQLLease]:
         """See `IMailQueue.claim`."""
         self._reveal_late()
-        claims = self._open()
-        with claims.mutex:
-            return claims.claim(limit, ahead)
+        return self._open().claim(limit, ahead)
 
     def _open(self) -> Claims:
         """Be a processor: registered, and listening."""
+        claims, listener = self._claims, self._listener
+        if claims is not None and not claims.has_ended and listener is not None and listener.is_open:
+            return claims
         with self._mutex:
             if self._claims is not None and self._claims.has_ended:
                 self._claims.close()
@@ -155,7 +156,7 @@ class PostgreSQLQueue:
         claims = self._claims
         if claims is None:
             return True
-        [(found,)] = self._connections.execute("anything_fresh", queue=self._make_id(), parked=claims.parking.parked())
+        [(found,)] = self._connections.execute("anything_fresh", queue=self._make_id(), parked=claims.parked_mails())
         return bool(found)
 
     def wait(self, timeout: float) -> None:

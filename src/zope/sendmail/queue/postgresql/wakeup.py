@@ -113,6 +113,11 @@ class Listener:
         with contextlib.suppress(OSError):  # the pipe is full, or closed
             os.write(self._writer, b"!")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether `open` has nothing to do."""
+        return self._connection is not None or self._connections.are_pooled()
+
     def open(self) -> None:
         """Listen from now on.
 

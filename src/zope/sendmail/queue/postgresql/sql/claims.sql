@@ -60,7 +60,7 @@ with ended as (
 bodies as (delete from zope_sendmail.body b using ended where b.mail = ended.id),
 told as (delete from zope_sendmail.history h using ended where ended.tried and h.mail = ended.id),
 noted as (
-    insert into zope_sendmail.sent (part, queue, at, message_id, record)
+    insert into zope_sendmail.sent_{part} (part, queue, at, message_id, record)
         select %(part)s, %(queue)s, to_timestamp(%(now)s), message_id, record from ended where message_id <> ''
 ),
 intents as (
@@ -74,7 +74,28 @@ back as (
     from unnest(%(back)s::uuid[], %(back_leases)s::bigint[]) as v (id, lease)
     where m.id = v.id and m.lease = v.lease
 )
-select (select string_agg(id::text, ',') from ended), (select string_agg(slot::text, ',') from intents),
+-- Which they were is asked only if some were not there any more.
+select case when (select count(*) from ended) < cardinality(%(sent)s::uuid[])
+        then (select coalesce(string_agg(id::text, ','), '') from ended) end,
+    case when (select count(*) from intents) < cardinality(%(slots)s::int[])
+        then (select coalesce(string_agg(slot::text, ','), '') from intents) end,
+    set_config('synchronous_commit', 'off', true)
+
+-- name: advance_one
+-- The same for one worker that is alone: its last mail leaves, which was never tried before and fits one row.
+with ended as (
+    delete from zope_sendmail.mail where id = %(sent)s and lease = %(sent_lease)s returning message_id
+),
+body as (delete from zope_sendmail.body where mail = %(sent)s and no = 0 and exists (select from ended)),
+noted as (
+    insert into zope_sendmail.sent_{part} (part, queue, at, message_id, record)
+        select %(part)s, %(queue)s, to_timestamp(%(now)s), message_id, %(record)s from ended where message_id <> ''
+),
+intent as (
+    update zope_sendmail.attempt set mail = %(mail)s, lease = %(lease)s, phase = %(phase)s
+    where processor = %(me)s and slot = %(slot)s and not ended returning slot
+)
+select case when not exists (select from ended) then '' end, case when not exists (select from intent) then '' end,
     set_config('synchronous_commit', 'off', true)
 
 -- name: keep
