@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import smtplib
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from smtplib import SMTP
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
@@ -21,62 +19,24 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.attempt import Alone, Attempt, Following, RelayConnection, Verification
 from zope.sendmail.smtp.classification import failed, succeeded
-from zope.sendmail.smtp.connect import drop, hang_up, leave_address, set_timeout
-from zope.sendmail.smtp.connection import SMTPConnection
+from zope.sendmail.smtp.connect import drop, hang_up, set_timeout
 from zope.sendmail.smtp.enquiry import Question, ask_together
+from zope.sendmail.smtp.lessons import Lessons
+from zope.sendmail.smtp.openconnection import OpenConnection, open_connection
 from zope.sendmail.smtp.pipeline import Result, Stream
-from zope.sendmail.smtp.protocol.addressing import SAFE_RECIPIENTS
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.protocol.steps import Intend, Overlapping, TakeNext
-from zope.sendmail.smtp.relaymemory import RelayMemories, RelayMemory
-from zope.sendmail.smtp.sendmailconnection import SendmailConnection
-from zope.sendmail.smtp.startover import (
-    StartOver,
-    is_about_server,
-    is_leaving,
-    reason_to_start_over,
-    smaller_limit,
-    told_mails_per_connection,
-)
+from zope.sendmail.smtp.relaymemory import RelayMemories
+from zope.sendmail.smtp.startover import StartOver, is_leaving
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.gilbaton import baton
 
 #: The relay said no and meant the mail: the connection may go on.
 _REFUSALS = (smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)
 
-#: A relay that took longer for the last mail is slow: the next one does not wait behind a mail in hand, since another
-#: connection may be free for it.
-_SLOW = 1.0
-
-#: Envelopes that are only asked about over one connection: each needs a RSET, and relays count these as junk (Postfix:
-#: smtpd_junk_command_limit, 100).
-_MAX_VERIFIED = 50
-
 _ALONE = Alone()
 
 _NO_ENVELOPE = Envelope("", ())
-
-#: What is remembered of a relay if another attempt shows that it is so.
-_Lesson = Callable[[], None]
-
-
-@dataclass(slots=True)
-class _Current:
-    """The connection in use, and what it has done."""
-
-    raw: Any
-    connection: RelayConnection
-    settings: RelaySettings
-    memory: RelayMemory
-    opened_at: float
-    used_at: float
-    #: Mails that were begun over it; and those of them that were only asked about since the last one was sent.
-    mails: int = 0
-    verified: int = 0
-    #: Whether the relay has taken a mail over it, or said that it would.
-    has_taken: bool = False
-    #: Seconds that the last mail took.
-    took: float = float("inf")
 
 
 @implementer(ICollectiveSession, IStreamingSession)
@@ -99,7 +59,7 @@ class SMTPSession:
         self._connect = connect
         self._clock = clock
         self._memories = memories or RelayMemories()
-        self._current: _Current | None = None
+        self._current: OpenConnection | None = None
         #: The mail whose envelope went with the end of the last one, or was about to.
         self._ahead: Attempt | None = None
         #: The relay of the last connection.
@@ -194,11 +154,8 @@ class SMTPSession:
 
     def rest(self) -> None:
         """See `ISession`."""
-        current = self._current
-        if current is not None:
-            keep, now = current.settings.keep, self._clock.monotonic()
-            if now - current.used_at >= keep.idle or now - current.opened_at >= keep.age:
-                self.close()
+        if self._current is not None and self._current.has_rested(self._clock.monotonic()):
+            self.close()
 
     def close(self) -> None:
         """See `ISession`."""
@@ -228,14 +185,10 @@ class SMTPSession:
     def may_overlap(self) -> bool:
         """Return whether the connection is good for one more mail behind the one in hand, envelope and end in one."""
         current = self._current
-        if current is None:
-            return False
-        now = self._clock.monotonic()
         try:
             return (
-                current.connection.takes_overlap
-                and current.memory.takes_overlap(now)
-                and self._has_room(current, now)
+                current is not None
+                and current.may_overlap(self._clock.monotonic())
                 and self._settings() == current.settings
             )
         except Exception:  # noqa: BLE001 - there are no settings to be had, which the next mail's outcome will say
@@ -243,7 +196,7 @@ class SMTPSession:
 
     def is_quick(self) -> bool:
         """Return whether the relay answers so soon that the next mail may wait here for its turn."""
-        return self._current is not None and self._current.took < _SLOW
+        return self._current is not None and self._current.is_quick
 
     def prepare(self, attempt: Attempt, *, overlaps: bool) -> Overlapping | None:
         """Make ready the next mail.  Raises smtplib's errors, and what reading the message raises.
@@ -276,26 +229,25 @@ class SMTPSession:
 
     def _send(self, attempt: Attempt, following: Following) -> None:
         """Afterwards the connection is ready for the next mail, or it is gone (7.3 kept dead ones for ever)."""
-        progress = attempt.progress
-        tried: dict[StartOver, _Lesson] = {}
+        progress, lessons = attempt.progress, Lessons()
         while True:
             try:
-                self._send_once(attempt, following, pipelining=StartOver.PIPELINING not in tried)
+                self._send_once(attempt, following, pipelining=lessons.takes_pipelining)
                 break
             except smtplib.SMTPException as error:
-                reason = self._reason(progress, error, tried)
+                reason = self._reason(progress, error, lessons)
                 if reason is StartOver.MAILS_PER_CONNECTION:
                     self.close()
                 else:
                     self._recover(progress, error)
                 if reason is None:
-                    _learn(tried, progress)
+                    lessons.learn(progress)
                     raise
                 progress.start_over()
             except BaseException:
                 self.drop()
                 raise
-        _learn(tried, progress)
+        lessons.learn(progress)
         if progress.out_of_sync:
             self.drop()
 
@@ -310,38 +262,17 @@ class SMTPSession:
         begin = self._clock.monotonic()
         current.mails += 1
         converse(current.connection, attempt, following)
-        current.has_taken = True
-        current.used_at = self._clock.monotonic()
-        current.took = current.used_at - begin
-        if progress.text_wanted:
-            current.verified = 0
-        if progress.has_too_many:
-            current.memory.refused_further_recipients(len(progress.accepted), current.used_at)
-        elif len(progress.accepted) > SAFE_RECIPIENTS:
-            current.memory.took_recipients(len(progress.accepted))
+        current.note_taken(progress, begin, self._clock.monotonic())
 
-    def _reason(
-        self, progress: Progress, error: smtplib.SMTPException, tried: dict[StartOver, _Lesson]
-    ) -> StartOver | None:
-        """Return why the mail is begun anew, None at the end; what that teaches is put into `tried`."""
+    def _reason(self, progress: Progress, error: smtplib.SMTPException, lessons: Lessons) -> StartOver | None:
+        """Return why the mail is begun anew, None at the end."""
         current = self._current
         if current is None or not progress.opened:
             return None
         now = self._clock.monotonic()
         if progress.intended and self._ahead is not None and self._ahead.progress.sent_ahead:
             current.memory.overlap_failed(now)  # the relay may have died of what came behind the message
-        is_new, has_taken = current.mails == 1, current.has_taken
-        elsewhere = is_new and is_about_server(error) and leave_address(current.raw)
-        reason = reason_to_start_over(
-            progress, error, is_new=is_new, has_taken=has_taken, elsewhere=elsewhere, tried=tried
-        )
-        if reason is None:
-            return None
-        if reason is StartOver.TOO_MANY_RECIPIENTS:  # ever fewer until it is one
-            current.memory.too_many_recipients(smaller_limit(progress, error), now)
-        else:  # what another server does says nothing about this one
-            tried[reason] = _nothing if elsewhere else _lesson(reason, error, current, now)
-        return reason
+        return lessons.reason(progress, error, current, now)
 
     def _recover(self, progress: Progress, error: smtplib.SMTPException) -> None:
         """Make the connection ready for the next mail, or throw it away."""
@@ -353,7 +284,7 @@ class SMTPSession:
         elif self._ahead is None or not self._ahead.progress.sent_ahead:
             self._reset(current, progress)
 
-    def _reset(self, current: _Current, progress: Progress) -> None:
+    def _reset(self, current: OpenConnection, progress: Progress) -> None:
         """Let the relay forget a mail; a relay that refuses that (Exim, after ten times) gets a new connection."""
         try:
             current.connection.resume(current.connection.reset(), None, progress)
@@ -384,41 +315,19 @@ class SMTPSession:
         if not current.connection.is_quiet():  # it has hung up, or said more than it was asked
             self.drop()
             return False
-        if self._has_room(current, self._clock.monotonic()):
+        if current.has_room(self._clock.monotonic()):
             settings = self._settings()
             if settings is current.settings or settings == current.settings:
                 return True
         self.close()
         return False
 
-    @staticmethod
-    def _has_room(current: _Current, now: float) -> bool:
-        keep = current.settings.keep
-        return (
-            current.mails < keep.mails
-            and current.verified < _MAX_VERIFIED
-            and now - current.opened_at < keep.age
-            and current.memory.takes_mail_after(current.mails, now)
-        )
-
     def _open(self, *, pipelining: bool) -> None:
         baton.put_down()
         settings = self._settings()
-        self._relay = relay = str(settings)
-        memory = self._memories.of(relay)
-        raw = self._connect(settings)
-        now = self._clock.monotonic()
-        connection: RelayConnection
-        if isinstance(raw, SMTP):
-            try:
-                pipelining = pipelining and memory.takes_pipelining(now)
-                connection = SMTPConnection(raw, settings, memory, self._clock, pipelining=pipelining)
-            except BaseException:
-                drop(raw)
-                raise
-        else:
-            connection = SendmailConnection(raw)
-        self._current = _Current(raw, connection, settings, memory, now, now)
+        self._relay = str(settings)
+        memory = self._memories.of(self._relay)
+        self._current = open_connection(settings, self._connect, memory, self._clock, pipelining=pipelining)
 
 
 def converse(connection: RelayConnection, attempt: Attempt, following: Following) -> None:
@@ -437,32 +346,9 @@ def converse(connection: RelayConnection, attempt: Attempt, following: Following
         request = connection.resume(steps, answer, progress)
 
 
-def _lesson(reason: StartOver, error: smtplib.SMTPException, current: _Current, now: float) -> _Lesson:
-    """Return what is to be remembered of the relay if another attempt goes better."""
-    memory, mails = current.memory, current.mails - 1
-    if reason is StartOver.OVERLAP and isinstance(error, smtplib.SMTPServerDisconnected):
-        return partial(memory.overlap_failed, now)
-    if reason is StartOver.PIPELINING:
-        return partial(memory.pipelining_failed, now)
-    if reason is StartOver.MAILS_PER_CONNECTION or told_mails_per_connection(error):
-        return partial(memory.refused_after, mails, now, told=told_mails_per_connection(error))
-    return _nothing
-
-
-def _learn(tried: dict[StartOver, _Lesson], progress: Progress) -> None:
-    """Remember what helped: the relay has taken the sender at the last attempt."""
-    if progress.begun:
-        for lesson in tried.values():
-            lesson()
-
-
 def _position(message: BinaryIO) -> int:
     """Return where the message begins; 0 if it is no file that tells."""
     try:
         return message.tell()
     except OSError:
         return 0
-
-
-def _nothing() -> None:
-    """Learn nothing."""
