@@ -47,6 +47,17 @@ PYRAMID = [
     "pyramid_tm",
 ]
 
+# ``zope.sendmail.contrib.django``, ``.flask``, ``.sqlalchemy``.
+DJANGO = [
+    "Django >= 5.2",
+]
+FLASK = [
+    "Flask",
+]
+SQLALCHEMY = [
+    "SQLAlchemy >= 2",
+]
+
 # A queue in PostgreSQL, for several machines.
 POSTGRESQL = [
     "psycopg >= 3.2",
@@ -176,6 +187,9 @@ setup(
         "appsetup": APPSETUP,
         "demo": DEMO,
         "pyramid": PYRAMID,
+        "django": DJANGO,
+        "flask": FLASK,
+        "sqlalchemy": SQLALCHEMY,
         "console": CONSOLE,
         "metrics": METRICS,
         "postgresql": POSTGRESQL,

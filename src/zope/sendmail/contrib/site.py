@@ -145,7 +145,7 @@ class SiteMailer:
         """Whether this process sends; ``ZOPE_SENDMAIL_START=never`` in the environment forbids it as well."""
         return self._start is not Start.NEVER and not switched_off()
 
-    def start(self, event: object = None) -> None:
+    def start(self) -> None:
         """Start the thread that sends, unless it runs or shall not."""
         if self.starts and not self.sender.running():
             self.sender.start()

@@ -115,8 +115,11 @@ def relay_down(relay: str, fault: Reply, seconds: float | None) -> None:
 
     :param seconds: until the relay is asked again; None: the processor ends
     """
-    again = "" if seconds is None else f" While this program runs, it is asked again in {seconds:.0f} s."
-    _processor.warning("Relay %s cannot be used (%s); mail waits.%s", relay, fault, again)
+    if seconds is None:
+        _processor.warning("Relay %s cannot be used (%s); mail waits.", relay, fault)
+    else:
+        text = "Relay %s cannot be used (%s); mail waits. While this program runs, it is asked again in %.0f s."
+        _processor.warning(text, relay, fault, seconds)
 
 
 def relay_left_out(relay: str, fault: Reply, seconds: float) -> None:

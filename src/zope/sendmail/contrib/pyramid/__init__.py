@@ -85,7 +85,12 @@ def request_mailer(request: Any) -> RequestMailer:
 
 
 def includeme(config: Any) -> None:
-    """Add ``request.mailer``; called by ``config.include("zope.sendmail.contrib.pyramid")``."""
+    """Add ``request.mailer``; called by ``config.include("zope.sendmail.contrib.pyramid")``.
+
+    Does nothing where `zope.sendmail.contrib.pyramid.testing` has been included.
+    """
+    if _REGISTRY_KEY in config.registry:
+        return
     settings = config.registry.settings
     prefix = settings.get(PREFIX, "mail.")
     try:
@@ -95,8 +100,19 @@ def includeme(config: Any) -> None:
     install(config, mailer)
 
 
-def install(config: Any, mailer: SiteMailer) -> None:
-    """Give every request of an application a ``request.mailer`` of this one."""
-    config.registry[_REGISTRY_KEY] = mailer
-    config.add_request_method(request_mailer, "mailer", reify=True)
-    config.add_subscriber(mailer.start, NewRequest)
+def install(config: Any, mailer: SiteMailer, *, replaces: bool = False) -> None:
+    """Give every request of an application a ``request.mailer`` of this one.
+
+    :param replaces: take the place of one that may be there.
+    """
+    is_new = _REGISTRY_KEY not in config.registry
+    if is_new or replaces:
+        config.registry[_REGISTRY_KEY] = mailer
+    if is_new:
+        config.add_request_method(request_mailer, "mailer", reify=True)
+        config.add_subscriber(_start, NewRequest)
+
+
+def _start(event: Any) -> None:
+    """Start what sends, with the first request."""
+    site_mailer(event.request.registry).start()
