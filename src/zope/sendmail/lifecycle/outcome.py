@@ -30,9 +30,13 @@ _CODES = {Answer.DEFERRED: 451, Answer.REJECTED: 550}
 #: "Too many recipients" (Postfix, Sendmail, Exchange), "Recipient count exceeds 50" (Amazon SES), "Maximum limit of 3
 #: recipients reached".
 _TOO_MANY_RECIPIENTS = re.compile(
-    r"too many (?:\w+ )?(?:recipients?|rcpts?)\b|\brecipients?\b[^.;]{0,40}\b(?:exceed|limit|maximum)"
+    r"too many (?:\w+ )?(?:recipients?|rcpts?)\b|\brecipients?\b[^.;:]{0,40}\b(?:exceed|limit|maximum)"
     r"|\b(?:exceed\w*|limit|maximum|max)\b[^.;]{0,40}\brecipients?\b",
     re.IGNORECASE,
+)
+#: "Too many recipients this hour", "daily limit for message recipients": no matter of one mail.
+_IN_SOME_TIME = re.compile(
+    r"\b(?:seconds?|minutes?|hours?|hourly|days?|daily|months?|monthly|rate)\b|throttl", re.IGNORECASE
 )
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 _TOO_MANY_CODES = frozenset({"4.5.3", "5.5.3"})
@@ -73,7 +77,9 @@ class Reply:
         """
         if self.answer is Answer.ACCEPTED or self.answer is Answer.UNKNOWN:
             return False
-        return self.enhanced in _TOO_MANY_CODES or _TOO_MANY_RECIPIENTS.search(self.text) is not None
+        if self.enhanced in _TOO_MANY_CODES:
+            return True
+        return _TOO_MANY_RECIPIENTS.search(self.text) is not None and not _IN_SOME_TIME.search(self.text)
 
     def as_pair(self) -> tuple[int, bytes]:
         """Return the code and the words as smtplib's errors have them."""

@@ -9,6 +9,7 @@ import functools
 from dataclasses import dataclass, field
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
+from zope.sendmail.lifecycle.throttling import is_quota
 from zope.sendmail.message.envelope import Envelope
 
 #: These replies sound permanent, but speak of our or the operator's fault: no mail is lost for them.
@@ -61,9 +62,12 @@ class Progress:
 
 @functools.lru_cache(maxsize=64)  # a relay has the same words for most recipients
 def reply_about_mail(code: int, text: str | bytes) -> Reply:
-    """Return the reply as it counts for a mail: what is not the mail's fault is temporary, whatever the first digit."""
+    """Return the reply as it counts for a mail: what is not the mail's fault is temporary, whatever the first digit.
+
+    A quota of the account is not.
+    """
     reply = Reply.of(code, text)
-    if code in NOT_THE_MAILS_FAULT:
+    if code in NOT_THE_MAILS_FAULT or (reply.answer is Answer.REJECTED and is_quota(reply)):
         return Reply(Answer.DEFERRED, reply.text, code, reply.enhanced)
     return reply
 

@@ -6,6 +6,7 @@ import unittest
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.throttling import TooMuch, too_much
+from zope.sendmail.smtp.protocol.progress import reply_about_mail, reply_about_recipient
 
 #: As providers and servers say it: code and text.
 CONNECTIONS = (
@@ -47,6 +48,58 @@ MAILS = (
     (450, "Requested mail action not taken: mailbox unavailable. Mail send limit exceeded."),
     (421, "4.7.1 Messages to example.org deferred due to excessive volume."),
     (450, "4.7.0 You are sending too many messages too quickly; slow down"),
+)
+#: As a permanent refusal.
+QUOTAS = (
+    (550, "5.4.5 Daily sending quota exceeded"),
+    (
+        550,
+        "5.4.5 Daily user sending limit exceeded. For more information on Gmail sending limits go to https://x.example",
+    ),
+    (550, "5.4.5 Daily SMTP relay limit exceeded for customer"),
+    (550, "5.4.5 https://support.google.com/mail/?p=DailyLimitExceeded"),
+    (550, "5.4.6 mail rate exceeded limit"),
+    (550, "5.4.6 Unusual sending activity detected. Please try after sometime"),
+    (554, "5.7.1 <a@b.example>: Recipient address rejected: You have exceeded your Outmail quota."),
+    (550, "exceeded hour limit"),
+    (550, "User a@b.example has exceeded its 24-hour sending limit. Messages to 25 recipients out of 25 allowed"),
+    (554, "5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message"),
+    (554, "5.7.1 <DATA>: Data command rejected: limit of 400 rcpts per 24 hours for client a@b.example reached"),
+    (554, "5.7.1 <DATA>: Data command rejected: only 10 messages per day"),
+    (554, "5.7.1 <a@b.example>: Recipient address rejected: Policy Rejection- Quota Exceeded."),
+    (554, "5.7.1 <a@b.example>: Sender address rejected: sorry, max 2 requests per hour."),
+    (550, "User has exceeded outgoing email quota"),
+    (550, "Domain b.example has exceeded the max emails per hour (250/250 (100%)) allowed.  Message discarded."),
+    (550, "5.1.90 Your message can't be sent because you've reached your daily limit for message recipients"),
+    (550, "5.7.233 Your message can't be sent because your tenant exceeded its daily limit"),
+    (550, "5.7.705 Access denied, tenant has exceeded threshold"),
+    (554, "5.7.1 Rate limit exceeded"),
+    (550, "5.7.1 You have reached a limit for sending mail"),
+    (550, "Too many messages this hour"),
+    (554, "5.7.0 Your account has exceeded its daily sending quota"),
+    (550, "maximum number of messages in 24 hours exceeded"),
+)
+NO_QUOTAS = (
+    (552, "5.2.2 Mailbox full"),
+    (552, "5.2.2 The email account that you tried to reach is over quota and inactive."),
+    (550, "5.2.2 user over quota"),
+    (554, "Mailbox quota exceeded; try again in an hour"),
+    (552, "5.3.4 Message size exceeds the maximum"),
+    (552, "5.2.3 Message exceeds the size limit of the day"),
+    (554, "5.4.6 Hop count exceeded - possible mail loop"),
+    (550, "5.4.14 Hop count exceeded"),
+    (550, "5.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional messages"),
+    (550, "5.2.121 The recipient has exceeded their limit on the number of messages they can receive per hour"),
+    (550, "5.7.1 Message rejected as spam; see https://example.org/daily-sending-limit-exceeded"),
+    (550, "5.5.3 too many recipients"),
+    (550, "Maximum line length exceeded (see RFC 5321 4.5.3.1.6)"),
+    (554, "5.6.0 header size exceeds maximum permitted"),
+    (550, "5.1.1 no such user here"),
+    (550, "5.7.1 Relaying denied"),
+    (554, "5.7.1 Service unavailable; Client host [192.0.2.1] blocked using a list of the last days"),
+    (550, "5.7.26 Unauthenticated email from b.example is not accepted due to the domain's DMARC policy"),
+    (550, "5.1.1 <a@b.example>: over and out"),
+    (554, "Transaction failed: Recipient count exceeds 50."),
 )
 SOMETHING_ELSE = (
     (450, "4.2.0 <jane@example.org>: Recipient address rejected: Greylisted, see http://postgrey.example/"),
@@ -99,10 +152,22 @@ class AReply(unittest.TestCase):
             with self.subTest(text=text):
                 self.assertIsNone(too_much(Reply.of(code, text)))
 
+    def test_that_tells_of_a_quota_in_a_final_way(self) -> None:
+        """No mail is rejected because the account has sent enough for today; it is as with 4yz."""
+        for code, text in QUOTAS:
+            with self.subTest(text=text):
+                for reply in (reply_about_mail(code, text), reply_about_recipient(code, text)):
+                    self.assertEqual((reply.answer, reply.code), (Answer.DEFERRED, code))
+                    self.assertIs(too_much(reply), TooMuch.MAILS)
+                    self.assertFalse(reply.is_one_too_many)
+                self.assertIs(too_much(Reply.of(code - 100, text.replace("5.", "4.", 1))), TooMuch.MAILS)
+
     def test_that_is_final_is_final(self) -> None:
-        """5yz is a rejection, and a yes is a yes, whatever they say; our own words are no relay's."""
-        for code in 250, 550:
-            self.assertIsNone(too_much(Reply.of(code, "rate limit exceeded")))
+        """Otherwise 5yz is a rejection, and a yes is a yes, whatever they say; our own words are no relay's."""
+        for code, text in NO_QUOTAS:
+            with self.subTest(text=text):
+                self.assertIs(reply_about_mail(code, text).answer, Answer.REJECTED)
+        self.assertIsNone(too_much(Reply.of(250, "rate limit exceeded")))
         self.assertIsNone(too_much(Reply(Answer.DEFERRED, "too many connections")))
 
 

@@ -211,6 +211,48 @@ class AConnectionTakesTenMails(Limits):
         self.assertEqual(len(relay.dialogues), 1)
 
 
+class QuotaOfADay(Script):
+    """The relay takes so many mails, and then says this until it is another day."""
+
+    def __init__(self, most: int, point: str, reply: str) -> None:
+        super().__init__()
+        self.most, self.point, self.reply = most, point, reply
+        self.taken = 0
+
+    def action(self, point: str, command: str) -> Action | None:
+        if point == self.point and self.taken >= self.most:
+            return self.reply
+        self.taken += point == "DOT"
+        return None
+
+
+class AnAccountHasAQuota(Limits):
+    """Told with 550, as Gmail and hosting providers do."""
+
+    def test_no_mail_is_rejected(self) -> None:
+        """Wherever it is told: the mails wait, uncharged, and leave when the relay takes more."""
+        for point in ("MAIL", "RCPT", "DATA", "DOT"):
+            for lmtp in (False, True):
+                with self.subTest(point, lmtp=lmtp):
+                    script = QuotaOfADay(3, point, "550 5.4.5 Daily sending quota exceeded")
+                    relay = self.relay(script, lmtp=lmtp)
+                    mailer = self.mailer(relay)
+                    queue, processor = self.drain(mailer, *[to(1)] * 6)
+                    self.assertEqual((len(relay.mails), processor.tally[REJECTED]), (3, 0))
+                    script.most = 6
+                    for _ in range(40):
+                        self.clock.advance(60.0)
+                        processor.run(forever=False)
+                    self.assertAllSent(queue, processor, 6)
+                    self.assertEqual(processor.tally[REJECTED], 0)
+                    session = mailer.open_session()
+                    self.addCleanup(session.close)
+                    self.assertAnswers(session.transfer(to(1), io.BytesIO(MESSAGE), lambda: None), r0=DEFERRED)
+                    with self.assertRaises(smtplib.SMTPException) as caught:
+                        mailer.send("a@example.org", to(1).recipients, MESSAGE)
+                    self.assertIn("550", str(caught.exception))
+
+
 TOO_MANY = [
     "452 4.5.3 Error: too many recipients",
     "552 too many recipients",
