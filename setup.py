@@ -81,12 +81,20 @@ METRICS = [
     "prometheus-client",
 ]
 
+# Traces of mail.
+OTEL = [
+    "opentelemetry-api",
+]
+
 TEST = [
     *DEMO,
     *CONSOLE,
     *METRICS,
+    *OTEL,
     *POSTGRESQL,
     "hypothesis",
+    "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-sdk",
     "psycopg[binary]",  # with libpq in it; only the tests need a server, and skip where there is none
     "pytest",
     "trustme",
@@ -192,6 +200,7 @@ setup(
         "sqlalchemy": SQLALCHEMY,
         "console": CONSOLE,
         "metrics": METRICS,
+        "otel": OTEL,
         "postgresql": POSTGRESQL,
         "zope": ZOPE,
         "test": TEST,

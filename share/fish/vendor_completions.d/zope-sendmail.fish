@@ -26,6 +26,7 @@ complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l daemon -
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l processes -r -d 'drain the queue in so many processes, which are started again if they die'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l version -d 'show program\'s version number and exit'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l metrics -r -d 'serve /metrics, /healthz and /readyz there while the daemon runs'
+complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l traces -d 'make an OpenTelemetry span for each attempt'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l config -r -F -d 'read settings from section [app:zope-sendmail] of this file, \'-\' is standard input'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l log-format -r -a 'text json' -d 'json: one object a line, and one for each attempt (default: text)'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l verbose -d 'tell of every mail'

@@ -43,6 +43,7 @@ from zope.sendmail.message.verp import one_by_one
 from zope.sendmail.queue import absolute, open_queue, put
 from zope.sendmail.queuemail import QueueMail, tell_if_unattended
 from zope.sendmail.reporting import maillog
+from zope.sendmail.reporting.traces import is_traced, sending, traced
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.system.hostname import host_name
 
@@ -90,16 +91,18 @@ class AbstractMailDelivery:
         verp: bool = False,
     ) -> str:
         """See `IMailDelivery`."""
-        envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, verp=verp)
-        manager = self.transaction_manager or transaction.manager
-        if type(self).createDataManager in _OURS:
-            mails_of(self._group(manager.get()), manager, self._stage, self._what()).add_all(envelopes, *pieces)
-        else:  # BBB: a subclass that makes its own data managers
-            if relay is not None:
-                raise InvalidRelay(f"{type(self).__name__} makes its own data managers, which know no relay")
-            for each in envelopes:
-                manager.get().join(self.createDataManager(each.sender, list(each.recipients), joined(pieces)))
-        return message_id
+        with sending(self._destination()) as span:
+            envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, verp=verp)
+            envelopes = traced(span, envelopes, pieces, message_id)
+            manager = self.transaction_manager or transaction.manager
+            if type(self).createDataManager in _OURS:
+                mails_of(self._group(manager.get()), manager, self._stage, self._what()).add_all(envelopes, *pieces)
+            else:  # BBB: a subclass that makes its own data managers
+                if relay is not None:
+                    raise InvalidRelay(f"{type(self).__name__} makes its own data managers, which know no relay")
+                for each in envelopes:
+                    manager.get().join(self.createDataManager(each.sender, list(each.recipients), joined(pieces)))
+            return message_id
 
     def _checked(
         self, fromaddr: object, toaddrs: object, message: object, relay: object, *, verp: bool
@@ -135,6 +138,10 @@ class AbstractMailDelivery:
     def _what(self) -> str:
         """Return what names the delivery in the log."""
         return type(self).__name__
+
+    def _destination(self) -> str:
+        """Return what names the delivery in a trace: the location of its queue, empty if it has none."""
+        return ""
 
     def createDataManager(self, fromaddr: str, toaddrs: Sequence[str], message: bytes) -> Any:
         """BBB: a data manager for one mail."""
@@ -222,13 +229,15 @@ class QueuedMailDelivery(AbstractMailDelivery):
         verp: bool = False,
     ) -> str:
         """Do as `send_now`, for a caller that sees to it that the queue is drained."""
-        envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, verp=verp)
-        with telling_refusals(self._queuePath):
-            if self._connection is None:
-                put(self.queue, envelopes, *pieces)
-            else:
-                self._put_on_connection(envelopes, *pieces)
-        return message_id
+        with sending(self._destination()) as span:
+            envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, verp=verp)
+            envelopes = traced(span, envelopes, pieces, message_id)
+            with telling_refusals(self._queuePath):
+                if self._connection is None:
+                    put(self.queue, envelopes, *pieces)
+                else:
+                    self._put_on_connection(envelopes, *pieces)
+            return message_id
 
     def tell_if_unattended(self) -> None:
         """Log it, once in a process, if no processor drains the queue."""
@@ -266,6 +275,12 @@ class QueuedMailDelivery(AbstractMailDelivery):
 
     def _what(self) -> str:
         return f"mail for the queue {self._queuePath}"
+
+    def _destination(self) -> str:
+        if not is_traced():
+            return ""
+        with telling_refusals(self._queuePath):
+            return self.queue.location
 
 
 @implementer(IDirectMailDelivery)

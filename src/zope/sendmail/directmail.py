@@ -20,12 +20,14 @@ from zope.sendmail.events import events_of
 from zope.sendmail.interfaces import ISession, IStagedMail, MailRefused
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import has_inherited_vote, open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece, joined, open_pieces
-from zope.sendmail.reporting import maillog, notifier
+from zope.sendmail.reporting import attempts, maillog, notifier
 from zope.sendmail.smtp.sendonly import SendOnlySession
+from zope.sendmail.system.clock import Clock
 
 #: Makes an empty group for one mail in the queue that is the reserve.
 Stage = Callable[[], IStagedMail]
@@ -225,6 +227,8 @@ class DirectMail:
             self._fault = Reply(Answer.DEFERRED, f"{type(error).__name__}: {error}")
 
     def _note_fault(self, session: ISession, fault: Reply | None) -> None:
+        if fault is not None and attempts.is_observed():
+            attempts.tell(attempts.FaultRecord(_clock.time(), "", session.relay, fault))
         if fault is not None and self._reserve is None:
             raise RelayError(f"the relay {session.relay} cannot be used: {fault}", fault.code)
         self._fault = fault
@@ -233,11 +237,15 @@ class DirectMail:
 
     def _end(self, mail: _Mail) -> None:
         """Send one mail, tell what became of it, and leave to the queue what has to wait."""
+        begun = _clock.monotonic()
         outcome = self._sent(mail)
+        was_tried = bool(outcome.replies)
+        outcome = _final(mail.envelope, outcome) if self._reserve is None else _complete(mail.envelope, outcome)
+        if attempts.is_observed() and (was_tried or self._reserve is None):
+            attempts.tell(_record(mail, outcome, _clock.monotonic() - begun))
         if self._reserve is None:
-            _tell(mail, _final(mail.envelope, outcome))
+            _tell(mail, outcome)
             return
-        outcome = _complete(mail.envelope, outcome)
         waiting = tuple(who for who, reply in outcome.replies.items() if reply.answer in _WAITS)
         try:
             if waiting:
@@ -263,6 +271,8 @@ class DirectMail:
         outcome = session.transfer(mail.envelope, open_pieces(mail.message), _no_intent)
         if outcome.fault is not None and not outcome.replies:  # it was not reached, and is not waited for twice
             self._fault = outcome.fault
+            if attempts.is_observed():
+                attempts.tell(attempts.FaultRecord(_clock.time(), "", outcome.relay, outcome.fault))
         return outcome
 
     def _opened(self) -> ISession:
@@ -301,6 +311,28 @@ def _final(envelope: Envelope, outcome: Outcome) -> Outcome:
     return Outcome(outcome.relay, ended)
 
 
+def _record(mail: _Mail, outcome: Outcome, duration: float) -> attempts.AttemptRecord:
+    """Return what observers are told: what the queue gets is deferred, and what it does not get is tried no more."""
+    answers = {reply.answer for reply in outcome.replies.values()}
+    waits = answers & {Answer.DEFERRED, Answer.UNKNOWN}
+    state = State.SENT if answers == {Answer.ACCEPTED} else State.DEFERRED if waits else State.REJECTED
+    return attempts.AttemptRecord(
+        time=_clock.time(),
+        queue="",
+        name="",
+        message_id=mail.message_id,
+        sender=mail.envelope.sender,
+        relay=outcome.relay,
+        attempt=1,
+        state=state.value,
+        duration=duration,
+        age=None,
+        size=sum(map(len, mail.message)),
+        replies=outcome.replies,
+        trace=mail.envelope.trace,
+    )
+
+
 def _tell(mail: _Mail, outcome: Outcome) -> None:
     identifier = mail.message_id
     for who, reply in outcome.replies.items():
@@ -308,6 +340,10 @@ def _tell(mail: _Mail, outcome: Outcome) -> None:
             message_id=identifier, sender=mail.envelope.sender, recipient=who, reply=reply, relay=outcome.relay
         )
     notifier.tell(events_of(identifier, mail.envelope.sender, outcome, Record(replies=outcome.replies)))
+
+
+#: Times of attempts, for observers.
+_clock = Clock()
 
 
 def _no_intent() -> None:

@@ -29,6 +29,7 @@ from zope.sendmail.cli.metricscommand import parse_address, serve_metrics
 from zope.sendmail.cli.privileges import as_before, become_owner
 from zope.sendmail.cli.processes import Report, Supervisor
 from zope.sendmail.cli.queuearguments import is_queue_command
+from zope.sendmail.cli.tracing import begin_traces
 from zope.sendmail.config.options import boolean, mailer_keywords, processor_keywords
 from zope.sendmail.config.passwordfile import follow_password_file
 from zope.sendmail.interfaces import IMailQueue
@@ -82,6 +83,7 @@ class ConsoleApp:
         self.log_format: str = self._arguments.get("log_format", "text")
         self.daemon = self._arguments.get("daemon", False)
         self._metrics: str | None = self._arguments.get("metrics")
+        self._flush_traces: Callable[[], object] | None = None
         self._processes: int = self._arguments.get("processes", 1)
         #: Which share of the mails this process takes first, of several that drain the queue.
         self._share: int | None = None
@@ -91,6 +93,8 @@ class ConsoleApp:
         self._processor: Any = None
         try:
             self._check_metrics()
+            if self._arguments.get("traces"):
+                self._flush_traces = begin_traces()
             self._configure(self._merged(self._arguments))
         except ValueError as error:
             self._refuse(str(error))
@@ -179,6 +183,8 @@ class ConsoleApp:
                 processor = self._reloaded()
                 self._run(processor)
         notifier.flush(_TELLING)
+        if self._flush_traces is not None:
+            self._flush_traces()
         return Report(processor.tally, processor.fault)
 
     def _supervise(self, processor: Any) -> int:

@@ -94,6 +94,11 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="serve /metrics, /healthz and /readyz there while the daemon runs; ':9464' is this host only",
     )
+    parser.add_argument(
+        "--traces",
+        action="store_true",
+        help="make an OpenTelemetry span for each attempt; start the program with opentelemetry-instrument",
+    )
     add_config_arguments(parser)
     add_queue_arguments(parser)
     add_relay_arguments(parser)

@@ -26,6 +26,7 @@ from zope.sendmail.message.address import (
 )
 from zope.sendmail.message.pieces import Piece, beginning
 from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.tracecontext import parent_and_state
 
 FROM = b"X-Zope-From:"
 TO = b"X-Zope-To:"
@@ -34,6 +35,9 @@ END = b"X-Zope-Envelope: end\n"
 #: The relay that a mail asks for: one of our mailers, or host and port.
 MAILER = b"X-Zope-Mailer:"
 HOSTNAME, PORT = b"X-Zope-Hostname:", b"X-Zope-Port:"
+
+#: The trace that a mail belongs to.
+TRACE = b"X-Zope-Trace:"
 
 #: The lines that CPSMailAccess 1.4 wrote behind the first two, always all of them and in this order.
 CPS_OPTIONS = (HOSTNAME, PORT, b"X-Zope-Username:", b"X-Zope-Password:")
@@ -44,6 +48,7 @@ _OPTIONS = {
     "X-Zope-Port": "port",
     "X-Zope-Username": "username",
     "X-Zope-Password": "password",
+    "X-Zope-Trace": "trace",
 }
 
 #: How a file of MaildropHost begins, and the two lines it needs (``docs/decisions/spool.rst``).
@@ -73,13 +78,14 @@ class Envelope:
     """The sender and the recipients of a message (RFC 5321, 2.3.1).  The empty sender is the null reverse-path.
 
     `malformed` are recipients that a foreign queue file names and no relay can be given; `relay` is the one that the
-    mail asks for.
+    mail asks for; `trace` is what `zope.sendmail.message.tracecontext` has of the trace that it belongs to.
     """
 
     sender: str
     recipients: tuple[str, ...]
     malformed: tuple[str, ...] = ()
     relay: RelayName | None = None
+    trace: str = ""
 
     @classmethod
     def of(cls, fromaddr: object, toaddrs: object) -> Envelope:
@@ -109,8 +115,8 @@ class Envelope:
 def envelope_lines(envelope: Envelope, *message: Piece) -> bytes:
     """Return what a queue file has in front of `message`, which is given in pieces."""
     lines = b"%s %s\n%s %s\n" % (FROM, envelope.sender.encode(), TO, ", ".join(envelope.recipients).encode())
-    if envelope.relay is not None:
-        return lines + _relay_lines(envelope.relay) + END
+    if envelope.relay is not None or envelope.trace:
+        return lines + _relay_lines(envelope.relay) + _trace_line(envelope.trace) + END
     return lines + END if beginning(message, 7).lower() == b"x-zope-" else lines
 
 
@@ -202,10 +208,17 @@ def _envelope(
         sender = parse_sender(sender_text)
     except InvalidAddress as error:
         raise MalformedEnvelope(str(error)) from error
-    return Envelope(sender, tuple(recipients), tuple(malformed), _relay(options) if options else None)
+    trace = " ".join(filter(None, parent_and_state(options.get("X-Zope-Trace", ""))))
+    return Envelope(sender, tuple(recipients), tuple(malformed), _relay(options) if options else None, trace)
 
 
-def _relay_lines(relay: RelayName) -> bytes:
+def _trace_line(trace: str) -> bytes:
+    return b"%s %s\n" % (TRACE, trace.encode("ascii")) if trace else b""
+
+
+def _relay_lines(relay: RelayName | None) -> bytes:
+    if relay is None:
+        return b""
     if relay.mailer:
         return b"%s %s\n" % (MAILER, relay.mailer.encode())
     return b"%s %s\n%s %d\n" % (HOSTNAME, relay.hostname.encode(), PORT, relay.port)

@@ -63,4 +63,4 @@ def one_by_one(envelope: Envelope) -> Iterator[Envelope]:
     """
     for recipient in envelope.recipients:
         single = envelope.only((recipient,))
-        yield Envelope(verp(envelope.sender, recipient), single.recipients, relay=envelope.relay)
+        yield Envelope(verp(envelope.sender, recipient), single.recipients, relay=envelope.relay, trace=envelope.trace)

@@ -212,7 +212,7 @@ class Worker:
         """Return what only the lease and the clock know of an attempt; the lease must not have ended."""
         now = self._context.clock.monotonic()
         begun, self._ended_at = max(job.taken_at, self._ended_at), now
-        return Measures(now - begun, job.lease.written, job.lease.size)
+        return Measures(now - begun, job.lease.written, job.lease.size, job.envelope.trace)
 
     def _checked(self, job: Job, result: object) -> Outcome:
         """Return what a mailer says, if that is an outcome; what it raises is an answer as well."""

@@ -47,6 +47,10 @@ class AttemptRecord:
     size: int | None
     #: What was said about each recipient.
     replies: Mapping[str, Reply]
+    #: The trace that the mail belongs to, as `zope.sendmail.message.tracecontext` writes it; empty for none.
+    trace: str = ""
+    #: Whether no relay was asked about the mail before; `attempt` begins anew when an operator retries.
+    is_first: bool = True
 
     @property
     def answers(self) -> Counter[Answer]:

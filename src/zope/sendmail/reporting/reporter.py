@@ -70,6 +70,10 @@ class Measures(NamedTuple):
     written: float | None
     #: Bytes of the message; None if that is not known.
     size: int | None
+    #: The trace that the mail belongs to.
+    trace: str = ""
+    #: Whether no relay was asked about the mail before.
+    is_first: bool = True
 
 
 class Reporter:
@@ -143,7 +147,7 @@ class Reporter:
         news = news_of(outcome, record, before=before)
         self._say(mail, outcome.relay, news)
         if measures is not None:
-            self._observe(mail, outcome.relay, record, news, measures)
+            self._observe(mail, outcome.relay, record, news, measures._replace(is_first=not before.relay))
         if self.is_heard:
             for event in events_of(mail.message_id, mail.sender, outcome, record, before=before):
                 self._notify(event)
@@ -210,6 +214,8 @@ class Reporter:
                 age=None if written is None else max(0.0, now - written),
                 size=measures.size,
                 replies=news,
+                trace=measures.trace,
+                is_first=measures.is_first,
             )
         )
 

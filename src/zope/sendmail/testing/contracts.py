@@ -228,6 +228,17 @@ class QueueContract:
             lease = self.queue.claim()[0]
             self.assertEqual((lease.envelope, lease.open().read()), (wanted, MESSAGE))
 
+    def test_a_trace_comes_out(self: Any) -> None:
+        """Beside the envelope, not in the message."""
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 vendor=value"
+        staged = self.queue.stage()
+        staged.add(replace(envelope(), trace=trace), MESSAGE)
+        staged.prepare()
+        staged.commit()
+        [lease] = self.queue.claim()
+        self.assertEqual(lease.envelope, replace(envelope(), trace=trace))
+        self.assertEqual(lease.open().read(), MESSAGE)
+
     def test_parked_mail_waits_for_its_relay(self: Any) -> None:
         """It is not claimed here until it is unparked, oldest first; other mail flows."""
         names = self.put(count=3)

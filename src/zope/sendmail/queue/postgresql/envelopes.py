@@ -8,6 +8,7 @@ from typing import Any
 from zope.sendmail.errors import InvalidRelay, MalformedEnvelope, QueueError
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.tracecontext import parent_and_state
 
 
 def write_envelope(envelope: Envelope) -> str:
@@ -22,6 +23,8 @@ def write_envelope(envelope: Envelope) -> str:
         if relay.username or relay.password:
             raise QueueError(f"a mail for the relay {relay} has a login in it, which is not kept in a database")
         values["relay"] = relay.mailer or [relay.hostname, relay.port]
+    if envelope.trace:
+        values["trace"] = envelope.trace
     return json.dumps(values, separators=(",", ":"))
 
 
@@ -38,6 +41,7 @@ def read_envelope(text: str) -> Envelope:
             tuple([str(each) for each in values["to"]]),
             tuple([str(each) for each in values.get("malformed", ())]),
             None if relay is None else _relay(relay),
+            " ".join(filter(None, parent_and_state(str(values.get("trace", ""))))),
         )
     except (ValueError, TypeError, KeyError, AttributeError, InvalidRelay) as error:
         raise MalformedEnvelope(f"its envelope cannot be read ({type(error).__name__}: {error})") from error

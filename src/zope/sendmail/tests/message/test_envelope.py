@@ -189,6 +189,32 @@ class QueueFiles(unittest.TestCase):
         message = b"X-Zope-Foo: bar\nX-Zope-Bar: foo\n\nText\n"
         self.assertEqual(read(b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\n" + message)[1], message)
 
+    def test_a_trace_is_written_and_read(self) -> None:
+        """In a line of its own, with a relay or without; a mail without a trace is written as ever."""
+        parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        for trace in parent, parent + " vendor=a,other=b c":
+            for relay in None, RelayName(mailer="bulk"):
+                envelope = Envelope("a@example.org", ("b@example.org",), relay=relay, trace=trace)
+                with self.subTest(envelope=envelope):
+                    text = envelope_lines(envelope, b"Subject: x\n")
+                    self.assertIn(f"X-Zope-Trace: {trace}\n".encode(), text)
+                    self.assertEqual(read(text + b"Subject: x\n"), (envelope, b"Subject: x\n"))
+
+    def test_what_is_no_trace_harms_no_mail(self) -> None:
+        """It is passed over."""
+        start = b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\n"
+        for words in (
+            b"",
+            b"x",
+            b"00-" + b"0" * 32 + b"-b7ad6b7169203331-01",
+            b"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            b"\xff\xfe",
+        ):
+            with self.subTest(words):
+                found, message = read(start + b"X-Zope-Trace: " + words + b"\nX-Zope-Envelope: end\nSubject: x\n")
+                self.assertEqual((found.trace, message), ("", b"Subject: x\n"))
+
     def test_a_relay_is_written_and_read(self) -> None:
         """By name or by address; the lines are no part of the message, whatever that begins with."""
         for relay in RelayName(mailer="bulk mail"), RelayName(hostname="r.example.org", port=26):
