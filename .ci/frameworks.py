@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from zope.sendmail.sender import MailSender
+from zope.sendmail.sender import MailReader, MailSender
 from zope.sendmail.testing.outbox import Outbox
 from zope.sendmail.testing.relay import Relay
 
@@ -199,7 +199,7 @@ def celery(situation: Situation) -> None:
     folders["control_folder"] = f"{directory}/control"
     Path(directory, f"{config}.py").write_text(f"broker_transport_options = {folders!r}\n", encoding="utf-8")
     os.environ.update(
-        BROKER="filesystem://", CELERY_CONFIG=config, MAIL_QUEUE=situation.queue, RELAY=f"{relay.host}:{relay.port}"
+        BROKER="filesystem://", CELERY_CONFIG=config, MAIL_QUEUE=situation.queue
     )
     sys.path.insert(0, directory)
     shop = load("celery_shop")
@@ -210,7 +210,8 @@ def celery(situation: Situation) -> None:
     environment = {**os.environ, "PYTHONPATH": paths, "C_FORCE_ROOT": "1"}
     worker = subprocess.Popen(command, cwd=directory, env=environment, stderr=subprocess.DEVNULL)
     try:
-        relay.wait_until(lambda: len(relay.mails) == 3, 60)
+        with MailReader(situation.queue, relay.host, relay.port):  # what zope-sendmail --daemon is
+            relay.wait_until(lambda: len(relay.mails) == 3, 60)
     finally:
         worker.terminate()
         worker.wait(60)
