@@ -198,9 +198,7 @@ def celery(situation: Situation) -> None:
     folders = dict.fromkeys(("data_folder_in", "data_folder_out"), f"{directory}/in")
     folders["control_folder"] = f"{directory}/control"
     Path(directory, f"{config}.py").write_text(f"broker_transport_options = {folders!r}\n", encoding="utf-8")
-    os.environ.update(
-        BROKER="filesystem://", CELERY_CONFIG=config, MAIL_QUEUE=situation.queue
-    )
+    os.environ.update(BROKER="filesystem://", CELERY_CONFIG=config, MAIL_QUEUE=situation.queue)
     sys.path.insert(0, directory)
     shop = load("celery_shop")
     for number in range(4):

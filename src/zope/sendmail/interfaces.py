@@ -187,7 +187,7 @@ class IStagedMail(Interface):
     def add(envelope: Envelope, *message: Piece) -> str:
         """Write one more mail.
 
-        :param message: the message in pieces; what one consists of says `zope.sendmail.message.pieces.octets`.
+        :param message: the message in pieces; what one consists of says ``zope.sendmail.message.pieces.octets``.
         :returns: the name of the mail in its queue.
         :raises OSError: the disk refuses; the mails before it are untouched then.
         """
@@ -608,7 +608,7 @@ class ICollectiveSession(ISession):
     """A session that asks about several mails at once, since a question may cost as much as a mail.  Optional."""
 
     def verify_together(mails: Sequence[tuple[Envelope, BinaryIO]]) -> list[Outcome | None]:
-        """Ask the relay whether it would take these mails, as `verify` does, in as few questions as possible.
+        """Ask the relay whether it would take these mails, as `ISession.verify` does, in as few questions as possible.
 
         :param mails: envelopes and messages, which must be seekable.
         :returns: what is known about each mail: an answer for each of its recipients, of which a no may be about the

@@ -21,7 +21,6 @@ from email.message import EmailMessage
 from typing import Any
 
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.message.address import parse_recipient
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.sender import MailWriter
@@ -68,7 +67,7 @@ class Outbox:
     Concurrency: any thread.
     """
 
-    def __init__(self, queue: IMailQueue | None = None) -> None:
+    def __init__(self, queue: Any = None) -> None:
         self.queue = MemoryQueue() if queue is None else queue
 
     def delivery(self, *, transaction_manager: Any = None) -> QueuedMailDelivery:
