@@ -119,7 +119,7 @@ exit status:
   2   the doctor found that mail is not moving; the command line is wrong
   74  the disk refused
   77  the permissions refused
-  78  there is no queue at this path
+  78  there is no queue at this path, or none can be there
 """
 
 

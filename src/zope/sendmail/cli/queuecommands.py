@@ -23,9 +23,11 @@ from zope.sendmail.cli.selecting import Call
 from zope.sendmail.cli.terminal import Refused, complain, stop_printing
 from zope.sendmail.cli.topview import show_top
 from zope.sendmail.config.location import DATABASES, scheme_of
+from zope.sendmail.errors import InvalidLocation
 from zope.sendmail.maildir import check_maildir
 from zope.sendmail.queue import directories_of, is_maildir, open_queue, recognized
 from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import NO_ROOM
 
 _VERBS: dict[str, Callable[[Call], int]] = {
     "list": list_mails,
@@ -40,6 +42,9 @@ _VERBS: dict[str, Callable[[Call], int]] = {
     "metrics": show_metrics,
     **dict.fromkeys(CHANGES, change),
 }
+
+#: What still works on a full disk.
+_ROOM = "; 'queue remove' works without room, and so does sending, which makes some"
 
 #: What a shell says of a program that a closed pipe has ended: 128 and the number of SIGPIPE.
 _BROKEN_PIPE = 141
@@ -58,12 +63,19 @@ def main(arguments: Sequence[str]) -> int:
         return _BROKEN_PIPE
     except KeyboardInterrupt:
         return 130
-    except Refused as refused:
-        return complain(str(refused), refused.status)
-    except PermissionError as error:
-        return complain(f"not permitted; run this as the user the queue belongs to: {error}", os.EX_NOPERM)
-    except OSError as error:
-        return complain(str(error), os.EX_IOERR)
+    except (Refused, OSError) as error:
+        return complain(*_explained(error))
+
+
+def _explained(error: Refused | OSError) -> tuple[str, int]:
+    """Return what to say of a verb that was not carried out, and the exit status."""
+    if isinstance(error, Refused):
+        return str(error), error.status
+    if isinstance(error, InvalidLocation):
+        return str(error), os.EX_CONFIG
+    if isinstance(error, PermissionError):
+        return f"not permitted; run this as the user the queue belongs to: {error}", os.EX_NOPERM
+    return f"{error}{_ROOM if error.errno in NO_ROOM else ''}", os.EX_IOERR
 
 
 def _carry_out(parsed: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
 from zope.sendmail.reporting import maillog, notifier
 from zope.sendmail.system.clock import Clock
-from zope.sendmail.system.disk import Disk
+from zope.sendmail.system.disk import NO_ROOM, Disk
 from zope.sendmail.system.trust import check_place
 
 #: What MAILDROP_TLS means.
@@ -143,12 +143,26 @@ class Daemon:
 
     @contextlib.contextmanager
     def _only_one(self) -> Iterator[None]:
-        """Hold the pid file.  Raises `AlreadyRunning`."""
-        self._pid_file.hold()
+        """Hold the pid file.  Raises `AlreadyRunning`.
+
+        On a disk without room for it what is due is sent first, which makes room.
+        """
+        try:
+            self._hold_pid_file()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            log.warning("There is no room for the pid file (%s); what is due is sent first.", error)
+            self._run(make_queue(self.config), forever=False)
+            self._hold_pid_file()
         try:
             yield
         finally:
             self._pid_file.release()
+
+    def _hold_pid_file(self) -> None:
+        make_directories(Disk(), os.path.dirname(self._pid_file.path))
+        self._pid_file.hold()
 
     @contextlib.contextmanager
     def _logging(self) -> Iterator[None]:
@@ -249,12 +263,17 @@ def check(config: Config) -> None:
 def prepare(config: Config) -> None:
     """Make the directories of log and pid file, where no other user can have put something in our way.
 
-    Root goes on as the owner of the first spool, which could not use root's files.
+    Root goes on as the owner of the first spool, which could not use root's files.  A disk without room for them is
+    passed over: mail can leave without a log.
     """
     become_owner(config.spools[0])
     for path in (config.log_file, config.pid_file):
         check_place(path)
-        make_directories(Disk(), os.path.dirname(path))
+        try:
+            make_directories(Disk(), os.path.dirname(path))
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
 
 
 def _set_aside(queue: IMailQueue) -> int:

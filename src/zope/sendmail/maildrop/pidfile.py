@@ -17,6 +17,7 @@ import sys
 import time
 
 from zope.sendmail.errors import MailError
+from zope.sendmail.system.disk import NO_ROOM
 
 # struct flock, of fcntl(2): Linux has the kind of lock in front, the BSDs and macOS have it behind.
 _FLOCK, _PID = ("hhqqi", 4) if sys.platform == "linux" else ("qqihh", 2)
@@ -132,7 +133,7 @@ def _write_number(fd: int) -> None:
     try:
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_ROOM:
             raise
 
 

@@ -38,6 +38,9 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 #: Pieces that are written with one call.  Those of a large text are made for it, so they are few.
 _AT_ONCE = 8
 
+#: What says that there is no room for a file, or for one more name.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 #: From so many files on, one syncfs(2) is cheaper than an fsync each.
 _MANY = 16
 

@@ -11,15 +11,19 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from zope.sendmail.queue.maildir.layout import BUNDLE, PARTS, SPLITTING, Layout
-from zope.sendmail.system.disk import Disk, remove_quietly, same_file
+from zope.sendmail.system.disk import NO_ROOM, Disk, remove_quietly, same_file
 from zope.sendmail.system.hostname import host_name
 
 #: A host that said so many seconds ago that it makes files of a bundle died with it.
 _LONG_DEAD = 600.0
+
+#: Where there is no room for a second copy of all mails, so many are made files at a time.
+_AT_ONCE = 64
 
 #: A file name has 255 bytes at most, a length 20 digits.
 _LONGEST_LINE = 300
@@ -55,9 +59,9 @@ def names_in(disk: Disk, group: str, *, strict: bool = False) -> list[str]:
         path = os.path.join(group, BUNDLE)
         with contextlib.suppress(*() if strict else (OSError,)), disk.open(path) as stream:
             names.extend(name for name, _ in entries(stream, path))
-    elif PARTS in found:
+    if PARTS in found:
         names.extend(disk.names(os.path.join(group, PARTS)))
-    return sorted(names)
+    return sorted(set(names))
 
 
 def unfold(layout: Layout, disk: Disk, group: str) -> bool:
@@ -70,7 +74,7 @@ def unfold(layout: Layout, disk: Disk, group: str) -> bool:
         names = disk.names(group)
         bundled = not {BUNDLE, PARTS}.isdisjoint(names)
         _move_out(layout, disk, group)
-        if BUNDLE in names and not _split(disk, group):
+        if BUNDLE in names and not _split(layout, disk, group):
             return False
         if bundled:
             # Else a power loss might bring the bundle back beside mails that have left already.
@@ -118,10 +122,10 @@ _here = _OneAtATime()
 os.register_at_fork(after_in_child=_here.forget_after_fork)
 
 
-def _split(disk: Disk, group: str) -> bool:
+def _split(layout: Layout, disk: Disk, group: str) -> bool:
     """Make files in ``.parts`` of the bundle, then remove it; return False if another process is at it.
 
-    While the bundle is there it is the truth, and the parts are not; without it, they are.
+    What stands in the bundle is the truth, and a part of the same name is not; of what does not, the parts are.
     """
     path = os.path.join(group, BUNDLE)
     with _here.mutex:
@@ -133,7 +137,7 @@ def _split(disk: Disk, group: str) -> bool:
                 if same_file(os.fstat(fd), disk.stat(path)):
                     if not _is_first(disk, group):
                         return False
-                    _make_parts(disk, group, path)
+                    _take_apart(layout, disk, group)
                     disk.unlink(path)
         except FileNotFoundError:  # another process was faster
             pass
@@ -164,15 +168,81 @@ def _is_first(disk: Disk, group: str) -> bool:
     return True
 
 
-def _make_parts(disk: Disk, group: str, path: str) -> None:
-    parts = os.path.join(group, PARTS)
-    if not disk.make_directory(parts):  # a process died here
-        remove_quietly(disk, *(os.path.join(parts, name) for name in disk.names(parts)))
-    made: list[str] = []
+def _take_apart(layout: Layout, disk: Disk, group: str) -> None:
+    """Make a part of each mail of the bundle: of all at once if there is room, else of a few at a time.
+
+    :raises OSError: if there is no room for one mail
+    """
+    path = os.path.join(group, BUNDLE)
+    mails = _mails_of(disk, path)
+    _clear_parts(layout, disk, group, mails)
+    try:
+        _make_parts(disk, group, mails)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+    else:
+        return
+    while mails:
+        _clear_parts(layout, disk, group, mails)
+        cut = mails[-_make_last_parts(disk, group, mails[-_AT_ONCE:]) :]
+        disk.truncate(path, cut[0].begin)  # from now on these parts count
+        disk.sync_file(path)
+        mails = mails[: -len(cut)]
+        _move_out(layout, disk, os.path.join(group, PARTS))
+
+
+@dataclass(frozen=True, slots=True)
+class _Mail:
+    """One mail of a bundle: where its line begins, and its text."""
+
+    name: str
+    begin: int
+    text: int
+    length: int
+
+
+def _mails_of(disk: Disk, path: str) -> list[_Mail]:
+    mails: list[_Mail] = []
     with disk.open(path) as stream:
+        end = 0
         for name, length in entries(stream, path):
-            made.append(os.path.join(parts, name))
-            disk.create(made[-1], stream.read(length))
+            mails.append(_Mail(name, end, stream.tell(), length))
+            end = stream.tell() + length
+    return mails
+
+
+def _clear_parts(layout: Layout, disk: Disk, group: str, mails: Iterable[_Mail]) -> None:
+    """Remove the parts of mails that stand in the bundle, which a death has left; move out those that were cut off."""
+    parts = os.path.join(group, PARTS)
+    if not disk.make_directory(parts):
+        bundled = {mail.name for mail in mails}
+        remove_quietly(disk, *(os.path.join(parts, name) for name in disk.names(parts) if name in bundled))
+        _move_out(layout, disk, parts)
+
+
+def _make_parts(disk: Disk, group: str, mails: Sequence[_Mail]) -> None:
+    """Write the parts of these mails, durably."""
+    made: list[str] = []
+    with disk.open(os.path.join(group, BUNDLE)) as stream:
+        for mail in mails:
+            made.append(os.path.join(group, PARTS, mail.name))
+            stream.seek(mail.text)
+            disk.create(made[-1], stream.read(mail.length))
     disk.sync_files(made)
-    disk.sync_directory(parts)
+    disk.sync_directory(os.path.join(group, PARTS))
     disk.sync_directory(group)
+
+
+def _make_last_parts(disk: Disk, group: str, mails: Sequence[_Mail]) -> int:
+    """Write the parts of as many of the last mails as there is room for, durably; return how many they are."""
+    while True:
+        try:
+            _make_parts(disk, group, mails)
+        except OSError as error:
+            if error.errno not in NO_ROOM or len(mails) == 1:
+                raise
+            remove_quietly(disk, *(os.path.join(group, PARTS, mail.name) for mail in mails))
+            mails = mails[len(mails) // 2 :]
+        else:
+            return len(mails)

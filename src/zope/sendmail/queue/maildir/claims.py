@@ -19,7 +19,7 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.lease import MaildirLease
-from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, Owner
+from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, OneAtATime, Owner
 from zope.sendmail.queue.maildir.ownertext import Phase
 from zope.sendmail.queue.maildir.scanner import Scanner
 from zope.sendmail.queue.maildir.sentlog import SentLog
@@ -34,6 +34,9 @@ _ABOUT_ALL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 #: Seconds until a held message is looked at again; its release may have been told to other hosts only.
 _HELD = 600.0
+
+#: Seconds until it is looked again whether the one lock for which there is room has ended.
+_ONE_AT_A_TIME = 0.2
 
 #: Seconds for which a message of another process's share is left to that one: at first, while there are enough of our
 #: own, and as long as that process shows no sign of life.
@@ -152,8 +155,11 @@ class Claims:
             self._clear(orphan)
 
     def next_due(self) -> float | None:
-        """See `IMailQueue`."""
-        return self._index.next_due(self._clock.monotonic())
+        """See `IMailQueue`.  Where there is room for one lock at a time, nothing is due while that is out."""
+        if self._scanner.is_due:
+            return 0.0
+        due = self._index.next_due(self._clock.monotonic())
+        return due if due is None or not self._owner.is_lent else max(due, _ONE_AT_A_TIME)
 
     def unpark(self, relay: str, limit: int) -> int:
         """See `IMailQueue`."""
@@ -176,9 +182,9 @@ class Claims:
                 break
             try:
                 lease = self._try(key)
-            except CannotClaim:
+            except CannotClaim as trouble:
                 self._index.put(key, now)
-                if leases:
+                if leases or isinstance(trouble, OneAtATime):
                     break
                 raise
             if lease is not None:
@@ -298,6 +304,8 @@ class Claims:
             if isinstance(lock, Lock):
                 self._clean_after(key)
                 lock.release()
+        except OneAtATime:  # the next look finds it again
+            pass
         except OSError as error:
             self._skip(key, error)
 
@@ -313,6 +321,7 @@ class Claims:
         with self.mutex:
             if record.state in (State.SENT, State.REJECTED):
                 self._index.drop(key)
+                self._scanner.made_room()
                 if not self._removed:
                     self._removed_since = self._clock.monotonic()
                 self._removed.add(key.partition("/")[0])

@@ -26,10 +26,10 @@ from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.locks import Lock
 from zope.sendmail.queue.maildir.ownertext import Phase
-from zope.sendmail.queue.maildir.reserve import NO_ROOM
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.store import UNTRIED, Store, can_be_forgotten
 from zope.sendmail.reporting import maillog
+from zope.sendmail.system.disk import NO_ROOM
 
 
 class LeaseHolder(Protocol):

@@ -35,7 +35,7 @@ from zope.sendmail.queue.maildir.ownertext import (
     slots,
 )
 from zope.sendmail.system.clock import Clock
-from zope.sendmail.system.disk import Disk, identity, remove_quietly, same_file
+from zope.sendmail.system.disk import NO_ROOM, Disk, identity, remove_quietly, same_file
 
 #: Seconds after which a lock of zope.sendmail 3.5 to 7.3 is given up: their own number.
 MAX_SEND_TIME = 60 * 60 * 3
@@ -69,6 +69,10 @@ class CannotClaim(QueueTrouble):
     def because_of(cls, error: OSError) -> CannotClaim:
         """Return one that says what `error` says."""
         return cls(error.errno, error.strerror, error.filename, None, error.filename2)
+
+
+class OneAtATime(CannotClaim):
+    """There is room for the lock of one message, and that is out: when it has ended, the next one can be locked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,7 @@ class Owner:
                 self._make()
             except OSError as error:
                 self.forget()
-                if error.errno in reserve.NO_ROOM and self._adopt():
+                if error.errno in NO_ROOM and self._adopt():
                     return
                 if error.errno in _NO_SUPPORT:
                     raise QueueNotSafe(
@@ -210,7 +214,7 @@ class Owner:
         try:
             make_maildir(self.disk, self._layout.root, EXTRA)
         except OSError as error:
-            if error.errno not in reserve.NO_ROOM:
+            if error.errno not in NO_ROOM:
                 raise
 
     def _adopt(self) -> bool:
@@ -326,7 +330,7 @@ class Owner:
 
     def _take(self, path: str) -> Lock | Busy:
         try:
-            self.disk.link(self.path, path)
+            self._link(path)
         except FileExistsError:
             return self._take_over(path)
         except FileNotFoundError:
@@ -334,9 +338,27 @@ class Owner:
         except OSError as error:
             if error.errno in _ABOUT_ONE:
                 raise
-            if not (error.errno in reserve.NO_ROOM and self._lend(path)):
-                raise CannotClaim.because_of(error) from error
+            if not (error.errno in NO_ROOM and self._lend(path)):
+                raise self._why_none(error) from error
         return self._lock(path, None)
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether the file's own name is the lock of a message; as long as it is, there is no room for others."""
+        return bool(self._lent)
+
+    def _why_none(self, error: OSError) -> CannotClaim:
+        """Return why no message can be locked, when the disk has refused one more name."""
+        kind = OneAtATime if error.errno in NO_ROOM and self._lent else CannotClaim
+        return kind.because_of(error)
+
+    def _link(self, path: str) -> None:
+        """Give the file one more name."""
+        try:
+            self.disk.link(self.path, path)
+        except FileNotFoundError:  # the file may be where its own name was lent to, or back from there in this moment
+            with self._mutex:
+                self.disk.link(self._lent or self.path, path)
 
     def _lend(self, path: str) -> bool:
         """Lock a message with the file's own name, where there is no room for one more; return whether that went.
@@ -425,10 +447,12 @@ class Owner:
         """Put a link of ours in the place of the lock at `path`, without a gap."""
         replacement = os.path.join(self._layout.locks, ".take-" + unique_name())
         try:
-            self.disk.link(self.path, replacement)
+            self._link(replacement)
+        except FileNotFoundError:
+            raise
         except OSError as error:
-            if error.errno not in reserve.NO_ROOM or self._lent:
-                raise
+            if error.errno not in NO_ROOM or self._lent:
+                raise self._why_none(error) from error
             with self._mutex:
                 self.disk.rename(self.path, path)
                 self._lent = path

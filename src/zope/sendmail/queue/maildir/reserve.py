@@ -8,15 +8,11 @@ with all that it says.  The lock of a file says whether a process has it already
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 
 from zope.sendmail.queue.maildir.layout import BELL, RESERVE, Layout
 from zope.sendmail.queue.maildir.ownertext import EMPTY, FIRST_SLOTS, HEADER, SLOT, Identity
 from zope.sendmail.system.disk import Disk, remove_quietly, same_file
-
-#: What says that there is no room for a file, or for one more name.
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 #: One for a processor, one for an operator who makes room, and one that is given up for what must be written down.
 _COUNT = 3

@@ -12,6 +12,7 @@ from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.store import Listing, Store
 from zope.sendmail.reporting import maillog
+from zope.sendmail.system.disk import NO_ROOM
 
 #: Seconds after which the directory is read whatever its time stamp says: some network file systems are wrong about it.
 _UNCONDITIONAL = 300.0
@@ -66,6 +67,17 @@ class Scanner:
         self._bad_groups: set[str] = set()
         #: Another process was unfolding mails, and may die without having told us of them.
         self._busy = False
+        #: There was no room to unfold all mails, and whether there is more since then.
+        self._is_short = self._has_room = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a look now finds mail for which there was no room: what has left since has made some."""
+        return self._is_short and self._has_room
+
+    def made_room(self) -> None:
+        """Take note that a mail has left."""
+        self._has_room = True
 
     def look(self, now: float) -> list[str]:
         """Read the directory if it is time to.  Returns the messages that are locked but gone."""
@@ -74,11 +86,14 @@ class Scanner:
         monotonic = self._store.clock.monotonic
         begin = monotonic()
         self._stamps = self._read_stamps()
+        self._is_short = self._has_room = False
         listing = self._read()
         self._began, self._cost, self.asked = now, monotonic() - begin, False
         return listing.orphans()
 
     def _is_time(self, now: float) -> bool:
+        if self.is_due:
+            return True
         since = now - self._began
         if since < self._cost * _SHARE or (since < _WHILE_BUSY and self._index.next_due(now) == 0.0):
             return False
@@ -107,6 +122,7 @@ class Scanner:
         return listing
 
     def _stuck(self, group: str, error: OSError) -> None:
+        self._is_short = self._is_short or error.errno in NO_ROOM
         if group not in self._bad_groups:
             maillog.group_stuck(group, error)
         self._bad_groups.add(group)

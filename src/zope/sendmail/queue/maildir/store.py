@@ -39,7 +39,7 @@ from zope.sendmail.queue.maildir.layout import (
     shortened,
 )
 from zope.sendmail.system.clock import Clock
-from zope.sendmail.system.disk import Disk, remove_quietly
+from zope.sendmail.system.disk import NO_ROOM, Disk, remove_quietly
 
 #: So much of a history is read at first; its last record is seldom longer.  And so much of it at most.
 _TAIL, _MOST = 16 * 1024, 64 * 1024 * 1024
@@ -176,7 +176,7 @@ class Store:
         try:
             self.disk.append(path, line)
         except OSError as error:
-            if error.errno not in reserve.NO_ROOM or can_be_forgotten(record):
+            if error.errno not in NO_ROOM or can_be_forgotten(record):
                 raise
             if not reserve.give_up(self.layout, self.disk):
                 raise

@@ -6,6 +6,7 @@ process and after a loss of power are made as real directories, a processor drai
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -20,6 +21,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.pieces import Piece
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir import staging as staged_module
 from zope.sendmail.queue.maildir.bundle import entries, names_in
@@ -38,12 +40,25 @@ def body(number: int) -> bytes:
     return b"Message-Id: <%d@example.org>\n\n%s\n" % (number, b"text " * 40)
 
 
+class ScarceDisk(RecordingDisk):
+    """A disk with room for two parts of a bundle at a time, from the moment at which it is full."""
+
+    is_full = False
+
+    def create(self, path: str, *pieces: Piece) -> None:
+        """See `Disk.create`."""
+        directory = os.path.dirname(path)
+        if self.is_full and directory.endswith("/.parts") and len(os.listdir(directory)) >= 2:
+            raise OSError(errno.ENOSPC, "full", path)
+        super().create(path, *pieces)
+
+
 class Story:
     """What is done to a queue, with marks that say what has been promised at which change."""
 
     def __init__(self, root: str) -> None:
         self.clock = ManualClock()
-        self.disk = RecordingDisk(root)
+        self.disk = ScarceDisk(root)
         self.queue = MaildirQueue(root + "/queue", schedule=SCHEDULE, disk=self.disk, clock=self.clock)
         #: (number of changes, what is promised from then on)
         self.marks: list[tuple[int, Callable[[Promise], None]]] = []
@@ -300,6 +315,17 @@ class Bundling(CrashTest):
             story.disk.create(f"{group}/.parts/{name}", b"torn")
             unfold_now(*story.bundles.pop())
             story.attempt(OK, OK, OK)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+    def test_unfolded_without_room_for_all(self) -> None:
+        """A few at a time, from the end, are cut off; none is in two places, or in none, whenever that ends."""
+
+        def tell(story: Story) -> None:
+            story.commit(1, 2, 3, 4, unfold=False)
+            story.disk.is_full = True
+            story.attempt(OK, OK, OK, OK)
 
         for power in (False, True):
             self.examine(tell, power=power)

@@ -17,14 +17,18 @@ import textwrap
 import unittest
 from collections.abc import Callable
 
+from zope.sendmail.config.settings import Tls
 from zope.sendmail.lifecycle.outcome import Reply
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue import open_queue
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.relay import Relay
 
 NO_BLOCKS, NO_INODES = "size=1m", "size=8m,nr_inodes=64"
 
@@ -91,6 +95,33 @@ class AFullDisk(FullDiskTest):
         self.fill()
         self.assertEqual(self.drained(), [f"{number}@example.org" for number in range(5)])
         self.assertEqual(MaildirQueue(self.path).admin.count(), {})
+
+    def test_is_drained_whole_by_a_conversation_that_takes_the_next_mail_early(self) -> None:
+        """The next mail is no trouble while there is room for one lock only: it goes when the one in hand has gone."""
+        self.put(30)
+        self.fill()
+        with Relay() as relay:
+            mailer = SMTPMailer("127.0.0.1", relay.port, tls=Tls.NEVER)
+            processor = QueueProcessorThread(queue=MaildirQueue(self.path), mailer=mailer, tell=lambda _: None)
+            processor.run(forever=False)
+            self.assertEqual(len({mail.recipients for mail in relay.mails}), len(relay.mails))
+            self.assertEqual(len(relay.mails), 30)
+        self.assertEqual(MaildirQueue(self.path).admin.count(), {})
+
+    def test_is_drained_by_several_leases_at_a_time_as_far_as_there_is_room(self) -> None:
+        """What does not fit is not due for a moment, and is no trouble."""
+        self.put(3)
+        self.fill()
+        queue = MaildirQueue(self.path, clock=self.clock)
+        self.addCleanup(queue.close)
+        leases = queue.claim(3)
+        self.assertGreater(len(leases), 0)
+        if len(leases) < 3:
+            self.assertEqual(queue.claim(3), [])
+            self.assertGreater(queue.next_due() or 0.0, 0.0)
+            leases[0].release()
+            self.assertEqual(queue.next_due(), 0.0)
+            self.assertEqual(len(queue.claim(3)), 1)
 
     def test_is_drained_again_and_again(self) -> None:
         """The reserve is given back."""
@@ -183,6 +214,94 @@ class AFullDisk(FullDiskTest):
             os.unlink(os.path.join(self.ballast, name))
         self.assertEqual(len(queue.claim(1)), 1)
         queue.close()
+
+
+class Commands(FullDiskTest):
+    """What an operator calls where nothing more fits, in processes of their own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.relay = self.enterContext(Relay())
+        self.config = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "maildrop.conf")
+        with open(self.config, "w", encoding="utf-8") as file:
+            file.write(f'MAILDROP_HOME="{self.root}"\nSMTP_HOST="127.0.0.1"\nSMTP_PORT={self.relay.port}\n')
+        self.spool = os.path.join(self.root, "spool")
+        os.mkdir(self.spool, 0o700)
+
+    def drop(self, count: int) -> None:
+        """Let another program drop mail into a spool that was looked at before."""
+        queue = open_queue("spool:" + self.spool)
+        queue.claim(0)
+        queue.close()
+        for number in range(count):
+            path = os.path.join(self.spool, str(number))
+            with open(path, "w", encoding="ascii") as file:
+                file.write(f"##To:{number}@example.org\n##From:s@example.org\nSubject: s\n\ntext\n")
+            os.utime(path, (1e9, 1e9))
+
+    def run_module(self, *words: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, "-m", *words]
+        return subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def maildrop(self, verb: str) -> subprocess.CompletedProcess[str]:
+        return self.run_module("zope.sendmail.maildrop", "--config", self.config, verb)
+
+    def test_maildrop_once_sends_all(self) -> None:
+        """Although there is no room for its log."""
+        self.drop(9)
+        self.fill()
+        done = self.maildrop("once")
+        self.assertEqual((done.returncode, len(self.relay.mails)), (0, 9), done.stderr)
+
+    def test_maildrop_starts(self) -> None:
+        """What is due leaves first, if there is no room for its pid file."""
+        self.drop(9)
+        self.fill()
+        self.addCleanup(self.maildrop, "stop")
+        done = self.maildrop("start")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.maildrop("status").returncode, 0)
+        self.assertEqual(self.maildrop("stop").returncode, 0)  # after the message in hand
+        self.maildrop("once")
+        self.assertEqual(len(self.relay.mails), 9)
+
+    def test_zope_sendmail_sends_all(self) -> None:
+        """In one process, and in two."""
+        for count, more in ((30, []), (8, ["--processes", "2"])):
+            self.put(count)
+            self.fill()
+            before = len(self.relay.mails)
+            options = ["--hostname", "127.0.0.1", "--port", str(self.relay.port), *more]
+            done = self.run_module("zope.sendmail.cli", *options, self.path)
+            self.assertEqual((done.returncode, len(self.relay.mails) - before), (0, count), done.stderr)
+            for name in os.listdir(self.ballast):
+                os.unlink(os.path.join(self.ballast, name))
+
+    def test_what_needs_room_says_what_does_not(self) -> None:
+        """And loses nothing; then that can be done."""
+        self.put(9)
+        self.fill()
+        done = self.run_module("zope.sendmail.cli", "queue", "bounce", self.path, "--all", "--yes")
+        self.assertEqual(done.returncode, 74, done.stdout)
+        self.assertIn("'queue remove' works without room", done.stderr)
+        self.assertGreaterEqual(sum(MaildirQueue(self.path).admin.count().values()), 9)
+        for _ in range(2):  # what was committed last gets a file of its own when the first has made room for it
+            done = self.run_module("zope.sendmail.cli", "queue", "remove", self.path, "--all", "--yes")
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(MaildirQueue(self.path).admin.count(), {})
+
+
+class CommandsWithoutInodes(Commands):
+    options = NO_INODES
 
 
 class ADiskWithoutInodes(AFullDisk):

@@ -169,6 +169,8 @@ class FileSystem:
         node = self.nodes[number]
         if node.content is None or torn == 2:
             return node.content
+        if node.durable.startswith(node.content):  # cut off: it ends where it did, or where it does
+            return node.durable if torn == 0 else node.content
         kept = node.durable if node.content.startswith(node.durable) else b""
         return kept if torn == 0 else node.content[: len(kept) + (len(node.content) - len(kept)) // 2]
 
