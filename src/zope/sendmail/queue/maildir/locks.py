@@ -448,10 +448,10 @@ class Owner:
         replacement = os.path.join(self._layout.locks, ".take-" + unique_name())
         try:
             self._link(replacement)
-        except FileNotFoundError:
-            raise
         except OSError as error:
-            if error.errno not in NO_ROOM or self._lent:
+            if error.errno not in NO_ROOM:
+                raise
+            if self._lent:
                 raise self._why_none(error) from error
             with self._mutex:
                 self.disk.rename(self.path, path)
