@@ -30,6 +30,7 @@ from zope.sendmail.interfaces import (
     IStagedMail,
     type_of_message,
 )
+from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.mailer import conversation_of
 from zope.sendmail.message.address import parse_sender
@@ -41,7 +42,7 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.message.verp import one_by_one
 from zope.sendmail.queue import absolute, open_queue, put
-from zope.sendmail.queuemail import QueueMail, tell_if_unattended
+from zope.sendmail.queuemail import QueueMail, Reserve, tell_if_unattended
 from zope.sendmail.reporting import maillog
 from zope.sendmail.reporting.traces import is_traced, sending, traced
 from zope.sendmail.system.forklock import ForkLock
@@ -154,10 +155,13 @@ class AbstractMailDelivery:
 class QueuedMailDelivery(AbstractMailDelivery):
     """See `IQueuedMailDelivery`.  `routes` says which relays a mail may name; its processor has to have the same.
 
+    `schedule` is that of its processor; a direct delivery with this one behind it goes by it.
+
     With a `connection` (see `zope.sendmail.queue.postgresql.joining`) the mail is written on that, and commits with
     what the application writes there; the queue has to be in the same database.
     """
 
+    _schedule: Schedule | None = None
     _queue: IMailQueue | None = None
     _place = ""
     _connection: Any = None
@@ -171,9 +175,12 @@ class QueuedMailDelivery(AbstractMailDelivery):
         routes: Routes | None = None,
         envelope_sender: str | None = None,
         connection: Any = None,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__(transaction_manager=transaction_manager, envelope_sender=envelope_sender)
         self._queuePath = check_location(queuePath)
+        if schedule is not None:
+            self._schedule = schedule
         self._connection = connection
         if connection is not None and scheme_of(queuePath) not in DATABASES:
             raise ValueError("mail follows the transactions of a connection only into a queue in its database")
@@ -192,7 +199,8 @@ class QueuedMailDelivery(AbstractMailDelivery):
         place = absolute(path)
         with _opening:  # else a second thread might put another one in its place, with mail in it
             if self._queue is None or self._place != place:
-                self._queue, self._place = open_queue(path), place
+                options = {} if self._schedule is None else {"schedule": self._schedule}
+                self._queue, self._place = open_queue(path, **options), place
             return self._queue
 
     def use(self, queue: IMailQueue) -> None:
@@ -313,11 +321,11 @@ class DirectMailDelivery(AbstractMailDelivery):
             self.queue = queue
 
     def _stage(self) -> IStagedMail:
-        return DirectMail(self.mailer, OnRefused(self.onRefused), None if self.queue is None else self._stage_in_queue)
+        return DirectMail(self.mailer, OnRefused(self.onRefused), None if self.queue is None else self._reserve)
 
-    def _stage_in_queue(self) -> IStagedMail:
-        staged: IStagedMail = queued_delivery(self.queue)._stage()
-        return staged
+    def _reserve(self) -> Reserve:
+        delivery = queued_delivery(self.queue)
+        return Reserve(delivery.queue, delivery.queuePath)
 
     def _group(self, current: Any) -> object:
         """Return the delivery whose mails these are: the first in the transaction that speaks with the same relay.

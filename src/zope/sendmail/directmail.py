@@ -2,8 +2,9 @@
 
 The vote makes sure that the relay can be used: connection, TLS, login.  Mail leaves after the commit; a recipient that
 is refused then is told by the log and an event, and the transaction stands.  With `OnRefused.ABORT` the vote asks about
-each envelope besides.  With a reserve, a queue, each mail is staged there in the vote as well; what the relay accepts
-or rejects is taken out again, what it defers, or what could not be sent, is left to the queue's processor.
+each envelope besides.  With a reserve, a queue, each mail is staged there in the vote as well, and committed there
+before it is sent; what the relay accepts or rejects is taken out again, what it defers, or what could not be sent, is
+left to the queue's processor.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail.errors import QueueError, RelayError
+from zope.sendmail.errors import LeaseLost, QueueError, RelayError
 from zope.sendmail.events import events_of
 from zope.sendmail.interfaces import ISession, IStagedMail, MailRefused
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
@@ -25,12 +26,10 @@ from zope.sendmail.mailer import has_inherited_vote, open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece, joined, open_pieces
+from zope.sendmail.queuemail import QueueMail, Reserve
 from zope.sendmail.reporting import attempts, maillog, notifier
 from zope.sendmail.smtp.sendonly import SendOnlySession
 from zope.sendmail.system.clock import Clock
-
-#: Makes an empty group for one mail in the queue that is the reserve.
-Stage = Callable[[], IStagedMail]
 
 
 class OnRefused(StrEnum):
@@ -48,33 +47,30 @@ class _Mail:
     def __init__(self, envelope: Envelope, message: tuple[Piece, ...]) -> None:
         self.envelope = envelope
         self.message = message
-        self.staged: IStagedMail | None = None
+        self.staged: QueueMail | None = None
+        #: Its name in the reserve, once that has it.
+        self.name = ""
 
     @property
     def message_id(self) -> str:
         return message_id(joined(self.message[:1]))
 
-    def stage(self, stage: Stage) -> None:
-        """Write the mail into the reserve, durably, so that `keep` needs no more than a rename.
+    def stage(self, reserve: Reserve) -> None:
+        """Write the mail into the reserve, durably, so that `commit` needs no more than a rename.
 
         :raises QueueError: the disk refuses.
         """
-        self.staged = stage()
-        self.staged.add(self.envelope, *self.message)
-        self.staged.prepare()
+        self.staged, self.name = reserve.stage(self.envelope, *self.message)
 
-    def keep(self, stage: Stage, waiting: tuple[str, ...]) -> None:
-        """Leave the mail to the queue, for the recipients in `waiting`."""
-        if self.staged is None or waiting != self.envelope.recipients:
-            whole, self.staged = self.staged, stage()
-            self.staged.add(self.envelope.only(waiting), *self.message)
-            self.staged.prepare()
-            self.staged.commit()
-            if whole is not None:
-                whole.abort()
-        else:
-            self.staged.commit()
-        self.staged = None
+    def commit(self, reserve: Reserve) -> None:
+        """Let the reserve have the mail.  Raises nothing."""
+        staged, self.staged = self.staged, None
+        if staged is not None:
+            try:
+                reserve.commit(staged)
+            except Exception as error:  # noqa: BLE001 - the transaction has committed, and the next mail has to leave
+                maillog.finish_failed(f"mail <{self.message_id}>", error)
+                self.name = ""  # the queue reveals it later
 
     def forget(self) -> None:
         """Take the copy out of the reserve."""
@@ -89,13 +85,16 @@ class DirectMail:
 
     :param mailer: any `IMailer`.
     :param on_refused: what a refused recipient means for the transaction.
-    :param reserve: stages mail in the queue that takes what could not be sent; None: that mail is lost.
+    :param reserve: finds, in the vote, the queue that takes what could not be sent; None: that mail is lost.
     """
 
-    def __init__(self, mailer: Any, on_refused: OnRefused = OnRefused.TELL, reserve: Stage | None = None) -> None:
+    def __init__(
+        self, mailer: Any, on_refused: OnRefused = OnRefused.TELL, reserve: Callable[[], Reserve] | None = None
+    ) -> None:
         self._mailer = mailer
         self._on_refused = on_refused
-        self._reserve = reserve
+        self._find_reserve = reserve
+        self._reserve: Reserve | None = None
         self._mails: list[_Mail] = []
         self._pid = os.getpid()
         self._session: ISession | None = None
@@ -134,6 +133,8 @@ class DirectMail:
                 "if its transaction commits; abort the transaction in the child, and begin another one there"
             )
         mails = self._mails[self._proved :]
+        if mails and self._reserve is None and self._find_reserve is not None:
+            self._reserve = self._find_reserve()
         if self._reserve is not None:
             for mail in mails:
                 if mail.staged is None:
@@ -147,10 +148,15 @@ class DirectMail:
         """See `IStagedMail`.  Trouble with one mail does not keep the next ones."""
         mails, self._mails = self._mails, []
         try:
+            if self._reserve is not None:
+                for mail in mails:
+                    mail.commit(self._reserve)
             for mail in mails:
                 self._end(mail)
         finally:
             self._close()
+            if self._reserve is not None:
+                self._reserve.close()
             if has_inherited_vote(self._mailer):  # a send() that failed may have left what the vote has opened
                 self._mailer.abort()
 
@@ -237,38 +243,59 @@ class DirectMail:
 
     def _end(self, mail: _Mail) -> None:
         """Send one mail, tell what became of it, and leave to the queue what has to wait."""
-        begun = _clock.monotonic()
-        outcome = self._sent(mail)
-        was_tried = bool(outcome.replies)
-        outcome = _final(mail.envelope, outcome) if self._reserve is None else _complete(mail.envelope, outcome)
-        if attempts.is_observed() and (was_tried or self._reserve is None):
-            attempts.tell(_record(mail, outcome, _clock.monotonic() - begun))
         if self._reserve is None:
+            begun = _clock.monotonic()
+            outcome = _final(mail.envelope, self._sent(mail))
+            if attempts.is_observed():
+                attempts.tell(_record(mail, outcome, _clock.monotonic() - begun))
             _tell(mail, outcome)
             return
-        waiting = tuple(who for who, reply in outcome.replies.items() if reply.answer in _WAITS)
         try:
-            if waiting:
-                mail.keep(self._reserve, waiting)
-            else:
-                mail.forget()
+            self._end_in_reserve(mail, self._reserve)
         except Exception as error:  # noqa: BLE001 - the transaction has committed, and the next mail has to leave
-            maillog.finish_failed(f"mail <{mail.message_id}> for {', '.join(waiting)}", error)
-        _tell(mail, outcome)
+            maillog.finish_failed(f"mail <{mail.message_id}>", error)
 
-    def _sent(self, mail: _Mail) -> Outcome:
+    def _end_in_reserve(self, mail: _Mail, reserve: Reserve) -> None:
+        """Make the first attempt at a mail of the reserve, unless its processor has the mail."""
+        if self._fault is not None:
+            reserve.leave(mail.name)
+            _tell(mail, _complete(mail.envelope, self._sent(mail)))
+            return
+        lease = reserve.claim(mail.name)
+        if lease is None:
+            return
+        lease.open()  # from now on a death in the middle counts
+        begun = _clock.monotonic()
+        try:
+            outcome = self._sent(mail, lease.intend)
+        except LeaseLost as error:
+            maillog.lease_lost(mail.name, error)
+            lease.release()
+            return
+        complete = _complete(mail.envelope, outcome)
+        if outcome.replies:
+            if attempts.is_observed():
+                attempts.tell(_record(mail, complete, _clock.monotonic() - begun, reserve.location))
+            reserve.settle(lease, complete)
+        else:
+            lease.release()  # nothing was asked: that is no attempt
+        _tell(mail, complete)
+
+    def _sent(self, mail: _Mail, intend: Callable[[], None] | None = None) -> Outcome:
         session = self._opened()
         if self._fault is not None:
             return Outcome(session.relay, {}, self._fault)
         try:
-            return self._transferred(session, mail)
+            return self._transferred(session, mail, intend or _no_intent)
+        except LeaseLost:
+            raise
         except Exception as error:  # noqa: BLE001 - one mail's trouble must not keep the next ones
             maillog.finish_failed("a mail", error)
             reply = Reply(Answer.DEFERRED, f"the mailer failed: {type(error).__name__}: {error}")
             return Outcome.same(session.relay, mail.envelope.recipients, reply)
 
-    def _transferred(self, session: ISession, mail: _Mail) -> Outcome:
-        outcome = session.transfer(mail.envelope, open_pieces(mail.message), _no_intent)
+    def _transferred(self, session: ISession, mail: _Mail, intend: Callable[[], None]) -> Outcome:
+        outcome = session.transfer(mail.envelope, open_pieces(mail.message), intend)
         if outcome.fault is not None and not outcome.replies:  # it was not reached, and is not waited for twice
             self._fault = outcome.fault
             if attempts.is_observed():
@@ -285,9 +312,6 @@ class DirectMail:
         if self._session is not None:
             self._session.close()
 
-
-#: Answers after which the queue goes on: by its own policy for what is unknown.
-_WAITS = (Answer.DEFERRED, Answer.UNKNOWN)
 
 _SILENCE = Reply(Answer.DEFERRED, "the relay said nothing about it")
 
@@ -311,15 +335,15 @@ def _final(envelope: Envelope, outcome: Outcome) -> Outcome:
     return Outcome(outcome.relay, ended)
 
 
-def _record(mail: _Mail, outcome: Outcome, duration: float) -> attempts.AttemptRecord:
+def _record(mail: _Mail, outcome: Outcome, duration: float, queue: str = "") -> attempts.AttemptRecord:
     """Return what observers are told: what the queue gets is deferred, and what it does not get is tried no more."""
     answers = {reply.answer for reply in outcome.replies.values()}
     waits = answers & {Answer.DEFERRED, Answer.UNKNOWN}
     state = State.SENT if answers == {Answer.ACCEPTED} else State.DEFERRED if waits else State.REJECTED
     return attempts.AttemptRecord(
         time=_clock.time(),
-        queue="",
-        name="",
+        queue=queue,
+        name=mail.name,
         message_id=mail.message_id,
         sender=mail.envelope.sender,
         relay=outcome.relay,

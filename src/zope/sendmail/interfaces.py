@@ -289,6 +289,32 @@ class ILease(IJob):
         """
 
 
+class IFirstAttempts(Interface):
+    """The right to make the first attempt at mails, for the process that commits them: that is direct delivery.
+
+    Concurrency: one thread at a time.
+    """
+
+    def commit(staged: IStagedMail) -> None:
+        """Do as `IStagedMail.commit`; no processor gets the mails before `leave`, `close`, or the end of this process.
+
+        A mail for which that cannot be ensured is the processors' from now on.
+
+        :raises OSError: as `IStagedMail.commit`.
+
+        Guarantee: from now on a death of this process is to these mails what that of a processor is.
+        """
+
+    def claim(name: str) -> ILease | None:
+        """Return the lease on a mail that was committed here; None: the processors have it."""
+
+    def leave(name: str) -> None:
+        """Let processors have a mail that was committed here and not claimed; harmless for any other."""
+
+    def close() -> None:
+        """Let processors have what is left; leases that are still open end."""
+
+
 class IQueuedMail(Interface):
     """One mail as an operator sees it."""
 
@@ -323,6 +349,9 @@ class IMailQueue(Interface):
 
         :raises QueueError: if the queue cannot take mail now; the text names the cure.
         """
+
+    def first_attempts() -> IFirstAttempts:
+        """Return what lets a process send the mails that it commits before a processor does."""
 
     def status(message_id: str) -> MailStatus:
         """Return what became of the mail with this Message-Id: queued, deferred, sent, rejected, ...

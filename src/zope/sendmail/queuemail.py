@@ -1,4 +1,4 @@
-"""The mails of one transaction on their way into a queue.
+"""The mails of one transaction on their way into a queue, at once or behind direct delivery.
 
 What its disk refuses is told to callers as `QueueNotWritable`, with the cure.  Mail for a queue that no processor
 drains is told once in a process, when the first one is committed.
@@ -7,16 +7,22 @@ drains is told once in a process, when the first one is committed.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 from zope.interface import implementer
 
 from zope.sendmail.config.location import MEMORY
 from zope.sendmail.errors import telling_refusals
-from zope.sendmail.interfaces import IMailQueue, IStagedMail
+from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IStagedMail
+from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
 
 #: Queues of which it is known in this process whether a processor is at work.
 _looked_at: set[str] = set()
@@ -54,6 +60,76 @@ class QueueMail:
         """See `IStagedMail`."""
         self._staged.commit()
         tell_if_unattended(self._queue, self._location)
+
+    def commit_with(self, attempts: IFirstAttempts) -> None:
+        """Do as `commit`, and get the right to the first attempt."""
+        attempts.commit(self._staged)
+        tell_if_unattended(self._queue, self._location)
+
+
+class Reserve:
+    """The queue behind a direct delivery: it has each mail from the commit on; the delivery makes the first attempt.
+
+    So a death of the process loses nothing, and what is known of an attempt is known to the next one.
+
+    :param queue: the queue.
+    :param location: the queue as people name it.
+    """
+
+    def __init__(self, queue: IMailQueue, location: str) -> None:
+        self._queue = queue
+        self.location = location
+        self._attempts: Any = None
+
+    def stage(self, envelope: Envelope, *message: Piece) -> tuple[QueueMail, str]:
+        """Write a mail into the queue, durably, where no processor sees it yet; return it with its name.
+
+        :raises QueueError: the disk refuses.
+        """
+        with telling_refusals(self.location):
+            staged = QueueMail(self._queue.stage(), self._queue, self.location)
+        name = staged.add(envelope, *message)
+        staged.prepare()
+        return staged, name
+
+    def commit(self, staged: QueueMail) -> None:
+        """Let the queue have a mail.
+
+        :raises OSError: the queue tries that again later.
+        """
+        if self._attempts is None:
+            self._attempts = self._queue.first_attempts()
+        staged.commit_with(self._attempts)
+
+    def claim(self, name: str) -> ILease | None:
+        """Return the lease on a mail; None: a processor has it."""
+        lease: ILease | None = self._attempts.claim(name)
+        return lease
+
+    def leave(self, name: str) -> None:
+        """Leave a mail to processors."""
+        self._attempts.leave(name)
+
+    def settle(self, lease: ILease, outcome: Outcome) -> Record:
+        """Write down how the attempt ended, by the rules of the queue; return what that is.
+
+        A mail for which nobody is left to try is taken out of the queue, rejected recipients or not: they are told.
+        """
+        clock = Clock()
+        record = judge(
+            lease.record, lease.envelope, outcome, self._queue.schedule, now=clock.time(), chance=clock.chance()
+        )
+        lease.settle(replace(record, state=State.SENT) if record.state is State.REJECTED else record)
+        return record
+
+    def close(self) -> None:
+        """Leave the rest to processors.  Raises nothing."""
+        attempts, self._attempts = self._attempts, None
+        if attempts is not None:
+            try:
+                attempts.close()
+            except Exception as error:  # noqa: BLE001 - the transaction has committed, and the mail is in the queue
+                maillog.finish_failed(f"mail for the queue {self.location}", error)
 
 
 def tell_if_unattended(queue: IMailQueue, location: str) -> None:

@@ -85,8 +85,10 @@ def status_of(
         left = sent.time if sent is not None else 0.0
         return MailStatus(message_id, first.standing, first.reason, first.due, left, replies, names, first.relay)
     if sent is not None:
-        reason = "every recipient was accepted"
-        return MailStatus(message_id, Standing.SENT, reason, 0.0, sent.time, sent.replies, (), sent.relay)
+        rejected = next((str(reply) for reply in sent.replies.values() if reply.answer is Answer.REJECTED), "")
+        standing = Standing.REJECTED if rejected else Standing.SENT
+        reason = rejected or "every recipient was accepted"
+        return MailStatus(message_id, standing, reason, 0.0, sent.time, sent.replies, (), sent.relay)
     reason = f"it is not in the queue, and none with this Message-Id left it in the last {kept_days} days"
     return MailStatus(message_id, Standing.UNKNOWN, reason)
 

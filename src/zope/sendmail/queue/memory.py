@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from zope.interface import implementer
 
 from zope.sendmail.errors import InvalidMessage, LeaseLost, NoSuchMail, QueueError
-from zope.sendmail.interfaces import ILease, IMailQueue, IMailQueueAdmin, IStagedMail
+from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IMailQueueAdmin, IStagedMail
 from zope.sendmail.lifecycle.finding import Finding
 from zope.sendmail.lifecycle.outcome import Outcome, printable
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
@@ -125,6 +125,10 @@ class MemoryQueue:
     def stage(self) -> MemoryStagedMail:
         """See `IMailQueue.stage`."""
         return MemoryStagedMail(self)
+
+    def first_attempts(self) -> MemoryFirstAttempts:
+        """See `IMailQueue.first_attempts`."""
+        return MemoryFirstAttempts(self)
 
     def claim(self, limit: int = 1, *, ahead: int = 0) -> list[MemoryLease]:
         """See `IMailQueue.claim`.  Claims nothing `ahead`."""
@@ -367,6 +371,11 @@ class MemoryStagedMail:
         self._queue = queue
         self._mails: list[tuple[Envelope, bytes, str]] = []
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the mails."""
+        return tuple(name for *_, name in self._mails)
+
     def __len__(self) -> int:
         return len(self._mails)
 
@@ -395,6 +404,38 @@ class MemoryStagedMail:
     def abort(self) -> None:
         """See `IStagedMail`."""
         self.rollback(0)
+
+
+@implementer(IFirstAttempts)
+class MemoryFirstAttempts:
+    """See `IFirstAttempts`."""
+
+    def __init__(self, queue: MemoryQueue) -> None:
+        self._queue = queue
+        self._leases: dict[str, MemoryLease] = {}
+
+    def commit(self, staged: Any) -> None:
+        """See `IFirstAttempts`."""
+        with self._queue.changed:
+            names = staged.names
+            staged.commit()
+            self._leases |= {name: MemoryLease(self._queue, self._queue.mails_by_name[name]) for name in names}
+
+    def claim(self, name: str) -> MemoryLease | None:
+        """See `IFirstAttempts`."""
+        return self._leases.pop(name, None)
+
+    def leave(self, name: str) -> None:
+        """See `IFirstAttempts`."""
+        lease = self._leases.pop(name, None)
+        if lease is not None:
+            lease.release()
+            self._queue.wake()
+
+    def close(self) -> None:
+        """See `IFirstAttempts`."""
+        for name in list(self._leases):
+            self.leave(name)
 
 
 @implementer(ILease)

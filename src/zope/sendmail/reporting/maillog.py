@@ -306,6 +306,16 @@ def transaction_lost(what: str, count: int) -> None:
     )
 
 
+def left_to_processors(name: str, error: BaseException) -> None:
+    """Log that direct delivery does not make the first attempt at a mail, although it may: a processor does."""
+    transaction_log.warning(
+        "Mail %s is left to the processor of its queue: it cannot be locked here (%s: %s).",
+        printable(name),
+        type(error).__name__,
+        printable(str(error)),
+    )
+
+
 def unattended(location: str) -> None:
     """Log that mail was committed to a queue on which no processor is at work; told once in a process."""
     transaction_log.warning(
@@ -327,7 +337,7 @@ def from_missing(message_id: str) -> None:
 
 def direct_answered(*, message_id: str, sender: str, recipient: str, reply: Reply, relay: str) -> None:
     """Log what the relay said to direct delivery in the second phase."""
-    level = logging.INFO if reply.answer is Answer.ACCEPTED else logging.ERROR
+    level = {Answer.ACCEPTED: logging.INFO, Answer.DEFERRED: logging.WARNING}.get(reply.answer, logging.ERROR)
     _transaction.log(
         level,
         "Mail <%s> from <%s> to <%s>: %s by %s: %s",

@@ -18,7 +18,14 @@ from unittest import SkipTest
 from zope.interface.verify import verifyObject
 
 from zope.sendmail.errors import LeaseLost, NoSuchMail, NotPossible
-from zope.sendmail.interfaces import ILease, IMailQueue, IMailQueueAdmin, IQueuedMail, IStagedMail
+from zope.sendmail.interfaces import (
+    IFirstAttempts,
+    ILease,
+    IMailQueue,
+    IMailQueueAdmin,
+    IQueuedMail,
+    IStagedMail,
+)
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
@@ -122,6 +129,42 @@ class QueueContract:
         verifyObject(IStagedMail, self.queue.stage())
         verifyObject(IQueuedMail, next(self.queue.admin.mails()))
         verifyObject(ILease, self.queue.claim()[0])
+        verifyObject(IFirstAttempts, self.queue.first_attempts())
+
+    # the first attempt
+
+    def first_attempts(self, count: int) -> tuple[Any, list[str]]:
+        """Commit so many mails, each by itself, with the right to the first attempt: that, and their names."""
+        attempts, names = self.queue.first_attempts(), []
+        self.addCleanup(attempts.close)  # type: ignore[attr-defined]  # it is mixed into a TestCase
+        for number in range(count):
+            staged = self.queue.stage()
+            names.append(staged.add(envelope(f"{number}@example.org"), MESSAGE))
+            staged.prepare()
+            attempts.commit(staged)
+        return attempts, names
+
+    def test_the_first_attempt_is_of_the_process_that_commits(self: Any) -> None:
+        """No processor gets the mails; the lease is as any other."""
+        attempts, names = self.first_attempts(2)
+        self.assertEqual(self.queue.claim(9), [])
+        lease = attempts.claim(names[0])
+        self.assertEqual((lease.envelope.recipients, lease.open().read()), (("0@example.org",), MESSAGE))
+        lease.intend()
+        self.settle(lease)
+        self.settle(attempts.claim(names[1]), all=LATER)
+        attempts.close()
+        self.assertEqual(dict(self.queue.admin.count()), {State.DEFERRED: 1})
+        self.assertIsNone(attempts.claim(names[0]))
+
+    def test_what_is_left_of_first_attempts_is_the_processors(self: Any) -> None:
+        """One that is let go, and one that is left at the end."""
+        attempts, names = self.first_attempts(2)
+        attempts.leave(names[0])
+        attempts.close()
+        self.clock.advance(5.0)  # within which a lease ends
+        leases = [lease for _ in range(3) for lease in self.queue.claim(9)]
+        self.assertEqual(sorted(lease.name for lease in leases), sorted(names))
 
     # the way in
 

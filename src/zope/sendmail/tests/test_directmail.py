@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import smtplib
 import tempfile
 from typing import Any
+from unittest import mock
 
 import transaction
 import zope.event
@@ -16,10 +18,15 @@ from zope.sendmail.errors import InvalidSettings, QueueError, RelayError
 from zope.sendmail.events import MailDeferredEvent, MailErrorEvent, MailEvent, MailSentEvent
 from zope.sendmail.interfaces import IMailDelivery, MailRefused
 from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.queue import open_queue
 from zope.sendmail.reporting import notifier
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
 from zope.sendmail.testing.script import Script
@@ -310,8 +317,13 @@ class WithAQueueInReserve(Direct):
         delivery.send(SENDER, recipients, MESSAGE)
 
     def waiting(self) -> list[tuple[str, ...]]:
-        """The recipients of each mail in the queue."""
-        return [mail.envelope.recipients for mail in self.queued.queue.admin.mails() if mail.envelope]
+        """The recipients of each mail in the queue that were not served yet."""
+        last = [(mail.envelope, mail.history[-1] if mail.history else Record()) for mail in self.mails()]
+        return [record.outstanding(envelope.recipients) for envelope, record in last if envelope is not None]
+
+    def mails(self) -> list[QueuedMail]:
+        """What is in the queue."""
+        return list(self.queued.queue.admin.mails())
 
     def down(self) -> SMTPMailer:
         """A mailer whose relay is not there."""
@@ -328,7 +340,7 @@ class WithAQueueInReserve(Direct):
         transaction.commit()
         self.assertEqual(self.got(), ["one@example.org", "two@example.org"])
         self.assertEqual(self.waiting(), [("grey@example.org",), ("grey@example.org",)])
-        self.assertEqual(dict(self.queued.queue.admin.count()), {State.READY: 2})
+        self.assertEqual(dict(self.queued.queue.admin.count()), {State.DEFERRED: 2})
         self.assertIn((MailDeferredEvent, "grey@example.org"), self.told())
         self.assertIn((MailErrorEvent, "unknown@example.org"), self.told())
 
@@ -377,7 +389,60 @@ class WithAQueueInReserve(Direct):
         self.send("unknown@example.org", onRefused="abort")
         self.assertRaises(MailRefused, transaction.commit)
         transaction.abort()
-        self.assertEqual(dict(self.queued.queue.admin.count()), {State.READY: 1})
+        self.assertEqual(dict(self.queued.queue.admin.count()), {State.DEFERRED: 1})
+
+    def test_what_has_left_is_known_by_its_message_id(self) -> None:
+        """As of any mail of that queue: who was served, and who was not."""
+        delivery = DirectMailDelivery(self.mailer(), queue="Mail")
+        served = delivery.send(SENDER, ["one@example.org"], MESSAGE)
+        rejected = delivery.send(SENDER, ["unknown@example.org"], MESSAGE)
+        transaction.commit()
+        self.assertEqual(self.queued.status(served).standing, "sent")
+        status = self.queued.status(rejected)
+        self.assertEqual((status.standing, status.reason), ("rejected", "550 5.1.1 no such user"))
+
+    def test_it_is_an_attempt_as_any_other(self) -> None:
+        """The next one waits as the schedule says; a relay that cannot be used costs none."""
+        self.send("grey@example.org")
+        self.send("one@example.org", mailer=self.down())
+        transaction.commit()
+        attempts = {mail.envelope.recipients: len(mail.history) for mail in self.mails() if mail.envelope}
+        self.assertEqual(attempts, {("grey@example.org",): 1, ("one@example.org",): 0})
+
+    def test_what_is_unknown_goes_by_the_rules_of_the_queue(self) -> None:
+        """Which may be to hold it."""
+        self.queued = QueuedMailDelivery(self.path, schedule=Schedule(on_unknown=OnUnknown.HOLD))
+        self.relay.on("DOT", Drop())
+        DirectMailDelivery(self.mailer(), queue=self.queued).send(SENDER, ["one@example.org"], MESSAGE)
+        transaction.commit()
+        self.assertEqual(dict(self.queued.queue.admin.count()), {State.HELD: 1})
+
+    def test_no_processor_is_faster(self) -> None:
+        """One that looks while the mail is with the relay finds nothing to do."""
+        processor = open_queue(self.path)
+        self.addCleanup(processor.close)
+        mailer = ScriptedMailer()
+        found: list[int] = []
+        mailer.before = lambda envelope: found.append(len(processor.claim(10)))
+        for number in range(3):
+            self.send(f"{number}@example.org", mailer=mailer)
+        transaction.commit()
+        self.assertEqual((found[-3:], self.waiting()), ([0, 0, 0], []))
+
+    def test_a_queue_that_refuses_after_the_vote_sends_it_later(self) -> None:
+        """Its disk fails in the moment of the commit: the mail is not sent from here, so it is sent once."""
+        self.send("one@example.org")
+        with mock.patch.object(Disk, "rename", side_effect=OSError(errno.EIO, "input/output error")):
+            transaction.commit()
+        self.assertEqual(self.got(), [])
+        self.assertEqual(
+            [lease.envelope.recipients for lease in open_queue(self.path).claim(9)], [("one@example.org",)]
+        )
+
+    def test_mail_is_written_on_connections_of_the_queue(self) -> None:
+        """In the second phase an application's own connection has committed."""
+        delivery = QueuedMailDelivery("postgresql://me@host/database", connection=object())
+        self.assertEqual(DirectMailDelivery(self.mailer(), queue=delivery)._reserve()._queue, delivery.queue)
 
     def test_a_death_after_the_vote_leaves_the_mail_on_disk(self) -> None:
         """What the vote has staged is durable: the doctor tells of it, and it is not sent twice."""

@@ -86,9 +86,10 @@ def queuedDelivery(
                 f"start={given['start']} and processorThread=false contradict each other; keep start"
             )
         declaration = checked(lambda: _declaration(name, mailer, given))
-        path, routes = declaration.queue_path, declaration.options["routes"]
+        path = declaration.queue_path
+        known = {name: declaration.options[name] for name in ("routes", "schedule") if name in declaration.options}
         delivery = checked(
-            lambda: QueuedMailDelivery(path, routes=routes, envelope_sender=envelopeSender, connection=connection)
+            lambda: QueuedMailDelivery(path, envelope_sender=envelopeSender, connection=connection, **known)
         )
         guarded = _guarded(delivery, permission)
 

@@ -22,12 +22,14 @@ from zope.sendmail.maildir import make_maildir
 from zope.sendmail.queue.maildir import latecommit, reserve
 from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.maildir.claims import Claims
+from zope.sendmail.queue.maildir.firstattempts import FirstAttempts
 from zope.sendmail.queue.maildir.latecommit import late_commits_of
 from zope.sendmail.queue.maildir.layout import EXTRA, Layout
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.liveness import Owners
 from zope.sendmail.queue.maildir.locks import Lock, Owner, sweep
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
+from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.maildir.store import Store
 from zope.sendmail.queue.maildir.trigger import Trigger, ring
@@ -164,6 +166,13 @@ class MaildirQueue:
         """See `IMailQueue.parked`."""
         with self._claims.mutex:
             return self._claims.parked()
+
+    def first_attempts(self) -> FirstAttempts:
+        """See `IMailQueue.first_attempts`."""
+        owner = Owner(self.layout, self.disk, self.clock)
+        self._owners.add(owner)
+        sent_log = SentLog(self.layout, self.disk, self.clock, kept_days=self.kept_days)
+        return FirstAttempts(self.store, owner, sent_log, lambda keys: ring(self.layout, self.disk, keys))
 
     def close(self) -> None:
         """See `IMailQueue.close`."""

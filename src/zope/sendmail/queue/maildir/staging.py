@@ -55,6 +55,11 @@ class StagedMail:
         self._is_torn = False
         self._prepared = self._committed = self._finished = False
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the mails."""
+        return tuple(self._names)
+
     def __len__(self) -> int:
         return len(self._names)
 

@@ -25,6 +25,7 @@ from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
 from zope.sendmail.queue.postgresql.claims import Claims
 from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.firstattempts import PostgreSQLFirstAttempts
 from zope.sendmail.queue.postgresql.joining import JoinedMail, check_database
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
 from zope.sendmail.queue.postgresql.location import Location
@@ -108,6 +109,14 @@ class PostgreSQLQueue:
             check_database(connection, here)
             self._joined.append(connection)
         return JoinedMail(connection, self._make_id(), self._announce)
+
+    def first_attempts(self) -> PostgreSQLFirstAttempts:
+        """See `IMailQueue.first_attempts`."""
+
+        def make() -> Claims:
+            return Claims(self._connections, self._make_id(), self.schedule, self._given_clock, lambda: None)
+
+        return PostgreSQLFirstAttempts(make, self._announce)
 
     def _announce(self, mails: Iterable[uuid.UUID] = ()) -> None:
         self._announcer.announce(self._make_id(), mails)

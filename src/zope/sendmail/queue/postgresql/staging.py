@@ -197,20 +197,30 @@ class PostgreSQLStagedMail:
         """See `IStagedMail.prepare`."""
         self._flush()
 
+    @property
+    def ids(self) -> tuple[uuid.UUID, ...]:
+        """What the database calls the mails."""
+        return tuple(self._ids)
+
     def commit(self) -> None:
         """See `IStagedMail.commit`.
 
         If the database cannot be reached even now, it raises; the queue tries again at its next use in this process.
         """
+        if self.reveal():
+            self._announce()
+
+    def reveal(self) -> bool:
+        """Do as `commit`, and tell no processor; return whether there was something to reveal."""
         if self._is_over or not self._ids:
-            return
+            return False
         self._is_over = True
         try:
             self._connections.execute("reveal", ids=self._ids)
         except QueueError:
             self._late(self._ids)
             raise
-        self._announce()
+        return True
 
     def abort(self) -> None:
         """See `IStagedMail.abort`."""

@@ -22,6 +22,7 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import MailStatus, Standing
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.queue.maildir.firstattempts import FirstAttempts
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.spool.queue import PREFIX, SpoolQueue
@@ -54,6 +55,10 @@ class SpoolQueues:
     def stage(self) -> StagedMail:
         """See `IMailQueue`."""
         return self._queues[0].stage()
+
+    def first_attempts(self) -> FirstAttempts:
+        """See `IMailQueue`."""
+        return self._queues[0].first_attempts()
 
     def claim(self, limit: int = 1, *, ahead: int = 0) -> list[MaildirLease]:
         """See `IMailQueue.claim`; oldest first within a directory, each directory in its turn.
