@@ -99,6 +99,44 @@ class Disk:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return fd
 
+    def fill(self, path: str, *pieces: Piece) -> int:
+        """`create_locked` for an empty file that is there already.  Raises `FileNotFoundError` if none is there that is
+        free, and removes the file if it cannot be written.
+        """
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # a link
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+            raise
+        try:
+            # 1. The lock, with which processes remove what others left.  2. The look whether one has done so before.
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FileNotFoundError(errno.ENOENT, "another process has the file", path) from None
+            except OSError:  # no locks here: no process removes such files
+                pass
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size or status.st_nlink != 1:
+                raise FileNotFoundError(errno.ENOENT, "not an empty file with one name", path)
+            self._write_into(path, *pieces)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _write_into(self, path: str, *pieces: Piece) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            self.write(fd, *pieces)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
+        finally:
+            os.close(fd)
+
     def _create(self, path: str, *pieces: Piece) -> int:
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
         try:
@@ -169,6 +207,11 @@ class Disk:
             _flush(fd)
         finally:
             os.close(fd)
+
+    def sync_open(self, fd: int) -> None:
+        """`sync_file` for an open file."""
+        baton.put_down()
+        _flush(fd)
 
     def sync_files(self, paths: Sequence[str]) -> None:
         """`sync_file` for several files; for many at the price of about one (see ``docs/decisions/durability.rst``)."""

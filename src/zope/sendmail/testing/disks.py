@@ -17,7 +17,8 @@ from zope.sendmail.system.disk import Disk
 
 #: The calls that a disk can refuse.
 CALLS = (
-    "create", "create_locked", "append", "truncate", "make_directory", "sync_file", "sync_files", "sync_file_system",
+    "create", "create_locked", "fill", "append", "truncate", "make_directory", "sync_file", "sync_open", "sync_files",
+    "sync_file_system",
     "sync_directory",
     "rename", "link", "unlink", "remove_directory", "stamp", "names", "stat", "open", "read", "read_tail",
     "open_locked", "lock_existing", "rename_new", "write_at",
@@ -87,6 +88,16 @@ class RecordingDisk(Disk):
         fd = super().create_locked(path, *pieces)
         self._note("create", path, data=joined(pieces))
         return fd
+
+    def fill(self, path: str, *pieces: Piece) -> int:
+        fd = super().fill(path, *pieces)
+        self._paths[fd] = path
+        self._note("append", path, data=joined(pieces))
+        return fd
+
+    def sync_open(self, fd: int) -> None:
+        super().sync_open(fd)
+        self._note("sync", self._paths[fd])
 
     def append(self, path: str, *pieces: Piece) -> None:
         super().append(path, *pieces)

@@ -27,7 +27,7 @@ from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME
 from zope.sendmail.queue.maildir.ownertext import phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.store import Listing, Store
-from zope.sendmail.queue.maildir.uncommitted import DAY, look_at
+from zope.sendmail.queue.maildir.uncommitted import DAY, is_spare, look_at
 from zope.sendmail.system.disk import identity
 
 #: Seconds after which a mail that is due is worth a look, and after which it is stuck.
@@ -247,11 +247,11 @@ class _Visit:
         status = self._disk.stat(path)
         staged = look_at(self._disk, path, self._now)
         if staged is None:
-            if self._now - status.st_mtime > DAY:
+            if self._now - status.st_mtime > DAY and not is_spare(name, status):
                 yield diagnosis.foreign(f"tmp/{name}", _kind(status), Severity.NOTE)
             return
         self._note_rights(f"tmp/{name}", status.st_mode, self._reach_in("tmp"))
-        alive, written = staged.liveness is Liveness.ALIVE, moment(staged.origin.seconds)
+        alive, written = staged.liveness is Liveness.ALIVE, moment(staged.written)
         self._disk.stat(path)  # again: a process that has ended meanwhile may have committed before
         if staged.is_group and not self._disk.names(path):
             if not alive:

@@ -29,6 +29,10 @@ class Hold:
         """Return whether there are few enough of them in this process."""
         return len(_all) < _MOST
 
+    def sync(self, disk: Disk) -> None:
+        """Return when the content of the file is on disk."""
+        disk.sync_open(self._fd)
+
     def close(self) -> None:
         """End the lock.  Harmless when repeated."""
         fd, self._fd = self._fd, -1

@@ -22,6 +22,8 @@ SPLITTING = ".splitting-"
 RESERVE = ".reserve-"
 #: A second name of a staged file, for the moment in which it is proved that it could be moved to ``new/``.
 PROOF = ".proof-"
+#: A file in ``tmp/`` that waits for a mail.
+SPARE = ".spare-"
 #: A history that is being written anew.
 COMPACTED = ".compacted-"
 BELL = ".bell"

@@ -30,6 +30,7 @@ from zope.sendmail.queue.maildir.liveness import Owners
 from zope.sendmail.queue.maildir.locks import Lock, Owner, sweep
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.sentlog import SentLog
+from zope.sendmail.queue.maildir.spares import spares_of, sweep as sweep_spares
 from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.maildir.store import Store
 from zope.sendmail.queue.maildir.trigger import Trigger, ring
@@ -98,7 +99,7 @@ class MaildirQueue:
         if not self._made:
             self._make()
         self._late.reveal()
-        return StagedMail(self.layout, self.disk, self._late, self._make)
+        return StagedMail(self.layout, self.disk, self._late, spares_of(self.layout.root), self._make)
 
     def _make(self) -> None:
         """Make the directory, or see that it is whole: at first, and when a mail does not find it any more."""
@@ -192,6 +193,7 @@ class MaildirQueue:
             self._check_place()
             self._owner.open()
             sweep(self.layout, self.disk, self._owner.made, self._owner.may_live)
+            sweep_spares(self.layout, self.disk)
             reserve.make(self.layout, self.disk)
             self._trigger = Trigger(self.layout, self._owner.name)
         return self._trigger

@@ -19,10 +19,10 @@ from zope.sendmail.lifecycle.states import Action, State
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.queue.maildir.bundle import names_in
-from zope.sendmail.queue.maildir.layout import GROUP, PARTS
-from zope.sendmail.queue.maildir.liveness import Liveness, Origin
+from zope.sendmail.queue.maildir.layout import GROUP, PARTS, SPARE
+from zope.sendmail.queue.maildir.liveness import Liveness
 from zope.sendmail.queue.maildir.store import Store
-from zope.sendmail.queue.maildir.uncommitted import look_at
+from zope.sendmail.queue.maildir.uncommitted import is_spare, look_at, origin_of
 from zope.sendmail.system.disk import remove_quietly
 
 #: How names of staged entries begin.
@@ -40,9 +40,9 @@ class StagedEntries:
     def mails(self) -> Iterator[QueuedMail]:
         """Yield the entries, oldest first; a group is one entry."""
         with contextlib.suppress(FileNotFoundError):
-            for name in sorted(self._disk.names(self._layout.tmp), key=age_key):
-                with contextlib.suppress(OSError):
-                    if Origin.of(name) is not None:
+            for name in sorted(self._disk.names(self._layout.tmp), key=lambda name: age_key(name.removeprefix(SPARE))):
+                with contextlib.suppress(OSError, NoSuchMail):
+                    if origin_of(name) is not None:
                         yield self.show(PREFIX + name)
 
     def show(self, name: str) -> QueuedMail:
@@ -50,6 +50,8 @@ class StagedEntries:
         path = self._path(name)
         try:
             status = self._disk.stat(path)
+            if is_spare(os.path.basename(path), status):
+                raise _gone(name)
             is_group = stat.S_ISDIR(status.st_mode)
             members = sorted(names_in(self._disk, path)) if is_group else []
         except (FileNotFoundError, NotADirectoryError):
@@ -83,7 +85,7 @@ class StagedEntries:
     def release(self, name: str) -> None:
         """Reveal an entry whose transaction committed.  Raises `NoSuchMail`, `NotPossible`."""
         path = self._checked(name, Action.RELEASE)
-        entry = os.path.basename(path)
+        entry = os.path.basename(path).removeprefix(SPARE)
         target = GROUP + entry if stat.S_ISDIR(self._disk.stat(path).st_mode) else entry
         self._disk.rename(path, os.path.join(self._layout.new, target))
         self._disk.sync_directory(self._layout.new)
@@ -121,7 +123,7 @@ class StagedEntries:
 
     def _path(self, name: str) -> str:
         entry = name.removeprefix(PREFIX)
-        if not entry or entry.startswith(".") or set(entry) & {"/", "\0"}:
+        if not entry or entry.removeprefix(SPARE).startswith(".") or set(entry) & {"/", "\0"}:
             raise _gone(name)
         return os.path.join(self._layout.tmp, entry)
 

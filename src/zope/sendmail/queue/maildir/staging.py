@@ -21,6 +21,7 @@ from zope.sendmail.queue.maildir.bundle import entry_line, unfold
 from zope.sendmail.queue.maildir.hold import Hold
 from zope.sendmail.queue.maildir.latecommit import LateCommits
 from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, PROOF, Layout
+from zope.sendmail.queue.maildir.spares import Spares
 from zope.sendmail.queue.maildir.trigger import ring
 from zope.sendmail.queue.maildir.unfolder import later
 from zope.sendmail.system.disk import Disk, remove_quietly
@@ -37,13 +38,16 @@ class StagedMail:
     raises, for the parent's transaction decides.
     """
 
-    def __init__(self, layout: Layout, disk: Disk, late: LateCommits, make: Callable[[], None]) -> None:
+    def __init__(self, layout: Layout, disk: Disk, late: LateCommits, spares: Spares, make: Callable[[], None]) -> None:
         self._pid = os.getpid()
         #: Shows other processes that this transaction lives, see `hold`.
         self._hold: Hold | None = None
         self._layout = layout
         self._disk = disk
         self._late = late
+        self._spares = spares
+        #: The name of the spare file in which the only mail stands, if it stands in one.
+        self._spare = ""
         #: Makes the queue directory; it may have been removed.
         self._make = make
         self._names: list[str] = []
@@ -87,6 +91,7 @@ class StagedMail:
             remove_quietly(self._disk, self._path(self._names[-1]))
             self._names.pop()
         if not self._names:
+            self._spare = ""
             self._let_go()
 
     def prepare(self) -> None:
@@ -99,18 +104,32 @@ class StagedMail:
                 "leave if its transaction commits; abort the transaction in the child, and begin another one there"
             )
         self._prove()
+        if self._spare and self._hold is not None:  # its name is on disk
+            self._hold.sync(self._disk)
+        else:
+            self._sync()
+        self._prepared = True
+
+    def _sync(self) -> None:
+        """Make the files and their names durable; what is new in ``tmp/`` meanwhile becomes so with them."""
         if self._is_torn:
             self._cut(self._end)
         files = [*self._names[:SINGLY], BUNDLE] if self._starts else self._names
         self._disk.sync_files([self._path(name) for name in files])
         if self._group:
             self._disk.sync_directory(os.path.join(self._layout.tmp, self._group))
-        self._disk.sync_directory(self._layout.tmp)
-        self._prepared = True
+        more = [] if self._group else self._spares.make(self._layout, self._disk)
+        try:
+            self._disk.sync_directory(self._layout.tmp)
+        except OSError:
+            self._spares.remove(more)
+            raise
+        self._spares.add(more)
 
     def _prove(self) -> None:
         """Raise `OSError` if the rename of `commit` is not possible: it cannot be told then."""
-        self._disk.check_writable(os.path.join(self._layout.tmp, self._group))
+        if self._group:
+            self._disk.check_writable(os.path.join(self._layout.tmp, self._group))
         self._disk.check_writable(self._layout.tmp)
         self._disk.prove_name(self._path(self._names[0]), self._new(PROOF + self._names[0]))
 
@@ -168,9 +187,20 @@ class StagedMail:
 
     def _create_here(self, name: str, *pieces: Piece) -> None:
         if self._hold is None and Hold.can_have_one_more():
+            if not self._names and self._fill(*pieces):
+                return
             self._hold = Hold(self._disk.create_locked(self._path(name), *pieces))
         else:
             self._disk.create(self._path(name), *pieces)
+
+    def _fill(self, *pieces: Piece) -> bool:
+        """Write the first mail into a spare file; return False if there is none."""
+        while path := self._spares.take():
+            with contextlib.suppress(FileNotFoundError):  # another program has tidied up, or the queue was removed
+                self._hold = Hold(self._disk.fill(path, *pieces))
+                self._spare = os.path.basename(path)
+                return True
+        return False
 
     def _let_go(self) -> None:
         if self._hold is not None:
@@ -207,7 +237,7 @@ class StagedMail:
         except OSError:
             self._disk.remove_directory(directory)
             raise
-        self._group = group
+        self._group, self._spare = group, ""
 
     def _remove_group(self) -> None:
         if self._group and not self._committed:
@@ -218,7 +248,7 @@ class StagedMail:
             self._group = ""
 
     def _path(self, name: str) -> str:
-        return os.path.join(self._layout.tmp, self._group, name)
+        return os.path.join(self._layout.tmp, self._group, self._spare or name)
 
     def _new(self, name: str) -> str:
         return os.path.join(self._layout.new, name)

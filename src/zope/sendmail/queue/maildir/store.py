@@ -33,11 +33,13 @@ from zope.sendmail.queue.maildir.layout import (
     PROOF,
     REJECTED,
     SENDING,
+    SPARE,
     Layout,
     is_too_long,
     name_of,
     shortened,
 )
+from zope.sendmail.queue.maildir.uncommitted import is_spare
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import NO_ROOM, Disk, remove_quietly
 
@@ -278,6 +280,8 @@ class Store:
         for name in names:
             path = os.path.join(self.layout.tmp, name)
             try:
+                if name.startswith(SPARE) and is_spare(name, self.disk.stat(path)):
+                    continue
                 yield from (os.path.join(path, each) for each in names_in(self.disk, path))
             except NotADirectoryError:
                 yield path

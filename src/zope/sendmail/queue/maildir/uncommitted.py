@@ -11,6 +11,7 @@ import stat
 from dataclasses import dataclass
 
 from zope.sendmail.queue.maildir.hold import is_held
+from zope.sendmail.queue.maildir.layout import SPARE
 from zope.sendmail.queue.maildir.liveness import Liveness, Origin
 from zope.sendmail.system.disk import Disk
 
@@ -27,21 +28,42 @@ class Staged:
     is_group: bool
     origin: Origin
     liveness: Liveness
-    #: Seconds since it was made.
+    #: When it was written, in seconds since the epoch, and how long ago that is.
+    written: float
     age: float
 
     @property
     def is_in_doubt(self) -> bool:
         """Whether no living process can commit it any more, or none that could be asked has done so for a day."""
-        return self.liveness is Liveness.DEAD or (self.liveness is Liveness.ELSEWHERE and self.age > DAY)
+        return _can_be_ended(self.liveness, self.age)
+
+
+def _can_be_ended(liveness: Liveness, age: float) -> bool:
+    return liveness is Liveness.DEAD or (liveness is Liveness.ELSEWHERE and age > DAY)
+
+
+def is_left(origin: Origin, now: float) -> bool:
+    """Return whether what was made there can be used by no living process, as far as names tell."""
+    return _can_be_ended(origin.liveness, now - origin.seconds)
+
+
+def origin_of(name: str) -> Origin | None:
+    """Return what a name in ``tmp/`` says; None if no process of ours makes such names."""
+    return Origin.of(name.removeprefix(SPARE))
+
+
+def is_spare(name: str, status: os.stat_result) -> bool:
+    """Return whether this is a file that waits for a mail; with one in it, it is as any other."""
+    return name.startswith(SPARE) and status.st_size == 0
 
 
 def look_at(disk: Disk, path: str, now: float) -> Staged | None:
     """Return what is at this path; None if no process of ours makes such things.  Raises `OSError`."""
     name = os.path.basename(path)
-    origin = Origin.of(name)
-    mode = disk.stat(path).st_mode
-    if origin is None or not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+    origin = origin_of(name)
+    status = disk.stat(path)
+    mode = status.st_mode
+    if origin is None or is_spare(name, status) or not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         return None
     liveness = origin.liveness
     if liveness is not Liveness.ALIVE:
@@ -51,4 +73,5 @@ def look_at(disk: Disk, path: str, now: float) -> Staged | None:
             raise
         except OSError:  # not ours to open, or the disk is read-only: its name has to do
             pass
-    return Staged(name, path, stat.S_ISDIR(mode), origin, liveness, now - origin.seconds)
+    written = status.st_mtime if name.startswith(SPARE) else origin.seconds
+    return Staged(name, path, stat.S_ISDIR(mode), origin, liveness, written, now - written)

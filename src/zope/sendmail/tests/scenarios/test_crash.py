@@ -238,6 +238,31 @@ class Enqueueing(CrashTest):
         for power in (False, True):
             self.examine(lambda story: story.commit(1), power=power)
 
+    def test_one_mail_after_the_other(self) -> None:
+        """The later ones stand in spare files: committed, there; prepared, not even a loss of power takes them away."""
+
+        def tell(story: Story) -> None:
+            for number in range(1, 7):
+                story.commit(number)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+        self.assertEqual(
+            sum(op.call == "sync_directory" and op.path == "queue/tmp" for op in self.play(tell).disk.ops), 3
+        )
+
+    def test_mails_in_spare_files_that_do_not_leave(self) -> None:
+        """Aborted, rolled back, or joined by a second mail."""
+
+        def tell(story: Story) -> None:
+            for number in range(1, 4):
+                story.commit(number)
+            story.abort(4)
+            story.commit(5, 6)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
     def test_several_mails(self) -> None:
         """All or none, at every change, and none of them twice."""
         for power in (False, True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -97,6 +98,38 @@ class WhileATransactionCommits(FaultTest):
     def test_several_mails(self) -> None:
         """All are sent, or none."""
         self.check(3)
+
+    def test_one_mail_after_the_other(self) -> None:
+        """Each is sent, or its transaction has aborted; those in spare files as well."""
+        for error in ERRORS:
+            for number in range(1, 1000):
+                path, disk = self.new_path(), FaultyDisk(number, error)
+                committed = [self.commit_one(path, disk, each) for each in range(5)]
+                disk.fail_at = 0
+                MaildirQueue(path, disk=disk).claim(0)  # whatever the disk refused in the second phase is done now
+                where = f"{errno.errorcode[error]} at call {number}, {disk.failed}"
+                expected = Counter(f"{each}@example.org" for each, came in enumerate(committed) if came)
+                self.assertEqual(self.drained(path, ManualClock()), expected, where)
+                self.assertEqual(self.left, {}, where)
+                if not disk.failed:
+                    break
+            else:
+                self.fail("the story has no end")
+
+    def commit_one(self, path: str, disk: FaultyDisk, number: int) -> bool:
+        staged = None
+        try:
+            staged = MaildirQueue(path, disk=disk).stage()
+            staged.add(Envelope("s@example.org", (f"{number}@example.org",)), b"Message-Id: <%d@x>\n\n" % number)
+            staged.prepare()
+        except OSError:
+            if staged is not None:
+                disk.fail_at = 0 if disk.failed else disk.fail_at
+                staged.abort()
+            return False
+        with contextlib.suppress(OSError):
+            staged.commit()
+        return True
 
 
 class WhileABundleIsCommitted(WhileATransactionCommits):

@@ -101,6 +101,13 @@ class Mortal(Disk):
         self.step("create")
         return super().create_locked(path, *pieces)
 
+    def fill(self, path: str, *pieces: Piece) -> int:
+        self.step("fill")
+        return super().fill(path, *pieces)
+
+    def sync_open(self, fd: int) -> None:
+        self.step("sync open file")
+
     def prove_name(self, path: str, name: str) -> None:
         self.step("prove")
         Disk().prove_name(path, name)
