@@ -21,13 +21,23 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.maildir.bundle import names_in
 from zope.sendmail.queue.maildir.heartbeat import seems_alive
-from zope.sendmail.queue.maildir.layout import COMPACTED, GROUP, PROOF, REJECTED, SENDING, by_age, is_too_long, name_of
+from zope.sendmail.queue.maildir.layout import (
+    COMPACTED,
+    GROUP,
+    PROOF,
+    REJECTED,
+    SENDING,
+    by_age,
+    is_spare,
+    is_too_long,
+    name_of,
+)
 from zope.sendmail.queue.maildir.liveness import Liveness, Owners
 from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME
 from zope.sendmail.queue.maildir.ownertext import phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.store import Listing, Store
-from zope.sendmail.queue.maildir.uncommitted import DAY, is_spare, look_at
+from zope.sendmail.queue.maildir.uncommitted import DAY, look_at
 from zope.sendmail.system.disk import identity
 
 #: Seconds after which a mail that is due is worth a look, and after which it is stuck.
@@ -247,7 +257,7 @@ class _Visit:
         status = self._disk.stat(path)
         staged = look_at(self._disk, path, self._now)
         if staged is None:
-            if self._now - status.st_mtime > DAY and not is_spare(name, status):
+            if self._now - status.st_mtime > DAY and not is_spare(name, status.st_size):
                 yield diagnosis.foreign(f"tmp/{name}", _kind(status), Severity.NOTE)
             return
         self._note_rights(f"tmp/{name}", status.st_mode, self._reach_in("tmp"))

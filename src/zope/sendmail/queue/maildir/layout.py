@@ -89,6 +89,11 @@ def shortened(name: str) -> str:
     return f"{begin}.{hashlib.sha256(text).hexdigest()[:24]}"
 
 
+def is_spare(name: str, size: int) -> bool:
+    """Return whether a file in ``tmp/`` waits for a mail; with one in it, it is as any other there."""
+    return size == 0 and name.startswith(SPARE)
+
+
 def name_of(key: str) -> str:
     """Return the name by which people know a message: its file name, without the flags of a Maildir reader."""
     return key.rpartition("/")[2].partition(":")[0]

@@ -19,10 +19,10 @@ from zope.sendmail.lifecycle.states import Action, State
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.queue.maildir.bundle import names_in
-from zope.sendmail.queue.maildir.layout import GROUP, PARTS, SPARE
+from zope.sendmail.queue.maildir.layout import GROUP, PARTS, SPARE, is_spare
 from zope.sendmail.queue.maildir.liveness import Liveness
 from zope.sendmail.queue.maildir.store import Store
-from zope.sendmail.queue.maildir.uncommitted import is_spare, look_at, origin_of
+from zope.sendmail.queue.maildir.uncommitted import look_at, origin_of
 from zope.sendmail.system.disk import remove_quietly
 
 #: How names of staged entries begin.
@@ -50,7 +50,7 @@ class StagedEntries:
         path = self._path(name)
         try:
             status = self._disk.stat(path)
-            if is_spare(os.path.basename(path), status):
+            if is_spare(os.path.basename(path), status.st_size):
                 raise _gone(name)
             is_group = stat.S_ISDIR(status.st_mode)
             members = sorted(names_in(self._disk, path)) if is_group else []

@@ -35,11 +35,11 @@ from zope.sendmail.queue.maildir.layout import (
     SENDING,
     SPARE,
     Layout,
+    is_spare,
     is_too_long,
     name_of,
     shortened,
 )
-from zope.sendmail.queue.maildir.uncommitted import is_spare
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import NO_ROOM, Disk, remove_quietly
 
@@ -280,7 +280,7 @@ class Store:
         for name in names:
             path = os.path.join(self.layout.tmp, name)
             try:
-                if name.startswith(SPARE) and is_spare(name, self.disk.stat(path)):
+                if name.startswith(SPARE) and is_spare(name, self.disk.stat(path).st_size):
                     continue
                 yield from (os.path.join(path, each) for each in names_in(self.disk, path))
             except NotADirectoryError:

@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 
 from zope.sendmail.queue.maildir.hold import is_held
-from zope.sendmail.queue.maildir.layout import SPARE
+from zope.sendmail.queue.maildir.layout import SPARE, is_spare
 from zope.sendmail.queue.maildir.liveness import Liveness, Origin
 from zope.sendmail.system.disk import Disk
 
@@ -52,18 +52,13 @@ def origin_of(name: str) -> Origin | None:
     return Origin.of(name.removeprefix(SPARE))
 
 
-def is_spare(name: str, status: os.stat_result) -> bool:
-    """Return whether this is a file that waits for a mail; with one in it, it is as any other."""
-    return name.startswith(SPARE) and status.st_size == 0
-
-
 def look_at(disk: Disk, path: str, now: float) -> Staged | None:
     """Return what is at this path; None if no process of ours makes such things.  Raises `OSError`."""
     name = os.path.basename(path)
     origin = origin_of(name)
     status = disk.stat(path)
     mode = status.st_mode
-    if origin is None or is_spare(name, status) or not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+    if origin is None or is_spare(name, status.st_size) or not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         return None
     liveness = origin.liveness
     if liveness is not Liveness.ALIVE:
