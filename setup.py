@@ -29,10 +29,18 @@ APPSETUP = [
     "zope.app.appsetup",
 ]
 
-# What the demo's site.zcml includes, and the relay it delivers to.
+# The console in the browser.
+CONSOLE = [
+    "Chameleon",
+    "Werkzeug",
+    "waitress",
+]
+
+# What the demo's site.zcml includes, the relay it delivers to, and what its page shows.
 DEMO = [
     *APPSETUP,
     *SECURITY,
+    *CONSOLE,
     "ZODB",
     "aiosmtpd",
     "zope.container",
@@ -69,13 +77,6 @@ ZOPE = [
     "Zope",
 ]
 
-# The console in the browser.
-CONSOLE = [
-    "Chameleon",
-    "Werkzeug",
-    "waitress",
-]
-
 # Metrics of processors and queues.
 METRICS = [
     "prometheus-client",
@@ -88,7 +89,6 @@ OTEL = [
 
 TEST = [
     *DEMO,
-    *CONSOLE,
     *METRICS,
     *OTEL,
     *POSTGRESQL,

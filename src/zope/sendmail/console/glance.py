@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Generic, TypeVar
 
 from zope.sendmail.console.places import Place
@@ -46,6 +46,11 @@ class Glance:
     def waiting(self) -> int:
         """How many mails are still to be sent."""
         return sum(self.counts.get(state.value, 0) for state in (State.READY, State.SENDING, State.DEFERRED))
+
+    def in_last(self, minutes: int, now: float) -> Minute:
+        """Return what ended in the last minutes, through all processors, as one."""
+        first = int(now // 60) - minutes
+        return reduce(Minute.plus, (each for each in self.minutes if each.minute > first), Minute(first + 1))
 
     @property
     def per_minute(self) -> float:

@@ -110,7 +110,8 @@ class Pages:
             relays=relays,
             findings=self._glances.findings(place),
             plots=plots,
-            minutes=glance.minutes[-60:],
+            hour=glance.in_last(60, now),
+            minutes=[(words.time_of_day(each.minute * 60.0), each) for each in glance.minutes[-60:]],
         )
 
     def mails(self, request: Request, place: Place) -> Response:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from zope.sendmail.lifecycle.rates import Minute
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 180, 44, 22, 8
+#: About as many as the pixels on which it is shown, so that its letters have their size.
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 140, 44, 22, 8
 
 
 def bars(
@@ -25,7 +26,7 @@ def bars(
     top = nice(max(heights.values(), default=0.0))
     width = (WIDTH - LEFT) / span
     parts = [
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}" preserveAspectRatio="none">',
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">',
         f"<title>{title}</title>",
     ]
     for part in (0.0, 0.5, 1.0):
@@ -35,7 +36,7 @@ def bars(
     for minute, height in heights.items():
         x = LEFT + (minute - last + span - 1) * width
         y = _y(height, top)
-        size = f'width="{max(width - 0.5, 1):.1f}" height="{HEIGHT - BOTTOM - y:.1f}"'
+        size = f'width="{max(width - 0.3, 1):.1f}" height="{HEIGHT - BOTTOM - y:.1f}"'
         parts.append(f'<rect class="bar" x="{x:.1f}" y="{y:.1f}" {size}/>')
     for back in range(0, span, 60):
         x = LEFT + (span - back) * width

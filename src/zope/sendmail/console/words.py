@@ -32,6 +32,12 @@ def moment(seconds: float, now: float) -> Moment | None:
     return Moment(datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds"), words)
 
 
+def time_of_day(seconds: float) -> Moment:
+    """Return a time as a clock on the wall shows it; the time zone is that of the server, as in the plots."""
+    local = datetime.fromtimestamp(seconds, UTC).astimezone()
+    return Moment(local.isoformat(timespec="minutes"), local.strftime("%H:%M"))
+
+
 @dataclass(frozen=True, slots=True)
 class MailRow:
     """One mail in a list."""

@@ -1,4 +1,4 @@
-"""The page of ``demo --serve``: the catcher's inbox, the queue, what the events told, and a form that sends.
+"""The page of ``demo --serve``: the inbox, the queue, what the events told, a form that sends; beside it the console.
 
 For this machine only: it listens on 127.0.0.1, answers to no other name (against DNS rebinding), and takes
 orders from itself alone (against forms on other sites).  Whatever it shows is escaped.
@@ -11,17 +11,20 @@ import contextlib
 import hashlib
 import html
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
+from wsgiref.handlers import SimpleHandler
 
 import transaction
 
 from zope.sendmail import startup
+from zope.sendmail.console import Console
 from zope.sendmail.demo.catcher import Caught
 from zope.sendmail.demo.ledger import Surprise
 from zope.sendmail.demo.narrator import Narrator
@@ -30,6 +33,9 @@ from zope.sendmail.demo.stage import Stage
 from zope.sendmail.errors import MailError
 
 _MAX_FORM = 64 * 1024
+
+#: Where the console is, beside the inbox.
+_CONSOLE = "/console"
 
 #: So much is shown.
 _INBOX = 15
@@ -61,11 +67,17 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     stage: Stage
+    console: Console
 
     def __init__(self, port: int) -> None:
         super().__init__(("127.0.0.1", port), Page)
         #: What became of the orders, newest first: time and sentence.
         self.results: deque[tuple[float, str]] = deque(maxlen=10)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that has closed its tab."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
     def names(self) -> set[str]:
         """Return how a browser of this machine may call us."""
@@ -83,6 +95,8 @@ class Page(BaseHTTPRequestHandler):
         """Answer with the page, or the part of it that changes."""
         if not self.is_for_us():
             self.refuse(HTTPStatus.MISDIRECTED_REQUEST, "This page answers to 127.0.0.1 and localhost only.")
+        elif self.is_for_console():
+            self.ask_console()
         elif self.path == "/":
             self.answer(whole_page(self.server))
         elif self.path == "/state":
@@ -93,7 +107,9 @@ class Page(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Take an order."""
         length = self.headers.get("Content-Length", "")
-        if not (self.is_for_us() and self.is_from_us()):
+        if self.is_for_us() and self.is_for_console():
+            self.ask_console()
+        elif not (self.is_for_us() and self.is_from_us()):
             self.refuse(HTTPStatus.FORBIDDEN, "Orders are taken from this page only.")
         elif self.path != "/order":
             self.refuse(HTTPStatus.NOT_FOUND, "There is nothing to post to here.")
@@ -103,6 +119,31 @@ class Page(BaseHTTPRequestHandler):
             form = parse_qs(self.rfile.read(int(length)).decode("utf-8", "replace"), keep_blank_values=True)
             self.server.results.appendleft((time.time(), order(self.server.stage, form)))
             self.answer("", HTTPStatus.SEE_OTHER, Location="/")
+
+    def is_for_console(self) -> bool:
+        """Return whether the console answers."""
+        return self.path.startswith(f"{_CONSOLE}/")
+
+    def ask_console(self) -> None:
+        """Let the console answer; it looks itself at where forms come from."""
+        self.close_connection = True
+        path, _, query = self.path.partition("?")
+        environ = {
+            "REQUEST_METHOD": self.command,
+            "SCRIPT_NAME": _CONSOLE,
+            "PATH_INFO": unquote(path.removeprefix(_CONSOLE), "latin-1"),
+            "QUERY_STRING": query,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": self.headers.get("Content-Length", ""),
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": str(self.server.server_port),
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": "127.0.0.1",
+            **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in self.headers.items()},
+        }
+        streams: tuple[Any, Any] = (self.rfile, self.wfile)
+        handler = SimpleHandler(*streams, sys.stderr, environ, multithread=True, multiprocess=False)
+        handler.run(self.server.console)
 
     def is_for_us(self) -> bool:
         """Return whether the browser calls us by a name of this machine."""
@@ -142,6 +183,8 @@ def bind(port: int) -> Server:
 def serve(server: Server, stage: Stage, narrator: Narrator) -> None:
     """Serve until Ctrl-C."""
     server.stage = stage
+    places, links = {"The demo's queue": stage.queue_path}, [("Inbox of the demo", "/")]
+    server.console = Console(places, writable=True, hosts=["127.0.0.1", "localhost"], links=links)
     startup.start()  # the story had stopped it for its last scene
     narrator.title(f"Your turn: http://127.0.0.1:{server.server_port}/   (Ctrl-C ends)")
     with contextlib.suppress(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Where the traces of mail begin: `send` of a delivery is told to whoever traces, who may give the mail a context.
+"""Where the traces of mail begin: `send` of a delivery is told to a tracer, which may give the mail a context.
 
 The attempts at a mail are told to observers (`zope.sendmail.reporting.attempts`), with that context.  As long as no
 program traces, nothing is made.
@@ -29,7 +29,7 @@ class HandOver(Protocol):
 
 
 class SendTracer(Protocol):
-    """Who traces ``send()``.  Concurrency: called by every thread that sends."""
+    """A program that traces ``send()``.  Concurrency: called by every thread that sends."""
 
     def sending(self, destination: str) -> AbstractContextManager[HandOver]:
         """Return what is entered while a mail is handed over.
@@ -42,7 +42,7 @@ _tracer: SendTracer | None = None
 
 
 def trace_with(tracer: SendTracer | None) -> None:
-    """Tell `tracer` of every ``send()`` of this process from now on; None: nobody."""
+    """Tell `tracer` of every ``send()`` of this process from now on; None: no program."""
     global _tracer
     _tracer = tracer
 
@@ -52,12 +52,12 @@ def is_traced() -> bool:
     return _tracer is not None
 
 
-_NOBODY: AbstractContextManager[HandOver | None] = nullcontext()
+_NOTHING: AbstractContextManager[HandOver | None] = nullcontext()
 
 
 def sending(destination: str) -> AbstractContextManager[HandOver | None]:
     """Return what a delivery enters for one ``send()``; gives None if no program traces."""
-    return _NOBODY if _tracer is None else _tracer.sending(destination)
+    return _NOTHING if _tracer is None else _tracer.sending(destination)
 
 
 def traced(

@@ -77,7 +77,7 @@ def _attributes(record: AttemptRecord) -> attributes.Attributes:
 
 
 def _trouble(record: AttemptRecord) -> str:
-    """Return a word for what went wrong; empty if everybody was accepted."""
+    """Return a word for what went wrong; empty if all recipients were accepted."""
     return next((answer.value for answer in _TROUBLE if record.answers[answer]), "")
 
 

@@ -8,12 +8,15 @@ import importlib.util
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import unittest
 from collections.abc import Iterator
+from typing import IO
 from urllib.parse import urlencode
 
 from zope.sendmail.demo.ledger import Account, Balance, balance, strangers, table, total
@@ -178,6 +181,23 @@ class PageTests(unittest.TestCase):
     def promise_another_name_for_this_machine_is_refused(self) -> None:
         self.assertEqual(self.get("/", Host="evil.example")[0], 421)
 
+    def promise_the_console_is_beside_the_inbox(self) -> None:
+        self.assertIn('href="/console/"', self.get("/")[1])
+        status, text = self.get("/console/0/")
+        self.assertEqual(status, 200)
+        self.assertIn("The demo&#39;s queue".replace("&#39;", "'"), text.replace("&#39;", "'"))
+        self.assertIn('href="/console/static/console.css"', text)
+        self.assertEqual(self.get("/console/static/console.css")[0], 200)
+        self.assertEqual(self.get("/console/0/", Host="evil.example")[0], 421)
+        self.assertEqual(self.request("POST", "/console/0/do", "verb=remove&all=filter&until=1", {})[0], 403)
+
+    def promise_a_closed_tab_says_nothing(self) -> None:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", self.port)) as tab:
+                tab.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, as a dying browser
+                tab.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n\r\n".encode())
+        self.assertEqual(self.get("/")[0], 200)
+
     def promise_there_is_nothing_else(self) -> None:
         self.assertEqual(self.get("/elsewhere")[0], 404)
 
@@ -196,12 +216,24 @@ def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 
 @contextlib.contextmanager
 def serving() -> Iterator[int]:
-    """The port of a demo that serves; Ctrl-C ends it."""
+    """The port of a demo that serves; Ctrl-C ends it, and it has written no error."""
+    with tempfile.TemporaryFile("w+") as errors:
+        with _serving(errors) as port:
+            yield port
+        errors.seek(0)
+        if said := errors.read():
+            raise AssertionError(f"the demo wrote: {said}")
+
+
+@contextlib.contextmanager
+def _serving(errors: IO[str]) -> Iterator[int]:
+    """The same; what it says of errors goes to a file."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may ignore it
     process = subprocess.Popen(
         command("--serve", "--port", "0"),
         env=surroundings(),
         stdout=subprocess.PIPE,
+        stderr=errors,
         text=True,
         process_group=0,
     )
