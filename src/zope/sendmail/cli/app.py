@@ -75,7 +75,7 @@ class ConsoleApp:
     no_tls: bool = False
     queue_path: str = ""
 
-    def __init__(self, argv: Sequence[str] | None = None, verbose: bool = True) -> None:  # noqa: FBT001, FBT002
+    def __init__(self, argv: Sequence[str] | None = None, verbose: bool = True) -> None:  # noqa: FBT001, FBT002 - as in 7.3
         self.script_name, *words = sys.argv if argv is None else argv
         self._arguments = vars(self.parser.parse_args(words))
         self.verbose = verbose and not self._arguments.get("quiet", False)
@@ -231,7 +231,7 @@ class ConsoleApp:
             with as_before():  # the file may be root's
                 self._configure(self._merged(self._arguments))
         except ValueError as error:
-            log.error("The configuration is not reloaded, the former one goes on: %s", error)  # noqa: TRY400
+            log.error("The configuration is not reloaded, the former one goes on: %s", error)  # noqa: TRY400 - says it all
         else:
             log.info("The configuration was reloaded.")
         if self.queue_path != path:

@@ -125,7 +125,7 @@ class Daemon:
             prepare(self.config)
         except (ConfigError, OSError) as error:
             self.config = former
-            log.error("The configuration is not reloaded, the former one goes on: %s", error)  # noqa: TRY400
+            log.error("The configuration is not reloaded, the former one goes on: %s", error)  # noqa: TRY400 - says it all
             return
         if former.pid_file != self.config.pid_file:
             log.warning("The pid file stays %s until the daemon is restarted.", former.pid_file)

@@ -67,7 +67,7 @@ class RunLog:
             self._is_broken = False
         except OSError as error:
             if not self._is_broken:
-                log.error("The log %s cannot be written: %s; mail goes on.", self.path, error)  # noqa: TRY400
+                log.error("The log %s cannot be written: %s; mail goes on.", self.path, error)  # noqa: TRY400 - says it all
             self._is_broken = True
 
     def _moment(self) -> str:

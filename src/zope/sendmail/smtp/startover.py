@@ -58,8 +58,8 @@ def _reasons(
     progress: Progress,
     error: smtplib.SMTPException,
     is_new: bool,  # noqa: FBT001 - as above
-    has_taken: bool,  # noqa: FBT001
-    elsewhere: bool,  # noqa: FBT001
+    has_taken: bool,  # noqa: FBT001 - given by keyword
+    elsewhere: bool,  # noqa: FBT001 - given by keyword
 ) -> Iterator[StartOver]:
     refused = error.__cause__ if isinstance(error.__cause__, Refused) else None
     if _has_too_many(progress, refused, error):

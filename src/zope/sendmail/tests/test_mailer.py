@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 import unittest
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -103,7 +103,7 @@ class AMailerIsMade(unittest.TestCase):
                 with self.subTest(hostname, port=port, kind=kind), self.assertRaisesRegex(kind, why):
                     SMTPMailer(hostname, port)
                 with self.subTest(hostname, port=port, kind=kind), self.assertRaisesRegex(kind, why):
-                    SMTPMailer(settings=lambda: {"hostname": hostname, "port": port}).relay_settings()  # noqa: B023
+                    SMTPMailer(settings=lambda: {"hostname": hostname, "port": port}).relay_settings()  # noqa: B023 - called at once
 
     def test_what_cannot_be_meant_is_refused_as_what_callers_catch(self) -> None:
         """Whether it is found when the mailer is made or when it is used."""
@@ -742,7 +742,10 @@ class ASessionIsOpened(unittest.TestCase):
         mailer = SMTPMailer(hostname="old.example.org")
         session = open_session(mailer)
         mailer.hostname, mailer.smtp = "new.example.org", factory
-        no_intent: Callable[[], None] = lambda: None  # noqa: E731
+
+        def no_intent() -> None:
+            """Nothing has to be written down."""
+
         outcome = session.transfer(Envelope(SENDER, (ONE,)), io.BytesIO(MESSAGE), no_intent)
         self.assertEqual(made, ["new.example.org"])
         self.assertEqual((outcome.relay, outcome.replies), ("new.example.org:25", {}))

@@ -26,7 +26,7 @@ from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.transports.lmtp import LMTPMailer
 from zope.sendmail.transports.redirect import refuse_detours
-from zope.sendmail.zcml.actions import CHECK, REGISTER, checked, find_mailer, in_two_steps
+from zope.sendmail.zcml.actions import CHECK, REGISTER, checked, find_mailer, in_two_steps, place_of
 from zope.sendmail.zcml.defaultdelivery import MAIL, DefaultMailDelivery
 from zope.sendmail.zcml.productconfig import by_option_name, read_product_config, relay_of
 from zope.sendmail.zcml.schema import (
@@ -69,7 +69,7 @@ def queuedDelivery(
     mailer: str = "",
     permission: str | None = None,
     name: str = MAIL,
-    processorThread: bool = True,  # noqa: FBT001, FBT002
+    processorThread: bool = True,  # noqa: FBT001, FBT002 - the signature of 7.3
     *,
     envelopeSender: str | None = None,
     connection: Any = None,
@@ -165,13 +165,15 @@ def smtpMailer(  # noqa: PLR0917 - the signature of 7.3
         **by_option_name(settings),
     }
 
+    place = place_of(_context)
+
     def register() -> None:
         merged = checked(lambda: merge((given, relay_of(read_product_config(), given))))
         keywords = checked(lambda: mailer_keywords(merged))
         mailer = follow_password_file(SMTPMailer(**keywords, **_asked(asked)), merged)
-        handler("registerUtility", mailer, IMailer, name, _context.info)
+        handler("registerUtility", mailer, IMailer, name, place)
 
-    _context.action(discriminator=("utility", IMailer, name), callable=register)
+    _context.action(discriminator=("utility", IMailer, name), callable=register, info=place)
 
 
 def lmtpMailer(
@@ -186,13 +188,15 @@ def lmtpMailer(
     asked = _asked(settings.pop("settings", None))
     given = {"hostname": hostname, "port": None if port is None else int(port), **by_option_name(settings)}
 
+    place = place_of(_context)
+
     def register() -> None:
         merged = checked(lambda: merge((given,)))
         mailer = checked(lambda: LMTPMailer(socket=socket, **mailer_keywords(merged), **asked))
         follow_password_file(mailer, merged)
-        handler("registerUtility", mailer, IMailer, name, _context.info)
+        handler("registerUtility", mailer, IMailer, name, place)
 
-    _context.action(discriminator=("utility", IMailer, name), callable=register)
+    _context.action(discriminator=("utility", IMailer, name), callable=register, info=place)
 
 
 # --- what they share ----------------------------------------------------------------------------------------
@@ -256,7 +260,7 @@ def _asked(settings: Any) -> dict[str, Any]:
 def _expect_database() -> None:
     """Subscribe to the database's opening for sites that include our meta.zcml only."""
     # This import brings events to subscribers; in a small site nothing else may do it.
-    import zope.component.event  # noqa: F401
+    import zope.component.event  # noqa: F401 - see above
 
     registry = getGlobalSiteManager()
     if all(each.handler is not startup.database_opened for each in registry.registeredHandlers()):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from zope.component import ComponentLookupError, getUtility
 from zope.configuration.exceptions import ConfigurationError
+from zope.configuration.xmlconfig import ParserInfo
 
 from zope.sendmail.interfaces import IMailer
 
@@ -33,6 +34,26 @@ def in_two_steps(
 
     context.action(discriminator=discriminator, callable=lambda: steps.append(first()), order=order)
     context.action(discriminator=None, callable=finish, order=later)
+
+
+class PlaceInFile:
+    """Where a directive stands, without its text: that may have a password in it, and stands in errors and in logs."""
+
+    def __init__(self, info: ParserInfo) -> None:
+        self._info = info
+
+    def __repr__(self) -> str:
+        return repr(self._info)
+
+    __str__ = __repr__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._info, name)
+
+
+def place_of(context: Any) -> Any:
+    """Return what is kept about the place of a directive that may have a password."""
+    return PlaceInFile(context.info) if isinstance(context.info, ParserInfo) else context.info
 
 
 def find_mailer(mailer: str) -> Any:

@@ -99,9 +99,9 @@ class EveryEntryPoint(Fixture):
     def test_of_the_command_line_refuses_it(self) -> None:
         """As an argument, and in an ini file."""
         for location in REFUSED:
-            self.assertNotTaken(lambda: main([location]), SystemExit)  # noqa: B023
+            self.assertNotTaken(lambda: main([location]), SystemExit)  # noqa: B023 - called at once
             ini = self.in_directory("q.ini", f"[app:zope-sendmail]\nqueue_path = {location.strip()}\n")
-            self.assertNotTaken(lambda: main(["--config", ini]), SystemExit)  # noqa: B023
+            self.assertNotTaken(lambda: main(["--config", ini]), SystemExit)  # noqa: B023 - called at once
 
     def test_of_zcml_refuses_it(self) -> None:
         """As does zope.conf; there, memory: as well, for the processor would have another queue."""

@@ -121,7 +121,11 @@ class ARequest(Fixture):
 
     def test_may_leave_the_sender_to_the_settings(self) -> None:
         """None is the default sender; without one it is refused, and the text says what to set."""
-        view: Callable[[Any], str] = lambda request: request.mailer.send(None, *MAIL[1:])  # noqa: E731
+
+        def view(request: Any) -> str:
+            sent: str = request.mailer.send(None, *MAIL[1:])
+            return sent
+
         self.application(view, **{"mail.default_sender": "Shop <info@example.org>"}).get("/order")
         self.finish()
         self.assertEqual([mail.sender for mail in self.relay.mails], ["info@example.org"])
@@ -204,6 +208,7 @@ class Settings(Fixture):
         """The prefix can be chosen."""
         more = {"zope.sendmail.prefix": "post.", "post.queue_path": self.path, "mail.colour": "blue"}
         self.mailer_of(**more)
+        self.assertEqual(self.mailer.sender.queue.location, self.path)
 
     def test_are_refused_with_the_cure(self) -> None:
         """When the application is made, not with the first mail."""

@@ -283,6 +283,9 @@ class ADaemon(DaemonTest):
         os.rename(self.home + "/var/maildrop.log", self.home + "/var/maildrop.log.1")
         self.drop()
         wait_until(lambda: "OK\t" in self.log, "the second run")
+        with open(self.home + "/var/maildrop.log.1", encoding="utf-8") as former:
+            self.assertEqual(former.read().count("OK\t"), 1)
+        self.assertEqual(self.log.count("OK\t"), 1)
 
     def test_stays_in_the_foreground_for_a_supervisor(self) -> None:
         """SUPERVISED_DAEMON=1: `start` is `fg`."""

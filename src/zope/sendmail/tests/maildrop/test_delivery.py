@@ -13,7 +13,8 @@ class ATextForAHeader(unittest.TestCase):
         """Folded ones and line ends at its end included, also as bytes, and several of them."""
         folded = "a@example.org,\r\n b@example.org\n\tc@example.org"
         for text in ("Hello", "", None, "Hello\n", "Hello\r\n\r\n", folded, b"Hello\n", ["a", "b\n"], 7):
-            refuse_line_ends("subject", text)
+            with self.subTest(text):
+                self.assertIsNone(refuse_line_ends("subject", text))  # type: ignore[func-returns-value]  # it raises
 
     def test_that_would_be_several_is_refused(self) -> None:
         """The argument is named; what stands behind a line end would be headers."""

@@ -564,7 +564,7 @@ class FromAnOldDatabase(WithHost):
 class TheOldNames(unittest.TestCase):
     def setUp(self) -> None:
         try:
-            import Products.MaildropHost  # noqa: F401
+            import Products.MaildropHost  # noqa: F401 - only whether it is there
         except ModuleNotFoundError:
             self.skipTest("compat/Products.MaildropHost is not installed")
 

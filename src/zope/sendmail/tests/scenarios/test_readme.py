@@ -46,7 +46,7 @@ sys.stdin.readline()
 class TheDeploymentExample(unittest.TestCase):
     def setUp(self) -> None:
         try:
-            import zope.app.wsgi  # noqa: F401
+            import zope.app.wsgi  # noqa: F401 - only whether it is there
         except ImportError as error:
             self.skipTest(f"zope.app.wsgi is not installed: {error}")
         if not os.path.exists(README):

@@ -42,7 +42,7 @@ def drain(path: str, port: int, *, forever: bool) -> None:
     processor.setQueuePath(path)
     processor.setMailer(SMTPMailer("127.0.0.1", port))
     signal.signal(signal.SIGTERM, lambda *_: setattr(processor, "_stopped", True))
-    print("ready", flush=True)  # noqa: T201
+    print("ready", flush=True)  # noqa: T201 - what the test reads
     while not processor._stopped:
         try:
             processor.run(forever)
@@ -157,9 +157,9 @@ def main(verb: str, *rest: str) -> None:
     elif verb in ("drain", "once"):
         drain(rest[0], int(rest[1]), forever=verb == "drain")
     elif verb in ("zcml", "console"):
-        print(json.dumps({"zcml": configured, "console": console}[verb](*rest)))  # noqa: T201
+        print(json.dumps({"zcml": configured, "console": console}[verb](*rest)))  # noqa: T201 - what the test reads
     else:
-        print(json.dumps({"version": version("zope.sendmail"), "modules": names()}))  # noqa: T201
+        print(json.dumps({"version": version("zope.sendmail"), "modules": names()}))  # noqa: T201 - what the test reads
 
 
 if __name__ == "__main__":

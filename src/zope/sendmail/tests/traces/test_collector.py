@@ -14,7 +14,7 @@ from zope.sendmail.tests.support.otlp import Collector, attributes
 
 try:
     import opentelemetry.exporter.otlp.proto.http.trace_exporter
-    import opentelemetry.sdk.trace  # noqa: F401
+    import opentelemetry.sdk.trace  # noqa: F401 - only whether it is there
 except ImportError as error:  # zope.testrunner takes a module that skips itself for one that is broken
     MISSING = f"{error.name} is not installed"
 else:

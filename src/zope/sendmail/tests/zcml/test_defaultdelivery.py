@@ -72,7 +72,7 @@ class OneDelivery(Fixture):
         message_id = found.send_now(*MAIL)
         self.assertEqual(found.status(message_id).standing, "queued")
         with self.assertRaises(AttributeError):
-            found.mailer  # noqa: B018
+            found.mailer  # noqa: B018 - looked up, which raises
 
     def test_may_be_named_as_ever(self) -> None:
         """A look-up with a name gives the delivery itself."""

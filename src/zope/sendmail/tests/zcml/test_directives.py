@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 import unittest
 from typing import Any
 
@@ -66,6 +67,14 @@ class Fixture(unittest.TestCase):
             file.write("\n".join(directives))
             file.write("\n</configure>\n")
         xmlconfig.file(path, context=self.context())
+
+    def refusal(self, *directives: str) -> str:
+        """What people see of an error, with all that it was caused by."""
+        try:
+            self.load(*directives)
+        except ConfigurationError as error:
+            return "".join(traceback.format_exception(error))
+        raise AssertionError("that was not refused")
 
     def assertRefused(self, text: str, *directives: str) -> None:
         with self.assertRaisesRegex(ConfigurationError, text):
@@ -183,6 +192,32 @@ class AMailer(Fixture):
         SMTPMailer.__init__ = old_init  # type: ignore[method-assign,assignment]
         self.load('<mail:smtpMailer name="x" hostname="h" port="26" />')
         self.assertEqual(self.mailer("x").port, 26)
+
+
+class APasswordInZcml(Fixture):
+    """It is better in a file; where it is not, it stays where it is."""
+
+    def test_is_in_no_error(self) -> None:
+        """Though an error quotes the lines of other directives: not of one action, nor of two that contradict."""
+        login = 'username="u" password="s3cr3t"'
+        wrong = (
+            (f'<mail:smtpMailer name="x" hostname="mx:587" {login} />',),
+            (f'<mail:smtpMailer name="x" tokenCommand="t" {login} />',),
+            (f'<mail:lmtpMailer name="x" hostname="mx:24" {login} />',),
+            (f'<mail:smtpMailer name="x" {login} />', f'<mail:smtpMailer name="x" hostname="mx" {login} />'),
+        )
+        for directives in wrong:
+            cleanUp()
+            text = self.refusal(*directives)
+            self.assertIn('site.zcml", line 3', text)
+            self.assertNotIn("s3cr3t", text)
+
+    def test_is_not_among_what_the_registry_tells(self) -> None:
+        """Where a utility comes from is shown by documentation and debuggers."""
+        self.load('<mail:smtpMailer name="x" username="u" password="s3cr3t" />')
+        [info] = [str(each.info) for each in getGlobalSiteManager().registeredUtilities() if each.provided is IMailer]
+        self.assertIn('site.zcml", line 3', info)
+        self.assertNotIn("s3cr3t", info)
 
 
 class SeveralRelays(Fixture):
@@ -544,11 +579,12 @@ class TheSchemas(unittest.TestCase):
 
     def test_have_valid_defaults(self) -> None:
         """The documented defaults are values of their fields."""
-        for schema in (zcml.IQueuedDeliveryDirective, zcml.ISMTPMailerDirective):
-            for name in schema.names(all=True):
-                field = schema[name]
-                if field.default is not None:
-                    field.validate(field.default)
+        for schema in (zcml.IQueuedDeliveryDirective, zcml.IDirectDeliveryDirective, zcml.ISMTPMailerDirective):
+            fields = {name: schema[name] for name in schema.names(all=True) if schema[name].default is not None}
+            self.assertTrue(fields)
+            for name, field in fields.items():
+                with self.subTest(schema.__name__, name=name):
+                    self.assertIsNone(field.validate(field.default))
 
     def test_know_no_unknown_settings(self) -> None:
         """A misspelled keyword from Python is an error as well."""

@@ -10,6 +10,7 @@ from zope.component import getGlobalSiteManager, provideUtility
 from zope.testing.cleanup import cleanUp
 
 from zope.sendmail import startup
+from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.interfaces import IMailDelivery
 from zope.sendmail.tests.zcml.test_directives import SMTP, Fixture
 
@@ -70,18 +71,31 @@ class AnEarlierConfiguration(Fixture):
         self.load(SMTP, queued("Mail", "smtp"))
         getGlobalSiteManager().unregisterUtility(provided=IMailDelivery, name="Mail")
         self.load(SMTP + BULK, queued("Bulk", "bulk"))
+        self.assertEqual(self.mailers(), {"Bulk": "bulk"})
 
     def test_whose_delivery_was_replaced_does_not_count(self) -> None:
         """By a double, for instance."""
         self.load(SMTP, queued("Mail", "smtp"))
         provideUtility(object(), IMailDelivery, "Mail")
         self.load(SMTP + BULK, queued("Bulk", "bulk"))
+        self.assertEqual(self.mailers(), {"Bulk": "bulk"})
 
     def test_is_replaced_under_the_same_name(self) -> None:
         """A delivery does not share a queue with itself."""
         self.load(SMTP, queued("Mail", "smtp"))
         self.load(BULK, queued("Mail", "bulk"))
-        self.assertEqual([each.options["routes"].default for each in startup.declared()], ["bulk"])
+        self.assertEqual(self.mailers(), {"Mail": "bulk"})
+
+    @staticmethod
+    def mailers() -> dict[str, str]:
+        """The mailers of the deliveries that were declared, and whose deliveries are registered."""
+        registered = {each.name: each for each in startup.declared()}
+        deliveries = getGlobalSiteManager()
+        return {
+            name: each.options["routes"].default
+            for name, each in registered.items()
+            if isinstance(deliveries.queryUtility(IMailDelivery, name), QueuedMailDelivery)
+        }
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ class Neighbours(unittest.TestCase):
         """A directory below 1770, 2775 or 1777, also behind a link of the daemon's own."""
         for mode in (0o1770, 0o2775, 0o1777):
             common = self.spool(mode, f"common{mode:o}")
-            self.assertEqual(as_user(MALLORY, lambda: os.mkdir(f"{common}/theirs", 0o777)), "")  # noqa: B023
+            self.assertEqual(as_user(MALLORY, lambda: os.mkdir(f"{common}/theirs", 0o777)), "")  # noqa: B023 - called at once
             link = os.path.join(self.base, f"link{mode:o}")
             os.symlink(f"{common}/theirs", link)
             os.lchown(link, DAEMON, GROUP)
