@@ -117,7 +117,7 @@ class AbstractMailDelivery:
         if relay is not None:
             envelope = replace(envelope, relay=self._named(relay))
         envelopes = list(one_by_one(envelope)) if verp else [envelope]
-        mail = completed(message_pieces(message), self.newMessageId(), formatdate(localtime=True))
+        mail = completed(message_pieces(message), self.newMessageId(), _date_of_now())
         if not mail.has_from:
             _tell_once_that_from_is_missing(mail.message_id)
         return envelopes, mail.pieces, mail.message_id
@@ -345,6 +345,21 @@ class DirectMailDelivery(AbstractMailDelivery):
 
     def _what(self) -> str:
         return f"mail through {type(self.mailer).__name__}"
+
+
+#: The Date of this second, which many mails may have, and the second.
+_date = (0, "")
+
+
+def _date_of_now() -> str:
+    """Return the time as a Date field has it, by the local clock."""
+    global _date
+    now = int(time.time())
+    second, date = _date
+    if second != now:
+        date = formatdate(now, localtime=True)
+        _date = now, date
+    return date
 
 
 #: Whether it was told that a mail says not whom it is from.

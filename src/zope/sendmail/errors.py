@@ -7,10 +7,8 @@ these, besides what it is by its nature.  Each one can be pickled.  Pure.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import smtplib
-from collections.abc import Iterator
 from typing import Any
 
 
@@ -156,21 +154,28 @@ _CURES = {
 }
 
 
-@contextlib.contextmanager
-def telling_refusals(location: str) -> Iterator[None]:
-    """Tell what the system refuses while mail is put into a queue as `QueueNotWritable`.
+class telling_refusals:  # noqa: N801 - reads as the verb that it is
+    """Tell what the system refuses while mail is put into a queue as `QueueNotWritable`, in a ``with`` block.
 
     :param location: the queue as people name it.
     :raises QueueNotWritable: for an `OSError` that is no `MailError`, and for a directory that is no queue.
     """
-    try:
-        yield
-    except MailError:
-        raise
-    except OSError as error:
-        raise QueueNotWritable.of(location, error) from error
-    except ValueError as error:  # the directory is something else
-        raise QueueNotWritable(f"mail cannot be put into the queue {location}: {error}") from error
+
+    __slots__ = ("_location",)
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None or isinstance(error, MailError):
+            return
+        if isinstance(error, OSError):
+            raise QueueNotWritable.of(self._location, error) from error
+        if isinstance(error, ValueError):  # the directory is something else
+            raise QueueNotWritable(f"mail cannot be put into the queue {self._location}: {error}") from error
 
 
 class InvalidLocation(QueueError, ValueError):

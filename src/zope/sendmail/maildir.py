@@ -35,7 +35,7 @@ def unique_name() -> str:
     containers with the same host name and pid do not meet.
     """
     microseconds = time.time_ns() // 1000
-    digits = f"{microseconds % 1_000_000:06d}{next(_counter) % 10_000:04d}{random.randrange(1000):03d}"  # noqa: S311 - no secret
+    digits = f"{microseconds % 1_000_000:06d}{next(_counter) % 10_000:04d}{int(random.random() * 1000):03d}"  # noqa: S311 - no secret
     return f"{microseconds // 1_000_000}.{os.getpid()}.{_HOST}.{digits}"
 
 

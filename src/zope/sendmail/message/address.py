@@ -86,6 +86,9 @@ def parse_recipients(raws: Iterable[object]) -> tuple[str, ...]:
 
     :raises InvalidRecipient: one of them is ambiguous or no address, or none is left.
     """
+    raws = list(raws)
+    if raws and all(map(_is_plain, raws)):
+        return tuple(dict.fromkeys(raws))  # type: ignore[arg-type]  # they are str
     texts = [raw if _is_plain(raw) else _text(raw, "recipient") for raw in raws]
     recipients = tuple(dict.fromkeys(parse_recipient(text) for text in texts if not names_nobody(text)))
     if not recipients:

@@ -152,13 +152,13 @@ class Disk:
     def write(self, fd: int, *pieces: Piece) -> None:
         """Write all of ``pieces``, with as many calls as the system wants."""
         for start in range(0, len(pieces), _AT_ONCE):
-            views = [memoryview(octets(piece)) for piece in pieces[start : start + _AT_ONCE] if piece]
-            while views:
-                written = os.writev(fd, views)
-                while views and written >= len(views[0]):
-                    written -= len(views.pop(0))
+            parts = [octets(piece) for piece in pieces[start : start + _AT_ONCE] if piece]
+            while parts:
+                written = os.writev(fd, parts)
+                while parts and written >= len(parts[0]):
+                    written -= len(parts.pop(0))
                 if written:
-                    views[0] = views[0][written:]
+                    parts[0] = memoryview(parts[0])[written:]
 
     def open_for_append(self, path: str) -> int:
         """Return a descriptor whose every write goes to the end of a private file, which is made if needed."""
