@@ -77,6 +77,12 @@ ZOPE = [
     "Zope",
 ]
 
+# Signatures of mail.
+DKIM = [
+    "dkimpy >= 1.1.8",
+    "PyNaCl",  # for Ed25519
+]
+
 # Metrics of processors and queues.
 METRICS = [
     "prometheus-client",
@@ -89,6 +95,7 @@ OTEL = [
 
 TEST = [
     *DEMO,
+    *DKIM,
     *METRICS,
     *OTEL,
     *POSTGRESQL,
@@ -199,6 +206,7 @@ setup(
         "flask": FLASK,
         "sqlalchemy": SQLALCHEMY,
         "console": CONSOLE,
+        "dkim": DKIM,
         "metrics": METRICS,
         "otel": OTEL,
         "postgresql": POSTGRESQL,

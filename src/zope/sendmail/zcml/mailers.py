@@ -88,6 +88,19 @@ class IRedirectMailerDirective(IMailerDirective):
     )
 
 
+class IDkimSignerDirective(IMailerDirective):
+    """A mailer that signs mail (DKIM) and sends it through another mailer."""
+
+    mailer = TextLine(title="Mailer", description="Name of the mailer to send through.")
+    keys = Setting(
+        words,
+        title="Keys",
+        description="What to sign with, separated by blanks: domain=selector:file, with the private key in PEM, RSA or "
+        "Ed25519; paths are relative to the ZCML file. Two keys of one domain sign both.",
+        required=True,
+    )
+
+
 class IFailoverMailerDirective(IMailerDirective):
     """A mailer that uses the first of several mailers whose relay can be used."""
 
@@ -140,6 +153,20 @@ def redirectMailer(
     _register(_context, name, lambda: RedirectMailer(to=to, allow=allow, sender=sender), link)
 
 
+def dkimSigner(_context: Any, name: str, mailer: str, keys: Iterable[str]) -> None:
+    """See `IDkimSignerDirective`."""
+
+    def make() -> Any:
+        from zope.sendmail.transports.dkim import DKIMSigner  # needs an extra
+
+        return DKIMSigner(keys=[_key(_context, each) for each in keys])
+
+    def link(signer: Any) -> None:
+        signer.mailer = find_mailer(mailer)
+
+    _register(_context, name, make, link)
+
+
 def failoverMailer(_context: Any, name: str, mailers: Iterable[str]) -> None:
     """See `IFailoverMailerDirective`."""
     _several(_context, name, FailoverMailer, lambda: [(each, 1) for each in mailers])
@@ -166,6 +193,17 @@ def _several(
         several.members = [Member(find_mailer(each), weight, several.clock) for each, weight in shares]
 
     _register(context, name, make, link)
+
+
+def _key(context: Any, text: str) -> Any:
+    """Return the key that is written as ``domain=selector:file``."""
+    from zope.sendmail.transports.dkim import DKIMKey
+
+    domain, equals, rest = text.partition("=")
+    selector, colon, path = rest.partition(":")
+    if not (domain and equals and selector and colon and path):
+        raise ValueError(f"{text!r} is no key; write example.org=mail2026:/etc/dkim/example.org.pem")
+    return DKIMKey(domain, selector, context.path(path))
 
 
 def _share(text: str) -> tuple[str, int]:

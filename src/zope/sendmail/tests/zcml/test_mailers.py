@@ -7,6 +7,8 @@ import re
 import textwrap
 from unittest import mock
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from zope.app.appsetup.product import setProductConfiguration
 from zope.component import getUtility
 from zope.configuration.config import ConfigurationConflictError
@@ -18,6 +20,7 @@ from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.sender import MailReader
 from zope.sendmail.tests.zcml.test_directives import SMTP, Fixture
+from zope.sendmail.transports.dkim import DKIMSigner
 from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer
 from zope.sendmail.transports.file import FileFormat, FileMailer
 from zope.sendmail.transports.program import ProgramMailer
@@ -30,6 +33,13 @@ DOCS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs")
 
 def mailer(name: str) -> object:
     return getUtility(IMailer, name)
+
+
+def _write_key(path: str) -> None:
+    """Make a private key."""
+    with open(path, "wb") as file:
+        key = Ed25519PrivateKey.generate()
+        file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 class AProgram(Fixture):
@@ -73,6 +83,31 @@ class AFile(Fixture):
         assert isinstance(b, FileMailer)
         self.assertEqual((a.format, b.path), (FileFormat.MBOX, "-"))
         self.assertRefused("'mh' is none of maildir, mbox", '<mail:fileMailer name="c" path="x" format="mh" />')
+
+
+class ASigner(Fixture):
+    def test_finds_its_keys_where_the_zcml_is(self) -> None:
+        """And its mailer by name, wherever that stands."""
+        _write_key(os.path.join(self.directory, "ed.pem"))
+        self.load(
+            '<mail:dkimSigner name="signed" mailer="smtp" keys="example.org=s1:ed.pem a.example=s2:ed.pem" />', SMTP
+        )
+        made = mailer("signed")
+        assert isinstance(made, DKIMSigner)
+        self.assertEqual(
+            [(key.domain, key.selector) for key in made.keys], [("example.org", "s1"), ("a.example", "s2")]
+        )
+        self.assertIs(made.mailer, mailer("smtp"))
+
+    def test_without_a_key_is_refused(self) -> None:
+        """With what is wrong, and how a key is written."""
+        for keys, text in (
+            ("", "keys"),
+            ("example.org", "is no key; write example.org=mail2026:"),
+            ("example.org=s:nowhere.pem", "nowhere.pem' cannot be read: No such file"),
+            ("ex!ample=s:x.pem", "domain 'ex!ample'"),
+        ):
+            self.assertRefused(text, f'<mail:dkimSigner name="signed" mailer="smtp" keys="{keys}" />', SMTP)
 
 
 class ADeliveryThatRedirects(Fixture):
@@ -242,6 +277,8 @@ class TheDocumentation(Fixture):
         """All together, as they stand there."""
         examples = re.findall(_EXAMPLE, self.read("mailers.rst"), re.MULTILINE)
         self.assertGreaterEqual(len(examples), 5)
+        os.mkdir(os.path.join(self.directory, "dkim"))
+        _write_key(os.path.join(self.directory, "dkim", "example.org.pem"))
         self.load(*examples)
 
     def test_has_logins_that_can_be_loaded(self) -> None:

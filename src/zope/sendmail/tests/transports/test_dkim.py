@@ -1,0 +1,272 @@
+"""Signed mail: what leaves holds for a verifier that shares nothing with the signer."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+import unittest
+from email.message import EmailMessage
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from zope.sendmail.interfaces import InvalidSettings
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.sender import MailSender
+from zope.sendmail.testing.mailers import SendOnlyMailer
+from zope.sendmail.testing.relay import KEYWORDS, Relay
+from zope.sendmail.tests.support.dkimverifier import verified
+from zope.sendmail.transports.dkim import DKIMKey, DKIMSigner
+
+MAIL = "From: Shop <shop@example.org>\nTo: jane@example.com\nSubject: Order\n\nThank you!\n"
+RSA = generate_private_key(65537, 2048)
+
+#: RFC 8463, A.2 and A.3.
+EXAMPLE_KEY = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+EXAMPLE = b"""\
+DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/relaxed;
+ d=football.example.com; i=@football.example.com;
+ q=dns/txt; s=brisbane; t=1528637909; h=from : to :
+ subject : date : message-id : from : subject : date;
+ bh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=;
+ b=/gCrinpcQOoIfuHNQIbq4pgh9kyIK3AQUdt9OdqQehSwhEIug4D11Bus
+ Fa3bT3FY5OsU7ZbnKELq+eXdp1Q1Dw==
+From: Joe SixPack <joe@football.example.com>
+To: Suzie Q <suzie@shopping.example.net>
+Subject: Is dinner ready?
+Date: Fri, 11 Jul 2003 21:00:37 -0700 (PDT)
+Message-ID: <20030712040037.46341.5F8J@football.example.com>
+
+Hi.
+
+We lost the game.  Are you hungry yet?
+
+Joe.
+""".replace(b"\n", b"\r\n")
+
+
+class Fixture(unittest.TestCase):
+    """Two private keys in files, and their public ones."""
+
+    def setUp(self) -> None:
+        self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.ed25519 = Ed25519PrivateKey.generate()
+        self.keys: dict[str, RSAPublicKey | Ed25519PublicKey] = {
+            "rsa._domainkey.example.org": RSA.public_key(),
+            "ed._domainkey.example.org": self.ed25519.public_key(),
+        }
+        self.write("rsa.pem", RSA)
+        self.write("ed.pem", self.ed25519)
+
+    def write(self, name: str, key: Any, kind: PrivateFormat = PrivateFormat.PKCS8) -> str:
+        path = self.directory / name
+        path.write_bytes(key.private_bytes(Encoding.PEM, kind, NoEncryption()))
+        return str(path)
+
+    def key(self, selector: str = "ed", domain: str = "example.org") -> DKIMKey:
+        return DKIMKey(domain, selector, str(self.directory / f"{selector}.pem"))
+
+    def signed(self, message: str | bytes, *keys: DKIMKey) -> bytes:
+        """What leaves."""
+        octets = message.encode() if isinstance(message, str) else message
+        return DKIMSigner(SendOnlyMailer(), keys or [self.key()]).signed(BytesIO(octets)).read()
+
+
+class TheVerifier(unittest.TestCase):
+    def test_agrees_with_the_example_of_the_rfc(self) -> None:
+        """And with nothing that was changed in it."""
+        keys = {
+            "brisbane._domainkey.football.example.com": Ed25519PublicKey.from_public_bytes(
+                base64.b64decode(EXAMPLE_KEY)
+            )
+        }
+        self.assertEqual(verified(EXAMPLE, keys), ["football.example.com ed25519-sha256"])
+        for change in ((b"dinner", b"lunch"), (b"hungry", b"angry"), (b"Joe SixPack", b"Jim SixPack")):
+            self.assertEqual(verified(EXAMPLE.replace(*change), keys), [], change)
+
+
+class ASignature(Fixture):
+    def test_holds_with_each_algorithm(self) -> None:
+        """Two keys of one domain sign both; keys in the older form of RSA as well."""
+        self.write("old.pem", RSA, PrivateFormat.TraditionalOpenSSL)
+        self.keys["old._domainkey.example.org"] = RSA.public_key()
+        names = {"rsa": "rsa-sha256", "ed": "ed25519-sha256", "old": "rsa-sha256"}
+        for selectors in (["rsa"], ["ed"], ["old"], ["rsa", "ed"]):
+            with self.subTest(selectors):
+                signed = self.signed(MAIL, *map(self.key, selectors))
+                self.assertEqual(verified(signed, self.keys), [f"example.org {names[each]}" for each in selectors])
+
+    def test_holds_for_messages_of_all_shapes(self) -> None:
+        """The relay gets what was signed: line ends, Bcc, empty lines at the end, folded fields, no body."""
+        for message in (
+            MAIL.replace("\n", "\r\n"),
+            MAIL.replace("\n", "\r"),
+            MAIL + "\n\n\n",
+            MAIL.rstrip("\n"),
+            "From: shop@example.org\n",
+            "Bcc: hidden@example.com\n" + MAIL,
+            MAIL.replace("Order", "a long subject\n  that is folded,\t and  blanks "),
+            MAIL.replace("Thank you!", ". \t a  dot\n.\n..  \n \n"),
+        ):
+            with self.subTest(message), Relay() as relay:
+                mailer = DKIMSigner(SMTPMailer(relay.host, relay.port), [self.key()])
+                mailer.send("shop@example.org", ["jane@example.com"], message.encode())
+                self.assertEqual(verified(relay.mails[0].data, self.keys), ["example.org ed25519-sha256"])
+                self.assertNotIn(b"hidden", relay.mails[0].data)
+
+    def test_holds_at_a_relay_that_takes_ascii_only(self) -> None:
+        """Text beyond ASCII is encoded before it is signed."""
+        message = EmailMessage()
+        message["From"], message["Subject"] = "Grüße <shop@example.org>", "Grüße"
+        message.set_content("Schöne Grüße\n", cte="8bit")
+        for raw in (message.as_bytes(), "From: shop@example.org\nSubject: Grüße\n\nSchön\n".encode()):
+            for keywords in (KEYWORDS, ()):
+                with self.subTest(keywords), Relay(keywords=keywords) as relay:
+                    mailer = DKIMSigner(SMTPMailer(relay.host, relay.port), [self.key("rsa")])
+                    mailer.send("shop@example.org", ["jane@example.com"], raw)
+                    self.assertEqual(verified(relay.mails[0].data, self.keys), ["example.org rsa-sha256"])
+
+    def test_covers_what_people_see(self) -> None:
+        """None of it can be changed, or added once more."""
+        signed = self.signed("Reply-To: a@example.org\nList-Unsubscribe: <https://example.org/u>\n" + MAIL)
+        for change in (
+            (b"Order", b"Refund"),
+            (b"Thank", b"Thanks"),
+            (b"a@example.org", b"b@example.org"),
+            (b"https://example.org", b"https://example.com"),
+        ):
+            self.assertEqual(verified(signed.replace(*change), self.keys), [], change)
+        for name in ("From", "To", "Cc", "Subject", "Date", "Reply-To"):
+            self.assertEqual(verified(f"{name}: x@example.com\r\n".encode() + signed, self.keys), [], name)
+        received = b"Received: by mx.example.com\r\nX-Spam: no\r\n" + signed
+        self.assertEqual(len(verified(received, self.keys)), 1)
+
+    def test_is_made_anew_at_each_attempt(self) -> None:
+        """A relay that deferred the mail gets it with another one, and the queue keeps the mail as it was sent."""
+        with Relay() as relay:
+            relay.on("DOT", "451 4.3.0 try again", nth=1)
+            mailer = DKIMSigner(SMTPMailer(relay.host, relay.port), [self.key()])
+            sender = MailSender("memory:", mailer=mailer)
+            sender.writer.send("shop@example.org", ["jane@example.com"], MAIL)
+            sender.reader.send_waiting()
+            [name] = sender.queue.admin.names()
+            self.assertNotIn(b"DKIM", sender.queue.admin.read(name).read())
+            sender.queue.admin.retry(name)
+            sender.reader.send_waiting()
+            self.assertEqual(verified(relay.mails[-1].data, self.keys), ["example.org ed25519-sha256"])
+            self.assertEqual(relay.mails[-1].data.count(b"DKIM-Signature"), 1)
+
+    def test_rides_with_other_mail(self) -> None:
+        """A queue sends through it as through the mailer behind: many mails on one connection, each signed."""
+        with Relay() as relay:
+            mailer = DKIMSigner(SMTPMailer(relay.host, relay.port, connections=1), [self.key()])
+            sender = MailSender("memory:", mailer=mailer)
+            for number in range(5):
+                sender.writer.send("shop@example.org", [f"{number}@example.com"], MAIL)
+            sender.reader.send_waiting()
+            self.assertEqual([len(verified(mail.data, self.keys)) for mail in relay.mails], [1] * 5)
+            self.assertEqual(sum(len(dialogue) > 3 for dialogue in relay.dialogues), 1)
+
+
+class TheKey(Fixture):
+    def test_is_that_of_the_nearest_domain_of_from(self) -> None:
+        """The envelope's sender does not matter; other domains are another's."""
+        self.write("news.pem", self.ed25519)
+        self.keys["news._domainkey.news.example.org"] = self.ed25519.public_key()
+        keys = [self.key(), self.key("news", "News.Example.org.")]
+        for address, domains in (
+            ("shop@example.org", ["example.org ed25519-sha256"]),
+            ("shop@EXAMPLE.org", ["example.org ed25519-sha256"]),
+            ("shop@a.b.example.org", ["example.org ed25519-sha256"]),
+            ("a@news.example.org", ["news.example.org ed25519-sha256"]),
+            ("a@x.news.example.org", ["news.example.org ed25519-sha256"]),
+            ("a@notexample.org", []),
+            ("a@org", []),
+            ("a@news.example.org, shop@example.org", ["news.example.org ed25519-sha256"]),
+        ):
+            with self.subTest(address):
+                signed = self.signed(MAIL.replace("Shop <shop@example.org>", address), *keys)
+                self.assertEqual(verified(signed, self.keys), domains)
+
+    def test_may_be_of_a_domain_beyond_ascii(self) -> None:
+        """Written in either form."""
+        self.keys["ed._domainkey.xn--bcher-kva.example"] = self.ed25519.public_key()
+        for written in ("bücher.example", "xn--bcher-kva.example"):
+            for mail in (
+                MAIL.replace("example.org", "bücher.example"),
+                MAIL.replace("example.org", "xn--bcher-kva.example"),
+            ):
+                signed = self.signed(mail, self.key(domain=written))
+                self.assertEqual(verified(signed, self.keys), ["xn--bcher-kva.example ed25519-sha256"])
+
+    def test_that_is_missing_leaves_mail_as_it_is(self) -> None:
+        """Which is told once for each domain."""
+        signer = DKIMSigner(SendOnlyMailer(), [self.key()])
+        other = MAIL.replace("example.org", "example.net").encode()
+        with self.assertLogs("QueueProcessorThread", "WARNING") as logged:
+            for _ in range(2):
+                self.assertNotIn(b"DKIM", signer.signed(BytesIO(other)).read())
+            self.assertNotIn(b"DKIM", signer.signed(BytesIO(b"Subject: no From\n\n")).read())
+        self.assertEqual(len(logged.output), 1)
+        self.assertIn("example.net", logged.output[0])
+
+    def test_is_read_anew_when_its_file_changes(self) -> None:
+        """While it is no key, the former one goes on, which is told once."""
+        key = self.key()
+        (self.directory / "ed.pem").write_text("half written")
+        with self.assertLogs("QueueProcessorThread", "WARNING") as logged:
+            for _ in range(2):
+                self.assertEqual(len(verified(self.signed(MAIL, key), self.keys)), 1)
+        self.assertEqual(len(logged.output), 1)
+        newer = Ed25519PrivateKey.generate()
+        self.write("ed.pem", newer)
+        self.keys["ed._domainkey.example.org"] = newer.public_key()
+        self.assertEqual(len(verified(self.signed(MAIL, key), self.keys)), 1)
+
+    def test_that_cannot_be_is_refused_when_it_is_named(self) -> None:
+        """With the file, and what to do; the key is not repeated."""
+        short = self.write("short.pem", generate_private_key(65537, 1024))
+        damaged = Path(short).read_text().replace("M", "%", 1)
+        files = {
+            "none.pem": None,
+            "empty.pem": "",
+            "public.pem": "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n",
+            "damaged.pem": damaged,
+            "other.pem": "-----BEGIN PRIVATE KEY-----\nMAMCAQA=\n-----END PRIVATE KEY-----\n",
+        }
+        for name, text in files.items():
+            if text is not None:
+                (self.directory / name).write_text(text)
+            with self.subTest(name), self.assertRaises(InvalidSettings) as caught:
+                DKIMKey("example.org", "s", str(self.directory / name))
+            self.assertIn(name, str(caught.exception))
+            self.assertNotIn("MCow", str(caught.exception))
+        for domain, selector in (
+            ("", "s"),
+            ("ex ample.org", "s"),
+            ("example.org", ""),
+            ("example.org", "a b"),
+            ("a;b", "s"),
+        ):
+            with self.subTest(domain=domain, selector=selector), self.assertRaises(InvalidSettings):
+                DKIMKey(domain, selector, str(self.directory / "ed.pem"))
+        with self.assertRaisesRegex(InvalidSettings, "name a key"):
+            DKIMSigner(SendOnlyMailer())
+        with self.assertRaisesRegex(InvalidSettings, "no mailer to send through"):
+            DKIMSigner(keys=[self.key()]).open_session()
+
+
+class BehindOtherMailers(Fixture):
+    def test_any_mailer_will_do(self) -> None:
+        """One that has only ``send``."""
+        mailer = SendOnlyMailer()
+        DKIMSigner(mailer, [self.key()]).send("shop@example.org", ["jane@example.com"], MAIL.encode())
+        [(sender, recipients, message)] = mailer.sent
+        self.assertEqual((sender, recipients), ("shop@example.org", ("jane@example.com",)))
+        self.assertEqual(len(verified(message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"), self.keys)), 1)
+        self.assertTrue(os.path.exists(self.key().path))
