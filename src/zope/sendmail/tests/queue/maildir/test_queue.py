@@ -20,6 +20,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, judge
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.layout import RESERVE, Layout
@@ -46,6 +47,10 @@ class RefusingDisk(Disk):
     def check(self, call: str, *paths: str) -> None:
         if call in self.refused and any(self.part in path for path in paths):
             raise OSError(self.error, os.strerror(self.error))
+
+    def create(self, path: str, *pieces: Piece) -> None:
+        self.check("create", path)
+        super().create(path, *pieces)
 
     def append(self, path: str, *pieces: Piece) -> None:
         self.check("append", path)
@@ -482,6 +487,18 @@ class DiskRefusesWhileInheriting(MaildirQueueTest):
         self.die()
         self.assertEqual(self.open(RefusingDisk("rename", part=".take-")).claim(), [])
         self.assert_inherited_unknown(self.claim())
+
+
+class ReadingDisk(Disk):
+    """Writes down what is opened."""
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+
+    def open(self, path: str) -> BinaryIO:
+        """See `Disk.open`."""
+        self.opened.append(path)
+        return super().open(path)
 
 
 class SharesOfSeveralProcesses(MaildirQueueTest):
@@ -1278,6 +1295,46 @@ class TheStatusOfMany(MaildirQueueTest):
         late = self.put_one("3")
         self.assertEqual(queue.status("3@x").names, (late,))
         self.assertEqual(str(queue.status("0@x").standing), "rejected")
+
+    def test_reads_no_mail_that_another_process_has_read(self) -> None:
+        """The next one begins with what it learnt; what came since is read."""
+        names = self.put_many(300)
+        self.assertEqual(self.open().status("7@x").names, (names[7],))
+        disk = ReadingDisk()
+        self.assertEqual(self.open(disk).status("299@x").names, (names[299],))
+        self.assertEqual([path for path in disk.opened if os.path.dirname(path).endswith("new")], disk.opened[-1:])
+        late = self.put_one("late")
+        self.assertEqual(self.open().status("late@x").names, (late,))
+
+    def test_reads_all_mails_if_what_was_kept_is_damaged(self) -> None:
+        """Torn, of another kind, or wrong: a file beside the mails decides nothing."""
+        names = self.put_many(300)
+        self.queue.status("7@x")
+        kept = os.path.join(self.path, "processors", "messageids")
+        whole = Disk().read(kept)
+        for text in (b"", whole[:-9], whole.replace(b"new/", b"cur/"), b"\xff\n\xff", b"zope.sendmail message-ids 2\n"):
+            with open(kept, "wb") as stream:
+                stream.write(text)
+            self.assertEqual(self.open().status("7@x").names, (names[7],), text[:40])
+
+    def test_needs_no_place_to_keep_what_it_learnt(self) -> None:
+        """A disk that refuses costs time only, and nothing is left of the attempt."""
+        names = self.put_many(300)
+        for call in ("create", "rename"):
+            queue = self.open(RefusingDisk(call, part="messageids"))
+            self.assertEqual(queue.status("7@x").names, (names[7],))
+        self.assertEqual(self.names("processors"), [])
+
+    def put_many(self, count: int) -> list[str]:
+        staged = self.queue.stage()
+        names = [
+            staged.add(Envelope("s@example.org", ("r@example.org",)), b"Message-Id: <%d@x>\n\ntext\n" % number)
+            for number in range(count)
+        ]
+        staged.prepare()
+        staged.commit()
+        self.queue.admin.count()
+        return names
 
     def test_is_right_beyond_what_is_kept_in_mind(self) -> None:
         """Then mails are read each time."""
