@@ -39,7 +39,7 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import directories_of
-from zope.sendmail.reporting import jsonlog, notifier
+from zope.sendmail.reporting import jsonlog, notifier, printablelog
 from zope.sendmail.system.supervisor import tell_supervisor
 
 __all__ = ["ConsoleApp", "boolean", "main", "run", "string_or_none"]
@@ -314,7 +314,7 @@ def _configure_log(app: ConsoleApp) -> None:
     if app.log_format == "json":
         jsonlog.configure(app.log_level)
     else:
-        logging.basicConfig(level=app.log_level, format="%(asctime)s %(levelname)s %(message)s")
+        printablelog.configure(app.log_level)
     log.setLevel(logging.INFO if app.daemon or sys.stderr.isatty() else app.log_level)
 
 

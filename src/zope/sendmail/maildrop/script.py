@@ -21,6 +21,7 @@ from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.maildrop.config import Config, read_config
 from zope.sendmail.maildrop.daemon import Daemon, check, detach, open_spools
 from zope.sendmail.maildrop.pidfile import AlreadyRunning, PidFile
+from zope.sendmail.reporting import printablelog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.supervisor import tell_supervisor
 
@@ -149,8 +150,7 @@ _VERBS: Mapping[str, Callable[[Config, argparse.Namespace], int]] = {
 
 
 def _configure_log(parsed: argparse.Namespace) -> None:
-    level = logging.INFO if parsed.verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    printablelog.configure(logging.INFO if parsed.verbose else logging.WARNING)
 
 
 def _say(text: str) -> int:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.reporting.attempts import AttemptRecord, FaultRecord, observe
+from zope.sendmail.reporting.printablelog import traceback_of
 
 #: Has one record for each attempt, whose attribute `attempt` is the object.  Quiet until it gets a handler.
 attempt_log = logging.getLogger("zope.sendmail.attempts")
@@ -61,8 +62,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": printable(record.getMessage())[:_MOST],
         }
-        if record.exc_info:
-            values["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1] is not None:
+            values["exception"] = traceback_of(record.exc_info[1])
         return values
 
 

@@ -8,53 +8,32 @@ from __future__ import annotations
 
 import datetime
 import logging
-from typing import Any
 
-from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.reporting.printablelog import PrintableFilter
 
 #: The names of 7.3, which sites have in their logging configuration.
 processor_log = logging.getLogger("QueueProcessorThread")
 transaction_log = logging.getLogger("MailDataManager")
 
 
-class _Lines:
-    """A logger whose lines are printable, whatever their arguments are: names of files, replies, words of errors."""
-
-    def __init__(self, log: logging.Logger) -> None:
-        self._log = log
-
-    def info(self, text: str, *arguments: object) -> None:
-        self.log(logging.INFO, text, *arguments)
-
-    def warning(self, text: str, *arguments: object) -> None:
-        self.log(logging.WARNING, text, *arguments)
-
-    def error(self, text: str, *arguments: object, exc_info: BaseException | None = None) -> None:
-        self.log(logging.ERROR, text, *arguments, exc_info=exc_info)
-
-    def log(self, level: int, text: str, *arguments: object, **more: Any) -> None:
-        if self._log.isEnabledFor(level):
-            safe = [each if isinstance(each, (int, float)) else printable(str(each)) for each in arguments]
-            self._log.log(level, text, *safe, stacklevel=3, **more)
-
-
-_processor = _Lines(processor_log)
-_transaction = _Lines(transaction_log)
+processor_log.addFilter(PrintableFilter())
+transaction_log.addFilter(PrintableFilter())
 
 
 def started(location: str, relay: str) -> None:
     """Log that a processor begins."""
-    _processor.info("Draining %s through %s.", location, relay)
+    processor_log.info("Draining %s through %s.", location, relay)
 
 
 def stopped(location: str) -> None:
     """Log that a processor ends."""
-    _processor.info("No longer draining %s.", location)
+    processor_log.info("No longer draining %s.", location)
 
 
 def did_not_end(location: str, seconds: float) -> None:
     """Log that a processor is busy at the end of the process."""
-    _processor.warning("The processor of %s did not end within %.0f s; a message is cut off.", location, seconds)
+    processor_log.warning("The processor of %s did not end within %.0f s; a message is cut off.", location, seconds)
 
 
 #: Marks the sentences about single recipients, which a log of attempts has already.
@@ -66,7 +45,7 @@ def answered(*, name: str, message_id: str, sender: str, recipient: str, reply: 
     level = logging.INFO if reply.answer in (Answer.ACCEPTED, Answer.DEFERRED) else logging.ERROR
     if not processor_log.isEnabledFor(level):  # the words cost more than all the rest of a quick mail's log
         return
-    _processor.log(
+    processor_log.log(
         level,
         "Mail %s <%s> from <%s> to <%s>: %s by %s: %s",
         name,
@@ -82,32 +61,34 @@ def answered(*, name: str, message_id: str, sender: str, recipient: str, reply: 
 
 def deferred(name: str, attempts: int, due: float) -> None:
     """Log that the message is tried again."""
-    _processor.info("Mail %s: attempt %d did not end it; next attempt at %s.", name, attempts, _moment(due))
+    processor_log.info("Mail %s: attempt %d did not end it; next attempt at %s.", name, attempts, _moment(due))
 
 
 def held(name: str, why: str) -> None:
     """Log that the message waits for a person."""
-    _processor.error("Mail %s is held: %s. Use 'release', 'retry' or 'remove'.", name, why)
+    processor_log.error("Mail %s is held: %s. Use 'release', 'retry' or 'remove'.", name, why)
 
 
 def set_aside(name: str, why: object) -> None:
     """Log that a file in the queue cannot be sent."""
-    _processor.error("Mail %s is set aside as .rejected-%s: %s.", name, name, why)
+    processor_log.error("Mail %s is set aside as .rejected-%s: %s.", name, name, why)
 
 
 def skipped(name: str, why: object, seconds: float) -> None:
     """Log that a file in the queue cannot be read now."""
-    _processor.error("Mail %s cannot be read and is left alone for %.0f s: %s.", name, seconds, why)
+    processor_log.error("Mail %s cannot be read and is left alone for %.0f s: %s.", name, seconds, why)
 
 
 def not_taken(path: str, why: str) -> None:
     """Log that a file in a spool directory is no mail, or not whole, or not ours to take."""
-    _processor.error("The file %s stays where it is: %s.", path, why)
+    processor_log.error("The file %s stays where it is: %s.", path, why)
 
 
 def lock_given_up(path: str, seconds: float) -> None:
     """Log that another program's lock was too old."""
-    _processor.warning("The mail %s was taken although it is locked: its lock is %.0f hours old.", path, seconds / 3600)
+    processor_log.warning(
+        "The mail %s was taken although it is locked: its lock is %.0f hours old.", path, seconds / 3600
+    )
 
 
 def relay_down(relay: str, fault: Reply, seconds: float | None) -> None:
@@ -116,15 +97,15 @@ def relay_down(relay: str, fault: Reply, seconds: float | None) -> None:
     :param seconds: until the relay is asked again; None: the processor ends
     """
     if seconds is None:
-        _processor.warning("Relay %s cannot be used (%s); mail waits.", relay, fault)
+        processor_log.warning("Relay %s cannot be used (%s); mail waits.", relay, fault)
     else:
         text = "Relay %s cannot be used (%s); mail waits. While this program runs, it is asked again in %.0f s."
-        _processor.warning(text, relay, fault, seconds)
+        processor_log.warning(text, relay, fault, seconds)
 
 
 def relay_left_out(relay: str, fault: Reply, seconds: float) -> None:
     """Log that one of several relays cannot be used; mail goes to the others."""
-    _processor.warning("Relay %s cannot be used (%s); it is left out for %.0f s.", relay, fault, seconds)
+    processor_log.warning("Relay %s cannot be used (%s); it is left out for %.0f s.", relay, fault, seconds)
 
 
 def key_missing(domain: str) -> None:
@@ -144,7 +125,7 @@ def not_signed(message_id: str, why: str) -> None:
 
 def relay_up(relay: str) -> None:
     """Log that the relay can be used again."""
-    _processor.info("Relay %s can be used again.", relay)
+    processor_log.info("Relay %s can be used again.", relay)
 
 
 def expired(count: int, seconds: float) -> None:
@@ -154,12 +135,12 @@ def expired(count: int, seconds: float) -> None:
 
 def relay_probed(relay: str) -> None:
     """Log that a relay is tried before its pause has ended."""
-    _processor.info("Relay %s is tried now: an operator asked for it, or its settings have changed.", relay)
+    processor_log.info("Relay %s is tried now: an operator asked for it, or its settings have changed.", relay)
 
 
 def state_not_reported(location: str, error: BaseException) -> None:
     """Log that operators cannot be told how the relays are."""
-    _processor.warning(
+    processor_log.warning(
         "What is known of the relays cannot be written beside %s (%s); nothing else depends on it.",
         location,
         error,
@@ -168,7 +149,7 @@ def state_not_reported(location: str, error: BaseException) -> None:
 
 def fewer_connections(relay: str, count: int, why: Reply) -> None:
     """Log that the relay does not want so many connections."""
-    _processor.info("Relay %s gets no more than %d connections for a while: %s.", relay, count, why)
+    processor_log.info("Relay %s gets no more than %d connections for a while: %s.", relay, count, why)
 
 
 def fewer_mails(relay: str, rate: float | None, why: Reply) -> None:
@@ -177,26 +158,26 @@ def fewer_mails(relay: str, rate: float | None, why: Reply) -> None:
     :param rate: mails a second from now on; None: that is not known yet
     """
     if rate is None:
-        _processor.warning("Relay %s wants less mail at a time (%s); mail waits for some seconds.", relay, why)
+        processor_log.warning("Relay %s wants less mail at a time (%s); mail waits for some seconds.", relay, why)
     else:
-        _processor.info("Relay %s gets about %.3g mails a minute for now: %s.", relay, rate * 60, why)
+        processor_log.info("Relay %s gets about %.3g mails a minute for now: %s.", relay, rate * 60, why)
 
 
 def departures_failed(directory: str, error: OSError) -> None:
     """Log that it cannot be written down which mails leave."""
-    _processor.warning(
+    processor_log.warning(
         "It cannot be written down in %s which mails are sent (%s); nothing else depends on that.", directory, error
     )
 
 
 def lease_lost(name: str, why: object) -> None:
     """Log that another processor took the message."""
-    _processor.warning("Mail %s: %s.", name, why)
+    processor_log.warning("Mail %s: %s.", name, why)
 
 
 def group_stuck(group: str, error: OSError) -> None:
     """Log that the mails of a committed transaction cannot be moved out of their directory."""
-    _processor.error(
+    processor_log.error(
         "The mails in %s are committed but cannot be moved to new/ yet (%s); this is tried at every look.",
         group,
         error,
@@ -205,34 +186,34 @@ def group_stuck(group: str, error: OSError) -> None:
 
 def report_failed(sender: str, error: Exception) -> None:
     """Log that a delivery status notification cannot be queued."""
-    _processor.error("A report to <%s> about rejected recipients cannot be made: %s.", sender, error)
+    processor_log.error("A report to <%s> about rejected recipients cannot be made: %s.", sender, error)
 
 
 def settling_failed(name: str, error: OSError) -> None:
     """Log that an outcome cannot be written down; the message stays locked until it can."""
-    _processor.error(
+    processor_log.error(
         "Mail %s: its outcome cannot be written down yet (%s); it stays locked and will not be sent again.", name, error
     )
 
 
 def in_doubt(location: str, name: str, text: str, cure: str) -> None:
     """Tell of a staged mail, or of those of a transaction, that no living process can commit."""
-    _processor.warning("In the queue %s, %s: %s %s", location, name, text, cure)
+    processor_log.warning("In the queue %s, %s: %s %s", location, name, text, cure)
 
 
 def more_in_doubt(location: str, count: int) -> None:
     """Tell of more staged mail that no living process can commit."""
-    _processor.warning("In the queue %s, %d more are in doubt: see 'zope-sendmail queue doctor'.", location, count)
+    processor_log.warning("In the queue %s, %d more are in doubt: see 'zope-sendmail queue doctor'.", location, count)
 
 
 def not_noted(name: str, error: OSError) -> None:
     """Log that there is no room to write down that a mail was deferred, which nothing depends on."""
-    _processor.warning("Mail %s is deferred, and there is no room to write down why (%s).", name, error)
+    processor_log.warning("Mail %s is deferred, and there is no room to write down why (%s).", name, error)
 
 
 def not_settled(name: str, error: BaseException) -> None:
     """Log that something unexpected failed after an attempt."""
-    _processor.error(
+    processor_log.error(
         "Mail %s: an unexpected error after its attempt (%s: %s). If the outcome is not written down, the mail stays "
         "locked, and its outcome is unknown to the next processor.",
         name,
@@ -243,12 +224,12 @@ def not_settled(name: str, error: BaseException) -> None:
 
 def unlocking_failed(name: str, error: OSError) -> None:
     """Log that a lock cannot be removed; its owner removes it at the next look."""
-    _processor.warning("Mail %s: its lock cannot be removed yet: %s.", name, error)
+    processor_log.warning("Mail %s: its lock cannot be removed yet: %s.", name, error)
 
 
 def beat_failed(location: str, error: BaseException) -> None:
     """Log that a processor could not say that it lives; the next beat follows at once."""
-    _processor.warning(
+    processor_log.warning(
         "The queue %s: the beat of this processor did not reach the database; after four seconds others take over: %s",
         location,
         error,
@@ -257,7 +238,7 @@ def beat_failed(location: str, error: BaseException) -> None:
 
 def queue_trouble(location: str, error: BaseException, seconds: float) -> None:
     """Log that the queue itself cannot be worked on."""
-    _processor.error(
+    processor_log.error(
         "Trouble with the queue %s, mail waits, looked at again every %.0f s at most: %s: %s",
         location,
         seconds,
@@ -269,12 +250,12 @@ def queue_trouble(location: str, error: BaseException, seconds: float) -> None:
 
 def queue_usable(location: str) -> None:
     """Log that the trouble with the queue is over."""
-    _processor.warning("The queue %s can be worked on again.", location)
+    processor_log.warning("The queue %s can be worked on again.", location)
 
 
 def mails_left(location: str, count: int) -> None:
     """Log at the end of a program that mail is left in its queue."""
-    _processor.warning(
+    processor_log.warning(
         "%d %s in %s and %s with the next start.",
         count,
         "mail waits" if count == 1 else "mails wait",
@@ -285,17 +266,17 @@ def mails_left(location: str, count: int) -> None:
 
 def mailer_broken(name: str, error: BaseException) -> None:
     """Log that the mailer raised what no mailer should; the message is deferred."""
-    _processor.error("Mail %s: the mailer failed: %s: %s", name, type(error).__name__, error, exc_info=error)
+    processor_log.error("Mail %s: the mailer failed: %s: %s", name, type(error).__name__, error, exc_info=error)
 
 
 def finish_failed(what: str, error: BaseException) -> None:
     """Log that something failed in the second phase of a commit, where nothing may be raised."""
-    _transaction.error("Failed in tpc_finish: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
+    transaction_log.error("Failed in tpc_finish: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
 
 
 def abort_failed(what: str, error: BaseException) -> None:
     """Log that something failed while a transaction was aborted."""
-    _transaction.error("Failed in abort: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
+    transaction_log.error("Failed in abort: %s: %s: %s", what, type(error).__name__, error, exc_info=error)
 
 
 def transaction_unended(what: str, count: int, seconds: float) -> None:
@@ -305,7 +286,7 @@ def transaction_unended(what: str, count: int, seconds: float) -> None:
         "%.0f s. Commit it; or, if another manager's transaction is committed, let the mail follow that: "
         "delivery.bind(request.tm), MailSender.bind(request.tm).",
         count,
-        printable(what),
+        what,
         seconds,
     )
 
@@ -317,7 +298,7 @@ def transaction_lost(what: str, count: int) -> None:
         "aborted. Commit it; or, if another manager's transaction is committed, let the mail follow that: "
         "delivery.bind(request.tm), MailSender.bind(request.tm).",
         count,
-        printable(what),
+        what,
     )
 
 
@@ -325,9 +306,9 @@ def left_to_processors(name: str, error: BaseException) -> None:
     """Log that direct delivery does not make the first attempt at a mail, although it may: a processor does."""
     transaction_log.warning(
         "Mail %s is left to the processor of its queue: it cannot be locked here (%s: %s).",
-        printable(name),
+        name,
         type(error).__name__,
-        printable(str(error)),
+        error,
     )
 
 
@@ -336,7 +317,7 @@ def unattended(location: str) -> None:
     transaction_log.warning(
         "No processor is at work on the queue %s, so its mail waits: start one (zope.sendmail.startup.start(), "
         "start='database' in ZCML, zope-sendmail --daemon). This is told once.",
-        printable(location),
+        location,
     )
 
 
@@ -346,14 +327,14 @@ def from_missing(message_id: str) -> None:
         "Mail <%s> has no From field, which every mail must have; many relays refuse or hide it. Add one to the "
         "message, such as From: Shop <shop@example.org>; the sender that send() is given is for bounces. Further such "
         "mails are not told of.",
-        printable(message_id),
+        message_id,
     )
 
 
 def direct_answered(*, message_id: str, sender: str, recipient: str, reply: Reply, relay: str) -> None:
     """Log what the relay said to direct delivery in the second phase."""
     level = {Answer.ACCEPTED: logging.INFO, Answer.DEFERRED: logging.WARNING}.get(reply.answer, logging.ERROR)
-    _transaction.log(
+    transaction_log.log(
         level,
         "Mail <%s> from <%s> to <%s>: %s by %s: %s",
         message_id,
@@ -367,14 +348,14 @@ def direct_answered(*, message_id: str, sender: str, recipient: str, reply: Repl
 
 def subscriber_failed(event: object, error: BaseException) -> None:
     """Log that a subscriber to a mail event raised; no mail is concerned."""
-    _processor.error(
+    processor_log.error(
         "A subscriber to %s failed: %s: %s", type(event).__name__, type(error).__name__, error, exc_info=error
     )
 
 
 def observer_failed(observer: object, error: BaseException) -> None:
     """Log that an observer of attempts raised; no mail is concerned."""
-    _processor.error(
+    processor_log.error(
         "An observer of attempts, %s, failed: %s: %s",
         type(observer).__name__,
         type(error).__name__,
@@ -385,7 +366,9 @@ def observer_failed(observer: object, error: BaseException) -> None:
 
 def events_lost(count: int) -> None:
     """Log that subscribers are too slow or hang."""
-    _processor.error("%d mail events are waiting for subscribers that do not return; further ones are dropped.", count)
+    processor_log.error(
+        "%d mail events are waiting for subscribers that do not return; further ones are dropped.", count
+    )
 
 
 def _moment(seconds: float) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import io
+import logging
 import unittest
 from typing import Any
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
 from zope.sendmail.reporting import maillog
+from zope.sendmail.reporting.printablelog import PrintableFormatter, traceback_of
 
 #: What a file, a relay or a caller may say: an order to a terminal, a forged line, marks that turn the rest around.
 EVIL = "x\x1b]0;owned\x07\x1b[31m\r\n2030-01-01 ERROR forged\u202e\u2066\u2028\u200b\udcff\x00"
@@ -46,12 +49,49 @@ class Lines(unittest.TestCase):
                     function(*positional, **given)
                 for record in logs.records:
                     self.assertTrue(FORBIDDEN.isdisjoint(record.getMessage()), record.getMessage())
+                    written = logging.Formatter().format(record)
+                    self.assertTrue((FORBIDDEN - {"\n"}).isdisjoint(written), written)
+                    self.assertNotRegex(written, "(?m)^2030")
 
     def test_name_where_they_are_made(self) -> None:
         """As a logging configuration may want to show it."""
         with self.assertLogs("QueueProcessorThread", "INFO") as logs:
             maillog.relay_up("relay:25")
         self.assertEqual((logs.records[0].module, logs.records[0].funcName), ("maillog", "relay_up"))
+
+
+class Tracebacks(unittest.TestCase):
+    def test_are_printable(self) -> None:
+        """Of an error, its cause and its notes; they are still read as tracebacks."""
+        try:
+            try:
+                raise OSError(5, EVIL, EVIL)
+            except OSError as cause:
+                cause.add_note(EVIL)
+                raise ValueError(f"first\n{EVIL}\nlast") from cause
+        except ValueError as error:
+            text = traceback_of(error)
+        self.assertTrue((FORBIDDEN - {"\n"}).isdisjoint(text), text)
+        self.assertNotRegex(text, "(?m)^2030|^last")
+        self.assertRegex(text, '(?m)^  File ".*", line [0-9]+, in test_are_printable$')
+        self.assertIn("\nThe above exception was the direct cause of the following exception:\n", text)
+        self.assertIn("\nValueError: first\n    x", text)
+
+    def test_of_any_logger_of_a_command_are_printable(self) -> None:
+        """The formatter of the commands sees to it, whatever the logger, and whatever its words."""
+        stream = io.StringIO()
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))
+        log = logging.getLogger("another.package")
+        log.addHandler(handler)
+        self.addCleanup(log.removeHandler, handler)
+        try:
+            raise RuntimeError(EVIL)
+        except RuntimeError:
+            log.exception(EVIL)
+        self.assertTrue((FORBIDDEN - {"\n"}).isdisjoint(stream.getvalue()), stream.getvalue())
+        self.assertNotRegex(stream.getvalue(), "(?m)^2030")
+        self.assertIn("RuntimeError: x", stream.getvalue())
 
 
 class PrintableText(unittest.TestCase):
