@@ -110,17 +110,17 @@ def relay_left_out(relay: str, fault: Reply, seconds: float) -> None:
 
 def key_missing(domain: str) -> None:
     """Log that mail from a domain is not signed, because no key speaks for it."""
-    _processor.warning("Mail from %s is not signed: no DKIM key is for this domain. This is told once.", domain)
+    processor_log.warning("Mail from %s is not signed: no DKIM key is for this domain. This is told once.", domain)
 
 
 def key_unreadable(why: str) -> None:
     """Log that the file of a key has changed, and not to a key."""
-    _processor.warning("The former DKIM key is used: %s", why)
+    processor_log.warning("The former DKIM key is used: %s", why)
 
 
 def not_signed(message_id: str, why: str) -> None:
     """Log that a message goes out as it is, because it cannot be signed."""
-    _processor.warning("Mail %s is not signed: %s", message_id or "without a Message-Id", why)
+    processor_log.warning("Mail %s is not signed: %s", message_id or "without a Message-Id", why)
 
 
 def relay_up(relay: str) -> None:
