@@ -71,8 +71,9 @@ POSTGRESQL = [
     "psycopg >= 3.2",
 ]
 
-# The Maildrop Host in Zope's management interface.
+# The Maildrop Host and the mail queues of mail hosts in Zope's management interface.
 ZOPE = [
+    *CONSOLE,
     "Products.MailHost",
     "Zope",
 ]

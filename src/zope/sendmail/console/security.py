@@ -16,6 +16,10 @@ from werkzeug.wrappers import Request, Response
 SESSION = "zope_sendmail_session"
 LOGIN = "zope_sendmail_login"
 
+#: A key of the WSGI environment: bytes that sign the forms of this request instead of the console's own.  The
+#: application around the console may set it; a browser cannot.
+SECRET = "zope.sendmail.secret"  # noqa: S105 - the name of a key
+
 #: The form field that proves that a form is ours.
 FIELD = "csrf"
 
@@ -82,7 +86,8 @@ class Guard:
 
     def field(self, request: Request) -> str:
         """Return what a form of this session has to say in `FIELD`."""
-        return self._sign("form", self.session(request))
+        secret: bytes = request.environ.get(SECRET) or self._secret
+        return self._sign("form", self.session(request), secret)
 
     def session(self, request: Request) -> str:
         """Return the session of a browser; a new one if it has none."""
@@ -114,8 +119,8 @@ class Guard:
         path = f"{request.root_path}/"
         response.set_cookie(name, value, path=path, httponly=True, samesite="Strict", secure=request.is_secure)
 
-    def _sign(self, purpose: str, text: str) -> str:
-        return hmac.new(self._secret, f"{purpose}:{text}".encode(), "sha256").hexdigest()
+    def _sign(self, purpose: str, text: str, secret: bytes | None = None) -> str:
+        return hmac.new(secret or self._secret, f"{purpose}:{text}".encode(), "sha256").hexdigest()
 
     def _equal(self, said: str, right: str) -> bool:
         return hmac.compare_digest(said.encode("utf-8", "replace"), right.encode("utf-8", "replace"))

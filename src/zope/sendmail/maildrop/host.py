@@ -40,6 +40,10 @@ ADD_PERMISSION = "Add MailHost objects"
 _SAVED = 'MaildropHost "{}" updated'
 
 
+#: The console as a tab, see `zope.sendmail.maildrop.mailqueue`; Zope leaves it out where that view is not registered.
+_TAB = {"label": "Mail Queue", "action": "@@mail-queue/0/", "path": "@@mail-queue"}
+
+
 def _page(name: str, file: str) -> Any:
     return PageTemplateFile(f"www/{file}.zpt", globals(), __name__=name)
 
@@ -81,7 +85,7 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
 
     manage_options = (
         {"label": "Edit", "action": "manage_main"},
-        {"label": "Maildrop Queue", "action": "manage_queue"},
+        _TAB,
         {"label": "Maildrop Log", "action": "manage_log"},
         *MailHost.manage_options[1:],
     )
@@ -364,6 +368,9 @@ def initialize(context: Any) -> None:
     """Tell Zope about Maildrop Hosts; ``five:registerPackage`` calls it."""
     import Products.MailHost.SendMailTag  # noqa: F401 - registers <dtml-sendmail>
 
+    if _TAB not in MailHost.manage_options:  # other mail hosts may have a queue as well
+        first, *others = MailHost.manage_options
+        MailHost.manage_options = (first, _TAB, *others)
     context.registerClass(
         MaildropHost, permission=ADD_PERMISSION, constructors=(addMaildropHostForm, manage_addMaildropHost)
     )

@@ -1,6 +1,6 @@
 """The trace that a mail belongs to, as it travels with the envelope: W3C Trace Context, *traceparent* and *tracestate*.
 
-It is written by whoever hands the mail over and read by whoever sends it; it never becomes part of the mail.  Pure;
+The program that hands the mail over writes it, the one that sends reads it; it never becomes part of the mail.  Pure;
 what is none is no trace, since a mail must not suffer by it.
 """
 

@@ -78,7 +78,7 @@ class InABrowser(unittest.TestCase):
         staged.commit()
         self.admin = queue.admin
         self.addCleanup(queue.close)
-        server = waitress.create_server(Console([self.path], writable=True), host="127.0.0.1", port=0)
+        server = waitress.create_server(Console([self.path], writable=True, patience=60.0), host="127.0.0.1", port=0)
         threading.Thread(target=server.run, daemon=True).start()
         self.addCleanup(server.close)
         self.url = f"http://127.0.0.1:{server.effective_port}"

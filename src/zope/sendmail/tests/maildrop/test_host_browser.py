@@ -16,6 +16,8 @@ import shutil
 import tempfile
 import threading
 import unittest
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -218,6 +220,68 @@ class InABrowser(unittest.TestCase):
         self.look("forbidden")
         self.go("manage_queue")
         self.assertEqual(self.one("#queue-mails tbody input").get_attribute("value"), name)
+
+    def test_the_mail_queue_tab(self) -> None:
+        """Is the console, for the queue of a Maildrop Host, with the other tabs in its head."""
+        self.added("config-path-shop")
+        self.send("jane@example.org", "Console")
+        self.go("manage_main")
+        self.click(self.browser.find_element("link text", "Mail Queue"))
+        self.assertIn("1", self.text(".tile .value"))
+        told = [each["message"] for each in self.browser.get_log("browser")]
+        self.assertEqual([message for message in told if "mail-queue" in message], [])
+        self.look("console-overview")
+        self.click(self.browser.find_element("link text", "Mails"))
+        self.assertIn("jane@example.org", self.text("table"))
+        self.one("input[name=name]").click()
+        self.click(self.one("button[value=hold]"))
+        self.assertIn("Hold: 1 mail", self.text("h1"))
+        self.click(self.one("form button"))
+        self.assertIn("1 mail held.", self.text("[role=status]"))
+        self.look("console-done")
+        self.click(self.browser.find_element("link text", "Maildrop Log"))
+        self.assertIn("/manage_log", self.browser.current_url)
+        self.browser.get(f"{self.site.url}/{self.host_id}/@@mail-queue/0/mails?state=held")
+        self.one("input[name=name]").click()
+        self.click(self.one("button[value=remove]"))
+        self.click(self.one("form button"))
+        self.assertIn("1 mail removed.", self.text("[role=status]"))
+
+    def test_the_mail_queue_tab_of_a_mail_host(self) -> None:
+        """Products.MailHost has it too; one that sends directly says that it has no queue."""
+        queue = os.path.join(self.directory, "mailhost-queue")
+        add = "manage_addProduct/MailHost/manage_addMailHost"
+        self.assertEqual(self.site.ask(add, id=self.host_id, title="", smtp_host="127.0.0.1")[0], 200)
+        self.browser.get(f"{self.site.url}/{self.host_id}/@@mail-queue/0/")
+        self.assertIn("sends directly", self.text())
+        change = f"{self.host_id}/manage_makeChanges"
+        form = {"title": "Shop's mail", "smtp_host": "127.0.0.1", "smtp_port": "1", "smtp_queue_directory": queue}
+        self.assertEqual(self.site.ask(change, **{**form, "smtp_queue:boolean": "1"})[0], 200)
+        self.send("jane@example.org", "Queued")
+        self.go("manage_main")
+        self.click(self.browser.find_element("link text", "Mail Queue"))
+        self.assertIn("Shop's mail", self.text("h1"))
+        self.click(self.browser.find_element("link text", "Mails"))
+        self.assertIn("jane@example.org", self.text("table"))
+
+    def test_the_mail_queue_tab_is_for_managers(self) -> None:
+        """Whoever is not logged in is asked for that, and another site cannot use a manager's login."""
+        self.added("config-path-shop")
+        self.send("jane@example.org", "Precious")
+        url = f"{self.site.url}/{self.host_id}/@@mail-queue/0"
+        with self.assertRaises(urllib.error.HTTPError) as refused:
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/mails", timeout=PATIENCE)
+        self.assertEqual(refused.exception.code, 401)
+        refused.exception.close()
+        self.browser.get(f"{url}/mails")
+        name = self.one("input[name=name]").get_attribute("value")
+        evil = _serve(EVIL.format(url=url, name=name).replace("manage_queueAction", "do").replace("names:list", "name"))
+        self.addCleanup(evil.server_close)
+        self.addCleanup(evil.shutdown)
+        self.browser.get(f"http://localhost:{evil.server_port}/")
+        self.wait_for(lambda: "came from another site" in self.text())
+        self.browser.get(f"{url}/mails")
+        self.assertEqual(self.one("input[name=name]").get_attribute("value"), name)
 
     def two_in_trouble(self) -> None:
         """One mail that is deferred, one that is rejected."""
