@@ -44,8 +44,11 @@ UPKEEP = {
     "adopt": "let processors work in a database that was restored or copied from another one",
 }
 
+#: What is done to two queues.
+TRANSFERS = {"move": "move all mail to another queue, with history and state; may be killed and run again"}
+
 #: Everything that can stand behind ``zope-sendmail queue``.
-VERBS = {**VIEWS, **CHANGES, **UPKEEP}
+VERBS = {**VIEWS, **CHANGES, **TRANSFERS, **UPKEEP}
 
 #: The states a changing verb means when mails are not named: what it makes sense for, and what no operator regrets.
 MEANT = {
@@ -95,6 +98,7 @@ KEYS = {
     "top": "time, counts, per_minute, relays, oldest (names), replies",
     "migrate": "versions (to which the tables were brought)",
     "adopt": "adopted",
+    "move": "name, there (its name in the other queue), done, error",
 }
 KEYS_OF_A_CHANGE = "name, verb, done, error"
 
@@ -156,7 +160,7 @@ def _nearest(verb: str) -> str:
 def make_overview() -> argparse.ArgumentParser:
     """Return the parser that explains all verbs."""
     views = "\n".join(f"  {verb:8}{text}" for verb, text in VIEWS.items())
-    changes = "\n".join(f"  {verb:8}{text}" for verb, text in CHANGES.items())
+    changes = "\n".join(f"  {verb:8}{text}" for verb, text in (CHANGES | TRANSFERS).items())
     upkeep = "\n".join(f"  {verb:8}{text}" for verb, text in UPKEEP.items())
     return argparse.ArgumentParser(
         prog="zope-sendmail queue",
@@ -249,6 +253,11 @@ def _add_top(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="look once; without a terminal that is the default")
 
 
+def _add_move(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("to", metavar="TO", help="the other queue, named as MAILDIR is; a directory is made if needed")
+    parser.add_argument("--dry-run", action="store_true", help="only say how many mails are meant")
+
+
 _ADD = {
     "list": _add_list,
     "show": _add_show,
@@ -257,6 +266,7 @@ _ADD = {
     "errors": _add_errors,
     "doctor": _add_doctor,
     "top": _add_top,
+    "move": _add_move,
 }
 
 

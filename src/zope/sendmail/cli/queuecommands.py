@@ -14,6 +14,7 @@ from contextlib import closing
 
 from zope.sendmail.cli.databasecommands import keep_up
 from zope.sendmail.cli.metricscommand import show_metrics
+from zope.sendmail.cli.movecommand import move_mails
 from zope.sendmail.cli.privileges import become_owner
 from zope.sendmail.cli.queuearguments import CHANGES, UPKEEP, parse
 from zope.sendmail.cli.queuechanges import change
@@ -40,6 +41,7 @@ _VERBS: dict[str, Callable[[Call], int]] = {
     "errors": show_errors,
     "top": show_top,
     "metrics": show_metrics,
+    "move": move_mails,
     **dict.fromkeys(CHANGES, change),
 }
 

@@ -51,6 +51,7 @@ class Kind(StrEnum):
     CLOCK = "clock"
     DATABASE = "database"
     RELAY = "relay"
+    MOVING = "moving"
 
 
 @dataclass(frozen=True, slots=True)

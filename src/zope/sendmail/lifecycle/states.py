@@ -31,6 +31,7 @@ class Action(StrEnum):
     REROUTE = "reroute"
     BOUNCE = "bounce"
     REMOVE = "remove"
+    MOVE = "move"
 
 
 #: Messages in these states will still be tried if no operator does anything.
@@ -57,6 +58,10 @@ _AFTER: dict[tuple[State, Action], State | None] = {
     (State.DEFERRED, Action.REMOVE): None,
     (State.HELD, Action.REMOVE): None,
     (State.REJECTED, Action.REMOVE): None,
+    (State.READY, Action.MOVE): State.READY,
+    (State.DEFERRED, Action.MOVE): State.DEFERRED,
+    (State.HELD, Action.MOVE): State.HELD,
+    (State.REJECTED, Action.MOVE): State.REJECTED,
     (State.SENT, Action.REMOVE): None,  # its worker died before it did so, and no processor has come since
 }
 

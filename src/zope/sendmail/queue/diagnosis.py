@@ -314,6 +314,18 @@ def leftover(name: str, what: str) -> Finding:
     )
 
 
+def interrupted_move(count: int, first: str, *, came: bool) -> Finding:
+    """Return the finding for mails that were being moved to or from another queue when that ended."""
+    way = "from another queue and did not come up here" if came else "to another queue and may not have come up there"
+    return Finding(
+        Kind.MOVING,
+        Severity.PROBLEM,
+        first,
+        f"Mails that were being moved {way} when 'queue move' ended: {count:,}.  None is lost, and none is sent.",
+        "Run the same 'zope-sendmail queue move' again; it finishes what it began.",
+    )
+
+
 def dead_owner(name: str, *, alive: bool) -> Finding:
     """Return the finding for the owner file of a process that ended without cleaning up."""
     return Finding(

@@ -179,7 +179,7 @@ class MaildirAdmin:
 
     def hold(self, name: str) -> None:
         """See `IMailQueueAdmin.hold`."""
-        with self._at_work(name, Action.HOLD) as (key, record, _):
+        with self.at_work(name, Action.HOLD) as (key, record, _):
             self._store.append(key, replace(record, state=State.HELD, time=self._now(), note=HELD))
 
     def release(self, name: str) -> None:
@@ -190,12 +190,12 @@ class MaildirAdmin:
             return
         if self._break_old_lock(name):
             return
-        with self._at_work(name, Action.RELEASE) as (key, record, _):
+        with self.at_work(name, Action.RELEASE) as (key, record, _):
             self._store.append(key, record.released(self._now()))
 
     def retry(self, name: str) -> None:
         """See `IMailQueueAdmin.retry`."""
-        with self._at_work(name, Action.RETRY) as (key, record, rejected):
+        with self.at_work(name, Action.RETRY) as (key, record, rejected):
             self._store.append(key, record.again(self._now(), "retried by an operator"))
             if rejected:
                 self._store.restore(key)
@@ -205,12 +205,12 @@ class MaildirAdmin:
         if name.startswith(STAGED):
             self._staged.remove(name)
             return
-        with self._at_work(name, Action.REMOVE) as (key, _, _):
+        with self.at_work(name, Action.REMOVE) as (key, _, _):
             self._store.remove(key)
 
     def reroute(self, name: str, relay: RelayName | None) -> None:
         """See `IMailQueueAdmin.reroute`."""
-        with self._at_work(name, Action.REROUTE) as (key, record, _):
+        with self.at_work(name, Action.REROUTE) as (key, record, _):
             try:
                 self._store.rewrite(key, relay)
             except MalformedEnvelope as error:
@@ -222,7 +222,7 @@ class MaildirAdmin:
 
     def give_up(self, name: str, why: str) -> None:
         """See `IMailQueueAdmin.give_up`."""
-        with self._at_work(name, Action.BOUNCE) as (key, record, _):
+        with self.at_work(name, Action.BOUNCE) as (key, record, _):
             envelope, stream = self._store.open(key)
             stream.close()
             left = envelope.only(record.outstanding(envelope.recipients))
@@ -248,6 +248,16 @@ class MaildirAdmin:
                     count += 1
         return count
 
+    def fetch(self, name: str) -> None:
+        """See that a mail is in the queue's own directory.
+
+        :raises NotPossible: if it lies elsewhere, and cannot be had.
+        """
+
+    def tell_processors(self) -> None:
+        """Let processors look for what is new."""
+        self._changed("")
+
     def _break_old_lock(self, name: str) -> bool:
         """Take away the lock of an older release, which no process can give up; return whether there was one."""
         key, _ = self._find(name)
@@ -263,7 +273,7 @@ class MaildirAdmin:
         return is_old
 
     @contextlib.contextmanager
-    def _at_work(self, name: str, verb: Action) -> Iterator[tuple[str, Record, bool]]:
+    def at_work(self, name: str, verb: Action) -> Iterator[tuple[str, Record, bool]]:
         """Hold the lock of a message to which `verb` can be done; processors hear of it afterwards."""
         key, rejected = self._find(name)
         lock = self._owner().take(key)

@@ -46,6 +46,9 @@ _SLOW, _STUCK = 600.0, 3600.0
 #: Seconds for which mail may be due if no processor is at work: a pass may just begin; and after which it is stuck.
 _A_MOMENT, _UNATTENDED = 5.0, 300.0
 
+#: Seconds after which a mail that was being moved has been left behind.
+_A_MOVE = 60.0
+
 #: Clocks of hosts that share a queue may differ by so many seconds.
 _FUTURE = 600.0
 
@@ -121,7 +124,7 @@ class _Visit:
     def everything(self) -> Iterator[Finding]:
         """Yield all findings."""
         parts = [self._room, self._directories, self._locks_directory, self.staged, self._groups, self._strays]
-        parts += [self._processors, self._locks, self._mails, self._set_aside, self._histories, self._sums]
+        parts += [self._moves, self._processors, self._locks, self._mails, self._set_aside, self._histories, self._sums]
         for part in parts:
             yield from self._guarded(part(), "")
 
@@ -272,6 +275,21 @@ class _Visit:
             yield diagnosis.in_doubt(f"tmp/{name}", group=staged.is_group, written=written, why=why)
         elif alive and staged.age > DAY:
             yield diagnosis.staged_for_long(f"tmp/{name}", written=written, pid=staged.origin.pid)
+
+    # moved/ and arriving/
+
+    def _moves(self) -> Iterator[Finding]:
+        for directory, came in ((self._layout.moved, False), (self._layout.arriving, True)):
+            with suppress(FileNotFoundError):  # nothing was ever moved
+                old = [name for name in sorted(self._disk.names(directory)) if self._is_left(directory, name)]
+                if old:
+                    yield diagnosis.interrupted_move(len(old), f"{os.path.basename(directory)}/{old[0]}", came=came)
+
+    def _is_left(self, directory: str, name: str) -> bool:
+        """Return whether no move can be at work on it any more."""
+        with suppress(FileNotFoundError):
+            return self._now - self._disk.stat(os.path.join(directory, name)).st_ctime > _A_MOVE
+        return False
 
     # new/ and cur/
 

@@ -38,7 +38,19 @@ EXTRA = ("history", "locks", "sent", "processors")
 class Layout:
     """The paths below one queue directory."""
 
-    __slots__ = ("_prefix", "cur", "history_", "locks", "new", "processors", "root", "sent", "tmp")
+    __slots__ = (
+        "_prefix",
+        "arriving",
+        "cur",
+        "history_",
+        "locks",
+        "moved",
+        "new",
+        "processors",
+        "root",
+        "sent",
+        "tmp",
+    )
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -50,6 +62,9 @@ class Layout:
         self.locks = join(root, "locks")
         self.sent = join(root, "sent")
         self.processors = join(root, "processors")
+        #: Mail that left for another queue, or comes from one; made when it is needed.
+        self.moved = join(root, "moved")
+        self.arriving = join(root, "arriving")
 
     def message(self, key: str) -> str:
         """Return the file of a message that waits."""

@@ -33,6 +33,7 @@ from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.spares import spares_of, sweep as sweep_spares
 from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.maildir.store import Store
+from zope.sendmail.queue.maildir.transit import MaildirTransit
 from zope.sendmail.queue.maildir.trigger import Trigger, ring
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
@@ -77,6 +78,11 @@ class MaildirQueue:
         self._trigger: Trigger | None = None
         self._listened = float("-inf")
         return self._owner
+
+    @property
+    def transits(self) -> list[MaildirTransit]:
+        """How mail is moved from and to this queue."""
+        return [MaildirTransit(self.admin, self.store, self._make)]
 
     def lease(self, key: str, lock: Lock, record: Record) -> MaildirLease:
         """Return a lease on a message that was locked."""

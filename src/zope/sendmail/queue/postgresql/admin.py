@@ -179,6 +179,7 @@ class PostgreSQLAdmin:
         queue = self._queue()
         if queue is not None:
             yield from doctor.in_doubt(self._connections, queue)
+            yield from doctor.moves(self._connections, queue)
             now = self._clock.time()
             drained = is_drained(self.processors(), now)
             yield from doctor.waiting(self._connections, queue, now, drained=drained)
@@ -225,28 +226,28 @@ class PostgreSQLAdmin:
 
     def hold(self, name: str) -> None:
         """See `IMailQueueAdmin.hold`."""
-        with self._at_work(name, Action.HOLD) as (connection, mail):
+        with self.at_work(name, Action.HOLD) as (connection, mail):
             held = replace(mail.record, state=State.HELD, time=self._clock.time(), note=HELD)
             self._write(connection, mail, held)
 
     def release(self, name: str) -> None:
         """See `IMailQueueAdmin.release`."""
-        with self._at_work(name, Action.RELEASE) as (connection, mail):
+        with self.at_work(name, Action.RELEASE) as (connection, mail):
             self._write(connection, mail, mail.record.released(self._clock.time()))
 
     def retry(self, name: str) -> None:
         """See `IMailQueueAdmin.retry`."""
-        with self._at_work(name, Action.RETRY) as (connection, mail):
+        with self.at_work(name, Action.RETRY) as (connection, mail):
             self._write(connection, mail, mail.record.again(self._clock.time(), "retried by an operator"))
 
     def remove(self, name: str) -> None:
         """See `IMailQueueAdmin.remove`."""
-        with self._at_work(name, Action.REMOVE) as (connection, mail):
+        with self.at_work(name, Action.REMOVE) as (connection, mail):
             run(connection, "remove", {"id": mail.id})
 
     def reroute(self, name: str, relay: RelayName | None) -> None:
         """See `IMailQueueAdmin.reroute`."""
-        with self._at_work(name, Action.REROUTE) as (connection, mail):
+        with self.at_work(name, Action.REROUTE) as (connection, mail):
             try:
                 envelope = write_envelope(replace(read_envelope(mail.envelope), relay=relay))
             except MalformedEnvelope as error:
@@ -258,7 +259,7 @@ class PostgreSQLAdmin:
 
     def give_up(self, name: str, why: str) -> None:
         """See `IMailQueueAdmin.give_up`."""
-        with self._at_work(name, Action.BOUNCE) as (connection, mail):
+        with self.at_work(name, Action.BOUNCE) as (connection, mail):
             whole = Envelope("", ())
             with contextlib.suppress(MalformedEnvelope):
                 whole = read_envelope(mail.envelope)
@@ -286,7 +287,7 @@ class PostgreSQLAdmin:
         return count
 
     @contextlib.contextmanager
-    def _at_work(self, name: str, verb: Action) -> Iterator[tuple[Connection[Any], _Taken]]:
+    def at_work(self, name: str, verb: Action) -> Iterator[tuple[Connection[Any], _Taken]]:
         """Have the row of a mail to which `verb` can be done locked for the block."""
         self._settle()
         identifier, queue = parsed(name), self._queue()
@@ -297,7 +298,7 @@ class PostgreSQLAdmin:
             rows = run(connection, "take", {"id": identifier, "queue": queue})
             if not rows:
                 raise _gone(name)
-            mail = self._taken(connection, identifier, rows[0], f"cannot {verb} mail {name}")
+            mail = self.taken(connection, identifier, rows[0], f"cannot {verb} mail {name}")
             try:
                 after(mail.state, verb, name)
             except NotPossible as error:  # what a dead processor left is written down all the same
@@ -308,7 +309,7 @@ class PostgreSQLAdmin:
             raise refused
         self._changed(identifier)
 
-    def _taken(self, connection: Connection[Any], identifier: uuid.UUID, row: Any, what: str) -> _Taken:
+    def taken(self, connection: Connection[Any], identifier: uuid.UUID, row: Any, what: str) -> _Taken:
         """Return how it stands with a mail; if its processor died with it, that is written down first.
 
         What is unknown is held, whatever processors do with it: the operator is there, and decides by the verb.

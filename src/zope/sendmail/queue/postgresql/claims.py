@@ -150,7 +150,7 @@ class Claims:
         """Claim again before all that was claimed ahead is gone, unless another worker does."""
         if self._may_be_more and len(self._ahead) < ahead // 2 and self._claiming.acquire(blocking=False):
             try:
-                with contextlib.suppress(QueueError):  # who finds nothing in reserve is told
+                with contextlib.suppress(QueueError):  # a worker that finds nothing in reserve is told
                     self._reserve(ahead - len(self._ahead), is_last_word=False)
             finally:
                 self._claiming.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zope.sendmail.lifecycle.finding import Finding
-from zope.sendmail.queue.diagnosis import nobody_at_work, nothing_moves
+from zope.sendmail.queue.diagnosis import interrupted_move, nobody_at_work, nothing_moves
 from zope.sendmail.queue.postgresql import findings
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.names import shown
@@ -39,6 +39,14 @@ def database(connections: Connections) -> Iterator[Finding]:
         yield findings.not_synchronous(standbys)
     for what, seconds in connections.execute("pins"):
         yield findings.pinned(what, seconds)
+
+
+def moves(connections: Connections, queue: int) -> Iterator[Finding]:
+    """Return findings about mails that were being moved."""
+    for statement, came in (("left_behind", False), ("arriving", True)):
+        rows = connections.execute(statement, queue=queue, limit=_MANY)
+        if rows:
+            yield interrupted_move(len(rows), shown(rows[0][0]), came=came)
 
 
 def waiting(connections: Connections, queue: int, now: float, *, drained: bool) -> Iterator[Finding]:

@@ -30,6 +30,7 @@ from zope.sendmail.queue.postgresql.joining import JoinedMail, check_database
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
 from zope.sendmail.queue.postgresql.location import Location
 from zope.sendmail.queue.postgresql.staging import PostgreSQLStagedMail
+from zope.sendmail.queue.postgresql.transit import PostgreSQLTransit
 from zope.sendmail.queue.postgresql.wakeup import Announcer, Listener
 from zope.sendmail.system.clock import Clock
 
@@ -90,6 +91,11 @@ class PostgreSQLQueue:
         if number is None:
             raise QueueError(f"the database made no queue {self._name!r}; does something else remove it?")
         return number
+
+    @property
+    def transits(self) -> list[PostgreSQLTransit]:
+        """How mail is moved from and to this queue."""
+        return [PostgreSQLTransit(self._connections, self._make_id(), self.admin, self._announce)]
 
     # the way in
 

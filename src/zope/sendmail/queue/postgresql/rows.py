@@ -17,6 +17,9 @@ from zope.sendmail.queue.postgresql.names import shown
 #: What `mail.state` says.
 WAITING, HELD, REJECTED, STAGED = 0, 1, 2, 3
 
+#: Added to that of a mail which has arrived from another queue and did not appear.
+ARRIVING = 10
+
 #: How the rows of `count` call mails that a living processor has.
 SENDING = 4
 

@@ -102,21 +102,25 @@ def _values(mail: NewMail, queue: int, state: int) -> dict[str, object]:
 
 def copy(connection: Connection[Any], queue: int, mails: Sequence[NewMail], state: int) -> None:
     """Write mails with two COPY commands in the transaction that is open."""
-    with connection.cursor() as cursor:
-        with cursor.copy(STATEMENTS["copy_mail"]) as rows:
-            rows.write(_SIGNATURE)
-            made_by = _text(maker()) if state == STAGED else _LENGTH.pack(-1)
-            for mail in mails:
-                head = _MAIL.pack(7, 16, mail.id.bytes, 2, queue, 2, state, 8, mail.size, _no_text(mail.message_id))
-                rows.write(head + mail.message_id.encode() + _text(mail.envelope) + made_by)
-            rows.write(_TRAILER)
-        with cursor.copy(STATEMENTS["copy_body"]) as rows:
-            rows.write(_SIGNATURE)
-            for mail in mails:
-                for no, row in enumerate(rows_of(mail.message)):
-                    rows.write(_BODY.pack(3, 16, mail.id.bytes, 4, no, len(row)))
-                    rows.write(bytes(row))
-            rows.write(_TRAILER)
+    with connection.cursor() as cursor, cursor.copy(STATEMENTS["copy_mail"]) as rows:
+        rows.write(_SIGNATURE)
+        made_by = _text(maker()) if state == STAGED else _LENGTH.pack(-1)
+        for mail in mails:
+            head = _MAIL.pack(7, 16, mail.id.bytes, 2, queue, 2, state, 8, mail.size, _no_text(mail.message_id))
+            rows.write(head + mail.message_id.encode() + _text(mail.envelope) + made_by)
+        rows.write(_TRAILER)
+    copy_bodies(connection, ((mail.id, mail.message) for mail in mails))
+
+
+def copy_bodies(connection: Connection[Any], mails: Iterable[tuple[uuid.UUID, Iterable[Piece]]]) -> None:
+    """Write messages, each given in pieces, with one COPY command in the transaction that is open."""
+    with connection.cursor() as cursor, cursor.copy(STATEMENTS["copy_body"]) as rows:
+        rows.write(_SIGNATURE)
+        for mail, message in mails:
+            for no, row in enumerate(rows_of(message)):
+                rows.write(_BODY.pack(3, 16, mail.bytes, 4, no, len(row)))
+                rows.write(bytes(row))
+        rows.write(_TRAILER)
 
 
 def _no_text(text: str) -> int:

@@ -215,32 +215,32 @@ class SpoolAdmin(MaildirAdmin):
 
     def hold(self, name: str) -> None:
         """See `IMailQueueAdmin.hold`."""
-        self._fetch(name)
+        self.fetch(name)
         super().hold(name)
 
     def release(self, name: str) -> None:
         """See `IMailQueueAdmin.release`."""
-        self._fetch(name)
+        self.fetch(name)
         super().release(name)
 
     def retry(self, name: str) -> None:
         """See `IMailQueueAdmin.retry`."""
-        self._fetch(name)
+        self.fetch(name)
         super().retry(name)
 
     def remove(self, name: str) -> None:
         """See `IMailQueueAdmin.remove`."""
-        self._fetch(name)
+        self.fetch(name)
         super().remove(name)
 
     def reroute(self, name: str, relay: RelayName | None) -> None:
         """See `IMailQueueAdmin.reroute`."""
-        self._fetch(name)
+        self.fetch(name)
         super().reroute(name, relay)
 
     def give_up(self, name: str, why: str) -> None:
         """See `IMailQueueAdmin.give_up`."""
-        self._fetch(name)
+        self.fetch(name)
         super().give_up(name, why)
 
     def examine(self) -> Iterator[Finding]:
@@ -259,8 +259,8 @@ class SpoolAdmin(MaildirAdmin):
         with contextlib.suppress(OSError):
             yield from (each for each in self._dropped.examine() if each.kind is Kind.NO_MAIL)
 
-    def _fetch(self, name: str) -> None:
-        """Take in the mail of this name if it still lies outside.  Raises `NotPossible`."""
+    def fetch(self, name: str) -> None:
+        """See `MaildirAdmin.fetch`; what still lies outside is taken in."""
         outside = self._dropped.find(name)
         if outside is None:
             return

@@ -25,6 +25,7 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.maildir.firstattempts import FirstAttempts
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.staging import StagedMail
+from zope.sendmail.queue.maildir.transit import MaildirTransit
 from zope.sendmail.queue.spool.queue import PREFIX, SpoolQueue
 
 _T = TypeVar("_T")
@@ -51,6 +52,11 @@ class SpoolQueues:
         self.location = PREFIX + ";".join(queue.spool for queue in queues)
         self.admin = SpoolsAdmin([queue.admin for queue in self._queues])
         self._turn = 0
+
+    @property
+    def transits(self) -> list[MaildirTransit]:
+        """How mail is moved from these spools, and to the first of them."""
+        return [transit for queue in self._queues for transit in queue.transits]
 
     def stage(self) -> StagedMail:
         """See `IMailQueue`."""

@@ -3,7 +3,7 @@
 create table zope_sendmail.moved (
     queue smallint not null,
     mail uuid not null,
-    at timestamptz not null default clock_timestamp(),
+    at timestamptz not null default clock_timestamp(),  -- when it was written: the other queue's name for it tells that
     primary key (queue, mail)
 );
 

@@ -2,7 +2,7 @@
 select case when state = 0 and owner is not null and exists (
             select from zope_sendmail.processor p where p.id = owner and p.ended is null) then 4 else state end,
     record is not null and due is not null, count(*)
-from zope_sendmail.mail where queue = %(queue)s group by 1, 2
+from zope_sendmail.mail where queue = %(queue)s and state < 10 group by 1, 2
 
 -- name: oldest
 select extract(epoch from since)::float8 from zope_sendmail.mail where queue = %(queue)s and state = 0 order by id limit 1
@@ -12,7 +12,7 @@ select id, state, owner is not null and exists (
         select from zope_sendmail.processor p where p.id = owner and p.ended is null),
     extract(epoch from since)::float8, size, message_id, envelope, record
 from zope_sendmail.mail
-where id > %(after)s and queue = %(queue)s and state <> 3 order by id limit %(limit)s
+where id > %(after)s and queue = %(queue)s and state < 3 order by id limit %(limit)s
 
 -- name: page_apart
 select id, state, false, extract(epoch from since)::float8, size, message_id, envelope, record
@@ -23,20 +23,20 @@ where id > %(after)s and queue = %(queue)s and state = %(state)s and state <> 0 
 select id, state, owner is not null and exists (
         select from zope_sendmail.processor p where p.id = owner and p.ended is null),
     extract(epoch from since)::float8, size, message_id, envelope, record
-from zope_sendmail.mail where message_id = %(message_id)s and queue = %(queue)s and state <> 3 order by id limit 100
+from zope_sendmail.mail where message_id = %(message_id)s and queue = %(queue)s and state < 3 order by id limit 100
 
 -- name: sent
 select extract(epoch from at)::float8, record from zope_sendmail.sent
 where message_id = %(message_id)s and queue = %(queue)s and at > to_timestamp(%(after)s) order by at desc limit 1
 
 -- name: names
-select id from zope_sendmail.mail where id > %(after)s and queue = %(queue)s and state <> 3 order by id limit %(limit)s
+select id from zope_sendmail.mail where id > %(after)s and queue = %(queue)s and state < 3 order by id limit %(limit)s
 
 -- name: one
 select id, state, owner is not null and exists (
         select from zope_sendmail.processor p where p.id = owner and p.ended is null),
     extract(epoch from since)::float8, size, message_id, envelope, record
-from zope_sendmail.mail where id = %(id)s and queue = %(queue)s
+from zope_sendmail.mail where id = %(id)s and queue = %(queue)s and state < 10
 
 -- name: these
 select id, state, owner is not null and exists (
@@ -55,7 +55,7 @@ select m.state, m.owner, m.lease, m.record, m.envelope, p.id is not null and p.e
     (select a.phase from zope_sendmail.attempt a where a.processor = m.owner and a.mail = m.id and a.lease = m.lease),
     m.since > clock_timestamp() - interval '1 hour'
 from zope_sendmail.mail m left join zope_sendmail.processor p on p.id = m.owner
-where m.id = %(id)s and m.queue = %(queue)s for update of m
+where m.id = %(id)s and m.queue = %(queue)s and m.state < 10 for update of m
 
 -- name: change
 with kept as (

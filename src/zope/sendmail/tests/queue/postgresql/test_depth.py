@@ -109,6 +109,17 @@ class ADeepQueue(unittest.TestCase):
             "remove": {"id": ids[0]},
             "waiting": {"queue": 1, "limit": 100, "now": 1.0},
             "in_doubt": {"queue": 1, "limit": 100},
+            "has": {"queue": 1, "id": ids[0]},
+            "head_to_move": {"id": ids[0]},
+            "leave_for_another": {"queue": 1, "ids": ids},
+            "known_here": {"id": ids[0]},
+            "arrived": {"queue": 1, "limit": 100},
+            "arriving": {"queue": 1, "limit": 100},
+            "appear": {"queue": 1, "ids": ids},
+            "discard_arrived": {"queue": 1, "ids": ids},
+            "readdress": {"id": ids[0], "envelope": "{}"},
+            "piece": {"mail": ids[0], "no": 0},
+            "join_take_back": {"ids": ids},
         }
         small = {"processor", "epoch", "history"}
         for name, parameters in verbs.items():

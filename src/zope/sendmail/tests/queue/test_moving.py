@@ -1,0 +1,384 @@
+"""Mail moves from any queue to any other: whole, once, and whenever the move is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import sys
+import tempfile
+import unittest
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from zope.sendmail.cli.queuecommands import main
+from zope.sendmail.errors import QueueError
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.queue import open_queue, put
+from zope.sendmail.queue.moving import move, transits_of
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.tests.support.layers import Databases, in_layer
+from zope.sendmail.tests.support.postgresql import programs, shared_server
+
+_LATER = Record(
+    State.DEFERRED,
+    attempts=2,
+    time=1_700_000_000.0,
+    due=4_000_000_000.0,
+    spent=60.0,
+    relay="relay:25",
+    replies={
+        "b@example.org": Reply(Answer.DEFERRED, "greylisted", 450, "4.7.1"),
+        "c@example.org": Reply(Answer.ACCEPTED, "ok", 250),
+    },
+)
+_NO = Record(
+    State.REJECTED, attempts=1, time=1_700_000_000.0, replies={"b@example.org": Reply(Answer.REJECTED, "no", 550)}
+)
+
+
+class Fixture(unittest.TestCase):
+    """Queues of every kind."""
+
+    def setUp(self) -> None:
+        self.directory = self.enterContext(tempfile.TemporaryDirectory())
+        self._count = itertools.count()
+
+    def place(self, kind: str) -> str:
+        """Return the location of a new queue."""
+        path = os.path.join(self.directory, f"{kind}{next(self._count)}")
+        if kind == "maildir":
+            return path
+        if kind == "spool":
+            os.mkdir(path)
+            return f"spool:{path}"
+        programs()  # skips
+        server = shared_server()
+        if kind == "postgresql":
+            return server.url()
+        from zope.sendmail.queue.postgresql.upkeep import migrate
+
+        url = server.url("q", server.create_database())
+        migrate(url)
+        return url
+
+    def open(self, location: str, clock: Clock | None = None) -> Any:
+        """Return a queue for the length of a block."""
+        return contextlib.closing(open_queue(location, **({"clock": clock} if clock else {})))
+
+    def put(self, location: str, count: int, text: bytes = b"text") -> None:
+        with self.open(location) as queue:
+            put(queue, [Envelope("", ("b@example.org",))] * count, text)
+
+    def names(self, location: str) -> list[str]:
+        with self.open(location) as queue:
+            return list(queue.admin.names())
+
+    def move(self, source: str, target: str) -> list[Any]:
+        with self.open(source) as one, self.open(target) as other:
+            return list(move(transits_of(one, source), transits_of(other, target)[0]))
+
+    def seen(self, location: str) -> list[Any]:
+        """What an operator sees: everything but the names."""
+        found = []
+        with self.open(location) as queue:
+            for mail in map(queue.admin.show, queue.admin.names()):
+                with queue.admin.read(mail.name) as stream:
+                    told = (mail.state, mail.envelope, mail.message_id, int(mail.since), mail.due, tuple(mail.history))
+                    found.append((stream.read(), *told))
+        return sorted(found, key=lambda each: each[0])
+
+
+class AMove(Fixture):
+    """Of mails in every state."""
+
+    def fill(self, location: str) -> None:
+        with self.open(location) as queue:
+            self.fill_queue(queue)
+
+    def fill_queue(self, queue: Any) -> None:
+        envelopes = [
+            Envelope("a@example.org", ("b@example.org",)),
+            Envelope("", ("b@example.org", "c@example.org"), (), RelayName(hostname="relay.example.org", port=26)),
+            Envelope("ä@example.org", ("b@example.org",), (), RelayName(mailer="bulk")),
+            Envelope("a@example.org", ("b@example.org",)),
+        ]
+        for number, envelope in enumerate(envelopes):
+            put(queue, [envelope], f"Message-Id: <{number}@example.org>\n\nX-Zope-To: é{number}".encode() + b"\xff" * 9)
+        leases = queue.claim(4)
+        leases[1].intend()
+        leases[1].settle(Record(State.READY, attempts=1, time=1_600_000_000.0))
+        for lease in (leases[0], *leases[2:]):
+            lease.release()
+        for lease in queue.claim(4):
+            with lease.open() as stream:
+                number = stream.read(14)[-1:].decode()
+            if number in "02":
+                lease.release()
+            else:
+                lease.intend()
+                lease.settle(_LATER if number == "1" else _NO)
+        queue.admin.hold(next(mail.name for mail in queue.admin.mails() if mail.message_id[:1] == "2"))
+
+    def goes(self, one: str, other: str) -> None:
+        source, target = self.place(one), self.place(other)
+        self.fill(source)
+        before = self.seen(source)
+        moved = self.move(source, target)
+        self.assertEqual([each.error for each in moved], [""] * 4)
+        self.assertEqual(self.seen(source), [])
+        self.assertEqual(self.seen(target), before)
+        self.assertEqual({each.there for each in moved}, set(self.names(target)))
+        with self.open(target) as queue:
+            self.assertEqual(len(queue.claim(9)), 1)
+
+    def test_from_a_maildir_to_another(self) -> None:
+        """With its name."""
+        self.goes("maildir", "maildir")
+
+    def test_from_a_maildir_to_a_spool_and_back(self) -> None:
+        """In either direction."""
+        self.goes("maildir", "spool")
+        self.goes("spool", "maildir")
+
+    def test_from_a_maildir_to_a_database_and_back(self) -> None:
+        """In either direction."""
+        self.goes("maildir", "postgresql")
+        self.goes("postgresql", "maildir")
+        self.goes("spool", "postgresql")
+
+    def test_from_a_database_to_another(self) -> None:
+        """And from one queue to another one in the same."""
+        self.goes("postgresql", "other")
+        self.goes("postgresql", "postgresql")
+
+    def test_of_what_programs_have_dropped(self) -> None:
+        """Which is taken in on its way."""
+        source, target = self.place("spool"), self.place("maildir")
+        path = source.partition(":")[2]
+        with open(os.path.join(path, "dropped"), "w", encoding="ascii") as file:
+            file.write("##To:b@example.org\n##From:a@example.org\ntext")
+        self.move(source, target)
+        self.assertEqual([each[0] for each in self.seen(target)], [b"text"])
+
+    def test_of_a_large_mail(self) -> None:
+        """In pieces."""
+        source, between, target = self.place("maildir"), self.place("postgresql"), self.place("maildir")
+        message = b"Subject: large\n\n" + bytes(range(256)) * 5000
+        self.put(source, 1, message)
+        self.move(source, between)
+        self.move(between, target)
+        self.assertEqual([each[0] for each in self.seen(target)], [message])
+
+    def test_leaves_what_is_being_sent(self) -> None:
+        """And says so; nothing of it is in the other queue."""
+        for one, other in (("maildir", "postgresql"), ("postgresql", "maildir")):
+            source, target = self.place(one), self.place(other)
+            self.put(source, 2)
+            with self.open(source) as queue:
+                [lease] = queue.claim(1)
+                lease.intend()
+                moved = self.move(source, target)
+                self.assertEqual(Counter("is being sent" in each.error for each in moved), {True: 1, False: 1})
+                self.assertEqual(len(self.seen(target)), 1)
+                lease.settle(Record(State.SENT))
+            self.assertEqual((self.move(source, target), self.seen(source)), ([], []))
+
+    def test_refuses_to_go_nowhere(self) -> None:
+        """To the same queue, whatever it is called; from or to the memory of a program."""
+        for kind in ("maildir", "postgresql"):
+            source = self.place(kind)
+            self.put(source, 1)
+            other = f"{source}/../{os.path.basename(source)}" if kind == "maildir" else f"{source}&connect_timeout=9"
+            with self.assertRaisesRegex(QueueError, "same queue"):
+                self.move(source, other)
+            with self.assertRaisesRegex(QueueError, "cannot be moved"):
+                self.move(source, "memory:")
+            self.assertEqual(len(self.seen(source)), 1)
+
+
+class TheCommand(Fixture):
+    """``zope-sendmail queue move``."""
+
+    def call(self, *arguments: str) -> tuple[int, str, str]:
+        out, complaints = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaints):
+            status = main(["move", *arguments])
+        return status, out.getvalue(), complaints.getvalue()
+
+    def test_says_what_it_did(self) -> None:
+        """First what it would do."""
+        source, target = self.place("maildir"), self.place("maildir")
+        self.put(source, 3)
+        self.assertEqual(self.call(source, target, "--dry-run"), (0, "3 mails would be moved; nothing was done\n", ""))
+        self.assertFalse(os.path.exists(target))
+        self.assertEqual(self.call(source, target), (0, "3 mails moved\n", ""))
+        self.assertEqual(self.call(source, target), (0, "0 mails moved\n", ""))
+        self.assertEqual(len(self.seen(target)), 3)
+
+    def test_says_what_stays(self) -> None:
+        """What is being sent, and what is staged."""
+        source, target = self.place("maildir"), self.place("maildir")
+        self.put(source, 2)
+        with self.open(source) as queue:
+            _lease = queue.claim(1)
+            staged = queue.stage()
+            staged.add(Envelope("", ("b@example.org",)), b"staged")
+            status, out, complaints = self.call(source, target)
+        self.assertEqual(status, 1)
+        self.assertIn("1 mail moved, 1 not\n1 mail of transactions", out)
+        self.assertIn("it is being sent", complaints)
+        staged.abort()
+
+    def test_refuses_what_is_no_queue(self) -> None:
+        """Nothing is moved."""
+        source = self.place("maildir")
+        self.put(source, 1)
+        for target in ("memory:", self.directory, __file__, "spool:"):
+            self.assertEqual(self.call(source, target)[0], 78, target)
+        self.assertEqual(self.call(source, "postgresql://u:secret@h/d")[0], 74)
+        self.assertNotIn("secret", "".join(map(str, self.call(source, "postgresql://u:secret@h/d"))))
+        self.assertEqual(len(self.seen(source)), 1)
+
+
+class AMoveThatIsKilled(Fixture):
+    """At any of its system calls and statements; what is left is told, and finished by the next move."""
+
+    def killed(self, source: str, target: str, step: int) -> bool:
+        """Let a process move, and die at a step; return whether it died."""
+        child = os.fork()
+        if child == 0:
+            try:
+                _die_at(step)
+                queue, other = open_queue(source), open_queue(target)
+                list(move(transits_of(queue, source), transits_of(other, target)[0]))
+                os._exit(0)
+            except BaseException as error:
+                os.write(2, repr(error).encode())
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        self.assertIn(status, (0, 9))
+        return status == 9
+
+    def drained(self, location: str) -> list[bytes]:
+        """Send everything; return what was sent."""
+        sent = []
+        with self.open(location) as queue:
+            while leases := queue.claim(9):
+                for lease in leases:
+                    sent.append(lease.open().read())
+                    lease.intend()
+                    lease.settle(Record(State.SENT))
+        return sent
+
+    def each_step(self, one: str, other: str, stride: int = 1) -> Iterator[tuple[str, str, int]]:
+        for step in itertools.count(1, stride):
+            source, target = self.place(one), self.place(other)
+            self.put(source, 1)
+            self.put(source, 1, b"another")
+            with self.open(source) as queue:
+                name = next(queue.admin.names())
+                queue.admin.hold(name)
+                queue.admin.release(name)  # so that there is a history
+            if not self.killed(source, target, step):
+                self.assertGreater(step, 10)
+                return
+            yield source, target, step
+
+    def is_restarted(self, one: str, other: str, stride: int = 2) -> None:
+        for source, target, step in self.each_step(one, other, stride):
+            self.move(source, target)
+            self.assertEqual(self.seen(source), [], step)
+            found = [(each[0], len(each[-1])) for each in self.seen(target)]
+            self.assertEqual(found, [(b"another", 0), (b"text", 2)], step)
+            self.assertEqual(self.told(source) + self.told(target), [], step)
+
+    def told(self, location: str) -> list[str]:
+        """What the doctor says about moves, tomorrow."""
+        with self.open(location, _Tomorrow()) as queue:
+            return [finding.cure for finding in queue.admin.examine() if finding.kind == "moving"]
+
+    def sends_once(self, one: str, other: str) -> None:
+        """Processors of both queues are at work after the death, before the move goes on."""
+        for source, target, step in self.each_step(one, other, 5):
+            sent = self.drained(source) + self.drained(target)
+            self.move(source, target)
+            sent += self.drained(target)
+            self.assertEqual(sorted(sent), [b"another", b"text"], step)
+            self.assertEqual(self.seen(source) + self.seen(target), [], step)
+
+    def test_between_maildirs(self) -> None:
+        """Each mail arrives, once."""
+        self.is_restarted("maildir", "maildir", 1)
+        self.sends_once("maildir", "maildir")
+
+    def test_into_a_database(self) -> None:
+        """Each mail arrives, once."""
+        self.is_restarted("maildir", "postgresql")
+        self.sends_once("maildir", "postgresql")
+
+    def test_out_of_a_database(self) -> None:
+        """Each mail arrives, once."""
+        self.is_restarted("postgresql", "maildir")
+        self.sends_once("postgresql", "maildir")
+
+    def test_between_databases(self) -> None:
+        """Each mail arrives, once."""
+        self.is_restarted("postgresql", "postgresql")
+        self.sends_once("postgresql", "postgresql")
+
+    def test_is_told_by_both_doctors(self) -> None:
+        """What is between two queues, with the cure."""
+        told = set()
+        for one, other in (("maildir", "postgresql"), ("postgresql", "maildir")):
+            for source, target, _ in self.each_step(one, other, 7):
+                for kind, location in ((one, source), (other, target)):
+                    told.update((kind, location == source, "queue move' again" in cure) for cure in self.told(location))
+        self.assertEqual(told, {(kind, here, True) for kind in ("maildir", "postgresql") for here in (True, False)})
+
+
+class _Tomorrow(Clock):
+    """Nothing is so young any more that a move may be at work on it."""
+
+    def time(self) -> float:
+        """See `Clock`."""
+        return super().time() + 86400.0
+
+
+def _die_at(step: int) -> None:
+    """Let this process die, as by SIGKILL, before or behind a call that changes a disk or a database."""
+    count = itertools.count(1)
+
+    def tick() -> None:
+        if next(count) == step:
+            os._exit(9)
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.utime"):
+            tick()
+
+    sys.addaudithook(audit)
+    with contextlib.suppress(ImportError):
+        import psycopg
+
+        for name in ("execute", "executemany", "copy"):
+            setattr(psycopg.Cursor, name, _counted(getattr(psycopg.Cursor, name), tick))
+
+
+def _counted(call: Callable[..., Any], tick: Callable[[], None]) -> Callable[..., Any]:
+    def counted(*arguments: Any, **options: Any) -> Any:
+        tick()
+        result = call(*arguments, **options)
+        tick()
+        return result
+
+    return counted
+
+
+load_tests = in_layer(Databases)
