@@ -18,7 +18,7 @@ from zope.sendmail.errors import MailError, MalformedEnvelope, NoSuchMail
 from zope.sendmail.lifecycle.record import Record, write_record
 from zope.sendmail.lifecycle.states import Action, State
 from zope.sendmail.maildir import written_at
-from zope.sendmail.message.envelope import Envelope, envelope_lines, read_envelope
+from zope.sendmail.message.envelope import envelope_lines, read_envelope
 from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.maildir.layout import COMPACTED, name_of
 from zope.sendmail.queue.maildir.store import Store
@@ -147,7 +147,7 @@ class MaildirTransit:
         every = (*mail.envelope.recipients, *mail.envelope.malformed)
         with contextlib.closing(mail.pieces()) as pieces:
             beginning = next(pieces, b"")
-        return envelope_lines(Envelope(mail.envelope.sender, every, (), mail.envelope.relay), beginning)
+        return envelope_lines(replace(mail.envelope, recipients=every, malformed=()), beginning)
 
     def arrive(self, mails: Sequence[Traveller], origin: str) -> None:
         """See `Transit.arrive`."""

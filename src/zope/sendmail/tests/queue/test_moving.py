@@ -104,7 +104,7 @@ class AMove(Fixture):
 
     def fill_queue(self, queue: Any) -> None:
         envelopes = [
-            Envelope("a@example.org", ("b@example.org",)),
+            Envelope("a@example.org", ("b@example.org",), trace=f"00-{'a' * 32}-{'b' * 16}-01"),
             Envelope("", ("b@example.org", "c@example.org"), (), RelayName(hostname="relay.example.org", port=26)),
             Envelope("ä@example.org", ("b@example.org",), (), RelayName(mailer="bulk")),
             Envelope("a@example.org", ("b@example.org",)),
@@ -335,7 +335,7 @@ class AMoveThatIsKilled(Fixture):
 
     def test_is_told_by_both_doctors(self) -> None:
         """What is between two queues, with the cure."""
-        told = set()
+        told: set[tuple[str, bool, bool]] = set()
         for one, other in (("maildir", "postgresql"), ("postgresql", "maildir")):
             for source, target, _ in self.each_step(one, other, 7):
                 for kind, location in ((one, source), (other, target)):
