@@ -242,7 +242,7 @@ class TheCommand(Fixture):
         self.put(source, 1)
         for target in ("memory:", self.directory, __file__, "spool:"):
             self.assertEqual(self.call(source, target)[0], 78, target)
-        self.assertEqual(self.call(source, "postgresql://u:secret@h/d")[0], 74)
+        self.assertEqual(self.call(source, "postgresql://u:secret@h/d")[0], 78)
         self.assertNotIn("secret", "".join(map(str, self.call(source, "postgresql://u:secret@h/d"))))
         self.assertEqual(len(self.seen(source)), 1)
 
