@@ -301,7 +301,6 @@ class MailReader(_Sending):
 
     def send_waiting(self) -> None:
         """Send what is due, in the caller's thread, and return.  Raises as `start`."""
-        refuse_green_threads()
         self._make().run(forever=False)
 
     def wait_until_empty(self, timeout: float) -> bool:

@@ -37,6 +37,7 @@ from zope.sendmail.reporting import maillog, notifier
 from zope.sendmail.reporting.reporter import Reporter, Tally
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
+from zope.sendmail.system.greenthreads import refuse_green_threads
 
 
 @implementer(IMailQueueProcessor)
@@ -166,11 +167,17 @@ class QueueProcessorThread(threading.Thread):
 
     # running
 
+    def start(self) -> None:
+        """Begin to drain the queue.  Raises ``GreenThreads`` where eventlet has replaced the threads."""
+        refuse_green_threads()
+        super().start()
+
     def run(self, forever: bool = True) -> None:  # noqa: FBT001, FBT002 - API since 3.5
-        """Drain the queue until `stop`, or once.
+        """Drain the queue until `stop`, or once.  Raises as `start`.
 
         :raises ValueError: if there is no queue or no mailer
         """
+        refuse_green_threads()
         run = self.new_run(forever=forever)
         maillog.started(self.queuePath, str(getattr(self.mailer, "hostname", type(self.mailer).__name__)))
         shutdown.expect(self)

@@ -12,6 +12,7 @@ import smtplib
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from smtplib import SMTP
 from typing import Protocol
 
@@ -69,8 +70,7 @@ class SocketChannel:
     def __init__(self, connection: SMTP) -> None:
         self._connection = connection
         self._replies = Replies()
-        self._poll = select.poll()  # select.select fails with more than 1024 open files
-        self._poll.register(self._socket(), select.POLLIN)
+        self._has_news = _watched(self._socket())
 
     def send(self, data: bytes, seconds: float) -> None:
         """See `Channel`."""
@@ -118,7 +118,7 @@ class SocketChannel:
         if sock is None or self.has_unasked():
             return False
         encrypted = sock if isinstance(sock, ssl.SSLSocket) else None
-        if not self._poll.poll(0) and not (encrypted and encrypted.pending()):
+        if not self._has_news() and not (encrypted and encrypted.pending()):
             return True
         if encrypted is None:
             return False
@@ -135,6 +135,15 @@ class SocketChannel:
         if self._connection.sock is None:
             raise smtplib.SMTPServerDisconnected("the connection is closed")
         return self._connection.sock
+
+
+def _watched(sock: socket.socket) -> Callable[[], object]:
+    """Return what says, without waiting, whether something has come from the relay, or the relay has hung up."""
+    if not hasattr(select, "poll"):  # eventlet takes it away
+        return lambda: select.select([sock], [], [], 0.0)[0]
+    poll = select.poll()  # select.select fails with more than 1024 open files
+    poll.register(sock, select.POLLIN)
+    return lambda: poll.poll(0)
 
 
 class SmtplibChannel:
