@@ -101,7 +101,7 @@ else:
 
 
 def green(directory: str) -> None:
-    """gevent drains its queue; eventlet is refused before a mail is written, may write for others, and sends directly."""
+    """gevent drains its queue; eventlet is refused before a mail is written, may write, and sends directly."""
     with Relay() as relay:
         for name in ("gevent", "eventlet"):
             command = [sys.executable, "-W", "ignore", "-c", GREEN, directory, relay.host, str(relay.port), name]
