@@ -19,8 +19,10 @@ from zope.sendmail.tests.support.layers import Servers, in_layer
 try:
     import waitress
     from selenium import webdriver
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
 
     from zope.sendmail.console import Console
 except ImportError as error:  # zope.testrunner takes a module that skips itself for one that is broken
@@ -60,28 +62,27 @@ return wrong;
 """
 
 
-class InABrowser(unittest.TestCase):
+#: Runs axe-core in the page; gives the rules that are broken, each with where.
+_RUN_AXE = """
+const done = arguments[arguments.length - 1];
+axe.run(document, { resultTypes: ["violations"] }).then(
+  found => done(found.violations.map(v => v.id + ": " + v.nodes.map(n => n.html).slice(0, 3).join("  "))),
+  error => done([String(error)]));
+"""
+
+#: Widths and heights, and the colours that the system prefers.
+_SIGHTS = [(width, height, scheme) for width, height in ((1280, 900), (390, 844)) for scheme in ("light", "dark")]
+
+
+class Browser(unittest.TestCase):
+    """Chromium, without a window."""
+
     def setUp(self) -> None:
         if MISSING:
             self.skipTest(MISSING)
         chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
         if chromium is None or driver is None:
             self.skipTest("there is no chromium or no chromedriver here")
-        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
-        queue = MaildirQueue(self.path)
-        staged = queue.stage()
-        for number in range(60):
-            staged.add(
-                Envelope("shop@example.org", (f"{'long' * 20}{number}@example.org",)), b"Subject: Hello\n\nText\n"
-            )
-        staged.prepare()
-        staged.commit()
-        self.admin = queue.admin
-        self.addCleanup(queue.close)
-        server = waitress.create_server(Console([self.path], writable=True, patience=60.0), host="127.0.0.1", port=0)
-        threading.Thread(target=server.run, daemon=True).start()
-        self.addCleanup(server.close)
-        self.url = f"http://127.0.0.1:{server.effective_port}"
         options = webdriver.ChromeOptions()
         options.binary_location = chromium
         for switch in _SWITCHES:
@@ -95,36 +96,128 @@ class InABrowser(unittest.TestCase):
     def find(self, selector: str) -> Any:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
 
+    def press(self, selector: str) -> None:
+        """Click on something, and wait for the page with another heading that it leads to."""
+        before = self.find("h1").text
+        self.find(selector).click()
+        patient = WebDriverWait(self.browser, 60, 0.05, ignored_exceptions=[WebDriverException])
+        patient.until(lambda _: self.find("h1").text != before)
+
+    def serve(self, console: Any) -> str:
+        """Return where a console is served until the end of the test."""
+        server = waitress.create_server(console, host="127.0.0.1", port=0)
+        threading.Thread(target=server.run, daemon=True).start()
+        self.addCleanup(server.close)
+        return f"http://127.0.0.1:{server.effective_port}"
+
+    def look_at(self, name: str) -> None:
+        """See that the page in the browser is right for everybody: on a desk and a phone, in the light and the dark.
+
+        A picture of each is kept where ``ZOPE_SENDMAIL_SCREENSHOTS`` names a directory.
+        """
+        for width, height, scheme in _SIGHTS:
+            with self.subTest(name, width=width, scheme=scheme):
+                self.emulate("setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+                self.emulate("setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+                self.assertEqual(self.browser.execute_script(_AUDIT), [])
+                self.assertLessEqual(self.browser.execute_script("return document.documentElement.scrollWidth"), width)
+                if axe := os.environ.get("ZOPE_SENDMAIL_AXE"):
+                    with open(axe, encoding="utf-8") as source:
+                        self.browser.execute_script(source.read())
+                    self.assertEqual(self.browser.execute_async_script(_RUN_AXE), [])
+                if directory := os.environ.get("ZOPE_SENDMAIL_SCREENSHOTS"):
+                    self.browser.save_screenshot(os.path.join(directory, f"page-{name}-{width}-{scheme}.png"))
+
+
+class InABrowser(Browser):
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        queue = MaildirQueue(self.path)
+        staged = queue.stage()
+        for number in range(60):
+            staged.add(
+                Envelope("shop@example.org", (f"{'long' * 20}{number}@example.org",)), b"Subject: Hello\n\nText\n"
+            )
+        staged.prepare()
+        staged.commit()
+        self.admin = queue.admin
+        self.addCleanup(queue.close)
+        self.url = self.serve(Console([self.path], writable=True, patience=60.0))
+
     def every_page(self) -> list[str]:
         [name, *_] = self.admin.names()
         return ["/0/", "/0/mails", f"/0/mail/{name}"]
 
-    def test_nothing_is_wider_than_a_phone(self) -> None:
-        """390 pixels, whatever the addresses are."""
-        self.emulate("setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
-        for page in self.every_page():
-            with self.subTest(page):
-                self.browser.get(self.url + page)
-                width = self.browser.execute_script("return document.documentElement.scrollWidth")
-                self.assertLessEqual(width, 390)
+    def test_each_page_is_for_everybody(self) -> None:
+        """Also one that asks, tells or refuses."""
+        for page in (
+            "/0/",
+            "/0/mails",
+            "/0/mails?state=held",
+            "/0/mails?older_than=soon",
+            self.every_page()[2],
+            "/nowhere",
+        ):
+            self.browser.get(self.url + page)
+            self.look_at(page.strip("/").partition("?")[0].replace("/", "-")[:12] + "-" + page.partition("?")[2][:5])
+        self.browser.get(self.url + "/0/mails")
+        self.find('input[name="name"]').click()
+        self.press('button[value="reroute"]')
+        self.look_at("confirm")
+        self.press("form button")
+        self.look_at("done")
 
-    def test_everything_can_be_read_and_has_a_name(self) -> None:
-        """In the light and in the dark."""
-        for scheme in ("light", "dark"):
-            self.emulate("setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-            for page in self.every_page():
-                with self.subTest(page, scheme=scheme):
-                    self.browser.get(self.url + page)
-                    self.assertEqual(self.browser.execute_script(_AUDIT), [])
+    def test_each_page_of_another_console_is_for_everybody(self) -> None:
+        """One with a login, with several queues that can only be looked at, and with a deep one."""
+        other = os.path.join(os.path.dirname(self.path), "other")
+        MaildirQueue(other).stage().abort()
+        token = "a token of the tests"
+        url = self.serve(
+            Console({"Shop": self.path, "News": other}, token=token, links=[("Shop", "/shop")], patience=60.0)
+        )
+        self.browser.get(url)
+        self.look_at("login")
+        self.find("#token").send_keys(token)
+        self.press("form button")
+        self.look_at("home")
+        self.browser.get(url + "/0/mails")
+        self.look_at("read-only")
+        self.browser.get(self.serve(Console([self.path], writable=True, patience=0.0)) + "/0/mails?state=ready")
+        self.look_at("looking")
+
+    def test_what_processors_tell_is_for_everybody(self) -> None:
+        """Relays that cannot be used, findings and plots."""
+        from zope.sendmail.lifecycle.outcome import Answer, Reply
+        from zope.sendmail.processor.thread import QueueProcessorThread
+        from zope.sendmail.testing.mailers import ScriptedMailer
+
+        mailer = ScriptedMailer()
+        queue = MaildirQueue(self.path)
+        self.addCleanup(queue.close)
+        processor = QueueProcessorThread(queue=queue, mailer=mailer, tell=lambda events: None)
+        mailer.answers = lambda who: Reply(Answer.REJECTED, "no such user " + "x" * 300, 550, "5.1.1")
+        processor.run(forever=False)
+        mailer.fault = Reply(Answer.DEFERRED, "authentication failed", 535, "5.7.8")
+        staged = queue.stage()
+        staged.add(Envelope("shop@example.org", ("jane@example.org",)), b"Subject: Hello\n\nText\n")
+        staged.prepare()
+        staged.commit()
+        QueueProcessorThread(queue=queue, mailer=mailer, tell=lambda events: None).run(forever=False)
+        console = Console([self.path], writable=True, patience=60.0)
+        console.look()
+        self.browser.get(self.serve(console) + "/0/")
+        self.find("details").click()
+        self.look_at("trouble")
 
     def test_a_mail_is_removed_with_the_mouse(self) -> None:
         """Tick, choose, confirm; the page says what came of it."""
         [name, *_] = self.admin.names()
         self.browser.get(self.url + "/0/mails")
         self.find(f'input[value="{name}"]').click()
-        self.find('button[value="remove"]').click()
+        self.press('button[value="remove"]')
         self.assertIn("1 mail", self.find("h1").text)
-        self.find("form button").click()
+        self.press("form button")
         self.assertIn("1 mail", self.find("[role=status]").text)
         self.assertNotIn(name, list(self.admin.names()))
 
@@ -134,7 +227,7 @@ class InABrowser(unittest.TestCase):
         self.find("body").send_keys(Keys.TAB)
         self.assertEqual(self.browser.switch_to.active_element.text, "Skip to the content")
         self.find("#f-recipient").send_keys("nobody@example.org", Keys.ENTER)
-        self.assertIn("recipient=nobody", self.browser.current_url)
+        WebDriverWait(self.browser, 60).until(lambda browser: "recipient=nobody" in browser.current_url)
         self.assertIn("No mail fits", self.find("[role=status]").text)
 
     def test_no_script_is_needed(self) -> None:
@@ -142,8 +235,8 @@ class InABrowser(unittest.TestCase):
         self.emulate("setScriptExecutionDisabled", value=True)
         self.browser.get(self.url + "/0/mails")
         self.find('input[name="name"]').click()
-        self.find('button[value="hold"]').click()
-        self.find("form button").click()
+        self.press('button[value="hold"]')
+        self.press("form button")
         self.assertIn("held", self.find("[role=status]").text)
 
     def test_the_console_complains_of_nothing(self) -> None:
@@ -151,6 +244,21 @@ class InABrowser(unittest.TestCase):
         for page in self.every_page():
             self.browser.get(self.url + page)
         self.assertEqual(self.browser.get_log("browser"), [])
+
+
+class TheDemo(Browser):
+    def test_has_a_page_for_everybody(self) -> None:
+        """And the console beside it."""
+        from zope.sendmail.tests.demo.test_demo import MISSING as MISSING_FOR_DEMO, serving
+
+        if MISSING_FOR_DEMO:
+            self.skipTest(f"the demo needs {', '.join(MISSING_FOR_DEMO)}")
+        with serving() as port:
+            self.browser.get(f"http://127.0.0.1:{port}/")
+            self.find('button[value="commit"]').click()
+            self.look_at("demo")
+            self.press('a[href="/console/"]')
+            self.look_at("demo-console")
 
 
 load_tests = in_layer(Servers)
