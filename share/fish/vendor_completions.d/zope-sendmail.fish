@@ -61,6 +61,7 @@ complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l greeting
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l command-timeout -r -d 'how long to wait for the reply to each command (default: 5m)'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l data-timeout -r -d 'how long each piece of a message may take (default: 2m until it may begin, then 3m)'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l rate -r -d 'mails per second at most (default: as fast as it goes)'
+complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l shared-rate -r -d 'mails per second at most, by all processors together that share the queue'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l connections -r -d 'the same as --concurrency'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l mails-per-connection -r -d 'after so many mails a connection is closed, and another one made (default: 1000)'
 complete -c zope-sendmail -n 'not __fish_seen_subcommand_from queue' -l recipient-limit -r -d 'recipients for one mail to the relay at most (default: as many as it takes)'

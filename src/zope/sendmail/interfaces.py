@@ -415,6 +415,18 @@ class IMailQueue(Interface):
         :returns: seconds since the epoch; 0.0 for never.  Another number than before is a new request.
         """
 
+    def take_turns(relay: str, rate: float, count: int) -> float:
+        """Take the next turns of a relay, of which all processors that the queue can hear of share one row.
+
+        :param relay: names the relay for all of them.
+        :param rate: mails a second that all of them may send together.
+        :param count: so many turns, each ``1 / rate`` seconds after the one before.
+        :returns: the seconds until the first of them.
+        :raises QueueTrouble: if that cannot be written down.
+
+        Guarantee: no turn is given twice, but after a crash of a database.  Those that were not taken are lost.
+        """
+
     def close() -> None:
         """Give everything back.  Leases that are still open end."""
 

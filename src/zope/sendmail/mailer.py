@@ -71,6 +71,7 @@ class MailerOptions(TypedDict, total=False):
     tls_minimum: TlsVersion | str | None
     ssl_context: Callable[[], ssl.SSLContext] | None
     rate: float | None
+    shared_rate: float | None
     connections: int | None
     greeting_timeout: float | None
     command_timeout: float | None
@@ -144,6 +145,8 @@ class SMTPMailer:
     notify: Notify = Notify()
     #: Mails per second at most, over all connections of a processor; None: as fast as it goes.
     rate: float | None = None
+    #: Mails per second at most, of all processors together that share the queue, on any machine.
+    shared_rate: float | None = None
     #: Connections that a processor may have open at most; None: as many as it may have anyway.
     connections: int | None = None
     #: The name in EHLO; None: this host's name, asked for once in a process.
@@ -209,6 +212,7 @@ class SMTPMailer:
         tls_minimum: TlsVersion | str | None = None,
         ssl_context: Callable[[], ssl.SSLContext] | None = None,
         rate: float | None = None,
+        shared_rate: float | None = None,
         connections: int | None = None,
         greeting_timeout: float | None = None,
         command_timeout: float | None = None,
@@ -227,7 +231,7 @@ class SMTPMailer:
         self.force_tls = force_tls
         self.implicit_tls = implicit_tls
         self.timeout = timeout
-        _check_limits(hostname, rate, connections)
+        _check_limits(hostname, {"rate": rate, "shared_rate": shared_rate}, connections)
         if settings is not None and not callable(settings):
             raise InvalidSettings(f"relay {hostname}: settings is {settings!r}, which is no function")
         given = {
@@ -240,6 +244,7 @@ class SMTPMailer:
             "clock": clock,
             "notify": notify,
             "rate": rate,
+            "shared_rate": shared_rate,
             "connections": connections,
             "local_hostname": local_hostname,
             "greeting_timeout": greeting_timeout,
@@ -512,7 +517,7 @@ class SMTPMailer:
 
 #: What `SMTPMailer.settings` may say.
 _SETTABLE = frozenset(inspect.signature(SMTPMailer.__init__).parameters) - {
-    "self", "settings", "clock", "rate", "connections",
+    "self", "settings", "clock", "rate", "shared_rate", "connections",
 }  # fmt: skip
 
 # All of them at once, and what else makes the settings: they are looked at before each mail.
@@ -608,10 +613,11 @@ def _checked_port(hostname: str, port: int | str) -> int:
     return number
 
 
-def _check_limits(hostname: str, rate: object, connections: object) -> None:
-    """Refuse a rate and a number of connections that let no mail through."""
-    if rate is not None and not (isinstance(rate, (int, float)) and rate > 0):
-        raise InvalidSettings(f"relay {hostname}: rate is {rate!r}; write a number, more than 0")
+def _check_limits(hostname: str, rates: Mapping[str, object], connections: object) -> None:
+    """Refuse rates and a number of connections that let no mail through."""
+    for name, rate in rates.items():
+        if rate is not None and not (isinstance(rate, (int, float)) and rate > 0):
+            raise InvalidSettings(f"relay {hostname}: {name} is {rate!r}; write a number, more than 0")
     if connections is not None and not (isinstance(connections, int) and connections >= 1):
         raise InvalidSettings(f"relay {hostname}: connections is {connections!r}; write a whole number, at least 1")
 

@@ -221,6 +221,7 @@ def _add_times(add: Callable[..., None]) -> None:
 
 def _add_limits(add: Callable[..., None]) -> None:
     add("rate", "NUMBER", "mails per second at most (default: as fast as it goes)")
+    add("shared_rate", "NUMBER", "mails per second at most, by all processors together that share the queue")
     add("connections", "N", "the same as --concurrency; the lower one counts")
     add("mails_per_connection", "N", "after so many mails a connection is closed, and another one made (default: 1000)")
     add(

@@ -189,6 +189,7 @@ RELAY: dict[str, Parser] = {
     "notify": notify_when,
     "notify_return": notify_return,
     "rate": positive(number),
+    "shared_rate": positive(number),
     "connections": positive(whole),
     "mails_per_connection": positive(whole),
     "recipient_limit": positive(whole),

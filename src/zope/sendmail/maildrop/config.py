@@ -30,6 +30,7 @@ RELAY_OPTIONS = (
     "greeting_timeout",
     "command_timeout",
     "data_timeout",
+    "shared_rate",
     "recipient_limit",
     "discard_extensions",
     "token_command",

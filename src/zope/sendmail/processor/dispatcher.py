@@ -19,6 +19,7 @@ from zope.sendmail.processor.context import Context
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.relay import Relay
+from zope.sendmail.processor.turns import SharedTurns
 from zope.sendmail.reporting import maillog
 from zope.sendmail.reporting.reporter import MailId
 from zope.sendmail.system.clock import Clock
@@ -65,7 +66,16 @@ class Dispatcher:
         self._queue = queue
         self._relays = relays
         self._pace = Pace(context.clock)
+        self._turns = SharedTurns(queue, context.clock)
         self._mutex = threading.Lock()
+
+    def turn(self, relay: Relay) -> float:
+        """Take one of the turns that all processors of the queue share; see `SharedTurns.turn`."""
+        return self._turns.turn(relay)
+
+    def is_ahead(self, relay: Relay) -> bool:
+        """Return whether all those turns until now are taken."""
+        return self._turns.is_ahead(relay)
 
     def next_for(self, relay: Relay, call: Call) -> Job | None:
         """Return the next message for this relay; None if there is none now.

@@ -142,10 +142,15 @@ class WorkerPool:
         if job is None:
             return None
         self._consider_more(relay)
-        if relay.has_rate and not self._waits_for_turn(relay):
-            job.lease.release()
-            return None
-        return job
+        if not relay.has_rate:
+            return job
+        may_go = False
+        try:
+            may_go = self._waits_for_turn(relay)
+        finally:
+            if not may_go:
+                job.lease.release()
+        return job if may_go else None
 
     def _new_worker(self, relay: Relay) -> Worker | None:
         """Return a worker with a session; None if the mailer makes none."""
@@ -164,10 +169,11 @@ class WorkerPool:
 
     def _waits_for_turn(self, relay: Relay) -> bool:
         """Return whether it came before we were stopped."""
-        while (seconds := relay.turn()) > 0.0:
-            baton.put_down()
-            if not self._context.sleep(seconds):
-                return False
+        for turn in (relay.turn, functools.partial(self._dispatcher.turn, relay)):
+            while (seconds := turn()) > 0.0:
+                baton.put_down()
+                if not self._context.sleep(seconds):
+                    return False
         return True
 
     def _sign_off(self, relay: Relay) -> None:
@@ -209,7 +215,8 @@ class WorkerPool:
                 self._scaling.pop(relay, None)
 
     def _may_double(self, relay: Relay) -> bool:
-        return relay.workers < relay.limit and not relay.is_ahead and not self._context.trouble.is_lasting
+        is_ahead = relay.is_ahead or self._dispatcher.is_ahead(relay)
+        return relay.workers < relay.limit and not is_ahead and not self._context.trouble.is_lasting
 
     def _double(self, relay: Relay) -> None:
         with relay.mutex:

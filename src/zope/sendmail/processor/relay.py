@@ -129,7 +129,18 @@ class Relay:
     @property
     def has_rate(self) -> bool:
         """Whether mails have to wait for their turn."""
-        return bool(getattr(self.mailer, "rate", None)) or self.throttle.has_rate
+        return bool(getattr(self.mailer, "rate", None) or self.shared_rate) or self.throttle.has_rate
+
+    @property
+    def shared_rate(self) -> float | None:
+        """Mails a second that all processors of the queue may send together; None: as many as they like."""
+        return getattr(self.mailer, "shared_rate", None) or None
+
+    @property
+    def address(self) -> str:
+        """What the relay is called by all processors: its address, or its name where its mailer has none."""
+        hostname = getattr(self.mailer, "hostname", None)
+        return f"{hostname}:{getattr(self.mailer, 'port', 25)}" if isinstance(hostname, str) else self.name
 
     def turn(self) -> float:
         """Take the turn of a mail, if the mailer's `rate` and the relay allow one now.

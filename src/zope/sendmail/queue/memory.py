@@ -111,6 +111,8 @@ class MemoryQueue:
         #: What the processor told, and the relays that operators want to be tried.
         self.reported: list[ProcessorState] = []
         self.probes: dict[str, float] = {}
+        #: When each relay may get the next mail, by the monotonic clock.
+        self.turns: dict[str, float] = {}
         self.admin = MemoryAdmin(self)
         self._numbers = itertools.count(1)
         self._woken = False
@@ -190,6 +192,14 @@ class MemoryQueue:
     def probe_asked(self, relay: str) -> float:
         """See `IMailQueue.probe_asked`."""
         return self.probes.get(relay, 0.0)
+
+    def take_turns(self, relay: str, rate: float, count: int) -> float:
+        """See `IMailQueue.take_turns`.  Other processes know nothing of this queue."""
+        with self.changed:
+            now = self.clock.monotonic()
+            begin = max(now, self.turns.get(relay, now))
+            self.turns[relay] = begin + count / rate
+            return begin - now
 
     def reveal(self, mails: Iterable[tuple[Envelope, bytes, str]]) -> None:
         """Put committed mails into the queue."""

@@ -11,6 +11,7 @@ A queue that outlives its process also says how the same queue is opened a secon
 from __future__ import annotations
 
 import os
+import uuid
 from dataclasses import replace
 from typing import Any
 from unittest import SkipTest
@@ -736,6 +737,14 @@ class QueueContract:
         names = [lease.name for queue in (self.queue, other) * 2 for lease in queue.claim()]
         self.assertEqual(len(names), 3)
         self.assertEqual(len(set(names)), 3)
+
+    def test_turns_of_a_relay_are_given_once(self: Any) -> None:
+        """Whoever asks second waits for as long as the first one's turns take; another relay has its own."""
+        other, relay = self.open_again(), f"{uuid.uuid4()}.example:25"  # queues of a database share them
+        self.assertEqual(self.queue.take_turns(relay, 0.01, 3), 0.0)
+        self.assertGreater(other.take_turns(relay, 0.01, 1), 250.0)
+        self.assertGreater(self.queue.take_turns(relay, 0.01, 1), 350.0)
+        self.assertEqual(other.take_turns(f"another.{relay}", 0.01, 1), 0.0)
 
     def test_commit_wakes_other_owners(self: Any) -> None:
         """A commit through one is noticed by the other at once."""

@@ -9,7 +9,7 @@ from zope.sendmail.mailer import keeps_sessions
 
 
 class InnerLimits(ABC):
-    """`connections` and `rate` of a mailer that has `mailers` behind it; see `SMTPMailer` for their meaning."""
+    """Limits of a mailer that has `mailers` behind it; see `SMTPMailer` for their meaning."""
 
     @property
     @abstractmethod
@@ -24,7 +24,15 @@ class InnerLimits(ABC):
     @property
     def rate(self) -> float | None:
         """The least of theirs, because any mail may go to any of them."""
-        return min(filter(None, (getattr(mailer, "rate", None) for mailer in self.mailers)), default=None)
+        return self._least("rate")
+
+    @property
+    def shared_rate(self) -> float | None:
+        """The least of theirs, too."""
+        return self._least("shared_rate")
+
+    def _least(self, name: str) -> float | None:
+        return min(filter(None, (getattr(mailer, name, None) for mailer in self.mailers)), default=None)
 
 
 def _connections(mailer: Any) -> int | None:

@@ -333,6 +333,11 @@ class ISMTPMailerDirective(IMailerDirective):
         description="What such a report returns: 'FULL' or 'HDRS'; if omitted, as the relay likes.",
     )
     rate = Setting(RELAY["rate"], title="Rate", description="Mails per second at most; if omitted, any number.")
+    sharedRate = Setting(
+        RELAY["shared_rate"],
+        title="Shared rate",
+        description="Mails per second at most, by all processors together that share the queue.",
+    )
     connections = Setting(
         RELAY["connections"],
         title="Connections",

@@ -35,6 +35,7 @@ from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.maildir.store import Store
 from zope.sendmail.queue.maildir.transit import MaildirTransit
 from zope.sendmail.queue.maildir.trigger import Trigger, ring
+from zope.sendmail.queue.maildir.turns import Turns
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.system.trust import check_place
@@ -65,6 +66,7 @@ class MaildirQueue:
         self.store = Store(self.layout, self.disk, self.clock)
         self._made = False
         self._states = ProcessorStates(self.layout, self.disk, self.clock)
+        self._turns = Turns(self.layout, self.disk, self.clock)
         self._late = late_commits_of(self.layout.root)
         self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
         self.admin = MaildirAdmin(self.store, lambda: self._owner, self.schedule, self._changed)
@@ -222,6 +224,12 @@ class MaildirQueue:
     def probe_asked(self, relay: str) -> float:
         """See `IMailQueue.probe_asked`."""
         return self._states.probe_asked(relay)
+
+    def take_turns(self, relay: str, rate: float, count: int) -> float:
+        """See `IMailQueue.take_turns`.  For the processes that have this directory on a disk of theirs."""
+        if not self._made:
+            self._make()
+        return self._turns.take(relay, rate, count)
 
     def _changed(self, key: str) -> None:
         """Take note that an operator has changed what processors may have in memory."""

@@ -233,6 +233,11 @@ class PostgreSQLQueue:
         """See `IMailQueue.probe_asked`."""
         return self.admin.states.probe_asked(relay)
 
+    def take_turns(self, relay: str, rate: float, count: int) -> float:
+        """See `IMailQueue.take_turns`.  For all queues of the database."""
+        [(seconds, _)] = self._connections.execute("take_turns", relay=relay, seconds=count / rate)
+        return float(seconds)
+
     def _write_down(self) -> None:
         """Let operators see all that our own workers have said."""
         claims = self._claims

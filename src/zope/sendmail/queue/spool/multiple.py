@@ -117,6 +117,10 @@ class SpoolQueues:
         """See `IMailQueue.probe_asked`; in whichever spool."""
         return max(queue.probe_asked(relay) for queue in self._queues)
 
+    def take_turns(self, relay: str, rate: float, count: int) -> float:
+        """See `IMailQueue.take_turns`; those of all spools are in the first."""
+        return self._queues[0].take_turns(relay, rate, count)
+
     def close(self) -> None:
         """See `IMailQueue`."""
         for queue in self._queues:

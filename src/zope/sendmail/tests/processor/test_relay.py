@@ -22,6 +22,7 @@ from zope.sendmail.processor.pool import Meter
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.relay import MAX_CONNECTIONS, Relay
 from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.processor.turns import SharedTurns
 from zope.sendmail.queue import open_queue
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
@@ -259,6 +260,24 @@ class ThePace(unittest.TestCase):
         self.assertEqual([relay.turn() for _ in range(2)], [0.0, 0.25])
         self.clock.advance(100)
         self.assertEqual([relay.turn() for _ in range(2)], [0.0, 0.25])
+
+    def test_mails_per_second_of_all_processors(self) -> None:
+        """Two that share a queue take turns; another relay of theirs is not concerned."""
+        self.mailer = SMTPMailer(shared_rate=4)
+        queue = open_queue("memory:", clock=self.clock)
+        one, other = SharedTurns(queue, self.clock), SharedTurns(queue, self.clock)
+        relay = self.relay()
+        self.assertTrue(relay.has_rate)
+        sent: Counter[int] = Counter()
+        begin = self.clock.monotonic()
+        while self.clock.monotonic() < begin + 10:
+            waits = [turns.turn(relay) for turns in (one, other)]
+            sent.update(number for number, seconds in enumerate(waits) if not seconds)
+            self.clock.advance(max(0.01, min(waits)))
+        self.assertAlmostEqual(sent.total(), 40, delta=2)
+        self.assertAlmostEqual(sent[0], sent[1], delta=2)
+        self.mailer = SMTPMailer("another")
+        self.assertEqual(one.turn(self.relay()), 0.0)
 
     def test_a_turn_that_is_late_delays_no_other(self) -> None:
         """A thread wakes up a little later than it wanted, each time."""

@@ -90,6 +90,7 @@ TABLE: dict[str, tuple[str, Values, Effect, object]] = {
     "notify": ("FAILURE DELAY", {}, settings("notify"), Notify(("FAILURE", "DELAY"))),
     "notify_return": ("HDRS", {}, settings("notify"), Notify(ret="HDRS")),
     "rate": ("2.5", {}, lambda mailer: mailer.rate, 2.5),
+    "shared_rate": ("7.5", {}, lambda mailer: mailer.shared_rate, 7.5),
     "connections": ("3", {}, lambda mailer: mailer.connections, 3),
     "mails_per_connection": ("50", {}, lambda mailer: mailer.relay_settings().keep.mails, 50),
     "recipient_limit": ("100", {}, settings("recipient_limit"), 100),
@@ -212,7 +213,10 @@ class EverySetting(unittest.TestCase):
 
     def test_in_what_settings_say(self) -> None:
         """A key of the dict that the mailer's `settings` gives; limits of a processor are the mailer's own."""
-        self.check(lambda texts: SMTPMailer(settings=lambda: self.keywords(texts)), without={"rate", "connections"})
+        self.check(
+            lambda texts: SMTPMailer(settings=lambda: self.keywords(texts)),
+            without={"rate", "shared_rate", "connections"},
+        )
 
     def test_in_a_program_without_zope(self) -> None:
         """A keyword of MailSender and of MailReader."""

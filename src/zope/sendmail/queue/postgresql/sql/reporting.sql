@@ -15,3 +15,12 @@ on conflict (queue, relay) do update set at = excluded.at
 
 -- name: probe_asked
 select extract(epoch from at)::float8 from zope_sendmail.probe where queue = %(queue)s and relay = %(relay)s
+
+-- name: take_turns
+-- One row for a relay: all processors that reach this database share its turns.
+insert into zope_sendmail.turn as t (relay, next)
+    values (%(relay)s, clock_timestamp() + make_interval(secs => %(seconds)s))
+on conflict (relay) do update
+    set next = greatest(t.next, clock_timestamp()) + make_interval(secs => %(seconds)s)
+returning greatest(0, extract(epoch from t.next - clock_timestamp())::float8 - %(seconds)s),
+    set_config('synchronous_commit', 'off', true)
