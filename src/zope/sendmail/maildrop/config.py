@@ -7,14 +7,15 @@ Fails with `ConfigError`, which names the file, the line and the cure.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
 
-from zope.sendmail.config.options import PATHS, RELAY, read_password
+from zope.sendmail.config.options import PATHS, QUEUE, RELAY, Parser, processor_keywords, read_password
+from zope.sendmail.config.settings import Tls
 from zope.sendmail.errors import InvalidAddress, MailError
-from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.lifecycle.retry import OnUnknown
 from zope.sendmail.maildrop.configsyntax import Assigned, Literal, Malformed, parse_assignments
 from zope.sendmail.message.address import parse_mailbox, split_list
 
@@ -22,6 +23,11 @@ _Word = TypeVar("_Word", bound=StrEnum)
 
 #: The password, if the file has neither it nor a password file.
 PASSWORD_VARIABLE = "MAILDROP_PASSWORD"  # noqa: S105 - the name of a variable
+
+#: What the numbers of MAILDROP_TLS mean.
+TLS = (Tls.NEVER, Tls.OPPORTUNISTIC, Tls.REQUIRED, Tls.IMPLICIT)
+
+_TLS_WORDS = [str(each) for each in TLS]
 
 #: Settings of the relay with the names that they have everywhere; for the others MaildropHost had keys and meanings.
 RELAY_OPTIONS = (
@@ -42,6 +48,9 @@ RELAY_OPTIONS = (
     "notify",
     "notify_return",
 )
+
+#: Settings of the queue, likewise.
+QUEUE_OPTIONS = ("first_retry", "retry_factor", "max_retry", "lifetime", "notify_sender", "keep_rejected")
 
 #: Seconds for which a lock of another program counts, if it is not set.
 LOCK_AGE = 86400.0
@@ -73,7 +82,7 @@ class Config:
     debug_receiver: tuple[str, ...]
     #: Messages per connection; 0: as many as there are.
     batch: int
-    #: 0 never, 1 if the relay offers it, 2 always.
+    #: 0 never, 1 if the relay offers it, 2 always, 3 from the first byte.
     tls: int
     login: str
     #: As it stands in the file; `read_password` knows the other places.
@@ -93,11 +102,18 @@ class Config:
     on_unknown: OnUnknown = OnUnknown.RESEND
     #: Further settings of the relay, by their names in `RELAY`.
     relay_options: tuple[tuple[str, Any], ...] = ()
+    #: Further settings of the queue, by their names in `QUEUE`.
+    queue_settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def processor_options(self) -> Mapping[str, Any]:
+        """What the processor is given besides: the schedule, and what is done about rejected mail."""
+        return processor_keywords({**dict(self.queue_settings), "on_unknown": self.on_unknown})
 
     @property
     def queue_options(self) -> Mapping[str, Any]:
         """What `open_queue` is given besides, by the daemon and by commands that look at its mail."""
-        return {"lock_age": self.lock_age, "schedule": Schedule(on_unknown=self.on_unknown)}
+        return {"lock_age": self.lock_age, "schedule": self.processor_options["schedule"]}
 
     @property
     def location(self) -> str:
@@ -167,7 +183,7 @@ def _config(read: _Reader) -> Config:
         debug=bool(read.switch("DEBUG")),
         debug_receiver=read.addresses("DEBUG_RECEIVER"),
         batch=read.whole("MAILDROP_BATCH", 0),
-        tls=min(read.whole("MAILDROP_TLS", 0), 2),
+        tls=read.tls("MAILDROP_TLS"),
         login=read.text("MAILDROP_LOGIN"),
         password=read.secret("MAILDROP_PASSWORD"),
         wait_interval=read.seconds("WAIT_INTERVAL", 0.0),
@@ -178,7 +194,8 @@ def _config(read: _Reader) -> Config:
         verify=read.switch("MAILDROP_VERIFY"),
         lock_age=read.seconds("MAILDROP_LOCK_AGE", LOCK_AGE),
         on_unknown=read.one_of(OnUnknown, "MAILDROP_ON_UNKNOWN", OnUnknown.RESEND),
-        relay_options=tuple(read.relay_options()),
+        relay_options=tuple(read.options(RELAY_OPTIONS, RELAY)),
+        queue_settings=read.queue_settings(),
     )
 
 
@@ -248,16 +265,32 @@ class _Reader:
         except ValueError:
             self.refuse(key, f"is {text!r}; write one of: {', '.join(words)}")
 
-    def relay_options(self) -> Iterator[tuple[str, Any]]:
-        """Yield the settings of the relay that have no key of MaildropHost's: ``MAILDROP_`` and their usual names."""
-        for name in RELAY_OPTIONS:
+    def options(self, names: Iterable[str], known: Mapping[str, Parser]) -> Iterator[tuple[str, Any]]:
+        """Yield the settings that have no key of MaildropHost's: ``MAILDROP_`` and their usual names."""
+        for name in names:
             key = f"MAILDROP_{name.upper()}"
             text = self.path(key) if name in PATHS else self.text(key)
             try:
                 if text:
-                    yield name, RELAY[name](text)
+                    yield name, known[name](text)
             except ValueError as error:
                 self.refuse(key, f"cannot be used: {error}")
+
+    def queue_settings(self) -> tuple[tuple[str, Any], ...]:
+        """Return the settings of the queue, which fit together."""
+        settings = tuple(self.options(QUEUE_OPTIONS, QUEUE))
+        try:
+            processor_keywords(dict(settings))
+        except ValueError as error:
+            raise ConfigError(f"{self.file}: {error}") from error
+        return settings
+
+    def tls(self, key: str) -> int:
+        """Return when TLS is used: a number of MaildropHost's, of which each beyond 2 means 2, or a word of `Tls`."""
+        word = self.text(key).lower()
+        if word in _TLS_WORDS:
+            return _TLS_WORDS.index(word)
+        return min(self.whole(key, 0), 2)
 
     def switch(self, key: str) -> bool | None:
         """Return whether it is on or off; None: it is not said."""

@@ -22,7 +22,7 @@ from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import make_directories
-from zope.sendmail.maildrop.config import Config, ConfigError, read_config
+from zope.sendmail.maildrop.config import TLS, Config, ConfigError, read_config
 from zope.sendmail.maildrop.pidfile import PidFile
 from zope.sendmail.maildrop.runlog import RunLog, RunLogHandler
 from zope.sendmail.mailer import SMTPMailer
@@ -32,9 +32,6 @@ from zope.sendmail.reporting import maillog, notifier
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import NO_ROOM, Disk
 from zope.sendmail.system.trust import check_place
-
-#: What MAILDROP_TLS means.
-_TLS = (Tls.NEVER, Tls.OPPORTUNISTIC, Tls.REQUIRED)
 
 #: Seconds that subscribers to mail events have before the process ends, and between two looks at a stop.
 _TELLING, _SLICE = 5.0, 0.2
@@ -50,7 +47,9 @@ class MaildropProcessor(QueueProcessorThread):
 
     def __init__(self, config: Config, queue: IMailQueue, runlog: RunLog, *, clock: Clock | None = None) -> None:
         mailer = make_mailer(config)
-        super().__init__(max(config.interval, _SLICE), queue=queue, mailer=mailer, clock=clock, tell=runlog.tell)
+        options = dict(config.processor_options)
+        interval = max(config.interval, _SLICE)
+        super().__init__(interval, queue=queue, mailer=mailer, clock=clock, tell=runlog.tell, **options)
         self._runlog = runlog
 
     def about_to_rest(self) -> None:
@@ -209,7 +208,7 @@ def make_mailer(config: Config) -> SMTPMailer:
         "port": config.smtp_port,
         "username": config.login if config.login and proves else None,
         "password": password,
-        "tls": _TLS[config.tls],
+        "tls": TLS[config.tls],
         "verify": config.verify,
         "cafile": config.cafile,
         "allow_clear_password": _is_in_clear(config),
@@ -229,7 +228,7 @@ def make_mailer(config: Config) -> SMTPMailer:
 
 def _is_in_clear(config: Config) -> bool:
     """Return whether the words of the configuration are that a password goes without TLS."""
-    return _TLS[config.tls] is Tls.NEVER and bool(config.login) and config.has_password
+    return TLS[config.tls] is Tls.NEVER and bool(config.login) and config.has_password
 
 
 def open_spools(config: Config) -> IMailQueue:

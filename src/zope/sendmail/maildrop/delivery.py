@@ -47,10 +47,11 @@ class SpoolDelivery(AbstractMailDelivery):
 
 def delivery_to(config: Config) -> SpoolDelivery:
     """Return the delivery into the spool of a configuration.  Raises `OSError` if there is no way in."""
-    key = (config.location, config.lock_age, config.on_unknown)
+    options = config.queue_options
+    key = (config.location, *options.values())
     delivery = _open.get(key)
     if delivery is None:
-        delivery = _open.setdefault(key, SpoolDelivery(open_queue(config.location, **config.queue_options)))
+        delivery = _open.setdefault(key, SpoolDelivery(open_queue(config.location, **options)))
     return delivery
 
 

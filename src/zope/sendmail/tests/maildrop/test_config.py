@@ -10,9 +10,10 @@ import warnings
 from unittest import mock
 
 from zope.sendmail.interfaces import MailError
-from zope.sendmail.lifecycle.retry import OnUnknown
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.maildrop.config import PASSWORD_VARIABLE, Config, ConfigError, parse_config, read_config
 from zope.sendmail.maildrop.configsyntax import Malformed, parse_assignments
+from zope.sendmail.maildrop.daemon import make_mailer
 
 #: All keys that 2.3 shipped, as it shipped them, but for the directory.
 SHIPPED = """
@@ -138,6 +139,32 @@ class TheKeys(unittest.TestCase):
         """By the daemon and by who looks at its mail, in the same way."""
         self.assertIs(config().queue_options["schedule"].on_unknown, OnUnknown.RESEND)
         self.assertIs(config('MAILDROP_ON_UNKNOWN="hold"').queue_options["schedule"].on_unknown, OnUnknown.HOLD)
+
+    def test_tls_may_be_a_word(self) -> None:
+        """As everywhere else; so a relay that speaks TLS from the first byte can be used."""
+        for number, word in enumerate(("never", "opportunistic", "required", "implicit")):
+            self.assertEqual(config(f'MAILDROP_TLS="{word}"').tls, number)
+            self.assertEqual(make_mailer(config(f'MAILDROP_TLS="{word}"')).relay_settings().tls, word)
+
+    def test_the_queue_has_its_settings(self) -> None:
+        """By the names that they have everywhere; the queue and the processor get them."""
+        settings = (
+            "MAILDROP_FIRST_RETRY=30\nMAILDROP_RETRY_FACTOR=3\nMAILDROP_MAX_RETRY='2h'\nMAILDROP_LIFETIME='2d'\n"
+            "MAILDROP_NOTIFY_SENDER=1\nMAILDROP_KEEP_REJECTED='30d'\nMAILDROP_ON_UNKNOWN='hold'"
+        )
+        expected = Schedule(30.0, 3.0, 7200.0, 2 * 86400.0, on_unknown=OnUnknown.HOLD)
+        self.assertEqual(config(settings).queue_options, {"lock_age": 86400.0, "schedule": expected})
+        self.assertEqual(
+            config(settings).processor_options,
+            {"schedule": expected, "notify_sender": True, "keep_rejected": 30 * 86400.0},
+        )
+
+    def test_settings_of_the_queue_that_do_not_fit_are_refused(self) -> None:
+        """When the file is read, and with its name."""
+        with self.assertRaisesRegex(ConfigError, "/etc/maildrop.conf: retry: first delay 99.0 s, maximum 9.0 s"):
+            config("MAILDROP_FIRST_RETRY=99\nMAILDROP_MAX_RETRY=9")
+        with self.assertRaisesRegex(ConfigError, "line 2: MAILDROP_KEEP_REJECTED cannot be used"):
+            config("MAILDROP_KEEP_REJECTED='soon'")
 
     def test_debug_receivers_are_a_list(self) -> None:
         """With commas between them."""
