@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from email.utils import formatdate
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import transaction
 from zope.interface import implementer
@@ -21,7 +21,14 @@ from zope.interface import implementer
 from zope.sendmail.config.location import DATABASES, check_location, scheme_of
 from zope.sendmail.datamanager import MailDataManager, mails_of
 from zope.sendmail.directmail import DirectMail, OnRefused
-from zope.sendmail.errors import InvalidRelay, InvalidSettings, QueueError, telling_refusals
+from zope.sendmail.errors import (
+    InvalidRelay,
+    InvalidSettings,
+    InvalidTerms,
+    KeyTaken,
+    QueueError,
+    telling_refusals,
+)
 from zope.sendmail.interfaces import (
     IDirectMailDelivery,
     IMailDelivery,
@@ -40,9 +47,10 @@ from zope.sendmail.message.mime import message_pieces
 from zope.sendmail.message.pieces import Piece, joined
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
+from zope.sendmail.message.terms import NO_DEFAULTS, PLAIN, Defaults, TermDefaults, TermOptions, Terms
 from zope.sendmail.message.verp import one_by_one
 from zope.sendmail.queue import absolute, open_queue, put
-from zope.sendmail.queuemail import QueueMail, Reserve, tell_if_unattended
+from zope.sendmail.queuemail import QueueMail, Reserve, tell_if_unattended, telling_conflicts
 from zope.sendmail.reporting import maillog
 from zope.sendmail.reporting.traces import is_traced, sending, traced
 from zope.sendmail.system.forklock import ForkLock
@@ -90,23 +98,30 @@ class AbstractMailDelivery:
         *,
         relay: str | tuple[str, int] | None = None,
         verp: bool = False,
+        **asked: Unpack[TermOptions],
     ) -> str:
         """See `IMailDelivery`."""
         with sending(self._destination()) as span:
-            envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, verp=verp)
+            envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, asked, verp=verp)
             envelopes = traced(span, envelopes, pieces, message_id)
             manager = self.transaction_manager or transaction.manager
             if type(self).createDataManager in _OURS:
-                mails_of(self._group(manager.get()), manager, self._stage, self._what()).add_all(envelopes, *pieces)
+                mails = mails_of(self._group(manager.get()), manager, self._stage, self._what())
+                try:
+                    mails.add_all(envelopes, *pieces)
+                except KeyTaken as taken:
+                    return taken.message_id
             else:  # BBB: a subclass that makes its own data managers
                 if relay is not None:
                     raise InvalidRelay(f"{type(self).__name__} makes its own data managers, which know no relay")
                 for each in envelopes:
+                    if each.terms != PLAIN:
+                        raise InvalidTerms(f"{type(self).__name__} makes its own data managers; no {each.terms}")
                     manager.get().join(self.createDataManager(each.sender, list(each.recipients), joined(pieces)))
             return message_id
 
     def _checked(
-        self, fromaddr: object, toaddrs: object, message: object, relay: object, *, verp: bool
+        self, fromaddr: object, toaddrs: object, message: object, relay: object, asked: TermOptions, *, verp: bool
     ) -> tuple[list[Envelope], tuple[Piece, ...], str]:
         """Return what goes out: one envelope, or with `verp` one for each recipient; the message; its Message-Id.
 
@@ -116,6 +131,9 @@ class AbstractMailDelivery:
         envelope = Envelope.of(sender, toaddrs)
         if relay is not None:
             envelope = replace(envelope, relay=self._named(relay))
+        terms = self._terms(envelope, asked)
+        if terms is not PLAIN:
+            envelope = replace(envelope, terms=terms)
         envelopes = list(one_by_one(envelope)) if verp else [envelope]
         mail = completed(message_pieces(message), self.newMessageId(), _date_of_now())
         if not mail.has_from:
@@ -127,6 +145,19 @@ class AbstractMailDelivery:
         raise InvalidRelay(
             f"{type(self).__name__} has one relay; leave relay={relay!r} out, or use a queue with routes"
         )
+
+    def _terms(self, envelope: Envelope, asked: TermOptions) -> Terms:
+        """Return what is asked for with a mail.  Raises `InvalidTerms`."""
+        if not asked:
+            return PLAIN
+        NO_DEFAULTS.terms(time.time(), **asked)  # what can never be is told first
+        given = [name for name, value in asked.items() if value is not None]
+        if given:
+            raise InvalidTerms(
+                f"{type(self).__name__} sends while the transaction commits; leave {', '.join(given)} out, or use a "
+                "queued delivery"
+            )
+        return PLAIN
 
     def _group(self, current: Any) -> object:
         """Return what the mails of a transaction are kept together by."""
@@ -155,7 +186,8 @@ class AbstractMailDelivery:
 class QueuedMailDelivery(AbstractMailDelivery):
     """See `IQueuedMailDelivery`.  `routes` says which relays a mail may name; its processor has to have the same.
 
-    `schedule` is that of its processor; a direct delivery with this one behind it goes by it.
+    `schedule` is that of its processor; a direct delivery with this one behind it goes by it.  `terms` is what the
+    delivery asks for where its callers say nothing, see `TermDefaults`.
 
     With a `connection` (see `zope.sendmail.queue.postgresql.joining`) the mail is written on that, and commits with
     what the application writes there; the queue has to be in the same database.
@@ -166,6 +198,7 @@ class QueuedMailDelivery(AbstractMailDelivery):
     _place = ""
     _connection: Any = None
     routes: Routes = Routes()
+    _defaults: Defaults = NO_DEFAULTS
 
     def __init__(
         self,
@@ -176,8 +209,11 @@ class QueuedMailDelivery(AbstractMailDelivery):
         envelope_sender: str | None = None,
         connection: Any = None,
         schedule: Schedule | None = None,
+        **terms: Unpack[TermDefaults],
     ) -> None:
         super().__init__(transaction_manager=transaction_manager, envelope_sender=envelope_sender)
+        if terms:
+            self._defaults = Defaults.of(**terms)
         self._queuePath = check_location(queuePath)
         if schedule is not None:
             self._schedule = schedule
@@ -221,9 +257,10 @@ class QueuedMailDelivery(AbstractMailDelivery):
         *,
         relay: str | tuple[str, int] | None = None,
         verp: bool = False,
+        **asked: Unpack[TermOptions],
     ) -> str:
         """See `IQueuedMailDelivery`."""
-        message_id = self.put(fromaddr, toaddrs, message, relay=relay, verp=verp)
+        message_id = self.put(fromaddr, toaddrs, message, relay=relay, verp=verp, **asked)
         self.tell_if_unattended()
         return message_id
 
@@ -235,21 +272,33 @@ class QueuedMailDelivery(AbstractMailDelivery):
         *,
         relay: str | tuple[str, int] | None = None,
         verp: bool = False,
+        **asked: Unpack[TermOptions],
     ) -> str:
         """Do as `send_now`, for a caller that sees to it that the queue is drained."""
         with sending(self._destination()) as span:
-            envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, verp=verp)
+            envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, asked, verp=verp)
             envelopes = traced(span, envelopes, pieces, message_id)
-            with telling_refusals(self._queuePath):
-                if self._connection is None:
-                    put(self.queue, envelopes, *pieces)
-                else:
-                    self._put_on_connection(envelopes, *pieces)
+            try:
+                with telling_refusals(self._queuePath), telling_conflicts():
+                    if self._connection is None:
+                        put(self.queue, envelopes, *pieces)
+                    else:
+                        self._put_on_connection(envelopes, *pieces)
+            except KeyTaken as taken:
+                return taken.message_id
             return message_id
 
     def tell_if_unattended(self) -> None:
         """Log it, once in a process, if no processor drains the queue."""
         tell_if_unattended(self.queue, self._queuePath)
+
+    def _terms(self, envelope: Envelope, asked: TermOptions) -> Terms:
+        terms = PLAIN
+        if asked or self._defaults is not NO_DEFAULTS:
+            terms = self._defaults.terms(time.time(), **asked)
+        with telling_refusals(self._queuePath):
+            found = self.queue.suppressions.among(envelope.recipients)
+        return replace(terms, suppressed=tuple(found)) if found else terms
 
     def _put_on_connection(self, envelopes: Iterable[Envelope], *message: Piece) -> None:
         """Let the application's connection have a mail for each envelope: all of them, or none."""

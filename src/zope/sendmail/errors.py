@@ -85,6 +85,13 @@ class InvalidRelay(InvalidMail):
     """
 
 
+class InvalidTerms(InvalidMail):
+    """What is asked for with a mail cannot be: a time without a zone, a key that is none, a class that is unknown.
+
+    Cure: correct the argument that the text names.
+    """
+
+
 class InvalidSettings(MailError, smtplib.SMTPException, ValueError):
     """Settings of a relay, a mailer or a route that contradict each other, or that none can have.
 
@@ -213,6 +220,29 @@ class NotPossible(QueueError):
     """The verb does not fit the state of the mail, e.g. ``release`` of one that is not held."""
 
     permanent = True
+
+
+class KeyTaken(QueueError):
+    """The key of a mail that is put into a queue is another mail's; ``message_id`` is that one's.
+
+    ``send()`` returns that Message-Id; callers of a queue itself catch this.
+    """
+
+    permanent = True
+
+    def __init__(self, key: str, message_id: str) -> None:
+        super().__init__(f"the key {key!r} is that of the mail {message_id}")
+        self.key = key
+        self.message_id = message_id
+
+
+class KeyInUse(QueueError):
+    """Another transaction has sent a mail with the same key, and has not ended.
+
+    Cure: try the transaction again; by then the other one has committed, and its Message-Id is returned, or it has
+    aborted, and the key is free.  What ``send()`` and the vote raise is a `transaction.interfaces.TransientError` as
+    well, so everything that tries transactions again does that.
+    """
 
 
 class LeaseLost(QueueError):

@@ -8,6 +8,7 @@ unless said otherwise.  Errors answer one question: is it permanent?  What is un
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from email.message import Message
 from math import inf
 from smtplib import SMTPRecipientsRefused
@@ -26,6 +27,9 @@ from zope.sendmail.errors import (
     InvalidRelay as InvalidRelay,
     InvalidSender as InvalidSender,
     InvalidSettings as InvalidSettings,
+    InvalidTerms as InvalidTerms,
+    KeyInUse as KeyInUse,
+    KeyTaken as KeyTaken,
     LeaseLost as LeaseLost,
     MailError as MailError,
     MalformedEnvelope as MalformedEnvelope,
@@ -39,6 +43,7 @@ from zope.sendmail.errors import (
 )
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
+from zope.sendmail.message.terms import Priority
 
 if TYPE_CHECKING:
     from zope.sendmail.lifecycle.finding import Finding
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
     from zope.sendmail.lifecycle.relaystate import ProcessorState
     from zope.sendmail.lifecycle.states import State
     from zope.sendmail.lifecycle.status import MailStatus
+    from zope.sendmail.lifecycle.suppression import Suppression
     from zope.sendmail.message.envelope import Envelope
     from zope.sendmail.message.pieces import Piece
     from zope.sendmail.message.relayname import RelayName
@@ -89,6 +95,10 @@ class IMailDelivery(Interface):
         *,
         relay: str | tuple[str, int] | None = None,
         verp: bool = False,
+        not_before: datetime | timedelta | None = None,
+        expires: datetime | timedelta | None = None,
+        priority: Priority | str | None = None,
+        key: str | None = None,
     ) -> str:
         """Hand over one mail.
 
@@ -101,12 +111,26 @@ class IMailDelivery(Interface):
             ``"host:port"``, or a pair of both; None: as the routes of the delivery say.
         :param verp: whether each recipient gets a copy whose envelope sender names it, so that bounces say which
             recipient they are about; see `zope.sendmail.message.verp`.
-        :returns: the Message-Id without angle brackets.
+        :param not_before: when the mail leaves, in whole seconds: an aware datetime, or a timedelta from now on; what
+            has passed is now, and more than ten years are refused.  None: as the delivery says, usually now.
+        :param expires: when it is given up if it has not left for all recipients, in the same forms; behind now and
+            behind `not_before`.  None: as the delivery says, usually when the lifetime of the queue's schedule is over.
+        :param priority: ``high``, ``normal`` or ``low``: which mail of a queue goes first.  None: as the delivery says.
+        :param key: one to 200 printable characters: two mails of a queue with the same key are one.  None: it has none.
+        :returns: the Message-Id without angle brackets; that of the first mail if there is one with the same key.
         :raises InvalidMail: an argument cannot become a mail, and nothing was written: `InvalidSender`,
-            `InvalidRecipient`, `InvalidMessage` or `InvalidRelay`, each of them an ``smtplib.SMTPException``.
+            `InvalidRecipient`, `InvalidMessage`, `InvalidRelay` or `InvalidTerms`, each of them an
+            ``smtplib.SMTPException``.
         :raises QueueError: the queue's disk refuses, an `OSError`; the text says what to do.
+        :raises KeyInUse: another transaction has sent a mail with this key, and has not ended within two seconds.  It
+            is a `transaction.interfaces.TransientError`, so the transaction is tried again by what does that.  A queue
+            in a database may find it out in the vote.
 
         Guarantee: the mail leaves if, and only if, the current transaction commits.
+
+        Guarantee: of all mails of a queue with one key, handed over by any thread and any process until the key's time
+        is over (a week after the first one may have left, unless the delivery says something else), one leaves.  The
+        key of a mail whose transaction has aborted, or was rolled back to before it, is free.
 
         Concurrency: any thread.
         """
@@ -154,6 +178,10 @@ class IQueuedMailDelivery(IMailDelivery):
         *,
         relay: str | tuple[str, int] | None = None,
         verp: bool = False,
+        not_before: datetime | timedelta | None = None,
+        expires: datetime | timedelta | None = None,
+        priority: Priority | str | None = None,
+        key: str | None = None,
     ) -> str:
         """Hand over one mail as `IMailDelivery.send` does, but apart from any transaction.
 
@@ -190,6 +218,10 @@ class IStagedMail(Interface):
         :param message: the message in pieces; what one consists of says ``zope.sendmail.message.pieces.octets``.
         :returns: the name of the mail in its queue.
         :raises OSError: the disk refuses; the mails before it are untouched then.
+        :raises KeyTaken: the envelope has a key, and a committed mail, or one of this group, has it; nothing was
+            written.
+        :raises KeyInUse: another transaction has it, and may commit or abort; a queue that cannot know this here raises
+            it in `prepare`.
         """
 
     def rollback(count: int) -> None:
@@ -343,6 +375,7 @@ class IMailQueue(Interface):
     location = TextLine(title="What names the queue for people: a path, or a URL without its password")
     schedule = Attribute("`Schedule`: when mail of this queue is tried again")
     admin = Attribute("`IMailQueueAdmin` of this queue; it opens nothing before it is used")
+    suppressions = Attribute("`ISuppressions` of this queue: who gets no mail; it opens nothing before it is used")
 
     def stage() -> IStagedMail:
         """Return an empty group for the mails of one transaction.
@@ -361,7 +394,10 @@ class IMailQueue(Interface):
         """
 
     def claim(limit: int = 1, *, ahead: int = 0) -> Sequence[ILease]:
-        """Lease messages that are due, oldest first.
+        """Lease messages that are due, oldest first within each priority.
+
+        Those of high priority go first, and none starves: of five messages one is normal and of nine one is low, while
+        there is enough of all.  What its sender wants to leave later is not due before.
 
         While there is work, a queue may give fewer than are due, and not know yet what was committed in the last 0.02
         seconds; an empty list means that nothing is due.
@@ -376,6 +412,18 @@ class IMailQueue(Interface):
         death, or within two minutes if the owner was on another host; what the owner had said with `ILease.intend`
         becomes an *unknown* in the history.
         """
+
+    def claim_expired(limit: int = 100) -> Sequence[ILease]:
+        """Lease messages that their senders want given up by now (`Terms.expires`), whether or not they are due.
+
+        Those that are held wait for a person.
+
+        :param limit: so many leases at most.
+        :returns: leases, as those of `claim`; an empty list if no such message is known.
+        """
+
+    def next_expiry() -> float | None:
+        """Return the seconds until the next known message is to be given up (0.0: now), or None if none is known."""
 
     def wait(timeout: float) -> None:
         """Return when there may be something to claim, after `wake`, or after `timeout` seconds.
@@ -429,6 +477,44 @@ class IMailQueue(Interface):
 
     def close() -> None:
         """Give everything back.  Leases that are still open end."""
+
+
+class ISuppressions(Interface):
+    """Who gets no mail of one queue, and why: its suppression list.
+
+    It is looked at when mail is handed over, and when mail is claimed; a recipient that is on it ends as rejected, with
+    its reason.  Addresses are the same in whatever case they are written, and whatever form their domains have.
+    Whoever fills it (an operator, refusals of relays, bounces, a one-click unsubscribe) uses `add`.
+
+    Concurrency: as `IMailQueue`.
+    """
+
+    def among(recipients: Iterable[str]) -> Mapping[str, Suppression]:
+        """Return those recipients that get no mail now, each with its entry.
+
+        :param recipients: addresses, as an envelope has them.
+
+        Guarantee: a look into memory; what another process has changed is known after a second at most.
+        """
+
+    def add(*entries: Suppression) -> None:
+        """Add entries, durably, each in the place of one with the same address.
+
+        :param entries: made with ``Suppression.of``, which refuses what is no address.
+        :raises OSError: the queue refuses; nothing was added then.
+        """
+
+    def remove(*addresses: str) -> int:
+        """Remove addresses, durably.
+
+        :param addresses: as people write them.
+        :returns: how many were there.
+        :raises InvalidRecipient: one of them is no address; nothing was removed then.
+        :raises OSError: the queue refuses.
+        """
+
+    def entries() -> Sequence[Suppression]:
+        """Return the entries whose time is not over, by address."""
 
 
 class IMailQueueAdmin(Interface):

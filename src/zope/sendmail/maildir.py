@@ -45,7 +45,7 @@ _HOST = host_name()
 def age_key(name: str) -> tuple[int, str, str]:
     """Sorts names by age: seconds, then the last part where it is one of ours.  Foreign names come first."""
     seconds, _, rest = name.partition(".")
-    last = rest.rpartition(".")[2].partition(":")[0]
+    last = rest.rpartition(".")[2].partition(":")[0].partition(",")[0]
     return int(seconds) if seconds.isascii() and seconds.isdigit() else 0, last if len(last) == 13 else "", name
 
 
@@ -57,7 +57,7 @@ def written_at(name: str) -> float | None:
     seconds, _, rest = name.partition(".")
     if not (seconds.isascii() and seconds.isdigit() and len(seconds) <= 12):
         return None
-    digits = rest.rpartition(".")[2].partition(":")[0]
+    digits = rest.rpartition(".")[2].partition(":")[0].partition(",")[0]
     exact = len(digits) == 13 and digits.isascii() and digits.isdigit()
     return int(seconds) + (int(digits[:6]) / 1e6 if exact else 0.0)
 

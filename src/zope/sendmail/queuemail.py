@@ -6,14 +6,17 @@ drains is told once in a process, when the first one is committed.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from transaction.interfaces import TransientError
 from zope.interface import implementer
 
 from zope.sendmail.config.location import MEMORY
-from zope.sendmail.errors import telling_refusals
+from zope.sendmail.errors import KeyInUse, telling_refusals
 from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IStagedMail
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
@@ -26,6 +29,22 @@ from zope.sendmail.system.clock import Clock
 
 #: Queues of which it is known in this process whether a processor is at work.
 _looked_at: set[str] = set()
+
+
+class KeyConflict(KeyInUse, TransientError):  # type: ignore[misc]  # transaction says nothing about its types
+    """See `KeyInUse`; it lets what tries transactions again do that."""
+
+
+@contextlib.contextmanager
+def telling_conflicts() -> Iterator[None]:
+    """Tell that a key is in use in a way that what tries transactions again understands.
+
+    :raises KeyConflict: for `KeyInUse`.
+    """
+    try:
+        yield
+    except KeyInUse as error:
+        raise KeyConflict(*error.args) from error
 
 
 @implementer(IStagedMail)
@@ -48,12 +67,12 @@ class QueueMail:
 
     def add(self, envelope: Envelope, *message: Piece) -> str:
         """See `IStagedMail`."""
-        with telling_refusals(self._location):
+        with telling_refusals(self._location), telling_conflicts():
             return self._staged.add(envelope, *message)
 
     def prepare(self) -> None:
         """See `IStagedMail`."""
-        with telling_refusals(self._location):
+        with telling_refusals(self._location), telling_conflicts():
             self._staged.prepare()
 
     def commit(self) -> None:

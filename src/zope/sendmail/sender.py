@@ -35,6 +35,7 @@ from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.mailer import MailerOptions, SMTPMailer
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
+from zope.sendmail.message.terms import TermDefaults, TermOptions
 from zope.sendmail.processor.shutdown import let_finish_at_exit
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue, shared_memory
@@ -93,7 +94,8 @@ class MailWriter:
     one that is open already, instead of that in the directory.  `routes` are those of `make_routes`; without them
     mail cannot name a relay.  With a `transaction_manager` mail follows its current transaction; without, it is on
     its way when ``send()`` returns.  With a `connection` of the application it commits with what is written there,
-    see `zope.sendmail.queue.postgresql.joining`.  Concurrency: any thread.
+    see `zope.sendmail.queue.postgresql.joining`.  `terms` is asked for where `send` says nothing, see `TermDefaults`.
+    Concurrency: any thread.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class MailWriter:
         transaction_manager: Any = None,
         connection: Any = None,
         queue: Any = None,
+        **terms: Unpack[TermDefaults],
     ) -> None:
         self._delivery = QueuedMailDelivery(
             directory,
@@ -112,6 +115,7 @@ class MailWriter:
             routes=routes or make_routes(),
             envelope_sender=envelope_sender,
             connection=connection,
+            **terms,
         )
         if queue is not None or directory == MEMORY:
             self._delivery.use(queue or shared_memory())
@@ -137,13 +141,14 @@ class MailWriter:
         *,
         relay: type_of_relay | None = None,
         verp: bool = False,
+        **asked: Unpack[TermOptions],
     ) -> str:
         """Hand over one mail; return its Message-Id without angle brackets.
 
         `hostname` and `port` (25), or `relay` (also the name of a mailer), say which relay shall get it.  The other
-        arguments are those of `IMailDelivery.send`.
+        arguments, `not_before`, `expires`, `priority` and `key` among them, are those of `IMailDelivery.send`.
         """
-        message_id = self.write(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp)
+        message_id = self.write(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp, **asked)
         if not self._follows:
             self._delivery.tell_if_unattended()
         return message_id
@@ -163,6 +168,7 @@ class MailWriter:
         *,
         relay: type_of_relay | None = None,
         verp: bool = False,
+        **asked: Unpack[TermOptions],
     ) -> str:
         """Do as `send`, for a caller that sees to it that the queue is drained."""
         if hostname is not None:
@@ -172,7 +178,7 @@ class MailWriter:
         elif port is not None:
             raise InvalidRelay(f"port={port!r} without a hostname says nothing; pass both")
         send = self._delivery.send if self._follows else self._delivery.put
-        return send(fromaddr, toaddrs, message, relay=relay, verp=verp)
+        return send(fromaddr, toaddrs, message, relay=relay, verp=verp, **asked)
 
 
 class _Sending(ABC):
@@ -212,6 +218,10 @@ class Options(MailerOptions, ReaderOptions, total=False):
 
     ``clock`` is that of both.
     """
+
+
+class SenderOptions(Options, TermDefaults, total=False):
+    """What else a sender can be told: as `Options`, and what is asked for where `send` says nothing."""
 
 
 class MailReader(_Sending):
@@ -325,6 +335,13 @@ class MailReader(_Sending):
         return processor
 
 
+def _without_terms(options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what a reader is told, and what the writer asks for."""
+    names = TermDefaults.__annotations__
+    others = {name: value for name, value in options.items() if name not in names}
+    return others, {name: value for name, value in options.items() if name in names}
+
+
 def _divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what is about the thread, and what is about the mailer."""
     about_mailer = {name: value for name, value in options.items() if name in MailerOptions.__annotations__}
@@ -362,8 +379,9 @@ class MailSender(_Sending):
         envelope_sender: str | None = None,
         transaction_manager: Any = None,
         connection: Any = None,
-        **options: Unpack[Options],
+        **options: Unpack[SenderOptions],
     ) -> None:
+        about_reader, terms = _without_terms(options)
         routes = make_routes(
             [*relays, *([(hostname, port)] if mailer is None else _addresses([mailer]))],
             mailers,
@@ -378,6 +396,7 @@ class MailSender(_Sending):
             transaction_manager=transaction_manager,
             connection=connection,
             queue=MemoryQueue() if directory == MEMORY else None,
+            **terms,
         )
         self.reader = MailReader(
             directory,
@@ -389,7 +408,7 @@ class MailSender(_Sending):
             mailers=mailers,
             routes=routes,
             queue=self.writer.queue if directory == MEMORY else None,
-            **options,
+            **about_reader,
         )
 
     def bind(self, transaction_manager: Any) -> BoundSender:
@@ -419,10 +438,11 @@ class MailSender(_Sending):
         *,
         relay: type_of_relay | None = None,
         verp: bool = False,
+        **asked: Unpack[TermOptions],
     ) -> str:
         """See `MailWriter.send`."""
         refuse_green_threads()  # before the mail is written
-        message_id = self.writer.write(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp)
+        message_id = self.writer.write(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp, **asked)
         self._start_if_possible()
         return message_id
 
@@ -473,10 +493,11 @@ class BoundSender:
         *,
         relay: type_of_relay | None = None,
         verp: bool = False,
+        **asked: Unpack[TermOptions],
     ) -> str:
         """Hand over one mail, which leaves if the transaction commits.  See `MailWriter.send`."""
         refuse_green_threads()
-        message_id = self._writer.send(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp)
+        message_id = self._writer.send(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp, **asked)
         self._sender._start_if_possible()
         return message_id
 

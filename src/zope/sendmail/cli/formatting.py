@@ -16,6 +16,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import fault_words, probe_words, waiting_words
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import MailStatus
+from zope.sendmail.message.terms import terms_values
 
 #: What turns text around or hides it: not control characters, but able to lie on a terminal.
 _DECEIVING = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
@@ -24,6 +25,9 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 #: The columns in front of sender and recipients.
 _COLUMNS = "{:<14} {:<8} {:>7} {:>7} {:>3}  "
+
+#: What a list tells of what senders asked for.
+_IN_A_LIST = ("expires", "priority", "key")
 
 #: So many mails are named of those that have the same finding.
 _NAMED = 3
@@ -69,7 +73,7 @@ def mail_lines(mail: QueuedMail, now: float, width: int) -> Iterator[str]:
         short(mail.name), mail.state, age(now - mail.since), _due_in(mail, now), record.attempts or "-"
     )
     yield columns + _route(mail, width - len(columns))
-    said = reason(mail, now)
+    said = "; ".join(filter(None, (reason(mail, now), _asked(mail))))
     if said:
         indent = " " * 15
         yield indent + cut(said, width - len(indent))
@@ -101,6 +105,9 @@ def detail_lines(mail: QueuedMail, now: float) -> Iterator[str]:
             yield f"recipient   {clean(recipient)}: {_course(record.replies.get(recipient))}"
         for recipient in mail.envelope.malformed:
             yield f"malformed   {clean(recipient)}: {_course(record.replies.get(recipient))}"
+    if mail.envelope is not None:
+        for name, value in terms_values(mail.envelope.terms).items():
+            yield f"{name.replace('_', ' '):11} {clean(value)}"
     if mail.relays:
         yield f"relay       {clean(', '.join(mail.relays))}"
     yield from _history_lines(mail)
@@ -156,8 +163,14 @@ def _course(reply: Reply | None) -> str:
     return "not tried yet" if reply is None else clean(f"{reply.answer}: {reply}")
 
 
+def _asked(mail: QueuedMail) -> str:
+    """Return what its sender asked for, but for the time that a column tells."""
+    values = terms_values(mail.envelope.terms) if mail.envelope is not None else {}
+    return clean(", ".join(f"{name} {value}" for name, value in values.items() if name in _IN_A_LIST))
+
+
 def _due_in(mail: QueuedMail, now: float) -> str:
-    if mail.state is State.DEFERRED and mail.due > now:
+    if mail.state in (State.DEFERRED, State.SCHEDULED) and mail.due > now:
         return age(mail.due - now)
     if mail.blocked is not None:
         return age(mail.blocked.probe - now) if mail.blocked.probe > now else "now"

@@ -14,7 +14,7 @@ from zope.sendmail.config.options import duration
 from zope.sendmail.lifecycle.states import Action, State
 
 #: States in which a mail can be listed.
-STATES = (State.STAGED, State.READY, State.SENDING, State.DEFERRED, State.HELD, State.REJECTED)
+STATES = (State.STAGED, State.SCHEDULED, State.READY, State.SENDING, State.DEFERRED, State.HELD, State.REJECTED)
 
 VIEWS = {
     "doctor": "why mail waits: what is stuck or strange, why, and what to do; changes nothing",
@@ -29,7 +29,7 @@ VIEWS = {
     "metrics": "the queue's metrics for Prometheus, as its textfile collector reads them",
 }
 CHANGES = {
-    "retry": "try now, whatever the schedule says; rejected mails for their rejected recipients",
+    "retry": "try now, whatever the schedule or the sender says; rejected mails for their rejected recipients",
     "flush": "try all mail for one relay now",
     "hold": "do not try these mails until they are released",
     "release": "end a hold, or the lock of an older release; of a staged mail: its transaction committed",
@@ -52,13 +52,13 @@ VERBS = {**VIEWS, **CHANGES, **TRANSFERS, **UPKEEP}
 
 #: The states a changing verb means when mails are not named: what it makes sense for, and what no operator regrets.
 MEANT = {
-    "hold": (State.READY, State.DEFERRED),
+    "hold": (State.SCHEDULED, State.READY, State.DEFERRED),
     "release": (State.HELD,),
     "retry": (State.READY, State.DEFERRED, State.REJECTED),
     "flush": (State.READY, State.DEFERRED),
-    "reroute": (State.READY, State.DEFERRED),
-    "bounce": (State.READY, State.DEFERRED, State.HELD),
-    "remove": (State.READY, State.DEFERRED, State.HELD, State.REJECTED),
+    "reroute": (State.SCHEDULED, State.READY, State.DEFERRED),
+    "bounce": (State.SCHEDULED, State.READY, State.DEFERRED, State.HELD),
+    "remove": (State.SCHEDULED, State.READY, State.DEFERRED, State.HELD, State.REJECTED),
 }
 
 #: Verbs after which mail is gone for good.
@@ -79,8 +79,9 @@ ACTIONS = {
 SHAPES = ("relay", "domain", "sender", "reply")
 
 _MAIL_KEYS = (
-    "name, state, since, due, size, message_id, sender, recipients, malformed, relays, waits_for (relay, since, probe, "
-    "reply; null), attempts, deaths, unknowns, relay, note, replies"
+    "name, state, since, due, not_before, expires, priority, key, key_until, size, message_id, sender, recipients, "
+    "malformed, suppressed, relays, waits_for (relay, since, probe, reply; null), attempts, deaths, unknowns, relay, "
+    "note, replies"
 )
 
 #: What programs can rely on.  Times are seconds since the epoch, null for open.
@@ -88,8 +89,8 @@ KEYS = {
     "list": f"{_MAIL_KEYS} (recipient: answer, code, enhanced, text)",
     "show": f"{_MAIL_KEYS}, history (state, time, due, attempts, ..., replies), headers or message if asked for",
     "status": "message_id, name, names, standing, reason, due, sent, replies",
-    "count": "staged, ready, sending, deferred, held, rejected, oldest (when the oldest that waits was written), "
-    "waiting_for (relay that cannot be used: mails)",
+    "count": "staged, scheduled, ready, sending, deferred, held, rejected, oldest (since when the oldest that may go "
+    "waits), waiting_for (relay that cannot be used: mails)",
     "relays": "relay, address, usable, reply, since, probe, asked, waiting, connections, limit, rate; or processor "
     "(pid), host, alive, forever, started, ended, written, sent, per_minute",
     "shape": "key, total, and minutes: mails not older than 5, 10, 20, ... 1280, older",

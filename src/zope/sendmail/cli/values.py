@@ -6,6 +6,7 @@ The keys are a promise; see `zope.sendmail.cli.queuearguments.KEYS`.  Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from zope.sendmail.lifecycle.finding import Finding
@@ -15,6 +16,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import MailStatus
+from zope.sendmail.message.terms import PLAIN, Terms
 
 
 def mail_values(mail: QueuedMail, *, history: bool = False) -> dict[str, Any]:
@@ -26,11 +28,13 @@ def mail_values(mail: QueuedMail, *, history: bool = False) -> dict[str, Any]:
         "state": mail.state.value,
         "since": mail.since,
         "due": mail.due or None,
+        **_term_values(envelope.terms if envelope else PLAIN),
         "size": mail.size,
         "message_id": mail.message_id,
         "sender": envelope.sender if envelope else None,
         "recipients": list(envelope.recipients) if envelope else [],
         "malformed": list(envelope.malformed) if envelope else [],
+        "suppressed": list(envelope.terms.suppressed) if envelope else [],
         "relays": list(mail.relays),
         "waits_for": None if mail.blocked is None else _blocked_values(mail.blocked),
         **_record_values(record),
@@ -110,6 +114,17 @@ def processor_values(processor: ProcessorState, now: float) -> dict[str, Any]:
 def reply_values(reply: Reply) -> dict[str, Any]:
     """Return a reply."""
     return {"answer": reply.answer.value, "code": reply.code, "enhanced": reply.enhanced, "text": reply.text}
+
+
+def _term_values(terms: Terms) -> dict[str, Any]:
+    """Return what the sender asked for."""
+    return {
+        "not_before": terms.not_before or None,
+        "expires": terms.expires if terms.expires < inf else None,
+        "priority": terms.priority.value,
+        "key": terms.key or None,
+        "key_until": terms.key_until or None,
+    }
 
 
 def _blocked_values(relay: RelayState) -> dict[str, Any]:

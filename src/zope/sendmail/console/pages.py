@@ -171,5 +171,6 @@ class Pages:
             row=words.mail_row(mail, now),
             recipients=words.recipient_rows(mail),
             history=words.history_rows(mail, now),
+            asked=words.asked_rows(mail),
             header="\n".join(words.header_lines(head)),
         )

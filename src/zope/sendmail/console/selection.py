@@ -16,7 +16,7 @@ from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import State
 
 #: States in which a mail can be listed.
-STATES = (State.READY, State.SENDING, State.DEFERRED, State.HELD, State.REJECTED, State.STAGED)
+STATES = (State.SCHEDULED, State.READY, State.SENDING, State.DEFERRED, State.HELD, State.REJECTED, State.STAGED)
 
 _TEXTS = ("sender", "recipient", "reply", "relay")
 _TIMES = ("older_than", "younger_than")

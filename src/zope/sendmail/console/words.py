@@ -12,6 +12,7 @@ from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import RelayState, fault_words, probe_words
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.terms import terms_values
 
 _SECRETS = frozenset({b"x-zope-password", b"authorization"})
 
@@ -63,7 +64,7 @@ def mail_row(mail: QueuedMail, now: float) -> MailRow:
         sender=printable((envelope.sender or "<>") if envelope else "unreadable"),
         recipients=printable(", ".join(recipients[:2]) + more),
         written=moment(mail.since, now),
-        due=moment(mail.due, now) if mail.state is State.DEFERRED else None,
+        due=moment(mail.due, now) if mail.state in (State.DEFERRED, State.SCHEDULED) else None,
         size=size_words(mail.size),
         reply=last_words(mail, now),
     )
@@ -79,6 +80,12 @@ def last_words(mail: QueuedMail, now: float) -> str:
     replies = list(dict.fromkeys(str(reply) for reply in record.replies.values()))
     more = f" (and {len(replies) - 1} other replies)" if len(replies) > 1 else ""
     return printable(record.note or (replies[0] + more if replies else ""), 300)
+
+
+def asked_rows(mail: QueuedMail) -> list[tuple[str, str]]:
+    """Return what the sender of a mail asked for: names and values, for people."""
+    values = terms_values(mail.envelope.terms) if mail.envelope is not None else {}
+    return [(name.replace("_", " ").capitalize(), printable(value)) for name, value in values.items()]
 
 
 @dataclass(frozen=True, slots=True)

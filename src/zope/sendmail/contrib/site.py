@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Callable, Mapping, Sequence
 from email.message import Message
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from zope.sendmail.config.options import (
     QUEUE,
@@ -28,6 +28,7 @@ from zope.sendmail.interfaces import type_of_message
 from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.address import parse_sender
+from zope.sendmail.message.terms import TermOptions
 from zope.sendmail.sender import BoundSender, MailSender, MailWriter, type_of_relay
 from zope.sendmail.startup import switched_off
 
@@ -86,6 +87,7 @@ class RequestMailer:
         *,
         relay: type_of_relay | None = None,
         verp: bool = False,
+        **asked: Unpack[TermOptions],
     ) -> str:
         """Hand over one mail, which leaves if the transaction of the request commits.
 
@@ -101,7 +103,7 @@ class RequestMailer:
             raise InvalidAddress(f"the mail has no sender; pass one, or set {self._setting}")
         sender: Any = self._default_sender if fromaddr is None else fromaddr
         text: Any = message  # None is refused with all else that is no message
-        return self._sender.send(sender, toaddrs, text, hostname, port, relay=relay, verp=verp)
+        return self._sender.send(sender, toaddrs, text, hostname, port, relay=relay, verp=verp, **asked)
 
     def _to_message(self, built: Any) -> Message:
         """Return what is sent.  The default is put in as the sender before, as pyramid_mailer does it."""

@@ -28,6 +28,35 @@ class QueuedMail:
     #: The relay for which it waits, which cannot be used now; None if it waits for something else.
     blocked: RelayState | None = None
 
+    @classmethod
+    def at(
+        cls,
+        now: float,
+        name: str,
+        state: State,
+        envelope: Envelope | None,
+        *,
+        message_id: str,
+        since: float,
+        size: int,
+        history: Sequence[Record],
+    ) -> QueuedMail:
+        """Return a mail as it is at this moment: its sender may want it to leave later.
+
+        :param now: seconds since the epoch.
+        :param state: where it stands without that.
+        """
+        record = history[-1] if history else _UNTRIED
+        due = record.due if state is State.DEFERRED else 0.0
+        if state is State.READY and envelope is not None and record.before_time(envelope.terms, now) > 0.0:
+            state, due = State.SCHEDULED, envelope.terms.not_before
+        return cls(name, state, envelope, message_id, since, size, due, history)
+
+    @property
+    def waits_since(self) -> float:
+        """Since when it could have left, seconds since the epoch."""
+        return self.since if self.envelope is None else max(self.since, self.envelope.terms.not_before)
+
     def on(self, board: RelayBoard, now: float) -> QueuedMail:
         """Return the same mail with the relays that it is for, as far as the processors have told."""
         record = self.history[-1] if self.history else _UNTRIED
@@ -40,4 +69,4 @@ class QueuedMail:
 _UNTRIED = Record()
 
 #: States in which a mail is still for a relay.
-_TO_BE_SENT = (State.READY, State.SENDING, State.DEFERRED, State.HELD)
+_TO_BE_SENT = (State.SCHEDULED, State.READY, State.SENDING, State.DEFERRED, State.HELD)

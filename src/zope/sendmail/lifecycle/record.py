@@ -15,6 +15,7 @@ from typing import Any
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.terms import PLAIN, Terms
 
 #: A record from further in the future than this was written before the clock was set back; clocks of hosts that
 #: share a queue may differ by less.
@@ -66,6 +67,8 @@ class Record:
     #: If its recipients are at several relays: those of them that were tried and are not done, by the mailer's name.
     #: `due` is the time of the first part then, and `attempts` counts those of all.
     parts: Mapping[str, Part] = field(default_factory=dict)
+    #: Whether an operator wants it tried, whatever its sender asked for.
+    early: bool = False
 
     def outstanding(self, recipients: Iterable[str]) -> tuple[str, ...]:
         """Return those of `recipients` neither accepted nor rejected; first those that no relay was asked about."""
@@ -82,6 +85,10 @@ class Record:
     def wait(self, now: float) -> float:
         """Seconds until the message is due; never more than was planned, even if the clock was set back since."""
         return _wait(self.time, self.due, now) if self.state is State.DEFERRED else 0.0
+
+    def before_time(self, terms: Terms, now: float) -> float:
+        """Seconds until a mail with these terms may be tried first; 0.0 for one that was tried, or is tried early."""
+        return 0.0 if terms is PLAIN or self.attempts or self.early else terms.wait(now)
 
     @property
     def due_again(self) -> float:
@@ -104,7 +111,7 @@ class Record:
     def again(self, now: float, note: str) -> Record:
         """Return the record of a message that shall be tried now, as if new, for the recipients not accepted yet."""
         accepted = self.having(Answer.ACCEPTED)
-        return replace(self.released(now), attempts=0, spent=0.0, note=note, replies=accepted, parts={})
+        return replace(self.released(now), attempts=0, spent=0.0, note=note, replies=accepted, parts={}, early=True)
 
 
 def _wait(time: float, due: float, now: float) -> float:
@@ -133,6 +140,8 @@ def write_record(record: Record, base: Record | None = None) -> bytes:
     values["parts"] = {name: [getattr(part, each) for each in Part.__slots__] for name, part in record.parts.items()}
     if not record.parts:
         del values["parts"]
+    if not record.early:
+        del values["early"]
     return _encode(values).encode("ascii") + b"\n"
 
 

@@ -14,13 +14,18 @@ from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Part, Record
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.suppression import Suppression
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.terms import written
 
 MALFORMED = Reply(Answer.REJECTED, "the address is malformed; no relay was asked", None, "5.1.3")
 
 _UNKNOWN = "the outcome is unknown; look at the relay's log, then retry or remove"
 _UNKNOWN_PART = "the outcome is unknown for some recipients; it is held when the others are done"
 _NO_PARTS: Mapping[str, Part] = {}
+
+#: The note of a message that was given up at the moment that its sender has set.
+EXPIRED = "expired"
 
 #: Seconds between two attempts that count as lifetime, however soon the second one was planned; but no more than a
 #: tenth of the whole.
@@ -170,6 +175,37 @@ def set_aside(record: Record, envelope: Envelope, why: str, *, now: float) -> Re
     return replace(
         record, state=State.REJECTED, time=now, due=0.0, note=why, replies={**record.replies, **refused}, parts={}
     )
+
+
+def expired(record: Record, envelope: Envelope, *, now: float) -> Record:
+    """Return what becomes of a message at the moment that its sender has set; served recipients stay served.
+
+    :param envelope: the recipients that are still to be served.
+    """
+    tried = f"{record.attempts} attempt{'s' * (record.attempts != 1)}" if record.attempts else "no attempt"
+    replies = dict(record.replies)
+    for recipient in (*envelope.recipients, *envelope.malformed):
+        last = replies.get(recipient)
+        said = f"; last: {last}" if last is not None else ""
+        words = (
+            f"given up after {tried}, for its sender wanted it to leave until {written(envelope.terms.expires)}{said}"
+        )
+        replies[recipient] = Reply(Answer.REJECTED, words, last.code if last else None, "4.4.7")  # RFC 3463, 3.5
+    return replace(record, state=State.REJECTED, time=now, due=0.0, note=EXPIRED, replies=replies, parts={})
+
+
+def suppressed(record: Record, envelope: Envelope, found: Mapping[str, Suppression], *, now: float) -> Record:
+    """Return what becomes of a message of whose recipients some get no mail; the others are to be tried at once.
+
+    :param envelope: the recipients that are still to be served.
+    :param found: those of them that are on the suppression list.
+    """
+    refused = {who: each.reply for who, each in found.items()}
+    done = refused.keys() >= {*envelope.recipients, *envelope.malformed}
+    replies = {**record.replies, **refused}
+    if done:
+        return replace(record, state=State.REJECTED, time=now, due=0.0, replies=replies, parts={})
+    return replace(record, state=State.READY, time=now, due=now, replies=replies)
 
 
 def after_death(record: Record, envelope: Envelope, schedule: Schedule, *, intended: bool, now: float) -> Record:

@@ -40,7 +40,8 @@ class Selection:
     @property
     def leaves_out_untried(self) -> bool:
         """Whether it pays to ask which mails were tried: others, in no processor's hands, are not meant."""
-        return bool(self.states) and State.READY not in self.states and self.states != {State.REJECTED}
+        untried = {State.READY, State.SCHEDULED}
+        return bool(self.states) and untried.isdisjoint(self.states) and self.states != {State.REJECTED}
 
     @property
     def anywhere(self) -> Selection:

@@ -14,6 +14,8 @@ class State(StrEnum):
     """Where a message stands."""
 
     STAGED = "staged"
+    #: Committed; its sender wants it to leave later.
+    SCHEDULED = "scheduled"
     READY = "ready"
     SENDING = "sending"
     DEFERRED = "deferred"
@@ -35,12 +37,17 @@ class Action(StrEnum):
 
 
 #: Messages in these states will still be tried if no operator does anything.
-WAITING = frozenset({State.READY, State.SENDING, State.DEFERRED})
+WAITING = frozenset({State.SCHEDULED, State.READY, State.SENDING, State.DEFERRED})
 
 #: What an operator's action makes of a message; None: it is gone.  What is not here is not possible.
 _AFTER: dict[tuple[State, Action], State | None] = {
     (State.STAGED, Action.RELEASE): State.READY,
     (State.STAGED, Action.REMOVE): None,
+    (State.SCHEDULED, Action.HOLD): State.HELD,
+    (State.SCHEDULED, Action.RETRY): State.READY,
+    (State.SCHEDULED, Action.REROUTE): State.SCHEDULED,
+    (State.SCHEDULED, Action.BOUNCE): State.REJECTED,
+    (State.SCHEDULED, Action.REMOVE): None,
     (State.READY, Action.HOLD): State.HELD,
     (State.DEFERRED, Action.HOLD): State.HELD,
     (State.HELD, Action.RELEASE): State.READY,

@@ -57,6 +57,7 @@ ATTRIBUTES: Mapping[str, Callable[[Config], Any]] = {
 
 #: Bootstrap's colour of a state.
 _COLOURS = {
+    State.SCHEDULED: "light",
     State.READY: "info",
     State.SENDING: "primary",
     State.DEFERRED: "warning",
@@ -67,6 +68,7 @@ _COLOURS = {
 
 _MEANINGS = {
     State.STAGED: "written; its transaction has not committed",
+    State.SCHEDULED: "its sender wants it to leave later",
     State.READY: "waits for the daemon",
     State.SENDING: "the daemon is at it",
     State.DEFERRED: "tried; will be tried again",
@@ -234,7 +236,7 @@ def _mail(mail: QueuedMail, now: float) -> dict[str, Any]:
 
 
 def _next(mail: QueuedMail, now: float) -> str:
-    if mail.state is State.DEFERRED and mail.due > now:
+    if mail.state in (State.DEFERRED, State.SCHEDULED) and mail.due > now:
         return f"in {age(mail.due - now)}"
     if mail.state in (State.HELD, State.REJECTED):
         return "waits for you"

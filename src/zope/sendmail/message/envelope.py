@@ -26,6 +26,7 @@ from zope.sendmail.message.address import (
 )
 from zope.sendmail.message.pieces import Piece, beginning
 from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.terms import NAMES, PLAIN, SUPPRESSED, Terms, read_terms, terms_lines
 from zope.sendmail.message.tracecontext import parent_and_state
 
 FROM = b"X-Zope-From:"
@@ -78,7 +79,8 @@ class Envelope:
     """The sender and the recipients of a message (RFC 5321, 2.3.1).  The empty sender is the null reverse-path.
 
     `malformed` are recipients that a foreign queue file names and no relay can be given; `relay` is the one that the
-    mail asks for; `trace` is what `zope.sendmail.message.tracecontext` has of the trace that it belongs to.
+    mail asks for; `trace` is what `zope.sendmail.message.tracecontext` has of the trace that it belongs to; `terms` is
+    what else its sender asked for.
     """
 
     sender: str
@@ -86,6 +88,7 @@ class Envelope:
     malformed: tuple[str, ...] = ()
     relay: RelayName | None = None
     trace: str = ""
+    terms: Terms = PLAIN
 
     @classmethod
     def of(cls, fromaddr: object, toaddrs: object) -> Envelope:
@@ -115,8 +118,10 @@ class Envelope:
 def envelope_lines(envelope: Envelope, *message: Piece) -> bytes:
     """Return what a queue file has in front of `message`, which is given in pieces."""
     lines = b"%s %s\n%s %s\n" % (FROM, envelope.sender.encode(), TO, ", ".join(envelope.recipients).encode())
-    if envelope.relay is not None or envelope.trace:
-        return lines + _relay_lines(envelope.relay) + _trace_line(envelope.trace) + END
+    if envelope.relay is not None or envelope.trace or envelope.terms is not PLAIN:
+        options = _relay_lines(envelope.relay) + _trace_line(envelope.trace) + terms_lines(envelope.terms)
+        if options:
+            return lines + options + END
     return lines + END if beginning(message, 7).lower() == b"x-zope-" else lines
 
 
@@ -208,8 +213,11 @@ def _envelope(
         sender = parse_sender(sender_text)
     except InvalidAddress as error:
         raise MalformedEnvelope(str(error)) from error
+    if not options:
+        return Envelope(sender, tuple(recipients), tuple(malformed))
     trace = " ".join(filter(None, parent_and_state(options.get("X-Zope-Trace", ""))))
-    return Envelope(sender, tuple(recipients), tuple(malformed), _relay(options) if options else None, trace)
+    terms = read_terms(options, split_list(options.get(SUPPRESSED, ""))) if not NAMES.isdisjoint(options) else PLAIN
+    return Envelope(sender, tuple(recipients), tuple(malformed), _relay(options), trace, terms)
 
 
 def _trace_line(trace: str) -> bytes:
@@ -226,10 +234,11 @@ def _relay_lines(relay: RelayName | None) -> bytes:
 
 def _relay(options: dict[str, str]) -> RelayName | None:
     """Return the relay that these lines ask for.  CPSMailAccess wrote the word None for none."""
-    unknown = sorted(set(options) - _OPTIONS.keys())
+    unknown = sorted(set(options) - _OPTIONS.keys() - NAMES)
     if unknown:
         raise MalformedEnvelope(f"it asks for {', '.join(unknown)}, which this version does not know")
-    values = {_OPTIONS[name]: value for name, value in options.items() if value not in ("", "None")}
+    known = ((_OPTIONS[name], value) for name, value in options.items() if name in _OPTIONS)
+    values = {name: value for name, value in known if value not in ("", "None")}
     if not values.keys() & {"mailer", "hostname"}:
         return None
     port = values.pop("port", "25")
@@ -257,7 +266,7 @@ def _read_options(stream: BinaryIO) -> tuple[tuple[str, str], ...]:
     """Consume further envelope lines, but only in the two forms that a message cannot have by accident."""
     start = stream.tell()
     lines: list[bytes] = []
-    while (line := stream.readline(1000)) and line[:7].lower() == b"x-zope-" and line.endswith(b"\n"):
+    while (line := stream.readline(MAX_LINE)) and line[:7].lower() == b"x-zope-" and line.endswith(b"\n"):
         lines.append(line)
         if line == END:
             return _pairs(lines[:-1])

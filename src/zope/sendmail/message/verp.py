@@ -7,6 +7,7 @@ Postfix writes it by default.  Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from zope.sendmail.errors import InvalidAddress
 from zope.sendmail.message.address import parse_sender
@@ -62,5 +63,6 @@ def one_by_one(envelope: Envelope) -> Iterator[Envelope]:
     :raises InvalidAddress: an address of it would be none.
     """
     for recipient in envelope.recipients:
-        single = envelope.only((recipient,))
-        yield Envelope(verp(envelope.sender, recipient), single.recipients, relay=envelope.relay, trace=envelope.trace)
+        yield replace(envelope.only((recipient,)), sender=verp(envelope.sender, recipient))
+        if envelope.terms.key:  # all of them leave, or none does: the first one has the key for all
+            envelope = replace(envelope, terms=replace(envelope.terms, key="", key_until=0.0))

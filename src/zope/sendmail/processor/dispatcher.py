@@ -17,6 +17,7 @@ from zope.sendmail.lifecycle.retry import set_aside
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.processor.context import Context
 from zope.sendmail.processor.job import Job
+from zope.sendmail.processor.refusals import Refusals
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.processor.turns import SharedTurns
@@ -67,6 +68,7 @@ class Dispatcher:
         self._relays = relays
         self._pace = Pace(context.clock)
         self._turns = SharedTurns(queue, context.clock)
+        self.refusals = Refusals(context, queue)
         self._mutex = threading.Lock()
 
     def turn(self, relay: Relay) -> float:
@@ -123,6 +125,7 @@ class Dispatcher:
 
     def _claim_one(self) -> Job | None:
         while not self._signal.stopped:
+            self.refusals.give_up()
             leases = self._queue.claim(1, ahead=self._pace.ahead())
             if leases:
                 shared = self._share(leases[0])
@@ -138,6 +141,7 @@ class Dispatcher:
             self._relays.forget(self._queue.parked())
         if relay is not None:
             self.take_up(relay, 1)
+        self.refusals.give_up()
         leases = self._queue.claim(1, ahead=self._pace.ahead())
         for lease in leases:
             shared = self._share(lease)
@@ -147,9 +151,7 @@ class Dispatcher:
 
     def _place(self, relay: Relay, job: Job, call: Call) -> None:
         with relay.mutex:
-            if relay.room():
-                relay.backlog.append(job)
-            else:
+            if not relay.put(job):
                 job.park(relay.name)
                 return
         call(relay)
@@ -164,6 +166,8 @@ class Dispatcher:
         if lease.record.state is State.HELD:
             maillog.held(lease.name, lease.record.note)
             lease.release()
+            return None
+        if self.refusals.end(lease):
             return None
         problem = lease.problem
         if not problem:

@@ -170,6 +170,26 @@ class Relay:
             return 0 if self.backlog or self.workers else 1
         return max(0, _BACKLOG * max(1, self.workers) - len(self.backlog))
 
+    def put(self, job: Job) -> bool:
+        """Put a job into the backlog, behind those of its priority; False if there is no room.
+
+        A job of a higher priority than one that waits takes that one's place, which is parked.
+        """
+        with self.mutex:
+            rank = _rank(job)
+            last = self.backlog[-1] if self.backlog else None
+            is_before = last is not None and rank < _rank(last)
+            if not self.room():
+                if last is None or not is_before or self.pause():
+                    return False
+                self.backlog.pop().park(self.name)
+            if not is_before:
+                self.backlog.append(job)
+            else:
+                place = next((n for n, each in enumerate(self.backlog) if _rank(each) > rank), len(self.backlog))
+                self.backlog.insert(place, job)
+            return True
+
     def put_by(self, job: Job) -> None:
         """Keep the lease of a mail that was refused, so that another mail is tried next."""
         with self.mutex:
@@ -239,6 +259,10 @@ class Relay:
     def _take_idle(self) -> list[ISession]:
         idle, self._idle = self._idle, []
         return idle
+
+
+def _rank(job: Job) -> int:
+    return job.envelope.terms.priority.rank
 
 
 def _nothing() -> None:

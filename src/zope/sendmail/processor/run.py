@@ -50,6 +50,10 @@ class NextLook:
         return self._queue.next_due() == 0.0 or any(relay.name in parked and relay.room() for relay in self._relays)
 
     def _seconds(self) -> float:
+        expiry = self._queue.next_expiry()
+        return self._until_due() if expiry is None else min(expiry, self._until_due())
+
+    def _until_due(self) -> float:
         due = self._queue.next_due()
         seconds = self._interval if due is None else due
         if self._relays.is_single:
@@ -97,6 +101,7 @@ class Run:
         """Drain the queue until the processor is stopped or has finished."""
         while not self._signal.is_ending:
             self.guarded(self._drain)
+            self.guarded(self._give_up)
             self.guarded(self._expiry.expire)
             self.guarded(self._doubts.tell)
             self.guarded(self._rest)
@@ -109,6 +114,7 @@ class Run:
         self.guarded(self._expiry.expire)
         self.guarded(self._doubts.tell)
         while not self._signal.stopped:
+            self.guarded(self._give_up)
             self.guarded(self._drain)
             self.pool.end()
             if self._trouble.count or not self._next_look.is_due():
@@ -145,6 +151,10 @@ class Run:
         else:
             return
         self._trouble.ended()
+
+    def _give_up(self) -> None:
+        """End mail whose time is over, whatever it waits for."""
+        self.dispatcher.refusals.give_up(at_once=True)
 
     def _begin_anew(self) -> None:
         """Forget what is known of the queue, so that everything that was committed until now is found."""

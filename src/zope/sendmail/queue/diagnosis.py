@@ -12,7 +12,9 @@ from zope.sendmail.lifecycle.outcome import Answer, printable
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import RelayState, fault_words, waiting_words
 from zope.sendmail.lifecycle.replypattern import pattern_of, pattern_of_words
+from zope.sendmail.lifecycle.retry import EXPIRED
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.suppression import is_of_list
 from zope.sendmail.message.envelope import Envelope
 
 #: The note of a mail that an operator holds.
@@ -61,7 +63,7 @@ def _rejected(name: str, envelope: Envelope | None, record: Record | None, now: 
     severity = Severity.PROBLEM
     if record is not None and record.note == GIVEN_UP:
         severity = Severity.NOTE
-    elif record is not None and _is_refused(record):
+    elif record is not None and (record.note == EXPIRED or _is_refused(record)):
         severity = Severity.WARNING if now - record.time < _DAY else Severity.NOTE
     if record is None:
         why = "there is no history, so an older release did it; its log says why"
@@ -78,10 +80,13 @@ def _rejected(name: str, envelope: Envelope | None, record: Record | None, now: 
 
 
 def _is_refused(record: Record) -> bool:
-    """Return whether relays refused the recipients (5xx), as happens every day, and nothing else is the matter."""
+    """Return whether the recipients were refused, as happens every day, and nothing else is the matter.
+
+    Relays refuse them (5xx), or the suppression list does.
+    """
     rejected = record.having(Answer.REJECTED).values()
     return (
-        not record.note and bool(rejected) and all(reply.code is not None and reply.code >= 500 for reply in rejected)
+        not record.note and bool(rejected) and all((reply.code or 0) >= 500 or is_of_list(reply) for reply in rejected)
     )
 
 

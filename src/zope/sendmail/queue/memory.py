@@ -11,7 +11,7 @@ import itertools
 import os
 import threading
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf
@@ -20,9 +20,10 @@ from typing import Any, BinaryIO
 from zope.interface import implementer
 
 from zope.sendmail.errors import InvalidMessage, LeaseLost, NoSuchMail, QueueError
-from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IMailQueueAdmin, IStagedMail
+from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IMailQueueAdmin, IStagedMail, ISuppressions
 from zope.sendmail.lifecycle.finding import Finding
 from zope.sendmail.lifecycle.outcome import Outcome, printable
+from zope.sendmail.lifecycle.precedence import Precedence
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard
@@ -30,12 +31,16 @@ from zope.sendmail.lifecycle.retry import Schedule, set_aside
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import WAITING, Action, State, after
 from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, SentMail, status_of
+from zope.sendmail.lifecycle.suppression import Suppression, SuppressionTable, normalized
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece, joined
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.diagnosis import HELD, relay_down, waits_for_a_person
 from zope.sendmail.system.clock import Clock
+
+#: States in which a mail waits for a processor, as histories have them.
+_TO_BE_SENT = (State.READY, State.DEFERRED)
 
 
 class _Mail:
@@ -114,7 +119,9 @@ class MemoryQueue:
         #: When each relay may get the next mail, by the monotonic clock.
         self.turns: dict[str, float] = {}
         self.admin = MemoryAdmin(self)
+        self.suppressions = MemorySuppressions(self)
         self._numbers = itertools.count(1)
+        self._precedence = Precedence()
         self._woken = False
         _queues.add(self)
 
@@ -136,7 +143,36 @@ class MemoryQueue:
         """See `IMailQueue.claim`.  Claims nothing `ahead`."""
         with self.changed:
             due = (mail for mail in self.mails_by_name.values() if self._wait(mail) == 0.0)
-            return [MemoryLease(self, mail) for mail in list(itertools.islice(due, limit))]
+            return [MemoryLease(self, mail) for mail in self._in_turn(due, limit)]
+
+    def _in_turn(self, mails: Iterable[_Mail], limit: int) -> list[_Mail]:
+        """Return up to `limit` of the mails, as their priorities take turns."""
+        lines: dict[int, deque[_Mail]] = {}
+        for mail in mails:
+            lines.setdefault(mail.envelope.terms.priority.rank, deque()).append(mail)
+        chosen: list[_Mail] = []
+        while lines and len(chosen) < limit:
+            rank = self._precedence.next(sorted(lines))
+            chosen.append(lines[rank].popleft())
+            if not lines[rank]:
+                del lines[rank]
+        return chosen
+
+    def claim_expired(self, limit: int = 100) -> list[MemoryLease]:
+        """See `IMailQueue.claim_expired`."""
+        with self.changed:
+            over = (mail for mail in self._untaken() if mail.envelope.terms.expires <= self.clock.time())
+            return [MemoryLease(self, mail) for mail in list(itertools.islice(over, limit))]
+
+    def next_expiry(self) -> float | None:
+        """See `IMailQueue.next_expiry`."""
+        with self.changed:
+            soonest = min((mail.envelope.terms.expires for mail in self._untaken()), default=inf)
+            return max(0.0, soonest - self.clock.time()) if soonest < inf else None
+
+    def _untaken(self) -> Iterator[_Mail]:
+        """Yield what is to be sent, and that no processor has."""
+        return (mail for mail in self.mails_by_name.values() if mail.state in _TO_BE_SENT)
 
     def wait(self, timeout: float) -> None:
         """See `IMailQueue.wait`."""
@@ -160,7 +196,7 @@ class MemoryQueue:
         """See `IMailQueue.unpark`."""
         with self.changed:
             parked = (mail for mail in self.mails_by_name.values() if mail.parked == relay)
-            mails = list(itertools.islice(parked, limit))
+            mails = self._in_turn(parked, limit)
             for mail in mails:
                 mail.parked = ""
             return len(mails)
@@ -224,15 +260,48 @@ class MemoryQueue:
 
     def _wait(self, mail: _Mail) -> float | None:
         """Seconds until the mail is due; None if it waits for a person."""
-        if mail.state not in (State.READY, State.DEFERRED):
+        if mail.state not in _TO_BE_SENT:
             return None
         due = mail.parked_until if mail.parked else mail.due
-        return max(0.0, due - self.clock.monotonic()) if due < inf else None
+        if due == inf:
+            return None
+        planned = mail.record.before_time(mail.envelope.terms, self.clock.time())
+        return max(planned, due - self.clock.monotonic())
 
     def write(self, mail: _Mail, record: Record) -> None:
         """Add to the history of a mail."""
         mail.history.append(record)
         mail.due = self.clock.monotonic() + record.wait(self.clock.time())
+
+
+@implementer(ISuppressions)
+class MemorySuppressions:
+    """Who gets no mail of a `MemoryQueue`; see `ISuppressions`."""
+
+    def __init__(self, queue: MemoryQueue) -> None:
+        self._queue = queue
+        self._table = SuppressionTable()
+
+    def among(self, recipients: Iterable[str]) -> Mapping[str, Suppression]:
+        """See `ISuppressions.among`."""
+        return self._table.among(recipients, self._queue.clock.time())
+
+    def add(self, *entries: Suppression) -> None:
+        """See `ISuppressions.add`."""
+        with self._queue.changed:
+            for entry in entries:
+                self._table.put(entry)
+
+    def remove(self, *addresses: str) -> int:
+        """See `ISuppressions.remove`."""
+        wanted = [normalized(address) for address in addresses]
+        with self._queue.changed:
+            return sum(map(self._table.drop, wanted))
+
+    def entries(self) -> Sequence[Suppression]:
+        """See `ISuppressions.entries`."""
+        with self._queue.changed:
+            return self._table.entries(self._queue.clock.time())
 
 
 @implementer(IMailQueueAdmin)
@@ -245,20 +314,20 @@ class MemoryAdmin:
     def count(self) -> Mapping[State, int]:
         """See `IMailQueueAdmin.count`."""
         with self._queue.changed:
-            counts = Counter(mail.state for mail in self._queue.mails_by_name.values())
+            counts = Counter(self._seen(mail).state for mail in self._queue.mails_by_name.values())
             counts[State.STAGED] = self._queue.staged
             return {state: counts[state] for state in State if counts[state]}
 
     def oldest(self) -> float | None:
         """See `IMailQueueAdmin.oldest`."""
-        return next((mail.since for mail in self.mails(WAITING)), None)
+        return min((mail.waits_since for mail in self.mails(WAITING - {State.SCHEDULED})), default=None)
 
     def mails(
         self, states: Iterable[State] = (), sender: str = "", recipient: str = "", **more: Any
     ) -> Iterator[QueuedMail]:
         """See `IMailQueueAdmin.mails`."""
         with self._queue.changed:
-            seen = [self._told(_seen(mail)) for mail in self._queue.mails_by_name.values()]
+            seen = [self._told(self._seen(mail)) for mail in self._queue.mails_by_name.values()]
         return filter(Selection(frozenset(states), sender, recipient, **more).matches, seen)
 
     def names(self) -> Iterator[str]:
@@ -270,7 +339,7 @@ class MemoryAdmin:
         """See `IMailQueueAdmin.these`."""
         with self._queue.changed:
             known = (self._queue.mails_by_name.get(name) for name in names)
-            return iter([self._told(_seen(mail)) for mail in known if mail is not None])
+            return iter([self._told(self._seen(mail)) for mail in known if mail is not None])
 
     def examine(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.examine`.  Nothing can go wrong here but relays."""
@@ -294,7 +363,7 @@ class MemoryAdmin:
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueueAdmin.show`."""
         with self._queue.changed:
-            return self._told(_seen(self._find(name)))
+            return self._told(self._seen(self._find(name)))
 
     def read(self, name: str) -> BinaryIO:
         """See `IMailQueueAdmin.read`."""
@@ -344,6 +413,18 @@ class MemoryAdmin:
         with self._queue.changed:
             self._queue.probes[relay] = self._queue.clock.time()
             self._queue.wake()
+
+    def _seen(self, mail: _Mail) -> QueuedMail:
+        return QueuedMail.at(
+            self._queue.clock.time(),
+            mail.name,
+            mail.state,
+            mail.envelope,
+            message_id=mail.message_id,
+            since=mail.since,
+            size=len(mail.message),
+            history=tuple(mail.history),
+        )
 
     def _told(self, mail: QueuedMail) -> QueuedMail:
         return mail.on(RelayBoard(self.processors()), self._queue.clock.time())
@@ -502,13 +583,6 @@ class MemoryLease:
             self.release()
             self._mail.parked = relay
             self._mail.parked_until = self._queue.clock.monotonic() + patience
-
-
-def _seen(mail: _Mail) -> QueuedMail:
-    due = mail.record.due if mail.state is State.DEFERRED else 0.0
-    return QueuedMail(
-        mail.name, mail.state, mail.envelope, mail.message_id, mail.since, len(mail.message), due, tuple(mail.history)
-    )
 
 
 _queues: weakref.WeakSet[MemoryQueue] = weakref.WeakSet()

@@ -28,6 +28,7 @@ from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.terms import Terms, marks_in
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.diagnosis import HELD
 from zope.sendmail.queue.maildir.doctor import examine, examine_staged
@@ -71,16 +72,18 @@ class MaildirAdmin:
         for key in listing.keys:
             fresh = name_of(key) not in histories and key not in listing.locked
             records = () if fresh else self._last(key)
-            counts[self._state(key, records, rejected=False, locked=key in listing.locked)] += 1
+            state = self._state(key, records, rejected=False, locked=key in listing.locked)
+            counts[State.SCHEDULED if state is State.READY and self._is_planned(key, records) else state] += 1
         return {state: counts[state] for state in State if counts[state]}
 
     def oldest(self) -> float | None:
         """See `IMailQueueAdmin.oldest`."""
         oldest = None
-        for mail in self.mails(WAITING):
-            if mail.envelope is not None and (oldest is None or mail.since < oldest):
-                oldest = mail.since
-            if oldest is not None and age_key(mail.name)[0]:  # foreign names come first, whatever their age
+        for mail in self.mails(WAITING - {State.SCHEDULED}):
+            if mail.envelope is not None and (oldest is None or mail.waits_since < oldest):
+                oldest = mail.waits_since
+            # Foreign names come first, whatever their age.
+            if oldest is not None and age_key(mail.name)[0] and mail.waits_since == mail.since:
                 break
         return oldest
 
@@ -334,6 +337,12 @@ class MaildirAdmin:
             return State.SENDING
         return records[-1].state if records else State.READY
 
+    def _is_planned(self, key: str, records: Sequence[Record]) -> bool:
+        """Return whether a message leaves later, as its name tells; so nothing has to be read."""
+        not_before = marks_in(key).not_before if "," in key else 0.0
+        record = records[-1] if records else Record()
+        return not_before > self._now() and record.before_time(Terms(not_before), self._now()) > 0.0
+
     def _is_alive(self, key: str) -> bool:
         with contextlib.suppress(OSError), self._store.disk.locked(self._store.layout.sending(key)) as fd:
             return fd is None or seems_alive(os.pread(fd, SLOT, 0), os.fstat(fd), self._now())
@@ -361,9 +370,16 @@ class MaildirAdmin:
         size = self._store.disk.stat(path).st_size
         state = self._state(key, records, rejected=rejected, locked=locked)
         envelope, identifier = self._head(path)
-        due = records[-1].due if records and state is State.DEFERRED else 0.0
-        since = self._since(key, rejected=rejected)
-        return QueuedMail(name_of(key), state, envelope, identifier, since, size, due, records)
+        return QueuedMail.at(
+            self._now(),
+            name_of(key),
+            state,
+            envelope,
+            message_id=identifier,
+            since=self._since(key, rejected=rejected),
+            size=size,
+            history=records,
+        )
 
     def _head(self, path: str) -> tuple[Envelope | None, str]:
         """Envelope and Message-Id as far as they can be read."""

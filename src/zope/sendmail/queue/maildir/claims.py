@@ -11,11 +11,13 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable
+from math import inf
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_death
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.terms import PLAIN, marks_in
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.lease import MaildirLease
@@ -41,6 +43,9 @@ _ONE_AT_A_TIME = 0.2
 #: Seconds for which a message of another process's share is left to that one: at first, while there are enough of our
 #: own, and as long as that process shows no sign of life.
 _OTHERS, _OTHERS_WHILE_BUSY, _OTHERS_SILENT = 2.0, 10.0, 60.0
+
+#: Seconds by which the wall clock has been set, if it is more than that.
+_JUMP = 0.5
 
 #: Seconds until a message that cannot be read is looked at again: at first, and at most.
 _UNREADABLE = (60.0, 3600.0)
@@ -73,6 +78,8 @@ class Claims:
         self._share, self._shares = 0, 1
         #: When a message of another share was gone, so that its process is alive.
         self._seen_alive: dict[int, float] = {}
+        #: What is added to the monotonic clock to get the wall clock's time.
+        self._offset = self._clock.time() - self._clock.monotonic()
         self.sent_log = SentLog(store.layout, store.disk, store.clock, kept_days=kept_days)
         self.begin(owner)
 
@@ -143,14 +150,31 @@ class Claims:
         for key in keys or ():
             if not key:
                 self._scanner.asked = True
-            elif key not in self._index and (grace := self.grace(key)):
+            elif key not in self._index and (grace := self.grace(key) or self._planned(key)):
                 self._index.put(key, self._clock.monotonic() + grace)
             else:
                 self._index.add(key)
 
+    def _planned(self, key: str) -> float:
+        """Return the seconds until a message leaves for the first time that is new here, as its name tells."""
+        if "," not in key or (moment := marks_in(key).not_before) <= self._clock.time():
+            return 0.0
+        tried = self.store.due_hint(key) is not None  # an operator may want it now
+        return 0.0 if tried else moment - self._clock.time()
+
+    def _follow_clock(self) -> None:
+        """Plan anew what leaves at a moment of the wall clock, if that was set, or the machine has slept."""
+        now, monotonic = self._clock.time(), self._clock.monotonic()
+        offset, self._offset = self._offset, now - monotonic
+        if abs(self._offset - offset) > _JUMP:
+            for key in self._index.planned():
+                if (moment := marks_in(key).not_before) > now - abs(self._offset - offset):
+                    self._index.put(key, monotonic + max(0.0, moment - now))
+
     def look(self) -> None:
         """Read the directory if it is time to, and finish what the dead left of messages that are gone."""
         self._has_rivals = False
+        self._follow_clock()
         for orphan in self._scanner.look(self._clock.monotonic()):
             self._clear(orphan)
 
@@ -191,28 +215,58 @@ class Claims:
                 leases.append(lease)
         return leases
 
+    def next_expiry(self) -> float | None:
+        """See `IMailQueue`."""
+        expires = self._index.next_expiry()
+        return None if expires is None else max(0.0, expires - self._clock.time())
+
+    def take_expired(self, limit: int) -> list[MaildirLease]:
+        """Lease up to `limit` messages that are known to have expired and are not held."""
+        leases: list[MaildirLease] = []
+        now = self._clock.time()
+        while len(leases) < limit and (key := self._index.take_expired(now)) is not None:
+            lease = self._guarded(key, self._take_expired)
+            if lease is not None:
+                leases.append(lease)
+        return leases
+
+    def _take_expired(self, key: str) -> MaildirLease | None:
+        """Return a lease on this message, whenever it is due."""
+        lock = self._owner.take(key)
+        if isinstance(lock, Busy):
+            self._index.spare(key, self._clock.monotonic() + lock.seconds, self._clock.time() + lock.seconds)
+            return None
+        return self._lease(key, lock, expired=True)
+
     # one message
 
     def _try(self, key: str) -> MaildirLease | None:
         """Return a lease on this message if it is really due; otherwise tell the index why not."""
+        return self._guarded(key, self._take_due)
+
+    def _guarded(self, key: str, take: Callable[[str], MaildirLease | None]) -> MaildirLease | None:
+        """Return what `take` returns; trouble with one message is told of that one."""
         try:
-            if self._shares > 1 and self._is_left_to_others(key):
-                return None
-            if self._has_rivals:
-                self.store.disk.stat(self.store.layout.message(key))  # cheaper than locking what is gone
-            if self._index.was_tried and not self._is_due(key, self.store.record(key)):
-                return None
-            lock = self._owner.take(key)
-            if isinstance(lock, Busy):
-                self._index.put(key, self._clock.monotonic() + lock.seconds)
-                self._has_rivals = True
-                return None
-            return self._lease(key, lock)
+            return take(key)
         except FileNotFoundError:
             self._gone(key)
         except OSError as error:
             self._skip(key, error)
         return None
+
+    def _take_due(self, key: str) -> MaildirLease | None:
+        if self._shares > 1 and self._is_left_to_others(key):
+            return None
+        if self._has_rivals:
+            self.store.disk.stat(self.store.layout.message(key))  # cheaper than locking what is gone
+        if self._index.was_tried and not self._is_due(key, self.store.record(key)):
+            return None
+        lock = self._owner.take(key)
+        if isinstance(lock, Busy):
+            self._index.put(key, self._clock.monotonic() + lock.seconds)
+            self._has_rivals = True
+            return None
+        return self._lease(key, lock)
 
     def _gone(self, key: str) -> None:
         """Take note that another processor, or a person, was faster."""
@@ -231,14 +285,22 @@ class Claims:
             self._index.put(key, self._clock.monotonic() + wait)
         return wait <= 0
 
-    def _lease(self, key: str, lock: Lock) -> MaildirLease | None:
-        """Return a lease on a message that we have locked, or give the lock back unless it still has to be told of."""
+    def _lease(self, key: str, lock: Lock, *, expired: bool = False) -> MaildirLease | None:
+        """Return a lease on a message that we have locked, or give the lock back unless it still has to be told of.
+
+        :param expired: whether it is to be given up now, unless a person holds it.
+        """
         try:
             record = self.store.record(key)  # again: another processor may have had it a moment ago
-            if lock.lost(record.attempts) is None and not self._is_due(key, record):
+            is_early = record.state is State.HELD if expired else not self._is_due(key, record)
+            if lock.lost(record.attempts) is None and is_early:
                 lock.release()
+                if expired:
+                    self._index.spare(key, self._clock.monotonic() + _HELD, self._clock.time() + _HELD)
                 return None
             lease = self._make(key, lock, record)
+            if lease.terms is not PLAIN and lock.lost(record.attempts) is None and self._is_planned(lease, expired):
+                return None
         except OSError as error:
             self._give_up(key, lock, error)
             raise
@@ -253,6 +315,19 @@ class Claims:
             lease.settle(lease.record)
             return None
         return lease
+
+    def _is_planned(self, lease: MaildirLease, expired: bool) -> bool:  # noqa: FBT001 - said in the name
+        """Give back a message that its sender wants to leave later, or whose time is not over in spite of its name."""
+        now, terms = self._clock.time(), lease.terms
+        if terms.expires < inf:
+            self._index.expect(lease.key, terms.expires)
+        wait = lease.record.before_time(terms, now)
+        if terms.expires <= now or (not expired and wait <= 0.0):
+            return False
+        lease.release()
+        if wait > 0.0:
+            self._index.put(lease.key, self._clock.monotonic() + wait)
+        return True
 
     def _give_up(self, key: str, lock: Lock, error: OSError) -> None:
         """Give back the lock of a message that is gone, or cannot be read."""

@@ -341,8 +341,8 @@ class _Visit:
         self._note_time(name, record.time)
         if record.state is State.HELD:
             yield diagnosis.waits_for_a_person(name, envelope, record)
-        elif record.state in WAITING and key not in self._busy and record.wait(self._now) <= 0:
-            since = record.due or age_key(name)[0] or status.st_mtime
+        elif record.state in WAITING and key not in self._busy and self._wait(record, envelope) <= 0:
+            since = max(record.due or age_key(name)[0] or status.st_mtime, envelope.terms.not_before)
             relay = self._board.blocking(envelope, record)
             if relay is not None:
                 self._blocked[relay.name].add(name, since)
@@ -351,6 +351,10 @@ class _Visit:
         if written and record == Record():
             self._disk.stat(self._layout.message(key))  # if it was sent in this moment, its history is gone as well
             yield diagnosis.torn_history(name)
+
+    def _wait(self, record: Record, envelope: Envelope) -> float:
+        """Return the seconds until the mail is due."""
+        return max(record.wait(self._now), record.before_time(envelope.terms, self._now))
 
     def _history_size(self, key: str) -> int:
         with suppress(FileNotFoundError):

@@ -1,7 +1,8 @@
 """Which messages a processor knows, and when each is due.
 
-Keeps names and times only, in less than 200 bytes a message.  Fresh messages and such that were tried before stand in
-two lines, so that neither can starve the other.  Times are monotonic seconds.  Concurrency: the queue's mutex.
+Keeps names and times only, in less than 200 bytes a message.  Each priority has a lane with two lines, for fresh
+messages and for such that were tried before, so that neither can starve the other.  Times are monotonic seconds, but
+for those that senders set.  Concurrency: the queue's mutex.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Callable, Collection, Iterable
 from math import inf
 from typing import Any
 
+from zope.sendmail.lifecycle.precedence import Precedence
+from zope.sendmail.message.terms import Priority, marks_in
 from zope.sendmail.queue.maildir.layout import by_age
 
 #: Of so many messages taken, one is from the line of those tried before, while there are fresh ones.
@@ -85,18 +88,42 @@ class _Line:
         self._sorted = number
 
 
+class _Lane:
+    """What is due of one priority."""
+
+    def __init__(self) -> None:
+        self.fresh = _Line(by_age)
+        self.again = _Line(by_age)
+        self.turn = 0
+
+
+_NORMAL = Priority.NORMAL.rank
+
+
+def _rank_of(key: str) -> int:
+    """Return the rank of the priority that the name tells; most names tell none."""
+    return marks_in(key).priority.rank if "," in key else _NORMAL
+
+
 class Index:
     """The names in a queue with the time at which each is due."""
 
     def __init__(self) -> None:
         self._due: dict[str, float] = {}
-        self._fresh = _Line(by_age)
-        self._again = _Line(by_age)
+        self._normal = _Lane()
+        #: All lanes, by rank; those of other priorities are made with the first message of theirs.
+        self._lanes: dict[int, _Lane] = {_NORMAL: self._normal}
+        self._precedence = Precedence()
         self._later = _Line(lambda key: self._due.get(key, 0.0))
-        self._turn = 0
         #: Whether the message that was taken last stood among those tried before.
         self.was_tried = False
-        self._parked: dict[str, _Line] = {}
+        #: By relay and rank.
+        self._parked: dict[str, dict[int, _Line]] = {}
+        #: When messages are to be given up, in seconds since the epoch, and their names; those that are gone are passed
+        #: over.
+        self._expiring: list[tuple[float, str]] = []
+        #: The same for messages whose names do not tell it.
+        self._expiries: dict[str, float] = {}
         #: What is in those lines and will not wait longer than until it is due: relay and key.
         self._impatient: set[tuple[str, str]] = set()
 
@@ -117,8 +144,9 @@ class Index:
             count += 1
             if key not in self._due:
                 due = when(key)
+                self._note_expiry(key)
                 if due is None:
-                    self._ready(key, self._fresh)
+                    self._ready(key)
                 else:
                     self.put(key, due)
         if count < len(self._due):
@@ -130,31 +158,45 @@ class Index:
 
     def add(self, key: str) -> None:
         """Make a message due now: it was committed, or an operator has changed it."""
-        if self._due.get(key) not in (_TAKEN, _READY):
-            self._ready(key, self._fresh)
+        due = self._due.get(key)
+        if due is None:
+            self._note_expiry(key)
+        if due not in (_TAKEN, _READY):
+            self._ready(key)
 
     def has_fresh(self) -> bool:
         """Return whether a message that was never tried is due."""
-        return self._first(self._fresh) is not None
+        return any(self._first(lane.fresh) is not None for lane in self._lanes.values())
 
     def take(self, now: float) -> str | None:
         """Return the message whose turn it is, or None; it stays out of sight until `put` or `drop`."""
         self._ripen(now)
-        fresh, again = self._first(self._fresh), self._first(self._again)
-        self._turn = (self._turn + 1) % _TURN
-        if again is not None and (fresh is None or self._turn == 0):
-            key, line, self.was_tried = again, self._again, True
+        lane = self._normal if len(self._lanes) == 1 else self._next_lane()
+        fresh, again = self._first(lane.fresh), self._first(lane.again)
+        lane.turn = (lane.turn + 1) % _TURN
+        if again is not None and (fresh is None or lane.turn == 0):
+            key, line, self.was_tried = again, lane.again, True
         elif fresh is not None:
-            key, line, self.was_tried = fresh, self._fresh, False
+            key, line, self.was_tried = fresh, lane.fresh, False
         else:
             return None
         line.pop()
         self._due[key] = _TAKEN
         return key
 
+    def _next_lane(self) -> _Lane:
+        """Return the lane whose turn it is; any if nothing is due."""
+        waiting = [rank for rank in sorted(self._lanes) if self._has_due(self._lanes[rank])]
+        return self._lanes[self._precedence.next(waiting)] if waiting else self._normal
+
+    def _has_due(self, lane: _Lane) -> bool:
+        return self._first(lane.fresh) is not None or self._first(lane.again) is not None
+
     def put(self, key: str, due: float) -> None:
         """Make a message due at this time."""
         due = max(due, _SPAN)  # smaller numbers stand for something else
+        if ("," in key or self._expiries) and self._due.get(key) == _TAKEN:
+            self._note_expiry(key)
         self._due[key] = due
         self._later.add(int(due // _SPAN), key)
 
@@ -166,18 +208,25 @@ class Index:
                 return
             self._impatient.add((relay, key))
         else:
+            if ("," in key or self._expiries) and self._due.get(key) == _TAKEN:
+                self._note_expiry(key)
             self._due[key] = _PARKED
-        self._parked.setdefault(relay, _Line(by_age)).add(by_age(key)[0], key)
+        self._parked.setdefault(relay, {}).setdefault(_rank_of(key), _Line(by_age)).add(by_age(key)[0], key)
 
     def unpark(self, relay: str, limit: int) -> int:
         """Make up to `limit` messages parked for `relay` due now; return how many they were."""
-        line, count = self._parked.get(relay), 0
-        while line is not None and count < limit and (first := line.first()) is not None:
-            line.pop()
+        lines, count = self._parked.get(relay, {}), 0
+        while lines and count < limit:
+            rank = self._precedence.next(sorted(lines)) if len(lines) > 1 else next(iter(lines))
+            first = lines[rank].first()
+            if first is None:
+                del lines[rank]
+                continue
+            lines[rank].pop()
             if self._is_parked(relay, first[1]):  # else it is gone, or it was wanted meanwhile
-                self._ready(first[1], self._fresh)
+                self._ready(first[1])
                 count += 1
-        if line is not None and line.first() is None:
+        if relay in self._parked and all(line.first() is None for line in lines.values()):
             del self._parked[relay]
         return count
 
@@ -195,11 +244,12 @@ class Index:
     def drop(self, key: str) -> None:
         """Forget a message that is gone."""
         self._due.pop(key, None)
+        self._expiries.pop(key, None)
 
     def next_due(self, now: float) -> float | None:
         """Return the seconds until the next message is due, or None if none is waiting."""
         self._ripen(now)
-        if self._first(self._fresh) is not None or self._first(self._again) is not None:
+        if any(self._has_due(lane) for lane in self._lanes.values()):
             return 0.0
         later = self._later.first()
         return None if later is None else max(0.0, self._due[later[1]] - now)
@@ -222,8 +272,51 @@ class Index:
                 return
             self._later.pop()
             if counts:
-                self._ready(key, self._again)
+                self._ready(key, tried=True)
 
-    def _ready(self, key: str, line: _Line) -> None:
+    def _ready(self, key: str, *, tried: bool = False) -> None:
         self._due[key] = _READY
-        line.add(by_age(key)[0], key)
+        lane = self._normal if "," not in key else self._lanes.setdefault(_rank_of(key), _Lane())
+        (lane.again if tried else lane.fresh).add(by_age(key)[0], key)
+
+    # what is given up
+
+    def _note_expiry(self, key: str) -> None:
+        expires = marks_in(key).expires if "," in key else inf
+        if self._expiries:
+            expires = self._expiries.get(key, expires)
+        if expires < inf:
+            heapq.heappush(self._expiring, (expires, key))
+
+    def expect(self, key: str, expires: float) -> None:
+        """Take note that a message is to be given up at this moment, in seconds since the epoch."""
+        if marks_in(key).expires != expires:
+            self._expiries[key] = expires
+
+    def spare(self, key: str, due: float, moment: float) -> None:
+        """Make a message due at this time that cannot be given up before `moment`, seconds since the epoch."""
+        self._due[key] = _PARKED
+        self.put(key, due)
+        heapq.heappush(self._expiring, (moment, key))
+
+    def next_expiry(self) -> float | None:
+        """Return when the next message is to be given up, in seconds since the epoch."""
+        while self._expiring and self._due.get(self._expiring[0][1], _TAKEN) == _TAKEN:
+            heapq.heappop(self._expiring)
+        return self._expiring[0][0] if self._expiring else None
+
+    def take_expired(self, moment: float) -> str | None:
+        """Return a message that is to be given up at this moment or before, or None.
+
+        It stays out of sight until `put` or `drop`.
+        """
+        expires = self.next_expiry()
+        if expires is None or expires > moment:
+            return None
+        _, key = heapq.heappop(self._expiring)
+        self._due[key] = _TAKEN
+        return key
+
+    def planned(self) -> list[str]:
+        """Return the messages whose names tell when they leave, and that wait."""
+        return [key for key, due in self._due.items() if due >= _SPAN and ",T=" in key]

@@ -49,6 +49,7 @@ class Layout:
         "processors",
         "root",
         "sent",
+        "suppressed",
         "tmp",
     )
 
@@ -65,6 +66,7 @@ class Layout:
         #: Mail that left for another queue, or comes from one; made when it is needed.
         self.moved = join(root, "moved")
         self.arriving = join(root, "arriving")
+        self.suppressed = join(root, "suppressed")
 
     def message(self, key: str) -> str:
         """Return the file of a message that waits."""

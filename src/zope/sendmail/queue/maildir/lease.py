@@ -23,6 +23,7 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import written_at
 from zope.sendmail.message.envelope import Envelope, read_envelope
 from zope.sendmail.message.headers import message_id_in
+from zope.sendmail.message.terms import Terms
 from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.locks import Lock
 from zope.sendmail.queue.maildir.ownertext import Phase
@@ -79,6 +80,11 @@ class MaildirLease:
         outstanding = self.record.outstanding(self._whole.recipients)
         malformed = self.record.outstanding(self._whole.malformed)
         return replace(self._whole, recipients=outstanding, malformed=malformed)
+
+    @property
+    def terms(self) -> Terms:
+        """What the sender asked for."""
+        return self._whole.terms
 
     @property
     def message_id(self) -> str:

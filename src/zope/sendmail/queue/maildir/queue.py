@@ -33,6 +33,7 @@ from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.spares import spares_of, sweep as sweep_spares
 from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.maildir.store import Store
+from zope.sendmail.queue.maildir.suppressions import MaildirSuppressions
 from zope.sendmail.queue.maildir.transit import MaildirTransit
 from zope.sendmail.queue.maildir.trigger import Trigger, ring
 from zope.sendmail.queue.maildir.turns import Turns
@@ -65,6 +66,7 @@ class MaildirQueue:
         self.layout = Layout(self.location)
         self.store = Store(self.layout, self.disk, self.clock)
         self._made = False
+        self.suppressions = MaildirSuppressions(self.layout, self.disk, self.clock, self._make)
         self._states = ProcessorStates(self.layout, self.disk, self.clock)
         self._turns = Turns(self.layout, self.disk, self.clock)
         self._late = late_commits_of(self.layout.root)
@@ -136,6 +138,17 @@ class MaildirQueue:
                 self._listen()
                 leases = self._claims.take(limit)
             return leases
+
+    def claim_expired(self, limit: int = 100) -> list[MaildirLease]:
+        """See `IMailQueue.claim_expired`."""
+        with self._claims.mutex:
+            self._listen()
+            return self._claims.take_expired(limit)
+
+    def next_expiry(self) -> float | None:
+        """See `IMailQueue.next_expiry`."""
+        with self._claims.mutex:
+            return self._claims.next_expiry()
 
     def _listen(self) -> None:
         """Learn what is new."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from zope.sendmail.message.terms import marks_in
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.store import Listing, Store
@@ -135,6 +136,8 @@ class Scanner:
         modified = self._store.due_hint(key) if histories.may_have(key) else None
         clock = self._store.clock
         if modified is None:
+            if "," in key and (planned := marks_in(key).not_before - clock.time()) > 0:
+                return clock.monotonic() + planned
             grace = self._grace(key)
             return clock.monotonic() + grace if locked or grace else None
         return clock.monotonic() + min(max(0.0, modified - clock.time()), _TRUST)

@@ -17,6 +17,7 @@ from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.message.envelope import Envelope, envelope_lines
 from zope.sendmail.message.pieces import Piece
+from zope.sendmail.message.terms import PLAIN, Marks
 from zope.sendmail.queue.maildir.bundle import entry_line, unfold
 from zope.sendmail.queue.maildir.hold import Hold
 from zope.sendmail.queue.maildir.latecommit import LateCommits
@@ -73,6 +74,8 @@ class StagedMail:
         if self._names and not self._group:
             self._make_group()
         name = unique_name()
+        if envelope.terms is not PLAIN:
+            name += str(Marks.of(envelope.terms))
         put = self._create if len(self._names) < SINGLY else self._append
         put(name, envelope_lines(envelope, *message), *message)
         self._names.append(name)

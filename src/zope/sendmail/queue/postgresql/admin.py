@@ -38,6 +38,7 @@ from zope.sendmail.queue.postgresql.names import parsed, shown
 from zope.sendmail.queue.postgresql.progress import PARTITIONS
 from zope.sendmail.queue.postgresql.rows import (
     NUMBERS,
+    SCHEDULED,
     SENDING,
     STAGED,
     STATES,
@@ -101,9 +102,11 @@ class PostgreSQLAdmin:
         """See `IMailQueueAdmin.count`."""
         counts: Counter[State] = Counter()
         self._settle()
-        for state, is_deferred, count in self._rows("count"):
+        for state, is_deferred, count in self._rows("count", now=self._clock.time()):
             if state == SENDING:
                 counts[State.SENDING] += count
+            elif state == SCHEDULED:
+                counts[State.SCHEDULED] += count
             elif state == 0 and is_deferred:
                 counts[State.DEFERRED] += count
             else:
@@ -113,7 +116,7 @@ class PostgreSQLAdmin:
     def oldest(self) -> float | None:
         """See `IMailQueueAdmin.oldest`."""
         self._settle()
-        rows = self._rows("oldest")
+        rows = self._rows("oldest", now=self._clock.time())
         return float(rows[0][0]) if rows else None
 
     def mails(
@@ -123,7 +126,7 @@ class PostgreSQLAdmin:
         selection = Selection(frozenset(states), sender, recipient, **more)
         board, now = RelayBoard(self.processors()), self._clock.time()
         rows = heapq.merge(*self._sources(selection.states), key=lambda row: row[0])
-        return filter(selection.matches, (mail_of(row).on(board, now) for row in rows))
+        return filter(selection.matches, (mail_of(row, now).on(board, now) for row in rows))
 
     def _sources(self, states: Collection[State]) -> list[Iterator[Any]]:
         """Return the pages to be read: held, rejected, staged mails alone if these are meant, else all that is
@@ -146,13 +149,13 @@ class PostgreSQLAdmin:
         board, now = RelayBoard(self.processors()), self._clock.time()
         ids = [found for name in names if (found := parsed(name)) is not None]
         rows = {row[0]: row for row in self._rows("these", ids=ids)}
-        return (mail_of(rows[each]).on(board, now) for each in ids if each in rows)
+        return (mail_of(rows[each], now).on(board, now) for each in ids if each in rows)
 
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`."""
         if not message_id or not _is_text(message_id):
             return status_of(message_id, [], None, KEPT_DAYS)
-        mails = [mail_of(row) for row in self._rows("by_message_id", message_id=message_id)]
+        mails = [mail_of(row, self._clock.time()) for row in self._rows("by_message_id", message_id=message_id)]
         rows = self._rows("sent", message_id=message_id, after=self._clock.time() - KEPT_DAYS * _DAY)
         return status_of(message_id, mails, _sent_mail(*rows[0]) if rows else None, KEPT_DAYS, now=self._clock.time())
 
@@ -160,7 +163,7 @@ class PostgreSQLAdmin:
         """See `IMailQueueAdmin.show`."""
         row = self._one(name)
         lines = self._connections.execute("history", mail=row[0])
-        mail = replace(mail_of(row), history=tuple(record_of(line) for (line,) in lines))
+        mail = replace(mail_of(row, self._clock.time()), history=tuple(record_of(line) for (line,) in lines))
         return mail.on(RelayBoard(self.processors()), self._clock.time())
 
     def read(self, name: str) -> BinaryIO:
@@ -339,8 +342,21 @@ class PostgreSQLAdmin:
         run(
             connection,
             "change",
-            {"id": mail.id, "state": NUMBERS.get(record.state, 0), "record": line_of(record)},
+            {
+                "id": mail.id,
+                "state": NUMBERS.get(record.state, 0),
+                "due": self._due(mail, record),
+                "record": line_of(record),
+            },
         )
+
+    def _due(self, mail: _Taken, record: Record) -> float | None:
+        """Return when a mail leaves that its sender wants to leave later; None: at once."""
+        with contextlib.suppress(MalformedEnvelope):
+            terms = read_envelope(mail.envelope).terms
+            if record.before_time(terms, self._clock.time()) > 0.0:
+                return terms.not_before
+        return None
 
     # keeping it clean
 

@@ -18,9 +18,11 @@ from typing import Any
 
 from zope.sendmail.errors import LeaseLost, QueueError
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.lifecycle.precedence import Precedence
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule, after_death
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.terms import Priority
 from zope.sendmail.queue.postgresql.body import ROW
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, OPENED, PostgreSQLLease
@@ -32,6 +34,11 @@ from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 
 _NONE = uuid.UUID(int=0)
+
+_NORMAL, HIGH = Priority.NORMAL.rank, Priority.HIGH.rank
+
+#: Seconds between two looks for mail of other priorities, and for what is to be given up, while there is work.
+_LOOK_OUT = 0.1
 
 #: Seconds between two looks from the beginning while there is work.
 _FROM_THE_BEGINNING = 1.0
@@ -70,7 +77,14 @@ class Claims:
         #: The leases that have not ended.
         self._out: set[PostgreSQLLease] = set()
         self._unsettled: list[tuple[PostgreSQLLease, Record]] = []
-        self._cursor = _NONE
+        #: Behind which fresh mails are looked for, by the rank of their priority.
+        self._cursors: dict[int, uuid.UUID] = {}
+        #: The ranks of which there was mail at the last look out, ascending; when that was.
+        self._ranks: list[int] = [_NORMAL]
+        self._looked_out_at = -inf
+        self._precedence = Precedence()
+        #: When the next mail is to be given up, by the queue's clock.
+        self._expiry: float | None = None
         self._began_at = -inf
         #: Whether the last look found something, so that there may be more.
         self._may_be_more = False
@@ -130,6 +144,11 @@ class Claims:
         """
         if self._unsettled:
             self._settle_again()
+        if self._clock.monotonic() >= self._looked_out_at + _LOOK_OUT:
+            self._look_out()
+        if len(self._ranks) > 1:  # nothing is reserved: what has come meanwhile decides who is next
+            ahead = 0
+            self._let_first()
         leases = self._take_reserved(limit)
         if len(leases) == limit:
             self._claim_ahead(ahead)
@@ -141,6 +160,42 @@ class Claims:
                 self._reserve(limit - len(leases) + ahead, is_last_word=not leases)
                 leases += self._take_reserved(limit - len(leases))
         return leases
+
+    def hurry(self) -> None:
+        """Take note that mail of high priority was committed by this process."""
+        with self.mutex:
+            if HIGH not in self._ranks:
+                self._ranks = [HIGH, *self._ranks]
+            self._may_be_more = True
+
+    def claim_expired(self, limit: int) -> list[PostgreSQLLease]:
+        """See `zope.sendmail.interfaces.IMailQueue`."""
+        with self._claiming:
+            self._progress.flush()  # what was given back
+            leases = self._take("claim_expired", limit, now=self.now())
+            self._look_out()
+        return leases
+
+    def next_expiry(self) -> float | None:
+        """See `zope.sendmail.interfaces.IMailQueue`."""
+        expiry = self._expiry
+        return None if expiry is None else max(0.0, expiry - self.now())
+
+    def _look_out(self) -> None:
+        """Learn of which priorities there is mail, and when the next one is to be given up."""
+        with self._claiming:
+            self._looked_out_at = self._clock.monotonic()
+            [(self._expiry, others)] = self.connections.execute("outlook", queue=self._queue, dead=self._liveness.dead)
+            with self.mutex:
+                self._ranks = sorted({*others, _NORMAL})
+
+    def _let_first(self) -> None:
+        """Let a mail of high priority go before what was claimed ahead."""
+        with self._claiming:
+            if HIGH in self._ranks and self._ahead and self._ahead[0].terms.priority is not Priority.HIGH:
+                first = self._take_one([HIGH])
+                with self.mutex:
+                    self._ahead.extendleft(first)
 
     def _take_reserved(self, limit: int) -> list[PostgreSQLLease]:
         with self.mutex:
@@ -175,7 +230,7 @@ class Claims:
         with self.mutex:
             parked = [lease for lease in found if self.parking.has(lease.id)]
             self._may_be_more = bool(found)
-            self._ahead.extend(sorted(set(found).difference(parked), key=lambda lease: lease.id))
+            self._ahead.extend(lease for lease in found if lease not in parked)
         for lease in parked:  # since the question was asked
             lease.release()
 
@@ -188,39 +243,72 @@ class Claims:
 
     def _begin(self) -> None:
         """Look from the beginning: a transaction may commit what was written before others."""
-        self._cursor = _NONE
+        self._cursors = {}
         self._again = -inf
         self._began_at = self._clock.monotonic()
+        self._look_out()
 
     def _look(self, count: int) -> list[PostgreSQLLease]:
-        """Return what is wanted first; then fresh mails and those that were tried take turns."""
+        """Return up to `count` leases, in the order in which they go."""
+        if self._ranks == [_NORMAL]:
+            return sorted(self._take_usual(count), key=lambda lease: lease.id)
         found: list[PostgreSQLLease] = []
-        with self.mutex:
-            wanted = self.parking.take_wanted(count)
-        if wanted:
-            found += self._take("claim_these", count, ids=wanted, now=self.now())
-        self._fresh_first = not self._fresh_first
-        half = (count - len(found) + self._fresh_first) // 2
-        found += self._take_again(half)
-        found += self._take_fresh(count - len(found))
-        if len(found) < count:
-            found += self._take_again(count - len(found))
+        while len(found) < count and (ranks := self._ranks):
+            first = self._precedence.next(ranks)
+            one = self._take_one([first, *(rank for rank in ranks if rank != first)])
+            if not one:
+                break
+            found += one
         return found
 
-    def _take_fresh(self, count: int) -> list[PostgreSQLLease]:
-        leases = self._take("claim_fresh", count, cursor=self._cursor, parked=self.parked_mails())
+    def _take_usual(self, count: int) -> list[PostgreSQLLease]:
+        """Return what is wanted first; then fresh mails and those that were tried take turns."""
+        found = self._take_wanted(count)
+        self._fresh_first = not self._fresh_first
+        half = (count - len(found) + self._fresh_first) // 2
+        found += self._take_again(half, _NORMAL)
+        found += self._take_fresh(count - len(found), _NORMAL)
+        if len(found) < count:
+            found += self._take_again(count - len(found), _NORMAL)
+        return found
+
+    def _take_one(self, ranks: list[int]) -> list[PostgreSQLLease]:
+        """Return a mail of the first of these priorities that has one; those that have none are passed over for a
+        while.
+        """
+        if wanted := self._take_wanted(1):
+            return wanted
+        self._fresh_first = not self._fresh_first
+        lines = (self._take_fresh, self._take_again) if self._fresh_first else (self._take_again, self._take_fresh)
+        for rank in ranks:
+            for line in lines:
+                if found := line(1, rank):
+                    return found
+            with self.mutex:
+                self._ranks = [each for each in self._ranks if each != rank]
+        return []
+
+    def _take_wanted(self, count: int) -> list[PostgreSQLLease]:
+        with self.mutex:
+            wanted = self.parking.take_wanted(count)
+        return self._take("claim_these", count, ids=wanted, now=self.now()) if wanted else []
+
+    def _take_fresh(self, count: int, rank: int) -> list[PostgreSQLLease]:
+        cursor = self._cursors.get(rank, _NONE)
+        leases = self._take("claim_fresh", count, priority=rank, cursor=cursor, parked=self.parked_mails())
         if leases:
-            self._cursor = max(lease.id for lease in leases)
+            self._cursors[rank] = max(lease.id for lease in leases)
         return leases
 
-    def _take_again(self, count: int) -> list[PostgreSQLLease]:
-        now = self.now()
-        if now < self._again:
+    def _take_again(self, count: int, rank: int) -> list[PostgreSQLLease]:
+        now, is_alone = self.now(), self._ranks == [_NORMAL]
+        if is_alone and now < self._again:
             return []
-        with self.mutex:  # what is deferred meanwhile is due earlier
-            self._again = inf
-        leases = self._take("claim_again", count, now=now, parked=self.parked_mails())
-        if len(leases) == count:
+        if is_alone:
+            with self.mutex:  # what is deferred meanwhile is due earlier
+                self._again = inf
+        leases = self._take("claim_again", count, priority=rank, now=now, parked=self.parked_mails())
+        if len(leases) == count and is_alone:
             self._again = -inf
         return leases
 
@@ -259,9 +347,9 @@ class Claims:
             dead=self._liveness.dead,
             parked=self.parked_mails(),
         )
-        if rows:
-            with self.mutex:
-                self._again = min(self._again, rows[0][0])
+        with self.mutex:
+            known = inf if self._again == -inf else self._again  # of several priorities, that was left open
+            self._again = min(known, rows[0][0] if rows else inf)
 
     # what dead processors left
 
@@ -385,7 +473,7 @@ class Claims:
     def park(self, lease: PostgreSQLLease, relay: str, patience: float) -> None:
         """Let the mail wait for its relay."""
         with self.mutex:
-            self.parking.park(lease.id, relay, self._clock.monotonic() + patience)
+            self.parking.park(lease.id, relay, self._clock.monotonic() + patience, lease.terms.priority.rank)
 
     def keep(self, lease: PostgreSQLLease, record: Record) -> None:
         """Write down that an attempt has ended and the mail stays.

@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 from zope.sendmail.errors import InvalidRelay, MalformedEnvelope, QueueError
+from zope.sendmail.message.address import split_list
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.terms import PLAIN, SUPPRESSED, Terms, read_terms, terms_pairs
 from zope.sendmail.message.tracecontext import parent_and_state
 
 
@@ -25,6 +27,8 @@ def write_envelope(envelope: Envelope) -> str:
         values["relay"] = relay.mailer or [relay.hostname, relay.port]
     if envelope.trace:
         values["trace"] = envelope.trace
+    if envelope.terms is not PLAIN and (terms := terms_pairs(envelope.terms)):
+        values["terms"] = terms
     return json.dumps(values, separators=(",", ":"))
 
 
@@ -35,17 +39,24 @@ def read_envelope(text: str) -> Envelope:
     """
     try:
         values = json.loads(text)
-        relay = values.get("relay")
+        relay, terms = values.get("relay"), values.get("terms")
         return Envelope(
             str(values["from"]),
             tuple([str(each) for each in values["to"]]),
             tuple([str(each) for each in values.get("malformed", ())]),
             None if relay is None else _relay(relay),
             " ".join(filter(None, parent_and_state(str(values.get("trace", ""))))),
+            PLAIN if terms is None else _terms(terms),
         )
+    except MalformedEnvelope:
+        raise
     except (ValueError, TypeError, KeyError, AttributeError, InvalidRelay) as error:
         raise MalformedEnvelope(f"its envelope cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _relay(value: Any) -> RelayName:
     return RelayName(mailer=value) if isinstance(value, str) else RelayName(hostname=value[0], port=value[1])
+
+
+def _terms(values: Any) -> Terms:
+    return read_terms({str(name): str(value) for name, value in values.items()}, split_list(values.get(SUPPRESSED, "")))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from zope.interface import implementer
@@ -148,14 +148,15 @@ class JoinedMail:
     They are rows of its transaction from `add` on, so there is nothing to do in the vote and in the second phase.
 
     :param queue: the number of the queue in its database.
-    :param announce: tells processors that there is something new.
+    :param announce: tells processors that there is something new, and of which priorities (ranks).
     """
 
-    def __init__(self, connection: Any, queue: int, announce: Callable[[], object]) -> None:
+    def __init__(self, connection: Any, queue: int, announce: Callable[[Collection[int]], object]) -> None:
         self._connection = connection
         self._queue = queue
         self._announce = announce
         self._ids: list[uuid.UUID] = []
+        self._ranks: set[int] = set()
         #: These were rolled back, and it was not possible to remove them then.
         self._undone: list[uuid.UUID] = []
         self._is_over = False
@@ -166,14 +167,17 @@ class JoinedMail:
     def add(self, envelope: Envelope, *message: Piece) -> str:
         """See `IStagedMail.add`."""
         mail = NewMail.of(envelope, message)
-        values = {name: getattr(mail, name) for name in ("size", "message_id", "envelope")}
+        names = ("size", "message_id", "envelope", "due", "expires")
+        values: dict[str, Any] = {name: getattr(mail, name) for name in names}
+        values["priority"] = mail.terms.priority.rank
         with joined():
             self._execute("join_mail", {"id": str(mail.id), "queue": self._queue, **values})
             for no, row in enumerate(rows_of(message)):
                 self._execute("join_body", {"mail": str(mail.id), "no": no, "data": bytes(row)})
         if not self._ids:
-            self._connection.on_commit(self._announce)
+            self._connection.on_commit(lambda: self._announce(self._ranks))
         self._ids.append(mail.id)
+        self._ranks.add(mail.terms.priority.rank)
         return shown(mail.id)
 
     def _execute(self, name: str, parameters: Mapping[str, Any]) -> None:
@@ -203,7 +207,7 @@ class JoinedMail:
         """See `IStagedMail.commit`.  The application's commit is the instant of success; processors are told."""
         if not self._is_over and self._ids:
             self._is_over = True
-            self._announce()
+            self._announce(self._ranks)
 
     def abort(self) -> None:
         """See `IStagedMail.abort`.  The application's rollback removes the mails; if it does not come, this does."""

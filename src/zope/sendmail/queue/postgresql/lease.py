@@ -20,6 +20,7 @@ from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.terms import Terms
 from zope.sendmail.queue.postgresql.body import open_body
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.envelopes import read_envelope
@@ -99,6 +100,11 @@ class PostgreSQLLease:
         outstanding = self.record.outstanding(self._whole.recipients)
         malformed = self.record.outstanding(self._whole.malformed)
         return replace(self._whole, recipients=outstanding, malformed=malformed)
+
+    @property
+    def terms(self) -> Terms:
+        """What the sender asked for."""
+        return self._whole.terms
 
     def open(self) -> BinaryIO:
         """See `ILease.open`."""

@@ -7,33 +7,46 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable
 
+from zope.sendmail.lifecycle.precedence import Precedence
+from zope.sendmail.message.terms import Priority
+
 
 class Parking:
     """Mails by the relay that they wait for.  Concurrency: one caller at a time."""
 
     def __init__(self) -> None:
         self._relays: dict[uuid.UUID, tuple[str, float]] = {}
-        self._heaps: dict[str, list[uuid.UUID]] = {}
+        #: By relay, and by the rank of the priority.
+        self._heaps: dict[str, dict[int, list[uuid.UUID]]] = {}
+        self._precedence = Precedence()
+        self._ranks: dict[uuid.UUID, int] = {}
         self._counts: Counter[str] = Counter()
         self._until: list[tuple[float, uuid.UUID]] = []
         #: These may be claimed; no other claim sees them again.
         self.wanted: dict[uuid.UUID, None] = {}
 
-    def park(self, mail: uuid.UUID, relay: str, until: float) -> None:
-        """Leave a mail alone until `unpark`, and not longer than until then."""
+    def park(self, mail: uuid.UUID, relay: str, until: float, rank: int = Priority.NORMAL.rank) -> None:
+        """Leave a mail alone until `unpark`, and not longer than until then.
+
+        :param rank: that of its priority.
+        """
         self._leave(mail)
         self._relays[mail] = (relay, until)
         self._counts[relay] += 1
-        heapq.heappush(self._heaps.setdefault(relay, []), mail)
+        self._ranks[mail] = rank
+        heapq.heappush(self._heaps.setdefault(relay, {}).setdefault(rank, []), mail)
         self.wanted.pop(mail, None)
         if until < float("inf"):
             heapq.heappush(self._until, (until, mail))
 
     def unpark(self, relay: str, limit: int) -> int:
-        """Want up to `limit` mails that wait for a relay, oldest first; return how many there were."""
-        heap, count = self._heaps.get(relay, []), 0
-        while heap and count < limit:
-            mail = heapq.heappop(heap)
+        """Want up to `limit` mails that wait for a relay, oldest first in each priority; return how many there were."""
+        heaps, count = self._heaps.get(relay, {}), 0
+        while heaps and count < limit:
+            rank = self._precedence.next(sorted(heaps))
+            mail = heapq.heappop(heaps[rank])
+            if not heaps[rank]:
+                del heaps[rank]
             if self._relays.get(mail, ("", 0.0))[0] == relay:  # else it has left this heap in another way
                 self.want([mail])
                 count += 1
@@ -82,7 +95,8 @@ class Parking:
 
     def take_wanted(self, limit: int) -> list[uuid.UUID]:
         """Return the oldest that are wanted; they are not known here any more."""
-        mails = heapq.nsmallest(limit, self.wanted)
+        mails = heapq.nsmallest(limit, self.wanted, key=lambda mail: (self._ranks.get(mail, 0), mail))
         for mail in mails:
             del self.wanted[mail]
+            self._ranks.pop(mail, None)
         return mails

@@ -23,13 +23,14 @@ from zope.sendmail.lifecycle.relaystate import ProcessorState, is_drained
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
-from zope.sendmail.queue.postgresql.claims import Claims
+from zope.sendmail.queue.postgresql.claims import HIGH, Claims
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.firstattempts import PostgreSQLFirstAttempts
 from zope.sendmail.queue.postgresql.joining import JoinedMail, check_database
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
 from zope.sendmail.queue.postgresql.location import Location
 from zope.sendmail.queue.postgresql.staging import PostgreSQLStagedMail
+from zope.sendmail.queue.postgresql.suppressions import PostgreSQLSuppressions
 from zope.sendmail.queue.postgresql.transit import PostgreSQLTransit
 from zope.sendmail.queue.postgresql.wakeup import Announcer, Listener
 from zope.sendmail.system.clock import Clock
@@ -66,6 +67,7 @@ class PostgreSQLQueue:
         #: The number under which this object tells operators of its processor; 0 before it was one.
         self._processor = 0
         self._listener: Listener | None = None
+        self.suppressions = PostgreSQLSuppressions(self._connections, self._clock, self._find_id, self._make_id)
         self.admin = PostgreSQLAdmin(
             self._connections,
             self._find_id,
@@ -102,7 +104,7 @@ class PostgreSQLQueue:
     def stage(self) -> PostgreSQLStagedMail:
         """See `IMailQueue.stage`."""
         self._reveal_late()
-        return PostgreSQLStagedMail(self._connections, self._make_id, self._late.append, self._announce)
+        return PostgreSQLStagedMail(self._connections, self._make_id, self._late.append, self._committed)
 
     def stage_on(self, connection: Any) -> JoinedMail:
         """Return an empty group for mails that become rows of the application's transaction.
@@ -114,7 +116,13 @@ class PostgreSQLQueue:
             [(here, _)] = self._connections.execute("identity")
             check_database(connection, here)
             self._joined.append(connection)
-        return JoinedMail(connection, self._make_id(), self._announce)
+        return JoinedMail(connection, self._make_id(), self._committed)
+
+    def _committed(self, ranks: Collection[int]) -> None:
+        """Tell processors, ours first, of new mail of these priorities."""
+        if HIGH in ranks and self._claims is not None:
+            self._claims.hurry()
+        self._announce()
 
     def first_attempts(self) -> PostgreSQLFirstAttempts:
         """See `IMailQueue.first_attempts`."""
@@ -144,6 +152,15 @@ class PostgreSQLQueue:
         """See `IMailQueue.claim`."""
         self._reveal_late()
         return self._open().claim(limit, ahead)
+
+    def claim_expired(self, limit: int = 100) -> list[PostgreSQLLease]:
+        """See `IMailQueue.claim_expired`."""
+        claims = self._open()
+        return claims.claim_expired(limit)
+
+    def next_expiry(self) -> float | None:
+        """See `IMailQueue.next_expiry`."""
+        return self._claims.next_expiry() if self._claims is not None else None
 
     def _open(self) -> Claims:
         """Be a processor: registered, and listening."""

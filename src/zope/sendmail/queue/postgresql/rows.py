@@ -23,6 +23,9 @@ ARRIVING = 10
 #: How the rows of `count` call mails that a living processor has.
 SENDING = 4
 
+#: How they call mails that leave later.
+SCHEDULED = 5
+
 STATES = {WAITING: State.READY, HELD: State.HELD, REJECTED: State.REJECTED, STAGED: State.STAGED}
 
 #: How a state that a record says is kept; all others wait.
@@ -46,14 +49,18 @@ def state_of(number: int, record: Record) -> State:
     return STATES[number]
 
 
-def mail_of(row: Any) -> QueuedMail:
-    """Return a mail as an operator sees it."""
+def mail_of(row: Any, now: float) -> QueuedMail:
+    """Return a mail as an operator sees it.
+
+    :param now: seconds since the epoch.
+    """
     identifier, number, is_sending, since, size, message_id, envelope, line = row
     record = record_of(line)
     state = State.SENDING if is_sending else state_of(number, record)
     whole: Envelope | None = None
     with contextlib.suppress(MalformedEnvelope):
         whole = read_envelope(envelope)
-    due = record.due if state is State.DEFERRED else 0.0
     history: Sequence[Record] = () if line is None else (record,)
-    return QueuedMail(shown(identifier), state, whole, message_id, since, size, due, history)
+    return QueuedMail.at(
+        now, shown(identifier), state, whole, message_id=message_id, since=since, size=size, history=history
+    )

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import struct
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from psycopg import Connection
@@ -21,6 +22,7 @@ from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece, beginning, joined
+from zope.sendmail.message.terms import Terms
 from zope.sendmail.queue.postgresql.body import ROW, rows_of
 from zope.sendmail.queue.postgresql.connection import Connections, run
 from zope.sendmail.queue.postgresql.envelopes import write_envelope
@@ -38,9 +40,13 @@ _HEAD = 64 * 1024
 # The binary format of COPY (PostgreSQL, COPY, "Binary Format"): so the rows are made in a few steps each.
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
-_MAIL = struct.Struct("!hi16sihihiqi")
+_MAIL = struct.Struct("!hi16sihihihiqi")
 _BODY = struct.Struct("!hi16siii")
 _LENGTH = struct.Struct("!i")
+_TIME = struct.Struct("!iq")
+
+#: Since when PostgreSQL counts, in seconds since the epoch: the year 2000.
+_ERA = 946684800
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class NewMail:
     message_id: str
     envelope: str
     message: Sequence[Piece]
+    terms: Terms
 
     @classmethod
     def of(cls, envelope: Envelope, message: Sequence[Piece]) -> NewMail:
@@ -60,7 +67,17 @@ class NewMail:
         :raises QueueError: if a database cannot keep it.
         """
         size = sum(map(len, message))
-        return cls(names.new(), size, message_id_of(message), write_envelope(envelope), message)
+        return cls(names.new(), size, message_id_of(message), write_envelope(envelope), message, envelope.terms)
+
+    @property
+    def due(self) -> float | None:
+        """When the mail leaves, in seconds since the epoch; None: at once."""
+        return self.terms.not_before or None
+
+    @property
+    def expires(self) -> float | None:
+        """When it is given up, in seconds since the epoch; None: as the schedule of the queue says."""
+        return self.terms.expires if self.terms.expires < inf else None
 
 
 def message_id_of(message: Iterable[Piece]) -> str:
@@ -96,6 +113,9 @@ def _values(mail: NewMail, queue: int, state: int) -> dict[str, object]:
         "size": mail.size,
         "message_id": mail.message_id,
         "envelope": mail.envelope,
+        "priority": mail.terms.priority.rank,
+        "due": mail.due,
+        "expires": mail.expires,
         "maker": maker() if state == STAGED else None,
     }
 
@@ -106,8 +126,12 @@ def copy(connection: Connection[Any], queue: int, mails: Sequence[NewMail], stat
         rows.write(_SIGNATURE)
         made_by = _text(maker()) if state == STAGED else _LENGTH.pack(-1)
         for mail in mails:
-            head = _MAIL.pack(7, 16, mail.id.bytes, 2, queue, 2, state, 8, mail.size, _no_text(mail.message_id))
-            rows.write(head + mail.message_id.encode() + _text(mail.envelope) + made_by)
+            head = _MAIL.pack(
+                *(10, 16, mail.id.bytes, 2, queue, 2, state, 2, mail.terms.priority.rank),
+                *(8, mail.size, _no_text(mail.message_id)),
+            )
+            times = _time(mail.due) + _time(mail.expires)
+            rows.write(head + mail.message_id.encode() + _text(mail.envelope) + times + made_by)
         rows.write(_TRAILER)
     copy_bodies(connection, ((mail.id, mail.message) for mail in mails))
 
@@ -121,6 +145,10 @@ def copy_bodies(connection: Connection[Any], mails: Iterable[tuple[uuid.UUID, It
                 rows.write(_BODY.pack(3, 16, mail.bytes, 4, no, len(row)))
                 rows.write(bytes(row))
         rows.write(_TRAILER)
+
+
+def _time(seconds: float | None) -> bytes:
+    return _LENGTH.pack(-1) if seconds is None else _TIME.pack(8, int((seconds - _ERA) * 1_000_000))
 
 
 def _no_text(text: str) -> int:
@@ -137,7 +165,7 @@ class PostgreSQLStagedMail:
     """See `IStagedMail`.
 
     :param late: is given what could not be revealed, and reveals it later.
-    :param announce: tells processors that there is something new.
+    :param announce: tells processors that there is something new, and of which priorities (ranks).
     """
 
     def __init__(
@@ -145,7 +173,7 @@ class PostgreSQLStagedMail:
         connections: Connections,
         queue: Callable[[], int],
         late: Callable[[list[uuid.UUID]], object],
-        announce: Callable[[], object],
+        announce: Callable[[Collection[int]], object],
     ) -> None:
         self._connections = connections
         self._queue = queue
@@ -154,6 +182,7 @@ class PostgreSQLStagedMail:
         self._ids: list[uuid.UUID] = []
         self._new: list[NewMail] = []
         self._buffered = 0
+        self._ranks: set[int] = set()
         #: How many of the first were written, or may have been.
         self._written = 0
         self._is_over = False
@@ -169,6 +198,7 @@ class PostgreSQLStagedMail:
         mail = NewMail.of(envelope, message)
         self._ids.append(mail.id)
         self._new.append(mail)
+        self._ranks.add(mail.terms.priority.rank)
         self._buffered += mail.size
         if self._buffered > _BUFFER:
             try:
@@ -212,7 +242,7 @@ class PostgreSQLStagedMail:
         If the database cannot be reached even now, it raises; the queue tries again at its next use in this process.
         """
         if self.reveal():
-            self._announce()
+            self._announce(self._ranks)
 
     def reveal(self) -> bool:
         """Do as `commit`, and tell no processor; return whether there was something to reveal."""

@@ -50,6 +50,7 @@ class SpoolQueues:
         self._queues = tuple(queues)
         self.schedule = queues[0].schedule
         self.location = PREFIX + ";".join(queue.spool for queue in queues)
+        self.suppressions = queues[0].suppressions
         self.admin = SpoolsAdmin([queue.admin for queue in self._queues])
         self._turn = 0
 
@@ -83,6 +84,18 @@ class SpoolQueues:
         if trouble is not None and not leases:
             raise trouble
         return leases
+
+    def claim_expired(self, limit: int = 100) -> list[MaildirLease]:
+        """See `IMailQueue.claim_expired`."""
+        leases: list[MaildirLease] = []
+        for queue in self._queues:
+            leases += queue.claim_expired(limit - len(leases))
+        return leases
+
+    def next_expiry(self) -> float | None:
+        """See `IMailQueue.next_expiry`."""
+        known = [expiry for queue in self._queues if (expiry := queue.next_expiry()) is not None]
+        return min(known, default=None)
 
     def wait(self, timeout: float) -> None:
         """See `IMailQueue`; only the first directory's commits ring, as only they are ours."""

@@ -496,7 +496,7 @@ class Counting(OperatorsTest):
         self.assertEqual(
             self.objects("count"),
             [
-                dict.fromkeys(("staged", "ready", "sending", "deferred", "held", "rejected"), 0)
+                dict.fromkeys(("staged", "scheduled", "ready", "sending", "deferred", "held", "rejected"), 0)
                 | {"oldest": None, "waiting_for": {}}
             ],
         )

@@ -160,7 +160,7 @@ class Recipients(unittest.TestCase):
         ok = Reply(Answer.ACCEPTED, "ok", 250)
         record = Record(State.REJECTED, 9, 1.0, 2.0, 3.0, 2, replies={"a": ok, "b": Reply(Answer.REJECTED, "no", 550)})
         again = record.again(50.0, "why")
-        self.assertEqual(again, Record(State.READY, 0, 50.0, 50.0, 0.0, 0, note="why", replies={"a": ok}))
+        self.assertEqual(again, Record(State.READY, 0, 50.0, 50.0, 0.0, 0, note="why", replies={"a": ok}, early=True))
 
 
 class Waiting(unittest.TestCase):

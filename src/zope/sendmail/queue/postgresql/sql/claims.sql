@@ -3,7 +3,7 @@
 -- name: claim_fresh
 with due as (
     select id, owner, lease from zope_sendmail.mail
-    where queue = %(queue)s and state = 0 and due is null and id > %(cursor)s
+    where queue = %(queue)s and state = 0 and due is null and priority = %(priority)s and id > %(cursor)s
         and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = %(lease)s)) and id <> all(%(parked)s)
         and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
     order by id limit %(limit)s for update skip locked
@@ -15,7 +15,7 @@ returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m
 -- name: claim_again
 with due as (
     select id, owner, lease from zope_sendmail.mail
-    where queue = %(queue)s and state = 0 and due <= to_timestamp(%(now)s)
+    where queue = %(queue)s and state = 0 and priority = %(priority)s and due <= to_timestamp(%(now)s)
         and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = %(lease)s)) and id <> all(%(parked)s)
         and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
     order by due, id limit %(limit)s for update skip locked
@@ -36,16 +36,49 @@ update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s from due where
 returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, due.owner, due.lease,
     case when m.size <= 65536 then (select b.data from zope_sendmail.body b where b.mail = m.id and b.no = 0) end
 
+-- name: claim_expired
+-- What its sender wants given up by now, whenever it is due.
+with due as (
+    select id, owner, lease from zope_sendmail.mail
+    where queue = %(queue)s and state = 0 and expires <= to_timestamp(%(now)s)
+        and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = %(lease)s))
+        and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
+    order by expires limit %(limit)s for update skip locked
+)
+update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s from due where m.id = due.id
+returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, due.owner, due.lease,
+    case when m.size <= 65536 then (select b.data from zope_sendmail.body b where b.mail = m.id and b.no = 0) end
+
+-- name: outlook
+-- When the next mail is to be given up; of which priorities, other than the usual one, there is mail that waits.
+select (select extract(epoch from expires)::float8 from zope_sendmail.mail
+        where queue = %(queue)s and state = 0 and expires is not null and (owner is null or owner = any(%(dead)s))
+        order by expires limit 1),
+    array_remove(array[
+        (select priority from zope_sendmail.mail
+            where queue = %(queue)s and state = 0 and priority = 0 and due is null order by priority, id limit 1),
+        (select priority from zope_sendmail.mail
+            where queue = %(queue)s and state = 0 and priority = 0 and due is not null order by priority, due limit 1),
+        (select priority from zope_sendmail.mail
+            where queue = %(queue)s and state = 0 and priority = 2 and due is null order by priority, id limit 1),
+        (select priority from zope_sendmail.mail
+            where queue = %(queue)s and state = 0 and priority = 2 and due is not null order by priority, due limit 1)
+    ], null)
+
 -- name: next_due
-select extract(epoch from due)::float8 from zope_sendmail.mail
-where queue = %(queue)s and state = 0 and due is not null and due > to_timestamp(%(now)s)
-    and (owner is null or owner = any(%(dead)s)) and id <> all(%(parked)s)
-order by due limit 1
+select extract(epoch from next.due)::float8 from (values (0::smallint), (1::smallint), (2::smallint)) as class (p),
+    lateral (
+        select due from zope_sendmail.mail
+        where queue = %(queue)s and state = 0 and priority = p and due is not null and due > to_timestamp(%(now)s)
+            and (owner is null or owner = any(%(dead)s)) and id <> all(%(parked)s)
+        order by due limit 1
+    ) as next
+order by next.due limit 1
 
 -- name: anything_fresh
 select count(*) > 0 from (
     select from zope_sendmail.mail where queue = %(queue)s and state = 0 and due is null
-        and owner is null and id <> all(%(parked)s) order by id limit 1) as fresh
+        and owner is null and id <> all(%(parked)s) order by priority, id limit 1) as fresh
 
 -- name: piece
 select data from zope_sendmail.body where mail = %(mail)s and no = %(no)s

@@ -1,8 +1,9 @@
 -- On the application's connection, whichever driver it has: so everything says of which type it is.
 
 -- name: join_mail
-insert into zope_sendmail.mail (id, queue, size, message_id, envelope)
-values (%(id)s::uuid, %(queue)s, %(size)s, %(message_id)s, %(envelope)s)
+insert into zope_sendmail.mail (id, queue, priority, size, message_id, envelope, due, expires)
+values (%(id)s::uuid, %(queue)s, %(priority)s, %(size)s, %(message_id)s, %(envelope)s, to_timestamp(%(due)s::float8),
+    to_timestamp(%(expires)s::float8))
 
 -- name: join_body
 insert into zope_sendmail.body (mail, no, data) values (%(mail)s::uuid, %(no)s, %(data)s::bytea)

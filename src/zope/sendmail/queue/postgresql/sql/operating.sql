@@ -1,11 +1,15 @@
 -- name: count
 select case when state = 0 and owner is not null and exists (
-            select from zope_sendmail.processor p where p.id = owner and p.ended is null) then 4 else state end,
-    record is not null and due is not null, count(*)
+            select from zope_sendmail.processor p where p.id = owner and p.ended is null) then 4
+        when state = 0 and due > to_timestamp(%(now)s) and coalesce(record not like '{"state":"deferred"%%', true) then 5
+        else state end,
+    record like '{"state":"deferred"%%' and due is not null, count(*)
 from zope_sendmail.mail where queue = %(queue)s and state < 10 group by 1, 2
 
 -- name: oldest
-select extract(epoch from since)::float8 from zope_sendmail.mail where queue = %(queue)s and state = 0 order by id limit 1
+select extract(epoch from case when record is null then greatest(since, due) else since end)::float8
+from zope_sendmail.mail where queue = %(queue)s and state = 0
+    and (due is null or due <= to_timestamp(%(now)s) or record like '{"state":"deferred"%%') order by id limit 1
 
 -- name: page
 select id, state, owner is not null and exists (
@@ -59,7 +63,8 @@ where m.id = %(id)s and m.queue = %(queue)s and m.state < 10 for update of m
 
 -- name: change
 with kept as (
-    update zope_sendmail.mail set state = %(state)s, due = null, owner = null, lease = null, record = %(record)s
+    update zope_sendmail.mail set state = %(state)s, due = to_timestamp(%(due)s), owner = null, lease = null,
+        record = %(record)s
     where id = %(id)s returning id
 )
 insert into zope_sendmail.history (mail, record) select id, %(record)s from kept

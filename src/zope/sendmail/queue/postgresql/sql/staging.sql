@@ -1,7 +1,8 @@
 -- name: stage
 with m as (
-    insert into zope_sendmail.mail (id, queue, state, size, message_id, envelope, maker)
-    values (%(id)s, %(queue)s, %(state)s, %(size)s, %(message_id)s, %(envelope)s, %(maker)s) on conflict do nothing
+    insert into zope_sendmail.mail (id, queue, state, priority, size, message_id, envelope, due, expires, maker)
+    values (%(id)s, %(queue)s, %(state)s, %(priority)s, %(size)s, %(message_id)s, %(envelope)s, to_timestamp(%(due)s),
+        to_timestamp(%(expires)s), %(maker)s) on conflict do nothing
 )
 insert into zope_sendmail.body (mail, no, data) values (%(id)s, 0, %(data)s) on conflict do nothing
 
@@ -9,7 +10,7 @@ insert into zope_sendmail.body (mail, no, data) values (%(id)s, 0, %(data)s) on 
 insert into zope_sendmail.body (mail, no, data) values (%(mail)s, %(no)s, %(data)s)
 
 -- name: copy_mail
-copy zope_sendmail.mail (id, queue, state, size, message_id, envelope, maker) from stdin (format binary)
+copy zope_sendmail.mail (id, queue, state, priority, size, message_id, envelope, due, expires, maker) from stdin (format binary)
 
 -- name: copy_body
 copy zope_sendmail.body (mail, no, data) from stdin (format binary)

@@ -83,8 +83,11 @@ class ADeepQueue(unittest.TestCase):
         first = {"sent": ids[0], "sent_lease": 7, "record": "x", "mail": ids[1], "lease": 7, "slot": 1, "phase": 2}
         gone = {"sent": two, "sent_leases": "{7,7}", "records": "{x,x}", "back": others, "back_leases": "{7,7}"}
         verbs: dict[str, dict[str, Any]] = {
-            "claim_fresh": {**me, "cursor": none},
-            "claim_again": {**me, "now": 1.9e9},
+            "claim_fresh": {**me, "priority": 1, "cursor": none},
+            "claim_again": {**me, "priority": 1, "now": 1.9e9},
+            "claim_expired": {**me, "now": 1.9e9},
+            "outlook": {"queue": 1, "dead": [2, 3]},
+            "suppressed": {"queue": 1, "known": 7},
             "claim_these": {**me, "now": 1.9e9, "ids": ids},
             "next_due": {**me, "now": 1.0},
             "anything_fresh": {"queue": 1, "parked": []},
@@ -96,7 +99,7 @@ class ADeepQueue(unittest.TestCase):
             "reveal": {"ids": ids},
             "discard": {"ids": ids},
             "withdraw": {"ids": ids, "me": 1},
-            "oldest": {"queue": 1},
+            "oldest": {"queue": 1, "now": 1.0},
             "page": {"queue": 1, "after": none, "limit": 500},
             "page_apart": {"queue": 1, "after": none, "limit": 500, "state": 1},
             "by_message_id": {"queue": 1, "message_id": "77"},
@@ -105,7 +108,7 @@ class ADeepQueue(unittest.TestCase):
             "one": {"id": ids[0], "queue": 1},
             "history": {"mail": ids[0]},
             "take": {"id": ids[0], "queue": 1},
-            "change": {"id": ids[0], "state": 1, "record": "{}"},
+            "change": {"id": ids[0], "state": 1, "due": None, "record": "{}"},
             "remove": {"id": ids[0]},
             "waiting": {"queue": 1, "limit": 100, "now": 1.0},
             "in_doubt": {"queue": 1, "limit": 100},
@@ -121,7 +124,7 @@ class ADeepQueue(unittest.TestCase):
             "piece": {"mail": ids[0], "no": 0},
             "join_take_back": {"ids": ids},
         }
-        small = {"processor", "epoch", "history"}
+        small = {"processor", "epoch", "history", "suppression"}
         for name, parameters in verbs.items():
             with self.subTest(name):
                 self.assertEqual(self.scanned(self.plan(name, **parameters)) - small - _partitions(), set(), name)
