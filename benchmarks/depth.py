@@ -42,7 +42,7 @@ def main() -> None:
         made = report("Deep queues and large messages", theirs, directory)
         for mode in () if arguments.no_depth else _MODES:
             queue = os.path.join(directory, mode)
-            _build(queue, mode, arguments.messages)
+            build(queue, mode, arguments.messages)
             _measure_depth(made, queue, mode, theirs, arguments)
             progress("clearing up")
             shutil.rmtree(queue)
@@ -67,7 +67,7 @@ def _arguments() -> argparse.Namespace:
 # deep queues
 
 
-def _build(queue: str, mode: str, count: int) -> None:
+def build(queue: str, mode: str, count: int) -> None:
     """Make a queue of `count` messages that cannot be sent now, as the processors leave them."""
     for name in ("tmp", "new", "cur", "history", "locks"):
         os.makedirs(os.path.join(queue, name), mode=0o700)

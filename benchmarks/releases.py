@@ -97,7 +97,7 @@ def place(directory: str) -> Iterator[str]:
 def report(title: str, theirs: Theirs, directory: str) -> Report:
     """An empty report."""
     kind = file_system(directory)
-    made = Report(title, f"zope.sendmail {_our_version()} against {theirs.version}", kind)
+    made = Report(title, f"zope.sendmail {our_version()} against {theirs.version}", kind)
     if kind in {"tmpfs", "ramfs", "overlay"}:
         made.notes.append(f"{kind} is no disk: what is said about durability here means nothing")
     return made
@@ -118,7 +118,7 @@ def file_system(path: str) -> str:
     return best[1]
 
 
-def _our_version() -> str:
+def our_version() -> str:
     try:
         return importlib.metadata.version("zope.sendmail")
     except importlib.metadata.PackageNotFoundError:

@@ -16,6 +16,7 @@ from zope.sendmail.console.places import Place
 from zope.sendmail.console.search import Searches
 from zope.sendmail.console.security import FIELD
 from zope.sendmail.console.selection import Filter
+from zope.sendmail.console.words import name_of, token_of
 from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.system.clock import Clock
 
@@ -41,8 +42,8 @@ class Changes:
         verb = request.form.get("verb", "")
         if verb not in VERBS and verb != FLUSH.name:
             raise BadRequest("There is no such thing to do.")
-        if verb == FLUSH.name and not (request.form.get("relay") and request.form.get("all") == "filter"):
-            raise BadRequest("The form names no relay. Go back, and choose one.")
+        if verb == FLUSH.name:
+            self._relay(request)
         names, fields, is_known = self._meant(request, place)
         if not is_known:
             return self._draw(
@@ -70,7 +71,7 @@ class Changes:
         if verb is None:
             raise BadRequest("There is no such thing to do.")
         if verb is FLUSH:
-            place.queue.admin.probe(form.get("relay", ""))
+            place.queue.admin.probe(self._relay(request))
         result = act(place.queue, verb, self._names(request, place), self._clock, form.get("to", ""))
         self._glances.renew(place)
         self._searches.forget(place)
@@ -83,14 +84,21 @@ class Changes:
             done=f"{_mails(result.done)}",
             verb=verb,
             result=result,
-            fields=[*again, ("behind", result.last)] if result.more else [],
+            fields=[*again, ("behind", token_of(result.last))] if result.more else [],
         )
+
+    def _relay(self, request: Request) -> str:
+        """Return the relay that is to be tried, with the mails that wait for their next attempt there."""
+        relay = request.form.get("relay", "").strip()
+        if not relay or request.form.get("all") != "filter":
+            raise BadRequest("The form names no relay. Go back, and choose one.")
+        return relay
 
     def _meant(self, request: Request, place: Place) -> tuple[Sequence[str], _Fields, bool]:
         """Return the names of the mails that a form means, what says so in the next form, and whether these are all."""
         if request.form.get("all") != "filter":
-            names = request.form.getlist("name")
-            return names, [("name", name) for name in names], True
+            tokens = request.form.getlist("name")
+            return tokens, [("name", token) for token in tokens], True
         chosen, until = Filter.of(request.form), _number(request.form.get("until", ""))
         if until is None:
             until = self._clock.time()
@@ -105,7 +113,8 @@ class Changes:
 
     def _names(self, request: Request, place: Place) -> Iterable[str]:
         """Return the names of the mails that a form means, from where the last one ended."""
-        names, behind = request.form.getlist("name"), request.form.get("behind", "")
+        names = [name_of(token) for token in request.form.getlist("name")]
+        behind = name_of(request.form.get("behind", ""))
         if request.form.get("all") != "filter":
             return names[place_behind(names, behind) :]
         chosen, until = Filter.of(request.form), _number(request.form.get("until", ""))

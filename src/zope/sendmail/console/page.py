@@ -44,8 +44,8 @@ class Draw:
             verbs=VERBS,
             field=self._guard.field(request),
             field_name=FIELD,
-            quote=lambda text: quote(text, safe=""),
+            quote=lambda text: quote(text, safe="", errors="replace"),
             State=State,
             **values,
         )
-        return Response(text, status, mimetype="text/html")
+        return Response(text.encode("utf-8", "replace"), status, mimetype="text/html")

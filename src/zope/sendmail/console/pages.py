@@ -16,6 +16,7 @@ from zope.sendmail.console.places import Place
 from zope.sendmail.console.search import Searches
 from zope.sendmail.console.security import Guard
 from zope.sendmail.console.selection import STATES, Filter
+from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.system.clock import Clock
 
 _HEAD_BYTES = 16 * 1024
@@ -116,7 +117,7 @@ class Pages:
 
     def mails(self, request: Request, place: Place) -> Response:
         """Show mails that fit a filter, a page at a time."""
-        now, behind = self._clock.time(), request.args.get("behind", "")
+        now, behind = self._clock.time(), words.name_of(request.args.get("behind", ""))
         try:
             chosen, error = Filter.of(request.args), ""
         except ValueError as wrong:
@@ -132,8 +133,9 @@ class Pages:
             title=f"Mails in {place.title}",
             rows=[words.mail_row(mail, now) for mail in page.mails],
             chosen=chosen.values,
-            more=urlencode([*chosen.values.items(), ("behind", page.behind)]) if page.behind else "",
-            here=urlencode([*chosen.values.items(), *([("behind", behind)] if behind else [])]),
+            chosen_states=chosen.states,
+            more=urlencode([*chosen.values.items(), ("behind", words.token_of(page.behind))]) if page.behind else "",
+            here=urlencode([*chosen.values.items(), *([("behind", words.token_of(behind))] if behind else [])]),
             error=error,
             states=[state.value for state in STATES],
             is_first=not behind,
@@ -157,7 +159,7 @@ class Pages:
 
     def mail(self, request: Request, place: Place, name: str) -> Response:
         """Show one mail with its history and its header."""
-        now = self._clock.time()
+        now, name = self._clock.time(), words.name_of(name)
         admin = place.queue.admin
         mail = admin.show(name)
         with admin.read(name) as stream:
@@ -166,8 +168,9 @@ class Pages:
             request,
             "mail",
             place,
-            title=f"Mail {name}",
-            mail=mail,
+            title=f"Mail {printable(name)}",
+            message_id=printable(mail.message_id),
+            path=", ".join(map(printable, mail.relays)),
             row=words.mail_row(mail, now),
             recipients=words.recipient_rows(mail),
             history=words.history_rows(mail, now),

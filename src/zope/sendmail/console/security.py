@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Collection
+from urllib.parse import urlsplit
 
 from werkzeug.exceptions import BadRequest, Forbidden, Unauthorized
 from werkzeug.wrappers import Request, Response
@@ -102,12 +103,20 @@ class Guard:
         :raises Forbidden: then
         """
         site = request.headers.get("Sec-Fetch-Site", "same-origin")
-        origin = request.headers.get("Origin")
-        strange = origin is not None and origin.rstrip("/") != request.host_url.rstrip("/")
-        if site not in ("same-origin", "none") or strange or SESSION not in request.cookies:
+        if site not in ("same-origin", "none") or self._is_strange(request) or SESSION not in request.cookies:
             raise Forbidden("This form came from another site, or your browser keeps no cookies.")
         if not self._equal(request.form.get(FIELD, ""), self.field(request)):
             raise Forbidden("This form is too old. Go back, reload the page, and try again.")
+
+    def _is_strange(self, request: Request) -> bool:
+        """Return whether the browser says that a form came from under another name than that by which it calls us.
+
+        The scheme is not compared: where a web server in front encrypts, it is not known here.
+        """
+        origin = request.headers.get("Origin")
+        return origin is not None and _without_default_port(urlsplit(origin).netloc) != _without_default_port(
+            request.host
+        )
 
     def finish(self, request: Request, response: Response) -> None:
         """Add what each response has."""
@@ -124,3 +133,8 @@ class Guard:
 
     def _equal(self, said: str, right: str) -> bool:
         return hmac.compare_digest(said.encode("utf-8", "replace"), right.encode("utf-8", "replace"))
+
+
+def _without_default_port(host: str) -> str:
+    name, _, port = host.lower().rpartition(":")
+    return name if name and port in ("80", "443") else host.lower()

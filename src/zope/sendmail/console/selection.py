@@ -27,7 +27,7 @@ FIELDS = ("state", *_TEXTS, *_TIMES)
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """The filters of a list of mails, as the operator wrote them.
+    """The filters of a list of mails, as the operator wrote them; several states have commas between them.
 
     :raises ValueError: for a state or a time that is none
     """
@@ -41,9 +41,16 @@ class Filter:
         :raises ValueError: for a state or a time that is none
         """
         values = {name: given.get(name, "").strip()[:500] for name in FIELDS}
+        states = [word.strip() for text in given.getlist("state") for word in text.split(",")]
+        values["state"] = ",".join(dict.fromkeys(filter(None, states)))[:500]
         found = cls({name: value for name, value in values.items() if value})
         found.arguments(0.0)
         return found
+
+    @property
+    def states(self) -> list[str]:
+        """The states that are meant, as words; none: any but staged."""
+        return self.values["state"].split(",") if "state" in self.values else []
 
     def arguments(self, now: float, until: float = inf) -> dict[str, Any]:
         """Return the arguments of `IMailQueueAdmin.mails`.
@@ -52,7 +59,7 @@ class Filter:
         :param until: only mails that were written before
         """
         chosen: dict[str, Any] = {name: self.values.get(name, "") for name in _TEXTS}
-        chosen["states"] = [State(self.values["state"])] if "state" in self.values else []
+        chosen["states"] = [State(word) for word in self.states]
         older, younger = (self.values.get(name) for name in _TIMES)
         chosen["before"] = min(until, now - duration(older) if older else inf)
         chosen["after"] = now - duration(younger) if younger else -inf

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import quote, unquote
 
 from zope.sendmail.lifecycle.finding import Finding, age
 from zope.sendmail.lifecycle.outcome import Reply, printable
@@ -15,6 +16,16 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.terms import terms_values
 
 _SECRETS = frozenset({b"x-zope-password", b"authorization"})
+
+
+def token_of(name: str) -> str:
+    """Return the name of a mail as it stands in addresses and forms: a file name may have any bytes."""
+    return quote(name, safe="", errors="surrogateescape")
+
+
+def name_of(token: str) -> str:
+    """Return the name that `token_of` made a token of."""
+    return unquote(token, errors="surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,7 @@ class MailRow:
     """One mail in a list."""
 
     name: str
+    token: str
     state: str
     sender: str
     recipients: str
@@ -59,7 +71,8 @@ def mail_row(mail: QueuedMail, now: float) -> MailRow:
     recipients = (*envelope.recipients, *envelope.malformed) if envelope else ()
     more = f" and {len(recipients) - 2} more" if len(recipients) > 2 else ""
     return MailRow(
-        name=mail.name,
+        name=printable(mail.name),
+        token=token_of(mail.name),
         state=mail.state.value,
         sender=printable((envelope.sender or "<>") if envelope else "unreadable"),
         recipients=printable(", ".join(recipients[:2]) + more),

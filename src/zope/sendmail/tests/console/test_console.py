@@ -149,6 +149,8 @@ class WhatIsShown(Fixture):
         [ready] = self.put("joe@example.net")
         for query, count in (
             ("state=deferred", 1),
+            ("state=deferred&state=ready", 2),
+            ("state=held,rejected", 0),
             ("recipient=@example.net", 1),
             ("reply=450", 1),
             ("older_than=1h", 0),
@@ -251,6 +253,21 @@ class DeepQueue(Fixture):
                 yield
             finally:
                 go_on.set()
+
+
+class NamesOfOthers(Fixture):
+    def test_may_have_any_bytes(self) -> None:
+        """A file that another program left in the queue is shown, and can be removed."""
+        strange = os.fsencode(os.path.join(self.path, "new", "1700000000.1.")) + b"h\xff<i>%2F.1"
+        self.put()
+        with open(strange, "wb") as file:
+            file.write(b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\nSubject: x\n\n")
+        page = self.get("/0/mails")
+        [link] = re.findall(r'href="(/0/mail/1700000000[^"]+)"', page)
+        self.assertIn("Subject: x", self.get(link))
+        [token] = re.findall(r'value="(1700000000[^"]+)"', page)
+        self.assertIn("1 mail</strong> removed", self.post("/0/do", verb="remove", name=[token]).text)
+        self.assertFalse(os.path.exists(strange))
 
 
 class TextOfOthers(Fixture):
@@ -403,6 +420,24 @@ class OtherSites(Fixture):
         self.refused(others[1])
         self.refused(right, Origin="https://evil.example")
         self.refused(right, Sec_Fetch_Site="cross-site")
+
+    def test_are_told_from_a_server_in_front_that_encrypts(self) -> None:
+        """The scheme that the browser sees is not the one that the console sees; the name is."""
+        [name] = self.put()
+        here = "http://ops.example.org"
+        page = self.client.get("/0/mails", base_url=here).text
+        [field] = set(re.findall(rf'name="{FIELD}" value="(\w+)"', page))
+        fields = {"verb": "hold", "name": name, FIELD: field}
+        for origin, status in (
+            ("https://ops.example.org", 200),
+            ("https://ops.example.org:443", 200),
+            ("https://ops.example.org.evil.example", 403),
+            ("https://evil.example", 403),
+            ("null", 403),
+        ):
+            with self.subTest(origin):
+                answer = self.client.post("/0/confirm", data=fields, base_url=here, headers={"Origin": origin})
+                self.assertEqual(answer.status_code, status)
 
     def test_cannot_frame_or_script_a_page(self) -> None:
         """Every answer has the headers, also a refusal."""
