@@ -6,7 +6,7 @@ import argparse
 import os
 
 from zope.sendmail.cli.terminal import Refused, say, say_json
-from zope.sendmail.config.location import DATABASES, scheme_of
+from zope.sendmail.config.location import DATABASES, scheme_of, urls_of
 
 
 def keep_up(options: argparse.Namespace) -> int:
@@ -23,10 +23,12 @@ def keep_up(options: argparse.Namespace) -> int:
     except ImportError as error:
         text = f"a queue in a database needs psycopg ({error}); install zope.sendmail[postgresql]"
         raise Refused(text, os.EX_CONFIG) from None
+    urls = urls_of(location)
     if options.verb == "adopt":
-        _tell(options, {"adopted": upkeep.adopt(location)}, "this database is the queue's now; processors work in it")
+        adopted = [upkeep.adopt(url) for url in urls]
+        _tell(options, {"adopted": any(adopted)}, "this database is the queue's now; processors work in it")
         return os.EX_OK
-    versions = upkeep.migrate(location)
+    versions = sorted({version for url in urls for version in upkeep.migrate(url)})
     words = f"the tables have version {versions[-1]} now" if versions else "the tables are up to date"
     _tell(options, {"versions": versions}, words)
     return os.EX_OK

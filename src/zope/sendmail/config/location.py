@@ -49,9 +49,16 @@ def scheme_of(location: str) -> str:
         raise _unknown(scheme)
     if scheme in DATABASES and not location.startswith(f"{scheme}://"):
         raise _unknown(scheme)
-    if scheme in DATABASES:
-        _refuse_password(location, scheme)
+    for url in urls_of(location) if scheme in DATABASES else ():
+        if not url.startswith(tuple(f"{each}://" for each in DATABASES)):
+            raise InvalidLocation(f"between ; there has to be a URL of a database each; write {scheme}://... for each")
+        _refuse_password(url, scheme)
     return scheme
+
+
+def urls_of(location: str) -> tuple[str, ...]:
+    """Return the URLs of a location in a database, of which there may be several with ``;`` between them."""
+    return tuple(url for each in location.split(";") if (url := each.strip()))
 
 
 def _refuse_password(location: str, scheme: str) -> None:

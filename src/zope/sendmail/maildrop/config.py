@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
 
+from zope.sendmail.config.location import DATABASES, scheme_of
 from zope.sendmail.config.options import PATHS, QUEUE, RELAY, Parser, processor_keywords, read_password
 from zope.sendmail.config.settings import Tls
 from zope.sendmail.errors import InvalidAddress, MailError
@@ -70,7 +71,7 @@ class Config:
     smtp_host: str
     smtp_port: int
     home: str
-    #: Spool directories; mail is written to the first and read from all.
+    #: Spool directories; mail is written to the first and read from all.  None if it is in a database.
     spools: tuple[str, ...]
     var: str
     pid_file: str
@@ -100,6 +101,8 @@ class Config:
     lock_age: float = LOCK_AGE
     #: What becomes of a mail of which it cannot be known whether the relay has it.
     on_unknown: OnUnknown = OnUnknown.RESEND
+    #: The location of a queue in a database, in the place of spools.
+    database: str = ""
     #: Further settings of the relay, by their names in `RELAY`.
     relay_options: tuple[tuple[str, Any], ...] = ()
     #: Further settings of the queue, by their names in `QUEUE`.
@@ -113,12 +116,18 @@ class Config:
     @property
     def queue_options(self) -> Mapping[str, Any]:
         """What `open_queue` is given besides, by the daemon and by commands that look at its mail."""
-        return {"lock_age": self.lock_age, "schedule": self.processor_options["schedule"]}
+        schedule = self.processor_options["schedule"]
+        return {"schedule": schedule} if self.database else {"lock_age": self.lock_age, "schedule": schedule}
 
     @property
     def location(self) -> str:
         """What `open_queue` is given."""
-        return "spool:" + ";".join(self.spools)
+        return self.database or "spool:" + ";".join(self.spools)
+
+    @property
+    def place(self) -> str:
+        """The directory whose owner the daemon is: the first spool, or that of its own files."""
+        return self.spools[0] if self.spools else self.var
 
     @property
     def has_password(self) -> bool:
@@ -162,9 +171,10 @@ def parse_config(text: str, path: str) -> Config:
 
 
 def _config(read: _Reader) -> Config:
-    spools, var = read.paths("MAILDROP_SPOOL"), read.path("MAILDROP_VAR")
+    database = read.database("MAILDROP_SPOOL")
+    spools, var = () if database else read.paths("MAILDROP_SPOOL"), read.path("MAILDROP_VAR")
     home = read.path("MAILDROP_HOME")
-    if not home and not (spools and var):
+    if not home and not ((spools or database) and var):
         read.refuse(
             "MAILDROP_HOME", 'is missing; name a directory of your own, such as MAILDROP_HOME="/var/lib/maildrop"'
         )
@@ -175,7 +185,8 @@ def _config(read: _Reader) -> Config:
         smtp_host=read.text("SMTP_HOST") or "localhost",
         smtp_port=read.whole("SMTP_PORT", 25, 1, 65535),
         home=home,
-        spools=spools or (os.path.join(home, "spool"),),
+        spools=spools or (() if database else (os.path.join(home, "spool"),)),
+        database=database,
         var=var,
         pid_file=read.path("MAILDROP_PID_FILE") or os.path.join(var, "maildrop.pid"),
         log_file=read.path("MAILDROP_LOG_FILE") or os.path.join(var, "maildrop.log"),
@@ -237,6 +248,14 @@ class _Reader:
     def path(self, key: str) -> str:
         """Return a path, made absolute."""
         return self._absolute(key, self._printable(key).strip())
+
+    def database(self, key: str) -> str:
+        """Return the location of a queue in a database; nothing if there is none."""
+        text = self.text(key)
+        try:
+            return text if text.partition(":")[0] in DATABASES and scheme_of(text) else ""
+        except ValueError as error:
+            self.refuse(key, f"cannot be used: {error}")
 
     def paths(self, key: str) -> tuple[str, ...]:
         """Paths with ``;`` between them, none of them twice."""

@@ -233,7 +233,9 @@ def _is_in_clear(config: Config) -> bool:
 
 def open_spools(config: Config) -> IMailQueue:
     """Return the queue over the spools of the configuration."""
-    return open_queue(config.location, add_message_id=config.add_messageid, **config.queue_options)
+    # In a database all mail is ours, and has a Message-Id.
+    completing = {} if config.database else {"add_message_id": config.add_messageid}
+    return open_queue(config.location, **completing, **config.queue_options)
 
 
 def make_queue(config: Config) -> IMailQueue:
@@ -265,7 +267,7 @@ def prepare(config: Config) -> None:
     Root goes on as the owner of the first spool, which could not use root's files.  A disk without room for them is
     passed over: mail can leave without a log.
     """
-    become_owner(config.spools[0])
+    become_owner(config.place)
     for path in (config.log_file, config.pid_file):
         check_place(path)
         try:

@@ -102,7 +102,7 @@ def _restart(config: Config, parsed: argparse.Namespace) -> int:
 
 
 def _status(config: Config, _: argparse.Namespace) -> int:
-    become_owner(config.spools[0])
+    become_owner(config.place)
     pid = PidFile(config.pid_file).holder()
     queue = open_spools(config)
     try:

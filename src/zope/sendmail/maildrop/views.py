@@ -46,7 +46,7 @@ ATTRIBUTES: Mapping[str, Callable[[Config], Any]] = {
     "password": lambda config: HIDDEN if config.has_password else NOT_SET,
     "smtp_uid": lambda config: config.login,
     "smtp_pwd": lambda _: "",  # MailHost's name of the password; the daemon has it, it is not needed here
-    "spool": lambda config: config.spools[0],
+    "spool": lambda config: config.place,
     "polling": lambda config: config.interval,
     "maildrop_log_file": lambda config: config.log_file,
     "debug": lambda config: _on(config.debug),
@@ -100,7 +100,7 @@ def settings(path: str, config: Config) -> dict[str, Any]:
         ("TLS usage", attribute["use_tls"]),
         ("SMTP Server Login", attribute["login"]),
         ("SMTP Server Password", attribute["password"]),
-        ("Spool location", "; ".join(config.spools)),
+        ("Spool location", config.database or "; ".join(config.spools)),
         ("Spool polling interval", f"{config.interval:g} seconds"),
         ("Messages per connection", config.batch or "no limit"),
         ("Pause after each message", f"{config.wait_interval:g} seconds"),

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 def open_queue(location: str, **options: Any) -> IMailQueue:
     """Return the queue at `location`.  Opens nothing yet, and makes nothing.
 
-    :param location: the path of a Maildir; ``memory:``; ``spool:`` with a directory of MaildropHost's, or several with
-        ``;`` between them; or what else was registered with ``register_scheme``.
+    :param location: the path of a Maildir; ``memory:``; ``spool:`` with a directory of MaildropHost's;
+        ``postgresql://user@host/database?queue=name``; of the last two, several with ``;``
+        between them; or what else was registered with ``register_scheme``.
     :param options: those of the queue's class, such as ``schedule``.
     :raises InvalidLocation: if no queue can be there; a password in `location` is not repeated.
     """

@@ -216,6 +216,10 @@ class JoinedMail:
             self._is_over = True
 
 
+class OtherDatabase(QueueError):
+    """The application's connection leads to another database than the queue's.  Cure: name the queue's URL there."""
+
+
 @contextlib.contextmanager
 def joined() -> Any:
     """Turn what the application's driver raises into a `QueueError`, so that callers know what to catch."""
@@ -231,9 +235,9 @@ def check_database(connection: Any, known: str) -> None:
     """Refuse a connection to another database than the queue's.
 
     :param known: what the statement ``identity`` says on a connection of the queue's own.
-    :raises QueueError: if it says something else on the application's.
+    :raises OtherDatabase: if it says something else on the application's.
     """
     with joined():
         [(here, _)] = connection.execute(STATEMENTS["identity"].decode(), {})
     if here != known:
-        raise QueueError("the application's connection leads to another database than the URL of the queue")
+        raise OtherDatabase("the application's connection leads to another database than the URL of the queue")

@@ -26,7 +26,7 @@ from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
 from zope.sendmail.queue.postgresql.claims import HIGH, Claims
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.firstattempts import PostgreSQLFirstAttempts
-from zope.sendmail.queue.postgresql.joining import JoinedMail, check_database
+from zope.sendmail.queue.postgresql.joining import JoinedMail, OtherDatabase, check_database
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
 from zope.sendmail.queue.postgresql.location import Location
 from zope.sendmail.queue.postgresql.staging import PostgreSQLStagedMail
@@ -131,6 +131,14 @@ class PostgreSQLQueue:
             return Claims(self._connections, self._make_id(), self.schedule, self._given_clock, lambda: None)
 
         return PostgreSQLFirstAttempts(make, self._announce)
+
+    def is_in_database_of(self, connection: Any) -> bool:
+        """Return whether an `IApplicationConnection` leads to the database of this queue."""
+        try:
+            self.stage_on(connection)
+        except OtherDatabase:
+            return False
+        return True
 
     def _announce(self, mails: Iterable[uuid.UUID] = ()) -> None:
         self._announcer.announce(self._make_id(), mails)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import tempfile
@@ -11,11 +12,16 @@ import warnings
 from typing import Any
 
 import transaction
+from zope.app.appsetup.product import setProductConfiguration
 from zope.component import getUtility
 from zope.configuration.exceptions import ConfigurationError
 
 from zope.sendmail.cli.app import main
+from zope.sendmail.cli.queuecommands import main as queue_main
 from zope.sendmail.interfaces import IMailDelivery
+from zope.sendmail.maildrop.config import ConfigError, parse_config
+from zope.sendmail.maildrop.daemon import check, make_mailer, make_queue
+from zope.sendmail.maildrop.delivery import delivery_to
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.sender import MailSender, MailWriter
 from zope.sendmail.testing.contracts import MESSAGE, envelope
@@ -104,6 +110,27 @@ class TheCommand(WithRelay):
                 self.assertEqual((status, complaints), (0, ""))
                 self.assertEqual(len(self.relay.mails), number)
 
+    def test_shows_metrics(self) -> None:
+        """As of a directory."""
+        put(open_queue(self.url), [envelope()] * 3, MESSAGE)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(queue_main(["metrics", self.url]), 0)
+        self.assertRegex(out.getvalue(), r"(?m)^zope_sendmail_\w+{.*ready.*} 3")
+
+    def test_serves_metrics(self) -> None:
+        """The collector asks the database; the label has no password, for the location has none."""
+        if importlib.util.find_spec("prometheus_client") is None:
+            self.skipTest("prometheus_client is not installed")
+        from zope.sendmail.metrics.collectors import QueueCollector
+
+        queue = open_queue(self.url)
+        self.addCleanup(queue.close)
+        put(queue, [envelope()] * 2, MESSAGE)
+        samples = [each for family in QueueCollector(queue.location, queue.admin).collect() for each in family.samples]
+        [ready] = [each for each in samples if each.labels.get("state") == "ready"]
+        self.assertEqual((ready.value, ready.labels["queue"]), (2.0, self.url))
+
     def test_shows_and_changes_what_waits(self) -> None:
         """The verbs of operators."""
         queue = open_queue(self.url)
@@ -133,6 +160,51 @@ class TheCommand(WithRelay):
             self.assertNotIn(_SECRET, complaints)
 
 
+class TheConsole(unittest.TestCase):
+    def test_shows_a_queue(self) -> None:
+        """Its mails, on the page that a directory has."""
+        if importlib.util.find_spec("werkzeug") is None:
+            self.skipTest("werkzeug is not installed (zope.sendmail[console])")
+        from werkzeug.test import Client
+
+        from zope.sendmail.console import Console
+
+        url = shared_server().url()
+        put(open_queue(url), [envelope()], MESSAGE)
+        answer = Client(Console([url], patience=60.0)).get("/0/mails")
+        self.assertEqual(answer.status_code, 200)
+        self.assertIn("one@example.org", answer.text)
+
+
+class Maildrop(WithRelay):
+    """The configuration file of maildrop names a queue in a database in the place of its spool."""
+
+    def configure(self, spool: str) -> Any:
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        text = f'MAILDROP_HOME="{directory}"\nMAILDROP_SPOOL="{spool}"\nSMTP_HOST="{self.relay.host}"\n'
+        return parse_config(f"{text}SMTP_PORT={self.relay.port}\nMAILDROP_TLS=0\n", f"{directory}/config")
+
+    def test_writes_and_sends_there(self) -> None:
+        """The host in Zope, and the daemon's queue with its mailer."""
+        config = self.configure(self.url)
+        self.assertEqual((config.location, config.spools), (self.url, ()))
+        delivery_to(config).send_at_once("a@example.org", ["b@example.org"], "Subject: x\n\ntext")
+        check(config)
+        queue = make_queue(config)
+        self.addCleanup(queue.close)
+        [lease] = queue.claim()
+        self.assertIn(b"Message-Id:", lease.open().read())
+        outcome = make_mailer(config).open_session().transfer(lease.envelope, lease.open(), lease.intend)
+        self.assertEqual(outcome.replies["b@example.org"].code, 250)
+
+    def test_refuses_a_password(self) -> None:
+        """And names the line, not the password."""
+        with self.assertRaises(ConfigError) as caught:
+            self.configure(f"postgresql://u:{_SECRET}@h/d")
+        self.assertRegex(str(caught.exception), "line 2: MAILDROP_SPOOL .*passfile")
+        self.assertNotIn(_SECRET, str(caught.exception))
+
+
 class ZCML(Directives):
     def setUp(self) -> None:
         super().setUp()
@@ -149,6 +221,13 @@ class ZCML(Directives):
     def test_names_a_queue(self) -> None:
         """As it names a directory."""
         self.load(SMTP, f'<mail:queuedDelivery mailer="smtp" queuePath="{self.url.replace("&", "&amp;")}" />')
+        self.assertEqual(len(self.deliver()), 1)
+
+    def test_takes_the_queue_of_zope_conf(self) -> None:
+        """``queue-path`` of <product-config mail>."""
+        self.addCleanup(setProductConfiguration, "mail", None)
+        setProductConfiguration("mail", {"queue-path": self.url})
+        self.load(SMTP, '<mail:queuedDelivery mailer="smtp" />')
         self.assertEqual(len(self.deliver()), 1)
 
     def test_names_the_connection_of_the_application(self) -> None:
