@@ -65,6 +65,7 @@ _AFTER: dict[tuple[State, Action], State | None] = {
     (State.DEFERRED, Action.REMOVE): None,
     (State.HELD, Action.REMOVE): None,
     (State.REJECTED, Action.REMOVE): None,
+    (State.SCHEDULED, Action.MOVE): State.SCHEDULED,
     (State.READY, Action.MOVE): State.READY,
     (State.DEFERRED, Action.MOVE): State.DEFERRED,
     (State.HELD, Action.MOVE): State.HELD,

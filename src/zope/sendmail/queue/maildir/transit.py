@@ -19,6 +19,7 @@ from zope.sendmail.lifecycle.record import Record, write_record
 from zope.sendmail.lifecycle.states import Action, State
 from zope.sendmail.maildir import written_at
 from zope.sendmail.message.envelope import envelope_lines, read_envelope
+from zope.sendmail.message.terms import PLAIN, Marks
 from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.maildir.layout import COMPACTED, name_of
 from zope.sendmail.queue.maildir.store import Store
@@ -187,7 +188,7 @@ class MaildirTransit:
 
     def appear(self, names: Sequence[str]) -> None:
         """See `Transit.appear`."""
-        places = [(name, os.path.join(self._layout.arriving, name)) for name in names]
+        places = [(self._marked(name), os.path.join(self._layout.arriving, name)) for name in names]
         for name, place in places:
             with contextlib.suppress(FileNotFoundError):  # it has none, or another process was faster
                 self._disk.rename(os.path.join(place, "history"), os.path.join(self._layout.history_, name))
@@ -201,6 +202,15 @@ class MaildirTransit:
         self._disk.sync_directory(self._layout.new)
         self.discard(names)
         self._admin.tell_processors()
+
+    def _marked(self, name: str) -> str:
+        """Return the name of what has arrived, with what its sender asked for, so that processors see it at once."""
+        if "," not in name:
+            with contextlib.suppress(OSError, MalformedEnvelope):  # it has appeared already
+                envelope, stream = self._store.open_path(os.path.join(self._layout.arriving, name, "mail"))
+                stream.close()
+                return name if envelope.terms is PLAIN else name + str(Marks.of(envelope.terms))
+        return name
 
     def discard(self, names: Sequence[str]) -> None:
         """See `Transit.discard`."""

@@ -12,11 +12,13 @@ import functools
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import inf
 from typing import Any
 
 from psycopg import Connection
 
 from zope.sendmail.errors import MailError, QueueError
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import Action, State, after
 from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
 from zope.sendmail.queue.postgresql.body import open_body
@@ -27,6 +29,8 @@ from zope.sendmail.queue.postgresql.rows import ARRIVING, NUMBERS, line_of, reco
 from zope.sendmail.queue.postgresql.staging import copy_bodies, message_id_of
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 from zope.sendmail.queue.transit import Group, Trace, Traveller
+
+_UNTRIED = Record()
 
 #: Mails that are locked together, and their octets; of what has arrived so many are read at a time.
 _AT_ONCE, _OCTETS, _MANY = 50, 8 * 1024 * 1024, 10_000
@@ -146,14 +150,19 @@ class PostgreSQLTransit:
         return uuid.UUID(self.name_for(mail.name, mail.since, origin).replace(".", ""))
 
     def _row(self, mail: Traveller, identifier: uuid.UUID, origin: str) -> dict[str, Any]:
-        last = mail.records[-1] if mail.records else None
+        last, terms = mail.records[-1] if mail.records else None, mail.envelope.terms
+        due = last.due if last is not None and mail.state is State.DEFERRED else None
+        if due is None and (last or _UNTRIED).before_time(terms, mail.since) > 0.0:
+            due = terms.not_before
         with contextlib.closing(mail.pieces()) as pieces:
             message_id = message_id_of(pieces)
         return {
             "id": identifier,
             "queue": self._queue,
             "state": ARRIVING + NUMBERS.get(mail.state, 0),
-            "due": last.due if last is not None and mail.state is State.DEFERRED else None,
+            "priority": terms.priority.rank,
+            "due": due,
+            "expires": terms.expires if terms.expires < inf else None,
             "since": mail.since,
             "size": mail.size,
             "message_id": message_id,

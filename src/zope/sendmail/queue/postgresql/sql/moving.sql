@@ -29,8 +29,8 @@ delete from zope_sendmail.moved where queue = %(queue)s and mail = any(%(ids)s)
 select queue from zope_sendmail.mail where id = %(id)s and state < 10
 
 -- name: arrive
-insert into zope_sendmail.mail (id, queue, state, due, since, size, message_id, envelope, record, maker)
-values (%(id)s, %(queue)s, %(state)s, to_timestamp(%(due)s), to_timestamp(%(since)s), %(size)s, %(message_id)s,
+insert into zope_sendmail.mail (id, queue, state, priority, due, expires, since, size, message_id, envelope, record, maker)
+values (%(id)s, %(queue)s, %(state)s, %(priority)s, to_timestamp(%(due)s), to_timestamp(%(expires)s), to_timestamp(%(since)s), %(size)s, %(message_id)s,
     %(envelope)s, %(record)s, %(maker)s)
 
 -- name: tell
