@@ -164,6 +164,7 @@ setup(
             "share/man/man1",
             "share/bash-completion/completions",
             "share/fish/vendor_completions.d",
+            "share/zsh/site-functions",
             "share/systemd/system",
         )
     ],

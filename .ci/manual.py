@@ -6,12 +6,20 @@ import os
 import sys
 from collections.abc import Iterator
 
-from zope.sendmail.cli.manual import Command, bash_completion, commands, fish_completion, man_page
+from zope.sendmail.cli import completion
+from zope.sendmail.cli.manual import Command, commands, man_page
 from zope.sendmail.maildrop.script import make_parser
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 VERSION = "8"
+
+#: Where each shell looks for the completion of a command, and what makes it.
+COMPLETIONS = (
+    ("bash-completion/completions/{}", "", completion.bash_completion, completion.bash_completion_of),
+    ("fish/vendor_completions.d/{}", ".fish", completion.fish_completion, completion.fish_completion_of),
+    ("zsh/site-functions/_{}", "", completion.zsh_completion, completion.zsh_completion_of),
+)
 
 
 def texts() -> Iterator[tuple[str, str]]:
@@ -19,8 +27,9 @@ def texts() -> Iterator[tuple[str, str]]:
     maildrop = Command("maildrop", "send the mail in a maildrop spool", make_parser(), see_also=("zope-sendmail(1)",))
     for command in (*commands(), maildrop):
         yield f"share/man/man1/{command.name}.1", man_page(command, VERSION)
-    yield "share/bash-completion/completions/zope-sendmail", bash_completion()
-    yield "share/fish/vendor_completions.d/zope-sendmail.fish", fish_completion()
+    for directory, ending, whole, simple in COMPLETIONS:
+        yield f"share/{directory.format('zope-sendmail')}{ending}", whole()
+        yield f"share/{directory.format('maildrop')}{ending}", simple(maildrop.parser)
 
 
 def is_current() -> bool:

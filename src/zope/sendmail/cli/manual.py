@@ -1,4 +1,4 @@
-"""Manual pages (man(7)) and completions for shells, made from the parsers of the commands.
+"""Manual pages (man(7)), made from the parsers of the commands.
 
 Pure: gives texts.  ``.ci/manual.py`` writes them to ``share/``, from where the wheel installs them.
 """
@@ -10,12 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from zope.sendmail.cli import queuearguments
+from zope.sendmail.cli import consolecommand, queuearguments
 from zope.sendmail.cli.arguments import make_check_parser, make_parser
-
-#: How an option's value is completed, by its metavar: files, directories, or nothing.
-_FILES = {"FILE", "INIFILE", "COMMAND"}
-_DIRECTORIES = {"MAILDIR"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +33,7 @@ def commands() -> list[Command]:
             "zope-sendmail",
             "send what is due in a mail queue",
             make_parser(),
-            see_also=("zope-sendmail-queue(1)", "zope-sendmail-check(1)", "maildrop(1)"),
+            see_also=("zope-sendmail-queue(1)", "zope-sendmail-check(1)", "zope-sendmail-console(1)", "maildrop(1)"),
         ),
         Command(
             "zope-sendmail-queue",
@@ -50,6 +46,12 @@ def commands() -> list[Command]:
             "zope-sendmail-check",
             "try a mail relay step by step",
             make_check_parser(),
+            see_also=("zope-sendmail(1)", "zope-sendmail-queue(1)"),
+        ),
+        Command(
+            "zope-sendmail-console",
+            "show mail queues in the browser",
+            consolecommand.make_parser(),
             see_also=("zope-sendmail(1)", "zope-sendmail-queue(1)"),
         ),
     ]
@@ -158,123 +160,3 @@ def _escaped(text: str) -> str:
     """Return a text that roff takes for words, not for requests."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
     return "\\&" + text if text.startswith(".") else text
-
-
-# --- completions ------------------------------------------------------------------------------------------------
-
-
-def bash_completion() -> str:
-    """Return the completion of ``zope-sendmail`` for bash; zsh reads it through ``bashcompinit``."""
-    drain, check = make_parser(), make_check_parser()
-    cases = [f"        {verb}) words='{_words(queuearguments.make_parser(verb))}' ;;" for verb in queuearguments.VERBS]
-    values = dict(_choices(drain))
-    for verb in queuearguments.VERBS:
-        values.update(_choices(queuearguments.make_parser(verb)))
-    choices = [
-        f"        {flag}) COMPREPLY=($(compgen -W '{words}' -- \"$cur\")); return ;;" for flag, words in values.items()
-    ]
-    files = "|".join(sorted(_taking(drain, _FILES)))
-    return _BASH.format(
-        verbs=" ".join(queuearguments.VERBS),
-        drain=_words(drain),
-        check=_words(check),
-        cases="\n".join(cases),
-        choices="\n".join(choices),
-        files=files,
-    )
-
-
-def fish_completion() -> str:
-    """Return the completion of ``zope-sendmail`` for fish."""
-    lines = [
-        "# Made from the parsers of zope-sendmail.",
-        "complete -c zope-sendmail -f -a '(__fish_complete_directories)'",
-    ]
-    first = "not __fish_seen_subcommand_from queue check"
-    lines += [
-        f"complete -c zope-sendmail -n '{first}' -a queue -d 'see and change what waits'",
-        f"complete -c zope-sendmail -n '{first}' -a check -d 'try the relay'",
-    ]
-    verbs = " ".join(queuearguments.VERBS)
-    for verb, words in queuearguments.VERBS.items():
-        told = words.partition(":")[0].replace("'", "\\'")
-        lines.append(
-            f"complete -c zope-sendmail -n '__fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from "
-            f"{verbs}' -a {verb} -d '{told}'"
-        )
-    lines += _fish_options(make_parser(), "not __fish_seen_subcommand_from queue")
-    for verb in queuearguments.VERBS:
-        lines += _fish_options(queuearguments.make_parser(verb), f"__fish_seen_subcommand_from {verb}")
-    return "\n".join(lines) + "\n"
-
-
-def _fish_options(parser: argparse.ArgumentParser, condition: str) -> list[str]:
-    lines = []
-    for action in parser._actions:
-        names = [each for each in action.option_strings if each.startswith("--")]
-        if not names or action.help is argparse.SUPPRESS:
-            continue
-        takes = "" if action.nargs == 0 else " -r"
-        choices = f" -a '{' '.join(map(str, action.choices))}'" if action.choices else ""
-        files = " -F" if str(action.metavar) in _FILES else ""
-        told = _help(action).partition(";")[0].replace("\\", "\\\\").replace("'", "\\'")
-        lines += [
-            f"complete -c zope-sendmail -n '{condition}' -l {name[2:]}{takes}{files}{choices} -d '{told}'"
-            for name in names
-        ]
-    return lines
-
-
-def _words(parser: argparse.ArgumentParser) -> str:
-    return " ".join(
-        name
-        for action in parser._actions
-        if action.help is not argparse.SUPPRESS
-        for name in action.option_strings
-        if name.startswith("--")
-    )
-
-
-def _choices(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
-    for action in parser._actions:
-        for name in action.option_strings:
-            if action.choices:
-                yield name, " ".join(map(str, action.choices))
-            elif action.metavar and "|" in str(action.metavar):
-                yield name, str(action.metavar).replace("|", " ")
-
-
-def _taking(parser: argparse.ArgumentParser, metavars: set[str]) -> set[str]:
-    return {name for action in parser._actions if str(action.metavar) in metavars for name in action.option_strings}
-
-
-_BASH = """\
-# Made from the parsers of zope-sendmail.
-_zope_sendmail() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} words
-    COMPREPLY=()
-    case $prev in
-{choices}
-        {files}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
-    esac
-    if [[ ${{COMP_WORDS[1]}} == queue && $COMP_CWORD -eq 2 ]]; then
-        COMPREPLY=($(compgen -W '{verbs}' -- "$cur"))
-        return
-    fi
-    case ${{COMP_WORDS[1]}} in
-        queue) case ${{COMP_WORDS[2]}} in
-{cases}
-        esac ;;
-        check) words='{check}' ;;
-        *) words='{drain}' ;;
-    esac
-    if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "$words" -- "$cur"))
-    elif [[ $COMP_CWORD -eq 1 ]]; then
-        COMPREPLY=($(compgen -W 'queue check' -- "$cur") $(compgen -d -- "$cur"))
-    else
-        COMPREPLY=($(compgen -d -- "$cur"))
-    fi
-}}
-complete -o filenames -F _zope_sendmail zope-sendmail
-"""

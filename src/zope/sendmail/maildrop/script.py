@@ -51,7 +51,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("verb", choices=list(_VERBS_HELP), metavar="|".join(_VERBS_HELP))
     parser.add_argument(
-        "-c", "--config", default=os.environ.get(CONFIG), help=f"the configuration file; else ${CONFIG} names it"
+        "-c",
+        "--config",
+        metavar="FILE",
+        default=os.environ.get(CONFIG),
+        help=f"the configuration file; else ${CONFIG} names it",
     )
     parser.add_argument(
         "--timeout", type=float, default=60.0, help="seconds that stop waits for the daemon's end (default: 60)"

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import select
 import shutil
 import subprocess
+import sys
+import tempfile
 import unittest
+from io import FileIO
 
 from zope.sendmail.cli.arguments import SETTINGS
-from zope.sendmail.cli.manual import bash_completion, commands, fish_completion, man_page
+from zope.sendmail.cli.completion import (
+    bash_completion,
+    bash_completion_of,
+    fish_completion,
+    fish_completion_of,
+    zsh_completion,
+    zsh_completion_of,
+)
+from zope.sendmail.cli.manual import commands, man_page
 from zope.sendmail.cli.queuearguments import VERBS
+from zope.sendmail.maildrop.script import make_parser
 
 
 class APage(unittest.TestCase):
@@ -39,34 +55,141 @@ class APage(unittest.TestCase):
 
 
 class ACompletion(unittest.TestCase):
-    def complete(self, *words: str) -> set[str]:
-        """What bash offers for the last word."""
-        bash = shutil.which("bash")
-        if bash is None:
-            self.skipTest("bash is not installed")
-        script = (
-            bash_completion()
-            + f"""
-COMP_WORDS=({" ".join(f"'{word}'" for word in words)}); COMP_CWORD={len(words) - 1}
-_zope_sendmail; printf '%s\\n' "${{COMPREPLY[@]}}"
+    def shell(self, name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            self.skipTest(f"{name} is not installed")
+        return path
+
+    def assertOffers(self, words: str, offered: set[str], left_out: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+        """All of these, and none of those, are offered for the last of these words."""
+        found = self.complete(words)
+        self.assertLessEqual(offered, found)
+        self.assertTrue(left_out.isdisjoint(found), found)
+
+    def complete(self, words: str) -> set[str]:
+        raise unittest.SkipTest("each shell has a class of its own")
+
+    def test_knows_commands_and_verbs(self) -> None:
+        """As the parsers have them."""
+        self.assertOffers("zope-sendmail c", {"check", "console"})
+        self.assertOffers("zope-sendmail queue re", {verb for verb in VERBS if verb.startswith("re")}, {"list"})
+
+    def test_knows_options_and_values(self) -> None:
+        """Of each command, and of each verb its own."""
+        self.assertOffers("zope-sendmail queue flush --d", {"--dry-run"})
+        self.assertOffers("zope-sendmail queue list --state h", {"held"})
+        self.assertOffers("zope-sendmail --tls re", {"required"})
+        self.assertOffers("zope-sendmail check --to", {"--to", "--token-command", "--token-file"})
+        self.assertOffers("zope-sendmail console --l", {"--listen"})
+
+    def test_knows_maildrop(self) -> None:
+        """Its verbs, and its options."""
+        self.assertOffers("maildrop st", {"start", "stop", "status"}, {"once"})
+        self.assertOffers("maildrop --c", {"--config"})
+
+
+class InBash(ACompletion):
+    def complete(self, words: str) -> set[str]:
+        """See `ACompletion`."""
+        each = words.split(" ")
+        script = f"""{bash_completion()}{bash_completion_of(make_parser())}
+COMP_WORDS=({" ".join(f"'{word}'" for word in each)}); COMP_CWORD={len(each) - 1}
+_{each[0].replace("-", "_")}; printf '%s\\n' "${{COMPREPLY[@]}}"
 """
-        )
-        done = subprocess.run([bash, "-c", script], capture_output=True, text=True, check=True)
+        done = subprocess.run([self.shell("bash"), "-c", script], capture_output=True, text=True, check=True)
         return set(done.stdout.split())
 
-    def test_knows_verbs_options_and_values(self) -> None:
-        """As the parsers have them."""
-        self.assertEqual(self.complete("zope-sendmail", "queue", "r"), {verb for verb in VERBS if verb.startswith("r")})
-        self.assertIn("--dry-run", self.complete("zope-sendmail", "queue", "flush", "--d"))
-        self.assertEqual(self.complete("zope-sendmail", "queue", "list", "--state", "he"), {"held"})
-        self.assertEqual(self.complete("zope-sendmail", "--tls", "re"), {"required"})
-        self.assertEqual(self.complete("zope-sendmail", "check", "--to"), {"--to", "--token-command", "--token-file"})
 
-    def test_for_fish_has_every_verb(self) -> None:
-        """With what it does."""
-        text = fish_completion()
-        for verb in VERBS:
-            self.assertIn(f" -a {verb} ", text)
+class InFish(ACompletion):
+    def complete(self, words: str) -> set[str]:
+        """See `ACompletion`."""
+        script = f"{fish_completion()}{fish_completion_of(make_parser())}complete -C '{words}'"
+        done = subprocess.run(
+            [self.shell("fish"), "--no-config", "-c", script], capture_output=True, text=True, check=True
+        )
+        return {line.partition("\t")[0] for line in done.stdout.splitlines()}
+
+
+class InZsh(ACompletion):
+    """zsh completes at a terminal only."""
+
+    def complete(self, words: str) -> set[str]:
+        """See `ACompletion`."""
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        for name, text in (("zope-sendmail", zsh_completion()), ("maildrop", zsh_completion_of(make_parser()))):
+            with open(os.path.join(directory, f"_{name}"), "w", encoding="utf-8") as file:
+                file.write(text)
+        program = self.shell("zsh")
+        pid, terminal = pty.fork()
+        if not pid:
+            os.execve(program, ["zsh", "-f", "-i"], {"PATH": os.environ["PATH"], "TERM": "dumb", "PS1": "NEXT>"})
+        with open(terminal, "r+b", buffering=0) as zsh:
+            self.read_until(zsh, b"NEXT>")
+            begin = f"fpath=({directory} $fpath); autoload -Uz compinit; compinit -u -d {directory}/dump"
+            zsh.write(f"{begin}; stty cols 250; bindkey '^I' list-choices; echo rea''dy\n".encode())
+            self.read_until(zsh, rb"ready\r\n.*NEXT>")
+            zsh.write(f"{words}\t".encode())
+            listed = self.read_until(
+                zsh, rb"{0}.*\n.*{0}".replace(b"{0}", words.encode())
+            )  # what was typed is shown again below the list
+            zsh.write(b"\x15exit\n")  # ^U: what was typed goes
+        os.waitpid(pid, 0)
+        return set(listed.decode("utf-8", "replace").replace("\r", " ").split())
+
+    def read_until(self, zsh: FileIO, pattern: bytes) -> bytes:
+        """Read until this is found; a bell ends it, too."""
+        text = b""
+        while not re.search(pattern, text, re.DOTALL) and b"\a" not in text:
+            ready, _, _ = select.select([zsh], [], [], 60)
+            self.assertTrue(ready, text)
+            text += zsh.read(65536) or b""
+        return text
+
+
+del ACompletion
+
+
+class TheUnit(unittest.TestCase):
+    """``zope-sendmail@.service``, for each ini file."""
+
+    def setUp(self) -> None:
+        self.share = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "share")
+        if not os.path.isdir(self.share):
+            self.skipTest("share/ is not beside the package: this is not a checkout")
+        with open(os.path.join(self.share, "systemd", "system", "zope-sendmail@.service"), encoding="utf-8") as file:
+            self.text = file.read()
+
+    def analyze(self, *words: str, drop_in: str = "") -> subprocess.CompletedProcess[str]:
+        program = shutil.which("systemd-analyze")
+        if program is None:
+            self.skipTest("systemd is not installed")
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        unit = os.path.join(directory, "zope-sendmail@shop.service")
+        with open(unit, "w", encoding="utf-8") as file:
+            file.write(self.text.replace("/usr/bin/zope-sendmail", sys.executable) + drop_in)
+        environment = {**os.environ, "MANPATH": os.path.join(self.share, "man")}
+        return subprocess.run(
+            [program, *words, unit], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def test_is_what_systemd_understands(self) -> None:
+        """Without a word of it; with a drop-in for a queue elsewhere as well."""
+        elsewhere = "[Service]\nUser=mail\nStateDirectory=\nReadWritePaths=/srv/shop/mail\n"
+        for drop_in in ("", elsewhere):
+            done = self.analyze("verify", "--man=no", drop_in=drop_in)
+            self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+
+    def test_is_hardened(self) -> None:
+        """As systemd counts what a service could reach: 10 is everything."""
+        done = self.analyze("security", "--offline=yes", "--threshold=25")
+        if "unrecognized option" in done.stderr:
+            self.skipTest("this systemd cannot tell without running")
+        self.assertEqual(done.returncode, 0, done.stdout[-500:])
+
+    def test_gives_each_queue_a_directory_of_its_own(self) -> None:
+        """systemd gives a state directory to the user of the unit that starts, with all that is in it."""
+        self.assertIn("\nStateDirectory=zope-sendmail/%i\n", self.text)
 
 
 if __name__ == "__main__":
