@@ -261,8 +261,17 @@ class IJob(Interface):
         """Take note that the last byte is about to go; what this raises stops the transfer."""
 
 
+class IOrdinaryJob(IJob):
+    """A mail of which the text has been read.  Optional; a session may make a shorter way of it."""
+
+    text = Attribute("The message as bytes; None if it has to be opened")
+
+
 class IJobSource(Interface):
     """Where a session takes the mails of a stream from.
+
+    It may have a method ``let_go()``, which is called before a mail that may take long: what the source keeps back for
+    this session is free for others then, and what it has put off is to be done.
 
     Concurrency: called in the thread of the session only.
     """
@@ -345,6 +354,30 @@ class IFirstAttempts(Interface):
 
     def close() -> None:
         """Let processors have what is left; leases that are still open end."""
+
+
+class IOrdinaryLease(ILease, IOrdinaryJob):
+    """A lease on a message of which nothing has to be known but its text: it was never tried, and is small.
+
+    Optional: a queue may give such leases for what most mail is, or for none.  A processor that knows no more than
+    `ILease` does nothing wrong with them.
+    """
+
+    text = Attribute("The message as bytes")
+
+    def accepted() -> None:
+        """Note that the relay has the message for all recipients: from now on a death makes nothing unknown.
+
+        `settle_sent` has to follow soon.
+        """
+
+    def settle_sent(together: Sequence[tuple[ILease, Outcome, Record]]) -> None:
+        """Do as `ILease.settle` for several such leases of this queue, this one among them, all of them `accepted`.
+
+        Messages are removed soon; before `IMailQueue.wait` and `IMailQueue.close` return, in any case.
+
+        :param together: each lease with how its attempt ended, and with the record that this led to.
+        """
 
 
 class IQueuedMail(Interface):

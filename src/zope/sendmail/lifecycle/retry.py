@@ -23,6 +23,7 @@ MALFORMED = Reply(Answer.REJECTED, "the address is malformed; no relay was asked
 _UNKNOWN = "the outcome is unknown; look at the relay's log, then retry or remove"
 _UNKNOWN_PART = "the outcome is unknown for some recipients; it is held when the others are done"
 _NO_PARTS: Mapping[str, Part] = {}
+_UNTRIED = Record()
 
 #: The note of a message that was given up at the moment that its sender has set.
 EXPIRED = "expired"
@@ -92,16 +93,7 @@ def judge(
     no attempt.
     """
     if part is None and _is_first_and_yes_to_all(record, envelope, outcome):
-        return Record(
-            State.SENT,
-            attempts=1,
-            time=now,
-            spent=record.spent,
-            deaths=record.deaths,
-            unknowns=record.unknowns,
-            relay=outcome.relay,
-            replies=outcome.replies,
-        )
+        return sent_at_once(outcome, now=now, before=record)
     own = _own(record, envelope, part, now, schedule.lifetime)
     tried = _tried(record, envelope, outcome, own)
     pending = tried.outstanding(envelope.recipients)
@@ -119,6 +111,20 @@ def judge(
         own = replace(own, due=now + schedule.delay(own.attempts, chance))
     parts = {**others, part or "": own} if pending else others
     return replace(_summed_up(tried, parts.values(), now), parts={} if part is None else parts)
+
+
+def sent_at_once(outcome: Outcome, *, now: float, before: Record = _UNTRIED) -> Record:
+    """Return what becomes of a message that the relay has taken for all recipients at the first attempt."""
+    return Record(
+        State.SENT,
+        attempts=1,
+        time=now,
+        spent=before.spent,
+        deaths=before.deaths,
+        unknowns=before.unknowns,
+        relay=outcome.relay,
+        replies=outcome.replies,
+    )
 
 
 def _is_first_and_yes_to_all(record: Record, envelope: Envelope, outcome: Outcome) -> bool:

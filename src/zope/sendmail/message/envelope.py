@@ -139,6 +139,19 @@ def read_envelope(stream: BinaryIO) -> Envelope:
     return _read_dropped(stream) if beginning.startswith(DROPPED) else _read_lines(stream)
 
 
+def usual_envelope(text: bytes) -> tuple[Envelope, int] | None:
+    """Return the envelope of a whole queue file if it is one of plain addresses, and where its message begins.
+
+    None: `read_envelope` has to look closer.
+    """
+    usual = _USUAL.match(text, 0, _BEGINNING)
+    if usual is None:
+        return None
+    sender, recipients = usual.groups()
+    named = recipients.decode("ascii").split(", ")
+    return Envelope(sender.decode("ascii"), tuple(dict.fromkeys(named) if len(named) > 1 else named)), usual.end()
+
+
 def _read_lines(stream: BinaryIO) -> Envelope:
     """Return the envelope of any file that is no MaildropHost's."""
     start = stream.read(len(FROM))

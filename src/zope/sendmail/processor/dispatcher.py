@@ -16,6 +16,7 @@ from zope.sendmail.interfaces import ILease, IMailQueue
 from zope.sendmail.lifecycle.retry import set_aside
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.processor.context import Context
+from zope.sendmail.processor.convoy import Convoy
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.refusals import Refusals
 from zope.sendmail.processor.registry import RelayRegistry
@@ -79,13 +80,15 @@ class Dispatcher:
         """Return whether all those turns until now are taken."""
         return self._turns.is_ahead(relay)
 
-    def next_for(self, relay: Relay, call: Call) -> Job | None:
+    def next_for(self, relay: Relay, call: Call, convoy: Convoy) -> Job | None:
         """Return the next message for this relay; None if there is none now.
 
         Messages for other relays that are met are put into the backlogs of those.
+
+        :param convoy: of the worker; where there is one relay only, several messages are claimed together
         """
         if self._relays.is_single:
-            return self._claim_one()
+            return self._claim(convoy)
         while True:
             if relay.backlog:
                 with relay.mutex:
@@ -123,16 +126,23 @@ class Dispatcher:
             while relay.backlog:
                 relay.backlog.popleft().park(relay.name)
 
-    def _claim_one(self) -> Job | None:
+    def _claim(self, convoy: Convoy) -> Job | None:
         while not self._signal.stopped:
+            if convoy.jobs:
+                return convoy.jobs.popleft()
             self.refusals.give_up()
-            leases = self._queue.claim(1, ahead=self._pace.ahead())
-            if leases:
-                shared = self._share(leases[0])
-                if shared is not None:
-                    return shared[1]
-            elif self._queue.next_due() != 0.0:
+            leases = deque(self._queue.claim(convoy.size(), ahead=self._pace.ahead()))
+            if not leases and self._queue.next_due() != 0.0:
                 break
+            try:
+                while leases:
+                    shared = self._share(leases.popleft())
+                    if shared is not None:
+                        convoy.add(shared[1])
+            except BaseException:
+                for lease in leases:
+                    lease.release()
+                raise
         return None
 
     def _route_one(self, relay: Relay | None, call: Call) -> bool:

@@ -9,12 +9,12 @@ from typing import BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.interfaces import IJob, ILease
+from zope.sendmail.interfaces import ILease, IOrdinaryJob
 from zope.sendmail.lifecycle.record import Part
 from zope.sendmail.message.envelope import Envelope
 
 
-@implementer(IJob)
+@implementer(IOrdinaryJob)
 @dataclass(slots=True, eq=False)
 class Job:
     """One attempt that is to be made: a lease on a message, and the recipients that one relay is asked about."""
@@ -31,6 +31,8 @@ class Job:
     taken_at: float = 0.0
     #: Whether the last byte of the message may have gone.
     intended: bool = False
+    #: The message, if its lease is an `IOrdinaryLease` and all of it goes to one relay; see `IOrdinaryJob`.
+    text: bytes | None = None
 
     def open(self) -> BinaryIO:
         """Return the message as a seekable stream at its beginning; see `IJob`."""

@@ -136,9 +136,9 @@ class WorkerPool:
         """
         if not (worker.is_good and self._goes_on(relay)):
             return None
-        job = self._dispatcher.next_for(relay, self.call)
+        job = self._dispatcher.next_for(relay, self.call, worker.convoy)
         if job is None and relay.give_back():
-            job = self._dispatcher.next_for(relay, self.call)
+            job = self._dispatcher.next_for(relay, self.call, worker.convoy)
         if job is None:
             return None
         self._consider_more(relay)

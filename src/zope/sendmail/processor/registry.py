@@ -140,11 +140,11 @@ class RelayRegistry:
         :raises InvalidRelay: if the mail names a relay that it may not name
         """
         if self.is_single and lease.envelope.relay is None and not lease.record.parts:
-            return self.default, Job(lease, lease.envelope)
+            return self.default, _whole(lease, lease.envelope)
         parts = self.routes.parts(lease.envelope)
         if len(parts) == 1 and not lease.record.parts:
             [(name, envelope)] = parts.items()
-            return self.of(name), Job(lease, envelope)
+            return self.of(name), _whole(lease, envelope)
         shares = [self._share_of(lease.record, name, envelope) for name, envelope in parts.items()]
         return next_share(lease, shares, self._clock.time())
 
@@ -174,6 +174,11 @@ class RelayRegistry:
         if not name.username:
             return SMTPMailer(hostname=name.hostname, port=name.port, tls=tls)
         return _mailer_with_login(name, Tls.REQUIRED if tls is Tls.OPPORTUNISTIC else tls)
+
+
+def _whole(lease: ILease, envelope: Envelope) -> Job:
+    """Return the job of a message that goes to one relay."""
+    return Job(lease, envelope, text=getattr(lease, "text", None))
 
 
 def _mailer_with_login(name: RelayName, tls: Tls) -> SMTPMailer:

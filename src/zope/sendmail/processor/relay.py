@@ -107,6 +107,20 @@ class Relay:
             self.changed()
         return hearing
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether a mail that it takes would teach nothing about it: it was no trouble, and has shown no limit."""
+        return not (self.circuit.failures or self._put_by) and self.throttle.is_usual
+
+    def took(self, mails: int, relay: str) -> None:
+        """Learn that it took so many mails, as usual.
+
+        :param relay: as outcomes name it
+        """
+        self.asked = self._clock.time()
+        with self.mutex:
+            self.throttle.took(mails, relay)
+
     def end_pause(self) -> None:
         """Let it be tried now."""
         self.circuit.end_pause()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zope.sendmail.errors import InvalidRelay
@@ -77,6 +77,20 @@ class StateReport:
             if state is State.SENT:
                 self._sent += 1
                 counted["age"] += 0.0 if written is None else max(0.0, now - written)
+        if self._clock.monotonic() >= self._next:
+            self.write()
+
+    def count_sent(self, written: Sequence[float | None]) -> None:
+        """Count mails that have left.
+
+        :param written: when each was written, seconds since the epoch; None if that is not known
+        """
+        now = self._clock.time()
+        with self._counting:
+            counted = self._counted.setdefault(int(now // 60), defaultdict(float))
+            counted[State.SENT] += len(written)
+            self._sent += len(written)
+            counted["age"] += sum([max(0.0, now - moment) for moment in written if moment is not None])
         if self._clock.monotonic() >= self._next:
             self.write()
 

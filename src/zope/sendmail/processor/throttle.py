@@ -120,6 +120,11 @@ class _Rate:
         self.refusals, self._refused_at = 0, -inf
         self.hold = 0.0
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether there is no rate, and nothing was refused since a mail was taken."""
+        return self.rate is None and not self.refusals and not self.hold
+
     def taken(self, now: float) -> bool:
         """Note that a mail was taken; return whether that ended a hold."""
         if self.hold > 0.0:
@@ -254,6 +259,18 @@ class Throttle:
             if self._rate.rate is not None and self.reason is not None and now - self._told_at > 1.0:
                 self._told_at = now
                 maillog.fewer_mails(relay, self._rate.rate, self.reason)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether nothing was refused because of how much is sent, as far as is remembered."""
+        return self._rate.is_usual and not self._strikes and self._connections.most == inf
+
+    def took(self, mails: int, relay: str) -> None:
+        """Learn that so many mails were taken."""
+        with self._mutex:
+            now = self._clock.monotonic()
+            for _ in range(mails):
+                self._took(relay, now)
 
     def again(self, name: str) -> float | None:
         """Return what becomes of a mail that was refused because of how much is sent.

@@ -20,8 +20,10 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.lifecycle.throttling import complaints_in
 from zope.sendmail.processor.context import Context
+from zope.sendmail.processor.convoy import Convoy
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.relay import Relay
+from zope.sendmail.processor.sentbatch import SentBatch
 from zope.sendmail.processor.throttle import Hearing
 from zope.sendmail.reporting import maillog
 from zope.sendmail.reporting.reporter import MailId, Measures
@@ -48,12 +50,16 @@ class JobsInHand:
 
     :param claim: gives the next one; None if there is none now
     :param finish: ends a job whose recipients are all malformed, which goes to no relay
+    :param let_go: see `IJobSource`
     :param clock: says when a job was taken
     """
 
-    def __init__(self, claim: Claim, finish: Callable[[Job, Outcome], None], clock: Clock) -> None:
+    def __init__(
+        self, claim: Claim, finish: Callable[[Job, Outcome], None], let_go: Callable[[], None], clock: Clock
+    ) -> None:
         self._claim = claim
         self._finish = finish
+        self.let_go = let_go
         self._clock = clock
         self.in_hand: deque[Job] = deque()
 
@@ -81,6 +87,9 @@ class Worker:
         self._relay = relay
         self.session = session
         self.mailer = mailer
+        #: What was claimed for this worker together with the mail in hand.
+        self.convoy = Convoy(context.clock)
+        self._sent = SentBatch(context, relay)
         #: When the last mail ended, on the monotonic clock: what was taken ahead has waited until then.
         self._ended_at = 0.0
         #: Whether the last mail found a relay that could be used over this connection.
@@ -95,7 +104,7 @@ class Worker:
 
     def run(self, claim: Claim) -> None:
         """Try each message that `claim` gives once; end the leases.  Raises what `claim` raises."""
-        taken = JobsInHand(claim, self._finish, self._context.clock)
+        taken = JobsInHand(claim, self._finish, self._let_go, self._context.clock)
         self._has_to_pause = False
         results = self._results(taken)
         signal = self._context.signal
@@ -109,6 +118,12 @@ class Worker:
             results.close()
             for job in taken.in_hand:  # it was to follow, and no relay has it
                 job.lease.release()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Put off nothing any more, and keep back nothing from others."""
+        self.convoy.release()
+        self._sent.end()
 
     def _results(self, jobs: JobsInHand) -> Generator[tuple[Job, Outcome | BaseException], None, None]:
         """Yield each job with how it went; those that were taken and not yielded stay in hand."""
@@ -142,6 +157,11 @@ class Worker:
 
     def _finish(self, job: Job, result: Outcome | BaseException) -> None:
         """Judge, settle, report.  If that fails, the lease stays, so that no processor sends the mail again."""
+        if isinstance(result, Outcome) and self._sent.takes(job, result):
+            self._sent.add(job, result, self._measures(job) if self._context.reporter.is_observed else None)
+            self.works = True
+            self._has_to_pause = False
+            return
         try:
             self._end(job, result)
         except Exception as error:

@@ -6,7 +6,7 @@ The dispatcher and the workers of a processor call it; nothing that it does harm
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -26,6 +26,9 @@ from zope.sendmail.system.hostname import host_name
 _HEAD_BYTES = 64 * 1024
 
 
+_UNTRIED = Record()
+
+
 class Tally:
     """A count of recipients by answer.
 
@@ -41,6 +44,11 @@ class Tally:
         with self._mutex:
             for answer in answers:
                 self._counts[answer] += 1
+
+    def add_many(self, answer: Answer, recipients: int) -> None:
+        """Count so many recipients."""
+        with self._mutex:
+            self._counts[answer] += recipients
 
     def snapshot(self) -> Counter[Answer]:
         """Return a copy of the counts."""
@@ -74,6 +82,15 @@ class Measures(NamedTuple):
     trace: str = ""
     #: Whether no relay was asked about the mail before.
     is_first: bool = True
+
+
+class Attempted(NamedTuple):
+    """An attempt at a mail that had not been tried before; see `Reporter.attempted`."""
+
+    mail: MailId
+    outcome: Outcome
+    record: Record
+    measures: Measures | None
 
 
 class Reporter:
@@ -155,6 +172,14 @@ class Reporter:
             maillog.deferred(mail.name, record.attempts, record.due_again)
         elif record.state is State.HELD:
             maillog.held(mail.name, record.note)
+
+    def sent(self, mails: Sequence[Attempted]) -> None:
+        """Say of mails that each was taken for all its recipients at the first attempt."""
+        if self.is_heard or mails[0].measures is not None or maillog.tells_answers():
+            for each in mails:
+                self.attempted(each.mail, each.outcome, each.record, before=_UNTRIED, measures=each.measures)
+        else:
+            self._tally.add_many(Answer.ACCEPTED, sum([len(each.outcome.replies) for each in mails]))
 
     def faulted(self, outcome: Outcome) -> None:
         """Give observers what a relay said that could not be used; the log has it from the circuit breaker."""

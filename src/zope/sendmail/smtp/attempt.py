@@ -17,6 +17,9 @@ class Attempt:
     :param intend: called before the last piece of the message; what it raises stops the mail
     """
 
+    #: Whether the message has gone, and only its reply is to be heard.
+    is_gone = False
+
     def __init__(self, progress: Progress, message: BinaryIO, intend: Callable[[], None]) -> None:
         self.progress = progress
         self.message = message

@@ -14,7 +14,7 @@ import ssl
 import time
 from collections.abc import Callable
 from smtplib import SMTP
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from zope.sendmail.smtp.protocol.replies import Replies, Response
 from zope.sendmail.smtp.protocol.steps import SendFailed
@@ -22,6 +22,9 @@ from zope.sendmail.smtp.replylines import has_unread, set_timeout
 from zope.sendmail.system.gilbaton import baton
 
 _RECEIVE = 64 * 1024
+
+#: Seconds for which a relay is waited for on the straight way; see `zope.sendmail.smtp.ordinary`.
+_MOMENT = 0.25
 
 #: A subclass or an instance that replaces one of these wants it to be used.
 _SPEAKING = ("send", "putcmd", "getreply", "docmd", "mail", "rcpt", "data", "sendmail")
@@ -49,6 +52,26 @@ class Channel(Protocol):
         """Return whether the connection is open and nothing waits to be read, as it should be between two mails."""
 
 
+@runtime_checkable
+class StraightChannel(Channel, Protocol):
+    """A channel that gives bytes as they come as well; see `zope.sendmail.smtp.ordinary`."""
+
+    def take_heard(self) -> bytes:
+        """Return what has been received and was not given as a reply; `put_back` what is not used of it."""
+
+    def put_back(self, data: bytes) -> None:
+        """Have this received first, once more."""
+
+    def hear_more(self) -> bytes:
+        """Return what the relay says within a moment, as it comes.
+
+        Nothing, if it says nothing, hangs up, or cannot be heard: `receive` meets that again.
+        """
+
+    def send_at_once(self, data: bytes, seconds: float) -> None:
+        """Do as `send`, for what the buffers between us and the relay hold most often."""
+
+
 def open_channel(connection: SMTP) -> Channel:
     """Return the channel over a connection.  Raises `smtplib.SMTPServerDisconnected` if it is out of step already."""
     kind = type(connection)
@@ -63,7 +86,7 @@ def open_channel(connection: SMTP) -> Channel:
 
 
 class SocketChannel:
-    """See `Channel`.  The connection stays smtplib's for QUIT, so nothing of what follows a reply is read for good."""
+    """See `StraightChannel`.  The connection stays smtplib's for QUIT, so nothing of what follows a reply is read for good."""
 
     pipelines = True
 
@@ -71,6 +94,8 @@ class SocketChannel:
         self._connection = connection
         self._replies = Replies()
         self._has_news = _watched(self._socket())
+        #: What has gone wrong and was not told yet.
+        self._error: OSError | None = None
 
     def send(self, data: bytes, seconds: float) -> None:
         """See `Channel`."""
@@ -93,6 +118,9 @@ class SocketChannel:
         until = time.monotonic() + seconds
         left = seconds
         sock = self._socket()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
         while left > 0.0:
             if sock.gettimeout() != left:
                 sock.settimeout(left)
@@ -107,6 +135,44 @@ class SocketChannel:
                 return response
             left = until - time.monotonic()
         raise TimeoutError("timed out")
+
+    def take_heard(self) -> bytes:
+        """See `StraightChannel`."""
+        return self._replies.take()
+
+    def put_back(self, data: bytes) -> None:
+        """See `StraightChannel`."""
+        if data:
+            self._replies.put_back(data)
+
+    def hear_more(self) -> bytes:
+        """See `StraightChannel`."""
+        try:
+            sock = self._socket()
+            if sock.gettimeout() != _MOMENT:
+                sock.settimeout(_MOMENT)
+            baton.put_down()
+            data = sock.recv(_RECEIVE)
+        except TimeoutError:
+            data = b""
+        except OSError as error:
+            self._error, data = error, b""
+        baton.take()
+        return data
+
+    def send_at_once(self, data: bytes, seconds: float) -> None:
+        """See `StraightChannel`."""
+        try:
+            sent = self._socket().send(data)
+        except TimeoutError:
+            sent = 0
+        except OSError as error:
+            raise SendFailed(f"the connection broke while we were sending: {error}") from error
+        if sent < len(data):
+            try:
+                self.send(data[sent:], seconds)
+            except SendFailed as failed:
+                raise SendFailed(str(failed), sent + failed.sent) from failed.__cause__
 
     def has_unasked(self) -> bool:
         """See `Channel`."""

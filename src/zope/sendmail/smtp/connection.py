@@ -9,10 +9,11 @@ from collections.abc import Callable
 from smtplib import LMTP, SMTP
 from typing import Any
 
-from zope.sendmail.config.settings import RelaySettings
+from zope.sendmail.config.settings import Notify, RelaySettings
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.smtp.attempt import Attempt
-from zope.sendmail.smtp.channel import Channel, open_channel
+from zope.sendmail.smtp.channel import Channel, StraightChannel, open_channel
+from zope.sendmail.smtp.ordinary import OrdinaryAttempt, StraightWay
 from zope.sendmail.smtp.protocol.body import Body
 from zope.sendmail.smtp.protocol.commands import EnvelopeCommands, Extensions, MailNotSupported
 from zope.sendmail.smtp.protocol.progress import Progress
@@ -61,6 +62,15 @@ class SMTPConnection:
         self.takes_overlap = self._answers_each or b"dovecot" not in getattr(connection, "greeting", b"").lower()
         self._has_taken = False
         self._prepared: tuple[Attempt, MailTransaction] | None = None
+        self.straight_way = self._straight_way()
+
+    def _straight_way(self) -> StraightWay | None:
+        """Return the way of ordinary mails; None if none is ordinary here."""
+        channel, settings, extensions = self._channel, self._settings, self._extensions
+        asks_for_more = extensions.dsn and settings.notify != Notify()
+        if not extensions.pipelining or self._answers_each or asks_for_more or not isinstance(channel, StraightChannel):
+            return None
+        return StraightWay(channel, extensions, settings)
 
     def is_quiet(self) -> bool:
         """See `RelayConnection`."""
@@ -68,6 +78,8 @@ class SMTPConnection:
 
     def deliver(self, attempt: Attempt) -> Steps:
         """See `RelayConnection`."""
+        if isinstance(attempt, OrdinaryAttempt) and (attempt.is_gone or attempt.progress.sent_ahead):
+            return attempt.resume(self._transaction(attempt.progress, attempt.body))
         prepared, self._prepared = self._prepared, None
         if prepared is not None and prepared[0] is attempt:
             return prepared[1].deliver()
@@ -83,6 +95,14 @@ class SMTPConnection:
 
     def prepare(self, attempt: Attempt) -> Overlapping | None:
         """See `RelayConnection`."""
+        way = self.straight_way
+        if (
+            way is not None
+            and isinstance(attempt, OrdinaryAttempt)
+            and self._recipient_limit() is None
+            and way.takes(attempt)
+        ):
+            return attempt
         transaction = self._transaction(attempt.progress, attempt.body)
         self._prepared = attempt, transaction
         return transaction.addressing

@@ -15,6 +15,7 @@ from zope.sendmail.config.settings import RelaySettings
 from zope.sendmail.smtp.attempt import RelayConnection
 from zope.sendmail.smtp.connect import drop
 from zope.sendmail.smtp.connection import SMTPConnection
+from zope.sendmail.smtp.ordinary import StraightWay
 from zope.sendmail.smtp.protocol.addressing import SAFE_RECIPIENTS
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.relaymemory import RelayMemory
@@ -41,6 +42,8 @@ class OpenConnection:
     memory: RelayMemory
     opened_at: float
     used_at: float
+    #: How ordinary mails go over it; None if there is no short way.
+    straight_way: StraightWay | None = None
     #: Mails that were begun over it; and those of them that were only asked about since the last one was sent.
     mails: int = 0
     verified: int = 0
@@ -73,6 +76,12 @@ class OpenConnection:
         keep = self.settings.keep
         return now - self.used_at >= keep.idle or now - self.opened_at >= keep.age
 
+    def note_ordinary(self, begin: float, now: float) -> None:
+        """Take note of an ordinary mail that was taken; it was begun at `begin`."""
+        self.mails += 1
+        self.used_at, self.took = now, now - begin
+        self.verified = 0
+
     def note_taken(self, progress: Progress, begin: float, now: float) -> None:
         """Take note of a mail, or a question about one, that came to its end; it was begun at `begin`."""
         self.has_taken = True
@@ -104,4 +113,4 @@ def open_connection(
     except BaseException:
         drop(raw)
         raise
-    return OpenConnection(raw, connection, settings, memory, now, now)
+    return OpenConnection(raw, connection, settings, memory, now, now, connection.straight_way)

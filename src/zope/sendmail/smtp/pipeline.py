@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from zope.sendmail.interfaces import IJob, IJobSource, ISession
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.smtp.attempt import Attempt, Following
+from zope.sendmail.smtp.ordinary import OrdinaryAttempt
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.protocol.steps import Overlapping
 
@@ -28,6 +29,9 @@ class StreamingSession(Protocol):
 
     def carry(self, attempt: Attempt, following: Following) -> Outcome:
         """Send one mail; `following` gives the next ones."""
+
+    def carry_ordinary(self, attempt: OrdinaryAttempt, following: Following) -> Outcome | None:
+        """Send an ordinary mail whose envelope has gone ahead; None: `carry` has to go on."""
 
     def may_overlap(self) -> bool:
         """Return whether the envelope of the next mail may go with the end of the one in hand."""
@@ -57,6 +61,7 @@ class Stream:
     def __init__(self, session: StreamingSession, jobs: IJobSource) -> None:
         self._session = session
         self._jobs = jobs
+        self._let_go: Callable[[], None] = getattr(jobs, "let_go", _nothing)
         self._next: _Taken | None = None
         self._trouble: Exception | None = None
 
@@ -110,6 +115,9 @@ class Stream:
         job = self._jobs.next()
         if job is None:
             return None
+        text = getattr(job, "text", None)
+        if isinstance(text, bytes) and text.isascii():
+            return _Taken(job, OrdinaryAttempt(job, text))
         try:
             return _Taken(job, Attempt(Progress(job.envelope), job.open(), job.intend))
         except Exception as error:  # noqa: BLE001 - one mail's trouble is its own result
@@ -118,8 +126,14 @@ class Stream:
     def _result(self, taken: _Taken) -> Result:
         if taken.error is not None or taken.attempt is None:
             return taken.error or RuntimeError("there is nothing to send")
+        attempt = taken.attempt
         try:
-            return self._session.carry(taken.attempt, self)
+            if isinstance(attempt, OrdinaryAttempt):
+                outcome = self._session.carry_ordinary(attempt, self)
+                if outcome is not None:
+                    return outcome
+            self._let_go()  # it may take long
+            return self._session.carry(attempt, self)
         except Exception as error:  # noqa: BLE001 - likewise
             return error
 
@@ -155,3 +169,7 @@ def _transferred(session: ISession, jobs: IJobSource) -> Iterator[tuple[IJob, Re
         except Exception as error:  # noqa: BLE001 - one mail's trouble is its own result
             result = error
         yield job, result
+
+
+def _nothing() -> None:
+    """Do nothing: the source keeps nothing back."""

@@ -23,6 +23,7 @@ from zope.sendmail.smtp.connect import drop, hang_up, set_timeout
 from zope.sendmail.smtp.enquiry import Question, ask_together
 from zope.sendmail.smtp.lessons import Lessons
 from zope.sendmail.smtp.openconnection import OpenConnection, open_connection
+from zope.sendmail.smtp.ordinary import OrdinaryAttempt
 from zope.sendmail.smtp.pipeline import Result, Stream
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.protocol.steps import Intend, Overlapping, TakeNext
@@ -182,6 +183,29 @@ class SMTPSession:
             return self._failed(progress, error)
         return succeeded(self._relay, progress)
 
+    def carry_ordinary(self, attempt: OrdinaryAttempt, following: Following) -> Outcome | None:
+        """Send an ordinary mail whose envelope has gone ahead, if the relay says yes to everything.
+
+        :returns: None if it does not, or not at once: then `carry` goes on.
+        """
+        current = self._current
+        if current is None or self._ahead is not attempt or not attempt.is_ahead:
+            return None
+        way, begin = current.straight_way, self._clock.monotonic()
+        if way is None or not way.hear_flight(attempt):
+            return None
+        behind = following.take_next()
+        if not way.may_end(attempt):
+            self._ahead = attempt  # the next one goes by itself
+            return None
+        self._ahead = self._ahead if behind is not None else None
+        reply = way.end(attempt, b"" if behind is None else behind.first_flight())
+        if reply is None:
+            _note_not_sent(attempt, behind)
+            return None
+        current.note_ordinary(begin, self._clock.monotonic())
+        return Outcome(self._relay, dict.fromkeys(attempt.job.envelope.recipients, reply))
+
     def may_overlap(self) -> bool:
         """Return whether the connection is good for one more mail behind the one in hand, envelope and end in one."""
         current = self._current
@@ -254,7 +278,7 @@ class SMTPSession:
     def _send_once(self, attempt: Attempt, following: Following, *, pipelining: bool) -> None:
         """Send a mail over the connection at hand or, if that is of no use, a new one."""
         progress = attempt.progress
-        if not (self._went_ahead(attempt) or self._is_usable()):
+        if not (attempt.is_gone or self._went_ahead(attempt) or self._is_usable()):
             self._open(pipelining=pipelining)
         current = self._current
         assert current is not None, "it was opened"
@@ -344,6 +368,17 @@ def converse(connection: RelayConnection, attempt: Attempt, following: Following
         else:
             following.read_ahead()
         request = connection.resume(steps, answer, progress)
+
+
+def _note_not_sent(attempt: OrdinaryAttempt, behind: Overlapping | None) -> None:
+    """Note of both mails of a flight whether they, or the ends of them, have gone."""
+    failed = attempt.send_error
+    if failed is None:
+        return
+    if behind is not None:
+        behind.not_sent(failed)
+    if failed.sent >= len(attempt.piece):
+        attempt.send_error = None
 
 
 def _position(message: BinaryIO) -> int:

@@ -336,6 +336,30 @@ class Disk:
             if fd >= 0:
                 os.close(fd)
 
+    def read_small(self, path: str) -> bytes | None:
+        """Return the content of a regular file of up to 64 KiB, as it is now; None for what is larger or no such file.
+
+        Raises `OSError` for a link, and does not block.
+        """
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(fd)
+            size = status.st_size
+            if size > _SMALL or not stat.S_ISREG(status.st_mode):
+                return None
+            text = os.pread(fd, size + 1, 0)
+            return text if len(text) == size else None
+        finally:
+            os.close(fd)
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is a file of this name; a symbolic link is not followed."""
+        try:
+            os.stat(path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
     def read(self, path: str) -> bytes:
         """Return the content of a regular file."""
         with self.open(path) as stream:

@@ -10,7 +10,7 @@ import errno
 import os
 import threading
 import zlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
@@ -22,10 +22,12 @@ from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, OneAtATime, Owner
+from zope.sendmail.queue.maildir.ordinary import ordinary_lease
 from zope.sendmail.queue.maildir.ownertext import Phase
 from zope.sendmail.queue.maildir.scanner import Scanner
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.store import UNTRIED, Store
+from zope.sendmail.queue.maildir.sweeper import Sweeper
 from zope.sendmail.reporting import maillog
 
 #: How many messages one `take` looks at; the caller comes back at once if more are due.
@@ -64,8 +66,12 @@ class Claims:
         owner: Owner,
         make: Callable[[str, Lock, Record], MaildirLease],
         kept_days: int,
+        *,
+        knows_ordinary: bool = True,
     ) -> None:
         self._make = make
+        #: Whether an ordinary message has a lease of its own kind, and not the one that `make` makes.
+        self._knows_ordinary = knows_ordinary
         self.store = store
         self.mutex = threading.RLock()
         self._schedule = schedule
@@ -81,6 +87,7 @@ class Claims:
         #: What is added to the monotonic clock to get the wall clock's time.
         self._offset = self._clock.time() - self._clock.monotonic()
         self.sent_log = SentLog(store.layout, store.disk, store.clock, kept_days=kept_days)
+        self.sweeper = Sweeper(store.clock, self.removed)
         self.begin(owner)
 
     def begin(self, owner: Owner) -> None:
@@ -101,6 +108,7 @@ class Claims:
         """Begin anew in a forked child: every lease is its parent's."""
         self.mutex = threading.RLock()
         self._unsettled = []
+        self.sweeper.forget_after_fork()
         self.begin(owner)
 
     def abandon(self) -> None:
@@ -266,7 +274,7 @@ class Claims:
             self._index.put(key, self._clock.monotonic() + lock.seconds)
             self._has_rivals = True
             return None
-        return self._lease(key, lock)
+        return self._ordinary(key, lock) or self._lease(key, lock)
 
     def _gone(self, key: str) -> None:
         """Take note that another processor, or a person, was faster."""
@@ -284,6 +292,15 @@ class Claims:
         if wait > 0:
             self._index.put(key, self._clock.monotonic() + wait)
         return wait <= 0
+
+    def _ordinary(self, key: str, lock: Lock) -> MaildirLease | None:
+        """Return a lease on a message that we have locked if that is ordinary, as most are."""
+        if not self._knows_ordinary or lock.inherited is not None or self._index.was_tried or "," in key:
+            return None  # what its sender asked for stands behind the comma
+        lease = ordinary_lease(self, key, lock)
+        if lease is not None:
+            self._unreadable.pop(key, None)
+        return lease
 
     def _lease(self, key: str, lock: Lock, *, expired: bool = False) -> MaildirLease | None:
         """Return a lease on a message that we have locked, or give the lock back unless it still has to be told of.
@@ -404,6 +421,20 @@ class Claims:
                 self._index.put(key, self._clock.monotonic() + _HELD)
             else:
                 self._index.put(key, self._clock.monotonic() + record.wait(self._clock.time()))
+
+    def restore(self, key: str) -> None:
+        """Take note that a lease has ended and the message is as if nothing had been done with it."""
+        with self.mutex:
+            self._index.restore(key)
+
+    def removed(self, keys: Sequence[str]) -> None:
+        """Take note that these messages were sent and are gone."""
+        with self.mutex:
+            if not self._removed:
+                self._removed_since = self._clock.monotonic()
+            for key in keys:
+                self._index.drop(key)
+                self._removed.add(key.partition("/")[0])
 
     def park(self, key: str, relay: str, patience: float) -> None:
         """Take note that a lease has ended because its relay cannot be used now."""

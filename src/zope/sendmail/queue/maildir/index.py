@@ -192,6 +192,11 @@ class Index:
     def _has_due(self, lane: _Lane) -> bool:
         return self._first(lane.fresh) is not None or self._first(lane.again) is not None
 
+    def restore(self, key: str) -> None:
+        """Put a message that was taken and not touched back among the fresh ones."""
+        if self._due.get(key) == _TAKEN:
+            self._ready(key)
+
     def put(self, key: str, due: float) -> None:
         """Make a message due at this time."""
         due = max(due, _SPAN)  # smaller numbers stand for something else

@@ -49,6 +49,9 @@ _BUSY = 0.02
 class MaildirQueue:
     """See `IMailQueue`."""
 
+    #: Whether an ordinary message goes out as it is, by the short way.
+    knows_ordinary = True
+
     def __init__(
         self,
         path: str,
@@ -72,7 +75,9 @@ class MaildirQueue:
         self._late = late_commits_of(self.layout.root)
         self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
         self.admin = MaildirAdmin(self.store, lambda: self._owner, self.schedule, self._changed)
-        self._claims = Claims(self.store, self.schedule, self._start(), self.lease, kept_days)
+        self._claims = Claims(
+            self.store, self.schedule, self._start(), self.lease, kept_days, knows_ordinary=self.knows_ordinary
+        )
         _queues.add(self)
 
     def _start(self) -> Owner:
@@ -161,6 +166,7 @@ class MaildirQueue:
 
     def wait(self, timeout: float) -> None:
         """See `IMailQueue.wait`."""
+        self._claims.sweeper.flush()
         with self._claims.mutex:
             trigger = self._open()
             self._claims.sync_removals(at_once=True)
@@ -198,6 +204,7 @@ class MaildirQueue:
 
     def close(self) -> None:
         """See `IMailQueue.close`."""
+        self._claims.sweeper.flush()
         with self._claims.mutex:
             self._owner.close()
             self._claims.abandon()

@@ -11,7 +11,7 @@ import contextlib
 import datetime
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from zope.sendmail.lifecycle.outcome import Reply
@@ -64,13 +64,17 @@ class SentLog:
         :param message_id: without angle brackets; a mail that has none is not noted.
         :param record: the last one of its history.
         """
-        if not message_id:
-            return
+        self.note_all([(name, message_id, record)])
+
+    def note_all(self, mails: Iterable[tuple[str, str, Record]]) -> None:
+        """Do as `note` for several mails.  Never raises."""
         now = self._clock.time()
-        line = _line(now, name, message_id, record)
+        lines = b"".join([_line(now, name, message_id, record) for name, message_id, record in mails if message_id])
+        if not lines:
+            return
         with self._mutex:
             try:
-                self._write(line, now)
+                self._write(lines, now)
                 self._in_trouble = False
             except OSError as error:
                 self._close()

@@ -43,6 +43,7 @@ class SpoolQueue(MaildirQueue):
         add_message_id: bool = False,
     ) -> None:
         self.spool = os.path.abspath(os.fspath(path))
+        self.knows_ordinary = not add_message_id
         super().__init__(os.path.join(self.spool, PRIVATE), schedule=schedule, disk=disk, clock=clock)
         self.location = PREFIX + self.spool
         self.add_message_id = add_message_id

@@ -59,6 +59,19 @@ class Replies:
         self._scanned -= self._begin
         self._begin = 0
 
+    def take(self) -> bytes:
+        """Return what was fed and belongs to no reply yet, and forget it.  Not to be asked for within a reply."""
+        buffer = self._buffer
+        taken = buffer[self._begin :] if self._begin else buffer
+        self._buffer = b""
+        self._begin = self._scanned = 0
+        return taken
+
+    def put_back(self, data: bytes) -> None:
+        """Let this come before what is left, as if it had been fed first.  Not to be asked for within a reply."""
+        self._buffer = data + self._buffer[self._begin :]
+        self._begin = self._scanned = 0
+
     @property
     def is_empty(self) -> bool:
         """Whether `next` has given everything: no reply is left, and no part of one."""

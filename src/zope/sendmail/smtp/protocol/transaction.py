@@ -91,6 +91,18 @@ class MailTransaction:
             yield from self._pieces(self._body)
         if self._exchange.send_error is None:
             yield from self._end_text(self._last_piece)
+        yield from self._hear_end()
+
+    def hear_end(self, error: SendFailed | None) -> Steps:
+        """Hear the reply to a message that has gone already.
+
+        :param error: what kept its end from being sent
+        """
+        if error is not None:
+            self._exchange.not_sent(error)
+        yield from self._hear_end()
+
+    def _hear_end(self) -> Steps:
         if self._answers_each and self._exchange.send_error is None:
             yield from self._final_for_each()
         else:

@@ -362,7 +362,7 @@ class AThreadThatNothingEnds(ProcessorTest):
         def broken(limit: int = 1, *, ahead: int = 0) -> Any:
             for lease in claim(limit):
                 if lease.name == first:
-                    lease.settle = mock.Mock(side_effect=RuntimeError("bug"))
+                    lease.settle = lease.settle_sent = mock.Mock(side_effect=RuntimeError("bug"))
                 return [lease]
             return []
 

@@ -109,6 +109,20 @@ class Paper:
                 raise ConnectionResetError("closed")
         return response
 
+    def take_heard(self) -> bytes:
+        return self._replies.take()
+
+    def put_back(self, data: bytes) -> None:
+        self._replies.put_back(data)
+
+    def hear_more(self) -> bytes:
+        if self._replies.is_empty:
+            self._hear(self.step)
+        return self._replies.take()
+
+    def send_at_once(self, data: bytes, seconds: float) -> None:
+        self.send(data, seconds)
+
     def has_unasked(self) -> bool:
         coming = bool(self.events) and self.events[0][0] == "S" and self.events[-1] != BROKEN
         return coming or not self._replies.is_empty

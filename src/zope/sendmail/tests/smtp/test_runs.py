@@ -19,7 +19,7 @@ from unittest import mock
 from zope.interface import implementer
 
 from zope.sendmail.config.settings import RelaySettings
-from zope.sendmail.interfaces import IJob
+from zope.sendmail.interfaces import IJob, IOrdinaryJob
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp import connection
@@ -39,7 +39,7 @@ class Job:
 
     run: ARunOfMails
     recipients: tuple[str, ...]
-    text: str
+    written: str
     envelope: Envelope = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,13 +47,28 @@ class Job:
 
     def open(self) -> BinaryIO:
         """See `IJob`."""
-        if self.text == "unreadable":
+        if self.written == "unreadable":
             return _Unreadable()
-        return io.BytesIO(self.text.replace("\\n", "\n").encode())
+        return io.BytesIO(self.octets)
+
+    @property
+    def octets(self) -> bytes:
+        """What the file says of the message."""
+        return self.written.replace("\\n", "\n").encode()
 
     def intend(self) -> None:
         """See `IJob`."""
         self.run.papers[-1].intend()
+
+
+@implementer(IOrdinaryJob)
+class OrdinaryJob(Job):
+    """The same mail, which has been read already."""
+
+    @property
+    def text(self) -> bytes | None:
+        """See `IOrdinaryJob`."""
+        return None if self.written == "unreadable" else self.octets
 
 
 class _Unreadable(io.BytesIO):
@@ -62,6 +77,8 @@ class _Unreadable(io.BytesIO):
 
 
 class ARunOfMails(unittest.TestCase):
+    job = Job
+
     def setUp(self) -> None:
         self.papers: list[Paper] = []
 
@@ -90,9 +107,9 @@ class ARunOfMails(unittest.TestCase):
         return results
 
     def jobs(self, head: dict[str, str]) -> Iterator[Job]:
-        yield Job(self, tuple(head["recipients"].split()), head.get("message", MESSAGE))
+        yield self.job(self, tuple(head["recipients"].split()), head.get("message", MESSAGE))
         for names in filter(None, head.get("then", "").split("|")):
-            yield Job(self, tuple(names.split()), head.get("then-message", MESSAGE))
+            yield self.job(self, tuple(names.split()), head.get("then-message", MESSAGE))
 
     def check(self, path: Path, step: int) -> None:
         """One file: every line was spoken, and everybody has the answer that is expected."""
@@ -123,6 +140,12 @@ class ARunOfMails(unittest.TestCase):
     def test_there_are_enough(self) -> None:
         """The files are there, wherever the tests run."""
         self.assertGreaterEqual(len(list(FOLDER.glob("run-*.txt"))), 20)
+
+
+class ARunOfOrdinaryMails(ARunOfMails):
+    """Whose envelopes and texts were made at once: they say the same, and are answered the same."""
+
+    job = OrdinaryJob
 
 
 def _split(events: list[tuple[str, bytes]]) -> list[list[tuple[str, bytes]]]:

@@ -1,0 +1,52 @@
+"""Messages that were claimed together, and wait for one worker.
+
+As many as go to the relay within a hundredth of a second, so that nothing waits behind a relay that is slow.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from zope.sendmail.processor.job import Job
+from zope.sendmail.system.clock import Clock
+
+#: So many seconds of work are claimed together, and so many messages at most.
+_SPAN, _MOST = 0.01, 32
+
+
+class Convoy:
+    """The jobs of one worker that it has not begun.
+
+    Concurrency: one thread.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.jobs: deque[Job] = deque()
+        self._at = clock.monotonic()
+        #: How many were claimed last, and whether all of them were ordinary.
+        self._size = 1
+        self._are_ordinary = False
+
+    def size(self) -> int:
+        """Return how many messages are to be claimed now: by and by more, as long as all of them go quickly."""
+        now = self._clock.monotonic()
+        each = (now - self._at) / self._size
+        self._at = now
+        fitting = int(_SPAN / each) if each > 0.0 else _MOST
+        self._size = max(1, min(_MOST, 2 * self._size, fitting)) if self._are_ordinary else 1
+        self._are_ordinary = True
+        return self._size
+
+    def add(self, job: Job) -> None:
+        """Add one more; behind one that is not ordinary no others are claimed."""
+        self.jobs.append(job)
+        if job.text is None:
+            self._are_ordinary = False
+
+    def release(self) -> None:
+        """Give all of them back, as if untried."""
+        self._are_ordinary = False
+        jobs = self.jobs
+        while jobs:
+            jobs.popleft().lease.release()

@@ -1,0 +1,85 @@
+"""The mails of one conversation that were sent at their first attempt, and whose leases end together.
+
+The relay's yes to a mail is noted at once (`IOrdinaryLease.accepted`), so that a death makes nothing of it unknown.
+What follows from it is done for up to sixteen mails at a time, and within a hundredth of a second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import sent_at_once
+from zope.sendmail.processor.context import Context
+from zope.sendmail.processor.job import Job
+from zope.sendmail.processor.relay import Relay
+from zope.sendmail.reporting import maillog
+from zope.sendmail.reporting.reporter import Attempted, MailId, Measures
+
+#: So many mails at most, and so many seconds from the first of them on.
+_MOST, _SPAN = 16, 0.01
+
+
+class SentBatch:
+    """See the module.
+
+    Concurrency: one thread.
+    """
+
+    def __init__(self, context: Context, relay: Relay) -> None:
+        self._context = context
+        self._relay = relay
+        self._mails: list[tuple[Job, Outcome, Measures | None]] = []
+        self._since = 0.0
+
+    def takes(self, job: Job, outcome: object) -> bool:
+        """Return whether a mail may end here: the relay has taken it for all its recipients, as most mails."""
+        if job.text is None or not isinstance(outcome, Outcome) or outcome.fault is not None:
+            return False
+        replies, recipients = outcome.replies, job.envelope.recipients
+        if len(replies) != len(recipients):
+            return False
+        for recipient in recipients:
+            if recipient not in replies or replies[recipient].answer is not Answer.ACCEPTED:
+                return False
+        return self._relay.is_usual
+
+    def add(self, job: Job, outcome: Outcome, measures: Measures | None) -> None:
+        """Take a mail; its lease ends soon.
+
+        :param measures: for observers
+        """
+        lease: Any = job.lease
+        lease.accepted()
+        mails, now = self._mails, self._context.clock.monotonic()
+        if not mails:
+            self._since = now
+        mails.append((job, outcome, measures))
+        if len(mails) >= _MOST or now - self._since >= _SPAN:
+            self.end()
+
+    def end(self) -> None:
+        """Settle and report what was added.  If that fails, the leases stay, as with any mail."""
+        mails, self._mails = self._mails, []
+        if not mails:
+            return
+        context, now = self._context, self._context.clock.time()
+        self._relay.took(len(mails), mails[0][1].relay)
+        together: list[tuple[Any, Outcome, Record]] = [
+            (job.lease, outcome, sent_at_once(outcome, now=now)) for job, outcome, _ in mails
+        ]
+        try:
+            ids = [MailId(lease.name, lease.message_id, lease.envelope.sender) for lease, _, _ in together]
+            together[0][0].settle_sent(together)
+            context.reporter.sent(
+                [
+                    Attempted(mail, outcome, record, measures)
+                    for mail, (_, outcome, record), (_, _, measures) in zip(ids, together, mails, strict=True)
+                ]
+            )
+            context.state_report.count_sent([lease.written for lease, _, _ in together])
+        except Exception as error:
+            for lease, _, _ in together:
+                maillog.not_settled(lease.name, error)
+            raise

@@ -1,0 +1,154 @@
+"""The lease on an ordinary message: fresh, small, with plain addresses.  It has been read, so no file stays open.
+
+Does all that any lease does.  Adds the short way out of the queue (`IOrdinaryLease`): the relay's yes is noted at once,
+and what follows from it is done for several messages together, their removal behind the way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, Protocol
+
+from zope.interface import implementer
+
+from zope.sendmail.errors import InvalidMessage
+from zope.sendmail.interfaces import IOrdinaryLease
+from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.message.envelope import Envelope, usual_envelope
+from zope.sendmail.message.headers import HEAD, message_id
+from zope.sendmail.queue.maildir.lease import LeaseHolder, MaildirLease
+from zope.sendmail.queue.maildir.locks import Lock
+from zope.sendmail.queue.maildir.ownertext import Phase
+from zope.sendmail.queue.maildir.store import UNTRIED
+from zope.sendmail.queue.maildir.sweeper import Sweeper
+from zope.sendmail.reporting import maillog
+
+
+class OrdinaryLeaseHolder(LeaseHolder, Protocol):
+    """What gives out such leases, and hears how they end."""
+
+    sweeper: Sweeper
+
+    def restore(self, key: str) -> None:
+        """Take note that a lease has ended and the message is as if nobody had looked at it."""
+
+    def removed(self, keys: Sequence[str]) -> None:
+        """Take note that these messages are gone."""
+
+
+@implementer(IOrdinaryLease)
+class OrdinaryLease(MaildirLease):
+    """See `IOrdinaryLease`.
+
+    :param text: the whole file
+    :param start: where the message begins in it
+    """
+
+    def __init__(  # noqa: PLR0917 - one for each mail, made by `ordinary_lease` only
+        self, holder: OrdinaryLeaseHolder, key: str, lock: Lock, envelope: Envelope, text: bytes, start: int
+    ) -> None:
+        self.claims = self._holder = holder
+        self.key = key
+        self.name = key.rpartition("/")[2].partition(":")[0]
+        self.lock = lock
+        self.record = UNTRIED
+        self.inherited = None
+        self.problem = ""
+        self.text = text[start:]
+        self._whole = envelope
+        self._start = 0
+        self._is_tried = False
+        self._message_id = None
+        self._is_over = False
+
+    @functools.cached_property
+    def _stream(self) -> BinaryIO:  # type: ignore[override]  # made when something is unusual
+        return io.BytesIO(self.text)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the message; see `ILease`."""
+        return len(self.text)
+
+    def _read_message_id(self) -> str:
+        try:
+            return message_id(self.text[:HEAD])
+        except InvalidMessage:
+            return ""
+
+    def release(self) -> None:
+        """See `ILease`.  The message stands where it stood."""
+        self._give_back()
+        self._holder.restore(self.key)
+
+    def _give_back(self) -> None:
+        self._is_over = True
+        try:
+            self.lock.release()
+        except OSError as error:
+            maillog.unlocking_failed(self.name, error)
+
+    def accepted(self) -> None:
+        """See `IOrdinaryLease`."""
+        with contextlib.suppress(OSError):  # at worst it is unknown
+            self.lock.note(Phase.ACCEPTED, 0)
+
+    def settle_sent(self, together: Sequence[tuple[Any, Outcome, Record]]) -> None:
+        """See `IOrdinaryLease`."""
+        self._holder.sent_log.note_all([(lease.name, lease.message_id, record) for lease, _, record in together])
+        for lease, _, _ in together:
+            lease.text = b""  # many may wait for their removal
+        self._holder.sweeper.take([functools.partial(lease.leave, record) for lease, _, record in together])
+
+    def leave(self, record: Record) -> str | None:
+        """Remove message and lock, whose slot says *accepted* until both are gone.
+
+        :returns: the key of the message, or None if the disk refuses; then it is settled later.
+        """
+        try:
+            ours = self.lock.is_ours()
+            self.claims.store.settle(self.key, record, tried=not ours)
+        except OSError as error:
+            self.claims.settle_later(self, record, error)
+            return None
+        self._is_over = True
+        try:
+            if ours:
+                self.lock.remove()
+            else:
+                self.lock.release()
+        except OSError as error:
+            maillog.unlocking_failed(self.name, error)
+        return self.key
+
+    def is_alive(self) -> bool:
+        """Return whether the lease can still be settled."""
+        return not self._is_over
+
+    def abandon(self) -> None:
+        """Do nothing but end: no file is open."""
+        self._is_over = True
+
+    def _end(self, record: Record, give_back: Callable[[], None]) -> None:
+        self._is_over = True
+        super()._end(record, give_back)
+
+
+def ordinary_lease(holder: OrdinaryLeaseHolder, key: str, lock: Lock) -> OrdinaryLease | None:
+    """Return the lease on a message that we have locked if it is an ordinary one; None: it is to be looked at closer.
+
+    Raises nothing: a disk that refuses is met again at the closer look.
+    """
+    store = holder.store
+    try:
+        if store.disk.exists(store.layout.history(key)):
+            return None
+        text = store.disk.read_small(store.layout.message(key))
+    except OSError:
+        return None
+    usual = None if text is None else usual_envelope(text)
+    return None if text is None or usual is None else OrdinaryLease(holder, key, lock, usual[0], text, usual[1])

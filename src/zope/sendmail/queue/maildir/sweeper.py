@@ -1,0 +1,120 @@
+"""Removes sent messages beside the way, where the disk lets one wait for it.
+
+A file system that tells its disk at once what is free (mount option ``discard``) takes up to a millisecond to remove a
+file.  As long as that is quick it is done on the spot; else threads do it, more of them the longer it takes.  What is
+not removed yet is locked, and its slot says *accepted*: a death costs nothing but the rest of the removal.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from zope.sendmail.system.clock import Clock
+
+#: Removes a message; returns its key, or None if it could not.
+Removal = Callable[[], str | None]
+
+#: Seconds that a removal takes from which on it is done beside the way, and more of them for each further thread.
+_SLOW, _PER_THREAD = 100e-6, 200e-6
+
+#: Threads at most, and messages that wait for them at most; who brings more waits.
+_THREADS, _MOST = 8, 512
+
+#: Seconds after which a thread without work ends.
+_IDLE = 1.0
+
+#: How much the newest removal counts for what is usual.
+_WEIGHT = 1 / 16
+
+
+class Sweeper:
+    """Removes what it is given.
+
+    :param removed: told the keys of what is gone
+
+    Concurrency: any thread.
+    """
+
+    def __init__(self, clock: Clock, removed: Callable[[Sequence[str]], None]) -> None:
+        self._clock = clock
+        self._removed = removed
+        self.forget_after_fork()
+
+    def forget_after_fork(self) -> None:
+        """Begin anew in a forked child: what waits is its parent's."""
+        self._changed = threading.Condition(threading.Lock())
+        self._waiting: deque[Removal] = deque()
+        self._under_way = 0
+        self._threads = 0
+        self._usual = 0.0
+
+    def take(self, removals: Sequence[Removal]) -> None:
+        """Remove these soon, or now."""
+        if self._usual < _SLOW or not self._leave(removals):
+            self._sweep(removals)
+
+    def flush(self) -> None:
+        """Return when all that was taken is removed; help with it."""
+        while removals := self._next(16):
+            self._sweep_counted(removals)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._under_way and not self._waiting)
+
+    def _leave(self, removals: Sequence[Removal]) -> bool:
+        """Leave them to threads; return False if there are none, or they have too much to do."""
+        with self._changed:
+            if len(self._waiting) >= _MOST:
+                return False
+            wanted = min(_THREADS, int(self._usual / _PER_THREAD) + 1)
+            begins = self._threads < wanted
+            self._threads += begins
+            if begins and not self._begin() and not self._threads:
+                return False
+            self._waiting.extend(removals)
+            self._changed.notify(len(removals))
+        return True
+
+    def _begin(self) -> bool:
+        try:
+            threading.Thread(target=self._run, name="zope.sendmail.sweeper", daemon=True).start()
+        except RuntimeError:  # the system has none, or Python ends
+            self._threads -= 1
+            return False
+        return True
+
+    def _run(self) -> None:
+        changed = self._changed
+        while True:
+            removals = self._next(4)
+            if not removals:
+                with changed:
+                    if not self._waiting and not changed.wait_for(lambda: bool(self._waiting), _IDLE):
+                        self._threads -= 1
+                        return
+                continue
+            self._sweep_counted(removals)
+
+    def _next(self, limit: int) -> list[Removal]:
+        with self._changed:
+            removals = [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
+            self._under_way += len(removals)
+        return removals
+
+    def _sweep_counted(self, removals: list[Removal]) -> None:
+        try:
+            self._sweep(removals)
+        finally:
+            with self._changed:
+                self._under_way -= len(removals)
+                if not self._under_way and not self._waiting:
+                    self._changed.notify_all()
+
+    def _sweep(self, removals: Sequence[Removal]) -> None:
+        began = self._clock.monotonic()
+        keys = [key for remove in removals if (key := remove()) is not None]
+        took = (self._clock.monotonic() - began) / len(removals)
+        self._usual += (took - self._usual) * min(1.0, _WEIGHT * len(removals))
+        if keys:
+            self._removed(keys)

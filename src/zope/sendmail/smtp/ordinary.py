@@ -1,0 +1,195 @@
+"""An ordinary mail, whose way to a relay is straight: ASCII, small, few plain recipients, and yes to everything.
+
+What it says is made at once, without a `MailTransaction`; only *yes* exists twice, here as one expression for all
+replies to an envelope.  Whatever else a relay says is left to the transaction, which goes on as for a flight that has
+been sent already.  A test compares both ways on every dialogue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from io import BytesIO
+from typing import BinaryIO
+
+from zope.sendmail.config.settings import RelaySettings
+from zope.sendmail.interfaces import IJob
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.smtp.attempt import Attempt
+from zope.sendmail.smtp.channel import StraightChannel
+from zope.sendmail.smtp.protocol.body import WINDOW, Body
+from zope.sendmail.smtp.protocol.commands import Extensions
+from zope.sendmail.smtp.protocol.progress import Progress, reply_about_recipient
+from zope.sendmail.smtp.protocol.replies import Replies
+from zope.sendmail.smtp.protocol.steps import SendFailed, Steps
+from zope.sendmail.smtp.protocol.transaction import MailTransaction
+
+#: Recipients of a mail that is ordinary.
+_RECIPIENTS = 20
+
+_YES, _TEXT_WANTED = rb"250 [!-~][ -~]{0,510}\r\n", rb"354 [!-~][ -~]{0,510}\r\n"
+
+#: The relay has the message; with the words apart, as `Reply.of` has them.
+_TAKEN = re.compile(rb"250 (?:(2\.\d{1,3}\.\d{1,3}) )?([!-~](?:[ -~]{0,509}[!-~])?)\r\n")
+
+
+@functools.cache
+def _yes_to_envelope(recipients: int) -> re.Pattern[bytes]:
+    """Return what matches the replies to MAIL, so many times RCPT, and DATA, if the relay goes along with all."""
+    return re.compile(b"(?:%b){%d}%b" % (_YES, recipients + 1, _TEXT_WANTED))
+
+
+class OrdinaryAttempt(Attempt):
+    """An attempt at an ordinary mail.  What an `Attempt` has is made when it is asked for.
+
+    :param job: a mail whose text has been read, and is ASCII
+    """
+
+    def __init__(self, job: IJob, text: bytes) -> None:
+        self.job = job
+        self.intend = job.intend
+        self._text = text
+        #: What is sent: MAIL, RCPT and DATA; and the message with its final dot.
+        self.flight = self.piece = b""
+        #: Whether the flight went with the end of the mail before.
+        self.is_ahead = False
+        #: What was answered to the flight; empty as long as not everything was yes.
+        self.heard = b""
+        #: Whether the message has gone, its final dot too; and what kept its end from being sent.
+        self.is_gone = False
+        self.send_error: SendFailed | None = None
+
+    @functools.cached_property
+    def progress(self) -> Progress:  # type: ignore[override]  # made when something is unusual
+        """How far it came."""
+        return Progress(self.job.envelope, sent_ahead=self.is_ahead)
+
+    @functools.cached_property
+    def message(self) -> BinaryIO:  # type: ignore[override]
+        """The message."""
+        return BytesIO(self._text)
+
+    @functools.cached_property
+    def body(self) -> Body:  # type: ignore[override]
+        """What is made of it."""
+        return Body(self.message)
+
+    # the mail of which the flight goes with the end of the one before; see `Overlapping`
+
+    def first_flight(self) -> bytes:
+        """See `Overlapping`."""
+        self.is_ahead = True
+        return self.flight
+
+    def not_sent(self, error: SendFailed) -> None:
+        """See `Overlapping`."""
+        self.send_error = error
+
+    # what is sent
+
+    def write(self, extensions: Extensions) -> bool:
+        """Make what is sent; return False if the mail is not that ordinary."""
+        envelope, text = self.job.envelope, self._text
+        recipients = envelope.recipients
+        addresses = "".join((envelope.sender, *recipients))
+        if not (addresses.isascii() and addresses.isprintable()) or len(recipients) > _RECIPIENTS:
+            return False
+        if b"bcc" in text.lower():
+            return False
+        if b"\r" in text:
+            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        text = text.replace(b"\n", b"\r\n")
+        if not text.endswith(b"\n"):
+            text += b"\r\n"
+        size, limit = len(text), extensions.size
+        if size > WINDOW or (limit and size > limit):
+            return False
+        stuffed = text.replace(b"\n.", b"\n..")
+        self.piece = (b"." if stuffed.startswith(b".") else b"") + stuffed + b".\r\n"
+        option = "" if limit is None else f" SIZE={size}"
+        to = ">\r\nRCPT TO:<".join(recipients)
+        self.flight = f"MAIL FROM:<{envelope.sender}>{option}\r\nRCPT TO:<{to}>\r\nDATA\r\n".encode("ascii")
+        return True
+
+    # leaving the straight way
+
+    def resume(self, transaction: MailTransaction) -> Steps:
+        """Let a transaction go on where this attempt is."""
+        error, self.send_error = self.send_error, None
+        transaction.addressing.first_flight()
+        if not self.is_gone:
+            if error is not None:
+                transaction.addressing.not_sent(error)
+            return transaction.deliver()
+        self.is_gone = False
+        progress, replies = self.progress, Replies()
+        replies.feed(self.heard)
+        replies.next()
+        for recipient in self.job.envelope.recipients:
+            response = replies.next()
+            assert response is not None, "it was matched"
+            progress.accepted[recipient] = reply_about_recipient(*response)
+        progress.begun = progress.text_wanted = progress.intended = True
+        progress.sent_ahead = False
+        return transaction.hear_end(error)
+
+
+class StraightWay:
+    """The straight way over one connection that has taken a mail before."""
+
+    def __init__(self, channel: StraightChannel, extensions: Extensions, settings: RelaySettings) -> None:
+        self._channel = channel
+        self._extensions = extensions
+        self._block = settings.timeouts.block
+
+    def takes(self, attempt: OrdinaryAttempt) -> bool:
+        """Return whether a mail can go this way."""
+        return attempt.write(self._extensions)
+
+    def hear_flight(self, attempt: OrdinaryAttempt) -> bool:
+        """Hear the replies to a flight that has gone; return False if they are not all yes, or take long.
+
+        They are the channel's then.
+        """
+        channel, count = self._channel, len(attempt.job.envelope.recipients)
+        heard = channel.take_heard()
+        yes = _yes_to_envelope(count)
+        while yes.fullmatch(heard) is None:
+            more = channel.hear_more() if heard.count(b"\n") < count + 2 else b""
+            if not more:
+                channel.put_back(heard)
+                return False
+            heard += more
+        attempt.heard = heard
+        return True
+
+    def may_end(self, attempt: OrdinaryAttempt) -> bool:
+        """Return whether nothing speaks against the end of the message: the relay is quiet, and the lease is ours."""
+        if self._channel.is_quiet():
+            with contextlib.suppress(Exception):  # the transaction asks again, and raises it where it belongs
+                attempt.intend()
+                return True
+        self._channel.put_back(attempt.heard)
+        attempt.heard = b""
+        return False
+
+    def end(self, attempt: OrdinaryAttempt, following: bytes) -> Reply | None:
+        """Send the message, and hear the yes to it; None: the relay has not said that, or not yet."""
+        attempt.is_gone = True
+        channel = self._channel
+        try:
+            channel.send_at_once(attempt.piece + following, self._block)
+        except SendFailed as failed:
+            attempt.send_error = failed
+            return None
+        heard = channel.hear_more()
+        taken = _TAKEN.match(heard)
+        if taken is None:
+            channel.put_back(heard)
+            return None
+        channel.put_back(heard[taken.end() :])
+        enhanced, text = taken.groups()
+        if enhanced is None:
+            return Reply.of(250, text)
+        return Reply(Answer.ACCEPTED, text.decode("ascii"), 250, enhanced.decode("ascii"))
