@@ -270,8 +270,9 @@ class IOrdinaryJob(IJob):
 class IJobSource(Interface):
     """Where a session takes the mails of a stream from.
 
-    It may have a method ``let_go()``, which is called before a mail that may take long: what the source keeps back for
-    this session is free for others then, and what it has put off is to be done.
+    It may have a method ``let_go()``, which a session that has the attribute ``lets_go`` calls before a mail that may
+    take long: what the source keeps back for this session is free for others then, and what it has put off is to be
+    done.
 
     Concurrency: called in the thread of the session only.
     """

@@ -17,12 +17,16 @@ _SPAN, _MOST = 0.01, 32
 class Convoy:
     """The jobs of one worker that it has not begun.
 
+    :param grows: whether the worker's session says when a mail may take long (``lets_go``); else there is no more than
+        one job
+
     Concurrency: one thread.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, grows: bool) -> None:
         self._clock = clock
         self.jobs: deque[Job] = deque()
+        self._grows = grows
         self._at = clock.monotonic()
         #: How many were claimed last, and whether all of them were ordinary.
         self._size = 1
@@ -35,7 +39,7 @@ class Convoy:
         self._at = now
         fitting = int(_SPAN / each) if each > 0.0 else _MOST
         self._size = max(1, min(_MOST, 2 * self._size, fitting)) if self._are_ordinary else 1
-        self._are_ordinary = True
+        self._are_ordinary = self._grows
         return self._size
 
     def add(self, job: Job) -> None:

@@ -24,14 +24,18 @@ _MOST, _SPAN = 16, 0.01
 class SentBatch:
     """See the module.
 
+    :param grows: whether the session says when a mail may take long (``lets_go``); else each mail ends by itself
+
     Concurrency: one thread.
     """
 
-    def __init__(self, context: Context, relay: Relay) -> None:
+    def __init__(self, context: Context, relay: Relay, *, grows: bool) -> None:
         self._context = context
         self._relay = relay
+        self._most = _MOST if grows else 1
         self._mails: list[tuple[Job, Outcome, Measures | None]] = []
         self._since = 0.0
+        self._error: Exception | None = None
 
     def takes(self, job: Job, outcome: object) -> bool:
         """Return whether a mail may end here: the relay has taken it for all its recipients, as most mails."""
@@ -56,30 +60,43 @@ class SentBatch:
         if not mails:
             self._since = now
         mails.append((job, outcome, measures))
-        if len(mails) >= _MOST or now - self._since >= _SPAN:
+        if len(mails) >= self._most or now - self._since >= _SPAN or self._error is not None:
             self.end()
 
     def end(self) -> None:
-        """Settle and report what was added.  If that fails, the leases stay, as with any mail."""
+        """Settle and report what was added.  If that fails, the leases stay, as with any mail.
+
+        Raises what has failed, now or in `end_quietly`.
+        """
+        self.end_quietly()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def end_quietly(self) -> None:
+        """Do the same, but let the next `end` raise what fails."""
         mails, self._mails = self._mails, []
         if not mails:
             return
+        try:
+            self._end(mails)
+        except Exception as error:  # noqa: BLE001 - it is raised by `end`
+            for job, _, _ in mails:
+                maillog.not_settled(job.lease.name, error)
+            self._error = error
+
+    def _end(self, mails: list[tuple[Job, Outcome, Measures | None]]) -> None:
         context, now = self._context, self._context.clock.time()
         self._relay.took(len(mails), mails[0][1].relay)
         together: list[tuple[Any, Outcome, Record]] = [
             (job.lease, outcome, sent_at_once(outcome, now=now)) for job, outcome, _ in mails
         ]
-        try:
-            ids = [MailId(lease.name, lease.message_id, lease.envelope.sender) for lease, _, _ in together]
-            together[0][0].settle_sent(together)
-            context.reporter.sent(
-                [
-                    Attempted(mail, outcome, record, measures)
-                    for mail, (_, outcome, record), (_, _, measures) in zip(ids, together, mails, strict=True)
-                ]
-            )
-            context.state_report.count_sent([lease.written for lease, _, _ in together])
-        except Exception as error:
-            for lease, _, _ in together:
-                maillog.not_settled(lease.name, error)
-            raise
+        ids = [MailId(lease.name, lease.message_id, lease.envelope.sender) for lease, _, _ in together]
+        together[0][0].settle_sent(together)
+        context.reporter.sent(
+            [
+                Attempted(mail, outcome, record, measures)
+                for mail, (_, outcome, record), (_, _, measures) in zip(ids, together, mails, strict=True)
+            ]
+        )
+        context.state_report.count_sent([lease.written for lease, _, _ in together])

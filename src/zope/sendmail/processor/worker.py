@@ -88,8 +88,8 @@ class Worker:
         self.session = session
         self.mailer = mailer
         #: What was claimed for this worker together with the mail in hand.
-        self.convoy = Convoy(context.clock)
-        self._sent = SentBatch(context, relay)
+        self.convoy = Convoy(context.clock, grows=getattr(session, "lets_go", False))
+        self._sent = SentBatch(context, relay, grows=getattr(session, "lets_go", False))
         #: When the last mail ended, on the monotonic clock: what was taken ahead has waited until then.
         self._ended_at = 0.0
         #: Whether the last mail found a relay that could be used over this connection.
@@ -118,12 +118,13 @@ class Worker:
             results.close()
             for job in taken.in_hand:  # it was to follow, and no relay has it
                 job.lease.release()
-            self._let_go()
+            self.convoy.release()
+            self._sent.end()
 
     def _let_go(self) -> None:
-        """Put off nothing any more, and keep back nothing from others."""
+        """Put off nothing any more, and keep back nothing from others.  Raises nothing: a mail is in hand."""
         self.convoy.release()
-        self._sent.end()
+        self._sent.end_quietly()
 
     def _results(self, jobs: JobsInHand) -> Generator[tuple[Job, Outcome | BaseException], None, None]:
         """Yield each job with how it went; those that were taken and not yielded stay in hand."""

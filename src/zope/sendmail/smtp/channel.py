@@ -86,7 +86,10 @@ def open_channel(connection: SMTP) -> Channel:
 
 
 class SocketChannel:
-    """See `StraightChannel`.  The connection stays smtplib's for QUIT, so nothing of what follows a reply is read for good."""
+    """See `StraightChannel`.
+
+    The connection stays smtplib's for QUIT, so nothing of what follows a reply is read for good.
+    """
 
     pipelines = True
 

@@ -78,11 +78,12 @@ class SMTPConnection:
 
     def deliver(self, attempt: Attempt) -> Steps:
         """See `RelayConnection`."""
+        prepared = self._prepared
+        if prepared is not None and prepared[0] is attempt:
+            self._prepared = None
+            return prepared[1].deliver()
         if isinstance(attempt, OrdinaryAttempt) and (attempt.is_gone or attempt.progress.sent_ahead):
             return attempt.resume(self._transaction(attempt.progress, attempt.body))
-        prepared, self._prepared = self._prepared, None
-        if prepared is not None and prepared[0] is attempt:
-            return prepared[1].deliver()
         return self._transaction(attempt.progress, attempt.body).deliver()
 
     def verify(self, progress: Progress, body: Body | None) -> Steps:

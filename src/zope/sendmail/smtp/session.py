@@ -56,6 +56,8 @@ class SMTPSession:
         clock: Clock,
         memories: RelayMemories | None = None,
     ) -> None:
+        #: Whether a stream calls `IJobSource`'s ``let_go()``.
+        self.lets_go = True
         self._settings = settings
         self._connect = connect
         self._clock = clock

@@ -20,8 +20,8 @@ CALLS = (
     "create", "create_locked", "fill", "append", "truncate", "make_directory", "sync_file", "sync_open", "sync_files",
     "sync_file_system",
     "sync_directory",
-    "rename", "link", "unlink", "remove_directory", "stamp", "names", "stat", "exists", "open", "read", "read_small", "read_tail",
-    "open_locked", "lock_existing", "rename_new", "write_at",
+    "rename", "link", "unlink", "remove_directory", "stamp", "names", "stat", "exists", "open", "read", "read_small",
+    "read_tail", "open_locked", "lock_existing", "rename_new", "write_at",
 )  # fmt: skip
 
 

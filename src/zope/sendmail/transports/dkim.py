@@ -280,6 +280,11 @@ class DKIMSession:
 class StreamingDKIMSession(DKIMSession):
     """See `IStreamingSession`; the jobs that the session behind gets open a signed message."""
 
+    @property
+    def lets_go(self) -> bool:
+        """Whether the session behind calls `IJobSource`'s ``let_go()``."""
+        return bool(getattr(self._session, "lets_go", False))
+
     def stream(self, jobs: IJobSource) -> Iterator[tuple[IJob, Outcome | Exception]]:
         """See `IStreamingSession`."""
         for job, outcome in self._session.stream(_SignedJobs(jobs, self._signer)):
@@ -293,6 +298,8 @@ class _SignedJobs:
     def __init__(self, jobs: IJobSource, signer: DKIMSigner) -> None:
         self._jobs = jobs
         self._signer = signer
+        if hasattr(jobs, "let_go"):
+            self.let_go = jobs.let_go
 
     def next(self) -> _SignedJob | None:
         """See `IJobSource`."""

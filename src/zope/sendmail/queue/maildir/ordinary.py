@@ -34,7 +34,7 @@ class OrdinaryLeaseHolder(LeaseHolder, Protocol):
     sweeper: Sweeper
 
     def restore(self, key: str) -> None:
-        """Take note that a lease has ended and the message is as if nobody had looked at it."""
+        """Take note that a lease has ended and the message is as if it had not been claimed."""
 
     def removed(self, keys: Sequence[str]) -> None:
         """Take note that these messages are gone."""

@@ -19,11 +19,14 @@ Removal = Callable[[], str | None]
 #: Seconds that a removal takes from which on it is done beside the way, and more of them for each further thread.
 _SLOW, _PER_THREAD = 100e-6, 200e-6
 
-#: Threads at most, and messages that wait for them at most; who brings more waits.
+#: Threads at most, and messages that wait for them at most; a worker that brings more removes them itself.
 _THREADS, _MOST = 8, 512
 
 #: Seconds after which a thread without work ends.
 _IDLE = 1.0
+
+#: So many removals a thread takes at a time.
+_AT_A_TIME = 4
 
 #: How much the newest removal counts for what is usual.
 _WEIGHT = 1 / 16
@@ -85,16 +88,21 @@ class Sweeper:
         return True
 
     def _run(self) -> None:
-        changed = self._changed
-        while True:
-            removals = self._next(4)
-            if not removals:
-                with changed:
-                    if not self._waiting and not changed.wait_for(lambda: bool(self._waiting), _IDLE):
-                        self._threads -= 1
-                        return
-                continue
-            self._sweep_counted(removals)
+        try:
+            while self._is_wanted():
+                self._sweep_counted(self._next(_AT_A_TIME))
+        except BaseException:
+            with self._changed:
+                self._threads -= 1
+            raise
+
+    def _is_wanted(self) -> bool:
+        """Return True when there is something to do; if nothing comes for a while, False, and count a thread less."""
+        with self._changed:
+            if self._changed.wait_for(lambda: bool(self._waiting), _IDLE):
+                return True
+            self._threads -= 1
+            return False
 
     def _next(self, limit: int) -> list[Removal]:
         with self._changed:
@@ -104,7 +112,8 @@ class Sweeper:
 
     def _sweep_counted(self, removals: list[Removal]) -> None:
         try:
-            self._sweep(removals)
+            if removals:  # else another thread was faster
+                self._sweep(removals)
         finally:
             with self._changed:
                 self._under_way -= len(removals)

@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
-from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.lifecycle.retry import judge, sent_at_once
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
@@ -117,6 +117,27 @@ class Story:
                 self.mark(lambda promise, n=number: promise.rejected.add(n))  # type: ignore[misc]
             if reply.answer is Answer.ACCEPTED:
                 self.mark(lambda promise, n=number: promise.settled.add(n))  # type: ignore[misc]
+
+    def attempt_together(self, count: int, *, flight: int = 1) -> None:
+        """Send ordinary mails, which the relay takes, and settle them together; `flight` of them are under way at once."""
+        leases: list[Any] = self.queue.claim(count)
+        numbers = [int(lease.envelope.recipients[0].partition("@")[0]) for lease in leases]
+        for begin in range(0, count, flight):
+            both = list(zip(leases, numbers, strict=True))[begin : begin + flight]
+            for lease, number in both:
+                self.mark(lambda promise, n=number: promise.handed.add(n))  # type: ignore[misc]
+                lease.intend()
+                self.mark(lambda promise, n=number: promise.sent.update([n]))  # type: ignore[misc]
+            for lease, number in both:
+                lease.accepted()
+                self.mark(lambda promise, n=number: promise.settled.add(n))  # type: ignore[misc]
+        outcomes = [Outcome("relay:25", dict.fromkeys(lease.envelope.recipients, OK)) for lease in leases]
+        leases[0].settle_sent(
+            [
+                (lease, outcome, sent_at_once(outcome, now=self.clock.time()))
+                for lease, outcome in zip(leases, outcomes, strict=True)
+            ]
+        )
 
 
 class Promise:
@@ -366,6 +387,36 @@ class Sending(CrashTest):
 
         for power in (False, True):
             self.examine(tell, power=power)
+
+    def test_several_accepted_and_settled_together(self) -> None:
+        """From the yes on a death costs no copy, whatever was removed; then others take the slots."""
+
+        def tell(story: Story) -> None:
+            story.commit(1, 2, 3)
+            story.attempt_together(3)
+            story.commit(4, 5)
+            story.attempt_together(2)
+
+        self.examine(tell, power=False)
+
+    def test_settled_together_and_a_loss_of_power(self) -> None:
+        """It brings back no more than what was sent just before it."""
+
+        def tell(story: Story) -> None:
+            story.commit(1, 2)
+            story.attempt_together(2)
+            story.rest()
+
+        self.examine(tell, power=True)
+
+    def test_several_under_way_at_once(self) -> None:
+        """Each of them is unknown, and recorded as that."""
+
+        def tell(story: Story) -> None:
+            story.commit(1, 2, 3)
+            story.attempt_together(3, flight=2)
+
+        self.examine(tell, power=False)
 
     def test_sent_mail_stays_gone_once_the_processor_rests(self) -> None:
         """A loss of power brings back no more than what was sent just before it."""

@@ -24,9 +24,16 @@ class DeniedDisk(FaultyDisk):
     """A disk on which files whose names end with ``denied`` cannot be opened, not even by root."""
 
     def open(self, path: str) -> BinaryIO:
+        self.check(path)
+        return super().open(path)
+
+    def read_small(self, path: str) -> bytes | None:
+        self.check(path)
+        return super().read_small(path)
+
+    def check(self, path: str) -> None:
         if path.endswith("denied"):
             raise PermissionError(13, "Permission denied", path)
-        return super().open(path)
 
 
 class Poison(unittest.TestCase):
