@@ -119,7 +119,7 @@ class Story:
                 self.mark(lambda promise, n=number: promise.settled.add(n))  # type: ignore[misc]
 
     def attempt_together(self, count: int, *, flight: int = 1) -> None:
-        """Send ordinary mails, which the relay takes, and settle them together; `flight` of them are under way at once."""
+        """Send ordinary mails, which the relay takes, `flight` of them at once, and settle them together."""
         leases: list[Any] = self.queue.claim(count)
         numbers = [int(lease.envelope.recipients[0].partition("@")[0]) for lease in leases]
         for begin in range(0, count, flight):
