@@ -17,6 +17,7 @@ from zope.sendmail.console.words import FindingRow, Moment, finding_rows, moment
 from zope.sendmail.lifecycle.rates import Minute, merged
 from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.system.background import start_in_background
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 
@@ -24,7 +25,7 @@ from zope.sendmail.system.forklock import ForkLock
 FRESH, FRESH_FINDINGS = 5.0, 60.0
 
 #: What takes long is good for so many times as long: looking costs processors of the host a twentieth at most.
-SHARE = 20
+SHARE, SHARE_OF_FINDINGS = 20, 60
 
 _T = TypeVar("_T")
 
@@ -72,15 +73,19 @@ class Remembered(Generic[_T]):
 
     :param look: finds it out
     :param fresh: seconds for which that is good
+    :param share: for so many times as long as it took it is good as well
     :param at_first: what is said until it was found out once
     :param patience: seconds for which a caller waits for that
 
     Concurrency: any thread; one of its own looks.  A forked child looks anew.
     """
 
-    def __init__(self, look: Callable[[], _T], fresh: float, clock: Clock, at_first: _T, patience: float) -> None:
+    def __init__(
+        self, look: Callable[[], _T], at_first: _T, clock: Clock, *, fresh: float, patience: float, share: int = SHARE
+    ) -> None:
         self._look = look
         self._fresh = fresh
+        self._share = share
         self._clock = clock
         self._value = at_first
         self._patience = patience
@@ -109,8 +114,7 @@ class Remembered(Generic[_T]):
             if again or not is_looking:
                 self._asked += 1
             if not is_looking:
-                self._thread = threading.Thread(target=self._take, name="zope.sendmail.console", daemon=True)
-                self._thread.start()
+                self._thread = start_in_background(self._take, "zope.sendmail.console")
 
     def _wait(self, seconds: float | None) -> None:
         if (thread := self._thread) is not None:
@@ -122,7 +126,7 @@ class Remembered(Generic[_T]):
             asked, begun = self._asked, self._clock.monotonic()
             self._value = self._look()
             now = self._clock.monotonic()
-            self._until = now + max(self._fresh, SHARE * (now - begun))
+            self._until = now + max(self._fresh, self._share * (now - begun))
             with self._mutex:
                 self._answered = asked
                 if self._asked == asked:
@@ -141,12 +145,17 @@ class Glances:
         self._patience = patience
 
         def remembered(look: Callable[[Place], _T], fresh: float, at_first: _T) -> list[Remembered[_T]]:
-            return [Remembered(partial(look, place), fresh, clock, at_first, patience) for place in places]
+            return [
+                Remembered(partial(look, place), at_first, clock, fresh=fresh, patience=patience) for place in places
+            ]
 
         self._glances = remembered(self._glance, FRESH, Glance({}, None, RelayBoard(()), (), is_known=False))
         self._names = remembered(_names, FRESH, Names((), is_known=False))
         self._findings: list[Remembered[list[FindingRow]]] = [
-            Remembered(partial(_findings, place), FRESH_FINDINGS, clock, [], 0.0) for place in places
+            Remembered(
+                partial(_findings, place), [], clock, fresh=FRESH_FINDINGS, patience=0.0, share=SHARE_OF_FINDINGS
+            )
+            for place in places
         ]
 
     def of(self, place: Place) -> Glance:
