@@ -38,6 +38,8 @@ def _queue_trouble(processor: QueueProcessorThread) -> list[str]:
     queue = processor.queue
     if queue is None:
         return ["a processor has no queue"]
+    if why := getattr(processor, "queue_trouble", ""):  # a subclass of a program may have no such word
+        return [f"the queue {queue.location} cannot be used: {why}"]
     try:
         queue.admin.oldest()
     except OSError as error:

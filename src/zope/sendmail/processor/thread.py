@@ -61,6 +61,7 @@ class QueueProcessorThread(threading.Thread):
     log = maillog.processor_log
     interval = 3.0
     queue: IMailQueue | None = None
+    _trouble: QueueTrouble | None = None
 
     def __init__(
         self,
@@ -156,6 +157,11 @@ class QueueProcessorThread(threading.Thread):
         return next((relay.fault for relay in self.relays if relay.fault is not None), None)
 
     @property
+    def queue_trouble(self) -> str:
+        """Why the queue could not be used at the last look; empty if it could."""
+        return self._trouble.why if self._trouble is not None else ""
+
+    @property
     def is_stopped(self) -> bool:
         """Whether `stop` was called."""
         return self._signal.stopped
@@ -202,6 +208,7 @@ class QueueProcessorThread(threading.Thread):
         if queue is None or self.mailer is None:
             raise ValueError("the processor needs a queue and a mailer: call setQueuePath() and setMailer() first")
         self.relays.refuse_detours()
+        self._trouble = trouble or QueueTrouble(queue.location, self.clock)
         state_report = StateReport(queue, self.relays, self.relays.routes, self.clock, forever=forever)
         self.relays.call_on_change(state_report.write)
         context = Context(
@@ -209,7 +216,7 @@ class QueueProcessorThread(threading.Thread):
             clock=self.clock,
             schedule=self.schedule,
             reporter=self._reporter(queue),
-            trouble=trouble or QueueTrouble(queue.location, self.clock),
+            trouble=self._trouble,
             state_report=state_report,
         )
         return Run(

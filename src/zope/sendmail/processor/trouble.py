@@ -30,6 +30,8 @@ class QueueTrouble:
         self._told: tuple[object, ...] | None = None
         #: How often in a row a look at the queue has failed.
         self.count = 0
+        #: What the last one said; empty if the queue can be used.
+        self.why = ""
 
     @property
     def is_lasting(self) -> bool:
@@ -46,6 +48,7 @@ class QueueTrouble:
             if now < self._until:
                 return
             self.count += 1
+            self.why = f"{type(error).__name__}: {error}"
             self._until = now + min(_PAUSE[0] * 2.0 ** min(self.count - 1, 16), _PAUSE[1])
             kind = (type(error), getattr(error, "errno", None) or str(error))
             if kind != self._told or now - self._told_at >= _REMIND:
@@ -57,7 +60,7 @@ class QueueTrouble:
         if not self.count:
             return
         with self._mutex:
-            self.count, told = 0, self._told
+            self.count, self.why, told = 0, "", self._told
             self._told = None
         if told is not None:
             maillog.queue_usable(self._location)

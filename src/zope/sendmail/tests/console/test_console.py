@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import os
 import re
@@ -509,6 +510,43 @@ class AnotherApplication(Fixture):
         page = self.get("/0/mails", environ_overrides={"SCRIPT_NAME": "/ops/mail"})
         self.assertIn('href="/ops/mail/static/console.css"', page)
         self.assertNotRegex(page, r'(?:href|src|action)="/(?!ops/mail/)')
+
+    def test_may_be_pyramids(self) -> None:
+        """As docs/console.rst says it: pages, files and forms."""
+        if importlib.util.find_spec("pyramid") is None:
+            self.skipTest("Pyramid is not installed")
+        from pyramid.config import Configurator
+        from pyramid.wsgi import wsgiapp2
+
+        with Configurator() as config:
+            config.add_route("mail", "/ops/mail*subpath")
+            config.add_view(wsgiapp2(self.console), route_name="mail")
+            self.mounted(config.make_wsgi_app())
+
+    def test_may_be_flasks(self) -> None:
+        """Or of any other WSGI server."""
+        from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+        def other(environ: Any, start_response: Any) -> list[bytes]:
+            start_response("404 Not Found", [])
+            return [b"the application's own"]
+
+        self.mounted(DispatcherMiddleware(other, {"/ops/mail": self.console}))
+
+    def mounted(self, application: Any) -> None:
+        """See that the console works below ``/ops/mail`` of an application."""
+        self.client = Client(application)
+        [name] = self.put()
+        self.assertRegex(str(self.client.get("/ops/mail/").location), "/ops/mail/0/$")
+        self.assertEqual(self.client.get("/ops/mail/static/console.js").status_code, 200)
+        page = self.get("/ops/mail/0/mails")
+        self.assertNotRegex(page, r'(?:href|src|action)="/(?!ops/mail/)')
+        [link] = re.findall(r'href="(/ops/mail/0/mail/[^"]+)"', page)
+        self.assertIn("Subject: Hello", self.get(link))
+        fields = {"verb": "hold", "name": name, FIELD: self.form("/ops/mail/0/mails")}
+        self.assertIn('action="/ops/mail/0/do"', self.client.post("/ops/mail/0/confirm", data=fields).text)
+        self.assertEqual(self.client.post("/ops/mail/0/do", data=fields).status_code, 200)
+        self.assertEqual(self.state(name), State.HELD)
 
     def test_may_have_a_queue_that_cannot_be_read(self) -> None:
         """The page says so."""

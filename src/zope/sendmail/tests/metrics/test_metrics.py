@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import unittest
 from typing import Any
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.processor.trouble import QueueTrouble
 from zope.sendmail.reporting import attempts
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.tests.support.processing import ProcessorTest
@@ -202,6 +204,18 @@ class TheServer(ProcessorTest):
         status, body = self.get("/healthz")
         self.assertEqual(status, "503 Service Unavailable")
         self.assertIn(b"no processor is at work", body)
+
+    def test_is_not_healthy_while_the_queue_cannot_be_used(self) -> None:
+        """Also one that can be read: a disk that has become read-only, say."""
+        trouble = QueueTrouble(self.queue.location, self.clock)
+        self.processor.new_run(trouble)
+        trouble.happened(OSError(errno.EROFS, "Read-only file system"))
+        for page in ("/healthz", "/readyz"):
+            status, body = self.get(page)
+            self.assertEqual(status, "503 Service Unavailable")
+            self.assertIn(b"Read-only file system", body)
+        trouble.ended()
+        self.assertEqual(self.get("/healthz")[0], "200 OK")
 
     def test_is_ready_while_mail_can_leave(self) -> None:
         """It says which relay cannot be used, and why."""
