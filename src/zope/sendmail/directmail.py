@@ -9,14 +9,13 @@ left to the queue's processor.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail.errors import LeaseLost, QueueError, RelayError
+from zope.sendmail.errors import LeaseLost, RelayError
 from zope.sendmail.events import events_of
 from zope.sendmail.interfaces import ISession, IStagedMail, MailRefused
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
@@ -30,6 +29,7 @@ from zope.sendmail.queuemail import QueueMail, Reserve
 from zope.sendmail.reporting import attempts, maillog, notifier
 from zope.sendmail.smtp.sendonly import SendOnlySession
 from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.ownprocess import OwnProcess
 
 
 class OnRefused(StrEnum):
@@ -96,7 +96,7 @@ class DirectMail:
         self._find_reserve = reserve
         self._reserve: Reserve | None = None
         self._mails: list[_Mail] = []
-        self._pid = os.getpid()
+        self._process = OwnProcess()
         self._session: ISession | None = None
         #: How many of the mails can leave.
         self._proved = 0
@@ -127,11 +127,7 @@ class DirectMail:
         :raises QueueError: the mails were sent by the process from which this one was forked.
         :raises Exception: whatever the ``vote`` of a mailer without sessions raises.
         """
-        if self._mails and self._pid != os.getpid():
-            raise QueueError(
-                f"{len(self._mails)} mails were sent by process {self._pid}, from which this one was forked, and leave "
-                "if its transaction commits; abort the transaction in the child, and begin another one there"
-            )
+        self._process.check(len(self))
         mails = self._mails[self._proved :]
         if mails and self._reserve is None and self._find_reserve is not None:
             self._reserve = self._find_reserve()
@@ -146,6 +142,7 @@ class DirectMail:
 
     def commit(self) -> None:
         """See `IStagedMail`.  Trouble with one mail does not keep the next ones."""
+        self._process.check(len(self))
         mails, self._mails = self._mails, []
         try:
             if self._reserve is not None:

@@ -206,6 +206,9 @@ class IQueuedMailDelivery(IMailDelivery):
 class IStagedMail(Interface):
     """The mails of one transaction in a queue, before a processor may see them.
 
+    They belong to the process that staged them: in a forked child `rollback` and `abort` leave them alone, `prepare`
+    and `commit` raise `QueueError`.
+
     Concurrency: one thread at a time.
     """
 

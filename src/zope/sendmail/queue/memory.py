@@ -38,6 +38,7 @@ from zope.sendmail.message.pieces import Piece, joined
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.diagnosis import HELD, relay_down, waits_for_a_person
 from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.ownprocess import OwnProcess
 
 #: States in which a mail waits for a processor, as histories have them.
 _TO_BE_SENT = (State.READY, State.DEFERRED)
@@ -461,6 +462,7 @@ class MemoryStagedMail:
     def __init__(self, queue: MemoryQueue) -> None:
         self._queue = queue
         self._mails: list[tuple[Envelope, bytes, str]] = []
+        self._process = OwnProcess()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -485,9 +487,11 @@ class MemoryStagedMail:
 
     def prepare(self) -> None:
         """See `IStagedMail`.  Memory needs no preparation."""
+        self._process.check(len(self))
 
     def commit(self) -> None:
         """See `IStagedMail`."""
+        self._process.check(len(self))
         mails = list(self._mails)
         self.rollback(0)
         self._queue.reveal(mails)

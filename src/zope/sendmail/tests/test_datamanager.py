@@ -205,6 +205,22 @@ class AForkedChild(Fixture):
         transaction.commit()
         self.assertEqual((self.counts(), len(mailer.sent)), ({State.READY: 1}, 1))
 
+    def test_cannot_finish_what_its_parent_has_voted_for(self) -> None:
+        """The mail leaves with the parent's transaction, once."""
+        self.send()
+        current = transaction.get()
+        [manager] = current._resources
+        manager.tpc_vote(current)
+
+        def finish() -> None:
+            with self.assertLogs(LOG, "ERROR"):
+                manager.tpc_finish(current)
+
+        self.in_child(finish)
+        self.assertEqual(self.counts(), {State.STAGED: 1})
+        manager.tpc_finish(current)
+        self.assertEqual(self.counts(), {State.READY: 1})
+
 
 class TheVote(Fixture):
     """What can go wrong between ``send()`` and the commit."""

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from zope.interface import implementer
 
-from zope.sendmail.errors import QueueError
 from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.message.envelope import Envelope, envelope_lines
@@ -26,6 +25,7 @@ from zope.sendmail.queue.maildir.spares import Spares
 from zope.sendmail.queue.maildir.trigger import ring
 from zope.sendmail.queue.maildir.unfolder import later
 from zope.sendmail.system.disk import Disk, remove_quietly
+from zope.sendmail.system.ownprocess import OwnProcess
 
 #: So many mails of a transaction are files from the start; further ones stand in a bundle until they are unfolded.
 SINGLY = 8
@@ -40,7 +40,7 @@ class StagedMail:
     """
 
     def __init__(self, layout: Layout, disk: Disk, late: LateCommits, spares: Spares, make: Callable[[], None]) -> None:
-        self._pid = os.getpid()
+        self._process = OwnProcess()
         #: Shows other processes that this transaction lives, see `hold`.
         self._hold: Hold | None = None
         self._layout = layout
@@ -83,7 +83,7 @@ class StagedMail:
 
     def rollback(self, count: int) -> None:
         """See `IStagedMail`."""
-        if self._pid != os.getpid():
+        if not self._process.is_here():
             return
         kept = max(0, count - SINGLY)
         if kept < len(self._starts):
@@ -99,13 +99,9 @@ class StagedMail:
 
     def prepare(self) -> None:
         """See `IStagedMail`."""
+        self._process.check(len(self))
         if self._prepared or not self._names:
             return
-        if self._pid != os.getpid():
-            raise QueueError(
-                f"{len(self._names)} mails were staged by process {self._pid}, from which this one was forked, and "
-                "leave if its transaction commits; abort the transaction in the child, and begin another one there"
-            )
         self._prove()
         if self._spare and self._hold is not None:  # its name is on disk
             self._hold.sync(self._disk)
@@ -141,6 +137,7 @@ class StagedMail:
 
         If the disk refuses even now, it raises and the mails stay staged; the queue tries again at its next use.
         """
+        self._process.check(len(self))
         if not self._names:
             self._remove_group()
         elif not self._finished:
@@ -175,7 +172,7 @@ class StagedMail:
 
     def abort(self) -> None:
         """See `IStagedMail`."""
-        if not self._committed and self._pid == os.getpid():
+        if not self._committed and self._process.is_here():
             self.rollback(0)
             self._remove_group()
 

@@ -30,6 +30,7 @@ from zope.sendmail.queue.postgresql.names import names, shown
 from zope.sendmail.queue.postgresql.rows import STAGED
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 from zope.sendmail.system.hostname import host_name
+from zope.sendmail.system.ownprocess import OwnProcess
 
 #: Octets of messages that are kept in memory before they are written.
 _BUFFER = 1024 * 1024
@@ -186,6 +187,7 @@ class PostgreSQLStagedMail:
         #: How many of the first were written, or may have been.
         self._written = 0
         self._is_over = False
+        self._process = OwnProcess()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -218,6 +220,8 @@ class PostgreSQLStagedMail:
 
     def rollback(self, count: int) -> None:
         """See `IStagedMail.rollback`."""
+        if not self._process.is_here():
+            return
         gone = self._ids[count:]
         written = self._ids[count : self._written]
         self._new = [mail for mail in self._new if mail.id not in set(gone)] if gone else self._new
@@ -229,6 +233,7 @@ class PostgreSQLStagedMail:
 
     def prepare(self) -> None:
         """See `IStagedMail.prepare`."""
+        self._process.check(len(self))
         self._flush()
 
     @property
@@ -246,6 +251,7 @@ class PostgreSQLStagedMail:
 
     def reveal(self) -> bool:
         """Do as `commit`, and tell no processor; return whether there was something to reveal."""
+        self._process.check(len(self))
         if self._is_over or not self._ids:
             return False
         self._is_over = True

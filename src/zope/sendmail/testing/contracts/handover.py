@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
 from zope.interface.verify import verifyObject
 
+from zope.sendmail.errors import QueueError
 from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IMailQueueAdmin, IQueuedMail, IStagedMail
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.pieces import texts
@@ -134,6 +136,31 @@ class HandOverContract(QueueSituation):
         staged.prepare()
         staged.commit()
         self.assertEqual([lease.name for lease in self.queue.claim(10)], [first, last])
+
+    def test_staged_mail_is_of_the_process_that_staged_it(self: Any) -> None:
+        """A forked child can neither remove nor commit it: there, `prepare` and `commit` raise."""
+        staged = self.queue.stage()
+        for _ in range(3):
+            staged.add(envelope(), MESSAGE)
+        staged.prepare()
+        child = os.fork()
+        if not child:
+            refused = 0
+            for step in (staged.prepare, staged.commit):
+                try:
+                    step()
+                except QueueError:
+                    refused += 1
+            try:
+                staged.rollback(1)
+                staged.abort()
+            finally:
+                os._exit(refused)
+        _, status = os.waitpid(child, 0)
+        self.assertEqual(os.waitstatus_to_exitcode(status), 2)
+        self.assertEqual(self.queue.claim(9), [])
+        staged.commit()
+        self.assertEqual(len(self.queue.claim(9)), 3)
 
     def test_empty_group_is_harmless(self: Any) -> None:
         """A transaction whose mails were all rolled back commits nothing."""
