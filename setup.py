@@ -84,6 +84,11 @@ DKIM = [
     "PyNaCl",  # for Ed25519
 ]
 
+# Bounces in the forms of many MTAs.
+BOUNCES = [
+    "flufl.bounce",
+]
+
 # Metrics of processors and queues.
 METRICS = [
     "prometheus-client",
@@ -96,6 +101,7 @@ OTEL = [
 
 TEST = [
     *DEMO,
+    *BOUNCES,
     *DKIM,
     *METRICS,
     *OTEL,
@@ -208,6 +214,7 @@ setup(
         "flask": FLASK,
         "sqlalchemy": SQLALCHEMY,
         "console": CONSOLE,
+        "bounces": BOUNCES,
         "dkim": DKIM,
         "metrics": METRICS,
         "otel": OTEL,

@@ -15,6 +15,7 @@ from pathlib import Path
 import floors
 import manual
 import pages
+import settings
 import words
 
 HERE = Path(__file__).resolve().parent.parent
@@ -69,6 +70,7 @@ CHECKERS: dict[str, Callable[[], bool]] = {
     "imports": partial(python, "-c", "from importlinter import cli; cli.lint_imports_command()"),
     "pins": pins,
     "floors": floors.is_current,
+    "settings": settings.is_current,
     "words": words.are_right,
     "manual": manual.is_current,
     "docs": lambda: pages.build() == 0,

@@ -49,6 +49,7 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.message.terms import NO_DEFAULTS, PLAIN, Defaults, TermDefaults, TermOptions, Terms
 from zope.sendmail.message.verp import one_by_one
+from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.queue import absolute, open_queue, put
 from zope.sendmail.queuemail import QueueMail, Reserve, tell_if_unattended, telling_conflicts
 from zope.sendmail.reporting import maillog
@@ -68,6 +69,8 @@ class AbstractMailDelivery:
 
     transaction_manager: Any = None
     envelope_sender: str | None = None
+    #: Signs the return paths of mail that is sent with ``verp=True``; None: they stay as they are.
+    verp_key: VerpKey | None = None
 
     def __init__(self, *, transaction_manager: Any = None, envelope_sender: str | None = None) -> None:
         self.transaction_manager = transaction_manager
@@ -134,7 +137,7 @@ class AbstractMailDelivery:
         terms = self._terms(envelope, asked)
         if terms is not PLAIN:
             envelope = replace(envelope, terms=terms)
-        envelopes = list(one_by_one(envelope)) if verp else [envelope]
+        envelopes = list(one_by_one(envelope, self.verp_key, int(time.time() // 86400))) if verp else [envelope]
         mail = completed(message_pieces(message), self.newMessageId(), _date_of_now())
         if not mail.has_from:
             _tell_once_that_from_is_missing(mail.message_id)

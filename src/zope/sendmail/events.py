@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 
 from zope.interface import implementer
 
-from zope.sendmail.interfaces import IMailDeferredEvent, IMailErrorEvent, IMailSentEvent, IMailUnknownEvent
+from zope.sendmail.interfaces import (
+    IMailBouncedEvent,
+    IMailDeferredEvent,
+    IMailErrorEvent,
+    IMailSentEvent,
+    IMailUnknownEvent,
+)
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
@@ -52,6 +58,19 @@ class MailDeferredEvent(MailEvent):
 @dataclass(frozen=True)
 class MailUnknownEvent(MailEvent):
     """See `IMailUnknownEvent`."""
+
+
+@implementer(IMailBouncedEvent)
+@dataclass(frozen=True)
+class MailBouncedEvent:
+    """See `IMailBouncedEvent`."""
+
+    recipient: str
+    verdict: str
+    status: str = ""
+    words: str = ""
+    messageId: str = ""
+    isAuthentic: bool = False
 
 
 def news_of(outcome: Outcome, record: Record, *, before: Record | None = None) -> Mapping[str, Reply]:

@@ -517,11 +517,11 @@ class IMailQueue(Interface):
 
 
 class ISuppressions(Interface):
-    """Who gets no mail of one queue, and why: its suppression list.
+    """The addresses that get no mail of one queue, and why: its suppression list.
 
     It is looked at when mail is handed over, and when mail is claimed; a recipient that is on it ends as rejected, with
     its reason.  Addresses are the same in whatever case they are written, and whatever form their domains have.
-    Whoever fills it (an operator, refusals of relays, bounces, a one-click unsubscribe) uses `add`.
+    What fills it (an operator, refusals of relays, bounces, a one-click unsubscribe) uses `add`.
 
     Concurrency: as `IMailQueue`.
     """
@@ -888,6 +888,20 @@ class IMailDeferredEvent(IMailEvent):
 
 class IMailUnknownEvent(IMailEvent):
     """It cannot be known whether these recipients got the mail: the connection ended before the relay's answer."""
+
+
+class IMailBouncedEvent(Interface):
+    """A mail came back, days or seconds after a relay took it; see `zope.sendmail.bounces`.
+
+    A bounce is easily forged, so act on those that are authentic only.
+    """
+
+    recipient = TextLine(title="The address that it is about")
+    verdict = Attribute("``Verdict``: permanent, temporary, delayed (it is still tried), or unknown")
+    status = TextLine(title="The code of RFC 3463, e.g. ``5.1.1``, or the empty string")
+    words = TextLine(title="What was said")
+    messageId = TextLine(title="Message-Id of the mail without brackets, or the empty string")
+    isAuthentic = Bool(title="Whether it came to a return path that we have signed for this recipient")
 
 
 # --- Maildir --------------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ class Reserve:
     def settle(self, lease: ILease, outcome: Outcome) -> Record:
         """Write down how the attempt ended, by the rules of the queue; return what that is.
 
-        A mail for which nobody is left to try is taken out of the queue, rejected recipients or not: they are told.
+        A mail without a recipient left to try is taken out of the queue, rejected recipients or not: they are told.
         """
         clock = Clock()
         record = judge(

@@ -36,6 +36,7 @@ from zope.sendmail.mailer import MailerOptions, SMTPMailer
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.message.terms import TermDefaults, TermOptions
+from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.processor.shutdown import let_finish_at_exit
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue, shared_memory
@@ -93,8 +94,9 @@ class MailWriter:
     ``memory:`` is the one queue in memory that all writers and readers of this process share, for tests.  `queue` is
     one that is open already, instead of that in the directory.  `routes` are those of `make_routes`; without them
     mail cannot name a relay.  With a `transaction_manager` mail follows its current transaction; without, it is on
-    its way when ``send()`` returns.  With a `connection` of the application it commits with what is written there,
-    see `zope.sendmail.queue.postgresql.joining`.  `terms` is asked for where `send` says nothing, see `TermDefaults`.
+    its way when ``send()`` returns.  A `verp_key` signs the return paths of mail that is sent with ``verp=True``, see
+    `zope.sendmail.bounces`.  With a `connection` of the application it commits with what is written there, see
+    `zope.sendmail.queue.postgresql.joining`.  `terms` is asked for where `send` says nothing, see `TermDefaults`.
     Concurrency: any thread.
     """
 
@@ -107,6 +109,7 @@ class MailWriter:
         transaction_manager: Any = None,
         connection: Any = None,
         queue: Any = None,
+        verp_key: VerpKey | None = None,
         **terms: Unpack[TermDefaults],
     ) -> None:
         self._delivery = QueuedMailDelivery(
@@ -117,6 +120,7 @@ class MailWriter:
             connection=connection,
             **terms,
         )
+        self._delivery.verp_key = verp_key
         if queue is not None or directory == MEMORY:
             self._delivery.use(queue or shared_memory())
 
@@ -379,6 +383,7 @@ class MailSender(_Sending):
         envelope_sender: str | None = None,
         transaction_manager: Any = None,
         connection: Any = None,
+        verp_key: VerpKey | None = None,
         **options: Unpack[SenderOptions],
     ) -> None:
         about_reader, terms = _without_terms(options)
@@ -396,6 +401,7 @@ class MailSender(_Sending):
             transaction_manager=transaction_manager,
             connection=connection,
             queue=MemoryQueue() if directory == MEMORY else None,
+            verp_key=verp_key,
             **terms,
         )
         self.reader = MailReader(

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from zope.sendmail.cli import checkcommand, consolecommand, queuecommands
+from zope.sendmail.cli import bouncecommand, checkcommand, consolecommand, queuecommands
 from zope.sendmail.cli.arguments import (
     INI_SECTION,
     SETTINGS,
@@ -326,6 +326,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv) if argv is None else argv
     if is_queue_command(words[1:]):
         return queuecommands.main(words[2:])
+    if bouncecommand.is_bounce(words[1:]):
+        return bouncecommand.main(words[2:])
     if checkcommand.is_check(words[1:]):
         return checkcommand.main(words[2:])
     if consolecommand.is_console(words[1:]):

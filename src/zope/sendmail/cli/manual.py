@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from zope.sendmail.cli import consolecommand, queuearguments
 from zope.sendmail.cli.arguments import make_check_parser, make_parser
+from zope.sendmail.cli.bouncecommand import make_bounce_parser
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,12 @@ def commands() -> list[Command]:
             "zope-sendmail-console",
             "show mail queues in the browser",
             consolecommand.make_parser(),
+            see_also=("zope-sendmail(1)", "zope-sendmail-queue(1)"),
+        ),
+        Command(
+            "zope-sendmail-bounce",
+            "read bounces of mail that was sent",
+            make_bounce_parser(),
             see_also=("zope-sendmail(1)", "zope-sendmail-queue(1)"),
         ),
     ]

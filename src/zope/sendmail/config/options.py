@@ -19,6 +19,7 @@ from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile, split_c
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
+from zope.sendmail.message.verpkey import VerpKey
 
 #: Settings by name, as values: what one source says.
 Settings = Mapping[str, Any]
@@ -328,6 +329,19 @@ def read_password(path: str) -> str:
     if not password or "\n" in password:
         raise ValueError(f"the password file {path!r} must hold the password and nothing else, in one line")
     return password
+
+
+def read_verp_key(path: str) -> VerpKey:
+    """Return the key for return paths in a file; blanks and line ends around it do not count.
+
+    :raises ValueError: there is none, or it is too short.
+    """
+    try:
+        with open(path, "rb") as file:
+            secret = file.read().strip()
+    except OSError as error:
+        raise ValueError(f"the key file {path!r} cannot be read: {error.strerror}") from error
+    return VerpKey(secret)
 
 
 def _token_keyword(settings: Settings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Who gets no mail, and why: the entries of a suppression list.  Pure.
+"""The addresses that get no mail, and why: the entries of a suppression list.  Pure.
 
 An address counts as the same in whatever case its letters are, and with a domain in letters or as A-labels; RFC 5321,
 2.4 lets hosts tell cases apart in a local part, and none does.

@@ -35,6 +35,15 @@ _STRUCTURED = frozenset(
     b"authentication-results list-id list-unsubscribe list-unsubscribe-post list-post list-help list-archive".split()
 )
 
+#: Fields among them that are made of identifiers and links, which may be longer than a line.
+_LINKS = frozenset(
+    b"message-id in-reply-to references resent-message-id list-id list-unsubscribe list-unsubscribe-post list-post "
+    b"list-help list-archive".split()
+)
+
+#: Octets that a word may have before generators of the email package find it too long.
+_LONG = 40
+
 _FOLD = re.compile(r"(?:\r\n|\n|\r)(?=[ \t])")
 _NAMED = re.compile(r"\s*(?P<name>\"(?:[^\"\\]|\\.)*\"|[^<>\"]*?)\s*<(?P<address>[^<>]*)>\s*")
 _COMMENTED = re.compile(r"\s*(?P<address>[^\s()<>]+@[^\s()<>]+)\s*\((?P<name>[^()]*)\)\s*")
@@ -194,8 +203,12 @@ def _of_object(message: Message) -> tuple[Piece, ...]:
         raise InvalidMessage(f"the message object cannot be written: {type(error).__name__}: {error}") from error
     values = {name.lower(): message.get_all(name, []) for name in message.keys()}  # noqa: SIM118 - its keys repeat
     is_wrong = _has_addresses if isinstance(message.policy, EmailPolicy) else _has_text
-    wrong = {name: found for name, found in values.items() if name.encode() in _ADDRESSES and is_wrong(found)}
-    return (_with_addresses(bytes(head), wrong) if wrong else head, *rest)
+    wrong = {
+        name: found
+        for name, found in values.items()
+        if (name.encode() in _ADDRESSES and is_wrong(found)) or (name.encode() in _LINKS and _has_long_word(found))
+    }
+    return (_with_fields(bytes(head), wrong) if wrong else head, *rest)
 
 
 def _written(message: Message) -> tuple[Piece, ...]:
@@ -237,13 +250,21 @@ def _address_part(text: str) -> str:
     return match["address"] if match else text
 
 
-def _with_addresses(octets: bytes, values: Mapping[str, Iterable[object]]) -> bytes:
-    """Write the fields anew whose addresses the generator has put into encoded words (RFC 2047, 5)."""
+def _has_long_word(values: Iterable[object]) -> bool:
+    """Say whether a word is longer than a line; generators of the email package put it into encoded words then."""
+    return any(str(value).isascii() and max(map(len, str(value).split()), default=0) > _LONG for value in values)
+
+
+def _with_fields(octets: bytes, values: Mapping[str, Iterable[object]]) -> bytes:
+    """Write the fields anew of which the generator has put something into encoded words that has none (RFC 2047, 5)."""
     left = {name.encode(): [str(value) for value in found] for name, found in values.items()}
 
     def change(name: bytes, _: bytes) -> str | None:
         found = left.get(name)
-        return _encoded_addresses(_FOLD.sub("", found.pop(0)), len(name) + 2) if found else None
+        if not found:
+            return None
+        value = _FOLD.sub("", found.pop(0))
+        return "\n ".join(value.split()) if name in _LINKS else _encoded_addresses(value, len(name) + 2)
 
     end = max((match.end() for match in fields_of(octets)), default=0)
     return _with_values(octets[:end], change) + octets[end:]

@@ -309,7 +309,7 @@ class Marks:
 
     @classmethod
     def read(cls, name: str) -> Marks:
-        """Return what a name tells, whoever has made it."""
+        """Return what a name tells, whichever program has made it."""
         found = {letter: value for letter, value in _MARK.findall(name) if (letter == "P") == value.isalpha()}
         return cls(
             _BY_LETTER.get(found.get("P", ""), Priority.NORMAL),
@@ -318,7 +318,7 @@ class Marks:
         )
 
     def __str__(self) -> str:
-        """What stands behind the usual end of a name; nothing for most mail."""
+        """Return what stands behind the usual end of a name; nothing for most mail."""
         priority = f",P={_LETTERS[self.priority]}" if self.priority in _LETTERS else ""
         not_before = f",T={self.not_before:.0f}" if self.not_before else ""
         return f"{priority}{not_before}" + (f",E={self.expires:.0f}" if self.expires < inf else "")

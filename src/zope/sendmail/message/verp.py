@@ -12,6 +12,7 @@ from dataclasses import replace
 from zope.sendmail.errors import InvalidAddress
 from zope.sendmail.message.address import parse_sender
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.verpkey import VerpKey
 
 _BEFORE, _BETWEEN = "+", "="
 
@@ -57,12 +58,16 @@ def whom(return_path: str, sender: str) -> str:
     return f"{who}@{where}"
 
 
-def one_by_one(envelope: Envelope) -> Iterator[Envelope]:
+def one_by_one(envelope: Envelope, key: VerpKey | None = None, day: int = 0) -> Iterator[Envelope]:
     """Return an envelope for each recipient, with a sender that says so.
 
+    :param key: signs the senders, so that bounces to them are no forgeries; None: they stay as they are.
+    :param day: today, since the epoch.
     :raises InvalidAddress: an address of it would be none.
     """
     for recipient in envelope.recipients:
-        yield replace(envelope.only((recipient,)), sender=verp(envelope.sender, recipient))
+        path = verp(envelope.sender, recipient)
+        sender = path if key is None else key.signed(path, day)
+        yield replace(envelope.only((recipient,)), sender=sender)
         if envelope.terms.key:  # all of them leave, or none does: the first one has the key for all
             envelope = replace(envelope, terms=replace(envelope.terms, key="", key_until=0.0))

@@ -277,7 +277,7 @@ class MemoryQueue:
 
 @implementer(ISuppressions)
 class MemorySuppressions:
-    """Who gets no mail of a `MemoryQueue`; see `ISuppressions`."""
+    """The addresses that get no mail of a `MemoryQueue`; see `ISuppressions`."""
 
     def __init__(self, queue: MemoryQueue) -> None:
         self._queue = queue

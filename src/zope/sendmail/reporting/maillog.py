@@ -127,6 +127,17 @@ def relay_left_out(relay: str, fault: Reply, seconds: float) -> None:
     processor_log.warning("Relay %s cannot be used (%s); it is left out for %.0f s.", relay, fault, seconds)
 
 
+def bounced(recipient: str, verdict: str, words: str, *, authentic: bool) -> None:
+    """Log what a bounce says."""
+    doubt = "" if authentic else "; nothing shows that it is genuine"
+    processor_log.info("Mail to %s has bounced (%s): %s%s", recipient, verdict, words or "without a word", doubt)
+
+
+def bounce_left(name: str, error: BaseException) -> None:
+    """Log that a message in a Maildir of bounces cannot be handled now."""
+    processor_log.warning("The bounce %s stays where it is: %s: %s", name, type(error).__name__, error)
+
+
 def key_missing(domain: str) -> None:
     """Log that mail from a domain is not signed, because no key speaks for it."""
     processor_log.warning("Mail from %s is not signed: no DKIM key is for this domain. This is told once.", domain)

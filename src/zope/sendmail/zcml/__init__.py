@@ -16,13 +16,21 @@ from zope.configuration.exceptions import ConfigurationError
 from zope.processlifetime import IDatabaseOpenedWithRoot
 
 from zope.sendmail import startup
-from zope.sendmail.config.options import Settings, mailer_keywords, merge, processor_keywords, routes_of
+from zope.sendmail.config.options import (
+    Settings,
+    mailer_keywords,
+    merge,
+    processor_keywords,
+    read_verp_key,
+    routes_of,
+)
 from zope.sendmail.config.passwordfile import follow_password_file
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery, queued_delivery
 from zope.sendmail.directmail import OnRefused
 from zope.sendmail.errors import QueueError
 from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.transports.lmtp import LMTPMailer
 from zope.sendmail.transports.redirect import refuse_detours
@@ -63,6 +71,10 @@ _get_mailer = find_mailer  # BBB: its name in 7.3
 # --- handlers -----------------------------------------------------------------------------------------------
 
 
+def _verp_key(path: str | None) -> VerpKey | None:
+    return None if path is None else checked(lambda: read_verp_key(path))
+
+
 def queuedDelivery(
     _context: Any,
     queuePath: str | None = None,
@@ -72,6 +84,7 @@ def queuedDelivery(
     processorThread: bool = True,  # noqa: FBT001, FBT002 - the signature of 7.3
     *,
     envelopeSender: str | None = None,
+    verpKeyFile: str | None = None,
     connection: Any = None,
     **settings: Any,
 ) -> None:
@@ -91,6 +104,7 @@ def queuedDelivery(
         delivery = checked(
             lambda: QueuedMailDelivery(path, envelope_sender=envelopeSender, connection=connection, **known)
         )
+        delivery.verp_key = _verp_key(verpKeyFile)
         guarded = _guarded(delivery, permission)
 
         def register() -> None:
@@ -111,6 +125,7 @@ def directDelivery(
     name: str = MAIL,
     *,
     envelopeSender: str | None = None,
+    verpKeyFile: str | None = None,
     onRefused: OnRefused | None = None,
     queue: str | None = None,
 ) -> None:
@@ -120,6 +135,7 @@ def directDelivery(
         relay = find_mailer(mailer)
         options: dict[str, Any] = {"onRefused": onRefused, "queue": queue}
         delivery = checked(lambda: DirectMailDelivery(relay, envelope_sender=envelopeSender, **options))
+        delivery.verp_key = _verp_key(verpKeyFile)
         guarded = _guarded(delivery, permission)
 
         def register() -> None:

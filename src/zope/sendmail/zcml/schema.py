@@ -99,6 +99,12 @@ class IDeliveryDirective(Interface):
         description="Replaces the sender that applications pass: the one address for bounces.  The headers stay.",
         required=False,
     )
+    verpKeyFile = Path(
+        title="VERP key file",
+        description="A file with a secret that signs the return paths of mail sent with verp=True, so that bounces to "
+        "them are no forgeries; see zope-sendmail bounce.",
+        required=False,
+    )
 
 
 class IQueuedDeliveryDirective(IDeliveryDirective):

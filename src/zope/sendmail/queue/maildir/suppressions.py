@@ -1,4 +1,4 @@
-"""Who gets no mail of a Maildir queue: the file ``suppressed/list``, which is appended to, and its table in memory.
+"""The suppression list of a Maildir queue: the file ``suppressed/list``, which is appended to, and its table in memory.
 
 A line is a JSON array: an address, a reason, since and until when, in seconds since the epoch; or an address alone,
 which takes it off the list.  The last line about an address counts; a torn one is left out.  A writer has

@@ -1,4 +1,4 @@
-"""Who gets no mail of a queue in a database: its rows, and a table of them in memory.
+"""The addresses that get no mail of a queue in a database: its rows, and a table of them in memory.
 
 Each change has the next version of its queue, so that only what is new is read.  Changes of one queue come one after
 the other, for each has the queue's row locked until it has committed.

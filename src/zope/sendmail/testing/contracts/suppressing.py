@@ -1,4 +1,4 @@
-"""Who gets no mail of a queue."""
+"""The suppression list of a queue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zope.sendmail.testing.contracts.situation import QueueSituation
 
 
 class SuppressingContract(QueueSituation):
-    """Who gets no mail of a queue."""
+    """The suppression list of a queue."""
 
     def suppress(self, *addresses: str, until: float | None = None) -> None:
         """Put addresses on the list."""

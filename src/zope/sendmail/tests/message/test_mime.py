@@ -122,6 +122,23 @@ class AText(unittest.TestCase):
 class AMessageObject(unittest.TestCase):
     """Objects of the email package, old and new."""
 
+    def test_keeps_links_and_identifiers_that_are_longer_than_a_line(self) -> None:
+        """The email package would put them into encoded words, which are none there (RFC 2047, 5)."""
+        link, identifier = f"<https://example.org/{'a' * 90}>", f"<{'b' * 90}@example.org>"
+        given = {
+            "List-Unsubscribe": f"{link}, <mailto:leave@example.org>",
+            "References": f"<1@example.org> {identifier}",
+            "In-Reply-To": identifier,
+            "List-Id": f"News of the shop <{'c' * 60}.example.org>",
+        }
+        for message in (EmailMessage(), Message()):
+            for name, value in given.items():
+                message[name] = value
+            octets = message_bytes(message)
+            self.assertNotIn(b"=?", octets)
+            parsed = email.message_from_bytes(octets)
+            self.assertEqual({name: " ".join(parsed[name].split()) for name in given}, given)
+
     def test_with_text_and_no_charset_is_encoded(self) -> None:
         """A codec's error is nothing to tell a program."""
         old = Message()

@@ -140,7 +140,10 @@ class Exim(Server):
         spool = {path.name.removesuffix("-D"): path for path in (self.home / "spool" / "input").rglob("*-D")}
         found = []
         for line in self.lines():
-            text = _text(spool[line.split(" <= ")[0].split()[-1]])
+            name = line.split(" <= ")[0].split()[-1]
+            if name not in spool:  # it has left: a queue run bounced it
+                continue
+            text = _text(spool[name])
             found += [Arrival(recipient, text) for recipient in line.rpartition(" for ")[2].split()]
         return found
 

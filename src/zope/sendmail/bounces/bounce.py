@@ -1,0 +1,218 @@
+"""What one bounce says.  Pure.
+
+RFC 3464 for reports; whatever has another form, flufl.bounce reads.  RFC 3834 for answers of machines, which are none.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from email.message import EmailMessage, Message
+from email.utils import getaddresses
+from enum import StrEnum
+from typing import Any
+
+from zope.sendmail.errors import InvalidAddress
+from zope.sendmail.lifecycle.outcome import printable
+from zope.sendmail.message.address import parse_recipient
+from zope.sendmail.message.verp import whom
+from zope.sendmail.message.verpkey import VerpKey
+
+#: Characters of what a bounce says that are kept.
+_MOST = 500
+
+_ID = re.compile(r"<([^<>\s]+)>")
+_STATUS = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
+#: A code without a better one, in the words of a relay.
+_CODE = re.compile(r"\b([45])\d\d\b")
+
+
+class Verdict(StrEnum):
+    """How a recipient stands after a bounce."""
+
+    #: The mail did not arrive, and the next one will not either.
+    PERMANENT = "permanent"
+    #: The mail did not arrive; the next one may.
+    TEMPORARY = "temporary"
+    #: It is still tried.
+    DELAYED = "delayed"
+    #: It did not arrive, and the bounce does not say why.
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounce:
+    """What a bounce says about one recipient."""
+
+    recipient: str
+    verdict: Verdict
+    #: The code of RFC 3463, such as ``5.1.1``; empty if there is none.
+    status: str = ""
+    #: What was said, printable and not long.
+    words: str = ""
+    #: The Message-Id of the mail that did not arrive, without angle brackets; empty if the bounce does not show it.
+    message_id: str = ""
+    #: Whether the bounce came to a return path that we have signed for this recipient.
+    is_authentic: bool = False
+
+
+def read_bounce(
+    message: bytes, return_path: str = "", *, senders: Iterable[str] = (), key: VerpKey | None = None, day: int = 0
+) -> list[Bounce]:
+    """Return what a message says, if it is a bounce; a notice of delay is one; nothing for anything else.
+
+    :param return_path: the address to which it came, the envelope's recipient.
+    :param senders: the envelope senders whose mail was sent with ``verp=True``, as they were passed to ``send()``.
+    :param key: what has signed the return paths.
+    :param day: today, since the epoch.
+    """
+    parsed = email.message_from_bytes(message, policy=email.policy.default)
+    assert isinstance(parsed, EmailMessage)
+    if _is_answer(parsed):
+        return []
+    said = list(_reported(parsed)) or list(_detected(message))
+    identifier = _original_id(parsed)
+    said = [replace(each, message_id=identifier) for each in said]
+    about = _signed_for(return_path, senders, key, day)
+    if not about:
+        return said
+    if said:
+        return [replace(_about(about, said), recipient=about, is_authentic=True)]
+    if _has_null_sender(parsed):
+        text = printable(str(parsed["Subject"] or ""))[:_MOST]
+        return [Bounce(about, Verdict.UNKNOWN, "", text, identifier, is_authentic=True)]
+    return []
+
+
+def _signed_for(return_path: str, senders: Iterable[str], key: VerpKey | None, day: int) -> str:
+    """Return the recipient for which a return path was signed; empty if it was not."""
+    if key is None:
+        return ""
+    try:
+        path = key.checked(return_path, day)
+    except InvalidAddress:
+        return ""
+    for sender in senders:
+        try:
+            return whom(path, sender)
+        except InvalidAddress:
+            continue
+    return ""
+
+
+def _about(recipient: str, said: list[Bounce]) -> Bounce:
+    """Return what was said about a recipient; a forwarder reports its own addresses, of which the mildest counts."""
+    for each in said:
+        if each.recipient.lower() == recipient.lower():
+            return each
+    order = (Verdict.DELAYED, Verdict.TEMPORARY, Verdict.UNKNOWN, Verdict.PERMANENT)
+    return min(said, key=lambda each: order.index(each.verdict))
+
+
+def _is_answer(message: EmailMessage) -> bool:
+    """Say whether a machine of the recipient has answered: on holiday, ticket opened (RFC 3834, 5)."""
+    submitted = str(message["Auto-Submitted"] or "").partition(";")[0].strip().lower()
+    answers = message["X-Autoreply"] or message["X-Autorespond"]
+    precedence = str(message["Precedence"] or "").strip().lower()
+    return (submitted == "auto-replied" and not _is_report(message)) or bool(answers) or precedence == "auto_reply"
+
+
+def _is_report(message: EmailMessage) -> bool:
+    return message.get_content_type() == "multipart/report"
+
+
+def _has_null_sender(message: EmailMessage) -> bool:
+    return str(message["Return-Path"] or "").strip() == "<>"
+
+
+# --- reports in the standard's form -----------------------------------------------------------------------------
+
+
+def _reported(message: EmailMessage) -> Iterator[Bounce]:
+    """Yield what the parts of type message/delivery-status say (RFC 3464, 2)."""
+    for part in message.walk():
+        if part.get_content_type() in ("message/delivery-status", "message/global-delivery-status"):
+            groups: Any = part.get_payload()
+            for group in groups if isinstance(groups, list) else ():
+                bounce = _of_group(group)
+                if bounce is not None:
+                    yield bounce
+
+
+def _of_group(group: Message) -> Bounce | None:
+    """Return what a group of fields says; None for that of the whole message, and for what arrived."""
+    recipient = _address(group["Original-Recipient"]) or _address(group["Final-Recipient"])
+    action = str(group["Action"] or "failed").split("(")[0].strip().lower()
+    if not recipient or action not in ("failed", "delayed"):
+        return None
+    diagnostic = printable(str(group["Diagnostic-Code"] or "").partition(";")[2].strip())[:_MOST]
+    found = _STATUS.search(str(group["Status"] or ""))
+    status = _better(found[1] if found else "", diagnostic)
+    return Bounce(recipient, _verdict(action, status, diagnostic), status, diagnostic)
+
+
+def _better(status: str, diagnostic: str) -> str:
+    """Return the relay's own code where the report has only the general one."""
+    said = _STATUS.search(diagnostic)
+    is_general = not status or status.endswith(".0.0")
+    return said[1] if is_general and said and (not status or said[1][0] == status[0]) else status
+
+
+def _verdict(action: str, status: str, diagnostic: str) -> Verdict:
+    if action == "delayed":
+        return Verdict.DELAYED
+    code = status[:1] or (match[1] if (match := _CODE.search(diagnostic)) else "")
+    return {"5": Verdict.PERMANENT, "4": Verdict.TEMPORARY}.get(code, Verdict.UNKNOWN)
+
+
+def _address(field: object) -> str:
+    """Return the address in ``rfc822; jane@example.org``; empty if there is none."""
+    kind, _, text = str(field or "").partition(";")
+    try:
+        return parse_recipient(text.strip()) if kind.strip().lower() in ("rfc822", "utf-8") else ""
+    except InvalidAddress:
+        return ""
+
+
+# --- everything else --------------------------------------------------------------------------------------------
+
+
+def _detected(message: bytes) -> Iterator[Bounce]:
+    """Yield what flufl.bounce finds in the forms of many MTAs."""
+    from flufl.bounce import all_failures
+
+    parsed = email.message_from_bytes(message)
+    if not any(address for _, address in getaddresses([str(parsed["From"] or "")])):
+        del parsed["From"]  # one of its detectors counts on an address there, and ends all
+        parsed["From"] = "mailer-daemon@invalid"
+    try:
+        temporary, permanent = all_failures(parsed)
+    except Exception:  # noqa: BLE001 - it reads whatever hosts send, and falls over some of it
+        return
+    for addresses, verdict in ((temporary, Verdict.TEMPORARY), (permanent, Verdict.PERMANENT)):
+        for octets in sorted(addresses):
+            try:
+                yield Bounce(parse_recipient(octets.decode("utf-8", "replace")), verdict)
+            except InvalidAddress:
+                continue
+
+
+def _original_id(message: EmailMessage) -> str:
+    """Return the Message-Id of the mail that a bounce brings back, whole or its header."""
+    for part in message.walk():
+        kind = part.get_content_type()
+        if kind in ("text/rfc822-headers", "message/global-headers"):
+            match = _ID.search(_field(str(part.get_payload()), "message-id"))
+            return match[1] if match else ""
+        if part is not message and part.get_content_maintype() != "multipart" and kind == "message/rfc822":
+            payload: Any = part.get_payload()
+            match = _ID.search(str(payload[0]["Message-Id"] or "")) if payload else None
+            return match[1] if match else ""
+    return ""
+
+
+def _field(headers: str, name: str) -> str:
+    return str(email.message_from_string(headers)[name] or "")

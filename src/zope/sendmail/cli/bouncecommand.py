@@ -1,0 +1,154 @@
+"""``zope-sendmail bounce``: reads a bounce from standard input, as an MTA's pipe gives it, or watches a Maildir.
+
+The exit status is one that MTAs understand: 0 when the message was handled, or is no bounce; 75 (``EX_TEMPFAIL``) if it
+is to be given again; 78 (``EX_CONFIG``) if the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from zope.sendmail.bounces.bounce import Bounce
+from zope.sendmail.bounces.handler import BounceHandler
+from zope.sendmail.bounces.watch import MOST, MaildirWatch
+from zope.sendmail.cli.formatting import clean
+from zope.sendmail.cli.terminal import say
+from zope.sendmail.config.options import duration, read_verp_key, words
+from zope.sendmail.errors import InvalidAddress, QueueError
+from zope.sendmail.queue import open_queue
+
+SECTION = "bounces"
+
+_KNOWN = ("senders", "key_file", "queue_path", "suppress_for", "maildir", "interval")
+
+#: Where MTAs put the address to which a message came, for the programs that they pipe it to.
+_ENVIRONMENT = ("ORIGINAL_RECIPIENT", "RECIPIENT", "LOCAL_PART")
+
+#: How the address of a program that has all of it in its environment is put together: Exim has two halves.
+_DOMAIN = "DOMAIN"
+
+
+def is_bounce(arguments: Sequence[str]) -> bool:
+    """Return whether a command line means this one; a Maildir that is called ``bounce`` is drained, as in 7.3."""
+    return arguments[:1] == ["bounce"] and not os.path.isdir(os.path.join("bounce", "new"))
+
+
+def make_bounce_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="zope-sendmail bounce",
+        description="Reads a bounce from standard input, as the pipe of an MTA, or bounces from a Maildir; tells what "
+        "they say, and puts addresses that are gone for good on the suppression list of a queue.",
+        epilog="The configuration has a section [bounces] with senders, key_file, queue_path, suppress_for, maildir "
+        "and interval.",
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="ini file with the section [bounces]")
+    parser.add_argument(
+        "--recipient",
+        default=argparse.SUPPRESS,
+        metavar="ADDRESS",
+        help="the address to which the message came; if omitted, what the MTA says in the environment, or the header",
+    )
+    parser.add_argument("--watch", action="store_true", help="handle what is in the Maildir now, and what comes")
+    parser.add_argument("--once", action="store_true", help="handle what is in the Maildir now, and end")
+    parser.add_argument("--verbose", action="store_true", help="print what each bounce says")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Carry out what stands behind ``zope-sendmail bounce``; return the exit status.
+
+    :raises SystemExit: as argparse does, and 78 if the configuration is wrong.
+    """
+    parser = make_bounce_parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        settings = _read_config(parsed.config)
+        handler = _make_handler(settings)
+        interval = duration(settings.get("interval", "5s"))
+        watched = settings.get("maildir", "")
+        if (parsed.watch or parsed.once) and not watched:
+            raise ValueError("maildir: there is none to look into; name the directory")
+    except (ValueError, InvalidAddress, QueueError, ImportError) as error:
+        parser.exit(os.EX_CONFIG, f"{parser.prog}: {parsed.config}: {error}\n")
+    try:
+        if parsed.watch or parsed.once:
+            _look(MaildirWatch(watched, handler), interval, parsed)
+        else:
+            recipient = getattr(parsed, "recipient", "") or _from_environment(os.environ)
+            _tell(handler.handle(sys.stdin.buffer.read(MOST), recipient), parsed)
+    except OSError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return os.EX_TEMPFAIL
+    return 0
+
+
+def _read_config(path: str) -> Mapping[str, str]:
+    """Return the settings in a file.
+
+    :raises ValueError: it cannot be read, or has what is not known.
+    """
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        with open(path, encoding="utf-8") as file:
+            parser.read_file(file)
+    except (OSError, configparser.Error, UnicodeError) as error:
+        raise ValueError(f"it cannot be read: {error}") from error
+    if SECTION not in parser:
+        raise ValueError(f"there is no section [{SECTION}]")
+    settings = dict(parser[SECTION])
+    if unknown := sorted(set(settings) - set(_KNOWN)):
+        raise ValueError(f"unknown: {', '.join(unknown)}; known are: {', '.join(_KNOWN)}")
+    for name in ("senders", "key_file"):
+        if not settings.get(name):
+            raise ValueError(f"{name} is missing")
+    here = Path(path).resolve().parent
+    files = {name: str(here / settings[name]) for name in ("key_file", "maildir") if settings.get(name)}
+    return {**settings, **files}
+
+
+def _make_handler(settings: Mapping[str, str]) -> BounceHandler:
+    key = read_verp_key(settings["key_file"])
+    days = duration(settings["suppress_for"]) / 86400 if settings.get("suppress_for") else None
+    path = settings.get("queue_path")
+    suppressions = open_queue(path).suppressions if path else None
+    return BounceHandler(words(settings["senders"]), key, suppressions=suppressions, days=days)
+
+
+def _from_environment(environment: Mapping[str, str]) -> str:
+    """Return the address to which a message came, as Postfix, Exim and others tell it to a program."""
+    for name in _ENVIRONMENT:
+        said = environment.get(name, "")
+        if said and name == "LOCAL_PART" and environment.get(_DOMAIN):
+            said = f"{environment.get('LOCAL_PART_PREFIX', '')}{said}{environment.get('LOCAL_PART_SUFFIX', '')}"
+            return f"{said}@{environment[_DOMAIN]}"
+        if "@" in said:
+            return said
+    return ""
+
+
+def _look(watch: MaildirWatch, interval: float, parsed: argparse.Namespace) -> None:
+    stop = threading.Event()
+    if parsed.watch:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+    while True:
+        _tell(watch.look(), parsed)
+        if parsed.once or stop.wait(interval):
+            return
+
+
+def _tell(bounces: Sequence[Bounce], parsed: argparse.Namespace) -> None:
+    if parsed.verbose:
+        for each in bounces:
+            genuine = "" if each.is_authentic else " (not authentic)"
+            say(f"{each.verdict:9} {clean(each.recipient)}{genuine}: {clean(each.words or each.status or '-')}")
+        if not bounces and not (parsed.watch or parsed.once):
+            say("no bounce")

@@ -1,0 +1,197 @@
+"""What a bounce says: reports of the standard's form, and the forms of others, typed anew from what they look like."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+from hypothesis import given, strategies as st
+
+from zope.sendmail.bounces.bounce import Bounce, Verdict, read_bounce
+from zope.sendmail.message.verp import verp
+from zope.sendmail.message.verpkey import VerpKey
+
+KEY = VerpKey(b"sixteen octets and more")
+SENDER, JANE, TODAY = "news@example.org", "jane@example.com", 20_787
+PATH = KEY.signed(verp(SENDER, JANE), TODAY)
+
+
+def report(*groups: str, headers: str = "", returned: str = "", kind: str = "text/rfc822-headers") -> bytes:
+    """A report (RFC 3464) with these groups about recipients."""
+    status = "\n\n".join(("Reporting-MTA: dns; mx.example.com", *groups))
+    back = f"--b\nContent-Type: {kind}\n\n{returned}\n" if returned else ""
+    return (
+        f"{headers}From: MAILER-DAEMON@mx.example.com\nSubject: Undelivered Mail\nMIME-Version: 1.0\n"
+        "Content-Type: multipart/report; report-type=delivery-status; boundary=b\n\n--b\nContent-Type: text/plain\n\n"
+        f"Sorry.\n--b\nContent-Type: message/delivery-status\n\n{status}\n\n{back}--b--\n"
+    ).encode()
+
+
+def group(recipient: str = JANE, action: str = "failed", status: str = "5.1.1", **more: str) -> str:
+    fields = {"Final-Recipient": f"rfc822; {recipient}", "Action": action, "Status": status}
+    return "\n".join(f"{name.replace('_', '-')}: {value}" for name, value in {**fields, **more}.items())
+
+
+def read(message: bytes, path: str = PATH) -> list[Bounce]:
+    return read_bounce(message, path, senders=[SENDER], key=KEY, day=TODAY)
+
+
+class AReport(unittest.TestCase):
+    def test_says_about_whom_and_why(self) -> None:
+        """With the relay's words and code, and the Message-Id of what came back."""
+        said = report(
+            group(Diagnostic_Code="smtp; 550 5.1.1 <jane@example.com>: User unknown"),
+            returned="Subject: News\nMessage-Id: <1@example.org>\n",
+        )
+        expected = Bounce(
+            JANE, Verdict.PERMANENT, "5.1.1", "550 5.1.1 <jane@example.com>: User unknown", "1@example.org", True
+        )
+        self.assertEqual(read(said), [expected])
+
+    def test_tells_what_is_for_good(self) -> None:
+        """By its action, its code, or the words of the relay."""
+        for text, verdict, status in (
+            (group(), "permanent", "5.1.1"),
+            (group(status="4.4.7"), "temporary", "4.4.7"),
+            (group(status="4.2.2 (mailbox full)"), "temporary", "4.2.2"),
+            (group(action="delayed", status="4.4.1"), "delayed", "4.4.1"),
+            (group(action="Failed (all gone)"), "permanent", "5.1.1"),
+            (group(status="5.0.0", Diagnostic_Code="smtp; 550 5.2.1 disabled"), "permanent", "5.2.1"),
+            (group(status="5.0.0", Diagnostic_Code="smtp; 452 4.2.2 full"), "permanent", "5.0.0"),
+            (group(status="", Diagnostic_Code="smtp; 550 no such user"), "permanent", ""),
+            (group(status="", Diagnostic_Code="smtp; 452 try later"), "temporary", ""),
+            (group(status="", Diagnostic_Code="x-other; gone fishing"), "unknown", ""),
+        ):
+            with self.subTest(text):
+                [bounce] = read(report(text))
+                self.assertEqual((bounce.verdict, bounce.status), (verdict, status))
+
+    def test_about_mail_that_arrived_is_none(self) -> None:
+        """Delivered, relayed, expanded."""
+        for action in ("delivered", "relayed", "expanded"):
+            self.assertEqual(read(report(group(action=action, status="2.0.0")), path=""), [], action)
+
+    def test_about_several_is_one_each(self) -> None:
+        """Where the return path does not say about whom it is; then nothing shows that it is genuine."""
+        said = read(report(group(), group("jim@example.com", status="4.2.2")), path="news@example.org")
+        self.assertEqual(
+            [(each.recipient, each.verdict) for each in said], [(JANE, "permanent"), ("jim@example.com", "temporary")]
+        )
+        self.assertFalse(any(each.is_authentic for each in said))
+
+    def test_of_a_forwarder_is_about_our_recipient(self) -> None:
+        """What it says of its own addresses counts, and the mildest of several: one may have arrived later."""
+        [bounce] = read(report(group("jane@home.example", status="5.2.1")))
+        self.assertEqual((bounce.recipient, bounce.verdict, bounce.is_authentic), (JANE, "permanent", True))
+        [bounce] = read(report(group("a@home.example"), group("b@home.example", action="delayed", status="4.0.0")))
+        self.assertEqual(bounce.verdict, "delayed")
+        [bounce] = read(
+            report(group("x@home.example", Original_Recipient=f"rfc822;{JANE}"), group("y@b.example", status="4.0.0"))
+        )
+        self.assertEqual(bounce.verdict, "permanent")
+
+    def test_brings_the_whole_mail_back(self) -> None:
+        """Its Message-Id is found there as well."""
+        [bounce] = read(report(group(), kind="message/rfc822", returned="Message-ID:\n <2@example.org>\n\nText\n"))
+        self.assertEqual(bounce.message_id, "2@example.org")
+
+    def test_has_nothing_in_it_that_is_not_printable(self) -> None:
+        """Whatever a host puts there, and not without end."""
+        [bounce] = read(report(group(Diagnostic_Code="smtp; 550 \x1b[31m\u202e" + "x" * 5000)))
+        self.assertTrue(bounce.words.isprintable())
+        self.assertLess(len(bounce.words), 600)
+
+
+class AForgery(unittest.TestCase):
+    def test_is_not_authentic(self) -> None:
+        """A path that was not signed, by another key, for another recipient, or long ago."""
+        others = (
+            verp(SENDER, JANE),
+            VerpKey(b"another sixteen octets").signed(verp(SENDER, JANE), TODAY),
+            PATH.replace("jane", "joan"),
+            KEY.signed(verp(SENDER, JANE), TODAY - 31),
+            KEY.signed(verp("other@example.org", JANE), TODAY),
+            "",
+        )
+        for path in others:
+            with self.subTest(path):
+                self.assertEqual(
+                    [(each.recipient, each.is_authentic) for each in read(report(group()), path)], [(JANE, False)]
+                )
+
+    @given(st.binary(max_size=2000))
+    def test_of_any_shape_is_read_without_an_error(self, octets: bytes) -> None:
+        """As message, and as the part that matters."""
+        read(octets)
+        read(report("X").replace(b"X", octets))
+
+
+class NoBounce(unittest.TestCase):
+    def test_an_answer_is_none(self) -> None:
+        """Of a person, of a person's machine on holiday, of a list."""
+        for headers in (
+            "",
+            "Auto-Submitted: auto-replied\nReturn-Path: <>\n",
+            "Auto-Submitted: auto-replied; owner-email=jane@example.com\n",
+            "X-Autoreply: yes\n",
+            "Precedence: auto_reply\n",
+        ):
+            message = f"{headers}From: jane@example.com\nSubject: Re: News\n\nI am away. User unknown.\n".encode()
+            self.assertEqual(read(message), [], headers)
+
+    def test_a_text_from_nowhere_to_a_signed_path_is_one(self) -> None:
+        """Of a host whose form nobody knows: it is about the recipient, and says not why."""
+        message = b"Return-Path: <>\nFrom: postmaster@example.com\nSubject: Nicht zugestellt\n\nLeider nein.\n"
+        self.assertEqual(read(message), [Bounce(JANE, Verdict.UNKNOWN, "", "Nicht zugestellt", "", True)])
+        self.assertEqual(read(message, path=SENDER), [])
+
+
+class OtherForms(unittest.TestCase):
+    """As large providers and old hosts send them."""
+
+    def assert_said(self, message: str, *, path: str = SENDER, **expected: Any) -> None:
+        [bounce] = read(message.encode(), path)
+        self.assertEqual({name: getattr(bounce, name) for name in expected}, expected)
+
+    def test_gmail(self) -> None:
+        """A report, with a diagnostic in several lines."""
+        text = (
+            "smtp; 550-5.1.1 The email account that you tried to reach does not exist. Please try\n"
+            " 550-5.1.1 double-checking the recipient's email address for typos or\n 550 5.1.1 unnecessary spaces."
+        )
+        said = report(group(status="5.1.1", Diagnostic_Code=text), headers="X-Failed-Recipients: jane@example.com\n")
+        [bounce] = read(said)
+        self.assertEqual((bounce.verdict, bounce.status), ("permanent", "5.1.1"))
+        self.assertIn("does not exist", bounce.words)
+
+    def test_microsoft(self) -> None:
+        """A report with codes of its own."""
+        text = "smtp;550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient jane@example.com not found by address lookup"
+        [bounce] = read(report(group(status="5.1.10", Diagnostic_Code=text)))
+        self.assertEqual((bounce.verdict, bounce.status), ("permanent", "5.1.10"))
+
+    def test_qmail(self) -> None:
+        """A text of its own, which begins as all of them do."""
+        self.assert_said(
+            "Return-Path: <>\nFrom: MAILER-DAEMON@mx.example.com\nSubject: failure notice\n\n"
+            "Hi. This is the qmail-send program at mx.example.com.\nI'm afraid I wasn't able to deliver your message "
+            "to the following addresses.\nThis is a permanent error; I've given up. Sorry it didn't work out.\n\n"
+            "<jane@example.com>:\nSorry, no mailbox here by that name. (#5.1.1)\n",
+            recipient=JANE,
+            verdict=Verdict.PERMANENT,
+            is_authentic=False,
+        )
+
+    def test_exim_of_old(self) -> None:
+        """The recipient is in a field of the header."""
+        self.assert_said(
+            "X-Failed-Recipients: jane@example.com\nFrom: Mail Delivery System <Mailer-Daemon@mx.example.com>\n"
+            "Subject: Mail delivery failed: returning message to sender\n\nThis message was created automatically by "
+            "mail delivery software.\n\nA message that you sent could not be delivered to one or more of its\n"
+            "recipients. This is a permanent error. The following address(es) failed:\n\n  jane@example.com\n    "
+            "unrouteable mail domain\n",
+            path=PATH,
+            recipient=JANE,
+            verdict=Verdict.PERMANENT,
+            is_authentic=True,
+        )
