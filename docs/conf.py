@@ -24,6 +24,8 @@ nitpicky = True
 
 # Interfaces are documented by a class of their own, which the newer autodoc does not ask.
 autodoc_use_legacy_class_based = True
+# The pages are built without the frameworks.
+autodoc_mock_imports = ["django", "flask", "pyramid", "sqlalchemy"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -36,12 +38,12 @@ exclude_patterns = ["_build"]
 
 # Other projects' names are no links: the pages are built, and read, without a network.
 OTHERS = (
-    r"(collections|email|enum|io|logging|os|queue|smtplib|ssl|subprocess|threading|transaction|typing|unittest"
+    r"(collections|datetime|django|dkim|email|enum|io|logging|os|queue|smtplib|ssl|subprocess|threading|pyramid|transaction|typing|unittest"
     r"|zope\.schema)\b.*"
 )
 # Signatures name classes that are no part of the API; aliases and long annotations are cut in pieces.
 INSIDE = (
-    r"zope\.sendmail\.(processor|lifecycle\.(rates|relaystate)|queue\.maildir|testing\.(dialogue|script))\..*"
+    r"zope\.sendmail\.(processor|queuemail|transports\.(limits|onemail)|lifecycle\.(rates|relaystate)|queue\.maildir|testing\.(contracts|dialogue|script))\..*"
     r"|.*\b_[A-Z]\w*|Piece|.*pieces\.Text|(frozenset|tuple)\[.*"
 )
 nitpick_ignore_regex = [("py:.*", OTHERS), ("py:class", rf"zope\.interface\..*|<InterfaceClass .*>|{INSIDE}")]

@@ -281,7 +281,7 @@ class SMTPMailer:
         """Return the settings that count now.
 
         :raises InvalidSettings: they contradict each other, or no relay can have them.
-        :raises RelayError: `settings` has failed.
+        :raises RelayError: ``settings`` has failed.
         """
         if self.settings is not None:
             return self._said(self._asked())

@@ -150,7 +150,7 @@ class MailWriter:
         """Hand over one mail; return its Message-Id without angle brackets.
 
         `hostname` and `port` (25), or `relay` (also the name of a mailer), say which relay shall get it.  The other
-        arguments, `not_before`, `expires`, `priority` and `key` among them, are those of `IMailDelivery.send`.
+        arguments, ``not_before``, ``expires``, ``priority`` and ``key`` among them, are those of `IMailDelivery.send`.
         """
         message_id = self.write(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp, **asked)
         if not self._follows:
@@ -225,7 +225,7 @@ class Options(MailerOptions, ReaderOptions, total=False):
 
 
 class SenderOptions(Options, TermDefaults, total=False):
-    """What else a sender can be told: as `Options`, and what is asked for where `send` says nothing."""
+    """What else a sender can be told: as `Options`, and what is asked for where ``send()`` says nothing."""
 
 
 class MailReader(_Sending):

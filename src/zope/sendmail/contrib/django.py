@@ -131,7 +131,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]  # Django says nothi
         ``mail:queuedDelivery`` know, with underscores; ``queue_path`` is needed.  ``database`` is the alias of the
         database whose transactions mail follows ("default"); with ``commit_with_rows`` the queue is in that database
         and mail is written with the rows.
-    :raises ImproperlyConfigured: an option is unknown, missing, or cannot be meant.
+    :raises django.core.exceptions.ImproperlyConfigured: an option is unknown, missing, or cannot be meant.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_view(application: Callable[..., Iterable[bytes]]) -> Callable[..., HttpResponse]:
-    """Return a view that shows a WSGI application, such as `zope.sendmail.console.Console`; put a check of access
+    """Return a view that shows a WSGI application, such as ``zope.sendmail.console.Console``; put a check of access
     around it.
 
     The address has to be ``path("mail/<path:path>", ...)``; forms are checked by the application itself.

@@ -183,7 +183,7 @@ class DKIMSigner(InnerLimits, OneMailCalls):
 
     @property
     def mailers(self) -> tuple[Any, ...]:
-        """See `InnerLimits`."""
+        """See ``InnerLimits``."""
         return (self.mailer,)
 
     def open_session(self) -> ISession:
@@ -191,7 +191,7 @@ class DKIMSigner(InnerLimits, OneMailCalls):
         return self._open(interactive=False)
 
     def open_interactive_session(self) -> ISession:
-        """See `OneMailCalls`."""
+        """See ``OneMailCalls``."""
         return self._open(interactive=True)
 
     def _open(self, *, interactive: bool) -> ISession:

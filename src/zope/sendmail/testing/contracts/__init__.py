@@ -5,7 +5,7 @@ Use it as a mixin of a `unittest.TestCase` and say how a queue is made::
     class MyQueueTests(QueueContract, unittest.TestCase):
         def make_queue(self): ...
 
-A queue that outlives its process also says how the same queue is opened a second time (`open_again`).
+A queue that outlives its process also says how the same queue is opened a second time (``open_again``).
 """
 
 from __future__ import annotations
