@@ -91,7 +91,8 @@ KEYS = {
     "status": "message_id, name, names, standing, reason, due, sent, replies",
     "count": "staged, scheduled, ready, sending, deferred, held, rejected, oldest (since when the oldest that may go "
     "waits), waiting_for (relay that cannot be used: mails)",
-    "relays": "relay, address, usable, reply, since, probe, asked, waiting, connections, limit, rate; or processor "
+    "relays": "relay, address, usable, reply, since, probe, asked, waiting, connections, limit, rate, "
+    "members (the same of each of several relays behind it); or processor "
     "(pid), host, alive, forever, started, ended, written, sent, per_minute",
     "shape": "key, total, and minutes: mails not older than 5, 10, 20, ... 1280, older",
     "errors": "count, reply, state, example (a name), relay",

@@ -58,7 +58,9 @@ def _worst_first(board: RelayBoard, waiting: dict[str, int]) -> list[RelayState]
 def relay_lines(relay: RelayState, waiting: int, now: float) -> Iterator[str]:
     """Yield how it is with a relay."""
     since = f" since {moment(relay.since)} ({age(now - relay.since)})" if relay.since else ""
-    if relay.is_usable:
+    if relay.is_usable and not relay.asked:
+        yield clean(f"{relay.title}  was not asked yet")
+    elif relay.is_usable:
         yield clean(f"{relay.title}  works{since}")
     else:
         wait = f"; {mails_in_words(waiting)} {'waits' if waiting == 1 else 'wait'}" if waiting else ""
@@ -70,6 +72,8 @@ def relay_lines(relay: RelayState, waiting: int, now: float) -> Iterator[str]:
     limits += [f"{relay.rate:g} mails a second"] if relay.rate else []
     if limits:
         yield clean(f"    no more than {' and '.join(limits)}" + (f"; it said: {relay.limit}" if relay.limit else ""))
+    for member in relay.members:
+        yield from (f"    {line}" for line in relay_lines(member, 0, now))
 
 
 def processor_lines(board: RelayBoard, now: float) -> Iterator[str]:

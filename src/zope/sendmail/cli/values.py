@@ -93,6 +93,7 @@ def relay_values(relay: RelayState, waiting: int) -> dict[str, Any]:
         "connections": relay.connections or None,
         "limit": relay.limit or None,
         "rate": relay.rate or None,
+        "members": [relay_values(member, 0) for member in relay.members],
     }
 
 

@@ -58,6 +58,8 @@ class RelayState:
     limit: str = ""
     #: Mails a second that its mailer allows, or that it has shown to take; 0.0: as fast as it goes.
     rate: float = 0.0
+    #: Each of the relays behind it, if its mailer is made of several.
+    members: tuple[RelayState, ...] = ()
 
     @property
     def is_usable(self) -> bool:
@@ -139,6 +141,15 @@ class RelayBoard:
     def get(self, name: str) -> RelayState | None:
         """Return the relay with this name or address, if something is known about it."""
         return self._relays.get(name) or self._relays.get(self._names.get(name, ""))
+
+    def left_out(self) -> Iterator[tuple[RelayState, RelayState]]:
+        """Yield those of several relays that cannot be used although their mail goes through others, each behind the
+        relay whose mailer is made of them.
+        """
+        for relay in self:
+            for member in relay.members if relay.is_usable else ():
+                if not member.is_usable:
+                    yield relay, member
 
     @property
     def living(self) -> list[ProcessorState]:
@@ -234,12 +245,15 @@ def read_processor_state(text: bytes) -> ProcessorState | None:
 def _relay_values(relay: RelayState) -> dict[str, Any]:
     values = {each.name: getattr(relay, each.name) for each in fields(relay)}
     values["fault"] = None if relay.fault is None else reply_values(relay.fault)
+    values["members"] = [_relay_values(member) for member in relay.members]
     return values
 
 
 def _relay_of(values: Mapping[str, Any]) -> RelayState:
     fault = values.get("fault")
-    known = _known(RelayState(""), {name: value for name, value in values.items() if name != "fault"})
+    members = tuple(_relay_of(each) for each in values.get("members", ()))
+    others = {name: value for name, value in values.items() if name != "fault"}
+    known = _known(RelayState(""), {**others, "members": members})
     return RelayState(**known, fault=None if fault is None else reply_of(fault))
 
 

@@ -77,3 +77,11 @@ def _port(port: object) -> int:
     if isinstance(port, int) and not isinstance(port, bool):
         return port
     raise InvalidRelay(f"{port!r:.40} is no port; write a number such as 25")
+
+
+def address_of(mailer: object) -> str:
+    """Return ``host:port`` of the relay of a mailer; the empty text if the mailer does not say it."""
+    try:
+        return str(RelayName(hostname=str(getattr(mailer, "hostname", "")), port=int(getattr(mailer, "port", 25))))
+    except (InvalidRelay, TypeError, ValueError):
+        return ""

@@ -10,19 +10,19 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from zope.sendmail.errors import InvalidRelay
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.rates import Minute, merged
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.relayname import address_of
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.system.hostname import host_name
+from zope.sendmail.transports.limits import relay_states_of
 
 #: Seconds between two reports while only numbers change.
 _EVERY = 10.0
@@ -160,7 +160,7 @@ class StateReport:
         own = float(getattr(relay.mailer, "rate", None) or 0.0)
         return RelayState(
             relay.name,
-            _address_of(relay.mailer),
+            address_of(relay.mailer),
             fault=fault,
             since=since,
             probe=now + relay.pause() if fault is not None else 0.0,
@@ -169,6 +169,7 @@ class StateReport:
             connections=connections,
             limit=words,
             rate=round(min(filter(None, (own, rate)), default=0.0), 2),
+            members=tuple(relay_states_of(relay.mailer, now)),
         )
 
 
@@ -181,10 +182,3 @@ def _minute(minute: int, counted: Mapping[Any, float]) -> Minute:
         unknown=int(counted[Answer.UNKNOWN]),
         age=counted["age"],
     )
-
-
-def _address_of(mailer: object) -> str:
-    try:
-        return str(RelayName(hostname=str(getattr(mailer, "hostname", "")), port=int(getattr(mailer, "port", 25))))
-    except (InvalidRelay, TypeError, ValueError):
-        return ""

@@ -362,6 +362,19 @@ def relay_down(relay: RelayState, count: int, first: str, now: float) -> Finding
     )
 
 
+def relay_left_out(relay: RelayState, member: RelayState, now: float) -> Finding:
+    """Return the finding for one of several relays that cannot be used; its mail goes through the others."""
+    fault = member.fault
+    return Finding(
+        Kind.RELAY,
+        Severity.WARNING if member.since and now - member.since >= _DOWN else Severity.NOTE,
+        "",
+        f"No mail waits, because another relay of {printable(relay.title, 200)} gets it: {waiting_words(member, now)}.",
+        cure_of(fault) if fault is not None else "",
+        pattern_of(fault) if fault is not None else "",
+    )
+
+
 def nobody_at_work(count: int, seconds: float, first: str, *, long: bool) -> Finding:
     """Return the finding for mail that is due while no processor lives."""
     return Finding(

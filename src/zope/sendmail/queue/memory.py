@@ -36,7 +36,7 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece, joined
 from zope.sendmail.message.relayname import RelayName
-from zope.sendmail.queue.diagnosis import HELD, relay_down, waits_for_a_person
+from zope.sendmail.queue.diagnosis import HELD, relay_down, relay_left_out, waits_for_a_person
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.ownprocess import OwnProcess
 
@@ -348,10 +348,12 @@ class MemoryAdmin:
         for mail in self.mails((State.HELD, State.REJECTED)):
             yield waits_for_a_person(mail.name, mail.envelope, mail.history[-1], now=now)
         blocked = [mail for mail in self.mails((State.READY, State.DEFERRED)) if mail.blocked is not None]
-        for relay in RelayBoard(self.processors()):
+        board = RelayBoard(self.processors())
+        for relay in board:
             if not relay.is_usable:
                 waiting = [mail.name for mail in blocked if mail.blocked == relay]
                 yield relay_down(relay, len(waiting), waiting[0] if waiting else "", now)
+        yield from (relay_left_out(*each, now) for each in board.left_out())
 
     def unusable(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.unusable`.  Whatever is here is a mail."""

@@ -16,14 +16,16 @@ from zope.interface import implementer
 from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.interfaces import ICollectiveSession, ISession, ISessionMailer
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.relaystate import RelayState
 from zope.sendmail.lifecycle.throttling import TooMuch, complaints_in, too_much
 from zope.sendmail.mailer import open_session
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.relayname import address_of
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.transports.circuitbreaker import CircuitBreaker
-from zope.sendmail.transports.limits import InnerLimits
+from zope.sendmail.transports.limits import InnerLimits, relay_states_of
 from zope.sendmail.transports.onemail import OneMailCalls
 
 _Ask = Callable[[ISession, Envelope], Outcome]
@@ -46,6 +48,38 @@ class Member:
         #: How often in a row its relay wanted less.
         self.crowded = 0
         self.circuit = CircuitBreaker(clock, maillog.relay_left_out)
+        self._clock = clock
+        #: What its relay is called, when it was asked last, and since when it can, or cannot, be used.
+        self._relay, self._asked, self._since = "", 0.0, 0.0
+
+    def heard(self, outcome: Outcome, complaint: Reply | None) -> None:
+        """Leave the relay out if it cannot be used, or wants less mail; not at once for a connection too many."""
+        was_usable = self.circuit.fault is None
+        if complaint is None:
+            self.crowded = 0
+            self.circuit.heard(outcome)
+        else:
+            self.crowded += 1
+            if too_much(complaint) is TooMuch.MAILS or self.crowded >= _CROWDED:
+                self.circuit.heard(Outcome(outcome.relay, {}, complaint))
+        self._relay, self._asked = outcome.relay, self._clock.time()
+        if not self._since or was_usable is not (self.circuit.fault is None):
+            self._since = self._asked
+
+    def state(self, now: float) -> RelayState:
+        """Return what is known of its relay; `now` is in seconds since the epoch."""
+        fault = self.circuit.fault
+        address = address_of(self.mailer)
+        return RelayState(
+            self._relay or address or type(self.mailer).__name__,
+            address,
+            fault=fault,
+            since=self._since,
+            probe=now + self.circuit.pause() if fault is not None else 0.0,
+            asked=self._asked,
+            failures=self.circuit.failures,
+            members=tuple(relay_states_of(self.mailer, now)),
+        )
 
 
 class SeveralMailers(InnerLimits, OneMailCalls):
@@ -78,6 +112,10 @@ class SeveralMailers(InnerLimits, OneMailCalls):
         """
         usable = [member for member in self.members if not member.circuit.pause()]
         return self.arranged(usable) if usable else [min(self.members, key=lambda member: member.circuit.pause())]
+
+    def relay_states(self, now: float) -> list[RelayState]:
+        """See `InnerLimits`."""
+        return [member.state(now) for member in self.members]
 
     @abstractmethod
     def arranged(self, usable: list[Member]) -> list[Member]:
@@ -208,7 +246,7 @@ class SeveralSession:
             outcome = ask(self._session(member), envelope.only(rest))
             relay = outcome.relay
             complaint = _complaint(outcome)
-            _tell(member, outcome, complaint)
+            member.heard(outcome, complaint)
             replies.update(outcome.replies)
             if outcome.fault is None and complaint is None:
                 if agreed is not None:
@@ -237,17 +275,6 @@ def _complaint(outcome: Outcome) -> Reply | None:
     if outcome.having(Answer.ACCEPTED) or outcome.having(Answer.UNKNOWN):
         return None
     return next(iter(complaints_in(outcome).values()), None)
-
-
-def _tell(member: Member, outcome: Outcome, complaint: Reply | None) -> None:
-    """Let the member be left out if it cannot be used, or wants less mail; not at once for a connection too many."""
-    if complaint is None:
-        member.crowded = 0
-        member.circuit.heard(outcome)
-        return
-    member.crowded += 1
-    if too_much(complaint) is TooMuch.MAILS or member.crowded >= _CROWDED:
-        member.circuit.heard(Outcome(outcome.relay, {}, complaint))
 
 
 def _is_open(reply: Reply | None) -> bool:

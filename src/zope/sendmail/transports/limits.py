@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
+from zope.sendmail.lifecycle.relaystate import RelayState
 from zope.sendmail.mailer import keeps_sessions
 
 
@@ -31,8 +33,21 @@ class InnerLimits(ABC):
         """The least of theirs, too."""
         return self._least("shared_rate")
 
+    def relay_states(self, now: float) -> list[RelayState]:
+        """Return what is known of each relay behind it that is one of several.
+
+        :param now: seconds since the epoch
+        """
+        return [state for mailer in self.mailers for state in relay_states_of(mailer, now)]
+
     def _least(self, name: str) -> float | None:
         return min(filter(None, (getattr(mailer, name, None) for mailer in self.mailers)), default=None)
+
+
+def relay_states_of(mailer: Any, now: float) -> list[RelayState]:
+    """Return what any mailer knows of relays behind it; nothing for one that is not made of several."""
+    tell: Callable[[float], list[RelayState]] | None = getattr(mailer, "relay_states", None)
+    return [] if tell is None else tell(now)
 
 
 def _connections(mailer: Any) -> int | None:

@@ -177,6 +177,8 @@ class _Visit:
             relay = self._board.get(name)
             if relay is not None:
                 yield diagnosis.relay_down(relay, waiting.count, waiting.name, self._now)
+        for relay, member in self._board.left_out():
+            yield diagnosis.relay_left_out(relay, member, self._now)
         yield from self._lateness()
 
     def _lateness(self) -> Iterator[Finding]:

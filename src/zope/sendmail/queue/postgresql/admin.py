@@ -28,7 +28,7 @@ from zope.sendmail.lifecycle.states import Action, State, after
 from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, SentMail, status_of
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
-from zope.sendmail.queue.diagnosis import HELD, relay_down, waits_for_a_person
+from zope.sendmail.queue.diagnosis import HELD, relay_down, relay_left_out, waits_for_a_person
 from zope.sendmail.queue.postgresql import doctor
 from zope.sendmail.queue.postgresql.body import open_body
 from zope.sendmail.queue.postgresql.connection import Connections, run
@@ -193,7 +193,9 @@ class PostgreSQLAdmin:
 
     def _relays_down(self, now: float) -> Iterator[Finding]:
         """Yield a finding for each relay that cannot be used, with the mails that wait for it."""
-        down = [relay for relay in RelayBoard(self.processors()) if not relay.is_usable]
+        board = RelayBoard(self.processors())
+        yield from (relay_left_out(*each, now) for each in board.left_out())
+        down = [relay for relay in board if not relay.is_usable]
         if not down:
             return
         blocked = [mail for mail in self.mails((State.READY, State.DEFERRED)) if mail.blocked is not None]

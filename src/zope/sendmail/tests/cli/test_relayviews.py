@@ -43,6 +43,28 @@ class RelaysTest(OperatorsTest):
         )
 
 
+class SeveralRelays(RelaysTest):
+    """Behind one mailer."""
+
+    def test_are_shown_one_by_one(self) -> None:
+        """Below the relay whose mail they get."""
+        now = self.clock.time()
+        first = RelayState("a.example.org:25", "a.example.org:25", LOGIN, now - 400, now + 20, now, 3)
+        second = RelayState("b.example.org:25", "b.example.org:25", since=now - 400, asked=now)
+        third = RelayState("c.example.org:25", "c.example.org:25")
+        self.report(replace(self.main, members=(first, second, third)))
+        lines = self.ok("relays").splitlines()
+        self.assertIn("main (mail.example.org:587)  works", lines[0])
+        self.assertRegex(lines[1], "^    a.example.org:25  CANNOT BE USED since .*; next try in 20s")
+        self.assertEqual(lines[2], "        535 5.7.8 authentication failed")
+        self.assertIn("    b.example.org:25  works", lines[4])
+        self.assertEqual(lines[5], "    c.example.org:25  was not asked yet")
+        [main] = [each for each in self.objects("relays") if each.get("relay") == "main"]
+        self.assertEqual([each["usable"] for each in main["members"]], [False, True, True])
+        self.assertEqual(self.call("doctor", self.path), 1)
+        self.assertIn("because another relay of main", " ".join(self.said.split()))
+
+
 class MailBehindARelay(RelaysTest):
     def test_says_for_what_it_waits(self) -> None:
         """In every view, with the relay's words and when it is tried next."""

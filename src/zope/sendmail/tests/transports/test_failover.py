@@ -14,7 +14,9 @@ from zope.interface.verify import verifyObject
 
 from zope.sendmail.delivery import DirectMailDelivery
 from zope.sendmail.interfaces import ISession, ISessionMailer, RelayError
+from zope.sendmail.lifecycle.finding import Kind, Severity
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.relaystate import RelayBoard, RelayState
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer, open_session
 from zope.sendmail.message.envelope import Envelope
@@ -23,6 +25,8 @@ from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendO
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.processing import ProcessorTest
 from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer, SeveralMailers
+from zope.sendmail.transports.limits import relay_states_of
+from zope.sendmail.transports.redirect import RedirectMailer
 
 DOWN = Reply(Answer.DEFERRED, "refused", 421)
 BUSY = Reply.of(451, "4.7.500 Server busy. Please try again later from [192.0.2.1].")
@@ -333,6 +337,22 @@ class InTheQueue(ProcessorTest):
         self.assertEqual((len(b.sent), a.tried, self.processor.fault), (3, 1, None))
         self.assertEqual({event.relay for event in self.events}, {"b"})
 
+    def test_operators_see_each_relay(self) -> None:
+        """The one that is left out is told by the doctor, though no mail waits for it."""
+        a, b = NamedMailer("a"), NamedMailer("b")
+        a.fault = DOWN
+        self.processor = self.make_processor(mailer=FailoverMailer([a, b], clock=self.clock))
+        self.put()
+        self.drain()
+        [relay] = RelayBoard(self.queue.admin.processors())
+        self.assertEqual([(each.name, each.is_usable) for each in relay.members], [("a", False), ("b", True)])
+        [finding] = [each for each in self.queue.admin.examine() if each.kind is Kind.RELAY]
+        self.assertEqual(finding.severity, Severity.NOTE)
+        self.assertIn("relay a cannot be used", finding.text)
+        self.clock.advance(600)
+        [finding] = [each for each in self.queue.admin.examine() if each.kind is Kind.RELAY]
+        self.assertEqual((finding.severity, finding.is_standstill), (Severity.WARNING, False))
+
     def test_mail_waits_while_none_can(self) -> None:
         """Without an attempt, until one is back."""
         a, b = NamedMailer("a"), NamedMailer("b")
@@ -344,6 +364,46 @@ class InTheQueue(ProcessorTest):
         b.fault = None
         self.drain(5)
         self.assertEqual(len(b.sent), 1)
+
+
+class WhatOperatorsSee(Several):
+    """Each relay for itself, as its mailer knows it."""
+
+    def states(self) -> dict[str, RelayState]:
+        return {state.name: state for state in relay_states_of(self.mailer, self.clock.time())}
+
+    def test_names_the_one_that_is_left_out(self) -> None:
+        """With its words, since when, and when it is tried next; one that was not asked is told as that."""
+        self.a.fault = DOWN
+        self.transfer()
+        now = self.clock.time()
+        a, b, c = relay_states_of(self.mailer, now)
+        self.assertEqual((a.name, a.fault, a.since, a.asked, a.failures), ("a", DOWN, now, now, 1))
+        self.assertGreater(a.probe, now)
+        self.assertEqual((b.name, b.fault, b.since, b.asked), ("b", None, now, now))
+        self.assertEqual((c.fault, c.asked), (None, 0.0))
+
+    def test_keeps_since_when(self) -> None:
+        """Until that changes."""
+        began = self.clock.time()
+        self.a.fault = DOWN
+        for _ in range(3):
+            self.transfer()
+            self.clock.advance(400)
+        self.assertEqual(self.states()["a"].since, began)
+        self.a.fault = None
+        self.transfer()
+        self.assertEqual((self.states()["a"].fault, self.states()["a"].since), (None, self.clock.time()))
+
+    def test_goes_through_mailers_around_it(self) -> None:
+        """A failover within a failover, or behind a mailer that redirects; another mailer has nothing to tell."""
+        self.transfer()
+        around = FailoverMailer([self.mailer, self.c], clock=self.clock)
+        inner, last = relay_states_of(around, self.clock.time())
+        self.assertEqual(([each.name for each in inner.members][:1], last.members), (["a"], ()))
+        redirecting = RedirectMailer(mailer=self.mailer, to=("me@example.org",))
+        self.assertEqual(relay_states_of(redirecting, 0.0)[0].name, "a")
+        self.assertEqual(relay_states_of(SMTPMailer("relay.example.org", 25), 0.0), [])
 
 
 class InATransaction(Several):
