@@ -52,16 +52,23 @@ class PsycopgConnection:
                 "the connection commits each statement for itself, so the mail would not follow the application's "
                 "transaction; send within one, or set autocommit to False"
             )
-        with connection.cursor() as cursor:
-            if hasattr(cursor, "row_factory"):
-                from psycopg.rows import tuple_row
-
-                cursor.row_factory = tuple_row
+        with _cursor(connection) as cursor:
             cursor.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else ()
 
     def on_commit(self, call: Callable[[], object]) -> None:
         """See `IApplicationConnection.on_commit`.  A bare connection cannot tell; processors find the mail."""
+
+
+def _cursor(connection: Any) -> Any:
+    """Return a cursor whose rows are tuples, whatever those of the application are."""
+    if type(connection).__module__.partition(".")[0] == "psycopg":
+        from psycopg.rows import tuple_row
+
+        return connection.cursor(row_factory=tuple_row)
+    from psycopg2.extensions import cursor
+
+    return connection.cursor(cursor_factory=cursor)
 
 
 @implementer(IApplicationConnection)

@@ -18,7 +18,7 @@ from typing import Any
 from zope.interface import implementer
 
 from zope.sendmail.errors import QueueError
-from zope.sendmail.interfaces import IMailQueue
+from zope.sendmail.interfaces import IMailQueue, IStagedMail
 from zope.sendmail.lifecycle.relaystate import ProcessorState, is_drained
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import MailStatus
@@ -29,6 +29,7 @@ from zope.sendmail.queue.postgresql.firstattempts import PostgreSQLFirstAttempts
 from zope.sendmail.queue.postgresql.joining import JoinedMail, OtherDatabase, check_database
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
 from zope.sendmail.queue.postgresql.location import Location
+from zope.sendmail.queue.postgresql.relstorage import RelStorageConnection
 from zope.sendmail.queue.postgresql.staging import PostgreSQLStagedMail
 from zope.sendmail.queue.postgresql.suppressions import PostgreSQLSuppressions
 from zope.sendmail.queue.postgresql.transit import PostgreSQLTransit
@@ -106,12 +107,16 @@ class PostgreSQLQueue:
         self._reveal_late()
         return PostgreSQLStagedMail(self._connections, self._make_id, self._late.append, self._committed)
 
-    def stage_on(self, connection: Any) -> JoinedMail:
+    def stage_on(self, connection: Any) -> IStagedMail:
         """Return an empty group for mails that become rows of the application's transaction.
 
-        :param connection: an `IApplicationConnection`; see `zope.sendmail.queue.postgresql.joining`.
+        :param connection: an `IApplicationConnection`, see `zope.sendmail.queue.postgresql.joining`; or a
+            `RelStorageConnection`.
         :raises QueueError: if it leads to another database.
         """
+        if isinstance(connection, RelStorageConnection):
+            self._reveal_late()
+            return connection.stage(self._connections, self._make_id, self._late.append, self._committed)
         if connection not in self._joined:
             [(here, _)] = self._connections.execute("identity")
             check_database(connection, here)

@@ -161,6 +161,56 @@ class APsycopgConnection(Fixture):
         self.assertEqual(self.subjects(), [b"second"])
 
 
+class APsycopg2Connection(Fixture):
+    """Of psycopg2, which many applications still have."""
+
+    package = "psycopg2"
+
+    def setUp(self) -> None:
+        super().setUp()
+        import psycopg2
+        from psycopg2.extras import RealDictCursor
+
+        from zope.sendmail.queue.postgresql.joining import PsycopgConnection
+
+        self.connection = psycopg2.connect(self.server.conninfo(), cursor_factory=RealDictCursor)
+        self.addCleanup(self.connection.close)
+        self.writer = MailWriter(self.url, connection=PsycopgConnection(self.connection))
+
+    def test_commits_mail_and_rows_together(self) -> None:
+        """Not before: nobody sees it, and a rollback removes both."""
+        with self.connection.cursor() as cursor:
+            cursor.execute("insert into orders values ('lost')")
+        send(self.writer, "lost")
+        self.connection.rollback()
+        with self.connection.cursor() as cursor:
+            cursor.execute("insert into orders values ('one')")
+        send(self.writer, "one", "\x00".join("ab") + "x" * 300_000)
+        self.assertEqual((self.rows(), self.subjects()), (0, []))
+        self.connection.commit()
+        self.assertEqual((self.rows(), self.subjects()), (1, [b"one"]))
+
+    def test_follows_the_transaction_as_well(self) -> None:
+        """A savepoint of the package transaction removes what came later, on the connection."""
+        from zope.sendmail.queue.postgresql.joining import PsycopgConnection
+
+        delivery = QueuedMailDelivery(self.url, connection=PsycopgConnection(self.connection))
+        transaction.begin()
+        send(delivery, "first")
+        savepoint = transaction.savepoint()
+        send(delivery, "second")
+        savepoint.rollback()
+        transaction.commit()
+        self.connection.commit()
+        self.assertEqual(self.subjects(), [b"first"])
+
+    def test_must_not_commit_each_statement(self) -> None:
+        """The mail would leave whatever becomes of the application's transaction."""
+        self.connection.autocommit = True
+        with self.assertRaisesRegex(QueueError, "autocommit"):
+            send(self.writer)
+
+
 class AnSQLAlchemySession(Fixture):
     """With zope.sqlalchemy: the session takes part in the two-phase commit."""
 
