@@ -23,8 +23,9 @@ TOKEN = "ZOPE_SENDMAIL_CONSOLE_TOKEN"  # noqa: S105 - the name of a variable
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 _EPILOG = """\
-The address that is printed has a token in it, without which the console shows nothing; it is another one at each start,
-or that in the environment variable ZOPE_SENDMAIL_CONSOLE_TOKEN (at least 16 characters).
+The address that is printed has a token in it, without which the console shows nothing; it is another one at each start.
+If the environment variable ZOPE_SENDMAIL_CONSOLE_TOKEN has one (at least 16 characters), that is asked for, and not
+printed.
 
 Only this host is served. For others put a web server in front of it that encrypts, and name it with --host-name.
 
@@ -71,7 +72,8 @@ def main(arguments: Sequence[str]) -> int:
         from zope.sendmail.console import Console
     except ImportError:
         return complain("the console needs more packages: pip install 'zope.sendmail[console]'", os.EX_CONFIG)
-    token = os.environ.get(TOKEN) or secrets.token_urlsafe(24)
+    given = os.environ.get(TOKEN, "")
+    token = given or secrets.token_urlsafe(24)
     try:
         queues = [recognized(each) for each in parsed.queues]
         _check(queues)
@@ -81,7 +83,8 @@ def main(arguments: Sequence[str]) -> int:
         return complain(str(error), os.EX_CONFIG)
     threading.Thread(target=console.look, name="zope.sendmail.console", daemon=True).start()
     where = f"[{host}]" if ":" in host else host
-    print(f"http://{where}:{server.effective_port}/login?token={token}", flush=True)
+    known = "" if given else f"?token={token}"  # the output of a service is kept in a log
+    print(f"http://{where}:{server.effective_port}/login{known}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_OK))
     with closing(server), contextlib.suppress(KeyboardInterrupt, SystemExit):
         server.run()

@@ -67,7 +67,7 @@ class Console:
         clock = clock or Clock()
         templates.prepare()
         self._places = places_of(queues)
-        self._guard = Guard(token, hosts, secret)
+        self._guard = Guard(token, hosts, secret, "\n".join(place.title for place in self._places))
         self._draw = Draw(self._places, self._guard, writable=writable, links=tuple(links))
         glances, searches = Glances(self._places, clock, patience), Searches(clock)
         self._pages = Pages(

@@ -6,6 +6,7 @@ the browser's own word about where a request comes from (Fetch Metadata).
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 from collections.abc import Collection
@@ -14,8 +15,8 @@ from urllib.parse import urlsplit
 from werkzeug.exceptions import BadRequest, Forbidden, Unauthorized
 from werkzeug.wrappers import Request, Response
 
-SESSION = "zope_sendmail_session"
-LOGIN = "zope_sendmail_login"
+#: How the names of cookies begin; consoles of other queues on other ports of the host have others.
+_SESSION, _LOGIN = "zope_sendmail_session", "zope_sendmail_login"
 
 #: A key of the WSGI environment: bytes that sign the forms of this request instead of the console's own.  The
 #: application around the console may set it; a browser cannot.
@@ -45,9 +46,12 @@ class Guard:
     :param hosts: names by which browsers may call this server, without port; None: any.  A server on loopback needs
         them: another site's name may lead there (DNS rebinding)
     :param secret: signs forms; processes that serve one console share it
+    :param whose: tells the cookies of this console from those of another one
     """
 
-    def __init__(self, token: str | None, hosts: Collection[str] | None, secret: bytes | None = None) -> None:
+    def __init__(
+        self, token: str | None, hosts: Collection[str] | None, secret: bytes | None = None, whose: str = ""
+    ) -> None:
         if token is not None and len(token) < 16:
             raise ValueError(
                 "the token of the console is shorter than 16 characters; secrets.token_urlsafe() makes one"
@@ -55,6 +59,8 @@ class Guard:
         self._token = token
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
         self._secret = secret or secrets.token_bytes(32)
+        mark = hashlib.sha256(whose.encode("utf-8", "replace")).hexdigest()[:8]
+        self._session, self._login = f"{_SESSION}_{mark}", f"{_LOGIN}_{mark}"
 
     def check_host(self, request: Request) -> None:
         """Refuse a request under a name that is not ours.
@@ -72,7 +78,7 @@ class Guard:
         :raises Unauthorized: then
         """
         if self._token is not None and not self._equal(
-            request.cookies.get(LOGIN, ""), self._sign("login", self._token)
+            request.cookies.get(self._login, ""), self._sign("login", self._token)
         ):
             raise Unauthorized("Please log in.")
 
@@ -83,7 +89,7 @@ class Guard:
     def log_in(self, request: Request, response: Response) -> None:
         """Let the browser keep the login until it is closed."""
         assert self._token is not None
-        self._set_cookie(request, response, LOGIN, self._sign("login", self._token))
+        self._set_cookie(request, response, self._login, self._sign("login", self._token))
 
     def field(self, request: Request) -> str:
         """Return what a form of this session has to say in `FIELD`."""
@@ -92,7 +98,7 @@ class Guard:
 
     def session(self, request: Request) -> str:
         """Return the session of a browser; a new one if it has none."""
-        found = request.cookies.get(SESSION, "")
+        found = request.cookies.get(self._session, "")
         if len(found) < 32 or not found.isascii():
             found = request.environ.setdefault("zope.sendmail.session", secrets.token_urlsafe(32))
         return str(found)
@@ -103,7 +109,7 @@ class Guard:
         :raises Forbidden: then
         """
         site = request.headers.get("Sec-Fetch-Site", "same-origin")
-        if site not in ("same-origin", "none") or self._is_strange(request) or SESSION not in request.cookies:
+        if site not in ("same-origin", "none") or self._is_strange(request) or self._session not in request.cookies:
             raise Forbidden("This form came from another site, or your browser keeps no cookies.")
         if not self._equal(request.form.get(FIELD, ""), self.field(request)):
             raise Forbidden("This form is too old. Go back, reload the page, and try again.")
@@ -122,7 +128,7 @@ class Guard:
         """Add what each response has."""
         response.headers.update(HEADERS)
         if "zope.sendmail.session" in request.environ:
-            self._set_cookie(request, response, SESSION, request.environ["zope.sendmail.session"])
+            self._set_cookie(request, response, self._session, request.environ["zope.sendmail.session"])
 
     def _set_cookie(self, request: Request, response: Response, name: str, value: str) -> None:
         path = f"{request.root_path}/"

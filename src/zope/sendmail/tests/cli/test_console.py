@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import signal
@@ -28,9 +29,7 @@ class TheCommand(unittest.TestCase):
 
     def test_serves_until_it_is_told_to_end(self) -> None:
         """The address that it prints opens the console; without the token nothing is shown."""
-        try:
-            import waitress  # noqa: F401 - asked for by the command
-        except ImportError:
+        if importlib.util.find_spec("waitress") is None:
             self.skipTest("the console is not installed")
         MaildirQueue(self.path).stage().abort()
         command = [*COMMAND, "--listen", "127.0.0.1:0", self.path]
@@ -44,6 +43,20 @@ class TheCommand(unittest.TestCase):
             self.assertIn("At a glance", jar.open(address, timeout=30).read().decode())
             with urllib.request.urlopen(found[1] + "/0/", timeout=30) as answer:
                 self.assertTrue(answer.url.endswith("/login"))
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(30), 0)
+
+    def test_does_not_print_a_token_that_it_was_given(self) -> None:
+        """The output of a service is kept in a log."""
+        if importlib.util.find_spec("waitress") is None:
+            self.skipTest("the console is not installed")
+        MaildirQueue(self.path).stage().abort()
+        command = [*COMMAND, "--listen", "127.0.0.1:0", self.path]
+        environment = {**os.environ, TOKEN: "a token that is known"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            self.addCleanup(process.kill)
+            assert process.stdout is not None
+            self.assertRegex(process.stdout.readline(), r"^http://127\.0\.0\.1:\d+/login\n$")
             process.send_signal(signal.SIGTERM)
             self.assertEqual(process.wait(30), 0)
 
