@@ -16,6 +16,7 @@ from email.utils import formatdate
 from typing import Any, Self, Unpack
 
 import transaction
+import zope.event
 from zope.interface import implementer
 
 from zope.sendmail.config.location import DATABASES, check_location, scheme_of
@@ -29,6 +30,7 @@ from zope.sendmail.errors import (
     QueueError,
     telling_refusals,
 )
+from zope.sendmail.events import MailHandOverEvent
 from zope.sendmail.interfaces import (
     IDirectMailDelivery,
     IMailDelivery,
@@ -134,6 +136,8 @@ class AbstractMailDelivery:
         envelope = Envelope.of(sender, toaddrs)
         if relay is not None:
             envelope = replace(envelope, relay=self._named(relay))
+        if zope.event.subscribers:
+            envelope = self._as_subscribers_want(envelope, message)
         terms = self._terms(envelope, asked)
         if terms is not PLAIN:
             envelope = replace(envelope, terms=terms)
@@ -142,6 +146,14 @@ class AbstractMailDelivery:
         if not mail.has_from:
             _tell_once_that_from_is_missing(mail.message_id)
         return envelopes, mail.pieces, mail.message_id
+
+    def _as_subscribers_want(self, envelope: Envelope, message: object) -> Envelope:
+        """Tell that a mail is handed over; return its envelope, which subscribers may have changed."""
+        event = MailHandOverEvent(envelope.sender, envelope.recipients, message, self)
+        zope.event.notify(event)
+        if event.sender == envelope.sender and event.recipients is envelope.recipients:
+            return envelope
+        return replace(Envelope.of(event.sender, event.recipients), relay=envelope.relay)
 
     def _named(self, relay: object) -> RelayName:
         """Return the relay that a mail asks for."""

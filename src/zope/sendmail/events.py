@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from zope.interface import implementer
@@ -11,6 +11,7 @@ from zope.sendmail.interfaces import (
     IMailBouncedEvent,
     IMailDeferredEvent,
     IMailErrorEvent,
+    IMailHandOverEvent,
     IMailSentEvent,
     IMailUnknownEvent,
 )
@@ -58,6 +59,17 @@ class MailDeferredEvent(MailEvent):
 @dataclass(frozen=True)
 class MailUnknownEvent(MailEvent):
     """See `IMailUnknownEvent`."""
+
+
+@implementer(IMailHandOverEvent)
+@dataclass
+class MailHandOverEvent:
+    """See `IMailHandOverEvent`."""
+
+    sender: str
+    recipients: Sequence[str]
+    message: object
+    delivery: object = None
 
 
 @implementer(IMailBouncedEvent)

@@ -890,6 +890,21 @@ class IMailUnknownEvent(IMailEvent):
     """It cannot be known whether these recipients got the mail: the connection ended before the relay's answer."""
 
 
+class IMailHandOverEvent(Interface):
+    """A mail is being handed over: ``send()`` was called, and nothing has been written.
+
+    Subscribers are called in the thread of the caller.  One that raises an error refuses the mail: ``send()`` raises
+    it, which had better be an `InvalidMail`.  One that assigns to an attribute changes the envelope; the message stays.
+    """
+
+    sender = TextLine(title="The envelope sender; empty for the null reverse-path")
+    recipients = Attribute("Sequence of the envelope recipients")
+    message = Attribute(
+        "The message as it was passed to ``send()``: ``str``, ``bytes``, or an object; not to be changed"
+    )
+    delivery = Attribute("The `IMailDelivery`")
+
+
 class IMailBouncedEvent(Interface):
     """A mail came back, days or seconds after a relay took it; see `zope.sendmail.bounces`.
 

@@ -12,17 +12,21 @@ import pickle
 import tempfile
 import time
 import unittest
+from collections.abc import Callable
+from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
 from typing import Any
 from unittest import mock
 
 import transaction
+import zope.event
 from zope.interface.verify import verifyObject
 
 from zope.sendmail import delivery
 from zope.sendmail.delivery import AbstractMailDelivery, DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.interfaces import (
     IDirectMailDelivery,
+    IMailHandOverEvent,
     InvalidAddress,
     InvalidMail,
     InvalidMessage,
@@ -35,6 +39,7 @@ from zope.sendmail.maildir import Maildir
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer
+from zope.sendmail.testing.outbox import Outbox
 
 MESSAGE = b"Subject: Hello\nDate: now\nMessage-Id: <kept@example.org>\n\nText\n"
 TO = ["one@example.org"]
@@ -614,3 +619,68 @@ class OldApi(DeliveryTest):
 
 
 del DeliveryTest
+
+
+class ASubscriberOfTheHandOver(unittest.TestCase):
+    """It is called in ``send()``, of queued and of direct delivery."""
+
+    def setUp(self) -> None:
+        self.outbox = Outbox()
+        self.mailer = ScriptedMailer()
+        self.deliveries: list[Any] = [self.outbox.delivery(), DirectMailDelivery(self.mailer)]
+        self.addCleanup(transaction.abort)
+
+    def subscribe(self, call: Callable[[Any], None]) -> None:
+        def called(event: object) -> None:
+            if IMailHandOverEvent.providedBy(event):
+                call(event)
+
+        zope.event.subscribers.append(called)
+        self.addCleanup(zope.event.subscribers.remove, called)
+
+    def test_may_refuse_a_mail(self) -> None:
+        """The caller gets its error, nothing was written, and the transaction can go on."""
+
+        def refuse(event: Any) -> None:
+            if "joe@example.org" in event.recipients:
+                raise InvalidMail("joe wants no mail")
+
+        self.subscribe(refuse)
+        for each in self.deliveries:
+            with self.assertRaisesRegex(InvalidMail, "joe wants"):
+                each.send("a@example.org", ["joe@example.org"], "Subject: no\n\n")
+            each.send("a@example.org", ["jane@example.org"], "Subject: yes\n\n")
+        transaction.commit()
+        self.assertEqual([mail.recipients for mail in self.outbox.mails], [("jane@example.org",)])
+        self.assertEqual([recipients for _, recipients, _ in self.mailer.sent], [("jane@example.org",)])
+
+    def test_may_redirect_it(self) -> None:
+        """To other recipients, and with another sender; what it assigns is looked at as what callers pass."""
+
+        def redirect(event: Any) -> None:
+            event.sender, event.recipients = "Shop <bounces@example.org>", ["Archive <archive@example.org>"]
+
+        self.subscribe(redirect)
+        for each in self.deliveries:
+            each.send("a@example.org", ["jane@example.org"], "Subject: x\n\n")
+        transaction.commit()
+        [mail] = self.outbox.mails
+        self.assertEqual((mail.sender, mail.recipients), ("bounces@example.org", ("archive@example.org",)))
+        self.assertEqual([sent[:2] for sent in self.mailer.sent], [("bounces@example.org", ("archive@example.org",))])
+
+    def test_that_assigns_what_cannot_be_makes_an_error(self) -> None:
+        """As if the caller had said it."""
+        self.subscribe(lambda event: setattr(event, "recipients", ["a@b@c"]))
+        for each in self.deliveries:
+            self.assertRaises(InvalidMail, each.send, "a@example.org", ["jane@example.org"], "Subject: x\n\n")
+
+    def test_sees_what_was_passed(self) -> None:
+        """The envelope as it will be, and the message as it is."""
+        seen: list[Any] = []
+        self.subscribe(seen.append)
+        message = EmailMessage()
+        for each in self.deliveries:
+            each.send("Shop <a@example.org>", "Jane <jane@example.org>", message)
+        self.assertEqual([(e.sender, e.recipients) for e in seen], [("a@example.org", ("jane@example.org",))] * 2)
+        self.assertTrue(all(event.message is message for event in seen))
+        self.assertEqual([event.delivery for event in seen], self.deliveries)
