@@ -26,7 +26,7 @@ from typing import Any, Self, TypedDict, Unpack
 
 from zope.sendmail.config.location import MEMORY
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.errors import InvalidRelay, InvalidSettings
+from zope.sendmail.errors import InvalidRelay, InvalidSettings, telling_refusals
 from zope.sendmail.events import MailEvent
 from zope.sendmail.interfaces import type_of_message
 from zope.sendmail.lifecycle.retry import Schedule
@@ -333,7 +333,8 @@ class MailReader(_Sending):
         processor = QueueProcessorThread(mailers=self._mailers, routes=self._routes, **self._options)
         processor.setMailer(self._mailer)
         if self._queue is None:
-            processor.setQueuePath(self._directory)
+            with telling_refusals(self._directory):
+                processor.setQueuePath(self._directory)
         else:
             processor.queue, self._queue.schedule = self._queue, processor.schedule
         return processor

@@ -37,9 +37,12 @@ def scheme_of(location: str) -> str:
 
     :param location: a path, ``memory:``, ``spool:`` with paths and ``;`` between them, or a URL of another scheme that
         is known.
-    :raises InvalidLocation: for any other scheme.
+    :raises InvalidLocation: for any other scheme, and for a text without anything in it, which would be the directory
+        in which a program happens to be.
     """
     location = os.fspath(location)
+    if not location.strip():
+        raise InvalidLocation("the place of a queue is empty; write the path of a directory")
     scheme = _scheme(location)
     paths = location.partition(":")[2].split(";") if scheme == "spool" else [] if scheme in _known else [location]
     for path in paths:

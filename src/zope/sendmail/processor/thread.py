@@ -16,7 +16,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail.errors import MalformedEnvelope
+from zope.sendmail.errors import InvalidSettings, MalformedEnvelope
 from zope.sendmail.events import MailEvent
 from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor
 from zope.sendmail.lifecycle.outcome import Answer, Reply
@@ -55,7 +55,7 @@ class QueueProcessorThread(threading.Thread):
     :param routes: which relay serves which mail
     :param mailers: the other mailers, by name
     :param tell: called with events; by default subscribers of ``zope.event`` get them
-    :raises ValueError: for numbers that cannot be meant, and for routes to mailers that are not given
+    :raises InvalidSettings: for numbers that cannot be meant, and for routes to mailers that are not given
     """
 
     log = maillog.processor_log
@@ -80,7 +80,7 @@ class QueueProcessorThread(threading.Thread):
     ) -> None:
         super().__init__(name="zope.sendmail.queue.QueueProcessorThread", daemon=True)
         if not interval > 0 or (concurrency is not None and concurrency < 1):
-            raise ValueError(f"interval {interval} s must be more than 0, concurrency {concurrency} at least 1")
+            raise InvalidSettings(f"interval {interval} s must be more than 0, concurrency {concurrency} at least 1")
         self.interval = interval
         self.queue = queue
         self.schedule = schedule or getattr(queue, "schedule", None) or Schedule()

@@ -23,6 +23,7 @@ import transaction
 from transaction.interfaces import NoTransaction
 
 from zope.sendmail import startup
+from zope.sendmail.errors import QueueNotWritable
 from zope.sendmail.interfaces import InvalidMail, InvalidRelay, InvalidSettings
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.states import State
@@ -316,6 +317,21 @@ class AReader(Fixture):
             for kind in (MailReader, MailSender):
                 with self.subTest(why, kind=kind), self.assertRaisesRegex(InvalidSettings, why):
                     kind(self.path, "mail.example.org", **options)
+
+    def test_refuses_a_directory_that_is_no_queue(self) -> None:
+        """As what callers catch, with the cure."""
+        os.mkdir(self.path)
+        with open(os.path.join(self.path, "letter.txt"), "wb"):
+            pass
+        with self.assertRaisesRegex(QueueNotWritable, "is not a Maildir folder"):
+            MailReader(self.path)
+        with self.assertRaisesRegex(QueueNotWritable, "name too long.*make the directory, or correct the queue's path"):
+            MailReader(os.path.join(self.path, 300 * "x"))
+
+    def test_refuses_options_of_its_thread_as_what_callers_catch(self) -> None:
+        """An `InvalidSettings` is an ``SMTPException`` and a `ValueError`."""
+        self.assertRaises(InvalidSettings, MailReader, self.path, interval=0)
+        self.assertRaises(InvalidSettings, MailSender, self.path, concurrency=0)
 
 
 class AQueueInMemory(Fixture):

@@ -36,12 +36,12 @@ def read_product_config() -> dict[str, Any]:
         return {}
     texts: Mapping[str, str] = getProductConfiguration("mail") or {}
     try:
-        location = usable_location(texts.get("queue-path", ""))
+        directories = directories_of(usable_location(texts["queue-path"])) if texts.get("queue-path") else ()
         settings = read_settings(texts, _PRODUCT_CONFIG)
     except ValueError as error:
         raise ConfigurationError(f"<product-config mail>: {error}") from error
     paths = [(name, texts[name]) for name in _PATHS if name in texts]
-    for name, path in [*paths, *(("queue-path", path) for path in directories_of(location) if path)]:
+    for name, path in [*paths, *(("queue-path", path) for path in directories)]:
         if not os.path.isabs(path):
             raise ConfigurationError(
                 f"<product-config mail>: {name} {path!r} is relative, and it is not said to what; write the whole path"

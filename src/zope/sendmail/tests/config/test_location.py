@@ -15,7 +15,7 @@ from zope.testing.cleanup import cleanUp
 
 from zope.sendmail import startup
 from zope.sendmail.cli.app import main
-from zope.sendmail.config.location import check_location, directories_of, is_maildir, usable_location
+from zope.sendmail.config.location import check_location, directories_of, is_maildir, scheme_of, usable_location
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.errors import InvalidLocation, QueueError
 from zope.sendmail.processor.thread import QueueProcessorThread
@@ -65,6 +65,18 @@ class ALocation(unittest.TestCase):
         """A queue in memory belongs to who opened it."""
         with self.assertRaisesRegex(ValueError, "memory: would be another queue"):
             usable_location("memory:")
+
+
+class AnEmptyText(unittest.TestCase):
+    def test_is_refused(self) -> None:
+        """It would be the directory in which the program was started."""
+        for location in ("", "  ", "\n"):
+            calls: tuple[Callable[[str], object], ...] = (
+                scheme_of, open_queue, QueuedMailDelivery, MailWriter, MailReader, MailSender,
+            )  # fmt: skip
+            for call in calls:
+                with self.subTest(call, location=location), self.assertRaisesRegex(InvalidLocation, "is empty"):
+                    call(location)
 
 
 class EveryEntryPoint(Fixture):
