@@ -3,7 +3,7 @@
 * The first line of a function's docstring is a verb phrase ("Return ...", "Claim ..."), of a property's, attribute's or
   class's a noun phrase; "See ..." leads to the interface that says it.
 * Code and callers have names: the processor, a worker, the relay, the caller, an operator; never a free "who", "nobody"
-  or "somebody".
+  or "somebody".  That holds for what the programs say as well: the log, errors, findings, help.
 """
 
 import ast
@@ -48,7 +48,7 @@ def of_file(path: Path) -> Iterator[str]:
         is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith("test")
         if is_function and not is_property(node) and NO_VERB.match(first := first_line(node)):
             yield f"{place}:{node.lineno}: {node.name}: no verb phrase: {first}"
-    for number, words in texts(text):
+    for number, words in (*texts(text), *sentences(text)):
         if FREE.search(words) or UNBOUND.search(words.lstrip("#: ")):
             yield f"{place}:{number}: a free who or nobody: {' '.join(words.split())[:100]}"
 
@@ -70,6 +70,17 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
         if token.type == tokenize.COMMENT or is_docstring:
             for offset, line in enumerate(token.string.splitlines()):
                 yield token.start[0] + offset, line
+
+
+def sentences(source: str) -> Iterator[tuple[int, str]]:
+    """Give the texts of a file that programs say: what has a blank in it, and is no docstring."""
+    tree = ast.parse(source)
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            for offset, line in enumerate(node.value.split("\n")):
+                if " " in line.strip():
+                    yield node.lineno + offset, line
 
 
 if __name__ == "__main__":

@@ -412,7 +412,9 @@ class IMailQueue(Interface):
     location = TextLine(title="What names the queue for people: a path, or a URL without its password")
     schedule = Attribute("`Schedule`: when mail of this queue is tried again")
     admin = Attribute("`IMailQueueAdmin` of this queue; it opens nothing before it is used")
-    suppressions = Attribute("`ISuppressions` of this queue: who gets no mail; it opens nothing before it is used")
+    suppressions = Attribute(
+        "`ISuppressions` of this queue: which addresses get no mail; opens nothing before it is used"
+    )
 
     def stage() -> IStagedMail:
         """Return an empty group for the mails of one transaction.

@@ -65,7 +65,7 @@ def make_routes(
     """
     for name in mailers or {}:
         if RelayName(mailer=name).mailer == DEFAULT:
-            raise InvalidRelay(f"no further mailer can be called {DEFAULT!r}: that is who gets what names none")
+            raise InvalidRelay(f"no further mailer can be called {DEFAULT!r}: that is the one for mail that names none")
     addresses = set()
     for each in relays:
         relay = RelayName.of(each)

@@ -57,7 +57,7 @@ environment:
 
 exit status:
   0   all recipients were accepted, or nothing was due; a daemon was told to stop
-  1   a recipient was rejected, or a mail was set aside: somebody should look
+  1   a recipient was rejected, or a mail was set aside: an operator should look
   2   the command line is wrong
   75  something was deferred, or the relay could not be used: it will be tried again
   78  the configuration is wrong, or the queue cannot be used
@@ -170,7 +170,7 @@ def add_queue_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "on_unknown",
         "resend|hold",
-        "what to do when nobody can know whether the relay has a mail (default: resend)",
+        "what to do when it cannot be known whether the relay has a mail (default: resend)",
     )
     add("notify_sender", None, "send a delivery status notification to the sender of a mail that was rejected")
     add("keep_rejected", "TIME", "after this time rejected mail is removed (default: an operator removes it)")
@@ -235,7 +235,7 @@ def _add_limits(add: Callable[..., None]) -> None:
 def add_login_arguments(parser: argparse.ArgumentParser) -> None:
     """Add who we are to the relay."""
     add = _adder(
-        parser.add_argument_group("login", "Who we are to the relay; username and password or token, or neither")
+        parser.add_argument_group("login", "Our account at the relay; username and password or token, or neither")
     )
     add("username", "USERNAME", "username (default: none)")
     add(

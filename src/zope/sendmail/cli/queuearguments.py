@@ -22,7 +22,7 @@ VIEWS = {
     "show": "envelope, relay's words and history of the named mails",
     "status": "what became of mails, by their Message-Id: queued, deferred, sent, rejected, held, unknown",
     "count": "how many mails there are in each state",
-    "relays": "the relays: whether they can be used, since when, what waits for them; and who is at work",
+    "relays": "the relays: whether they can be used, since when, what waits for them; and which processors are at work",
     "shape": "how old the mail is that waits, by relay, domain, sender or reply",
     "errors": "the most frequent replies about mail in the queue",
     "top": "a live view: rates, relays, the oldest mails, the last replies",
@@ -114,7 +114,7 @@ its last part, as 'list' shows it; a Message-Id is a name as well.
 'zope-sendmail queue VERB --help' tells more.
 
 All of this is safe while processors run.  Run it as the user the queue belongs
-to, or as root, who then acts as that user.
+to, or as root, which then acts as that user.
 
 Without a verb, 'zope-sendmail queue' drains the Maildir ./queue, as in
 zope.sendmail 7.3.
@@ -245,7 +245,7 @@ def _add_errors(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--all", action="store_true", help="also what needs nobody")
+    parser.add_argument("--all", action="store_true", help="also what needs no operator")
 
 
 def _add_top(parser: argparse.ArgumentParser) -> None:
@@ -295,7 +295,12 @@ def _add_filters(parser: argparse.ArgumentParser, *, with_relay: bool = True) ->
     group = parser.add_argument_group("filters", "A mail has to fit all of them.")
     add = group.add_argument
     add("--state", action="append", choices=[str(each) for each in STATES], help="its state; may be repeated")
-    add("--recipient", metavar="ADDRESS", default="", help="one of its recipients; @example.org is everybody there")
+    add(
+        "--recipient",
+        metavar="ADDRESS",
+        default="",
+        help="one of its recipients; @example.org is all of them there",
+    )
     add("--sender", metavar="ADDRESS", default="", help="its sender; @example.org likewise; <> is the empty sender")
     add("--older-than", metavar="TIME", type=_duration, help="written longer ago than 90s, 10m, 2h, 5d")
     add("--younger-than", metavar="TIME", type=_duration, help="written since then")

@@ -218,7 +218,7 @@ def _say_findings(
         say_all(finding_lines(group, width()))
     hidden = tally[Severity.NOTE] if tally[Severity.PROBLEM] and not call.options.all else 0
     if hidden:
-        say(f"\n{hidden:,} note{'s' * (hidden != 1)} that need nobody; --all shows them")
+        say(f"\n{hidden:,} note{'s' * (hidden != 1)} that need no operator; --all shows them")
 
 
 def _rank(finding: Finding) -> tuple[bool, int]:

@@ -49,7 +49,7 @@ VERBS = {
         Verb("release", "Release", "released", "Their hold ends."),
         Verb("reroute", "Reroute", "rerouted", "Another relay gets them, now."),
         Verb("bounce", "Give up", "given up", "They are given up, and their senders get a report.", final=True),
-        Verb("remove", "Remove", "removed", "They are deleted for good, without a report to anybody.", final=True),
+        Verb("remove", "Remove", "removed", "They are deleted for good; no sender gets a report.", final=True),
     )
 }
 

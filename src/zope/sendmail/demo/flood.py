@@ -99,7 +99,7 @@ def explain(act: Act, survivors: list[Worker], unanswered: Caught) -> None:
     copies = [mail.moment for mail in act.stage.catcher.caught() if mail.message_id == unanswered.message_id]
     if len(copies) > 1:
         act.narrator.say(
-            "Nobody can know whether such a mail got through. It is sent again, here "
+            "It cannot be known whether such a mail got through. It is sent again, here "
             f'{copies[1] - copies[0]:.2f} s after the first time; onUnknown="hold" would ask a person first.'
         )
 

@@ -66,7 +66,7 @@ def balance(account: Account, delivered: Mapping[str, int]) -> Balance:
 def strangers(accounts: Iterable[Account], delivered: Iterable[str]) -> tuple[str, ...]:
     """Faults for what came and belongs to no account."""
     known = {mail for account in accounts for mail in account.handed}
-    return tuple(f"Too much: <{mail}> came, and nobody sent it." for mail in delivered if mail not in known)
+    return tuple(f"Too much: <{mail}> came, and no page sent it." for mail in delivered if mail not in known)
 
 
 _HEADINGS = ("", "send()", "committed", "delivered", "again", "unknown")

@@ -82,7 +82,7 @@ def conflict(act: Act) -> str:
     if len(account.handed) != 2:
         raise Surprise(f"One conflict was made, but the transaction ran {len(account.handed)} times.")
     act.stage.wait_for(account.committed)
-    return "Somebody else was faster (a real ZODB conflict), so the transaction ran twice; one mail came."
+    return "Another visitor was faster (a real ZODB conflict), so the transaction ran twice; one mail came."
 
 
 def buy_first(stage: Stage) -> None:

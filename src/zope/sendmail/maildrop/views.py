@@ -73,7 +73,7 @@ _MEANINGS = {
     State.SENDING: "the daemon is at it",
     State.DEFERRED: "tried; will be tried again",
     State.HELD: "waits for you",
-    State.REJECTED: "nobody took it; waits for you",
+    State.REJECTED: "no program took it; waits for you",
 }
 
 _DONE = {
@@ -171,11 +171,11 @@ def daemon(config: Config) -> dict[str, Any]:
     try:
         pid = PidFile(config.pid_file).holder()
     except OSError as error:
-        return {"daemon": f"Nobody can tell whether the daemon runs: {error}.", "daemon_runs": True}
+        return {"daemon": f"It cannot be told whether the daemon runs: {error}.", "daemon_runs": True}
     if pid is not None:
         return {"daemon": f"The daemon runs (process {pid}).", "daemon_runs": True}
     cure = f"maildrop start --config {shlex.quote(config.path)}"
-    told = f"The daemon does not run on this host; mail waits until somebody starts it: {cure}"
+    told = f"The daemon does not run on this host; mail waits until it is started: {cure}"
     return {"daemon": told, "daemon_runs": False}
 
 

@@ -11,7 +11,7 @@ _EOL = re.compile(r"\r\n|\r|\n")
 
 
 class Text:
-    """A part of somebody's text in ASCII, made into octets each time that they are wanted.
+    """A part of a caller's text in ASCII, made into octets each time that they are wanted.
 
     Its line ends, whichever they are, become `eol`, as the generators of the email package do it.
     """

@@ -33,7 +33,7 @@ class AttemptMetrics:
             "zope_sendmail_recipients", "Recipients by what the relay answered.", ["answer", "relay"], registry=registry
         )
         self.unknown = Counter(
-            "zope_sendmail_unknown", "Recipients of whom nothing can be known (RFC 1047).", registry=registry
+            "zope_sendmail_unknown", "Recipients about which nothing can be known (RFC 1047).", registry=registry
         )
         self.duration = Histogram(
             "zope_sendmail_attempt_duration_seconds",

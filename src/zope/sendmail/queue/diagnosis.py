@@ -46,7 +46,7 @@ def waits_for_a_person(name: str, envelope: Envelope | None, record: Record | No
 
 def _held(name: str, envelope: Envelope | None, record: Record) -> Finding:
     severity = Severity.WARNING if record.note == HELD else Severity.PROBLEM
-    why = printable(record.note) or "nobody wrote down why"
+    why = printable(record.note) or "no reason was written down"
     replies = f"; {words}" if (words := said(record)) else ""
     return Finding(
         Kind.HELD,
@@ -68,7 +68,7 @@ def _rejected(name: str, envelope: Envelope | None, record: Record | None, now: 
     if record is None:
         why = "there is no history, so an older release did it; its log says why"
     else:
-        why = "; ".join(filter(None, (printable(record.note), said(record)))) or "nobody wrote down why"
+        why = "; ".join(filter(None, (printable(record.note), said(record)))) or "no reason was written down"
     return Finding(
         Kind.REJECTED,
         severity,
@@ -105,7 +105,7 @@ def set_aside_twice(name: str) -> Finding:
         Severity.WARNING,
         name,
         "The mail waits to be sent, and a copy of it was set aside: an older release died while it did that, "
-        "or somebody copied it back.",
+        "or it was copied back.",
         "Once the mail has gone, the copy can be deleted (remove); until then, these verbs mean the mail that waits.",
     )
 
@@ -120,7 +120,7 @@ def in_doubt(name: str, *, group: bool, written: str, why: str) -> Finding:
         Kind.IN_DOUBT,
         Severity.PROBLEM,
         name,
-        f"{what} of {written} was staged but never committed: {why}.  Nobody can tell whether its transaction "
+        f"{what} of {written} was staged but never committed: {why}.  It cannot be known whether its transaction "
         "committed elsewhere, so it is kept and never sent.",
         f"Look into the application. If the transaction committed: queue release {quoted(name)}; if not: queue remove "
         f"{quoted(name)}.",
@@ -161,7 +161,7 @@ def no_mail(name: str, why: str) -> Finding:
         Severity.PROBLEM,
         name,
         f"The file cannot be sent: {printable(why)}.  A processor will set it aside as rejected.",
-        "Find out who wrote it, or restore it from a backup; then delete it (remove).",
+        "Find out which program wrote it, or restore it from a backup; then delete it (remove).",
     )
 
 
@@ -185,7 +185,7 @@ def foreign(name: str, what: str, severity: Severity) -> Finding:
         severity,
         name,
         f"It is no mail but {what}.  {harm}",
-        "Find out who put it there, and move it out of the queue.",
+        "Find out which program put it there, and move it out of the queue.",
     )
 
 
@@ -196,7 +196,7 @@ def not_trusted(why: str) -> Finding:
         Severity.PROBLEM,
         "",
         f"No mail is put into this queue or taken from it: {why}.",
-        "Find out who made it and look at the mail in it; remove it, then start the processor again.",
+        "Find out which user made it and look at the mail in it; remove it, then start the processor again.",
     )
 
 
@@ -232,8 +232,8 @@ def not_taken(name: str, why: str) -> Finding:
         Severity.PROBLEM,
         name,
         f"The file is not sent: {printable(why)}.",
-        "A mail begins with the lines ##To: and ##From:, behind which the message stands. Find out who wrote it; then "
-        "correct it, give it to the spool's owner (chown), or delete it.",
+        "A mail begins with the lines ##To: and ##From:, behind which the message stands. Find out which program "
+        "wrote it; then correct it, give it to the spool's owner (chown), or delete it.",
     )
 
 
@@ -257,7 +257,7 @@ def not_looked_at(name: str, seconds: float) -> Finding:
         Kind.WAITING,
         Severity.PROBLEM,
         name,
-        f"The mail lies in the spool for {age(seconds)}, and nobody takes it.",
+        f"The mail lies in the spool for {age(seconds)}, and no daemon takes it.",
         "Start the daemon: maildrop --config FILE start.",
     )
 
@@ -440,6 +440,6 @@ def torn_history(name: str) -> Finding:
         Kind.UNREADABLE,
         Severity.WARNING,
         name,
-        "No line of this history can be read, so nobody knows what happened to its mail; it is sent as if it were new.",
+        "No line of this history can be read, so what happened to its mail is not known; it is sent as a new one.",
         "If the mail must not go twice: hold it, and look at the relay's log.",
     )

@@ -180,7 +180,7 @@ def _cure(error: Exception) -> str:
     if notes := getattr(error, "__notes__", ()):
         return "; " + "; ".join(notes)
     if isinstance(error, ssl.SSLCertVerificationError):
-        otherwise = "or say verify=no to take anybody for the relay"
+        otherwise = "or say verify=no to take any host for the relay"
         if getattr(error, "verify_code", 0) in _OTHER_NAME:  # one that a mailer made has none
             return f"; name the relay as its certificate does, {otherwise}"
         return f"; name the authority of its certificate with cafile, {otherwise}"

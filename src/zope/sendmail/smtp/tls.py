@@ -129,7 +129,7 @@ def show_certificate(context: ssl.SSLContext, certfile: str, keyfile: str | None
 
     def refuse() -> str:
         raise RelayError(
-            f"the key in {key} is encrypted, and nobody is there to ask for its password; "
+            f"the key in {key} is encrypted, and there is no person to ask for its password; "
             "store it without one (openssl pkey -in KEY -out NEW), readable for this user only"
         )
 

@@ -115,8 +115,8 @@ def _why(path: str, above: str, directory: os.stat_result, status: os.stat_resul
     writers = "everybody" if directory.st_mode & stat.S_IWOTH else "a group"
     shared = f", and {writers} may write to {above}" if directory.st_mode & _SHARED else ""
     return (
-        f"{path} is {what} of user {status.st_uid}{shared}: somebody may have put it there to get at mail; "
-        "use a directory below ones that belong to this user or to root, and to which nobody else can write, such as "
+        f"{path} is {what} of user {status.st_uid}{shared}: another user may have put it there to get at mail; "
+        "use a directory below ones that belong to this user or to root, and to which no other user can write, such as "
         "/var/lib/mail"
     )
 

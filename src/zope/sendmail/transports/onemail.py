@@ -83,4 +83,4 @@ def _verify(session: ISession, envelope: Envelope, message: BinaryIO) -> Outcome
 
 
 def _nothing() -> None:
-    """Nobody has to be told that the last byte goes."""
+    """Do nothing: no caller has to be told that the last byte goes."""

@@ -49,7 +49,7 @@ class RedirectMailer(InnerLimits, OneMailCalls):
         self.mailer = mailer
         self.to = tuple(dict.fromkeys(parse_mailbox(each) for each in _listed(to)))
         if not self.to:
-            raise InvalidAddress("there is nobody to redirect mail to; name at least one address")
+            raise InvalidAddress("there is no address to redirect mail to; name at least one address")
         self.allow = frozenset(_rule(each) for each in _listed(allow))
         self.sender = self.to[0] if sender is None else parse_sender(sender)
 

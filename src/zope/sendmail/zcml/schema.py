@@ -171,7 +171,7 @@ class IQueuedDeliveryDirective(IDeliveryDirective):
     onUnknown = Setting(
         QUEUE["on_unknown"],
         title="On unknown",
-        description="What to do when nobody can know whether the relay has a mail: 'resend' or 'hold'.",
+        description="What to do when it cannot be known whether the relay has a mail: 'resend' or 'hold'.",
         default="resend",
     )
     notifySender = Setting(
@@ -200,8 +200,8 @@ class IQueuedDeliveryDirective(IDeliveryDirective):
     recipientRoutes = Setting(
         ROUTING["recipient_routes"],
         title="Recipient routes",
-        description="pattern=mailer ...: who is sent to which mailer.  Patterns are addresses, @domain, and @.domain "
-        "for all below it.",
+        description="pattern=mailer ...: which addresses go to which mailer.  Patterns are addresses, @domain, and "
+        "@.domain for all below it.",
     )
     senderRoutes = Setting(
         ROUTING["sender_routes"],
@@ -223,7 +223,7 @@ class IDirectDeliveryDirective(IDeliveryDirective):
         one_of(OnRefused),
         title="On refused",
         description="What a recipient that the relay refuses means: 'tell', the others are served, and the log and an "
-        "event tell of this one; 'abort', everybody is asked about before the commit, which fails then.",
+        "event tell of this one; 'abort', all of them are asked about before the commit, which fails then.",
         default=OnRefused.TELL,
     )
     queue = TextLine(

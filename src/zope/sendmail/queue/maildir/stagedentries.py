@@ -117,7 +117,7 @@ class StagedEntries:
             raise NotPossible(f"cannot {action} {name}: {why}")
         if not staged.is_in_doubt:
             host = staged.origin.host
-            why = f"its transaction on host {host} may still commit; a day after it was made nobody waits for it"
+            why = f"its transaction on host {host} may still commit; a day after it was made no caller waits for it"
             raise NotPossible(f"cannot {action} {name}: {why}")
         return path
 

@@ -13,7 +13,7 @@ def in_doubt(name: str, since: float, made_by: str) -> Finding:
         Severity.PROBLEM,
         name,
         f"A mail of {moment(since)} was staged by {printable(made_by) or 'an unknown process'} and never committed.  "
-        "Nobody can tell whether its transaction committed elsewhere, so it is kept and never sent.",
+        "It cannot be known whether its transaction committed elsewhere, so it is kept and never sent.",
         "Look into the application, and whether that process lives; then let it go if its transaction committed "
         "(release), or delete it (remove).",
     )

@@ -80,7 +80,7 @@ class Scram(Exchange):
             raise RelayError("the relay wants an extension of SCRAM that is not known here")
         if not nonce.startswith(self._nonce) or nonce == self._nonce:
             raise RelayNotProven(
-                "the relay's SCRAM nonce does not belong to this login; somebody may be replaying another"
+                "the relay's SCRAM nonce does not belong to this login; another program may be replaying an older one"
             )
         if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
             raise RelayError(

@@ -74,7 +74,7 @@ class HandOverContract(QueueSituation):
     # the way in
 
     def test_staged_mail_is_not_claimed(self: Any) -> None:
-        """Nobody sees a mail before its transaction commits."""
+        """No processor sees a mail before its transaction commits."""
         staged = self.queue.stage()
         staged.add(envelope(), MESSAGE)
         staged.prepare()

@@ -29,7 +29,7 @@ class SharingContract(QueueSituation):
         self.assertEqual([lease.name for lease in self.open_again().claim(9)], names[1:])
 
     def test_two_owners_never_have_the_same_mail(self: Any) -> None:
-        """Whoever claims second gets another mail, or none."""
+        """The processor that claims second gets another mail, or none."""
         other = self.open_again()
         self.put(count=3)
         names = [lease.name for queue in (self.queue, other) * 2 for lease in queue.claim()]
@@ -37,7 +37,7 @@ class SharingContract(QueueSituation):
         self.assertEqual(len(set(names)), 3)
 
     def test_turns_of_a_relay_are_given_once(self: Any) -> None:
-        """Whoever asks second waits for as long as the first one's turns take; another relay has its own."""
+        """The processor that asks second waits for as long as the first one's turns take; another relay has its own."""
         other, relay = self.open_again(), f"{uuid.uuid4()}.example:25"  # queues of a database share them
         self.assertEqual(self.queue.take_turns(relay, 0.01, 3), 0.0)
         self.assertGreater(other.take_turns(relay, 0.01, 1), 250.0)
@@ -107,7 +107,7 @@ class SharingContract(QueueSituation):
         self.assertEqual(self.queue.admin.show(name).history[-1].deaths, 3)
 
     def test_intend_is_refused_to_who_lost_the_lease(self: Any) -> None:
-        """Whoever was taken for dead must not send."""
+        """A processor that was taken for dead must not send."""
         self.put()
         slow = self.open_again()
         lease = slow.claim()[0]

@@ -153,7 +153,7 @@ class ARedirection(Fixture):
 
     def test_to_nobody_is_refused(self) -> None:
         """And to what is no address."""
-        for to, text in ("", "nobody to redirect mail to"), ("nobody", "no domain"):
+        for to, text in ("", "no address to redirect mail to"), ("nobody", "no domain"):
             self.assertRefused(text, SMTP, f'<mail:redirectMailer name="staging" mailer="smtp" to="{to}" />')
 
     def test_to_itself_is_refused(self) -> None:
