@@ -23,6 +23,7 @@ import time
 from collections import Counter
 
 import transaction
+from sink import Delayed
 
 from zope.sendmail.config.settings import Keep, Timeouts
 from zope.sendmail.delivery import QueuedMailDelivery
@@ -103,7 +104,8 @@ def kill(arguments: argparse.Namespace) -> int:
         path = os.path.join(directory, "queue")
         names = [f"m{number}" for number in range(arguments.mails)]
         commit(path, names, 100)
-        processes = Processes(directory, path, relay.port)
+        port = Delayed(relay.port, arguments.delay).port if arguments.delay else relay.port
+        processes = Processes(directory, path, port)
         for _ in range(arguments.processes):
             processes.start()
         step = arguments.mails / (arguments.kills + 1)
@@ -206,6 +208,7 @@ def main() -> int:
     killing = commands.add_parser("kill")
     killing.add_argument("--mails", type=int, default=10_000)
     killing.add_argument("--kills", type=int, default=500)
+    killing.add_argument("--delay", type=float, default=0.0, help="seconds of a round trip to the relay")
     soaking = commands.add_parser("soak")
     soaking.add_argument("--minutes", type=float, default=30)
     draining = commands.add_parser("drain")
