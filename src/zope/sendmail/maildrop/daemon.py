@@ -249,7 +249,8 @@ def make_queue(config: Config) -> IMailQueue:
     except ValueError as error:
         raise ConfigError(f"{config.path}: {error}") from error
     except OSError as error:
-        error.filename = error.filename or queue.location  # a full disk names no file
+        if error.errno is not None and error.filename is None:
+            error.filename = queue.location  # a full disk names no file
         raise
     return queue
 

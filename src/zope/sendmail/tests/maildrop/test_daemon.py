@@ -18,6 +18,7 @@ from collections.abc import Callable
 from unittest import mock
 
 from zope.sendmail.config.settings import Tls
+from zope.sendmail.errors import QueueError
 from zope.sendmail.events import MailDeferredEvent, MailErrorEvent, MailSentEvent, MailUnknownEvent
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.states import State
@@ -551,6 +552,14 @@ class OnePass(DaemonTest):
                 self.drop()
                 self.assertEqual(self.run_verb("once").returncode, 0)
         self.assertEqual(len([each for each in self.relay.commands if each.startswith("AUTH")]), 2)
+
+    def test_says_why_a_spool_cannot_be_trusted(self) -> None:
+        """With the sentence of the error, which names the part and the cure."""
+        os.rmdir(os.path.join(self.home, "spool"))
+        os.symlink("spool", os.path.join(self.home, "spool"))
+        with self.assertRaises(QueueError) as caught:
+            make_queue(read_config(self.config_path))
+        self.assertRegex(str(caught.exception), "^/.*/spool leads to itself; correct that link$")
 
     def test_says_which_directory_the_disk_refuses(self) -> None:
         """The system does not say it when what it refuses is a write."""
