@@ -29,15 +29,17 @@ for _ in range(4):
 
 
 def fastapi(directory: str) -> None:
-    """The application of the README."""
-    text = Path("README.txt").read_text(encoding="utf-8").partition("``app.py``::\n")[2].partition("\n``send()``")[0]
+    """The application of docs/asyncio.rst, without coroutines."""
+    text = (
+        Path("docs/asyncio.rst").read_text(encoding="utf-8").partition("``app.py``::\n")[2].partition("\n``send()``")[0]
+    )
     with Relay() as first, Relay() as second:
         text = textwrap.dedent(text).replace("/var/lib/shop/mail", directory)
         text = text.replace('"mail.example.org"', f'"{first.host}", {first.port}')
         text = text.replace("news.example.org:25", f"{second.host}:{second.port}")
         text = text.replace('hostname="news.example.org"', f'hostname="{second.host}", port={second.port}')
         module: dict = {}
-        exec(text, module)  # noqa: S102 - our own README
+        exec(text, module)  # noqa: S102 - our own page
         with TestClient(module["app"]) as client:
             assert "@" in client.post("/orders/7?customer=jane@example.org").json()
             refused = client.post("/orders/8?customer=nobody%0A@example.org")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -26,85 +28,134 @@ _Handler = Callable[..., Any]
 TESTS = os.path.dirname(os.path.dirname(__file__))
 README = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "README.txt")
 
-#: Serves the deployment example as a WSGI server would, sends a mail in a transaction, and says when it is gone.
+#: The shop of the tutorial, asked as a server would: for its page, for an order, and for one that cannot be confirmed.
 PROGRAM = """
-import sys
-import transaction
-from zope.app.wsgi import getWSGIApplication
-application = getWSGIApplication("zope.conf")
-from zope.component import getUtility
-from zope.sendmail.interfaces import IMailDelivery
-delivery = getUtility(IMailDelivery)
-delivery.send("shop@example.org", ["aborted@example.org"], "Subject: no\\n\\nno\\n")
-transaction.abort()
-delivery.send("shop@example.org", ["jane@example.org"], "Subject: yes\\n\\nyes\\n")
-transaction.commit()
+import io, sys
+sys.path.insert(0, ".")
+import shop
+
+def ask(method, body=b""):
+    started = []
+    environ = {"REQUEST_METHOD": method, "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
+    page = b"".join(shop.application(environ, lambda *head: started.extend(head)))
+    print(started[0], page.decode().splitlines()[0])
+
+ask("GET")
+ask("POST", b"customer=jane@example.org")
+ask("POST", b"customer=jane@@example.org")
+ask("POST", b"customer=jim@example.org")
 sys.stdin.readline()
 """
 
 
-class TheDeploymentExample(unittest.TestCase):
+def readme() -> str:
+    """The text of the README."""
+    if not os.path.exists(README):
+        raise unittest.SkipTest("the README is not beside the package: this is not a checkout")
+    with open(README, encoding="utf-8") as stream:
+        return stream.read()
+
+
+def page(name: str) -> str:
+    """The text of one of the docs."""
+    path = os.path.join(os.path.dirname(README), "docs", name)
+    if not os.path.exists(path):
+        raise unittest.SkipTest("the docs are not beside the package: this is not a checkout")
+    with open(path, encoding="utf-8") as stream:
+        return stream.read()
+
+
+class TheTutorialOfZope(unittest.TestCase):
     def setUp(self) -> None:
         try:
             import zope.app.wsgi  # noqa: F401 - only whether it is there
         except ImportError as error:
             self.skipTest(f"zope.app.wsgi is not installed: {error}")
-        if not os.path.exists(README):
-            self.skipTest("the README is not beside the package: this is not a checkout")
-        with open(README, encoding="utf-8") as stream:
-            self.readme = stream.read()
+        self.directory = self.enterContext(tempfile.TemporaryDirectory())
+        self.relay = self.enterContext(Relay())
+        for name in ("site.zcml", "zope.conf", "shop.py"):
+            text = page(f"examples/zope/{name}").replace('port="8025"', f'port="{self.relay.port}"')
+            with open(os.path.join(self.directory, name), "w", encoding="utf-8") as stream:
+                stream.write(text.replace('hostname="localhost"', f'hostname="{self.relay.host}"'))
 
-    def example(self, name: str) -> str:
-        """The literal block behind the mention of a file."""
-        match = re.search(rf"``{re.escape(name)}``[^\n]*::\n\n((?:(?:    [^\n]*)?\n)+)", self.readme)
-        assert match is not None, name
-        return textwrap.dedent(match[1])
-
-    def test_serves_and_sends(self) -> None:
-        """site.zcml and zope.conf as they stand there, but for paths, relay and login."""
-        directory = self.enterContext(tempfile.TemporaryDirectory())
-        relay = self.enterContext(Relay())
-        conf = self.example("zope.conf").replace("/var/lib/shop/mail", os.path.join(directory, "mail"))
-        conf = conf.replace("mail.example.org", relay.host).replace("port 587", f"port {relay.port}")
-        conf = "".join(line for line in conf.splitlines(True) if not re.search("username|password-file", line))
-        zcml = self.example("site.zcml").replace('<include package="your.application" />', "")
-        for name, text in ("zope.conf", conf), ("site.zcml", zcml):
-            with open(os.path.join(directory, name), "w", encoding="utf-8") as stream:
-                stream.write(text)
+    def test_serves_a_page_and_sends(self) -> None:
+        """An order and its mail are there both, or neither."""
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            cwd=directory, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True,
+            [sys.executable, "-W", "ignore", "-c", PROGRAM],
+            cwd=self.directory, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         try:
-            relay.wait_until(lambda: relay.mails or process.poll() is not None, 120)
+            self.relay.wait_until(lambda: len(self.relay.mails) == 2 or process.poll() is not None, 120)
         finally:
             output = process.communicate("\n", timeout=120)[0]
-        self.assertEqual([mail.recipients for mail in relay.mails], [("jane@example.org",)], output)
+        recipients = [mail.recipients for mail in self.relay.mails]
+        self.assertEqual(recipients, [("jane@example.org",), ("jim@example.org",)], output)
         self.assertEqual(process.returncode, 0, output)
+        for words in (
+            "200 OK <!DOCTYPE html>",
+            "422 Unprocessable Content",
+            "Thank you, jim@example.org! That was order 2.",
+        ):
+            self.assertIn(words, output)
+
+    def test_can_leave_the_relay_to_zope_conf(self) -> None:
+        """As the README and the tutorial show it for a server."""
+        shown = [text.replace("\n    ", "\n") for text in (readme(), page("zope.rst"))]
+        [block] = {each for text in shown for each in re.findall(r"<product-config mail>.*?config>", text, re.DOTALL)}
+        block = block.replace("/var/lib/shop/mail", os.path.join(self.directory, "mail"))
+        block = block.replace("mail.example.org", self.relay.host).replace("port 587", f"port {self.relay.port}")
+        block = "".join(line for line in block.splitlines(True) if not re.search("username|password-file", line))
+        path = os.path.join(self.directory, "zope.conf")
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(block)
+        path = os.path.join(self.directory, "site.zcml")
+        with open(path, encoding="utf-8") as stream:
+            text = re.sub(r' (?:hostname|port|queuePath)="[^"]*"', "", stream.read())
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        self.test_serves_a_page_and_sends()
 
 
-class TheTable(unittest.TestCase):
-    def test_names_every_attribute(self) -> None:
-        """No directive has an attribute that the README does not name, and none that it names is missing."""
-        if not os.path.exists(README):
-            self.skipTest("the README is not beside the package: this is not a checkout")
-        from zope.sendmail.zcml.schema import IDirectDeliveryDirective, IQueuedDeliveryDirective, ISMTPMailerDirective
+class TheReadme(unittest.TestCase):
+    def test_has_a_first_mail(self) -> None:
+        """The script sends, and says so; one that cannot be a mail is refused with a sentence."""
+        relay = self.enterContext(Relay(users={"shop": "secret"}))
+        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "mail-queue")
+        source = textwrap.dedent(readme().partition("and run it::\n")[2].partition("\n``send()``")[0])
+        source = source.replace('"mail-queue", "mail.example.org", 587', f'{path!r}, "{relay.host}", {relay.port}')
+        source = source.replace('password="secret"', 'password="secret", allow_clear_password=True')
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(source, {})
+        self.assertEqual((relay.mails[0].recipients, output.getvalue()), (("jane@example.org",), "sent\n"))
+        self.assertRegex(relay.mails[0].data, rb"(?m)^Date: ")
+        with self.assertRaisesRegex(SystemExit, "This cannot be a mail: the recipient 'jane@@example.org'"):
+            exec(source.replace('["jane@', '["jane@@'), {})
 
-        with open(README, encoding="utf-8") as stream:
-            table = re.split(r"\n=+  =+\n", stream.read())[1]
-        rows = re.split(r"^``mail:(\w+)``", table, flags=re.MULTILINE)[1:]
-        self.assertEqual(len(rows), 6)
-        for name, text in zip(rows[::2], rows[1::2], strict=True):
-            schema = {
-                "smtpMailer": ISMTPMailerDirective,
-                "queuedDelivery": IQueuedDeliveryDirective,
-                "directDelivery": IDirectDeliveryDirective,
-            }[name]
-            named = set(re.findall(r"\w+", text))
-            attributes = set(schema.names(all=True)) - {"processorThread"}
-            self.assertEqual(attributes - named, set(), name)
+    def test_has_zcml_that_can_be_loaded_alone(self) -> None:
+        """As it stands there; the delivery is found without a name."""
+        source = readme().partition("In a ``site.zcml``::\n")[2].partition("\nThat registers")[0]
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        path = os.path.join(directory, "site.zcml")
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(textwrap.dedent(source).strip().replace("/var/lib/shop", directory))
+        program = (
+            "import sys; from zope.configuration.xmlconfig import file; file(sys.argv[1])\n"
+            "from zope.component import getUtility; from zope.sendmail.interfaces import IMailDelivery\n"
+            "print(getUtility(IMailDelivery).queuePath)"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, "-W", "ignore", "-c", program, path]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        self.assertEqual(done.stdout, os.path.join(directory, "mail\n"), done.stderr)
+
+    def test_names_pages_that_exist(self) -> None:
+        """Each file that it speaks of is there."""
+        top = os.path.dirname(README)
+        named = set(re.findall(r"\b(?:docs|src)/[\w./-]+\.(?:rst|svg|py)", readme()))
+        self.assertGreater(len(named), 12)
+        self.assertEqual({name for name in named if not os.path.exists(os.path.join(top, name))}, set())
 
 
 class TheTableOfFaults(unittest.TestCase):
@@ -125,7 +176,7 @@ class TheTableOfFaults(unittest.TestCase):
 
 
 class Application:
-    """What the README's example uses of FastAPI."""
+    """What the example uses of FastAPI."""
 
     def __init__(self, lifespan: Any) -> None:
         self.lifespan = lifespan
@@ -140,21 +191,10 @@ class Application:
         return lambda function: function
 
 
-class TheProgramWithoutZope(unittest.TestCase):
+class TheProgramWithoutCoroutines(unittest.TestCase):
     def example(self, begin: str, end: str) -> str:
-        """What stands between these in the README."""
-        if not os.path.exists(README):
-            self.skipTest("the README is not beside the package: this is not a checkout")
-        with open(README, encoding="utf-8") as stream:
-            return textwrap.dedent(stream.read().partition(begin)[2].partition(end)[0])
-
-    def test_sends_as_a_script(self) -> None:
-        """To its end: the mail has left then."""
-        relay = self.enterContext(Relay())
-        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "mail")
-        source = self.example(" A script::\n", "\nA web").replace("/var/lib/shop/mail", path)
-        exec(source.replace('"mail.example.org"', f'"{relay.host}", {relay.port}'), {})
-        self.assertEqual([mail.recipients for mail in relay.mails], [("jane@example.org",)])
+        """What stands between these in the page about asyncio."""
+        return textwrap.dedent(page("asyncio.rst").partition(begin)[2].partition(end)[0])
 
     def loaded(self, source: str) -> dict[str, Any]:
         """The module with this text, where the framework is what little of it is used."""
@@ -168,8 +208,8 @@ class TheProgramWithoutZope(unittest.TestCase):
         self.addCleanup(module["sender"].stop)
         return module
 
-    def test_is_that_of_the_readme(self) -> None:
-        """The module in the README sends, with a web framework that only knows what is used of it."""
+    def test_sends(self) -> None:
+        """The module on the page sends, with a web framework that only knows what is used of it."""
         text = self.example("``app.py``::\n", "\n``send()``")
         first, second = self.enterContext(Relay()), self.enterContext(Relay())
         path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "mail")
