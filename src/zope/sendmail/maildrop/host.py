@@ -9,7 +9,7 @@ Products.MailHost; public names as in Products.MaildropHost 2.3.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -24,7 +24,7 @@ from zope.interface import implementer
 from ZPublisher import zpublish
 
 from zope.sendmail.errors import QueueError
-from zope.sendmail.lifecycle.states import WAITING, Action
+from zope.sendmail.lifecycle.states import WAITING
 from zope.sendmail.maildrop import views
 from zope.sendmail.maildrop.config import ConfigError
 from zope.sendmail.maildrop.configfiles import CONFIG_PATHS, DEFAULT, candidates, configuration
@@ -81,7 +81,6 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
 
     manage = manage_main = _page("manage_main", "edit")
     manage_log = _page("manage_log", "log")
-    manage_queue = _page("manage_queue", "queue")
 
     manage_options = (
         {"label": "Edit", "action": "manage_main"},
@@ -239,25 +238,6 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         self._transactional = bool(transactional)
         return None if REQUEST is None else self._edit_page(REQUEST, _SAVED.format(self.getId()), "success")
 
-    def manage_queueAction(
-        self, verb: str = "", names: Sequence[str] = (), REQUEST: Any = None, state: str = "", address: str = ""
-    ) -> str:
-        """Hold, release, retry or remove mails; returns how that went.
-
-        With a request: shows it on the Queue tab, with the mails in this state, from or to this address.
-        """
-        _check(REQUEST)
-        try:
-            wanted = views.POSSIBLE[views.POSSIBLE.index(Action(verb))]
-        except ValueError:
-            raise BadRequest(f"{verb!r} cannot be done to a mail; possible: {', '.join(views.POSSIBLE)}") from None
-        message, went_well = views.act(self._queue().admin, wanted, [names] if isinstance(names, str) else names)
-        if REQUEST is not None:
-            shown = {"manage_tabs_message": message, "manage_tabs_type": "success" if went_well else "warning"}
-            shown |= {name: value for name, value in (("state", state), ("address", address)) if value}
-            REQUEST.RESPONSE.redirect(f"{self.absolute_url()}/manage_queue?{urlencode(shown)}")
-        return message
-
     def manage_editData(self) -> dict[str, Any]:
         """Return what the Edit tab shows."""
         chosen = self._chosen_key()
@@ -275,10 +255,6 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
     def manage_logData(self) -> dict[str, Any]:
         """Return what the Maildrop Log tab shows."""
         return {"path": "", "text": "", "changed": ""} | self._told(lambda: views.log(self._config()))
-
-    def manage_queueData(self, state: str = "", address: str = "") -> dict[str, Any]:
-        """Return what the Maildrop Queue tab shows: the mails in this state, from or to this address."""
-        return self._told(lambda: views.queue(self._queue(), state, address) | views.daemon(self._config()))
 
     def manage_restartQueueThread(self, action: str = "start", REQUEST: Any = None) -> None:
         """MailHost's thread would send nothing: the daemon does."""
@@ -301,12 +277,9 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         "manage",
         "manage_main",
         "manage_log",
-        "manage_queue",
         "manage_makeChanges",
-        "manage_queueAction",
         "manage_editData",
         "manage_logData",
-        "manage_queueData",
         "manage_restartQueueThread",
         "getConfigPath",
         "setConfigPath",
@@ -331,13 +304,11 @@ class MaildropHost(_Settings, MailHost):  # type: ignore[misc, valid-type]  # Zo
         queueLength,
         manage_editData,
         manage_logData,
-        manage_queueData,
         manage_restartQueueThread,
     ):
         zpublish(False)(_internal)
-    for _change in (manage_makeChanges, manage_queueAction):
-        zpublish(methods="POST")(_change)
-    del _internal, _change
+    zpublish(methods="POST")(manage_makeChanges)
+    del _internal
 
 
 InitializeClass(MaildropHost)

@@ -21,7 +21,7 @@ class ARequest(unittest.TestCase):
         self.assertMay(fetch_site="same-origin")
         self.assertMay(origin="https://www.example.org")
         self.assertMay(origin="https://WWW.example.org:443")
-        self.assertMay(referer="https://www.example.org/MailHost/manage_queue?state=held")
+        self.assertMay(referer="https://www.example.org/MailHost/manage_main?x=held")
 
     def test_by_the_user_alone(self) -> None:
         """Without any page."""

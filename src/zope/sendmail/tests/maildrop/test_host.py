@@ -415,7 +415,7 @@ class Configurations(WithHost):
         """Neither as an attribute nor on a page nor in the object."""
         self.config(MAILDROP_LOGIN="ann", MAILDROP_PASSWORD="se-cret")
         self.assertEqual(self.host.password, "******")
-        seen = (self.host.manage_editData(), self.host.manage_logData(), self.host.manage_queueData())
+        seen = (self.host.manage_editData(), self.host.manage_logData())
         self.assertNotIn("se-cret", repr((seen, self.host.__getstate__(), self.host._config())))
 
     def test_only_the_key_is_stored(self) -> None:
@@ -481,7 +481,7 @@ class WithoutConfiguration(WithHost):
 
     def test_the_pages_say_what_is_wrong(self) -> None:
         """All three."""
-        for data in (self.host.manage_editData(), self.host.manage_logData(), self.host.manage_queueData()):
+        for data in (self.host.manage_editData(), self.host.manage_logData()):
             self.assertIn("maildrop.conf", data["problem"])
 
     def test_a_key_that_is_not_offered_any_more(self) -> None:
@@ -657,65 +657,31 @@ class TheLog(WithHost):
 class TheQueue(WithHost):
     def setUp(self) -> None:
         super().setUp()
-        for recipient in ("jane@example.org", "joe@example.org"):
-            self.host.send(MESSAGE, mto=recipient)
+        self.host.send(MESSAGE, mto="jane@example.org")
         transaction.commit()
-        self.names = list(self.queue.admin.names())
 
-    def data(self, **filters: str) -> Any:
-        return self.host.manage_queueData(**filters)
+    def test_has_a_length(self) -> None:
+        """What waits."""
+        self.assertEqual(self.host.queueLength(), 1)
 
-    def test_counts(self) -> None:
-        """By state; the length is what waits."""
-        counts = {each["state"]: each["count"] for each in self.data()["counts"]}
-        self.assertEqual((counts["ready"], counts["held"], self.host.queueLength()), (2, 0, 2))
+    def test_is_found_by_its_tab(self) -> None:
+        """The console looks where mail is written."""
+        from zope.sendmail.maildrop.mailqueue import location_of
 
-    def test_mails(self) -> None:
-        """Oldest first, with sender and recipients."""
-        shown = [(mail["sender"], mail["recipients"]) for mail in self.data()["mails"]]
-        self.assertEqual(shown, [("shop@example.org", ["jane@example.org"]), ("shop@example.org", ["joe@example.org"])])
+        self.assertEqual(location_of(self.host), self.queue.location)
 
-    def test_filters(self) -> None:
-        """By state and by a part of an address; what is no state does not matter."""
-        self.queue.admin.hold(self.names[0])
-        self.assertEqual([mail["name"] for mail in self.data(state="held")["mails"]], [self.names[0]])
-        self.assertEqual([mail["name"] for mail in self.data(address=" JOE@")["mails"]], [self.names[1]])
-        self.assertEqual(len(self.data(state="<nonsense>")["mails"]), 2)
+    def test_of_a_mail_host_is_found_if_there_is_one(self) -> None:
+        """Else its tab says why there is none."""
+        from Products.MailHost.MailHost import MailHost
 
-    def test_hold_and_release(self) -> None:
-        """Says how many."""
-        self.assertEqual(self.host.manage_queueAction("hold", self.names), "2 mails held.")
-        self.assertEqual(self.waiting(), [])
-        self.assertEqual(self.host.manage_queueAction("release", self.names[:1]), "1 mail released.")
-        self.assertEqual(len(self.waiting()), 1)
+        from zope.sendmail.maildrop.mailqueue import NoQueue, location_of
 
-    def test_remove(self) -> None:
-        """For good."""
-        self.host.manage_queueAction("remove", self.names)
-        self.assertEqual(self.data()["total"], 0)
-
-    def test_one_name_is_one_mail(self) -> None:
-        """As it comes from a form with one box."""
-        self.host.manage_queueAction("remove", self.names[0])
-        self.assertEqual(list(self.queue.admin.names()), [self.names[1]])
-
-    def test_what_cannot_be_done_is_told(self) -> None:
-        """The other mails are not kept from it."""
-        told = self.host.manage_queueAction("hold", ["nonsense", self.names[1]])
-        self.assertIn("1 mail held.", told)
-        self.assertIn("Not done", told)
-
-    def test_nothing_marked(self) -> None:
-        """Says so."""
-        self.assertIn("no mail is marked", self.host.manage_queueAction("hold", []))
-
-    def test_another_verb(self) -> None:
-        """Is refused, whatever methods a queue has."""
-        from zExceptions import BadRequest
-
-        for verb in ("", "close", "claim"):
-            with self.subTest(verb), self.assertRaises(BadRequest):
-                self.host.manage_queueAction(verb, self.names)
+        host = MailHost("MailHost")
+        with self.assertRaisesRegex(NoQueue, "sends directly"):
+            location_of(host)
+        host.smtp_queue, host.smtp_queue_directory = True, os.path.join(self.directory, "nowhere")
+        with self.assertRaisesRegex(NoQueue, "has not been used yet"):
+            location_of(host)
 
 
 class WhoAsks(WithHost):
@@ -727,9 +693,6 @@ class WhoAsks(WithHost):
         environ = {"REQUEST_METHOD": method, "SERVER_NAME": "zope.example.org", "SERVER_PORT": "80"}
         environ.update({f"HTTP_{name.upper()}": value for name, value in headers.items()})
         return makerequest(self.host, environ=environ).REQUEST
-
-    def attempt(self, request: Any) -> None:
-        self.host.manage_queueAction("hold", [], REQUEST=request)
 
     def test_a_page_of_another_site_changes_nothing(self) -> None:
         """Nor one that does not say where it is from, nor a link."""
@@ -745,8 +708,6 @@ class WhoAsks(WithHost):
             ("GET", {"origin": own}),
         ):
             with self.subTest(method, **headers), self.assertRaises(Forbidden):
-                self.attempt(self.request(method, **headers))
-            with self.subTest(method, **headers), self.assertRaises(Forbidden):
                 self.host.manage_makeChanges("evil", REQUEST=self.request(method, **headers))
         self.assertEqual(self.host.title, "Maildrop Host")
 
@@ -755,22 +716,22 @@ class WhoAsks(WithHost):
         for headers in (
             {"origin": "http://zope.example.org"},
             {"sec_fetch_site": "same-origin", "origin": "https://proxy.example.org"},
-            {"referer": "http://zope.example.org:80/MailHost/manage_queue"},
+            {"referer": "http://zope.example.org:80/MailHost/manage_main"},
         ):
             with self.subTest(**headers):
-                self.host.absolute_url = lambda: "http://zope.example.org/MailHost"
-                self.attempt(self.request(**headers))
+                self.host.manage_main = lambda: "the page"
+                self.host.manage_makeChanges("Title", REQUEST=self.request(**headers))
+                self.assertEqual(self.host.title, "Title")
 
     def test_what_urls_can_reach(self) -> None:
-        """Pages, and the two that check who asks; everything needs a permission."""
+        """Pages, and the one that checks where a request is from; everything needs a permission."""
         from ZPublisher import zpublish_mark
 
         from zope.sendmail.maildrop.host import MaildropHost
 
         for name in ("setConfigPath", "addConfigPath", "getConfigPath", "getLog", "manage_restartQueueThread"):
             self.assertIs(zpublish_mark(getattr(MaildropHost, name)), False)
-        for name in ("manage_makeChanges", "manage_queueAction"):
-            self.assertEqual(zpublish_mark(getattr(MaildropHost, name)), ("POST",))
+        self.assertEqual(zpublish_mark(MaildropHost.manage_makeChanges), ("POST",))
 
     def test_permissions(self) -> None:
         """Changing configuration for all that 2.3 protected by it, and for our tabs and settings."""
@@ -778,7 +739,7 @@ class WhoAsks(WithHost):
         from zope.sendmail.maildrop.views import ATTRIBUTES
 
         permissions = {name: each[0] for each in MaildropHost.__ac_permissions__ for name in each[1]}
-        for name in (*ATTRIBUTES, "manage_main", "manage_log", "manage_queue", "setConfigPath", "getLog"):
+        for name in (*ATTRIBUTES, "manage_main", "manage_log", "setConfigPath", "getLog"):
             self.assertEqual(permissions[name], "Change configuration", name)
         roles = MaildropHost.send__roles__
         self.assertEqual(roles.__name__, "Use mailhost services")

@@ -1,4 +1,4 @@
-"""What the Queue tab and ``maildrop status`` say about mail whose relay cannot be used."""
+"""What ``maildrop status`` says about mail whose relay cannot be used; the tab in the ZMI is the console."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import unittest
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
-from zope.sendmail.maildrop import views
 from zope.sendmail.maildrop.script import waiting_words
 from zope.sendmail.queue import open_queue
 
@@ -29,14 +28,6 @@ class MailBehindARelay(unittest.TestCase):
         fault = Reply(Answer.DEFERRED, "authentication failed", 535, "5.7.8")
         relay = RelayState("default", "relay:25", fault, now - 3600, now + 40, now, 9)
         self.queue.report(ProcessorState(os.getpid(), "here", now, now, relays=(relay,)))
-
-    def test_is_explained_on_the_queue_tab(self) -> None:
-        """In the row of the mail, and among what has to be looked at."""
-        page = views.queue(self.queue)
-        [mail] = page["mails"]
-        self.assertIn("535 5.7.8 authentication failed", " ".join(mail["words"]))
-        self.assertRegex(mail["next"], r"in \d+s")
-        self.assertIn("1 mail waits: relay default (relay:25)", page["findings"][0]["text"])
 
     def test_is_explained_by_status(self) -> None:
         """In the line that says how much mail there is."""
