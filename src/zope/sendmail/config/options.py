@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from zope.sendmail.config.location import check_location
-from zope.sendmail.config.settings import EXTENSIONS, Keep, Mechanism, Notify, RelaySettings, Tls, TlsVersion
+from zope.sendmail.config.settings import EXTENSIONS, LONGEST, Keep, Mechanism, Notify, RelaySettings, Tls, TlsVersion
 from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile, split_command
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.message.relayname import RelayName
@@ -84,6 +84,17 @@ def positive(parse: Callable[[str], float]) -> Parser:
         return value
 
     return parse_positive
+
+
+def pause(text: str) -> float:
+    """Return the seconds of a time for which something is waited: more than none, and no more than a socket can wait.
+
+    :raises ValueError: for any other.
+    """
+    seconds: float = positive(duration)(text)
+    if seconds > LONGEST:
+        raise ValueError(f"{text!r} is more than {LONGEST:.0f} seconds; nothing can be waited for so long")
+    return seconds
 
 
 def one_of(words: type[StrEnum]) -> Parser:
@@ -176,10 +187,10 @@ RELAY: dict[str, Parser] = {
     "verify": boolean,
     "cafile": str,
     "local_hostname": str,
-    "timeout": positive(duration),
-    "greeting_timeout": positive(duration),
-    "command_timeout": positive(duration),
-    "data_timeout": positive(duration),
+    "timeout": pause,
+    "greeting_timeout": pause,
+    "command_timeout": pause,
+    "data_timeout": pause,
     "allow_clear_password": boolean,
     "token_command": split_command,
     "token_file": str,
@@ -209,7 +220,7 @@ _MADE = {"password_file", "token_command", "token_file", "notify", "notify_retur
 #: About a queue and its processor.
 QUEUE: dict[str, Parser] = {
     "queue_path": check_location,
-    "interval": positive(duration),
+    "interval": pause,
     "concurrency": positive(whole),
     "first_retry": positive(duration),
     "retry_factor": positive(number),

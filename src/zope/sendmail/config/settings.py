@@ -83,14 +83,14 @@ class Timeouts:
     def __post_init__(self) -> None:
         for each in fields(self):
             seconds = getattr(self, each.name)
-            if not isinstance(seconds, (int, float)) or not 0 < seconds <= _LONGEST:  # NaN is neither
+            if not isinstance(seconds, (int, float)) or not 0 < seconds <= LONGEST:  # NaN is neither
                 raise InvalidSettings(
-                    f"the timeout {each.name} is {seconds!r}; write seconds, more than 0 and at most {_LONGEST:.0f}"
+                    f"the timeout {each.name} is {seconds!r}; write seconds, more than 0 and at most {LONGEST:.0f}"
                 )
 
 
 #: Seconds; a socket cannot be told to wait for ever longer (its time is milliseconds in 32 bits).
-_LONGEST = 1_000_000.0
+LONGEST = 1_000_000.0
 
 
 #: The times for a caller that waits, such as an editor's request: long after the final dot only.

@@ -17,7 +17,7 @@ from typing import NoReturn
 from zope.sendmail.cli.privileges import become_owner
 from zope.sendmail.config.options import mailer_keywords, merge
 from zope.sendmail.config.passwordfile import follow_password_file
-from zope.sendmail.config.settings import Tls
+from zope.sendmail.config.settings import LONGEST, Tls
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.states import State
@@ -48,7 +48,7 @@ class MaildropProcessor(QueueProcessorThread):
     def __init__(self, config: Config, queue: IMailQueue, runlog: RunLog, *, clock: Clock | None = None) -> None:
         mailer = make_mailer(config)
         options = dict(config.processor_options)
-        interval = max(config.interval, _SLICE)
+        interval = min(max(config.interval, _SLICE), LONGEST)
         super().__init__(interval, queue=queue, mailer=mailer, clock=clock, tell=runlog.tell, **options)
         self._runlog = runlog
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from zope.interface import implementer
 
+from zope.sendmail.config.settings import LONGEST
 from zope.sendmail.errors import InvalidSettings, MalformedEnvelope
 from zope.sendmail.events import MailEvent
 from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor
@@ -79,8 +80,11 @@ class QueueProcessorThread(threading.Thread):
         tell: Callable[[Iterable[MailEvent]], None] = notifier.tell,
     ) -> None:
         super().__init__(name="zope.sendmail.queue.QueueProcessorThread", daemon=True)
-        if not interval > 0 or (concurrency is not None and concurrency < 1):
-            raise InvalidSettings(f"interval {interval} s must be more than 0, concurrency {concurrency} at least 1")
+        if not 0 < interval <= LONGEST or (concurrency is not None and concurrency < 1):
+            raise InvalidSettings(
+                f"interval {interval} s must be more than 0 and no more than {LONGEST:.0f}, concurrency {concurrency} "
+                "at least 1"
+            )
         self.interval = interval
         self.queue = queue
         self.schedule = schedule or getattr(queue, "schedule", None) or Schedule()

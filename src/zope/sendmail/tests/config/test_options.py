@@ -21,7 +21,9 @@ from zope.sendmail.config.options import (
 )
 from zope.sendmail.config.settings import Mechanism, Notify, Tls, TlsVersion
 from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile
+from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
+from zope.sendmail.processor.thread import QueueProcessorThread
 
 
 class ASwitch(unittest.TestCase):
@@ -61,6 +63,14 @@ class ADuration(unittest.TestCase):
             positive(duration)("0")
         with self.assertRaisesRegex(ValueError, "'-3' is not more than zero"):
             positive(whole)("-3")
+
+    def test_nothing_is_waited_for_longer_than_a_socket_can(self) -> None:
+        """What is written so is refused at the start, not when it is needed."""
+        for name in ("timeout", "greeting_timeout", "command_timeout", "data_timeout"):
+            self.assertRaisesRegex(ValueError, "more than 1000000 seconds", RELAY[name], "12d")
+            self.assertEqual(RELAY[name]("11d"), 11 * 86400.0)
+        self.assertRaisesRegex(ValueError, "more than 1000000 seconds", QUEUE["interval"], "999d")
+        self.assertRaises(InvalidSettings, QueueProcessorThread, interval=float("inf"))
 
 
 class SettingsInAText(unittest.TestCase):
