@@ -694,6 +694,12 @@ class IMailQueueAdmin(Interface):
         :raises OSError: if that cannot be written down.
         """
 
+    def forget_keys() -> int:
+        """Forget the keys whose time is over; processors do it once an hour.
+
+        :returns: how many they were.
+        """
+
     def expire_rejected(before: float) -> int:
         """Remove the rejected mails that were given up before this moment, in seconds since the epoch.
 

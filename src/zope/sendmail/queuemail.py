@@ -16,7 +16,7 @@ from transaction.interfaces import TransientError
 from zope.interface import implementer
 
 from zope.sendmail.config.location import MEMORY
-from zope.sendmail.errors import KeyInUse, telling_refusals
+from zope.sendmail.errors import KeyInUse, KeyTaken, telling_refusals
 from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IStagedMail
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
@@ -47,6 +47,19 @@ def telling_conflicts() -> Iterator[None]:
         raise KeyConflict(*error.args) from error
 
 
+@contextlib.contextmanager
+def _telling_late_conflicts() -> Iterator[None]:
+    """Tell in the vote that a key is another mail's by now: the transaction is tried again, and learns whose.
+
+    :raises KeyConflict: for `KeyInUse` and `KeyTaken`.
+    """
+    try:
+        with telling_conflicts():
+            yield
+    except KeyTaken as taken:
+        raise KeyConflict(f"{taken} since this transaction has sent one with it; try it again") from taken
+
+
 @implementer(IStagedMail)
 class QueueMail:
     """See `IStagedMail`.
@@ -72,7 +85,7 @@ class QueueMail:
 
     def prepare(self) -> None:
         """See `IStagedMail`."""
-        with telling_refusals(self._location), telling_conflicts():
+        with telling_refusals(self._location), _telling_late_conflicts():
             self._staged.prepare()
 
     def commit(self) -> None:

@@ -1,4 +1,4 @@
-"""Removing rejected mail that was kept for long enough."""
+"""Removing rejected mail that was kept for long enough, and keys whose time is over."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EVERY = 3600.0
 
 
 class RejectedExpiry:
-    """Removes rejected mail of one queue.
+    """Removes rejected mail of one queue, and forgets keys.
 
     :param keep: seconds for which it is kept; None: until an operator removes it
 
@@ -26,9 +26,12 @@ class RejectedExpiry:
 
     def expire(self) -> None:
         """Remove what is too old, if it is time to look.  Raises `OSError` if the queue refuses."""
-        if self._keep is None or self._clock.monotonic() < self._next:
+        if self._clock.monotonic() < self._next:
             return
         self._next = self._clock.monotonic() + _EVERY
+        self._queue.admin.forget_keys()
+        if self._keep is None:
+            return
         count = self._queue.admin.expire_rejected(self._clock.time() - self._keep)
         if count:
             maillog.expired(count, self._keep)

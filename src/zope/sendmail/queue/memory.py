@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
-from zope.sendmail.errors import InvalidMessage, LeaseLost, NoSuchMail, QueueError
+from zope.sendmail.errors import InvalidMessage, KeyTaken, LeaseLost, NoSuchMail, QueueError
 from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IMailQueueAdmin, IStagedMail, ISuppressions
 from zope.sendmail.lifecycle.finding import Finding
 from zope.sendmail.lifecycle.outcome import Outcome, printable
@@ -36,7 +36,9 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece, joined
 from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.terms import Terms
 from zope.sendmail.queue.diagnosis import HELD, relay_down, relay_left_out, waits_for_a_person
+from zope.sendmail.queue.keys import id_of, in_use, patiently
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.ownprocess import OwnProcess
 
@@ -121,6 +123,8 @@ class MemoryQueue:
         self.turns: dict[str, float] = {}
         self.admin = MemoryAdmin(self)
         self.suppressions = MemorySuppressions(self)
+        #: Who has a key: the transaction, or None for a committed mail; its Message-Id; until when.
+        self.keys: dict[str, tuple[MemoryStagedMail | None, str, float]] = {}
         self._numbers = itertools.count(1)
         self._precedence = Precedence()
         self._woken = False
@@ -432,6 +436,15 @@ class MemoryAdmin:
     def _told(self, mail: QueuedMail) -> QueuedMail:
         return mail.on(RelayBoard(self.processors()), self._queue.clock.time())
 
+    def forget_keys(self) -> int:
+        """See `IMailQueueAdmin.forget_keys`."""
+        with self._queue.changed:
+            now, keys = self._queue.clock.time(), self._queue.keys
+            over = [key for key, (holder, _, until) in keys.items() if holder is None and until <= now]
+            for key in over:
+                del keys[key]
+            return len(over)
+
     def expire_rejected(self, before: float) -> int:
         """See `IMailQueueAdmin.expire_rejected`."""
         with self._queue.changed:
@@ -476,6 +489,8 @@ class MemoryStagedMail:
 
     def add(self, envelope: Envelope, *message: Piece) -> str:
         """See `IStagedMail`."""
+        if envelope.terms.key:
+            patiently(self._queue.clock, lambda: self._take_key(envelope.terms, id_of(message)))
         name = self._queue.new_name()
         self._mails.append((envelope, joined(message), name))
         self._queue.staged += 1
@@ -484,8 +499,29 @@ class MemoryStagedMail:
     def rollback(self, count: int) -> None:
         """See `IStagedMail`."""
         while len(self._mails) > count:
-            self._mails.pop()
+            envelope, *_ = self._mails.pop()
             self._queue.staged -= 1
+            holder, *_ = self._queue.keys.get(envelope.terms.key, (None,))
+            if holder is self:
+                del self._queue.keys[envelope.terms.key]
+
+    def _take_key(self, terms: Terms, identifier: str) -> None:
+        """Let the next mail have its key.  Raises `KeyTaken`, `KeyInUse`."""
+        with self._queue.changed:
+            holder, known, until = self._queue.keys.get(terms.key, (None, "", 0.0))
+            if holder is not None and holder is not self:
+                raise in_use(terms.key)
+            if holder is self or self._queue.clock.time() < until:
+                raise KeyTaken(terms.key, known)
+            self._queue.keys[terms.key] = self, identifier, terms.key_until
+
+    def _keep_keys(self) -> None:
+        """Let the mails keep their keys: they are committed."""
+        with self._queue.changed:
+            for envelope, *_ in self._mails:
+                if envelope.terms.key:
+                    _, identifier, until = self._queue.keys[envelope.terms.key]
+                    self._queue.keys[envelope.terms.key] = None, identifier, until
 
     def prepare(self) -> None:
         """See `IStagedMail`.  Memory needs no preparation."""
@@ -495,6 +531,7 @@ class MemoryStagedMail:
         """See `IStagedMail`."""
         self._process.check(len(self))
         mails = list(self._mails)
+        self._keep_keys()
         self.rollback(0)
         self._queue.reveal(mails)
 

@@ -200,6 +200,10 @@ class SeveralAdmin:
         for admin in self._admins:
             yield from admin.in_doubt()
 
+    def forget_keys(self) -> int:
+        """See `IMailQueueAdmin.forget_keys`."""
+        return sum(admin.forget_keys() for admin in self._admins)
+
     def expire_rejected(self, before: float) -> int:
         """See `IMailQueueAdmin.expire_rejected`."""
         return sum(admin.expire_rejected(before) for admin in self._admins)

@@ -33,6 +33,7 @@ from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.diagnosis import HELD
 from zope.sendmail.queue.maildir.doctor import examine, examine_staged
 from zope.sendmail.queue.maildir.heartbeat import seems_alive
+from zope.sendmail.queue.maildir.keys import Keys
 from zope.sendmail.queue.maildir.layout import by_age, is_too_long, name_of, shortened
 from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner
 from zope.sendmail.queue.maildir.messageids import MessageIds
@@ -59,7 +60,8 @@ class MaildirAdmin:
         self._changed = changed
         self._message_ids = MessageIds(store)
         self._states = ProcessorStates(store.layout, store.disk, store.clock)
-        self._staged = StagedEntries(store)
+        self._keys = Keys(store.layout, store.disk, store.clock)
+        self._staged = StagedEntries(store, self._keys)
         self._schedule = replace(schedule, on_unknown=OnUnknown.HOLD)
 
     def count(self) -> Mapping[State, int]:
@@ -260,6 +262,10 @@ class MaildirAdmin:
     def tell_processors(self) -> None:
         """Let processors look for what is new."""
         self._changed("")
+
+    def forget_keys(self) -> int:
+        """See `IMailQueueAdmin.forget_keys`."""
+        return self._keys.forget()
 
     def _break_old_lock(self, name: str) -> bool:
         """Take away the lock of an older release, which no process can give up; return whether there was one."""

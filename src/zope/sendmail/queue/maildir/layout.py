@@ -43,6 +43,7 @@ class Layout:
         "arriving",
         "cur",
         "history_",
+        "keys",
         "locks",
         "moved",
         "new",
@@ -67,6 +68,7 @@ class Layout:
         self.moved = join(root, "moved")
         self.arriving = join(root, "arriving")
         self.suppressed = join(root, "suppressed")
+        self.keys = join(root, "keys")
 
     def message(self, key: str) -> str:
         """Return the file of a message that waits."""

@@ -23,6 +23,7 @@ from zope.sendmail.queue.maildir import latecommit, reserve
 from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.maildir.claims import Claims
 from zope.sendmail.queue.maildir.firstattempts import FirstAttempts
+from zope.sendmail.queue.maildir.keys import Keys
 from zope.sendmail.queue.maildir.latecommit import late_commits_of
 from zope.sendmail.queue.maildir.layout import EXTRA, Layout
 from zope.sendmail.queue.maildir.lease import MaildirLease
@@ -69,6 +70,7 @@ class MaildirQueue:
         self.layout = Layout(self.location)
         self.store = Store(self.layout, self.disk, self.clock)
         self._made = False
+        self.keys = Keys(self.layout, self.disk, self.clock)
         self.suppressions = MaildirSuppressions(self.layout, self.disk, self.clock, self._make)
         self._states = ProcessorStates(self.layout, self.disk, self.clock)
         self._turns = Turns(self.layout, self.disk, self.clock)
@@ -114,7 +116,9 @@ class MaildirQueue:
         if not self._made:
             self._make()
         self._late.reveal()
-        return StagedMail(self.layout, self.disk, self._late, spares_of(self.layout.root), self._make)
+        return StagedMail(
+            self.layout, self.disk, self._late, spares_of(self.layout.root), keys=self.keys, make=self._make
+        )
 
     def _make(self) -> None:
         """Make the directory, or see that it is whole: at first, and when a mail does not find it any more."""

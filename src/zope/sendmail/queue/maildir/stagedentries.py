@@ -7,6 +7,7 @@ process that made it is gone, an operator who knows how the transaction ended ca
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -17,9 +18,12 @@ from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import Action, State
 from zope.sendmail.maildir import age_key
+from zope.sendmail.message.envelope import read_envelope
 from zope.sendmail.message.headers import message_id_in
-from zope.sendmail.queue.maildir.bundle import names_in
-from zope.sendmail.queue.maildir.layout import GROUP, PARTS, SPARE, is_spare
+from zope.sendmail.message.terms import Terms
+from zope.sendmail.queue.maildir.bundle import entries, names_in
+from zope.sendmail.queue.maildir.keys import Keys
+from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, PARTS, SPARE, is_spare
 from zope.sendmail.queue.maildir.liveness import Liveness
 from zope.sendmail.queue.maildir.store import Store
 from zope.sendmail.queue.maildir.uncommitted import look_at, origin_of
@@ -32,8 +36,9 @@ PREFIX = "tmp/"
 class StagedEntries:
     """The entries in ``tmp/`` of one queue."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, keys: Keys) -> None:
         self._store = store
+        self._keys = keys
         self._disk = store.disk
         self._layout = store.layout
 
@@ -85,6 +90,7 @@ class StagedEntries:
     def release(self, name: str) -> None:
         """Reveal an entry whose transaction committed.  Raises `NoSuchMail`, `NotPossible`."""
         path = self._checked(name, Action.RELEASE)
+        self._take_keys(name, path)
         entry = os.path.basename(path).removeprefix(SPARE)
         target = GROUP + entry if stat.S_ISDIR(self._disk.stat(path).st_mode) else entry
         self._disk.rename(path, os.path.join(self._layout.new, target))
@@ -93,6 +99,8 @@ class StagedEntries:
     def remove(self, name: str) -> None:
         """Remove an entry whose transaction did not commit.  Raises `NoSuchMail`, `NotPossible`."""
         path = self._checked(name, Action.REMOVE)
+        for mail, terms, _ in self._keyed(path):
+            self._keys.free(terms.key, mail)
         if stat.S_ISDIR(self._disk.stat(path).st_mode):
             parts = os.path.join(path, PARTS)
             for directory in (parts, path):
@@ -102,6 +110,36 @@ class StagedEntries:
                     self._disk.remove_directory(directory)
         else:
             self._disk.unlink(path)
+
+    def _take_keys(self, name: str, path: str) -> None:
+        """Let the mails of an entry have their keys.
+
+        :raises NotPossible: another mail has one of them since.
+        """
+        keyed = list(self._keyed(path))
+        for mail, terms, _ in keyed:
+            if self._keys.is_anothers(terms.key, mail):
+                why = f"another mail has had its key {terms.key!r} since, and both would be sent; remove this one"
+                raise NotPossible(f"cannot release {name}: {why}")
+        for mail, terms, message_id in keyed:
+            self._keys.take(terms.key, message_id, mail, terms.key_until)
+
+    def _keyed(self, path: str) -> Iterator[tuple[str, Terms, str]]:
+        """Yield the mails of an entry that have a key: their names, terms and Message-Ids."""
+        if not stat.S_ISDIR(self._disk.stat(path).st_mode):
+            yield from self._if_keyed(os.path.basename(path), path)
+            return
+        for name in self._disk.names(path):
+            if not name.startswith("."):
+                yield from self._if_keyed(name, os.path.join(path, name))
+        bundle = os.path.join(path, BUNDLE)
+        with contextlib.suppress(OSError), self._disk.open(bundle) as stream:
+            for name, length in entries(stream, bundle):
+                yield from _terms_of(name, io.BytesIO(stream.read(length)))
+
+    def _if_keyed(self, name: str, path: str) -> Iterator[tuple[str, Terms, str]]:
+        with contextlib.suppress(OSError), self._disk.open(path) as stream:
+            yield from _terms_of(name, stream)
 
     def _checked(self, name: str, action: Action) -> str:
         """Return the path of an entry with which something can be done."""
@@ -126,6 +164,14 @@ class StagedEntries:
         if not entry or entry.removeprefix(SPARE).startswith(".") or set(entry) & {"/", "\0"}:
             raise _gone(name)
         return os.path.join(self._layout.tmp, entry)
+
+
+def _terms_of(name: str, stream: BinaryIO) -> Iterator[tuple[str, Terms, str]]:
+    """Yield what is known of a mail if it has a key."""
+    with contextlib.suppress(MalformedEnvelope):
+        terms = read_envelope(stream).terms
+        if terms.key:
+            yield name, terms, message_id_in(stream)
 
 
 def _gone(name: str) -> NoSuchMail:

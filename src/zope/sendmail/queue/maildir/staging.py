@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from zope.interface import implementer
 
+from zope.sendmail.errors import KeyTaken
 from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.message.envelope import Envelope, envelope_lines
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.message.terms import PLAIN, Marks
+from zope.sendmail.queue.keys import id_of, patiently
 from zope.sendmail.queue.maildir.bundle import entry_line, unfold
 from zope.sendmail.queue.maildir.hold import Hold
+from zope.sendmail.queue.maildir.keys import Keys
 from zope.sendmail.queue.maildir.latecommit import LateCommits
 from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, PROOF, Layout
 from zope.sendmail.queue.maildir.spares import Spares
@@ -39,8 +42,21 @@ class StagedMail:
     raises, for the parent's transaction decides.
     """
 
-    def __init__(self, layout: Layout, disk: Disk, late: LateCommits, spares: Spares, make: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        disk: Disk,
+        late: LateCommits,
+        spares: Spares,
+        *,
+        keys: Keys,
+        make: Callable[[], None],
+    ) -> None:
         self._process = OwnProcess()
+        self._keys = keys
+        #: The keys of mails that have one, by the mail's name.
+        self._key_of: dict[str, str] = {}
+        self._id_of: dict[str, str] = {}
         #: Shows other processes that this transaction lives, see `hold`.
         self._hold: Hold | None = None
         self._layout = layout
@@ -59,6 +75,8 @@ class StagedMail:
         #: Whether there may be more behind that.
         self._is_torn = False
         self._prepared = self._committed = self._finished = False
+        #: Whether the next mail has to stand in a file with its own name.
+        self._is_named = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,12 +88,34 @@ class StagedMail:
 
     def add(self, envelope: Envelope, *message: Piece) -> str:
         """See `IStagedMail`."""
+        if envelope.terms.key:
+            return self._add_with_key(envelope, *message)
+        return self._add(envelope, *message)
+
+    def _add_with_key(self, envelope: Envelope, *message: Piece) -> str:
+        """Write a mail first, then take its key: so a key whose mail is nowhere is that of a committed one."""
+        terms = envelope.terms
+        if terms.key in self._id_of:
+            raise KeyTaken(terms.key, self._id_of[terms.key])
+        patiently(self._keys.clock, lambda: self._keys.check(terms.key))
+        identifier = id_of(message)
+        name = self._add(envelope, *message)
+        try:
+            patiently(self._keys.clock, lambda: self._keys.reserve(terms.key, identifier, name, terms.key_until))
+        except BaseException:
+            self.rollback(len(self._names) - 1)
+            raise
+        self._key_of[name], self._id_of[terms.key] = terms.key, identifier
+        return name
+
+    def _add(self, envelope: Envelope, *message: Piece) -> str:
         self._prepared = False
         if self._names and not self._group:
             self._make_group()
         name = unique_name()
         if envelope.terms is not PLAIN:
             name += str(Marks.of(envelope.terms))
+        self._is_named = bool(envelope.terms.key)
         put = self._create if len(self._names) < SINGLY else self._append
         put(name, envelope_lines(envelope, *message), *message)
         self._names.append(name)
@@ -85,6 +125,7 @@ class StagedMail:
         """See `IStagedMail`."""
         if not self._process.is_here():
             return
+        self._free(self._names[count:])
         kept = max(0, count - SINGLY)
         if kept < len(self._starts):
             self._prepared = False
@@ -97,6 +138,13 @@ class StagedMail:
             self._spare = ""
             self._let_go()
 
+    def _free(self, names: Sequence[str]) -> None:
+        """Free the keys of mails that are about to be removed."""
+        for name in names:
+            if name in self._key_of:
+                self._keys.free(self._key_of[name], name)
+                del self._id_of[self._key_of.pop(name)]
+
     def prepare(self) -> None:
         """See `IStagedMail`."""
         self._process.check(len(self))
@@ -107,6 +155,7 @@ class StagedMail:
             self._hold.sync(self._disk)
         else:
             self._sync()
+        self._keys.prepared(self._key_of.values())
         self._prepared = True
 
     def _sync(self) -> None:
@@ -159,6 +208,7 @@ class StagedMail:
     def _finish(self) -> None:
         """Make it durable, let the mails of a group stand as single files, and say so."""
         self._disk.sync_directory(self._layout.new)
+        self._keys.committed(self._key_of.values())
         group = self._new(GROUP + self._group)
         if self._group and not self._starts:
             unfold(self._layout, self._disk, group)
@@ -187,7 +237,7 @@ class StagedMail:
 
     def _create_here(self, name: str, *pieces: Piece) -> None:
         if self._hold is None and Hold.can_have_one_more():
-            if not self._names and self._fill(*pieces):
+            if not self._names and not self._is_named and self._fill(*pieces):
                 return
             self._hold = Hold(self._disk.create_locked(self._path(name), *pieces))
         else:

@@ -11,6 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, BinaryIO
 
 from psycopg import Connection
@@ -29,7 +30,7 @@ from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, SentMail, stat
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.diagnosis import HELD, relay_down, relay_left_out, waits_for_a_person
-from zope.sendmail.queue.postgresql import doctor
+from zope.sendmail.queue.postgresql import doctor, keys
 from zope.sendmail.queue.postgresql.body import open_body
 from zope.sendmail.queue.postgresql.connection import Connections, run
 from zope.sendmail.queue.postgresql.envelopes import read_envelope, write_envelope
@@ -238,6 +239,8 @@ class PostgreSQLAdmin:
     def release(self, name: str) -> None:
         """See `IMailQueueAdmin.release`."""
         with self.at_work(name, Action.RELEASE) as (connection, mail):
+            if mail.state is State.STAGED:
+                self._see_to_key(connection, name, mail)
             self._write(connection, mail, mail.record.released(self._clock.time()))
 
     def retry(self, name: str) -> None:
@@ -351,6 +354,18 @@ class PostgreSQLAdmin:
                 "record": line_of(record),
             },
         )
+
+    def _see_to_key(self, connection: Connection[Any], name: str, mail: Any) -> None:
+        """See that no other mail has the key of one that a person commits.  Raises `NotPossible`."""
+        with contextlib.suppress(MalformedEnvelope):
+            key, queue = read_envelope(mail.envelope).terms.key, self._queue()
+            if key and queue is not None and keys.is_anothers(partial(run, connection), queue, key, mail.id):
+                why = f"another mail has had its key {key!r} since, and both would be sent; remove this one"
+                raise NotPossible(f"cannot release {name}: {why}")
+
+    def forget_keys(self) -> int:
+        """See `IMailQueueAdmin.forget_keys`.  Those of all queues of the database."""
+        return len(self._connections.execute("forget_keys", now=self._clock.time()))
 
     def _due(self, mail: _Taken, record: Record) -> float | None:
         """Return when a mail leaves that its sender wants to leave later; None: at once."""

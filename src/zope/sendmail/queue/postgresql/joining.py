@@ -18,11 +18,13 @@ from zope.sendmail.errors import QueueError
 from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
+from zope.sendmail.queue.postgresql import keys
 from zope.sendmail.queue.postgresql.body import rows_of
 from zope.sendmail.queue.postgresql.interfaces import IApplicationConnection
 from zope.sendmail.queue.postgresql.names import shown
 from zope.sendmail.queue.postgresql.staging import NewMail
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
+from zope.sendmail.system.clock import Clock
 
 
 @implementer(IApplicationConnection)
@@ -178,6 +180,8 @@ class JoinedMail:
         values: dict[str, Any] = {name: getattr(mail, name) for name in names}
         values["priority"] = mail.terms.priority.rank
         with joined():
+            if mail.terms.key:
+                keys.take(self._ask, self._queue, mail, Clock().time())
             self._execute("join_mail", {"id": str(mail.id), "queue": self._queue, **values})
             for no, row in enumerate(rows_of(message)):
                 self._execute("join_body", {"mail": str(mail.id), "no": no, "data": bytes(row)})
@@ -186,6 +190,10 @@ class JoinedMail:
         self._ids.append(mail.id)
         self._ranks.add(mail.terms.priority.rank)
         return shown(mail.id)
+
+    def _ask(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = self._connection.execute(STATEMENTS[name].decode(), parameters)
+        return rows
 
     def _execute(self, name: str, parameters: Mapping[str, Any]) -> None:
         self._connection.execute(STATEMENTS[name].decode(), parameters)

@@ -105,7 +105,7 @@ class PostgreSQLQueue:
     def stage(self) -> PostgreSQLStagedMail:
         """See `IMailQueue.stage`."""
         self._reveal_late()
-        return PostgreSQLStagedMail(self._connections, self._make_id, self._late.append, self._committed)
+        return PostgreSQLStagedMail(self._connections, self._make_id, self._late.append, self._committed, self._clock)
 
     def stage_on(self, connection: Any) -> IStagedMail:
         """Return an empty group for mails that become rows of the application's transaction.

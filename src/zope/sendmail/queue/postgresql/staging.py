@@ -11,24 +11,28 @@ import struct
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any
 
 from psycopg import Connection
 from zope.interface import implementer
 
-from zope.sendmail.errors import InvalidMessage, QueueError
+from zope.sendmail.errors import InvalidMessage, KeyTaken, QueueError
 from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece, beginning, joined
 from zope.sendmail.message.terms import Terms
+from zope.sendmail.queue.keys import in_use, patiently
+from zope.sendmail.queue.postgresql import keys
 from zope.sendmail.queue.postgresql.body import ROW, rows_of
 from zope.sendmail.queue.postgresql.connection import Connections, run
 from zope.sendmail.queue.postgresql.envelopes import write_envelope
 from zope.sendmail.queue.postgresql.names import names, shown
 from zope.sendmail.queue.postgresql.rows import STAGED
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
+from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.hostname import host_name
 from zope.sendmail.system.ownprocess import OwnProcess
 
@@ -175,6 +179,7 @@ class PostgreSQLStagedMail:
         queue: Callable[[], int],
         late: Callable[[list[uuid.UUID]], object],
         announce: Callable[[Collection[int]], object],
+        clock: Clock,
     ) -> None:
         self._connections = connections
         self._queue = queue
@@ -184,6 +189,9 @@ class PostgreSQLStagedMail:
         self._new: list[NewMail] = []
         self._buffered = 0
         self._ranks: set[int] = set()
+        #: The keys of the mails, each with its mail and that one's Message-Id.
+        self._keys: dict[str, tuple[uuid.UUID, str]] = {}
+        self._clock = clock
         #: How many of the first were written, or may have been.
         self._written = 0
         self._is_over = False
@@ -198,6 +206,8 @@ class PostgreSQLStagedMail:
         A large message is written to the database at once.
         """
         mail = NewMail.of(envelope, message)
+        if mail.terms.key:
+            self._check_key(mail)
         self._ids.append(mail.id)
         self._new.append(mail)
         self._ranks.add(mail.terms.priority.rank)
@@ -205,18 +215,43 @@ class PostgreSQLStagedMail:
         if self._buffered > _BUFFER:
             try:
                 self._flush()
+            except KeyTaken as taken:  # perhaps an earlier mail's
+                self.rollback(len(self._ids) - 1)
+                raise in_use(taken.key) from taken
             except BaseException:
                 self.rollback(len(self._ids) - 1)
                 raise
         return shown(mail.id)
 
+    def _check_key(self, mail: NewMail) -> None:
+        """See that the key of a mail is free; it is taken when the mail is written.  Raises `KeyTaken`, `KeyInUse`."""
+        key = mail.terms.key
+        if key in self._keys:
+            raise KeyTaken(key, self._keys[key][1])
+        patiently(self._clock, lambda: keys.check(self._execute, self._queue(), key, self._clock.time()))
+        self._keys[key] = mail.id, mail.message_id
+
+    def _execute(self, statement: str, parameters: dict[str, Any]) -> list[Any]:
+        return self._connections.execute(statement, **parameters)
+
     def _flush(self) -> None:
         if self._new:
             self._written = len(self._ids)
-            queue = self._queue()
-            with self._connections.use() as connection:
-                write(connection, queue, self._new, STAGED)
+            patiently(self._clock, self._write)
             self._new, self._buffered = [], 0
+
+    def _write(self) -> None:
+        """Write the new mails, and with them their keys, all or none."""
+        queue = self._queue()
+        with self._connections.use() as connection:
+            keyed = [mail for mail in self._new if mail.terms.key]
+            if not keyed:
+                write(connection, queue, self._new, STAGED)
+                return
+            with connection.transaction():
+                write(connection, queue, self._new, STAGED)
+                for mail in sorted(keyed, key=lambda mail: mail.terms.key):  # in one order, so that none wait in a ring
+                    keys.take(partial(run, connection), queue, mail, self._clock.time())
 
     def rollback(self, count: int) -> None:
         """See `IStagedMail.rollback`."""
@@ -227,6 +262,7 @@ class PostgreSQLStagedMail:
         self._new = [mail for mail in self._new if mail.id not in set(gone)] if gone else self._new
         self._buffered = sum(mail.size for mail in self._new)
         del self._ids[count:]
+        self._keys = {key: each for key, each in self._keys.items() if each[0] not in set(gone)}
         self._written = min(self._written, count)
         if written:
             self._connections.execute("discard", ids=written)

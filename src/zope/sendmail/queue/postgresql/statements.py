@@ -10,7 +10,7 @@ from importlib.resources import files
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
-_FILES = ("processors", "claims", "staging", "operating", "reporting", "joining", "moving", "suppressions")
+_FILES = ("processors", "claims", "staging", "operating", "reporting", "joining", "moving", "suppressions", "keys")
 
 
 def _read() -> dict[str, bytes]:

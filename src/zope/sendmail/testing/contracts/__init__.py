@@ -13,6 +13,7 @@ from __future__ import annotations
 from zope.sendmail.testing.contracts.asking import AskingContract
 from zope.sendmail.testing.contracts.claiming import ClaimingContract
 from zope.sendmail.testing.contracts.handover import HandOverContract
+from zope.sendmail.testing.contracts.keeping import KeyContract
 from zope.sendmail.testing.contracts.operating import OperatingContract
 from zope.sendmail.testing.contracts.sharing import SharingContract
 from zope.sendmail.testing.contracts.situation import (
@@ -29,7 +30,13 @@ from zope.sendmail.testing.contracts.suppressing import SuppressingContract
 
 
 class QueueContract(
-    HandOverContract, ClaimingContract, OperatingContract, SharingContract, AskingContract, SuppressingContract
+    HandOverContract,
+    ClaimingContract,
+    OperatingContract,
+    SharingContract,
+    AskingContract,
+    KeyContract,
+    SuppressingContract,
 ):
     """The promises of `IMailQueue`."""
 

@@ -14,5 +14,6 @@ update zope_sendmail.mail set state = 0, since = clock_timestamp(), maker = null
 where id = any(%s::uuid[]) and state = 3
 
 -- name: join_take_back
-with gone as (delete from zope_sendmail.mail where id = any(%(ids)s::uuid[]))
+with gone as (delete from zope_sendmail.mail where id = any(%(ids)s::uuid[])),
+keys as (delete from zope_sendmail.key where mail = any(%(ids)s::uuid[]))
 delete from zope_sendmail.body where mail = any(%(ids)s::uuid[])

@@ -73,7 +73,8 @@ insert into zope_sendmail.history (mail, record) select id, %(record)s from kept
 update zope_sendmail.mail set envelope = %(envelope)s where id = %(id)s
 
 -- name: remove
-with gone as (delete from zope_sendmail.mail where id = %(id)s returning id),
+with gone as (delete from zope_sendmail.mail where id = %(id)s returning id, state),
+keys as (delete from zope_sendmail.key k using gone where k.mail = gone.id and gone.state = 3),
 bodies as (delete from zope_sendmail.body b using gone where b.mail = gone.id)
 delete from zope_sendmail.history h using gone where h.mail = gone.id
 

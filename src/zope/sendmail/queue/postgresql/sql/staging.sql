@@ -20,6 +20,7 @@ copy zope_sendmail.body (mail, no, data) from stdin (format binary)
 update zope_sendmail.mail set state = 0, since = clock_timestamp(), maker = null where id = any(%(ids)s) and state = 3
 
 -- name: discard
-with gone as (delete from zope_sendmail.mail where id = any(%(ids)s) and state = 3 returning id)
+with gone as (delete from zope_sendmail.mail where id = any(%(ids)s) and state = 3 returning id),
+keys as (delete from zope_sendmail.key k using gone where k.mail = gone.id)
 delete from zope_sendmail.body where mail = any(%(ids)s) and not exists (
     select from zope_sendmail.mail m where m.id = body.mail and m.state <> 3)
