@@ -214,6 +214,7 @@ class ReaderOptions(TypedDict, total=False):
     schedule: Schedule
     notify_sender: bool
     keep_rejected: float | None
+    suppress_refused: bool
     tell: Callable[[Iterable[MailEvent]], None]
 
 

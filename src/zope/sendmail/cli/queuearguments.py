@@ -38,6 +38,12 @@ CHANGES = {
     "remove": "delete mails for good",
 }
 
+#: What is done to the list of those who get no mail.
+LISTS = {"suppress": "who gets no mail of this queue: list, add, remove, import, export addresses"}
+
+#: What can be done to it.
+LISTINGS = ("list", "add", "remove", "import", "export")
+
 #: What is done to a queue as a whole.
 UPKEEP = {
     "migrate": "make the tables of a queue in a database, or bring them to this release; nothing is lost",
@@ -48,7 +54,7 @@ UPKEEP = {
 TRANSFERS = {"move": "move all mail to another queue, with history and state; may be killed and run again"}
 
 #: Everything that can stand behind ``zope-sendmail queue``.
-VERBS = {**VIEWS, **CHANGES, **TRANSFERS, **UPKEEP}
+VERBS = {**VIEWS, **CHANGES, **LISTS, **TRANSFERS, **UPKEEP}
 
 #: The states a changing verb means when mails are not named: what it makes sense for, and what no operator regrets.
 MEANT = {
@@ -100,6 +106,8 @@ KEYS = {
     "top": "time, counts, per_minute, relays, oldest (names), replies",
     "migrate": "versions (to which the tables were brought)",
     "adopt": "adopted",
+    "suppress": "address, reason, since, until (UTC, null for ever); of add and remove: address, done; of import: "
+    "imported",
     "move": "name, there (its name in the other queue), done, error",
 }
 KEYS_OF_A_CHANGE = "name, verb, done, error"
@@ -162,7 +170,7 @@ def _nearest(verb: str) -> str:
 def make_overview() -> argparse.ArgumentParser:
     """Return the parser that explains all verbs."""
     views = "\n".join(f"  {verb:8}{text}" for verb, text in VIEWS.items())
-    changes = "\n".join(f"  {verb:8}{text}" for verb, text in (CHANGES | TRANSFERS).items())
+    changes = "\n".join(f"  {verb:8}{text}" for verb, text in (CHANGES | LISTS | TRANSFERS).items())
     upkeep = "\n".join(f"  {verb:8}{text}" for verb, text in UPKEEP.items())
     return argparse.ArgumentParser(
         prog="zope-sendmail queue",
@@ -180,6 +188,8 @@ def make_parser(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"zope-sendmail queue {verb}", description=_sentence(VERBS[verb]), epilog=_epilog(verb)
     )
+    if verb in LISTS:
+        parser.add_argument("action", choices=LISTINGS, help="what is done")
     if verb in UPKEEP:
         parser.add_argument("maildir", metavar="URL", help="the database of the queue: postgresql://user@host/database")
     else:
@@ -260,7 +270,21 @@ def _add_move(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only say how many mails are meant")
 
 
+def _add_suppress(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "addresses",
+        metavar="ADDRESS",
+        nargs="*",
+        help="whom it is about; for 'import' a file instead, with an address a line or as exported; -: standard input",
+    )
+    parser.add_argument("--reason", metavar="TEXT", default="", help="why, for people")
+    parser.add_argument(
+        "--for", dest="time", metavar="TIME", type=_duration, help="for 10m, 2h, 30d; without it, until it is removed"
+    )
+
+
 _ADD = {
+    "suppress": _add_suppress,
     "list": _add_list,
     "show": _add_show,
     "status": _add_status,

@@ -21,6 +21,7 @@ from zope.sendmail.cli.queuechanges import change
 from zope.sendmail.cli.queueviews import count_mails, diagnose, list_mails, show_mails, tell_status
 from zope.sendmail.cli.relayviews import show_errors, show_relays, show_shape
 from zope.sendmail.cli.selecting import Call
+from zope.sendmail.cli.suppresscommand import suppress
 from zope.sendmail.cli.terminal import Refused, complain, stop_printing
 from zope.sendmail.cli.topview import show_top
 from zope.sendmail.config.location import DATABASES, scheme_of
@@ -42,6 +43,7 @@ _VERBS: dict[str, Callable[[Call], int]] = {
     "top": show_top,
     "metrics": show_metrics,
     "move": move_mails,
+    "suppress": suppress,
     **dict.fromkeys(CHANGES, change),
 }
 

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -19,6 +20,7 @@ from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile, split_c
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
+from zope.sendmail.message.terms import Priority, TermDefaults
 from zope.sendmail.message.verpkey import VerpKey
 
 #: Settings by name, as values: what one source says.
@@ -229,6 +231,15 @@ QUEUE: dict[str, Parser] = {
     "on_unknown": one_of(OnUnknown),
     "notify_sender": boolean,
     "keep_rejected": positive(duration),
+    "suppress_refused": boolean,
+}
+
+#: What is asked for with mail, where its sender says nothing.
+SENDING: dict[str, Parser] = {
+    "not_before": positive(duration),
+    "expires": positive(duration),
+    "priority": one_of(Priority),
+    "key_lifetime": positive(duration),
 }
 
 #: Which relays a queue has, and which recipients are sent to which.
@@ -320,7 +331,7 @@ def routes_of(mailer: str, settings: Settings) -> Routes:
 
 
 #: What a processor calls as its settings do.
-_PROCESSOR = ("interval", "concurrency", "notify_sender", "keep_rejected")
+_PROCESSOR = ("interval", "concurrency", "notify_sender", "keep_rejected", "suppress_refused")
 
 
 def processor_keywords(settings: Settings) -> dict[str, Any]:
@@ -328,6 +339,15 @@ def processor_keywords(settings: Settings) -> dict[str, Any]:
     keywords = {name: settings[name] for name in _PROCESSOR if name in settings}
     schedule = {theirs: settings[ours] for ours, theirs in _SCHEDULE.items() if ours in settings}
     return {**keywords, "schedule": Schedule(**schedule)} if schedule else keywords
+
+
+def term_defaults(settings: Settings) -> TermDefaults:
+    """Return what is asked for where the sender of a mail says nothing, and only what was set."""
+    found = {name: settings[name] for name in SENDING if name in settings}
+    times: Any = {
+        name: timedelta(seconds=value) if isinstance(value, (int, float)) else value for name, value in found.items()
+    }
+    return times  # type: ignore[no-any-return]  # the parsers see to it
 
 
 def read_password(path: str) -> str:

@@ -15,12 +15,14 @@ from typing import Any, Protocol, Unpack
 from zope.sendmail.config.options import (
     QUEUE,
     RELAY,
+    SENDING,
     Parser,
     mailer_keywords,
     merge,
     one_of,
     processor_keywords,
     read_settings,
+    term_defaults,
 )
 from zope.sendmail.config.passwordfile import follow_password_file
 from zope.sendmail.errors import InvalidAddress
@@ -43,7 +45,7 @@ class Start(StrEnum):
 
 
 #: What can be set: all about a relay and a queue, and what a web application says besides.
-SETTINGS: Mapping[str, Parser] = {**RELAY, **QUEUE, "default_sender": parse_sender, "start": one_of(Start)}
+SETTINGS: Mapping[str, Parser] = {**RELAY, **QUEUE, **SENDING, "default_sender": parse_sender, "start": one_of(Start)}
 
 _AS_IT_IS: Mapping[str, str] = {}
 
@@ -193,5 +195,6 @@ def make_site_mailer(
     if "queue_path" not in merged:
         raise ValueError(f"there is no queue; write {spell('queue_path')} = /var/lib/application/mail")
     mailer = follow_password_file(SMTPMailer(**mailer_keywords(merged)), merged)
-    sender = MailSender(merged["queue_path"], mailer=mailer, **processor_keywords(merged), **options)
+    keywords = {**processor_keywords(merged), **term_defaults(merged)}
+    sender = MailSender(merged["queue_path"], mailer=mailer, **keywords, **options)
     return SiteMailer(sender, spell=spell, **own)

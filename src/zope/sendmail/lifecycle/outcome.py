@@ -58,6 +58,8 @@ class Reply:
     text: str
     code: int | None = None
     enhanced: str | None = None
+    #: Whether it is the reply to this recipient's own RCPT, and so says nothing about the message.  Not written down.
+    to_rcpt: bool = field(default=False, compare=False, repr=False)
 
     @classmethod
     def of(cls, code: int, text: str | bytes) -> Reply:

@@ -133,11 +133,11 @@ def is_of_list(reply: Reply) -> bool:
 
 
 def gone(refused: Mapping[str, Reply]) -> dict[str, Reply]:
-    """Return those recipients whose refusal says that they do not exist; anything else may be about the mail or us.
+    """Return those recipients whose own refusal says that they do not exist.
 
-    :param refused: recipients that were refused themselves, not with their message.
+    Anything else may be about the message, or about us: relays refuse a client at RCPT as well.
     """
-    return {who: reply for who, reply in refused.items() if _says_gone(reply)}
+    return {who: reply for who, reply in refused.items() if reply.to_rcpt and _says_gone(reply)}
 
 
 def _says_gone(reply: Reply) -> bool:

@@ -284,10 +284,13 @@ def read_terms(options: Mapping[str, str], addresses: Iterable[str]) -> Terms:
 
 def _read_moment(options: Mapping[str, str], name: str, missing: float) -> float:
     text = options.get(name)
-    if text is None:
-        return missing
+    return missing if text is None else read_moment(text)
+
+
+def read_moment(text: str) -> float:
+    """Return what `written` has written.  Raises `ValueError`."""
     if not _MOMENT.fullmatch(text):
-        raise ValueError(f"{name}: {text!r} is no moment such as 2026-12-01T08:00:00Z")
+        raise ValueError(f"{text!r} is no moment such as 2026-12-01T08:00:00Z")
     return datetime.fromisoformat(text).timestamp()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from zope.sendmail.lifecycle.outcome import Reply
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.processor.statereport import StateReport
 from zope.sendmail.processor.stopsignal import StopSignal
@@ -13,6 +15,10 @@ from zope.sendmail.system.clock import Clock
 
 #: Longest time in seconds for which a stop may go unnoticed while a thread sleeps.
 SLICE = 0.2
+
+
+def _nothing(_: Mapping[str, Reply]) -> None:
+    """Do nothing: refused recipients get mail nevertheless."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +31,8 @@ class Context:
     reporter: Reporter
     trouble: QueueTrouble
     state_report: StateReport
+    #: Is given what a relay said about the recipients of a mail, for the suppression list.
+    suppress: Callable[[Mapping[str, Reply]], object] = _nothing
 
     def sleep(self, seconds: float) -> bool:
         """Sleep, but no longer than until the processor is stopped.

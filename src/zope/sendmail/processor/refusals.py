@@ -6,21 +6,48 @@ are rejected, and the others go on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from zope.sendmail.errors import InvalidRecipient
 from zope.sendmail.interfaces import ILease, IMailQueue
-from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.lifecycle.outcome import Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import expired, suppressed
-from zope.sendmail.lifecycle.suppression import AT_HAND_OVER, Suppression
+from zope.sendmail.lifecycle.suppression import AT_HAND_OVER, Suppression, gone
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.terms import PLAIN
 from zope.sendmail.processor.context import Context
+from zope.sendmail.reporting import maillog
 from zope.sendmail.reporting.reporter import MailId
+from zope.sendmail.system.clock import Clock
 
 #: Seconds between two looks for mail whose time is over, while there is other work.
 _EVERY = 0.5
 
 #: So many mails are given up at a time.
 _MOST = 100
+
+
+class RefusedRecipients:
+    """Puts recipients of whom a relay says that they do not exist on the suppression list.  Concurrency: any thread."""
+
+    def __init__(self, queue: IMailQueue, clock: Clock) -> None:
+        self._queue = queue
+        self._clock = clock
+
+    def __call__(self, replies: Mapping[str, Reply]) -> None:
+        """Take note of what a relay said about the recipients of a mail.  Raises nothing because of the queue."""
+        found = gone(replies)
+        if not found:
+            return
+        try:
+            known = self._queue.suppressions.among(found)
+            entries = [Suppression.of(who, str(reply), since=self._clock.time()) for who, reply in found.items()]
+            new = [entry for who, entry in zip(found, entries, strict=True) if who not in known]
+            if new:
+                self._queue.suppressions.add(*new)
+        except (OSError, InvalidRecipient) as error:  # it is refused again, and noted then
+            maillog.suppressing_failed(self._queue.location, error)
 
 
 class Refusals:

@@ -28,6 +28,7 @@ from zope.sendmail.message.envelope import Envelope, read_envelope
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor import shutdown
 from zope.sendmail.processor.context import Context
+from zope.sendmail.processor.refusals import RefusedRecipients
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.run import Run
 from zope.sendmail.processor.statereport import StateReport
@@ -53,6 +54,7 @@ class QueueProcessorThread(threading.Thread):
     :param schedule: when deferred mail is tried again; None: the queue's, or the usual one
     :param notify_sender: whether senders get a report (RFC 3464) about rejected recipients
     :param keep_rejected: seconds after which rejected mail is removed; None: an operator removes it
+    :param suppress_refused: whether a recipient of whom a relay says that it does not exist gets no mail any more
     :param routes: which relay serves which mail
     :param mailers: the other mailers, by name
     :param tell: called with events; by default subscribers of ``zope.event`` get them
@@ -75,6 +77,7 @@ class QueueProcessorThread(threading.Thread):
         clock: Clock | None = None,
         notify_sender: bool = False,
         keep_rejected: float | None = None,
+        suppress_refused: bool = False,
         routes: Routes | None = None,
         mailers: Mapping[str, Any] | None = None,
         tell: Callable[[Iterable[MailEvent]], None] = notifier.tell,
@@ -91,6 +94,7 @@ class QueueProcessorThread(threading.Thread):
         self.clock = clock or Clock()
         self.notify_sender = notify_sender
         self.keep_rejected = keep_rejected
+        self.suppress_refused = suppress_refused
         self.tell = tell
         self._signal = StopSignal()
         self.relays = RelayRegistry(
@@ -222,6 +226,7 @@ class QueueProcessorThread(threading.Thread):
             reporter=self._reporter(queue),
             trouble=self._trouble,
             state_report=state_report,
+            **({"suppress": RefusedRecipients(queue, self.clock)} if self.suppress_refused else {}),
         )
         return Run(
             context,

@@ -226,6 +226,7 @@ class Worker:
         reporter.report_rejected(lease, outcome.relay, record)
         measures = self._measures(job) if reporter.is_observed else None
         lease.settle(record)
+        self._context.suppress(outcome.replies)
         reporter.attempted(mail, outcome, record, before=before, measures=measures)
         self._context.state_report.count(record.state, unknown=record.unknowns > before.unknowns, written=lease.written)
 

@@ -23,6 +23,7 @@ from zope.sendmail.config.options import (
     processor_keywords,
     read_verp_key,
     routes_of,
+    term_defaults,
 )
 from zope.sendmail.config.passwordfile import follow_password_file
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery, queued_delivery
@@ -101,8 +102,9 @@ def queuedDelivery(
         declaration = checked(lambda: _declaration(name, mailer, given))
         path = declaration.queue_path
         known = {name: declaration.options[name] for name in ("routes", "schedule") if name in declaration.options}
+        terms = term_defaults(merge((given, read_product_config())))
         delivery = checked(
-            lambda: QueuedMailDelivery(path, envelope_sender=envelopeSender, connection=connection, **known)
+            lambda: QueuedMailDelivery(path, envelope_sender=envelopeSender, connection=connection, **known, **terms)
         )
         delivery.verp_key = _verp_key(verpKeyFile)
         guarded = _guarded(delivery, permission)

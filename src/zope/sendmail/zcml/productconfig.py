@@ -14,12 +14,23 @@ from zope.configuration.exceptions import ConfigurationError
 
 from zope.sendmail import startup
 from zope.sendmail.config.location import directories_of, usable_location
-from zope.sendmail.config.options import LOGIN, PATHS, QUEUE, RELAY, ROUTING, Parser, Settings, one_of, read_settings
+from zope.sendmail.config.options import (
+    LOGIN,
+    PATHS,
+    QUEUE,
+    RELAY,
+    ROUTING,
+    SENDING,
+    Parser,
+    Settings,
+    one_of,
+    read_settings,
+)
 
 _NOT_IN_PRODUCT_CONFIG = {"no_tls", "force_tls", "implicit_tls"}
 _PRODUCT_CONFIG: dict[str, Parser] = {
     name.replace("_", "-"): parse
-    for name, parse in {**QUEUE, **RELAY, "start": one_of(startup.Start)}.items()
+    for name, parse in {**QUEUE, **SENDING, **RELAY, "start": one_of(startup.Start)}.items()
     if name not in _NOT_IN_PRODUCT_CONFIG
 }
 _PATHS = tuple(name.replace("_", "-") for name in PATHS)
@@ -72,7 +83,7 @@ def by_option_name(settings: Settings) -> dict[str, Any]:
     :raises TypeError: for what is no setting.
     """
     names = {re.sub("[A-Z]", lambda match: "_" + match[0].lower(), name).replace("-", "_"): name for name in settings}
-    unknown = set(names) - {*RELAY, *QUEUE, *ROUTING, "start"}
+    unknown = set(names) - {*RELAY, *QUEUE, *SENDING, *ROUTING, "start"}
     if unknown:
         raise TypeError(f"unknown: {', '.join(sorted(unknown))}")
     return {option: settings[name] for option, name in names.items()}

@@ -10,7 +10,7 @@ from zope.schema import Field, Int, TextLine, ValidationError
 from zope.schema.interfaces import IFromUnicode
 
 from zope.sendmail.config.location import DATABASES, SPOOL, directories_of, is_maildir, scheme_of, usable_location
-from zope.sendmail.config.options import QUEUE, RELAY, ROUTING, Parser, boolean, one_of
+from zope.sendmail.config.options import QUEUE, RELAY, ROUTING, SENDING, Parser, boolean, one_of
 from zope.sendmail.directmail import OnRefused
 from zope.sendmail.startup import Start
 
@@ -179,6 +179,35 @@ class IQueuedDeliveryDirective(IDeliveryDirective):
         title="Notify sender",
         description="Whether the sender gets a delivery status notification (RFC 3464) about rejected recipients.",
         default=False,
+    )
+    suppressRefused = Setting(
+        QUEUE["suppress_refused"],
+        title="Suppress refused",
+        description="Whether a recipient of whom a relay says that it does not exist gets no mail of this queue any "
+        "more: it is put on the suppression list.",
+        default=False,
+    )
+    priority = Setting(
+        SENDING["priority"],
+        title="Priority",
+        description="Of mail whose sender asks for none: 'high', 'normal' or 'low'.",
+        default="normal",
+    )
+    notBefore = Setting(
+        SENDING["not_before"],
+        title="Not before",
+        description="How long after it was handed over mail leaves, if its sender asks for nothing else, e.g. 30s.",
+    )
+    expires = Setting(
+        SENDING["expires"],
+        title="Expires",
+        description="How long after it was handed over mail is given up, if its sender asks for nothing else, e.g. 2d.",
+    )
+    keyLifetime = Setting(
+        SENDING["key_lifetime"],
+        title="Key lifetime",
+        description="How long the key of a mail is kept after the mail may have left.",
+        default=604800.0,
     )
     keepRejected = Setting(
         QUEUE["keep_rejected"],

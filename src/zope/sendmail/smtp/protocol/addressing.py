@@ -7,6 +7,7 @@ mail before (RFC 2920, 3.1); then only its replies are awaited.  Pure.  RFC 5321
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from zope.sendmail.smtp.protocol.commands import Command, CommandName, EnvelopeCommands
 from zope.sendmail.smtp.protocol.exchange import NOT_UNDERSTOOD, RECEIVE, Exchange
@@ -170,7 +171,7 @@ class Addressing:
         if response.code == 421 or refuses_client(reply):
             self._exchange.end(Refused(CommandName.RCPT, response, recipient))
             return
-        progress.refused[recipient] = reply
+        progress.refused[recipient] = replace(reply, to_rcpt=True)
         progress.out_of_sync |= response.code == 503
         progress.has_too_many |= bool(progress.accepted) and reply.is_one_too_many
         if recipient == self._last_recipient and not progress.accepted:

@@ -89,7 +89,8 @@ class AQueueThatIsNone(OperatorsTest):
                 for path in (missing, os.path.dirname(self.path), __file__):
                     words = [] if verb in _WITHOUT_NAMES else ["x"]
                     words += ["--to", "default"] if verb == "reroute" else []
-                    self.assertEqual(self.call(verb, path, *words), 78)
+                    words = ["list", path] if verb == "suppress" else [path, *words]
+                    self.assertEqual(self.call(verb, *words), 78)
                     self.assertIn("no queue" if path == missing else "not a Maildir", self.complained)
                 self.assertFalse(os.path.exists(missing))
         self.assertEqual(os.listdir(os.path.dirname(self.path)), ["queue"])
