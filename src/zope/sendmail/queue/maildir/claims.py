@@ -432,6 +432,7 @@ class Claims:
         with self.mutex:
             if not self._removed:
                 self._removed_since = self._clock.monotonic()
+            self._scanner.made_room()
             for key in keys:
                 self._index.drop(key)
                 self._removed.add(key.partition("/")[0])

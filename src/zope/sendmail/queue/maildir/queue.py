@@ -28,7 +28,8 @@ from zope.sendmail.queue.maildir.latecommit import late_commits_of
 from zope.sendmail.queue.maildir.layout import EXTRA, Layout
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.liveness import Owners
-from zope.sendmail.queue.maildir.locks import Lock, Owner, sweep
+from zope.sendmail.queue.maildir.locks import Lock, Owner
+from zope.sendmail.queue.maildir.ownerfile import sweep
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.spares import spares_of, sweep as sweep_spares

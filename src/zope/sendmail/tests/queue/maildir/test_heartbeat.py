@@ -82,7 +82,7 @@ class HostsTest(unittest.TestCase):
         names: dict[str, Any] = {
             "zope.sendmail.queue.maildir.ownertext.host_name": host,
             "zope.sendmail.queue.maildir.ownertext.boot_id": host.encode() + b"-boot",
-            "zope.sendmail.queue.maildir.locks.boot_id": host.encode() + b"-boot",
+            "zope.sendmail.queue.maildir.ownerfile.boot_id": host.encode() + b"-boot",
         }
         with contextlib.ExitStack() as stack:
             stack.enter_context(mock.patch.object(Identity, "here", return_value=identity))

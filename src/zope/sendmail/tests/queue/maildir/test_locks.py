@@ -15,7 +15,8 @@ from unittest import mock
 from zope.sendmail.interfaces import QueueNotSafe
 from zope.sendmail.maildir import make_maildir
 from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Layout
-from zope.sendmail.queue.maildir.locks import LOOK_AGAIN, MAX_SEND_TIME, Busy, Lock, Owner, sweep
+from zope.sendmail.queue.maildir.locks import LOOK_AGAIN, MAX_SEND_TIME, Busy, Lock, Owner
+from zope.sendmail.queue.maildir.ownerfile import sweep
 from zope.sendmail.queue.maildir.ownertext import HEADER, Inherited, Phase
 from zope.sendmail.system.disk import Disk, same_file
 from zope.sendmail.testing.contracts import ManualClock
@@ -581,7 +582,7 @@ class AfterAPowerLoss(LocksTest):
         self.enterContext(mock.patch("zope.sendmail.queue.maildir.heartbeat._booted", return_value=math.inf))
         for phase in Phase:
             with self.subTest(phase):
-                with mock.patch("zope.sendmail.queue.maildir.locks.boot_id", return_value=b"another boot"):
+                with mock.patch("zope.sendmail.queue.maildir.ownerfile.boot_id", return_value=b"another boot"):
                     self.die(phase)
                 self.assert_unknown()
                 os.unlink(self.layout.sending(KEY))

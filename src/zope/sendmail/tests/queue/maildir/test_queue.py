@@ -664,7 +664,7 @@ class AfterAPowerLoss(MaildirQueueTest):
     def test_a_lock_of_another_boot_is_unknown(self) -> None:
         """Its slots were not synced, so they may be older than they look."""
         self.put()
-        with mock.patch("zope.sendmail.queue.maildir.locks.boot_id", return_value=b"another boot"):
+        with mock.patch("zope.sendmail.queue.maildir.ownerfile.boot_id", return_value=b"another boot"):
             dead = self.open()
             self.claim(dead)
             dead.close()
@@ -679,7 +679,7 @@ class AfterAPowerLoss(MaildirQueueTest):
                 lease = self.claim()
                 lease.settle(self.judged(lease, LATER))
                 self.clock.advance(3600)
-                with mock.patch("zope.sendmail.queue.maildir.locks.boot_id", return_value=b"another boot"):
+                with mock.patch("zope.sendmail.queue.maildir.ownerfile.boot_id", return_value=b"another boot"):
                     dead = self.open()
                     self.claim(dead).open()
                     dead.close()
