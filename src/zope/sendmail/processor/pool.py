@@ -12,7 +12,7 @@ import functools
 import threading
 from collections.abc import Callable
 
-from zope.sendmail.processor.context import Context
+from zope.sendmail.processor.context import SLICE, Context
 from zope.sendmail.processor.dispatcher import Dispatcher
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.relay import Relay
@@ -132,9 +132,10 @@ class WorkerPool:
     def claim_for(self, worker: Worker, relay: Relay) -> Job | None:
         """Claim what `worker` does next; None if it has nothing to do any more, or not now.
 
-        A worker that met trouble gets nothing; the last one pauses the relay.
+        A worker that met trouble gets nothing; the last one pauses the relay.  Where mails have to wait for their turn,
+        none is taken ahead: the mail in hand, whose end is not sent yet, would wait as well.
         """
-        if not (worker.is_good and self._goes_on(relay)):
+        if not (worker.is_good and self._goes_on(relay)) or (worker.has_in_hand and relay.has_rate):
             return None
         job = self._dispatcher.next_for(relay, self.call, worker.convoy)
         if job is None and relay.give_back():
@@ -146,7 +147,7 @@ class WorkerPool:
             return job
         may_go = False
         try:
-            may_go = self._waits_for_turn(relay)
+            may_go = not worker.has_in_hand and self._waits_for_turn(relay)
         finally:
             if not may_go:
                 job.lease.release()
@@ -168,13 +169,18 @@ class WorkerPool:
         return relay.workers <= 1 or relay.workers <= relay.limit
 
     def _waits_for_turn(self, relay: Relay) -> bool:
-        """Return whether it came before we were stopped."""
-        for turn in (relay.turn, functools.partial(self._dispatcher.turn, relay)):
-            while (seconds := turn()) > 0.0:
-                baton.put_down()
-                if not self._context.sleep(seconds):
-                    return False
+        """Return whether it came before we were stopped; often it comes sooner, when another mail was taken."""
+        while (seconds := relay.turn()) > 0.0:
+            if not self._rests(min(seconds, SLICE)):
+                return False
+        while (seconds := self._dispatcher.turn(relay)) > 0.0:
+            if not self._rests(seconds):
+                return False
         return True
+
+    def _rests(self, seconds: float) -> bool:
+        baton.put_down()
+        return self._context.sleep(seconds)
 
     def _sign_off(self, relay: Relay) -> None:
         """Count one worker less; the last one gives the backlog back."""

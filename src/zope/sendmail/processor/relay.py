@@ -15,7 +15,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.mailer import keeps_sessions, open_session
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.stopsignal import StopSignal
-from zope.sendmail.processor.throttle import Hearing, Throttle
+from zope.sendmail.processor.throttle import Hand, Hearing, Throttle
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.transports.circuitbreaker import CircuitBreaker
@@ -28,6 +28,7 @@ MAX_CONNECTIONS = 20
 _BACKLOG = 2
 
 _NONE: Mapping[str, Reply] = {}
+_NO_HAND = Hand()
 
 
 class Relay:
@@ -87,18 +88,18 @@ class Relay:
         """Whether the last attempt failed: one mail at a time until one gets through."""
         return self.circuit.failures > 0
 
-    def heard(self, outcome: Outcome, complaints: Mapping[str, Reply] = _NONE, name: str = "") -> Hearing:
+    def heard(self, outcome: Outcome, complaints: Mapping[str, Reply] = _NONE, hand: Hand = _NO_HAND) -> Hearing:
         """Learn from an outcome: a fault pauses the relay, anything else ends the pause.
 
         While other connections work, a fault is about this one: the relay wants fewer.
 
         :param complaints: the replies that say that it is too much
-        :param name: of the mail in its queue
+        :param hand: the mail that it is about
         """
         self.asked = self._clock.time()
         with self.mutex:
             was_down = self.circuit.failures > 0
-            hearing = self.throttle.heard(outcome, complaints, self.workers, name)
+            hearing = self.throttle.heard(outcome, complaints, self.workers, hand)
             if hearing is Hearing.USUAL:
                 self.circuit.heard(outcome)
             elif hearing is Hearing.DOWN:

@@ -24,7 +24,7 @@ from zope.sendmail.processor.convoy import Convoy
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.processor.sentbatch import SentBatch
-from zope.sendmail.processor.throttle import Hearing
+from zope.sendmail.processor.throttle import Hand, Hearing
 from zope.sendmail.reporting import maillog
 from zope.sendmail.reporting.reporter import MailId, Measures
 from zope.sendmail.smtp.pipeline import one_by_one, stream
@@ -90,21 +90,29 @@ class Worker:
         #: What was claimed for this worker together with the mail in hand.
         self.convoy = Convoy(context.clock, grows=getattr(session, "lets_go", False))
         self._sent = SentBatch(context, relay, grows=getattr(session, "lets_go", False))
+        self._taken: JobsInHand | None = None
         #: When the last mail ended, on the monotonic clock: what was taken ahead has waited until then.
         self._ended_at = 0.0
         #: Whether the last mail found a relay that could be used over this connection.
         self.works = True
         #: Whether the conversation is to begin anew, because of what the relay said about how much is sent.
         self._has_to_pause = False
+        #: Whether the relay has meant the connection, and not its mail.
+        self._was_one_too_many = False
 
     @property
     def is_good(self) -> bool:
         """Whether the worker met no trouble, and the relay still has the same mailer."""
         return self.works and self._relay.mailer is self.mailer
 
+    @property
+    def has_in_hand(self) -> bool:
+        """Whether a mail is with the relay, so that the next one is asked for ahead of its time."""
+        return self._taken is not None and bool(self._taken.in_hand)
+
     def run(self, claim: Claim) -> None:
         """Try each message that `claim` gives once; end the leases.  Raises what `claim` raises."""
-        taken = JobsInHand(claim, self._finish, self._let_go, self._context.clock)
+        taken = self._taken = JobsInHand(claim, self._finish, self._let_go, self._context.clock)
         self._has_to_pause = False
         results = self._results(taken)
         signal = self._context.signal
@@ -178,10 +186,12 @@ class Worker:
         outcome = self._checked(job, result)
         complaints = complaints_in(outcome)
         if job.envelope.recipients:  # else no relay was asked
-            hearing = self._relay.heard(outcome, complaints, lease.name)
+            hand = Hand(lease.name, max(job.taken_at, self._ended_at), self.session)
+            hearing = self._relay.heard(outcome, complaints, hand)
             self._relay.give_back()
             self.works = outcome.fault is None and hearing is not Hearing.FEWER_CONNECTIONS
             self._has_to_pause = hearing is not Hearing.USUAL
+            self._was_one_too_many = hearing is Hearing.FEWER_CONNECTIONS
         if outcome.fault is not None:
             self._context.reporter.faulted(outcome)
         again_in = self._again_in(job, outcome, complaints) if complaints else None
@@ -215,7 +225,8 @@ class Worker:
         """Seconds after which those are tried again who met a relay that wants less mail; None: as ever."""
         if any(who not in complaints for who in outcome.having(Answer.DEFERRED)):
             return None
-        again_in = self._relay.throttle.again(job.lease.name)
+        # A connection too many says nothing about the mail that met it.
+        again_in = 0.0 if self._was_one_too_many else self._relay.throttle.again(job.lease.name)
         if again_in == 0.0 and outcome.replies.keys() - complaints.keys():
             return _AFTER_A_PART
         return again_in

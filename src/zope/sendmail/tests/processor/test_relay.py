@@ -236,7 +236,7 @@ class ThePace(unittest.TestCase):
             relay.heard(refused)
         self.assertEqual((relay.limit, relay.pause(), relay.fault), (4, 0.0, None))
         for limit in 5, 7, 11, 19, MAX_CONNECTIONS:
-            self.clock.advance(299)
+            self.clock.advance(59)
             self.assertLess(relay.limit, limit)
             self.clock.advance(1)
             self.assertEqual(relay.limit, limit)

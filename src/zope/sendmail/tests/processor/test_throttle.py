@@ -13,7 +13,7 @@ from zope.sendmail.lifecycle.throttling import complaints_in
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.relay import MAX_CONNECTIONS, Relay
-from zope.sendmail.processor.throttle import Hearing
+from zope.sendmail.processor.throttle import Hand, Hearing
 from zope.sendmail.testing.contracts import OK, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
@@ -249,6 +249,10 @@ class AMailThatIsTooMuchByItself(ProcessorTest):
         self.assertEqual((len(self.mailer.sent), self.clock.monotonic()), (49, 1000.0))
 
 
+class Session:
+    """Something that stands for a conversation."""
+
+
 class Connections(unittest.TestCase):
     """What a relay makes of complaints."""
 
@@ -271,6 +275,49 @@ class Connections(unittest.TestCase):
             self.assertIs(self.refuse(THREADS), Hearing.FEWER_CONNECTIONS)
         self.assertEqual((self.relay.limit, self.relay.pause(), self.relay.fault), (10, 0.0, None))
 
+    def test_a_crowd_that_is_refused_as_a_whole_keeps_half(self) -> None:
+        """A relay may refuse all as long as too many are open; mails that were begun before say no more than one."""
+        self.relay.workers = 8
+        for number in range(7):
+            self.refuse_hand(THREADS, Hand(str(number), begun=self.clock.monotonic() - 1))
+        self.assertEqual(self.relay.limit, 4)
+        self.clock.advance(1)
+        self.relay.workers = 4
+        self.refuse_hand(THREADS, Hand("next", begun=self.clock.monotonic()))
+        self.assertEqual(self.relay.limit, 3)
+
+    def test_words_about_connections_may_be_about_mails(self) -> None:
+        """Three have worked side by side; if two are refused as well, they come back, and the mails go slower."""
+        sessions = [Session() for _ in range(3)]
+        self.relay.workers = 3
+        for session in sessions:
+            self.relay.heard(Outcome("r:25", {"a@x.example": OK}), hand=Hand("taken", self.clock.monotonic(), session))
+        self.assertIs(self.refuse_hand(THREADS, Hand("1", self.clock.monotonic())), Hearing.FEWER_CONNECTIONS)
+        self.assertEqual(self.relay.limit, 2)
+        self.relay.workers = 2
+        for number in range(2, 5):
+            self.clock.advance(1)
+            hearing = self.refuse_hand(THREADS, Hand(str(number), self.clock.monotonic()))
+            self.assertIs(hearing, Hearing.SLOWER)
+        self.assertEqual((self.relay.limit, self.relay.has_rate), (3, True))
+
+    def test_mails_side_by_side_are_no_series(self) -> None:
+        """Twenty that are refused in one moment are a reason to wait for half a second, not for minutes."""
+        begun = self.clock.monotonic()
+        self.clock.advance(0.1)
+        self.relay.workers = 20
+        for number in range(20):
+            self.assertIs(self.refuse_hand(SES, Hand(str(number), begun)), Hearing.SLOWER)
+            self.assertEqual(self.relay.throttle.again(str(number)), 0.0)
+        self.assertEqual(self.relay.turn(), 0.5)
+        self.relay.heard(Outcome("r:25", {"a@x.example": OK}), hand=Hand("beside", begun))
+        self.assertEqual(self.relay.turn(), 0.5)
+
+    def refuse_hand(self, reply: Reply, hand: Hand) -> Hearing:
+        """Let the relay hear a refusal of this mail."""
+        outcome = Outcome.same("r:25", ["a@x.example"], reply)
+        return self.relay.heard(outcome, complaints_in(outcome), hand)
+
     def test_also_if_they_hear_it_before_one_has_left(self) -> None:
         """Threads take their time."""
         self.relay.workers = 16
@@ -280,11 +327,11 @@ class Connections(unittest.TestCase):
         self.assertEqual(self.relay.limit, 10)
 
     def test_more_are_tried_after_a_while_and_less_often_if_refused(self) -> None:
-        """One more after five minutes; after ten if that was refused, at last once an hour."""
+        """One more after a minute; after two if that was refused, at last once an hour."""
         self.relay.workers = 4
         self.refuse(THREADS)
         self.assertEqual(self.relay.limit, 3)
-        for seconds in 300, 600, 1200, 2400, 3600, 3600:
+        for seconds in 60, 120, 240, 480, 960, 1920, 3600, 3600:
             self.clock.advance(seconds - 1)
             self.assertEqual(self.relay.limit, 3)
             self.clock.advance(1)

@@ -1,0 +1,142 @@
+"""Relays with the limits of providers, over real sockets: scripted, on a clock that runs faster than the wall's."""
+
+from __future__ import annotations
+
+import threading
+import time
+import unittest
+from collections import deque
+from typing import Any
+
+from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.memory import MemoryQueue
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.script import Action, Script
+from zope.sendmail.tests.support.conversation import MESSAGE, TIMEOUTS, Conversation
+from zope.sendmail.tests.support.layers import Servers, in_layer
+from zope.sendmail.tests.support.servers import wait_until
+
+THREADS = "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"
+BUSY = "451 4.7.500 Server busy. Please try again later from [192.0.2.1]."
+
+
+class FasterClock(Clock):
+    """The real clock, so many times as fast: a minute of a provider need not last one."""
+
+    def __init__(self, speed: float) -> None:
+        self.speed = speed
+
+    def time(self) -> float:
+        return time.time() * self.speed
+
+    def monotonic(self) -> float:
+        return time.monotonic() * self.speed
+
+    def cpu(self) -> float:
+        return time.process_time() * self.speed
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds / self.speed)
+
+
+class Provider(Script):
+    """Takes `most` mails within so many seconds, each of which it has for a while, and over so many connections.
+
+    At the final dot it looks how many are open, and refuses every mail as long as these are too many.
+    """
+
+    def __init__(self, clock: Clock, most: int, seconds: float, busy: str, *, connections: int, each: float) -> None:
+        super().__init__()
+        self.clock, self.most, self.seconds, self.busy = clock, most, seconds, busy
+        self.connections, self.each = connections, each
+        self.relay: Relay | None = None
+        self._times: deque[float] = deque()
+        self._mutex = threading.Lock()
+
+    def action(self, point: str, command: str) -> Action | None:
+        """See `Script`."""
+        if point != "DOT":
+            return None
+        self.clock.sleep(self.each)
+        with self._mutex:
+            if self.relay is not None and self.relay.open > self.connections:
+                return THREADS
+            now = self.clock.monotonic()
+            while self._times and self._times[0] <= now - self.seconds:
+                self._times.popleft()
+            if len(self._times) >= self.most:
+                return self.busy
+            self._times.append(now)
+        return None
+
+
+class NotingQueue(MemoryQueue):
+    """Notes the mails that were charged with an attempt, and go on waiting."""
+
+    def __init__(self, *, schedule: Schedule, clock: Clock) -> None:
+        super().__init__(schedule=schedule, clock=clock)
+        self.charged: list[Record] = []
+
+    def write(self, mail: Any, record: Record) -> None:
+        """See `MemoryQueue`."""
+        super().write(mail, record)
+        if record.attempts:
+            self.charged.append(record)
+
+
+class ProvidersLimits(Conversation):
+    """A queue goes at nine tenths of what each of them allows; no mail is rejected, and none is charged."""
+
+    def gets_nine_tenths(self, provider: Provider, mails: int) -> None:
+        """With no setting that tells of the limits."""
+        clock = provider.clock
+        relay = provider.relay = self.start(keywords=["PIPELINING"])
+        relay.script = provider
+        queue = NotingQueue(schedule=Schedule(first=60.0, jitter=0.0), clock=clock)
+        staged = queue.stage()
+        for number in range(mails):
+            staged.add(Envelope("sender@example.org", (f"r{number}@example.org",)), MESSAGE)
+        staged.prepare()
+        staged.commit()
+        mailer = SMTPMailer(relay.host, relay.port, timeouts=TIMEOUTS, tls="never", clock=clock)
+        processor = QueueProcessorThread(queue=queue, mailer=mailer, clock=clock)
+        begin = clock.monotonic()
+        processor.start()
+        self.addCleanup(processor.join)
+        self.addCleanup(processor.stop)
+        while (before := len(relay.mails)) < mails and wait_until(lambda known=before: len(relay.mails) > known):  # type: ignore[misc]
+            pass
+        seconds = clock.monotonic() - begin
+        self.assertEqual(len(relay.mails), mails)
+        self.assertGreaterEqual(mails / seconds, 0.9 * provider.most / provider.seconds)
+        self.assertTrue(wait_until(lambda: not queue.admin.count()))
+        self.assertEqual((processor.tally[Answer.REJECTED], queue.charged), (0, []))
+
+    def test_microsoft_365(self) -> None:
+        """Three connections and 30 mails a minute together; a mail takes so long that one connection would not do."""
+        for busy in BUSY, THREADS:
+            with self.subTest(busy):
+                self.gets_nine_tenths(Provider(FasterClock(20.0), 30, 60.0, busy, connections=3, each=2.5), 240)
+
+    def test_stalwart(self) -> None:
+        """Ten in ten seconds."""
+        busy = "452 4.4.5 Rate limit exceeded, try again later."
+        self.gets_nine_tenths(Provider(FasterClock(10.0), 10, 10.0, busy, connections=100, each=0.5), 120)
+
+    def test_amazon_ses(self) -> None:
+        """14 a second; twenty connections meet the limit in one moment, which is no reason to wait for minutes."""
+        busy = "454 Throttling failure: Maximum sending rate exceeded."
+        self.gets_nine_tenths(Provider(FasterClock(1.0), 14, 1.0, busy, connections=100, each=0.05), 250)
+
+
+if __name__ == "__main__":
+    unittest.main()
+
+
+load_tests = in_layer(Servers)
