@@ -25,6 +25,7 @@ from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.reporting import maillog
+from zope.sendmail.smtp.voting import voting_about_relay
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 
@@ -254,9 +255,10 @@ class MailDataManager:
         """Do nothing."""
 
     def tpc_vote(self, transaction: Any) -> None:
-        """Call `vote`, which may raise."""
+        """Call `vote`, which may raise.  A mailer of ours asks about no recipient then, as in 7.3."""
         if self.vote is not None:
-            self.vote(*self.args)
+            with voting_about_relay():
+                self.vote(*self.args)
 
     def tpc_finish(self, transaction: Any) -> None:
         """Call `callable`; what it raises is logged."""

@@ -28,6 +28,7 @@ from zope.sendmail.message.pieces import Piece, joined, open_pieces
 from zope.sendmail.queuemail import QueueMail, Reserve
 from zope.sendmail.reporting import attempts, maillog, notifier
 from zope.sendmail.smtp.sendonly import SendOnlySession
+from zope.sendmail.smtp.voting import voting_about_relay
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.ownprocess import OwnProcess
 
@@ -220,9 +221,7 @@ class DirectMail:
         if vote is None:
             return
         try:
-            if has_inherited_vote(self._mailer):  # its own send() decides about recipients
-                self._mailer.reach()
-            else:
+            with voting_about_relay():  # where it leads to ours, recipients are the matter of send()
                 vote(mail.envelope.sender, mail.envelope.recipients, open_pieces(mail.message).read())
         except Exception as error:
             if self._reserve is None:

@@ -13,6 +13,7 @@ import zope.event
 from zope.component import getGlobalSiteManager
 from zope.component.testing import PlacelessSetup
 
+from zope.sendmail.datamanager import MailDataManager
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.errors import InvalidSettings, QueueError, RelayError
 from zope.sendmail.events import MailDeferredEvent, MailErrorEvent, MailEvent, MailSentEvent
@@ -126,6 +127,40 @@ class ARecipientIsRefused(Direct):
         DirectMailDelivery(self.mailer()).send(SENDER, ["one@example.org"], MESSAGE)
         transaction.commit()
         self.assertEqual(self.told(), [(MailErrorEvent, "one@example.org")])
+
+    def test_classes_around_ours_vote_about_the_relay_only(self) -> None:
+        """A ``vote`` that calls ours, by inheritance or by delegation, made a connection in 7.3 and asked no more."""
+
+        class Logging(SMTPMailer):
+            def vote(self, *arguments: Any) -> None:
+                super().vote(*arguments)
+
+        class Wrapping:
+            def __init__(self, mailer: SMTPMailer) -> None:
+                self.vote, self.send, self.abort = mailer.vote, mailer.send, mailer.abort
+
+        for mailer in (Logging(self.relay.host, self.relay.port, timeouts=TIMEOUTS), Wrapping(self.mailer())):
+            before = len(self.got())
+            for who in ("one@example.org", "unknown@example.org", "grey@example.org"):
+                DirectMailDelivery(mailer).send(SENDER, [who], MESSAGE)
+            transaction.commit()
+            self.assertEqual(self.got()[before:], ["one@example.org"])
+            DirectMailDelivery(mailer, onRefused="abort").send(SENDER, ["unknown@example.org"], MESSAGE)
+            self.assertRaises(smtplib.SMTPRecipientsRefused, transaction.commit)
+            transaction.abort()
+
+    def test_data_managers_of_old_do_likewise(self) -> None:
+        """A subclass that makes them itself hands our mailer's vote to them."""
+
+        class OfOld(DirectMailDelivery):
+            def createDataManager(self, fromaddr: str, toaddrs: Any, message: bytes) -> MailDataManager:
+                arguments = (fromaddr, toaddrs, message)
+                return MailDataManager(self.mailer.send, arguments, vote=self.mailer.vote, onAbort=self.mailer.abort)
+
+        OfOld(self.mailer()).send(SENDER, ["unknown@example.org"], MESSAGE)
+        OfOld(self.mailer()).send(SENDER, ["one@example.org"], MESSAGE)
+        transaction.commit()
+        self.assertEqual(self.got(), ["one@example.org"])
 
     def test_another_word_than_these_two_is_refused(self) -> None:
         """When the delivery is made."""
