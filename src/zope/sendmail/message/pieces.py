@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, cast
 
 _EOL = re.compile(r"\r\n|\r|\n")
@@ -74,16 +75,22 @@ def beginning(pieces: Iterable[Piece], size: int) -> bytes:
     return found
 
 
-class _Pieces(io.RawIOBase):
-    """The pieces one behind the other, for reading."""
+class PieceReader(io.RawIOBase, ABC):
+    """The pieces of a message one behind the other, for reading; one of them is in memory at a time.
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
+    :param length: octets of the whole.
+    """
+
+    def __init__(self, length: int) -> None:
         super().__init__()
-        self._pieces = pieces
-        self._length = sum(map(len, pieces))
+        self._length = length
         self._position = 0
-        #: The piece that was read last, its octets, and where it starts.
-        self._number, self._octets, self._start = -1, memoryview(b""), 0
+        #: The octets of the piece that was read last, and where it starts.
+        self._octets, self._start = memoryview(b""), 0
+
+    @abstractmethod
+    def find(self, position: int) -> tuple[Callable[[], bytes | memoryview], int]:
+        """Return what gives the octets of the piece in which a position is, and where that piece starts."""
 
     def readable(self) -> bool:
         return True
@@ -103,24 +110,34 @@ class _Pieces(io.RawIOBase):
         if self._position >= self._length:
             return 0
         if not self._start <= self._position < self._start + len(self._octets):
-            self._find()
+            read, start = self.find(self._position)
+            self._octets = memoryview(b"")  # the old one goes before the new one comes
+            self._octets, self._start = memoryview(read()), start
         start = self._position - self._start
         part = self._octets[start : start + len(buffer)]
         buffer[: len(part)] = part
         self._position += len(part)
         return len(part)
 
-    def _find(self) -> None:
-        """Get hold of the piece at the position; most often it is the next one."""
-        if self._position < self._start:
-            self._number, self._octets, self._start = -1, memoryview(b""), 0
-        length = len(self._octets)
-        while self._start + length <= self._position:
-            self._start += length
+
+class _Pieces(PieceReader):
+    """Pieces that are there."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        super().__init__(sum(map(len, pieces)))
+        self._pieces = pieces
+        #: The piece that was found last, and where it begins.
+        self._number, self._begin = 0, 0
+
+    def find(self, position: int) -> tuple[Callable[[], bytes | memoryview], int]:
+        """See `PieceReader.find`; most often it is the next one."""
+        if position < self._begin:
+            self._number, self._begin = 0, 0
+        while self._begin + len(self._pieces[self._number]) <= position:
+            self._begin += len(self._pieces[self._number])
             self._number += 1
-            length = len(self._pieces[self._number])
-            self._octets = memoryview(b"")
-        self._octets = memoryview(octets(self._pieces[self._number]))
+        piece = self._pieces[self._number]
+        return lambda: octets(piece), self._begin
 
 
 def open_pieces(pieces: Sequence[Piece]) -> BinaryIO:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, cast
 
 from zope.sendmail.errors import NoSuchMail
-from zope.sendmail.message.pieces import Piece, octets
+from zope.sendmail.message.pieces import Piece, PieceReader, octets
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.names import shown
 
@@ -34,49 +34,24 @@ def rows_of(pieces: Iterable[Piece]) -> Iterator[bytes | memoryview]:
         yield b"".join(rest)
 
 
-class _Body(io.RawIOBase):
+class _Body(PieceReader):
     """The rows of a message, one behind the other."""
 
     def __init__(self, connections: Connections, mail: uuid.UUID, size: int) -> None:
-        super().__init__()
+        super().__init__(size)
         self._connections = connections
         self._mail = mail
-        self._size = size
-        self._position = 0
-        self._no = -1
-        self._row = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
+    def find(self, position: int) -> tuple[Callable[[], bytes], int]:
+        """See `PieceReader.find`."""
+        no = position // ROW
+        return lambda: self._read(no), no * ROW
 
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # any writable buffer
-        if self._position >= self._size:
-            return 0
-        no, start = divmod(self._position, ROW)
-        if no != self._no:
-            self._row = memoryview(b"")  # the old one goes before the new one comes
-            self._row, self._no = self._read(no), no
-        part = self._row[start : start + len(buffer)]
-        buffer[: len(part)] = part
-        self._position += len(part)
-        return len(part)
-
-    def _read(self, no: int) -> memoryview:
+    def _read(self, no: int) -> bytes:
         rows = self._connections.execute("piece", mail=self._mail, no=no)
         if not rows:
             raise NoSuchMail(f"the message of mail {shown(self._mail)} is not there any more")
-        return memoryview(rows[0][0])
+        return bytes(rows[0][0])
 
 
 def open_body(connections: Connections, mail: uuid.UUID, size: int) -> BinaryIO:
