@@ -1,27 +1,36 @@
 """How fast a queue in PostgreSQL is, on a server of its own: ``.venv/bin/python benchmarks/postgresql.py [what ...]``.
 
-``enqueue``, ``drain``, ``wakeup``, ``claims`` or all of them.  The server syncs as it does by default; ``--disk MS``
-makes each of its commits wait for so long besides, as a disk in a data centre does (commit_delay).  CPU per mail is
-steadier than rates on a machine that others use as well.
+Without a word it measures everything but the deep queue.  The server is in memory, and each of its commits waits for
+``--disk`` milliseconds (commit_delay), as a disk in a data centre lets it wait; with ``--disk 0`` it is on the disk
+that is there.  CPU for each mail, of our process and of the server, is steadier than a rate on a machine that others
+use as well.  ``peers`` needs procrastinate and pgqueuer beside ours; what is missing is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
 import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
+from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "src"))
 
+import peers
+
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.queue.postgresql.upkeep import migrate
 from zope.sendmail.testing.contracts import envelope
@@ -31,36 +40,63 @@ MESSAGE = b"Message-Id: <1@example.org>\nSubject: x\n\n" + b"x" * 2000
 
 _SENT = Record(State.SENT)
 
+_TICKS = os.sysconf("SC_CLK_TCK")
+
 
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=["enqueue", "drain", "wakeup", "claims", []])
+    parser.add_argument("what", nargs="*", choices=[*_PARTS, []])
     parser.add_argument("--mails", type=int, default=20_000)
-    parser.add_argument("--disk", type=float, default=1.0, help="milliseconds that each commit waits besides")
+    parser.add_argument(
+        "--disk", type=float, default=1.0, help="milliseconds that each commit waits; 0: the disk's own"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--writer", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        drain(options.worker)
+        work_when_told(options.worker)
         return
-    delay = int(options.disk * 1000)
-    server = Server(fsync="on", full_page_writes="on", commit_delay=delay, commit_siblings=0, shared_buffers="256MB")
+    delay = {"commit_delay": int(options.disk * 1000), "commit_siblings": 0} if options.disk else {}
+    place = "/dev/shm" if options.disk and os.path.isdir("/dev/shm") else tempfile.gettempdir()
+    server = Server(place=place, fsync="on", full_page_writes="on", shared_buffers="512MB", max_wal_size="4GB", **delay)
     try:
         migrate(server.url())
-        for what in options.what or ("enqueue", "drain", "wakeup", "claims"):
-            {"enqueue": enqueue, "drain": drains, "wakeup": wakeup, "claims": claims}[what](server, options.mails)
+        print(f"load {os.getloadavg()[0]:.1f} of {os.cpu_count()} CPUs", flush=True)
+        for what in options.what or [name for name in _PARTS if name != "deep"]:
+            _PARTS[what](server, options.mails)
     finally:
         server.stop()
 
 
+def server_cpu(server: Server) -> float:
+    """Return the seconds of CPU that the server and what it has started have used."""
+    assert server.process is not None
+    postmaster, total = server.process.pid, 0
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with contextlib.suppress(OSError), open(path, encoding="ascii", errors="replace") as file:
+            pid, _, rest = file.read().partition(" ")
+            fields = rest.rpartition(")")[2].split()
+            if int(pid) == postmaster:
+                total += sum(map(int, fields[11:15]))
+            elif int(fields[1]) == postmaster:
+                total += sum(map(int, fields[11:13]))
+    return total / _TICKS
+
+
 @contextlib.contextmanager
-def measured(what: str, count: int) -> Iterator[None]:
-    """Print rate and CPU of this process for what the block does."""
+def measured(what: str, count: int, server: Server | None = None) -> Iterator[None]:
+    """Print rate and CPU of this process, and of the server, for what the block does."""
+    served = server_cpu(server) if server else 0.0
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     yield
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    print(f"{what:<58} {count / seconds:>9,.0f}/s  {cpu / count * 1e6:>6.0f} us client CPU each", flush=True)
+    more = f" + {(server_cpu(server) - served) / count * 1e6:>4.0f} server" if server else ""
+    print(f"{what:<60} {count / seconds:>9,.0f}/s  {cpu / count * 1e6:>5.0f} us client{more}", flush=True)
+
+
+# --- the way in -------------------------------------------------------------------------------------------------
 
 
 def enqueue(server: Server, mails: int) -> None:
@@ -71,41 +107,71 @@ def enqueue(server: Server, mails: int) -> None:
 
     queue = open_queue(server.url())
     count = min(mails, 500)
-    with measured("own connection, a mail a transaction", count):
+    with measured("own connection, a mail a transaction", count, server):
         for _ in range(count):
             put(queue, [envelope()], MESSAGE)
     for size in (1000, mails):
-        staged = queue.stage()
-        for _ in range(size):
-            staged.add(envelope(), MESSAGE)
-        with measured(f"own connection, {size:,} in a transaction: the vote (COPY)", size):
-            staged.prepare()
-        with measured(f"own connection, {size:,} in a transaction: the reveal", size):
-            staged.commit()
+        with measured(f"own connection, {size:,} in a transaction (COPY), with the reveal", size, server):
+            put(queue, [envelope()] * size, MESSAGE)
     connection = psycopg.connect(server.conninfo())
     joined = PsycopgConnection(connection)
-    with measured("the application's connection, a mail a transaction", count):
+    with measured("the application's connection, a mail a transaction", count, server):
         for _ in range(count):
             queue.stage_on(joined).add(envelope(), MESSAGE)
             connection.commit()
-    with measured("8 threads, own connection, a mail a transaction", 8 * count // 2):
-        threads = [
-            threading.Thread(target=lambda: [put(queue, [envelope()], MESSAGE) for _ in range(count // 2)])
-            for _ in range(8)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
     connection.close()
     queue.close()
+
+
+def writers(server: Server, mails: int) -> None:
+    """Eight connections commit; with and without waking processors."""
+    from zope.sendmail.queue.postgresql.wakeup import Announcer
+
+    announce, count = Announcer.announce, min(mails, 8000) // 8
+    rates: dict[str, list[float]] = {"told": [], "silent": []}
+    for _ in range(3):
+        for name, each in rates.items():
+            Announcer.announce = announce if name == "told" else lambda *_: None  # type: ignore[method-assign]
+            queue = open_queue(server.url())
+            listening = open_queue(queue.location)
+            listening.claim()
+            began = time.perf_counter()
+            in_threads(8, lambda queue=queue: [put(queue, [envelope()], MESSAGE) for _ in range(count)])
+            each.append(8 * count / (time.perf_counter() - began))
+            queue.close()
+            listening.close()
+    Announcer.announce = announce  # type: ignore[method-assign]
+    told, silent = statistics.median(rates["told"]), statistics.median(rates["silent"])
+    print(
+        f"8 writers, a mail a transaction: {told:,.0f}/s; {told / silent:.0%} of the rate without wake-up", flush=True
+    )
+
+
+def in_threads(count: int, work: Any) -> None:
+    """Let threads do the same."""
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+# --- the way out ------------------------------------------------------------------------------------------------
 
 
 def fill(url: str, mails: int) -> None:
     """Put mails into a queue."""
     queue = open_queue(url)
-    put(queue, [envelope()] * mails, MESSAGE)
+    for _ in range(0, mails, 20_000):
+        put(queue, [envelope()] * min(mails, 20_000), MESSAGE)
     queue.close()
+
+
+def settled(server: Server) -> None:
+    """Let vacuum have been there, as it has in a queue that is in use."""
+    with server.connect() as connection:
+        connection.execute("vacuum analyze zope_sendmail.mail")
+        connection.execute("checkpoint")
 
 
 def drain(url: str, workers: int = 16) -> int:
@@ -123,30 +189,84 @@ def drain(url: str, workers: int = 16) -> int:
             count += 1
         counts.append(count)
 
-    threads = [threading.Thread(target=work) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(workers, work)
     queue.close()
     return sum(counts)
 
 
+def work_when_told(url: str) -> None:
+    """Be one of several processes that drain a queue."""
+    warm = open_queue(f"{url}warm")
+    warm.claim()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    drain(url)
+    warm.close()
+
+
 def drains(server: Server, mails: int) -> None:
-    """One process with one worker and with 16; two and four processes with 16 each."""
+    """One process with one worker and with 16."""
     for workers in (1, 16):
         url = server.url()
         fill(url, mails)
-        with measured(f"claim, intend, settle: one process, {workers} workers", mails):
+        settled(server)
+        with measured(f"claim, intend, settle: one process, {workers} workers", mails, server):
             drain(url, workers)
-    for processes in (2, 4):
+
+
+def processes(server: Server, mails: int) -> None:
+    """One to eight processes with 16 workers each."""
+    first = 0.0
+    for count in (1, 2, 4, 8):
         url = server.url()
-        fill(url, mails)
+        fill(url, mails * 2)
+        settled(server)
         words = [sys.executable, __file__, "--worker", url]
-        with measured(f"claim, intend, settle: {processes} processes, 16 workers each, with their start", mails):
-            started = [subprocess.Popen(words) for _ in range(processes)]
-            for process in started:
-                process.wait()
+        started = [
+            subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
+        ]
+        for process in started:
+            assert process.stdout is not None
+            process.stdout.readline()
+        served, children, began = server_cpu(server), resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        for process in started:
+            process.communicate("\n")
+        seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        each = 1e6 / (2 * mails)
+        cpu = (after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime) * each
+        first = first or 2 * mails / seconds
+        print(
+            f"claim, intend, settle: {count} processes, 16 workers each {2 * mails / seconds:>9,.0f}/s "
+            f"({2 * mails / seconds / first:.2f} times one)  {cpu:>5.0f} us client (with start) + "
+            f"{(server_cpu(server) - served) * each:>4.0f} server",
+            flush=True,
+        )
+
+
+def relay(server: Server, mails: int) -> None:
+    """A drain into a fast relay, of a directory and of a database, in turn."""
+    from serve import Child
+
+    with Child([sys.executable], "sink.py") as sink, tempfile.TemporaryDirectory() as directory:
+        port = sink.ask("start")["port"]
+        rates: dict[str, list[float]] = {"directory": [], "database": []}
+        for number in range(3):
+            for kind, each in rates.items():
+                location = f"{directory}/{number}" if kind == "directory" else server.url()
+                fill(location, mails // 4)
+                settled(server)
+                processor = QueueProcessorThread(
+                    queue=open_queue(location), mailer=SMTPMailer("127.0.0.1", port, no_tls=True)
+                )
+                began = time.perf_counter()
+                processor.run(forever=False)
+                each.append(mails // 4 / (time.perf_counter() - began))
+    medians = {kind: statistics.median(found) for kind, found in rates.items()}
+    print(
+        f"into a fast relay: directory {medians['directory']:,.0f}/s, database {medians['database']:,.0f}/s "
+        f"({medians['database'] / medians['directory']:.2f} times)",
+        flush=True,
+    )
 
 
 def wakeup(server: Server, _: int) -> None:
@@ -163,25 +283,31 @@ def wakeup(server: Server, _: int) -> None:
             put(other, [envelope()], MESSAGE)
             committed.append(time.perf_counter())
 
-        threading.Timer(0.05, commit).start()
+        timer = threading.Timer(0.05, commit)
+        timer.start()
         while not (leases := queue.claim()):
             queue.wait(10.0)
         now = time.perf_counter()
         leases[0].intend()
         leases[0].settle(_SENT)
-        times.append(now - (committed[0] if committed else now))
+        timer.join()
+        times.append(max(0.0, now - committed[0]))
     ordered = sorted(times)
     queue.close()
     other.close()
     print(f"wake-up: median {statistics.median(times) * 1000:.1f} ms, p95 {ordered[94] * 1000:.1f} ms", flush=True)
 
 
+# --- deep queues, large mail ------------------------------------------------------------------------------------
+
+
 def claims(server: Server, mails: int) -> None:
-    """A claim of 64 in a queue of `mails`, and with a snapshot elsewhere that keeps what has gone."""
+    """A claim of 64 in a queue of `mails`, and with a snapshot elsewhere that keeps what has gone; looking at it."""
     import psycopg
 
     url = server.url()
     fill(url, mails)
+    settled(server)
     queue = open_queue(url)
     queue.claim()
 
@@ -195,16 +321,78 @@ def claims(server: Server, mails: int) -> None:
                 lease.settle(_SENT)
         return statistics.median(times) * 1000
 
-    print(f"claim of 64, {mails:,} queued: median {claim_some(30):.1f} ms", flush=True)
+    before = claim_some(30)
+    print(f"claim of 64, {mails:,} queued: median {before:.1f} ms", flush=True)
     with psycopg.connect(server.conninfo()) as pinning:
         pinning.execute("begin isolation level repeatable read")
         pinning.execute("select count(*) from zope_sendmail.mail")
-        claim_some(100)
-        print(f"claim of 64 beside a snapshot that keeps 6,400 gone mails: median {claim_some(30):.1f} ms", flush=True)
-    began = time.perf_counter()
-    queue.admin.count()
-    print(f"count: {(time.perf_counter() - began) * 1000:.0f} ms", flush=True)
+        rounds = min(200, mails // 128)
+        claim_some(rounds)
+        after = claim_some(30)
+        gone = rounds * 64
+        print(
+            f"claim of 64 beside a snapshot that keeps {gone:,} gone mails: {after:.1f} ms, {after / before:.2f} times"
+        )
+    look_at(queue)
     queue.close()
+
+
+def look_at(queue: Any) -> None:
+    """What operators see, and how long that takes."""
+    for name, look in (
+        ("count", queue.admin.count),
+        ("a page of the list", lambda: next(iter(queue.admin.mails()))),
+        ("doctor", lambda: list(queue.admin.examine())),
+    ):
+        began = time.perf_counter()
+        look()
+        print(f"{name}: {(time.perf_counter() - began) * 1000:.0f} ms", flush=True)
+
+
+def deep(server: Server, _: int) -> None:
+    """The same with 400,000."""
+    claims(server, 400_000)
+
+
+def large(server: Server, _: int) -> None:
+    """Eight mails of 25 MiB in one transaction, then out again: what they cost beside the application's own bytes."""
+    queue = open_queue(server.url())
+    message = b"Subject: large\n\n" + bytes(25 * 1024 * 1024)
+    put(queue, [envelope()], MESSAGE)
+    queue.claim()[0].settle(_SENT)
+    tracemalloc.start()
+    put(queue, [envelope()] * 8, memoryview(message))
+    peak_in = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    for lease in queue.claim(8):
+        with lease.open() as stream:
+            while stream.read(65536):
+                pass
+        lease.settle(_SENT)
+    peak_out = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    queue.close()
+    print(f"8 mails of 25 MiB: {peak_in / 2**20:.1f} MiB on their way in, {peak_out / 2**20:.1f} MiB out", flush=True)
+
+
+def others(server: Server, mails: int) -> None:
+    """What others do with as many jobs of the same size, on the same server."""
+    for name, jobs, seconds in peers.measure(server.conninfo(), mails):
+        print(f"{name:<60} {jobs / seconds:>9,.0f}/s", flush=True)
+
+
+_PARTS = {
+    "enqueue": enqueue,
+    "writers": writers,
+    "drain": drains,
+    "processes": processes,
+    "relay": relay,
+    "wakeup": wakeup,
+    "claims": claims,
+    "large": large,
+    "deep": deep,
+    "peers": others,
+}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece, beginning, joined
-from zope.sendmail.message.terms import Terms
+from zope.sendmail.message.terms import PLAIN, Terms
 from zope.sendmail.queue.keys import in_use, patiently
 from zope.sendmail.queue.postgresql import keys
 from zope.sendmail.queue.postgresql.body import ROW, rows_of
@@ -48,6 +48,7 @@ _TRAILER = b"\xff\xff"
 _MAIL = struct.Struct("!hi16sihihihiqi")
 _BODY = struct.Struct("!hi16siii")
 _LENGTH = struct.Struct("!i")
+_NO_TIMES = _LENGTH.pack(-1) * 2
 _TIME = struct.Struct("!iq")
 
 #: Since when PostgreSQL counts, in seconds since the epoch: the year 2000.
@@ -128,36 +129,36 @@ def _values(mail: NewMail, queue: int, state: int) -> dict[str, object]:
 def copy(connection: Connection[Any], queue: int, mails: Sequence[NewMail], state: int) -> None:
     """Write mails with two COPY commands in the transaction that is open."""
     with connection.cursor() as cursor, cursor.copy(STATEMENTS["copy_mail"]) as rows:
-        rows.write(_SIGNATURE)
         made_by = _text(maker()) if state == STAGED else _LENGTH.pack(-1)
+        parts = [_SIGNATURE]
         for mail in mails:
+            message_id = mail.message_id.encode()
             head = _MAIL.pack(
                 *(10, 16, mail.id.bytes, 2, queue, 2, state, 2, mail.terms.priority.rank),
-                *(8, mail.size, _no_text(mail.message_id)),
+                *(8, mail.size, len(message_id)),
             )
-            times = _time(mail.due) + _time(mail.expires)
-            rows.write(head + mail.message_id.encode() + _text(mail.envelope) + times + made_by)
-        rows.write(_TRAILER)
+            times = _NO_TIMES if mail.terms is PLAIN else _time(mail.due) + _time(mail.expires)
+            parts += head, message_id, _text(mail.envelope), times, made_by
+        rows.write(b"".join((*parts, _TRAILER)))
     copy_bodies(connection, ((mail.id, mail.message) for mail in mails))
 
 
 def copy_bodies(connection: Connection[Any], mails: Iterable[tuple[uuid.UUID, Iterable[Piece]]]) -> None:
     """Write messages, each given in pieces, with one COPY command in the transaction that is open."""
     with connection.cursor() as cursor, cursor.copy(STATEMENTS["copy_body"]) as rows:
-        rows.write(_SIGNATURE)
+        parts, size = [_SIGNATURE], 0
         for mail, message in mails:
             for no, row in enumerate(rows_of(message)):
-                rows.write(_BODY.pack(3, 16, mail.bytes, 4, no, len(row)))
-                rows.write(bytes(row))
-        rows.write(_TRAILER)
+                parts += _BODY.pack(3, 16, mail.bytes, 4, no, len(row)), bytes(row)
+                size += len(row)
+                if size >= ROW:
+                    rows.write(b"".join(parts))
+                    parts, size = [], 0
+        rows.write(b"".join((*parts, _TRAILER)))
 
 
 def _time(seconds: float | None) -> bytes:
     return _LENGTH.pack(-1) if seconds is None else _TIME.pack(8, int((seconds - _ERA) * 1_000_000))
-
-
-def _no_text(text: str) -> int:
-    return len(text.encode())
 
 
 def _text(text: str) -> bytes:

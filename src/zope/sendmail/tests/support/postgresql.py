@@ -71,12 +71,13 @@ class Server:
 
     :param settings: lines of its postgresql.conf; without any it is fast and forgets everything when the machine dies.
     :param data: a data directory that is there already, such as that of a standby.
+    :param place: where its directory is made.
     """
 
-    def __init__(self, *, data: str = "", **settings: object) -> None:
+    def __init__(self, *, data: str = "", place: str = "/tmp", **settings: object) -> None:
         self._programs = programs()
         self._user = _other_user()
-        self.directory = tempfile.mkdtemp(prefix="zope-sendmail-pg-", dir="/tmp")
+        self.directory = tempfile.mkdtemp(prefix="zope-sendmail-pg-", dir=place)
         if self._user:
             os.chown(self.directory, self._user["user"], self._user["group"])
         self.data = f"{self.directory}/data"
