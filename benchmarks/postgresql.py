@@ -111,8 +111,14 @@ def enqueue(server: Server, mails: int) -> None:
         for _ in range(count):
             put(queue, [envelope()], MESSAGE)
     for size in (1000, mails):
-        with measured(f"own connection, {size:,} in a transaction (COPY), with the reveal", size, server):
+        with measured(f"own connection, {size:,} in a transaction (COPY)", size, server):
             put(queue, [envelope()] * size, MESSAGE)
+        staged = queue.stage()
+        with measured(f"own connection, {size:,} staged, prepared and revealed", size, server):
+            for _ in range(size):
+                staged.add(envelope(), MESSAGE)
+            staged.prepare()
+            staged.commit()
     connection = psycopg.connect(server.conninfo())
     joined = PsycopgConnection(connection)
     with measured("the application's connection, a mail a transaction", count, server):

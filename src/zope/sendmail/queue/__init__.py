@@ -44,6 +44,11 @@ def put(queue: IMailQueue, envelopes: Iterable[Envelope], *message: Piece) -> No
 
     :raises OSError: if the queue refuses; nothing is in it then.
     """
+    envelopes = list(envelopes)
+    at_once: Any = getattr(queue, "put", None)  # one commit, where nothing has to be staged for that
+    if at_once is not None and not any(envelope.terms.key for envelope in envelopes):
+        at_once(envelopes, *message)
+        return
     staged = queue.stage()
     try:
         for envelope in envelopes:

@@ -22,6 +22,8 @@ from zope.sendmail.interfaces import IMailQueue, IStagedMail
 from zope.sendmail.lifecycle.relaystate import ProcessorState, is_drained
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import MailStatus
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.pieces import Piece
 from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
 from zope.sendmail.queue.postgresql.claims import HIGH, Claims
 from zope.sendmail.queue.postgresql.connection import Connections
@@ -30,7 +32,7 @@ from zope.sendmail.queue.postgresql.joining import JoinedMail, OtherDatabase, ch
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
 from zope.sendmail.queue.postgresql.location import Location
 from zope.sendmail.queue.postgresql.relstorage import RelStorageConnection
-from zope.sendmail.queue.postgresql.staging import PostgreSQLStagedMail
+from zope.sendmail.queue.postgresql.staging import NewMail, PostgreSQLStagedMail, write_at_once
 from zope.sendmail.queue.postgresql.suppressions import PostgreSQLSuppressions
 from zope.sendmail.queue.postgresql.transit import PostgreSQLTransit
 from zope.sendmail.queue.postgresql.wakeup import Announcer, Listener
@@ -106,6 +108,16 @@ class PostgreSQLQueue:
         """See `IMailQueue.stage`."""
         self._reveal_late()
         return PostgreSQLStagedMail(self._connections, self._make_id, self._late.append, self._committed, self._clock)
+
+    def put(self, envelopes: Iterable[Envelope], *message: Piece) -> None:
+        """Commit a mail for each envelope, apart from any transaction: all of them, or none.
+
+        :raises QueueError: if the database refuses.
+        """
+        self._reveal_late()
+        mails = [NewMail.of(envelope, message) for envelope in envelopes]
+        write_at_once(self._connections, self._make_id(), mails)
+        self._committed({mail.terms.priority.rank for mail in mails})
 
     def stage_on(self, connection: Any) -> IStagedMail:
         """Return an empty group for mails that become rows of the application's transaction.

@@ -16,6 +16,7 @@ from math import inf
 from typing import Any
 
 from psycopg import Connection
+from psycopg.errors import UniqueViolation
 from zope.interface import implementer
 
 from zope.sendmail.errors import InvalidMessage, KeyTaken, QueueError
@@ -27,10 +28,10 @@ from zope.sendmail.message.terms import PLAIN, Terms
 from zope.sendmail.queue.keys import in_use, patiently
 from zope.sendmail.queue.postgresql import keys
 from zope.sendmail.queue.postgresql.body import ROW, rows_of
-from zope.sendmail.queue.postgresql.connection import Connections, run
+from zope.sendmail.queue.postgresql.connection import Connections, is_lost, run
 from zope.sendmail.queue.postgresql.envelopes import write_envelope
 from zope.sendmail.queue.postgresql.names import names, shown
-from zope.sendmail.queue.postgresql.rows import STAGED
+from zope.sendmail.queue.postgresql.rows import STAGED, WAITING
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.hostname import host_name
@@ -109,6 +110,28 @@ def write(connection: Connection[Any], queue: int, mails: Sequence[NewMail], sta
     elif mails:
         with connection.transaction():
             copy(connection, queue, mails, state)
+
+
+def write_at_once(connections: Connections, queue: int, mails: Sequence[NewMail]) -> None:
+    """Commit mails in one transaction of their own.
+
+    If the connection breaks, nobody knows whether they are there; then it is done again, and the names say that it was.
+
+    :raises QueueError: if the database refuses.
+    """
+    try:
+        with connections.use() as connection:
+            write(connection, queue, mails, WAITING)
+    except QueueError as error:
+        if error.__cause__ is None or not is_lost(error.__cause__):
+            raise
+        connections.drop_idle()
+        try:
+            with connections.use() as connection:
+                write(connection, queue, mails, WAITING)
+        except QueueError as again:
+            if not isinstance(again.__cause__, UniqueViolation):
+                raise
 
 
 def _values(mail: NewMail, queue: int, state: int) -> dict[str, object]:
