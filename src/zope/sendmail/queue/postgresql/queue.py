@@ -128,7 +128,7 @@ class PostgreSQLQueue:
         """
         if isinstance(connection, RelStorageConnection):
             self._reveal_late()
-            return connection.stage(self._connections, self._make_id, self._late.append, self._committed)
+            return connection.stage(self._connections, self._make_id, self._late.append, self._committed, self._clock)
         if connection not in self._joined:
             [(here, _)] = self._connections.execute("identity")
             check_database(connection, here)

@@ -8,11 +8,10 @@ connection for stores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from zope.sendmail.errors import QueueError
-from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.staging import PostgreSQLStagedMail
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 
@@ -27,15 +26,12 @@ class RelStorageConnection:
     def __init__(self, connection: Any) -> None:
         self._get: Callable[[], Any] = connection if callable(connection) else lambda: connection
 
-    def stage(
-        self,
-        connections: Connections,
-        queue: Callable[[], int],
-        late: Callable[[Any], object],
-        announce: Callable[[Collection[int]], object],
-    ) -> RelStorageMail:
-        """Return an empty group for mails that commit with the objects of this connection."""
-        return RelStorageMail(self._get(), connections, queue, late, announce)
+    def stage(self, *arguments: Any) -> RelStorageMail:
+        """Return an empty group for mails that commit with the objects of this connection.
+
+        :param arguments: those of `PostgreSQLStagedMail`.
+        """
+        return RelStorageMail(self._get(), *arguments)
 
 
 class RelStorageMail(PostgreSQLStagedMail):
