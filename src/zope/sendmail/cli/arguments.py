@@ -173,7 +173,7 @@ def add_queue_arguments(parser: argparse.ArgumentParser) -> None:
         "what to do when it cannot be known whether the relay has a mail (default: resend)",
     )
     add("notify_sender", None, "send a delivery status notification to the sender of a mail that was rejected")
-    add("suppress_refused", None, "send no more mail to recipients of whom a relay says that they do not exist")
+    add("suppress_refused", None, "suppress recipients that do not exist, as a relay says at RCPT")
     add("keep_rejected", "TIME", "after this time rejected mail is removed (default: an operator removes it)")
 
 

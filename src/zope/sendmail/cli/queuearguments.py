@@ -39,7 +39,7 @@ CHANGES = {
 }
 
 #: What is done to the list of those who get no mail.
-LISTS = {"suppress": "who gets no mail of this queue: list, add, remove, import, export addresses"}
+LISTS = {"suppress": "the addresses that get no mail of this queue: list, add, remove, import, export"}
 
 #: What can be done to it.
 LISTINGS = ("list", "add", "remove", "import", "export")
@@ -275,7 +275,7 @@ def _add_suppress(parser: argparse.ArgumentParser) -> None:
         "addresses",
         metavar="ADDRESS",
         nargs="*",
-        help="whom it is about; for 'import' a file instead, with an address a line or as exported; -: standard input",
+        help="an address; for 'import' a file instead, with an address a line or as exported; -: standard input",
     )
     parser.add_argument("--reason", metavar="TEXT", default="", help="why, for people")
     parser.add_argument(

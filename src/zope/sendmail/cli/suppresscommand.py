@@ -1,4 +1,4 @@
-"""``queue suppress``: who gets no mail of a queue.
+"""``queue suppress``: the addresses that get no mail of a queue.
 
 What is read from a file is checked whole before anything is written.
 """

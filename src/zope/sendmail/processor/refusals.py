@@ -29,7 +29,7 @@ _MOST = 100
 
 
 class RefusedRecipients:
-    """Puts recipients of whom a relay says that they do not exist on the suppression list.  Concurrency: any thread."""
+    """Puts recipients that do not exist, as a relay says, on the suppression list.  Concurrency: any thread."""
 
     def __init__(self, queue: IMailQueue, clock: Clock) -> None:
         self._queue = queue

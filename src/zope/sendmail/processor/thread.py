@@ -54,7 +54,7 @@ class QueueProcessorThread(threading.Thread):
     :param schedule: when deferred mail is tried again; None: the queue's, or the usual one
     :param notify_sender: whether senders get a report (RFC 3464) about rejected recipients
     :param keep_rejected: seconds after which rejected mail is removed; None: an operator removes it
-    :param suppress_refused: whether a recipient of whom a relay says that it does not exist gets no mail any more
+    :param suppress_refused: whether a recipient that does not exist, as a relay says, gets no mail any more
     :param routes: which relay serves which mail
     :param mailers: the other mailers, by name
     :param tell: called with events; by default subscribers of ``zope.event`` get them

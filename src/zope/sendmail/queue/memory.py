@@ -123,7 +123,7 @@ class MemoryQueue:
         self.turns: dict[str, float] = {}
         self.admin = MemoryAdmin(self)
         self.suppressions = MemorySuppressions(self)
-        #: Who has a key: the transaction, or None for a committed mail; its Message-Id; until when.
+        #: The keys: the transaction that has it, or None for a committed mail; its Message-Id; until when.
         self.keys: dict[str, tuple[MemoryStagedMail | None, str, float]] = {}
         self._numbers = itertools.count(1)
         self._precedence = Precedence()

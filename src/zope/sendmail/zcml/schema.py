@@ -183,7 +183,7 @@ class IQueuedDeliveryDirective(IDeliveryDirective):
     suppressRefused = Setting(
         QUEUE["suppress_refused"],
         title="Suppress refused",
-        description="Whether a recipient of whom a relay says that it does not exist gets no mail of this queue any "
+        description="Whether a recipient that does not exist, as a relay says, gets no mail of this queue any "
         "more: it is put on the suppression list.",
         default=False,
     )

@@ -215,9 +215,9 @@ class Keys:
             self._disk.sync_directory(self._layout.keys)
 
     def committed(self, keys: Iterable[str]) -> None:
-        """Note that the mails of these keys are committed, so that nobody has to look for them."""
+        """Note that the mails of these keys are committed, so that no process has to look for them."""
         for key in keys:
-            with contextlib.suppress(OSError):  # who asks finds it out
+            with contextlib.suppress(OSError):  # the next question finds it out
                 self._disk.append(self._path(key), _COMMITTED)
 
     # letting go
