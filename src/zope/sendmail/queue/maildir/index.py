@@ -14,7 +14,7 @@ from typing import Any
 
 from zope.sendmail.lifecycle.precedence import Precedence
 from zope.sendmail.message.terms import Priority, marks_in
-from zope.sendmail.queue.maildir.layout import by_age
+from zope.sendmail.queue.maildir.layout import by_age, second_of
 
 #: Of so many messages taken, one is from the line of those tried before, while there are fresh ones.
 _TURN = 4
@@ -282,7 +282,7 @@ class Index:
     def _ready(self, key: str, *, tried: bool = False) -> None:
         self._due[key] = _READY
         lane = self._normal if "," not in key else self._lanes.setdefault(_rank_of(key), _Lane())
-        (lane.again if tried else lane.fresh).add(by_age(key)[0], key)
+        (lane.again if tried else lane.fresh).add(second_of(key), key)
 
     # what is given up
 

@@ -96,6 +96,12 @@ def by_age(key: str) -> tuple[int, str, str]:
     return age_key(key.rpartition("/")[2])
 
 
+def second_of(key: str) -> int:
+    """Return the first part of `by_age`, by itself."""
+    seconds = key.rpartition("/")[2].partition(".")[0]
+    return int(seconds) if seconds.isascii() and seconds.isdigit() else 0
+
+
 def is_too_long(name: str) -> bool:
     """Return whether a file name leaves no room for what is put before it."""
     return len(name) > LONGEST // 4 and len(os.fsencode(name)) > LONGEST

@@ -147,11 +147,16 @@ def _name(moment: float) -> str:
 def _line(now: float, name: str, message_id: str, record: Record) -> bytes:
     """Return a line about a mail; recipients about whom the same was said stand together."""
     said: dict[Reply, list[str]] = {}
-    for recipient, reply in list(record.replies.items())[:_MOST]:
-        said.setdefault(reply, []).append(recipient)
-    replies = [[reply_values(reply), recipients] for reply, recipients in said.items()]
-    values = [message_id, name, record.relay, replies]
-    return f"{now:.0f} {json.dumps(values, ensure_ascii=True, separators=(',', ':'))}\n".encode("ascii")
+    recipients = list(record.replies)[:_MOST]
+    for recipient in recipients if len(recipients) > 1 else ():
+        said.setdefault(record.replies[recipient], []).append(recipient)
+    both = said.items() if said else ((record.replies[recipient], [recipient]) for recipient in recipients)
+    values = [message_id, name, record.relay, [[reply_values(reply), each] for reply, each in both]]
+    return f"{now:.0f} {_json(values)}\n".encode("ascii")
+
+
+#: Makes one line of it.
+_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
 def _marks(message_id: str) -> tuple[bytes, bytes]:
