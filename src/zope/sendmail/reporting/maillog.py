@@ -40,25 +40,6 @@ def did_not_end(location: str, seconds: float) -> None:
 _ANSWER = {"is_answer": True}
 
 
-def tells_answers() -> bool:
-    """Return whether a handler wants what `answered` says of a recipient that a relay has accepted."""
-    return is_wanted(processor_log, logging.INFO)
-
-
-def is_wanted(log: logging.Logger, level: int) -> bool:
-    """Return whether a record of this level would reach a handler that takes it."""
-    if not log.isEnabledFor(level):
-        return False
-    logger: logging.Logger | None = log
-    handlers: list[logging.Handler] = []
-    while logger is not None:
-        handlers += logger.handlers
-        logger = logger.parent if logger.propagate else None
-    if not handlers and logging.lastResort is not None:
-        handlers = [logging.lastResort]
-    return any(level >= handler.level for handler in handlers)
-
-
 def answered(*, name: str, message_id: str, sender: str, recipient: str, reply: Reply, relay: str) -> None:
     """Log what the relay said about one recipient."""
     level = logging.INFO if reply.answer in (Answer.ACCEPTED, Answer.DEFERRED) else logging.ERROR

@@ -5,6 +5,7 @@ The dispatcher and the workers of a processor call it; nothing that it does harm
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,9 +25,6 @@ from zope.sendmail.system.hostname import host_name
 
 #: Bytes of a message in which the header is looked for when a report about the message is made.
 _HEAD_BYTES = 64 * 1024
-
-
-_UNTRIED = Record()
 
 
 class Tally:
@@ -175,11 +173,15 @@ class Reporter:
 
     def sent(self, mails: Sequence[Attempted]) -> None:
         """Say of mails that each was taken for all its recipients at the first attempt."""
-        if self.is_heard or mails[0].measures is not None or maillog.tells_answers():
-            for each in mails:
-                self.attempted(each.mail, each.outcome, each.record, before=_UNTRIED, measures=each.measures)
-        else:
-            self._tally.add_many(Answer.ACCEPTED, sum([len(each.outcome.replies) for each in mails]))
+        is_logged, is_heard = _is_wanted(maillog.processor_log, logging.INFO), self.is_heard
+        for mail, outcome, record, measures in mails:
+            if is_logged:
+                self._log(mail, outcome.relay, outcome.replies)
+            if measures is not None:
+                self._observe(mail, outcome.relay, record, outcome.replies, measures._replace(is_first=True))
+            if is_heard:
+                self._notify(MailSentEvent(mail.message_id, mail.sender, outcome.replies, outcome.relay))
+        self._tally.add_many(Answer.ACCEPTED, sum([len(each.outcome.replies) for each in mails]))
 
     def faulted(self, outcome: Outcome) -> None:
         """Give observers what a relay said that could not be used; the log has it from the circuit breaker."""
@@ -212,6 +214,10 @@ class Reporter:
         self._notify(event(mail.message_id, mail.sender, replies))
 
     def _say(self, mail: MailId, relay: str, replies: Mapping[str, Reply]) -> None:
+        self._log(mail, relay, replies)
+        self._tally.add(*[reply.answer for reply in replies.values()])
+
+    def _log(self, mail: MailId, relay: str, replies: Mapping[str, Reply]) -> None:
         for recipient, reply in replies.items():
             maillog.answered(
                 name=mail.name,
@@ -221,7 +227,6 @@ class Reporter:
                 reply=reply,
                 relay=relay,
             )
-        self._tally.add(*[reply.answer for reply in replies.values()])
 
     def _observe(self, mail: MailId, relay: str, record: Record, news: Mapping[str, Reply], measures: Measures) -> None:
         now, written = self._clock.time(), measures.written
@@ -265,3 +270,17 @@ class Reporter:
             moment=datetime.fromtimestamp(self._clock.time(), UTC),
         )
         return Envelope("", (sender,)), text
+
+
+def _is_wanted(log: logging.Logger, level: int) -> bool:
+    """Return whether a record of this level would reach a handler that takes it."""
+    if not log.isEnabledFor(level):
+        return False
+    logger: logging.Logger | None = log
+    handlers: list[logging.Handler] = []
+    while logger is not None:
+        handlers += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    if not handlers and logging.lastResort is not None:
+        handlers = [logging.lastResort]
+    return any(level >= handler.level for handler in handlers)
