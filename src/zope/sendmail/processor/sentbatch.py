@@ -47,7 +47,7 @@ class SentBatch:
         for recipient in recipients:
             if recipient not in replies or replies[recipient].answer is not Answer.ACCEPTED:
                 return False
-        return self._relay.is_usual
+        return self._relay.is_usual and not self._relay.has_rate  # else the next mail may have to wait for its turn
 
     def add(self, job: Job, outcome: Outcome, measures: Measures | None) -> None:
         """Take a mail; its lease ends soon.

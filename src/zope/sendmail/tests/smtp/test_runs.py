@@ -23,10 +23,12 @@ from zope.sendmail.interfaces import IJob, IOrdinaryJob
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp import connection
+from zope.sendmail.smtp.ordinary import OrdinaryAttempt
 from zope.sendmail.smtp.pipeline import Result
+from zope.sendmail.smtp.protocol.commands import Extensions
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.contracts import ManualClock
-from zope.sendmail.tests.smtp.test_dialogues import FOLDER, MESSAGE, Paper, Written, told
+from zope.sendmail.tests.smtp.test_dialogues import FOLDER, MESSAGE, Paper, Written, features_of, files, told
 from zope.sendmail.tests.support.conversation import Jobs
 
 NEW = ("N", b"\r\n")
@@ -77,7 +79,7 @@ class _Unreadable(io.BytesIO):
 
 
 class ARunOfMails(unittest.TestCase):
-    job = Job
+    job: type[Job] = Job
 
     def setUp(self) -> None:
         self.papers: list[Paper] = []
@@ -86,7 +88,7 @@ class ARunOfMails(unittest.TestCase):
         """Hold the conversation."""
         head = written.head
         self.papers = []
-        coming = _split(written.events)
+        coming = _split(list(written.events))
 
         def connect(settings: RelaySettings) -> Any:
             assert coming, "a further connection was made"
@@ -145,7 +147,69 @@ class ARunOfMails(unittest.TestCase):
 class ARunOfOrdinaryMails(ARunOfMails):
     """Whose envelopes and texts were made at once: they say the same, and are answered the same."""
 
-    job = OrdinaryJob
+    job: type[Job] = OrdinaryJob
+
+
+class EveryDialogueBehindAnotherMail(ARunOfMails):
+    """The conversations about one mail, in which it is the second: its envelope goes with the end of a first one."""
+
+    def told(self, written: Written, step: int, job: type[Job]) -> tuple[dict[str, str], object, list[object]]:
+        """Return what became of each recipient, what was not said, and how it broke off."""
+        self.job = job
+        said: dict[str, str] = {}
+        broken: list[object] = []
+        for each, result in self.hold(written, step):
+            if isinstance(result, Outcome):
+                said |= {who: f"{reply.answer} {reply}" for who, reply in result.replies.items()}
+                said[f"fault of {each.envelope.recipients[0]}"] = str(result.fault)
+            else:
+                broken.append((type(result), str(result)))
+        left = [event for paper in self.papers for event in paper.events if event[0] in "CI"]
+        return said, left, broken
+
+    def behind_another(self, written: Written) -> Written | None:
+        """Return the run; None if the mail is none that goes the short way."""
+        head = written.head
+        recipients, text = head["recipients"], head.get("message", MESSAGE)
+        first, own = (
+            OrdinaryJob(self, tuple(names.split()), words) for names, words in (("zero", MESSAGE), (recipients, text))
+        )
+        one, other = (OrdinaryAttempt(each, each.octets) for each in (first, own))
+        extensions = Extensions.of(features_of(head))
+        if not (extensions.pipelining and one.write(extensions) and other.write(extensions)):
+            return None
+        (kind, flight), *rest = written.events or [("", b"")]
+        if kind != "C" or flight != other.flight or "lmtp" in head or "limit" in head or "notify" in head:
+            return None
+        replies = b"250 2.0.0 taken\r\n" + (rest.pop(0)[1] if rest[:1] and rest[0][0] == "S" else b"")
+        events = [
+            ("C", one.flight),
+            ("S", b"250 ok\r\n250 ok\r\n354 go ahead\r\n"),
+            ("I", b"\r\n"),
+            ("C", one.piece + flight),
+            ("S", replies),
+            *rest,
+        ]
+        run = {**head, "recipients": "zero", "then": recipients, "message": MESSAGE, "then-message": text, "proven": ""}
+        return Written(run, events, {})
+
+    def compare(self, step: int) -> None:
+        count = 0
+        for path in files():
+            run = self.behind_another(Written.read(path))
+            if run is not None:
+                count += 1
+                with self.subTest(path.stem):
+                    self.assertEqual(self.told(run, step, OrdinaryJob), self.told(run, step, Job))
+        self.assertGreater(count, 20)
+
+    def test_as_it_is_written(self) -> None:
+        """Both ways say the same, and understand the same."""
+        self.compare(0)
+
+    def test_in_single_octets(self) -> None:
+        """The same, with every reply cut into octets."""
+        self.compare(1)
 
 
 def _split(events: list[tuple[str, bytes]]) -> list[list[tuple[str, bytes]]]:
