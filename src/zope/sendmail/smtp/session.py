@@ -212,11 +212,10 @@ class SMTPSession:
         """Return whether the connection is good for one more mail behind the one in hand, envelope and end in one."""
         current = self._current
         try:
-            return (
-                current is not None
-                and current.may_overlap(self._clock.monotonic())
-                and self._settings() == current.settings
-            )
+            if current is None or not current.may_overlap(self._clock.monotonic()):
+                return False
+            settings = self._settings()
+            return settings is current.settings or settings == current.settings
         except Exception:  # noqa: BLE001 - there are no settings to be had, which the next mail's outcome will say
             return False
 
