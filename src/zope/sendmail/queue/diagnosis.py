@@ -222,6 +222,28 @@ def somebody_elses(name: str, uid: int, owner: int) -> Finding:
     )
 
 
+def closed_to_its_owner(name: str, mode: int) -> Finding:
+    """Return the finding for a directory of the queue in which its owner cannot do everything."""
+    return Finding(
+        Kind.OWNER,
+        Severity.PROBLEM,
+        name,
+        f"The queue's owner may not read, write and search it (mode {mode:04o}), so mail does not move.",
+        f"chmod u+rwx {quoted(name)} (in the queue's directory); a processor goes on within seconds.",
+    )
+
+
+def read_only() -> Finding:
+    """Return the finding for a file system that can be read only."""
+    return Finding(
+        Kind.ROOM,
+        Severity.PROBLEM,
+        "",
+        "The file system of the queue is mounted read-only: no mail can be committed, and none can leave.",
+        "Look after the disk (dmesg): most systems mount it so after an error. Then mount it for writing.",
+    )
+
+
 # --- files that other programs dropped ---------------------------------------------------------------------------
 
 

@@ -58,6 +58,9 @@ _LITTLE, _SHARE = 64 * 1024 * 1024, 0.01
 #: What begins like this in ``new`` and ``cur`` is not strange; NFS calls a removed file that is still open `.nfs...`.
 _KNOWN = (SENDING, REJECTED, GROUP, PROOF, ".nfs")
 
+#: What a queue consists of.
+_DIRECTORIES = ("tmp", "new", "cur", "history", "locks", "processors")
+
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFLNK: "a symbolic link",
@@ -71,13 +74,36 @@ def examine(store: Store) -> Iterator[Finding]:
     """Yield the findings about a queue; see `IMailQueueAdmin.examine`."""
     try:
         root = store.disk.stat(store.layout.root)
-        visit = _Visit(store, root)
     except FileNotFoundError:  # never used
         return
     except OSError as error:
         yield diagnosis.unreadable("", error)
         return
+    try:
+        visit = _Visit(store, root)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield from list(_closed(store, root)) or [diagnosis.unreadable("", error)]
+        return
     yield from visit.everything()
+
+
+def _closed(store: Store, root: os.stat_result) -> Iterator[Finding]:
+    """Yield the directories that are not their owner's any more, or in which the owner cannot do everything."""
+    if not stat.S_ISDIR(root.st_mode):
+        return
+    if root.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+        yield diagnosis.closed_to_its_owner(".", stat.S_IMODE(root.st_mode))
+    for name in _DIRECTORIES:
+        with suppress(FileNotFoundError):
+            status = store.disk.stat(os.path.join(store.layout.root, name))
+            if not stat.S_ISDIR(status.st_mode):
+                yield diagnosis.foreign(name, _kind(status), Severity.PROBLEM)
+            elif status.st_uid != root.st_uid and status.st_mode & stat.S_IRWXG != stat.S_IRWXG:
+                yield diagnosis.somebody_elses(name, status.st_uid, root.st_uid)
+            elif status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+                yield diagnosis.closed_to_its_owner(name, stat.S_IMODE(status.st_mode))
 
 
 def examine_staged(store: Store) -> Iterator[Finding]:
@@ -143,18 +169,19 @@ class _Visit:
     def _room(self) -> Iterator[Finding]:
         room = self._disk.room(self._layout.root)
         free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
-        if room.f_files and not room.f_favail:
+        if room.f_flag & os.ST_RDONLY:
+            yield diagnosis.read_only()
+        elif room.f_files and not room.f_favail:
             yield diagnosis.no_room("no inodes", scarce=False)
         elif total and (free < _LITTLE or free < total * _SHARE):
             yield diagnosis.no_room(f"{free // 2**20} MiB", scarce=free >= _LITTLE)
 
     def _directories(self) -> Iterator[Finding]:
         self._note_rights("", self._root.st_mode, 0o077)
-        for name in ("tmp", "new", "cur", "history", "locks", "processors"):
+        yield from _closed(self._store, self._root)
+        for name in _DIRECTORIES:
             with suppress(FileNotFoundError):
                 status = self._disk.stat(os.path.join(self._layout.root, name))
-                if not stat.S_ISDIR(status.st_mode):
-                    yield diagnosis.foreign(name, _kind(status), Severity.PROBLEM)
                 self._note_rights(name, status.st_mode, _reach(self._root.st_mode) * 0o7)
                 self._modes[name] = status.st_mode
 

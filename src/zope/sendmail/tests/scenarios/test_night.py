@@ -20,6 +20,7 @@ from unittest import mock
 import trustme
 
 from zope.sendmail.cli import app, queuecommands
+from zope.sendmail.cli.queuearguments import CHANGES, VIEWS
 from zope.sendmail.config.passwordfile import follow_password_file
 from zope.sendmail.config.settings import Tls
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
@@ -275,12 +276,29 @@ class TheNight(Night):
 
 
 class TheDocument(unittest.TestCase):
-    def test_names_every_verb(self) -> None:
-        """An operator finds each in it."""
+    def setUp(self) -> None:
         if not os.path.exists(DOCUMENT):
             self.skipTest("the documents are not beside the package: this is not a checkout")
         with open(DOCUMENT, encoding="utf-8") as stream:
-            text = stream.read()
+            self.text = stream.read()
+
+    def test_has_two_verbs_for_each_reason(self) -> None:
+        """One finds it, another one mends it; both are played in the section about it, or the doctor before it."""
+        rows = re.findall(r"(?m)^(\S.*?)  +``(\w+)`` +``(\w+)``", self.text)
+        self.assertEqual(len(rows), 11)
+        for reason, finds, mends in rows:
+            with self.subTest(reason):
+                self.assertIn(finds, {*VIEWS, "check"})
+                self.assertIn(mends, CHANGES)
+                section = re.split(r"\n[^\n]+\n---+\n", self.text.split(f"\n{reason}\n---")[1])[0]
+                played = re.findall(r"\$ zope-sendmail (?:queue )?(\w+)", section)
+                self.assertIn(mends, played)
+                if finds != "doctor":
+                    self.assertIn(finds, played)
+
+    def test_names_every_verb(self) -> None:
+        """An operator finds each in it."""
+        text = self.text
         for verb in ("doctor", "relays", "top", "count", "list", "show", "status", "errors", "shape", "retry", "flush"):
             self.assertIn(verb, text)
         self.assertTrue(callable(app.main))

@@ -43,10 +43,16 @@ class QuietDisk(RecordingDisk):
 
     free = 10 * 2**30
     inodes = 1000
+    flags = 0
 
     def room(self, path: str) -> Any:
         return SimpleNamespace(
-            f_bavail=self.free, f_frsize=1, f_blocks=100 * 2**30, f_files=10_000, f_favail=self.inodes
+            f_bavail=self.free,
+            f_frsize=1,
+            f_blocks=100 * 2**30,
+            f_files=10_000,
+            f_favail=self.inodes,
+            f_flag=self.flags,
         )
 
 
@@ -592,6 +598,31 @@ class Permissions(DoctorTest):
         self.chmod("", 0o777)
         self.one("permissions", "problem", "")
 
+    def test_that_keep_the_owner_out(self) -> None:
+        """Then nothing moves: whatever cannot be read, made or found there."""
+        self.put()
+        self.queue.claim(0)
+        for directory in ("new", "cur", "tmp", "locks", "history", "processors"):
+            for mode in (0o500, 0o600, 0o300):
+                with self.subTest(directory, mode=mode):
+                    self.chmod(directory, mode)
+                    found = self.one("owner", "problem", directory)
+                    self.assertTrue(found.is_standstill)
+                    self.assertIn(f"mode {mode:04o}", found.text)
+                    self.assertIn(f"chmod u+rwx {directory} ", found.cure)
+            self.chmod(directory, 0o700)
+        self.assertHealthy()
+
+    def test_that_another_user_gave(self) -> None:
+        """As after a restoration by root; a directory that a group shares is no trouble."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can give a directory away")
+        self.put()
+        os.chown(os.path.join(self.path, "new"), 1234, -1)
+        self.assertIn("user 1234", self.one("owner", "problem", "new").text)
+        self.chmod("new", 0o770)
+        self.assertHealthy()
+
 
 class Room(DoctorTest):
     def test_is_short(self) -> None:
@@ -603,6 +634,14 @@ class Room(DoctorTest):
         self.assertIn("1 MiB", self.one("room", "problem", "").text)
         self.disk.inodes = 0
         self.assertIn("no inodes", self.one("room", "problem", "").text)
+
+    def test_cannot_be_written_to(self) -> None:
+        """A file system that was mounted read-only after an error: nothing moves."""
+        self.put()
+        self.disk.flags = os.ST_RDONLY
+        found = self.one("room", "problem", "")
+        self.assertTrue(found.is_standstill)
+        self.assertIn("read-only", found.text)
 
 
 class Clocks(DoctorTest):
