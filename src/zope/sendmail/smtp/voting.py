@@ -1,6 +1,6 @@
 """What the ``vote`` of a mailer is about: the relay, as in zope.sendmail 3.5 to 7.3, or each envelope besides.
 
-Classes around `SMTPMailer` call its vote without knowing for whom; so who has them called says it here.
+Classes around `SMTPMailer` call its vote without knowing what for; so direct delivery, which calls them, says it here.
 """
 
 from __future__ import annotations
