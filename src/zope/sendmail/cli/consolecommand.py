@@ -20,6 +20,9 @@ from zope.sendmail.queue import directories_of, recognized
 #: An environment variable that may hold the token, so that it stands in no list of processes.
 TOKEN = "ZOPE_SENDMAIL_CONSOLE_TOKEN"  # noqa: S105 - the name of a variable
 
+#: Seconds after which a thread that looks at a deep queue lets one go on that answers a request.
+_SWITCH_INTERVAL = 0.0005
+
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 _EPILOG = """\
@@ -85,6 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     where = f"[{host}]" if ":" in host else host
     known = "" if given else f"?token={token}"  # the output of a service is kept in a log
     print(f"http://{where}:{server.effective_port}/login{known}", flush=True)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_OK))
     with closing(server), contextlib.suppress(KeyboardInterrupt, SystemExit):
         server.run()

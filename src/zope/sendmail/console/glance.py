@@ -17,15 +17,15 @@ from zope.sendmail.console.words import FindingRow, Moment, finding_rows, moment
 from zope.sendmail.lifecycle.rates import Minute, merged
 from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.system.background import start_in_background
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 
 #: Seconds for which a glance and the names are good, and the doctor's findings.
 FRESH, FRESH_FINDINGS = 5.0, 60.0
 
-#: What takes long is good for so many times as long: looking costs processors of the host a twentieth at most.
-SHARE, SHARE_OF_FINDINGS = 20, 60
+#: What takes long is good for so many times as long: looking costs a fortieth of a processor of the host at most, for
+#: that may be wanted for sending mail.
+SHARE, SHARE_OF_FINDINGS = 40, 100
 
 _T = TypeVar("_T")
 
@@ -114,7 +114,8 @@ class Remembered(Generic[_T]):
             if again or not is_looking:
                 self._asked += 1
             if not is_looking:
-                self._thread = start_in_background(self._take, "zope.sendmail.console")
+                self._thread = threading.Thread(target=self._take, name="zope.sendmail.console", daemon=True)
+                self._thread.start()
 
     def _wait(self, seconds: float | None) -> None:
         if (thread := self._thread) is not None:

@@ -15,7 +15,6 @@ from typing import Any
 from zope.sendmail.console.glance import FRESH, SHARE
 from zope.sendmail.console.places import Place
 from zope.sendmail.console.selection import Filter
-from zope.sendmail.system.background import start_in_background
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 
@@ -42,7 +41,7 @@ class Search:
         self.names: list[str] = []
         #: Whether these are all.
         self.is_done = False
-        start_in_background(self._run, "zope.sendmail.console")
+        threading.Thread(target=self._run, name="zope.sendmail.console", daemon=True).start()
 
     @property
     def is_old(self) -> bool:

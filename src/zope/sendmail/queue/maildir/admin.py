@@ -34,6 +34,7 @@ from zope.sendmail.queue.diagnosis import HELD
 from zope.sendmail.queue.maildir.doctor import examine, examine_staged
 from zope.sendmail.queue.maildir.heartbeat import seems_alive
 from zope.sendmail.queue.maildir.keys import Keys
+from zope.sendmail.queue.maildir.laststates import LastStates
 from zope.sendmail.queue.maildir.layout import by_age, is_too_long, name_of, shortened
 from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner
 from zope.sendmail.queue.maildir.messageids import MessageIds
@@ -61,6 +62,7 @@ class MaildirAdmin:
         self._message_ids = MessageIds(store)
         self._states = ProcessorStates(store.layout, store.disk, store.clock)
         self._keys = Keys(store.layout, store.disk, store.clock)
+        self._last_states = LastStates(store)
         self._staged = StagedEntries(store, self._keys)
         self._schedule = replace(schedule, on_unknown=OnUnknown.HOLD)
 
@@ -68,12 +70,13 @@ class MaildirAdmin:
         """See `IMailQueueAdmin.count`."""
         listing = self._listing()
         histories = self._store.tried()
+        self._last_states.forget_others(histories)
         staged = sum(1 for _ in self._store.staged())
         counts = Counter({State.REJECTED: len(listing.rejected), State.STAGED: staged})
         counts[State.READY] = self._store.in_groups(listing)
         for key in listing.keys:
-            fresh = name_of(key) not in histories and key not in listing.locked
-            records = () if fresh else self._last(key)
+            last = self._last_states.of(key) if name_of(key) in histories else None
+            records = () if last is None else (last,)
             state = self._state(key, records, rejected=False, locked=key in listing.locked)
             counts[State.SCHEDULED if state is State.READY and self._is_planned(key, records) else state] += 1
         return {state: counts[state] for state in State if counts[state]}
