@@ -311,8 +311,10 @@ class QueuedMailDelivery(AbstractMailDelivery):
         terms = PLAIN
         if asked or self._defaults is not NO_DEFAULTS:
             terms = self._defaults.terms(time.time(), **asked)
+        known = self._queue  # a whole path leads to the same queue as before
         with telling_refusals(self._queuePath):
-            found = self.queue.suppressions.among(envelope.recipients)
+            queue = known if known is not None and self._queuePath[:1] == "/" else self.queue
+            found = queue.suppressions.among(envelope.recipients)
         return replace(terms, suppressed=tuple(found)) if found else terms
 
     def _put_on_connection(self, envelopes: Iterable[Envelope], *message: Piece) -> None:

@@ -134,7 +134,7 @@ class MemoryQueue:
         """Begin empty in a forked child: what the parent has in memory is sent by the parent."""
         self.changed = threading.Condition(threading.RLock())
         self.mails_by_name = {}
-        self.departed = {}
+        self.departed, self.keys = {}, {}
 
     def stage(self) -> MemoryStagedMail:
         """See `IMailQueue.stage`."""

@@ -11,7 +11,6 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from math import inf
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.lifecycle.record import Record
@@ -316,7 +315,8 @@ class Claims:
                     self._index.spare(key, self._clock.monotonic() + _HELD, self._clock.time() + _HELD)
                 return None
             lease = self._make(key, lock, record)
-            if lease.terms is not PLAIN and lock.lost(record.attempts) is None and self._is_planned(lease, expired):
+            has_terms = expired or lease.terms is not PLAIN
+            if has_terms and lock.lost(record.attempts) is None and self._is_planned(lease, expired):
                 return None
         except OSError as error:
             self._give_up(key, lock, error)
@@ -336,8 +336,7 @@ class Claims:
     def _is_planned(self, lease: MaildirLease, expired: bool) -> bool:  # noqa: FBT001 - said in the name
         """Give back a message that its sender wants to leave later, or whose time is not over in spite of its name."""
         now, terms = self._clock.time(), lease.terms
-        if terms.expires < inf:
-            self._index.expect(lease.key, terms.expires)
+        self._index.expect(lease.key, terms.expires)
         wait = lease.record.before_time(terms, now)
         if terms.expires <= now or (not expired and wait <= 0.0):
             return False

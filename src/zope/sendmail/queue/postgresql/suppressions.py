@@ -6,7 +6,6 @@ the other, for each has the queue's row locked until it has committed.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 
@@ -16,6 +15,7 @@ from zope.sendmail.interfaces import ISuppressions
 from zope.sendmail.lifecycle.suppression import Suppression, SuppressionTable, normalized
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.forklock import ForkLock
 
 #: Seconds for which what is in memory is believed.
 _EVERY = 1.0
@@ -39,7 +39,7 @@ class PostgreSQLSuppressions:
         self._clock = clock
         self._find = find
         self._make = make
-        self._mutex = threading.Lock()
+        self._mutex = ForkLock()
         self._table = SuppressionTable()
         self._version = 0
         self._next = -inf
