@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import transaction
-from transaction.interfaces import IDataManagerSavepoint, ISavepointDataManager
+from transaction.interfaces import IDataManagerSavepoint, ISavepointDataManager, NoTransaction
 from zope.interface import implementer
 
 from zope.sendmail.interfaces import IStagedMail
@@ -190,6 +190,20 @@ class MailSavepoint:
         self._staged.rollback(self._count)
 
 
+def current_of(transaction_manager: Any) -> Any:
+    """Return the current transaction of a manager.
+
+    :raises NoTransaction: an explicit one has not begun any; the text says what to do.
+    """
+    try:
+        return transaction_manager.get()
+    except NoTransaction:
+        raise NoTransaction(
+            "the mail follows a transaction manager that is explicit, and no transaction has begun; begin one first: "
+            "manager.begin(), `with manager:`, or pyramid_tm for a request"
+        ) from None
+
+
 def mails_of(key: object, transaction_manager: Any, stage: Callable[[], IStagedMail], what: str) -> TransactionMails:
     """Return the data manager of `key` in the current transaction; it is made and joined if there is none yet.
 
@@ -198,7 +212,7 @@ def mails_of(key: object, transaction_manager: Any, stage: Callable[[], IStagedM
     :param stage: makes an empty group for its mails.
     :param what: names the delivery in the log.
     """
-    current = transaction_manager.get()
+    current = current_of(transaction_manager)
     try:
         mails = current.data(key)
     except KeyError:

@@ -40,7 +40,9 @@ class RelayName:
         if self.mailer and not _MAILER.fullmatch(self.mailer):
             raise InvalidRelay(f"the relay {self.mailer!r} is no name of a mailer")
         if self.hostname and not _HOST.fullmatch(self.hostname):
-            raise InvalidRelay(f"the relay's hostname {self.hostname!r} is no hostname")
+            raise InvalidRelay(
+                f"the relay's hostname {self.hostname!r} is no hostname; write mail.example.org, and the port apart"
+            )
         if self.hostname and not 0 < self.port < 65536:
             raise InvalidRelay(f"the port {self.port} of relay {self.hostname} is not within 1 and 65535")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -61,6 +62,10 @@ class Options(MailerOptions, ReaderOptions, total=False):
 
     ``clock`` is that of both.
     """
+
+
+#: What `MailReader` takes, by name.
+_KNOWN = (*MailerOptions.__annotations__, *ReaderOptions.__annotations__, "username", "password", "hostname", "port")
 
 
 class MailReader(Sending):
@@ -177,6 +182,11 @@ class MailReader(Sending):
 
 def _divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what is about the thread, and what is about the mailer."""
+    for name in options:
+        if name not in _KNOWN:
+            near = difflib.get_close_matches(name, _KNOWN, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(_KNOWN))}"
+            raise TypeError(f"a sender has no option {name!r}{meant}")
     about_mailer = {name: value for name, value in options.items() if name in MailerOptions.__annotations__}
     about_thread = {name: value for name, value in options.items() if name not in about_mailer or name == "clock"}
     return about_thread, about_mailer
