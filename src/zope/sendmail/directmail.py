@@ -10,6 +10,7 @@ left to the queue's processor.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -20,7 +21,6 @@ from zope.sendmail.events import events_of
 from zope.sendmail.interfaces import ISession, IStagedMail, MailRefused
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import has_inherited_vote, open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
@@ -333,24 +333,15 @@ def _final(envelope: Envelope, outcome: Outcome) -> Outcome:
 
 def _record(mail: _Mail, outcome: Outcome, duration: float, queue: str = "") -> attempts.AttemptRecord:
     """Return what observers are told: what the queue gets is deferred, and what it does not get is tried no more."""
-    answers = {reply.answer for reply in outcome.replies.values()}
-    waits = answers & {Answer.DEFERRED, Answer.UNKNOWN}
-    state = State.SENT if answers == {Answer.ACCEPTED} else State.DEFERRED if waits else State.REJECTED
-    return attempts.AttemptRecord(
-        time=_clock.time(),
-        queue=queue,
-        name=mail.name,
+    record = attempts.without_a_queue(
+        mail.envelope,
+        outcome,
         message_id=mail.message_id,
-        sender=mail.envelope.sender,
-        relay=outcome.relay,
-        attempt=1,
-        state=state.value,
-        duration=duration,
-        age=None,
         size=sum(map(len, mail.message)),
-        replies=outcome.replies,
-        trace=mail.envelope.trace,
+        time=_clock.time(),
+        duration=duration,
     )
+    return replace(record, queue=queue, name=mail.name)
 
 
 def _tell(mail: _Mail, outcome: Outcome) -> None:

@@ -34,13 +34,17 @@ from zope.sendmail.config.settings import (
 )
 from zope.sendmail.errors import InvalidSettings, RelayError
 from zope.sendmail.interfaces import ISession, ISessionMailer, ISMTPMailer, type_of_message
+from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.message.mime import message_bytes
+from zope.sendmail.reporting import attempts
+from zope.sendmail.smtp.classification import failed, succeeded
 from zope.sendmail.smtp.connect import Factory, connect, hang_up, makes_tls
 from zope.sendmail.smtp.protocol.progress import Progress, pairs
 from zope.sendmail.smtp.relaymemory import RelayMemories
 from zope.sendmail.smtp.sendmailconnection import OriginalMessage
-from zope.sendmail.smtp.sendonly import SendOnlySession
+from zope.sendmail.smtp.sendonly import SendOnlySession, is_within_session
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.smtp.voting import is_about_relay
 from zope.sendmail.system.clock import Clock
@@ -390,11 +394,33 @@ class SMTPMailer:
         content = message_bytes(message)
         as_text = isinstance(message, str) and _is_utf8(content)
         stream = OriginalMessage(content, as_text=as_text, in_list=isinstance(toaddrs, list))
+        session, begun = self._session(), self.clock.monotonic()
         try:
-            self._session().deliver(progress, stream, _nothing)
+            session.deliver(progress, stream, _nothing)
+        except Exception as error:
+            self._tell_observers(failed(session.relay, progress, error), progress.envelope, content, begun)
+            raise
+        else:
+            self._tell_observers(succeeded(session.relay, progress), progress.envelope, content, begun)
         finally:
             self._close_connection()
         return pairs(progress.refused)
+
+    def _tell_observers(self, outcome: Outcome, envelope: Envelope, content: bytes, begun: float) -> None:
+        """Tell how the attempt went, unless it is a part of another one."""
+        if not attempts.is_observed() or is_within_session():
+            return
+        now = self.clock.time()
+        if outcome.fault is not None and not outcome.replies:
+            attempts.tell(attempts.FaultRecord(now, "", outcome.relay, outcome.fault))
+            return
+        duration = self.clock.monotonic() - begun
+        identifier = message_id_in(io.BytesIO(content))
+        attempts.tell(
+            attempts.without_a_queue(
+                envelope, outcome, message_id=identifier, size=len(content), time=now, duration=duration
+            )
+        )
 
     def vote(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> None:
         """Prove all but the message itself; see `IMailer`.  `send` in the same thread goes on with this connection.

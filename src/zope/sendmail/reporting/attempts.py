@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.reporting import maillog
 
 
@@ -74,6 +76,34 @@ class AttemptRecord:
             "size": self.size,
             "recipients": [_recipient(who, reply) for who, reply in self.replies.items()],
         }
+
+
+def without_a_queue(
+    envelope: Envelope, outcome: Outcome, *, message_id: str, size: int, time: float, duration: float
+) -> AttemptRecord:
+    """Return the record of an attempt of direct delivery or of a mailer's ``send``; a queue behind it adds its own.
+
+    :param outcome: what was said about each recipient.
+    :param time: when the attempt ended, seconds since the epoch.
+    """
+    answers = {reply.answer for reply in outcome.replies.values()}
+    waits = answers & {Answer.DEFERRED, Answer.UNKNOWN}
+    state = State.SENT if answers == {Answer.ACCEPTED} else State.DEFERRED if waits else State.REJECTED
+    return AttemptRecord(
+        time=time,
+        queue="",
+        name="",
+        message_id=message_id,
+        sender=envelope.sender,
+        relay=outcome.relay,
+        attempt=1,
+        state=state.value,
+        duration=duration,
+        age=None,
+        size=size,
+        replies=outcome.replies,
+        trace=envelope.trace,
+    )
 
 
 @dataclass(frozen=True, slots=True)

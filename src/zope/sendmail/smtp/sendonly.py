@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
@@ -14,6 +15,22 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import without_bcc
 from zope.sendmail.smtp.classification import failed, succeeded
 from zope.sendmail.smtp.protocol.progress import Progress, note_refused
+
+_in_session = ContextVar("_in_session", default=False)
+
+
+@contextlib.contextmanager
+def _within_session() -> Iterator[None]:
+    before = _in_session.set(True)
+    try:
+        yield
+    finally:
+        _in_session.reset(before)
+
+
+def is_within_session() -> bool:
+    """Say whether a mailer's ``send`` is called by a session, whose caller tells how the attempt went."""
+    return _in_session.get()
 
 
 @implementer(ISession)
@@ -53,7 +70,8 @@ class SendOnlySession:
         progress.intended = True
         self._voted = False
         try:
-            note_refused(progress, self._mailer.send(envelope.sender, envelope.recipients, text))
+            with _within_session():
+                note_refused(progress, self._mailer.send(envelope.sender, envelope.recipients, text))
         except Exception as error:  # noqa: BLE001 - a foreign mailer may raise anything
             return failed(self.relay, progress, error)
         return succeeded(self.relay, progress)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import io
 import json
 import logging
+import smtplib
+import unittest
 from typing import Any
 
+import transaction
+
+from zope.sendmail.delivery import DirectMailDelivery
 from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.reporting import attempts, jsonlog
 from zope.sendmail.reporting.attempts import AttemptRecord, FaultRecord, observed
 from zope.sendmail.testing.contracts import MESSAGE
+from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.processing import ProcessorTest
 
 GREYLISTED = Reply(Answer.DEFERRED, "come again", 450, "4.7.1")
@@ -30,6 +37,42 @@ class Notebook:
 
     def faulted(self, record: FaultRecord) -> None:
         self.faults.append(record)
+
+
+class WithoutAQueue(unittest.TestCase):
+    """A mailer's ``send``, and direct delivery through mailers of every make."""
+
+    def setUp(self) -> None:
+        self.relay = self.enterContext(Relay())
+        self.notebook = Notebook()
+        self.enterContext(observed(self.notebook))
+        self.addCleanup(transaction.abort)
+
+    def test_send_is_an_attempt(self) -> None:
+        """Accepted, refused, or not reached."""
+        self.relay.on("RCPT", "550 5.1.1 no such user", about="unknown@")
+        mailer = SMTPMailer(self.relay.host, self.relay.port)
+        mailer.send("a@example.org", ["b@example.org", "unknown@example.org"], MESSAGE)
+        self.assertRaises(smtplib.SMTPRecipientsRefused, mailer.send, "a@example.org", ["unknown@example.org"], MESSAGE)
+        self.relay.stop()
+        self.assertRaises(OSError, mailer.send, "a@example.org", ["b@example.org"], MESSAGE)
+        some, none = self.notebook.records
+        self.assertEqual((some.message_id, some.sender, some.state), ("1@example.org", "a@example.org", "rejected"))
+        self.assertEqual(some.answers, {Answer.ACCEPTED: 1, Answer.REJECTED: 1})
+        self.assertEqual((none.answers, none.queue, none.size), ({Answer.REJECTED: 1}, "", len(MESSAGE)))
+        self.assertEqual([fault.relay for fault in self.notebook.faults], [f"{self.relay.host}:{self.relay.port}"])
+
+    def test_a_mail_of_direct_delivery_is_one_attempt(self) -> None:
+        """Also where that goes through the ``send`` of a class around ours."""
+
+        class Sending(SMTPMailer):
+            def send(self, *arguments: Any) -> Any:
+                return super().send(*arguments)
+
+        for mailer in (SMTPMailer(self.relay.host, self.relay.port), Sending(self.relay.host, self.relay.port)):
+            DirectMailDelivery(mailer).send("a@example.org", ["b@example.org"], MESSAGE)
+            transaction.commit()
+        self.assertEqual([record.state for record in self.notebook.records], ["sent", "sent"])
 
 
 class AnObserver(ProcessorTest):
