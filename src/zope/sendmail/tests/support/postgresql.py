@@ -184,8 +184,26 @@ class Server:
             except FileNotFoundError:
                 return
 
-    def stop(self) -> None:
-        """Stop it, and remove all that it had."""
+    def standby(self) -> Server:
+        """Return a server that follows this one, asynchronously."""
+        copy = f"{self.directory}/standby"
+        self.call(
+            "pg_basebackup", "-D", copy, "-h", self.directory, "-U", "postgres", "-R", "-X", "stream", "-c", "fast"
+        )
+        return Server(data=copy)
+
+    def wait_for(self, primary: Server) -> None:
+        """Wait until this standby has all that its primary has."""
+        deadline = time.monotonic() + _PATIENCE
+        with primary.connect() as first, self.connect() as second:
+            [(end,)] = first.execute("select pg_current_wal_lsn()")
+            while not second.execute("select pg_last_wal_replay_lsn() >= %s::pg_lsn", [end]).fetchone()[0]:
+                if time.monotonic() > deadline:
+                    raise RuntimeError("the standby does not follow")
+                threading.Event().wait(0.05)
+
+    def shut_down(self) -> None:
+        """Stop it; it may be started again."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)  # a fast shutdown
             try:
@@ -193,6 +211,10 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+    def stop(self) -> None:
+        """Stop it, and remove all that it had."""
+        self.shut_down()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
