@@ -13,6 +13,7 @@ import psycopg
 from zope.sendmail.queue.postgresql.connection import Connections, translated
 from zope.sendmail.queue.postgresql.location import Location
 from zope.sendmail.queue.postgresql.schema import NEWEST, check_version, migrations
+from zope.sendmail.queue.postgresql.statements import STATEMENTS
 
 #: Of all who migrate at the same time, one does it.
 _LOCK = 0x7A6F7065_6D61696C
@@ -41,6 +42,8 @@ def migrate(location: str, *, to: int = NEWEST) -> list[int]:
         for number in done:
             connection.execute(migrations()[number])
             connection.execute("insert into zope_sendmail.schema_version (version) values (%s)", [number])
+        if done:
+            connection.execute(STATEMENTS["pass_on_rights"])
         return done
 
 

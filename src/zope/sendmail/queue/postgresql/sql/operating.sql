@@ -118,3 +118,22 @@ limit 5
 -- name: durability
 select current_setting('fsync'), current_setting('synchronous_commit'), current_setting('synchronous_standby_names'),
     (select count(*) from pg_stat_replication where state = 'streaming')
+
+-- name: pass_on_rights
+-- Whoever may use the table of mails may use those that a later version has made.
+do $$
+declare
+    granted record;
+    made record;
+begin
+    for granted in
+        select distinct a.grantee::regrole as who, a.privilege_type as what
+        from pg_class c, aclexplode(c.relacl) a
+        where c.oid = 'zope_sendmail.mail'::regclass and a.grantee <> 0 and a.grantee <> c.relowner
+    loop
+        for made in select tablename from pg_tables where schemaname = 'zope_sendmail' loop
+            execute format('grant %s on zope_sendmail.%I to %s', granted.what, made.tablename, granted.who);
+        end loop;
+    end loop;
+end
+$$
