@@ -69,7 +69,7 @@ class AUser(unittest.TestCase):
         self.migrate()
         for use in self.uses():
             use()
-        queue = open_queue(self.url)
+        queue: Any = open_queue(self.url)
         self.addCleanup(queue.close)
         self.assertEqual(queue.take_turns(f"{self.user}:25", 1.0, 1), 0.0)
         self.assertEqual(list(queue.transits[0].traces()), [])
