@@ -115,7 +115,7 @@ def write(connection: Connection[Any], queue: int, mails: Sequence[NewMail], sta
 def write_at_once(connections: Connections, queue: int, mails: Sequence[NewMail]) -> None:
     """Commit mails in one transaction of their own.
 
-    If the connection breaks, it is not known whether they are there; then it is done again, and the names say that it was.
+    If the connection breaks, it is not known whether they are there; then it is done again, and the names tell.
 
     :raises QueueError: if the database refuses.
     """
