@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 
@@ -17,7 +17,7 @@ from zope.sendmail.cli.queuearguments import ACTIONS, FINAL, MEANT
 from zope.sendmail.cli.selecting import Call, filters, resolve
 from zope.sendmail.cli.terminal import Refused, complain, progress, say, say_json
 from zope.sendmail.errors import InvalidRelay, MailError, QueueNotSafe
-from zope.sendmail.lifecycle.relaystate import DEFAULT, RelayBoard, RelayState, probe_words
+from zope.sendmail.lifecycle.relaystate import DEFAULT, RelayBoard, RelayState, is_drained, probe_words
 from zope.sendmail.lifecycle.states import State, after
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.bounce import bounce
@@ -62,7 +62,7 @@ def change(call: Call) -> int:
     if not options.json and tally[True] + tally[False] != 1 and not missing:
         failed = f", {tally[False]:,} not" if tally[False] else ""
         say(f"{mails_in_words(tally[True])} {_DONE[options.verb]}{failed}")
-    unasked = _ask_probes(call, action.relays) if isinstance(action, _Retry) else 0
+    unasked = _ask_relays(call, action.relays, tally) if isinstance(action, _Retry) else 0
     return int(tally[False] + missing + unasked > 0)
 
 
@@ -182,9 +182,20 @@ def _confirm(count: int, call: Call) -> None:
 # --- paused relays ----------------------------------------------------------------------------------------------
 
 
-def _ask_probes(call: Call, names: Collection[str]) -> int:
-    """Let processors try those of these relays that cannot be used; return for how many that was not possible."""
+def _ask_relays(call: Call, names: Collection[str], tally: Mapping[bool, int]) -> int:
+    """Let processors try those of these relays that cannot be used; return for how many that was not possible.
+
+    :param tally: how many mails were meant; a relay that is not known, and has none, is most often a slip of the pen.
+    """
     board = RelayBoard(call.admin.processors())
+    if tally[True] and not call.options.json and not is_drained(board.processors, call.now):
+        say("no processor of this release is at work; mail is tried when one starts")
+    if call.options.verb == "flush" and not tally[True] + tally[False] and (known := board.names()):
+        unknown = [name for name in names if name not in known and board.get(name) is None]
+        for name in unknown:
+            complain(f"no relay {name!r} is known; there are: {', '.join(sorted(known))}", 1)
+        if unknown:
+            return len(unknown)
     wanted = [relay for name in sorted(names) if (relay := board.get(name)) is not None and not relay.is_usable]
     return sum(not _ask_probe(call, board, relay) for relay in dict.fromkeys(wanted))
 

@@ -142,6 +142,14 @@ class RelayBoard:
         """Return the relay with this name or address, if something is known about it."""
         return self._relays.get(name) or self._relays.get(self._names.get(name, ""))
 
+    def names(self) -> set[str]:
+        """Return the names of all relays that are known: those that were asked, and those of the routes."""
+        known = set(self._relays)
+        if self._routes is not None:
+            known |= {self._routes.default or DEFAULT, *self._routes.mailers}
+            known |= {str(RelayName(hostname=host, port=port)) for host, port in self._routes.addresses}
+        return known
+
     def left_out(self) -> Iterator[tuple[RelayState, RelayState]]:
         """Yield those of several relays that cannot be used although their mail goes through others, each behind the
         relay whose mailer is made of them.

@@ -65,6 +65,28 @@ class SeveralRelays(RelaysTest):
         self.assertIn("because another relay of main", " ".join(self.said.split()))
 
 
+class NoRelayToAsk(RelaysTest):
+    def test_that_is_not_known_is_told(self) -> None:
+        """A slip of the pen flushes nothing, and looks like nothing else."""
+        self.put("a@example.org")
+        self.assertEqual(self.call("flush", self.path, "mian"), 1)
+        self.assertIn("no relay 'mian' is known; there are: bulk, main, spare.example.org:25", self.complained)
+        for known in ("main", "mail.example.org:587", "spare.example.org:25"):
+            self.assertEqual(self.call("flush", self.path, known), 0, self.complained)
+
+    def test_while_no_processor_is_at_work(self) -> None:
+        """That is said, for "now" is when one starts."""
+        words = "no processor of this release is at work; mail is tried when one starts"
+        name = self.put("a@example.org")
+        self.assertNotIn(words, self.ok("retry", name))
+        self.queue.close()  # the one that has told of its relays
+        self.clock.advance(86400)
+        self.assertIn(words, self.ok("retry", name))
+        self.assertIn(words, self.ok("retry", "--all", "--state", "ready"))
+        self.call("retry", self.path, "--json", name)
+        self.assertNotIn(words, self.said)
+
+
 class MailBehindARelay(RelaysTest):
     def test_says_for_what_it_waits(self) -> None:
         """In every view, with the relay's words and when it is tried next."""
