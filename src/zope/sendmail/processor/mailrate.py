@@ -9,6 +9,8 @@ from __future__ import annotations
 from math import inf
 
 #: Seconds for which nothing is sent after the second refusal in a row; longer by the factor after each further one.
+#: The one after the third is as long: a limit of a second is over then, and is known the more exactly.
+_PATIENT = 3
 _HOLD, _HOLD_FACTOR, _HOLD_MOST = 0.5, 1.5, 300.0
 
 #: After so many mails that were taken the rate is raised by the factor: by the second one as long as no rate is known
@@ -79,7 +81,8 @@ class MailRate:
             self.rate *= _LOWER
             self.hold = min(1.0 / self.rate, _HOLD_MOST)
         elif self.refusals > 1:
-            self.hold = min(max(_HOLD, self.hold * _HOLD_FACTOR), _HOLD_MOST)
+            factor = 1.0 if self.refusals <= _PATIENT else _HOLD_FACTOR
+            self.hold = min(max(_HOLD, self.hold * factor), _HOLD_MOST)
         return self.hold
 
     def _learn(self, now: float) -> None:

@@ -109,6 +109,10 @@ class MailsAMinute(ProcessorTest):
                     self.setUp()
                     self.gets_nine_tenths(kind(self.clock, most, 1.0, SES))
 
+    def test_25_a_second(self) -> None:
+        """In windows that begin anew with each second, as many relays count."""
+        self.gets_nine_tenths(FixedWindows(self.clock, 25, 1.0, SES))
+
     def test_stalwart(self) -> None:
         """Ten in ten seconds."""
         self.gets_nine_tenths(LimitedMailer(self.clock, 10, 10.0, STALWART))
