@@ -40,8 +40,8 @@ _NORMAL, HIGH = Priority.NORMAL.rank, Priority.HIGH.rank
 #: Seconds between two looks for mail of other priorities, and for what is to be given up, while there is work.
 _LOOK_OUT = 0.1
 
-#: Seconds between two looks from the beginning while there is work.
-_FROM_THE_BEGINNING = 1.0
+#: Seconds between two looks from the beginning while there is work; and so many times as long as the last one took.
+_FROM_THE_BEGINNING, _SHARE = 1.0, 20.0
 
 
 class Claims:
@@ -86,6 +86,7 @@ class Claims:
         #: When the next mail is to be given up, by the queue's clock.
         self._expiry: float | None = None
         self._began_at = -inf
+        self._until_next = _FROM_THE_BEGINNING
         #: Whether the last look found something, so that there may be more.
         self._may_be_more = False
         #: When the next mail that was tried is due, by the queue's clock.
@@ -218,9 +219,12 @@ class Claims:
         now = self._clock.monotonic()
         with self.mutex:
             self.parking.expire(now)
-        if now >= self._began_at + _FROM_THE_BEGINNING:
+        is_first = now >= self._began_at + self._until_next
+        if is_first:
             self._begin()
         found = self._look(count)
+        if is_first:  # beside a long snapshot it passes over all that has gone since
+            self._until_next = max(_FROM_THE_BEGINNING, _SHARE * (self._clock.monotonic() - now))
         if not found and is_last_word:
             self._liveness.look()
             self._begin()
