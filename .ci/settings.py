@@ -22,6 +22,7 @@ PAGE = HERE / "docs" / "reference" / "settings.rst"
 KINDS = {
     "boolean": "yes or no",
     "duration": "a duration",
+    "pause": "a duration, more than 0",
     "number": "a number",
     "whole": "a whole number",
     "words": "words",

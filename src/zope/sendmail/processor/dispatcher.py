@@ -15,6 +15,7 @@ from zope.sendmail.errors import InvalidRelay
 from zope.sendmail.interfaces import ILease, IMailQueue
 from zope.sendmail.lifecycle.retry import set_aside
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.terms import PLAIN
 from zope.sendmail.processor.context import Context
 from zope.sendmail.processor.convoy import Convoy
 from zope.sendmail.processor.job import Job
@@ -92,11 +93,16 @@ class Dispatcher:
         while True:
             if relay.backlog:
                 with relay.mutex:
-                    if relay.backlog:
-                        return relay.backlog.popleft()
+                    job = relay.backlog.popleft() if relay.backlog else None
+                if job is not None and not self._has_expired(job):
+                    return job
             with self._mutex:
                 if not relay.backlog and not self._route_one(relay, call):
                     return None
+
+    def _has_expired(self, job: Job) -> bool:
+        """End a job whose mail's time is over since it was put into the backlog; return whether that was so."""
+        return job.envelope.terms is not PLAIN and self.refusals.end(job.lease)
 
     def route(self, call: Call) -> None:
         """Put everything that is due into the backlogs of its relays, or park it."""

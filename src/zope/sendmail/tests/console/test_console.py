@@ -17,6 +17,7 @@ from unittest import mock
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.testing.contracts import ManualClock
@@ -169,6 +170,19 @@ class WhatIsShown(Fixture):
         self.drain()
         page = self.get(f"/0/mail/{name}")
         for words in ("jane@example.org", "450 4.7.1 come again", "Subject: Hello", "one@example.org", "deferred"):
+            self.assertIn(words, page)
+
+    def test_is_what_a_sender_asked_for(self) -> None:
+        """In the list when it leaves, in the mail all of it."""
+        now = self.clock.time()
+        asked = Terms(now + 7200, now + 86400, Priority.HIGH, "order 17", now + 604800)
+        staged = self.queue.stage()
+        name = staged.add(Envelope("sender@example.org", ("jane@example.org",), terms=asked), b"Subject: x\n\n")
+        staged.prepare()
+        staged.commit()
+        self.assertIn("2027-01-15T10:00:00", self.get("/0/mails?state=scheduled"))
+        page = self.get(f"/0/mail/{name}")
+        for words in ("scheduled", "2027-01-15T10:00:00Z", "2027-01-16T08:00:00Z", "high", "order 17"):
             self.assertIn(words, page)
 
     def test_may_be_several_queues(self) -> None:

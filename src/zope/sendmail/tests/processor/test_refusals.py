@@ -14,6 +14,8 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.suppression import Suppression
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.terms import Priority, Terms
+from zope.sendmail.processor.job import Job
+from zope.sendmail.processor.relay import Relay
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER
 from zope.sendmail.testing.mailers import ScriptedMailer
@@ -184,6 +186,37 @@ class AFloodOfLowMail(ProcessorTest):
         places = [place for place, who in enumerate(self.sent_to()) if who == "high@example.org"]
         self.assertEqual(len(self.sent_to()), 103)
         self.assertLessEqual([place - 10 * n for n, place in enumerate(places, 1)], [1, 1, 1])
+
+    def test_gives_way_in_a_backlog(self) -> None:
+        """A high mail takes the place of a low one that waits for the relay, and goes first."""
+        self.put_with(Priority.LOW, "low@example.org", count=2)
+        self.put_with(Priority.NORMAL, "normal@example.org")
+        relay = Relay("default", self.mailer, self.clock)
+        leases = {lease.envelope.recipients[0]: lease for lease in self.queue.claim(2)}
+        [third] = self.queue.claim()
+        for lease in (leases["low@example.org"], third):
+            self.assertTrue(relay.put(Job(lease, lease.envelope)))
+        normal = leases["normal@example.org"]
+        self.assertTrue(relay.put(Job(normal, normal.envelope)))
+        self.assertEqual(
+            [job.envelope.recipients[0] for job in relay.backlog], ["normal@example.org", "low@example.org"]
+        )
+        self.put_with(Priority.HIGH, "high@example.org")
+        [high] = self.queue.claim()
+        self.assertTrue(relay.put(Job(high, high.envelope)))
+        self.assertEqual(
+            [job.envelope.recipients[0] for job in relay.backlog], ["high@example.org", "normal@example.org"]
+        )
+        self.assertEqual(list(self.queue.parked()), ["default"])
+        self.put_with(Priority.HIGH, "second@example.org")
+        [second] = self.queue.claim()
+        self.assertTrue(relay.put(Job(second, second.envelope)))
+        self.put_with(Priority.LOW, "last@example.org")
+        [last] = self.queue.claim()
+        self.assertFalse(relay.put(Job(last, last.envelope)))
+        self.assertEqual(
+            [job.envelope.recipients[0] for job in relay.backlog], ["high@example.org", "second@example.org"]
+        )
 
     def test_does_not_starve(self) -> None:
         """While high mail floods the same relay, low mail is sent all the time."""
