@@ -76,7 +76,9 @@ class VerpKey:
 
     def _signature(self, path: str, day: int) -> str:
         # Relays change the case of a domain, and some that of a local part.
-        digest = hmac.digest(self._secret, f"verp {day:03d} {path.lower()}".encode(), hashlib.sha256)
+        digest = hmac.digest(
+            self._secret, f"verp {day:03d} {path.lower()}".encode("utf-8", "surrogatepass"), hashlib.sha256
+        )
         return base64.b32encode(digest)[:10].decode("ascii").lower()
 
     def __repr__(self) -> str:
