@@ -1,7 +1,7 @@
 """How many connections and how many mails a second a relay takes, as its replies tell.
 
-Connections are a `ConnectionLimit`, mails a `MailRate`; here is decided what a reply is about, who has to wait, and
-which mail steps aside.
+Connections are a `ConnectionLimit`, mails a `MailRate`; here is decided what a reply is about, which worker has to
+wait, and which mail steps aside.
 
 A single refusal says nothing about the rate: it may be about its mail (a recipient who gets too much), so the next mail
 is tried at once.
