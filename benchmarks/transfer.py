@@ -32,11 +32,11 @@ class Case:
 
 
 CASES = (
-    Case("loopback", Aim(least=5.0, of_ratio=True)),
-    Case("STARTTLS and AUTH", Aim(least=20.0, of_ratio=True), tls=True),
-    Case("1 ms", Aim(least=20.0, of_ratio=True), delay=0.001, share=0.5),
-    Case("20 ms", Aim(least=60.0, of_ratio=True), delay=0.020, share=0.05),
-    Case("20 ms, STARTTLS and AUTH", Aim(least=60.0, of_ratio=True), tls=True, delay=0.020, share=0.05),
+    Case("loopback", Aim(least=6.0, of_ratio=True)),
+    Case("STARTTLS and AUTH", Aim(least=25.0, of_ratio=True), tls=True),
+    Case("1 ms", Aim(least=35.0, of_ratio=True), delay=0.001, share=0.5),
+    Case("20 ms", Aim(least=110.0, of_ratio=True), delay=0.020, share=0.05),
+    Case("20 ms, STARTTLS and AUTH", Aim(least=170.0, of_ratio=True), tls=True, delay=0.020, share=0.05),
 )
 
 
