@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.cookiejar import CookieJar
+from pathlib import Path
 
 from depth import build
 from figures import Aim, Figure, Report, progress
@@ -136,6 +137,7 @@ def _console(queue: str, took: defaultdict[str, list[float]], *, is_open: bool) 
     assert process.stdout is not None
     try:
         eyes = Eyes(process.stdout.readline().strip())
+        _wait_for_rest(process.pid)
         try:
             yield
             eyes.filter()
@@ -147,6 +149,22 @@ def _console(queue: str, took: defaultdict[str, list[float]], *, is_open: bool) 
         process.terminate()
         process.wait()
         process.stdout.close()
+
+
+def _wait_for_rest(pid: int, patience: float = 120.0) -> None:
+    """Wait until the first look, which takes some seconds, is over: a tenth of a processor at most is used."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        before = _cpu(pid)
+        time.sleep(2.0)
+        if _cpu(pid) - before < 0.2:
+            return
+
+
+def _cpu(pid: int) -> float:
+    """Return the seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _figures(

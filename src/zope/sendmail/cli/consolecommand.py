@@ -20,6 +20,9 @@ from zope.sendmail.queue import directories_of, recognized
 #: An environment variable that may hold the token, so that it stands in no list of processes.
 TOKEN = "ZOPE_SENDMAIL_CONSOLE_TOKEN"  # noqa: S105 - the name of a variable
 
+#: Of 19: where the host is busy, sending mail comes before looking at it.
+_NICENESS = 5
+
 #: Seconds after which a thread that looks at a deep queue lets one go on that answers a request.
 _SWITCH_INTERVAL = 0.0005
 
@@ -88,11 +91,18 @@ def main(arguments: Sequence[str]) -> int:
     where = f"[{host}]" if ":" in host else host
     known = "" if given else f"?token={token}"  # the output of a service is kept in a log
     print(f"http://{where}:{server.effective_port}/login{known}", flush=True)
-    sys.setswitchinterval(_SWITCH_INTERVAL)
+    _give_way()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_OK))
     with closing(server), contextlib.suppress(KeyboardInterrupt, SystemExit):
         server.run()
     return os.EX_OK
+
+
+def _give_way() -> None:
+    """Let mail go first, and requests before looks at a deep queue."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
 
 
 def _address(parser: argparse.ArgumentParser, text: str) -> tuple[str, int]:
