@@ -87,13 +87,12 @@ def main(arguments: Sequence[str]) -> int:
         server = waitress.create_server(console, host=host, port=port, threads=4, ident="")
     except (OSError, ValueError) as error:
         return complain(str(error), os.EX_CONFIG)
-    threading.Thread(target=console.look, name="zope.sendmail.console", daemon=True).start()
-    where = f"[{host}]" if ":" in host else host
-    known = "" if given else f"?token={token}"  # the output of a service is kept in a log
-    print(f"http://{where}:{server.effective_port}/login{known}", flush=True)
-    _give_way()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_OK))
     with closing(server), contextlib.suppress(KeyboardInterrupt, SystemExit):
+        threading.Thread(target=console.look, name="zope.sendmail.console", daemon=True).start()
+        known = "" if given else f"?token={token}"  # the output of a service is kept in a log
+        print(f"http://{f'[{host}]' if ':' in host else host}:{server.effective_port}/login{known}", flush=True)
+        _give_way()
         server.run()
     return os.EX_OK
 
