@@ -47,6 +47,10 @@ def _deep() -> tuple[Server, str, str]:
         connection.execute(
             "insert into zope_sendmail.attempt select p, s from generate_series(1, 20) p, generate_series(0, 63) s"
         )
+        connection.execute(
+            "insert into zope_sendmail.key (queue, key, mail, message_id, until) select 1, n::text, gen_random_uuid(),"
+            " n::text, clock_timestamp() + n * interval '1 s' from generate_series(1, 20000) n"
+        )
         connection.execute("vacuum analyze")
     return server, database, url
 
@@ -88,6 +92,8 @@ class ADeepQueue(unittest.TestCase):
             "claim_expired": {**me, "now": 1.9e9},
             "outlook": {"queue": 1, "dead": [2, 3]},
             "suppressed": {"queue": 1, "known": 7},
+            "key": {"queue": 1, "key": "77"},
+            "forget_keys": {"now": 1.0},
             "claim_these": {**me, "now": 1.9e9, "ids": ids},
             "next_due": {**me, "now": 1.0},
             "anything_fresh": {"queue": 1, "parked": []},
