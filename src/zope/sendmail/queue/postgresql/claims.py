@@ -76,6 +76,8 @@ class Claims:
         self._ahead: deque[PostgreSQLLease] = deque()
         #: The leases that have not ended.
         self._out: set[PostgreSQLLease] = set()
+        #: The numbers of claims whose answer was lost: what they may have got is claimed again.
+        self._unanswered: list[int] = []
         self._unsettled: list[tuple[PostgreSQLLease, Record]] = []
         #: Behind which fresh mails are looked for, by the rank of their priority.
         self._cursors: dict[int, uuid.UUID] = {}
@@ -85,8 +87,7 @@ class Claims:
         self._precedence = Precedence()
         #: When the next mail is to be given up, by the queue's clock.
         self._expiry: float | None = None
-        self._began_at = -inf
-        self._until_next = _FROM_THE_BEGINNING
+        self._began_at, self._until_next = -inf, _FROM_THE_BEGINNING
         #: Whether the last look found something, so that there may be more.
         self._may_be_more = False
         #: When the next mail that was tried is due, by the queue's clock.
@@ -326,15 +327,20 @@ class Claims:
         if count <= 0:
             return []
         lease = random.getrandbits(63)  # unique, not secret
-        rows = self.connections.execute(
-            line,
-            queue=self._queue,
-            me=self._liveness.id,
-            lease=lease,
-            dead=self._liveness.dead,
-            limit=count,
-            **parameters,
-        )
+        try:
+            rows = self.connections.execute(
+                line,
+                queue=self._queue,
+                me=self._liveness.id,
+                lease=lease,
+                mine=[lease, *self._unanswered],
+                dead=self._liveness.dead,
+                limit=count,
+                **parameters,
+            )
+        except QueueError:
+            self._unanswered.append(lease)
+            raise
         leases = [PostgreSQLLease(self, row, lease) for row in rows]
         self._out.update(leases)
         left = [each for each in leases if each.was is not None and each.was != self._liveness.id]

@@ -46,5 +46,5 @@ class Table(unittest.TestCase):
             after(State.REJECTED, Action.HOLD, "x")
 
     def test_waiting_needs_nobody(self) -> None:
-        """Ready, sending and deferred mail goes on by itself."""
-        self.assertEqual(WAITING, {State.READY, State.SENDING, State.DEFERRED})
+        """Scheduled, ready, sending and deferred mail goes on by itself."""
+        self.assertEqual(WAITING, {State.SCHEDULED, State.READY, State.SENDING, State.DEFERRED})

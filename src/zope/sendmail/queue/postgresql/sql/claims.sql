@@ -4,7 +4,7 @@
 with due as (
     select id, owner, lease from zope_sendmail.mail
     where queue = %(queue)s and state = 0 and due is null and priority = %(priority)s and id > %(cursor)s
-        and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = %(lease)s)) and id <> all(%(parked)s)
+        and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = any(%(mine)s))) and id <> all(%(parked)s)
         and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
     order by id limit %(limit)s for update skip locked
 )
@@ -16,7 +16,7 @@ returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m
 with due as (
     select id, owner, lease from zope_sendmail.mail
     where queue = %(queue)s and state = 0 and priority = %(priority)s and due <= to_timestamp(%(now)s)
-        and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = %(lease)s)) and id <> all(%(parked)s)
+        and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = any(%(mine)s))) and id <> all(%(parked)s)
         and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
     order by due, id limit %(limit)s for update skip locked
 )
@@ -28,7 +28,7 @@ returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m
 with due as (
     select id, owner, lease from zope_sendmail.mail
     where id = any(%(ids)s) and queue = %(queue)s and state = 0 and (due is null or due <= to_timestamp(%(now)s))
-        and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = %(lease)s))
+        and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = any(%(mine)s)))
         and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
     order by id limit %(limit)s for update skip locked
 )
@@ -41,7 +41,7 @@ returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m
 with due as (
     select id, owner, lease from zope_sendmail.mail
     where queue = %(queue)s and state = 0 and expires <= to_timestamp(%(now)s)
-        and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = %(lease)s))
+        and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = any(%(mine)s)))
         and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
     order by expires limit %(limit)s for update skip locked
 )

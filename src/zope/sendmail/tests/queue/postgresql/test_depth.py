@@ -81,7 +81,15 @@ class ADeepQueue(unittest.TestCase):
             rows = connection.execute("select id from zope_sendmail.mail order by id limit 16").fetchall()
         ids = [row[0] for row in rows]
         none = "00000000-0000-0000-0000-000000000000"
-        me: dict[str, Any] = {"queue": 1, "me": 1, "lease": 7, "dead": [2, 3], "limit": 64, "parked": ids[:3]}
+        me: dict[str, Any] = {
+            "queue": 1,
+            "me": 1,
+            "lease": 7,
+            "mine": [7, 8],
+            "dead": [2, 3],
+            "limit": 64,
+            "parked": ids[:3],
+        }
         two, others = (f"{{{first},{second}}}" for first, second in (ids[:2], ids[2:4]))
         slots = {"slots": "{1,2}", "mails": two, "leases": "{7,7}", "phases": "{2,2}"}
         first = {"sent": ids[0], "sent_lease": 7, "record": "x", "mail": ids[1], "lease": 7, "slot": 1, "phase": 2}
