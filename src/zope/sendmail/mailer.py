@@ -398,18 +398,18 @@ class SMTPMailer:
         try:
             session.deliver(progress, stream, _nothing)
         except Exception as error:
-            self._tell_observers(failed(session.relay, progress, error), progress.envelope, content, begun)
+            if _is_observed():
+                self._tell_observers(failed(session.relay, progress, error), progress.envelope, content, begun)
             raise
         else:
-            self._tell_observers(succeeded(session.relay, progress), progress.envelope, content, begun)
+            if _is_observed():  # else the settings, which may differ each time, are not asked for once more
+                self._tell_observers(succeeded(session.relay, progress), progress.envelope, content, begun)
         finally:
             self._close_connection()
         return pairs(progress.refused)
 
     def _tell_observers(self, outcome: Outcome, envelope: Envelope, content: bytes, begun: float) -> None:
-        """Tell how the attempt went, unless it is a part of another one."""
-        if not attempts.is_observed() or is_within_session():
-            return
+        """Tell how the attempt went."""
         now = self.clock.time()
         if outcome.fault is not None and not outcome.replies:
             attempts.tell(attempts.FaultRecord(now, "", outcome.relay, outcome.fault))
@@ -686,6 +686,11 @@ def _extensions(names: str | Iterable[str]) -> frozenset[str]:
 def _timeouts(connect_seconds: float | None, usual: Timeouts) -> Timeouts:
     seconds = socket.getdefaulttimeout() if connect_seconds is None else connect_seconds
     return replace(usual, connect=_PATIENT if seconds is None else float(seconds))
+
+
+def _is_observed() -> bool:
+    """Return whether an observer hears of attempts, and this one is not a part of another."""
+    return attempts.is_observed() and not is_within_session()
 
 
 def _nothing() -> None:
