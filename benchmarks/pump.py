@@ -42,10 +42,32 @@ def drain(  # noqa: PLR0917 - arguments in JSON
     return answer | {"left": _waiting(queue) - beside}
 
 
+def newsletter(queue: str, mails: int, port: int, size: int) -> dict[str, Any]:
+    """Send so many mails in one transaction, from the first ``send()`` until the relay has taken the last one.
+
+    One mail more, in a transaction before, makes the queue and is sent untimed.
+    """
+    delivery, text = QueuedMailDelivery(queue), text_of(size)
+    processor = QueueProcessorThread()
+    processor.setQueuePath(queue)
+    processor.setMailer(SMTPMailer("127.0.0.1", port))
+    delivery.send(SENDER, [RECIPIENT], text)
+    transaction.commit()
+    processor.run(forever=False)
+    cpu, began = time.process_time(), time.perf_counter()
+    for _ in range(mails):
+        delivery.send(SENDER, [RECIPIENT], text)
+    transaction.commit()
+    committed = time.perf_counter() - began
+    processor.run(forever=False)
+    answer = {"seconds": time.perf_counter() - began, "committed": committed, "cpu": time.process_time() - cpu}
+    return answer | {"left": _waiting(queue)}
+
+
 def _waiting(queue: str) -> int:
     """How many mails are files in ``new/``."""
     return len([name for name in os.listdir(os.path.join(queue, "new")) if name[0] != "."])
 
 
 if __name__ == "__main__":
-    serve({"drain": drain})
+    serve({"drain": drain, "newsletter": newsletter})

@@ -72,6 +72,9 @@ class Dispatcher:
         self._turns = SharedTurns(queue, context.clock)
         self.refusals = Refusals(context, queue)
         self._mutex = threading.Lock()
+        drain_bundles = getattr(queue, "drain_bundles", None)
+        if relays.is_single and drain_bundles is not None:
+            drain_bundles()
 
     def turn(self, relay: Relay) -> float:
         """Take one of the turns that all processors of the queue share; see `SharedTurns.turn`."""

@@ -418,6 +418,14 @@ class Disk:
             raise
         return fd
 
+    def open_existing(self, path: str) -> int:
+        """Return a descriptor for reading and writing a file that is there, at any place in it."""
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+    def read_at(self, fd: int, size: int, offset: int) -> bytes:
+        """Return so many bytes from ``offset`` on; fewer at the end of the file."""
+        return os.pread(fd, size, offset)
+
     def touch(self, fd: int) -> float:
         """Set the time stamp of an open file to now, by the clock of the file system; return it."""
         os.utime(fd)

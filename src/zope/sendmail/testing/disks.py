@@ -21,7 +21,7 @@ CALLS = (
     "sync_file_system",
     "sync_directory",
     "rename", "link", "unlink", "remove_directory", "stamp", "names", "stat", "exists", "open", "read", "read_small",
-    "read_tail", "open_locked", "lock_existing", "rename_new", "write_at",
+    "read_tail", "open_locked", "lock_existing", "open_existing", "read_at", "rename_new", "write_at",
 )  # fmt: skip
 
 
@@ -138,6 +138,11 @@ class RecordingDisk(Disk):
         fd = super().lock_existing(path)
         if fd is not None:
             self._paths[fd] = path
+        return fd
+
+    def open_existing(self, path: str) -> int:
+        fd = super().open_existing(path)
+        self._paths[fd] = path
         return fd
 
     def link(self, old: str, new: str) -> None:

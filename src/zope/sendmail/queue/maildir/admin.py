@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -43,6 +44,9 @@ from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.stagedentries import PREFIX as STAGED, StagedEntries
 from zope.sendmail.queue.maildir.store import Listing, Store
 
+#: Seconds that an operator waits until files were made of bundles, and how often it is looked whether they were.
+_PATIENCE, _LOOKS = 1.0, 50
+
 
 @implementer(IMailQueueAdmin)
 class MaildirAdmin:
@@ -51,14 +55,21 @@ class MaildirAdmin:
     :param owner: returns the owner file of the process; it is made when it is needed first.
     :param changed: is told the key of a message that an operator has changed, since processors may know it otherwise;
         the empty text if something else has changed.
+    :param give_up_bundles: lets files be made of groups that are drained where they lie.
     """
 
     def __init__(
-        self, store: Store, owner: Callable[[], Owner], schedule: Schedule, changed: Callable[[str], None]
+        self,
+        store: Store,
+        owner: Callable[[], Owner],
+        schedule: Schedule,
+        changed: Callable[[str], None],
+        give_up_bundles: Callable[[Sequence[str]], None],
     ) -> None:
         self._store = store
         self._owner = owner
         self._changed = changed
+        self._give_up_bundles = give_up_bundles
         self._message_ids = MessageIds(store)
         self._states = ProcessorStates(store.layout, store.disk, store.clock)
         self._keys = Keys(store.layout, store.disk, store.clock)
@@ -67,8 +78,8 @@ class MaildirAdmin:
         self._schedule = replace(schedule, on_unknown=OnUnknown.HOLD)
 
     def count(self) -> Mapping[State, int]:
-        """See `IMailQueueAdmin.count`."""
-        listing = self._listing()
+        """See `IMailQueueAdmin.count`.  A bundle that is drained where it lies is left so."""
+        listing = self._listing(as_files=False)
         histories = self._store.tried()
         self._last_states.forget_others(histories)
         staged = sum(1 for _ in self._store.staged())
@@ -404,15 +415,30 @@ class MaildirAdmin:
     def _path(self, key: str, *, rejected: bool) -> str:
         return self._store.layout.rejected(key) if rejected else self._store.layout.message(key)
 
-    def _listing(self) -> Listing:
-        """Return all mails, each a file of its own unless another process is making one of it just now."""
+    def _listing(self, *, as_files: bool = True) -> Listing:
+        """Return all mails, each a file of its own unless another process is making one of it just now.
+
+        :param as_files: processors that drain a bundle where it lies are to leave the rest of it; they have a moment.
+        """
         listing = Listing(self._store.layout, self._store.disk)
         changed = self._store.shorten(listing)
-        if listing.groups:
-            self._store.unfold(listing)
+        if listing.groups and not self._store.unfold(listing) and as_files:
+            self._wait_for_files(listing.groups)
         if listing.groups or changed:
             listing = Listing(self._store.layout, self._store.disk)
         return listing
+
+    def _wait_for_files(self, groups: Sequence[str]) -> None:
+        """Have files made of these groups; the mails that are being sent may keep us waiting, but not for long."""
+        with contextlib.suppress(OSError):  # the disk refuses: what is there has to do
+            self._give_up_bundles(groups)
+        until = self._store.clock.monotonic() + _PATIENCE
+        paths = [os.path.join(self._store.layout.root, group) for group in groups]
+        for _ in range(_LOOKS):
+            paths = [path for path in paths if os.path.isdir(path)]
+            if not paths or self._store.clock.monotonic() > until:
+                return
+            time.sleep(_PATIENCE / _LOOKS)
 
     def _now(self) -> float:
         return self._store.clock.time()

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from zope.sendmail.queue.maildir.layout import BUNDLE, PARTS, SPLITTING, Layout
+from zope.sendmail.queue.maildir.layout import BUNDLE, PARTS, PROGRESS, SENDING, SPLITTING, WANTED, Layout
+from zope.sendmail.queue.maildir.progress import GONE, SETTLED, steps_in
 from zope.sendmail.system.disk import NO_ROOM, Disk, remove_quietly, same_file
 from zope.sendmail.system.hostname import host_name
 
@@ -24,6 +25,9 @@ _LONG_DEAD = 600.0
 
 #: Where there is no room for a second copy of all mails, so many are made files at a time.
 _AT_ONCE = 64
+
+#: What stands beside a bundle and means nothing without it.
+_BESIDE = (SPLITTING, PROGRESS, WANTED)
 
 #: A file name has 255 bytes at most, a length 20 digits.
 _LONGEST_LINE = 300
@@ -58,16 +62,29 @@ def names_in(disk: Disk, group: str, *, strict: bool = False) -> list[str]:
     if BUNDLE in found:
         path = os.path.join(group, BUNDLE)
         with contextlib.suppress(*() if strict else (OSError,)), disk.open(path) as stream:
-            names.extend(name for name, _ in entries(stream, path))
+            steps = steps_in(disk, group) or b""
+            numbered = enumerate(entries(stream, path))
+            names.extend(name for number, (name, _) in numbered if steps[number : number + 1] != GONE)
     if PARTS in found:
         names.extend(disk.names(os.path.join(group, PARTS)))
     return sorted(set(names))
 
 
+def may_be_drained(names: Sequence[str]) -> bool:
+    """Return whether a group with these names has a bundle of which no process is making files."""
+    return BUNDLE in names and PARTS not in names and not any(name.startswith(SPLITTING) for name in names)
+
+
+def gather_out(layout: Layout, disk: Disk, group: str) -> None:
+    """Move those mails of a group out to ``new/`` that are files."""
+    _move_out(layout, disk, group)
+
+
 def unfold(layout: Layout, disk: Disk, group: str) -> bool:
     """Move the mails of a committed group out to ``new/``, in order.  Any number of processes may do it at once.
 
-    Returns False if another process is making files of its bundle; what is missing is done later then.
+    Returns False if another process is making files of its bundle, or is draining it where it lies; what is missing is
+    done later then.
     """
     parts = os.path.join(group, PARTS)
     try:
@@ -85,9 +102,9 @@ def unfold(layout: Layout, disk: Disk, group: str) -> bool:
         return True
     # Else a crash might remember that the directory is gone, but not where its mails are.
     disk.sync_directory(layout.new)
-    if bundled or any(name.startswith(SPLITTING) for name in names):
+    if bundled or any(name.startswith(_BESIDE) for name in names):
         with contextlib.suppress(OSError):
-            left = [name for name in disk.names(group) if name.startswith(SPLITTING)]
+            left = [name for name in disk.names(group) if name.startswith(_BESIDE)]
             remove_quietly(disk, *(os.path.join(group, name) for name in left))
     for directory in (parts, group) if bundled else (group,):
         with contextlib.suppress(OSError):
@@ -135,7 +152,7 @@ def _split(layout: Layout, disk: Disk, group: str) -> bool:
                     return False
                 _here.fd = fd
                 if same_file(os.fstat(fd), disk.stat(path)):
-                    if not _is_first(disk, group):
+                    if not _is_first(disk, group) or _is_drained(disk, group):
                         return False
                     _take_apart(layout, disk, group)
                     disk.unlink(path)
@@ -168,6 +185,25 @@ def _is_first(disk: Disk, group: str) -> bool:
     return True
 
 
+def is_left(disk: Disk, group: str) -> bool:
+    """Return whether processors drain a bundle where it lies, or have died before all was told that happened there."""
+    names = disk.names(group)
+    if BUNDLE not in names or PROGRESS not in names:
+        return False
+    return any(name.startswith(SENDING) for name in names) or not SETTLED.issuperset(steps_in(disk, group) or b"")
+
+
+def _is_drained(disk: Disk, group: str) -> bool:
+    """Go back if processors drain the bundle, and say so.
+
+    Our own file stands beside it already, which they look for when they have locked a chunk: so one of both goes back.
+    """
+    if not is_left(disk, group):
+        return False
+    disk.unlink(os.path.join(group, SPLITTING + host_name()))
+    return True
+
+
 def _take_apart(layout: Layout, disk: Disk, group: str) -> None:
     """Make a part of each mail of the bundle: of all at once if there is room, else of a few at a time.
 
@@ -176,6 +212,8 @@ def _take_apart(layout: Layout, disk: Disk, group: str) -> None:
     path = os.path.join(group, BUNDLE)
     mails = _mails_of(disk, path)
     _clear_parts(layout, disk, group, mails)
+    steps = steps_in(disk, group) or b""
+    mails = [mail for number, mail in enumerate(mails) if steps[number : number + 1] != GONE]
     try:
         _make_parts(disk, group, mails)
     except OSError as error:

@@ -6,6 +6,7 @@ log and costs only that message time; what concerns all of them raises `OSError`
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -17,6 +18,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_death
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.terms import PLAIN, marks_in
+from zope.sendmail.queue.maildir.bundledrain import Bundles
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.lease import MaildirLease
@@ -71,6 +73,9 @@ class Claims:
         self._make = make
         #: Whether an ordinary message has a lease of its own kind, and not the one that `make` makes.
         self._knows_ordinary = knows_ordinary
+        #: Whether bundles are drained where they lie; see `MaildirQueue.drain_bundles`.
+        self.drains_bundles = False
+        self._has_unfolded = False
         self.store = store
         self.mutex = threading.RLock()
         self._schedule = schedule
@@ -94,7 +99,8 @@ class Claims:
         self.sent_log.close()
         self._owner = owner
         self._index = Index()
-        self._scanner = Scanner(self.store, self._index, self.grace)
+        self._bundles = Bundles(self, owner)
+        self._scanner = Scanner(self.store, self._index, self.grace, self._bundles.take_up)
         self._unsettled = [each for each in self._unsettled if each[0].is_alive()]
         self._unreadable: dict[str, float] = {}
         #: Whether others were faster since the last look: many of the messages we know are gone then.
@@ -108,7 +114,19 @@ class Claims:
         self.mutex = threading.RLock()
         self._unsettled = []
         self.sweeper.forget_after_fork()
+        self._bundles.forget()
         self.begin(owner)
+
+    def leave_bundles(self) -> None:
+        """Let files be made of what is left in bundles."""
+        self._bundles.close()
+
+    def give_up_bundles(self, groups: Iterable[str]) -> None:
+        """Let files be made of these bundles, whoever drains them.  Raises `OSError`."""
+        with self.mutex:
+            for group in groups:
+                with contextlib.suppress(FileNotFoundError):  # that was done in this moment
+                    self._bundles.give_up(group)
 
     def abandon(self) -> None:
         """Leave what the disk refused to write down to the next processor."""
@@ -189,8 +207,10 @@ class Claims:
         """See `IMailQueue`.  Where there is room for one lock at a time, nothing is due while that is out."""
         if self._scanner.is_due:
             return 0.0
-        due = self._index.next_due(self._clock.monotonic())
-        return due if due is None or not self._owner.is_lent else max(due, _ONE_AT_A_TIME)
+        due, bundled = self._index.next_due(self._clock.monotonic()), self._bundles.next_look()
+        if due is not None and self._owner.is_lent:
+            due = max(due, _ONE_AT_A_TIME)
+        return due if bundled is None else min(bundled, bundled if due is None else due)
 
     def unpark(self, relay: str, limit: int) -> int:
         """See `IMailQueue`."""
@@ -205,6 +225,25 @@ class Claims:
 
         :raises CannotClaim: if none can be locked now
         """
+        sources = [self._take_files, self._bundles.take]
+        if not self._index.has_urgent() and self._bundles.comes_before(self._index.first_fresh()):
+            sources.reverse()
+        leases = sources[0](limit)
+        if len(leases) < limit:
+            try:
+                leases += sources[1](limit - len(leases))
+            except CannotClaim:
+                if not leases:
+                    raise
+        if self._has_unfolded and not leases:
+            self._has_unfolded = False
+            self._scanner.ask_at_once()
+            self.look()
+            leases = self._take_files(limit)
+        return leases
+
+    def _take_files(self, limit: int) -> list[MaildirLease]:
+        """Do so with those that are files.  Raises `CannotClaim`."""
         now = self._clock.monotonic()
         leases: list[MaildirLease] = []
         for _ in range(_TRIES):
@@ -322,7 +361,7 @@ class Claims:
             self._give_up(key, lock, error)
             raise
         try:
-            self._inherit(lease)
+            self.inherit(lease)
         except OSError:
             lease.abandon()
             lock.keep()  # no other process may have it before this is written down
@@ -355,7 +394,7 @@ class Claims:
         else:
             lock.keep()
 
-    def _inherit(self, lease: MaildirLease) -> None:
+    def inherit(self, lease: MaildirLease) -> None:
         """Write down that the owner before us died with the message, if it did, before anything else."""
         lost = lease.lock.lost(lease.record.attempts)
         if lost is None:
@@ -436,6 +475,16 @@ class Claims:
                 self._index.drop(key)
                 self._removed.add(key.partition("/")[0])
 
+    def removed_from_bundle(self) -> None:
+        """Take note that a mail of a bundle is gone."""
+        if not self._removed:
+            self._removed_since = self._clock.monotonic()
+        self._removed.add("new")
+
+    def unfolded(self) -> None:
+        """Take note that there may be new files."""
+        self._has_unfolded = True
+
     def park(self, key: str, relay: str, patience: float) -> None:
         """Take note that a lease has ended because its relay cannot be used now."""
         with self.mutex:
@@ -447,6 +496,7 @@ class Claims:
         So a loss of power brings back, and sends again, what was sent in the last second at most.
         """
         if self._removed and (at_once or self._clock.monotonic() - self._removed_since >= 1.0):
+            self._bundles.sync()
             for directory in list(self._removed):
                 self.store.disk.sync_directory(os.path.join(self.store.layout.root, directory))
                 self._removed.discard(directory)

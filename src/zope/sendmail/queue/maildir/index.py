@@ -164,6 +164,14 @@ class Index:
         if due not in (_TAKEN, _READY):
             self._ready(key)
 
+    def first_fresh(self) -> str | None:
+        """Return the oldest message of the usual priority that is due and was never tried."""
+        return self._first(self._normal.fresh)
+
+    def has_urgent(self) -> bool:
+        """Return whether a message is due that goes before those of the usual priority."""
+        return len(self._lanes) > 1 and any(self._has_due(self._lanes[rank]) for rank in self._lanes if rank < _NORMAL)
+
     def has_fresh(self) -> bool:
         """Return whether a message that was never tried is due."""
         return any(self._first(lane.fresh) is not None for lane in self._lanes.values())

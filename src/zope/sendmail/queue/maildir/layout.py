@@ -16,6 +16,8 @@ REJECTED = ".rejected-"
 GROUP = ".group-"
 BUNDLE = ".bundle"
 PARTS = ".parts"
+#: How far the mails of a bundle are that is drained where it lies; and that somebody would rather see files.
+PROGRESS, WANTED = ".progress", ".wanted"
 #: The file with which a host says that it makes files of a bundle; its name follows.
 SPLITTING = ".splitting-"
 #: An owner file without an owner yet.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from zope.interface import implementer
 
@@ -77,7 +77,13 @@ class MaildirQueue:
         self._turns = Turns(self.layout, self.disk, self.clock)
         self._late = late_commits_of(self.layout.root)
         self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
-        self.admin = MaildirAdmin(self.store, lambda: self._owner, self.schedule, self._changed)
+        self.admin = MaildirAdmin(
+            self.store,
+            lambda: self._owner,
+            self.schedule,
+            self._changed,
+            self._give_up_bundles,
+        )
         self._claims = Claims(
             self.store, self.schedule, self._start(), self.lease, kept_days, knows_ordinary=self.knows_ordinary
         )
@@ -109,6 +115,14 @@ class MaildirQueue:
         :param shares: how many processes there are
         """
         self._claims.prefer(share, shares)
+
+    def drain_bundles(self) -> None:
+        """Send the mails of large transactions from the files in which they were committed together.
+
+        For a processor with one relay: for the sake of another relay, files would have to be made while this one is
+        slow.
+        """
+        self._claims.drains_bundles = True
 
     # the way in
 
@@ -211,6 +225,7 @@ class MaildirQueue:
         """See `IMailQueue.close`."""
         self._claims.sweeper.flush()
         with self._claims.mutex:
+            self._claims.leave_bundles()
             self._owner.close()
             self._claims.abandon()
             self._start_again()
@@ -255,6 +270,10 @@ class MaildirQueue:
         if not self._made:
             self._make()
         return self._turns.take(relay, rate, count)
+
+    def _give_up_bundles(self, groups: Sequence[str]) -> None:
+        """Let files be made of bundles that are drained where they lie."""
+        self._claims.give_up_bundles(groups)
 
     def _changed(self, key: str) -> None:
         """Take note that an operator has changed what processors may have in memory."""

@@ -55,8 +55,12 @@ class _Histories:
 class Scanner:
     """Brings an index up to date.  Concurrency: the queue's mutex."""
 
-    def __init__(self, store: Store, index: Index, grace: Callable[[str], float]) -> None:
+    def __init__(
+        self, store: Store, index: Index, grace: Callable[[str], float], take_up: Callable[[str], bool]
+    ) -> None:
         self._store = store
+        #: Says of a committed group that its bundle is drained where it lies; it does not become files then.
+        self._take_up = take_up
         self._index = index
         #: For how many seconds a new message is left to another process.
         self._grace = grace
@@ -79,6 +83,10 @@ class Scanner:
     def made_room(self) -> None:
         """Take note that a mail has left."""
         self._has_room = True
+
+    def ask_at_once(self) -> None:
+        """Let the next look read the directory, whatever that costs."""
+        self.asked, self._began = True, float("-inf")
 
     def look(self, now: float) -> list[str]:
         """Read the directory if it is time to.  Returns the messages that are locked but gone."""
@@ -115,6 +123,7 @@ class Scanner:
             listing = Listing(store.layout, store.disk)
         self._busy = False
         if listing.groups:
+            listing.groups = [group for group in listing.groups if not self._take_up(group)]
             self._busy = not store.unfold(listing, self._stuck)
             listing = Listing(store.layout, store.disk)
         store.clear(listing)

@@ -53,6 +53,7 @@ class SpoolQueue(MaildirQueue):
             lambda: self._owner,
             self.schedule,
             self._changed,
+            self._give_up_bundles,
             dropped=DroppedMail(self._dropbox, self.disk, self.clock),
             take_in=self._take_in,
         )

@@ -23,7 +23,7 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.processor.thread import QueueProcessorThread
-from zope.sendmail.queue.maildir import staging as staged_module
+from zope.sendmail.queue.maildir import bundledrain, staging as staged_module
 from zope.sendmail.queue.maildir.bundle import entries, names_in
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import unfold_now
@@ -372,6 +372,89 @@ class Bundling(CrashTest):
             story.commit(1, 2, 3, 4, unfold=False)
             story.disk.is_full = True
             story.attempt(OK, OK, OK, OK)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+
+class Draining(CrashTest):
+    """A bundle that is drained where it lies, a few mails of it at a time; and what is left of it becomes files."""
+
+    def setUp(self) -> None:
+        self.enterContext(mock.patch.object(staged_module, "SINGLY", 1))
+        self.enterContext(mock.patch.object(bundledrain, "_CHUNK", 2))
+
+    def examine(self, tell: Callable[[Story], None], *, power: bool) -> None:
+        """Every story has to be about a bundle that is drained."""
+        ops = self.play(tell).disk.ops
+        self.assertTrue(any(op.call == "write_at" and op.path.endswith("/.progress") for op in ops))
+        super().examine(tell, power=power)
+
+    def test_all_are_accepted(self) -> None:
+        """None is sent twice by a death but as a recorded unknown; what rests is gone for good."""
+
+        def tell(story: Story) -> None:
+            story.queue.drain_bundles()
+            story.commit(1, 2, 3, unfold=False)
+            story.attempt(OK, OK, OK)
+            story.rest()
+            story.attempt()
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+    def test_some_are_deferred(self) -> None:
+        """Their histories count when they have become files."""
+
+        def tell(story: Story) -> None:
+            story.queue.drain_bundles()
+            story.commit(1, 2, 3, unfold=False)
+            story.attempt(OK, LATER, OK)
+            story.clock.advance(61)
+            story.attempt()
+            story.attempt(OK)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+    def test_some_are_rejected(self) -> None:
+        """They are set aside, and not tried again."""
+
+        def tell(story: Story) -> None:
+            story.queue.drain_bundles()
+            story.commit(1, 2, 3, unfold=False)
+            story.attempt(OK, NEVER, OK)
+            story.attempt()
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+    def test_the_relay_is_not_there(self) -> None:
+        """What is given back changes nothing; what is parked lets all become files."""
+
+        def tell(story: Story) -> None:
+            story.queue.drain_bundles()
+            story.commit(1, 2, 3, unfold=False)
+            for lease in story.queue.claim(2):
+                lease.release()
+            for lease in story.queue.claim(3):
+                lease.park("relay")
+            story.attempt()
+            story.attempt(OK)
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+    def test_the_processor_stops(self) -> None:
+        """The next one goes on, or a list for an operator makes files."""
+
+        def tell(story: Story) -> None:
+            story.queue.drain_bundles()
+            story.commit(1, 2, 3, unfold=False)
+            story.attempt(OK, OK)
+            with mock.patch.object(bundledrain, "later", unfold_now):
+                story.queue.close()
+            story.attempt(OK)
 
         for power in (False, True):
             self.examine(tell, power=power)

@@ -36,6 +36,8 @@ class Node:
 
     content: bytes | None = None
     durable: bytes = b""
+    #: Written where something durable stood, so that it has at least that after a loss of power.
+    in_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class FileSystem:
     def _write_at(self, op: Op) -> None:
         node = self._node(op.path)
         text = (node.content or b"").ljust(op.offset, b"\0")
+        node.in_place = op.path.endswith("/.progress")
         node.content = text[: op.offset] + op.data + text[op.offset + len(op.data) :]
 
     def _rename(self, op: Op) -> None:
@@ -169,6 +172,8 @@ class FileSystem:
         node = self.nodes[number]
         if node.content is None or torn == 2:
             return node.content
+        if node.in_place and len(node.content) == len(node.durable):
+            return node.durable
         if node.durable.startswith(node.content):  # cut off: it ends where it did, or where it does
             return node.durable if torn == 0 else node.content
         kept = node.durable if node.content.startswith(node.durable) else b""

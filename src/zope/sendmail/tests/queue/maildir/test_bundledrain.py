@@ -1,0 +1,316 @@
+"""A bundle that is drained where it lies: who gets its mails, what becomes of them, and what a death leaves."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import unittest
+from collections.abc import Sequence
+from unittest import mock
+
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import judge
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.status import Standing
+from zope.sendmail.queue.maildir import bundledrain, staging
+from zope.sendmail.queue.maildir.bundlelease import BundledMail
+from zope.sendmail.queue.maildir.layout import PROGRESS, WANTED
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.queue.maildir.unfolder import unfold_now
+from zope.sendmail.system.disk import Disk
+from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, SCHEDULE, ManualClock, envelope
+
+
+class DrainTest(unittest.TestCase):
+    """A queue with a transaction of ten mails, two of which are files."""
+
+    def setUp(self) -> None:
+        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        self.enterContext(mock.patch.object(staging, "SINGLY", 2))
+        self.enterContext(mock.patch.object(staging, "later"))
+        self.enterContext(mock.patch.object(bundledrain, "later", unfold_now))
+        self.enterContext(mock.patch.object(bundledrain, "_CHUNK", 3))
+        self.clock = ManualClock()
+        self.queue = self.open()
+
+    def open(self, disk: Disk | None = None) -> MaildirQueue:
+        queue = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=disk)
+        queue.drain_bundles()
+        self.addCleanup(queue.close)
+        return queue
+
+    def put(self, count: int = 10, message: bytes = MESSAGE) -> list[str]:
+        staged = MaildirQueue(self.path, clock=self.clock).stage()
+        names = [staged.add(envelope(), message) for _ in range(count)]
+        staged.prepare()
+        staged.commit()
+        return names
+
+    def names(self) -> list[str]:
+        return sorted(name for name in os.listdir(os.path.join(self.path, "new")) if name[0] != ".")
+
+    def group(self) -> str:
+        [name] = [name for name in os.listdir(os.path.join(self.path, "new")) if name.startswith(".group-")]
+        return os.path.join(self.path, "new", name)
+
+    def settle(self, lease: object, reply: Reply) -> Record:
+        said = Outcome("relay:25", dict.fromkeys(lease.envelope.recipients, reply))  # type: ignore[attr-defined]
+        record = judge(lease.record, lease.envelope, said, SCHEDULE, now=self.clock.time(), chance=0.5)  # type: ignore[attr-defined]
+        lease.settle(record)  # type: ignore[attr-defined]
+        return record
+
+    def in_a_child(self, work: object) -> None:
+        """Do something with a queue in a process that is then no more."""
+        child = os.fork()
+        if not child:
+            try:
+                work(self.open())  # type: ignore[operator]
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+
+
+class ANewsletter(DrainTest):
+    def test_is_sent_in_order_without_a_file_for_each_mail(self) -> None:
+        """Nothing is left of it in the end."""
+        names = self.put()
+        leases = self.queue.claim(20)
+        self.assertEqual([lease.name for lease in leases], names)
+        self.assertEqual(self.names(), names[:2])
+        self.assertTrue(all(lease.open().read() == MESSAGE for lease in leases))
+        self.assertEqual({lease.message_id for lease in leases}, {"1@example.org"})
+        for lease in leases:
+            lease.intend()
+            self.settle(lease, OK)
+        self.assertEqual(self.queue.claim(20), [])
+        self.assertEqual(os.listdir(os.path.join(self.path, "new")), [])
+        self.assertEqual(self.queue.admin.count(), {})
+        self.assertEqual(self.queue.status("1@example.org").standing, Standing.SENT)
+
+    def test_is_shared_by_several_processors(self) -> None:
+        """Each has some mails of it at a time."""
+        names = self.put()
+        other = self.open()
+        mine, theirs = self.queue.claim(4), other.claim(20)
+        self.assertEqual(sorted(lease.name for lease in [*mine, *theirs]), [*names[:4], *names[5:]])
+        self.assertEqual([lease.name for lease in self.queue.claim(20)], names[4:5])
+        for lease in (*mine, *theirs):
+            self.settle(lease, OK)
+        self.assertEqual(other.claim(20), [])
+
+    def test_does_not_stand_before_older_mail(self) -> None:
+        """First in, first out."""
+        first = self.put(1)
+        names = self.put()
+        last = self.put(1)
+        self.assertEqual([lease.name for lease in self.queue.claim(20)], [*first, *names[:2], *last, *names[2:]])
+
+    def test_is_counted_as_it_is(self) -> None:
+        """Looking at the numbers changes nothing."""
+        self.put()
+        for lease in self.queue.claim(4):
+            self.settle(lease, OK)
+        self.assertEqual(self.open().admin.count(), {State.READY: 6})
+        self.assertIn(PROGRESS, os.listdir(self.group()))
+        self.assertIn("committed", [found.kind for found in self.open().admin.examine()])
+
+    def test_with_a_large_mail_becomes_files(self) -> None:
+        """What is drained where it lies has to be in memory."""
+        names = self.put(4, MESSAGE + b"x" * 70_000)
+        self.assertEqual([lease.name for lease in self.queue.claim(20)], names)
+        self.assertEqual(self.names(), names)
+
+    def test_where_there_is_no_room_for_its_progress_becomes_files(self) -> None:
+        """As before."""
+
+        class Full(Disk):
+            def create(self, path, *pieces):  # type: ignore[no-untyped-def]
+                if PROGRESS in path:
+                    raise OSError(errno.ENOSPC, "full")
+                super().create(path, *pieces)
+
+        names = self.put()
+        self.assertEqual([lease.name for lease in self.open(Full()).claim(20)], names)
+        self.assertEqual(self.names(), names)
+
+
+class ItsMails(DrainTest):
+    def claim(self) -> Sequence[object]:
+        names = self.put(5)
+        leases = self.queue.claim(20)
+        self.assertEqual([lease.name for lease in leases], names)
+        for lease in leases[:2]:
+            self.settle(lease, OK)
+        return leases[2:]
+
+    def test_are_tried_again_when_they_are_due(self) -> None:
+        """As files, with their histories."""
+        one, other, third = self.claim()
+        self.settle(one, LATER)
+        self.settle(other, OK)
+        self.settle(third, OK)
+        self.assertEqual(self.queue.claim(20), [])
+        self.assertEqual(self.names(), [one.name])  # type: ignore[attr-defined]
+        self.assertEqual(self.queue.admin.count(), {State.DEFERRED: 1})
+        self.clock.advance(61)
+        [lease] = self.queue.claim(20)
+        self.assertEqual((lease.name, lease.record.attempts), (one.name, 1))  # type: ignore[attr-defined]
+
+    def test_are_due_before_all_of_them_were_tried(self) -> None:
+        """Then the others become files, too."""
+        one, other, third = self.claim()
+        self.settle(one, LATER)
+        self.clock.advance(61)
+        self.settle(other, OK)
+        third.release()  # type: ignore[attr-defined]
+        self.queue.claim(0)
+        self.clock.advance(3)
+        self.assertEqual(
+            sorted(lease.name for lease in self.queue.claim(20)),
+            sorted([one.name, third.name]),  # type: ignore[attr-defined]
+        )
+
+    def test_are_set_aside_when_they_are_rejected(self) -> None:
+        """They wait for a person, as any other."""
+        for lease in self.claim():
+            self.settle(lease, NEVER)
+        self.assertEqual(self.queue.claim(20), [])
+        self.queue.claim(20)
+        self.assertEqual(self.queue.admin.count(), {State.REJECTED: 3})
+
+    def test_are_given_out_again_when_they_were_given_back(self) -> None:
+        """As if untried."""
+        leases = self.claim()
+        for lease in leases:
+            lease.release()  # type: ignore[attr-defined]
+        again = self.queue.claim(20)
+        self.assertEqual({lease.name for lease in again}, {lease.name for lease in leases})  # type: ignore[attr-defined]
+        self.assertEqual({lease.record.attempts for lease in again}, {0})
+
+    def test_become_files_when_they_have_to_wait_for_a_relay(self) -> None:
+        """All that are left."""
+        leases = self.claim()
+        for lease in leases:
+            lease.park("relay")  # type: ignore[attr-defined]
+        self.queue.claim(0)
+        self.queue.claim(0)
+        self.assertEqual(len(self.names()), 3)
+
+    def test_stay_as_they_were_when_the_disk_has_no_room_for_a_history(self) -> None:
+        """They are tried again later."""
+
+        class Full(Disk):
+            def append(self, path, *pieces):  # type: ignore[no-untyped-def]
+                raise OSError(errno.ENOSPC, "full")
+
+        self.queue = self.open(Full())
+        for lease in self.claim():
+            self.settle(lease, LATER)
+        self.assertEqual(self.open().admin.count(), {State.READY: 3})
+
+
+class AfterADeath(DrainTest):
+    def test_what_was_claimed_is_as_before(self) -> None:
+        """The next processor gets it at once."""
+        names = self.put()
+        self.in_a_child(lambda queue: queue.claim(20))
+        self.assertEqual(sorted(lease.name for lease in self.queue.claim(20)), names)
+
+    def test_what_was_intended_is_unknown_and_what_was_accepted_is_sent(self) -> None:
+        """Both are told, and nothing is sent twice unsaid."""
+
+        def work(queue: MaildirQueue) -> None:
+            leases = queue.claim(5)
+            for lease in leases[2:]:
+                lease.intend()
+            leases[3].accepted()  # type: ignore[attr-defined]
+            self.settle(leases[4], OK)
+
+        names = self.put()
+        self.in_a_child(work)
+        leases = {lease.name: lease for lease in self.queue.claim(20)}
+        self.assertEqual(sorted(leases), [*names[:4], *names[5:]])
+        unknown, accepted = leases[names[2]], leases[names[3]]
+        assert unknown.inherited is not None
+        assert accepted.inherited is not None
+        self.assertEqual(unknown.inherited.replies["one@example.org"].answer, Answer.UNKNOWN)
+        self.assertEqual((unknown.record.unknowns, unknown.record.deaths), (1, 1))
+        self.assertEqual(accepted.record.state, State.SENT)
+        accepted.settle(accepted.record)
+        for lease in leases.values():
+            if lease is not accepted:
+                self.settle(lease, OK)
+        self.assertEqual(self.queue.claim(20), [])
+        self.assertEqual(self.queue.admin.count(), {})
+
+    def test_a_deferral_that_was_written_down_counts(self) -> None:
+        """The byte had not been changed yet."""
+
+        def work(queue: MaildirQueue) -> None:
+            leases = queue.claim(5)
+            leases[2].intend()
+            with mock.patch.object(BundledMail, "write"):
+                self.settle(leases[2], LATER)
+
+        names = self.put()
+        self.in_a_child(work)
+        self.assertEqual(sorted(lease.name for lease in self.queue.claim(20)), [*names[:2], *names[3:]])
+
+    def test_no_process_makes_files_before_it_is_told(self) -> None:
+        """The thread of the committing process leaves it to processors."""
+        self.put()
+        self.in_a_child(lambda queue: [lease.intend() for lease in queue.claim(4)])
+        unfold_now(self.queue.layout, self.queue.disk, self.group())
+        self.assertTrue(os.path.exists(os.path.join(self.group(), PROGRESS)))
+        self.assertFalse(any(name.startswith(".splitting") for name in os.listdir(self.group())))
+
+    def test_an_operator_gets_files(self) -> None:
+        """What is unknown is written down first."""
+        names = self.put()
+        self.in_a_child(lambda queue: [lease.intend() for lease in queue.claim(4)])
+        self.assertEqual(sorted(self.queue.admin.names()), names)
+        self.assertEqual(self.names(), names)
+        self.assertEqual(self.queue.admin.show(names[3]).history[-1].unknowns, 1)
+        self.queue.admin.remove(names[5])
+        self.assertEqual(sum(self.queue.admin.count().values()), 9)
+
+    def test_its_stop_leaves_files(self) -> None:
+        """For whatever program comes next."""
+        names = self.put()
+        for lease in self.queue.claim(3):
+            self.settle(lease, OK)
+        self.queue.close()
+        self.assertEqual(self.names(), names[3:])
+
+
+class SomebodyWantsFiles(DrainTest):
+    def test_while_processors_drain(self) -> None:
+        """They finish what is in hand, and leave the rest."""
+        names = self.put()
+        leases = self.queue.claim(4)
+        self.enterContext(mock.patch("zope.sendmail.queue.maildir.admin._LOOKS", 1))
+        list(self.open().admin.names())
+        self.assertIn(WANTED, os.listdir(self.group()))
+        for lease in leases:
+            self.settle(lease, OK)
+        [last] = self.queue.claim(20)
+        self.assertEqual(last.name, names[4])
+        self.settle(last, OK)
+        self.assertEqual([lease.name for lease in self.queue.claim(20)], names[5:])
+        self.assertEqual(self.names(), names[5:])
+
+    def test_a_process_that_makes_them_is_left_alone(self) -> None:
+        """Neither gets in the way of the other, however that ends."""
+        names = self.put()
+        Disk().create(os.path.join(self.group(), ".splitting-another.example.org"))
+        self.assertEqual([lease.name for lease in self.queue.claim(20)], names[:2])
+        self.assertNotIn(PROGRESS, os.listdir(self.group()))
+
+
+del DrainTest
+
+
+if __name__ == "__main__":
+    unittest.main()
