@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import transaction
@@ -64,10 +65,53 @@ def newsletter(queue: str, mails: int, port: int, size: int) -> dict[str, Any]:
     return answer | {"left": _waiting(queue)}
 
 
+def beside(queue: str, mails: int, port: int, size: int, seconds: float) -> dict[str, Any]:
+    """Serve requests in this thread, alone and beside a processor that drains a queue; rates a second."""
+    delivery, text = QueuedMailDelivery(queue), text_of(size)
+    for _ in range(mails):  # each in a transaction of its own would take long; they become files before it begins
+        delivery.send(SENDER, [RECIPIENT], text)
+    transaction.commit()
+    while _waiting(queue) < mails:
+        time.sleep(0.05)
+    alone_until = time.perf_counter() + seconds
+    alone = _serve_requests(lambda: time.perf_counter() < alone_until)
+    processor = QueueProcessorThread()
+    processor.setQueuePath(queue)
+    processor.setMailer(SMTPMailer("127.0.0.1", port))
+    processor.start()
+    until = time.perf_counter() + seconds
+    working = _serve_requests(lambda: time.perf_counter() < until and _waiting(queue) > 0)
+    left = _waiting(queue)
+    processor.stop()
+    processor.join()
+    return {"alone": alone["rate"], "beside": working["rate"], "mails": (mails - left) / working["seconds"]}
+
+
+def _serve_requests(goes_on: Callable[[], bool]) -> dict[str, float]:
+    """Serve requests as long as `goes_on`, which is asked every tenth of a second; return their rate."""
+    count, began = 0, time.perf_counter()
+    while goes_on():
+        end = time.perf_counter() + 0.1
+        while time.perf_counter() < end:
+            _request()
+            count += 1
+    took = time.perf_counter() - began
+    return {"rate": count / took, "seconds": took}
+
+
+def _request() -> int:
+    """Do what a small page does: some milliseconds of Python, in which it waits for a database a few times."""
+    found = 0
+    for _ in range(4):
+        found += sum(len(str(number)) for number in range(2000))
+        time.sleep(0.0005)
+    return found
+
+
 def _waiting(queue: str) -> int:
     """How many mails are files in ``new/``."""
     return len([name for name in os.listdir(os.path.join(queue, "new")) if name[0] != "."])
 
 
 if __name__ == "__main__":
-    serve({"drain": drain, "newsletter": newsletter})
+    serve({"drain": drain, "newsletter": newsletter, "beside": beside})

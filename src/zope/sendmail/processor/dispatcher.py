@@ -145,7 +145,8 @@ class Dispatcher:
                 break
             try:
                 while leases:
-                    shared = self._share(leases.popleft())
+                    shared = self._share(leases[0])  # if that fails, it is given back with the others
+                    leases.popleft()
                     if shared is not None:
                         convoy.add(shared[1])
             except BaseException:

@@ -244,6 +244,8 @@ class BundleDrain:
             self._is_given_up = True
             for chunk in list(self._ours.values()):
                 chunk.waiting = deque(entry for entry in chunk.waiting if entry[2] != WAITING[0])
+                if self._current is chunk and not chunk.waiting:
+                    self._current = None
                 self._finish(chunk)
 
     def _finish(self, chunk: _Chunk) -> None:
@@ -283,7 +285,7 @@ class BundleDrain:
         """Return the seconds until there may be something to do."""
         if self.has_work(now) or self.is_over(now):
             return 0.0
-        return min((max(0.0, at - now) for at in (*self._busy.values(), self._try_at or inf)), default=inf)
+        return min((at - now for at in (*self._busy.values(), self._try_at) if at > now), default=inf)
 
     def close(self) -> None:
         """Close the files, as soon as no lease is out.  Harmless when repeated."""
@@ -433,9 +435,10 @@ class Bundles:
         return leases
 
     def next_look(self) -> float | None:
-        """Return the seconds until there may be something to do; None if there is no bundle."""
+        """Return the seconds until there may be something to do; None if there is not, before a lease ends."""
         now = self._host.store.clock.monotonic()
-        return min((drain.next_look(now) for drain in self._drains.values()), default=None)
+        soonest = min((drain.next_look(now) for drain in self._drains.values()), default=inf)
+        return soonest if soonest < inf else None
 
     def sync(self) -> None:
         """Make durable what was sent.  Raises `OSError`."""

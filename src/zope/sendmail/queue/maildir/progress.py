@@ -16,7 +16,7 @@ from zope.sendmail.system.disk import Disk, remove_quietly
 #: everybody; it is gone; its history says the rest, and it is to become a file.
 WAITING, OPENED, INTENDED, ACCEPTED, GONE, KEPT = b"w", b"o", b"i", b"a", b"g", b"k"
 
-#: Those with which nobody need be told of anything: the mail is made a file, or is not.
+#: Those of which nothing has to be told: the mail is made a file, or is not.
 SETTLED = frozenset((WAITING[0], GONE[0], KEPT[0]))
 
 _HEADER = b"zope.sendmail: one byte for each mail of .bundle\n".ljust(64, b"\n")

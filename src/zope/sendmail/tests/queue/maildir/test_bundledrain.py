@@ -198,6 +198,16 @@ class ItsMails(DrainTest):
         self.queue.claim(0)
         self.assertEqual(len(self.names()), 3)
 
+    def test_are_given_back_while_others_are_out(self) -> None:
+        """And what has to wait for a relay lets the rest of the chunk wait for files."""
+        names = self.put(6)
+        leases = self.queue.claim(4)
+        leases[2].park("relay")
+        self.assertEqual((self.queue.claim(20), self.queue.next_due()), ([], None))
+        for lease in (*leases[:2], leases[3]):
+            self.settle(lease, OK)
+        self.assertEqual([lease.name for lease in self.queue.claim(20)], [names[2], *names[4:]])
+
     def test_stay_as_they_were_when_the_disk_has_no_room_for_a_history(self) -> None:
         """They are tried again later."""
 
