@@ -104,9 +104,23 @@ class ProcessesTest(unittest.TestCase):
 
     def test_killed_processes_lose_nothing(self) -> None:
         """30 times kill -9 over 1000 mails: none lost, sent twice only where that is recorded as unknown."""
-        chance = random.Random(20261121)
         self.commit(1000)
+        self.kill_thirty_times([self.start_draining() for _ in range(3)])
+
+    def test_killed_processes_lose_nothing_of_a_bundle(self) -> None:
+        """The same while they drain it where it lies: they were there when it was committed."""
         workers = [self.start_draining() for _ in range(3)]
+        for worker in workers:
+            self.wait_ready(worker)
+        self.commit(1000)
+        self.wait_for(20, 300)
+        new = os.path.join(self.path, "new")
+        [group] = [os.path.join(new, name) for name in os.listdir(new) if name.startswith(".group-")]
+        self.assertIn(".progress", os.listdir(group))
+        self.kill_thirty_times(workers)
+
+    def kill_thirty_times(self, workers: list[subprocess.Popen[str]]) -> None:
+        chance = random.Random(20261121)
         for number in range(30):
             self.wait_for(chance.randrange(20, 33) * (number + 1), 300)
             victim = workers.pop(chance.randrange(3))
