@@ -425,7 +425,7 @@ class SMTPMailer:
     def vote(self, fromaddr: str, toaddrs: Sequence[str], message: type_of_message) -> None:
         """Prove all but the message itself; see `IMailer`.  `send` in the same thread goes on with this connection.
 
-        Within `voting_about_relay` it does as `reach`.
+        Within ``voting_about_relay`` it does as `reach`.
         """
         if is_about_relay():
             self.reach()

@@ -122,7 +122,7 @@ class Claims:
         self._bundles.close()
 
     def give_up_bundles(self, groups: Iterable[str]) -> None:
-        """Let files be made of these bundles, whoever drains them.  Raises `OSError`."""
+        """Let files be made of these bundles, whichever processors drain them.  Raises `OSError`."""
         with self.mutex:
             for group in groups:
                 with contextlib.suppress(FileNotFoundError):  # that was done in this moment

@@ -16,7 +16,7 @@ REJECTED = ".rejected-"
 GROUP = ".group-"
 BUNDLE = ".bundle"
 PARTS = ".parts"
-#: How far the mails of a bundle are that is drained where it lies; and that somebody would rather see files.
+#: How far the mails of a bundle are that is drained where it lies; and that an operator wants files.
 PROGRESS, WANTED = ".progress", ".wanted"
 #: The file with which a host says that it makes files of a bundle; its name follows.
 SPLITTING = ".splitting-"

@@ -13,7 +13,7 @@ from zope.sendmail.queue.maildir.layout import PROGRESS
 from zope.sendmail.system.disk import Disk, remove_quietly
 
 #: What a byte says: nothing was done; the mail is being read; its last byte may have gone; the relay has it for
-#: everybody; it is gone; its history says the rest, and it is to become a file.
+#: all recipients; it is gone; its history says the rest, and it is to become a file.
 WAITING, OPENED, INTENDED, ACCEPTED, GONE, KEPT = b"w", b"o", b"i", b"a", b"g", b"k"
 
 #: Those of which nothing has to be told: the mail is made a file, or is not.
