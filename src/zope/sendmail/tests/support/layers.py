@@ -1,6 +1,7 @@
 """Layers of zope.testrunner: what takes long, in groups that may run side by side (``-j``).
 
-A module says ``load_tests = in_layer(Crashes)``; pytest takes no notice of that.
+A module says ``load_tests = in_layer(Crashes)``; pytest takes no notice of that.  Those of level 2 run with ``--all``
+only: what takes many minutes, or servers of others.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 class Crashes:
     """States that a crash leaves on a disk, and calls of the disk that fail: much computing."""
 
+    level = 2
+
 
 class Processes:
     """Processes of their own: workers that are killed, daemons, applications, the demo."""
@@ -21,9 +24,13 @@ class Processes:
 class Servers:
     """Real mail servers: mostly waiting."""
 
+    level = 2
+
 
 class Databases:
     """A PostgreSQL server that the tests start: its processes do most of the work."""
+
+    level = 2
 
 
 class Properties:
@@ -38,6 +45,7 @@ def in_layer(layer: type) -> _Load:
 
     def load_tests(loader: unittest.TestLoader, tests: Any, pattern: str | None) -> unittest.TestSuite:
         tests.layer = layer
+        tests.level = getattr(layer, "level", 1)
         return tests  # type: ignore[no-any-return]  # a suite, which has no attribute `layer` of its own
 
     return load_tests
