@@ -65,10 +65,11 @@ class BundleDrain:
         self._owner = owner
         self._name = os.path.basename(group)
         self.group = group
-        self.age = by_age(key_of(self._name.removeprefix(GROUP)))
         disk = self.store.disk
         #: Where the line of each mail begins, and where the last mail ends.
-        self._begins = _begins_of(disk, group)
+        self._begins, first = _begins_of(disk, group)
+        #: The first mails of a transaction are files, and go before those in its bundle.
+        self.age = by_age(key_of(first))
         count = len(self._begins) - 1
         make_progress(disk, group, count, owner.name)
         self.progress = Progress(disk, group)
@@ -298,18 +299,19 @@ class BundleDrain:
             os.close(fd)
 
 
-def _begins_of(disk: Disk, group: str) -> array[int]:
-    """Return where each mail of a whole bundle begins, and where the last one ends.
+def _begins_of(disk: Disk, group: str) -> tuple[array[int], str]:
+    """Return where each mail of a whole bundle begins, and where the last one ends; and the name of the first one.
 
     :raises NotHere: one of them is too large, or its name says that it does not simply wait for its turn.
     """
-    begins, path = array("Q", (0,)), os.path.join(group, BUNDLE)
+    begins, path, first = array("Q", (0,)), os.path.join(group, BUNDLE), ""
     with disk.open(path) as stream:
         for name, length in entries(stream, path):
             if length > _LARGEST or marks_in(name) is not UNMARKED:
                 raise NotHere
             begins.append(stream.tell() + length)
-    return begins
+            first = first or name
+    return begins, first
 
 
 def _is_being_unfolded(disk: Disk, group: str) -> bool:

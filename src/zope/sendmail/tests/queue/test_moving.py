@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import unittest
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -227,7 +228,8 @@ class TheCommand(Fixture):
 
     def call(self, *arguments: str) -> tuple[int, str, str]:
         out, complaints = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaints):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaints), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # of what other tests have left to the collector
             status = main(["move", *arguments])
         return status, out.getvalue(), complaints.getvalue()
 
