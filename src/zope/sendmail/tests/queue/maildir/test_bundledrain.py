@@ -89,6 +89,14 @@ class ANewsletter(DrainTest):
         self.assertEqual(self.queue.admin.count(), {})
         self.assertEqual(self.queue.status("1@example.org").standing, Standing.SENT)
 
+    def test_is_sent_in_order_however_few_are_claimed_at_a_time(self) -> None:
+        """The first ones, which are files, go before those in the bundle."""
+        self.enterContext(mock.patch.object(staging, "SINGLY", 5))
+        names, claimed = self.put(), []
+        while leases := self.queue.claim(1):
+            claimed += [lease.name for lease in leases]
+        self.assertEqual(claimed, names)
+
     def test_is_shared_by_several_processors(self) -> None:
         """Each has some mails of it at a time."""
         names = self.put()
