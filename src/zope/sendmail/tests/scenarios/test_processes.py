@@ -89,6 +89,8 @@ class ProcessesTest(unittest.TestCase):
     def test_four_processes_share_a_queue(self) -> None:
         """Each commits 1000 mails and drains with the others: every mail arrives once, and nobody complains."""
         drainers = [self.start_draining() for _ in range(4)]
+        for worker in drainers:
+            self.wait_ready(worker)  # else it is told that none is at work
         committers = [self.start("commit", self.path, f"p{n}", 1000, 50) for n in range(4)]
         for worker in committers:
             self.output.append(worker.communicate(timeout=600)[0])
