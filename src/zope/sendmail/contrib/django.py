@@ -29,7 +29,6 @@ from zope.sendmail.config.options import Parser, boolean
 from zope.sendmail.contrib.hooks import HookedTransaction, OneTransaction, abort_if_forgotten
 from zope.sendmail.contrib.site import SETTINGS, SiteMailer, as_text, make_site_mailer
 from zope.sendmail.errors import MailError
-from zope.sendmail.queue.postgresql.joining import DjangoConnection
 from zope.sendmail.system.forklock import ForkLock
 
 log = logging.getLogger("zope.sendmail.contrib.django")
@@ -104,7 +103,11 @@ def _make_site(texts: Mapping[str, str]) -> Site:
     joined = boolean(texts.get("commit_with_rows", "no"))
     known = {name: parse for name, parse in _SETTINGS.items() if name not in ("database", "commit_with_rows")}
     about_mail = {name: text for name, text in texts.items() if name not in ("database", "commit_with_rows")}
-    more: dict[str, Any] = {"connection": DjangoConnection(database)} if joined else {}
+    more: dict[str, Any] = {}
+    if joined:
+        from zope.sendmail.queue.postgresql.joining import DjangoConnection  # needs another extra
+
+        more = {"connection": DjangoConnection(database)}
     return Site(make_site_mailer(about_mail, known, _RENAMED, **more), database, follows=not joined)
 
 
