@@ -101,7 +101,7 @@ def queuedDelivery(
             )
         declaration = checked(lambda: _declaration(name, mailer, given))
         path = declaration.queue_path
-        known = {name: declaration.options[name] for name in ("routes", "schedule") if name in declaration.options}
+        known = {each: declaration.options[each] for each in ("routes", "schedule") if each in declaration.options}
         terms = term_defaults(merge((given, read_product_config())))
         delivery = checked(
             lambda: QueuedMailDelivery(path, envelope_sender=envelopeSender, connection=connection, **known, **terms)
