@@ -182,8 +182,10 @@ def _address(field: object) -> str:
 
 def _detected(message: bytes) -> Iterator[Bounce]:
     """Yield what flufl.bounce finds in the forms of many MTAs."""
-    from flufl.bounce import all_failures
-
+    try:
+        from flufl.bounce import all_failures
+    except ImportError:  # the extra is not installed: reports only
+        return
     parsed = email.message_from_bytes(message)
     if not any(address for _, address in getaddresses([str(parsed["From"] or "")])):
         del parsed["From"]  # one of its detectors counts on an address there, and ends all
