@@ -6,6 +6,7 @@ import os
 import tempfile
 import unittest
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import transaction
@@ -171,6 +172,35 @@ class TheThreadThatSends(Fixture):
         more = {"mail.queue_path": "memory:"}
         self.application(lambda request: request.mailer.send(*MAIL), "pyramid_tm", **more).get("/order")
         self.assertEqual(self.finish(), [("jane@example.org",)])
+
+
+class AMessageOfPyramidMailer(Fixture):
+    def test_is_taken_as_it_is(self) -> None:
+        """With its sender, all its recipients, and its attachments; the default sender fills in."""
+        if find_spec("pyramid_mailer") is None:
+            self.skipTest("pyramid_mailer is not installed")
+        from pyramid_mailer.message import Attachment, Message
+
+        def view(request: Any) -> str:
+            message = Message(
+                subject="Order",
+                sender=request.params.get("sender"),
+                recipients=["jane@example.org"],
+                cc=["jim@example.org"],
+                bcc=["hidden@example.org"],
+                body="Thank you!",
+                attachments=[Attachment("invoice.pdf", "application/pdf", b"%PDF")],
+            )
+            return str(request.mailer.send(message))
+
+        application = self.application(view, "pyramid_tm", **{"mail.default_sender": "info@example.org"})
+        for sender, expected in (("shop@example.org", "shop@example.org"), ("", "info@example.org")):
+            application.get("/order", {"sender": sender} if sender else {})
+            self.finish()
+            mail = self.relay.mails[-1]
+            self.assertEqual((mail.sender, len(mail.recipients)), (expected, 3))
+            self.assertIn(b"invoice.pdf", mail.data)
+            self.assertNotIn(b"hidden@example.org", mail.data)
 
 
 class Settings(Fixture):
