@@ -137,7 +137,7 @@ def writers(server: Server, mails: int) -> None:
     rates: dict[str, list[float]] = {"told": [], "silent": []}
     for _ in range(3):
         for name, each in rates.items():
-            Announcer.announce = announce if name == "told" else lambda *_: None  # type: ignore[method-assign]
+            Announcer.announce = announce if name == "told" else lambda *_: None  # type: ignore[method-assign]  # the comparison
             queue = open_queue(server.url())
             listening = open_queue(queue.location)
             listening.claim()
@@ -146,7 +146,7 @@ def writers(server: Server, mails: int) -> None:
             each.append(8 * count / (time.perf_counter() - began))
             queue.close()
             listening.close()
-    Announcer.announce = announce  # type: ignore[method-assign]
+    Announcer.announce = announce  # type: ignore[method-assign]  # as it was
     told, silent = statistics.median(rates["told"]), statistics.median(rates["silent"])
     print(
         f"8 writers, a mail a transaction: {told:,.0f}/s; {told / silent:.0%} of the rate without wake-up", flush=True

@@ -51,7 +51,7 @@ def _is_usual(message: Message, large: int) -> bool:
 
 def _payload(part: Message) -> Any:
     """Return the payload as the generator finds it: ``get_payload`` decodes what is not ASCII."""
-    return part._payload  # type: ignore[attr-defined]
+    return part._payload  # type: ignore[attr-defined]  # as the generator reads it
 
 
 def _give_boundaries(message: Message) -> None:
@@ -120,7 +120,7 @@ class _Generator(BytesGenerator):
     @classmethod
     def new_boundary(cls) -> str:
         """Return a boundary by chance."""
-        return cast("str", cls._make_boundary())  # type: ignore[attr-defined]
+        return cast("str", cls._make_boundary())  # type: ignore[attr-defined]  # not in the stubs
 
     def clone(self, fp: Any) -> _Generator:
         """Return the same generator for another file."""
@@ -134,7 +134,7 @@ class _Generator(BytesGenerator):
         if isinstance(payload, str) and self._is_long(payload):
             self._write_lines(payload)  # the standard library copies it to see whether it is ASCII
         else:
-            super()._handle_text(msg)  # type: ignore[misc]
+            super()._handle_text(msg)  # type: ignore[misc]  # not in the stubs
 
     _writeBody = _handle_text
 
@@ -143,7 +143,7 @@ class _Generator(BytesGenerator):
             for text in texts(lines, self._NL, _SIZE):
                 self._fp.put(text)
         else:
-            super()._write_lines(lines)  # type: ignore[misc]
+            super()._write_lines(lines)  # type: ignore[misc]  # not in the stubs
 
     def _is_long(self, text: str) -> bool:
         """Return whether it is not to be copied; what is not ASCII is none of our business."""

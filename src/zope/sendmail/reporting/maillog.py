@@ -182,7 +182,7 @@ def departures_failed(directory: str, error: OSError) -> None:
 
 
 def suppressing_failed(location: str, error: Exception) -> None:
-    """Log that a recipient who does not exist could not be put on the suppression list."""
+    """Log that a recipient that does not exist could not be put on the suppression list."""
     processor_log.warning(
         "It cannot be written down in %s that a recipient does not exist (%s); it is noted when a relay says it again.",
         location,

@@ -66,12 +66,12 @@ class OrdinaryAttempt(Attempt):
         return Progress(self.job.envelope, sent_ahead=self.is_ahead)
 
     @functools.cached_property
-    def message(self) -> BinaryIO:  # type: ignore[override]
+    def message(self) -> BinaryIO:  # type: ignore[override]  # likewise
         """The message."""
         return BytesIO(self._text)
 
     @functools.cached_property
-    def body(self) -> Body:  # type: ignore[override]
+    def body(self) -> Body:  # type: ignore[override]  # likewise
         """What is made of it."""
         return Body(self.message)
 

@@ -148,7 +148,7 @@ class Claims:
             self._settle_again()
         if self._clock.monotonic() >= self._looked_out_at + _LOOK_OUT:
             self._look_out()
-        if len(self._ranks) > 1:  # nothing is reserved: what has come meanwhile decides who is next
+        if len(self._ranks) > 1:  # nothing is reserved: what has come meanwhile may go first
             ahead = 0
             self._let_first()
         leases = self._take_reserved(limit)
