@@ -7,6 +7,7 @@ by cron, with `post_waiting`); a death in between posts one twice, which its ``i
 import json
 import os
 import threading
+import time
 import urllib.request
 import uuid
 
@@ -43,16 +44,17 @@ class Webhook:
             return
         replies = {who: str(reply) for who, reply in event.replies.items()}
         told = {"id": uuid.uuid4().hex, "event": kind, "message_id": event.messageId, "replies": replies}
-        name = os.path.join(self.directory, f".{told['id']}")
-        with open(name, "w", encoding="utf-8") as file:
+        name = f"{time.time_ns():020}-{told['id']}.json"  # events come one behind the other, so names tell their order
+        hidden = os.path.join(self.directory, f".{name}")
+        with open(hidden, "w", encoding="utf-8") as file:
             json.dump(told, file)
-        os.rename(name, os.path.join(self.directory, f"{told['id']}.json"))
+        os.rename(hidden, os.path.join(self.directory, name))
         self._changed.set()
 
     def post_waiting(self):
         """Post what waits, oldest first; stop at the first that is not taken. Return how many were."""
-        waiting = [each.path for each in os.scandir(self.directory) if each.name.endswith(".json")]
-        for count, path in enumerate(sorted(waiting, key=os.path.getmtime)):
+        waiting = [each.path for each in os.scandir(self.directory) if not each.name.startswith(".")]
+        for count, path in enumerate(sorted(waiting)):
             with open(path, "rb") as file:
                 request = urllib.request.Request(self.url, file.read(), {"Content-Type": "application/json"})
             try:

@@ -18,10 +18,14 @@ from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.shutdown import let_finish_at_exit
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import shared_memory
+from zope.sendmail.reporting import notifier
 from zope.sendmail.sender.relays import make_routes
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.system.greenthreads import refuse_green_threads
+
+#: Seconds at most that a caller who waits for the end of sending also waits for subscribers to mail events.
+_TELLING = 5.0
 
 
 class Sending(ABC):
@@ -77,6 +81,9 @@ class MailReader(Sending):
     may share a directory.  ``memory:`` and `queue` are as for `MailWriter`.
 
     `start` and `stop` may be called any number of times, in turn.  Concurrency: any thread.
+
+    Guarantee: when `stop`, `finish`, `send_waiting` or a ``with`` block return, subscribers were told what became of
+    the mail, unless they took more than five seconds for it.
     """
 
     def __init__(
@@ -127,7 +134,7 @@ class MailReader(Sending):
             return True
         processor.stop()
         processor.join(timeout)
-        return not processor.is_alive()
+        return _has_ended(processor)
 
     def finish(self, timeout: float | None = 30.0) -> bool:
         """Send what is due, and end; say whether that was done within `timeout` seconds (None: wait).
@@ -142,7 +149,7 @@ class MailReader(Sending):
         processor.join(timeout)
         if processor.is_alive():
             processor.stop()
-        return not processor.is_alive()
+        return _has_ended(processor)
 
     def let_finish_at_exit(self) -> None:
         """Let it also `finish` at the end of the program, for up to five seconds, instead of `stop`."""
@@ -156,6 +163,7 @@ class MailReader(Sending):
     def send_waiting(self) -> None:
         """Send what is due, in the caller's thread, and return.  Raises as `start`."""
         self._make().run(forever=False)
+        notifier.flush(_TELLING)
 
     def wait_until_empty(self, timeout: float) -> bool:
         """Wait until nothing is left to be sent, at most `timeout` seconds; say whether that is so."""
@@ -178,6 +186,14 @@ class MailReader(Sending):
         else:
             processor.queue, self._queue.schedule = self._queue, processor.schedule
         return processor
+
+
+def _has_ended(processor: QueueProcessorThread) -> bool:
+    """Return whether it has, when subscribers were told of its last mails."""
+    ended = not processor.is_alive()
+    if ended:
+        notifier.flush(_TELLING)
+    return ended
 
 
 def _divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -20,11 +20,12 @@ from typing import Any
 from unittest import mock
 
 import transaction
+import zope.event
 from transaction.interfaces import NoTransaction
 
 from zope.sendmail import startup
 from zope.sendmail.errors import QueueNotWritable
-from zope.sendmail.interfaces import InvalidMail, InvalidRelay, InvalidSettings
+from zope.sendmail.interfaces import IMailSentEvent, InvalidMail, InvalidRelay, InvalidSettings
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
@@ -550,6 +551,40 @@ class TheEnd(Fixture):
             sender.send(SENDER, "a@example.org", MESSAGE)
         self.assertFalse(sender.running())
         self.assertEqual(sender.queue.admin.count(), {State.READY: 1})
+
+    def test_comes_after_subscribers_were_told(self) -> None:
+        """By each way to end, though a thread of their own tells them; this one begins when the mail is sent."""
+        told: list[object] = []
+        waits = threading.Event()
+
+        def slow(event: object) -> None:
+            if IMailSentEvent.providedBy(event):
+                waits.wait(0.2)  # what waits for nothing has looked by then
+                told.append(event)
+
+        zope.event.subscribers.append(slow)
+        self.addCleanup(zope.event.subscribers.remove, slow)
+        relay = self.relay()
+
+        def stop(sender: MailSender) -> None:
+            relay.wait_until(lambda: len(relay.mails) > len(told))
+            sender.stop()
+
+        def send_waiting(sender: MailSender) -> None:
+            sender.stop()
+            sender.reader.send_waiting()
+
+        ends: dict[str, Callable[[MailSender], object]] = {
+            "finish": MailSender.finish,
+            "stop": stop,
+            "send_waiting": send_waiting,
+        }
+        for count, (name, end) in enumerate(ends.items(), 1):
+            with self.subTest(name):
+                sender = MailSender(self.path, relay.host, relay.port)
+                sender.send(SENDER, "a@example.org", MESSAGE)
+                end(sender)
+                self.assertEqual((len(told), len(relay.mails)), (count, count))
 
     def test_has_a_limit(self) -> None:
         """After it the message in hand is finished, and the others stay."""
