@@ -91,7 +91,7 @@ def check_entries(entries: list[dict[str, Any]], upgrading: str) -> list[str]:
     """What is wrong with the list itself."""
     said = " ".join(upgrading.split())
     silent = [entry for entry in entries if entry["see"] not in said]
-    return [f"{entry['tests'][0]}: docs/upgrading.rst does not say: {entry['see']}" for entry in silent]
+    return [f"{entry['tests'][0]}: docs/howto/upgrading.rst does not say: {entry['see']}" for entry in silent]
 
 
 def run(tests: Path, entries: list[dict[str, Any]], scratch: Path) -> list[str]:

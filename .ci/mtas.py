@@ -2,7 +2,7 @@
 
 Exim, Postfix, OpenSMTPD, Dovecot and Prometheus each get a root directory below
 ``${XDG_CACHE_HOME:-~/.cache}/zope.sendmail/mtas``: Debian's packages with all that they need, unpacked and not
-installed.  The tests start them there with chroot.  Why this way: docs/decisions/interop.rst.
+installed.  The tests start them there with chroot.  Why this way: docs/explanation/decisions/interop.rst.
 
 It needs root and apt with a package mirror.  What could not be had is said here, and by the tests that skip for it; it
 is no error.  A second run finds everything there.

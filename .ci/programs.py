@@ -29,9 +29,12 @@ for _ in range(4):
 
 
 def fastapi(directory: str) -> None:
-    """The application of docs/asyncio.rst, without coroutines."""
+    """The application of docs/howto/asyncio.rst, without coroutines."""
     text = (
-        Path("docs/asyncio.rst").read_text(encoding="utf-8").partition("``app.py``::\n")[2].partition("\n``send()``")[0]
+        Path("docs/howto/asyncio.rst")
+        .read_text(encoding="utf-8")
+        .partition("``app.py``::\n")[2]
+        .partition("\n``send()``")[0]
     )
     with Relay() as first, Relay() as second:
         text = textwrap.dedent(text).replace("/var/lib/shop/mail", directory)

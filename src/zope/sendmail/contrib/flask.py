@@ -36,7 +36,7 @@ _INSTEAD = {
     "max_emails": "MAIL_MAILS_PER_CONNECTION",
     "debug": "the level of the logger zope.sendmail",
     "ascii_attachments": "nothing: names of attachments are the message's",
-    "backend": "MAIL_SUPPRESS_SEND, or a FileMailer (docs/mailers.rst)",
+    "backend": "MAIL_SUPPRESS_SEND, or a FileMailer (docs/howto/mailers.rst)",
 }
 _SETTINGS: Mapping[str, Parser] = {
     **{name: parse for name, parse in SETTINGS.items() if name != "hostname"},

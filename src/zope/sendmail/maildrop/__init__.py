@@ -1,4 +1,4 @@
 """Products.MaildropHost's spool, configuration file and daemon, on this package's queue and processor.
 
-``docs/maildrop.rst`` is for people who run it.
+``docs/howto/maildrop.rst`` is for people who run it.
 """

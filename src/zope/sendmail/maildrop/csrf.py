@@ -3,7 +3,7 @@
 Browsers say it themselves, in headers that no script can set: ``Sec-Fetch-Site`` (W3C Fetch Metadata, sent to https and
 localhost), else ``Origin`` (RFC 6454), else ``Referer``. No secret is needed, so it holds over restarts and across Zope
 processes. A request without any of the three is refused too; programs that mean it send an ``Origin``. See
-docs/decisions/maildrophost.rst.
+docs/explanation/decisions/maildrophost.rst.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ _OPTIONS = {
     "X-Zope-Trace": "trace",
 }
 
-#: How a file of MaildropHost begins, and the two lines it needs (``docs/decisions/spool.rst``).
+#: How a file of MaildropHost begins, and the two lines it needs (``docs/explanation/decisions/spool.rst``).
 DROPPED = b"##"
 _DROPPED_TO, _DROPPED_FROM = b"To", b"From"
 

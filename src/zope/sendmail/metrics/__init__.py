@@ -2,7 +2,7 @@
 
 An application says `instrument` once and serves its registry as it does already; ``zope-sendmail --daemon --metrics
 HOST:PORT`` serves its own (`zope.sendmail.metrics.server`).  No address, no domain of a recipient and no Message-Id is
-ever a label.  ``docs/monitoring.rst`` lists the metrics, with alerts and a dashboard.
+ever a label.  ``docs/howto/monitoring.rst`` lists the metrics, with alerts and a dashboard.
 """
 
 from zope.sendmail.metrics.attempts import AttemptMetrics

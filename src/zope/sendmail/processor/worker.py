@@ -1,7 +1,7 @@
 """One attempt at one message: hand over -> judge -> settle -> report.
 
 A worker is a conversation with a relay, and the messages that go through it one after the other; `Worker.run` is the
-way of each.  An error is charged to what failed (``docs/internals.rst``, *The processor*).
+way of each.  An error is charged to what failed (``docs/explanation/internals.rst``, *The processor*).
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class AttemptRecord:
         return Counter(reply.answer for reply in self.replies.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Return the record as values that JSON knows; the keys are listed in ``docs/monitoring.rst``."""
+        """Return the record as values that JSON knows; the keys are listed in ``docs/howto/monitoring.rst``."""
         return {
             "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds"),
             "event": "attempt",

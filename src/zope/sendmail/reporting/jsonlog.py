@@ -1,7 +1,7 @@
 """The log for programs: one JSON object a line; each attempt is one record with all that is known about it.
 
 `configure` sets it up as ``zope-sendmail --log-format json`` does; an application names `JsonFormatter` and
-`AttemptLog` in its own `logging` configuration (``docs/monitoring.rst`` has one, and lists the keys).
+`AttemptLog` in its own `logging` configuration (``docs/howto/monitoring.rst`` has one, and lists the keys).
 """
 
 from __future__ import annotations

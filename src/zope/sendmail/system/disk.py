@@ -214,7 +214,7 @@ class Disk:
         _flush(fd)
 
     def sync_files(self, paths: Sequence[str]) -> None:
-        """`sync_file` for several files; for many at the price of about one (see ``docs/decisions/durability.rst``)."""
+        """`sync_file` for several files; many cost about one (``docs/explanation/decisions/durability.rst``)."""
         if len(paths) >= _MANY and _syncfs is not None:
             self.sync_file_system(os.path.dirname(paths[0]))
             return

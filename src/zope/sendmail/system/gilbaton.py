@@ -1,10 +1,10 @@
 """Which one has the interpreter to itself among the conversations of a process.
 
 CPython runs one thread at a time, and each short system call lets another one in.  A mail needs a dozen such calls, so
-conversations that all have something to do hand the interpreter over a dozen times for each mail, which costs more
-than the mail.  So a conversation that has heard its relay takes the baton, and puts it down before it waits for the
-relay again (``docs/decisions/relays.rst``).  It is a courtesy and no lock: a thread that does not get it soon goes on
-without.
+conversations that all have something to do hand the interpreter over a dozen times for each mail, which costs more than
+the mail.  So a conversation that has heard its relay takes the baton, and puts it down before it waits for the relay
+again (``docs/explanation/decisions/relays.rst``).  It is a courtesy and no lock: a thread that does not get it soon
+goes on without.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `instrument` is all that an application says; ``zope-sendmail --traces`` says it for a daemon.  The context of the
 producer goes with the envelope, so the first attempt stands in the producer's trace, whichever process makes it.  No
-address and no text of a mail or a reply is in a span.  ``docs/monitoring.rst`` lists the attributes.
+address and no text of a mail or a reply is in a span.  ``docs/howto/monitoring.rst`` lists the attributes.
 """
 
 from zope.sendmail.traces.instrument import Tracing, instrument

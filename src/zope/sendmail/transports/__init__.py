@@ -1,4 +1,4 @@
 """Ways out other than SMTP with one relay: a local program, files, one address for all mail, several relays.
 
-``docs/mailers.rst`` says which is for what.
+``docs/howto/mailers.rst`` says which is for what.
 """

@@ -42,10 +42,10 @@ def _tls(text: str) -> Tls | None:
 
 #: Names of pyramid_mailer that mean nothing here, and what does.
 _INSTEAD = {
-    "debug": "a FileMailer, see docs/mailers.rst, or queue_path = memory: in tests",
+    "debug": "a FileMailer, see docs/howto/mailers.rst, or queue_path = memory: in tests",
     "debug_include_bcc": "nothing: Bcc is never sent",
-    "sendmail_app": "a ProgramMailer, see docs/mailers.rst",
-    "sendmail_template": "a ProgramMailer, see docs/mailers.rst",
+    "sendmail_app": "a ProgramMailer, see docs/howto/mailers.rst",
+    "sendmail_template": "a ProgramMailer, see docs/howto/mailers.rst",
 }
 #: Names of pyramid_mailer -> ours.
 _RENAMED = {"host": "hostname", "ssl": "implicit_tls"}

@@ -2,7 +2,7 @@
 
 A group is a directory; the later mails of a large transaction stand in one file of it, the *bundle*, which costs a
 fraction of as many files.  A process that finds a committed group unfolds it; how, and why a crash does no harm,
-stands in ``docs/internals.rst``.  Fails with `OSError`, also where a bundle is no bundle.
+stands in ``docs/explanation/internals.rst``.  Fails with `OSError`, also where a bundle is no bundle.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Bundles that one processor drains where they lie, so that their mails need not become files first.
 
 Any number of processors do it at once, 64 mails of a bundle each at a time: a *chunk*, with a lock as a message has
-one.  What is left of a bundle is unfolded.  The steps, and what a crash leaves, stand in ``docs/internals.rst``,
-*Draining a bundle*.  Trouble with one bundle is told in the log; then it is unfolded as ever.
+one.  What is left of a bundle is unfolded.  The steps, and what a crash leaves, stand in
+``docs/explanation/internals.rst``, *Draining a bundle*.  Trouble with one bundle is told in the log; then it is
+unfolded as ever.
 """
 
 from __future__ import annotations

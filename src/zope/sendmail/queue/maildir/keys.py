@@ -2,7 +2,7 @@
 
 The file names the mail and is made when that is staged; the one rename that commits the mail takes the key as well, so
 no death and no loss of power comes between the two.  What a file says and where its mail is decides; the table stands
-in ``docs/internals.rst``, *Keys*.  Fails with `KeyTaken`, `KeyInUse`, and `OSError` where the disk refuses.
+in ``docs/explanation/internals.rst``, *Keys*.  Fails with `KeyTaken`, `KeyInUse`, and `OSError` where the disk refuses.
 """
 
 from __future__ import annotations

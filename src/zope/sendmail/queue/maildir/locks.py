@@ -1,8 +1,8 @@
 """The locks of messages: the ``.sending-`` files of a Maildir queue.
 
 A processor has one owner file, flock'ed as long as it lives; a lock is a hard link from it.  Taken, seen and taken over
-as ``docs/internals.rst``, *Locks*, says.  Guarantee: of any number of processors, one gets a message.  Fails with
-`QueueNotSafe` where links or locks do not work, otherwise with `OSError`.
+as ``docs/explanation/internals.rst``, *Locks*, says.  Guarantee: of any number of processors, one gets a message.
+Fails with `QueueNotSafe` where links or locks do not work, otherwise with `OSError`.
 """
 
 from __future__ import annotations

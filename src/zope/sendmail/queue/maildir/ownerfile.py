@@ -1,8 +1,8 @@
 """The owner file of one processor, which it keeps flock'ed as long as it lives, and from which its locks are links.
 
-What the owner is doing with each message stands in it, in slots; ``docs/internals.rst``, *Locks*, says how.  On a full
-disk a file of the reserve, or a dead owner's, becomes it.  Fails with `QueueNotSafe` where links or locks do not work,
-otherwise with `OSError`.
+What the owner is doing with each message stands in it, in slots; ``docs/explanation/internals.rst``, *Locks*, says how.
+On a full disk a file of the reserve, or a dead owner's, becomes it.  Fails with `QueueNotSafe` where links or locks do
+not work, otherwise with `OSError`.
 """
 
 from __future__ import annotations

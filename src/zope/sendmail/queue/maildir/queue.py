@@ -1,8 +1,8 @@
 """The default queue: a Maildir, shared by any number of threads, processes and releases.
 
-What lies where, the locks, and what a crash leaves at each step stands in ``docs/internals.rst``, *MaildirQueue*.
-Makes its directory when it is first used.  Fails with `ValueError` where there is something else, `QueueNotSafe`
-where files cannot be locked, and `OSError` where the disk refuses.
+What lies where, the locks, and what a crash leaves at each step stands in ``docs/explanation/internals.rst``,
+*MaildirQueue*.  Makes its directory when it is first used.  Fails with `ValueError` where there is something else,
+`QueueNotSafe` where files cannot be locked, and `OSError` where the disk refuses.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Spare files in ``tmp/``: empty, and their names are on disk already, so that a mail costs one sync less.
 
 A single mail is written into one of them and goes from there to ``new/``; without a spare it makes a file of its own.
-What a spare is to others, and why a loss of power does no harm, stands in ``docs/internals.rst``.  Where the disk
-refuses there are none; nothing here raises because of it.
+What a spare is to others, and why a loss of power does no harm, stands in ``docs/explanation/internals.rst``.  Where
+the disk refuses there are none; nothing here raises because of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The mails of one transaction on their way into a Maildir queue.
 
 One mail goes ``tmp/<name>`` -> ``new/<name>``; several stand in ``tmp/<group>/``, the later ones of many in one file,
-and renaming that directory reveals them all or none.  The numbered steps are those of ``docs/internals.rst``.
+and renaming that directory reveals them all or none.  The numbered steps are those of
+``docs/explanation/internals.rst``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A queue in PostgreSQL, for any number of processors on any number of machines.
 
-What is promised when what breaks stands in ``docs/several-machines.rst``, the design in
-``docs/decisions/postgresql.rst``.  Fails with `zope.sendmail.errors.QueueError` where the database refuses or cannot
-be reached.
+What is promised when what breaks stands in ``docs/howto/several-machines.rst``, the design in
+``docs/explanation/decisions/postgresql.rst``.  Fails with `zope.sendmail.errors.QueueError` where the database refuses
+or cannot be reached.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mail that other programs drop into a spool directory, in MaildropHost's format (``docs/decisions/spool.rst``).
+"""Mail that other programs drop into a spool directory, as for MaildropHost (``docs/explanation/decisions/spool.rst``).
 
 Complete files are moved, by one rename each, to where a queue has its mail; what is locked, unfinished, or no mail
 stays and is told of.  Concurrency: any number of processes may look at one directory; any thread may look, one at a

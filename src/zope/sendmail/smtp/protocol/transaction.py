@@ -5,7 +5,7 @@ A `MailTransaction` is a generator of steps; its connection sends the bytes, wai
 `ConnectionLost`.  Pure.  RFC 5321, 3.3; RFC 2920 (PIPELINING); RFC 2033 (LMTP).
 
 The text goes with DATA, never in chunks (RFC 3030): the 354 between envelope and text is the one reply that cannot be
-another command's, see ``docs/decisions/chunking.rst``.
+another command's, see ``docs/explanation/decisions/chunking.rst``.
 
 The instant from which on the outcome is unknown is `Intend`: behind it comes the piece with the final dot.  It is over
 as soon as the relay says anything that means no, or that piece cannot be sent.

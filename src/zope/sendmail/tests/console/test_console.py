@@ -526,7 +526,7 @@ class AnotherApplication(Fixture):
         self.assertNotRegex(page, r'(?:href|src|action)="/(?!ops/mail/)')
 
     def test_may_be_pyramids(self) -> None:
-        """As docs/console.rst says it: pages, files and forms."""
+        """As docs/howto/console.rst says it: pages, files and forms."""
         if importlib.util.find_spec("pyramid") is None:
             self.skipTest("Pyramid is not installed")
         from pyramid.config import Configurator

@@ -313,7 +313,7 @@ class ADaemon(DaemonTest):
 
 
 class UnderSystemd(DaemonTest):
-    """What systemd makes of the unit in docs/maildrop.rst."""
+    """What systemd makes of the unit in docs/howto/maildrop.rst."""
 
     def setUp(self) -> None:
         super().setUp()

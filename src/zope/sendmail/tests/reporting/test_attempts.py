@@ -160,7 +160,7 @@ class TheLogInJson(ProcessorTest):
         return [each for line in self.stream.getvalue().splitlines() if (each := json.loads(line))["event"] == event]
 
     def test_has_one_line_for_an_attempt(self) -> None:
-        """Its keys are those that docs/monitoring.rst lists."""
+        """Its keys are those that docs/howto/monitoring.rst lists."""
         self.mailer.answers = lambda who: GREYLISTED
         [name] = self.put("jane@example.org")
         self.drain()

@@ -1,4 +1,4 @@
-"""An operator's night, as docs/operating.rst tells it: 2,000 mails that wait for eleven reasons.
+"""An operator's night, as docs/howto/operating.rst tells it: 2,000 mails that wait for eleven reasons.
 
 Each command of the document is run, prints what the document shows, and ends with the status that it names.  What is
 done besides, such as starting a relay, is in `Night.OUTSIDE`.
@@ -39,7 +39,7 @@ from zope.sendmail.testing.script import Drop
 from zope.sendmail.tests.support.layers import Processes, in_layer
 from zope.sendmail.tests.support.operators import OperatorsTest
 
-DOCUMENT = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs", "operating.rst")
+DOCUMENT = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs", "howto", "operating.rst")
 
 #: The mails, by the domain of their recipients.
 MAILS = {

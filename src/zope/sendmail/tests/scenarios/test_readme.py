@@ -102,7 +102,7 @@ class TheTutorialOfZope(unittest.TestCase):
 
     def test_can_leave_the_relay_to_zope_conf(self) -> None:
         """As the README and the tutorial show it for a server."""
-        shown = [text.replace("\n    ", "\n") for text in (readme(), page("zope.rst"))]
+        shown = [text.replace("\n    ", "\n") for text in (readme(), page("tutorials/zope.rst"))]
         [block] = {each for text in shown for each in re.findall(r"<product-config mail>.*?config>", text, re.DOTALL)}
         block = block.replace("/var/lib/shop/mail", os.path.join(self.directory, "mail"))
         block = block.replace("mail.example.org", self.relay.host).replace("port 587", f"port {self.relay.port}")
@@ -160,8 +160,8 @@ class TheReadme(unittest.TestCase):
 
 class TheTableOfFaults(unittest.TestCase):
     def test_names_tests_that_exist(self) -> None:
-        """Every method and class that docs/faults.rst names is there, in the module it names."""
-        path = os.path.join(os.path.dirname(README), "docs", "faults.rst")
+        """Every method and class that docs/explanation/faults.rst names is there, in the module it names."""
+        path = os.path.join(os.path.dirname(README), "docs", "explanation", "faults.rst")
         if not os.path.exists(path):
             self.skipTest("the docs are not beside the package: this is not a checkout")
         with open(path, encoding="utf-8") as stream:
@@ -194,7 +194,7 @@ class Application:
 class TheProgramWithoutCoroutines(unittest.TestCase):
     def example(self, begin: str, end: str) -> str:
         """What stands between these in the page about asyncio."""
-        return textwrap.dedent(page("asyncio.rst").partition(begin)[2].partition(end)[0])
+        return textwrap.dedent(page("howto/asyncio.rst").partition(begin)[2].partition(end)[0])
 
     def loaded(self, source: str) -> dict[str, Any]:
         """The module with this text, where the framework is what little of it is used."""

@@ -1,4 +1,4 @@
-"""What docs/sending.rst says of when mail leaves and in which order is so."""
+"""What docs/howto/sending.rst says of when mail leaves and in which order is so."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ThePage(unittest.TestCase):
             from zope.sendmail.zcml.schema import IQueuedDeliveryDirective
         except ImportError as error:
             self.skipTest(f"zope.configuration is not installed: {error}")
-        [example] = re.findall(r"<mail:queuedDelivery (.*?)/>", page("sending.rst"), re.DOTALL)
+        [example] = re.findall(r"<mail:queuedDelivery (.*?)/>", page("howto/sending.rst"), re.DOTALL)
         for name, value in re.findall(r'(\w+)="([^"]*)"', example):
             if name not in ("name", "mailer", "queuePath"):
                 IQueuedDeliveryDirective[name].fromUnicode(value)

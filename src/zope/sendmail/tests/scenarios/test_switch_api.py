@@ -1,7 +1,7 @@
 """Whoever programmed against zope.sendmail 7.3 finds everything where it was: names, signatures, attributes.
 
 The tables below are the API of 7.3 as its users know it; what has become different on purpose stands in
-``docs/upgrading.rst``.
+``docs/howto/upgrading.rst``.
 """
 
 from __future__ import annotations

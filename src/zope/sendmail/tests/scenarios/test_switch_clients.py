@@ -156,7 +156,7 @@ class ProductsMailHost(Client):
             Maildir(self.directory)
 
     def test_has_no_settings_for_certificates_and_passwords(self) -> None:
-        """So a site sets them in the class (docs/upgrading.rst)."""
+        """So a site sets them in the class (docs/howto/upgrading.rst)."""
         relay = self.start(tls=right_tls(), users={"me": "secret"})
         mailer = self.mailer(relay, username="me", password="secret")
         with self.assertRaisesRegex(OSError, "CERTIFICATE_VERIFY_FAILED"):
@@ -377,7 +377,7 @@ class Launchpad(Client):
         self.assertEqual(ended, [False])
 
     def test_starts_the_thread_without_a_database(self) -> None:
-        """The one call that a program without a ZODB has to add (docs/upgrading.rst)."""
+        """The one call that a program without a ZODB has to add (docs/howto/upgrading.rst)."""
         self.load_site(
             '<mail:testMailer name="in-memory" />',
             f'<mail:queuedDelivery name="Mail" mailer="in-memory" queuePath="{self.path}" />',

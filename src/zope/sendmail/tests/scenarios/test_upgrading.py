@@ -1,4 +1,4 @@
-"""What docs/upgrading.rst says about this release is true: its code, attributes, commands and lines of the log."""
+"""What docs/howto/upgrading.rst says about this release is so: its code, attributes, commands and lines of the log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.conversation import Conversation, right_tls
 from zope.sendmail.zcml.schema import IDirectDeliveryDirective, IQueuedDeliveryDirective, ISMTPMailerDirective
 
-PAGE = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs", "upgrading.rst")
+PAGE = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs", "howto", "upgrading.rst")
 
 LOGIN: dict[str, Any] = {"username": "name", "password": "secret"}
 
@@ -121,7 +121,7 @@ class WhatItShows(ThePage):
 
     def test_the_reasons_why_a_test_of_old_may_fail(self) -> None:
         """The list for CI quotes the page."""
-        path = os.path.join(os.path.dirname(PAGE), os.pardir, ".ci", "before.toml")
+        path = os.path.join(os.path.dirname(PAGE), os.pardir, os.pardir, ".ci", "before.toml")
         with open(path, "rb") as stream:
             entries = tomllib.load(stream)["different"]
         said = " ".join(self.text.split())

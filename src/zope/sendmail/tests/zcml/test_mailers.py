@@ -258,7 +258,7 @@ class TheDocumentation(Fixture):
 
     def test_names_every_attribute(self) -> None:
         """Each directive has a section, and each attribute is in it, or in the pages of SMTP that it points to."""
-        parts = re.split(r"^``mail:(\w+)``\n=+\n", self.read("mailers.rst"), flags=re.MULTILINE)
+        parts = re.split(r"^``mail:(\w+)``\n=+\n", self.read("howto/mailers.rst"), flags=re.MULTILINE)
         sections = dict(zip(parts[1::2], parts[2::2], strict=True))
         attributes = {
             f"{name[1:2].lower()}{name[2:].removesuffix('Directive')}": set(schema.names(all=True)) - {"name"}
@@ -268,14 +268,14 @@ class TheDocumentation(Fixture):
         attributes["lmtpMailer"] = set(ILMTPMailerDirective.names())
         attributes["smtpMailer"] = set(ISMTPMailerDirective.names()) - {"no_tls", "force_tls", "implicit_tls"}
         self.assertEqual(set(sections), set(attributes))
-        sections["smtpMailer"] += self.read("authentication.rst")
+        sections["smtpMailer"] += self.read("howto/authentication.rst")
         for name, expected in attributes.items():
             named = set(re.findall(r'(?:``|[^=]\b)(\w+)(?:``|=")', sections[name]))
             self.assertEqual(expected - named, set(), name)
 
     def test_has_examples_that_can_be_loaded(self) -> None:
         """All together, as they stand there."""
-        examples = re.findall(_EXAMPLE, self.read("mailers.rst"), re.MULTILINE)
+        examples = re.findall(_EXAMPLE, self.read("howto/mailers.rst"), re.MULTILINE)
         self.assertGreaterEqual(len(examples), 5)
         os.mkdir(os.path.join(self.directory, "dkim"))
         _write_key(os.path.join(self.directory, "dkim", "example.org.pem"))
@@ -285,7 +285,7 @@ class TheDocumentation(Fixture):
         """Each alone: they are several ways for one relay."""
         with open(os.path.join(self.directory, "mail-password"), "w", encoding="utf-8") as stream:
             stream.write("secret\n")
-        examples = re.findall(_EXAMPLE, self.read("authentication.rst"), re.MULTILINE)
+        examples = re.findall(_EXAMPLE, self.read("howto/authentication.rst"), re.MULTILINE)
         self.assertGreaterEqual(len(examples), 4)
         for example in examples:
             with self.subTest(example):
@@ -298,7 +298,7 @@ class TheDocumentation(Fixture):
     def test_has_a_login_for_zope_conf(self) -> None:
         """Which says all that a mailer without attributes needs."""
         [config] = re.findall(
-            r"<product-config mail>\n(.*?)</product-config>", self.read("authentication.rst"), re.DOTALL
+            r"<product-config mail>\n(.*?)</product-config>", self.read("howto/authentication.rst"), re.DOTALL
         )
         said = (line.split(maxsplit=1) for line in config.splitlines() if line.strip())
         setProductConfiguration("mail", dict(said))
@@ -312,7 +312,7 @@ class TheDocumentation(Fixture):
         """Up to where it would speak with relays that are not there."""
         found = [
             textwrap.dedent(block)
-            for name in ("mailers.rst", "authentication.rst")
+            for name in ("howto/mailers.rst", "howto/authentication.rst")
             for block in re.findall(r"::\n\n((?: {4}.*\n|\n)+)", self.read(name))
             if "from zope" in block or block.startswith("    MailReader")
         ]

@@ -1,4 +1,4 @@
--- The tables of a queue.  docs/decisions/postgresql.rst says why they look so.
+-- The tables of a queue.  docs/explanation/decisions/postgresql.rst says why they look so.
 
 create table zope_sendmail.queue (
     id smallint generated always as identity primary key,
