@@ -144,6 +144,13 @@ class AMailerIsMade(unittest.TestCase):
         given = SMTPMailer(*values)
         self.assertEqual(tuple(getattr(given, name) for name in names), values)
 
+    def test_an_option_that_it_does_not_have_is_named(self) -> None:
+        """With the one that may be meant; what comes behind the arguments of old has to be named."""
+        with self.assertRaisesRegex(TypeError, "'cafil'; did you mean 'cafile'"):
+            SMTPMailer("relay.example.org", cafil="/x/ca.pem")  # type: ignore[call-arg]  # that is the mistake
+        with self.assertRaisesRegex(TypeError, "positional"):
+            SMTPMailer("relay.example.org", 25, None, None, False, False, False, 10, "required")  # type: ignore[misc]  # likewise
+
     def test_everything_has_a_default_in_the_class(self) -> None:
         """A replaced ``__init__``, as Plone has it, loses nothing."""
         bare = SMTPMailer.__new__(SMTPMailer)
