@@ -35,3 +35,7 @@ class Precedence:
         for rank in waiting:
             self._passed[rank] += rank > chosen
         return chosen
+
+    def served(self, rank: int) -> None:
+        """Take note that a mail of this rank went, since there was none of the rank whose turn it was."""
+        self._passed[rank] = 0

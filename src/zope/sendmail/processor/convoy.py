@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from zope.sendmail.message.terms import Priority
 from zope.sendmail.processor.job import Job
 from zope.sendmail.system.clock import Clock
 
@@ -43,9 +44,9 @@ class Convoy:
         return self._size
 
     def add(self, job: Job) -> None:
-        """Add one more; behind one that is not ordinary no others are claimed."""
+        """Add one more; behind one that is not ordinary, or lets all others go first, no others are claimed."""
         self.jobs.append(job)
-        if job.text is None:
+        if job.text is None or job.envelope.terms.priority is Priority.LOW:
             self._are_ordinary = False
 
     def release(self) -> None:

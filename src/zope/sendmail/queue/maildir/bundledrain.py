@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.message.terms import UNMARKED, marks_in
+from zope.sendmail.message.terms import UNMARKED, Marks, Priority, marks_in
 from zope.sendmail.queue.maildir.bundle import entries, gather_out, is_left, may_be_drained, unfold
 from zope.sendmail.queue.maildir.bundlelease import BundledLease, BundledMail, key_of
 from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, PROGRESS, WANTED, by_age
@@ -39,6 +39,8 @@ _LARGEST = 64 * 1024
 
 #: So often the messages that are files come first, though a bundle is older: retries are among them.
 _TURN = 4
+
+_NORMAL = Priority.NORMAL.rank
 
 #: Seconds until what another process was doing is looked at again.
 _LOOK_AGAIN = 2.0
@@ -68,7 +70,7 @@ class BundleDrain:
         self.group = group
         disk = self.store.disk
         #: Where the line of each mail begins, and where the last mail ends.
-        self._begins, first = _begins_of(disk, group)
+        self._begins, first, self.rank = _begins_of(disk, group)
         #: The first mails of a transaction are files, and go before those in its bundle.
         self.age = by_age(key_of(first))
         count = len(self._begins) - 1
@@ -300,19 +302,20 @@ class BundleDrain:
             os.close(fd)
 
 
-def _begins_of(disk: Disk, group: str) -> tuple[array[int], str]:
-    """Return where each mail of a whole bundle begins, and where the last one ends; and the name of the first one.
+def _begins_of(disk: Disk, group: str) -> tuple[array[int], str, int]:
+    """Return where each mail of a whole bundle begins, and where the last one ends; the first one's name, and its rank.
 
-    :raises NotHere: one of them is too large, or its name says that it does not simply wait for its turn.
+    :raises NotHere: one of them is too large, has another priority than the first, or does not simply wait for its turn.
     """
-    begins, path, first = array("Q", (0,)), os.path.join(group, BUNDLE), ""
+    begins, path, first, usual = array("Q", (0,)), os.path.join(group, BUNDLE), "", UNMARKED
     with disk.open(path) as stream:
         for name, length in entries(stream, path):
-            if length > _LARGEST or marks_in(name) is not UNMARKED:
+            if not first:
+                first, usual = name, Marks(marks_in(name).priority)
+            if length > _LARGEST or marks_in(name) != usual:
                 raise NotHere
             begins.append(stream.tell() + length)
-            first = first or name
-    return begins, first
+    return begins, first, usual.priority.rank
 
 
 def _is_being_unfolded(disk: Disk, group: str) -> bool:
@@ -408,18 +411,31 @@ class Bundles:
         elif is_new:
             self._drains.pop(group).close()
 
-    def comes_before(self, key: str | None) -> bool:
-        """Return whether a mail in a bundle is older than the message with this key."""
+    @property
+    def are_usual(self) -> bool:
+        """Whether the mails of all of them have the usual priority."""
+        return all(drain.rank == _NORMAL for drain in self._drains.values())
+
+    def ranks(self) -> set[int]:
+        """Return the ranks of the priorities of which there is something to do."""
+        return {drain.rank for drain in self._waiting()}
+
+    def _waiting(self) -> list[BundleDrain]:
         now = self._host.store.clock.monotonic()
-        ages = [drain.age for drain in self._drains.values() if drain.has_work(now) or drain.is_over(now)]
+        return [drain for drain in self._drains.values() if drain.has_work(now) or drain.is_over(now)]
+
+    def comes_before(self, key: str | None, rank: int = _NORMAL) -> bool:
+        """Return whether a mail in a bundle is older than the message with this key, which has the same priority."""
+        ages = [drain.age for drain in self._waiting() if drain.rank == rank]
         self._turn = (self._turn + 1) % _TURN
         return bool(ages) and (key is None or (self._turn != 0 and min(ages) < by_age(key)))
 
-    def take(self, limit: int) -> list[MaildirLease]:
-        """Return leases on up to `limit` mails of the oldest bundle that has some.  Raises `CannotClaim`."""
+    def take(self, limit: int, rank: int = _NORMAL) -> list[MaildirLease]:
+        """Return leases on up to `limit` mails of the oldest bundles of a priority.  Raises `CannotClaim`."""
         now = self._host.store.clock.monotonic()
         leases: list[MaildirLease] = []
-        for group, drain in sorted(self._drains.items(), key=lambda pair: pair[1].age):
+        drains = [pair for pair in self._drains.items() if pair[1].rank == rank]
+        for group, drain in sorted(drains, key=lambda pair: pair[1].age):
             try:
                 leases += drain.take(limit - len(leases), now)
                 if drain.is_over(now) and drain.end(now):

@@ -17,7 +17,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_death
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.message.terms import PLAIN, marks_in
+from zope.sendmail.message.terms import PLAIN, Priority, marks_in
 from zope.sendmail.queue.maildir.bundledrain import Bundles
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.layout import name_of
@@ -30,6 +30,8 @@ from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.store import UNTRIED, Store
 from zope.sendmail.queue.maildir.sweeper import Sweeper
 from zope.sendmail.reporting import maillog
+
+_NORMAL = Priority.NORMAL.rank
 
 #: How many messages one `take` looks at; the caller comes back at once if more are due.
 _TRIES = 500
@@ -221,20 +223,11 @@ class Claims:
         return self._index.parked()
 
     def take(self, limit: int) -> list[MaildirLease]:
-        """Lease up to `limit` messages that are known to be due, oldest first.
+        """Lease up to `limit` messages that are known to be due: as priorities take turns, and then oldest first.
 
         :raises CannotClaim: if none can be locked now
         """
-        sources = [self._take_files, self._bundles.take]
-        if not self._index.has_urgent() and self._bundles.comes_before(self._index.first_fresh()):
-            sources.reverse()
-        leases = sources[0](limit)
-        if len(leases) < limit:
-            try:
-                leases += sources[1](limit - len(leases))
-            except CannotClaim:
-                if not leases:
-                    raise
+        leases = self._take_of(_NORMAL, limit) if self.is_usual() else self._take_in_turn(limit)
         if self._has_unfolded and not leases:
             self._has_unfolded = False
             self._scanner.ask_at_once()
@@ -242,12 +235,45 @@ class Claims:
             leases = self._take_files(limit)
         return leases
 
-    def _take_files(self, limit: int) -> list[MaildirLease]:
-        """Do so with those that are files.  Raises `CannotClaim`."""
+    def is_usual(self) -> bool:
+        """Return whether nothing is due that has another priority than the usual one."""
+        return self._bundles.are_usual and self._index.is_usual(self._clock.monotonic())
+
+    def _take_in_turn(self, limit: int) -> list[MaildirLease]:
+        """Do so with messages of several priorities.  Raises `CannotClaim`."""
+        leases: list[MaildirLease] = []
+        for _ in range(_TRIES):
+            waiting = sorted({*self._index.due_ranks(self._clock.monotonic()), *self._bundles.ranks()})
+            if not waiting or len(leases) == limit:
+                break
+            try:
+                leases += self._take_of(self._index.precedence.next(waiting), 1)
+            except CannotClaim:
+                if not leases:
+                    raise
+                break
+        return leases
+
+    def _take_of(self, rank: int, limit: int) -> list[MaildirLease]:
+        """Do so with those of one priority, be they files or in bundles.  Raises `CannotClaim`."""
+        sources = [self._take_files, self._bundles.take]
+        if self._bundles.comes_before(self._index.first_fresh(rank), rank):
+            sources.reverse()
+        leases = sources[0](limit, rank)
+        if len(leases) < limit:
+            try:
+                leases += sources[1](limit - len(leases), rank)
+            except CannotClaim:
+                if not leases:
+                    raise
+        return leases
+
+    def _take_files(self, limit: int, rank: int | None = None) -> list[MaildirLease]:
+        """Do so with those that are files, of one priority or of all.  Raises `CannotClaim`."""
         now = self._clock.monotonic()
         leases: list[MaildirLease] = []
         for _ in range(_TRIES):
-            key = self._index.take(now) if len(leases) < limit else None
+            key = self._index.take(now, rank) if len(leases) < limit else None
             if key is None:
                 break
             try:

@@ -113,7 +113,8 @@ class Index:
         self._normal = _Lane()
         #: All lanes, by rank; those of other priorities are made with the first message of theirs.
         self._lanes: dict[int, _Lane] = {_NORMAL: self._normal}
-        self._precedence = Precedence()
+        #: Whose turn it is; shared with what else gives out messages.
+        self.precedence = Precedence()
         self._later = _Line(lambda key: self._due.get(key, 0.0))
         #: Whether the message that was taken last stood among those tried before.
         self.was_tried = False
@@ -164,22 +165,36 @@ class Index:
         if due not in (_TAKEN, _READY):
             self._ready(key)
 
-    def first_fresh(self) -> str | None:
-        """Return the oldest message of the usual priority that is due and was never tried."""
-        return self._first(self._normal.fresh)
+    def first_fresh(self, rank: int = _NORMAL) -> str | None:
+        """Return the oldest message of a priority that is due and was never tried."""
+        return self._first(self._lanes[rank].fresh) if rank in self._lanes else None
 
-    def has_urgent(self) -> bool:
-        """Return whether a message is due that goes before those of the usual priority."""
-        return len(self._lanes) > 1 and any(self._has_due(self._lanes[rank]) for rank in self._lanes if rank < _NORMAL)
+    def is_usual(self, now: float) -> bool:
+        """Return whether no message is due that has another priority than the usual one."""
+        self._ripen(now)
+        return len(self._lanes) == 1 or not any(
+            self._has_due(self._lanes[rank]) for rank in self._lanes if rank != _NORMAL
+        )
+
+    def due_ranks(self, now: float) -> list[int]:
+        """Return the ranks of the priorities of which a message is due, ascending."""
+        self._ripen(now)
+        return [rank for rank in sorted(self._lanes) if self._has_due(self._lanes[rank])]
 
     def has_fresh(self) -> bool:
         """Return whether a message that was never tried is due."""
         return any(self._first(lane.fresh) is not None for lane in self._lanes.values())
 
-    def take(self, now: float) -> str | None:
-        """Return the message whose turn it is, or None; it stays out of sight until `put` or `drop`."""
+    def take(self, now: float, rank: int | None = None) -> str | None:
+        """Return the message whose turn it is, or None; it stays out of sight until `put` or `drop`.
+
+        :param rank: that of the priority whose turn it is; None: whichever it is.
+        """
         self._ripen(now)
-        lane = self._normal if len(self._lanes) == 1 else self._next_lane()
+        if rank is not None:
+            lane = self._lanes.get(rank, self._normal)
+        else:
+            lane = self._normal if len(self._lanes) == 1 else self._next_lane()
         fresh, again = self._first(lane.fresh), self._first(lane.again)
         lane.turn = (lane.turn + 1) % _TURN
         if again is not None and (fresh is None or lane.turn == 0):
@@ -195,7 +210,7 @@ class Index:
     def _next_lane(self) -> _Lane:
         """Return the lane whose turn it is; any if nothing is due."""
         waiting = [rank for rank in sorted(self._lanes) if self._has_due(self._lanes[rank])]
-        return self._lanes[self._precedence.next(waiting)] if waiting else self._normal
+        return self._lanes[self.precedence.next(waiting)] if waiting else self._normal
 
     def _has_due(self, lane: _Lane) -> bool:
         return self._first(lane.fresh) is not None or self._first(lane.again) is not None
@@ -230,7 +245,7 @@ class Index:
         """Make up to `limit` messages parked for `relay` due now; return how many they were."""
         lines, count = self._parked.get(relay, {}), 0
         while lines and count < limit:
-            rank = self._precedence.next(sorted(lines)) if len(lines) > 1 else next(iter(lines))
+            rank = self.precedence.next(sorted(lines)) if len(lines) > 1 else next(iter(lines))
             first = lines[rank].first()
             if first is None:
                 del lines[rank]

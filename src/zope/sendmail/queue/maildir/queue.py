@@ -156,7 +156,8 @@ class MaildirQueue:
             self._late.reveal()
             self._claims.settle_again()
             leases: list[MaildirLease] = []
-            if self._trigger is not None and self.clock.monotonic() - self._listened < _BUSY:
+            is_busy = self._trigger is not None and self.clock.monotonic() - self._listened < _BUSY
+            if is_busy and self._claims.is_usual():  # else what has come meanwhile may go first
                 leases = self._claims.take(limit)
             if not leases:
                 self._listen()

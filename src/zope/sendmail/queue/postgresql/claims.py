@@ -35,7 +35,7 @@ from zope.sendmail.system.clock import Clock
 
 _NONE = uuid.UUID(int=0)
 
-_NORMAL, HIGH = Priority.NORMAL.rank, Priority.HIGH.rank
+_LOW, _NORMAL, HIGH = Priority.LOW.rank, Priority.NORMAL.rank, Priority.HIGH.rank
 
 #: Seconds between two looks for mail of other priorities, and for what is to be given up, while there is work.
 _LOOK_OUT = 0.1
@@ -146,7 +146,8 @@ class Claims:
         """
         if self._unsettled:
             self._settle_again()
-        if self._clock.monotonic() >= self._looked_out_at + _LOOK_OUT:
+        # Behind mail of low priority there is a look for each: so what goes before it waits for no second one.
+        if _LOW in self._ranks or self._clock.monotonic() >= self._looked_out_at + _LOOK_OUT:
             self._look_out()
         if len(self._ranks) > 1:  # nothing is reserved: what has come meanwhile may go first
             ahead = 0
@@ -263,6 +264,7 @@ class Claims:
             one = self._take_one([first, *(rank for rank in ranks if rank != first)])
             if not one:
                 break
+            self._precedence.served(one[0].terms.priority.rank)
             found += one
         return found
 

@@ -154,14 +154,50 @@ class AskingContract(QueueSituation):
         self.assertEqual(self.names_of(self.queue.claim(9)), [*high, *normal, *low])
 
     def test_a_flood_of_low_mail_delays_high_mail_by_no_claim(self: Any) -> None:
-        """A tenth of a second after its commit, and whatever was reserved, it is what the next claim gives."""
+        """Whatever was reserved, it is what the next claim gives."""
+        self._flood(self.queue)
+
+    def test_a_flood_delays_high_mail_of_another_process_by_no_claim(self: Any) -> None:
+        """Whichever process has committed it."""
+        self._flood(self.open_again())
+
+    def _flood(self: Any, urgent_queue: Any) -> None:
         self.put_with(LOW, count=30)
         self.put(count=3)
         for _ in range(5):
-            self.queue.claim(1, ahead=8)
-            [urgent] = self.put_with(HIGH)
-            self.clock.advance(0.1)
+            self.assertEqual(len(self.queue.claim(1, ahead=8)), 1)
+            [urgent] = self.put_with(HIGH, queue=urgent_queue)
             self.assertEqual(self.names_of(self.queue.claim(1, ahead=8)), [urgent])
+
+    def test_a_newsletter_of_low_priority_lets_others_go_first(self: Any) -> None:
+        """A transaction of hundreds of mails, be it drained as it lies; each claim gives what has come meanwhile."""
+        if hasattr(self.queue, "drain_bundles"):
+            self.queue.drain_bundles()
+        names = self.put_with(LOW, count=300)
+        sent: list[str] = []
+        for _ in range(10):
+            for lease in self.queue.claim(1, ahead=8):
+                sent.append(lease.name)
+                self.settle(lease)
+            others = [*self.put_with(HIGH), *self.put()]
+            for _ in range(2):
+                [lease] = self.queue.claim(1, ahead=8)
+                others.remove(lease.name)
+                self.settle(lease)
+        self.assertEqual(sent, names[:10])
+
+    def test_a_newsletter_of_low_priority_does_not_starve(self: Any) -> None:
+        """While high mail waits for each of its turns."""
+        if hasattr(self.queue, "drain_bundles"):
+            self.queue.drain_bundles()
+        names, sent = self.put_with(LOW, count=300), 0
+        self.put_with(HIGH, count=2)
+        for _ in range(27):
+            self.put_with(HIGH)
+            [lease] = self.queue.claim(1)
+            sent += lease.name in names
+            self.settle(lease)
+        self.assertEqual(sent, 3)
 
     def test_no_priority_starves(self: Any) -> None:
         """While there is enough of all, of 45 mails 9 are normal and 5 are low, as good as evenly spread."""

@@ -82,9 +82,9 @@ class QueueSituation:
         staged.commit()
         return names
 
-    def put_with(self, terms: Terms, *recipients: str, count: int = 1) -> list[str]:
+    def put_with(self, terms: Terms, *recipients: str, count: int = 1, queue: Any = None) -> list[str]:
         """Commit `count` mails with these terms; return their names."""
-        staged = self.queue.stage()
+        staged = (queue or self.queue).stage()
         whole = replace(envelope(*recipients), terms=terms)
         names = [staged.add(whole, MESSAGE) for _ in range(count)]
         staged.prepare()

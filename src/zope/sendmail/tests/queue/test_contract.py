@@ -9,6 +9,7 @@ from typing import Any
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.queue import open_queue
 from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.testing.contracts import OK, SCHEDULE, QueueContract
 
@@ -44,6 +45,7 @@ class MaildirQueueTests(KeepsReplies, QueueContract, unittest.TestCase):
 
     def make_queue(self) -> MaildirQueue:
         self.path = self.enterContext(tempfile.TemporaryDirectory()) + "/" + self.directory
+        self.addCleanup(flush, 60.0)  # what is left of a bundle becomes files soon
         return self.open_again()
 
     def open_again(self) -> MaildirQueue:
@@ -63,6 +65,7 @@ class SpoolQueueTests(KeepsReplies, QueueContract, unittest.TestCase):
 
     def make_queue(self) -> IMailQueue:
         self.path = self.enterContext(tempfile.TemporaryDirectory()) + "/spool"
+        self.addCleanup(flush, 60.0)  # as above
         return self.open_again()
 
     def open_again(self) -> IMailQueue:
