@@ -70,6 +70,8 @@ class PostgreSQLQueue:
         #: The number under which this object tells operators of its processor; 0 before it was one.
         self._processor = 0
         self._listener: Listener | None = None
+        #: When an operator asked last for a try of a relay, as far as a look without a notification has seen.
+        self._last_probe: object = None
         self.suppressions = PostgreSQLSuppressions(self._connections, self._clock, self._find_id, self._make_id)
         self.admin = PostgreSQLAdmin(
             self._connections,
@@ -213,8 +215,11 @@ class PostgreSQLQueue:
         claims = self._claims
         if claims is None:
             return True
-        [(found,)] = self._connections.execute("anything_fresh", queue=self._make_id(), parked=claims.parked_mails())
-        return bool(found)
+        known = self._last_probe
+        [(found, self._last_probe)] = self._connections.execute(
+            "anything_new", queue=self._make_id(), parked=claims.parked_mails()
+        )
+        return bool(found) or self._last_probe != known
 
     def wait(self, timeout: float) -> None:
         """See `IMailQueue.wait`."""

@@ -1,13 +1,15 @@
 """A PostgreSQL server of the tests' own, on a Unix socket in a directory that goes with it, and pgbouncer in front.
 
-Where there is no PostgreSQL, or psycopg is missing, tests skip with the reason.  ``ZOPE_SENDMAIL_POSTGRESQL`` names
-the directory of its programs where they are not where Debian and others put them; ``none`` does without.
+The tests take the newest one, the contract suite the oldest one, too.  Where there is no PostgreSQL, or psycopg is
+missing, they skip with the reason.  ``ZOPE_SENDMAIL_POSTGRESQL`` names the directory of its programs where they are not
+where Debian, others and ``.ci/postgresql.py`` put them; ``none`` does without.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import glob
 import importlib.util
 import os
@@ -28,6 +30,12 @@ with contextlib.suppress(ImportError):  # the tests that need it skip
 
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql*/bin", "/usr/pgsql-*/bin")
 
+#: Where ``.ci/postgresql.py`` puts it: for root, and for others.
+_FETCHED = (
+    "/var/cache/zope.sendmail/postgresql",
+    os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "zope.sendmail", "postgresql"),
+)
+
 #: Seconds until a server that does not answer is given up.
 _PATIENCE = 60.0
 
@@ -40,19 +48,35 @@ def require_psycopg() -> None:
 
 def programs() -> str:
     """Return the directory of the newest PostgreSQL's programs.  Skips where there is none."""
+    return _installed()[-1]
+
+
+def oldest_programs() -> str:
+    """Return the directory of the oldest PostgreSQL's programs.  Skips where there is no other than the newest."""
+    found = _installed()
+    if len(found) < 2:
+        raise SkipTest(f"{found[0]} is the only PostgreSQL here; .ci/postgresql.py fetches another one")
+    return found[0]
+
+
+@functools.cache
+def _installed() -> list[str]:
+    """Return the directories of programs, oldest release first."""
     require_psycopg()
     wanted = os.environ.get("ZOPE_SENDMAIL_POSTGRESQL", "")
     if wanted == "none":
         raise SkipTest("ZOPE_SENDMAIL_POSTGRESQL=none: no PostgreSQL is wanted")
-    found = [wanted] if wanted else [path for place in _PLACES for path in glob.glob(place)]
-    found = [path for path in found if os.path.exists(f"{path}/initdb")]
+    places = [wanted] if wanted else [*_PLACES, *(f"{place}/[0-9]*/*/pginstall/bin" for place in _FETCHED)]
+    found = {path: _version(path) for place in places for path in glob.glob(place) if os.path.exists(f"{path}/initdb")}
     if not found:
-        raise SkipTest("there is no PostgreSQL server here (Debian: apt install postgresql)")
-    return max(found, key=_version)
+        raise SkipTest("there is no PostgreSQL server here (Debian: apt install postgresql; or .ci/postgresql.py)")
+    return sorted(found, key=lambda path: found[path])
 
 
 def _version(path: str) -> list[int]:
-    return [int("".join(filter(str.isdigit, part))) for part in path.split("/") if any(map(str.isdigit, part))]
+    """Return what a server says that it is, as ``postgres (PostgreSQL) 15.18 (Debian ...)``."""
+    said = subprocess.run([f"{path}/postgres", "--version"], check=False, capture_output=True, text=True).stdout
+    return [int(part) for word in said.split()[2:3] for part in word.split(".") if part.isdigit()]
 
 
 def _other_user() -> dict[str, Any]:
@@ -72,10 +96,11 @@ class Server:
     :param settings: lines of its postgresql.conf; without any it is fast and forgets everything when the machine dies.
     :param data: a data directory that is there already, such as that of a standby.
     :param place: where its directory is made.
+    :param programs: the directory of its programs; the newest if none is named.
     """
 
-    def __init__(self, *, data: str = "", place: str = "/tmp", **settings: object) -> None:
-        self._programs = programs()
+    def __init__(self, *, data: str = "", place: str = "/tmp", programs: str = "", **settings: object) -> None:
+        self._programs = programs or _installed()[-1]
         self._user = _other_user()
         self.directory = tempfile.mkdtemp(prefix="zope-sendmail-pg-", dir=place)
         if self._user:
@@ -190,7 +215,7 @@ class Server:
         self.call(
             "pg_basebackup", "-D", copy, "-h", self.directory, "-U", "postgres", "-R", "-X", "stream", "-c", "fast"
         )
-        return Server(data=copy)
+        return Server(data=copy, programs=self._programs)
 
     def wait_for(self, primary: Server) -> None:
         """Wait until this standby has all that its primary has."""
@@ -270,16 +295,30 @@ class Pooler:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-_shared: Server | None = None
+_shared: dict[str, Server] = {}
 
 
-def shared_server() -> Server:
-    """Return the server that the tests of this process share; its schema is there.  Skips where there is none."""
-    global _shared
-    if _shared is None:
+def shared_server(programs: str = "") -> Server:
+    """Return the server that the tests of this process share; its schema is there.  Skips where there is none.
+
+    :param programs: the directory of its programs; the newest if none is named.
+    """
+    programs = programs or _installed()[-1]
+    if programs not in _shared:
         from zope.sendmail.queue.postgresql.upkeep import migrate
 
-        _shared = Server()
-        atexit.register(_shared.stop)
-        migrate(_shared.url())
-    return _shared
+        server = _shared[programs] = Server(programs=programs)
+        atexit.register(server.stop)
+        migrate(server.url())
+    return _shared[programs]
+
+
+_poolers: dict[Server, Pooler] = {}
+
+
+def shared_pooler(server: Server) -> Pooler:
+    """Return the pooler in front of a server that the tests of this process share.  Skips where there is none."""
+    if server not in _poolers:
+        pooler = _poolers[server] = Pooler(server)
+        atexit.register(pooler.stop)
+    return _poolers[server]

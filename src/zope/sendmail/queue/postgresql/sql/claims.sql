@@ -75,10 +75,12 @@ select extract(epoch from next.due)::float8 from (values (0::smallint), (1::smal
     ) as next
 order by next.due limit 1
 
--- name: anything_fresh
-select count(*) > 0 from (
+-- name: anything_new
+-- Whether there is mail to claim; when an operator asked last for a try of a relay.
+select exists (
     select from zope_sendmail.mail where queue = %(queue)s and state = 0 and due is null
-        and owner is null and id <> all(%(parked)s) order by priority, id limit 1) as fresh
+        and owner is null and id <> all(%(parked)s) order by priority, id limit 1),
+    (select max(at) from zope_sendmail.probe where queue = %(queue)s)
 
 -- name: piece
 select data from zope_sendmail.body where mail = %(mail)s and no = %(no)s

@@ -104,7 +104,7 @@ class ADeepQueue(unittest.TestCase):
             "forget_keys": {"now": 1.0},
             "claim_these": {**me, "now": 1.9e9, "ids": ids},
             "next_due": {**me, "now": 1.0},
-            "anything_fresh": {"queue": 1, "parked": []},
+            "anything_new": {"queue": 1, "parked": []},
             "advance": {**slots, **gone, "me": 1, "queue": 1, "part": 1, "now": 1.0},
             "advance_one": {**first, "me": 1, "queue": 1, "part": 1, "now": 1.0},
             "keep": {"id": ids[0], "lease": 7, "state": 0, "due": 1.0, "record": "{}", "durable": False},
