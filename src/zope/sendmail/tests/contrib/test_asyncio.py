@@ -38,7 +38,7 @@ class SlowQueue(MemoryQueue):
                 queue.go_on.wait(60)
                 return super().add(envelope, *message)
 
-        return Staged(self)
+        return Staged(self.store)
 
 
 class ACoroutine(unittest.TestCase):

@@ -36,7 +36,7 @@ class MemoryQueueTests(KeepsReplies, QueueContract, unittest.TestCase):
             [lease] = self.queue.claim()
             self.settle(lease)
             self.clock.advance(86400)
-        self.assertLessEqual(len(self.queue.departed), 9)
+        self.assertLessEqual(len(self.queue.store.departed), 9)
         self.assertEqual(self.queue.status("19@example.org").standing, "sent")
 
 

@@ -15,6 +15,8 @@ from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
+from zope.sendmail.queue.memory.admin import MemoryAdmin
+from zope.sendmail.queue.memory.store import MemoryStore
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.testing.script import Action, Script
@@ -82,18 +84,34 @@ class Provider(Script):
         return len(self.taken) / (self.taken[-1] - self.taken[0])
 
 
-class NotingQueue(MemoryQueue):
+class NotingStore(MemoryStore):
     """Notes the mails that were charged with an attempt, and go on waiting."""
 
-    def __init__(self, *, schedule: Schedule, clock: Clock) -> None:
-        super().__init__(schedule=schedule, clock=clock)
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
         self.charged: list[Record] = []
 
     def write(self, mail: Any, record: Record) -> None:
-        """See `MemoryQueue`."""
+        """See `MemoryStore`."""
         super().write(mail, record)
         if record.attempts:
             self.charged.append(record)
+
+
+class NotingQueue(MemoryQueue):
+    """A queue in memory with a `NotingStore`."""
+
+    store: NotingStore
+
+    def __init__(self, *, schedule: Schedule, clock: Clock) -> None:
+        super().__init__(schedule=schedule, clock=clock)
+        self.store = NotingStore(clock)
+        self.admin = MemoryAdmin(self.store)
+
+    @property
+    def charged(self) -> list[Record]:
+        """What the store has noted."""
+        return self.store.charged
 
 
 class ProvidersLimits(Conversation):
