@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import threading
-import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
@@ -20,15 +19,16 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.terms import PLAIN, Priority, marks_in
 from zope.sendmail.queue.maildir.bundledrain import Bundles
 from zope.sendmail.queue.maildir.index import Index
-from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, OneAtATime, Owner
 from zope.sendmail.queue.maildir.ordinary import ordinary_lease
 from zope.sendmail.queue.maildir.ownertext import Phase
+from zope.sendmail.queue.maildir.processshare import ProcessShare
 from zope.sendmail.queue.maildir.scanner import Scanner
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.store import UNTRIED, Store
 from zope.sendmail.queue.maildir.sweeper import Sweeper
+from zope.sendmail.queue.maildir.unsettled import UnsettledLeases
 from zope.sendmail.reporting import maillog
 
 _NORMAL = Priority.NORMAL.rank
@@ -44,10 +44,6 @@ _HELD = 600.0
 
 #: Seconds until it is looked again whether the one lock for which there is room has ended.
 _ONE_AT_A_TIME = 0.2
-
-#: Seconds for which a message of another process's share is left to that one: at first, while there are enough of our
-#: own, and as long as that process shows no sign of life.
-_OTHERS, _OTHERS_WHILE_BUSY, _OTHERS_SILENT = 2.0, 10.0, 60.0
 
 #: Seconds by which the wall clock has been set, if it is more than that.
 _JUMP = 0.5
@@ -82,14 +78,8 @@ class Claims:
         self.mutex = threading.RLock()
         self._schedule = schedule
         self._clock = store.clock
-        self._unsettled: list[tuple[MaildirLease, Record]] = []
-        #: When to write them down again, and the names of those of which the log has told.
-        self._settle_at, self._patience = float("-inf"), 0.5
-        self._told: set[str] = set()
-        #: The share of the messages that are taken first, of how many; see `prefer`.
-        self._share, self._shares = 0, 1
-        #: When a message of another share was gone, so that its process is alive.
-        self._seen_alive: dict[int, float] = {}
+        self.unsettled = UnsettledLeases(store.clock)
+        self.share = ProcessShare(store)
         #: What is added to the monotonic clock to get the wall clock's time.
         self._offset = self._clock.time() - self._clock.monotonic()
         self.sent_log = SentLog(store.layout, store.disk, store.clock, kept_days=kept_days)
@@ -102,8 +92,8 @@ class Claims:
         self._owner = owner
         self._index = Index()
         self._bundles = Bundles(self, owner)
-        self._scanner = Scanner(self.store, self._index, self.grace, self._bundles.take_up)
-        self._unsettled = [each for each in self._unsettled if each[0].is_alive()]
+        self._scanner = Scanner(self.store, self._index, self.share.grace, self._bundles.take_up)
+        self.unsettled.keep_alive_ones()
         self._unreadable: dict[str, float] = {}
         #: Whether others were faster since the last look: many of the messages we know are gone then.
         self._has_rivals = False
@@ -114,7 +104,7 @@ class Claims:
     def forget_after_fork(self, owner: Owner) -> None:
         """Begin anew in a forked child: every lease is its parent's."""
         self.mutex = threading.RLock()
-        self._unsettled = []
+        self.unsettled.forget_after_fork()
         self.sweeper.forget_after_fork()
         self._bundles.forget()
         self.begin(owner)
@@ -130,42 +120,6 @@ class Claims:
                 with contextlib.suppress(FileNotFoundError):  # that was done in this moment
                     self._bundles.give_up(group)
 
-    def abandon(self) -> None:
-        """Leave what the disk refused to write down to the next processor."""
-        for lease, _ in self._unsettled:
-            lease.abandon()
-
-    def prefer(self, share: int, shares: int) -> None:
-        """Take the messages of this share first, and others only when they have been due for a moment."""
-        now = self._clock.monotonic()
-        self._share, self._shares = share, shares
-        self._seen_alive = dict.fromkeys(range(shares), now)
-
-    def grace(self, key: str) -> float:
-        """Return the seconds for which a new message is left to the process whose share it is; 0.0 if that is ours."""
-        return 0.0 if self._shares == 1 or self._share_of(key) == self._share else _OTHERS
-
-    def _share_of(self, key: str) -> int:
-        return zlib.crc32(os.fsencode(name_of(key))) % self._shares
-
-    def _is_left_to_others(self, key: str) -> bool:
-        """Return whether the process whose share the message is may have it still; the index knows what to do then.
-
-        Raises `FileNotFoundError` if that one had it.
-        """
-        share, now = self._share_of(key), self._clock.monotonic()
-        if share == self._share or not self._index.has_fresh():
-            return False
-        try:
-            self.store.disk.stat(self.store.layout.message(key))
-        except FileNotFoundError:
-            self._seen_alive[share] = now
-            raise
-        if now - self._seen_alive[share] >= _OTHERS_SILENT:
-            return False
-        self._index.put(key, now + _OTHERS_WHILE_BUSY)
-        return True
-
     # what is due
 
     def heard(self, keys: Iterable[str] | None) -> None:
@@ -177,7 +131,7 @@ class Claims:
         for key in keys or ():
             if not key:
                 self._scanner.asked = True
-            elif key not in self._index and (grace := self.grace(key) or self._planned(key)):
+            elif key not in self._index and (grace := self.share.grace(key) or self._planned(key)):
                 self._index.put(key, self._clock.monotonic() + grace)
             else:
                 self._index.add(key)
@@ -327,7 +281,7 @@ class Claims:
         return None
 
     def _take_due(self, key: str) -> MaildirLease | None:
-        if self._shares > 1 and self._is_left_to_others(key):
+        if self.share.shares > 1 and self.share.is_left_to_others(key, self._index):
             return None
         if self._has_rivals:
             self.store.disk.stat(self.store.layout.message(key))  # cheaper than locking what is gone
@@ -528,23 +482,6 @@ class Claims:
                 self._removed.discard(directory)
 
     def settle_later(self, lease: MaildirLease, record: Record, error: OSError) -> None:
-        """Try again later, since the disk refused, and keep the lock until then; the log tells it once."""
+        """Try again later, since the disk refused, and keep the lock until then."""
         with self.mutex:
-            if lease.name not in self._told:
-                self._told.add(lease.name)
-                maillog.settling_failed(lease.name, error)
-            self._unsettled.append((lease, record))
-
-    def settle_again(self) -> None:
-        """Write down what the disk has refused so far: at once, then after a second, two, four, at most a minute."""
-        now = self._clock.monotonic()
-        if not self._unsettled or now < self._settle_at:
-            return
-        again, self._unsettled = self._unsettled, []
-        for lease, record in again:
-            lease.settle(record)
-        self._patience = min(2 * self._patience, 60.0) if self._unsettled else 0.5
-        self._settle_at = now + self._patience
-        if not self._unsettled:
-            self._settle_at = now
-            self._told.clear()
+            self.unsettled.add(lease, record, error)

@@ -114,7 +114,7 @@ class MaildirQueue:
         :param share: this process's, from 0 on
         :param shares: how many processes there are
         """
-        self._claims.prefer(share, shares)
+        self._claims.share.prefer(share, shares)
 
     def drain_bundles(self) -> None:
         """Send the mails of large transactions from the files in which they were committed together.
@@ -154,7 +154,7 @@ class MaildirQueue:
         """See `IMailQueue.claim`.  Claims nothing `ahead`: a claim is a system call here, and no journey."""
         with self._claims.mutex:
             self._late.reveal()
-            self._claims.settle_again()
+            self._claims.unsettled.settle_again()
             leases: list[MaildirLease] = []
             is_busy = self._trigger is not None and self.clock.monotonic() - self._listened < _BUSY
             if is_busy and self._claims.is_usual():  # else what has come meanwhile may go first
@@ -228,7 +228,7 @@ class MaildirQueue:
         with self._claims.mutex:
             self._claims.leave_bundles()
             self._owner.close()
-            self._claims.abandon()
+            self._claims.unsettled.abandon()
             self._start_again()
 
     def _start_again(self) -> None:
