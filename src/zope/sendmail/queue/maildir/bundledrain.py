@@ -303,9 +303,9 @@ class BundleDrain:
 
 
 def _begins_of(disk: Disk, group: str) -> tuple[array[int], str, int]:
-    """Return where each mail of a whole bundle begins, and where the last one ends; the first one's name, and its rank.
+    """Return where each mail of a whole bundle begins and the last one ends; the first one's name, and its rank.
 
-    :raises NotHere: one of them is too large, has another priority than the first, or does not simply wait for its turn.
+    :raises NotHere: one of them is too large, has another priority than the first, or does not simply wait its turn.
     """
     begins, path, first, usual = array("Q", (0,)), os.path.join(group, BUNDLE), "", UNMARKED
     with disk.open(path) as stream:

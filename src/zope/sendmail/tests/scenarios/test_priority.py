@@ -1,4 +1,4 @@
-"""Mail of high priority that comes in the middle of a newsletter of low priority: counted in mails, over real connections.
+"""Mail of high priority in the middle of a newsletter of low priority: counted in mails, over real connections.
 
 In each queue a processor with two connections is in the middle of four hundred mails of one transaction when a high
 mail is committed, three times, by the relay's own thread, before it answers the mail that it has in hand.
