@@ -9,7 +9,6 @@ from typing import Any
 from unittest import mock
 
 import transaction
-import zope.event
 from zope.component import getGlobalSiteManager
 from zope.component.testing import PlacelessSetup
 
@@ -32,6 +31,7 @@ from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
 from zope.sendmail.testing.script import Script
 from zope.sendmail.tests.support.conversation import TIMEOUTS, Conversation
+from zope.sendmail.tests.support.subscribing import hear
 from zope.sendmail.transports.failover import BalancedMailer
 
 #: How relays say that they want no more mail over a connection.
@@ -51,15 +51,7 @@ class Direct(PlacelessSetup, Conversation):  # type: ignore[misc]  # it says not
         transaction.abort()
         self.addCleanup(transaction.abort)
         self.relay = self.start()
-        self.events: list[MailEvent] = []
-        notifier.flush(60)  # what other tests have to tell
-        zope.event.subscribers.append(self.hear)
-        self.addCleanup(zope.event.subscribers.remove, self.hear)
-
-    def hear(self, event: object) -> None:
-        """Keep what is about mail."""
-        if isinstance(event, MailEvent):
-            self.events.append(event)
+        self.events: list[MailEvent] = hear(self, MailEvent)
 
     def told(self) -> list[tuple[type, str]]:
         """Kind and recipient of each event so far."""

@@ -10,8 +10,6 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from zope.event import subscribers
-
 from zope.sendmail.bounces.handler import BounceHandler
 from zope.sendmail.bounces.watch import MaildirWatch
 from zope.sendmail.errors import InvalidSettings
@@ -23,6 +21,7 @@ from zope.sendmail.sender import MailWriter
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.testing.outbox import Outbox
 from zope.sendmail.tests.bounces.test_bounce import group, report
+from zope.sendmail.tests.support.subscribing import hear
 
 SECRET = b"sixteen octets and more"
 KEY = VerpKey(SECRET)
@@ -38,9 +37,7 @@ class Fixture(unittest.TestCase):
         self.writer = MailWriter(self.path, verp_key=KEY)
         self.suppressions: Any = self.writer.queue.suppressions
         self.handler = BounceHandler([SENDER], KEY, suppressions=self.suppressions)
-        self.told: list[MailBouncedEvent] = []
-        subscribers.append(self.told.append)
-        self.addCleanup(subscribers.remove, self.told.append)
+        self.told: list[MailBouncedEvent] = hear(self, MailBouncedEvent)
 
     def return_path(self, recipient: str = JANE) -> str:
         return KEY.signed(verp(SENDER, recipient), int(Clock().time() // 86400))

@@ -26,6 +26,7 @@ from zope.sendmail.reporting import notifier
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK
 from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendOnlyMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
+from zope.sendmail.tests.support.subscribing import subscribe_alone
 
 DOWN = Reply(Answer.DEFERRED, "535 the password has expired", 535)
 
@@ -44,8 +45,7 @@ class WhoIsTold(ProcessorTest):
 
     def setUp(self) -> None:
         super().setUp()
-        self.addCleanup(zope.event.subscribers.__setitem__, slice(None), list(zope.event.subscribers))
-        zope.event.subscribers.clear()
+        subscribe_alone(self)
 
     def test_subscribers_come_and_go(self) -> None:
         """Also while the processor is running."""

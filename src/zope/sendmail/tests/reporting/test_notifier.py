@@ -13,14 +13,14 @@ import zope.event
 from zope.sendmail.events import MailSentEvent
 from zope.sendmail.reporting import notifier
 from zope.sendmail.reporting.notifier import Notifier
+from zope.sendmail.tests.support.subscribing import subscribe_alone
 
 
 class TellingEvents(unittest.TestCase):
     def setUp(self) -> None:
         self.teller = Notifier()
         self.seen: list[Any] = []
-        self.addCleanup(zope.event.subscribers.__setitem__, slice(None), list(zope.event.subscribers))
-        zope.event.subscribers[:] = [self.subscriber]
+        subscribe_alone(self, self.subscriber)
 
     def subscriber(self, event: Any) -> None:
         self.seen.append(event.messageId)

@@ -12,6 +12,7 @@ from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.reporting import notifier
 from zope.sendmail.reporting.reporter import Reporter, Tally
 from zope.sendmail.testing.contracts import ManualClock
+from zope.sendmail.tests.support.subscribing import subscribe_alone
 
 
 class ATally(unittest.TestCase):
@@ -44,8 +45,7 @@ class WhoIsTold(unittest.TestCase):
     """Whether anybody subscribes; nothing is made for nobody."""
 
     def setUp(self) -> None:
-        self.addCleanup(zope.event.subscribers.__setitem__, slice(None), list(zope.event.subscribers))
-        zope.event.subscribers.clear()
+        subscribe_alone(self)
 
     def test_a_tell_of_ones_own_is_always_heard(self) -> None:
         """Whom it tells is its own business."""
