@@ -1,4 +1,4 @@
-"""A queue on the disk and the queue in memory do the same, whatever is done with them, and in which order.
+"""A queue and the queue in memory do the same, whatever is done with them, and in which order.
 
 The queue in memory is the model: it is a page of code that can be read.  What is compared after each step is what
 deliveries, processors and operators see.
@@ -21,12 +21,10 @@ from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.terms import Priority, Terms
-from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.testing.contracts.situation import SCHEDULE, ManualClock
-from zope.sendmail.tests.support.layers import Properties, in_layer
-from zope.sendmail.tests.support.properties import SAME
+from zope.sendmail.tests.support.properties import LONGER, SAME
 
 REPLIES = {
     "yes": Reply(Answer.ACCEPTED, "ok", 250),
@@ -39,7 +37,10 @@ SPANS = st.sampled_from([0.0, 1.0, 61.0, 3600.0, 86400.0, 6 * 86400.0])
 
 
 class TwoQueues(RuleBasedStateMachine):
-    """The same is done with both; `mails` are Message-Ids, `leases` pairs."""
+    """The same is done with both; `mails` are Message-Ids, `leases` pairs.
+
+    A subclass says with `make` how a queue is opened, and opened again, at a path that nothing else uses.
+    """
 
     mails = Bundle("mails")
     leases = Bundle("leases")
@@ -218,19 +219,4 @@ def _due(mail: Any, clock: ManualClock) -> float:
     return round(mail.due - clock.time()) if mail.state is State.DEFERRED else 0.0
 
 
-def _maildir(path: str, clock: ManualClock) -> Any:
-    return MaildirQueue(path, schedule=SCHEDULE, clock=clock)
-
-
-class MaildirAndModel(TwoQueues):
-    make = staticmethod(_maildir)
-
-
-STEPS = settings(SAME, max_examples=40, stateful_step_count=30)
-
-
-AMaildir: Any = MaildirAndModel.TestCase
-AMaildir.settings = STEPS
-
-
-load_tests = in_layer(Properties)
+STEPS = settings(SAME, max_examples=LONGER * 40, stateful_step_count=30)
