@@ -71,7 +71,7 @@ class KeyFile:
             key, message_id, mail, until = json.loads(lines[0])
             states = set(lines[1:])
             return cls(str(key), str(message_id), str(mail), float(until), _PREPARED in states, _COMMITTED in states)
-        except (ValueError, TypeError, IndexError, RecursionError):
+        except (ValueError, TypeError, IndexError, OverflowError, RecursionError):
             return None
 
     def line(self) -> bytes:

@@ -84,7 +84,7 @@ class ProcessorStates:
         return self._requests().get(relay, 0.0)
 
     def _requests(self) -> dict[str, float]:
-        with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
+        with contextlib.suppress(OSError, ValueError, AttributeError, OverflowError, RecursionError):
             known = json.loads(self._text(_PROBE))
             return {str(name): float(at) for name, at in known.items() if isinstance(at, int | float)}
         return {}

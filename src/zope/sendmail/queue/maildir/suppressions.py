@@ -163,7 +163,7 @@ def _encoded(values: list[Any]) -> bytes:
 
 def _heed(line: bytes, table: SuppressionTable) -> None:
     """Do what a line says; a torn or foreign one is left out."""
-    with contextlib.suppress(ValueError, TypeError, RecursionError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
         address, *rest = json.loads(line)
         if not isinstance(address, str):
             return

@@ -50,7 +50,7 @@ def read_envelope(text: str) -> Envelope:
         )
     except MalformedEnvelope:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, InvalidRelay) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, InvalidRelay) as error:
         raise MalformedEnvelope(f"its envelope cannot be read ({type(error).__name__}: {error})") from error
 
 

@@ -50,6 +50,7 @@ class Location:
         """
         check_location(text)
         try:
+            text.encode()  # what the environment or a command line has may be no text at all
             query = urlsplit(text).query
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
         except ValueError as error:

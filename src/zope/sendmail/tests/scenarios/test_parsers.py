@@ -6,20 +6,41 @@ The texts are samples of what is written and said in fact, with bytes changed, c
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
+import os
+import tempfile
 import unittest
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from hypothesis import given, strategies as st
+from hypothesis import given
 
 from zope.sendmail.bounces.bounce import read_bounce
+from zope.sendmail.cli.arguments import read_ini
+from zope.sendmail.cli.bouncecommand import _read_config
+from zope.sendmail.cli.metricscommand import parse_address
+from zope.sendmail.config.location import check_location
 from zope.sendmail.config.options import QUEUE, RELAY, ROUTING
 from zope.sendmail.config.tokens import parse_token
-from zope.sendmail.errors import InvalidAddress, InvalidMail, InvalidRelay, MalformedEnvelope, RelayError
+from zope.sendmail.errors import (
+    InvalidAddress,
+    InvalidLocation,
+    InvalidMail,
+    InvalidRelay,
+    MalformedEnvelope,
+    RelayError,
+)
+from zope.sendmail.lifecycle.cures import cure_of
+from zope.sendmail.lifecycle.outcome import Reply
 from zope.sendmail.lifecycle.rates import Minute
 from zope.sendmail.lifecycle.record import last_record, read_records
 from zope.sendmail.lifecycle.relaystate import read_processor_state
+from zope.sendmail.lifecycle.replypattern import pattern_of
+from zope.sendmail.lifecycle.suppression import SuppressionTable
+from zope.sendmail.lifecycle.throttling import is_quota, too_much
+from zope.sendmail.maildir import age_key, written_at
 from zope.sendmail.maildrop.config import ConfigError, parse_config
 from zope.sendmail.message.address import parse_recipient, parse_sender
 from zope.sendmail.message.envelope import read_envelope
@@ -27,15 +48,31 @@ from zope.sendmail.message.headers import completed, message_id, wire
 from zope.sendmail.message.mime import message_bytes
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.terms import Marks, read_moment
+from zope.sendmail.message.tracecontext import parent_and_state
 from zope.sendmail.message.unsubscribe import InvalidLink, UnsubscribeLinks
+from zope.sendmail.message.verp import whom
 from zope.sendmail.message.verpkey import VerpKey
+from zope.sendmail.queue.maildir.bundle import entries
 from zope.sendmail.queue.maildir.keys import KeyFile
+from zope.sendmail.queue.maildir.layout import Layout
+from zope.sendmail.queue.maildir.liveness import Origin
 from zope.sendmail.queue.maildir.ownertext import Identity, read_slot, slots
+from zope.sendmail.queue.maildir.sentlog import SentLog
+from zope.sendmail.queue.maildir.suppressions import _heed
+from zope.sendmail.queue.postgresql.envelopes import read_envelope as read_row
+from zope.sendmail.queue.postgresql.names import parsed
+from zope.sendmail.smtp.auth.mechanisms import _complaint
+from zope.sendmail.smtp.auth.scram import _attributes
+from zope.sendmail.smtp.protocol.limits import recipient_limit_told, refuses_client, tells_mails_per_connection
 from zope.sendmail.smtp.protocol.replies import MalformedReply, Replies
 from zope.sendmail.smtp.protocol.sevenbit import CannotConvert, in_seven_bit
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.tests.bounces.test_bounce import group, report
+from zope.sendmail.tests.support.changedbytes import changed
 from zope.sendmail.tests.support.layers import Properties, in_layer
 from zope.sendmail.tests.support.properties import SAME
+from zope.sendmail.transports.sysexits import reply_of
 
 KEY = VerpKey(b"sixteen octets and more")
 LINKS = UnsubscribeLinks("https://example.org/u", b"sixteen octets and more")
@@ -52,6 +89,44 @@ def _replies(text: bytes) -> None:
         replies.feed(piece)
         while replies.next() is not None:
             pass
+
+
+def _postgresql_location(text: str) -> object:
+    if importlib.util.find_spec("psycopg") is None:
+        raise unittest.SkipTest("psycopg is not installed (zope.sendmail[postgresql])")
+    from zope.sendmail.queue.postgresql.location import Location
+
+    return Location.parse(text)
+
+
+def _sent_mail(octets: bytes) -> object:
+    """Look into a file of the sent log for a mail."""
+    with tempfile.TemporaryDirectory() as directory:
+        layout = Layout(directory)
+        os.mkdir(os.path.join(directory, "sent"))
+        Path(directory, "sent", "2026-11-30").write_bytes(octets)
+        return SentLog(layout, Disk(), Clock()).find("1@example.org")
+
+
+def _in_file(read: Callable[[str], object]) -> Callable[[bytes], object]:
+    """Return what reads a file with these octets."""
+
+    def parse(octets: bytes) -> object:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(octets)
+            file.flush()
+            return read(file.name)
+
+    return parse
+
+
+def _words_of_a_relay(text: str) -> None:
+    """Find in a reply all that is looked for in one."""
+    reply = Reply.of(450, text)
+    for find in (too_much, is_quota, cure_of, pattern_of, refuses_client):
+        find(reply)
+    tells_mails_per_connection(text)
+    recipient_limit_told(text)
 
 
 def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
@@ -103,6 +178,83 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes], tuple[type[Exce
         (ConfigError,),
     ),
     "bounce": (lambda octets: read_bounce(octets, "a@example.org", key=KEY), [report(group())], ()),
+    "line of the suppression list": (
+        lambda octets: _heed(octets, SuppressionTable()),
+        [b'["jane@example.com","no such user",1800000000.5,null]\n', b'["jane@example.com"]\n'],
+        (),
+    ),
+    "sent log": (
+        _sent_mail,
+        [
+            b'1796055690 ["1@example.org","name","relay:25",[[["accepted","ok",250,""],["b@example.org"]]]]\n',
+            b"1796055690 name 1@example.org\n",
+        ],
+        (),
+    ),
+    "bundle": (
+        lambda octets: list(entries(io.BytesIO(octets), "bundle")),
+        [b"1796055690.1.vm.1 5\nabcde1796055690.1.vm.2 3\nabc"],
+        (OSError,),
+    ),
+    "envelope in a row": (
+        _text(read_row),
+        [
+            b'{"from":"a@example.org","to":["b@example.org"],"relay":["x",25],"terms":{"X-Zope-Priority":"high"}}',
+            b'{"from":"a@example.org","to":["b@example.org"],"relay":"bulk","malformed":["c"],"trace":"00-1-2-01"}',
+        ],
+        (MalformedEnvelope,),
+    ),
+    "name of a mail": (
+        _text(lambda name: (Origin.of(name), age_key(name), written_at(name), parsed(name))),
+        [b"1796055690.16329.vm.1", b"0123456789abcdef.0123456789abcdef"],
+        (),
+    ),
+    "location": (
+        _text(check_location),
+        [b"postgresql://me@db.example.org/mail?queue=news", b"spool:/a;/b", b"memory:", b"/srv/mail"],
+        (InvalidLocation,),
+    ),
+    "location in PostgreSQL": (
+        _text(_postgresql_location),
+        [b"postgresql://me@[::1]:5432,db:5433/mail?queue=news&passfile=/etc/p;postgresql:///b"],
+        (InvalidLocation,),
+    ),
+    "ini file": (
+        _in_file(read_ini),
+        [b"[DEFAULT]\nhere = /srv\n[app:zope-sendmail]\nqueue_path = /srv/mail\nhostname: relay\nport = 25\n"],
+        (ValueError,),
+    ),
+    "ini file for bounces": (
+        _in_file(_read_config),
+        [b"[bounces]\nsenders = a@example.org\nkey_file = key\nmaildir = m\nsuppress_for = 90d\n"],
+        (ValueError,),
+    ),
+    "words of a relay": (
+        _text(_words_of_a_relay),
+        [
+            b"4.7.0 Too many messages in this session, try again in 300 seconds; see https://example.com/x",
+            b"4.5.3 Recipient count exceeds 50; quota exceeded for a@example.org [192.0.2.1] id 4f3Kx72Hz",
+        ],
+        (),
+    ),
+    "words of a program": (
+        lambda octets: [reply_of(status, octets) for status in (0, 1, 69, 75, 255, -9)],
+        [b"sendmail: 550 5.1.1 no such user\nnot sent\n"],
+        (),
+    ),
+    "SCRAM": (_attributes, [b"r=abcDEF,s=c2FsdA==,i=4096", b"v=c2ln"], (ValueError,)),
+    "OAuth challenge": (_complaint, [b'{"status":"401","schemes":"bearer","scope":"https://mail.example.org/"}'], ()),
+    "trace": (
+        _text(parent_and_state),
+        [b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 vendor=value"],
+        (),
+    ),
+    "return path": (
+        _text(lambda text: whom(text, "news@example.org")),
+        [b"news+jane=example.com@example.org"],
+        (InvalidAddress,),
+    ),
+    "address to listen at": (_text(parse_address), [b"127.0.0.1:9464", b"[::1]:9464"], (ValueError,)),
     "signed path": (
         _text(lambda text: KEY.checked(text, 1)),
         [KEY.signed("news+jane=example.com@example.org", 1).encode()],
@@ -116,26 +268,6 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes], tuple[type[Exce
         for sample in (b"10m",)
     },
 }
-
-
-@st.composite
-def changed(draw: st.DrawFn, samples: list[bytes]) -> bytes:
-    """Draw a sample in which something is wrong, or any bytes."""
-    octets = bytearray(draw(st.sampled_from(samples)))
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(octets)))
-        kind = draw(st.sampled_from(["put", "cut", "double", "change"]))
-        if kind == "put":
-            octets[at:at] = draw(
-                st.binary(min_size=1, max_size=6) | st.sampled_from([b"\r", b"\n", b"\0", b"\xff", b'"'])
-            )
-        elif kind == "cut":
-            del octets[at : at + draw(st.integers(1, 20))]
-        elif kind == "double":
-            octets[at:at] = octets[at : at + draw(st.integers(1, 40))]
-        elif at < len(octets):
-            octets[at] = draw(st.integers(0, 255))
-    return draw(st.just(bytes(octets)) | st.binary(max_size=200)) if draw(st.booleans()) else bytes(octets)
 
 
 class AParser(unittest.TestCase):
