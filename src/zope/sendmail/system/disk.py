@@ -431,6 +431,10 @@ class Disk:
         os.utime(fd)
         return os.fstat(fd).st_mtime
 
+    def stamp_open(self, fd: int, modified: int) -> None:
+        """Set the time stamp of an open file, nanoseconds since the epoch."""
+        os.utime(fd, ns=(modified, modified))
+
     def write_at(self, fd: int, data: bytes, offset: int) -> None:
         """Write ``data`` at ``offset``, in one call."""
         os.pwrite(fd, data, offset)

@@ -39,6 +39,7 @@ from zope.sendmail.queue.maildir.laststates import LastStates
 from zope.sendmail.queue.maildir.layout import by_age, is_too_long, name_of, shortened
 from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner
 from zope.sendmail.queue.maildir.messageids import MessageIds
+from zope.sendmail.queue.maildir.ownerless import said_by
 from zope.sendmail.queue.maildir.ownertext import SLOT, Phase, phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.stagedentries import PREFIX as STAGED, StagedEntries
@@ -287,7 +288,7 @@ class MaildirAdmin:
         path = self._store.layout.sending(key)
         try:
             with self._store.disk.open(path) as stream:
-                is_old = phase_of(stream.read(512), "") is None
+                is_old = phase_of(stream.read(512), "") is None and said_by(self._store.disk.stat(path)) is None
             if is_old:
                 self._store.disk.unlink(path)
                 self._changed(key)

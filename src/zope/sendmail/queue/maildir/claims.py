@@ -82,7 +82,9 @@ class Claims:
         self.share = ProcessShare(store)
         #: What is added to the monotonic clock to get the wall clock's time.
         self._offset = self._clock.time() - self._clock.monotonic()
-        self.sent_log = SentLog(store.layout, store.disk, store.clock, kept_days=kept_days)
+        self.sent_log = SentLog(
+            store.layout, store.disk, store.clock, kept_days=kept_days, has_room=lambda: not self._owner.is_ownerless
+        )
         self.sweeper = Sweeper(store.clock, self.removed)
         self.begin(owner)
 

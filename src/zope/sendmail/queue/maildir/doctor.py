@@ -34,6 +34,7 @@ from zope.sendmail.queue.maildir.layout import (
 )
 from zope.sendmail.queue.maildir.liveness import Liveness, Owners
 from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME
+from zope.sendmail.queue.maildir.ownerless import said_by
 from zope.sendmail.queue.maildir.ownertext import phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.store import Listing, Store
@@ -262,6 +263,8 @@ class _Visit:
         with self._disk.open(path) as stream:
             text = stream.read(512)
             phase = phase_of(text, "") and phase_of(text + stream.read(), os.path.basename(path))
+        if phase is None and (said := said_by(status)) is not None:
+            phase = said.phase
         if phase is None:
             self._busy.add(key)
             self._note_time(name, status.st_mtime)

@@ -1,8 +1,9 @@
 """The locks of messages: the ``.sending-`` files of a Maildir queue.
 
-A processor has one owner file, flock'ed as long as it lives; a lock is a hard link from it.  Taken, seen and taken over
-as ``docs/explanation/internals.rst``, *Locks*, says.  Guarantee: of any number of processors, one gets a message.
-Fails with `QueueNotSafe` where links or locks do not work, otherwise with `OSError`.
+A processor has one owner file, flock'ed as long as it lives; a lock is a hard link from it, or, where there is no room
+for the file, from the message (`zope.sendmail.queue.maildir.ownerless`).  Taken, seen and taken over as
+``docs/explanation/internals.rst``, *Locks*, says.  Guarantee: of any number of processors, one gets a message.  Fails
+with `QueueNotSafe` where links or locks do not work, otherwise with `OSError`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import os
 from dataclasses import dataclass
 
 from zope.sendmail.errors import QueueTrouble
-from zope.sendmail.maildir import unique_name
-from zope.sendmail.queue.maildir.layout import Layout
+from zope.sendmail.maildir import SUBDIRECTORIES, unique_name
+from zope.sendmail.queue.maildir import ownerless
+from zope.sendmail.queue.maildir.layout import EXTRA, Layout
 from zope.sendmail.queue.maildir.ownerfile import OwnerFile
+from zope.sendmail.queue.maildir.ownerless import OwnerlessLock
 from zope.sendmail.queue.maildir.ownertext import (
     HEADER,
     UNKNOWN,
@@ -146,7 +149,7 @@ class Owner(OwnerFile):
             self._held.add(path)  # before the file is there: another thread must not take it for one that was left
         got: Lock | Busy | None = None
         try:
-            got = self._take(path)
+            got = self._take(path) if self._identity is not None else self._take_without(key, path)
         finally:
             if not isinstance(got, Lock):
                 self.let_go(path)
@@ -168,7 +171,7 @@ class Owner(OwnerFile):
 
     def _why_none(self, error: OSError) -> CannotClaim:
         """Return why no message can be locked, when the disk has refused one more name."""
-        kind = OneAtATime if error.errno in NO_ROOM and self._lent else CannotClaim
+        kind = OneAtATime if error.errno in NO_ROOM and self.is_lent else CannotClaim
         return kind.because_of(error)
 
     def _lock(self, path: str, inherited: Inherited | None) -> Lock:
@@ -202,10 +205,13 @@ class Owner(OwnerFile):
         if not same_file(theirs, self.disk.stat(path)):
             return Busy(0.0)
         text = os.pread(fd, theirs.st_size, 0) if os.pread(fd, len(HEADER), 0) == HEADER else b""
-        if text and self.may_live(text, theirs):
+        said = ownerless.said_by(theirs)
+        if (text and self.may_live(text, theirs)) or (said and ownerless.may_live(theirs, self.may_live)):
             return Busy(_LOOK_AT_OTHERS)
         if text:
             inherited = read_slot(text, os.path.basename(path))
+        elif said is not None:
+            inherited = said
         elif theirs.st_size == 0:  # what a power loss left of an owner file
             inherited = UNKNOWN
         elif (wait := self._age_wait(theirs.st_mtime)) > 0:  # an older release's, or another program's
@@ -219,6 +225,81 @@ class Owner(OwnerFile):
             self.clear_slot(path)
             raise
         return lock
+
+    # without an owner file
+
+    def _take_without(self, key: str, path: str) -> Lock | Busy:
+        """Lock a message for whose lock there is no owner file to be linked."""
+        lock = OwnerlessLock(self.disk, self._layout.message(key), path, self._clock.time)
+        try:
+            if path in self._ownerless:  # it could not be removed
+                return self._lock(path, self._read_own(path))
+            if not lock.open():
+                return Busy(LOOK_AGAIN)
+            got = self._lock_without(lock, path)
+            if isinstance(got, Inherited):
+                self._ownerless[path] = lock
+                return Lock(self, path, None if got.phase is Phase.CLAIMED else got)
+            return got
+        finally:
+            if self._ownerless.get(path) is not lock:
+                lock.close()
+
+    def _lock_without(self, lock: OwnerlessLock, path: str) -> Inherited | Busy:
+        """Make the lock of a message that we have flock'ed, or inherit it; return what is inherited.
+
+        What another kind of owner has left stays until there is room for an owner file.
+        """
+        try:
+            theirs = self.disk.stat(path)
+        except FileNotFoundError:
+            self._make_without(lock)
+            return lock.said
+        if not same_file(theirs, lock.status):
+            return Busy(_LOOK_AT_OTHERS)
+        said = ownerless.said_by(theirs)
+        if said is None:
+            if (wait := self._age_wait(theirs.st_mtime)) > 0:
+                return Busy(min(wait, _LOOK_AT_OLD))
+            said = Inherited(Phase.CLAIMED, 0)
+        elif ownerless.may_live(theirs, self.may_live):
+            return Busy(_LOOK_AT_OTHERS)
+        lock.inherit(said)
+        return said
+
+    def _make_without(self, lock: OwnerlessLock) -> None:
+        """Make a lock; an empty directory makes room for its name if there is none.
+
+        :raises CannotClaim: if that is not enough.
+        """
+        try:
+            lock.make()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self._is_crammed = True
+            if self._ownerless or not self._remove_empty_directory():
+                raise self._why_none(error) from error
+            try:
+                lock.make()
+            except OSError as again:
+                raise self._why_none(again) from again
+
+    def _remove_empty_directory(self) -> bool:
+        """Remove a directory that is made anew as soon as there is room, and return whether there was one.
+
+        ``cur/``, for mail that another Maildir program has seen, only if nothing foreign stands beside it: without it,
+        that would be no Maildir.
+        """
+        names = [each for each in EXTRA if each != "locks"]
+        with contextlib.suppress(OSError):
+            if not set(self.disk.names(self._layout.root)) - {*SUBDIRECTORIES, *EXTRA}:
+                names.append("cur")
+        for name in names:
+            with contextlib.suppress(OSError):
+                self.disk.remove_directory(os.path.join(self._layout.root, name))
+                return True
+        return False
 
     def _age_wait(self, modified: float) -> float:
         """Return the seconds until a lock without owner has lived three hours; all of them if it is from the future."""
@@ -259,5 +340,5 @@ class Owner(OwnerFile):
 
     def _read_own(self, path: str) -> Inherited | None:
         """Return what we wrote about a lock that we hold but do not use: its lease could not be ended."""
-        said = read_slot(os.pread(self._fd, os.fstat(self._fd).st_size, 0), os.path.basename(path))
+        said = self.read_own(path)
         return said if said.phase is not Phase.CLAIMED else None

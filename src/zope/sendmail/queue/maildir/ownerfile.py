@@ -1,8 +1,9 @@
 """The owner file of one processor, which it keeps flock'ed as long as it lives, and from which its locks are links.
 
 What the owner is doing with each message stands in it, in slots; ``docs/explanation/internals.rst``, *Locks*, says how.
-On a full disk a file of the reserve, or a dead owner's, becomes it.  Fails with `QueueNotSafe` where links or locks do
-not work, otherwise with `OSError`.
+On a full disk a file of the reserve, or a dead owner's, becomes it; if there is none, messages are locked without an
+owner file (`zope.sendmail.queue.maildir.ownerless`) until there is room for one.  Fails with `QueueNotSafe` where links
+or locks do not work, otherwise with `OSError`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from zope.sendmail.maildir import make_maildir, unique_name
 from zope.sendmail.queue.maildir import reserve
 from zope.sendmail.queue.maildir.heartbeat import OtherHosts, heart
 from zope.sendmail.queue.maildir.layout import BELL, EXTRA, RESERVE, Layout
+from zope.sendmail.queue.maildir.ownerless import OwnerlessLock
 from zope.sendmail.queue.maildir.ownertext import (
     EMPTY,
     FIRST_SLOTS,
     SLOT,
     Identity,
+    Inherited,
     Phase,
     boot_id,
     header,
+    read_slot,
     slot,
     slots,
 )
@@ -63,23 +67,38 @@ class OwnerFile:
         #: The slot that tells of a lock, from its first line until it is cleared: never two for one lock.
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
+        #: Locks that were taken while there was no room for an owner file, by their paths.
+        self._ownerless: dict[str, OwnerlessLock] = {}
+        #: Why there is no owner file; None if there is one, or none was wanted yet.
+        self._without: OSError | None = None
+        #: Whether there was no room even for the link of a lock.
+        self._is_crammed = False
 
     def __del__(self) -> None:
         self.forget()
 
     def open(self) -> None:
-        """Make the owner file and prove that links and locks work here.  Raises `QueueNotSafe`."""
+        """Make the owner file and prove that links and locks work here.  Raises `QueueNotSafe`.
+
+        Where there is no room for one, go on without; then it is asked for again before each lock.
+        """
         if self._identity is not None:
             return
         with self._mutex:
             if self._fd >= 0:
                 return
-            self._complete()
+            full = self._complete()
             try:
                 self._make()
+                self._end_without()
             except OSError as error:
-                self.forget()
-                if error.errno in NO_ROOM and self._adopt():
+                self._close_file()
+                no_room = full if isinstance(error, FileNotFoundError) else error
+                if no_room is not None and no_room.errno in NO_ROOM:
+                    if self._adopt():
+                        self._without = None
+                    else:
+                        self._begin_without(no_room)
                     return
                 if error.errno in _NO_SUPPORT:
                     raise QueueNotSafe(
@@ -106,13 +125,30 @@ class OwnerFile:
             with contextlib.suppress(OSError):
                 remove_quietly(self.disk, proof, hidden)
 
-    def _complete(self) -> None:
-        """Make what is missing of the directory; on a full disk, what is there has to do."""
+    def _complete(self) -> OSError | None:
+        """Make what is missing of the directory; on a full disk, what is there has to do; return the trouble."""
         try:
             make_maildir(self.disk, self._layout.root, EXTRA)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
+            return error
+        return None
+
+    def _begin_without(self, error: OSError) -> None:
+        """Go on without an owner file, if the queue itself is there."""
+        if not self.disk.exists(self._layout.new):
+            raise error
+        if self._without is None:
+            self.made = self._clock.time()
+            heart.add(self)
+        self._without = error
+
+    def _end_without(self) -> None:
+        """Take note that there is an owner file now; a reserve is made for the next time."""
+        if self._without is not None:
+            self._without = None
+            reserve.make(self._layout, self.disk)
 
     def _adopt(self) -> bool:
         """Go on with a file of the reserve, or a dead owner's with its locks; return False if there is none."""
@@ -134,7 +170,7 @@ class OwnerFile:
             self._is_adopted = True
             self._begin()
         except BaseException:
-            self.forget()
+            self._close_file()
             raise
         return True
 
@@ -158,10 +194,13 @@ class OwnerFile:
         with self._mutex, contextlib.suppress(OSError):
             if self._identity is not None:
                 self.disk.touch(self._fd)
+        for lock in list(self._ownerless.values()):
+            with contextlib.suppress(OSError):
+                lock.beat()
 
     def _now(self) -> float:
-        """Return the time by the clock of the file system."""
-        return self.disk.touch(self._fd)
+        """Return the time by the clock of the file system; by that of this host where there is no file to ask it."""
+        return self.disk.touch(self._fd) if self._fd >= 0 else self._clock.time()
 
     def close(self) -> None:
         """Give up the owner file and with it every lock that is still out."""
@@ -175,25 +214,35 @@ class OwnerFile:
                         reserve.give_back(self._layout, self.disk, self.path)
                     else:
                         self.disk.unlink(self.path)
-                heart.discard(self)
-                self.forget()
+            heart.discard(self)
+            self.forget()
 
     def may_live(self, text: bytes, status: os.stat_result) -> bool:
         """Return whether the owner of another file, which is not locked, may live on another host."""
         return self._others.may_live(text, status)
 
     def forget(self) -> None:
-        """Close the file only; a forked child must not keep its parent's lock alive."""
+        """Close the files only; a forked child must not keep its parent's locks alive."""
+        self._close_file()
+        for lock in list(self._ownerless.values()):
+            lock.close()
+        self._ownerless.clear()
+
+    def _close_file(self) -> None:
         fd, self._fd, self._identity = self._fd, -1, None
         if fd >= 0:
             os.close(fd)
 
     def is_in_place(self) -> bool:
         """Return whether the owner file is still there; an operator may have removed the whole directory."""
+        if self.is_ownerless:
+            return self.disk.exists(self._layout.new)
         return self.owns(self._lent or self.path)
 
     def owns(self, path: str) -> bool:
         """Return whether the lock at `path` is ours."""
+        if path in self._ownerless:
+            return self._ownerless[path].is_in_place()
         if self._identity is None:
             return False
         try:
@@ -205,9 +254,17 @@ class OwnerFile:
     # names
 
     @property
+    def is_ownerless(self) -> bool:
+        """Whether there is no room for an owner file, so that each message is locked by itself."""
+        return self._identity is None and self._without is not None
+
+    @property
     def is_lent(self) -> bool:
-        """Whether the file's own name is the lock of a message; as long as it is, there is no room for others."""
-        return bool(self._lent)
+        """Whether the lock that is out took the last room for a name, so that there is none for others.
+
+        It is the file's own name; without an owner file, a link for which an empty directory made room.
+        """
+        return bool(self._lent) or (self._is_crammed and bool(self._ownerless))
 
     def _link(self, path: str) -> None:
         """Give the file one more name."""
@@ -240,7 +297,10 @@ class OwnerFile:
 
     def unlock(self, path: str) -> None:
         """Remove a lock of ours."""
-        if self._lent == path:
+        if (ownerless := self._ownerless.get(path)) is not None:
+            ownerless.remove()
+            del self._ownerless[path]
+        elif self._lent == path:
             with self._mutex:
                 self._come_back()
         else:
@@ -250,8 +310,17 @@ class OwnerFile:
 
     def write_slot(self, path: str, phase: Phase, attempts: int) -> None:
         """Write how far we are with a message into the owner file; this also keeps its time stamp fresh."""
+        if (ownerless := self._ownerless.get(path)) is not None:
+            ownerless.note(phase, attempts)
+            return
         line = slot(phase, attempts, path.rpartition("/")[2])
         self.disk.write_at(self._fd, line, (self._slots.get(path) or self._new_slot(path)) * SLOT)
+
+    def read_own(self, path: str) -> Inherited:
+        """Return what we wrote about a lock of ours."""
+        if (ownerless := self._ownerless.get(path)) is not None:
+            return ownerless.said
+        return read_slot(os.pread(self._fd, os.fstat(self._fd).st_size, 0), os.path.basename(path))
 
     def clear_slot(self, path: str) -> None:
         """Empty the slot of a lock, so that it is not taken for a later lease's; it can be used again."""

@@ -7,6 +7,7 @@ What lies where, the locks, and what a crash leaves at each step stands in ``doc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections.abc import Collection, Sequence
@@ -241,9 +242,11 @@ class MaildirQueue:
         if self._trigger is None:
             self._check_place()
             self._owner.open()
-            sweep(self.layout, self.disk, self._owner.made, self._owner.may_live)
+            with contextlib.suppress(FileNotFoundError):  # there was no room for the directory
+                sweep(self.layout, self.disk, self._owner.made, self._owner.may_live)
             sweep_spares(self.layout, self.disk)
-            reserve.make(self.layout, self.disk)
+            if not self._owner.is_ownerless:
+                reserve.make(self.layout, self.disk)
             self._trigger = Trigger(self.layout, self._owner.name)
         return self._trigger
 
@@ -260,7 +263,8 @@ class MaildirQueue:
 
     def report(self, state: ProcessorState) -> None:
         """See `IMailQueue.report`."""
-        self._states.write(self._owner.name, state)
+        if not self._owner.is_ownerless:  # what is free is needed for the locks of mails
+            self._states.write(self._owner.name, state)
 
     def probe_asked(self, relay: str) -> float:
         """See `IMailQueue.probe_asked`."""

@@ -6,6 +6,7 @@ that looking takes more than a twentieth of the time.  Fails with `OSError`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from zope.sendmail.message.terms import marks_in
@@ -113,7 +114,9 @@ class Scanner:
     def _read_stamps(self) -> tuple[int, ...]:
         """Return the time stamps of the directories, negative while one is too young to be trusted."""
         layout, wall = self._store.layout, self._store.clock.time() * 1e9
-        stamps = (self._store.disk.stat(path).st_mtime_ns for path in (layout.new, layout.cur))
+        stamps = [self._store.disk.stat(layout.new).st_mtime_ns]
+        with contextlib.suppress(FileNotFoundError):  # it may have made room for a lock
+            stamps.append(self._store.disk.stat(layout.cur).st_mtime_ns)
         return tuple(stamp if abs(wall - stamp) > _CLOCK_TICK else -stamp for stamp in stamps)
 
     def _read(self) -> Listing:

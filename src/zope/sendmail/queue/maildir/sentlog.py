@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from zope.sendmail.lifecycle.outcome import Reply
@@ -39,12 +40,22 @@ class SentLog:
     """The files in ``sent/`` of one queue.
 
     :param kept_days: for so many days it is known what has left.
+    :param has_room: says whether the disk has room for more than mail.
     """
 
     _fd = -1
 
-    def __init__(self, layout: Layout, disk: Disk, clock: Clock, *, kept_days: int = KEPT_DAYS) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        disk: Disk,
+        clock: Clock,
+        *,
+        kept_days: int = KEPT_DAYS,
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.kept_days = kept_days
+        self._has_room = has_room
         self._directory = layout.sent
         self._disk = disk
         self._clock = clock
@@ -111,6 +122,8 @@ class SentLog:
 
     def _open(self, now: float) -> None:
         self._close()
+        if not self._has_room():
+            raise OSError(errno.ENOSPC, "what is free is needed for the locks of mails", self._directory)
         path = os.path.join(self._directory, _name(now))
         try:
             self._fd = self._open_one(path)

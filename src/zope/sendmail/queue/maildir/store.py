@@ -176,13 +176,20 @@ class Store:
 
     def _write(self, path: str, line: bytes, record: Record) -> None:
         try:
-            self.disk.append(path, line)
+            self._append(path, line)
         except OSError as error:
             if error.errno not in NO_ROOM or can_be_forgotten(record):
                 raise
             if not reserve.give_up(self.layout, self.disk):
                 raise
             self.disk.append(path, b"\n" + line if self._is_torn(path) else line)
+
+    def _append(self, path: str, line: bytes) -> None:
+        try:
+            self.disk.append(path, line)
+        except FileNotFoundError:  # there was no room for the directory when the queue was opened
+            self.disk.make_directory(self.layout.history_)
+            self.disk.append(path, line)
 
     def _compact(self, path: str) -> None:
         """Put a shorter history in the place of a long one; a disk that refuses costs nothing but room."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from collections.abc import Callable
 
 from zope.sendmail.config.settings import Tls
 from zope.sendmail.lifecycle.outcome import Reply
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
@@ -37,6 +40,7 @@ class FullDiskTest(unittest.TestCase):
     """A queue with some mails on a disk that can be filled."""
 
     options = NO_BLOCKS
+    file_system = "tmpfs"
 
     def setUp(self) -> None:
         self.root = self.enterContext(tempfile.TemporaryDirectory())
@@ -48,6 +52,15 @@ class FullDiskTest(unittest.TestCase):
 
     def mount(self) -> None:
         command = ["mount", "-t", "tmpfs", "-o", self.options, "none", self.root]
+        if self.file_system == "ext4":
+            image = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "image")
+            with open(image, "wb") as file:
+                file.truncate(4 * 1024 * 1024)
+            inodes = "64" if self.options == NO_INODES else "1024"
+            make = ["mkfs.ext4", "-q", "-m", "0", "-N", inodes, image]
+            if not shutil.which(make[0]) or subprocess.run(make, check=False).returncode:
+                self.skipTest("mkfs.ext4 is needed")
+            command = ["mount", "-o", "loop", image, self.root]
         if os.geteuid() != 0 or sys.platform != "linux" or subprocess.run(command, check=False).returncode:
             self.skipTest("a disk of its own is needed, and root to mount it")
         self.addCleanup(subprocess.run, ["umount", "-l", self.root], check=True)
@@ -59,17 +72,27 @@ class FullDiskTest(unittest.TestCase):
         staged.prepare()
         staged.commit()
 
+    def put_as_before(self, count: int) -> None:
+        """Make a queue as zope.sendmail 7.3 does, with so many mails."""
+        for name in ("tmp", "new", "cur"):
+            os.makedirs(os.path.join(self.path, name), mode=0o700, exist_ok=True)
+        for number in range(count):
+            text = f"X-Zope-From: s@example.org\nX-Zope-To: {number}@example.org\nSubject: s\n\ntext\n"
+            path = os.path.join(self.path, "new", f"{1_000_000_000 + number}.4711.host.{number}")
+            Disk().create(path, text.encode())
+
     def fill(self) -> None:
-        """Leave no room for a byte, and none for a name."""
-        with contextlib.suppress(OSError), open(os.path.join(self.ballast, "bytes"), "wb", buffering=0) as file:
-            while self.options == NO_BLOCKS:
-                file.write(b"x" * 512)
-        with contextlib.suppress(OSError):
-            for number in range(10_000 if self.options == NO_INODES else 0):
-                Disk().create(os.path.join(self.ballast, str(number)))
-        with self.assertRaises(OSError) as caught:
-            Disk().create(os.path.join(self.ballast, "more"), b"more")
-        self.assertEqual(caught.exception.errno, errno.ENOSPC)
+        """Leave no room for a byte, and none for a name; ext4 gives back what was freed by and by."""
+        for number in itertools.count(len(os.listdir(self.ballast))):
+            if self.options == NO_BLOCKS:
+                with contextlib.suppress(OSError), open(os.path.join(self.ballast, "bytes"), "ab", buffering=0) as file:
+                    while True:
+                        file.write(b"x" * 512)
+            try:
+                Disk().create(os.path.join(self.ballast, str(number)), b"more")
+            except OSError as error:
+                self.assertEqual(error.errno, errno.ENOSPC)
+                return
 
     def processor(
         self, answers: Callable[[str], Reply] = lambda who: OK
@@ -199,21 +222,155 @@ class AFullDisk(FullDiskTest):
         leases = MaildirQueue(self.path, clock=self.clock).claim(9)
         self.assertEqual(sorted(lease.record.unknowns for lease in leases), [1, 1])
 
-    def test_says_what_to_do_when_even_the_reserve_is_gone(self) -> None:
-        """And mail leaves as soon as there is room."""
-        self.put(1)
-        locks = os.path.join(self.path, "locks")
-        for name in os.listdir(locks):
-            os.unlink(os.path.join(locks, name))
-        self.fill()
-        queue = MaildirQueue(self.path, clock=self.clock)
-        with self.assertRaises(OSError) as caught:
-            queue.claim(1)
-        self.assertEqual(caught.exception.errno, errno.ENOSPC)
+
+class WithoutReserveTest(FullDiskTest):
+    """A queue that was made by zope.sendmail 7.3, with nothing but its three directories, is first opened when full."""
+
+    def put(self, count: int) -> None:
+        self.put_as_before(count)
+
+    def empty(self) -> None:
+        """Make room again."""
         for name in os.listdir(self.ballast):
             os.unlink(os.path.join(self.ballast, name))
-        self.assertEqual(len(queue.claim(1)), 1)
+
+    def files(self) -> list[str]:
+        """Return what there is in the directory for mail, hidden files too."""
+        return sorted(os.listdir(os.path.join(self.path, "new")))
+
+    def test_is_drained_by_a_processor_that_starts(self) -> None:
+        """Every mail leaves, once; nothing is left of its lock, and then the queue is as any other."""
+        self.put(30)
+        self.fill()
+        self.assertEqual(self.drained(), sorted(f"{number}@example.org" for number in range(30)))
+        self.assertEqual(self.files(), [])
+        self.assertEqual(sorted(os.listdir(self.path)), ["cur", "history", "locks", "new", "processors", "sent", "tmp"])
+
+    def test_lets_an_operator_make_room(self) -> None:
+        """All mail can be removed."""
+        self.put(5)
+        self.fill()
+        queue = MaildirQueue(self.path)
+        for mail in list(queue.admin.mails()):
+            queue.admin.remove(mail.name)
         queue.close()
+        self.assertEqual(self.files(), [])
+
+    def test_gives_a_mail_to_one_process(self) -> None:
+        """Two that look at the same time; and the lock is one that zope.sendmail 7.3 respects."""
+        self.put(1)
+        self.fill()
+        queue, other = MaildirQueue(self.path), MaildirQueue(self.path)
+        [lease] = queue.claim(1)
+        self.assertEqual(other.claim(1), [])
+        [mail] = [name for name in self.files() if not name.startswith(".")]
+        self.assertEqual(self.files(), [f".sending-{mail}", mail])
+        self.empty()
+        self.assertEqual(MaildirQueue(self.path).claim(1), [])
+        self.assertEqual(MaildirQueue(self.path).admin.count(), {State.SENDING: 1})
+        lease.release()
+        self.assertEqual(len(MaildirQueue(self.path).claim(1)), 1)
+
+    def test_leaves_alone_what_an_older_release_sends(self) -> None:
+        """Its lock is a link to the mail, too."""
+        self.put(1)
+        [mail] = self.files()
+        new = os.path.join(self.path, "new")
+        os.utime(os.path.join(new, mail))
+        os.link(os.path.join(new, mail), os.path.join(new, f".sending-{mail}"))
+        self.fill()
+        self.assertEqual(MaildirQueue(self.path).claim(1), [])
+        self.assertEqual(self.files(), [f".sending-{mail}", mail])
+
+    def die(self, *steps: str) -> None:
+        """Let a process die with a mail in hand, behind these steps of its lease."""
+        script = textwrap.dedent(
+            f"""
+            import os, signal
+            from zope.sendmail.queue.maildir.queue import MaildirQueue
+            [lease] = MaildirQueue({self.path!r}).claim(1)
+            for step in {steps!r}:
+                getattr(lease, step)()
+            os.kill(os.getpid(), signal.SIGKILL)
+            """
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+        self.assertEqual(done.returncode, -signal.SIGKILL)
+
+    def unknowns_after(self, *steps: str, with_room: bool) -> int:
+        """Return how many outcomes are unknown, when a process has died and another one has watched its lock for longer
+        than a living process is silent.
+        """
+        self.put(1)
+        self.fill()
+        self.die(*steps)
+        queue = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock)
+        self.addCleanup(queue.close)
+        self.assertEqual(queue.claim(1), [])
+        if with_room:
+            self.empty()
+        self.clock.advance(80)
+        [lease] = queue.claim(1)
+        return lease.record.unknowns
+
+    def test_remembers_what_died_while_the_relay_may_have_had_the_mail(self) -> None:
+        """The outcome is unknown."""
+        self.assertEqual(self.unknowns_after("open", "intend", with_room=True), 1)
+
+    def test_remembers_that_the_relay_cannot_have_had_the_mail(self) -> None:
+        """The mail is tried again, with room or without."""
+        self.assertEqual(self.unknowns_after("open", with_room=True), 0)
+
+    def test_keeps_a_mail_of_which_it_cannot_write_down_that_its_outcome_is_unknown(self) -> None:
+        """It is sent when that stands in its history."""
+        self.put(1)
+        self.fill()
+        self.die("open", "intend")
+        queue = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock)
+        self.addCleanup(queue.close)
+        self.assertEqual(queue.claim(1), [])
+        self.clock.advance(80)
+        with self.assertLogs("QueueProcessorThread"):
+            self.assertEqual(queue.claim(1), [])
+        self.empty()
+        self.clock.advance(3600)
+        [lease] = queue.claim(1)
+        self.assertEqual(lease.record.unknowns, 1)
+
+
+class AFullDiskWithoutReserve(WithoutReserveTest):
+    def test_is_drained_although_the_room_of_each_mail_is_taken_at_once(self) -> None:
+        """No mail needs the room that another one has left."""
+        self.put(5)
+        self.fill()
+        processor, _ = self.processor()
+        assert processor.queue is not None
+        for _ in range(5):
+            [lease] = processor.queue.claim(1)
+            lease.open()
+            lease.intend()
+            lease.settle(Record(state=State.SENT))
+            self.fill()
+        self.assertEqual(self.files(), [])
+        processor.queue.close()
+
+
+class ADiskWithoutInodesOrReserve(WithoutReserveTest):
+    """There is no room for the lock's name, either, until an empty directory has made some."""
+
+    options = NO_INODES
+
+
+class AFullExt4WithoutReserve(AFullDiskWithoutReserve):
+    file_system = "ext4"
+
+
+class AnExt4WithoutInodesOrReserve(WithoutReserveTest):
+    """There is room for names."""
+
+    options = NO_INODES
+    file_system = "ext4"
 
 
 class Commands(FullDiskTest):
@@ -286,6 +443,17 @@ class Commands(FullDiskTest):
             for name in os.listdir(self.ballast):
                 os.unlink(os.path.join(self.ballast, name))
 
+    def test_zope_sendmail_sends_all_of_an_older_release(self) -> None:
+        """A queue without a reserve; one mail was removed by hand before."""
+        self.put_as_before(9)
+        self.fill()
+        name = os.listdir(os.path.join(self.path, "new"))[0]
+        done = self.run_module("zope.sendmail.cli", "queue", "remove", self.path, name, "--yes")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        options = ["--hostname", "127.0.0.1", "--port", str(self.relay.port)]
+        done = self.run_module("zope.sendmail.cli", *options, self.path)
+        self.assertEqual((done.returncode, len(self.relay.mails)), (0, 8), done.stderr)
+
     def test_what_needs_room_says_what_does_not(self) -> None:
         """And loses nothing; then that can be done."""
         self.put(9)
@@ -310,4 +478,4 @@ class ADiskWithoutInodes(AFullDisk):
     options = NO_INODES
 
 
-del FullDiskTest
+del FullDiskTest, WithoutReserveTest

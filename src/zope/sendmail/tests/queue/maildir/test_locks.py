@@ -704,14 +704,14 @@ class NotSafe(LocksTest):
         self.assertRaises(QueueNotSafe, self.owner(Hollow()).take, KEY)
 
     def test_other_trouble_is_not_taken_for_that(self) -> None:
-        """A full disk is empty again some day."""
+        """A disk that fails is another matter."""
 
-        class Full(Disk):
+        class Failing(Disk):
             def write_at(self, fd: int, data: bytes, offset: int) -> None:
-                raise OSError(errno.ENOSPC, "full")
+                raise OSError(errno.EIO, "failing")
 
         with self.assertRaises(OSError) as caught:
-            self.owner(Full()).take(KEY)
+            self.owner(Failing()).take(KEY)
         self.assertNotIsInstance(caught.exception, QueueNotSafe)
 
 
