@@ -6,27 +6,25 @@ all that any lease does.  What is not sent at once stays in the bundle, with a h
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import io
 import os
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from zope.interface import implementer
 
-from zope.sendmail.errors import InvalidMessage, MalformedEnvelope
+from zope.sendmail.errors import MalformedEnvelope
 from zope.sendmail.interfaces import ILease
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope, read_envelope
-from zope.sendmail.message.headers import HEAD, message_id
-from zope.sendmail.queue.maildir.lease import LeaseHolder, MaildirLease
+from zope.sendmail.queue.maildir.lease import LeaseHolder
 from zope.sendmail.queue.maildir.locks import Lock
 from zope.sendmail.queue.maildir.ownertext import Inherited, Phase
 from zope.sendmail.queue.maildir.progress import ACCEPTED, GONE, INTENDED, KEPT, OPENED, WAITING, Progress
+from zope.sendmail.queue.maildir.readlease import ReadLease
 from zope.sendmail.queue.maildir.store import UNTRIED, Store
 from zope.sendmail.reporting import maillog
 
@@ -94,7 +92,7 @@ class BundleHolder(LeaseHolder, Protocol):
 
 
 @implementer(ILease)
-class BundledLease(MaildirLease):
+class BundledLease(ReadLease):
     """See `ILease`, and the module.
 
     :param text: what stands in the bundle of this mail
@@ -108,35 +106,14 @@ class BundledLease(MaildirLease):
         self.name = mail.key.rpartition("/")[2]
         self.lock = mail
         self.record = record
-        self.inherited = None
-        self.problem = ""
         stream = io.BytesIO(text)
         try:
             self._whole = read_envelope(stream)
         except MalformedEnvelope as error:
             self._whole = Envelope("", ())
             self.problem = str(error)
-        #: The message; see `IOrdinaryLease`.
         self.text = text[stream.tell() :]
-        self._start = 0
         self._is_tried = record is not UNTRIED
-        self._message_id: str | None = None
-        self._is_over = False
-
-    @functools.cached_property
-    def _stream(self) -> BinaryIO:  # type: ignore[override]  # made when it is asked for
-        return io.BytesIO(self.text)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the message; see `ILease`."""
-        return len(self.text)
-
-    def _read_message_id(self) -> str:
-        try:
-            return message_id(self.text[:HEAD])
-        except InvalidMessage:
-            return ""
 
     def settle(self, record: Record) -> None:
         """See `ILease`."""
@@ -150,14 +127,6 @@ class BundledLease(MaildirLease):
         self._holder.give_up()
         self.release()
 
-    def is_alive(self) -> bool:
-        """Return whether the lease can still be settled."""
-        return not self._is_over
-
-    def abandon(self) -> None:
-        """Do nothing but end: no file is open."""
-        self._is_over = True
-
     def _end(self, record: Record, give_back: Callable[[], None]) -> None:
         self._is_over = True
         try:
@@ -166,11 +135,6 @@ class BundledLease(MaildirLease):
             maillog.unlocking_failed(self.name, error)
         finally:
             self._holder.ended(self.lock, record)
-
-    def accepted(self) -> None:
-        """Note that the relay has the message for all recipients; see `IOrdinaryLease`."""
-        with contextlib.suppress(OSError):  # at worst it is unknown
-            self.lock.note(Phase.ACCEPTED, 0)
 
     def settle_sent(self, together: Sequence[tuple[Any, Outcome, Record]]) -> None:
         """Settle several leases that are `accepted`; see `IOrdinaryLease`."""

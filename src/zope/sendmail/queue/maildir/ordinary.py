@@ -6,24 +6,19 @@ and what follows from it is done for several messages together, their removal be
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from zope.interface import implementer
 
-from zope.sendmail.errors import InvalidMessage
 from zope.sendmail.interfaces import IOrdinaryLease
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.message.envelope import Envelope, usual_envelope
-from zope.sendmail.message.headers import HEAD, message_id
-from zope.sendmail.queue.maildir.lease import LeaseHolder, MaildirLease
+from zope.sendmail.queue.maildir.lease import LeaseHolder
 from zope.sendmail.queue.maildir.locks import Lock
-from zope.sendmail.queue.maildir.ownertext import Phase
-from zope.sendmail.queue.maildir.store import UNTRIED
+from zope.sendmail.queue.maildir.readlease import ReadLease
 from zope.sendmail.queue.maildir.sweeper import Sweeper
 from zope.sendmail.reporting import maillog
 
@@ -41,7 +36,7 @@ class OrdinaryLeaseHolder(LeaseHolder, Protocol):
 
 
 @implementer(IOrdinaryLease)
-class OrdinaryLease(MaildirLease):
+class OrdinaryLease(ReadLease):
     """See `IOrdinaryLease`.
 
     :param text: the whole file
@@ -55,30 +50,8 @@ class OrdinaryLease(MaildirLease):
         self.key = key
         self.name = key.rpartition("/")[2].partition(":")[0]
         self.lock = lock
-        self.record = UNTRIED
-        self.inherited = None
-        self.problem = ""
         self.text = text[start:]
         self._whole = envelope
-        self._start = 0
-        self._is_tried = False
-        self._message_id = None
-        self._is_over = False
-
-    @functools.cached_property
-    def _stream(self) -> BinaryIO:  # type: ignore[override]  # made when something is unusual
-        return io.BytesIO(self.text)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the message; see `ILease`."""
-        return len(self.text)
-
-    def _read_message_id(self) -> str:
-        try:
-            return message_id(self.text[:HEAD])
-        except InvalidMessage:
-            return ""
 
     def release(self) -> None:
         """See `ILease`.  The message stands where it stood."""
@@ -91,11 +64,6 @@ class OrdinaryLease(MaildirLease):
             self.lock.release()
         except OSError as error:
             maillog.unlocking_failed(self.name, error)
-
-    def accepted(self) -> None:
-        """See `IOrdinaryLease`."""
-        with contextlib.suppress(OSError):  # at worst it is unknown
-            self.lock.note(Phase.ACCEPTED, 0)
 
     def settle_sent(self, together: Sequence[tuple[Any, Outcome, Record]]) -> None:
         """See `IOrdinaryLease`."""
@@ -124,14 +92,6 @@ class OrdinaryLease(MaildirLease):
         except OSError as error:
             maillog.unlocking_failed(self.name, error)
         return self.key
-
-    def is_alive(self) -> bool:
-        """Return whether the lease can still be settled."""
-        return not self._is_over
-
-    def abandon(self) -> None:
-        """Do nothing but end: no file is open."""
-        self._is_over = True
 
     def _end(self, record: Record, give_back: Callable[[], None]) -> None:
         self._is_over = True
