@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from zope.sendmail.cli import bouncecommand, checkcommand, consolecommand, queuecommands
 from zope.sendmail.cli.arguments import (
     INI_SECTION,
     SETTINGS,
@@ -28,7 +27,7 @@ from zope.sendmail.cli.arguments import (
 from zope.sendmail.cli.metricscommand import parse_address, serve_metrics
 from zope.sendmail.cli.privileges import as_before, become_owner
 from zope.sendmail.cli.processes import Report, Supervisor
-from zope.sendmail.cli.queuearguments import is_queue_command
+from zope.sendmail.cli.subcommands import SUBCOMMANDS
 from zope.sendmail.cli.tracing import begin_traces
 from zope.sendmail.config.options import boolean, mailer_keywords, processor_keywords
 from zope.sendmail.config.passwordfile import follow_password_file
@@ -324,14 +323,8 @@ def _configure_log(app: ConsoleApp) -> None:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the console script; `argv` has the program's name in front."""
     words = list(sys.argv) if argv is None else argv
-    if is_queue_command(words[1:]):
-        return queuecommands.main(words[2:])
-    if bouncecommand.is_bounce(words[1:]):
-        return bouncecommand.main(words[2:])
-    if checkcommand.is_check(words[1:]):
-        return checkcommand.main(words[2:])
-    if consolecommand.is_console(words[1:]):
-        return consolecommand.main(words[2:])
+    if words[1:] and (subcommand := SUBCOMMANDS.get(words[1])) is not None and subcommand.is_meant(words[1:]):
+        return subcommand.main(words[2:])
     app = ConsoleApp(words)
     _configure_log(app)
     return app.main()

@@ -8,30 +8,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 
-from zope.sendmail.cli import consolecommand, queuearguments
-from zope.sendmail.cli.arguments import make_check_parser, make_parser
+from zope.sendmail.cli.arguments import make_parser
+from zope.sendmail.cli.queuearguments import VERBS
+from zope.sendmail.cli.subcommands import SUBCOMMANDS, WITH_VERBS, parsers_of_verbs
 
 #: How a value is completed, by its metavar: files, directories, or nothing.
 _FILES = {"FILE", "INIFILE", "COMMAND"}
 _DIRECTORIES = {"MAILDIR", "DIRECTORY"}
 
 #: What may stand behind ``zope-sendmail`` besides options and a directory.
-_COMMANDS = {
-    "queue": "see and change what waits",
-    "check": "try the relay",
-    "console": "show queues in the browser",
-}
+_COMMANDS = {name: each.told for name, each in SUBCOMMANDS.items()}
 
 _MADE = "Made from the parsers of"
 
 
 def _parsers() -> Mapping[str, argparse.ArgumentParser]:
     """Return the parsers of the commands that have no verbs; the empty text is that of ``zope-sendmail`` itself."""
-    return {"": make_parser(), "check": make_check_parser(), "console": consolecommand.make_parser()}
-
-
-def _verbs() -> Mapping[str, argparse.ArgumentParser]:
-    return {verb: queuearguments.make_parser(verb) for verb in queuearguments.VERBS}
+    return {"": make_parser()} | {name: each.make_parser() for name, each in SUBCOMMANDS.items() if name != WITH_VERBS}
 
 
 def _options_of(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.Action, list[str]]]:
@@ -59,7 +52,7 @@ def _told(action: argparse.Action) -> str:
 
 def bash_completion() -> str:
     """Return the completion of ``zope-sendmail`` for bash."""
-    parsers, verbs = _parsers(), _verbs()
+    parsers, verbs = _parsers(), parsers_of_verbs()
     every = [*parsers.values(), *verbs.values()]
     values = {
         name: " ".join(choices)
@@ -73,8 +66,7 @@ def bash_completion() -> str:
         commands=" ".join(_COMMANDS),
         verbs=" ".join(verbs),
         drain=_words(parsers[""]),
-        check=_words(parsers["check"]),
-        console=_words(parsers["console"]),
+        others="\n".join(f"        {name}) words='{_words(parser)}' ;;" for name, parser in parsers.items() if name),
         cases="\n".join(f"        {verb}) words='{_words(parser)}' ;;" for verb, parser in verbs.items()),
         choices="\n".join(
             f"        {name}) COMPREPLY=($(compgen -W '{words}' -- \"$cur\")); return ;;"
@@ -104,9 +96,9 @@ def fish_completion() -> str:
     commands = " ".join(_COMMANDS)
     first = f"not __fish_seen_subcommand_from {commands}"
     lines += [f"complete -c zope-sendmail -n '{first}' -a {name} -d '{told}'" for name, told in _COMMANDS.items()]
-    verbs = _verbs()
+    verbs = parsers_of_verbs()
     behind = f"__fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from {' '.join(verbs)}"
-    for verb, words in queuearguments.VERBS.items():
+    for verb, words in VERBS.items():
         told = _in_quotes(words.partition(":")[0])
         lines.append(f"complete -c zope-sendmail -n '{behind}' -a {verb} -d '{told}'")
     for name, parser in _parsers().items():
@@ -138,11 +130,11 @@ def zsh_completion() -> str:
     parsers = _parsers()
     return _ZSH.format(
         commands=_zsh_list(_COMMANDS),
-        verbs=_zsh_list(queuearguments.VERBS),
-        cases="\n".join(f"    {verb}) {_zsh_arguments(parser)} ;;" for verb, parser in _verbs().items()),
+        verbs=_zsh_list(VERBS),
+        cases="\n".join(f"    {verb}) {_zsh_arguments(parser)} ;;" for verb, parser in parsers_of_verbs().items()),
         drain=_zsh_arguments(parsers[""]),
-        check=_zsh_arguments(parsers["check"]),
-        console=_zsh_arguments(parsers["console"]),
+        names="|".join(_COMMANDS),
+        others="\n".join(f"    {name}) {_zsh_arguments(parser)} ;;" for name, parser in parsers.items() if name),
     )
 
 
@@ -240,8 +232,7 @@ _zope_sendmail() {{
         queue) case ${{COMP_WORDS[2]}} in
 {cases}
         esac ;;
-        check) words='{check}' ;;
-        console) words='{console}' ;;
+{others}
         *) words='{drain}' ;;
     esac
     if [[ $cur == -* ]]; then
@@ -291,12 +282,11 @@ _zope-sendmail() {{
     return
   fi
   case $words[2] in
-    queue|check|console) shift words; (( CURRENT-- )) ;;
+    {names}) shift words; (( CURRENT-- )) ;;
   esac
   case $words[1] in
     queue) _zope-sendmail-queue ;;
-    check) {check} ;;
-    console) {console} ;;
+{others}
     *) {drain} ;;
   esac
 }}

@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from zope.sendmail.cli import consolecommand, queuearguments
-from zope.sendmail.cli.arguments import make_check_parser, make_parser
-from zope.sendmail.cli.bouncecommand import make_bounce_parser
+from zope.sendmail.cli.arguments import make_parser
+from zope.sendmail.cli.subcommands import SUBCOMMANDS, WITH_VERBS, parsers_of_verbs
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,38 +27,22 @@ class Command:
 
 def commands() -> list[Command]:
     """Return the commands of this package."""
-    verbs = {verb: queuearguments.make_parser(verb) for verb in queuearguments.VERBS}
     return [
         Command(
             "zope-sendmail",
             "send what is due in a mail queue",
             make_parser(),
-            see_also=("zope-sendmail-queue(1)", "zope-sendmail-check(1)", "zope-sendmail-console(1)", "maildrop(1)"),
+            see_also=(*(f"zope-sendmail-{name}(1)" for name in SUBCOMMANDS), "maildrop(1)"),
         ),
-        Command(
-            "zope-sendmail-queue",
-            "see and change what waits in a mail queue",
-            queuearguments.make_overview(),
-            verbs,
-            ("zope-sendmail(1)", "zope-sendmail-check(1)"),
-        ),
-        Command(
-            "zope-sendmail-check",
-            "try a mail relay step by step",
-            make_check_parser(),
-            see_also=("zope-sendmail(1)", "zope-sendmail-queue(1)"),
-        ),
-        Command(
-            "zope-sendmail-console",
-            "show mail queues in the browser",
-            consolecommand.make_parser(),
-            see_also=("zope-sendmail(1)", "zope-sendmail-queue(1)"),
-        ),
-        Command(
-            "zope-sendmail-bounce",
-            "read bounces of mail that was sent",
-            make_bounce_parser(),
-            see_also=("zope-sendmail(1)", "zope-sendmail-queue(1)"),
+        *(
+            Command(
+                f"zope-sendmail-{name}",
+                each.summary,
+                each.make_parser(),
+                parsers_of_verbs() if name == WITH_VERBS else {},
+                each.see_also,
+            )
+            for name, each in SUBCOMMANDS.items()
         ),
     ]
 

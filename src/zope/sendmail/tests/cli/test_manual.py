@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ import tempfile
 import unittest
 from io import FileIO
 
+from zope.sendmail.cli import queuearguments
 from zope.sendmail.cli.arguments import SETTINGS
 from zope.sendmail.cli.completion import (
     bash_completion,
@@ -24,10 +26,28 @@ from zope.sendmail.cli.completion import (
 )
 from zope.sendmail.cli.manual import commands, man_page
 from zope.sendmail.cli.queuearguments import VERBS
+from zope.sendmail.cli.subcommands import SUBCOMMANDS
 from zope.sendmail.maildrop.script import make_parser
 
 
+def long_options(parser: argparse.ArgumentParser) -> set[str]:
+    """Return what a parser understands and shows."""
+    shown = [action for action in parser._actions if action.help is not argparse.SUPPRESS]
+    return {name for action in shown for name in action.option_strings if name.startswith("--")}
+
+
 class APage(unittest.TestCase):
+    def test_is_there_for_each_subcommand(self) -> None:
+        """With all of its options, and those of its verbs."""
+        pages = {command.name: man_page(command, "8").replace("\\-", "-") for command in commands()}
+        self.assertEqual(set(pages), {"zope-sendmail"} | {f"zope-sendmail-{name}" for name in SUBCOMMANDS})
+        for name, each in SUBCOMMANDS.items():
+            for option in long_options(each.make_parser()):
+                self.assertIn(option, pages[f"zope-sendmail-{name}"])
+        for verb in VERBS:
+            for option in long_options(queuearguments.make_parser(verb)):
+                self.assertIn(option, pages["zope-sendmail-queue"])
+
     def test_has_every_option(self) -> None:
         """As the parser has it."""
         pages = {command.name: man_page(command, "8").replace("\\-", "-") for command in commands()}
@@ -74,6 +94,19 @@ class ACompletion(unittest.TestCase):
         """As the parsers have them."""
         self.assertOffers("zope-sendmail c", {"check", "console"})
         self.assertOffers("zope-sendmail queue re", {verb for verb in VERBS if verb.startswith("re")}, {"list"})
+
+    def test_leaves_out_no_subcommand(self) -> None:
+        """Nor an option of one."""
+        self.assertOffers("zope-sendmail ", set(SUBCOMMANDS))
+        for name, each in SUBCOMMANDS.items():
+            if name != "queue":
+                self.assertOffers(f"zope-sendmail {name} --", long_options(each.make_parser()))
+
+    def test_leaves_out_no_verb(self) -> None:
+        """What an option means is known of each."""
+        self.assertOffers("zope-sendmail queue ", set(VERBS))
+        for verb in ("bounce", "move", "suppress"):
+            self.assertOffers(f"zope-sendmail queue {verb} --", long_options(queuearguments.make_parser(verb)))
 
     def test_knows_options_and_values(self) -> None:
         """Of each command, and of each verb its own."""
