@@ -1,4 +1,4 @@
-"""Crash safety, enumerated: after every single change to the disk, in every state that a crash there can leave.
+"""Crash safety, enumerated: after every single change to the disk, in the states that a crash there can leave.
 
 Each scenario is done once on a recording disk.  Then, for every prefix of the changes, the states after a death of the
 process and after a loss of power are made as real directories, a processor drains them, and the promises are checked.

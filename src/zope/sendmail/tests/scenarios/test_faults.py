@@ -24,7 +24,7 @@ from zope.sendmail.queue.maildir.unfolder import unfold_now
 from zope.sendmail.testing.contracts import LATER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 from zope.sendmail.testing.mailers import ScriptedMailer
-from zope.sendmail.tests.support.layers import Crashes, in_layer
+from zope.sendmail.tests.support.layers import Faults, in_layer
 
 ERRORS = errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT, errno.EROFS
 
@@ -225,4 +225,4 @@ def _memory() -> str | None:
 del FaultTest
 
 
-load_tests = in_layer(Crashes)
+load_tests = in_layer(Faults)

@@ -26,7 +26,7 @@ from zope.sendmail.queue.maildir import liveness, staging as staging_module
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import RecordingDisk
-from zope.sendmail.tests.support.layers import Crashes, in_layer
+from zope.sendmail.tests.support.layers import Faults, in_layer
 from zope.sendmail.tests.support.wreckage import FileSystem, Tree, materialize
 
 COUNTS: Counter[str] = Counter()
@@ -204,4 +204,4 @@ class AKey(unittest.TestCase):
         self.examine(tell, "a", "i", "j", "k", powers=(False,))
 
 
-load_tests = in_layer(Crashes)
+load_tests = in_layer(Faults)

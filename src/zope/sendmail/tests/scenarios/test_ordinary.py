@@ -30,7 +30,7 @@ from zope.sendmail.testing.contracts import SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 from zope.sendmail.testing.relay import Drop, Relay
 from zope.sendmail.tests.support.conversation import TIMEOUTS
-from zope.sendmail.tests.support.layers import Crashes, in_layer
+from zope.sendmail.tests.support.layers import Faults, in_layer
 
 
 def text(number: int) -> bytes:
@@ -303,7 +303,7 @@ class ADiskThatFails(OrdinaryMail):
                 break
 
 
-load_tests = in_layer(Crashes)
+load_tests = in_layer(Faults)
 
 if __name__ == "__main__":
     unittest.main()

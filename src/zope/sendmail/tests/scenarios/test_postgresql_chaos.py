@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from zope.sendmail.queue import open_queue
 from zope.sendmail.testing.contracts import MESSAGE, envelope
-from zope.sendmail.tests.support.layers import Crashes, in_layer
+from zope.sendmail.tests.support.layers import Faults, in_layer
 from zope.sendmail.tests.support.postgresql import Server, programs
 
 _MAILS = 4000
@@ -138,4 +138,4 @@ class UnderFire(unittest.TestCase):
             self.fire(seed, _KINDS["server"])
 
 
-load_tests = in_layer(Crashes)
+load_tests = in_layer(Faults)

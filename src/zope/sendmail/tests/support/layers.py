@@ -12,7 +12,13 @@ from typing import Any
 
 
 class Crashes:
-    """States that a crash leaves on a disk, and calls of the disk that fail: much computing."""
+    """States that a crash leaves on a disk: much computing."""
+
+    level = 2
+
+
+class Faults:
+    """Calls of the disk that fail, one after the other, and chaos: likewise."""
 
     level = 2
 

@@ -16,12 +16,15 @@ from posixpath import split
 
 from zope.sendmail.testing.disks import Op
 
+#: All of it takes long: five times as many states.
+_EVERYTHING = bool(os.environ.get("ZOPE_SENDMAIL_ALL_STATES"))
+
 #: With more open changes than this, not all combinations are made but: each prefix, each change alone left out or alone
-#: kept, and each pair.
-_ALL_COMBINATIONS = 10
+#: kept, and, with the environment variable, each pair.
+_ALL_COMBINATIONS, _TOGETHER = (10, 2) if _EVERYTHING else (5, 1)
 
 #: So many combinations of whole, torn and missing contents are made for each combination of names.
-_CONTENTS = 27
+_CONTENTS = 27 if _EVERYTHING else 9
 
 #: An entry of a directory: the number of the directory, and a name.
 Entry = tuple[int, str]
@@ -196,7 +199,7 @@ def _subsets(count: int) -> Iterator[tuple[int, ...]]:
         return
     for number in range(count + 1):
         yield tuple(range(number))
-    for size in (1, 2):
+    for size in range(1, _TOGETHER + 1):
         for some in itertools.combinations(everything, size):
             yield some
             yield tuple(number for number in everything if number not in some)

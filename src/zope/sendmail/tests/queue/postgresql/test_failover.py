@@ -14,7 +14,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.testing.contracts import MESSAGE, envelope
-from zope.sendmail.tests.support.layers import Crashes, in_layer
+from zope.sendmail.tests.support.layers import Faults, in_layer
 from zope.sendmail.tests.support.postgresql import Server
 
 #: A processor that sends one mail, says which, and waits to be killed.
@@ -116,4 +116,4 @@ class AnAsynchronousStandby(unittest.TestCase):
         self.assertEqual(self.queue.claim(9), [])
 
 
-load_tests = in_layer(Crashes)
+load_tests = in_layer(Faults)

@@ -17,7 +17,7 @@ from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 from zope.sendmail.testing.mailers import ScriptedMailer
-from zope.sendmail.tests.support.layers import Crashes, in_layer
+from zope.sendmail.tests.support.layers import Faults, in_layer
 
 ERRORS = errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT, errno.EROFS, errno.EACCES
 
@@ -143,4 +143,4 @@ class TwoDaemons(SpoolFaultTest):
 del SpoolFaultTest
 
 
-load_tests = in_layer(Crashes)
+load_tests = in_layer(Faults)
