@@ -84,8 +84,9 @@ DKIM = [
     "PyNaCl",  # for Ed25519
 ]
 
-# Bounces in the forms of many MTAs.
+# Bounces in the forms of many MTAs, and by LMTP.
 BOUNCES = [
+    "aiosmtpd",
     "flufl.bounce",
 ]
 

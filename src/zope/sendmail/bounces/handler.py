@@ -53,6 +53,15 @@ class BounceHandler:
         self._days = days
         self._clock = clock or Clock()
 
+    def expects(self, address: str) -> bool:
+        """Return whether bounces to this address are ours: a sender, or what ``verp=True`` makes of one."""
+        local, _, domain = address.lower().rpartition("@")
+        for each in self._senders:
+            name, _, home = each.lower().rpartition("@")
+            if domain == home and (local == name or local.startswith(f"{name}+")):
+                return True
+        return False
+
     def handle(self, message: bytes, return_path: str = "") -> list[Bounce]:
         """Return what a message says, after all that follows from it; nothing if it is no bounce.
 

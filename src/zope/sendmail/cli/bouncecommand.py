@@ -1,4 +1,4 @@
-"""``zope-sendmail bounce``: reads a bounce from standard input, as an MTA's pipe gives it, or watches a Maildir.
+"""``zope-sendmail bounce``: reads a bounce from standard input, as an MTA's pipe gives it; or a Maildir, or by LMTP.
 
 The exit status is one that MTAs understand: 0 when the message was handled, or is no bounce; 75 (``EX_TEMPFAIL``) if it
 is to be given again; 78 (``EX_CONFIG``) if the configuration is wrong.
@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import importlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from zope.event import subscribers
 
 from zope.sendmail.bounces.bounce import Bounce
 from zope.sendmail.bounces.handler import BounceHandler
 from zope.sendmail.bounces.watch import MOST, MaildirWatch
 from zope.sendmail.cli.formatting import clean
+from zope.sendmail.cli.metricscommand import parse_address
 from zope.sendmail.cli.terminal import say
 from zope.sendmail.config.options import duration, read_verp_key, words
 from zope.sendmail.errors import InvalidAddress, QueueError
+from zope.sendmail.interfaces import IMailBouncedEvent
 from zope.sendmail.queue import open_queue
 
 SECTION = "bounces"
 
-_KNOWN = ("senders", "key_file", "queue_path", "suppress_for", "maildir", "interval")
+_KNOWN = ("senders", "key_file", "queue_path", "suppress_for", "maildir", "interval", "subscriber")
 
 #: Where MTAs put the address to which a message came, for the programs that they pipe it to.
 _ENVIRONMENT = ("ORIGINAL_RECIPIENT", "RECIPIENT", "LOCAL_PART")
@@ -44,10 +49,10 @@ def make_bounce_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="zope-sendmail bounce",
-        description="Reads a bounce from standard input, as the pipe of an MTA, or bounces from a Maildir; tells what "
-        "they say, and puts addresses that are gone for good on the suppression list of a queue.",
-        epilog="The configuration has a section [bounces] with senders, key_file, queue_path, suppress_for, maildir "
-        "and interval.",
+        description="Reads a bounce from standard input, as the pipe of an MTA, or takes bounces from a Maildir or by "
+        "LMTP; tells what they say, and puts addresses that are gone for good on the suppression list of a queue.",
+        epilog="The configuration has a section [bounces] with senders, key_file, queue_path, suppress_for, maildir, "
+        "interval and subscriber.",
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="ini file with the section [bounces]")
     parser.add_argument(
@@ -56,8 +61,15 @@ def make_bounce_parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="the address to which the message came; if omitted, what the MTA says in the environment, or the header",
     )
-    parser.add_argument("--watch", action="store_true", help="handle what is in the Maildir now, and what comes")
-    parser.add_argument("--once", action="store_true", help="handle what is in the Maildir now, and end")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--watch", action="store_true", help="handle what is in the Maildir now, and what comes")
+    way.add_argument("--once", action="store_true", help="handle what is in the Maildir now, and end")
+    way.add_argument(
+        "--lmtp",
+        default=argparse.SUPPRESS,
+        metavar="HOST:PORT|unix:PATH",
+        help="take bounces from a mail server by LMTP there",
+    )
     parser.add_argument("--verbose", action="store_true", help="print what each bounce says")
     return parser
 
@@ -76,10 +88,14 @@ def main(arguments: Sequence[str]) -> int:
         watched = settings.get("maildir", "")
         if (parsed.watch or parsed.once) and not watched:
             raise ValueError("maildir: there is none to look into; name the directory")
+        serve = _server(parsed.lmtp, handler, parsed) if hasattr(parsed, "lmtp") else None
     except (ValueError, InvalidAddress, QueueError, ImportError) as error:
         parser.exit(os.EX_CONFIG, f"{parser.prog}: {parsed.config}: {error}\n")
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # the output of a service is read as it comes
     try:
-        if parsed.watch or parsed.once:
+        if serve is not None:
+            serve()
+        elif parsed.watch or parsed.once:
             _look(MaildirWatch(watched, handler), interval, parsed)
         else:
             recipient = getattr(parsed, "recipient", "") or _from_environment(os.environ)
@@ -119,7 +135,60 @@ def _make_handler(settings: Mapping[str, str]) -> BounceHandler:
     days = duration(settings["suppress_for"]) / 86400 if settings.get("suppress_for") else None
     path = settings.get("queue_path")
     suppressions = open_queue(path).suppressions if path else None
+    if settings.get("subscriber"):
+        subscribers.append(_subscriber(settings["subscriber"]))
     return BounceHandler(words(settings["senders"]), key, suppressions=suppressions, days=days)
+
+
+def _subscriber(text: str) -> Callable[[object], object]:
+    """Return the function that ``package.module:name`` names; it is called with each event of a bounce.
+
+    :raises ValueError: there is none.
+    """
+    module, _, name = text.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"subscriber: {text!r} cannot be imported, such as shop.mail:bounced could be: {error}"
+        ) from None
+    if not callable(found):
+        raise ValueError(f"subscriber: {text!r} is no function")  # noqa: TRY004 - a setting is wrong
+
+    def tell(event: object) -> None:
+        if IMailBouncedEvent.providedBy(event):
+            try:
+                found(event)
+            except Exception as error:  # whatever it is, the bounce is given again
+                raise OSError(f"{text} failed: {type(error).__name__}: {error}") from error
+
+    return tell
+
+
+def _server(place: str, handler: BounceHandler, parsed: argparse.Namespace) -> Callable[[], None]:
+    """Return what takes bounces by LMTP until a signal comes.
+
+    :raises ValueError: there can be no such place, or a package is missing.
+    """
+    try:
+        from zope.sendmail.bounces.lmtp import BounceServer
+    except ImportError:
+        raise ValueError("LMTP needs one more package: pip install 'zope.sendmail[bounces]'") from None
+    path = place.removeprefix("unix:")
+    try:
+        server = BounceServer(
+            handler, parse_address(place) if path == place else path, lambda said: _tell(said, parsed)
+        )
+    except OSError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+    def serve() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: server.stop())
+        print(f"taking bounces at {server.address}", flush=True)
+        server.run()
+
+    return serve
 
 
 def _from_environment(environment: Mapping[str, str]) -> str:

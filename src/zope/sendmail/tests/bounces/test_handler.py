@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 from typing import Any
 
@@ -210,10 +211,31 @@ class TheCommand(Fixture):
         self.assertEqual(self.run_it("--once"), (0, ""))
         self.assertEqual((self.suppressed(), os.listdir(new)), ([JANE], []))
 
+    def test_tells_a_function_of_the_application(self) -> None:
+        """Each bounce is an event, as in a program that reads bounces itself."""
+        (self.directory / "shop.py").write_text(
+            "def bounced(event):\n    print(event.recipient, event.verdict, event.isAuthentic)\n"
+        )
+        self.configure("subscriber = shop:bounced\n")
+        with unittest.mock.patch.object(sys, "path", [str(self.directory), *sys.path]):
+            done = self.run_it("--recipient", self.return_path(), message=report(group()))
+            (self.directory / "shop.py").write_text("def bounced(event):\n    raise ValueError('no database')\n")
+            failed = self.run_it("--recipient", self.return_path(), message=report(group()))
+        self.assertEqual(done, (0, f"{JANE} permanent True\n"))
+        self.assertEqual((failed[0], "shop:bounced failed: ValueError: no database" in failed[1]), (75, True))
+
+    def test_refuses_a_place_where_it_cannot_listen(self) -> None:
+        """With 78, before it serves."""
+        for place, words in (("24", "HOST:PORT is wanted"), (f"unix:{self.directory}/no/socket", "No such file")):
+            status, text = self.run_it("--lmtp", place)
+            self.assertEqual((status, words in text, "Traceback" in text), (78, True, False), text)
+
     def test_refuses_what_cannot_be_meant(self) -> None:
         """With 78, and what to do; an MTA keeps the message then."""
         for change, words in (
             (lambda: self.configure("color = red\n"), "unknown: color"),
+            (lambda: self.configure("subscriber = nowhere.at.all:f\n"), "nowhere.at.all:f"),
+            (lambda: self.configure("subscriber = os:sep\n"), "is no function"),
             (lambda: self.configure(senders=""), "senders is missing"),
             (lambda: self.configure(senders="a@b@c"), "a@b@c"),
             (lambda: (self.directory / "key").write_text("short"), "openssl rand"),
