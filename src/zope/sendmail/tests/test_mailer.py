@@ -149,7 +149,8 @@ class AMailerIsMade(unittest.TestCase):
         with self.assertRaisesRegex(TypeError, "'cafil'; did you mean 'cafile'"):
             SMTPMailer("relay.example.org", cafil="/x/ca.pem")  # type: ignore[call-arg]  # that is the mistake
         with self.assertRaisesRegex(TypeError, "positional"):
-            SMTPMailer("relay.example.org", 25, None, None, False, False, False, 10, "required")  # type: ignore[arg-type,call-arg]  # likewise
+            many: Any = ("relay.example.org", 25, None, None, False, False, False, 10, "required")
+            SMTPMailer(*many)
 
     def test_everything_has_a_default_in_the_class(self) -> None:
         """A replaced ``__init__``, as Plone has it, loses nothing."""
