@@ -37,7 +37,10 @@ from zope.sendmail.interfaces import (
     IMailQueue,
     IQueuedMailDelivery,
     IStagedMail,
+    SendOptions,
     type_of_message,
+    type_of_recipients,
+    type_of_sender,
 )
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import MailStatus
@@ -97,17 +100,14 @@ class AbstractMailDelivery:
 
     def send(
         self,
-        fromaddr: str | bytes,
-        toaddrs: str | bytes | Sequence[str | bytes],
+        fromaddr: type_of_sender,
+        toaddrs: type_of_recipients,
         message: type_of_message,
-        *,
-        relay: str | tuple[str, int] | None = None,
-        verp: bool = False,
-        **asked: Unpack[TermOptions],
+        **options: Unpack[SendOptions],
     ) -> str:
         """See `IMailDelivery`."""
         with sending(self._destination()) as span:
-            envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, asked, verp=verp)
+            envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, options)
             envelopes = traced(span, envelopes, pieces, message_id)
             manager = self.transaction_manager or transaction.manager
             if type(self).createDataManager in _OURS:
@@ -117,28 +117,29 @@ class AbstractMailDelivery:
                 except KeyTaken as taken:
                     return taken.message_id
             else:  # BBB: a subclass that makes its own data managers
-                if relay is not None:
-                    raise InvalidRelay(f"{type(self).__name__} makes its own data managers, which know no relay")
                 for each in envelopes:
+                    if each.relay is not None:
+                        raise InvalidRelay(f"{type(self).__name__} makes its own data managers, which know no relay")
                     if each.terms != PLAIN:
                         raise InvalidTerms(f"{type(self).__name__} makes its own data managers; no {each.terms}")
                     manager.get().join(self.createDataManager(each.sender, list(each.recipients), joined(pieces)))
             return message_id
 
     def _checked(
-        self, fromaddr: object, toaddrs: object, message: object, relay: object, asked: TermOptions, *, verp: bool
+        self, fromaddr: object, toaddrs: object, message: object, options: SendOptions
     ) -> tuple[list[Envelope], tuple[Piece, ...], str]:
-        """Return what goes out: one envelope, or with `verp` one for each recipient; the message; its Message-Id.
+        """Return what goes out: one envelope, or with ``verp`` one for each recipient; the message; its Message-Id.
 
         Raises `InvalidMail`.
         """
+        relay, verp = options.pop("relay", None), options.pop("verp", False)
         sender = fromaddr if self.envelope_sender is None else self.envelope_sender
         envelope = Envelope.of(sender, toaddrs)
         if relay is not None:
             envelope = replace(envelope, relay=self._named(relay))
         if zope.event.subscribers:
             envelope = self._as_subscribers_want(envelope, message)
-        terms = self._terms(envelope, asked)
+        terms = self._terms(envelope, options)
         if terms is not PLAIN:
             envelope = replace(envelope, terms=terms)
         envelopes = list(one_by_one(envelope, self.verp_key, int(time.time() // 86400))) if verp else [envelope]
@@ -266,32 +267,26 @@ class QueuedMailDelivery(AbstractMailDelivery):
 
     def send_now(
         self,
-        fromaddr: str | bytes,
-        toaddrs: str | bytes | Sequence[str | bytes],
+        fromaddr: type_of_sender,
+        toaddrs: type_of_recipients,
         message: type_of_message,
-        *,
-        relay: str | tuple[str, int] | None = None,
-        verp: bool = False,
-        **asked: Unpack[TermOptions],
+        **options: Unpack[SendOptions],
     ) -> str:
         """See `IQueuedMailDelivery`."""
-        message_id = self.put(fromaddr, toaddrs, message, relay=relay, verp=verp, **asked)
+        message_id = self.put(fromaddr, toaddrs, message, **options)
         self.tell_if_unattended()
         return message_id
 
     def put(
         self,
-        fromaddr: str | bytes,
-        toaddrs: str | bytes | Sequence[str | bytes],
+        fromaddr: type_of_sender,
+        toaddrs: type_of_recipients,
         message: type_of_message,
-        *,
-        relay: str | tuple[str, int] | None = None,
-        verp: bool = False,
-        **asked: Unpack[TermOptions],
+        **options: Unpack[SendOptions],
     ) -> str:
         """Do as `send_now`, for a caller that sees to it that the queue is drained."""
         with sending(self._destination()) as span:
-            envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, relay, asked, verp=verp)
+            envelopes, pieces, message_id = self._checked(fromaddr, toaddrs, message, options)
             envelopes = traced(span, envelopes, pieces, message_id)
             try:
                 with telling_refusals(self._queuePath), telling_conflicts():

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from email.message import Message
 from math import inf
 from smtplib import SMTPRecipientsRefused
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 from zope.interface import Attribute, Interface, classImplements
 from zope.schema import Bool, Float, Int, Password, TextLine
@@ -43,7 +43,7 @@ from zope.sendmail.errors import (
 )
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
-from zope.sendmail.message.terms import Priority
+from zope.sendmail.message.terms import Priority, TermOptions
 
 if TYPE_CHECKING:
     from zope.sendmail.lifecycle.finding import Finding
@@ -59,6 +59,22 @@ if TYPE_CHECKING:
 
 #: What applications may pass as a message: the text with its headers, as str, bytes or a message object.
 type_of_message = str | bytes | Message
+
+#: An envelope sender.
+type_of_sender = str | bytes
+
+#: Envelope recipients: a single one, or a series.
+type_of_recipients = str | bytes | Sequence[str | bytes]
+
+#: A relay: ``"host:port"``, or a pair of both; where mailers have names, the name of one.
+type_of_relay = str | tuple[str, int]
+
+
+class SendOptions(TermOptions, total=False):
+    """The keywords of `IMailDelivery.send`, which says what each of them means."""
+
+    relay: type_of_relay | None
+    verp: bool
 
 
 # --- errors ---------------------------------------------------------------------------------------------------
@@ -89,11 +105,11 @@ class IMailDelivery(Interface):
     """Sends mail when the transaction commits."""
 
     def send(
-        fromaddr: str | bytes,
-        toaddrs: str | bytes | Sequence[str | bytes],
+        fromaddr: type_of_sender,
+        toaddrs: type_of_recipients,
         message: type_of_message,
         *,
-        relay: str | tuple[str, int] | None = None,
+        relay: type_of_relay | None = None,
         verp: bool = False,
         not_before: datetime | timedelta | None = None,
         expires: datetime | timedelta | None = None,
@@ -172,19 +188,14 @@ class IQueuedMailDelivery(IMailDelivery):
     queuePath = TextLine(title="Queue path", description="Absolute path of the Maildir.", readonly=True)
 
     def send_now(
-        fromaddr: str | bytes,
-        toaddrs: str | bytes | Sequence[str | bytes],
+        fromaddr: type_of_sender,
+        toaddrs: type_of_recipients,
         message: type_of_message,
-        *,
-        relay: str | tuple[str, int] | None = None,
-        verp: bool = False,
-        not_before: datetime | timedelta | None = None,
-        expires: datetime | timedelta | None = None,
-        priority: Priority | str | None = None,
-        key: str | None = None,
+        **options: Unpack[SendOptions],
     ) -> str:
         """Hand over one mail as `IMailDelivery.send` does, but apart from any transaction.
 
+        :param options: the keywords of `IMailDelivery.send`.
         :raises InvalidMail: as `IMailDelivery.send`.
         :raises QueueError: as `IMailDelivery.send`; the mail is not sent later either.
 

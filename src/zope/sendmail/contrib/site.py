@@ -7,7 +7,7 @@ What the integrations with frameworks share; each of them has the framework's ow
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from email.message import Message
 from enum import StrEnum
 from typing import Any, Protocol, Unpack
@@ -26,12 +26,11 @@ from zope.sendmail.config.options import (
 )
 from zope.sendmail.config.passwordfile import follow_password_file
 from zope.sendmail.errors import InvalidAddress
-from zope.sendmail.interfaces import type_of_message
+from zope.sendmail.interfaces import SendOptions, type_of_message, type_of_recipients, type_of_sender
 from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.address import parse_sender
-from zope.sendmail.message.terms import TermOptions
-from zope.sendmail.sender import BoundSender, MailSender, MailWriter, type_of_relay
+from zope.sendmail.sender import BoundSender, MailSender, MailWriter
 from zope.sendmail.startup import switched_off
 
 
@@ -81,15 +80,12 @@ class RequestMailer:
 
     def send(
         self,
-        fromaddr: str | bytes | BuiltMessage | None,
-        toaddrs: str | bytes | Sequence[str | bytes] = (),
+        fromaddr: type_of_sender | BuiltMessage | None,
+        toaddrs: type_of_recipients = (),
         message: type_of_message | None = None,
         hostname: str | None = None,
         port: int | None = None,
-        *,
-        relay: type_of_relay | None = None,
-        verp: bool = False,
-        **asked: Unpack[TermOptions],
+        **options: Unpack[SendOptions],
     ) -> str:
         """Hand over one mail, which leaves if the transaction of the request commits.
 
@@ -105,7 +101,7 @@ class RequestMailer:
             raise InvalidAddress(f"the mail has no sender; pass one, or set {self._setting}")
         sender: Any = self._default_sender if fromaddr is None else fromaddr
         text: Any = message  # None is refused with all else that is no message
-        return self._sender.send(sender, toaddrs, text, hostname, port, relay=relay, verp=verp, **asked)
+        return self._sender.send(sender, toaddrs, text, hostname, port, **options)
 
     def _to_message(self, built: Any) -> Message:
         """Return what is sent.  The default is put in as the sender before, as pyramid_mailer does it."""

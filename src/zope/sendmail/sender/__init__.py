@@ -19,18 +19,18 @@ Fails with `InvalidMail` before anything is written, and with `OSError` if the d
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Unpack
 
 from zope.sendmail.config.location import MEMORY
-from zope.sendmail.interfaces import type_of_message
+from zope.sendmail.interfaces import SendOptions, type_of_message, type_of_recipients, type_of_relay, type_of_sender
 from zope.sendmail.lifecycle.status import MailStatus
-from zope.sendmail.message.terms import TermDefaults, TermOptions
+from zope.sendmail.message.terms import TermDefaults
 from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.sender.reader import MailReader, Options, ReaderOptions, Sending
-from zope.sendmail.sender.relays import DEFAULT, addresses_of, make_routes, type_of_relay
+from zope.sendmail.sender.relays import DEFAULT, addresses_of, make_routes
 from zope.sendmail.sender.writer import MailWriter
 from zope.sendmail.system.greenthreads import refuse_green_threads
 
@@ -142,19 +142,16 @@ class MailSender(Sending):
 
     def send(
         self,
-        fromaddr: str | bytes,
-        toaddrs: str | bytes | Sequence[str | bytes],
+        fromaddr: type_of_sender,
+        toaddrs: type_of_recipients,
         message: type_of_message,
         hostname: str | None = None,
         port: int | None = None,
-        *,
-        relay: type_of_relay | None = None,
-        verp: bool = False,
-        **asked: Unpack[TermOptions],
+        **options: Unpack[SendOptions],
     ) -> str:
         """See `MailWriter.send`."""
         refuse_green_threads()  # before the mail is written
-        message_id = self.writer.write(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp, **asked)
+        message_id = self.writer.write(fromaddr, toaddrs, message, hostname, port, **options)
         self._start_if_possible()
         return message_id
 
@@ -197,19 +194,16 @@ class BoundSender:
 
     def send(
         self,
-        fromaddr: str | bytes,
-        toaddrs: str | bytes | Sequence[str | bytes],
+        fromaddr: type_of_sender,
+        toaddrs: type_of_recipients,
         message: type_of_message,
         hostname: str | None = None,
         port: int | None = None,
-        *,
-        relay: type_of_relay | None = None,
-        verp: bool = False,
-        **asked: Unpack[TermOptions],
+        **options: Unpack[SendOptions],
     ) -> str:
         """Hand over one mail, which leaves if the transaction commits.  See `MailWriter.send`."""
         refuse_green_threads()
-        message_id = self._writer.send(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp, **asked)
+        message_id = self._writer.send(fromaddr, toaddrs, message, hostname, port, **options)
         self._sender._start_if_possible()
         return message_id
 

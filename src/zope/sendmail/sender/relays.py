@@ -6,14 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zope.sendmail.errors import InvalidRelay
+from zope.sendmail.interfaces import type_of_relay
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 
 #: The name of the relay that gets what names none.
 DEFAULT = "default"
-
-#: A relay as programs write it: ``"host:port"``, or a pair of both.
-type_of_relay = str | tuple[str, int]
 
 
 def make_routes(

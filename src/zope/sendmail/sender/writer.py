@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Self, Unpack
 
 from zope.sendmail.config.location import MEMORY
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.errors import InvalidRelay
-from zope.sendmail.interfaces import type_of_message
+from zope.sendmail.interfaces import SendOptions, type_of_message, type_of_recipients, type_of_sender
 from zope.sendmail.message.routes import Routes
-from zope.sendmail.message.terms import TermDefaults, TermOptions
+from zope.sendmail.message.terms import TermDefaults
 from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.queue.memory import shared_memory
-from zope.sendmail.sender.relays import make_routes, type_of_relay
+from zope.sendmail.sender.relays import make_routes
 
 
 class MailWriter:
@@ -65,22 +64,19 @@ class MailWriter:
 
     def send(
         self,
-        fromaddr: str | bytes,
-        toaddrs: str | bytes | Sequence[str | bytes],
+        fromaddr: type_of_sender,
+        toaddrs: type_of_recipients,
         message: type_of_message,
         hostname: str | None = None,
         port: int | None = None,
-        *,
-        relay: type_of_relay | None = None,
-        verp: bool = False,
-        **asked: Unpack[TermOptions],
+        **options: Unpack[SendOptions],
     ) -> str:
         """Hand over one mail; return its Message-Id without angle brackets.
 
-        `hostname` and `port` (25), or `relay` (also the name of a mailer), say which relay shall get it.  The other
-        arguments, ``not_before``, ``expires``, ``priority`` and ``key`` among them, are those of `IMailDelivery.send`.
+        `hostname` and `port` (25), or ``relay`` (also the name of a mailer), say which relay shall get it.  All
+        keywords are those of `IMailDelivery.send`.
         """
-        message_id = self.write(fromaddr, toaddrs, message, hostname, port, relay=relay, verp=verp, **asked)
+        message_id = self.write(fromaddr, toaddrs, message, hostname, port, **options)
         if not self._follows:
             self._delivery.tell_if_unattended()
         return message_id
@@ -92,22 +88,19 @@ class MailWriter:
 
     def write(
         self,
-        fromaddr: str | bytes,
-        toaddrs: str | bytes | Sequence[str | bytes],
+        fromaddr: type_of_sender,
+        toaddrs: type_of_recipients,
         message: type_of_message,
         hostname: str | None = None,
         port: int | None = None,
-        *,
-        relay: type_of_relay | None = None,
-        verp: bool = False,
-        **asked: Unpack[TermOptions],
+        **options: Unpack[SendOptions],
     ) -> str:
         """Do as `send`, for a caller that sees to it that the queue is drained."""
         if hostname is not None:
-            if relay is not None:
+            if (relay := options.get("relay")) is not None:
                 raise InvalidRelay(f"hostname={hostname!r} and relay={relay!r} say the same thing twice; pass one")
-            relay = (hostname, 25 if port is None else port)
+            options["relay"] = (hostname, 25 if port is None else port)
         elif port is not None:
             raise InvalidRelay(f"port={port!r} without a hostname says nothing; pass both")
         send = self._delivery.send if self._follows else self._delivery.put
-        return send(fromaddr, toaddrs, message, relay=relay, verp=verp, **asked)
+        return send(fromaddr, toaddrs, message, **options)

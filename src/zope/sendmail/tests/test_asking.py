@@ -190,6 +190,17 @@ class OtherWaysIn(unittest.TestCase):
                 delivery.send("a@example.org", TO, MESSAGE, **asked)
         transaction.abort()
 
+    def test_an_unknown_keyword_is_named(self) -> None:
+        """Before anything is written, by every way in."""
+        directory = self.enterContext(tempfile.TemporaryDirectory()) + "/queue"
+        delivery, writer = QueuedMailDelivery(directory), MailWriter(directory)
+        ways = (delivery.send, delivery.send_now, DirectMailDelivery(SendOnlyMailer()).send, writer.send)
+        for send in ways:
+            with self.subTest(send.__qualname__), self.assertRaisesRegex(TypeError, "'prio'"):
+                send("a@example.org", TO, MESSAGE, prio="low")  # type: ignore[call-arg]  # that is the mistake
+        transaction.commit()
+        self.assertEqual(list(delivery.queue.admin.names()), [])
+
     def test_senders_and_writers_take_the_same(self) -> None:
         """Into a directory, and into memory."""
         with tempfile.TemporaryDirectory() as directory:
