@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 #: Three quarters of the time all tests take; ``-m "not slow"`` leaves them out.
-SLOW = frozenset({"test_crash", "test_faults", "test_interop", "test_postgresql_chaos", "test_processes"})
+SLOW = frozenset(
+    {
+        "test_crash",
+        "test_faults",
+        "test_interop",
+        "test_keycrash",
+        "test_postgresql_chaos",
+        "test_processes",
+        "test_providers",
+    }
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -117,9 +117,24 @@ class NotingQueue(MemoryQueue):
 class ProvidersLimits(Conversation):
     """A queue goes at nine tenths of what each of them allows; no mail is rejected, and none is charged."""
 
-    def gets_nine_tenths(self, provider: Provider, mails: int, part: float = 0.9) -> None:
-        """With no setting that tells of the limits."""
-        clock = provider.clock
+    def gets_nine_tenths(
+        self, speed: float, most: int, seconds: float, busy: str, *, connections: int, each: float, mails: int,
+        part: float = 0.9,
+    ) -> None:  # fmt: skip
+        """With no setting that tells of the limits.
+
+        A machine that does other things as well cannot keep the pace; then time goes more slowly in a second try.
+        """
+        for slower in (1.0, 3.0):
+            clock = FasterClock(speed / slower)
+            provider = Provider(clock, most, seconds, busy, connections=connections, each=each)
+            self.send_all(provider, clock, mails)
+            if provider.pace() >= part * most / seconds:
+                break
+        self.assertGreaterEqual(provider.pace(), part * most / seconds)
+
+    def send_all(self, provider: Provider, clock: Clock, mails: int) -> None:
+        """Send so many mails; all arrive, none is rejected, and none is charged."""
         relay = provider.relay = self.start(keywords=["PIPELINING"])
         relay.script = provider
         queue = NotingQueue(schedule=Schedule(first=60.0, jitter=0.0), clock=clock)
@@ -136,28 +151,27 @@ class ProvidersLimits(Conversation):
         while (before := len(relay.mails)) < mails and wait_until(lambda known=before: len(relay.mails) > known):  # type: ignore[misc]
             pass
         self.assertEqual(len(relay.mails), mails)
-        self.assertGreaterEqual(provider.pace(), part * provider.most / provider.seconds)
         self.assertTrue(wait_until(lambda: not queue.admin.count()))
         self.assertEqual((processor.tally[Answer.REJECTED], queue.charged), (0, []))
+        processor.stop()
 
     def test_microsoft_365(self) -> None:
         """Three connections and 30 mails a minute together; a mail takes so long that one connection would not do."""
-        self.gets_nine_tenths(Provider(FasterClock(15.0), 30, 60.0, BUSY, connections=3, each=2.5), 200)
+        self.gets_nine_tenths(15.0, 30, 60.0, BUSY, connections=3, each=2.5, mails=200)
 
     def test_one_saying_for_two_limits(self) -> None:
         """The same with words that say nothing of mails: what is meant is found out, which takes a while."""
-        provider = Provider(FasterClock(15.0), 30, 60.0, THREADS, connections=3, each=2.5)
-        self.gets_nine_tenths(provider, 200, part=0.8)
+        self.gets_nine_tenths(15.0, 30, 60.0, THREADS, connections=3, each=2.5, mails=200, part=0.8)
 
     def test_stalwart(self) -> None:
         """Ten in ten seconds."""
         busy = "452 4.4.5 Rate limit exceeded, try again later."
-        self.gets_nine_tenths(Provider(FasterClock(6.0), 10, 10.0, busy, connections=100, each=0.5), 150)
+        self.gets_nine_tenths(6.0, 10, 10.0, busy, connections=100, each=0.5, mails=150)
 
     def test_amazon_ses(self) -> None:
         """14 a second; twenty connections meet the limit in one moment, which is no reason to wait for minutes."""
         busy = "454 Throttling failure: Maximum sending rate exceeded."
-        self.gets_nine_tenths(Provider(FasterClock(0.5), 14, 1.0, busy, connections=100, each=0.05), 250)
+        self.gets_nine_tenths(0.5, 14, 1.0, busy, connections=100, each=0.05, mails=250)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ SAME = settings(
     max_examples=LONGER * 100,
     database=None,
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
+    # A test runner that runs them twice in one process, as those that look for coverage do, makes two test cases.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
 )
 QUICK = settings(SAME, max_examples=LONGER * 40)
