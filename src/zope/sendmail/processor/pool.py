@@ -1,14 +1,15 @@
 """The workers of each relay, in threads of their own, as many as are worth while.
 
 One begins.  As long as more is waiting than it can do, a further thread looks: if the process mostly waits for the
-relay, the workers are doubled, up to the relay's limit; if it is busy itself, more of them would only get in each
-other's way.
+relay, the workers are doubled, up to the relay's limit and what the time for which the relay is waited for is worth
+(`Lanes`); if it is busy itself, more of them would only get in each other's way.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import threading
 from collections.abc import Callable
 
@@ -166,7 +167,8 @@ class WorkerPool:
     def _goes_on(self, relay: Relay) -> bool:
         if self._context.signal.stopped or relay.pause():
             return False
-        return relay.workers <= 1 or relay.workers <= relay.limit
+        workers = relay.workers
+        return workers <= 1 or (workers <= relay.limit and not relay.lanes.are_too_many(workers))
 
     def _waits_for_turn(self, relay: Relay) -> bool:
         """Return whether it came before we were stopped; often it comes sooner, when another mail was taken."""
@@ -211,6 +213,7 @@ class WorkerPool:
         signal, meter, window = self._context.signal, Meter(self._context.clock), _WINDOW[0]
         try:
             while not over.wait(window) and not signal.stopped and self._dispatcher.is_waited_for(relay):
+                relay.lanes.look()
                 if meter.is_waiting() and self._may_double(relay):
                     with contextlib.suppress(RuntimeError):  # the system has no more threads
                         self._double(relay)
@@ -222,11 +225,16 @@ class WorkerPool:
 
     def _may_double(self, relay: Relay) -> bool:
         is_ahead = relay.is_ahead or self._dispatcher.is_ahead(relay)
-        return relay.workers < relay.limit and not is_ahead and not self._context.trouble.is_lasting
+        return (
+            relay.workers < min(relay.limit, relay.lanes.worth)
+            and not is_ahead
+            and not self._context.trouble.is_lasting
+        )
 
     def _double(self, relay: Relay) -> None:
         with relay.mutex:
-            more = max(0, min(relay.workers, relay.limit - relay.workers))
+            most = min(relay.limit, relay.lanes.worth)
+            more = max(0, min(relay.workers, math.ceil(most) - relay.workers))
         for _ in range(more):
             with relay.mutex:
                 relay.workers += 1

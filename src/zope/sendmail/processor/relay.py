@@ -14,6 +14,7 @@ from zope.sendmail.interfaces import ISession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
 from zope.sendmail.mailer import keeps_sessions, open_session
 from zope.sendmail.processor.job import Job
+from zope.sendmail.processor.lanes import Lanes
 from zope.sendmail.processor.stopsignal import StopSignal
 from zope.sendmail.processor.throttle import Hand, Hearing, Throttle
 from zope.sendmail.reporting import maillog
@@ -54,6 +55,8 @@ class Relay:
         self.connections = connections
         self.circuit = CircuitBreaker(clock, self._tell_down)
         self.throttle = Throttle(clock)
+        #: How many connections are worth while, if there may be more.
+        self.lanes = Lanes()
         #: What waits for a worker; `workers` are those at work.  Both are changed under `mutex`.
         self.backlog: deque[Job] = deque()
         self.workers = 0

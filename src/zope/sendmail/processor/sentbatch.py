@@ -6,8 +6,12 @@ What follows from it is done for up to sixteen mails at a time, and within a hun
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from math import inf
 from typing import Any
 
+from zope.sendmail.interfaces import ISession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import sent_at_once
@@ -24,17 +28,21 @@ _MOST, _SPAN = 16, 0.01
 class SentBatch:
     """See the module.
 
+    :param session: of the worker; may tell how long the relay was waited for (``waited()``)
     :param grows: whether the session says when a mail may take long (``lets_go``); else each mail ends by itself
 
     Concurrency: one thread.
     """
 
-    def __init__(self, context: Context, relay: Relay, *, grows: bool) -> None:
+    def __init__(self, context: Context, relay: Relay, session: ISession, *, grows: bool) -> None:
         self._context = context
         self._relay = relay
         self._most = _MOST if grows else 1
         self._mails: list[tuple[Job, Outcome, Measures | None]] = []
         self._since = 0.0
+        self._waited: Callable[[], float] = getattr(session, "waited", _not_known)
+        #: What the worker's thread had used of a processor when the last batch ended, and which thread that was.
+        self._cpu, self._thread = 0.0, 0
         self._error: Exception | None = None
 
     def takes(self, job: Job, outcome: object) -> bool:
@@ -88,6 +96,7 @@ class SentBatch:
     def _end(self, mails: list[tuple[Job, Outcome, Measures | None]]) -> None:
         context, now = self._context, self._context.clock.time()
         self._relay.took(len(mails), mails[0][1].relay)
+        self._measure(len(mails))
         together: list[tuple[Any, Outcome, Record]] = [
             (job.lease, outcome, sent_at_once(outcome, now=now)) for job, outcome, _ in mails
         ]
@@ -100,3 +109,15 @@ class SentBatch:
             ]
         )
         context.state_report.count_sent([lease.written for lease, _, _ in together])
+
+    def _measure(self, mails: int) -> None:
+        """Tell what the mails have cost; the first batch of a thread only begins it."""
+        cpu, thread = self._context.clock.thread_cpu(), threading.get_ident()
+        if thread == self._thread:
+            self._relay.lanes.note(mails, cpu - self._cpu, self._waited())
+        self._cpu, self._thread = cpu, thread
+
+
+def _not_known() -> float:
+    """Return how long the relay was waited for, where the session does not tell."""
+    return inf

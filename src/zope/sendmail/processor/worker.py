@@ -89,7 +89,7 @@ class Worker:
         self.mailer = mailer
         #: What was claimed for this worker together with the mail in hand.
         self.convoy = Convoy(context.clock, grows=getattr(session, "lets_go", False))
-        self._sent = SentBatch(context, relay, grows=getattr(session, "lets_go", False))
+        self._sent = SentBatch(context, relay, session, grows=getattr(session, "lets_go", False))
         self._taken: JobsInHand | None = None
         #: When the last mail ended, on the monotonic clock: what was taken ahead has waited until then.
         self._ended_at = 0.0
@@ -189,6 +189,7 @@ class Worker:
             hand = Hand(lease.name, max(job.taken_at, self._ended_at), self.session)
             hearing = self._relay.heard(outcome, complaints, hand)
             self._relay.give_back()
+            self._relay.lanes.note_other()
             self.works = outcome.fault is None and hearing is not Hearing.FEWER_CONNECTIONS
             self._has_to_pause = hearing is not Hearing.USUAL
             self._was_one_too_many = hearing is Hearing.FEWER_CONNECTIONS

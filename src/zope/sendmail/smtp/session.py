@@ -9,6 +9,7 @@ from __future__ import annotations
 import smtplib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
@@ -67,6 +68,7 @@ class SMTPSession:
         self._ahead: Attempt | None = None
         #: The relay of the last connection.
         self._relay = ""
+        self._shortest_wait = inf
 
     @property
     def relay(self) -> str:
@@ -201,12 +203,23 @@ class SMTPSession:
             self._ahead = attempt  # the next one goes by itself
             return None
         self._ahead = self._ahead if behind is not None else None
+        end_at = self._clock.monotonic()
         reply = way.end(attempt, b"" if behind is None else behind.first_flight())
         if reply is None:
             _note_not_sent(attempt, behind)
             return None
-        current.note_ordinary(begin, self._clock.monotonic())
+        now = self._clock.monotonic()
+        current.note_ordinary(begin, now)
+        self._shortest_wait = min(self._shortest_wait, now - end_at)
         return Outcome(self._relay, dict.fromkeys(attempt.job.envelope.recipients, reply))
+
+    def waited(self) -> float:
+        """Return the shortest time in seconds from the end of an ordinary mail to the reply since it was asked last.
+
+        inf if there was none.
+        """
+        waited, self._shortest_wait = self._shortest_wait, inf
+        return waited
 
     def may_overlap(self) -> bool:
         """Return whether the connection is good for one more mail behind the one in hand, envelope and end in one."""

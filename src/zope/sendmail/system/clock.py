@@ -21,6 +21,10 @@ class Clock:
         """Seconds of processor time that this process has used."""
         return time.process_time()
 
+    def thread_cpu(self) -> float:
+        """Seconds of processor time that the calling thread has used."""
+        return time.thread_time()
+
     def chance(self) -> float:
         """Return a number within 0 and 1, for jitter; not for secrets."""
         return random.random()  # noqa: S311 - spreads retries, guards nothing

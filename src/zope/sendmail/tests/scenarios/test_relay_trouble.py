@@ -491,6 +491,19 @@ class AMailerWithARate(unittest.TestCase):
         self.assertFalse(relay.is_ahead)
 
 
+class ARelayThatAnswersAtOnce(ProcessorTest):
+    def test_connections_that_are_far_too_many(self) -> None:
+        """End before their next mail, and the others go on."""
+        run, relay = self.processor.new_run(), self.processor.relays.default
+        relay.lanes.worth = 4.0
+        self.put(count=3)
+        relay.workers = 7
+        run.pool.guarded_work(relay)
+        self.assertEqual((relay.workers, self.mailer.sent), (6, []))
+        run.pool.guarded_work(relay)
+        self.assertEqual((relay.workers, len(self.mailer.sent)), (5, 3))
+
+
 class ALongRest(ProcessorTest):
     """A processor that looks by itself once an hour, because every commit wakes it."""
 

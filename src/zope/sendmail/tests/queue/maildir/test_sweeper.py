@@ -114,6 +114,26 @@ class ASlowDisk(ASweeper):
         self.assertEqual(self.gone, ["two"])
         goes_on.set()
 
+    def test_a_thread_that_falls_behind(self) -> None:
+        """Gets help from one more for as much as may wait for each, and from no more."""
+        begun, goes_on = threading.Semaphore(0), threading.Event()
+        self.addCleanup(goes_on.set)
+
+        def stuck() -> str | None:
+            begun.release()
+            goes_on.wait(60)
+            return None
+
+        self.sweeper.take([stuck])
+        begun.acquire()
+        for number in range(3):
+            self.take(*[f"{number}.{each}" for each in range(16)])
+        self.assertEqual((self.gone, self.sweeper._threads), ([], 1))
+        self.sweeper.take([stuck])
+        self.assertEqual(self.sweeper._threads, 2)
+        begun.acquire()
+        self.assertEqual(len(self.gone), 48)
+
 
 del ASweeper
 

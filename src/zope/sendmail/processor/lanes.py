@@ -1,0 +1,67 @@
+"""How many connections to a relay are worth while, from what a mail costs this process and how long its reply takes.
+
+A connection waits for its relay, and meanwhile others work: so many are of use as fit into the wait.  More of them only
+hand the interpreter to one another.  The shortest wait tells: on a busy machine the others are those of the machine.
+"""
+
+from __future__ import annotations
+
+import threading
+from math import inf
+
+#: So many connections are always worth while where mail waits: a relay on the same machine works while we do, and on a
+#: busy machine several threads get more of it.
+_FEW = 4
+
+#: So many times what fits into the shortest wait: most take longer.
+_SLACK = 2.0
+
+#: Mails after which their figures are believed: the first ones of a busy machine wait for anything.
+_ENOUGH = 8
+
+#: One of so many times more connections than are worth while ends.
+_TOO_MANY = 1.5
+
+
+class Lanes:
+    """See the module.  Concurrency: any thread."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._begin()
+        #: How many connections are worth while, as the last look found; inf: as many as there may be.
+        self.worth = inf
+
+    def _begin(self) -> None:
+        self._measured = self._others = 0
+        self._cpu = 0.0
+        self._wait = inf
+
+    def note(self, mails: int, cpu: float, wait: float) -> None:
+        """Take note of mails that the relay has taken.
+
+        :param cpu: seconds of a processor that they have cost their worker, together
+        :param wait: the shortest time in seconds from the last byte of one to the reply; inf if that is not known
+        """
+        with self._mutex:
+            self._measured += mails
+            self._cpu += cpu
+            self._wait = min(self._wait, wait)
+
+    def note_other(self) -> None:
+        """Take note of a mail of which that is not known."""
+        with self._mutex:
+            self._others += 1
+
+    def look(self) -> None:
+        """Find what is worth while from what was noted since it was found last; most of it has to be measured."""
+        with self._mutex:
+            if self._measured + self._others < _ENOUGH:
+                return
+            is_known = self._measured > self._others and self._cpu > 0.0
+            self.worth = max(_FEW, _SLACK * (1.0 + self._wait * self._measured / self._cpu)) if is_known else inf
+            self._begin()
+
+    def are_too_many(self, connections: int) -> bool:
+        """Return whether one of so many should end: they are far more than is worth while."""
+        return connections > _TOO_MANY * self.worth

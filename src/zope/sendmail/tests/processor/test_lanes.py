@@ -1,0 +1,77 @@
+"""`zope.sendmail.processor.lanes`: how many connections are worth while."""
+
+from __future__ import annotations
+
+import unittest
+from math import inf
+
+from zope.sendmail.processor.lanes import Lanes
+
+#: What a mail costs its worker, seconds.
+COST = 0.0002
+
+
+class Mails(unittest.TestCase):
+    def setUp(self) -> None:
+        self.lanes = Lanes()
+
+    def look(self) -> float:
+        self.lanes.look()
+        return self.lanes.worth
+
+    def test_nothing_is_known(self) -> None:
+        """Then there may be as many as there may be otherwise."""
+        self.assertEqual(self.look(), inf)
+        self.assertFalse(self.lanes.are_too_many(20))
+
+    def test_a_relay_that_answers_at_once(self) -> None:
+        """Gets few, and those that are far too many end."""
+        self.lanes.note(16, 16 * COST, 0.0001)
+        self.assertEqual(self.look(), 4.0)
+        self.assertEqual([self.lanes.are_too_many(count) for count in (4, 6, 7, 20)], [False, False, True, True])
+
+    def test_a_relay_a_millisecond_away(self) -> None:
+        """Gets twice as many as fit into the wait."""
+        self.lanes.note(16, 16 * COST, 0.001)
+        self.assertAlmostEqual(self.look(), 12.0)
+
+    def test_a_relay_that_is_far(self) -> None:
+        """Gets more than there may be."""
+        self.lanes.note(16, 16 * COST, 0.020)
+        self.assertGreater(self.look(), 100)
+
+    def test_the_shortest_wait_counts(self) -> None:
+        """On a busy machine the others say how busy it is."""
+        self.lanes.note(8, 8 * COST, 0.050)
+        self.lanes.note(8, 8 * COST, 0.0001)
+        self.assertEqual(self.look(), 4.0)
+
+    def test_the_first_mails(self) -> None:
+        """Are too few to say anything, and count with those that follow."""
+        self.lanes.note(4, 4 * COST, 0.0001)
+        self.assertEqual(self.look(), inf)
+        self.lanes.note(4, 4 * COST, 0.050)
+        self.assertEqual(self.look(), 4.0)
+
+    def test_what_was_before(self) -> None:
+        """Counts no more when enough has come since: a relay may have become slow."""
+        self.lanes.note(16, 16 * COST, 0.0001)
+        self.look()
+        self.lanes.note(16, 16 * COST, 0.020)
+        self.assertGreater(self.look(), 100)
+
+    def test_most_mails_cannot_be_measured(self) -> None:
+        """Then the others say nothing about them."""
+        self.lanes.note(8, 8 * COST, 0.0001)
+        for _ in range(8):
+            self.lanes.note_other()
+        self.assertEqual(self.look(), inf)
+
+    def test_a_session_that_does_not_tell(self) -> None:
+        """How long it waited: there may be as many as otherwise."""
+        self.lanes.note(16, 16 * COST, inf)
+        self.assertEqual(self.look(), inf)
+
+
+if __name__ == "__main__":
+    unittest.main()
