@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,40 +37,49 @@ class Theirs:
     """Another release.  `requirement` says which."""
 
     def __init__(self, requirement: str, cache: Path) -> None:
-        key = hashlib.sha256(f"{requirement} {sys.version}".encode()).hexdigest()[:12]
-        self._environment = cache / key
-        self._python = self._environment / "bin" / "python"
-        installed = self._environment / "installed"
-        if not installed.exists():
-            self._install(requirement)
-            installed.touch()
-        self.version = self._ask_version()
+        try:
+            self._python = environment([requirement], cache)
+            asked = "from importlib.metadata import version; print(version('zope.sendmail'))"
+            self.version = _run(self._python, "-c", asked)
+        except NotInstalled as error:
+            raise SystemExit(f"the release to compare with cannot be had:\n{error}") from None
         self.name = f"zope.sendmail {self.version}"
 
     def child(self, program: str) -> Child:
         """A process that runs `program` with this release."""
         return Child([str(self._python)], program)
 
-    def _install(self, requirement: str) -> None:
-        progress(f"installing {requirement}")
-        venv.create(self._environment, clear=True, with_pip=True)
-        self._run("-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement)
 
-    def _ask_version(self) -> str:
-        return self._run("-c", "from importlib.metadata import version; print(version('zope.sendmail'))")
-
-    def _run(self, *arguments: str) -> str:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        done = subprocess.run(
-            [str(self._python), *arguments], check=False, capture_output=True, text=True, env=environment
-        )
-        if done.returncode != 0:
-            raise SystemExit(f"the release to compare with cannot be had:\n{done.stderr}")
-        return done.stdout.strip()
+class NotInstalled(Exception):
+    """pip's own words."""
 
 
-def parser(text: str | None, rounds: int) -> argparse.ArgumentParser:
-    """The arguments that all benchmarks have."""
+def environment(requirements: Sequence[str], cache: Path) -> Path:
+    """The Python of an environment that has these from the package index; kept in `cache`.
+
+    :raises NotInstalled: if they cannot be had
+    """
+    key = hashlib.sha256(f"{' '.join(requirements)} {sys.version}".encode()).hexdigest()[:12]
+    made = cache / key
+    python, installed = made / "bin" / "python", made / "installed"
+    if not installed.exists():
+        progress(f"installing {' '.join(requirements)}")
+        venv.create(made, clear=True, with_pip=True)
+        _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
+        installed.touch()
+    return python
+
+
+def _run(python: Path, *arguments: str) -> str:
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run([str(python), *arguments], check=False, capture_output=True, text=True, env=outside)
+    if done.returncode != 0:
+        raise NotInstalled(done.stderr)
+    return done.stdout.strip()
+
+
+def parser(text: str | None, rounds: int, *, before: bool = True) -> argparse.ArgumentParser:
+    """The arguments that all benchmarks have; `before`: it compares with one other release."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zope.sendmail-benchmarks"
     found = argparse.ArgumentParser(description=(text or "").partition("\n\n")[0])
     found.add_argument(
@@ -82,8 +91,9 @@ def parser(text: str | None, rounds: int) -> argparse.ArgumentParser:
     )
     found.add_argument("--rounds", type=int, default=rounds, help="default: %(default)s")
     found.add_argument("--json", action="store_true", help="the same for a program, with the value of each round")
-    found.add_argument("--against", default=BEFORE, metavar="REQUIREMENT", help="default: %(default)r")
-    found.add_argument("--cache", type=Path, default=cache, help="where the other release is kept")
+    if before:
+        found.add_argument("--against", default=BEFORE, metavar="REQUIREMENT", help="default: %(default)r")
+    found.add_argument("--cache", type=Path, default=cache, help="where other packages are kept")
     return found
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -68,13 +69,24 @@ class Child:
             raise RuntimeError(answer["error"])
         return answer
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """kill -9, in the middle of whatever it does."""
+        self._process.kill()
+        self._process.wait()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it was killed with a word for it under way
+            self._process.stdin.close()
         try:
             self._process.wait(30.0)
         except subprocess.TimeoutExpired:

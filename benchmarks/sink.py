@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import socket
 import ssl
 import tempfile
@@ -20,6 +21,7 @@ import trustme
 from serve import serve
 
 _OFFERS = ("PIPELINING", "SIZE 33554432", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING")
+_NUMBER = re.compile(rb"(?m)^X-Number: (\d+)")
 _ORDINARY = {b"RSET": b"250 2.0.0 Ok\r\n", b"RCPT": b"250 2.1.5 Ok\r\n", b"MAIL": b"250 2.1.0 Ok\r\n"}
 
 
@@ -98,15 +100,18 @@ class Exchange:
 
     def _taken(self, text: bytes | None) -> bool:
         self._sink.taken += text is not None
+        if text is not None and self._sink.notes and (number := _NUMBER.search(text, 0, 2000)):
+            self._sink.arrivals.append((int(number[1]), time.monotonic()))
         self._out += b"250 2.0.0 Ok: queued\r\n"
         return text is not None
 
 
 class Sink:
-    """The relay."""
+    """The relay.  If it `notes`, it knows which numbered mail came when."""
 
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
-        self.tls = tls
+    def __init__(self, tls: ssl.SSLContext | None, *, notes: bool = False) -> None:
+        self.tls, self.notes = tls, notes
+        self.arrivals: list[tuple[int, float]] = []
         self.taken = 0
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
@@ -184,14 +189,14 @@ class _Wire:
 _running: dict[str, Any] = {}
 
 
-def start(*, tls: bool = False, delay: float | None = None) -> dict[str, Any]:
+def start(*, tls: bool = False, delay: float | None = None, notes: bool = False) -> dict[str, Any]:
     """A relay, behind a line if there is a delay; where it is, and whom to trust for it."""
     authority = trustme.CA()
     context = None
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
-    sink = Sink(context)
+    sink = Sink(context, notes=notes)
     line = None if delay is None else Delayed(sink.port, delay)
     port = (line or sink).port
     stored = tempfile.NamedTemporaryFile(suffix=".pem")  # noqa: SIM115 - as long as this process
@@ -210,5 +215,24 @@ def count(port: int) -> dict[str, Any]:
     return answer
 
 
+def until(port: int, mails: int, seconds: float) -> dict[str, Any]:
+    """How many different numbers have come, as soon as they are so many, at the latest after so long."""
+    noted, end, seen, numbers = _running[str(port)][0].arrivals, time.monotonic() + seconds, 0, set[int]()
+    while True:
+        fresh = noted[seen:]
+        seen += len(fresh)
+        numbers.update(number for number, _ in fresh)
+        if len(numbers) >= mails or time.monotonic() >= end:
+            return {"mails": len(numbers)}
+        time.sleep(0.002)
+
+
+def arrivals(port: int) -> dict[str, Any]:
+    """Which number came when, by this machine's monotonic clock, since the last time."""
+    sink = _running[str(port)][0]
+    noted, sink.arrivals = sink.arrivals, []
+    return {"arrivals": noted}
+
+
 if __name__ == "__main__":
-    serve({"start": start, "count": count})
+    serve({"start": start, "count": count, "until": until, "arrivals": arrivals})
