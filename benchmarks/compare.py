@@ -19,7 +19,7 @@ from comparison import Comparison, setting
 from contenders import CONTENDERS, OURS, Field
 from dots import plot
 from figures import progress
-from releases import Ours, file_system, our_version, parser, place
+from releases import Ours, file_system, parser, place
 from rounds import DEEP, FULL, PARTS, QUICK, Run, Scale
 
 
@@ -48,22 +48,26 @@ def measure(arguments: argparse.Namespace, directory: str) -> Comparison:
             {each.key: each.name for each in field.contenders},
             {each.key: each.keeps for each in field.contenders},
             OURS.key,
-            setting(file_system(directory), os.getloadavg()[0], our_version()),
             notes=field.notes,
         )
         for part in arguments.only or PARTS:
-            began = time.monotonic()
+            began, load = time.monotonic(), os.getloadavg()[0]
             with Ours().child("sink.py") as sink:
                 PARTS[part](Run(field, sink, found, _scale(arguments)))
-            found.setting["seconds"][part] = round(time.monotonic() - began)
+            found.settings[part] = setting(file_system(directory), load, time.monotonic() - began)
     finally:
         field.close()
     return found
 
 
 def write(found: Comparison, out: Path) -> None:
-    """Write figures.json, and for each part a table and a plot; the same figures give the same files."""
+    """Write figures.json, and for each part a table and a plot; the same figures give the same files.
+
+    What is there of other parts stays.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    if (out / "figures.json").exists():
+        found = found.over(Comparison.of(json.loads((out / "figures.json").read_text(encoding="utf-8"))))
     (out / "figures.json").write_text(json.dumps(found.document(), indent=1) + "\n", encoding="utf-8")
     for part in found.parts():
         (out / f"{part}.txt").write_text(found.rst(part), encoding="utf-8")
@@ -94,7 +98,12 @@ def _arguments() -> argparse.Namespace:
     found.add_argument("--quick", action="store_true", help="one round of little, in less than five minutes")
     found.add_argument("--deep", action="store_true", help="a backlog of 400,000 as well; some GB of disk")
     found.add_argument("--kills", type=int, help="how often each sender is killed (default: 20, quick 5)")
-    found.add_argument("--out", type=Path, metavar="DIRECTORY", help="write figures.json, tables and plots there")
+    found.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIRECTORY",
+        help="write figures.json, tables and plots there; what is there of other parts stays",
+    )
     found.add_argument("--draw", type=Path, metavar="FILE", help="measure nothing: tables and plots of a figures.json")
     return found.parse_args()
 

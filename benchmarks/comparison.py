@@ -27,7 +27,7 @@ class Comparison:
     names: dict[str, str]
     keeps: dict[str, str]
     ours: str
-    setting: dict[str, Any]
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     values: dict[Column, dict[str, list[float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -63,11 +63,9 @@ class Comparison:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield f"zope.sendmail beside others, {self.setting['date']}"
-        yield f"on {self.setting['machine']}, {self.setting['file_system']}; load {self.setting['load']}"
-        yield "medians of the rounds; in parentheses: ours divided by theirs"
+        yield "zope.sendmail beside others: medians of the rounds; in parentheses: ours divided by theirs"
         for part in self.parts():
-            yield f"\n{part}, measured in {self.setting['seconds'].get(part, 0)} s"
+            yield f"\n{part} ({self.circumstances(part)})"
             rows = self.rows(part)
             widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
             rows.insert(1, ["=" * width for width in widths])
@@ -78,6 +76,15 @@ class Comparison:
             yield f"{name}: {self.keeps[key]}"
         for note in self.notes:
             yield f"\nNote: {note}"
+
+    def circumstances(self, part: str) -> str:
+        """When and where a part was measured, and how often."""
+        at = self.settings[part]
+        rounds = max(len(values) for column in self.columns(part) for values in self.values[column].values())
+        return (
+            f"{at['date']}, {at['machine']}, {at['file_system']}, load {at['load']}; {rounds} round{'s' * (rounds > 1)}"
+            f" in {at['seconds']} s"
+        )
 
     def rows(self, part: str) -> list[list[str]]:
         """The cells of one table, with its head."""
@@ -97,7 +104,7 @@ class Comparison:
     def rst(self, part: str) -> str:
         """One table for the docs."""
         head, *rows = self.rows(part)
-        lines = [".. list-table::", "   :header-rows: 1", ""]
+        lines = [f".. list-table:: {self.circumstances(part)}", "   :header-rows: 1", ""]
         for row in [head, *rows]:
             lines += [f"   {'*' if first else ' '} - {cell}".rstrip() for first, cell in _first(row)]
         return "\n".join([*lines, ""])
@@ -107,7 +114,7 @@ class Comparison:
     def document(self) -> dict[str, Any]:
         """Everything, for JSON."""
         return {
-            "setting": self.setting,
+            "settings": self.settings,
             "ours": self.ours,
             "names": self.names,
             "keeps": self.keeps,
@@ -122,24 +129,35 @@ class Comparison:
     @classmethod
     def of(cls, document: dict[str, Any]) -> Comparison:
         """The same, read again."""
-        made = cls(document["names"], document["keeps"], document["ours"], document["setting"], {}, document["notes"])
+        made = cls(document["names"], document["keeps"], document["ours"], document["settings"], {}, document["notes"])
         for each in document["figures"]:
             column = Column(each["part"], each["name"], each["unit"], each["less_is_better"])
             made.values[column] = each["values"]
         return made
+
+    def over(self, before: Comparison) -> Comparison:
+        """These figures, and those of `before` for parts that were not measured now."""
+        kept = {column: values for column, values in before.values.items() if column.part not in self.settings}
+        return Comparison(
+            {**before.names, **self.names},
+            {**before.keeps, **self.keeps},
+            self.ours,
+            {**before.settings, **self.settings},
+            {**kept, **self.values},
+            list(dict.fromkeys([*before.notes, *self.notes])),
+        )
 
 
 def _first(row: Sequence[str]) -> Iterator[tuple[bool, str]]:
     return ((not place, cell) for place, cell in enumerate(row))
 
 
-def setting(file_system: str, load: float, version: str) -> dict[str, Any]:
-    """When and where."""
+def setting(file_system: str, load: float, seconds: float) -> dict[str, Any]:
+    """When and where a part was measured, how much else was to be done there, and how long it took."""
     return {
         "date": time.strftime("%d %B %Y", time.gmtime()).lstrip("0"),
         "machine": machine(),
         "file_system": file_system,
         "load": round(load, 1),
-        "version": version,
-        "seconds": {},
+        "seconds": round(seconds),
     }

@@ -74,7 +74,7 @@ CONTENDERS = (
     ),
     Contender(
         "django-mailer", "django-mailer 2.3.2", "peer_django.py", "transactional; synced by the database",
-        ["django-mailer==2.3.2", *_DJANGO], app="mailer",
+        ["django-mailer==2.3.2", *_DJANGO], app="mailer", turns=7,
     ),
     Contender(
         "django-mailer-rows", "the same, MAILER_USE_FILE_LOCK=False", "peer_django.py",
@@ -110,7 +110,8 @@ class Field:
             if each is OURS or not wanted or each.key in wanted:
                 self._admit(each)
         self._server = self._postgresql() if any(each.app for each in self.contenders) else None
-        self._databases: dict[str, dict[str, Any]] = {}
+        self._templates: dict[str, str] = {}
+        self._databases: dict[str, str] = {}
 
     def _admit(self, contender: Contender) -> None:
         try:
@@ -148,13 +149,21 @@ class Field:
 
     def open(self, contender: Contender, place: str, relay: Mapping[str, Any]) -> Child:
         """A process with this sender."""
+        database = None
+        if contender.app and self._server is not None:
+            database = self._database(contender, place, self._server)
+        return self._prepared(contender, place, relay, database)
+
+    def _prepared(
+        self, contender: Contender, place: str, relay: Mapping[str, Any], database: Mapping[str, str] | None
+    ) -> Child:
         if contender.key in self._pythons:
             child = Child([str(self._pythons[contender.key])], contender.program)
         else:
             child = Ours().child(contender.program)
         settings = {"place": place, "relay": relay, "settings": contender.settings}
         if contender.app:
-            settings |= {"app": contender.app, "database": self._database(place)}
+            settings |= {"app": contender.app, "database": database}
         try:
             child.ask("prepare", **settings)
         except BaseException:
@@ -162,20 +171,26 @@ class Field:
             raise
         return child
 
-    def _database(self, place: str) -> dict[str, Any] | None:
-        if self._server is None:
-            return None
+    def _database(self, contender: Contender, place: str, server: Server) -> dict[str, str]:
+        """What Django is told; a new place gets a copy of a database in which the tables are."""
+        if contender.app not in self._templates:
+            self._templates[contender.app] = server.create_database()
+            nowhere = {"port": 0, "cafile": "", "login": False}
+            database = _in(server, self._templates[contender.app])
+            with self._prepared(contender, self.place(contender), nowhere, database):
+                pass
         if place not in self._databases:
-            self._databases[place] = {
-                "ENGINE": "django.db.backends.postgresql",
-                "NAME": self._server.create_database(),
-                "USER": "postgres",
-                "HOST": self._server.directory,
-            }
-        return self._databases[place]
+            self._databases[place] = server.create_database(self._templates[contender.app])
+            os.makedirs(place)
+            Path(place, "migrated").touch()
+        return _in(server, self._databases[place])
 
     def close(self) -> None:
         """Stop the server."""
         if self._server is not None:
             with suppress(OSError):
                 self._server.stop()
+
+
+def _in(server: Server, name: str) -> dict[str, str]:
+    return {"ENGINE": "django.db.backends.postgresql", "NAME": name, "USER": "postgres", "HOST": server.directory}

@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import shutil
+import sys
 import tempfile
 import unittest
 from collections import Counter
@@ -575,3 +576,8 @@ del CrashTest
 
 
 load_tests = in_layer(Crashes)
+
+
+if __name__ == "__main__":  # says as well how many states were looked at
+    unittest.main(exit=False)
+    sys.stdout.writelines(f"{number:,} states: {kind}\n" for kind, number in COUNTS.items())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 import unittest
 from collections import Counter
@@ -205,3 +206,8 @@ class AKey(unittest.TestCase):
 
 
 load_tests = in_layer(Faults)
+
+
+if __name__ == "__main__":  # says as well how many states were looked at
+    unittest.main(exit=False)
+    sys.stdout.writelines(f"{number:,} states: {kind}\n" for kind, number in COUNTS.items())
