@@ -207,6 +207,8 @@ class DKIMSigner(InnerLimits, OneMailCalls):
         keys = self._keys_for(text)
         if not keys:
             return BytesIO(text)
+        if b"\r\n\r\n" not in text:  # no body: some verifiers look for the signature above the empty line
+            text += b"\r\n"
         if not text.isascii():
             with suppress(CannotConvert):  # it has another signature, which the conversion would break
                 text = in_seven_bit(text)
