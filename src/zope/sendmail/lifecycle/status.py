@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
+from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import waiting_words
 from zope.sendmail.lifecycle.states import State
 
@@ -46,6 +47,11 @@ class SentMail:
     time: float
     relay: str = ""
     replies: Mapping[str, Reply] = field(default_factory=dict)
+
+    @property
+    def record(self) -> Record:
+        """The last line of its history, as far as it is known."""
+        return Record(State.SENT, time=self.time, relay=self.relay, replies=self.replies)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,28 @@
 Nothing is there twice, whenever a process dies: a mail is in the one queue, until it has left it in one step, and from
 then on in the other.  What a death leaves between is finished by the next move of the same queues; until then the
 doctors of both tell of it.  Processors of both queues may be at work.
+
+Which keys are taken, and what has left, is known in both queues afterwards: an application that still writes to the one
+sends nothing twice either.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from zope.sendmail.errors import QueueError
 from zope.sendmail.queue.transit import Transit
 
 #: So many names are looked at together; how many mails are locked at a time is up to their queue.
 _AT_ONCE = 50
+
+#: So many keys, or mails that have left, are copied together.
+_COPIED = 1000
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,7 @@ def move(sources: Sequence[Transit], target: Transit) -> Iterator[Moved]:
     """
     _refuse_itself(sources, target)
     for source in sources:
+        _copy(source.keys(), target.take_keys)
         yield from _finish(source, target)
         names = iter(list(source.names()))
         while batch := list(itertools.islice(names, _AT_ONCE)):
@@ -56,6 +66,15 @@ def move(sources: Sequence[Transit], target: Transit) -> Iterator[Moved]:
                 done, count = _move_some(source, target, batch)
                 yield from done
                 batch = batch[count:]
+        _copy(source.keys(), target.take_keys)  # of what was written meanwhile
+        _copy(source.departures(), target.note_departures)
+
+
+def _copy(known: Iterable[_T], keep: Callable[[Sequence[_T]], None]) -> None:
+    """Let one queue keep what the other knows."""
+    rest = iter(known)
+    while batch := list(itertools.islice(rest, _COPIED)):
+        keep(batch)
 
 
 def rehearse(sources: Sequence[Transit], target: Transit) -> Iterator[Moved]:

@@ -1,7 +1,8 @@
 """What a mail takes along from one queue to another, and what `zope.sendmail.queue.moving` needs of both.
 
 Steps of one mail: *arrive* in the other queue, unseen; *leave* this one (the instant of the move); *appear* there; and
-its trace here is forgotten.  Each step is durable before the next begins, and may be repeated.
+its trace here is forgotten.  Each step is durable before the next begins, and may be repeated.  What is known of mail
+that has left, and the keys that are taken, are copied: as often as is wanted, for nothing is noted twice.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.status import SentMail
 from zope.sendmail.message.envelope import Envelope
 
 #: Octets of a message that are read at a time.
@@ -47,6 +49,22 @@ class Trace(NamedTuple):
 
     name: str
     since: float
+
+
+class TakenKey(NamedTuple):
+    """A key that a committed mail has, which may have left."""
+
+    key: str
+    message_id: str
+    #: Seconds since the epoch; then it is free.
+    until: float
+
+
+class Departure(NamedTuple):
+    """What is known of a mail that has left its queue."""
+
+    message_id: str
+    sent: SentMail
 
 
 @dataclass(slots=True)
@@ -92,6 +110,20 @@ class Transit(Protocol):
 
     def forget(self, names: Sequence[str]) -> None:
         """Forget that these have left."""
+
+    # what is known beside the mails
+
+    def keys(self) -> Iterable[TakenKey]:
+        """Return the keys that are taken now."""
+
+    def take_keys(self, keys: Sequence[TakenKey]) -> None:
+        """Let these keys be taken, durably.  One that is taken or in use here stays as it is."""
+
+    def departures(self) -> Iterable[Departure]:
+        """Return what is known of the mails that have left, in pieces of a day."""
+
+    def note_departures(self, departures: Sequence[Departure]) -> None:
+        """Keep what is known of these mails; what is noted already, or too old to be kept, is passed over."""
 
     # where they come to
 

@@ -11,11 +11,11 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from zope.sendmail.errors import KeyTaken
+from zope.sendmail.errors import KeyInUse, KeyTaken
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.queue.keys import in_use
 from zope.sendmail.queue.maildir.bundle import names_in
@@ -219,6 +219,40 @@ class Keys:
         for key in keys:
             with contextlib.suppress(OSError):  # the next question finds it out
                 self._disk.append(self._path(key), _COMMITTED)
+
+    # moving
+
+    def taken(self) -> Iterator[tuple[str, str, float]]:
+        """Return the keys that are taken: each with the Message-Id of its mail, and until when."""
+        for name in self._names():
+            said, stands = self._look(os.path.join(self._layout.keys, name))
+            if said is not None and stands is Standing.TAKEN:
+                yield said.key, said.message_id, said.until
+
+    def bring(self, keys: Iterable[tuple[str, str, float]]) -> None:
+        """Let these keys, as of `taken`, be taken, durably; one that is not free here stays as it is."""
+        self._make_directory()
+        paths = []
+        for key, message_id, until in keys:
+            path = self._path(key)
+            new = os.path.join(self._layout.keys, _NEW + unique_name())
+            # Of a mail that has no name here: nothing has to look for it.
+            self._disk.create(new, KeyFile(key, message_id, "", until).line(), _PREPARED, _COMMITTED)
+            try:
+                with contextlib.suppress(KeyTaken, KeyInUse):
+                    while not self._put(new, path, key):
+                        pass
+                    paths.append(path)
+            finally:
+                remove_quietly(self._disk, new)
+        self._disk.sync_files(paths)
+        self._disk.sync_directory(self._layout.keys)
+
+    def _names(self) -> list[str]:
+        try:
+            return [name for name in self._disk.names(self._layout.keys) if not name.startswith(_NEW)]
+        except FileNotFoundError:
+            return []
 
     # letting go
 

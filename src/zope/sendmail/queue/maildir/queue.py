@@ -101,7 +101,8 @@ class MaildirQueue:
     @property
     def transits(self) -> list[MaildirTransit]:
         """How mail is moved from and to this queue."""
-        return [MaildirTransit(self.admin, self.store, self._make)]
+        sent_log = SentLog(self.layout, self.disk, self.clock, kept_days=self.kept_days)
+        return [MaildirTransit(self.admin, self.store, self.keys, sent_log, self._make)]
 
     def lease(self, key: str, lock: Lock, record: Record) -> MaildirLease:
         """Return a lease on a message that was locked."""

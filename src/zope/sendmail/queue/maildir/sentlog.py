@@ -62,6 +62,8 @@ class SentLog:
         #: Until when the open file is the right one.
         self._until = 0.0
         self._in_trouble = False
+        #: A day, and what left on it, in seconds, as far as another queue tells of it.
+        self._brought: tuple[str, set[tuple[str, int]]] = ("", set())
         #: Else one thread might write to a descriptor that another one is closing: its number may be a relay's by then.
         self._mutex = ForkLock()
 
@@ -103,6 +105,52 @@ class SentLog:
                     if (found := _read(line, message_id)) is not None:
                         return found
         return None
+
+    def entries(self) -> Iterator[tuple[str, SentMail]]:
+        """Return what is known of all mails that have left, each with its Message-Id, oldest day first.
+
+        :raises OSError: if the disk refuses.
+        """
+        oldest = _name(self._clock.time() - self.kept_days * _DAY)
+        for name in sorted(self._names()):
+            if name >= oldest:
+                yield from self._entries_of(name)
+
+    def _entries_of(self, name: str) -> Iterator[tuple[str, SentMail]]:
+        with contextlib.suppress(FileNotFoundError), self._disk.open(os.path.join(self._directory, name)) as stream:
+            for line in stream:
+                if (entry := _parsed(line)) is not None:
+                    yield entry
+
+    def bring(self, mails: Iterable[tuple[str, SentMail]]) -> None:
+        """Note mails that left another queue, each with its Message-Id; those that are noted already are passed over.
+
+        :raises OSError: if the disk refuses; it may be done again.
+        """
+        days: dict[str, dict[tuple[str, int], SentMail]] = {}
+        oldest = _name(self._clock.time() - self.kept_days * _DAY)
+        for message_id, mail in mails:
+            if (day := _name(mail.time)) >= oldest:
+                days.setdefault(day, {})[message_id, round(mail.time)] = mail
+        for day, of_day in days.items():
+            self._bring_day(day, of_day)
+
+    def _bring_day(self, day: str, mails: dict[tuple[str, int], SentMail]) -> None:
+        if self._brought[0] != day:
+            names = [name for name in self._names() if name.startswith(day)]
+            there = (entry for name in names for entry in self._entries_of(name))
+            self._brought = (day, {(message_id, round(mail.time)) for message_id, mail in there})
+        known = self._brought[1]
+        lines = [_line(mail.time, "", key[0], mail.record) for key, mail in mails.items() if key not in known]
+        if lines:
+            self._disk.make_directory(self._directory)
+            fd = self._open_one(os.path.join(self._directory, day))
+            try:
+                # The first line end: else a line that has none, left by a death, would swallow the next one.
+                self._disk.write(fd, b"\n" + b"".join(lines))
+            finally:
+                os.close(fd)
+            known.update(mails)
 
     def close(self) -> None:
         """Let go of the file; the next mail opens it again."""
@@ -199,16 +247,21 @@ def _lines_with(stream: BinaryIO, marks: tuple[bytes, ...]) -> Iterator[bytes]:
 
 
 def _read(line: bytes, message_id: str) -> SentMail | None:
-    """Return what a line says; None for a foreign one."""
+    """Return what a line says about a Message-Id; None if it is about another one."""
+    entry = _parsed(line)
+    return entry[1] if entry is not None and entry[0] == message_id else None
+
+
+def _parsed(line: bytes) -> tuple[str, SentMail] | None:
+    """Return the Message-Id that a line is about, and what it says; None for a foreign one."""
     seconds, _, rest = line.rstrip(b"\n").partition(b" ")
     try:
         time = float(seconds)
         if not rest.startswith(b"["):  # as it was written before replies were
-            return SentMail(time) if rest.rpartition(b" ")[2].decode("utf-8", "surrogateescape") == message_id else None
-        found, _, relay, replies = json.loads(rest)
-        if found != message_id:
-            return None
-        return SentMail(time, _text(relay), {_text(who): reply_of(reply) for reply, all_ in replies for who in all_})
+            return rest.rpartition(b" ")[2].decode("utf-8", "surrogateescape"), SentMail(time)
+        message_id, _, relay, replies = json.loads(rest)
+        said = {_text(who): reply_of(reply) for reply, all_ in replies for who in all_}
+        return _text(message_id), SentMail(time, _text(relay), said)
     except (ValueError, TypeError, RecursionError):
         return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
@@ -21,9 +22,11 @@ from zope.sendmail.maildir import written_at
 from zope.sendmail.message.envelope import envelope_lines, read_envelope
 from zope.sendmail.message.terms import PLAIN, Marks
 from zope.sendmail.queue.maildir.admin import MaildirAdmin
+from zope.sendmail.queue.maildir.keys import Keys
 from zope.sendmail.queue.maildir.layout import COMPACTED, name_of
+from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.store import Store
-from zope.sendmail.queue.transit import Group, Trace, Traveller, digest
+from zope.sendmail.queue.transit import Departure, Group, TakenKey, Trace, Traveller, digest
 from zope.sendmail.system.disk import remove_quietly
 from zope.sendmail.system.hostname import host_name
 
@@ -40,12 +43,16 @@ class MaildirTransit:
     :param make: makes the queue's directories.
     """
 
-    def __init__(self, admin: MaildirAdmin, store: Store, make: Callable[[], object]) -> None:
+    def __init__(
+        self, admin: MaildirAdmin, store: Store, keys: Keys, sent_log: SentLog, make: Callable[[], object]
+    ) -> None:
         self._admin = admin
         self._store = store
         self._disk = store.disk
         self._layout = store.layout
         self._make = make
+        self._keys = keys
+        self._sent_log = sent_log
         self.origin = f"{host_name()}:{os.path.realpath(store.layout.root)}"
 
     # where mails leave
@@ -123,6 +130,26 @@ class MaildirTransit:
             history = os.path.join(self._layout.history_, name)
             compacted = os.path.join(self._layout.history_, COMPACTED + name)
             remove_quietly(self._disk, history, compacted, os.path.join(self._layout.moved, name))
+
+    # what is known beside the mails
+
+    def keys(self) -> Iterator[TakenKey]:
+        """See `Transit.keys`."""
+        return itertools.starmap(TakenKey, self._keys.taken())
+
+    def take_keys(self, keys: Sequence[TakenKey]) -> None:
+        """See `Transit.take_keys`."""
+        self._make()
+        self._keys.bring(keys)
+
+    def departures(self) -> Iterator[Departure]:
+        """See `Transit.departures`."""
+        return itertools.starmap(Departure, self._sent_log.entries())
+
+    def note_departures(self, departures: Sequence[Departure]) -> None:
+        """See `Transit.note_departures`."""
+        self._make()
+        self._sent_log.bring(departures)
 
     # where they come to
 

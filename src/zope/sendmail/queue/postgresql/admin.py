@@ -154,11 +154,11 @@ class PostgreSQLAdmin:
 
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`."""
-        if not message_id or not _is_text(message_id):
+        if not message_id or not is_text(message_id):
             return status_of(message_id, [], None, KEPT_DAYS)
         mails = [mail_of(row, self._clock.time()) for row in self._rows("by_message_id", message_id=message_id)]
         rows = self._rows("sent", message_id=message_id, after=self._clock.time() - KEPT_DAYS * _DAY)
-        return status_of(message_id, mails, _sent_mail(*rows[0]) if rows else None, KEPT_DAYS, now=self._clock.time())
+        return status_of(message_id, mails, sent_mail(*rows[0]) if rows else None, KEPT_DAYS, now=self._clock.time())
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueueAdmin.show`."""
@@ -364,8 +364,9 @@ class PostgreSQLAdmin:
                 raise NotPossible(f"cannot release {name}: {why}")
 
     def forget_keys(self) -> int:
-        """See `IMailQueueAdmin.forget_keys`.  Those of all queues of the database."""
-        return len(self._connections.execute("forget_keys", now=self._clock.time()))
+        """See `IMailQueueAdmin.forget_keys`.  Forgets those of all queues of the database, and counts its own."""
+        queue = self._queue()
+        return sum(of == queue for (of,) in self._connections.execute("forget_keys", now=self._clock.time()))
 
     def _due(self, mail: _Taken, record: Record) -> float | None:
         """Return when a mail leaves that its sender wants to leave later; None: at once."""
@@ -393,13 +394,13 @@ class PostgreSQLAdmin:
                 self._connections.execute("forget_sent", part=part, before=now - KEPT_DAYS * _DAY)
 
 
-def _sent_mail(at: float, line: str | None) -> SentMail:
+def sent_mail(at: float, line: str | None) -> SentMail:
     """Return what is known of a mail that has left."""
     record = record_of(line)
     return SentMail(at, record.relay, record.replies)
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
     """Return whether a database can be asked for it."""
     try:
         text.encode()

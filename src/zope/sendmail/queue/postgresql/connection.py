@@ -56,13 +56,16 @@ class Connections:
     def __init__(self, location: Location) -> None:
         self.location = location
         self._are_pooled = False
+        self._idle: list[Connection[Any]] = []
         self.renew()
         _all.add(self)
+        # A delivery has no end, and so no call of `close`; nor has a program that forgets it.
+        weakref.finalize(self, _close_each, self._idle)
 
     def renew(self) -> None:
         """Begin without any connection."""
         self._mutex = threading.Lock()
-        self._idle: list[Connection[Any]] = []
+        self._idle.clear()
         self._made: weakref.WeakSet[Connection[Any]] = weakref.WeakSet()
 
     def are_pooled(self) -> bool:
@@ -140,12 +143,12 @@ class Connections:
     def drop_idle(self) -> None:
         """Close what is not in use."""
         with self._mutex:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+            idle = self._idle.copy()
+            self._idle.clear()
+        _close_each(idle)
 
     def close(self) -> None:
-        """Close what is not in use; what is in use is closed when it is put back by chance only."""
+        """Close what is not in use; what is in use then is closed when the queue object is gone."""
         self.drop_idle()
 
     def forget_after_fork(self) -> None:
@@ -160,6 +163,11 @@ def run(connection: Connection[Any], name: str, parameters: dict[str, Any]) -> l
     cursor = connection.execute(STATEMENTS[name], parameters)
     rows: list[Any] = cursor.fetchall() if cursor.description else []
     return rows
+
+
+def _close_each(idle: list[Connection[Any]]) -> None:
+    while idle:
+        idle.pop().close()
 
 
 def _let_go(connection: Connection[Any]) -> None:

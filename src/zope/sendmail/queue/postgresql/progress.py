@@ -27,7 +27,8 @@ from zope.sendmail.reporting import maillog
 
 _T = TypeVar("_T")
 
-_DAY = 86400
+#: Seconds.
+DAY = 86400
 
 #: For one who only waits until all that was said before is written.
 _NO_MAIL, _NO_SLOT = uuid.UUID(int=0), -1
@@ -285,7 +286,7 @@ class Progress:
         now = self.now()
         if self._connection is None:
             self._connection = self._connections.connect()
-        part = int(now // _DAY) % PARTITIONS
+        part = int(now // DAY) % PARTITIONS
         name, parameters = batch.statement()
         parameters |= {"me": self._liveness.id, "queue": self._queue, "part": part, "now": now}
         [(ended, slots, _)] = self._connection.execute(_of_day(name, part), parameters)

@@ -102,7 +102,7 @@ class PostgreSQLQueue:
     @property
     def transits(self) -> list[PostgreSQLTransit]:
         """How mail is moved from and to this queue."""
-        return [PostgreSQLTransit(self._connections, self._make_id(), self.admin, self._announce)]
+        return [PostgreSQLTransit(self._connections, self._make_id(), self.admin, self._announce, self._clock)]
 
     # the way in
 
@@ -257,6 +257,7 @@ class PostgreSQLQueue:
             claims.close()
         if listener is not None:
             listener.close()
+        self._announcer.close()
         self._connections.close()
 
     def is_attended(self) -> bool:

@@ -20,15 +20,18 @@ from psycopg import Connection
 from zope.sendmail.errors import MailError, QueueError
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import Action, State, after
-from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
+from zope.sendmail.lifecycle.status import KEPT_DAYS
+from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin, is_text, sent_mail
 from zope.sendmail.queue.postgresql.body import open_body
 from zope.sendmail.queue.postgresql.connection import Connections, run
 from zope.sendmail.queue.postgresql.envelopes import read_envelope, write_envelope
 from zope.sendmail.queue.postgresql.names import name_for, parsed, shown
+from zope.sendmail.queue.postgresql.progress import DAY, PARTITIONS
 from zope.sendmail.queue.postgresql.rows import ARRIVING, NUMBERS, line_of, record_of
 from zope.sendmail.queue.postgresql.staging import copy_bodies, message_id_of
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
-from zope.sendmail.queue.transit import Group, Trace, Traveller
+from zope.sendmail.queue.transit import Departure, Group, TakenKey, Trace, Traveller
+from zope.sendmail.system.clock import Clock
 
 _UNTRIED = Record()
 
@@ -52,12 +55,18 @@ class PostgreSQLTransit:
     """
 
     def __init__(
-        self, connections: Connections, queue: int, admin: PostgreSQLAdmin, announce: Callable[[], object]
+        self,
+        connections: Connections,
+        queue: int,
+        admin: PostgreSQLAdmin,
+        announce: Callable[[], object],
+        clock: Clock,
     ) -> None:
         self._connections = connections
         self._queue = queue
         self._admin = admin
         self._announce = announce
+        self._clock = clock
         [(self._database, _)] = connections.execute("identity")
         self.origin = f"{self._database}/{queue}"
 
@@ -114,6 +123,60 @@ class PostgreSQLTransit:
     def forget(self, names: Sequence[str]) -> None:
         """See `Transit.forget`."""
         self._connections.execute("forget_moved", queue=self._queue, ids=[parsed(name) for name in names])
+
+    # what is known beside the mails
+
+    def keys(self) -> Iterator[TakenKey]:
+        """See `Transit.keys`."""
+        key = ""
+        while rows := self._connections.execute(
+            "taken_keys", queue=self._queue, after=key, now=self._clock.time(), limit=_MANY
+        ):
+            yield from (TakenKey(*row) for row in rows)
+            key = rows[-1][0]
+
+    def take_keys(self, keys: Sequence[TakenKey]) -> None:
+        """See `Transit.take_keys`."""
+        names, message_ids, untils = map(list, zip(*keys, strict=True))
+        known: dict[str, Any] = {"keys": names, "message_ids": message_ids, "untils": untils}
+        self._connections.execute("bring_keys", queue=self._queue, now=self._clock.time(), **known)
+
+    def departures(self) -> Iterator[Departure]:
+        """See `Transit.departures`."""
+        for part in range(PARTITIONS):
+            message_id, at = "", 0.0
+            while rows := self._connections.execute(
+                "departures",
+                queue=self._queue,
+                part=part,
+                message_id=message_id,
+                at=at,
+                after=self._oldest(),
+                limit=_MANY,
+            ):
+                yield from (Departure(each, sent_mail(time, line)) for each, time, line in rows)
+                message_id, at, _ = rows[-1]
+
+    def note_departures(self, departures: Sequence[Departure]) -> None:
+        """See `Transit.note_departures`."""
+        by_day: dict[int, list[Departure]] = {}
+        oldest = self._oldest()
+        for each in departures:
+            if each.sent.time > oldest and is_text(each.message_id):  # else no one can ask for it
+                by_day.setdefault(int(each.sent.time // DAY) % PARTITIONS, []).append(each)
+        for part, those in by_day.items():
+            self._connections.execute(
+                "note_departures",
+                queue=self._queue,
+                part=part,
+                ats=[each.sent.time for each in those],
+                message_ids=[each.message_id for each in those],
+                records=[line_of(each.sent.record) for each in those],
+            )
+
+    def _oldest(self) -> float:
+        """Return since when it is known what has left, in seconds since the epoch."""
+        return self._clock.time() - KEPT_DAYS * DAY
 
     # where they come to
 

@@ -49,6 +49,17 @@ class Announcer:
         self._pending: dict[str, None] = {}
         self._spoke_at = -inf
         self._thread: threading.Thread | None = None
+        self._is_closing = False
+
+    def close(self) -> None:
+        """Tell what has not been told, and let the thread end; what is announced later begins another one."""
+        with self._changed:
+            self._is_closing, thread = True, self._thread
+            self._changed.notify()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        with self._changed:
+            self._is_closing = False
 
     def announce(self, queue: int, mails: Iterable[uuid.UUID] = ()) -> None:
         """Tell of new mail, or of mails that an operator changed.  Does not wait for more than one round trip."""
@@ -76,11 +87,11 @@ class Announcer:
     def _run(self) -> None:
         while True:
             with self._changed:
-                if not self._pending and not self._changed.wait_for(lambda: self._pending, _IDLE):
+                self._changed.wait_for(lambda: self._pending or self._is_closing, _IDLE)
+                if not self._pending:
                     self._thread = None
                     return
-            self._clock.sleep(PAUSE)
-            with self._changed:
+                self._changed.wait_for(lambda: self._is_closing, PAUSE)
                 payloads, self._pending = list(self._pending), {}
                 self._spoke_at = self._clock.monotonic()
             self._speak(payloads)

@@ -8,6 +8,7 @@ import itertools
 import os
 import sys
 import tempfile
+import time
 import unittest
 import warnings
 from collections import Counter
@@ -15,10 +16,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from zope.sendmail.cli.queuecommands import main
-from zope.sendmail.errors import QueueError
+from zope.sendmail.errors import KeyTaken, QueueError
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.status import Standing
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.terms import Priority, Terms
@@ -223,6 +225,93 @@ class AMove(Fixture):
             self.assertEqual(len(self.seen(source)), 1)
 
 
+class WhatIsKnown(Fixture):
+    """Which keys are taken, and what has left, goes along."""
+
+    def fill(self, location: str) -> None:
+        """Send a mail that has a key; its relay says something."""
+        with self.open(location) as queue:
+            keyed = Envelope("", ("b@example.org",), terms=Terms(key="order 17", key_until=time.time() + 3600.0))
+            put(queue, [keyed], b"Message-Id: <1@example.org>\n\ntext")
+            [lease] = queue.claim()
+            lease.open().read()
+            lease.intend()
+            replies = {"b@example.org": Reply(Answer.ACCEPTED, "ok as 4711", 250)}
+            lease.settle(Record(State.SENT, attempts=1, time=time.time(), relay="relay:25", replies=replies))
+
+    def is_known(self, location: str) -> None:
+        with self.open(location) as queue:
+            status = queue.status("1@example.org")
+            self.assertEqual((status.standing, status.relay), (Standing.SENT, "relay:25"))
+            self.assertEqual(status.replies["b@example.org"].text, "ok as 4711")
+            self.assertEqual(len(list(transits_of(queue, location)[0].departures())), 1)
+            self.assertEqual(self.taken_by(queue), "1@example.org")
+
+    def taken_by(self, queue: Any) -> str:
+        """The Message-Id of the mail that has the key."""
+        keyed = Envelope("", ("b@example.org",), terms=Terms(key="order 17", key_until=time.time() + 3600.0))
+        staged = queue.stage()
+        try:
+            staged.add(keyed, b"Message-Id: <2@example.org>\n\ntext")
+            staged.prepare()
+        except KeyTaken as error:
+            return error.message_id
+        finally:
+            staged.abort()
+        return ""
+
+    def goes(self, one: str, other: str) -> None:
+        source, target = self.place(one), self.place(other)
+        self.fill(source)
+        for _ in range(2):
+            self.move(source, target)
+            self.is_known(target)
+        self.is_known(source)
+
+    def test_between_directories(self) -> None:
+        """A spool is one, too."""
+        self.goes("maildir", "spool")
+        self.goes("spool", "maildir")
+
+    def test_into_a_database_and_out_of_it(self) -> None:
+        """In either direction, and from one to another."""
+        self.goes("maildir", "postgresql")
+        self.goes("postgresql", "spool")
+        self.goes("postgresql", "other")
+
+    def test_there_and_back(self) -> None:
+        """Nothing is noted twice."""
+        for kind in ("spool", "postgresql"):
+            source, target = self.place("maildir"), self.place(kind)
+            self.fill(source)
+            self.move(source, target)
+            self.move(target, source)
+            self.is_known(source)
+
+    def test_of_a_key_that_is_in_use_there_is_left_to_its_user(self) -> None:
+        """The transaction there began before the move; of both mails one has the key in its queue."""
+        for kind in ("maildir", "postgresql"):
+            source, target = self.place("maildir"), self.place(kind)
+            self.fill(source)
+            with self.open(target) as queue:
+                staged = queue.stage()
+                terms = Terms(key="order 17", key_until=time.time() + 3600.0)
+                staged.add(Envelope("", ("b@example.org",), terms=terms), b"Message-Id: <3@example.org>\n\ntext")
+                staged.prepare()
+                self.move(source, target)
+                staged.commit()
+                self.assertEqual(self.taken_by(queue), "3@example.org")
+
+    def test_of_a_key_whose_time_is_over_is_free(self) -> None:
+        """It is not brought along."""
+        for kind in ("maildir", "postgresql"):
+            source, target = self.place("maildir"), self.place(kind)
+            self.fill(source)
+            with self.open(source, _Tomorrow()) as queue, self.open(target) as other:
+                list(move(transits_of(queue, source), transits_of(other, target)[0]))
+                self.assertEqual(self.taken_by(other), "")
+
+
 class TheCommand(Fixture):
     """``zope-sendmail queue move``."""
 
@@ -353,6 +442,19 @@ class AMoveThatIsKilled(Fixture):
         """Each mail arrives, once."""
         self.is_restarted("postgresql", "postgresql")
         self.sends_once("postgresql", "postgresql")
+
+    def test_brings_what_is_known_once(self) -> None:
+        """Which keys are taken and what has left, whenever it was killed."""
+        known = WhatIsKnown()
+        for one, other in (("maildir", "maildir"), ("maildir", "postgresql"), ("postgresql", "maildir")):
+            for step in itertools.count(1, 2):
+                source, target = self.place(one), self.place(other)
+                known.fill(source)
+                if not self.killed(source, target, step):
+                    self.assertGreater(step, 4)
+                    break
+                self.move(source, target)
+                known.is_known(target)
 
     def test_is_told_by_both_doctors(self) -> None:
         """What is between two queues, with the cure."""

@@ -77,9 +77,9 @@ order by next.due limit 1
 
 -- name: anything_new
 -- Whether there is mail to claim; when an operator asked last for a try of a relay.
-select exists (
-    select from zope_sendmail.mail where queue = %(queue)s and state = 0 and due is null
-        and owner is null and id <> all(%(parked)s) order by priority, id limit 1),
+select (select count(*) > 0 from (  -- `exists` would not read in this order, and so not by the index
+        select from zope_sendmail.mail where queue = %(queue)s and state = 0 and due is null
+            and owner is null and id <> all(%(parked)s) order by priority, id limit 1) as fresh),
     (select max(at) from zope_sendmail.probe where queue = %(queue)s)
 
 -- name: piece

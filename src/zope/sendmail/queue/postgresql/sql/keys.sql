@@ -18,4 +18,4 @@ returning k.mail
 -- name: forget_keys
 delete from zope_sendmail.key k where k.until <= to_timestamp(%(now)s) and not exists (
     select from zope_sendmail.mail m where m.id = k.mail and m.state = 3)
-returning k.key
+returning k.queue
