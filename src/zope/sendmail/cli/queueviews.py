@@ -55,9 +55,13 @@ def list_mails(call: Call) -> int:
         if shown == 1:
             say(heading())
         say_all(mail_lines(mail, call.now, width()))
-    more = sum(1 for _ in mails) if options.filtered or not shown else sum(1 for _ in call.admin.names()) - shown
-    if more > 0:
-        say(f"... and {more:,} more; --limit 0 shows all")
+    if options.filtered:  # to know how many there are, all would have to be read
+        more = "more" if next(mails, None) is not None else ""
+    else:
+        count = sum(1 for _ in call.admin.names()) - shown
+        more = f"{count:,} more" if shown and count > 0 else ""
+    if more:
+        say(f"... and {more}; --limit 0 shows all")
     elif not shown:
         say("no mails" if not options.filtered else "no mail fits")
     return os.EX_OK

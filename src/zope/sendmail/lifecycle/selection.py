@@ -37,6 +37,14 @@ class Selection:
             return False
         return not self.states or (State.REJECTED in self.states if rejected else self.states != {State.REJECTED})
 
+    def may_be_in(self, state: State) -> bool:
+        """Return whether a mail in this state may be meant; what is ready as its history says may be scheduled."""
+        return not self.states or state in self.states or (state is State.READY and State.SCHEDULED in self.states)
+
+    def may_be_of(self, envelope: Envelope | None) -> bool:
+        """Return whether a mail with this envelope may be meant; None: it cannot be read."""
+        return not (self.sender or self.recipient) or self._is_to(envelope)
+
     @property
     def leaves_out_untried(self) -> bool:
         """Whether it pays to ask which mails were tried: others, in no processor's hands, are not meant."""
@@ -52,7 +60,7 @@ class Selection:
         """Return whether the mail is meant."""
         if not self.after <= mail.since < self.before or (self.states and mail.state not in self.states):
             return False
-        if (self.sender or self.recipient) and not self._is_to(mail.envelope):
+        if not self.may_be_of(mail.envelope):
             return False
         if self.relay and not self._is_at(mail):
             return False

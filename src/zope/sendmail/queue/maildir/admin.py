@@ -121,10 +121,22 @@ class MaildirAdmin:
                 continue  # it is ready
             with contextlib.suppress(FileNotFoundError):  # it was sent in the meantime
                 if selection.may_match(self._since(key, rejected=rejected), rejected=rejected):
-                    mail = self._mail(key, self._last(key), rejected=rejected, locked=key in listing.locked)
-                    mail = mail.on(board, self._now())
-                    if selection.matches(mail):
+                    mail = self._fitting(selection, key, rejected=rejected, locked=key in listing.locked)
+                    if mail is not None and selection.matches(mail := mail.on(board, self._now())):
                         yield mail
+
+    def _fitting(self, selection: Selection, key: str, *, rejected: bool, locked: bool) -> QueuedMail | None:
+        """Return a mail unless what is read of it first tells that it is not meant: then nothing else is read."""
+        if selection.states:
+            records = self._last(key)
+            if not selection.may_be_in(self._state(key, records, rejected=rejected, locked=locked)):
+                return None
+        head = self._head(self._path(key, rejected=rejected))
+        if not selection.may_be_of(head[0]):
+            return None
+        if not selection.states:
+            records = self._last(key)
+        return self._mail(key, records, rejected=rejected, locked=locked, head=head)
 
     def with_message_id(self, message_id: str) -> Iterator[QueuedMail]:
         """Yield the mails with this Message-Id; only the heads of those that are new since the last time are read."""
@@ -386,11 +398,19 @@ class MaildirAdmin:
         seconds = by_age(key)[0]
         return float(seconds or self._store.disk.stat(self._path(key, rejected=rejected)).st_mtime)
 
-    def _mail(self, key: str, records: Sequence[Record], *, rejected: bool, locked: bool) -> QueuedMail:
+    def _mail(
+        self,
+        key: str,
+        records: Sequence[Record],
+        *,
+        rejected: bool,
+        locked: bool,
+        head: tuple[Envelope | None, str] | None = None,
+    ) -> QueuedMail:
         path = self._path(key, rejected=rejected)
         size = self._store.disk.stat(path).st_size
         state = self._state(key, records, rejected=rejected, locked=locked)
-        envelope, identifier = self._head(path)
+        envelope, identifier = head or self._head(path)
         return QueuedMail.at(
             self._now(),
             name_of(key),

@@ -11,6 +11,7 @@ import threading
 import unittest
 import zlib
 from collections import Counter
+from itertools import islice
 from math import inf
 from typing import Any, BinaryIO
 from unittest import mock
@@ -930,6 +931,31 @@ class DeepQueue(MaildirQueueTest):
         self.assertEqual((few["names"], many["names"]), (3, 3))  # new/, cur/, processors/
         for call in ("stat", "open"):
             self.assertEqual(few[call] / 50, many[call] / 200, call)
+
+    def test_a_list_costs_what_it_shows(self) -> None:
+        """Of twenty mails that fit, three are read: message and history."""
+        self.put(20)
+        for lease in self.queue.claim(20):
+            lease.settle(self.judged(lease, LATER))
+        queue = self.open(disk := CountingDisk())
+        self.assertEqual(len(list(islice(queue.admin.mails([State.DEFERRED]), 3))), 3)
+        self.assertLessEqual(disk.calls["open"], 2 * 3)
+
+    def test_what_does_not_fit_is_read_no_further(self) -> None:
+        """One file says it; its age needs none."""
+        self.put(20)
+        for lease in self.queue.claim(20):
+            lease.settle(self.judged(lease, LATER))
+        filters: dict[str, Any]
+        for filters, most in (
+            ({"recipient": "other@example.org"}, 20),
+            ({"states": [State.HELD]}, 20),
+            ({"before": 1.0}, 0),
+        ):
+            with self.subTest(**filters):
+                queue = self.open(disk := CountingDisk())
+                self.assertEqual(list(queue.admin.mails(**filters)), [])
+                self.assertLessEqual(disk.calls["open"], most)
 
     def test_no_mail_is_looked_for_among_the_others(self) -> None:
         """A list of those set aside is gone through, never searched."""
