@@ -120,7 +120,7 @@ def check_python():
         raise Failure("zope.sendmail runs on POSIX systems (Linux, macOS, the BSDs); this is %s." % os.name)
     try:
         import ensurepip  # noqa: F401 - Debian and Ubuntu leave it to a package of its own
-        import venv  # noqa: F401
+        import venv  # noqa: F401 - only whether it is there
     except ImportError:
         raise Failure(
             "This Python cannot make virtual environments.\nOn Debian or Ubuntu:  apt install python3-venv"

@@ -4,6 +4,7 @@
   class's a noun phrase; "See ..." leads to the interface that says it.
 * Code and callers have names: the processor, a worker, the relay, the caller, an operator; never a free "who", "nobody"
   or "somebody".  That holds for what the programs say as well: the log, errors, findings, help.
+* A comment that stops a tool from complaining says why: ``# noqa: X1 - reason``, ``# type: ignore[x]  # reason``.
 """
 
 import ast
@@ -31,11 +32,18 @@ UNBOUND = re.compile(
     r"\b(who|whom)\b(?!['`])",
     re.IGNORECASE,
 )
+#: Stops a tool, and ends there.
+UNREASONED = re.compile(r"# (?:type: ignore(?:\[[\w, -]+\])?|noqa(?:: [A-Z]+\d+(?:, [A-Z]+\d+)*)?)$")
 
 
 def are_right() -> bool:
     """Return whether all texts keep the rules; print those that do not."""
-    complaints = [each for path in sorted(SOURCES.rglob("*.py")) if "tests" not in path.parts for each in of_file(path)]
+    sources = sorted(SOURCES.rglob("*.py"))
+    complaints = [each for path in sources if "tests" not in path.parts for each in of_file(path)]
+    others = [
+        path for folder in (".ci", "benchmarks", "compat", "docs") for path in sorted((HERE / folder).rglob("*.py"))
+    ]
+    complaints += [each for path in (*sources, *others, *HERE.glob("*.py")) for each in unreasoned(path)]
     print("\n".join(complaints) or "Docstrings and comments keep the rules.")
     return not complaints
 
@@ -51,6 +59,14 @@ def of_file(path: Path) -> Iterator[str]:
     for number, words in (*texts(text), *sentences(text)):
         if FREE.search(words) or UNBOUND.search(words.lstrip("#: ")):
             yield f"{place}:{number}: a free who or nobody: {' '.join(words.split())[:100]}"
+
+
+def unreasoned(path: Path) -> Iterator[str]:
+    """Give a line for each comment that stops a tool without a reason."""
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT and UNREASONED.search(token.string):
+                yield f"{path.relative_to(HERE)}:{token.start[0]}: without a reason: {token.string}"
 
 
 def first_line(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:

@@ -64,22 +64,22 @@ class UtilityVocabulary:
         found = [(name, utility) for name, utility in every if _is_listed(utility)]
         self._terms = {name: UtilityTerm(name if self.nameOnly else utility, name) for name, utility in found}
 
-    def __contains__(self, value: object) -> bool:  # type: ignore[override]
+    def __contains__(self, value: object) -> bool:  # type: ignore[override]  # zope.schema says nothing about types
         return any(term.value == value for term in self)
 
-    def getTerm(self, value: object) -> UtilityTerm:  # type: ignore[override]
+    def getTerm(self, value: object) -> UtilityTerm:  # type: ignore[override]  # zope.schema says nothing about types
         """Return the term of a value, or raise `LookupError`."""
         for term in self:
             if term.value == value:
                 return term
         raise LookupError(value)
 
-    def getTermByToken(self, token: str) -> UtilityTerm:  # type: ignore[override]
+    def getTermByToken(self, token: str) -> UtilityTerm:  # type: ignore[override]  # zope.schema says nothing about types
         """Return the term of a token, or raise `LookupError`."""
         return self._terms[token]
 
-    def __iter__(self) -> Iterator[UtilityTerm]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[UtilityTerm]:  # type: ignore[override]  # zope.schema says nothing about types
         return iter(self._terms.values())
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:  # type: ignore[override]  # zope.schema says nothing about types
         return len(self._terms)

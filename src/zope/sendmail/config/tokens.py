@@ -90,7 +90,7 @@ class TokenFromCommand:
         return {"argv": self.argv, "timeout": self.timeout, "clock": self.clock}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["argv"], timeout=state["timeout"], clock=state["clock"])  # type: ignore[misc]
+        self.__init__(state["argv"], timeout=state["timeout"], clock=state["clock"])  # type: ignore[misc]  # a subclass has the same arguments
 
     def _fetch(self) -> None:
         self._until = _NOTHING  # also if this fails
@@ -165,7 +165,7 @@ def _parse_json(text: str, source: str) -> AccessToken:
 def _seconds(told: object) -> float | None:
     """Return the seconds in ``expires_in``: a number, with some endpoints a text that holds one."""
     try:
-        life = float(told)  # type: ignore[arg-type]
+        life = float(told)  # type: ignore[arg-type]  # what is no number raises
     except (TypeError, ValueError, OverflowError):
         return None
     return life if math.isfinite(life) else None

@@ -220,7 +220,7 @@ class SMTPMailer(MailerAttributes):
         """Return what this mailer's sessions have learnt about its relays; it stays when they are closed."""
         if self._memories is None:
             self.__dict__.setdefault("_memories", RelayMemories())  # two threads may come at once
-        return self.__dict__["_memories"]  # type: ignore[no-any-return]
+        return self.__dict__["_memories"]  # type: ignore[no-any-return]  # by whichever thread came first
 
     def _close_connection(self) -> None:
         state = self._state()
@@ -234,7 +234,7 @@ class SMTPMailer(MailerAttributes):
     def _state(self) -> _SMTPState:
         if self._smtp is None:  # ``__init__`` was replaced, or this is a copy
             self.__dict__.setdefault("_smtp", _SMTPState())  # two threads may come at once
-        return self.__dict__["_smtp"]  # type: ignore[no-any-return]
+        return self.__dict__["_smtp"]  # type: ignore[no-any-return]  # by whichever thread came first
 
     # BBB: what subclasses of zope.sendmail 4.1 to 7.3 look at between `vote` and `send`.
 

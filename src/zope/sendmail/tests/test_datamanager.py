@@ -170,7 +170,7 @@ class AForkedChild(Fixture):
     """It has a copy of its parent's transaction."""
 
     def in_child(self, action: object) -> None:
-        process = multiprocessing.get_context("fork").Process(target=action)  # type: ignore[arg-type]
+        process = multiprocessing.get_context("fork").Process(target=action)  # type: ignore[arg-type]  # typeshed wants a function that returns None
         process.start()
         process.join()
         self.assertEqual(process.exitcode, 0)

@@ -105,7 +105,7 @@ class ACallerWhoCatchesSmtplibsErrors(unittest.TestCase):
             ):
                 with self.subTest(sender=sender, recipients=recipients):
                     with self.assertRaises(smtplib.SMTPException) as caught:
-                        send(sender, recipients, MESSAGE)  # type: ignore[arg-type]
+                        send(sender, recipients, MESSAGE)  # type: ignore[arg-type]  # that is the mistake
                     self.assertIsInstance(caught.exception, ValueError)
                     self.assertIsInstance(caught.exception, InvalidMail)
 
@@ -147,7 +147,7 @@ class ACallerWhoCatchesSmtplibsErrors(unittest.TestCase):
         for settings in wrong:
             with self.subTest(**settings):
                 with self.assertRaises(smtplib.SMTPException) as caught:
-                    SMTPMailer(**settings).send("s@example.org", ["j@example.org"], MESSAGE)  # type: ignore[arg-type]
+                    SMTPMailer(**settings).send("s@example.org", ["j@example.org"], MESSAGE)  # type: ignore[arg-type]  # that is the mistake
                 self.assertIsInstance(caught.exception, InvalidSettings)
                 self.assertIsInstance(caught.exception, ValueError)
 

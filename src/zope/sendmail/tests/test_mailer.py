@@ -246,7 +246,7 @@ class AttributesBecomeSettings(unittest.TestCase):
 
     def test_port_may_be_text(self) -> None:
         """As ini files and ZCML give it."""
-        self.assertEqual(SMTPMailer(port="2525").relay_settings().port, 2525)  # type: ignore[arg-type]
+        self.assertEqual(SMTPMailer(port="2525").relay_settings().port, 2525)  # type: ignore[arg-type]  # as ZCML of old passes it
 
     def test_name_and_password_may_be_bytes(self) -> None:
         """Bytes are UTF-8, or else they are kept as they are."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from collections.abc import Set
 from io import FileIO
 
 from zope.sendmail.cli import queuearguments
@@ -81,7 +82,7 @@ class ACompletion(unittest.TestCase):
             self.skipTest(f"{name} is not installed")
         return path
 
-    def assertOffers(self, words: str, offered: set[str], left_out: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    def assertOffers(self, words: str, offered: set[str], left_out: Set[str] = frozenset()) -> None:
         """All of these, and none of those, are offered for the last of these words."""
         found = self.complete(words)
         self.assertLessEqual(offered, found)

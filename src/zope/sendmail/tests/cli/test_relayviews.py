@@ -251,7 +251,7 @@ class Rerouting(RelaysTest):
         name = self.put("b@news.org")
         self.assertRefused(2, "there is no mailer 'nonesuch'", "reroute", self.path, name, "--to", "nonesuch")
         self.assertRefused(2, "may not name the relay", "reroute", self.path, name, "--to", "other.example.org:25")
-        self.assertIsNone(self.queue.admin.show(name).envelope.relay)  # type: ignore[union-attr]
+        self.assertIsNone(self.queue.admin.show(name).envelope.relay)  # type: ignore[union-attr]  # it has an envelope
 
     def test_is_as_safe_as_every_change(self) -> None:
         """Not while it is being sent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unittest
 from dataclasses import replace
+from typing import Any
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
@@ -38,9 +39,17 @@ TO_BOTH = Envelope("a@example.org", ("one@example.org", "one@news.org"))
 FRESH = Record()
 
 
-def processor(*relays: RelayState, alive: bool = True, **more: object) -> ProcessorState:
-    values = {"pid": 7, "host": "here", "written": NOW, "relays": relays, "routes": ROUTES, "alive": alive, **more}
-    return ProcessorState(**values)  # type: ignore[arg-type]
+def processor(*relays: RelayState, alive: bool = True, **more: Any) -> ProcessorState:
+    values: dict[str, Any] = {
+        "pid": 7,
+        "host": "here",
+        "written": NOW,
+        "relays": relays,
+        "routes": ROUTES,
+        "alive": alive,
+        **more,
+    }
+    return ProcessorState(**values)
 
 
 class AMailThatIsDue(unittest.TestCase):

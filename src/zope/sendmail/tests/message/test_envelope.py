@@ -64,7 +64,7 @@ class EnvelopesOfCallers(unittest.TestCase):
             def __getitem__(self, index: int) -> str:
                 return ("one@example.org", "", "root")[index]
 
-        for toaddrs in (Keys(), (each for each in Keys()), {"one@example.org": 1, "root": 2}):  # type: ignore[attr-defined]
+        for toaddrs in (Keys(), (each for each in Keys()), {"one@example.org": 1, "root": 2}):  # type: ignore[attr-defined]  # a class of the test
             self.assertEqual(Envelope.of("a@example.org", toaddrs).recipients, ("one@example.org", "root"))
 
     def test_no_recipient_is_a_mistake(self) -> None:

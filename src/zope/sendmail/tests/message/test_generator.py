@@ -220,7 +220,7 @@ class ALargeObject(unittest.TestCase):
         """Beside the large part."""
         message = MIMEMultipart(boundary="b")
         message.attach(Message())
-        message.get_payload(0).set_payload("Grüße")  # type: ignore[union-attr]
+        message.get_payload(0).set_payload("Grüße")  # type: ignore[union-attr]  # it has parts
         message.attach(MIMEApplication(b"x" * 100_000))
         octets = message_bytes(message)
         with mock.patch.object(mime, "in_pieces", lambda message: (message.as_bytes(),)):
@@ -232,7 +232,7 @@ class ALargeObject(unittest.TestCase):
         message = attachment(200_000)
         expected = message.as_bytes()
         pieces = in_pieces(message)
-        message.get_payload(1).set_payload("other")  # type: ignore[union-attr]
+        message.get_payload(1).set_payload("other")  # type: ignore[union-attr]  # it has parts
         self.assertEqual(joined(pieces), expected)
 
     def test_goes_into_a_queue_without_a_copy(self) -> None:

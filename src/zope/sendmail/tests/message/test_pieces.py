@@ -7,6 +7,8 @@ import os
 import tempfile
 import tracemalloc
 import unittest
+from collections.abc import Callable
+from typing import Any
 
 import transaction
 from hypothesis import given, settings, strategies as st
@@ -70,10 +72,10 @@ class TheText(unittest.TestCase):
 class ALargeMessage(unittest.TestCase):
     """25 MiB cost at most 30 MiB, wherever they pass."""
 
-    def peak(self, action: object) -> float:
+    def peak(self, action: Callable[[], object]) -> float:
         tracemalloc.start()
         try:
-            action()  # type: ignore[operator]
+            action()
             return tracemalloc.get_traced_memory()[1] / MIB
         finally:
             tracemalloc.stop()
@@ -96,9 +98,9 @@ class ALargeMessage(unittest.TestCase):
         """The vote and the transfer read it in pieces."""
 
         class Counting(ScriptedMailer):
-            def open_session(self):  # type: ignore[no-untyped-def]
-                session = super().open_session()
-                session.transfer = lambda envelope, message, intend: (  # type: ignore[method-assign]
+            def open_session(self) -> Any:
+                session: Any = super().open_session()
+                session.transfer = lambda envelope, message, intend: (
                     sum(len(part) for part in iter(lambda: message.read(65536), b"")),
                     session.verify(envelope, message),
                 )[1]

@@ -79,7 +79,7 @@ class ThreeRelays(ProcessorTest):
             with self.subTest(trouble=trouble):
                 self.partner.fault = DOWN if trouble == "down" else None
                 answer = LATER if trouble == "later" else NEVER
-                self.partner.answers = lambda who, answer=answer: answer  # type: ignore[misc]
+                self.partner.answers = lambda who, answer=answer: answer  # type: ignore[misc]  # bound in this round
                 self.mailer.sent, self.partner.sent = [], []
                 [name] = self.put("one@example.org", "two@partner.example")
                 self.drain(3600)
@@ -354,8 +354,8 @@ class TwoPlaces(ScriptedMailer):
                 self.connected.discard(session)
             close()
 
-        session.transfer = limited  # type: ignore[method-assign]
-        session.close = disconnect  # type: ignore[method-assign]
+        session.transfer = limited  # type: ignore[method-assign]  # a fault in its place
+        session.close = disconnect  # type: ignore[method-assign]  # a fault in its place
         return session
 
 
@@ -391,7 +391,7 @@ class ThreeThreads(ScriptedMailer):
                 with self.mutex:
                     self.threads -= 1
 
-        session.transfer = limited  # type: ignore[method-assign]
+        session.transfer = limited  # type: ignore[method-assign]  # a fault in its place
         return session
 
 

@@ -138,7 +138,7 @@ class OnADisk(unittest.TestCase):
         run.end()
         [state] = self.queue().admin.processors()
         self.assertEqual((state.alive, state.ended), (False, self.clock.time()))
-        self.assertFalse(RelayBoard([state]).get("default").is_usable)  # type: ignore[union-attr]
+        self.assertFalse(RelayBoard([state]).get("default").is_usable)  # type: ignore[union-attr]  # it is there
 
     def test_the_next_processor_takes_over_what_the_last_one_knew(self) -> None:
         """And its file goes."""

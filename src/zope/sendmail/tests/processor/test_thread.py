@@ -175,10 +175,10 @@ class OneAttempt(ProcessorTest):
                 message.seek(0)
                 return transfer(envelope, message, intend)
 
-            session.transfer = copy  # type: ignore[method-assign]
+            session.transfer = copy  # type: ignore[method-assign]  # a fault in its place
             return session
 
-        self.mailer.open_session = copying  # type: ignore[method-assign]
+        self.mailer.open_session = copying  # type: ignore[method-assign]  # a fault in its place
         self.mailer.answers = lambda who: Reply(Answer.UNKNOWN, "lost")
         self.put()
         for _ in range(4):
@@ -263,10 +263,10 @@ class ARelayInTrouble(ProcessorTest):
                 outcome = verify(envelope, message)
                 return Outcome(outcome.relay, {"a@example.org": NEVER}, DOWN)
 
-            session.verify = broken  # type: ignore[method-assign]
+            session.verify = broken  # type: ignore[method-assign]  # a fault in its place
             return session
 
-        self.mailer.open_session = open_session  # type: ignore[method-assign]
+        self.mailer.open_session = open_session  # type: ignore[method-assign]  # a fault in its place
         [name] = self.put("a@example.org", "b@example.org")
         self.drain()
         mail = self.queue.admin.show(name)
@@ -392,7 +392,7 @@ class AThreadThatNothingEnds(ProcessorTest):
             finally:
                 ends.append([mail.state for mail in self.queue.admin.mails()])
 
-        self.processor.relays.default.heard = mock.Mock(side_effect=RuntimeError("bug"))  # type: ignore[method-assign]
+        self.processor.relays.default.heard = mock.Mock(side_effect=RuntimeError("bug"))  # type: ignore[method-assign]  # a fault in its place
         with (
             mock.patch.object(ScriptedSession, "stream", watched, create=True),
             self.assertLogs("QueueProcessorThread", "ERROR"),

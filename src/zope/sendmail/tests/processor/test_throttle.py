@@ -74,7 +74,7 @@ class AFaultAtMail(LimitedMailer):
             refused = next(iter(outcome.having(Answer.DEFERRED).values()), None)
             return outcome if refused is None else Outcome(outcome.relay, outcome.replies, refused)
 
-        session.verify = faulty  # type: ignore[method-assign]
+        session.verify = faulty  # type: ignore[method-assign]  # a fault in its place
         return session
 
 

@@ -247,7 +247,7 @@ class IntoAPipe(Fixture):
     def check_pipe(self, made: Any) -> None:
         case = self
 
-        class Piping(made):  # type: ignore[misc]
+        class Piping(made):  # type: ignore[misc]  # the class is made by a function
             def configure(self) -> None:
                 super().configure()
                 case.door = Door(self)

@@ -107,17 +107,17 @@ class Story:
         for lease, reply in zip(self.queue.claim(len(replies)), replies, strict=True):
             number = int(lease.envelope.recipients[0].partition("@")[0])
             lease.open().read()
-            self.mark(lambda promise, n=number: promise.handed.add(n))  # type: ignore[misc]
+            self.mark(lambda promise, n=number: promise.handed.add(n))  # type: ignore[misc]  # bound in this round
             lease.intend()
             if reply.answer is Answer.ACCEPTED:
-                self.mark(lambda promise, n=number: promise.sent.update([n]))  # type: ignore[misc]
+                self.mark(lambda promise, n=number: promise.sent.update([n]))  # type: ignore[misc]  # bound in this round
             outcome = Outcome("relay:25", dict.fromkeys(lease.envelope.recipients, reply))
             record = judge(lease.record, lease.envelope, outcome, SCHEDULE, now=self.clock.time(), chance=0.5)
             lease.settle(record)
             if reply.answer is Answer.REJECTED:
-                self.mark(lambda promise, n=number: promise.rejected.add(n))  # type: ignore[misc]
+                self.mark(lambda promise, n=number: promise.rejected.add(n))  # type: ignore[misc]  # bound in this round
             if reply.answer is Answer.ACCEPTED:
-                self.mark(lambda promise, n=number: promise.settled.add(n))  # type: ignore[misc]
+                self.mark(lambda promise, n=number: promise.settled.add(n))  # type: ignore[misc]  # bound in this round
 
     def attempt_together(self, count: int, *, flight: int = 1) -> None:
         """Send ordinary mails, which the relay takes, `flight` of them at once, and settle them together."""
@@ -126,12 +126,12 @@ class Story:
         for begin in range(0, count, flight):
             both = list(zip(leases, numbers, strict=True))[begin : begin + flight]
             for lease, number in both:
-                self.mark(lambda promise, n=number: promise.handed.add(n))  # type: ignore[misc]
+                self.mark(lambda promise, n=number: promise.handed.add(n))  # type: ignore[misc]  # bound in this round
                 lease.intend()
-                self.mark(lambda promise, n=number: promise.sent.update([n]))  # type: ignore[misc]
+                self.mark(lambda promise, n=number: promise.sent.update([n]))  # type: ignore[misc]  # bound in this round
             for lease, number in both:
                 lease.accepted()
-                self.mark(lambda promise, n=number: promise.settled.add(n))  # type: ignore[misc]
+                self.mark(lambda promise, n=number: promise.settled.add(n))  # type: ignore[misc]  # bound in this round
         outcomes = [Outcome("relay:25", dict.fromkeys(lease.envelope.recipients, OK)) for lease in leases]
         leases[0].settle_sent(
             [

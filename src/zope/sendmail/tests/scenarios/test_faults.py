@@ -14,7 +14,7 @@ from unittest import mock
 import transaction
 
 from zope.sendmail.delivery import QueuedMailDelivery
-from zope.sendmail.lifecycle.outcome import Answer
+from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
@@ -152,7 +152,7 @@ class WhileMailIsSent(FaultTest):
         mailer = ScriptedMailer()
         first = {"0@example.org"}
 
-        def answer(who: str):  # type: ignore[no-untyped-def]
+        def answer(who: str) -> Reply:
             if who in first:
                 first.discard(who)
                 return LATER

@@ -72,7 +72,7 @@ class Exchange(Conversation):
 
     def open(self, tls: Tls, **changes: Any) -> SMTPSession:
         """A session with the server."""
-        return self.session(self.server, tls=tls, **changes)  # type: ignore[arg-type]
+        return self.session(self.server, tls=tls, **changes)
 
     def mailer(self, **changes: Any) -> SMTPMailer:
         """The mailer of a queue: STARTTLS, verified, and a login."""
@@ -152,7 +152,7 @@ class Promises(Exchange):
         self.assertLessEqual({"PLAIN", "LOGIN"}, set(known))
         for number, mechanism in enumerate(known):
             with self.subTest(mechanism):
-                session = self.session(self.server, only(mechanism), tls=Tls.REQUIRED, **self.login)  # type: ignore[arg-type]
+                session = self.session(self.server, only(mechanism), tls=Tls.REQUIRED, **self.login)
                 self.assertAnswers(self.send(session, ONE, message=mail(number=number)), one=ACCEPTED)
                 self.assertLogged(self.server.login_shown(mechanism))
 
@@ -175,7 +175,7 @@ class Promises(Exchange):
             if mechanism in set(Mechanism):
                 with self.subTest(mechanism):
                     login = {**self.login, "password": "wrong"}
-                    session = self.session(self.server, only(mechanism), tls=Tls.REQUIRED, **login)  # type: ignore[arg-type]
+                    session = self.session(self.server, only(mechanism), tls=Tls.REQUIRED, **login)
                     self.assertFaultOnly(self.send(session, message=mail()), 535)
         self.assertEqual(self.server.arrivals(), [])
 
@@ -309,7 +309,7 @@ class Limits(Exchange):
         before = -1
         while before < processor.tally[ACCEPTED] < recipients:  # as long as it goes on
             before = processor.tally[ACCEPTED]
-            wait_until(lambda known=before: processor.tally[ACCEPTED] > known)  # type: ignore[misc]
+            wait_until(lambda known=before: processor.tally[ACCEPTED] > known)  # type: ignore[misc]  # bound in this round
         self.assertEqual(processor.tally[ACCEPTED], recipients, (processor.tally, self.server.log()[-2000:]))
         self.assertEqual(processor.tally[REJECTED], 0)
         self.assertTrue(wait_until(lambda: not any(queue.admin.count().values())))

@@ -74,7 +74,7 @@ class OrdinaryMail(unittest.TestCase):
         )
 
         class Counted(MailTransaction):
-            def __init__(this, *arguments: Any, **named: Any) -> None:  # noqa: N805
+            def __init__(this, *arguments: Any, **named: Any) -> None:  # noqa: N805 - `self` is the test
                 self.transactions += 1
                 super().__init__(*arguments, **named)
 

@@ -156,7 +156,7 @@ class Poison(unittest.TestCase):
                     assert total > 25_000_000
                     return transfer(envelope, open(os.devnull, "rb"), intend)
 
-                session.transfer = read_in_pieces  # type: ignore[method-assign]
+                session.transfer = read_in_pieces  # type: ignore[method-assign]  # a fault in its place
                 return session
 
         self.drain()

@@ -148,7 +148,7 @@ class ProvidersLimits(Conversation):
         processor.start()
         self.addCleanup(processor.join)
         self.addCleanup(processor.stop)
-        while (before := len(relay.mails)) < mails and wait_until(lambda known=before: len(relay.mails) > known):  # type: ignore[misc]
+        while (before := len(relay.mails)) < mails and wait_until(lambda known=before: len(relay.mails) > known):  # type: ignore[misc]  # bound in this round
             pass
         self.assertEqual(len(relay.mails), mails)
         self.assertTrue(wait_until(lambda: not queue.admin.count()))

@@ -90,7 +90,7 @@ class AMailerWithoutASession(ProcessorTest):
 class AMailerThatAnswersNonsense(ProcessorTest):
     def test_costs_the_mail_an_attempt_and_leaks_nothing(self) -> None:
         """Whatever it returns in place of an outcome; it may have sent the mail, so that is unknown."""
-        for nonsense in None, 250, {"one@example.org": (250, b"ok")}, Outcome("r", {"0@example.org": None}):  # type: ignore[dict-item]
+        for nonsense in None, 250, {"one@example.org": (250, b"ok")}, Outcome("r", {"0@example.org": None}):  # type: ignore[dict-item]  # all wrong
             with self.subTest(nonsense=nonsense):
                 [name] = self.put()
 
@@ -313,7 +313,7 @@ class AUserOfCpsMailAccess(ProcessorTest):
         routes = Routes("main", frozenset({"main"}), frozenset({("h", 25), ("other", 25)}), legacy_passwords=True)
         self.processor = self.make_processor(routes=routes, mailers={"main": self.mailer})
         self.sessions: list[ScriptedSession] = []
-        self.processor.relays._mailer = self.mailer_of  # type: ignore[method-assign]
+        self.processor.relays._mailer = self.mailer_of  # type: ignore[method-assign]  # a fault in its place
         self.fault: Reply | None = None
 
     def mailer_of(self, name: RelayName) -> ScriptedMailer:

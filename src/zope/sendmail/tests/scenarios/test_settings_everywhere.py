@@ -223,7 +223,7 @@ class EverySetting(unittest.TestCase):
         """A keyword of MailSender and of MailReader."""
         directory = os.path.join(self.directory, "queue")
         for kind in (MailReader, lambda *given, **options: MailSender(*given, **options).reader):
-            self.check(lambda texts, kind=kind: kind(directory, **self.keywords(texts))._mailer)  # type: ignore[misc]
+            self.check(lambda texts, kind=kind: kind(directory, **self.keywords(texts))._mailer)  # type: ignore[misc]  # bound in this round
 
     def test_no_keyword_of_a_mailer_is_unknown_to_a_program(self) -> None:
         """Also those that are no settings of an operator, such as `ssl_context`."""

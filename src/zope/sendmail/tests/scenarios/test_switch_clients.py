@@ -782,7 +782,7 @@ class SendOnlyMailers(Client):
             def __init__(self, hostname: str = "localhost", port: int = 25, no_tls: bool = False) -> None:
                 super().__init__(hostname, port, None, None, no_tls)
 
-        class App(zope.sendmail.queue.ConsoleApp):  # type: ignore[misc]
+        class App(zope.sendmail.queue.ConsoleApp):  # type: ignore[misc]  # it is found at run time, under its old name
             MailerKind = Old
 
         self.assertEqual(App(["zope-sendmail", "--hostname", "h", "--no-tls", self.path]).mailer.hostname, "h")

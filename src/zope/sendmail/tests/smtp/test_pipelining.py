@@ -143,7 +143,7 @@ class TheRelayPromisedTooMuch(Flights):
         for _ in range(3):
             session = mailer.open_session()
             self.addCleanup(session.close)
-            self.assertAnswers(self.transfer(session), one=ACCEPTED)  # type: ignore[arg-type]
+            self.assertAnswers(self.transfer(session), one=ACCEPTED)
         self.assertEqual((len(relay.dialogues), len(relay.mails)), (4, 3))
 
     def test_it_does_not_understand_flights(self) -> None:

@@ -94,7 +94,7 @@ class TheRelayIsWaitedFor(Ahead):
                 first, second = (relay.on("DOT", Hang(), nth=nth) for nth in (1, 2))
                 results: list[tuple[Any, Result]] = []
                 jobs = self.jobs("one", "two", "three")
-                thread = self.in_thread(lambda to=results, of=jobs, by=session: to.extend(by.stream(Jobs(of))))  # type: ignore[misc]
+                thread = self.in_thread(lambda to=results, of=jobs, by=session: to.extend(by.stream(Jobs(of))))  # type: ignore[misc]  # bound in this round
                 self.assertTrue(first.reached.wait(60))
                 self.assertEqual(self.log, ["one"])
                 first.release()

@@ -103,7 +103,7 @@ class ARunOfMails(unittest.TestCase):
             if "proven" in head:
                 session._open(pipelining=True)
                 assert session._current is not None
-                session._current.connection._has_taken = True  # type: ignore[attr-defined]
+                session._current.connection._has_taken = True  # type: ignore[attr-defined]  # the relay has hung up by now
             results = list(session.stream(Jobs(self.jobs(head))))
         self.assertEqual(coming, [], "there should have been a further connection")
         return results

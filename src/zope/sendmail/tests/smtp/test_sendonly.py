@@ -111,7 +111,7 @@ class TheMailerSends(Situation):
         """Host and port if it has them, else its class."""
         mailer = Mailer()
         self.assertEqual(SendOnlySession(mailer).relay, "Mailer")
-        mailer.hostname, mailer.port = "relay.example.org", 25  # type: ignore[attr-defined]
+        mailer.hostname, mailer.port = "relay.example.org", 25  # type: ignore[attr-defined]  # a mailer of old has them
         self.assertEqual(SendOnlySession(mailer).relay, "relay.example.org:25")
 
 
@@ -222,7 +222,7 @@ class TheMailerRaises(Situation):
 
     def test_exceptions_that_hold_nonsense(self) -> None:
         """A mailer may fill smtplib's exceptions with anything."""
-        error = smtplib.SMTPDataError("no code", None)  # type: ignore[arg-type]
+        error = smtplib.SMTPDataError("no code", None)  # type: ignore[arg-type]  # servers make such errors of smtplib
         self.assertAnswers(self.transfer(error), DEFERRED, DEFERRED)
 
 

@@ -16,7 +16,7 @@ import trustme
 from zope.interface import implementer
 
 from zope.sendmail.config.settings import RelaySettings, Timeouts, Tls
-from zope.sendmail.interfaces import IJob, IJobSource
+from zope.sendmail.interfaces import IJob, IJobSource, ISession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp import addresses
@@ -95,7 +95,7 @@ class Conversation(unittest.TestCase):
         usual = RelaySettings(relay.host, relay.port, timeouts=TIMEOUTS, local_hostname="client.test")
         return replace(usual, **changes)
 
-    def session(self, relay: Relay, factory: Factory | None = None, **changes: Any) -> SMTPSession:
+    def session(self, relay: Any, factory: Factory | None = None, **changes: Any) -> SMTPSession:
         """A session with `relay` that is closed when the test ends."""
         settings = self.settings(relay, **changes)
         made = factory or (smtplib.SMTP_SSL if settings.tls is Tls.IMPLICIT else smtplib.SMTP)
@@ -105,7 +105,7 @@ class Conversation(unittest.TestCase):
 
     def transfer(
         self,
-        session: SMTPSession,
+        session: ISession,
         *recipients: str,
         sender: str = "sender@example.org",
         message: bytes = MESSAGE,

@@ -81,7 +81,7 @@ class OperatorsTest(unittest.TestCase):
         """Return the exit status of ``zope-sendmail``; see `call`."""
         said, complained = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
         typed = io.StringIO(answer or "")
-        typed.isatty = lambda: answer is not None  # type: ignore[method-assign]
+        typed.isatty = lambda: answer is not None  # type: ignore[method-assign]  # a fault in its place
         with (
             contextlib.redirect_stdout(said),
             contextlib.redirect_stderr(complained),

@@ -65,7 +65,7 @@ class NamedMailer(ScriptedMailer):
 
     def open_session(self) -> NamedSession:
         self.sessions.append(NamedSession(self))
-        return self.sessions[-1]  # type: ignore[return-value]
+        return self.sessions[-1]  # type: ignore[return-value]  # a double of a session
 
 
 class Several(unittest.TestCase):
@@ -217,7 +217,7 @@ class WhatARelaySaysAboutAMail(Several):
     def test_stands(self) -> None:
         """Deferred or rejected by the first, it is not given to the next: the queue tries again."""
         for reply in LATER, NEVER:
-            self.a.answers = lambda who, reply=reply: reply  # type: ignore[misc]
+            self.a.answers = lambda who, reply=reply: reply  # type: ignore[misc]  # bound in this round
             self.assertEqual(self.transfer().replies, {"one@example.org": reply})
         self.assertEqual(self.sent(), [0, 0, 0])
 

@@ -181,7 +181,7 @@ class TheStoreHasASocket(Stores):
     def test_nobody_listens(self) -> None:
         """That is the store's trouble, and no mail's."""
         path = self.path()
-        outcome = self.transfer(open_session(LMTPMailer(socket=path)))  # type: ignore[arg-type]
+        outcome = self.transfer(open_session(LMTPMailer(socket=path)))
         self.assertFaultOnly(outcome)
 
     def test_store_restarts(self) -> None:
@@ -210,7 +210,7 @@ class TheStoreHasASocket(Stores):
         for store in stores:
             assert store.path is not None
             mailer.hostname = store.path
-            self.assertAnswers(self.transfer(session), one=ACCEPTED)  # type: ignore[arg-type]
+            self.assertAnswers(self.transfer(session), one=ACCEPTED)
             self.assertEqual((mailer.socket, len(store.mails)), (store.path, 1))
 
     def test_settings_are_asked_before_each_mail(self) -> None:
@@ -219,13 +219,13 @@ class TheStoreHasASocket(Stores):
         mailer = LMTPMailer(timeouts=TIMEOUTS, settings=lambda: said[-1])
         session = open_session(mailer)
         self.addCleanup(session.close)
-        self.assertFaultOnly(self.transfer(session))  # type: ignore[arg-type]
+        self.assertFaultOnly(self.transfer(session))
         path = self.path()
         store = self.store(path=path)
         said.append({"hostname": path})
-        self.assertAnswers(self.transfer(session), one=ACCEPTED)  # type: ignore[arg-type]
+        self.assertAnswers(self.transfer(session), one=ACCEPTED)
         said.append({"hostname": path, "tls": "required"})
-        self.assertFaultOnly(self.transfer(session))  # type: ignore[arg-type]
+        self.assertFaultOnly(self.transfer(session))
         self.assertEqual(len(store.mails), 1)
 
     def test_what_cannot_be_is_refused(self) -> None:

@@ -90,7 +90,7 @@ class AMail(Redirection):
     def test_has_the_answer_of_the_tester(self) -> None:
         """Told of the original recipients."""
         for reply in LATER, NEVER, LOST:
-            self.inner.answers = lambda who, reply=reply: reply  # type: ignore[misc]
+            self.inner.answers = lambda who, reply=reply: reply  # type: ignore[misc]  # bound in this round
             outcome = self.transfer("one@example.org")
             self.assertEqual(outcome.replies["one@example.org"].answer, reply.answer)
             self.assertEqual(outcome.replies["one@example.org"].code, reply.code)

@@ -189,7 +189,7 @@ class AMailer(Fixture):
             original(mailer, **kw)
 
         self.addCleanup(setattr, SMTPMailer, "__init__", original)
-        SMTPMailer.__init__ = old_init  # type: ignore[method-assign,assignment]
+        SMTPMailer.__init__ = old_init  # type: ignore[method-assign,assignment]  # as the patch does
         self.load('<mail:smtpMailer name="x" hostname="h" port="26" />')
         self.assertEqual(self.mailer("x").port, 26)
 

@@ -6,7 +6,8 @@ import errno
 import os
 import tempfile
 import unittest
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 from unittest import mock
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
@@ -55,18 +56,18 @@ class DrainTest(unittest.TestCase):
         [name] = [name for name in os.listdir(os.path.join(self.path, "new")) if name.startswith(".group-")]
         return os.path.join(self.path, "new", name)
 
-    def settle(self, lease: object, reply: Reply) -> Record:
-        said = Outcome("relay:25", dict.fromkeys(lease.envelope.recipients, reply))  # type: ignore[attr-defined]
-        record = judge(lease.record, lease.envelope, said, SCHEDULE, now=self.clock.time(), chance=0.5)  # type: ignore[attr-defined]
-        lease.settle(record)  # type: ignore[attr-defined]
+    def settle(self, lease: Any, reply: Reply) -> Record:
+        said = Outcome("relay:25", dict.fromkeys(lease.envelope.recipients, reply))
+        record = judge(lease.record, lease.envelope, said, SCHEDULE, now=self.clock.time(), chance=0.5)
+        lease.settle(record)
         return record
 
-    def in_a_child(self, work: object) -> None:
+    def in_a_child(self, work: Callable[[MaildirQueue], object]) -> None:
         """Do something with a queue in a process that is then no more."""
         child = os.fork()
         if not child:
             try:
-                work(self.open())  # type: ignore[operator]
+                work(self.open())
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
@@ -134,7 +135,7 @@ class ANewsletter(DrainTest):
         """As before."""
 
         class Full(Disk):
-            def create(self, path, *pieces):  # type: ignore[no-untyped-def]
+            def create(self, path: str, *pieces: Any) -> None:
                 if PROGRESS in path:
                     raise OSError(errno.ENOSPC, "full")
                 super().create(path, *pieces)
@@ -145,7 +146,7 @@ class ANewsletter(DrainTest):
 
 
 class ItsMails(DrainTest):
-    def claim(self) -> Sequence[object]:
+    def claim(self) -> Sequence[Any]:
         names = self.put(5)
         leases = self.queue.claim(20)
         self.assertEqual([lease.name for lease in leases], names)
@@ -160,11 +161,11 @@ class ItsMails(DrainTest):
         self.settle(other, OK)
         self.settle(third, OK)
         self.assertEqual(self.queue.claim(20), [])
-        self.assertEqual(self.names(), [one.name])  # type: ignore[attr-defined]
+        self.assertEqual(self.names(), [one.name])
         self.assertEqual(self.queue.admin.count(), {State.DEFERRED: 1})
         self.clock.advance(61)
         [lease] = self.queue.claim(20)
-        self.assertEqual((lease.name, lease.record.attempts), (one.name, 1))  # type: ignore[attr-defined]
+        self.assertEqual((lease.name, lease.record.attempts), (one.name, 1))
 
     def test_are_due_before_all_of_them_were_tried(self) -> None:
         """Then the others become files, too."""
@@ -172,12 +173,12 @@ class ItsMails(DrainTest):
         self.settle(one, LATER)
         self.clock.advance(61)
         self.settle(other, OK)
-        third.release()  # type: ignore[attr-defined]
+        third.release()
         self.queue.claim(0)
         self.clock.advance(3)
         self.assertEqual(
             sorted(lease.name for lease in self.queue.claim(20)),
-            sorted([one.name, third.name]),  # type: ignore[attr-defined]
+            sorted([one.name, third.name]),
         )
 
     def test_are_set_aside_when_they_are_rejected(self) -> None:
@@ -192,16 +193,16 @@ class ItsMails(DrainTest):
         """As if untried."""
         leases = self.claim()
         for lease in leases:
-            lease.release()  # type: ignore[attr-defined]
+            lease.release()
         again = self.queue.claim(20)
-        self.assertEqual({lease.name for lease in again}, {lease.name for lease in leases})  # type: ignore[attr-defined]
+        self.assertEqual({lease.name for lease in again}, {lease.name for lease in leases})
         self.assertEqual({lease.record.attempts for lease in again}, {0})
 
     def test_become_files_when_they_have_to_wait_for_a_relay(self) -> None:
         """All that are left."""
         leases = self.claim()
         for lease in leases:
-            lease.park("relay")  # type: ignore[attr-defined]
+            lease.park("relay")
         self.queue.claim(0)
         self.queue.claim(0)
         self.assertEqual(len(self.names()), 3)
@@ -220,13 +221,19 @@ class ItsMails(DrainTest):
         """They are tried again later."""
 
         class Full(Disk):
-            def append(self, path, *pieces):  # type: ignore[no-untyped-def]
+            def append(self, path: str, *pieces: Any) -> None:
                 raise OSError(errno.ENOSPC, "full")
 
         self.queue = self.open(Full())
         for lease in self.claim():
             self.settle(lease, LATER)
         self.assertEqual(self.open().admin.count(), {State.READY: 3})
+
+
+def intend_four(queue: MaildirQueue) -> None:
+    """Be about to send the last byte of four mails."""
+    for lease in queue.claim(4):
+        lease.intend()
 
 
 class AfterADeath(DrainTest):
@@ -240,10 +247,10 @@ class AfterADeath(DrainTest):
         """Both are told, and nothing is sent twice unsaid."""
 
         def work(queue: MaildirQueue) -> None:
-            leases = queue.claim(5)
+            leases: list[Any] = queue.claim(5)
             for lease in leases[2:]:
                 lease.intend()
-            leases[3].accepted()  # type: ignore[attr-defined]
+            leases[3].accepted()
             self.settle(leases[4], OK)
 
         names = self.put()
@@ -267,7 +274,7 @@ class AfterADeath(DrainTest):
         """The byte had not been changed yet."""
 
         def work(queue: MaildirQueue) -> None:
-            leases = queue.claim(5)
+            leases: list[Any] = queue.claim(5)
             leases[2].intend()
             with mock.patch.object(BundledMail, "write"):
                 self.settle(leases[2], LATER)
@@ -279,7 +286,7 @@ class AfterADeath(DrainTest):
     def test_no_process_makes_files_before_it_is_told(self) -> None:
         """The thread of the committing process leaves it to processors."""
         self.put()
-        self.in_a_child(lambda queue: [lease.intend() for lease in queue.claim(4)])
+        self.in_a_child(intend_four)
         unfold_now(self.queue.layout, self.queue.disk, self.group())
         self.assertTrue(os.path.exists(os.path.join(self.group(), PROGRESS)))
         self.assertFalse(any(name.startswith(".splitting") for name in os.listdir(self.group())))
@@ -287,7 +294,7 @@ class AfterADeath(DrainTest):
     def test_an_operator_gets_files(self) -> None:
         """What is unknown is written down first."""
         names = self.put()
-        self.in_a_child(lambda queue: [lease.intend() for lease in queue.claim(4)])
+        self.in_a_child(intend_four)
         self.assertEqual(sorted(self.queue.admin.names()), names)
         self.assertEqual(self.names(), names)
         self.assertEqual(self.queue.admin.show(names[3]).history[-1].unknowns, 1)

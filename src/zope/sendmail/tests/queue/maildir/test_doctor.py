@@ -359,7 +359,7 @@ class LocksOfMails(DoctorTest):
         for phase, words in said.items():
             with self.subTest(phase):
                 [name] = self.put()
-                self.die(lambda queue, phase=phase: self.work(queue, phase))  # type: ignore[misc]
+                self.die(lambda queue, phase=phase: self.work(queue, phase))  # type: ignore[misc]  # bound in this round
                 found = {str(each.kind): each for each in self.examine()}
                 self.assertEqual(set(found), {"leftover", "orphaned"})
                 self.assertEqual((found["orphaned"].name, found["orphaned"].severity), (name, "note"))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from typing import Any
 from unittest import mock
 
 from zope.sendmail.lifecycle.states import State
@@ -268,7 +269,7 @@ class TheDiskRefuses(SparesTest):
         """The mail goes all the same."""
 
         class Full(Disk):
-            def create(self, path, *pieces):  # type: ignore[no-untyped-def]
+            def create(self, path: str, *pieces: Any) -> None:
                 if SPARE in path:
                     raise OSError(28, "full")
                 super().create(path, *pieces)
@@ -281,7 +282,7 @@ class TheDiskRefuses(SparesTest):
         """None of them is used, and none is left."""
 
         class Broken(Disk):
-            def sync_directory(self, path):  # type: ignore[no-untyped-def]
+            def sync_directory(self, path: str) -> None:
                 if path.endswith("tmp"):
                     raise OSError(5, "broken")
                 super().sync_directory(path)

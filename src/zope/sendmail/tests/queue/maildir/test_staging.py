@@ -400,7 +400,7 @@ class BundledCrashes(Bundled, Crashes):
         self.enterContext(mock.patch.object(staged_module, "later", unfold_now))
         super().setUp()
 
-    test_what_is_in_doubt_stays = test_a_group_half_moved_out_is_finished = None  # type: ignore[assignment]
+    test_what_is_in_doubt_stays = test_a_group_half_moved_out_is_finished = None  # type: ignore[assignment]  # these are left out here
 
     def test_several_may_finish_it_at_once(self) -> None:
         """Another process that is at work on the bundle is left alone; each mail is there once in the end."""

@@ -89,7 +89,7 @@ class ASlowDisk(ASweeper):
             self.sweeper._threads -= 1
             return False
 
-        self.sweeper._begin = no_thread  # type: ignore[method-assign]
+        self.sweeper._begin = no_thread  # type: ignore[method-assign]  # a fault in its place
         self.take("two")
         self.assertEqual(self.gone, ["two"])
 

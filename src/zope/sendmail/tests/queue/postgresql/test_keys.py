@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import transaction
 
@@ -20,7 +21,7 @@ from zope.sendmail.tests.support.layers import Databases, in_layer
 class OnTheApplicationsConnection(Fixture):
     """A key commits with the rows of the application, or not at all."""
 
-    def writer(self) -> MailWriter:
+    def writer(self) -> Any:
         """Return a writer on a connection of its own."""
         import psycopg
 
@@ -28,8 +29,8 @@ class OnTheApplicationsConnection(Fixture):
 
         connection = psycopg.connect(self.server.conninfo())
         self.addCleanup(connection.close)
-        writer = MailWriter(self.url, connection=PsycopgConnection(connection))
-        writer.commit, writer.rollback = connection.commit, connection.rollback  # type: ignore[attr-defined]
+        writer: Any = MailWriter(self.url, connection=PsycopgConnection(connection))
+        writer.commit, writer.rollback = connection.commit, connection.rollback
         return writer
 
     def send(self, writer: MailWriter) -> str:
@@ -41,10 +42,10 @@ class OnTheApplicationsConnection(Fixture):
         writer = self.writer()
         first = self.send(writer)
         self.assertEqual(self.send(writer), first)
-        writer.rollback()  # type: ignore[attr-defined]
+        writer.rollback()
         second = self.send(writer)
         self.assertNotEqual(second, first)
-        writer.commit()  # type: ignore[attr-defined]
+        writer.commit()
         self.assertEqual(self.send(self.writer()), second)
         self.assertEqual(MailWriter(self.url).send("a@example.org", ["b@example.org"], MESSAGE, key="order 17"), second)
         self.assertEqual(len(self.queue.claim(9)), 1)
@@ -56,10 +57,10 @@ class OnTheApplicationsConnection(Fixture):
         got: list[str] = []
         thread = threading.Thread(target=lambda: got.append(self.send(other)))
         thread.start()
-        one.commit()  # type: ignore[attr-defined]
+        one.commit()
         thread.join(60)
         self.assertEqual(got, [first])
-        other.commit()  # type: ignore[attr-defined]
+        other.commit()
         self.assertEqual(len(self.queue.claim(9)), 1)
 
 
