@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: How often a class is passed over by those before it, by its rank: so while there is enough of all, a fifth of the
-#: mails is normal and a ninth is low.
+#: How often a class is passed over by those before it, by its rank: so while there is enough of all, a ninth of the
+#: mails is low, and of the others a fifth is normal.
 _PATIENCE = (0, 4, 8)
 
 

@@ -17,6 +17,8 @@ class Minutes(unittest.TestCase):
         found = merged([*one, *other], NOW)
         self.assertEqual([each.minute for each in found], [999_998, 999_999, 1_000_000])
         self.assertEqual(found[-1], Minute(1_000_000, sent=4, deferred=1, age=2.0))
+        both = Minute(5, 1, 2, 3, 4, 0.5).plus(Minute(5, 10, 20, 30, 40, 5.0))
+        self.assertEqual(both, Minute(5, 11, 22, 33, 44, 5.5))
 
     def test_that_are_old_go(self) -> None:
         """So do those of the future: a clock was wrong when they were written."""

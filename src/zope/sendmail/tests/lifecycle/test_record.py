@@ -11,6 +11,7 @@ from hypothesis import given, strategies as st
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import (
+    Part,
     Record,
     compacted,
     last_record,
@@ -47,6 +48,28 @@ JSON: Any = st.recursive(
     lambda each: st.lists(each, max_size=4) | st.dictionaries(st.sampled_from(["a", "b"]), each, max_size=2),
     max_leaves=4,
 )
+
+
+class AMessageThatWasHeld(unittest.TestCase):
+    RECORD = Record(
+        State.HELD, 3, 10.0, 99.0, 5.0, 2, 1, "r:25", "why", {"a": OK, "b": Reply(Answer.DEFERRED, "later", 450)},
+        {"bulk": Part(2, 10.0, 99.0, 5.0, held=True), "main": Part(1, 8.0, 70.0, 4.0)},
+    )  # fmt: skip
+
+    def test_goes_on_now_with_all_its_parts(self) -> None:
+        """Its deaths are forgotten; what was tried and said is not."""
+        record = self.RECORD.released(50.0)
+        parts = {"bulk": Part(2, 50.0, 50.0, 5.0), "main": Part(1, 50.0, 50.0, 4.0)}
+        expected = replace(self.RECORD, state=State.READY, time=50.0, due=50.0, deaths=0, note="released", parts=parts)
+        self.assertEqual(record, expected)
+
+    def test_is_tried_as_if_new(self) -> None:
+        """For those who have not got it, whatever its sender asked for."""
+        record = self.RECORD.again(50.0, "an operator wants it")
+        expected = Record(
+            State.READY, 0, 50.0, 50.0, 0.0, 0, 1, "r:25", "an operator wants it", {"a": OK}, {}, early=True
+        )
+        self.assertEqual(record, expected)
 
 
 class Lines(unittest.TestCase):

@@ -7,6 +7,7 @@ import unittest
 from dataclasses import replace
 from typing import Any
 
+from zope.sendmail.lifecycle.finding import moment
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import (
@@ -14,6 +15,8 @@ from zope.sendmail.lifecycle.relaystate import (
     ProcessorState,
     RelayBoard,
     RelayState,
+    fault_words,
+    probe_words,
     read_processor_state,
     waiting_words,
     write_processor_state,
@@ -163,9 +166,27 @@ class OnDisk(unittest.TestCase):
 class TheWords(unittest.TestCase):
     def test_say_what_mail_waits_for(self) -> None:
         """Which relay, since when, why, and when it is tried again."""
-        words = waiting_words(DOWN, NOW)
-        for part in ("default (mail.example.org:25)", "10m", "Connection refused", "next try in 1m"):
-            self.assertIn(part, words)
+        self.assertEqual(
+            waiting_words(DOWN, NOW),
+            f"relay default (mail.example.org:25) cannot be used since {moment(NOW - 600)} (10m): "
+            "[Errno 111] Connection refused; next try in 1m",
+        )
+        self.assertEqual(
+            waiting_words(replace(BULK, since=0.0), NOW),
+            "relay bulk (bulk.example.org:587) cannot be used: 535 5.7.8 authentication failed; "
+            "it is tried when a processor looks next",
+        )
+
+    def test_say_when_it_is_tried(self) -> None:
+        """In how long, as soon as a processor looks, or now."""
+        self.assertEqual(probe_words(replace(DOWN, probe=NOW), NOW), "it is tried now")
+        self.assertEqual(probe_words(replace(DOWN, probe=NOW + 1), NOW), "next try in 1s")
+        self.assertEqual(probe_words(replace(DOWN, probe=0.0), NOW), "it is tried when a processor looks next")
+
+    def test_say_nothing_of_one_that_can_be_used(self) -> None:
+        """And of another one no more than is read."""
+        self.assertEqual(fault_words(UP), "")
+        self.assertEqual(len(fault_words(replace(DOWN, fault=Reply(Answer.DEFERRED, "x" * 400)))), 300)
 
     def test_are_harmless(self) -> None:
         """What a relay says may be anything."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -11,7 +12,15 @@ from hypothesis import given, strategies as st
 from zope.sendmail.lifecycle import retry
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.retry import MALFORMED, OnUnknown, Schedule, after_death, judge, probe_delay
+from zope.sendmail.lifecycle.retry import (
+    MALFORMED,
+    OnUnknown,
+    Schedule,
+    after_death,
+    judge,
+    probe_delay,
+    sent_before_death,
+)
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.tests.support.layers import properties_apart
@@ -211,8 +220,10 @@ class AfterADeath(unittest.TestCase):
 
     def test_what_was_only_opened_is_tried_again(self) -> None:
         """Now, and the death is counted."""
-        record = after_death(Record(), self.envelope, PLAIN, intended=False, now=5.0)
-        self.assertEqual((record.state, record.deaths, record.unknowns, record.replies), (State.READY, 1, 0, {}))
+        before = Record(State.DEFERRED, attempts=3, time=1.0, due=90.0, spent=7.0, relay="r:25", replies={A: LATER})
+        record = after_death(before, self.envelope, PLAIN, intended=False, now=5.0)
+        expected = replace(before, state=State.READY, deaths=1, time=5.0, due=5.0, note="its worker died")
+        self.assertEqual(record, expected)
 
     def test_what_was_intended_is_unknown(self) -> None:
         """For those who were outstanding only; the policy decides what follows."""
@@ -222,6 +233,18 @@ class AfterADeath(unittest.TestCase):
             record = after_death(before, left, Schedule(on_unknown=policy), intended=True, now=5.0)
             self.assertEqual((record.state, record.unknowns, record.replies[A]), (state, 1, OK))
             self.assertIs(record.replies[B].answer, Answer.UNKNOWN)
+            self.assertIn("between the last byte and the relay's reply", record.replies[B].text)
+            self.assertEqual((record.deaths, record.time, record.due), (1, 5.0, 5.0))
+        self.assertEqual(record.note, record.replies[B].text)
+
+    def test_what_the_relay_had_accepted_has_left(self) -> None:
+        """Nothing is tried again, and the attempt is counted; what was said of others stays."""
+        before = Record(State.DEFERRED, attempts=3, time=1.0, due=90.0, note="x", replies={A: NEVER, B: LATER})
+        record = sent_before_death(before, self.envelope.only([B]), now=5.0)
+        expected = replace(before, state=State.SENT, attempts=4, time=5.0, due=0.0, note="", replies=record.replies)
+        self.assertEqual((record, record.replies[A]), (expected, NEVER))
+        self.assertEqual((record.replies[B].answer, record.replies[B].code), (Answer.ACCEPTED, None))
+        self.assertIn("the worker died", record.replies[B].text)
 
     def test_the_third_death_holds_it(self) -> None:
         """A message that kills its workers waits for a person."""

@@ -1,0 +1,109 @@
+"""How times, durations and recipients are written for people."""
+
+from __future__ import annotations
+
+import datetime
+import unittest
+
+from zope.sendmail.lifecycle.finding import Finding, Kind, Severity, age, moment, quoted, route, said
+from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+LATER = Reply(Answer.DEFERRED, "greylisted", 450)
+
+
+class ADuration(unittest.TestCase):
+    def test_has_its_two_largest_units(self) -> None:
+        """What is smaller is of no interest beside them."""
+        for seconds, words in (
+            (0, "0s"),
+            (0.9, "0s"),
+            (59.9, "59s"),
+            (MINUTE, "1m"),
+            (MINUTE + 1, "1m 1s"),
+            (3 * HOUR + 12 * MINUTE + 59, "3h 12m"),
+            (HOUR, "1h"),
+            (2 * DAY + 5 * HOUR + MINUTE, "2d 5h"),
+            (99 * DAY + HOUR, "99d 1h"),
+        ):
+            self.assertEqual(age(seconds), words)
+
+    def test_leaves_out_a_unit_of_which_there_is_none(self) -> None:
+        """An hour and some seconds are an hour: the next unit would be minutes."""
+        self.assertEqual((age(HOUR + 5), age(DAY + 59 * MINUTE)), ("1h", "1d"))
+
+    def test_of_a_hundred_days_is_days(self) -> None:
+        """The hour says nothing any more."""
+        self.assertEqual((age(100 * DAY + 5 * HOUR), age(4000 * DAY)), ("100d", "4000d"))
+
+    def test_of_a_clock_that_was_set_back_is_none(self) -> None:
+        """Less than nothing is nothing."""
+        self.assertEqual(age(-5), "0s")
+
+
+class AMoment(unittest.TestCase):
+    def test_is_in_the_zone_of_the_reader(self) -> None:
+        """With its offset, to the second: the text means the same moment."""
+        text = moment(1_800_000_000.75)
+        self.assertRegex(text, r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d$")
+        self.assertEqual(datetime.datetime.fromisoformat(text).timestamp(), 1_800_000_000)
+
+    def test_that_cannot_be_is_told_so(self) -> None:
+        """A file may say anything."""
+        for seconds in (1e300, float("inf"), float("nan"), -1e18):
+            self.assertEqual(moment(seconds), "an impossible time")
+
+
+class WhomItIsTo(unittest.TestCase):
+    def test_names_three(self) -> None:
+        """How many there are more; the malformed are recipients, too."""
+        few = Envelope("a@example.org", ("b@example.org", "c@example.org"), ("d@@",))
+        self.assertEqual(route(few), "from a@example.org to b@example.org, c@example.org, d@@")
+        many = Envelope("", tuple(f"{n}@example.org" for n in range(5)))
+        self.assertEqual(route(many), "from <> to 0@example.org, 1@example.org, 2@example.org and 2 more")
+
+    def test_is_not_known_of_a_torn_file(self) -> None:
+        """Which has no envelope."""
+        self.assertEqual(route(None), "without a readable envelope")
+
+
+class WhatWasSaid(unittest.TestCase):
+    def test_is_about_those_who_did_not_get_it(self) -> None:
+        """And is not repeated where the note has it already."""
+        replies = {
+            "ok@example.org": Reply(Answer.ACCEPTED, "taken", 250),
+            "later@example.org": LATER,
+            "noted@example.org": Reply(Answer.REJECTED, "given up", 550),
+        }
+        record = Record(State.DEFERRED, replies=replies, note="given up")
+        self.assertEqual(said(record), "later@example.org: 450 greylisted")
+
+    def test_names_three(self) -> None:
+        """How many there are more."""
+        record = Record(State.DEFERRED, replies={f"{n}@example.org": LATER for n in range(5)})
+        self.assertEqual(said(record).split("; ")[2:], ["2@example.org: 450 greylisted", "2 more"])
+
+
+class APath(unittest.TestCase):
+    def test_can_be_pasted_into_a_shell(self) -> None:
+        """With blanks in it as well; it is one line."""
+        self.assertEqual((quoted("/a b"), quoted("/a\nb")), ("'/a b'", "'/a b'"))
+
+
+class AFinding(unittest.TestCase):
+    def test_is_a_standstill_if_mail_of_others_waits_for_it(self) -> None:
+        """A note is none, and a problem of one mail neither."""
+        for kind, severity, is_standstill in (
+            (Kind.RELAY, Severity.PROBLEM, True),
+            (Kind.ROOM, Severity.PROBLEM, True),
+            (Kind.RELAY, Severity.NOTE, False),
+            (Kind.REJECTED, Severity.PROBLEM, False),
+        ):
+            self.assertIs(Finding(kind, severity, "x", "text", "cure").is_standstill, is_standstill)
+
+
+if __name__ == "__main__":
+    unittest.main()
