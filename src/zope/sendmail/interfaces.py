@@ -931,7 +931,10 @@ class IMailBouncedEvent(Interface):
     """
 
     recipient = TextLine(title="The address that it is about")
-    verdict = Attribute("``Verdict``: permanent, temporary, delayed (it is still tried), or unknown")
+    verdict = Attribute(
+        "``Verdict``: permanent (there is no such recipient), refused (this mail), temporary, delayed (it is still "
+        "tried), or unknown"
+    )
     status = TextLine(title="The code of RFC 3463, e.g. ``5.1.1``, or the empty string")
     words = TextLine(title="What was said")
     messageId = TextLine(title="Message-Id of the mail without brackets, or the empty string")

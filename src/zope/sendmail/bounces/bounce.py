@@ -17,12 +17,13 @@ from typing import Any
 
 from zope.sendmail.errors import InvalidAddress
 from zope.sendmail.lifecycle.outcome import printable
+from zope.sendmail.lifecycle.suppression import says_gone
 from zope.sendmail.message.address import parse_recipient
 from zope.sendmail.message.verp import whom
 from zope.sendmail.message.verpkey import VerpKey
 
-#: Characters of what a bounce says that are kept.
-_MOST = 500
+#: Characters of what a bounce says that are kept, and octets of its text in which a code is looked for.
+_MOST, _MOST_TEXT = 500, 4000
 
 _ID = re.compile(r"<([^<>\s]+)>")
 _STATUS = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
@@ -30,11 +31,25 @@ _STATUS = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
 _CODE = re.compile(r"\b([45])\d\d\b")
 
 
+#: Codes that say nothing of the recipient's address (RFC 3463, 3; RFC 7505; RFC 7372): the sender's address, a full
+#: mailbox, the size, the host, loops and time, the protocol, the content, policy and authentication.
+_NOT_THE_ADDRESS = re.compile(r"5\.(?:1\.[78]|2\.[23]|3\.[1-9]\d*|4\.[567]|[567]\.\d+)\Z")
+
+#: The same in words, where there is no code, or the general one.
+_NOT_THE_ADDRESS_IN_WORDS = re.compile(
+    r"\b55[24][ -]|\b(?:spam|policy|blocked|(?:black|block|deny)-?list\w*|reputation|spf|dkim|dmarc|virus|malware|"
+    r"content|too (?:large|big|long)|size|quota|full|storage|rate|relay(?:ing)? (?:access )?(?:denied|not))\b",
+    re.IGNORECASE,
+)
+
+
 class Verdict(StrEnum):
     """How a recipient stands after a bounce."""
 
-    #: The mail did not arrive, and the next one will not either.
+    #: The mail did not arrive, and the next one will not either: there is no such recipient.
     PERMANENT = "permanent"
+    #: The mail was refused for what it is, where it comes from, or for want of room; another one may arrive.
+    REFUSED = "refused"
     #: The mail did not arrive; the next one may.
     TEMPORARY = "temporary"
     #: It is still tried.
@@ -108,7 +123,7 @@ def _about(recipient: str, said: list[Bounce]) -> Bounce:
     for each in said:
         if each.recipient.lower() == recipient.lower():
             return each
-    order = (Verdict.DELAYED, Verdict.TEMPORARY, Verdict.UNKNOWN, Verdict.PERMANENT)
+    order = (Verdict.DELAYED, Verdict.TEMPORARY, Verdict.REFUSED, Verdict.UNKNOWN, Verdict.PERMANENT)
     return min(said, key=lambda each: order.index(each.verdict))
 
 
@@ -165,7 +180,16 @@ def _verdict(action: str, status: str, diagnostic: str) -> Verdict:
     if action == "delayed":
         return Verdict.DELAYED
     code = status[:1] or (match[1] if (match := _CODE.search(diagnostic)) else "")
+    if code == "5" and not _is_about_address(status, diagnostic):
+        return Verdict.REFUSED
     return {"5": Verdict.PERMANENT, "4": Verdict.TEMPORARY}.get(code, Verdict.UNKNOWN)
+
+
+def _is_about_address(status: str, words: str) -> bool:
+    """Return whether a failure for good is one of the recipient's address, and not of the mail."""
+    if status and not status.endswith(".0.0"):
+        return _NOT_THE_ADDRESS.match(status) is None
+    return says_gone(words) or _NOT_THE_ADDRESS_IN_WORDS.search(words) is None
 
 
 def _address(field: object) -> str:
@@ -194,12 +218,24 @@ def _detected(message: bytes) -> Iterator[Bounce]:
         temporary, permanent = all_failures(parsed)
     except Exception:  # noqa: BLE001 - it reads whatever hosts send, and falls over some of it
         return
-    for addresses, verdict in ((temporary, Verdict.TEMPORARY), (permanent, Verdict.PERMANENT)):
+    code = _STATUS.search(_first_text(parsed))
+    status = code[1] if code else ""
+    for_good = _verdict("failed", status, "") if status else Verdict.PERMANENT
+    for addresses, verdict in ((temporary, Verdict.TEMPORARY), (permanent, for_good)):
         for octets in sorted(addresses):
             try:
-                yield Bounce(parse_recipient(octets.decode("utf-8", "replace")), verdict)
+                yield Bounce(parse_recipient(octets.decode("utf-8", "replace")), verdict, status)
             except InvalidAddress:
                 continue
+
+
+def _first_text(message: Message) -> str:
+    """Return what a host says in words: the first text, without what it brings back."""
+    for part in message.walk():
+        if part.get_content_maintype() == "text":
+            octets: Any = part.get_payload(decode=True)
+            return str(octets[:_MOST_TEXT].decode("utf-8", "replace")) if octets else ""
+    return ""
 
 
 def _original_id(message: EmailMessage) -> str:

@@ -140,9 +140,14 @@ def gone(refused: Mapping[str, Reply]) -> dict[str, Reply]:
     return {who: reply for who, reply in refused.items() if reply.to_rcpt and _says_gone(reply)}
 
 
+def says_gone(words: str) -> bool:
+    """Return whether a host says in words that there is no such recipient."""
+    return _GONE_WORDS.search(words) is not None
+
+
 def _says_gone(reply: Reply) -> bool:
     if reply.answer is not Answer.REJECTED or reply.code is None:
         return False
     if reply.enhanced:
         return reply.enhanced in _GONE_CODES
-    return reply.code in _ABOUT_MAILBOX and _GONE_WORDS.search(reply.text) is not None
+    return reply.code in _ABOUT_MAILBOX and says_gone(reply.text)

@@ -57,7 +57,8 @@ class AReport(unittest.TestCase):
             (group(action="delayed", status="4.4.1"), "delayed", "4.4.1"),
             (group(action="Failed (all gone)"), "permanent", "5.1.1"),
             (group(status="5.0.0", Diagnostic_Code="smtp; 550 5.2.1 disabled"), "permanent", "5.2.1"),
-            (group(status="5.0.0", Diagnostic_Code="smtp; 452 4.2.2 full"), "permanent", "5.0.0"),
+            (group(status="5.0.0", Diagnostic_Code="smtp; 452 4.2.2 full"), "refused", "5.0.0"),
+            (group(status="5.0.0"), "permanent", "5.0.0"),
             (group(status="", Diagnostic_Code="smtp; 550 no such user"), "permanent", ""),
             (group(status="", Diagnostic_Code="smtp; 452 try later"), "temporary", ""),
             (group(status="", Diagnostic_Code="x-other; gone fishing"), "unknown", ""),
@@ -65,6 +66,25 @@ class AReport(unittest.TestCase):
             with self.subTest(text):
                 [bounce] = read(report(text))
                 self.assertEqual((bounce.verdict, bounce.status), (verdict, status))
+
+    def test_about_the_mail_is_not_about_the_address(self) -> None:
+        """Its content, its size, its sender, a full mailbox, policy: another mail may arrive."""
+        codes = ("5.7.1", "5.7.26", "5.7.606", "5.6.0", "5.6.1", "5.3.4", "5.2.2", "5.2.3", "5.1.8", "5.5.3", "5.4.7")
+        for code in codes:
+            [bounce] = read(report(group(status=code, Diagnostic_Code=f"smtp; 550 {code} no")))
+            self.assertEqual((bounce.verdict, bounce.status), ("refused", code))
+        for words in (
+            "552 message size exceeds fixed limit",
+            "554 refused by reputation",
+            "550 rejected as spam",
+            "550 mailbox is full",
+            "550 relaying denied",
+        ):
+            for status in ("", "5.0.0"):
+                [bounce] = read(report(group(status=status, Diagnostic_Code=f"smtp; {words}")))
+                self.assertEqual(bounce.verdict, "refused", words)
+        for code in ("5.1.1", "5.1.2", "5.1.6", "5.1.10", "5.2.1", "5.4.1", "5.4.4"):
+            self.assertEqual(read(report(group(status=code)))[0].verdict, "permanent", code)
 
     def test_about_mail_that_arrived_is_none(self) -> None:
         """Delivered, relayed, expanded."""
@@ -169,6 +189,90 @@ class OtherForms(unittest.TestCase):
         text = "smtp;550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient jane@example.com not found by address lookup"
         [bounce] = read(report(group(status="5.1.10", Diagnostic_Code=text)))
         self.assertEqual((bounce.verdict, bounce.status), ("permanent", "5.1.10"))
+
+    def test_gmail_about_the_mail(self) -> None:
+        """A full mailbox, a sender that it cannot verify, mail that it still tries: no reason to stop."""
+        for status, text, action, verdict in (
+            (
+                "5.2.2",
+                "smtp; 552-5.2.2 The recipient's inbox is out of storage space. Please direct\n"
+                " 552 5.2.2 the recipient to their storage page. x-gsmtp",
+                "failed",
+                "refused",
+            ),
+            (
+                "5.7.26",
+                "smtp; 550-5.7.26 Your email has been blocked because the sender is unauthenticated.\n 550-5.7.26 Gmail"
+                " requires all senders to authenticate with either SPF or\n 550 5.7.26 DKIM. - gsmtp",
+                "failed",
+                "refused",
+            ),
+            (
+                "4.2.1",
+                "smtp; 450 4.2.1 The user you are trying to contact is receiving mail too quickly",
+                "delayed",
+                "delayed",
+            ),
+            ("4.4.1", "smtp; The recipient server did not accept our requests to connect.", "delayed", "delayed"),
+        ):
+            with self.subTest(status):
+                said = report(
+                    group(status=status, action=action, Diagnostic_Code=text), headers=f"X-Failed-Recipients: {JANE}\n"
+                )
+                [bounce] = read(said)
+                self.assertEqual((bounce.verdict, bounce.status, bounce.is_authentic), (verdict, status, True))
+
+    def test_microsoft_about_the_mail(self) -> None:
+        """Blocked hosts, content, size, a full mailbox, mail that waits; and addresses that it does not know."""
+        for status, text, action, verdict in (
+            ("5.7.606", "smtp;550 5.7.606 Access denied, banned sending IP [192.0.2.1]", "failed", "refused"),
+            ("5.7.1", "smtp;550 5.7.1 Service unavailable, Client host blocked using a list", "failed", "refused"),
+            (
+                "5.7.515",
+                "smtp;550 5.7.515 Access denied, sending domain does not meet the required level",
+                "failed",
+                "refused",
+            ),
+            (
+                "5.3.4",
+                "smtp;550 5.3.4 ROUTING.SizeLimit; message size exceeds fixed maximum size for route",
+                "failed",
+                "refused",
+            ),
+            (
+                "5.2.3",
+                "smtp;550 5.2.3 RESOLVER.RST.RecipSizeLimit; message too large for this recipient",
+                "failed",
+                "refused",
+            ),
+            (
+                "5.2.2",
+                "smtp;554 5.2.2 mailbox full; STOREDRV.Deliver.Exception:QuotaExceededException",
+                "failed",
+                "refused",
+            ),
+            ("5.6.11", "smtp;550 5.6.11 Invalid characters, bare linefeeds in message", "failed", "refused"),
+            ("4.7.500", "smtp;451 4.7.500 Server busy. Please try again later from [192.0.2.1]", "delayed", "delayed"),
+            ("4.4.7", "smtp;550 4.4.7 QUEUE.Expired; message expired", "failed", "temporary"),
+            ("5.4.1", "smtp;550 5.4.1 Recipient address rejected: Access denied. AS(201806281)", "failed", "permanent"),
+            ("5.1.1", "smtp;550 5.1.1 RESOLVER.ADR.ExRecipNotFound; not found", "failed", "permanent"),
+            ("5.2.1", "smtp;550 5.2.1 mailbox disabled; not accepting messages", "failed", "permanent"),
+        ):
+            with self.subTest(text):
+                [bounce] = read(report(group(status=status, action=action, Diagnostic_Code=text)))
+                self.assertEqual((bounce.verdict, bounce.status), (verdict, status))
+
+    def test_qmail_about_the_mail(self) -> None:
+        """Its code stands in the text."""
+        self.assert_said(
+            "Return-Path: <>\nFrom: MAILER-DAEMON@mx.example.com\nSubject: failure notice\n\n"
+            "Hi. This is the qmail-send program at mx.example.com.\nI'm afraid I wasn't able to deliver your message "
+            "to the following addresses.\nThis is a permanent error; I've given up. Sorry it didn't work out.\n\n"
+            "<jane@example.com>:\nThis message is looped or is spam. (#5.7.1)\n",
+            path=PATH,
+            verdict=Verdict.REFUSED,
+            status="5.7.1",
+        )
 
     def test_qmail(self) -> None:
         """A text of its own, which begins as all of them do."""

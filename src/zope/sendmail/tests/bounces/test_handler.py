@@ -61,9 +61,10 @@ class AnAuthenticBounce(Fixture):
 
     def test_of_another_kind_is_only_told(self) -> None:
         """The address may take the next mail."""
-        for text in (group(status="4.2.2"), group(action="delayed", status="4.4.1")):
+        about_the_mail = [group(status=code) for code in ("5.7.1", "5.3.4", "5.6.0")]
+        for text in (group(status="4.2.2"), group(action="delayed", status="4.4.1"), *about_the_mail):
             self.handler.handle(report(text), self.return_path())
-        self.assertEqual([each.verdict for each in self.told], ["temporary", "delayed"])
+        self.assertEqual([each.verdict for each in self.told], ["temporary", "delayed", *["refused"] * 3])
         self.assertEqual(self.suppressed(), [])
 
     def test_may_count_for_some_days_only(self) -> None:
