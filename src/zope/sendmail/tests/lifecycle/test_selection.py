@@ -31,7 +31,7 @@ MAIL = QueuedMail(
 
 
 def is_meant(mail: QueuedMail = MAIL, **wanted: object) -> bool:
-    return Selection(**wanted).matches(mail)  # type: ignore[arg-type]
+    return Selection(**wanted).matches(mail)  # type: ignore[arg-type]  # by name
 
 
 class AMail(unittest.TestCase):

@@ -20,7 +20,7 @@ A, B = "a@example.org", "b@example.org"
 
 
 def mail(state: State, *records: Record, name: str = "name", due: float = 0.0, **more: object) -> QueuedMail:
-    return QueuedMail(name, state, Envelope("s@example.org", (A, B)), "1@x", 5.0, 7, due, records, **more)  # type: ignore[arg-type]
+    return QueuedMail(name, state, Envelope("s@example.org", (A, B)), "1@x", 5.0, 7, due, records, **more)  # type: ignore[arg-type]  # by name
 
 
 def status(*mails: QueuedMail, sent: SentMail | None = None) -> MailStatus:
