@@ -36,7 +36,7 @@ from zope.sendmail.queue.maildir.doctor import examine, examine_staged
 from zope.sendmail.queue.maildir.heartbeat import seems_alive
 from zope.sendmail.queue.maildir.keys import Keys
 from zope.sendmail.queue.maildir.laststates import LastStates
-from zope.sendmail.queue.maildir.layout import by_age, is_too_long, name_of, shortened
+from zope.sendmail.queue.maildir.layout import age_text, by_age, is_too_long, name_of, shortened
 from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner
 from zope.sendmail.queue.maildir.messageids import MessageIds
 from zope.sendmail.queue.maildir.ownerless import said_by
@@ -467,9 +467,11 @@ class MaildirAdmin:
 
 def _oldest_first(listing: Listing) -> Iterator[tuple[str, bool]]:
     """Return all keys, oldest first, each with whether it was set aside."""
-    waiting = ((key, False) for key in sorted(listing.keys, key=by_age))
-    set_aside = ((key, True) for key in sorted(listing.rejected, key=by_age))
-    return heapq.merge(waiting, set_aside, key=lambda pair: by_age(pair[0]))
+    waiting = ((key, False) for key in sorted(listing.keys, key=age_text))
+    if not listing.rejected:
+        return waiting
+    set_aside = ((key, True) for key in sorted(listing.rejected, key=age_text))
+    return heapq.merge(waiting, set_aside, key=lambda pair: age_text(pair[0]))
 
 
 def _can_be_a_mails(name: str) -> bool:

@@ -27,7 +27,7 @@ from zope.sendmail.queue.maildir.layout import (
     PROOF,
     REJECTED,
     SENDING,
-    by_age,
+    age_text,
     is_spare,
     is_too_long,
     name_of,
@@ -343,7 +343,7 @@ class _Visit:
                     yield diagnosis.foreign(f"{directory}/{name}", "something with a hidden name", Severity.NOTE)
 
     def _mails(self) -> Iterator[Finding]:
-        for key in sorted(self._listing.keys, key=by_age):
+        for key in sorted(self._listing.keys, key=age_text):
             yield from self._guarded(self._mail(key), key)
 
     def _mail(self, key: str) -> Iterator[Finding]:
@@ -394,7 +394,7 @@ class _Visit:
         return 0
 
     def _set_aside(self) -> Iterator[Finding]:
-        for key in sorted(self._listing.rejected, key=by_age):
+        for key in sorted(self._listing.rejected, key=age_text):
             yield from self._guarded(self._rejected(key), key)
 
     def _rejected(self, key: str) -> Iterator[Finding]:
