@@ -56,9 +56,9 @@ from zope.sendmail.message.terms import NO_DEFAULTS, PLAIN, Defaults, TermDefaul
 from zope.sendmail.message.verp import one_by_one
 from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.queue import absolute, open_queue, put
-from zope.sendmail.queuemail import QueueMail, Reserve, tell_if_unattended, telling_conflicts
 from zope.sendmail.reporting import maillog
-from zope.sendmail.reporting.traces import is_traced, sending, traced
+from zope.sendmail.reporting.sendtraces import is_traced, sending, traced
+from zope.sendmail.submission import QueueMail, Reserve, tell_if_unattended, telling_conflicts
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.system.hostname import host_name
 

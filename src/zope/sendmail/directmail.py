@@ -25,10 +25,10 @@ from zope.sendmail.mailer import has_inherited_vote, open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece, joined, open_pieces
-from zope.sendmail.queuemail import QueueMail, Reserve
 from zope.sendmail.reporting import attempts, maillog, notifier
 from zope.sendmail.smtp.sendonly import SendOnlySession
 from zope.sendmail.smtp.voting import voting_about_relay
+from zope.sendmail.submission import QueueMail, Reserve
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.ownprocess import OwnProcess
 

@@ -13,8 +13,8 @@ from werkzeug.wrappers import Request, Response
 
 from zope.sendmail.console import templates
 from zope.sendmail.console.changes import Changes
+from zope.sendmail.console.drawing import Draw
 from zope.sendmail.console.glance import Glances
-from zope.sendmail.console.page import Draw
 from zope.sendmail.console.pages import Pages
 from zope.sendmail.console.places import Place, places_of
 from zope.sendmail.console.search import Searches

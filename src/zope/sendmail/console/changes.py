@@ -9,9 +9,9 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Request, Response
 
 from zope.sendmail.console.actions import FLUSH, FOR_SECONDS, VERBS, act
+from zope.sendmail.console.drawing import Draw
 from zope.sendmail.console.glance import Glances
 from zope.sendmail.console.listing import fitting, place_behind
-from zope.sendmail.console.page import Draw
 from zope.sendmail.console.places import Place
 from zope.sendmail.console.search import Searches
 from zope.sendmail.console.security import FIELD

@@ -9,9 +9,9 @@ from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
 from zope.sendmail.console import plot, words
+from zope.sendmail.console.drawing import Draw
 from zope.sendmail.console.glance import Glances
 from zope.sendmail.console.listing import PAGE, page_of, place_behind
-from zope.sendmail.console.page import Draw
 from zope.sendmail.console.places import Place
 from zope.sendmail.console.search import Searches
 from zope.sendmail.console.security import Guard

@@ -16,7 +16,7 @@ from zope.sendmail.delivery import AbstractMailDelivery
 from zope.sendmail.errors import InvalidMessage, telling_refusals
 from zope.sendmail.interfaces import IMailQueue, IStagedMail
 from zope.sendmail.queue import open_queue
-from zope.sendmail.queuemail import QueueMail
+from zope.sendmail.submission import QueueMail
 
 if TYPE_CHECKING:
     from zope.sendmail.maildrop.config import Config

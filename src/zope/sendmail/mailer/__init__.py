@@ -20,8 +20,8 @@ from zope.sendmail.errors import RelayError
 from zope.sendmail.interfaces import ISession, ISMTPMailer, type_of_message
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.mailer.attributes import MailerAttributes
+from zope.sendmail.mailer.opensession import conversation_of, keeps_sessions, open_session
 from zope.sendmail.mailer.options import MailerOptions
-from zope.sendmail.mailer.sessions import conversation_of, keeps_sessions, open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.message.mime import message_bytes

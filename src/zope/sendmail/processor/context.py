@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from zope.sendmail.lifecycle.outcome import Reply
 from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.processor.queuebackoff import QueueTrouble
 from zope.sendmail.processor.statereport import StateReport
 from zope.sendmail.processor.stopsignal import StopSignal
-from zope.sendmail.processor.trouble import QueueTrouble
 from zope.sendmail.reporting.reporter import Reporter
 from zope.sendmail.system.clock import Clock
 

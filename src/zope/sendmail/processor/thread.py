@@ -28,12 +28,12 @@ from zope.sendmail.message.envelope import Envelope, read_envelope
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor import shutdown
 from zope.sendmail.processor.context import Context
+from zope.sendmail.processor.queuebackoff import QueueTrouble
 from zope.sendmail.processor.refusals import RefusedRecipients
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.run import Run
 from zope.sendmail.processor.statereport import StateReport
 from zope.sendmail.processor.stopsignal import StopSignal
-from zope.sendmail.processor.trouble import QueueTrouble
 from zope.sendmail.queue import is_maildir, open_queue, put
 from zope.sendmail.reporting import maillog, notifier
 from zope.sendmail.reporting.reporter import Reporter, Tally

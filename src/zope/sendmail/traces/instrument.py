@@ -5,7 +5,7 @@ from __future__ import annotations
 from opentelemetry import trace
 
 from zope.sendmail.reporting.attempts import ignore, observe
-from zope.sendmail.reporting.traces import trace_with
+from zope.sendmail.reporting.sendtraces import trace_with
 from zope.sendmail.traces.attempts import AttemptSpans
 from zope.sendmail.traces.sends import SendSpans
 

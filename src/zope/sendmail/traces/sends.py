@@ -42,7 +42,7 @@ class SendSpans:
 
 
 class _HandOver:
-    """See `zope.sendmail.reporting.traces.HandOver`."""
+    """See `zope.sendmail.reporting.sendtraces.HandOver`."""
 
     def __init__(self, span: Span) -> None:
         self._span = span

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from zope.sendmail.queue.maildir.bundleprogress import GONE, SETTLED, steps_in
 from zope.sendmail.queue.maildir.layout import BUNDLE, PARTS, PROGRESS, SENDING, SPLITTING, WANTED, Layout
-from zope.sendmail.queue.maildir.progress import GONE, SETTLED, steps_in
 from zope.sendmail.system.disk import NO_ROOM, Disk, remove_quietly, same_file
 from zope.sendmail.system.hostname import host_name
 

@@ -21,10 +21,10 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.terms import UNMARKED, Marks, Priority, marks_in
 from zope.sendmail.queue.maildir.bundle import entries, gather_out, is_left, may_be_drained, unfold
 from zope.sendmail.queue.maildir.bundlelease import BundledLease, BundledMail, key_of
+from zope.sendmail.queue.maildir.bundleprogress import GONE, KEPT, WAITING, Progress, make_progress
 from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, PROGRESS, WANTED, by_age
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, OneAtATime, Owner
-from zope.sendmail.queue.maildir.progress import GONE, KEPT, WAITING, Progress, make_progress
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.store import UNTRIED, Store
 from zope.sendmail.queue.maildir.unfolder import later

@@ -20,10 +20,10 @@ from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope, read_envelope
+from zope.sendmail.queue.maildir.bundleprogress import ACCEPTED, GONE, INTENDED, KEPT, OPENED, WAITING, Progress
 from zope.sendmail.queue.maildir.lease import LeaseHolder
 from zope.sendmail.queue.maildir.locks import Lock
 from zope.sendmail.queue.maildir.ownertext import Inherited, Phase
-from zope.sendmail.queue.maildir.progress import ACCEPTED, GONE, INTENDED, KEPT, OPENED, WAITING, Progress
 from zope.sendmail.queue.maildir.readlease import ReadLease
 from zope.sendmail.queue.maildir.store import UNTRIED, Store
 from zope.sendmail.reporting import maillog

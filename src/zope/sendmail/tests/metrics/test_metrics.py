@@ -10,7 +10,7 @@ import unittest
 from typing import Any
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.processor.trouble import QueueTrouble
+from zope.sendmail.processor.queuebackoff import QueueTrouble
 from zope.sendmail.reporting import attempts
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.tests.support.processing import ProcessorTest

@@ -15,8 +15,8 @@ from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
-from zope.sendmail.queuemail import Reserve
 from zope.sendmail.smtp.session import SMTPSession
+from zope.sendmail.submission import Reserve
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.layers import Processes, in_layer

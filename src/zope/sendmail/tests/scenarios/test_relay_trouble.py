@@ -23,10 +23,10 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.dispatcher import Dispatcher
+from zope.sendmail.processor.queuebackoff import QueueTrouble
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.processor.thread import QueueProcessorThread
-from zope.sendmail.processor.trouble import QueueTrouble
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock

@@ -287,7 +287,7 @@ class WithoutTheExtra(unittest.TestCase):
         """Neither by sending, nor by a processor."""
         code = (
             "import sys; sys.modules['opentelemetry'] = None\n"
-            "import zope.sendmail.sender, zope.sendmail.cli.app, zope.sendmail.reporting.traces\n"
+            "import zope.sendmail.sender, zope.sendmail.cli.app, zope.sendmail.reporting.sendtraces\n"
             "print([name for name in sys.modules if name.startswith('opentelemetry.')])"
         )
         done = subprocess.run(
