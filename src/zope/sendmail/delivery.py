@@ -58,7 +58,7 @@ from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.queue import absolute, open_queue, put
 from zope.sendmail.reporting import maillog
 from zope.sendmail.reporting.sendtraces import is_traced, sending, traced
-from zope.sendmail.submission import QueueMail, Reserve, tell_if_unattended, telling_conflicts
+from zope.sendmail.submission import QueueSubmission, Reserve, tell_if_unattended, telling_conflicts
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.system.hostname import host_name
 
@@ -335,7 +335,7 @@ class QueuedMailDelivery(AbstractMailDelivery):
 
     def _stage(self) -> IStagedMail:
         with telling_refusals(self._queuePath):
-            return QueueMail(self._new_group(), self.queue, self._queuePath)
+            return QueueSubmission(self._new_group(), self.queue, self._queuePath)
 
     def _new_group(self) -> IStagedMail:
         queue: Any = self.queue

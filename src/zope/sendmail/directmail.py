@@ -28,7 +28,7 @@ from zope.sendmail.message.pieces import Piece, joined, open_pieces
 from zope.sendmail.reporting import attempts, maillog, notifier
 from zope.sendmail.smtp.sendonly import SendOnlySession
 from zope.sendmail.smtp.voting import voting_about_relay
-from zope.sendmail.submission import QueueMail, Reserve
+from zope.sendmail.submission import QueueSubmission, Reserve
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.ownprocess import OwnProcess
 
@@ -48,7 +48,7 @@ class _Mail:
     def __init__(self, envelope: Envelope, message: tuple[Piece, ...]) -> None:
         self.envelope = envelope
         self.message = message
-        self.staged: QueueMail | None = None
+        self.staged: QueueSubmission | None = None
         #: Its name in the reserve, once that has it.
         self.name = ""
 

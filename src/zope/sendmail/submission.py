@@ -61,7 +61,7 @@ def _telling_late_conflicts() -> Iterator[None]:
 
 
 @implementer(IStagedMail)
-class QueueMail:
+class QueueSubmission:
     """See `IStagedMail`.
 
     :param staged: the mails, as the queue has them.
@@ -113,18 +113,18 @@ class Reserve:
         self.location = location
         self._attempts: Any = None
 
-    def stage(self, envelope: Envelope, *message: Piece) -> tuple[QueueMail, str]:
+    def stage(self, envelope: Envelope, *message: Piece) -> tuple[QueueSubmission, str]:
         """Write a mail into the queue, durably, where no processor sees it yet; return it with its name.
 
         :raises QueueError: the disk refuses.
         """
         with telling_refusals(self.location):
-            staged = QueueMail(self._queue.stage(), self._queue, self.location)
+            staged = QueueSubmission(self._queue.stage(), self._queue, self.location)
         name = staged.add(envelope, *message)
         staged.prepare()
         return staged, name
 
-    def commit(self, staged: QueueMail) -> None:
+    def commit(self, staged: QueueSubmission) -> None:
         """Let the queue have a mail.
 
         :raises OSError: the queue tries that again later.

@@ -16,7 +16,7 @@ from zope.sendmail.delivery import AbstractMailDelivery
 from zope.sendmail.errors import InvalidMessage, telling_refusals
 from zope.sendmail.interfaces import IMailQueue, IStagedMail
 from zope.sendmail.queue import open_queue
-from zope.sendmail.submission import QueueMail
+from zope.sendmail.submission import QueueSubmission
 
 if TYPE_CHECKING:
     from zope.sendmail.maildrop.config import Config
@@ -39,7 +39,7 @@ class SpoolDelivery(AbstractMailDelivery):
 
     def _stage(self) -> IStagedMail:
         with telling_refusals(self.queue.location):
-            return QueueMail(self.queue.stage(), self.queue, self.queue.location)
+            return QueueSubmission(self.queue.stage(), self.queue, self.queue.location)
 
     def _what(self) -> str:
         return f"mail for {self.queue.location}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from zope.sendmail.lifecycle.outcome import Reply
 from zope.sendmail.lifecycle.retry import Schedule
-from zope.sendmail.processor.queuebackoff import QueueTrouble
+from zope.sendmail.processor.queuebackoff import QueueBackoff
 from zope.sendmail.processor.statereport import StateReport
 from zope.sendmail.processor.stopsignal import StopSignal
 from zope.sendmail.reporting.reporter import Reporter
@@ -29,7 +29,7 @@ class Context:
     clock: Clock
     schedule: Schedule
     reporter: Reporter
-    trouble: QueueTrouble
+    trouble: QueueBackoff
     state_report: StateReport
     #: Is given what a relay said about the recipients of a mail, for the suppression list.
     suppress: Callable[[Mapping[str, Reply]], object] = _nothing

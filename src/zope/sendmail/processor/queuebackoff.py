@@ -18,7 +18,7 @@ _PAUSE = (1.0, 15.0)
 _REMIND = 3600.0
 
 
-class QueueTrouble:
+class QueueBackoff:
     """What went wrong with one queue, and until when that is left alone.  Concurrency: any thread."""
 
     def __init__(self, location: str, clock: Clock) -> None:

@@ -28,7 +28,7 @@ from zope.sendmail.message.envelope import Envelope, read_envelope
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor import shutdown
 from zope.sendmail.processor.context import Context
-from zope.sendmail.processor.queuebackoff import QueueTrouble
+from zope.sendmail.processor.queuebackoff import QueueBackoff
 from zope.sendmail.processor.refusals import RefusedRecipients
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.run import Run
@@ -64,7 +64,7 @@ class QueueProcessorThread(threading.Thread):
     log = maillog.processor_log
     interval = 3.0
     queue: IMailQueue | None = None
-    _trouble: QueueTrouble | None = None
+    _trouble: QueueBackoff | None = None
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ class QueueProcessorThread(threading.Thread):
             if self._signal.finishing:
                 self.tell_what_waits()
 
-    def new_run(self, trouble: QueueTrouble | None = None, *, forever: bool = True) -> Run:
+    def new_run(self, trouble: QueueBackoff | None = None, *, forever: bool = True) -> Run:
         """Return what `run` does, with what is set now.
 
         :param forever: whether operators are told that the processor goes on when nothing is due
@@ -216,7 +216,7 @@ class QueueProcessorThread(threading.Thread):
         if queue is None or self.mailer is None:
             raise ValueError("the processor needs a queue and a mailer: call setQueuePath() and setMailer() first")
         self.relays.refuse_detours()
-        self._trouble = trouble or QueueTrouble(queue.location, self.clock)
+        self._trouble = trouble or QueueBackoff(queue.location, self.clock)
         state_report = StateReport(queue, self.relays, self.relays.routes, self.clock, forever=forever)
         self.relays.call_on_change(state_report.write)
         context = Context(

@@ -79,19 +79,19 @@ class RedirectMailer(InnerLimits, OneMailCalls):
         # Some relays send jane%elsewhere@here and elsewhere!jane@here on to elsewhere.
         return "@" in recipient and f"@{domain}" in self.allow and not set(local) & set("%!")
 
-    def parts(self, envelope: Envelope) -> Iterator[Part]:
+    def parts(self, envelope: Envelope) -> Iterator[RedirectedPart]:
         """Give the mails that become of one."""
         allowed = dict.fromkeys(each for each in envelope.recipients if self.allows(each))
         others = [each for each in envelope.recipients if each not in allowed]
         if others:
             sender = self.sender if envelope.sender else ""  # a bounce never bounces
-            yield Part(Envelope(sender, self.to), envelope.only(others))
+            yield RedirectedPart(Envelope(sender, self.to), envelope.only(others))
         if allowed:
-            yield Part(envelope.only(allowed))
+            yield RedirectedPart(envelope.only(allowed))
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RedirectedPart:
     """One of the mails that become of one: its envelope, and the one it stands for if it is redirected."""
 
     envelope: Envelope

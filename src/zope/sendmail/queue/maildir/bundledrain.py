@@ -21,7 +21,7 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.terms import UNMARKED, Marks, Priority, marks_in
 from zope.sendmail.queue.maildir.bundle import entries, gather_out, is_left, may_be_drained, unfold
 from zope.sendmail.queue.maildir.bundlelease import BundledLease, BundledMail, key_of
-from zope.sendmail.queue.maildir.bundleprogress import GONE, KEPT, WAITING, Progress, make_progress
+from zope.sendmail.queue.maildir.bundleprogress import GONE, KEPT, WAITING, BundleProgress, make_progress
 from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, PROGRESS, WANTED, by_age
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, OneAtATime, Owner
@@ -75,7 +75,7 @@ class BundleDrain:
         self.age = by_age(key_of(first))
         count = len(self._begins) - 1
         make_progress(disk, group, count, owner.name)
-        self.progress = Progress(disk, group)
+        self.progress = BundleProgress(disk, group)
         self._fd = disk.open_existing(os.path.join(group, BUNDLE))
         #: Chunks that may have something to do, and when those that others have are looked at again.
         self._pending = deque(range(-(-count // _CHUNK)))

@@ -20,7 +20,7 @@ from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope, read_envelope
-from zope.sendmail.queue.maildir.bundleprogress import ACCEPTED, GONE, INTENDED, KEPT, OPENED, WAITING, Progress
+from zope.sendmail.queue.maildir.bundleprogress import ACCEPTED, GONE, INTENDED, KEPT, OPENED, WAITING, BundleProgress
 from zope.sendmail.queue.maildir.lease import LeaseHolder
 from zope.sendmail.queue.maildir.locks import Lock
 from zope.sendmail.queue.maildir.ownertext import Inherited, Phase
@@ -40,7 +40,7 @@ class BundledMail:
 
     __slots__ = ("_chunk", "_progress", "_store", "inherited", "key", "number", "step")
 
-    def __init__(self, chunk: Lock, progress: Progress, store: Store, key: str, number: int, step: int) -> None:  # noqa: PLR0917 - one for each mail
+    def __init__(self, chunk: Lock, progress: BundleProgress, store: Store, key: str, number: int, step: int) -> None:  # noqa: PLR0917 - one for each mail
         self._chunk = chunk
         self._progress = progress
         self._store = store

@@ -22,7 +22,7 @@ SETTLED = frozenset((WAITING[0], GONE[0], KEPT[0]))
 _HEADER = b"zope.sendmail: one byte for each mail of .bundle\n".ljust(64, b"\n")
 
 
-class Progress:
+class BundleProgress:
     """The open file.  Concurrency: a mail, a thread."""
 
     def __init__(self, disk: Disk, group: str) -> None:

@@ -30,7 +30,7 @@ _PREPARED, _COMMITTED = b"prepared\n", b"committed\n"
 _NEW, _LEFT = ".new-", 3600.0
 
 
-class Place(Enum):
+class HolderState(Enum):
     """Where the mail of a key is, as far as its transaction is concerned."""
 
     #: Nowhere in ``tmp/``.
@@ -41,7 +41,7 @@ class Place(Enum):
     IN_DOUBT = "in doubt"
 
 
-class Standing(Enum):
+class KeyState(Enum):
     """How it stands with a key."""
 
     FREE = "free"
@@ -79,17 +79,17 @@ class KeyFile:
         return json.dumps([self.key, self.message_id, self.mail, self.until]).encode("ascii") + b"\n"
 
 
-def standing(said: KeyFile | None, place: Place, now: float) -> Standing:
+def key_state(said: KeyFile | None, holder: HolderState, now: float) -> KeyState:
     """Return how it stands with a key.
 
     :param said: its file, as it was before and after the look at its mail.
     """
     if said is None:
-        return Standing.FREE
-    if place is Place.ALIVE:
-        return Standing.IN_USE
-    is_committed = said.is_committed or (said.is_prepared and place is Place.GONE)
-    return Standing.TAKEN if is_committed and now < said.until else Standing.FREE
+        return KeyState.FREE
+    if holder is HolderState.ALIVE:
+        return KeyState.IN_USE
+    is_committed = said.is_committed or (said.is_prepared and holder is HolderState.GONE)
+    return KeyState.TAKEN if is_committed and now < said.until else KeyState.FREE
 
 
 class Keys:
@@ -113,13 +113,13 @@ class Keys:
     def _check(self, path: str, key: str) -> KeyFile | None:
         """Return what the file of a free key says.  Raises as `check`."""
         said, stands = self._look(path)
-        if said is not None and stands is Standing.TAKEN:
+        if said is not None and stands is KeyState.TAKEN:
             raise KeyTaken(key, said.message_id)
-        if stands is Standing.IN_USE:
+        if stands is KeyState.IN_USE:
             raise in_use(key)
         return said
 
-    def _look(self, path: str) -> tuple[KeyFile | None, Standing]:
+    def _look(self, path: str) -> tuple[KeyFile | None, KeyState]:
         """Return what a key's file says, and how it stands with the key.
 
         The file is read again behind the look at its mail: what is committed meanwhile was prepared before.
@@ -127,10 +127,10 @@ class Keys:
         text = self._read(path)
         while True:
             said = KeyFile.read(text) if text is not None else None
-            place = Place.GONE if said is None or said.is_committed else self._place(said.mail)
+            holder = HolderState.GONE if said is None or said.is_committed else self._holder(said.mail)
             again = self._read(path)
             if again == text:
-                return said, standing(said, place, self.clock.time())
+                return said, key_state(said, holder, self.clock.time())
             text = again
 
     def _read(self, path: str) -> bytes | None:
@@ -139,16 +139,16 @@ class Keys:
         except FileNotFoundError:
             return None
 
-    def _place(self, mail: str) -> Place:
+    def _holder(self, mail: str) -> HolderState:
         """Look for a mail in ``tmp/``, in the order in which a transaction moves it."""
         entry = self._entry(mail)
         if entry is None:
-            return Place.GONE
+            return HolderState.GONE
         try:
             staged = look_at(self._disk, entry, self.clock.time())
         except FileNotFoundError:  # it has moved in this moment; whose file it is has changed then
-            return Place.ALIVE
-        return Place.IN_DOUBT if staged is None or staged.is_in_doubt else Place.ALIVE
+            return HolderState.ALIVE
+        return HolderState.IN_DOUBT if staged is None or staged.is_in_doubt else HolderState.ALIVE
 
     def _entry(self, mail: str) -> str | None:
         """Return the path in ``tmp/`` of the file of a mail, or of the group that it is in."""
@@ -226,7 +226,7 @@ class Keys:
         """Return the keys that are taken: each with the Message-Id of its mail, and until when."""
         for name in self._names():
             said, stands = self._look(os.path.join(self._layout.keys, name))
-            if said is not None and stands is Standing.TAKEN:
+            if said is not None and stands is KeyState.TAKEN:
                 yield said.key, said.message_id, said.until
 
     def bring(self, keys: Iterable[tuple[str, str, float]]) -> None:
@@ -268,7 +268,7 @@ class Keys:
     def is_anothers(self, key: str, mail: str) -> bool:
         """Return whether another mail has the key of this one, or may get it."""
         said, stands = self._look(self._path(key))
-        return said is not None and said.mail != mail and stands is not Standing.FREE
+        return said is not None and said.mail != mail and stands is not KeyState.FREE
 
     def take(self, key: str, message_id: str, mail: str, until: float) -> None:
         """Let a mail that an operator commits have its key."""
@@ -301,7 +301,7 @@ class Keys:
     def _is_over(self, path: str, now: float) -> bool:
         """Remove a key's file if its time is over, and no transaction may have it; return whether that was done."""
         said = KeyFile.read(self._read(path) or b"")
-        if said is None or now < said.until or self._look(path)[1] is Standing.IN_USE:
+        if said is None or now < said.until or self._look(path)[1] is KeyState.IN_USE:
             return False
         with self._disk.locked(path) as fd:
             if fd is None or not same_file(os.fstat(fd), self._disk.stat(path)):

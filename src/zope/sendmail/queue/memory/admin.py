@@ -21,7 +21,7 @@ from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import WAITING, Action, State, after
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.diagnosis import HELD, relay_down, relay_left_out, waits_for_a_person
-from zope.sendmail.queue.memory.store import Mail, MemoryStore
+from zope.sendmail.queue.memory.store import MemoryMail, MemoryStore
 
 
 @implementer(IMailQueueAdmin)
@@ -136,7 +136,7 @@ class MemoryAdmin:
             self._store.probes[relay] = self._store.clock.time()
             self._store.wake()
 
-    def _seen(self, mail: Mail) -> QueuedMail:
+    def _seen(self, mail: MemoryMail) -> QueuedMail:
         return QueuedMail.at(
             self._store.clock.time(),
             mail.name,
@@ -168,14 +168,14 @@ class MemoryAdmin:
                 self.remove(name)
             return len(old)
 
-    def _find(self, name: str) -> Mail:
+    def _find(self, name: str) -> MemoryMail:
         try:
             return self._store.mails_by_name[name]
         except KeyError:
             raise NoSuchMail(f"there is no mail {name!r} in the queue; it may have been sent in the meantime") from None
 
     @contextlib.contextmanager
-    def _for(self, name: str, verb: Action) -> Iterator[Mail]:
+    def _for(self, name: str, verb: Action) -> Iterator[MemoryMail]:
         """Yield the mail, if `verb` can be done to it; processors are woken afterwards."""
         with self._store.changed:
             mail = self._find(name)

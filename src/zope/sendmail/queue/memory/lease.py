@@ -14,7 +14,7 @@ from zope.sendmail.interfaces import ILease
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.queue.memory.store import Mail, MemoryStore
+from zope.sendmail.queue.memory.store import MemoryMail, MemoryStore
 
 
 @implementer(ILease)
@@ -24,7 +24,7 @@ class MemoryLease:
     problem = ""
     inherited: Outcome | None = None
 
-    def __init__(self, store: MemoryStore, mail: Mail) -> None:
+    def __init__(self, store: MemoryStore, mail: MemoryMail) -> None:
         self._store = store
         self._mail = mail
         self.record = mail.record

@@ -22,7 +22,7 @@ from zope.sendmail.system.clock import Clock
 _TO_BE_SENT = (State.READY, State.DEFERRED)
 
 
-class Mail:
+class MemoryMail:
     """One message and all that is known about it."""
 
     def __init__(self, name: str, envelope: Envelope, message: bytes, since: float) -> None:
@@ -60,7 +60,7 @@ class MemoryStore:
         self.changed = threading.Condition(threading.RLock())
         #: Whether something has changed since a processor last waited.
         self.woken = False
-        self.mails_by_name: dict[str, Mail] = {}
+        self.mails_by_name: dict[str, MemoryMail] = {}
         self.staged = 0
         #: When mails left, by Message-Id.
         self.departed: dict[str, SentMail] = {}
@@ -86,12 +86,12 @@ class MemoryStore:
             self.woken = True
             self.changed.notify_all()
 
-    def in_turn(self, mails: Iterable[Mail], limit: int) -> list[Mail]:
+    def in_turn(self, mails: Iterable[MemoryMail], limit: int) -> list[MemoryMail]:
         """Return up to `limit` of the mails, as their priorities take turns."""
-        lines: dict[int, deque[Mail]] = {}
+        lines: dict[int, deque[MemoryMail]] = {}
         for mail in mails:
             lines.setdefault(mail.envelope.terms.priority.rank, deque()).append(mail)
-        chosen: list[Mail] = []
+        chosen: list[MemoryMail] = []
         while lines and len(chosen) < limit:
             rank = self._precedence.next(sorted(lines))
             chosen.append(lines[rank].popleft())
@@ -99,7 +99,7 @@ class MemoryStore:
                 del lines[rank]
         return chosen
 
-    def untaken(self) -> Iterator[Mail]:
+    def untaken(self) -> Iterator[MemoryMail]:
         """Yield what is to be sent, and that no processor has."""
         return (mail for mail in self.mails_by_name.values() if mail.state in _TO_BE_SENT)
 
@@ -107,7 +107,7 @@ class MemoryStore:
         """Put committed mails into the queue."""
         with self.changed:
             for envelope, message, name in mails:
-                self.mails_by_name[name] = Mail(name, envelope, message, self.clock.time())
+                self.mails_by_name[name] = MemoryMail(name, envelope, message, self.clock.time())
             self.wake()
 
     def note_departure(self, message_id: str, record: Record) -> None:
@@ -124,7 +124,7 @@ class MemoryStore:
         """Return a name no other mail of this queue has."""
         return f"{next(self._numbers):06d}"
 
-    def wait_of(self, mail: Mail) -> float | None:
+    def wait_of(self, mail: MemoryMail) -> float | None:
         """Return the seconds until the mail is due; None if it waits for a person."""
         if mail.state not in _TO_BE_SENT:
             return None
@@ -134,7 +134,7 @@ class MemoryStore:
         planned = mail.record.before_time(mail.envelope.terms, self.clock.time())
         return max(planned, due - self.clock.monotonic())
 
-    def write(self, mail: Mail, record: Record) -> None:
+    def write(self, mail: MemoryMail, record: Record) -> None:
         """Add to the history of a mail."""
         mail.history.append(record)
         mail.due = self.clock.monotonic() + record.wait(self.clock.time())

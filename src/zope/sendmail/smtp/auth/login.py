@@ -23,13 +23,13 @@ from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.smtp.auth.mechanisms import (
     CramMd5,
     Credentials,
-    Exchange,
     External,
     Login,
     MechanismUnusable,
     OAuthBearer,
     Plain,
     RelayNotProven,
+    SaslExchange,
     XOAuth2,
     encoded,
 )
@@ -37,7 +37,7 @@ from zope.sendmail.smtp.auth.redaction import Redaction
 from zope.sendmail.smtp.auth.scram import Scram, ScramSha1
 from zope.sendmail.smtp.recentfailures import RecentFailures
 
-EXCHANGES: dict[Mechanism, Callable[[Credentials], Exchange]] = {
+EXCHANGES: dict[Mechanism, Callable[[Credentials], SaslExchange]] = {
     Mechanism.PLAIN: Plain,
     Mechanism.LOGIN: Login,
     Mechanism.SCRAM_SHA_256: lambda credentials: Scram(credentials, _nonce()),
@@ -168,7 +168,7 @@ class LoginAttempt:
             return False
         return self._is_encrypted or isinstance(error, MechanismUnusable)
 
-    def _converse(self, mechanism: Mechanism, exchange: Exchange) -> tuple[int, bytes]:
+    def _converse(self, mechanism: Mechanism, exchange: SaslExchange) -> tuple[int, bytes]:
         """Return the code and the text at the end.  Raises `RelayError`, with the exchange cancelled."""
         first = exchange.first()
         code, text = self._begin(mechanism, first)
@@ -231,7 +231,7 @@ class LoginAttempt:
         self._redaction.hide(encoded(credentials.password), "password")
         self._redaction.hide(encoded(credentials.token), "token")
 
-    def _told(self, text: bytes, exchange: Exchange) -> bytes:
+    def _told(self, text: bytes, exchange: SaslExchange) -> bytes:
         """Return the refusal for people."""
         told = self._redaction.redact(text)
         if exchange.complaint:

@@ -41,7 +41,7 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-class Exchange:
+class SaslExchange:
     """The client's side of one mechanism."""
 
     #: What the relay said about its refusal besides the reply, for people.
@@ -68,17 +68,17 @@ class Exchange:
         """Raise `RelayError` if the relay has not shown that it may be believed."""
 
 
-class Plain(Exchange):
+class Plain(SaslExchange):
     """The password, in one go."""
 
     says_all_at_first = True
 
     def first(self) -> bytes:
-        """See `Exchange`."""
+        """See `SaslExchange`."""
         return b"\0" + encoded(self.credentials.username) + b"\0" + encoded(self.credentials.password)
 
 
-class Login(Exchange):
+class Login(SaslExchange):
     """Name and password, one after the other, whatever the relay calls them."""
 
     def __init__(self, credentials: Credentials) -> None:
@@ -86,11 +86,11 @@ class Login(Exchange):
         self._answers = [encoded(credentials.password), encoded(credentials.username)]
 
     def answer(self, challenge: bytes) -> bytes:
-        """See `Exchange`."""
+        """See `SaslExchange`."""
         return self._answers.pop() if self._answers else super().answer(challenge)
 
 
-class CramMd5(Exchange):
+class CramMd5(SaslExchange):
     """A hash of the password and the challenge."""
 
     _answered = False
@@ -100,7 +100,7 @@ class CramMd5(Exchange):
         self._hash(b"")  # now, before anything is said
 
     def answer(self, challenge: bytes) -> bytes:
-        """See `Exchange`."""
+        """See `SaslExchange`."""
         if self._answered:
             return super().answer(challenge)
         self._answered = True
@@ -115,32 +115,32 @@ class CramMd5(Exchange):
             ) from None
 
 
-class External(Exchange):
+class External(SaslExchange):
     """Our certificate, which TLS has shown; the name, if there is one, says under which name we act."""
 
     def first(self) -> bytes:
-        """See `Exchange`."""
+        """See `SaslExchange`."""
         return encoded(self.credentials.username)
 
 
-class XOAuth2(Exchange):
+class XOAuth2(SaslExchange):
     """A token.  A challenge is the relay's complaint, and its reply comes after an empty answer."""
 
     _acknowledgement = b""
 
     def first(self) -> bytes:
-        """See `Exchange`."""
+        """See `SaslExchange`."""
         return encoded(f"user={self.credentials.username}\x01auth=Bearer {self.credentials.token}\x01\x01")
 
     def answer(self, challenge: bytes) -> bytes:
-        """See `Exchange`."""
+        """See `SaslExchange`."""
         if self.complaint:
             return super().answer(challenge)
         self.complaint = _complaint(challenge) or "no reason given"
         return self._acknowledgement
 
     def check_success(self) -> None:
-        """See `Exchange`."""
+        """See `SaslExchange`."""
         if self.complaint:
             raise RelayError(f"the relay refused the token ({self.complaint}) and then took it")
 
@@ -151,7 +151,7 @@ class OAuthBearer(XOAuth2):
     _acknowledgement = b"\x01"  # RFC 7628, 3.2.3
 
     def first(self) -> bytes:
-        """See `Exchange`."""
+        """See `SaslExchange`."""
         mine = self.credentials
         name = mine.username.replace("=", "=3D").replace(",", "=2C")
         return encoded(f"n,a={name},\x01host={mine.hostname}\x01port={mine.port}\x01auth=Bearer {mine.token}\x01\x01")

@@ -12,7 +12,7 @@ import hmac
 
 from zope.sendmail.errors import RelayError
 from zope.sendmail.lifecycle.outcome import printable
-from zope.sendmail.smtp.auth.mechanisms import Credentials, Exchange, MechanismUnusable, RelayNotProven
+from zope.sendmail.smtp.auth.mechanisms import Credentials, MechanismUnusable, RelayNotProven, SaslExchange
 from zope.sendmail.smtp.auth.saslprep import saslprep
 
 #: A relay that asks for fewer wants an answer from which the password is easily guessed (RFC 7677, 4), one that asks
@@ -22,7 +22,7 @@ MIN_ITERATIONS, MAX_ITERATIONS = 4096, 1_000_000
 _HEADER = "n,,"
 
 
-class Scram(Exchange):
+class Scram(SaslExchange):
     """One login; `nonce` must be new for each, printable, and without a comma."""
 
     hash_name = "sha256"
@@ -37,11 +37,11 @@ class Scram(Exchange):
         self._proved = False
 
     def first(self) -> bytes:
-        """See `Exchange`."""
+        """See `SaslExchange`."""
         return (_HEADER + self._bare).encode()
 
     def answer(self, challenge: bytes) -> bytes:
-        """See `Exchange`."""
+        """See `SaslExchange`."""
         if self._proved or self.complaint:
             return super().answer(challenge)
         if self._signature:
@@ -50,7 +50,7 @@ class Scram(Exchange):
         return self._prove(challenge)
 
     def check_success(self) -> None:
-        """See `Exchange`."""
+        """See `SaslExchange`."""
         if not self._proved:
             raise RelayNotProven(
                 "the relay did not prove that it knows the password; it may not be the one that was meant"

@@ -10,7 +10,7 @@ import unittest
 from typing import Any
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.processor.queuebackoff import QueueTrouble
+from zope.sendmail.processor.queuebackoff import QueueBackoff
 from zope.sendmail.reporting import attempts
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.tests.support.processing import ProcessorTest
@@ -207,7 +207,7 @@ class TheServer(ProcessorTest):
 
     def test_is_not_healthy_while_the_queue_cannot_be_used(self) -> None:
         """Also one that can be read: a disk that has become read-only, say."""
-        trouble = QueueTrouble(self.queue.location, self.clock)
+        trouble = QueueBackoff(self.queue.location, self.clock)
         self.processor.new_run(trouble)
         trouble.happened(OSError(errno.EROFS, "Read-only file system"))
         for page in ("/healthz", "/readyz"):

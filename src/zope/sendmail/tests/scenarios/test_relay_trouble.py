@@ -23,7 +23,7 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.dispatcher import Dispatcher
-from zope.sendmail.processor.queuebackoff import QueueTrouble
+from zope.sendmail.processor.queuebackoff import QueueBackoff
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.processor.thread import QueueProcessorThread
@@ -563,7 +563,7 @@ class TroubleWithTheQueue(ProcessorTest):
     def test_is_waited_for_by_one_thread_only(self) -> None:
         """A connection that meets it ends at once; the processor leaves the queue alone for a while."""
         before = self.clock.monotonic()
-        trouble = QueueTrouble("a queue", self.clock)
+        trouble = QueueBackoff("a queue", self.clock)
         run, relay = self.processor.new_run(trouble), self.processor.relays.default
         relay.workers += 1
         with mock.patch.object(self.queue, "claim", side_effect=OSError("input/output error")):
@@ -608,7 +608,7 @@ class AQueueWhoseDiskRefuses(ProcessorTest):
         for error in errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EDQUOT:
             with self.subTest(error=errno.errorcode[error]):
                 self.disk.refusal = OSError(error, os.strerror(error))
-                trouble = QueueTrouble("a queue", self.clock)
+                trouble = QueueBackoff("a queue", self.clock)
                 run = self.processor.new_run(trouble)
                 with self.assertLogs("QueueProcessorThread", "WARNING") as logs:
                     begin = self.clock.monotonic()

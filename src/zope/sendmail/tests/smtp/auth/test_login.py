@@ -19,11 +19,11 @@ from zope.sendmail.smtp.auth.login import EXCHANGES, token_of
 from zope.sendmail.smtp.auth.mechanisms import (
     CramMd5,
     Credentials,
-    Exchange,
     External,
     Login,
     OAuthBearer,
     Plain,
+    SaslExchange,
     XOAuth2,
 )
 from zope.sendmail.smtp.auth.saslprep import saslprep
@@ -733,7 +733,7 @@ class AMechanismAnswers(unittest.TestCase):
 
     def test_one_challenge_too_many(self) -> None:
         """Ends each of them."""
-        cases: list[tuple[Callable[[Credentials], Exchange], int]] = [
+        cases: list[tuple[Callable[[Credentials], SaslExchange], int]] = [
             (Plain, 0),
             (Login, 2),
             (CramMd5, 1),
