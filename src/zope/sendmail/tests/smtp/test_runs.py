@@ -12,6 +12,7 @@ import smtplib
 import unittest
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 from unittest import mock
@@ -20,10 +21,10 @@ from zope.interface import implementer
 
 from zope.sendmail.config.settings import RelaySettings
 from zope.sendmail.interfaces import IJob, IOrdinaryJob
-from zope.sendmail.lifecycle.outcome import Outcome
+from zope.sendmail.lifecycle.outcome import Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp import connection
-from zope.sendmail.smtp.ordinary import OrdinaryAttempt
+from zope.sendmail.smtp.ordinary import OrdinaryAttempt, StraightWay
 from zope.sendmail.smtp.pipeline import Result
 from zope.sendmail.smtp.protocol.commands import Extensions
 from zope.sendmail.smtp.session import SMTPSession
@@ -98,7 +99,8 @@ class ARunOfMails(unittest.TestCase):
             connection.esmtp_features = {name.lower(): value for name, _, value in pairs}
             return connection
 
-        session = SMTPSession(RelaySettings, connect, ManualClock())
+        self.clock = ManualClock()
+        self.session = session = SMTPSession(RelaySettings, connect, self.clock)
         with mock.patch.object(connection, "open_channel", side_effect=lambda _: self.papers[-1]):
             if "proven" in head:
                 session._open(pipelining=True)
@@ -148,6 +150,19 @@ class ARunOfOrdinaryMails(ARunOfMails):
     """Whose envelopes and texts were made at once: they say the same, and are answered the same."""
 
     job: type[Job] = OrdinaryJob
+
+    def test_how_long_the_relay_is_waited_for(self) -> None:
+        """Is told once: the shortest time from the end of a mail to the reply."""
+        waits = iter((0.5, 0.25, 0.75))
+        end = StraightWay.end
+
+        def slowly(way: StraightWay, attempt: OrdinaryAttempt, following: bytes) -> Reply | None:
+            self.clock.advance(next(waits))
+            return end(way, attempt, following)
+
+        with mock.patch.object(StraightWay, "end", slowly):
+            self.hold(Written.read(FOLDER / "run-steady.txt"), 0)
+        self.assertEqual((self.session.waited(), self.session.waited()), (0.25, inf))
 
 
 class EveryDialogueBehindAnotherMail(ARunOfMails):

@@ -57,8 +57,28 @@ class AQuickDisk(ASweeper):
         self.assertEqual((self.gone, self.by), (["one", "two"], {threading.current_thread()}))
 
 
+class ADiskThatIsNotQuick(ASweeper):
+    seconds = 0.0005
+
+    def test_few(self) -> None:
+        """Are removed on the spot, and many beside the way."""
+        self.take(*"abcdefghijklmnop")
+        self.by.clear()
+        self.take("one")
+        self.assertEqual(self.by, {threading.current_thread()})
+        self.by.clear()
+        goes_on = threading.Event()
+
+        def waits() -> None:
+            goes_on.wait(60)
+
+        self.sweeper.take([waits, *[self.removal(each) for each in "abcdefg"]])
+        self.assertEqual(self.by, set())
+        goes_on.set()
+
+
 class ASlowDisk(ASweeper):
-    seconds = 0.001
+    seconds = 0.002
 
     def setUp(self) -> None:
         super().setUp()
