@@ -30,14 +30,10 @@ for _ in range(4):
 
 def fastapi(directory: str) -> None:
     """The application of docs/howto/asyncio.rst, without coroutines."""
-    text = (
-        Path("docs/howto/asyncio.rst")
-        .read_text(encoding="utf-8")
-        .partition("``app.py``::\n")[2]
-        .partition("\n``send()``")[0]
-    )
+    page = Path("docs/howto/asyncio.rst").read_text(encoding="utf-8")
+    text = textwrap.dedent(page.split(".. code-block:: python\n")[2].partition("\n``send()``")[0])
     with Relay() as first, Relay() as second:
-        text = textwrap.dedent(text).replace("/var/lib/shop/mail", directory)
+        text = text.replace("/var/lib/shop/mail", directory)
         text = text.replace('"mail.example.org"', f'"{first.host}", {first.port}')
         text = text.replace("news.example.org:25", f"{second.host}:{second.port}")
         text = text.replace('hostname="news.example.org"', f'hostname="{second.host}", port={second.port}')

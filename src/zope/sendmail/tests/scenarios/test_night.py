@@ -79,9 +79,9 @@ class FullDisk(Disk):
 def commands(document: str) -> Iterator[tuple[str, list[str], int]]:
     """Yield the commands of the night, each with the lines that it prints and its status."""
     night = document[document.index("A night\n") : document.index("Monitoring\n==")]
-    for block in night.split("    $ ")[1:]:
+    for block in night.split("   $ ")[1:]:
         command, *lines = block.split("\n")
-        shown = list(itertools.takewhile(lambda line: not line.startswith("    [status"), lines))
+        shown = list(itertools.takewhile(lambda line: not line.startswith("   [status"), lines))
         status = re.search(r"\[status (\d+)\]", block)
         assert status is not None, command
         yield command, [line.strip() for line in shown if line.strip()], int(status[1])

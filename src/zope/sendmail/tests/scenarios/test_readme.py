@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import textwrap
 import types
 import unittest
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from unittest import mock
 import zope.sendmail.sender  # noqa: F401 - loaded before a test takes its place among the modules
 from zope.sendmail.interfaces import InvalidMail
 from zope.sendmail.testing.relay import Relay
+from zope.sendmail.tests.support.documents import blocks
 from zope.sendmail.tests.support.layers import Processes, in_layer
 
 _Handler = Callable[..., Any]
@@ -123,7 +123,7 @@ class TheReadme(unittest.TestCase):
         """The script sends, and says so; one that cannot be a mail is refused with a sentence."""
         relay = self.enterContext(Relay(users={"shop": "secret"}))
         path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "mail-queue")
-        source = textwrap.dedent(readme().partition("and run it::\n")[2].partition("\n``send()``")[0])
+        [source] = [block.text for block in blocks("README.txt") if "with MailSender(" in block.text]
         source = source.replace('"mail-queue", "mail.example.org", 587', f'{path!r}, "{relay.host}", {relay.port}')
         source = source.replace('password="secret"', 'password="secret", allow_clear_password=True')
         with contextlib.redirect_stdout(io.StringIO()) as output:
@@ -135,11 +135,11 @@ class TheReadme(unittest.TestCase):
 
     def test_has_zcml_that_can_be_loaded_alone(self) -> None:
         """As it stands there; the delivery is found without a name."""
-        source = readme().partition("In a ``site.zcml``::\n")[2].partition("\nThat registers")[0]
+        [source] = [block.text for block in blocks("README.txt") if block.text.startswith("<configure")]
         directory = self.enterContext(tempfile.TemporaryDirectory())
         path = os.path.join(directory, "site.zcml")
         with open(path, "w", encoding="utf-8") as stream:
-            stream.write(textwrap.dedent(source).strip().replace("/var/lib/shop", directory))
+            stream.write(source.replace("/var/lib/shop", directory))
         program = (
             "import sys; from zope.configuration.xmlconfig import file; file(sys.argv[1])\n"
             "from zope.component import getUtility; from zope.sendmail.interfaces import IMailDelivery\n"
@@ -192,10 +192,6 @@ class Application:
 
 
 class TheProgramWithoutCoroutines(unittest.TestCase):
-    def example(self, begin: str, end: str) -> str:
-        """What stands between these in the page about asyncio."""
-        return textwrap.dedent(page("howto/asyncio.rst").partition(begin)[2].partition(end)[0])
-
     def loaded(self, source: str) -> dict[str, Any]:
         """The module with this text, where the framework is what little of it is used."""
         framework: Any = types.ModuleType("fastapi")
@@ -210,7 +206,7 @@ class TheProgramWithoutCoroutines(unittest.TestCase):
 
     def test_sends(self) -> None:
         """The module on the page sends, with a web framework that only knows what is used of it."""
-        text = self.example("``app.py``::\n", "\n``send()``")
+        text = blocks("howto/asyncio.rst", "python")[1].text
         first, second = self.enterContext(Relay()), self.enterContext(Relay())
         path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "mail")
         source = text.replace("/var/lib/shop/mail", path)

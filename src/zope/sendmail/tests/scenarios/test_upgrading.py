@@ -6,7 +6,6 @@ import io
 import os
 import re
 import tempfile
-import textwrap
 import tomllib
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -29,6 +28,7 @@ from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.conversation import Conversation, right_tls
+from zope.sendmail.tests.support.documents import blocks
 from zope.sendmail.zcml.schema import IDirectDeliveryDirective, IQueuedDeliveryDirective, ISMTPMailerDirective
 
 PAGE = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs", "howto", "upgrading.rst")
@@ -56,12 +56,11 @@ class ThePage(Conversation):
 class WhatItShows(ThePage):
     def test_the_code_runs(self) -> None:
         """And each of its three lines has its effect on a mailer that was made without a word about them."""
-        self.assertEqual(self.text.count("::\n\n"), 1)
-        code = textwrap.dedent(re.split(r"\n(?=\S)", self.text.partition("::\n\n")[2])[0])
+        [block] = blocks("howto/upgrading.rst")
         names = "cafile", "verify", "allow_clear_password"
         for name in names:
             self.addCleanup(setattr, SMTPMailer, name, getattr(SMTPMailer, name))
-        exec(code, {})
+        exec(block.text, {})
         settings = SMTPMailer(hostname="mail.example.org", port=587, **LOGIN).relay_settings()
         self.assertEqual([getattr(settings, name) for name in names], ["/etc/ssl/our-ca.pem", False, True])
 

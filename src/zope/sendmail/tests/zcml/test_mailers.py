@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import textwrap
-from unittest import mock
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -18,7 +16,6 @@ from zope.testing.cleanup import cleanUp
 from zope.sendmail.config.tokens import TokenFromCommand
 from zope.sendmail.interfaces import IMailDelivery, IMailer
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.sender import MailReader
 from zope.sendmail.tests.zcml.test_directives import SMTP, Fixture
 from zope.sendmail.transports.dkim import DKIMSigner
 from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer
@@ -307,22 +304,6 @@ class TheDocumentation(Fixture):
         assert isinstance(made, SMTPMailer)
         self.assertEqual(str(made.relay_settings()), "smtp.office365.com:587")
         self.assertIsInstance(made.token, TokenFromCommand)
-
-    def test_has_python_that_runs(self) -> None:
-        """Up to where it would speak with relays that are not there."""
-        found = [
-            textwrap.dedent(block)
-            for name in ("howto/mailers.rst", "howto/authentication.rst")
-            for block in re.findall(r"::\n\n((?: {4}.*\n|\n)+)", self.read(name))
-            if "from zope" in block or block.startswith("    MailReader")
-        ]
-        self.assertEqual(len(found), 4)
-        names = {"PASSWORD": "secret"}
-        self.enterContext(mock.patch.object(SMTPMailer, "token", None))
-        with mock.patch.multiple(MailReader, start=mock.DEFAULT, send_waiting=mock.DEFAULT) as patched:
-            for block in found:
-                exec(block, names)
-        self.assertEqual([patched[each].call_count for each in ("start", "send_waiting")], [2, 1])
 
 
 #: A mailer in the docs.
