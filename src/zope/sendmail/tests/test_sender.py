@@ -20,7 +20,6 @@ from typing import Any
 from unittest import mock
 
 import transaction
-import zope.event
 from transaction.interfaces import NoTransaction
 
 from zope.sendmail import startup
@@ -40,6 +39,7 @@ from zope.sendmail.testing.contracts import MESSAGE
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Hang, Relay
 from zope.sendmail.tests.support.layers import Processes, in_layer
+from zope.sendmail.tests.support.subscribing import subscribe
 from zope.sendmail.transports.redirect import RedirectMailer
 
 SENDER = "sender@example.org"
@@ -562,8 +562,7 @@ class TheEnd(Fixture):
                 waits.wait(0.2)  # what waits for nothing has looked by then
                 told.append(event)
 
-        zope.event.subscribers.append(slow)
-        self.addCleanup(zope.event.subscribers.remove, slow)
+        subscribe(self, slow)
         relay = self.relay()
 
         def stop(sender: MailSender) -> None:

@@ -11,11 +11,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import zope.event
-
+from zope.sendmail.reporting import notifier
 from zope.sendmail.sender import MailSender
 from zope.sendmail.testing.outbox import Outbox
 from zope.sendmail.testing.relay import Relay
+from zope.sendmail.tests.support.subscribing import subscribe
 
 EXAMPLES = Path(__file__).resolve().parents[5] / "docs" / "examples"
 
@@ -85,8 +85,7 @@ class AWebhook(Fixture):
         self.says = 500
         url = self.serve()
         hook = module.Webhook(self.directory, url)
-        zope.event.subscribers.append(hook.on_event)
-        self.addCleanup(zope.event.subscribers.remove, hook.on_event)
+        subscribe(self, hook.on_event)
         with Relay() as relay, MailSender("memory:", relay.host, relay.port) as sender:
             relay.on("RCPT", "550 5.1.1 no such user", about="joe@")
             for name in ("jane", "joe"):
@@ -102,6 +101,7 @@ class AWebhook(Fixture):
     def test_posts_by_itself(self) -> None:
         """As soon as something happened."""
         hook = self.example("webhook").Webhook(self.directory, self.serve())
+        self.assertTrue(notifier.flush(60))  # what other tests have to tell
         hook.subscribe()
         self.addCleanup(hook.stop)
         with Relay() as relay, MailSender("memory:", relay.host, relay.port) as sender:

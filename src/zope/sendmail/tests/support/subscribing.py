@@ -26,6 +26,14 @@ def subscribe_alone(test: unittest.TestCase, *subscribers: Callable[[Any], None]
     zope.event.subscribers[:] = subscribers
 
 
+def subscribe(test: unittest.TestCase, subscriber: Callable[[Any], object]) -> None:
+    """Have a subscriber more until the end of the test."""
+    test.assertTrue(notifier.flush(PATIENCE))
+    zope.event.subscribers.append(subscriber)
+    test.addCleanup(zope.event.subscribers.remove, subscriber)
+    test.addCleanup(notifier.flush, PATIENCE)
+
+
 def hear(test: unittest.TestCase, kind: type) -> list[Any]:
     """Return a list to which each event of a kind is added that is told during the test."""
     heard: list[Any] = []
@@ -34,8 +42,5 @@ def hear(test: unittest.TestCase, kind: type) -> list[Any]:
         if isinstance(event, kind):
             heard.append(event)
 
-    test.assertTrue(notifier.flush(PATIENCE))
-    zope.event.subscribers.append(subscriber)
-    test.addCleanup(zope.event.subscribers.remove, subscriber)
-    test.addCleanup(notifier.flush, PATIENCE)
+    subscribe(test, subscriber)
     return heard
