@@ -85,12 +85,20 @@ class WhatWasSaid(unittest.TestCase):
         """How many there are more."""
         record = Record(State.DEFERRED, replies={f"{n}@example.org": LATER for n in range(5)})
         self.assertEqual(said(record).split("; ")[2:], ["2@example.org: 450 greylisted", "2 more"])
+        three = Record(State.DEFERRED, replies={f"{n}@example.org": LATER for n in range(3)})
+        self.assertNotIn("more", said(three))
+
+    def test_is_no_longer_than_a_line_can_be(self) -> None:
+        """80 characters of a recipient, 200 of a reply."""
+        record = Record(State.DEFERRED, replies={"r" * 300: Reply(Answer.DEFERRED, "w" * 300)})
+        self.assertEqual([len(part) for part in said(record).split(": ")], [80, 200])
 
 
 class APath(unittest.TestCase):
     def test_can_be_pasted_into_a_shell(self) -> None:
         """With blanks in it as well; it is one line."""
         self.assertEqual((quoted("/a b"), quoted("/a\nb")), ("'/a b'", "'/a b'"))
+        self.assertEqual(len(quoted("/" * 400)), 300)
 
 
 class AFinding(unittest.TestCase):

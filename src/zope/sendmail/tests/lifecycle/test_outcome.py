@@ -67,7 +67,8 @@ class Outcomes(unittest.TestCase):
     def test_the_same_for_all(self) -> None:
         """One reply, each recipient."""
         reply = Reply.of(451, "later")
-        self.assertEqual(Outcome.same("relay:25", ["a", "b"], reply).replies, {"a": reply, "b": reply})
+        same = Outcome.same("relay:25", ["a", "b"], reply)
+        self.assertEqual((same.relay, same.replies), ("relay:25", {"a": reply, "b": reply}))
 
     def test_a_fault_blames_no_recipient(self) -> None:
         """Nothing is said about anybody then."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from zope.sendmail.lifecycle.finding import moment
 from zope.sendmail.lifecycle.outcome import Answer, Reply
+from zope.sendmail.lifecycle.rates import Minute
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import (
     KEPT_DAYS,
@@ -161,6 +162,23 @@ class OnDisk(unittest.TestCase):
     def test_no_password_is_in_it(self) -> None:
         """Routes and relays have none."""
         self.assertNotIn(b"password", write_processor_state(processor(DOWN, BULK)).replace(b"legacy_passwords", b""))
+
+
+class WhatTheDeadKnew(unittest.TestCase):
+    def test_is_known_by_the_next_one(self) -> None:
+        """Of each relay what was written last, in whatever order they are read; the minutes of all."""
+        minute = int(NOW // 60)
+        old = processor(replace(DOWN, since=NOW - 900), BULK, written=NOW - 50, minutes=(Minute(minute - 2, sent=1),))
+        last = processor(replace(DOWN, since=NOW - 700), written=NOW - 10, minutes=(Minute(minute - 1, sent=2),))
+        for dead in ([old, last], [last, old]):
+            heir = processor(DOWN, replace(UP, name="new"), minutes=(Minute(minute, sent=4),)).absorb(dead)
+            self.assertEqual([relay.name for relay in heir.relays], ["default", "new", "bulk"])
+            self.assertEqual(heir.relays[0].since, NOW - 700)
+            self.assertEqual([each.sent for each in heir.minutes], [1, 2, 4])
+
+    def test_of_a_relay_that_is_up_again_begins_anew(self) -> None:
+        """It is up since it was seen so."""
+        self.assertEqual(processor(UP).absorb([processor(replace(DOWN, since=NOW - 900))]).relays[0].since, NOW - 600)
 
 
 class TheWords(unittest.TestCase):

@@ -13,7 +13,7 @@ from zope.sendmail.lifecycle.selection import Selection, matching
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 
-LATER = Reply(Answer.DEFERRED, "Greylisted", 450)
+LATER = Reply(Answer.DEFERRED, "Greylisted for 551 seconds", 450)
 MAIL = QueuedMail(
     "1.2.host.3",
     State.DEFERRED,
@@ -23,6 +23,7 @@ MAIL = QueuedMail(
     7,
     200.0,
     [
+        Record(State.DEFERRED, relay="older:25"),
         Record(State.DEFERRED, relay="old:25"),
         Record(State.DEFERRED, relay="Relay:25", note="Wait", replies={"x": LATER}),
     ],
@@ -83,14 +84,15 @@ class AMail(unittest.TestCase):
 
     def test_was_told_something_last(self) -> None:
         """A code, or words of a reply or of the note, in whatever case; or its relay was."""
-        for text in ("450", "greyLISTED", "wait"):
+        for text in ("450", "greyLISTED", "wait", "gre", "51"):
             self.assertTrue(is_meant(reply=text), text)
-        for text in ("451", "nothing"):
+        for text in ("451", "551", "nothing"):
             self.assertFalse(is_meant(reply=text), text)
         waiting = replace(MAIL, history=[], blocked=RelayState("main", fault=Reply(Answer.DEFERRED, "Refused", 535)))
-        self.assertTrue(is_meant(waiting, reply="535"))
-        self.assertTrue(is_meant(waiting, reply="refused"))
-        self.assertFalse(is_meant(waiting, reply="450"))
+        for text, meant in (("535", True), ("refused", True), ("ref", True), ("53", True), ("450", False)):
+            self.assertIs(is_meant(waiting, reply=text), meant, text)
+        told = replace(waiting, blocked=RelayState("main", fault=Reply(Answer.DEFERRED, "551 of them", 450)))
+        self.assertFalse(is_meant(told, reply="551"))
 
 
 class WhatNeedNotBeRead(unittest.TestCase):
