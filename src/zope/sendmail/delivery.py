@@ -22,14 +22,7 @@ from zope.interface import implementer
 from zope.sendmail.config.location import DATABASES, check_location, scheme_of
 from zope.sendmail.datamanager import MailDataManager, current_of, mails_of
 from zope.sendmail.directmail import DirectMail, OnRefused
-from zope.sendmail.errors import (
-    InvalidRelay,
-    InvalidSettings,
-    InvalidTerms,
-    KeyTaken,
-    QueueError,
-    telling_refusals,
-)
+from zope.sendmail.errors import InvalidRelay, InvalidSettings, InvalidTerms, KeyTaken, QueueError, telling_refusals
 from zope.sendmail.events import MailHandOverEvent
 from zope.sendmail.interfaces import (
     IDirectMailDelivery,
