@@ -1,12 +1,13 @@
 """A queue in PostgreSQL under fire: processors killed, stopped and cut off, the server crashed and killed.
 
 Counts what is lost, and what is sent again without a record that says so.  ``ZOPE_SENDMAIL_CHAOS`` has further seeds,
-with blanks between them.
+with blanks between them; with it the counts are told.
 """
 
 from __future__ import annotations
 
 import collections
+import math
 import os
 import random
 import signal
@@ -14,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from zope.sendmail.queue import open_queue
 from zope.sendmail.testing.contracts import MESSAGE, envelope
@@ -28,6 +30,9 @@ _PROCESSORS = 3
 
 #: Seconds from the first blow to the last, and until all has to be sent after that.
 _FIRE, _REST = 10.0, 120.0
+
+#: Seconds after a failover in which processors withdraw what they sent.
+_GRACE = 5.0
 
 _KINDS = {
     "processors": ("kill", "stop", "cut"),
@@ -51,6 +56,9 @@ class UnderFire(unittest.TestCase):
         self.processors: list[subprocess.Popen[bytes]] = []
         self.addCleanup(self.end)
 
+        #: When processors were struck that cannot withdraw what they sent: from then until then, by their numbers.
+        self.struck: dict[int, tuple[float, float]] = {}
+
     def start(self) -> None:
         """One more processor."""
         program = [sys.executable, "-m", "zope.sendmail.tests.support.pgworker", self.url, self.relay.name, "2"]
@@ -71,11 +79,14 @@ class UnderFire(unittest.TestCase):
             victim = self.processors.pop(chance.randrange(len(self.processors)))
             victim.kill()
             victim.wait()
+            self.struck[victim.pid] = (time.monotonic(), math.inf)
             self.start()
         elif kind == "stop":
             victim = chance.choice(self.processors)
             victim.send_signal(signal.SIGSTOP)
-            timer = threading.Timer(chance.uniform(0.5, 7.0), victim.send_signal, [signal.SIGCONT])
+            seconds, now = chance.uniform(0.5, 7.0), time.monotonic()
+            self.struck[victim.pid] = (min(now, self.struck.get(victim.pid, (now, now))[0]), now + seconds)
+            timer = threading.Timer(seconds, victim.send_signal, [signal.SIGCONT])
             timer.start()
             self.addCleanup(timer.cancel)
         else:
@@ -87,30 +98,56 @@ class UnderFire(unittest.TestCase):
             blows[kind]()
 
     def fire(self, seed: int, kinds: tuple[str, ...]) -> None:
-        queue = open_queue(self.url)
-        staged = queue.stage()
-        names = {staged.add(envelope(), MESSAGE) for _ in range(_MAILS)}
-        staged.prepare()
-        staged.commit()
+        """Strike at random, until all is sent: nothing is lost, and what is sent again has a record."""
+        names, chance = self.begin(), random.Random(seed)
+        self.strike_for(_FIRE, kinds, chance)
+        sent = self.result()
+        lost, silent = names - sent.keys(), [name for name, sends in sent.items() if unrecorded(sends)]
+        self.assertEqual((lost, silent), (set(), []), f"seed {seed}; {self.told(seed, sent, lost, silent)}")
+
+    def begin(self) -> set[str]:
+        """Mail, and processors that send it; return its names."""
+        self.queue = open_queue(self.url)
+        self.addCleanup(self.queue.close)
+        names = self.put(_MAILS)
         for _ in range(_PROCESSORS):
             self.start()
-        chance = random.Random(seed)
+        return names
+
+    def put(self, count: int) -> set[str]:
+        """Commit mails; return their names."""
+        staged = self.queue.stage()
+        names = {staged.add(envelope(), MESSAGE) for _ in range(count)}
+        staged.prepare()
+        staged.commit()
+        return names
+
+    def strike_for(self, seconds: float, kinds: tuple[str, ...], chance: random.Random) -> None:
+        """Blow after blow."""
         deadline = threading.Event()
-        threading.Timer(_FIRE, deadline.set).start()
+        threading.Timer(seconds, deadline.set).start()
         while not deadline.wait(chance.uniform(0.2, 1.2)):
             self.strike(chance.choice(kinds), chance)
+
+    def result(self) -> dict[str, list[tuple[int, int]]]:
+        """Wait until all is sent; return for each mail how often it was known to be unknown, and who sent it."""
         for process in self.processors:
             process.send_signal(signal.SIGCONT)
-        self.wait_until_empty(queue)
+        self.wait_until_empty(self.queue)
         self.end()
-        sent: dict[str, list[int]] = collections.defaultdict(list)
+        sent: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
         for line in self.relay:
-            name, unknowns, _ = line.split()
-            sent[name].append(int(unknowns))
-        lost = names - sent.keys()
-        silent = [name for name, known in sent.items() if any(told < at for at, told in enumerate(sorted(known)))]
-        repeated = sum(len(known) - 1 for known in sent.values())
-        self.assertEqual((lost, silent), (set(), []), f"seed {seed}; {repeated} were sent again")
+            name, unknowns, pid = line.split()
+            sent[name].append((int(unknowns), int(pid)))
+        return sent
+
+    def told(self, seed: int, sent: dict[str, list[tuple[int, int]]], lost: Collection[str], silent: list[str]) -> str:
+        """The counts, in words."""
+        again = sum(len(sends) - 1 for sends in sent.values())
+        words = f"lost {len(lost)}, sent again {again}, of these without a record {len(silent)}"
+        if os.environ.get("ZOPE_SENDMAIL_CHAOS"):
+            sys.stderr.write(f"{self.id().rpartition('.')[2]}, seed {seed}: {words}\n")
+        return words
 
     def wait_until_empty(self, queue: object) -> None:
         late = threading.Event()
@@ -129,13 +166,100 @@ class UnderFire(unittest.TestCase):
 
     def test_at_its_processors(self) -> None:
         """Killed, stopped for up to seven seconds, their connections cut."""
-        for seed in (1, *map(int, os.environ.get("ZOPE_SENDMAIL_CHAOS", "").split())):
+        for seed in (1, *further_seeds()):
             self.fire(seed, _KINDS["processors"])
 
     def test_at_its_server(self) -> None:
         """All that, and a backend or the whole server killed with SIGKILL."""
-        for seed in (2, *map(int, os.environ.get("ZOPE_SENDMAIL_CHAOS", "").split())):
+        for seed in (2, *further_seeds()):
             self.fire(seed, _KINDS["server"])
+
+
+class AStandbyTakesOver(UnderFire):
+    """An asynchronous one, which lacks the last second: what the manual says of it, and no more, goes wrong."""
+
+    # Those of the other class.
+    test_at_its_processors = test_at_its_server = None  # type: ignore[assignment]
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.standby = self.server.standby()
+        self.addCleanup(self.standby.stop)
+        self.url = f"postgresql://postgres@/postgres?host={self.server.directory},{self.standby.directory}&queue=chaos"
+
+    def take_over(self, during: Callable[[], object]) -> tuple[set[str], float, float]:
+        """The primary dies; return the names of the mails of the lost second, when it began, and its end."""
+        self.wait_until_sent(100)
+        self.standby.shut_down()
+        began = time.monotonic()
+        late = self.put(100)
+        self.wait_until_sent(self.count() + 100)
+        during()
+        self.wait_until_sent(self.count() + 100)
+        assert self.server.process is not None
+        self.server.process.kill()
+        self.server.process.wait()
+        self.standby.start()
+        with self.standby.connect() as connection:
+            connection.execute("select pg_promote(true, 60)")
+        self.server = self.standby
+        return late, began, time.monotonic()
+
+    def count(self) -> int:
+        """How often the relay took a mail."""
+        with open(self.relay.name, encoding="ascii") as file:
+            return sum(1 for _ in file)
+
+    def wait_until_sent(self, count: int) -> None:
+        """Wait until the relay took mail so often, or all of it."""
+        deadline = time.monotonic() + _REST
+        while self.count() < min(count, _MAILS):
+            self.assertLess(time.monotonic(), deadline, "the processors send nothing")
+            threading.Event().wait(0.02)
+
+    def loses_no_more_than_is_said(self, seed: int, kinds: tuple[str, ...]) -> list[str]:
+        """Nothing of before the lost second is lost; what is sent again without a record was sent by the struck."""
+        names, chance = self.begin(), random.Random(seed)
+        self.standby.wait_for(self.server)
+        late, began, ended = self.take_over(lambda: self.strike_for(1.5, kinds, chance))
+        self.strike_for(_FIRE / 2, kinds, chance)
+        sent = self.result()
+        lost, silent = names - sent.keys(), [name for name, sends in sent.items() if unrecorded(sends)]
+        told = f"seed {seed}; {self.told(seed, sent, late - sent.keys() | lost, silent)}"
+        self.assertEqual(lost, set(), told)
+        struck = {pid for pid, (first, last) in self.struck.items() if first < ended + _GRACE and last > began}
+        others = [name for name in silent if not struck & set(unrecorded(sent[name]))]
+        self.assertEqual(others, [], told)
+        return silent
+
+    def test_while_all_processors_live(self) -> None:
+        """Connections are cut: none of what was sent in the lost second goes again without a record."""
+        for seed in (3, *further_seeds()):
+            with self.subTest(seed=seed):
+                self.assertEqual(self.loses_no_more_than_is_said(seed, ("cut",)), [])
+                self.doCleanups()
+                self.setUp()
+
+    def test_while_processors_are_struck(self) -> None:
+        """Killed, and stopped: what these sent may go again, and what others sent does not."""
+        for seed in (4, *further_seeds()):
+            with self.subTest(seed=seed):
+                self.loses_no_more_than_is_said(seed, ("kill", "stop", "cut"))
+                self.doCleanups()
+                self.setUp()
+
+
+def further_seeds() -> list[int]:
+    """Return those that the environment names."""
+    return [int(each) for each in os.environ.get("ZOPE_SENDMAIL_CHAOS", "").split()]
+
+
+def unrecorded(sends: list[tuple[int, int]]) -> list[int]:
+    """Return which processors had sent a mail before it was sent again without a record of that."""
+    for at, (unknowns, _) in enumerate(sends):
+        if unknowns < at:
+            return [pid for _, pid in sends[:at]]
+    return []
 
 
 load_tests = in_layer(Faults)
