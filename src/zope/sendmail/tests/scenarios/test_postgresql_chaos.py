@@ -179,7 +179,7 @@ class AStandbyTakesOver(UnderFire):
     """An asynchronous one, which lacks the last second: what the manual says of it, and no more, goes wrong."""
 
     # Those of the other class.
-    test_at_its_processors = test_at_its_server = None  # type: ignore[assignment]
+    test_at_its_processors = test_at_its_server = None  # type: ignore[assignment]  # not tests here
 
     def setUp(self) -> None:
         super().setUp()
