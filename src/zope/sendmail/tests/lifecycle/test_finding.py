@@ -65,6 +65,11 @@ class WhomItIsTo(unittest.TestCase):
         many = Envelope("", tuple(f"{n}@example.org" for n in range(5)))
         self.assertEqual(route(many), "from <> to 0@example.org, 1@example.org, 2@example.org and 2 more")
 
+    def test_is_no_longer_than_a_line_can_be(self) -> None:
+        """80 characters of an address."""
+        words = route(Envelope("s" * 300, ("r" * 300,)))
+        self.assertEqual([len(word) for word in words.split(" ")], [4, 80, 2, 80])
+
     def test_is_not_known_of_a_torn_file(self) -> None:
         """Which has no envelope."""
         self.assertEqual(route(None), "without a readable envelope")

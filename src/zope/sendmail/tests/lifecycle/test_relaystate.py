@@ -164,6 +164,37 @@ class OnDisk(unittest.TestCase):
         self.assertNotIn(b"password", write_processor_state(processor(DOWN, BULK)).replace(b"legacy_passwords", b""))
 
 
+class TheBoard(unittest.TestCase):
+    BOARD = RelayBoard([processor(UP, BULK)])
+
+    def test_finds_a_relay_by_name_or_address(self) -> None:
+        """And none by anything else."""
+        for name, relay in (
+            ("bulk", BULK),
+            ("bulk.example.org:587", BULK),
+            ("mail.example.org:25", UP),
+            ("other", None),
+            ("", None),
+        ):
+            self.assertEqual(self.BOARD.get(name), relay, name)
+
+    def test_keeps_the_relays_of_a_mailer_that_has_several(self) -> None:
+        """With what each of them said, through the file."""
+        several = replace(UP, members=(replace(DOWN, name="first"), replace(UP, name="second")))
+        written = write_processor_state(processor(several))
+        state = read_processor_state(written)
+        assert state is not None
+        self.assertEqual(state.relays, (several,))
+
+    def test_has_a_file_of_a_relay_without_members(self) -> None:
+        """As releases wrote it that knew of none."""
+        values = json.loads(write_processor_state(processor(DOWN)))
+        del values["relays"][0]["members"]
+        state = read_processor_state(json.dumps(values).encode())
+        assert state is not None
+        self.assertEqual(state.relays, (DOWN,))
+
+
 class WhatTheDeadKnew(unittest.TestCase):
     def test_is_known_by_the_next_one(self) -> None:
         """Of each relay what was written last, in whatever order they are read; the minutes of all."""
@@ -205,6 +236,7 @@ class TheWords(unittest.TestCase):
         """And of another one no more than is read."""
         self.assertEqual(fault_words(UP), "")
         self.assertEqual(len(fault_words(replace(DOWN, fault=Reply(Answer.DEFERRED, "x" * 400)))), 300)
+        self.assertIn(f"relay {'x' * 200} cannot", waiting_words(replace(DOWN, name="x" * 400), NOW).replace("…", "x"))
 
     def test_are_harmless(self) -> None:
         """What a relay says may be anything."""

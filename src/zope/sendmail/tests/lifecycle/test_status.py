@@ -92,7 +92,7 @@ class AMailThatHasLeft(unittest.TestCase):
     def test_is_known_for_some_days(self) -> None:
         """The answer says for how many."""
         told = status()
-        self.assertIs(told.standing, Standing.UNKNOWN)
+        self.assertEqual((told.standing, told.message_id), (Standing.UNKNOWN, "1@x"))
         self.assertIn("in the last 7 days", told.reason)
 
 
