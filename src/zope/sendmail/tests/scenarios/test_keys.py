@@ -23,6 +23,7 @@ from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import SCHEDULE, ManualClock
 from zope.sendmail.testing.disks import FaultyDisk
 from zope.sendmail.tests.support.layers import Processes, in_layer
+from zope.sendmail.tests.support.postgresql import shared_server
 
 MESSAGE = b"From: a@example.org\nSubject: Hello\n\nText\n"
 
@@ -60,9 +61,15 @@ DEAD = """
 
 
 class SeveralProcesses(unittest.TestCase):
+    """In a Maildir."""
+
+    def make_queue(self) -> str:
+        """Return the location of a queue."""
+        return os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+
     def setUp(self) -> None:
         transaction.abort()
-        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        self.path = self.make_queue()
         self.delivery = QueuedMailDelivery(self.path)
 
     def start(self, program: str) -> subprocess.Popen[str]:
@@ -110,6 +117,31 @@ class SeveralProcesses(unittest.TestCase):
                     again = self.delivery.send_now("a@example.org", "one@example.org", MESSAGE, key="k")
                     self.assertEqual(again, answer)
                     self.setUp()
+
+
+class SeveralProcessesAtASpool(SeveralProcesses):
+    """In a spool directory."""
+
+    def make_queue(self) -> str:
+        return f"spool:{self.enterContext(tempfile.TemporaryDirectory())}/spool"
+
+
+class SeveralProcessesAtADatabase(SeveralProcesses):
+    """In PostgreSQL; skipped without."""
+
+    def make_queue(self) -> str:
+        return str(shared_server().url())
+
+    def test_leave_a_key_free_that_died_between_vote_and_finish(self) -> None:
+        """On its host at once.  The doubtful mail cannot be released within an hour, nor when its key is another's."""
+        dead = self.start(DEAD)
+        self.assertEqual((dead.communicate(timeout=120)[0], dead.returncode), ("", -signal.SIGKILL))
+        [staged] = self.delivery.queue.admin.mails([State.STAGED])
+        self.assertRaises(NotPossible, self.delivery.queue.admin.release, staged.name)
+        answer = self.delivery.send_now("a@example.org", "one@example.org", MESSAGE, key="k")
+        self.assertNotEqual(answer, staged.message_id)
+        self.assertEqual(self.delivery.send_now("a@example.org", "one@example.org", MESSAGE, key="k"), answer)
+        self.assertRaises(NotPossible, self.delivery.queue.admin.release, staged.name)
 
 
 class SeveralThreads(unittest.TestCase):
