@@ -152,6 +152,7 @@ class MaildirLease:
         except OSError as error:
             if error.errno in NO_ROOM and can_be_forgotten(record):
                 maillog.not_noted(self.name, error)
+                self.claims.store.note_delay(self.key, record)
                 self._end(record, self.lock.release)
                 return
             self.claims.settle_later(self, record, error)

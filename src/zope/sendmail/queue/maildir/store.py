@@ -174,6 +174,14 @@ class Store:
             self.disk.sync_file(path)
             self.disk.sync_directory(self.layout.history_)
 
+    def note_delay(self, key: str, record: Record) -> None:
+        """Let the time stamp of a history say when the message is due, where there is no room for the record.
+
+        Raises nothing: where there is no room for an empty file either, the message is due when its process has ended.
+        """
+        with contextlib.suppress(OSError):
+            self.disk.stamp(self.layout.history(key), record.due)
+
     def _write(self, path: str, line: bytes, record: Record) -> None:
         try:
             self._append(path, line)

@@ -366,6 +366,34 @@ class AFullExt4WithoutReserve(AFullDiskWithoutReserve):
     file_system = "ext4"
 
 
+class AFullExt4(FullDiskTest):
+    file_system = "ext4"
+
+    def test_keeps_the_deferral_of_a_mail_that_was_tried_before(self) -> None:
+        """There is room in what its history has already, also for the next process."""
+        self.put(1)
+        for attempts in (1, 2):
+            processor, _ = self.processor(lambda who: LATER)
+            processor.run(forever=False)
+            [mail] = MaildirQueue(self.path).admin.mails()
+            self.assertEqual((mail.state, mail.history[-1].attempts), (State.DEFERRED, attempts))
+            self.fill()
+            self.clock.advance(3600)
+
+    def test_keeps_the_delay_of_a_first_attempt(self) -> None:
+        """Of an attempt that cannot be written down, the next process knows when to try again, and no more."""
+        self.put(1)
+        self.fill()
+        self.clock.wall = os.stat(self.path).st_mtime  # files are stamped by the system's clock
+        with self.assertLogs("QueueProcessorThread", "WARNING"):
+            self.drained(lambda who: LATER)
+        self.assertEqual(self.drained(), [])
+        [mail] = MaildirQueue(self.path).admin.mails()
+        self.assertEqual((mail.state, mail.history), (State.READY, ()))
+        self.clock.advance(3600)
+        self.assertEqual(self.drained(), ["0@example.org"])
+
+
 class AnExt4WithoutInodesOrReserve(WithoutReserveTest):
     """There is room for names."""
 
