@@ -15,6 +15,7 @@ from typing import Any
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.terms import PLAIN, Terms
 
 #: A record from further in the future than this was written before the clock was set back; clocks of hosts that
@@ -77,6 +78,11 @@ class Record:
             return tuple(recipients)
         open_ones = [each for each in recipients if each not in said or said[each].answer not in _FINAL]
         return tuple(sorted(open_ones, key=said.__contains__))
+
+    def left_of(self, envelope: Envelope) -> Envelope:
+        """Return the envelope with the recipients that are still to be served."""
+        recipients = self.outstanding(envelope.recipients)
+        return replace(envelope, recipients=recipients, malformed=self.outstanding(envelope.malformed))
 
     def having(self, answer: Answer) -> dict[str, Reply]:
         """Return the recipients whose last answer was this."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from math import inf
 from typing import BinaryIO, Protocol
 
@@ -77,9 +76,7 @@ class MaildirLease:
         """See `ILease`."""
         if not self.record.replies:
             return self._whole
-        outstanding = self.record.outstanding(self._whole.recipients)
-        malformed = self.record.outstanding(self._whole.malformed)
-        return replace(self._whole, recipients=outstanding, malformed=malformed)
+        return self.record.left_of(self._whole)
 
     @property
     def terms(self) -> Terms:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from math import inf
 from typing import BinaryIO
 
@@ -32,9 +31,7 @@ class MemoryLease:
         self.message_id = mail.message_id
         self.written: float | None = mail.since
         self.size: int | None = len(mail.message)
-        recipients = mail.record.outstanding(mail.envelope.recipients)
-        malformed = mail.record.outstanding(mail.envelope.malformed)
-        self.envelope = replace(mail.envelope, recipients=recipients, malformed=malformed)
+        self.envelope = mail.record.left_of(mail.envelope)
         mail.lease, mail.parked = self, ""
 
     def open(self) -> BinaryIO:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import uuid
-from dataclasses import replace
 from math import inf
 from typing import Any, BinaryIO, Protocol
 
@@ -97,9 +96,7 @@ class PostgreSQLLease:
         """See `ILease.envelope`."""
         if not self.record.replies:
             return self._whole
-        outstanding = self.record.outstanding(self._whole.recipients)
-        malformed = self.record.outstanding(self._whole.malformed)
-        return replace(self._whole, recipients=outstanding, malformed=malformed)
+        return self.record.left_of(self._whole)
 
     @property
     def terms(self) -> Terms:
