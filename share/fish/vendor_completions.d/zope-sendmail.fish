@@ -135,6 +135,7 @@ complete -c zope-sendmail -n '__fish_seen_subcommand_from bounce' -l config -r -
 complete -c zope-sendmail -n '__fish_seen_subcommand_from bounce' -l recipient -r -d 'the address to which the message came'
 complete -c zope-sendmail -n '__fish_seen_subcommand_from bounce' -l watch -d 'handle what is in the Maildir now, and what comes'
 complete -c zope-sendmail -n '__fish_seen_subcommand_from bounce' -l once -d 'handle what is in the Maildir now, and end'
+complete -c zope-sendmail -n '__fish_seen_subcommand_from bounce' -l lmtp -r -a 'HOST:PORT unix:PATH' -d 'take bounces from a mail server by LMTP there'
 complete -c zope-sendmail -n '__fish_seen_subcommand_from bounce' -l verbose -d 'print what each bounce says'
 complete -c zope-sendmail -n '__fish_seen_subcommand_from doctor' -l help -d 'show this help message and exit'
 complete -c zope-sendmail -n '__fish_seen_subcommand_from doctor' -l json -d 'one JSON object a line, for programs'

@@ -204,13 +204,34 @@ class TheCommand(Fixture):
         self.assertEqual((status, text), (0, "no bounce\n"))
 
     def test_empties_a_maildir(self) -> None:
-        """Once; with ``--watch`` it goes on."""
+        """Once."""
         new = self.directory / "bounces" / "new"
         for name in ("tmp", "new", "cur"):
             (self.directory / "bounces" / name).mkdir(parents=True)
         (new / "1").write_bytes(report(group(), headers=f"Delivered-To: {self.return_path()}\n"))
         self.assertEqual(self.run_it("--once"), (0, ""))
         self.assertEqual((self.suppressed(), os.listdir(new)), ([JANE], []))
+
+    def test_watches_a_maildir_until_it_is_told_to_end(self) -> None:
+        """What comes meanwhile is handled."""
+        new = self.directory / "bounces" / "new"
+        for name in ("tmp", "new", "cur"):
+            (self.directory / "bounces" / name).mkdir(parents=True)
+        self.configure("interval = 1s\n")
+        start = [sys.executable, "-m", "zope.sendmail.cli", "bounce", "--config", str(self.config)]
+        surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        with subprocess.Popen(
+            [*start, "--watch", "--verbose"], env=surroundings, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for number, who in enumerate((JANE, "jim@example.com")):
+                headers = f"Delivered-To: {self.return_path(who)}\n"
+                (new.parent / "tmp" / str(number)).write_bytes(report(group(who), headers=headers))
+                (new.parent / "tmp" / str(number)).rename(new / str(number))
+                self.assertIn(who, process.stdout.readline())
+            process.terminate()
+            self.assertEqual(process.wait(60), 0)
+        self.assertEqual(self.suppressed(), [JANE, "jim@example.com"])
 
     def test_tells_a_function_of_the_application(self) -> None:
         """Each bounce is an event, as in a program that reads bounces itself."""
