@@ -8,6 +8,8 @@ import re
 import threading
 import tracemalloc
 import unittest
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from zope.sendmail.lifecycle.record import Record
@@ -36,7 +38,8 @@ def _deep() -> tuple[Server, str, str]:
     with server.connect(database) as connection:
         connection.execute(
             "insert into zope_sendmail.mail (id, queue, size, message_id, envelope, state, due) select"
-            ' gen_random_uuid(), 1, 4, n::text, \'{"from": "", "to": ["a@example.org"]}\','
+            " ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,"  # by time, as ours are
+            ' 1, 4, n::text, \'{"from": "", "to": ["a@example.org"]}\','
             " case when n % 1000 = 0 then 1 else 0 end,"
             " case when n % 5 = 0 then clock_timestamp() + n * interval '1 s' end"
             f" from generate_series(1, {_DEPTH}) as n"
@@ -155,6 +158,29 @@ class ADeepQueue(unittest.TestCase):
             with self.subTest(name):
                 self.assertEqual(self.scanned(self.plan(name, **parameters)) - small - _partitions(), set(), name)
 
+    def test_is_read_by_a_claim_as_far_as_it_gives(self) -> None:
+        """With the plan that a connection of ours keeps, which knows no numbers; not the mails before and behind."""
+        from zope.sendmail.queue.postgresql.statements import STATEMENTS
+
+        kinds = {"queue": "smallint", "priority": "smallint", "limit": "smallint", "cursor": "uuid", "now": "float8"}
+        kinds |= {"me": "bigint", "lease": "bigint", "mine": "bigint[]", "dead": "bigint[]", "parked": "uuid[]"}
+        with self.server.connect(self.database) as connection:
+            connection.execute(STATEMENTS["settle_in"])
+            for name in ("claim_fresh", "claim_again", "claim_expired"):
+                wanted = list(dict.fromkeys(re.findall(rb"%\((\w+)\)s", STATEMENTS[name])))
+                statement = STATEMENTS[name]
+                for at, each in enumerate(wanted, 1):
+                    statement = statement.replace(b"%%(%s)s" % each, b"$%d" % at)
+                types = ", ".join(kinds[each.decode()] for each in wanted)
+                values = {"queue": 1, "priority": 1, "limit": 64, "cursor": f"'{uuid.UUID(int=0)}'", "now": 1.9e9}
+                values |= {"me": 1, "lease": 7, "mine": "'{7}'", "dead": "'{}'", "parked": "'{}'"}
+                given = ", ".join(str(values[each.decode()]) for each in wanted)
+                with self.subTest(name), connection.transaction(force_rollback=True):
+                    connection.execute(f"prepare {name} ({types}) as ".encode() + statement)
+                    explain = f"explain (analyze, timing off, format json) execute {name} ({given})"
+                    [([plan],)] = connection.execute(explain.encode())
+                    self.assertLess(max(_rows_read(plan["Plan"])), 1000)
+
     def test_gives_a_mail_and_shows_a_page_at_once(self) -> None:
         """Nothing is read that is not shown."""
         queue = open_queue(self.url)
@@ -164,6 +190,13 @@ class ADeepQueue(unittest.TestCase):
         self.assertEqual(queue.admin.count()[State.HELD], _DEPTH // 1000)
         first = next(iter(queue.admin.mails()))
         self.assertEqual(first.state, State.READY)
+
+
+def _rows_read(plan: dict[str, Any]) -> Iterator[float]:
+    """Return for each step of a plan that was carried out how many rows it read."""
+    yield (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    for step in plan.get("Plans", ()):
+        yield from _rows_read(step)
 
 
 def _partitions() -> set[str]:
