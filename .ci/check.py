@@ -15,7 +15,9 @@ from pathlib import Path
 import floors
 import manual
 import pages
+import references
 import settings
+import states
 import words
 
 HERE = Path(__file__).resolve().parent.parent
@@ -71,6 +73,8 @@ CHECKERS: dict[str, Callable[[], bool]] = {
     "pins": pins,
     "floors": floors.is_current,
     "settings": settings.is_current,
+    "references": references.is_current,
+    "states": states.is_current,
     "words": words.are_right,
     "manual": manual.is_current,
     "docs": lambda: pages.build() == 0,

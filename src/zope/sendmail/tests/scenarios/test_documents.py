@@ -30,7 +30,7 @@ import zope.sendmail
 from zope.sendmail.sender import MailWriter
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support import pagenames
-from zope.sendmail.tests.support.documents import DOCS, HERE, README, Block, blocks, pages
+from zope.sendmail.tests.support.documents import DOCS, HERE, README, Block, blocks, page_text, pages
 from zope.sendmail.tests.support.layers import Processes, in_layer
 from zope.sendmail.tests.support.servers import wait_until
 
@@ -331,6 +331,16 @@ class Configuration(Place):
             text=True, check=False,
         )  # fmt: skip
         self.assertIn(done.returncode, (0, 1), done.stderr)
+
+
+class TheEnvironment(unittest.TestCase):
+    def test_has_a_page_with_each_name(self) -> None:
+        """Those that the code has as constants, and no others."""
+        sources = [path for path in (HERE / "src").rglob("*.py") if "tests" not in path.parts]
+        pattern = r'^[A-Z_]+ = "((?:ZOPE_SENDMAIL|MAILDROP)_[A-Z_]+)"'
+        known = {name for path in sources for name in re.findall(pattern, path.read_text("utf-8"), re.MULTILINE)}
+        described = set(re.findall(r"^``(\w+)``$", page_text("reference/environment.rst"), re.MULTILINE))
+        self.assertEqual(described, known | {"NOTIFY_SOCKET"})
 
 
 class TheReadme(unittest.TestCase):

@@ -180,6 +180,10 @@ sender = MailWriter("/var/lib/shop/mail")
         "assert sender.finish(30)",
         (JANE, JANE),
     ),
+    "howto/bulk.rst": Page(
+        "secret, readers = b'k' * 40, ['jane@example.org', 'joe@example.org']", _DRAIN, (JANE, "joe@example.org")
+    ),
+    "howto/staging.rst": Page(after="assert sender.finish(30)", mails=("testers@example.org",)),
     "howto/testing.rst": Page(
         f"""{_MESSAGE}
 class make_shop:

@@ -282,7 +282,8 @@ class TheDocumentation(Fixture):
         """Each alone: they are several ways for one relay."""
         with open(os.path.join(self.directory, "mail-password"), "w", encoding="utf-8") as stream:
             stream.write("secret\n")
-        examples = re.findall(_EXAMPLE, self.read("howto/authentication.rst"), re.MULTILINE)
+        pages = ("authentication", "microsoft365", "gmail", "ses")
+        examples = re.findall(_EXAMPLE, "".join(self.read(f"howto/{page}.rst") for page in pages), re.MULTILINE)
         self.assertGreaterEqual(len(examples), 4)
         for example in examples:
             with self.subTest(example):

@@ -1,0 +1,63 @@
+"""What docs/tutorials/script.rst promises comes true, relay up and relay down."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from zope.sendmail.testing.relay import Relay
+from zope.sendmail.tests.support.documents import DOCS, pages
+from zope.sendmail.tests.support.layers import Processes, in_layer
+
+
+class AScript(unittest.TestCase):
+    def setUp(self) -> None:
+        pages()
+        self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        source = (DOCS / "examples" / "report.py").read_text(encoding="utf-8")
+        (self.directory / "report.py").write_text(source, encoding="utf-8")
+        self.relay = Relay()
+
+    def run_python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"}
+        command = [sys.executable, *arguments]
+        return subprocess.run(
+            command, cwd=self.directory, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    def report(self, recipient: str = "jane@example.org") -> subprocess.CompletedProcess[str]:
+        """Run the script of the tutorial, against our port instead of 8025."""
+        program = f"import report; report.main({recipient!r}, '127.0.0.1', {self.relay.port})"
+        return self.run_python("-c", program)
+
+    def test_sends(self) -> None:
+        """And says so."""
+        with self.relay:
+            done = self.report()
+        self.assertEqual((done.stdout, len(self.relay.mails)), ("sent\n", 1), done.stderr)
+
+    def test_keeps_what_it_cannot_send(self) -> None:
+        """The mail outlives the script, and the command sends it later."""
+        with self.relay:
+            port = self.relay.port
+        done = self.report()
+        self.assertIn(done.stdout, ("deferred\n", "queued\n"), done.stderr)
+        with Relay() as relay:
+            self.assertNotEqual(port, 0)
+            command = ["-m", "zope.sendmail.cli", "--hostname", relay.host, "--port", str(relay.port), "mail-queue"]
+            self.assertEqual(self.run_python(*command).returncode, 0)
+            self.assertEqual([mail.recipients for mail in relay.mails], [("jane@example.org",)])
+
+    def test_refuses_what_is_no_address(self) -> None:
+        """With a sentence, and nothing is written."""
+        with self.relay:
+            done = self.report("jane@@example.org")
+        self.assertEqual((done.returncode, self.relay.mails), (1, []))
+        self.assertIn("This cannot be a mail: the recipient 'jane@@example.org'", done.stderr)
+
+
+load_tests = in_layer(Processes)
