@@ -178,6 +178,19 @@ class TheBoard(unittest.TestCase):
         ):
             self.assertEqual(self.BOARD.get(name), relay, name)
 
+    def test_names_the_relays_of_a_mail(self) -> None:
+        """The default by the name that it has; one that was never asked by its address."""
+        for routes, names in (
+            (Routes(), ("default",)),
+            (Routes("main", frozenset({"main"})), ("main",)),
+            (Routes("", frozenset(), frozenset({("new.example.org", 25)})), ("default",)),
+        ):
+            board = RelayBoard([processor(UP, BULK, routes=routes)])
+            self.assertEqual(board.relays_of(TO_ONE, FRESH), names, routes)
+        board = RelayBoard([processor(UP, routes=ROUTES)])
+        named = replace(TO_ONE, relay=RelayName(hostname="bulk.example.org", port=587))
+        self.assertEqual(board.relays_of(named, FRESH), ("bulk.example.org:587",))
+
     def test_keeps_the_relays_of_a_mailer_that_has_several(self) -> None:
         """With what each of them said, through the file."""
         several = replace(UP, members=(replace(DOWN, name="first"), replace(UP, name="second")))

@@ -233,7 +233,8 @@ class AfterADeath(unittest.TestCase):
             record = after_death(before, left, Schedule(on_unknown=policy), intended=True, now=5.0)
             self.assertEqual((record.state, record.unknowns, record.replies[A]), (state, 1, OK))
             self.assertIs(record.replies[B].answer, Answer.UNKNOWN)
-            self.assertIn("between the last byte and the relay's reply", record.replies[B].text)
+            words = "the worker died between the last byte and the relay's reply"
+            self.assertEqual(record.replies[B].text, words)
             self.assertEqual((record.deaths, record.time, record.due), (1, 5.0, 5.0))
         self.assertEqual(record.note, record.replies[B].text)
 

@@ -22,6 +22,8 @@ class Table(unittest.TestCase):
     def test_what_verbs_do(self) -> None:
         """hold and release are each other's opposite; retry makes ready; remove ends."""
         self.assertIs(after(State.READY, Action.HOLD, "x"), State.HELD)
+        with self.assertRaisesRegex(NotPossible, "it is sending; wait until the attempt has ended$"):
+            after(State.SENDING, Action.HOLD, "x")
         self.assertIs(after(State.HELD, Action.RELEASE, "x"), State.READY)
         self.assertIs(after(State.REJECTED, Action.RETRY, "x"), State.READY)
         self.assertIsNone(after(State.REJECTED, Action.REMOVE, "x"))
