@@ -35,13 +35,11 @@ def main() -> int:
         found = measure(arguments, directory)
     progress("")
     print(json.dumps(found.document(), indent=1) if arguments.json else found.text())
-    if arguments.out:
-        write(found, arguments.out)
     return 0
 
 
 def measure(arguments: argparse.Namespace, directory: str) -> Comparison:
-    """Run the parts that are wanted."""
+    """Run the parts that are wanted, and write each if that is wanted, too."""
     field = Field(arguments.peers, arguments.cache, directory)
     try:
         found = Comparison(
@@ -55,6 +53,8 @@ def measure(arguments: argparse.Namespace, directory: str) -> Comparison:
             with Ours().child("sink.py") as sink:
                 PARTS[part](Run(field, sink, found, _scale(arguments)))
             found.settings[part] = setting(file_system(directory), load, time.monotonic() - began)
+            if arguments.out:  # now, for a later part may take long, or be stopped
+                write(found, arguments.out)
     finally:
         field.close()
     return found

@@ -9,6 +9,9 @@ from typing import Any
 
 from figures import Figure, Spread, machine, number
 
+#: Units of what is counted: whole numbers, of which a ratio would say nothing.
+COUNTS = {"mails", "times"}
+
 
 @dataclass(frozen=True)
 class Column:
@@ -51,7 +54,7 @@ class Comparison:
     def ratio(self, column: Column, key: str) -> float | None:
         """Ours divided by theirs, round by round; None for ours, for counts, and where there is nothing to divide."""
         found = self.values[column]
-        if key.startswith(self.ours) or column.unit == "mails" or not found.get(key) or not found.get(self.ours):
+        if key.startswith(self.ours) or column.unit in COUNTS or not found.get(key) or not found.get(self.ours):
             return None
         ratio = Figure("", "", found[self.ours], found[key]).ratio
         return ratio.median if ratio else None
@@ -94,12 +97,15 @@ class Comparison:
         return [head, *([self.names[key], *(self._cell(column, key) for column in columns)] for key in keys)]
 
     def _cell(self, column: Column, key: str) -> str:
-        spread, ratio = self.spread(column, key), self.ratio(column, key)
+        ratio = self.ratio(column, key)
+        return f"{self.median(column, key)} ({number(ratio)})" if ratio else self.median(column, key)
+
+    def median(self, column: Column, key: str) -> str:
+        """The median as it is shown; nothing if it was not measured."""
+        spread = self.spread(column, key)
         if spread is None:
             return ""
-        if column.unit == "mails":
-            return f"{spread.median:.0f}"
-        return f"{number(spread.median)} ({number(ratio)})" if ratio else number(spread.median)
+        return f"{spread.median:.0f}" if column.unit in COUNTS else number(spread.median)
 
     def rst(self, part: str) -> str:
         """One table for the docs."""

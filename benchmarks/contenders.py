@@ -61,7 +61,7 @@ OURS = Contender(
 CONTENDERS = (
     OURS,
     Contender(
-        "ours-1", "the same, concurrency=1", "peer_zope.py", OURS.keeps, settings={"concurrency": 1}, turns=1,
+        "ours-1", "zope.sendmail 8, concurrency=1", "peer_zope.py", OURS.keeps, settings={"concurrency": 1}, turns=1,
         parts=frozenset({"drain", "kill"}),
     ),
     Contender(
@@ -77,7 +77,7 @@ CONTENDERS = (
         ["django-mailer==2.3.2", *_DJANGO], app="mailer", turns=7,
     ),
     Contender(
-        "django-mailer-rows", "the same, MAILER_USE_FILE_LOCK=False", "peer_django.py",
+        "django-mailer-rows", "django-mailer, MAILER_USE_FILE_LOCK=False", "peer_django.py",
         "transactional; synced by the database", ["django-mailer==2.3.2", *_DJANGO],
         {"MAILER_USE_FILE_LOCK": False}, "mailer", parts=frozenset({"processes", "kill"}),
     ),

@@ -1,6 +1,7 @@
 """Plots of a comparison as SVG: a dot for each sender's median, a line for the middle half of its rounds.
 
-Pure: the same figures give the same picture.  The scale is logarithmic, for the senders lie decades apart.
+Pure: the same figures give the same picture.  The scale is logarithmic, for the senders lie decades apart; zero lies at
+its left end.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ import math
 from html import escape
 
 from comparison import Column, Comparison
-from figures import number
 
-_WIDTH, _LEFT, _RIGHT, _ROW, _HEAD = 760, 250, 90, 18, 40
+_WIDTH, _LEFT, _RIGHT, _ROW, _HEAD = 760, 290, 80, 18, 40
 _STYLE = (
     "text{font:12px sans-serif;fill:#333}.h{font-weight:bold}.g{stroke:#ddd}.t{fill:#888;font-size:10px}"
     ".o{fill:#0a6;stroke:#0a6}.p{fill:#557;stroke:#557}line.o,line.p{stroke-width:3;opacity:.45}"
@@ -22,7 +22,9 @@ def plot(comparison: Comparison, part: str) -> str:
     """Return the picture of one part: a block for each column."""
     blocks, y = [], 8
     for column in comparison.columns(part):
-        if any(value > 0 for values in comparison.values[column].values() for value in values):
+        if column.unit != "times" and any(
+            value > 0 for values in comparison.values[column].values() for value in values
+        ):
             block, y = _block(comparison, column, y)
             blocks.append(block)
     return (
@@ -57,7 +59,7 @@ def _row(comparison: Comparison, column: Column, key: str, scale: _Scale, y: int
         f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(comparison.names[key])}</text>'
         f'<line class="{name}" x1="{scale.x(spread.low):.1f}" x2="{scale.x(spread.high):.1f}" y1="{y}" y2="{y}"/>'
         f'<circle class="{name}" cx="{x:.1f}" cy="{y}" r="4"/>'
-        f'<text x="{max(x, scale.x(spread.high)) + 8:.1f}" y="{y + 4}">{number(spread.median)}</text>\n'
+        f'<text x="{max(x, scale.x(spread.high)) + 8:.1f}" y="{y + 4}">{comparison.median(column, key)}</text>\n'
     )
 
 

@@ -299,10 +299,14 @@ def memory(run: Run) -> None:
 
 def kill(run: Run) -> None:
     """Kill the sender with -9 again and again while it drains; count at the relay."""
-    names = ("kills", "lost", "twice", "still waiting", "last kill - last mail")
-    kills, lost, twice, left, after = (
-        Column("kill", name, "s" if "-" in name else "mails", less_is_better=True) for name in names
-    )
+    units = {
+        "kills": "times",
+        "lost": "mails",
+        "twice": "mails",
+        "still waiting": "mails",
+        "last kill - last mail": "s",
+    }
+    kills, lost, twice, left, after = (Column("kill", name, unit, less_is_better=True) for name, unit in units.items())
     relay = run.relay()
 
     def once(contender: Contender, number: int) -> None:
