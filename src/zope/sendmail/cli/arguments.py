@@ -128,11 +128,11 @@ def make_check_parser() -> argparse.ArgumentParser:
 
 
 def own_version() -> str:
-    """Return the version of this distribution; empty for a checkout that was never installed."""
+    """Return the version of this distribution, or words for a checkout that was never installed."""
     try:
         return version("zope.sendmail")
     except PackageNotFoundError:
-        return ""
+        return "(a checkout that is not installed)"
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
