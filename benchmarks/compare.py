@@ -29,7 +29,8 @@ def main() -> int:
     if arguments.draw:
         write(Comparison.of(json.loads(arguments.draw.read_text(encoding="utf-8"))), arguments.draw.parent)
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and queues are cleared away
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that servers and queues are cleared away
+        signal.signal(number, lambda *_: sys.exit(143))
     with place(arguments.directory) as directory:
         os.chmod(directory, 0o711)  # PostgreSQL runs as another user, if this one is root
         found = measure(arguments, directory)
