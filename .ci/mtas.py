@@ -19,7 +19,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,13 +143,13 @@ def tidy() -> None:
 class Apt:
     """The machine's apt with its mirrors, and lists, packages and a notion of what is installed of its own."""
 
-    def __init__(self) -> None:
-        self._place = PLACE / "apt"
+    def __init__(self, place: Path = PLACE / "apt", entries: Iterable[str] = ()) -> None:
+        self._place = place
         shutil.rmtree(self._place, ignore_errors=True)
         for folder in ("lists/partial", "archives/partial"):
             (self._place / folder).mkdir(parents=True)
         (self._place / "status").write_text("".join(map(installed, NOT_NEEDED)))
-        (self._place / "sources.list").write_text("".join(sources()))
+        (self._place / "sources.list").write_text("".join(entries or sources()))
         # 6.8 in Debian 12 cannot do STARTTLS with the OpenSSL that it was built for.
         (self._place / "preferences").write_text("Package: opensmtpd\nPin: release n=*-backports\nPin-Priority: 990\n")
         self.run("update")
@@ -190,8 +190,8 @@ def installed(package: str) -> str:
     return f"Package: {package}\n{is_there}\nMaintainer: none\nDescription: not needed\n\n"
 
 
-def sources() -> Iterator[str]:
-    """The machine's own mirrors of its Debian, and the backports from there."""
+def sources(*suites: str) -> Iterator[str]:
+    """The machine's own mirrors of its Debian, and the backports from there; or these suites alone."""
     release = codename()
     wanted = {release, f"{release}-updates", f"{release}-security"}
     form = "$(SITE) $(RELEASE) $(COMPONENT)"
@@ -200,6 +200,8 @@ def sources() -> Iterator[str]:
     if not found:
         raise NotToBeHadError(f"apt has no mirror for {release!r}.")
     backports = [(site, f"{release}-backports", part) for site, suite, part in found if suite == release]
+    if suites:
+        found, backports = [], [(backports[0][0], suite, "main") for suite in suites]
     options = f" [signed-by={KEYS}]" if KEYS.exists() else ""
     return (f"deb{options} {' '.join(entry)}\n" for entry in [*found, *backports[:1]])
 
