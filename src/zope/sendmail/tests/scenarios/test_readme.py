@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import types
 import unittest
 from collections.abc import Callable
@@ -102,8 +103,10 @@ class TheTutorialOfZope(unittest.TestCase):
 
     def test_can_leave_the_relay_to_zope_conf(self) -> None:
         """As the README and the tutorial show it for a server."""
-        shown = [text.replace("\n    ", "\n") for text in (readme(), page("tutorials/zope.rst"))]
-        [block] = {each for text in shown for each in re.findall(r"<product-config mail>.*?config>", text, re.DOTALL)}
+        shown = readme() + page("tutorials/zope.rst")
+        blocks = re.findall(r"^ *<product-config mail>.*?config>$", shown, re.DOTALL | re.MULTILINE)
+        self.assertEqual(len(blocks), 2)
+        [block] = set(map(textwrap.dedent, blocks))
         block = block.replace("/var/lib/shop/mail", os.path.join(self.directory, "mail"))
         block = block.replace("mail.example.org", self.relay.host).replace("port 587", f"port {self.relay.port}")
         block = "".join(line for line in block.splitlines(True) if not re.search("username|password-file", line))
