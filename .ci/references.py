@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zope.sendmail.cli.manual import commands
+from zope.sendmail.maildrop.script import make_parser
 
 HERE = Path(__file__).resolve().parent.parent
 PACKAGE = HERE / "src" / "zope" / "sendmail"
@@ -79,10 +80,10 @@ def sentence(call: ast.Call) -> tuple[str, str] | None:
 def exits_page() -> str:
     """Return the page of exit statuses."""
     parts = [EXITS]
-    for command in commands():
-        epilog = inspect.cleandoc(command.parser.epilog or "")
+    for parser in (*(command.parser for command in commands()), make_parser()):
+        epilog = inspect.cleandoc(parser.epilog or "")
         if "exit status:" in epilog:
-            name = f"``{command.parser.prog}``"
+            name = f"``{parser.prog}``"
             parts += [name, "=" * len(name), "", *rows(epilog.partition("exit status:")[2])]
     return "\n".join(parts)
 

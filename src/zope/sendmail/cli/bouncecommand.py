@@ -31,6 +31,17 @@ from zope.sendmail.queue import open_queue
 
 SECTION = "bounces"
 
+_EPILOG = """\
+The configuration has a section [bounces] with senders, key_file, queue_path, suppress_for, maildir, interval and
+subscriber.
+
+exit status:
+  0   the message was handled, or is no bounce; a service was told to stop
+  2   the command line is wrong
+  75  the disk or the queue refused: give the message again
+  78  the configuration is wrong, or what it names cannot be used
+"""
+
 _KNOWN = ("senders", "key_file", "queue_path", "suppress_for", "maildir", "interval", "subscriber")
 
 #: Where MTAs put the address to which a message came, for the programs that they pipe it to.
@@ -51,8 +62,8 @@ def make_bounce_parser() -> argparse.ArgumentParser:
         prog="zope-sendmail bounce",
         description="Reads a bounce from standard input, as the pipe of an MTA, or takes bounces from a Maildir or by "
         "LMTP; tells what they say, and puts addresses that are gone for good on the suppression list of a queue.",
-        epilog="The configuration has a section [bounces] with senders, key_file, queue_path, suppress_for, maildir, "
-        "interval and subscriber.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="ini file with the section [bounces]")
     parser.add_argument(

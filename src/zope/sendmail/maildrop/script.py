@@ -40,13 +40,22 @@ _VERBS_HELP = {
     "once": "send once what is due",
 }
 
+_STATUSES = f"""
+exit status:
+  0   done; the daemon runs, was told to stop, or did not run before; once: nothing is left to be done
+  1   it could not be done, and why stands on standard error; once: an operator should look
+  2   the command line is wrong
+  {NOT_RUNNING}   status: the daemon does not run
+  75  once: something was deferred, or the relay could not be used
+"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
         prog="maildrop",
         description="Sends the mail in a maildrop spool.",
-        epilog="\n".join(f"  {verb:8}{text}" for verb, text in _VERBS_HELP.items()),
+        epilog="\n".join([*(f"  {verb:8}{text}" for verb, text in _VERBS_HELP.items()), _STATUSES]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("verb", choices=list(_VERBS_HELP), metavar="|".join(_VERBS_HELP))
