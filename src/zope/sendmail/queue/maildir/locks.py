@@ -232,6 +232,7 @@ class Owner(OwnerFile):
         """Lock a message for whose lock there is no owner file to be linked."""
         lock = OwnerlessLock(self.disk, self._layout.message(key), path, self._clock.time)
         try:
+            self._drop_lost(path)
             if path in self._ownerless:  # it could not be removed
                 return self._lock(path, self._read_own(path))
             if not lock.open():
@@ -253,7 +254,10 @@ class Owner(OwnerFile):
         try:
             theirs = self.disk.stat(path)
         except FileNotFoundError:
-            self._make_without(lock)
+            try:
+                self._make_without(lock)
+            except FileExistsError:  # a process that has an owner file was faster
+                return Busy(0.0)
             return lock.said
         if not same_file(theirs, lock.status):
             return Busy(_LOOK_AT_OTHERS)
@@ -335,6 +339,7 @@ class Owner(OwnerFile):
 
     def let_go(self, path: str) -> None:
         """Take note that a lock is not in use any more."""
+        self._drop_lost(path)
         with self._mutex:
             self._held.discard(path)
 

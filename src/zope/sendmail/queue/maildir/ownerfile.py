@@ -75,7 +75,7 @@ class OwnerFile:
         self._is_crammed = False
 
     def __del__(self) -> None:
-        self.forget()
+        self._close_all()
 
     def open(self) -> None:
         """Make the owner file and prove that links and locks work here.  Raises `QueueNotSafe`.
@@ -215,18 +215,30 @@ class OwnerFile:
                     else:
                         self.disk.unlink(self.path)
             heart.discard(self)
-            self.forget()
+            self._close_all()
 
     def may_live(self, text: bytes, status: os.stat_result) -> bool:
         """Return whether the owner of another file, which is not locked, may live on another host."""
         return self._others.may_live(text, status)
 
     def forget(self) -> None:
-        """Close the files only; a forked child must not keep its parent's locks alive."""
+        """Close the files only, in a forked child, which must not keep its parent's locks alive."""
+        for lock in list(self._ownerless.values()):
+            lock.forget()
+        self._close_all()
+
+    def _close_all(self) -> None:
         self._close_file()
         for lock in list(self._ownerless.values()):
             lock.close()
         self._ownerless.clear()
+
+    def _drop_lost(self, path: str) -> None:
+        """Close a message whose lock is not ours any more: else it would stay locked for all others."""
+        with contextlib.suppress(OSError):  # it is not known, so it may be ours
+            if (lock := self._ownerless.get(path)) is not None and lock.is_lost():
+                del self._ownerless[path]
+                lock.close()
 
     def _close_file(self) -> None:
         fd, self._fd, self._identity = self._fd, -1, None

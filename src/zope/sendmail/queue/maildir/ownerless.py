@@ -30,6 +30,9 @@ _MANY = 999
 
 _SECOND = 10**9
 
+#: An older release takes a lock whose stamp is three hours old, and stamps it; less a minute, for its clock.
+_TAKEN_OVER = (3 * 3600 - 60) * _SECOND
+
 #: The beginning of an owner file of an unknown host: such locks are judged as if another host had made them.
 _SOMEWHERE = line(HEADER + b"host ? pid 0 boot ")
 
@@ -66,6 +69,8 @@ class OwnerlessLock:
         self._mutex = threading.Lock()
         self._fd = -1
         self._before = 0
+        #: What we have stamped the message with; 0 before that.
+        self._stamped = 0
         self.said = Inherited(Phase.CLAIMED, 0)
 
     def __del__(self) -> None:
@@ -119,7 +124,10 @@ class OwnerlessLock:
         return os.fstat(self._fd)
 
     def note(self, phase: Phase, attempts: int) -> None:
-        """Write down how far we are; on disk before a relay can have the message."""
+        """Write down how far we are; on disk before a relay can have the message.
+
+        :raises OSError: if the disk refuses, or an older release has taken the lock.
+        """
         with self._mutex:
             before, self.said = self.said, Inherited(phase, attempts)
             try:
@@ -131,31 +139,52 @@ class OwnerlessLock:
                 raise
 
     def beat(self) -> None:
-        """Show processes of other hosts that we live."""
+        """Show processes of other hosts that we live; a lock that an older release has taken is left to it."""
         with self._mutex:
             if self._fd >= 0:
                 self._stamp()
 
     def _stamp(self) -> None:
+        if self._is_taken_over():
+            raise OSError(errno.ESTALE, "an older release has taken the lock", self._path)
         digits = _MARK + (1 + _PHASES.index(self.said.phase)) * 1000 + min(self.said.attempts, _MANY)
         stamp = int(self._now()) * _SECOND + digits
         self._disk.stamp_open(self._fd, stamp)
         if os.fstat(self._fd).st_mtime_ns != stamp:
             raise OSError(errno.ENOTSUP, "without room for an owner file, time stamps of nanoseconds are needed")
+        self._stamped = stamp
+
+    def _is_taken_over(self) -> bool:
+        """Return whether the message was stamped when our stamp was old enough for an older release to take the lock.
+
+        Whatever else stamps it, such as an older release that comes too late, takes nothing away.
+        """
+        found = os.fstat(self._fd).st_mtime_ns
+        return bool(self._stamped) and found != self._stamped and found - self._stamped >= _TAKEN_OVER
 
     def is_in_place(self) -> bool:
         """Return whether the lock is still ours: an older release that took it has stamped it anew."""
+        found = self._found()
+        return found is not None and said_by(found) is not None
+
+    def is_lost(self) -> bool:
+        """Return whether the lock will not be ours any more: it was removed, or an older release has taken it."""
+        return self._found() is None or self._is_taken_over()
+
+    def _found(self) -> os.stat_result | None:
+        """Return what the lock is; None if it is not a name of our message."""
         try:
             found = self._disk.stat(self._path)
         except FileNotFoundError:
-            return False
-        return self._fd >= 0 and same_file(found, os.fstat(self._fd)) and said_by(found) is not None
+            return None
+        return found if self._fd >= 0 and same_file(found, os.fstat(self._fd)) else None
 
     def remove(self) -> None:
         """Give the lock back.  A mark without a lock means nothing, so it may outlive it."""
         self._disk.unlink(self._path)
         with self._mutex, contextlib.suppress(OSError):
-            self._disk.stamp_open(self._fd, self._before)
+            if os.fstat(self._fd).st_mtime_ns == self._stamped:  # else an older release may have just locked it
+                self._disk.stamp_open(self._fd, self._before)
         self.close()
 
     def close(self) -> None:
@@ -164,3 +193,8 @@ class OwnerlessLock:
             fd, self._fd = self._fd, -1
             if fd >= 0:
                 os.close(fd)
+
+    def forget(self) -> None:
+        """Do the same in a forked child, in which no other thread is left to give the mutex back."""
+        self._mutex = threading.Lock()
+        self.close()
