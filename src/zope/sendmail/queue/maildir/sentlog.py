@@ -26,6 +26,9 @@ from zope.sendmail.system.forklock import ForkLock
 
 _DAY = 86400.0
 
+#: The year 10000, in seconds since the epoch: there are no names for the days from then on.
+_NEVER = 253402300800.0
+
 #: So many recipients of a mail are written down with what was said about them.
 _MOST = 100
 
@@ -257,6 +260,8 @@ def _parsed(line: bytes) -> tuple[str, SentMail] | None:
     seconds, _, rest = line.rstrip(b"\n").partition(b" ")
     try:
         time = float(seconds)
+        if not 0.0 <= time < _NEVER:
+            raise ValueError(f"there is no day for {time}")
         if not rest.startswith(b"["):  # as it was written before replies were
             return rest.rpartition(b" ")[2].decode("utf-8", "surrogateescape"), SentMail(time)
         message_id, _, relay, replies = json.loads(rest)

@@ -81,6 +81,15 @@ class Mails(unittest.TestCase):
             file.write(b"\0\0 one x@y\n")
         self.assertIsNone(self.sent_log.find("x@y"))
 
+    def test_of_a_time_that_cannot_be_are_foreign(self) -> None:
+        """There is no day on which another queue could note them."""
+        self.sent_log.note("one", "a@b", SENT)
+        [name] = self.files()
+        with open(os.path.join(self.root, "sent", name), "ab") as file:
+            for time in (b"inf", b"nan", b"1e18", b"-1"):
+                file.write(time + b' ["b@b","","",[]]\n')
+        self.assertEqual([message_id for message_id, _ in self.open().entries()], ["a@b"])
+
     def test_are_known_for_a_week(self) -> None:
         """Then their files are removed, by whoever notes something."""
         for day in range(20):
