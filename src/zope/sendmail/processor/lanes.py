@@ -1,4 +1,4 @@
-"""How many connections to a relay are worth while, from what a mail costs this process and how long its reply takes.
+"""How many connections to a relay are worth while, from what a mail costs this process and how long its replies take.
 
 A connection waits for its relay, and meanwhile others work: so many are of use as fit into the wait.  More of them only
 hand the interpreter to one another.  The shortest wait tells: on a busy machine the others are those of the machine.
@@ -41,7 +41,7 @@ class Lanes:
         """Take note of mails that the relay has taken.
 
         :param cpu: seconds of a processor that they have cost their worker, together
-        :param wait: the shortest time in seconds from the last byte of one to the reply; inf if that is not known
+        :param wait: the shortest time in seconds that one has waited for its replies; inf if that is not known
         """
         with self._mutex:
             self._measured += mails

@@ -198,6 +198,7 @@ class SMTPSession:
         way, begin = current.straight_way, self._clock.monotonic()
         if way is None or not way.hear_flight(attempt):
             return None
+        heard_at = self._clock.monotonic()
         behind = following.take_next()
         if not way.may_end(attempt):
             self._ahead = attempt  # the next one goes by itself
@@ -210,11 +211,11 @@ class SMTPSession:
             return None
         now = self._clock.monotonic()
         current.note_ordinary(begin, now)
-        self._shortest_wait = min(self._shortest_wait, now - end_at)
+        self._shortest_wait = min(self._shortest_wait, heard_at - begin + now - end_at)
         return Outcome(self._relay, dict.fromkeys(attempt.job.envelope.recipients, reply))
 
     def waited(self) -> float:
-        """Return the shortest time in seconds from the end of an ordinary mail to the reply since it was asked last.
+        """Return the shortest time in seconds that an ordinary mail has waited for replies since it was asked last.
 
         inf if there was none.
         """

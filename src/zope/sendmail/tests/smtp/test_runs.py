@@ -152,17 +152,21 @@ class ARunOfOrdinaryMails(ARunOfMails):
     job: type[Job] = OrdinaryJob
 
     def test_how_long_the_relay_is_waited_for(self) -> None:
-        """Is told once: the shortest time from the end of a mail to the reply."""
-        waits = iter((0.5, 0.25, 0.75))
-        end = StraightWay.end
+        """Is told once: the shortest time that a mail has waited, for the replies to its envelope and for the last."""
+        flights, waits = iter((0.0, 2.0, 1.0)), iter((0.5, 0.25, 0.75))
+        hear_flight, end = StraightWay.hear_flight, StraightWay.end
+
+        def hear_slowly(way: StraightWay, attempt: OrdinaryAttempt) -> bool:
+            self.clock.advance(next(flights))
+            return hear_flight(way, attempt)
 
         def slowly(way: StraightWay, attempt: OrdinaryAttempt, following: bytes) -> Reply | None:
             self.clock.advance(next(waits))
             return end(way, attempt, following)
 
-        with mock.patch.object(StraightWay, "end", slowly):
+        with mock.patch.object(StraightWay, "end", slowly), mock.patch.object(StraightWay, "hear_flight", hear_slowly):
             self.hold(Written.read(FOLDER / "run-steady.txt"), 0)
-        self.assertEqual((self.session.waited(), self.session.waited()), (0.25, inf))
+        self.assertEqual((self.session.waited(), self.session.waited()), (0.5, inf))
 
 
 class EveryDialogueBehindAnotherMail(ARunOfMails):
