@@ -17,7 +17,7 @@ from pathlib import Path
 from zope.sendmail.sender import MailWriter
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.documents import blocks
-from zope.sendmail.tests.support.layers import Processes, in_layer
+from zope.sendmail.tests.support.layers import Servers, in_layer
 from zope.sendmail.tests.support.servers import wait_until
 
 #: Becomes a user without a name, a group or a home, after everything is imported; then it is the command.
@@ -106,4 +106,4 @@ class AContainer(unittest.TestCase):
         self.assertEqual(outer.returncode, 0, errors)
 
 
-load_tests = in_layer(Processes)
+load_tests = in_layer(Servers)

@@ -31,7 +31,7 @@ from zope.sendmail.sender import MailWriter
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support import pagenames
 from zope.sendmail.tests.support.documents import DOCS, HERE, README, Block, blocks, page_text, pages
-from zope.sendmail.tests.support.layers import Processes, in_layer
+from zope.sendmail.tests.support.layers import Servers, in_layer
 from zope.sendmail.tests.support.servers import wait_until
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -350,4 +350,4 @@ class TheReadme(unittest.TestCase):
         self.assertGreater(len(blocks(README.name)), 6)
 
 
-load_tests = in_layer(Processes)
+load_tests = in_layer(Servers)

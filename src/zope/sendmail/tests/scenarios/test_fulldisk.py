@@ -32,6 +32,7 @@ from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Relay
+from zope.sendmail.tests.support.layers import Servers, in_layer
 
 NO_BLOCKS, NO_INODES = "size=1m", "size=8m,nr_inodes=64"
 
@@ -507,3 +508,6 @@ class ADiskWithoutInodes(AFullDisk):
 
 
 del FullDiskTest, WithoutReserveTest
+
+
+load_tests = in_layer(Servers)

@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import zope.sendmail
 from zope.sendmail.testing.relay import Relay
+from zope.sendmail.tests.support.layers import Servers, in_layer
 
 #: What the drop-in changes: no journal runs here, and no target that would start the machine's own units.
 _DROP_IN = "[Unit]\nDefaultDependencies=no\n[Service]\nRestartSec=0\nStandardError=append:/run/log\n"
@@ -236,3 +237,6 @@ def _removed(groups: set[str]) -> bool:
 
 if __name__ == "__main__":
     unittest.main()
+
+
+load_tests = in_layer(Servers)

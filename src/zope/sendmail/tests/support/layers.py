@@ -28,7 +28,7 @@ class Processes:
 
 
 class Servers:
-    """Real mail servers: mostly waiting."""
+    """Real mail servers, disks, an init; and each block of the docs: mostly waiting."""
 
     level = 2
 
