@@ -53,10 +53,10 @@ class _Hooks:
         [address] = envelope.rcpt_tos
         try:
             bounces = await asyncio.to_thread(self._handler.handle, envelope.content, address)
+            self._told(bounces)
         except Exception as error:  # noqa: BLE001 - it is the mail server that keeps the bounce, whatever is wrong
             maillog.bounce_left(f"to {address}", error)
             return "451 4.3.0 it cannot be handled now"
-        self._told(bounces)
         return "250 2.0.0 handled" if bounces else "250 2.0.0 no bounce"
 
 

@@ -19,6 +19,7 @@ import threading
 import unittest
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 from zope.sendmail.bounces.bounce import Bounce
 from zope.sendmail.bounces.handler import BounceHandler
@@ -340,6 +341,15 @@ class TheServer(unittest.TestCase):
         with self.assertLogs("QueueProcessorThread", "WARNING") as logged:
             self.assertEqual(self.say("Subject: x\r\n\r\n.")[:3], "451")
         self.assertIn("No space left", logged.output[0])
+
+    def test_leaves_what_it_cannot_tell_with_the_mail_server(self) -> None:
+        """As when the output of ``--verbose`` goes nowhere any more; no mail server is told that it is in vain."""
+        self.server._hooks._told = mock.Mock(side_effect=BrokenPipeError)
+        self.say("MAIL FROM:<>")
+        self.say("RCPT TO:<news@test.org>")
+        self.say("DATA")
+        with self.assertLogs("QueueProcessorThread", "WARNING"):
+            self.assertEqual(self.say("Subject: x\r\n\r\n.")[:3], "451")
 
     def test_takes_lines_of_any_length(self) -> None:
         """What comes back is as it was sent."""
