@@ -107,12 +107,12 @@ class WorkerPool:
             while goes_on:
                 worker.run(claim)
                 with relay.mutex:  # a message may have been put into the backlog since
-                    goes_on = bool(relay.backlog) and worker.is_good and self._goes_on(relay)
+                    goes_on = bool(relay.backlog) and worker.is_good and self._goes_on(relay, worker)
                     if not goes_on:
-                        self._sign_off(relay)
+                        self._sign_off(relay, worker)
         except BaseException:
             if goes_on:
-                self._sign_off(relay)
+                self._sign_off(relay, worker)
             raise
         finally:
             if not (worker.works and relay.put_back(worker.session, worker.mailer)):
@@ -136,7 +136,7 @@ class WorkerPool:
         A worker that met trouble gets nothing; the last one pauses the relay.  Where mails have to wait for their turn,
         none is taken ahead: the mail in hand, whose end is not sent yet, would wait as well.
         """
-        if not (worker.is_good and self._goes_on(relay)) or (worker.has_in_hand and relay.has_rate):
+        if not (worker.is_good and self._goes_on(relay, worker)) or (worker.has_in_hand and relay.has_rate):
             return None
         job = self._dispatcher.next_for(relay, self.call, worker.convoy)
         if job is None and relay.give_back():
@@ -164,11 +164,16 @@ class WorkerPool:
             self._sign_off(relay)
             return None
 
-    def _goes_on(self, relay: Relay) -> bool:
+    def _goes_on(self, relay: Relay, worker: Worker) -> bool:
+        """Return whether it does; one too many counts no more from now on, although its mail is in hand still."""
         if self._context.signal.stopped or relay.pause():
             return False
-        workers = relay.workers
-        return workers <= 1 or (workers <= relay.limit and not relay.lanes.are_too_many(workers))
+        with relay.mutex:
+            stay = relay.workers - relay.leaving + worker.is_leaving
+            goes_on = stay <= 1 or (stay <= relay.limit and not relay.lanes.are_too_many(stay))
+            relay.leaving += (not goes_on) - worker.is_leaving
+            worker.is_leaving = not goes_on
+        return goes_on
 
     def _waits_for_turn(self, relay: Relay) -> bool:
         """Return whether it came before we were stopped; often it comes sooner, when another mail was taken."""
@@ -184,10 +189,11 @@ class WorkerPool:
         baton.put_down()
         return self._context.sleep(seconds)
 
-    def _sign_off(self, relay: Relay) -> None:
+    def _sign_off(self, relay: Relay, worker: Worker | None = None) -> None:
         """Count one worker less; the last one gives the backlog back."""
         with relay.mutex:
             relay.workers -= 1
+            relay.leaving -= worker is not None and worker.is_leaving
             if relay.workers == 0:
                 over = self._scaling.get(relay)
                 if over is not None:

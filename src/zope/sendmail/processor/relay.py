@@ -60,6 +60,8 @@ class Relay:
         #: What waits for a worker; `workers` are those at work.  Both are changed under `mutex`.
         self.backlog: deque[Job] = deque()
         self.workers = 0
+        #: Those of them that end as soon as the mail in hand has ended, since they are too many.
+        self.leaving = 0
         self.mutex = threading.RLock()
         #: When it was asked last, seconds since the epoch; 0.0 for never.
         self.asked = 0.0

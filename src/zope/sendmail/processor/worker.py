@@ -99,6 +99,8 @@ class Worker:
         self._has_to_pause = False
         #: Whether the relay has meant the connection, and not its mail.
         self._was_one_too_many = False
+        #: Whether it ends behind the mail in hand, as one too many; with the relay's mutex.
+        self.is_leaving = False
 
     @property
     def is_good(self) -> bool:

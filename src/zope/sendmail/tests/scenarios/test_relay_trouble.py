@@ -18,7 +18,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record, read_records, write_record
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mailer import SMTPMailer, open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
@@ -27,6 +27,7 @@ from zope.sendmail.processor.queuebackoff import QueueBackoff
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.processor.worker import Worker
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
@@ -502,6 +503,18 @@ class ARelayThatAnswersAtOnce(ProcessorTest):
         self.assertEqual((relay.workers, self.mailer.sent), (6, []))
         run.pool.guarded_work(relay)
         self.assertEqual((relay.workers, len(self.mailer.sent)), (5, 3))
+
+    def test_those_that_ask_for_their_next_mail_while_one_ends(self) -> None:
+        """Go on, down to as many as are worth while: the one that ends has to hear its relay first."""
+        run, relay = self.processor.new_run(), self.processor.relays.default
+        relay.lanes.worth = 4.0
+        self.put(count=20)
+        relay.workers = 20
+        workers = [Worker(run.pool._context, relay, open_session(self.mailer), self.mailer) for _ in range(20)]
+        jobs = [run.pool.claim_for(worker, relay) for worker in workers]
+        for job in filter(None, jobs):
+            self.addCleanup(job.lease.release)
+        self.assertEqual(sum(job is not None for job in jobs), 6)
 
 
 class ALongRest(ProcessorTest):
