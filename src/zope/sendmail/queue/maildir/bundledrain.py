@@ -76,7 +76,11 @@ class BundleDrain:
         count = len(self._begins) - 1
         make_progress(disk, group, count, owner.name)
         self.progress = BundleProgress(disk, group)
-        self._fd = disk.open_existing(os.path.join(group, BUNDLE))
+        try:
+            self._fd = disk.open_existing(os.path.join(group, BUNDLE))
+        except OSError:
+            self.progress.close()
+            raise
         #: Chunks that may have something to do, and when those that others have are looked at again.
         self._pending = deque(range(-(-count // _CHUNK)))
         self._busy: dict[int, float] = {}

@@ -17,7 +17,8 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import Standing
 from zope.sendmail.queue.maildir import bundledrain, staging
 from zope.sendmail.queue.maildir.bundlelease import BundledMail
-from zope.sendmail.queue.maildir.layout import PROGRESS, WANTED
+from zope.sendmail.queue.maildir.bundleprogress import BundleProgress
+from zope.sendmail.queue.maildir.layout import BUNDLE, PROGRESS, WANTED
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import unfold_now
 from zope.sendmail.system.disk import Disk
@@ -73,7 +74,23 @@ class DrainTest(unittest.TestCase):
         os.waitpid(child, 0)
 
 
+class BundleThatVanishes(Disk):
+    """Another process unfolds each bundle just before it is opened."""
+
+    def open_existing(self, path: str) -> int:
+        if os.path.basename(path) == BUNDLE:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return super().open_existing(path)
+
+
 class ANewsletter(DrainTest):
+    def test_that_another_process_has_made_files_of(self) -> None:
+        """Keeps no file open here."""
+        self.put()
+        with mock.patch.object(BundleProgress, "close", autospec=True, side_effect=BundleProgress.close) as close:
+            self.open(BundleThatVanishes()).claim(20)
+        close.assert_called_once()
+
     def test_is_sent_in_order_without_a_file_for_each_mail(self) -> None:
         """Nothing is left of it in the end."""
         names = self.put()
