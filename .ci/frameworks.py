@@ -6,6 +6,7 @@
 import contextlib
 import importlib.util
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -122,6 +123,37 @@ def pyramid(situation: Situation) -> None:
     tested = shop.main({}, testing="yes", **settings)
     assert TestApp(tested).post("/orders", {"customer": GOOD}).status_code == 201
     outbox(tested.registry).assert_sent(to=GOOD, subject="Your order")
+    pyramid_tutorial(situation)
+
+
+def pyramid_tutorial(situation: Situation) -> None:
+    """The commands and the ini file of docs/tutorials/pyramid.rst, in a directory of their own, with our relay."""
+    from pyramid.paster import get_app
+    from webtest import TestApp
+
+    from zope.sendmail.contrib.pyramid import site_mailer
+
+    page = (EXAMPLES.parent / "tutorials" / "pyramid.rst").read_text(encoding="utf-8")
+    [making] = re.findall(r"^ +(python -c .*create table.*)$", page, re.MULTILINE)
+    with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        subprocess.run(["sh", "-c", making], check=True, env=environment)
+        ini = (EXAMPLES / "pyramid_shop.ini").read_text(encoding="utf-8")
+        where = f"mail.host = {situation.relay.host}\nmail.port = {situation.relay.port}"
+        assert "mail.host = localhost\nmail.port = 8025" in ini
+        Path("pyramid_shop.ini").write_text(ini.replace("mail.host = localhost\nmail.port = 8025", where))
+        app = get_app("pyramid_shop.ini")
+        before = len(situation.relay.mails)
+        client = TestApp(app)
+        assert client.post("/orders", {"customer": GOOD}).text == "ordered"
+        refused = client.post("/orders", {"customer": "jane@@example.org"}, status=422)
+        assert "jane@@example.org" in refused.text
+        with contextlib.suppress(ZeroDivisionError):
+            client.post("/orders", {"customer": GOOD, "fail": "1"})
+        assert site_mailer(app.registry).sender.finish()
+        assert len(situation.relay.mails) == before + 1
+        with contextlib.closing(sqlite3.connect("shop.sqlite")) as database:
+            assert database.execute("select customer from orders").fetchall() == [(GOOD,)]
 
 
 def django(situation: Situation) -> None:

@@ -45,12 +45,23 @@ class AScript(unittest.TestCase):
         with self.relay:
             port = self.relay.port
         done = self.report()
-        self.assertIn(done.stdout, ("deferred\n", "queued\n"), done.stderr)
+        self.assertEqual(done.stdout, "queued\n", done.stderr)
+        self.assertIn("cannot be used", done.stderr)
         with Relay() as relay:
             self.assertNotEqual(port, 0)
             command = ["-m", "zope.sendmail.cli", "--hostname", relay.host, "--port", str(relay.port), "mail-queue"]
             self.assertEqual(self.run_python(*command).returncode, 0)
             self.assertEqual([mail.recipients for mail in relay.mails], [("jane@example.org",)])
+
+    def test_sends_what_has_no_from_and_says_so(self) -> None:
+        """With what to add."""
+        path = self.directory / "report.py"
+        lines = path.read_text(encoding="utf-8").splitlines(True)
+        path.write_text("".join(line for line in lines if '"From"' not in line), encoding="utf-8")
+        with self.relay:
+            done = self.report()
+        self.assertEqual((done.stdout, len(self.relay.mails)), ("sent\n", 1), done.stderr)
+        self.assertIn("Add one to the message, such as From: ", done.stderr)
 
     def test_refuses_what_is_no_address(self) -> None:
         """With a sentence, and nothing is written."""
