@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING
 
+from zope.sendmail.errors import InvalidAddress
 from zope.sendmail.lifecycle.relaystate import says
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.verp import whom
 
 if TYPE_CHECKING:
     from zope.sendmail.lifecycle.queuedmail import QueuedMail
@@ -78,7 +80,17 @@ class Selection:
         if envelope is None:
             return False
         recipients = (*envelope.recipients, *envelope.malformed)
-        return _fits(self.sender, [envelope.sender or NULL]) and _fits(self.recipient, recipients)
+        return _is_from(self.sender, envelope.sender or NULL) and _fits(self.recipient, recipients)
+
+
+def _is_from(wanted: str, sender: str) -> bool:
+    """Return whether `sender` is the one that is wanted, or was made of it for one recipient (`verp`)."""
+    if _fits(wanted, [sender]):
+        return True
+    try:
+        return bool(whom(sender.casefold(), wanted.casefold()))
+    except InvalidAddress:
+        return False
 
 
 def _fits(wanted: str, addresses: Iterable[str]) -> bool:

@@ -12,6 +12,8 @@ from zope.sendmail.lifecycle.relaystate import RelayState
 from zope.sendmail.lifecycle.selection import Selection, matching
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.verp import verp
+from zope.sendmail.message.verpkey import VerpKey
 
 LATER = Reply(Answer.DEFERRED, "Greylisted for 551 seconds", 450)
 MAIL = QueuedMail(
@@ -61,6 +63,19 @@ class AMail(unittest.TestCase):
         self.assertTrue(is_meant(sender="SHOP@example.org", recipient="@example.net"))
         self.assertFalse(is_meant(sender="@example.com", recipient="@example.net"))
         self.assertFalse(is_meant(sender="@example.org", recipient="@example.org"))
+
+    def test_with_a_sender_of_its_own_is_of_the_list(self) -> None:
+        """What was sent with `verp`, signed or not, is meant by the sender that was given; that of another list is not."""
+        path = verp("News@example.org", "jane@example.com")
+        for sender in (path, VerpKey(b"k" * 32).signed(path, 7)):
+            mail = replace(MAIL, envelope=Envelope(sender, ("jane@example.com",)))
+            with self.subTest(sender):
+                self.assertTrue(is_meant(mail, sender="news@example.org"))
+                self.assertTrue(is_meant(mail, sender=sender))
+                self.assertFalse(is_meant(mail, sender="new@example.org"))
+                self.assertFalse(is_meant(mail, sender="news@example.com"))
+        tagged = replace(MAIL, envelope=Envelope("news+weekly@example.org", ("jane@example.com",)))
+        self.assertFalse(is_meant(tagged, sender="news@example.org"))
 
     def test_without_a_sender_is_a_report(self) -> None:
         """Whose sender is written <>."""

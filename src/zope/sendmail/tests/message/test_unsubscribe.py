@@ -58,6 +58,8 @@ class ALink(unittest.TestCase):
                 UnsubscribeLinks(url, b"sixteen octets and more")
         with self.assertRaisesRegex(InvalidSettings, "openssl rand"):
             UnsubscribeLinks("https://example.org", b"short")
+        with self.assertRaisesRegex(InvalidSettings, "is a str, not bytes"):
+            UnsubscribeLinks("https://example.org", "sixteen octets and more")  # type: ignore[arg-type]  # a mistake
         self.assertRaises(InvalidRecipient, LINKS.token, "a@b@c")
         self.assertRaises(InvalidSettings, LINKS.token, JANE, "a\nb")
         self.assertNotIn("sixteen", repr(LINKS))

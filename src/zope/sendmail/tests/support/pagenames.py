@@ -181,7 +181,9 @@ sender = MailWriter("/var/lib/shop/mail")
         (JANE, JANE),
     ),
     "howto/bulk.rst": Page(
-        "secret, readers = b'k' * 40, ['jane@example.org', 'joe@example.org']", _DRAIN, (JANE, "joe@example.org")
+        "secret, readers = b'k' * 40, ['jane@example.org', 'joe@example.org']",
+        _DRAIN.replace("/mail", "/news"),
+        (JANE, "joe@example.org"),
     ),
     "howto/staging.rst": Page(after="assert sender.finish(30)", mails=("testers@example.org",)),
     "howto/testing.rst": Page(
