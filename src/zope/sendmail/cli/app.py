@@ -178,13 +178,15 @@ class ConsoleApp:
                 serve_metrics(self._metrics, lambda: self._processor)
             tell_supervisor()
             self._run(processor)
+            tally = Counter(processor.tally)
             while self._is_reloading and not self._is_stopping:
                 processor = self._reloaded()
                 self._run(processor)
+                tally.update(processor.tally)
         notifier.flush(_TELLING)
         if self._flush_traces is not None:
             self._flush_traces()
-        return Report(processor.tally, processor.fault)
+        return Report(tally, processor.fault)
 
     def _supervise(self, processor: Any) -> int:
         """Drain the queue in several processes; `processor` only shows that it can be done."""

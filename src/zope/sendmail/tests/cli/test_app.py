@@ -569,7 +569,10 @@ class ADaemon(Fixture):
             self.assertEqual(process.wait(DEADLINE), 0)
 
     def test_reads_its_configuration_again_at_sighup(self) -> None:
-        """The next mail goes to the relay that is named now; what cannot be used is told, and the former goes on."""
+        """The next mail goes to the relay that is named now; what cannot be used is told, and the former goes on.
+
+        At the end all is summed up, not what came behind the last reading.
+        """
         ini = os.path.join(os.path.dirname(self.queue), "mail.ini")
 
         def configure(line: str) -> None:
@@ -594,6 +597,7 @@ class ADaemon(Fixture):
             self.send("third@example.org")
             second.wait_until(lambda: len(second.mails) == 1, DEADLINE)
             process.send_signal(signal.SIGTERM)
+            self.assertIn("recipients: 3 accepted", process.stderr.read())
             self.assertEqual(process.wait(DEADLINE), 0)
 
     def test_finishes_the_message_in_hand(self) -> None:
