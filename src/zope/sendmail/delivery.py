@@ -51,7 +51,7 @@ from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.queue import absolute, open_queue, put
 from zope.sendmail.reporting import maillog
 from zope.sendmail.reporting.sendtraces import is_traced, sending, traced
-from zope.sendmail.submission import QueueSubmission, Reserve, tell_if_unattended, telling_conflicts
+from zope.sendmail.submission import QueueSubmission, Reserve, refuse_unknown, tell_if_unattended, telling_conflicts
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.system.hostname import host_name
 
@@ -125,6 +125,7 @@ class AbstractMailDelivery:
 
         Raises `InvalidMail`.
         """
+        refuse_unknown(options)
         relay, verp = options.pop("relay", None), options.pop("verp", False)
         sender = fromaddr if self.envelope_sender is None else self.envelope_sender
         envelope = Envelope.of(sender, toaddrs)

@@ -7,8 +7,9 @@ drains is told once in a process, when the first one is committed.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from zope.interface import implementer
 
 from zope.sendmail.config.location import MEMORY
 from zope.sendmail.errors import KeyInUse, KeyTaken, telling_refusals
-from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IStagedMail
+from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IStagedMail, SendOptions
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import judge
@@ -162,6 +163,15 @@ class Reserve:
                 attempts.close()
             except Exception as error:  # noqa: BLE001 - the transaction has committed, and the mail is in the queue
                 maillog.finish_failed(f"mail for the queue {self.location}", error)
+
+
+def refuse_unknown(options: Iterable[str]) -> None:
+    """Raise `TypeError` for a keyword that `IMailDelivery.send` does not have, with the one that is meant."""
+    for name in options:
+        if name not in SendOptions.__annotations__:
+            near = difflib.get_close_matches(name, SendOptions.__annotations__, 1)
+            meant = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(SendOptions.__annotations__))}"
+            raise TypeError(f"send() has no option {name!r}; {meant}")
 
 
 def tell_if_unattended(queue: IMailQueue, location: str) -> None:

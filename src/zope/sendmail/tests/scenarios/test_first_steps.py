@@ -104,6 +104,9 @@ class Mistakes(unittest.TestCase):
         ):
             with self.subTest(options), self.assertRaisesRegex(kind, words):
                 self.send(**options)
+        sender = MailSender(os.path.join(self.directory, "y"))
+        with self.assertRaisesRegex(TypeError, r"send\(\) has no option 'prioritee'; did you mean 'priority'\?"):
+            sender.send("a@example.org", ["b@example.org"], message(), prioritee="low")  # type: ignore[call-arg]  # a mistake
         with self.assertRaisesRegex(InvalidRelay, "there is no mailer 'bulk' for this queue; it has 'default'"):
             MailSender(os.path.join(self.directory, "x")).send("a@example.org", ["b@example.org"], "x", relay="bulk")
 
