@@ -325,7 +325,12 @@ def _add_filters(parser: argparse.ArgumentParser, *, with_relay: bool = True) ->
         default="",
         help="one of its recipients; @example.org is all of them there",
     )
-    add("--sender", metavar="ADDRESS", default="", help="its sender, also as verp changes it; @example.org likewise; <> is the empty sender")
+    add(
+        "--sender",
+        metavar="ADDRESS",
+        default="",
+        help="its sender, also as verp changes it; @example.org likewise; <> is the empty sender",
+    )
     add("--older-than", metavar="TIME", type=_duration, help="written longer ago than 90s, 10m, 2h, 5d")
     add("--younger-than", metavar="TIME", type=_duration, help="written since then")
     add("--reply", metavar="TEXT", default="", help="a code such as 450, or a part of what was said last")

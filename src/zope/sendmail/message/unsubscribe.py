@@ -57,7 +57,9 @@ class UnsubscribeLinks:
         if parts.scheme != "https" or not parts.netloc or parts.query or parts.fragment or not url.isascii():
             raise InvalidSettings(f"{url!r} cannot be one click away; write https://example.org/unsubscribe")
         if not isinstance(secret, bytes):
-            raise InvalidSettings(f"the secret is a {type(secret).__name__}, not bytes; pass secret.encode(), or a file's read_bytes()")
+            raise InvalidSettings(
+                f"the secret is a {type(secret).__name__}, not bytes; pass secret.encode(), or a file's read_bytes()"
+            )
         if len(secret) < _LEAST:
             raise InvalidSettings(
                 f"the secret has {len(secret)} octets, not {_LEAST}; make one: openssl rand -base64 24"
