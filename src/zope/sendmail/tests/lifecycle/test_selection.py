@@ -65,7 +65,7 @@ class AMail(unittest.TestCase):
         self.assertFalse(is_meant(sender="@example.org", recipient="@example.org"))
 
     def test_with_a_sender_of_its_own_is_of_the_list(self) -> None:
-        """What was sent with `verp`, signed or not, is meant by the sender that was given; that of another list is not."""
+        """What was sent with `verp`, signed or not, is meant by the sender that was given; another list is not."""
         path = verp("News@example.org", "jane@example.com")
         for sender in (path, VerpKey(b"k" * 32).signed(path, 7)):
             mail = replace(MAIL, envelope=Envelope(sender, ("jane@example.com",)))
