@@ -126,7 +126,7 @@ class OwnerlessLock:
     def note(self, phase: Phase, attempts: int) -> None:
         """Write down how far we are; on disk before a relay can have the message.
 
-        :raises OSError: if the disk refuses, or an older release has taken the lock.
+        :raises OSError: if the disk refuses, or another process has taken the lock.
         """
         with self._mutex:
             before, self.said = self.said, Inherited(phase, attempts)
@@ -139,14 +139,14 @@ class OwnerlessLock:
                 raise
 
     def beat(self) -> None:
-        """Show processes of other hosts that we live; a lock that an older release has taken is left to it."""
+        """Show processes of other hosts that we live; a lock that another process has taken is left to it."""
         with self._mutex:
             if self._fd >= 0:
                 self._stamp()
 
     def _stamp(self) -> None:
         if self._is_taken_over():
-            raise OSError(errno.ESTALE, "an older release has taken the lock", self._path)
+            raise OSError(errno.ESTALE, "another process has taken the lock", self._path)
         digits = _MARK + (1 + _PHASES.index(self.said.phase)) * 1000 + min(self.said.attempts, _MANY)
         stamp = int(self._now()) * _SECOND + digits
         self._disk.stamp_open(self._fd, stamp)
@@ -155,21 +155,26 @@ class OwnerlessLock:
         self._stamped = stamp
 
     def _is_taken_over(self) -> bool:
-        """Return whether the message was stamped when our stamp was old enough for an older release to take the lock.
+        """Return whether another host has marked the message, or it was stamped when our stamp was old enough for an
+        older release to take the lock.
 
         Whatever else stamps it, such as an older release that comes too late, takes nothing away.
         """
-        found = os.fstat(self._fd).st_mtime_ns
-        return bool(self._stamped) and found != self._stamped and found - self._stamped >= _TAKEN_OVER
+        status = os.fstat(self._fd)
+        if not self._stamped or status.st_mtime_ns == self._stamped:
+            return False
+        return said_by(status) is not None or status.st_mtime_ns - self._stamped >= _TAKEN_OVER
 
     def is_in_place(self) -> bool:
-        """Return whether the lock is still ours: an older release that took it has stamped it anew."""
-        found = self._found()
-        return found is not None and said_by(found) is not None
+        """Return whether the lock is still ours: whatever took it has stamped the message anew."""
+        with self._mutex:
+            found = self._found()
+            return found is not None and said_by(found) is not None and not self._is_taken_over()
 
     def is_lost(self) -> bool:
-        """Return whether the lock will not be ours any more: it was removed, or an older release has taken it."""
-        return self._found() is None or self._is_taken_over()
+        """Return whether the lock will not be ours any more: it was removed, or another process has taken it."""
+        with self._mutex:
+            return self._found() is None or self._is_taken_over()
 
     def _found(self) -> os.stat_result | None:
         """Return what the lock is; None if it is not a name of our message."""

@@ -89,6 +89,30 @@ class BesideOlderReleases(OwnerlessTest):
         self.assertTrue(lock.is_ours())
 
 
+class BesideAnotherHost(OwnerlessTest):
+    """Whose locks of files do not count here, as with some network file systems."""
+
+    def test_a_process_that_was_stopped_while_the_other_took_over(self) -> None:
+        """The message is the other one's, whatever the first one does when it goes on."""
+
+        class Elsewhere(DiskWithoutRoom):
+            def lock_existing(self, path: str) -> int | None:
+                return self.open_existing(path)
+
+        owner, other = self.owner(DiskWithoutRoom()), self.owner(Elsewhere())
+        lock = self.take(owner)
+        self.assertIsInstance(other.take(KEY), Busy)
+        self.clock.advance(80)
+        taken = self.take(other)
+        self.assertFalse(lock.is_ours())
+        self.clock.advance(1)
+        owner.beat()
+        with self.assertRaises(OSError):
+            lock.note(Phase.INTENDED, 0)
+        lock.release()
+        self.assertEqual((lock.is_ours(), taken.is_ours()), (False, True))
+
+
 class BesideOthers(OwnerlessTest):
     def test_one_with_an_owner_file_that_is_faster(self) -> None:
         """Between the look for a lock and the link: it has the message, and nothing is wrong with that."""
