@@ -98,7 +98,7 @@ class BundleDrain:
         """Return whether `take` may give something."""
         if self._is_unfolded or now < self._try_at:
             return False
-        if self._current is not None or self._pending:
+        if self._current is not None or self._pending or self._with_waiting() is not None:
             return True
         return any(at <= now for at in self._busy.values())
 
@@ -110,7 +110,7 @@ class BundleDrain:
         if self.store.clock.time() >= self._kept_until:
             self.give_up()
         while len(leases) < limit and not self._is_unfolded:
-            chunk = self._current or self._next_chunk(now)
+            chunk = self._current or self._with_waiting() or self._next_chunk(now)
             if chunk is None:
                 break
             lease = self._lease(chunk)
@@ -120,6 +120,10 @@ class BundleDrain:
                 self._current = None
                 self._finish(chunk)
         return leases
+
+    def _with_waiting(self) -> _Chunk | None:
+        """Return a chunk of ours with a mail that was given back after the last one of the chunk was given out."""
+        return next((chunk for chunk in self._ours.values() if chunk.waiting), None)
 
     def _next_chunk(self, now: float) -> _Chunk | None:
         """Lock a chunk that has something to do, and read it; None if there is none now."""

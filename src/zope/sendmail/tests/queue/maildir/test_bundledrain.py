@@ -215,6 +215,17 @@ class ItsMails(DrainTest):
         self.assertEqual({lease.name for lease in again}, {lease.name for lease in leases})
         self.assertEqual({lease.record.attempts for lease in again}, {0})
 
+    def test_are_given_out_again_when_mails_behind_them_are_out(self) -> None:
+        """Be they of the same piece of the bundle or of the next one."""
+        names = self.put(12)  # ten of them in the bundle, three in a piece
+        leases = self.queue.claim(6)
+        by_name = {lease.name: lease for lease in leases}
+        by_name.pop(names[3]).release()
+        for lease in by_name.values():
+            self.settle(lease, OK)
+        rest = [lease for _ in range(3) for lease in self.queue.claim(20)]
+        self.assertEqual(sorted(lease.name for lease in rest), sorted([names[3], *names[6:]]))
+
     def test_become_files_when_they_have_to_wait_for_a_relay(self) -> None:
         """All that are left."""
         leases = self.claim()
