@@ -1,16 +1,19 @@
-"""What docs/tutorials/script.rst promises comes true, relay up and relay down."""
+"""What docs/tutorials/script.rst promises comes true, relay up and relay down; what zope.rst calls is there."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import unittest
+from importlib import metadata
 from pathlib import Path
 
 from zope.sendmail.testing.relay import Relay
-from zope.sendmail.tests.support.documents import DOCS, pages
+from zope.sendmail.tests.support.documents import DOCS, HERE, page_text, pages
 from zope.sendmail.tests.support.layers import Processes, in_layer
 
 
@@ -69,6 +72,23 @@ class AScript(unittest.TestCase):
             done = self.report("jane@@example.org")
         self.assertEqual((done.returncode, self.relay.mails), (1, []))
         self.assertIn("This cannot be a mail: the recipient 'jane@@example.org'", done.stderr)
+
+
+class AZopeApplication(unittest.TestCase):
+    def test_is_started_by_programs_that_buildout_makes(self) -> None:
+        """Each that the page calls is a script of one of its eggs; their `py` reads no options behind a module's name."""
+        ours = re.findall(r'"([\w-]+) ?= ?zope\.sendmail', (HERE / "setup.py").read_text("utf-8"))
+        made = {"buildout", "pip", *ours}
+        for egg in re.findall(
+            r"^(?:eggs =| +) ([\w.]+)", (DOCS / "examples/zope/buildout.cfg").read_text("utf-8"), re.M
+        ):
+            with contextlib.suppress(metadata.PackageNotFoundError):  # it comes with another egg, or not at all
+                scripts = metadata.distribution(egg).entry_points.select(group="console_scripts")
+                made |= {each.name for each in scripts}
+        called = set(re.findall(r"(?<![\w/])bin/([\w-]+)", page_text("tutorials/zope.rst")))
+        if not {"aiosmtpd", "waitress-serve"} <= made:
+            self.skipTest("aiosmtpd or waitress is not installed")
+        self.assertEqual(called - made, set())
 
 
 load_tests = in_layer(Processes)
