@@ -76,7 +76,7 @@ class AScript(unittest.TestCase):
 
 class AZopeApplication(unittest.TestCase):
     def test_is_started_by_programs_that_buildout_makes(self) -> None:
-        """Each that the page calls is a script of one of its eggs; their `py` reads no options behind a module's name."""
+        """Each that the page calls is a script of one of its eggs; `py` hands on no options behind `-m`."""
         ours = re.findall(r'"([\w-]+) ?= ?zope\.sendmail', (HERE / "setup.py").read_text("utf-8"))
         made = {"buildout", "pip", *ours}
         for egg in re.findall(
