@@ -269,7 +269,7 @@ class IJob(Interface):
     envelope = Attribute("`Envelope`: the sender, and the recipients to be served.")
 
     def open() -> BinaryIO:
-        """Return the message, as a seekable stream at its beginning."""
+        """Return the message, as a seekable stream at its beginning; the lease closes it."""
 
     def intend() -> None:
         """Take note that the last byte is about to go; what this raises stops the transfer."""

@@ -321,5 +321,4 @@ class _SignedJob:
 
     def open(self) -> BinaryIO:
         """See `IJob`."""
-        with self.job.open() as message:
-            return self._signer.signed(message)
+        return self._signer.signed(self.job.open())  # the stream is the lease's, which ends it

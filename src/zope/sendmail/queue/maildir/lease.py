@@ -52,6 +52,8 @@ class LeaseHolder(Protocol):
 class MaildirLease:
     """See `ILease`."""
 
+    _is_over = False
+
     def __init__(self, claims: LeaseHolder, key: str, lock: Lock, record: Record) -> None:
         self.claims = claims
         self.key = key
@@ -99,19 +101,21 @@ class MaildirLease:
     def size(self) -> int | None:
         """Bytes of the message; see `ILease`."""
         with contextlib.suppress(OSError, ValueError):  # the disk refuses, or the lease has ended
-            position = self._stream.tell()
-            size = self._stream.seek(0, os.SEEK_END) - self._start
-            self._stream.seek(position)
+            stream = self._open_stream()
+            position = stream.tell()
+            size = stream.seek(0, os.SEEK_END) - self._start
+            stream.seek(position)
             return size
         return None
 
     def _read_message_id(self) -> str:
         """Return the Message-Id; the stream stays where it is."""
         try:
-            position = self._stream.tell()
-            self._stream.seek(self._start)
-            found = message_id_in(self._stream)
-            self._stream.seek(position)
+            stream = self._open_stream()
+            position = stream.tell()
+            stream.seek(self._start)
+            found = message_id_in(stream)
+            stream.seek(position)
         except OSError:
             return ""
         return found
@@ -119,8 +123,18 @@ class MaildirLease:
     def open(self) -> BinaryIO:
         """See `ILease`."""
         self.lock.note(Phase.OPENED, self.record.attempts)
-        self._stream.seek(self._start)
+        stream = self._open_stream()
+        stream.seek(self._start)
+        return stream
+
+    def _open_stream(self) -> BinaryIO:
+        """Return the file of the message, opened again if a mailer has closed it while the lease lasts."""
+        if self._stream.closed and not self._is_over:
+            self._stream = self._reopened()
         return self._stream
+
+    def _reopened(self) -> BinaryIO:
+        return self.claims.store.disk.open(self.claims.store.layout.message(self.key))
 
     def told(self) -> None:
         """See `ILease`."""
@@ -179,14 +193,16 @@ class MaildirLease:
 
     def is_alive(self) -> bool:
         """Return whether the lease can still be settled."""
-        return not self._stream.closed
+        return not self._is_over
 
     def abandon(self) -> None:
         """Let go of the file: the queue is closed, and nothing can be written any more."""
+        self._is_over = True
         self._stream.close()
 
     def _end(self, record: Record, give_back: Callable[[], None]) -> None:
         """Let go of the message, which is as `record` says."""
+        self._is_over = True
         try:
             self._stream.close()
             give_back()

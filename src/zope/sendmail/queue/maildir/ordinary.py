@@ -7,7 +7,7 @@ and what follows from it is done for several messages together, their removal be
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from zope.interface import implementer
@@ -92,10 +92,6 @@ class OrdinaryLease(ReadLease):
         except OSError as error:
             maillog.unlocking_failed(self.name, error)
         return self.key
-
-    def _end(self, record: Record, give_back: Callable[[], None]) -> None:
-        self._is_over = True
-        super()._end(record, give_back)
 
 
 def ordinary_lease(holder: OrdinaryLeaseHolder, key: str, lock: Lock) -> OrdinaryLease | None:

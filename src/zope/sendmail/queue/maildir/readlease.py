@@ -36,6 +36,9 @@ class ReadLease(MaildirLease):
     def _stream(self) -> BinaryIO:  # type: ignore[override]  # made when something is unusual
         return io.BytesIO(self.text)
 
+    def _reopened(self) -> BinaryIO:
+        return io.BytesIO(self.text)
+
     @property
     def size(self) -> int:
         """Bytes of the message; see `ILease`."""

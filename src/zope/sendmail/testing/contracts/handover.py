@@ -16,6 +16,7 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.testing.contracts.situation import (
     LATER,
     MESSAGE,
+    OK,
     QueueSituation,
     envelope,
 )
@@ -90,6 +91,25 @@ class HandOverContract(QueueSituation):
         self.assertEqual(lease.open().read(), MESSAGE)
         self.assertEqual(lease.message_id, "1@example.org")
         self.assertIsNone(lease.inherited)
+
+    def test_a_message_may_be_closed_by_its_reader(self: Any) -> None:
+        """What a mailer does with the stream that it got ends no lease; large, small, and of a large transaction."""
+        for count, message in ((1, MESSAGE), (12, MESSAGE), (1, MESSAGE + b"a line of a large message\n" * 30_000)):
+            staged = self.queue.stage()
+            for _ in range(count):
+                staged.add(envelope(), message)
+            staged.prepare()
+            staged.commit()
+        leases = self.queue.claim(14)
+        self.assertEqual(len(leases), 14)
+        for number, lease in enumerate(leases):
+            lease.open().close()
+            self.assertEqual(lease.message_id, "1@example.org")
+            self.assertTrue(lease.open().read().startswith(MESSAGE))
+            lease.open().close()
+            lease.intend()
+            self.settle(lease, all=LATER if number % 2 else OK)
+        self.assertEqual(dict(self.queue.admin.count()), {State.DEFERRED: 7})
 
     def test_a_message_in_pieces_comes_out_whole(self: Any) -> None:
         """Of any kind: octets, views of octets, and text that is not octets yet."""

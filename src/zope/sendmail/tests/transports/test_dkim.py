@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, generate
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from zope.sendmail.interfaces import InvalidSettings
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.sender import MailSender
 from zope.sendmail.testing.mailers import SendOnlyMailer
@@ -270,3 +271,24 @@ class BehindOtherMailers(Fixture):
         self.assertEqual((sender, recipients), ("shop@example.org", ("jane@example.com",)))
         self.assertEqual(len(verified(message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"), self.keys)), 1)
         self.assertTrue(os.path.exists(self.key().path))
+
+
+class BehindAQueue(Fixture):
+    def test_mail_that_is_not_taken_ends_no_pass(self) -> None:
+        """Deferred, rejected, of low priority: each is settled, and the mail behind it leaves, signed."""
+        with tempfile.TemporaryDirectory() as directory, Relay() as relay:
+            signer = DKIMSigner(SMTPMailer(relay.host, relay.port), [self.key()])
+            with MailSender(f"{directory}/queue", mailer=signer) as sender:
+                sender.stop()
+                relay.on("RCPT", "450 4.2.1 not now", about="later@")
+                relay.on("RCPT", "550 5.1.1 no such user", about="gone@")
+                for name, asked in (("later", None), ("gone", None), ("low", "low"), ("low", "low"), ("jane", None)):
+                    sender.writer.send("shop@example.org", [f"{name}@example.com"], MAIL.encode(), priority=asked)
+                sender.reader.send_waiting()
+                self.assertEqual(sender.queue.admin.count(), {State.DEFERRED: 1, State.REJECTED: 1})
+            self.assertEqual(
+                sorted(mail.recipients[0] for mail in relay.mails),
+                ["jane@example.com", "low@example.com", "low@example.com"],
+            )
+            for mail in relay.mails:
+                self.assertEqual(len(verified(mail.data, self.keys)), 1)
