@@ -1,4 +1,4 @@
-"""Who is compared: this release, what others use in its place, and the bare conversation without a queue.
+"""The senders that are compared: this release, what others use in its place, and the bare conversation without a queue.
 
 Each package is installed from the package index, in a pinned version, into an environment of its own in the user's
 cache directory.  One that cannot be had is named and left out.

@@ -24,7 +24,7 @@ from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.system.greenthreads import refuse_green_threads
 
-#: Seconds at most that a caller who waits for the end of sending also waits for subscribers to mail events.
+#: Seconds at most that the end of sending also waits for subscribers to mail events.
 _TELLING = 5.0
 
 
