@@ -43,6 +43,15 @@ use_git_change_detection = false
 track_dependencies = false
 """
 
+#: For the tests there: mutmut runs them several times in one process, each time by other instances of their classes.
+HYPOTHESIS = """
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("mutation", suppress_health_check=[HealthCheck.differing_executors])
+settings.load_profile("mutation")
+"""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -67,6 +76,8 @@ def copy(areas: list[str]) -> None:
     files = [f"{PACKAGE}/{pattern}" for area in areas for pattern in AREAS[area][0]]
     tests = [f"{PACKAGE}/tests/{path}" for area in areas for path in AREAS[area][1]]
     settings = SETTINGS.format(files=json.dumps(files), tests=json.dumps(tests))
+    with (COPY / PACKAGE / "tests" / "conftest.py").open("a", encoding="utf-8") as file:
+        file.write(HYPOTHESIS)
     (COPY / "pyproject.toml").write_text((HERE / "pyproject.toml").read_text(encoding="utf-8") + settings)
 
 

@@ -171,9 +171,9 @@ def _nearest(verb: str) -> str:
 
 def make_overview() -> argparse.ArgumentParser:
     """Return the parser that explains all verbs."""
-    views = "\n".join(f"  {verb:8}{text}" for verb, text in VIEWS.items())
-    changes = "\n".join(f"  {verb:8}{text}" for verb, text in (CHANGES | LISTS | TRANSFERS).items())
-    upkeep = "\n".join(f"  {verb:8}{text}" for verb, text in UPKEEP.items())
+    views = "\n".join(f"  {verb:9}{text}" for verb, text in VIEWS.items())
+    changes = "\n".join(f"  {verb:9}{text}" for verb, text in (CHANGES | LISTS | TRANSFERS).items())
+    upkeep = "\n".join(f"  {verb:9}{text}" for verb, text in UPKEEP.items())
     return argparse.ArgumentParser(
         prog="zope-sendmail queue",
         usage="%(prog)s VERB [options] MAILDIR [NAME...]",

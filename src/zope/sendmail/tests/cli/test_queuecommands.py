@@ -46,6 +46,8 @@ class TheCommandLine(OperatorsTest):
         self.assertEqual(self.call("--help"), 0)
         for words in (*VERBS, "exit status", "drains the Maildir ./queue"):
             self.assertIn(words, self.said)
+        listed = re.findall(r"(?m)^  ([a-z]+) +\S", self.said)
+        self.assertLessEqual({*VERBS}, {*listed})
         for verb in VERBS:
             self.assertEqual(self.call(verb, "--help"), 0)
             self.assertIn("URL" if verb in UPKEEP else "MAILDIR", self.said)
