@@ -55,6 +55,7 @@ BUILDOUT = [PYTHON, "-c", "import sys; from zc.buildout.buildout import main; sy
 
 # What must not reach the Python and the pip in .venv from outside.
 MISLEADING = {
+    "PYTHONDONTWRITEBYTECODE",  # the tests start hundreds of programs: each would compile all of the package anew
     "PYTHONHOME",
     "PYTHONPATH",
     "VIRTUAL_ENV",
