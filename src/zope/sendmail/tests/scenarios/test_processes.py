@@ -48,8 +48,8 @@ class ProcessesTest(unittest.TestCase):
         self.workers.append(worker)
         return worker
 
-    def start_draining(self, *concurrency: int) -> subprocess.Popen[str]:
-        return self.start("drain", self.path, self.relay.port, *concurrency)
+    def start_draining(self, *concurrency_and_interval: int) -> subprocess.Popen[str]:
+        return self.start("drain", self.path, self.relay.port, *concurrency_and_interval)
 
     def wait_ready(self, worker: subprocess.Popen[str]) -> None:
         assert worker.stdout is not None
@@ -165,27 +165,16 @@ class ProcessesTest(unittest.TestCase):
         self.relay.forgive()
         return seconds
 
-    def test_a_commit_reaches_the_relay_at_once(self) -> None:
-        """From commit to relay in less than 100 ms (median of 20), with the thread of another process waiting.
+    def test_a_commit_wakes_another_process(self) -> None:
+        """Twenty times, although that one looks only once in an hour by itself."""
+        self.wait_ready(self.start_draining(1, 3600))
+        for number in range(20):
+            self.commit(1)
+            self.wait_for_mails(number + 1)
 
-        A machine that does other things as well has a minute to find the time for that.
-        """
-        self.wait_ready(self.start_draining())
-        self.commit(1)
-        self.wait_for(1, 60)
-        times = [self.seconds_to_relay(mails=number + 2) for number in range(20)]
-        until = time.monotonic() + 60
-        while sorted(times[-20:])[10] >= 0.1 and time.monotonic() < until:
-            times.append(self.seconds_to_relay(mails=len(times) + 2))
-        self.assertLess(sorted(times[-20:])[10], 0.1, times)
-
-    def seconds_to_relay(self, mails: int) -> float:
-        """From the commit of a mail to the moment when the relay has `mails`."""
-        QueuedMailDelivery(self.path).send("sender@example.org", [f"n-{mails}@example.org"], b"Subject: x\n\n")
-        began = time.monotonic()
-        transaction.commit()
-        self.relay.wait_until(lambda: len(self.relay.mails) >= mails)
-        return time.monotonic() - began
+    def wait_for_mails(self, count: int) -> None:
+        """Until the relay has so many."""
+        self.relay.wait_until(lambda: len(self.relay.mails) >= count, 300)
 
     def test_sigterm_finishes_the_message_in_hand(self) -> None:
         """The relay has it once, the queue no longer."""

@@ -78,8 +78,7 @@ from zope.sendmail.console import Console
 """,
         """
 config.make_wsgi_app()
-answer = app.test_client().get("/ops/mail/", follow_redirects=True)
-assert answer.status_code == 200, answer.data
+assert app.test_client().get("/ops/mail/").status_code == 200
 """,
     ),
     "howto/django.rst": Page(
@@ -134,7 +133,7 @@ customer, logo, invoice = "jane@example.org", b"x", b"x"
     ),
     "howto/pyramid.rst": Page(
         f"""{_MESSAGE}
-import functools, pyramid_tm
+import pyramid_tm
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPBadRequest
 from webtest import TestApp
@@ -149,16 +148,14 @@ def prepared(settings, *includes):
     made.add_view(lambda request: order(request) or request.response, route_name="order")
     return made.make_wsgi_app()
 registry = config.registry
-class Later:  # the application with the view, made when it is used
-    @functools.cached_property
-    def made(self):
-        return TestApp(prepared({{}}, "pyramid_tm", "zope.sendmail.contrib.pyramid.testing"))
-    def __getattr__(self, name):
-        return getattr(self.made, name)
-app = Later()
+class Late:
+    app = property(lambda self: tested.app)
+    post = lambda self, *args: tested.post(*args)
+tested = None
+app = Late()
 """,
-        _DRAIN,
-        (JANE,),
+        "",
+        (),
     ),
     "howto/sqlalchemy.rst": Page(
         f"""{_MESSAGE}

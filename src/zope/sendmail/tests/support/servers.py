@@ -28,7 +28,7 @@ USERNAME, PASSWORD = "mailer", "s3cret"
 LIMIT = 1024 * 1024
 
 #: How long a loaded machine may take to start one, or to deliver.
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 300.0
 _TICK_SECONDS = 0.02
 
 #: Where each of them has its files, as it sees them.

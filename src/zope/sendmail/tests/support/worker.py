@@ -31,11 +31,11 @@ def commit(path: str, prefix: str, count: int, group: int) -> None:
     transaction.commit()
 
 
-def drain(path: str, port: int, concurrency: int | None = None) -> None:
-    """Drain the queue until SIGTERM."""
+def drain(path: str, port: int, concurrency: int | None = None, interval: int = 1) -> None:
+    """Drain the queue until SIGTERM; `interval` is in seconds."""
     logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
     schedule = Schedule(first=0.5, maximum=1.0)
-    processor = QueueProcessorThread(interval=1.0, schedule=schedule, concurrency=concurrency)
+    processor = QueueProcessorThread(interval=float(interval), schedule=schedule, concurrency=concurrency)
     processor.setQueuePath(path)
     processor.setMailer(SMTPMailer(hostname="127.0.0.1", port=port))
     signal.signal(signal.SIGTERM, lambda *_: processor.stop())
