@@ -302,7 +302,7 @@ class PostgreSQLAdmin:
         if identifier is None or queue is None:
             raise _gone(name)
         refused: NotPossible | None = None
-        with self._connections.use() as connection, connection.transaction():
+        with self._connections.transaction() as connection:
             rows = run(connection, "take", {"id": identifier, "queue": queue})
             if not rows:
                 raise _gone(name)

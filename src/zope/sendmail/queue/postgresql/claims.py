@@ -88,6 +88,8 @@ class Claims:
         #: When the next mail is to be given up, by the queue's clock.
         self._expiry: float | None = None
         self._began_at, self._until_next = -inf, _FROM_THE_BEGINNING
+        #: How often operators had changed mail, when that was looked at last.
+        self._changes = -1
         #: Whether the last look found something, so that there may be more.
         self._may_be_more = False
         #: When the next mail that was tried is due, by the queue's clock.
@@ -188,9 +190,11 @@ class Claims:
         """Learn of which priorities there is mail, and when the next one is to be given up."""
         with self._claiming:
             self._looked_out_at = self._clock.monotonic()
-            [(self._expiry, others)] = self.connections.execute("outlook", queue=self._queue, dead=self._liveness.dead)
+            rows = self.connections.execute("outlook", queue=self._queue, dead=self._liveness.dead)
+            [(self._expiry, others, changes)] = rows
             with self.mutex:
                 self._ranks = sorted({*others, _NORMAL})
+        self.see_changes(changes)
 
     def _let_first(self) -> None:
         """Let a mail of high priority go before what was claimed ahead."""
@@ -417,6 +421,20 @@ class Claims:
         with self.mutex:
             self.parking.want(mails)
             self._may_be_more = True
+
+    def see_changes(self, changes: int) -> bool:
+        """Take note of which mails operators changed, of those that are left alone; return whether there are any.
+
+        :param changes: how often they changed mail of this queue.
+        """
+        if changes == self._changes:
+            return False
+        parked = self.parked_mails()
+        found = self.connections.execute("changed", parked=parked) if parked else []
+        self._changes = changes
+        if found:
+            self.heard(mail for (mail,) in found)
+        return bool(found)
 
     def flush(self) -> None:
         """Write down what workers have said.

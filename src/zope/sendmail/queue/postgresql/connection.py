@@ -113,6 +113,29 @@ class Connections:
         finally:
             self._put_back(connection)
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection[Any]]:
+        """Lend a connection in a transaction, which ends with the block; otherwise as `use`.
+
+        An idle connection that turns out to be broken is replaced before the block begins.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                connection = self._enter(stack)
+            except QueueError as error:
+                if error.__cause__ is None or not is_lost(error.__cause__):
+                    raise
+                self.drop_idle()
+                connection = self._enter(stack)
+            yield connection
+
+    def _enter(self, stack: contextlib.ExitStack) -> Connection[Any]:
+        with contextlib.ExitStack() as tried:
+            connection = tried.enter_context(self.use())
+            tried.enter_context(connection.transaction())  # asks the server
+            stack.push(tried.pop_all())
+        return connection
+
     def _put_back(self, connection: Connection[Any]) -> None:
         if connection.closed or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
             connection.close()

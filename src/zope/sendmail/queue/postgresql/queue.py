@@ -216,10 +216,10 @@ class PostgreSQLQueue:
         if claims is None:
             return True
         known = self._last_probe
-        [(found, self._last_probe)] = self._connections.execute(
+        [(found, changes, self._last_probe)] = self._connections.execute(
             "anything_new", queue=self._make_id(), parked=claims.parked_mails()
         )
-        return bool(found) or self._last_probe != known
+        return claims.see_changes(changes) or bool(found) or self._last_probe != known
 
     def wait(self, timeout: float) -> None:
         """See `IMailQueue.wait`."""

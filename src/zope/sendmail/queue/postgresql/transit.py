@@ -83,7 +83,7 @@ class PostgreSQLTransit:
     @contextlib.contextmanager
     def at_hand(self, names: Sequence[str]) -> Iterator[Group]:
         """See `Transit.at_hand`.  The rows are locked by one transaction."""
-        with self._connections.use() as connection, connection.transaction():
+        with self._connections.transaction() as connection:
             group = _Locked(connection)
             for name in names:
                 if group.is_full(_AT_ONCE, _OCTETS):
@@ -201,7 +201,7 @@ class PostgreSQLTransit:
     def arrive(self, mails: Sequence[Traveller], origin: str) -> None:
         """See `Transit.arrive`."""
         ids = [self._id_for(mail, origin) for mail in mails]
-        with self._connections.use() as connection, connection.transaction():
+        with self._connections.transaction() as connection:
             run(connection, "discard_arrived", {"ids": ids, "queue": self._queue})
             with connection.cursor() as cursor:
                 rows = [self._row(mail, identifier, origin) for mail, identifier in zip(mails, ids, strict=True)]

@@ -167,9 +167,9 @@ class Listener:
             self._mutex.release()
 
     def _listen_until(self, deadline: float) -> list[uuid.UUID] | None:
+        look_at = self._next_look()
         while True:
-            left = deadline - self._clock.monotonic()
-            ready = self._select(min(left, _LOOK if self._connection is None else _LOOK_ANYWAY))
+            ready = self._select(min(deadline, look_at) - self._clock.monotonic())
             if self._reader in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._reader, 4096)
@@ -177,10 +177,16 @@ class Listener:
             heard = self._heard() if ready else None
             if heard is not None:
                 return heard
-            if left <= 0:
+            now = self._clock.monotonic()
+            if now >= deadline:
                 return None
-            if not ready and self._is_new():
-                return []
+            if now >= look_at:  # also where other queues of the database are never silent
+                if self._is_new():
+                    return []
+                look_at = self._next_look()
+
+    def _next_look(self) -> float:
+        return self._clock.monotonic() + (_LOOK if self._connection is None else _LOOK_ANYWAY)
 
     def _select(self, seconds: float) -> list[int]:
         descriptors = [self._reader]

@@ -87,6 +87,9 @@ def _other_user() -> dict[str, Any]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
+#: Said by a server that was started while processes of one that was killed still end.
+_ANOTHER = "pre-existing shared memory block"
+
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
 
@@ -130,7 +133,12 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        with open(f"{self.directory}/log", "ab") as log:
+        self._launch()
+        self.wait_until_it_answers()
+
+    def _launch(self) -> None:
+        self._log_begins = os.path.getsize(self._log) if os.path.exists(self._log) else 0
+        with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
                 [f"{self._programs}/postgres", "-D", self.data],
                 stdout=log,
@@ -139,7 +147,10 @@ class Server:
                 env=_ENVIRONMENT,
                 **self._user,
             )
-        self.wait_until_it_answers()
+
+    @property
+    def _log(self) -> str:
+        return f"{self.directory}/log"
 
     def wait_until_it_answers(self) -> None:
         """Wait until it takes connections, also after a crash."""
@@ -149,10 +160,18 @@ class Server:
             with contextlib.suppress(psycopg.OperationalError):
                 psycopg.connect(self.conninfo()).close()
                 return
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                with open(f"{self.directory}/log", encoding="utf-8", errors="replace") as log:
-                    raise RuntimeError(f"PostgreSQL did not start: {log.read()[-2000:]}")
+            has_ended, said = self.process.poll() is not None, self._said()
+            if time.monotonic() > deadline or (has_ended and _ANOTHER not in said):
+                raise RuntimeError(f"PostgreSQL did not start: {said[-2000:]}")
+            if has_ended:
+                self._launch()
             threading.Event().wait(0.05)
+
+    def _said(self) -> str:
+        """Return what it said since it was started."""
+        with open(self._log, encoding="utf-8", errors="replace") as log:
+            log.seek(self._log_begins)
+            return log.read()
 
     def conninfo(self, database: str = "postgres") -> str:
         """Return how the database is connected to."""
@@ -183,11 +202,12 @@ class Server:
 
     def crash(self) -> None:
         """Kill one backend with SIGKILL: the server ends all others, and recovers."""
-        connection = psycopg.connect(self.conninfo())
-        os.kill(connection.info.backend_pid, signal.SIGKILL)
-        with contextlib.suppress(psycopg.OperationalError):
+        victim, witness = psycopg.connect(self.conninfo()), psycopg.connect(self.conninfo())
+        os.kill(victim.info.backend_pid, signal.SIGKILL)
+        with contextlib.suppress(psycopg.OperationalError):  # ended by the server, which takes no connections then
             while True:
-                connection.execute("select 1")
+                witness.execute("select 1")
+        victim.close()
         self.wait_until_it_answers()
 
     def kill(self) -> None:
@@ -195,19 +215,7 @@ class Server:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
-        self._wait_until_children_are_gone()
         self.start()
-
-    def _wait_until_children_are_gone(self) -> None:
-        """Backends notice the death of the postmaster soon; none may hold the shared memory of the next one."""
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                self.call("pg_controldata", self.data)
-                with open(f"{self.data}/postmaster.pid", encoding="ascii"):
-                    os.unlink(f"{self.data}/postmaster.pid")
-            except FileNotFoundError:
-                return
 
     def standby(self) -> Server:
         """Return a server that follows this one, asynchronously."""

@@ -50,7 +50,8 @@ returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m
     case when m.size <= 65536 then (select b.data from zope_sendmail.body b where b.mail = m.id and b.no = 0) end
 
 -- name: outlook
--- When the next mail is to be given up; of which priorities, other than the usual one, there is mail that waits.
+-- When the next mail is to be given up; of which priorities, other than the usual one, there is mail that waits; how
+-- often operators changed mail.
 select (select extract(epoch from expires)::float8 from zope_sendmail.mail
         where queue = %(queue)s and state = 0 and expires is not null and (owner is null or owner = any(%(dead)s))
         order by expires limit 1),
@@ -63,7 +64,8 @@ select (select extract(epoch from expires)::float8 from zope_sendmail.mail
             where queue = %(queue)s and state = 0 and priority = 2 and due is null order by priority, id limit 1),
         (select priority from zope_sendmail.mail
             where queue = %(queue)s and state = 0 and priority = 2 and due is not null order by priority, due limit 1)
-    ], null)
+    ], null),
+    (select changes from zope_sendmail.queue where id = %(queue)s)
 
 -- name: next_due
 select extract(epoch from next.due)::float8 from (values (0::smallint), (1::smallint), (2::smallint)) as class (p),
@@ -75,11 +77,17 @@ select extract(epoch from next.due)::float8 from (values (0::smallint), (1::smal
     ) as next
 order by next.due limit 1
 
+-- name: changed
+-- Which of these mails, which this processor leaves alone, operators have changed, or are not there any more.
+select p.id from unnest(%(parked)s::uuid[]) as p (id) left join zope_sendmail.mail m on m.id = p.id
+where m.id is null or (m.owner is null and m.lease = -1)
+
 -- name: anything_new
--- Whether there is mail to claim; when an operator asked last for a try of a relay.
+-- Whether there is mail to claim; how often operators changed mail; when one asked last for a try of a relay.
 select (select count(*) > 0 from (  -- `exists` would not read in this order, and so not by the index
         select from zope_sendmail.mail where queue = %(queue)s and state = 0 and due is null
             and owner is null and id <> all(%(parked)s) order by priority, id limit 1) as fresh),
+    (select changes from zope_sendmail.queue where id = %(queue)s),
     (select max(at) from zope_sendmail.probe where queue = %(queue)s)
 
 -- name: piece

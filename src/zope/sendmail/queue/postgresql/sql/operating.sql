@@ -62,18 +62,21 @@ from zope_sendmail.mail m left join zope_sendmail.processor p on p.id = m.owner
 where m.id = %(id)s and m.queue = %(queue)s and m.state < 10 for update of m
 
 -- name: change
+-- A lease that no processor has, for those that leave the mail alone: see `changed`.
 with kept as (
-    update zope_sendmail.mail set state = %(state)s, due = to_timestamp(%(due)s), owner = null, lease = null,
+    update zope_sendmail.mail set state = %(state)s, due = to_timestamp(%(due)s), owner = null, lease = -1,
         record = %(record)s
-    where id = %(id)s returning id
-)
+    where id = %(id)s returning id, queue
+),
+counted as (update zope_sendmail.queue q set changes = changes + 1 from kept where q.id = kept.queue)
 insert into zope_sendmail.history (mail, record) select id, %(record)s from kept
 
 -- name: readdress
 update zope_sendmail.mail set envelope = %(envelope)s where id = %(id)s
 
 -- name: remove
-with gone as (delete from zope_sendmail.mail where id = %(id)s returning id, state),
+with gone as (delete from zope_sendmail.mail where id = %(id)s returning id, queue, state),
+counted as (update zope_sendmail.queue q set changes = changes + 1 from gone where q.id = gone.queue),
 keys as (delete from zope_sendmail.key k using gone where k.mail = gone.id and gone.state = 3),
 bodies as (delete from zope_sendmail.body b using gone where b.mail = gone.id)
 delete from zope_sendmail.history h using gone where h.mail = gone.id

@@ -1,11 +1,10 @@
-"""A deep queue, large mails, wake-up: what is cheap stays cheap."""
+"""A deep queue, large mails: what is cheap stays cheap."""
 
 from __future__ import annotations
 
 import functools
 import json
 import re
-import threading
 import tracemalloc
 import unittest
 import uuid
@@ -13,12 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.testing.contracts import MESSAGE, envelope
 from zope.sendmail.tests.support.layers import Databases, in_layer
-from zope.sendmail.tests.support.postgresql import Pooler, Server, shared_server
+from zope.sendmail.tests.support.postgresql import Server, shared_server
 
 _DEPTH = 100_000
 
@@ -106,6 +104,7 @@ class ADeepQueue(unittest.TestCase):
             "suppressed": {"queue": 1, "known": 7},
             "key": {"queue": 1, "key": "77"},
             "forget_keys": {"now": 1.0},
+            "changed": {"parked": ids},
             "claim_these": {**me, "now": 1.9e9, "ids": ids},
             "next_due": {**me, "now": 1.0},
             "anything_new": {"queue": 1, "parked": []},
@@ -262,43 +261,6 @@ class LargeMail(unittest.TestCase):
             lease.intend()
             lease.release()
             queue.admin.remove(lease.name)
-
-
-class AProcessorThatWaits(unittest.TestCase):
-    """Hears of a commit, wherever that was."""
-
-    def wakes(self, url: str) -> None:
-        queue, other = open_queue(url, schedule=Schedule()), open_queue(url)
-        self.addCleanup(queue.close)
-        self.addCleanup(other.close)
-        self.assertEqual(queue.claim(), [])
-        thread = threading.Thread(target=put, args=(other, [envelope()], MESSAGE))
-        thread.start()
-        queue.wait(3600.0)
-        thread.join()
-        self.assertEqual(len(queue.claim()), 1)
-
-    def test_by_a_notification(self) -> None:
-        """At once."""
-        self.wakes(shared_server().url())
-
-    def test_by_looking_behind_a_pooler(self) -> None:
-        """Which gives notifications to nobody."""
-        pooler = Pooler(shared_server())
-        self.addCleanup(pooler.stop)
-        self.wakes(pooler.url())
-
-    def test_when_an_operator_asks_for_it(self) -> None:
-        """What is retried is due."""
-        url = shared_server().url()
-        queue, other = open_queue(url), open_queue(url)
-        self.addCleanup(queue.close)
-        put(queue, [envelope()], MESSAGE)
-        queue.claim()[0].park("relay")
-        self.assertEqual(queue.claim(), [])
-        other.admin.retry(next(other.admin.names()))
-        queue.wait(3600.0)
-        self.assertEqual(len(queue.claim()), 1)
 
 
 load_tests = in_layer(Databases)
