@@ -33,8 +33,8 @@ _FRESH = Record()
 CLAIMED, OPENED, INTENDED = 0, 1, 2
 
 
-class Claims(Protocol):
-    """What the leases of one processor are a part of; see `zope.sendmail.queue.postgresql.claims`."""
+class Hand(Protocol):
+    """What the leases of one processor are a part of; see `zope.sendmail.queue.postgresql.hand`."""
 
     connections: Connections
 
@@ -67,8 +67,8 @@ class PostgreSQLLease:
     :param row: what a claim returns.
     """
 
-    def __init__(self, claims: Claims, row: Any, lease: int) -> None:
-        self._claims = claims
+    def __init__(self, hand: Hand, row: Any, lease: int) -> None:
+        self._hand = hand
         self.id: uuid.UUID
         self.id, envelope, record, self.message_id, size, since, self.was, self.was_lease, self._data = row
         self.size: int | None = size
@@ -107,10 +107,10 @@ class PostgreSQLLease:
         """See `ILease.open`."""
         if self.phase == CLAIMED:
             self.phase = OPENED
-            self._claims.opened(self)
+            self._hand.opened(self)
         if self._data is not None:
             return io.BytesIO(self._data)
-        return open_body(self._claims.connections, self.id, self.size or 0)
+        return open_body(self._hand.connections, self.id, self.size or 0)
 
     def told(self) -> None:
         """See `ILease.told`.  What was inherited is written down when the lease is made."""
@@ -119,7 +119,7 @@ class PostgreSQLLease:
         """See `ILease.intend`."""
         if self.is_over:
             raise LeaseLost(f"mail {self.name}: the lease has ended")
-        self._claims.intend(self)
+        self._hand.intend(self)
 
     def settle(self, record: Record) -> None:
         """See `ILease.settle`."""
@@ -128,22 +128,22 @@ class PostgreSQLLease:
             return
         if record.state is State.SENT:
             self.is_over = True
-            self._claims.sent(self, record)
+            self._hand.sent(self, record)
             return
         try:
-            self._claims.keep(self, record)
+            self._hand.keep(self, record)
         except QueueError as error:
             maillog.settling_failed(self.name, error)
-            self._claims.settle_later(self, record)
+            self._hand.settle_later(self, record)
 
     def release(self) -> None:
         """See `ILease.release`."""
         if not self.is_over:
             self.is_over = True
-            self._claims.back(self)
+            self._hand.back(self)
 
     def park(self, relay: str, patience: float = inf) -> None:
         """See `ILease.park`."""
         if not self.is_over:
-            self._claims.park(self, relay, patience)
+            self._hand.park(self, relay, patience)
             self.release()

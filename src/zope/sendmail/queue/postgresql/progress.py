@@ -131,9 +131,12 @@ def _set(text: str | None, asked: Iterable[_T], kind: Callable[[str], _T]) -> se
 
 
 class Progress:
-    """See the module.  Concurrency: any thread."""
+    """See the module.  Concurrency: any thread.
 
-    def __init__(self, connections: Connections, liveness: Liveness, queue: int) -> None:
+    :param now: the time of the queue, at which mails are said to have left.
+    """
+
+    def __init__(self, connections: Connections, liveness: Liveness, queue: int, now: Callable[[], float]) -> None:
         self._connections = connections
         self._liveness = liveness
         self._queue = queue
@@ -142,8 +145,7 @@ class Progress:
         self._waiting: deque[_Mark] = deque()
         self._pending = _Batch()
         self._connection: Connection[Any] | None = None
-        #: When mails are said to have left, by the queue's clock; set by the queue.
-        self.now: Callable[[], float] = lambda: 0.0
+        self._now = now
 
     # what is said
 
@@ -283,7 +285,7 @@ class Progress:
         return ended, slots
 
     def _execute(self, batch: _Batch) -> tuple[set[uuid.UUID], set[int]]:
-        now = self.now()
+        now = self._now()
         if self._connection is None:
             self._connection = self._connections.connect()
         part = int(now // DAY) % PARTITIONS

@@ -25,11 +25,12 @@ from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
-from zope.sendmail.queue.postgresql.claims import HIGH, Claims
+from zope.sendmail.queue.postgresql.claims import Claims
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.firstattempts import PostgreSQLFirstAttempts
 from zope.sendmail.queue.postgresql.joining import JoinedMail, OtherDatabase, check_database
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
+from zope.sendmail.queue.postgresql.lines import HIGH
 from zope.sendmail.queue.postgresql.location import Location
 from zope.sendmail.queue.postgresql.relstorage import RelStorageConnection
 from zope.sendmail.queue.postgresql.staging import NewMail, PostgreSQLStagedMail, write_at_once

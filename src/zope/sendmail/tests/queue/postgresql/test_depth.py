@@ -152,7 +152,7 @@ class ADeepQueue(unittest.TestCase):
             "piece": {"mail": ids[0], "no": 0},
             "join_take_back": {"ids": ids},
         }
-        small = {"processor", "epoch", "history", "suppression", "probe", "moved", "schema_version"}
+        small = {"processor", "epoch", "history", "suppression", "probe", "moved", "schema_version", "queue"}
         for name, parameters in verbs.items():
             with self.subTest(name):
                 self.assertEqual(self.scanned(self.plan(name, **parameters)) - small - _partitions(), set(), name)

@@ -1,0 +1,53 @@
+"""What dead processors left: mails that they had claimed, some of them in their hands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.lifecycle.retry import Schedule, after_death
+from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.lease import INTENDED, PostgreSQLLease
+from zope.sendmail.queue.postgresql.liveness import Liveness
+from zope.sendmail.queue.postgresql.rows import line_of
+from zope.sendmail.system.clock import Clock
+
+
+class Inheritance:
+    """Writes down what is known of such mails, before anything else is done with them."""
+
+    def __init__(self, connections: Connections, liveness: Liveness, schedule: Schedule, clock: Clock) -> None:
+        self._connections = connections
+        self._liveness = liveness
+        self._schedule = schedule
+        self._clock = clock
+
+    def take(self, leases: Sequence[PostgreSQLLease]) -> None:
+        """Take over those of these mails that another processor had.
+
+        :raises QueueError: if the database refuses.
+        """
+        left = [each for each in leases if each.was is not None and each.was != self._liveness.id]
+        if not left:
+            return
+        rows = self._connections.execute(
+            "inherited", dead=list({each.was for each in left}), mails=[each.id for each in left]
+        )
+        phases = {(owner, mail, lease): phase for owner, mail, lease, phase in rows}
+        for each in left:
+            phase = phases.get((each.was, each.id, each.was_lease), 0)
+            if each.was in self._liveness.lost:
+                phase = INTENDED  # how far it had come, it is not known
+            if phase:
+                self._take_one(each, intended=phase == INTENDED)
+            # Until it has gone, a mail that was in a dead processor's hands is suspected of having killed it.
+            each.is_suspect = True
+
+    def _take_one(self, lease: PostgreSQLLease, *, intended: bool) -> None:
+        envelope = lease.envelope
+        record = after_death(lease.record, envelope, self._schedule, intended=intended, now=self._clock.time())
+        self._connections.execute("inherit", id=lease.id, lease=lease.lease, record=line_of(record))
+        lease.record, lease.is_fresh = record, False
+        if intended:
+            replies = {who: record.replies[who] for who in envelope.recipients}
+            lease.inherited = Outcome("", {who: said for who, said in replies.items() if said.answer is Answer.UNKNOWN})
