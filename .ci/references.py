@@ -1,4 +1,4 @@
-"""docs/reference/log.rst and exits.rst: what the log says and what programs return, made from the code.
+"""Pages of docs/reference that are made from the code: log, exit statuses, environment, events, queue file.
 
 ``python .ci/references.py`` writes them; bin/check compares them with what would be written now.
 """
@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+from queuefile import queue_file_page
+from surroundings import PACKAGE, environment_page, events_page, modules
+
 from zope.sendmail.cli.manual import commands
 from zope.sendmail.maildrop.script import make_parser
 
 HERE = Path(__file__).resolve().parent.parent
-PACKAGE = HERE / "src" / "zope" / "sendmail"
 REFERENCE = HERE / "docs" / "reference"
+
+#: Of a process that its parent starts anew, so that no shell sees it.
+INSIDE = {"EX_SOFTWARE"}
 
 #: Methods of a logger, by which a line is told; that of ``log`` says its level itself.
 LEVELS = ("debug", "info", "warning", "error", "critical", "exception", "log")
-
-#: Not part of what runs at a site.
-LEFT_OUT = ("tests", "testing", "demo")
 
 LOG = """\
 =========
@@ -47,9 +51,9 @@ What each command returns, as its help says it. Those from 64 on are those of ``
 def log_page() -> str:
     """Return the page of log lines."""
     parts = [LOG]
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in modules():
         place = path.relative_to(PACKAGE)
-        if not set(LEFT_OUT) & set(place.parts) and (lines := list(lines_of(path))):
+        if lines := list(lines_of(path)):
             name = f"``zope.sendmail.{'.'.join(place.with_suffix('').parts).removesuffix('.__init__')}``"
             parts += [name, "=" * len(name), "", *lines, ""]
     return "\n".join(parts)
@@ -78,14 +82,25 @@ def sentence(call: ast.Call) -> tuple[str, str] | None:
 
 
 def exits_page() -> str:
-    """Return the page of exit statuses."""
+    """Return the page of exit statuses.  Raises `SystemExit` if the code returns one that no help says."""
     parts = [EXITS]
     for parser in (*(command.parser for command in commands()), make_parser()):
         epilog = inspect.cleandoc(parser.epilog or "")
         if "exit status:" in epilog:
             name = f"``{parser.prog}``"
             parts += [name, "=" * len(name), "", *rows(epilog.partition("exit status:")[2])]
-    return "\n".join(parts)
+    text = "\n".join(parts)
+    if missing := [name for name in statuses_used() if f"``{getattr(os, name)}``" not in text]:
+        raise SystemExit(f"no help has these exit statuses: {', '.join(missing)}")
+    return text
+
+
+def statuses_used() -> list[str]:
+    """Return the names of the statuses in the code of the commands."""
+    found = (
+        path.read_text(encoding="utf-8") for folder in ("cli", "maildrop") for path in (PACKAGE / folder).glob("*.py")
+    )
+    return sorted({name for text in found for name in re.findall(r"os\.(EX_\w+)", text)} - INSIDE)
 
 
 def rows(text: str) -> Iterator[str]:
@@ -102,7 +117,13 @@ def rows(text: str) -> Iterator[str]:
     yield ""
 
 
-PAGES = {"log.rst": log_page, "exits.rst": exits_page}
+PAGES = {
+    "log.rst": log_page,
+    "exits.rst": exits_page,
+    "environment.rst": environment_page,
+    "events.rst": events_page,
+    "queuefile.rst": queue_file_page,
+}
 
 
 def is_current() -> bool:

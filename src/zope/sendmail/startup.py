@@ -24,7 +24,8 @@ from zope.sendmail.queue import open_queue
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.greenthreads import refuse_green_threads
 
-#: Switches the automatic start off.
+#: In the environment: ``never`` keeps every processor of this process from starting by itself
+#: (`zope.sendmail.startup`).  Nothing else is affected: mail is written, and ``zope-sendmail`` sends.
 SWITCH = "ZOPE_SENDMAIL_START"
 _OFF = {"never", "off", "no", "false", "0"}
 _ON = {"", "database", "on", "yes", "true", "1"}

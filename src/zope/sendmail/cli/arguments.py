@@ -18,7 +18,7 @@ from typing import Any
 from zope.sendmail.config.location import check_location
 from zope.sendmail.config.options import QUEUE, RELAY, Parser, merge, positive, read_settings, whole
 
-#: The environment variable that may hold the password.
+#: In the environment: the relay's password, for ``zope-sendmail``.  The command line beats it, it beats the ini file.
 PASSWORD = "ZOPE_SENDMAIL_PASSWORD"  # noqa: S105 - the name of a variable
 
 #: Where the settings stand in an ini file.

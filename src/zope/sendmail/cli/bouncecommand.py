@@ -44,7 +44,9 @@ exit status:
 
 _KNOWN = ("senders", "key_file", "queue_path", "suppress_for", "maildir", "interval", "subscriber")
 
-#: Where MTAs put the address to which a message came, for the programs that they pipe it to.
+#: In the environment of ``zope-sendmail bounce``: the address to which the message came, if ``--recipient`` names none.
+#: Postfix, Exim and others set one of these for the programs that they pipe mail to; the first that has it counts, and
+#: ``LOCAL_PART`` only together with ``DOMAIN``.
 _ENVIRONMENT = ("ORIGINAL_RECIPIENT", "RECIPIENT", "LOCAL_PART")
 
 #: How the address of a program that has all of it in its environment is put together: Exim has two halves.

@@ -17,7 +17,8 @@ from zope.sendmail.cli.privileges import become_owner
 from zope.sendmail.cli.terminal import complain
 from zope.sendmail.queue import directories_of, recognized
 
-#: An environment variable that may hold the token, so that it stands in no list of processes.
+#: In the environment: the token that ``zope-sendmail console`` asks for, at least 16 characters, so that it stands in
+#: no list of processes; without it a new one is made and printed at each start.
 TOKEN = "ZOPE_SENDMAIL_CONSOLE_TOKEN"  # noqa: S105 - the name of a variable
 
 #: Of 19: where the host is busy, sending mail comes before looking at it.

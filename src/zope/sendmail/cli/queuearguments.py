@@ -131,6 +131,8 @@ exit status:
   0   done; the doctor found nothing that needs a person
   1   something could not be done; the doctor found what needs attention
   2   the doctor found that mail is not moving; the command line is wrong
+  64  a message as it is was asked for on a terminal
+  66  the file to be imported cannot be read
   74  the disk refused
   77  the permissions refused
   78  there is no queue at this path, or none can be there

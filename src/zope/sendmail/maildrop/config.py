@@ -22,7 +22,7 @@ from zope.sendmail.message.address import parse_mailbox, split_list
 
 _Word = TypeVar("_Word", bound=StrEnum)
 
-#: The password, if the file has neither it nor a password file.
+#: In the environment: the relay's password, if the configuration of ``maildrop`` has neither it nor a password file.
 PASSWORD_VARIABLE = "MAILDROP_PASSWORD"  # noqa: S105 - the name of a variable
 
 #: What the numbers of MAILDROP_TLS mean.

@@ -25,7 +25,7 @@ from zope.sendmail.reporting import printablelog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.supervisor import tell_supervisor
 
-#: The environment variable that may name the configuration file.
+#: In the environment: the configuration file of ``maildrop``, if ``--config`` names none.
 CONFIG = "MAILDROP_CONFIG"
 
 #: What ``status`` says of a daemon that is not there (Linux Standard Base, 20.2).

@@ -43,7 +43,8 @@ TRACE = b"X-Zope-Trace:"
 #: The lines that CPSMailAccess 1.4 wrote behind the first two, always all of them and in this order.
 CPS_OPTIONS = (HOSTNAME, PORT, b"X-Zope-Username:", b"X-Zope-Password:")
 
-_OPTIONS = {
+#: The further lines by name, but for those of terms, and what each is called in an envelope.
+OPTIONS = {
     "X-Zope-Mailer": "mailer",
     "X-Zope-Hostname": "hostname",
     "X-Zope-Port": "port",
@@ -247,10 +248,10 @@ def _relay_lines(relay: RelayName | None) -> bytes:
 
 def _relay(options: dict[str, str]) -> RelayName | None:
     """Return the relay that these lines ask for.  CPSMailAccess wrote the word None for none."""
-    unknown = sorted(set(options) - _OPTIONS.keys() - NAMES)
+    unknown = sorted(set(options) - OPTIONS.keys() - NAMES)
     if unknown:
         raise MalformedEnvelope(f"it asks for {', '.join(unknown)}, which this version does not know")
-    known = ((_OPTIONS[name], value) for name, value in options.items() if name in _OPTIONS)
+    known = ((OPTIONS[name], value) for name, value in options.items() if name in OPTIONS)
     values = {name: value for name, value in known if value not in ("", "None")}
     if not values.keys() & {"mailer", "hostname"}:
         return None

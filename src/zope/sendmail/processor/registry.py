@@ -19,6 +19,7 @@ from zope.sendmail.processor.relay import Relay
 from zope.sendmail.processor.sharing import Share, next_share
 from zope.sendmail.processor.stopsignal import StopSignal
 from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.sidebyside import side_by_side
 from zope.sendmail.transports.redirect import refuse_detours
 
 if TYPE_CHECKING:
@@ -127,12 +128,13 @@ class RelayRegistry:
 
         :param waited_for: names of relays for which mail is parked; they stay as well
         """
+        forgotten: list[Relay] = []
         with self._mutex:
             for name, relay in list(self._relays.items()):
                 if name is not None and name.username and relay.name not in waited_for and relay.is_unused:
-                    del self._relays[name]
-                    relay.close()
+                    forgotten.append(self._relays.pop(name))
             self._many = max(_MANY, 2 * len(self._relays))
+        side_by_side([session.close for relay in forgotten for session in relay.end()])
 
     def share(self, lease: ILease) -> tuple[Relay, Job]:
         """Return which relay is next to get the message, and which part of it.

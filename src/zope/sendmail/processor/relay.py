@@ -5,6 +5,7 @@ Trouble of one relay concerns no other.  Concurrency: any thread.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from zope.sendmail.processor.stopsignal import StopSignal
 from zope.sendmail.processor.throttle import Hand, Hearing, Throttle
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.sidebyside import side_by_side
 from zope.sendmail.transports.circuitbreaker import CircuitBreaker
 
 #: Connections to one relay where neither processor nor mailer has a number: as many as Postfix makes
@@ -27,6 +29,9 @@ MAX_CONNECTIONS = 20
 
 #: Messages that wait for each connection, so that none waits for a claim, and few are out of other processes' reach.
 _BACKLOG = 2
+
+#: Seconds that sessions may take to rest, one after the other: a relay is waited for only if one is closed.
+_MOMENT = 0.01
 
 _NONE: Mapping[str, Reply] = {}
 _NO_HAND = Hand()
@@ -233,8 +238,7 @@ class Relay:
             outdated = [] if self._idle_of is mailer else self._take_idle()
             self._idle_of = mailer
             session = self._idle.pop() if self._idle else None
-        for each in outdated:
-            each.close()
+        side_by_side([each.close for each in outdated])
         return open_session(mailer) if session is None else session
 
     def refused(self, error: BaseException) -> None:
@@ -255,23 +259,27 @@ class Relay:
             return True
 
     def rest(self) -> None:
-        """Close what has been idle for too long."""
+        """Close what has been idle for too long.  As soon as that takes its time, side by side."""
         if not self._idle:
             return
         with self.mutex:
-            idle, mailer = self._take_idle(), self._idle_of  # no worker may get one meanwhile
-        for session in idle:
+            idle, mailer = deque(self._take_idle()), self._idle_of  # no worker may get one meanwhile
+
+        def rest(session: ISession) -> None:
             session.rest()
             if not self.put_back(session, mailer):
                 session.close()
 
-    def close(self) -> None:
-        """Close all idle sessions, and release what was put by."""
+        begun = self._clock.monotonic()
+        while idle and self._clock.monotonic() - begun < _MOMENT:
+            rest(idle.popleft())
+        side_by_side([functools.partial(rest, session) for session in idle])
+
+    def end(self) -> list[ISession]:
+        """Release what was put by; return the idle sessions, which the caller has to close."""
         self.give_back()
         with self.mutex:
-            idle = self._take_idle()
-        for session in idle:
-            session.close()
+            return self._take_idle()
 
     def _tell_down(self, relay: str, fault: Reply, seconds: float) -> None:
         maillog.relay_down(relay, fault, None if self._signal.is_ending else seconds)

@@ -18,6 +18,7 @@ from zope.sendmail.processor.pool import WorkerPool
 from zope.sendmail.processor.probes import Probes
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.worker import is_wish_to_end
+from zope.sendmail.system.sidebyside import side_by_side
 
 
 class NextLook:
@@ -123,8 +124,7 @@ class Run:
     def end(self) -> None:
         """Let all workers finish what they have in hand, and close the conversations and the queue."""
         self.pool.end()
-        for relay in self._relays:
-            relay.close()
+        side_by_side([session.close for relay in self._relays for session in relay.end()])
         self._context.state_report.end()
         self._queue.close()
 

@@ -25,6 +25,7 @@ from zope.sendmail.smtp.addresses import FAILURES, Address, addresses_of, open_f
 from zope.sendmail.smtp.heloname import helo_name
 from zope.sendmail.smtp.replylines import read_by_lines, set_timeout
 from zope.sendmail.smtp.tls import tls_context
+from zope.sendmail.smtp.tlsprobe import waits_for_tls
 
 #: What makes connections: ``smtplib.SMTP``, ``smtplib.SMTP_SSL``, or what was put in their place.
 Factory = Callable[..., Any]
@@ -123,6 +124,8 @@ class OwnDialer(Dialer):
             seconds = min(seconds, settings.timeouts.connect)  # most likely there will be none
         try:
             connection = self._made(sock, seconds)
+            if not makes_tls(self._factory) and self._current is not None:
+                seconds = self._unless_in_tls(sock, seconds)
             code, text = _greeting(connection, seconds, settings)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -134,6 +137,19 @@ class OwnDialer(Dialer):
         vars(connection)["greeting"] = text
         vars(connection)[_PLACE] = _Place(self._scope, self._current, self._all)
         return connection
+
+    def _unless_in_tls(self, sock: socket.socket, seconds: float) -> float:
+        """Return the seconds that are left for a greeting in clear.
+
+        :raises smtplib.SMTPServerDisconnected: the relay waits for TLS.
+        """
+        assert self._current is not None
+        begin = time.monotonic()
+        if waits_for_tls(sock, self._current, self._settings.port, seconds):
+            words = f"the relay speaks TLS from the first byte at port {self._settings.port}: say tls=implicit"
+            raise smtplib.SMTPServerDisconnected(words)
+        waited = time.monotonic() - begin
+        return seconds if waited < 1.0 else max(seconds - waited, _LEAST_SHARE)
 
     def _made(self, sock: socket.socket, seconds: float) -> SMTP:
         settings = self._settings

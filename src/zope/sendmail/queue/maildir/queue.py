@@ -203,7 +203,9 @@ class MaildirQueue:
             trigger.wake()
 
     def next_due(self) -> float | None:
-        """See `IMailQueue.next_due`."""
+        """See `IMailQueue.next_due`.  The one lock for which there is room does not wait for other work to end."""
+        if self._owner.is_lent:
+            self._claims.sweeper.flush()
         with self._claims.mutex:
             return self._claims.next_due()
 

@@ -24,6 +24,7 @@ from zope.sendmail.queue.postgresql.liveness import Liveness
 from zope.sendmail.queue.postgresql.names import shown
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 from zope.sendmail.reporting import maillog
+from zope.sendmail.system.clock import Clock
 
 _T = TypeVar("_T")
 
@@ -35,6 +36,9 @@ _NO_MAIL, _NO_SLOT = uuid.UUID(int=0), -1
 
 #: Days, and so partitions, for what has left.
 PARTITIONS = 9
+
+#: Seconds after which an answer is not relied on: a processor that stood still so long may be taken for dead soon.
+_TRUST = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -140,6 +144,7 @@ class Progress:
         self._connections = connections
         self._liveness = liveness
         self._queue = queue
+        self._clock = Clock()
         self._mutex = threading.Lock()
         self._is_busy = False
         self._waiting: deque[_Mark] = deque()
@@ -263,9 +268,14 @@ class Progress:
                 self._liveness.withdraw(missing)
 
     def _advance(self, batch: _Batch) -> tuple[set[uuid.UUID], set[int]]:
-        """Execute the statement; a second time if the connection broke, or if a crash has emptied the slots."""
+        """Execute the statement.
+
+        Again if the connection broke, if a crash of the server has emptied the slots, or if this process stood still
+        before it read the answer: it may have been taken for dead since.
+        """
         repeated = False
         for attempt in range(3):
+            asked_at = self._clock.monotonic()
             try:
                 with translated():
                     ended, slots = self._execute(batch)
@@ -276,9 +286,11 @@ class Progress:
                 repeated = True
                 continue
             wanted = {mark.slot for mark in batch.marks} - {_NO_SLOT}
-            if wanted <= slots or self._liveness.ended or attempt == 2:
+            is_old = self._clock.monotonic() >= asked_at + _TRUST
+            if (wanted <= slots and not is_old) or self._liveness.ended or attempt == 2:
                 break
-            self._liveness.beat()  # after a crash of the server it registers with what we have in hand
+            if not wanted <= slots:
+                self._liveness.beat()  # after a crash of the server it registers with what we have in hand
             repeated = True
         if repeated:  # what the first one did is not told again
             ended |= {each.mail for each in batch.sent}

@@ -326,6 +326,62 @@ class ThePace(unittest.TestCase):
             self.assertEqual(meter.is_waiting(), waiting)
 
 
+class GoodbyesTogether(unittest.TestCase):
+    """Three connections to a relay that answers to no QUIT before it has heard all of them."""
+
+    def setUp(self) -> None:
+        self.clock = ManualClock()
+        said = self.said = threading.Barrier(3)
+        clock = self.clock
+
+        class Goodbye(ScriptedSession):
+            is_first = False
+
+            def rest(self) -> None:
+                if self.is_first:  # it was closed, and its relay was waited for
+                    clock.advance(1.0)
+                else:
+                    said.wait(60.0)
+
+            def close(self) -> None:
+                said.wait(60.0)
+                super().close()
+
+        class Mailer(ScriptedMailer):
+            def open_session(self) -> ScriptedSession:
+                return Goodbye(self)
+
+        self.mailer: Any = Mailer()
+
+    def fill(self, relay: Relay, count: int) -> list[Any]:
+        sessions = [relay.session(self.mailer) for _ in range(count)]
+        self.assertTrue(all(relay.put_back(each, self.mailer) for each in sessions))
+        return sessions
+
+    def test_at_the_end_of_the_processor(self) -> None:
+        """It takes one round trip, and with a relay that is gone one timeout."""
+        processor = QueueProcessorThread(queue=open_queue("memory:"), mailer=self.mailer, tell=lambda events: None)
+        sessions = self.fill(processor.relays.default, 3)
+        processor.run(forever=False)
+        self.assertEqual(([each.closed for each in sessions], self.said.broken), ([True] * 3, False))
+
+    def test_when_the_relay_has_another_mailer(self) -> None:
+        """The worker that meets that has its new connection soon."""
+        relay = Relay("r", self.mailer, self.clock)
+        sessions = self.fill(relay, 3)
+        self.assertNotIn(relay.session(ScriptedMailer()), sessions)
+        self.assertEqual([each.closed for each in sessions], [True] * 3)
+
+    def test_of_sessions_that_rest(self) -> None:
+        """Once one of them has taken its time; the processor does nothing else meanwhile."""
+        relay = Relay("r", self.mailer, self.clock)
+        sessions = self.fill(relay, 4)
+        sessions[0].is_first = True
+        relay.rest()
+        self.assertFalse(self.said.broken)
+        self.assertEqual(set(map(id, relay.end())), set(map(id, sessions)))
+
+
 class TwoPlaces(ScriptedMailer):
     """A relay that takes two connections at a time; nobody is served before a third has been refused."""
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import unittest
 from collections.abc import Callable
 
@@ -501,10 +502,51 @@ class CommandsWithoutInodes(Commands):
     options = NO_INODES
 
 
+class _SlowDisk(Disk):
+    """A disk on which removing a mail takes a while; what a thread beside the way removes waits until it is asked for.
+
+    :param clock: that of the queue, whose time the removals take.
+    """
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.asked = threading.Event()
+
+    def unlink(self, path: str) -> None:
+        """See `Disk.unlink`."""
+        if "/new/" in path:
+            self.clock.advance(0.05)
+            if threading.current_thread().name == "zope.sendmail.sweeper":
+                self.asked.wait(60)
+        super().unlink(path)
+
+
+class _AskedQueue(MaildirQueue):
+    """A queue that tells its slow disk when it is asked for more."""
+
+    disk: _SlowDisk
+
+    def next_due(self) -> float | None:
+        """See `IMailQueue.next_due`."""
+        self.disk.asked.set()
+        return super().next_due()
+
+
 class ADiskWithoutInodes(AFullDisk):
     """Not even one more name of a file goes on tmpfs: the lock is the owner file's own name."""
 
     options = NO_INODES
+
+    def test_is_drained_whole_where_mail_is_removed_beside_the_way(self) -> None:
+        """A pass does not end because the one lock is that of a mail that was sent and is only to be removed."""
+        self.put(8)
+        self.fill()
+        mailer = ScriptedMailer()
+        queue = _AskedQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=_SlowDisk(self.clock))
+        processor = QueueProcessorThread(queue=queue, mailer=mailer, clock=self.clock, tell=lambda _: None)
+        processor.run(forever=False)
+        self.assertEqual(len(mailer.sent), 8)
+        self.assertEqual(self.drained(), [])
 
 
 del FullDiskTest, WithoutReserveTest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import socket
+import threading
 import unittest
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from unittest import mock
 from zope.sendmail.config.settings import INTERACTIVE, Timeouts, Tls
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.smtp import tlsprobe
 from zope.sendmail.smtp.addresses import FAILURES, Address, addresses_of, open_first
 from zope.sendmail.smtp.dialing import own_name
 from zope.sendmail.smtp.heloname import helo_name
@@ -298,6 +300,30 @@ class TheGreeting(Conversation):
             outcome = self.transfer(self.session(relay, port=465, timeouts=timeouts))
         self.assertFaultOnly(outcome)
         self.assertIn("at port 465 TLS is from the first byte: say tls=implicit", str(outcome.fault))
+
+    def test_does_not_come_since_the_relay_waits_for_tls(self) -> None:
+        """At any port: it is asked in TLS, once, and the fault says so long before the time for a greeting is over."""
+        relay = self.start(tls=right_tls(), implicit=True)
+        with mock.patch.object(tlsprobe, "_PATIENCE", AT_ONCE):
+            outcome = self.transfer(self.session(relay, timeouts=replace(TIMEOUTS, greeting=3600.0)))
+        self.assertFaultOnly(outcome)
+        self.assertIn(f"speaks TLS from the first byte at port {relay.port}: say tls=implicit", str(outcome.fault))
+
+    def test_comes_late(self) -> None:
+        """A relay that takes its time, and speaks no TLS, is waited for."""
+        relay, hang = self.start(), Hang("220 here I am")
+        relay.on("GREETING", hang, nth=1)
+
+        def release() -> None:
+            relay.wait_until(lambda: len(relay.dialogues) > 1)  # that of the question
+            hang.release()
+
+        thread = threading.Thread(target=release)
+        thread.start()
+        self.addCleanup(thread.join)
+        with mock.patch.object(tlsprobe, "_PATIENCE", AT_ONCE):
+            outcome = self.transfer(self.session(relay))
+        self.assertAnswers(outcome, one=Answer.ACCEPTED)
 
     def test_comes_after_the_handshake(self) -> None:
         """With TLS from the first byte."""

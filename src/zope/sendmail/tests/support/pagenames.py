@@ -78,7 +78,8 @@ from zope.sendmail.console import Console
 """,
         """
 config.make_wsgi_app()
-assert app.test_client().get("/ops/mail/").status_code == 200
+answer = app.test_client().get("/ops/mail/", follow_redirects=True)
+assert answer.status_code == 200, answer.data
 """,
     ),
     "howto/django.rst": Page(
@@ -133,7 +134,7 @@ customer, logo, invoice = "jane@example.org", b"x", b"x"
     ),
     "howto/pyramid.rst": Page(
         f"""{_MESSAGE}
-import pyramid_tm
+import functools, pyramid_tm
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPBadRequest
 from webtest import TestApp
@@ -148,14 +149,16 @@ def prepared(settings, *includes):
     made.add_view(lambda request: order(request) or request.response, route_name="order")
     return made.make_wsgi_app()
 registry = config.registry
-class Late:
-    app = property(lambda self: tested.app)
-    post = lambda self, *args: tested.post(*args)
-tested = None
-app = Late()
+class Later:  # the application with the view, made when it is used
+    @functools.cached_property
+    def made(self):
+        return TestApp(prepared({{}}, "pyramid_tm", "zope.sendmail.contrib.pyramid.testing"))
+    def __getattr__(self, name):
+        return getattr(self.made, name)
+app = Later()
 """,
-        "",
-        (),
+        _DRAIN,
+        (JANE,),
     ),
     "howto/sqlalchemy.rst": Page(
         f"""{_MESSAGE}

@@ -47,6 +47,12 @@ except OSError as error:
 sys.stdin.readline()
 """
 
+#: Locks what a processor has in hand, as soon as that is written.
+_ITS_ATTEMPT = """
+select from zope_sendmail.attempt a join zope_sendmail.processor p on p.id = a.processor
+where p.pid = %s and a.phase > 0 for update of a
+"""
+
 _PATIENCE = 60.0
 
 
@@ -154,6 +160,33 @@ class AProcessorThatIsStopped(Fixture):
         self.assertEqual(out.strip(), "LeaseLost")
         lease.settle(Record(State.SENT))
         self.assertEqual(self.queue.admin.count(), {})
+
+    def test_does_not_rely_on_an_old_answer(self) -> None:
+        """It stood still between its question and the answer: that was yes, and another one has the mail since."""
+        self.put()
+        process = self.start("open")
+        assert process.stdin is not None
+        with self.server().connect() as door:
+            door.execute("begin")
+            self.eventually(
+                lambda: door.execute("select from zope_sendmail.attempt where phase > 0 for update").fetchall()
+            )
+            process.stdin.write("\n")
+            process.stdin.flush()
+            self.eventually(lambda: self.waiting_for_locks() > 0)
+            process.send_signal(signal.SIGSTOP)
+            door.execute("commit")
+        lease = self.taken()
+        self.assertEqual(lease.record.unknowns, 1)  # so the answer was: go on
+        process.send_signal(signal.SIGCONT)
+        out, _ = process.communicate("\n", timeout=_PATIENCE)
+        self.assertEqual(out.strip(), "LeaseLost")
+
+    def waiting_for_locks(self) -> int:
+        """How many statements stand before a lock."""
+        with self.server().connect() as connection:
+            [(count,)] = connection.execute("select count(*) from pg_stat_activity where wait_event_type = 'Lock'")
+        return int(count)
 
 
 class AProcessorWhoseConnectionsAreCut(Fixture):
