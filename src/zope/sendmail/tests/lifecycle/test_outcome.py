@@ -36,6 +36,14 @@ class Replies(unittest.TestCase):
         for text in ("5.1.1.1 x", "3.1.1 x", "5.1 x", "1.2.3.4 is blocked", "5.1234.1 x"):
             self.assertEqual(Reply.of(550, text), Reply(Answer.REJECTED, text, 550))
 
+    def test_too_many_recipients_are_said_with_a_no(self) -> None:
+        """By a code of its own or in words; a yes, and silence, say nothing of it."""
+        for code, text in ((452, "4.5.3 x"), (550, "too many recipients"), (452, "Too many recipients")):
+            self.assertTrue(Reply.of(code, text).is_one_too_many, text)
+        self.assertFalse(Reply.of(250, "too many recipients").is_one_too_many)
+        self.assertFalse(Reply(Answer.UNKNOWN, "too many recipients").is_one_too_many)
+        self.assertFalse(Reply.of(550, "no such user").is_one_too_many)
+
     def test_written_for_people(self) -> None:
         """Code, enhanced code, text; what is missing is left out."""
         self.assertEqual(str(Reply.of(550, "5.1.1 no such user")), "550 5.1.1 no such user")

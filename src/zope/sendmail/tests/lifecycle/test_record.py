@@ -56,6 +56,24 @@ class AMessageThatWasHeld(unittest.TestCase):
         {"bulk": Part(2, 10.0, 99.0, 5.0, held=True), "main": Part(1, 8.0, 70.0, 4.0)},
     )  # fmt: skip
 
+    def test_each_mailer_has_its_part(self) -> None:
+        """Of the mail as a whole it has one if nothing is known of its part, and a fresh one if nobody was tried."""
+        self.assertEqual(self.RECORD.part("bulk", ["a"]), Part(2, 10.0, 99.0, 5.0, held=True))
+        whole = Record(State.DEFERRED, 3, 8.0, 70.0, replies={"a": OK}, spent=2.0)
+        self.assertEqual(whole.part("bulk", ["a", "b"]), Part(3, 8.0, 70.0, 2.0))
+        self.assertEqual(whole.part("bulk", ["b"]), Part())
+
+    def test_those_who_were_tried_last_are_due_with_their_part(self) -> None:
+        """The record's own moment is that of whoever is due first."""
+        self.assertEqual(replace(self.RECORD, time=10.0, due=70.0).due_again, 99.0)
+        self.assertEqual(replace(self.RECORD, time=11.0, due=70.0).due_again, 70.0)
+
+    def test_its_parts_are_kept_in_its_line(self) -> None:
+        """Whole numbers, as other programs may write them, are as good as those with a fraction."""
+        line = write_record(self.RECORD)
+        self.assertEqual(last_record(line), self.RECORD)
+        self.assertEqual(last_record(line.replace(b"10.0", b"10")), self.RECORD)
+
     def test_goes_on_now_with_all_its_parts(self) -> None:
         """Its deaths are forgotten; what was tried and said is not."""
         record = self.RECORD.released(50.0)
@@ -129,6 +147,8 @@ class Lines(unittest.TestCase):
         line = write_record(second, first)
         self.assertNotIn(b'"a"', line)
         self.assertIsNone(record_at_end(line, is_all=False))
+        self.assertEqual(record_at_end(line), replace(second, replies={"b": Reply(Answer.DEFERRED, "y")}))
+        self.assertIsNone(record_at_end(b"nothing\n"))
         self.assertEqual(record_at_end(write_record(first) + line, is_all=False), second)
 
     def test_what_is_forgotten_is_not_left_to_the_lines_before(self) -> None:

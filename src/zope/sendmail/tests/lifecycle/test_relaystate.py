@@ -56,6 +56,22 @@ def processor(*relays: RelayState, alive: bool = True, **more: Any) -> Processor
     return ProcessorState(**values)
 
 
+class AllRelays(unittest.TestCase):
+    def test_are_those_that_were_asked_and_those_of_the_routes(self) -> None:
+        """The one that a mail may name by host and port as well; nothing is known of routes without a processor."""
+        board = RelayBoard([ProcessorState(written=NOW, relays=(DOWN,), routes=ROUTES)])
+        self.assertEqual(board.names(), {"default", "bulk", "bulk.example.org:587"})
+        self.assertEqual(RelayBoard([]).names(), set())
+
+    def test_of_several_that_take_turns_those_are_told_that_take_no_part(self) -> None:
+        """Mail goes, so nothing else would say that one of them is down; if the whole is down, that is said anyway."""
+        pair = replace(UP, name="pair", members=(replace(UP, name="a"), replace(DOWN, name="b")))
+        board = RelayBoard([ProcessorState(written=NOW, relays=(pair, BULK))])
+        self.assertEqual([(whole.name, part.name) for whole, part in board.left_out()], [("pair", "b")])
+        board = RelayBoard([ProcessorState(written=NOW, relays=(replace(DOWN, members=pair.members),))])
+        self.assertEqual(list(board.left_out()), [])
+
+
 class AMailThatIsDue(unittest.TestCase):
     def test_waits_for_the_relay_that_it_goes_to(self) -> None:
         """The routes of the processor decide, or the mail itself."""

@@ -82,6 +82,13 @@ class EnvelopesOfCallers(unittest.TestCase):
         envelope = Envelope("a@example.org", ("b@example.org", "c@example.org"), ("bad",))
         self.assertEqual(envelope.only(["c@example.org"]), Envelope("a@example.org", ("c@example.org",)))
 
+    def test_a_list_that_could_not_be_read_back_is_refused(self) -> None:
+        """Its line would be longer than a reader takes."""
+        with mock.patch("zope.sendmail.message.envelope.MAX_LINE", 8 * 30):
+            Envelope.of("a@example.org", ["one@example.org", "two@example.org"])
+            with self.assertRaisesRegex(InvalidAddress, "3 recipients, too many"):
+                Envelope.of("a@example.org", ["one@example.org", "two@example.org", "three@example.org"])
+
 
 class QueueFiles(unittest.TestCase):
     def test_the_lines_are_those_of_the_older_releases(self) -> None:
@@ -234,6 +241,22 @@ class QueueFiles(unittest.TestCase):
         self.assertNotIn("secret", repr(envelope))
         nothing = (b"X-Zope-%s: None\n" % name for name in (b"Hostname", b"Port", b"Username", b"Password"))
         self.assertIsNone(read(start + b"".join(nothing) + b"\n")[0].relay)
+
+    def test_what_never_ends_is_message(self) -> None:
+        """More than a hundred lines like envelope are none, since nothing of ours writes so many."""
+        start = b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\n"
+        lines = b"X-Zope-Colour: red\n" * 102
+        self.assertEqual(read(start + lines + END)[1], lines + END)
+
+    def test_of_maildrophost(self) -> None:
+        """Names in what encoding they had; further lines of it are dropped, as long as there are not too many."""
+        start = b"##To:b@example.org,<>\n##From:\xfc@example.org\n"
+        envelope, message = read(start + b"##Colour:red\nSubject: x\n\n")
+        self.assertEqual((envelope, message), (Envelope("ü@example.org", ("b@example.org",)), b"Subject: x\n\n"))
+        self.assertEqual(read(start + b"##Colour:red\n" * 101)[1], b"##Colour:red\n")
+        for text in (b"##Colour:red\n" * 101 + start + b"x\n", b"##To:b@example.org\n\n", start):
+            with self.assertRaises(MalformedEnvelope):
+                read(text)
 
     def test_what_cannot_be_asked_for_is_not_passed_over(self) -> None:
         """The file is refused; a password is never in the text."""

@@ -19,6 +19,7 @@ from zope.sendmail.message.headers import (
     dot_stuffed,
     line_end,
     message_id,
+    message_id_in,
     wire,
     with_message_id,
     without_bcc,
@@ -244,6 +245,11 @@ class OverTheWire(unittest.TestCase):
             message = b"S: x\n\nText" + end + b"MAIL FROM:<evil@example.org>\r\n"
             stuffed = b"".join(dot_stuffed(wire(io.BytesIO(message))))
             self.assertEqual(stuffed.count(b"\r\n.\r\n"), 1, end)
+
+    def test_a_message_id_that_is_none_is_not_worth_an_error_to_readers(self) -> None:
+        """It is the writer's that is told."""
+        self.assertEqual(message_id_in(io.BytesIO(b"Message-Id: <a@b>\n\n")), "a@b")
+        self.assertEqual(message_id_in(io.BytesIO(b"Message-Id: two words\n\n")), "")
 
     def test_the_empty_message(self) -> None:
         """Is one empty line."""
