@@ -413,6 +413,16 @@ class IQueuedMail(Interface):
 classImplements(QueuedMail, IQueuedMail)
 
 
+class IRankedQueue(Interface):
+    """A queue that says whether mail goes before other mail.  Optional; every queue of this package is one."""
+
+    def has_before(priority: Priority) -> bool:
+        """Return whether mail of a higher priority is known to be due.
+
+        Asked between two mails, so it is no journey: what other processes have committed may not be known yet.
+        """
+
+
 class IMailQueue(Interface):
     """A place where mail waits between commit and relay, as deliveries and processors use it.
 

@@ -32,6 +32,8 @@ class Convoy:
         #: How many were claimed last, and whether all of them were ordinary.
         self._size = 1
         self._are_ordinary = False
+        #: Whether they have different priorities, which have taken turns then.
+        self.are_mixed = False
 
     def size(self) -> int:
         """Return how many messages are to be claimed now: by and by more, as long as all of them go quickly."""
@@ -44,7 +46,13 @@ class Convoy:
         return self._size
 
     def add(self, job: Job) -> None:
-        """Add one more; behind one that is not ordinary, or lets all others go first, no others are claimed."""
+        """Add one more; behind one that is not ordinary no others are claimed.
+
+        A low one goes by itself, as its envelope never rides with the end of the mail before.
+        """
+        self.are_mixed = bool(self.jobs) and (
+            self.are_mixed or job.envelope.terms.priority is not self.jobs[0].envelope.terms.priority
+        )
         self.jobs.append(job)
         if job.text is None or job.envelope.terms.priority is Priority.LOW:
             self._are_ordinary = False

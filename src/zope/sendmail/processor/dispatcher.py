@@ -15,7 +15,7 @@ from zope.sendmail.errors import InvalidRelay
 from zope.sendmail.interfaces import ILease, IMailQueue
 from zope.sendmail.lifecycle.retry import set_aside
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.message.terms import PLAIN
+from zope.sendmail.message.terms import PLAIN, Priority
 from zope.sendmail.processor.context import Context
 from zope.sendmail.processor.convoy import Convoy
 from zope.sendmail.processor.job import Job
@@ -72,6 +72,7 @@ class Dispatcher:
         self._turns = SharedTurns(queue, context.clock)
         self.refusals = Refusals(context, queue)
         self._mutex = threading.Lock()
+        self._has_before: Callable[[Priority], bool] = getattr(queue, "has_before", _has_nothing)
         drain_bundles = getattr(queue, "drain_bundles", None)
         if relays.is_single and drain_bundles is not None:
             drain_bundles()
@@ -84,17 +85,22 @@ class Dispatcher:
         """Return whether all those turns until now are taken."""
         return self._turns.is_ahead(relay)
 
-    def next_for(self, relay: Relay, call: Call, convoy: Convoy) -> Job | None:
+    def next_for(self, relay: Relay, call: Call, convoy: Convoy, behind: Priority | None = None) -> Job | None:
         """Return the next message for this relay; None if there is none now.
 
         Messages for other relays that are met are put into the backlogs of those.
 
         :param convoy: of the worker; where there is one relay only, several messages are claimed together
+        :param behind: the priority of the message in hand, if the next one is wanted ahead of its time.  Behind a low
+            one there is no other low one: so high mail that comes now waits for the one in hand only.
         """
+        is_behind_low = behind is Priority.LOW
         if self._relays.is_single:
-            return self._claim(convoy)
+            return None if is_behind_low and not self._has_before(Priority.LOW) else self._claim(convoy)
         while True:
             if relay.backlog:
+                if is_behind_low and _is_low(relay.backlog):
+                    return None
                 with relay.mutex:
                     job = relay.backlog.popleft() if relay.backlog else None
                 if job is not None and not self._has_expired(job):
@@ -136,6 +142,7 @@ class Dispatcher:
                 relay.backlog.popleft().park(relay.name)
 
     def _claim(self, convoy: Convoy) -> Job | None:
+        self._let_pass(convoy)
         while not self._signal.stopped:
             if convoy.jobs:
                 return convoy.jobs.popleft()
@@ -154,6 +161,14 @@ class Dispatcher:
                     lease.release()
                 raise
         return None
+
+    def _let_pass(self, convoy: Convoy) -> None:
+        """Give back the messages of a convoy if something has come that goes before them.
+
+        Those of several priorities go as they were claimed: else one whose turn has come would lose it.
+        """
+        if convoy.jobs and not convoy.are_mixed and self._has_before(convoy.jobs[0].envelope.terms.priority):
+            convoy.release()
 
     def _route_one(self, relay: Relay | None, call: Call) -> bool:
         """Claim one message and put it where it belongs; False if nothing is due."""
@@ -206,3 +221,15 @@ class Dispatcher:
         lease.settle(record)
         replies = {who: record.replies[who] for who in (*envelope.recipients, *envelope.malformed)}
         self._context.reporter.set_aside(mail, replies)
+
+
+def _has_nothing(_: Priority) -> bool:
+    """Say of a queue that does not tell that nothing goes before a message."""
+    return False
+
+
+def _is_low(backlog: deque[Job]) -> bool:
+    """Return whether the first job is a message of low priority; another thread may take it meanwhile."""
+    with contextlib.suppress(IndexError):
+        return backlog[0].envelope.terms.priority is Priority.LOW
+    return False

@@ -13,6 +13,7 @@ import math
 import threading
 from collections.abc import Callable
 
+from zope.sendmail.message.terms import Priority
 from zope.sendmail.processor.context import SLICE, Context
 from zope.sendmail.processor.dispatcher import Dispatcher
 from zope.sendmail.processor.job import Job
@@ -138,9 +139,10 @@ class WorkerPool:
         """
         if not (worker.is_good and self._goes_on(relay, worker)) or (worker.has_in_hand and relay.has_rate):
             return None
-        job = self._dispatcher.next_for(relay, self.call, worker.convoy)
-        if job is None and relay.give_back():
-            job = self._dispatcher.next_for(relay, self.call, worker.convoy)
+        behind = worker.in_hand
+        job = self._dispatcher.next_for(relay, self.call, worker.convoy, behind)
+        if job is None and behind is not Priority.LOW and relay.give_back():
+            job = self._dispatcher.next_for(relay, self.call, worker.convoy, behind)
         if job is None:
             return None
         self._consider_more(relay)

@@ -19,6 +19,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.lifecycle.throttling import complaints_in
+from zope.sendmail.message.terms import Priority
 from zope.sendmail.processor.context import Context
 from zope.sendmail.processor.convoy import Convoy
 from zope.sendmail.processor.job import Job
@@ -111,6 +112,11 @@ class Worker:
     def has_in_hand(self) -> bool:
         """Whether a mail is with the relay, so that the next one is asked for ahead of its time."""
         return self._taken is not None and bool(self._taken.in_hand)
+
+    @property
+    def in_hand(self) -> Priority | None:
+        """The priority of the mail that is with the relay; None if there is none."""
+        return self._taken.in_hand[-1].envelope.terms.priority if self._taken and self._taken.in_hand else None
 
     def run(self, claim: Claim) -> None:
         """Try each message that `claim` gives once; end the leases.  Raises what `claim` raises."""

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 from zope.interface import implementer
 
 from zope.sendmail.errors import NoSuchMail
-from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IMailQueueAdmin, IStagedMail
+from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IMailQueueAdmin, IRankedQueue, IStagedMail
 from zope.sendmail.lifecycle.finding import Finding
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.relaystate import ProcessorState
@@ -23,12 +23,13 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import MailStatus, Standing
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.terms import Priority
 from zope.sendmail.queue.transit import Transit
 
 _T = TypeVar("_T")
 
 
-@implementer(IMailQueue)
+@implementer(IMailQueue, IRankedQueue)
 class SeveralQueues:
     """Several queues as one: written to the first, read from all.  See `IMailQueue`.
 
@@ -75,6 +76,10 @@ class SeveralQueues:
         if trouble is not None and not leases:
             raise trouble
         return leases
+
+    def has_before(self, priority: Priority) -> bool:
+        """See `IRankedQueue.has_before`; in whichever queue."""
+        return any(queue.has_before(priority) for queue in self._queues)
 
     def claim_expired(self, limit: int = 100) -> list[ILease]:
         """See `IMailQueue.claim_expired`."""

@@ -138,6 +138,18 @@ class Claims:
             else:
                 self._index.add(key)
 
+    def hear(self, keys: Iterable[str] | None) -> None:
+        """Take note of what is new, and look if that is asked for and it is time to."""
+        self.heard(keys)
+        if self._scanner.asked:
+            self.look()
+
+    def has_before(self, rank: int) -> bool:
+        """Return whether a message is known to be due whose priority is higher."""
+        if rank == _NORMAL and self.is_usual():
+            return False
+        return any(each < rank for each in (*self._index.due_ranks(self._clock.monotonic()), *self._bundles.ranks()))
+
     def _planned(self, key: str) -> float:
         """Return the seconds until a message leaves for the first time that is new here, as its name tells."""
         if "," not in key or (moment := marks_in(key).not_before) <= self._clock.time():

@@ -14,12 +14,13 @@ from collections.abc import Collection, Sequence
 
 from zope.interface import implementer
 
-from zope.sendmail.interfaces import IMailQueue
+from zope.sendmail.interfaces import IMailQueue, IRankedQueue
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState, is_drained
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.maildir import make_maildir
+from zope.sendmail.message.terms import Priority
 from zope.sendmail.queue.maildir import latecommit, reserve
 from zope.sendmail.queue.maildir.admin import MaildirAdmin
 from zope.sendmail.queue.maildir.claims import Claims
@@ -48,7 +49,7 @@ from zope.sendmail.system.trust import check_place
 _BUSY = 0.02
 
 
-@implementer(IMailQueue)
+@implementer(IMailQueue, IRankedQueue)
 class MaildirQueue:
     """See `IMailQueue`."""
 
@@ -159,12 +160,25 @@ class MaildirQueue:
             self._claims.unsettled.settle_again()
             leases: list[MaildirLease] = []
             is_busy = self._trigger is not None and self.clock.monotonic() - self._listened < _BUSY
+            self._hear_bell()
             if is_busy and self._claims.is_usual():  # else what has come meanwhile may go first
                 leases = self._claims.take(limit)
             if not leases:
                 self._listen()
                 leases = self._claims.take(limit)
             return leases
+
+    def has_before(self, priority: Priority) -> bool:
+        """See `IRankedQueue.has_before`.  Costs a system call, since the bell may be ringing."""
+        with self._claims.mutex:
+            self._hear_bell()
+            return self._claims.has_before(priority.rank)
+
+    def _hear_bell(self) -> None:
+        """Learn what the bell says, if it is ringing."""
+        trigger = self._trigger
+        if trigger is not None and trigger.is_ringing():
+            self._claims.hear(trigger.wait(0.0))
 
     def claim_expired(self, limit: int = 100) -> list[MaildirLease]:
         """See `IMailQueue.claim_expired`."""

@@ -37,6 +37,9 @@ class Trigger:
             self._read, self._write = os.pipe()
             os.set_blocking(self._read, False)
             os.set_blocking(self._write, False)
+        #: Asked by one thread at a time only, and so often that it is made once.
+        self._poll = select.poll()
+        self._poll.register(self._read, select.POLLIN)
 
     def __del__(self) -> None:
         self.close_descriptors()
@@ -57,6 +60,10 @@ class Trigger:
         lines = text.split(b"\n")
         self._rest = lines.pop()[-_ATOMIC:]
         return [os.fsdecode(line) for line in dict.fromkeys(lines or [b""])]
+
+    def is_ringing(self) -> bool:
+        """Return whether `wait` has something to say at once.  Concurrency: one thread at a time."""
+        return self._read >= 0 and bool(self._poll.poll(0))
 
     def wake(self) -> None:
         """Let `wait` return."""

@@ -16,11 +16,12 @@ from typing import Any
 from zope.interface import implementer
 
 from zope.sendmail.errors import QueueError
-from zope.sendmail.interfaces import IMailQueue
+from zope.sendmail.interfaces import IMailQueue, IRankedQueue
 from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
+from zope.sendmail.message.terms import Priority
 from zope.sendmail.queue.memory.admin import MemoryAdmin
 from zope.sendmail.queue.memory.firstattempts import MemoryFirstAttempts
 from zope.sendmail.queue.memory.lease import MemoryLease
@@ -57,7 +58,7 @@ def forget_shared_memory() -> None:
 _shared: MemoryQueue | None = None
 
 
-@implementer(IMailQueue)
+@implementer(IMailQueue, IRankedQueue)
 class MemoryQueue:
     """See `IMailQueue`.  Nothing survives the process, so nothing is taken over."""
 
@@ -83,6 +84,14 @@ class MemoryQueue:
         with self.store.changed:
             due = (mail for mail in self.store.mails_by_name.values() if self.store.wait_of(mail) == 0.0)
             return [MemoryLease(self.store, mail) for mail in self.store.in_turn(due, limit)]
+
+    def has_before(self, priority: Priority) -> bool:
+        """See `IRankedQueue.has_before`."""
+        with self.store.changed:
+            return any(
+                mail.envelope.terms.priority.rank < priority.rank and self.store.wait_of(mail) == 0.0
+                for mail in self.store.mails_by_name.values()
+            )
 
     def claim_expired(self, limit: int = 100) -> list[MemoryLease]:
         """See `IMailQueue.claim_expired`."""

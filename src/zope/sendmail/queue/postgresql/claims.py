@@ -64,6 +64,8 @@ class Claims:
         self.see_changes = lines.see_changes
         self.parked_mails = lines.parked_mails
         self.hurry = lines.hurry
+        self.has_before = lines.has_before
+        self.look_out_soon = lines.look_out_soon
         self.unpark = lines.unpark
         self.heard = lines.want
 

@@ -116,6 +116,14 @@ class Lines:
         # Behind mail of low priority there is a look for each: so what goes before it waits for no second one.
         return _LOW in self._turns.ranks or self._clock.monotonic() >= self._looked_out_at + _LOOK_OUT
 
+    def look_out_soon(self) -> None:
+        """Let the next claim learn of which priorities there is mail: a process has committed some."""
+        self._looked_out_at = -inf
+
+    def has_before(self, rank: int) -> bool:
+        """Return whether there is mail of a higher priority, as far as that is known."""
+        return any(each < rank for each in self._turns.ranks)
+
     def are_several(self) -> bool:
         """Return whether there may be mail of several priorities."""
         return len(self._turns.ranks) > 1

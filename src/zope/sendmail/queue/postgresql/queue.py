@@ -18,12 +18,13 @@ from typing import Any
 from zope.interface import implementer
 
 from zope.sendmail.errors import QueueError
-from zope.sendmail.interfaces import IMailQueue, IStagedMail
+from zope.sendmail.interfaces import IMailQueue, IRankedQueue, IStagedMail
 from zope.sendmail.lifecycle.relaystate import ProcessorState, is_drained
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
+from zope.sendmail.message.terms import Priority
 from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
 from zope.sendmail.queue.postgresql.claims import Claims
 from zope.sendmail.queue.postgresql.connection import Connections
@@ -40,7 +41,7 @@ from zope.sendmail.queue.postgresql.wakeup import Announcer, Listener
 from zope.sendmail.system.clock import Clock
 
 
-@implementer(IMailQueue)
+@implementer(IMailQueue, IRankedQueue)
 class PostgreSQLQueue:
     """See `IMailQueue`.
 
@@ -179,7 +180,16 @@ class PostgreSQLQueue:
     def claim(self, limit: int = 1, *, ahead: int = 0) -> list[PostgreSQLLease]:
         """See `IMailQueue.claim`."""
         self._reveal_late()
-        return self._open().claim(limit, ahead)
+        claims = self._open()
+        heard = self._listening().hear()
+        if heard is not None:
+            claims.heard(heard)
+            claims.look_out_soon()
+        return claims.claim(limit, ahead)
+
+    def has_before(self, priority: Priority) -> bool:
+        """See `IRankedQueue.has_before`."""
+        return self._claims is not None and self._claims.has_before(priority.rank)
 
     def claim_expired(self, limit: int = 100) -> list[PostgreSQLLease]:
         """See `IMailQueue.claim_expired`."""

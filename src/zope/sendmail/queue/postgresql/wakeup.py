@@ -166,6 +166,16 @@ class Listener:
         finally:
             self._mutex.release()
 
+    def hear(self) -> list[uuid.UUID] | None:
+        """Return what was heard already, without a wait; see `wait`.  None, too, while another thread listens."""
+        if self._connection is None or not self._mutex.acquire(blocking=False):
+            return None
+        try:
+            connection = self._connection
+            return self._heard() if connection is not None and connection.fileno() in self._select(0.0) else None
+        finally:
+            self._mutex.release()
+
     def _listen_until(self, deadline: float) -> list[uuid.UUID] | None:
         look_at = self._next_look()
         while True:

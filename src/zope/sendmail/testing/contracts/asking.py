@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.interfaces import IRankedQueue
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.testing.contracts.situation import LATER, MESSAGE, QueueSituation, envelope
@@ -168,6 +169,21 @@ class AskingContract(QueueSituation):
             self.assertEqual(len(self.queue.claim(1, ahead=8)), 1)
             [urgent] = self.put_with(HIGH, queue=urgent_queue)
             self.assertEqual(self.names_of(self.queue.claim(1, ahead=8)), [urgent])
+
+    def test_between_two_claims_it_is_known_whether_something_goes_before(self: Any) -> None:
+        """What was committed by this process: a worker that has more in hand asks before each mail."""
+        if not IRankedQueue.providedBy(self.queue):
+            return
+        normal, low = self.put(), self.put_with(LOW, count=2)
+        self.put_with(Terms(not_before=self.clock.time() + 30, priority=Priority.HIGH))
+        for name in (normal[0], low[0]):
+            self.assertEqual(self.names_of(self.queue.claim(1)), [name])
+        self.assertEqual(self._priorities_passed(), [])
+        self.put_with(HIGH)
+        self.assertEqual(self._priorities_passed(), [Priority.NORMAL, Priority.LOW])
+
+    def _priorities_passed(self: Any) -> list[Priority]:
+        return [priority for priority in Priority if self.queue.has_before(priority)]
 
     def test_a_newsletter_of_low_priority_lets_others_go_first(self: Any) -> None:
         """A transaction of hundreds of mails, be it drained as it lies; each claim gives what has come meanwhile."""
