@@ -168,11 +168,11 @@ class Listener:
 
     def hear(self) -> list[uuid.UUID] | None:
         """Return what was heard already, without a wait; see `wait`.  None, too, while another thread listens."""
-        if self._connection is None or not self._mutex.acquire(blocking=False):
+        if not self._mutex.acquire(blocking=False):
             return None
         try:
-            connection = self._connection
-            return self._heard() if connection is not None and connection.fileno() in self._select(0.0) else None
+            is_heard = self._connection is not None and self._connection.fileno() in self._select(0.0)
+            return self._heard() if is_heard else None
         finally:
             self._mutex.release()
 
