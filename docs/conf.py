@@ -34,6 +34,8 @@ add_module_names = False
 
 html_theme = "furo"
 html_title = "zope.sendmail"
+epub_basename = "zope.sendmail"
+epub_show_urls = "no"  # they would stand behind each link
 exclude_patterns = ["_build"]
 
 # Other projects' names are no links: the pages are built, and read, without a network.
