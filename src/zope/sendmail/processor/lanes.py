@@ -2,22 +2,32 @@
 
 A connection waits for its relay, and meanwhile others work: so many are of use as fit into the wait.  More of them only
 hand the interpreter to one another.  The shortest wait tells: on a busy machine the others are those of the machine.
+
+Until some mails have been measured, what is worth while is guessed from how far away the relay is; not for long, for it
+may be near and slow.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from math import inf
 
 #: So many connections are always worth while where mail waits: a relay on the same machine works while we do, and on a
 #: busy machine several threads get more of it.
-_FEW = 4
+FEW = 4
 
 #: So many times what fits into the shortest wait: most take longer.
 _SLACK = 2.0
 
 #: Mails after which their figures are believed: the first ones of a busy machine wait for anything.
 _ENOUGH = 8
+
+#: What a mail costs, about: seconds of a processor.
+_COST = 0.0003
+
+#: So many looks may be guesses.
+_GUESSES = 10
 
 #: One of so many times more connections than are worth while ends.
 _TOO_MANY = 1.5
@@ -31,6 +41,9 @@ class Lanes:
         self._begin()
         #: How many connections are worth while, as the last look found; inf: as many as there may be.
         self.worth = inf
+        #: Tells how far away the relay is, in seconds, or None as long as that is not known; None: nothing tells it.
+        self.distance: Callable[[], float | None] | None = None
+        self._guesses = _GUESSES
 
     def _begin(self) -> None:
         self._measured = self._others = 0
@@ -56,12 +69,31 @@ class Lanes:
     def look(self) -> None:
         """Find what is worth while from what was noted since it was found last; most of it has to be measured."""
         with self._mutex:
-            if self._measured + self._others < _ENOUGH:
-                return
-            is_known = self._measured > self._others and self._cpu > 0.0
-            self.worth = max(_FEW, _SLACK * (1.0 + self._wait * self._measured / self._cpu)) if is_known else inf
-            self._begin()
+            if self._measured + self._others >= _ENOUGH:
+                is_known = self._measured > self._others and self._cpu > 0.0
+                self.worth = _worth(self._wait, self._cpu / self._measured) if is_known else inf
+                self._guesses = 0
+                self._begin()
+            elif self._guesses:
+                self._guesses -= 1
+                self.worth = self._guess() if self._guesses else inf
+
+    @property
+    def are_guessed(self) -> bool:
+        """Whether the last look could not do more than guess, so that it is worth while to look again soon."""
+        return self._guesses > 0
+
+    def _guess(self) -> float:
+        if self.distance is None:
+            return inf
+        distance = self.distance()
+        return FEW if distance is None else _worth(distance, _COST)
 
     def are_too_many(self, connections: int) -> bool:
         """Return whether one of so many should end: they are far more than is worth while."""
         return connections > _TOO_MANY * self.worth
+
+
+def _worth(wait: float, cost: float) -> float:
+    """Return how many connections are worth while, where a mail waits for its relay, and costs, so many seconds."""
+    return max(FEW, _SLACK * (1.0 + wait / cost))

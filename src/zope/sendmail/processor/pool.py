@@ -17,13 +17,14 @@ from zope.sendmail.message.terms import Priority
 from zope.sendmail.processor.context import SLICE, Context
 from zope.sendmail.processor.dispatcher import Dispatcher
 from zope.sendmail.processor.job import Job
+from zope.sendmail.processor.lanes import FEW
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.processor.worker import Worker
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.gilbaton import baton
 
 #: Seconds between two looks whether more workers are needed: at first, and at most.
-_WINDOW = (0.02, 0.5)
+_WINDOW = (0.01, 0.5)
 
 #: A process that uses more than this part of a CPU is not waiting for a relay.  A worker in front of a relay on the
 #: same host uses 0.7 to 0.8; more workers cost a quarter more CPU there and send no more (benchmarks/README.rst).
@@ -222,10 +223,11 @@ class WorkerPool:
         try:
             while not over.wait(window) and not signal.stopped and self._dispatcher.is_waited_for(relay):
                 relay.lanes.look()
-                if meter.is_waiting() and self._may_double(relay):
+                is_waiting = meter.is_waiting()
+                if is_waiting and self._may_double(relay):
                     with contextlib.suppress(RuntimeError):  # the system has no more threads
                         self._double(relay)
-                else:
+                elif not (is_waiting and relay.lanes.are_guessed):
                     window = min(window * 2, _WINDOW[1])
         finally:
             with self._mutex:
@@ -242,7 +244,7 @@ class WorkerPool:
     def _double(self, relay: Relay) -> None:
         with relay.mutex:
             most = min(relay.limit, relay.lanes.worth)
-            more = max(0, min(relay.workers, math.ceil(most) - relay.workers))
+            more = max(0, min(max(relay.workers, FEW - relay.workers), math.ceil(most) - relay.workers))
         for _ in range(more):
             with relay.mutex:
                 relay.workers += 1

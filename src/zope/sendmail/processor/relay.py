@@ -239,7 +239,10 @@ class Relay:
             self._idle_of = mailer
             session = self._idle.pop() if self._idle else None
         side_by_side([each.close for each in outdated])
-        return open_session(mailer) if session is None else session
+        if session is None:
+            session = open_session(mailer)
+            self.lanes.distance = getattr(session, "distance", None)
+        return session
 
     def refused(self, error: BaseException) -> None:
         """Note that the mailer made no session: as long as that is so, its relay cannot be used."""

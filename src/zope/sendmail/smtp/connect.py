@@ -12,6 +12,7 @@ import contextlib
 import encodings.idna  # noqa: F401 - the first name that is resolved imports it; a fork then has its lock for ever
 import smtplib
 import ssl
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from smtplib import LMTP, SMTP  # by name: a test that patches ``smtplib.SMTP`` must not blind us
@@ -20,6 +21,7 @@ from typing import Any, TypeGuard
 from zope.sendmail.config.settings import RelaySettings, Timeouts, Tls
 from zope.sendmail.smtp.auth.login import login, redacted, token_of
 from zope.sendmail.smtp.dialing import Dialer, Factory, dialer_for, introduce, leave_address, makes_tls
+from zope.sendmail.smtp.distances import DISTANCES
 from zope.sendmail.smtp.replylines import has_unread, read_by_lines, set_timeout, telling_alerts
 from zope.sendmail.smtp.tls import cure_for_alert, cure_for_time, is_about_time, tls_context
 
@@ -162,8 +164,10 @@ def _is_left_to_clear(error: Exception, settings: RelaySettings) -> bool:
 
 def _greet(connection: Any, settings: RelaySettings) -> None:
     read_by_lines(connection)
+    begin = time.monotonic()
     with telling_alerts(connection):
         code, text = connection.ehlo()
+    DISTANCES.note(str(settings), time.monotonic() - begin)
     if not 200 <= code < 300 and code != 421 and not isinstance(connection, LMTP):
         code, text = connection.helo()
     if not 200 <= code < 300:

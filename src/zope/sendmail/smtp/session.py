@@ -21,6 +21,7 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.attempt import Alone, Attempt, Following, RelayConnection, Verification
 from zope.sendmail.smtp.classification import failed, succeeded
 from zope.sendmail.smtp.connect import drop, hang_up, set_timeout
+from zope.sendmail.smtp.distances import DISTANCES
 from zope.sendmail.smtp.enquiry import Question, ask_together
 from zope.sendmail.smtp.lessons import Lessons
 from zope.sendmail.smtp.openconnection import OpenConnection, open_connection
@@ -221,6 +222,10 @@ class SMTPSession:
         """
         waited, self._shortest_wait = self._shortest_wait, inf
         return waited
+
+    def distance(self) -> float | None:
+        """Return the shortest time in seconds in which the relay has answered EHLO; None: it did not yet."""
+        return DISTANCES.of(self._relay)
 
     def may_overlap(self) -> bool:
         """Return whether the connection is good for one more mail behind the one in hand, envelope and end in one."""

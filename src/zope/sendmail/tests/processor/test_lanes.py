@@ -73,5 +73,47 @@ class Mails(unittest.TestCase):
         self.assertEqual(self.look(), inf)
 
 
+class Guesses(unittest.TestCase):
+    """As long as too few mails were measured."""
+
+    def setUp(self) -> None:
+        self.lanes = Lanes()
+        self.found: float | None = None
+        self.lanes.distance = lambda: self.found
+
+    def look(self) -> float:
+        self.lanes.look()
+        return self.lanes.worth
+
+    def test_a_relay_that_has_not_answered(self) -> None:
+        """Gets few."""
+        self.assertEqual((self.look(), self.lanes.are_guessed), (4.0, True))
+
+    def test_a_relay_that_is_near(self) -> None:
+        """Gets few, however busy the machine is."""
+        self.found = 0.0003
+        self.assertEqual(self.look(), 4.0)
+
+    def test_a_relay_that_is_far(self) -> None:
+        """Gets more than there may be."""
+        self.found = 0.020
+        self.assertGreater(self.look(), 100)
+
+    def test_what_was_measured(self) -> None:
+        """Is no guess, and no guess follows: the relay is near, but takes its time for each mail."""
+        self.found = 0.0001
+        self.look()
+        self.lanes.note(16, 16 * COST, 0.5)
+        self.assertGreater(self.look(), 100)
+        self.assertFalse(self.lanes.are_guessed)
+        self.assertGreater(self.look(), 100)
+
+    def test_a_relay_of_which_nothing_comes_to_be_known(self) -> None:
+        """There may be as many as otherwise, soon: it may be near and slow, or greet late."""
+        for _ in range(9):
+            self.assertEqual((self.look(), self.lanes.are_guessed), (4.0, True))
+        self.assertEqual((self.look(), self.lanes.are_guessed), (inf, False))
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -24,6 +24,7 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.smtp.classification import LOGIN_CODES
+from zope.sendmail.smtp.distances import DISTANCES
 from zope.sendmail.smtp.replylines import ReplyLines
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.contracts import ManualClock
@@ -698,6 +699,20 @@ class TheConnectionIsKept(Conversation):
         self.assertFaultOnly(self.transfer(session))
         relay.start()
         self.assertAnswers(self.transfer(session), one=ACCEPTED)
+
+    def test_it_tells_how_far_away_the_relay_is(self) -> None:
+        """As soon as that has answered EHLO once; another session of this process knows it when it is connected."""
+        relay = self.start()
+        relay.on("GREETING", Drop(), nth=1)
+        session = self.session(relay)
+        DISTANCES.clear()  # the port may have been another relay's
+        self.transfer(session)
+        self.assertIsNone(session.distance())
+        self.transfer(session)
+        distance = session.distance()
+        assert distance is not None
+        self.assertGreater(distance, 0.0)
+        self.assertLess(distance, 60.0)
 
     def test_after_a_failure_it_is_a_new_one(self) -> None:
         """Whatever went wrong, the next mail does not meet its remains (7.3 was stuck for ever)."""
