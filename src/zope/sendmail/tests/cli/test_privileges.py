@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,23 +17,25 @@ from zope.sendmail.testing.relay import Relay
 #: Owns the queue; has no name and no home here.
 OWNER = 54321
 
-#: Runs a command, and afterwards says which modules were looked for after root's ids were given up.
+#: Runs commands, each in a fork, and afterwards says which modules it looked for after root's ids were given up.
 WATCHED = """
-import os, sys
+import json, os, sys
 late = []
 def watch(event, arguments):
     if event == "import" and os.geteuid() != 0:
         late.append(arguments[0])
 sys.addaudithook(watch)
-from importlib import import_module
-module, *words = sys.argv[1:]
-main = import_module(module).main
-try:
-    status = main(words)
-except SystemExit as ended:
-    status = ended.code
-os.seteuid(0)
-print("LATE", late, "USER", status)
+from zope.sendmail.cli.app import main
+for words in json.loads(sys.argv[1]):
+    if not os.fork():
+        try:
+            status = main(words)
+        except SystemExit as ended:
+            status = ended.code
+        os.seteuid(0)
+        print("LATE", late, "USER", status, *words, flush=True)
+        os._exit(0)
+    os.wait()
 """
 
 
@@ -49,22 +53,22 @@ class RootOnSomebodyElsesQueue(unittest.TestCase):
             for name in (*directories, *files):
                 os.chown(os.path.join(top, name), OWNER, OWNER)
 
-    def run_watched(self, module: str, *words: str) -> str:
+    def run_watched(self, *commands: list[str]) -> str:
         done = subprocess.run(
-            [sys.executable, "-c", WATCHED, module, *words],
+            [sys.executable, "-c", WATCHED, json.dumps(commands)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             text=True,
             check=False,
             cwd="/",
         )
-        self.assertIn("LATE", done.stdout, done.stderr)
+        self.assertEqual(done.stdout.count("LATE"), len(commands), done.stderr)
         return done.stdout + done.stderr
 
     def test_imports_nothing_after_its_ids_are_given_up(self) -> None:
         """Whatever the command, as the owner might not be able to read it."""
         relay = ["--hostname", self.relay.host, "--port", str(self.relay.port), "--no-tls"]
-        for words in (
+        commands = [
             ["queue", "list", self.path],
             ["queue", "doctor", self.path],
             ["queue", "show", self.path, "1@shop", "--message"],
@@ -74,14 +78,16 @@ class RootOnSomebodyElsesQueue(unittest.TestCase):
             ["queue", "hold", self.path, "1@shop"],
             ["queue", "release", self.path, "1@shop"],
             [*relay, self.path],
-        ):
+        ]
+        said = self.run_watched(*commands)
+        for words in commands:
             with self.subTest(words[:2]):
-                self.assertRegex(self.run_watched("zope.sendmail.cli.app", *words), r"LATE \[\] USER [01]\n")
+                self.assertRegex(said, rf"LATE \[\] USER [01] {re.escape(' '.join(words))}\n")
         self.assertEqual(len(self.relay.mails), 1)
 
     def test_leaves_no_file_of_its_own(self) -> None:
         """All are the owner's."""
-        self.run_watched("zope.sendmail.cli.app", "queue", "hold", self.path, "1@shop")
+        self.run_watched(["queue", "hold", self.path, "1@shop"])
         owners = {os.stat(os.path.join(top, name)).st_uid for top, _, files in os.walk(self.path) for name in files}
         self.assertEqual(owners, {OWNER})
 
