@@ -28,9 +28,15 @@ AREAS = {
     "lifecycle": (["lifecycle/*.py"], ["lifecycle", "test_events.py"]),
     "smtp": (
         ["smtp/protocol/*.py"],
-        ["smtp/test_replies.py", "smtp/test_sevenbit.py", "smtp/test_dialogues.py", "smtp/test_runs.py"],
+        [
+            "smtp/test_replies.py",
+            "smtp/test_sevenbit.py",
+            "smtp/test_dialogues.py",
+            "smtp/test_runs.py",
+            "smtp/test_protocol.py",
+        ],
     ),
-    "message": (["message/*.py"], ["message"]),
+    "message": (["message/*.py"], ["message", "test_asking.py"]),
 }
 SETTINGS = """
 [tool.mutmut]

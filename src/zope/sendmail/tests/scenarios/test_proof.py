@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import shutil
@@ -57,6 +58,60 @@ class ThePageOfProof(unittest.TestCase):
         count = page().count(":Tested by:")
         self.assertGreater(count, 15)
         self.assertEqual((page().count(":Seen:"), page().count(":Not promised:")), (count, count))
+
+
+class ThePageIsRun(unittest.TestCase):
+    """By ``.ci/promises.py``, which is a program of the checkout."""
+
+    def setUp(self) -> None:
+        self.page = page()
+        spec = importlib.util.spec_from_file_location("promises", TOP / ".ci" / "promises.py")
+        assert spec is not None
+        assert spec.loader is not None
+        self.promises = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.promises)
+
+    def test_each_promise_has_commands(self) -> None:
+        """And each line of a command is one, however many lines it is written in."""
+        sections = list(self.promises.sections(self.page))
+        self.assertEqual(len(sections), self.page.count(":Seen:"))
+        for command in (each for section in sections for each in section.commands):
+            self.assertRegex(command, r"^\.venv/bin/python (-m|bin/pytest|benchmarks/)")
+            self.assertNotIn("\\", command)
+
+    def test_what_is_said_is_understood(self) -> None:
+        """A summary of pytest, of unittest, and figures."""
+        for said, words in (
+            (
+                "....\n3 failed, 146 passed, 2 warnings, 12 subtests passed in 61.25s (0:01:01)\n",
+                "3 failed, 146 passed, 2 warnings, 12 subtests passed",
+            ),
+            (
+                "Ran 31 tests in 9.1s\n\nOK (skipped=1)\n1,234 states: power\n",
+                "31 passed, skipped=1, 1,234 states power",
+            ),
+            ("committed                        4000\nlost                             0\n", "4000 committed, 0 lost"),
+            ("a table\n", "done"),
+        ):
+            self.assertEqual(self.promises.summary(said), words)
+
+    def test_fewer_tests_than_the_page_says_are_a_fault(self) -> None:
+        """And so is a command that fails."""
+        section = self.promises.Section("x", ("c",), "1 December. ``pytest``: 7 passed (3 s).\n")
+        for status, words, fault in (
+            (0, "7 passed", ""),
+            (0, "9 passed", ""),
+            (0, "6 passed", "6 passed, but"),
+            (1, "9 passed", "FAILED: c"),
+        ):
+            told = self.promises.fault_of(section, [self.promises.Sight("c", status, 1.0, words)])
+            self.assertTrue(told.startswith(fault) if fault else not told, told)
+
+    def test_what_was_seen_replaces_the_first_paragraph_only(self) -> None:
+        """Of one section."""
+        text = "\nOne\n===\n\n:Seen:\n    old\n\n    by hand\n:Not promised:\n    x\n"
+        more = text.replace("One", "Two")
+        self.assertEqual(self.promises.with_seen(text + more, "Two", "new"), text + more.replace("old", "new"))
 
 
 class TheBenchmarks(unittest.TestCase):

@@ -78,6 +78,17 @@ class AMessageIsWrittenInAscii(unittest.TestCase):
         _, message = self.convert(raw("Subject: x\n", "Grüße\r\n".encode("latin-1")))
         self.assertEqual(message.get_content_charset(), "unknown-8bit")
 
+    def test_what_is_said_already_is_not_said_again(self) -> None:
+        """A message with one of the two fields keeps it; one that is ASCII in its body needs none."""
+        found = in_seven_bit(raw("Subject: x\nContent-Type: text/html; charset=utf-8\n", "Grüße\r\n"))
+        self.assertEqual(parsed(found).get_content_type(), "text/html")
+        self.assertEqual(found.count(b"Content-Type"), 1)
+        self.assertEqual(found.count(b"MIME-Version: 1.0\r\n"), 1)
+        found = in_seven_bit(raw("mime-version: 1.0\nSubject: x\n", "Grüße\r\n"))
+        self.assertEqual((found.lower().count(b"mime-version"), found.count(b"Content-Type")), (1, 0))
+        found = in_seven_bit(raw("Subject: Grüße\n", "x\r\n"))
+        self.assertEqual(found.partition(b"\r\n")[2], b"\r\nx\r\n")
+
     def test_nested_parts(self) -> None:
         """Each part by itself; what is ASCII stays as it is, also between, before and behind them."""
         inner = (
@@ -176,6 +187,8 @@ class AMessageCannotBe(unittest.TestCase):
             (MIME + multipart + "\n", "--x\r\n\r\nü\r\n", "without a boundary"),
             (MIME + multipart + "; boundary=y\n", "--x\r\n\r\nü\r\n", "does not occur"),
             (MIME + TEXT.replace("8bit", "base64"), "ü\r\n", "says it is base64"),
+            (MIME + TEXT.replace("8bit", "uuencode"), "ü\r\n", "says it is uuencode"),
+            (MIME + TEXT.replace("8bit", "X-UUencode"), "ü\r\n", "says it is x-uuencode"),
             (MIME + "Content-Type: message/partial\n", "ü\r\n", "message/partial"),
         ):
             self.refused(raw(headers, body), why)
