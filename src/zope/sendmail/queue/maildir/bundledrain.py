@@ -13,44 +13,45 @@ import os
 import sys
 from array import array
 from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from math import inf
 from typing import Any, Protocol
 
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.message.terms import UNMARKED, Marks, Priority, marks_in
-from zope.sendmail.queue.maildir.bundle import entries, gather_out, is_left, may_be_drained, unfold
+from zope.sendmail.message.terms import marks_in
+from zope.sendmail.queue.maildir.bundle import entries, may_be_drained, unfold
 from zope.sendmail.queue.maildir.bundlelease import BundledLease, BundledMail, key_of
 from zope.sendmail.queue.maildir.bundleprogress import GONE, KEPT, WAITING, BundleProgress, make_progress
-from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, PROGRESS, WANTED, by_age
+from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, WANTED, by_age
 from zope.sendmail.queue.maildir.lease import MaildirLease
-from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, OneAtATime, Owner
+from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.store import UNTRIED, Store
-from zope.sendmail.queue.maildir.unfolder import later
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.disk import Disk
 
-#: Mails that one processor has at a time.
+#: Mails of one priority that a processor has at a time.
 _CHUNK = 64
 
 #: Of a bundle with a mail that has more bytes, files are made: a chunk is in memory.
 _LARGEST = 64 * 1024
 
-#: So often the messages that are files come first, though a bundle is older: retries are among them.
-_TURN = 4
-
-_NORMAL = Priority.NORMAL.rank
-
 #: Seconds until what another process was doing is looked at again.
-_LOOK_AGAIN = 2.0
+LOOK_AGAIN = 2.0
 
 
 class _Chunk:
-    """Mails of a bundle that are ours."""
+    """Mails of a bundle that are ours.
 
-    def __init__(self, number: int, lock: Lock) -> None:
+    :param rank: that of their priority
+    :param mails: their numbers, ascending
+    """
+
+    def __init__(self, number: int, rank: int, mails: Sequence[int], lock: Lock) -> None:
         self.number = number
+        self.rank = rank
+        self.mails = mails
         self.lock = lock
         #: Those for which there is no lease, with what is written of them: number, name, step, text.
         self.waiting: deque[tuple[int, str, int, bytes]] = deque()
@@ -70,22 +71,27 @@ class BundleDrain:
         self.group = group
         disk = self.store.disk
         #: Where the line of each mail begins, and where the last mail ends.
-        self._begins, first, self.rank = _begins_of(disk, group)
+        self._begins, first, ranks, self.expires = _begins_of(disk, group, self.store.clock.time())
+        #: The rank and the mails of each chunk; the ranks of all, ascending.
+        self._chunks = _chunks_of(ranks)
+        self.all_ranks = sorted(set(ranks))
         #: The first mails of a transaction are files, and go before those in its bundle.
         self.age = by_age(key_of(first))
-        count = len(self._begins) - 1
-        make_progress(disk, group, count, owner.name)
+        make_progress(disk, group, len(ranks), owner.name)
         self.progress = BundleProgress(disk, group)
         try:
             self._fd = disk.open_existing(os.path.join(group, BUNDLE))
         except OSError:
             self.progress.close()
             raise
-        #: Chunks that may have something to do, and when those that others have are looked at again.
-        self._pending = deque(range(-(-count // _CHUNK)))
+        #: Chunks that may have something to do, by rank, and when those that others have are looked at again.
+        self._pending = {
+            rank: deque(number for number, (each, _) in enumerate(self._chunks) if each == rank)
+            for rank in self.all_ranks
+        }
         self._busy: dict[int, float] = {}
         self._ours: dict[int, _Chunk] = {}
-        self._current: _Chunk | None = None
+        self._current: dict[int, _Chunk] = {}
         #: No mail is begun here any more; and what is here is being made files of, or is gone.
         self._is_given_up = self._is_unfolded = self._is_closed = False
         #: When the first mail that was kept is due, by the wall clock.
@@ -94,56 +100,67 @@ class BundleDrain:
 
     # giving out
 
-    def has_work(self, now: float) -> bool:
-        """Return whether `take` may give something."""
+    def ranks(self, now: float) -> Collection[int]:
+        """Return the ranks of which `take` may give something, or do what is to be done in the end."""
+        if self.is_over(now):
+            return self.all_ranks[-1:]
         if self._is_unfolded or now < self._try_at:
-            return False
-        if self._current is not None or self._pending or self._with_waiting() is not None:
-            return True
-        return any(at <= now for at in self._busy.values())
+            return ()
+        found = {rank for rank, numbers in self._pending.items() if numbers}
+        found.update(self._current, (chunk.rank for chunk in self._ours.values() if chunk.waiting))
+        found.update(self._chunks[number][0] for number, at in self._busy.items() if at <= now)
+        return found
 
-    def take(self, limit: int, now: float) -> list[MaildirLease]:
-        """Return leases on up to `limit` mails, in order.  Raises `CannotClaim`, or `OSError` for this bundle."""
+    def take_all(self, now: float) -> list[MaildirLease]:
+        """Return leases on all mails, as `take` does."""
+        return [lease for rank in self.all_ranks for lease in self.take(sys.maxsize, now, rank)]
+
+    def take(self, limit: int, now: float, rank: int) -> list[MaildirLease]:
+        """Return leases on up to `limit` mails of a priority, in order.
+
+        Raises `CannotClaim`, or `OSError` for this bundle.
+        """
         leases: list[MaildirLease] = []
         if now < self._try_at:
             return leases
         if self.store.clock.time() >= self._kept_until:
             self.give_up()
         while len(leases) < limit and not self._is_unfolded:
-            chunk = self._current or self._with_waiting() or self._next_chunk(now)
+            chunk = self._current.get(rank) or self._with_waiting(rank) or self._next_chunk(now, rank)
             if chunk is None:
                 break
             lease = self._lease(chunk)
             if lease is not None:
                 leases.append(lease)
             if not chunk.waiting:
-                self._current = None
+                self._current.pop(rank, None)
                 self._finish(chunk)
         return leases
 
-    def _with_waiting(self) -> _Chunk | None:
+    def _with_waiting(self, rank: int) -> _Chunk | None:
         """Return a chunk of ours with a mail that was given back after the last one of the chunk was given out."""
-        return next((chunk for chunk in self._ours.values() if chunk.waiting), None)
+        return next((chunk for chunk in self._ours.values() if chunk.waiting and chunk.rank == rank), None)
 
-    def _next_chunk(self, now: float) -> _Chunk | None:
+    def _next_chunk(self, now: float, rank: int) -> _Chunk | None:
         """Lock a chunk that has something to do, and read it; None if there is none now."""
         for number in [number for number, at in self._busy.items() if at <= now]:
             del self._busy[number]
-            self._pending.append(number)
-        while self._pending and not self._is_unfolded:
-            number = self._pending.popleft()
+            self._pending[self._chunks[number][0]].append(number)
+        pending = self._pending[rank]
+        while pending and not self._is_unfolded:
+            number = pending.popleft()
             try:
                 chunk = self._locked(number, now)
             except FileNotFoundError:  # another process has unfolded it
                 self._is_unfolded = True
                 return None
             except OSError:
-                self._pending.appendleft(number)
+                pending.appendleft(number)
                 raise
             if chunk is not None:
                 self._ours[number] = chunk
                 if chunk.waiting:
-                    self._current = chunk
+                    self._current[rank] = chunk
                     return chunk
                 self._finish(chunk)
         return None
@@ -154,7 +171,7 @@ class BundleDrain:
         if isinstance(lock, Busy):
             self._busy[number] = now + lock.seconds
             return None
-        chunk = _Chunk(number, lock)
+        chunk = _Chunk(number, *self._chunks[number], lock)
         try:
             self._read(chunk)
         except OSError:
@@ -169,16 +186,21 @@ class BundleDrain:
         If files are being made of the bundle, or shall be, only those that a death has left unclear: no process makes
         files of it before that is told.
         """
-        disk, first = self.store.disk, chunk.number * _CHUNK
+        disk = self.store.disk
         names = disk.names(self.group)
         if BUNDLE not in names:
             self._is_unfolded = True
             return
         if WANTED in names or not may_be_drained(names):
             self.give_up()
-        begins = self._begins[first : first + _CHUNK + 1]
+        for first, last in _runs(chunk.mails):
+            self._read_run(chunk, first, last)
+
+    def _read_run(self, chunk: _Chunk, first: int, last: int) -> None:
+        """Read mails that stand one behind the other."""
+        begins = self._begins[first : last + 2]
         steps = self.progress.steps(first, len(begins) - 1)
-        text = disk.read_at(self._fd, begins[-1] - begins[0], begins[0])
+        text = self.store.disk.read_at(self._fd, begins[-1] - begins[0], begins[0])
         for number, step in enumerate(steps):
             if step in (GONE[0], KEPT[0]) or (self._is_given_up and step == WAITING[0]):
                 continue
@@ -221,7 +243,7 @@ class BundleDrain:
     def ended(self, mail: BundledMail, record: Record) -> None:
         """See `BundleHolder`."""
         with self._claims.mutex:
-            chunk = self._ours.get(mail.number // _CHUNK)
+            chunk = next((chunk for chunk in self._ours.values() if mail.number in chunk.mails), None)
             if chunk is None:
                 return
             chunk.out -= 1
@@ -244,7 +266,7 @@ class BundleDrain:
                 text = self.store.disk.read_at(self._fd, end - begin, begin)
                 line, _, text = text.partition(b"\n")
                 chunk.waiting.appendleft((mail.number, os.fsdecode(line.rpartition(b" ")[0]), mail.step[0], text))
-                self._current = self._current or chunk
+                self._current.setdefault(chunk.rank, chunk)
 
     def _keep(self, record: Record) -> None:
         if record.state is State.DEFERRED:
@@ -256,8 +278,8 @@ class BundleDrain:
             self._is_given_up = True
             for chunk in list(self._ours.values()):
                 chunk.waiting = deque(entry for entry in chunk.waiting if entry[2] != WAITING[0])
-                if self._current is chunk and not chunk.waiting:
-                    self._current = None
+                if not chunk.waiting:
+                    self._forget_current(chunk)
                 self._finish(chunk)
 
     def _finish(self, chunk: _Chunk) -> None:
@@ -265,12 +287,15 @@ class BundleDrain:
         if chunk.waiting or chunk.out or chunk.number not in self._ours:
             return
         del self._ours[chunk.number]
-        if self._current is chunk:
-            self._current = None
+        self._forget_current(chunk)
         try:
             chunk.lock.release()
         except OSError as error:
             maillog.unlocking_failed(self._name, error)
+
+    def _forget_current(self, chunk: _Chunk) -> None:
+        if self._current.get(chunk.rank) is chunk:
+            del self._current[chunk.rank]
 
     # the end
 
@@ -278,7 +303,7 @@ class BundleDrain:
         """Return whether nothing is left to be done here, so that the bundle can be unfolded."""
         if self._ours or now < self._try_at:
             return False
-        return self._is_unfolded or not (self._pending or self._busy)
+        return self._is_unfolded or not (any(self._pending.values()) or self._busy)
 
     def end(self, now: float) -> bool:
         """Unfold what is left; return whether that is done.  Raises `OSError`."""
@@ -291,11 +316,11 @@ class BundleDrain:
 
     def try_again(self, now: float) -> None:
         """Let some time pass: the disk refuses."""
-        self._try_at = now + _LOOK_AGAIN
+        self._try_at = now + LOOK_AGAIN
 
     def next_look(self, now: float) -> float:
         """Return the seconds until there may be something to do."""
-        if self.has_work(now) or self.is_over(now):
+        if self.ranks(now):
             return 0.0
         return min((at - now for at in (*self._busy.values(), self._try_at) if at > now), default=inf)
 
@@ -310,26 +335,51 @@ class BundleDrain:
             os.close(fd)
 
 
-def _begins_of(disk: Disk, group: str) -> tuple[array[int], str, int]:
-    """Return where each mail of a whole bundle begins and the last one ends; the first one's name, and its rank.
+def _chunks_of(ranks: bytes) -> list[tuple[int, Sequence[int]]]:
+    """Return the chunks of a bundle: the rank and the mails of each.
 
-    :raises NotHere: one of them is too large, has another priority than the first, or does not simply wait its turn.
+    So many mails of one priority are one, and those of the first priority come first: from the bundle every process
+    finds the same.
+
+    :param ranks: that of each mail
     """
-    begins, path, first, usual = array("Q", (0,)), os.path.join(group, BUNDLE), "", UNMARKED
+    found: list[tuple[int, Sequence[int]]] = []
+    for rank in sorted(set(ranks)):
+        are_all = ranks.count(rank) == len(ranks)
+        mails = range(len(ranks)) if are_all else [number for number, each in enumerate(ranks) if each == rank]
+        found += [(rank, mails[at : at + _CHUNK]) for at in range(0, len(mails), _CHUNK)]
+    return found
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last of those that follow one another."""
+    first = last = numbers[0]
+    for number in numbers[1:]:
+        if number != last + 1:
+            yield first, last
+            first = number
+        last = number
+    yield first, last
+
+
+def _begins_of(disk: Disk, group: str, now: float) -> tuple[array[int], str, bytes, float]:
+    """Return where each mail of a whole bundle begins and the last one ends; the first one's name; the rank of each;
+    and when the first one is to be given up.
+
+    :param now: seconds since the epoch
+    :raises NotHere: one of them is too large, leaves later, or has expired.
+    """
+    begins, ranks, path, first, expires = array("Q", (0,)), bytearray(), os.path.join(group, BUNDLE), "", inf
     with disk.open(path) as stream:
         for name, length in entries(stream, path):
-            if not first:
-                first, usual = name, Marks(marks_in(name).priority)
-            if length > _LARGEST or marks_in(name) != usual:
+            marks = marks_in(name)
+            first = first or name
+            expires = min(expires, marks.expires)
+            if length > _LARGEST or marks.not_before > now or expires <= now:
                 raise NotHere
             begins.append(stream.tell() + length)
-    return begins, first, usual.priority.rank
-
-
-def _is_being_unfolded(disk: Disk, group: str) -> bool:
-    """Return whether another process has begun to make files of a bundle, and did not say so in the group yet."""
-    with disk.locked(os.path.join(group, BUNDLE)) as fd:
-        return fd is None
+            ranks.append(marks.priority.rank)
+    return begins, first, bytes(ranks), expires
 
 
 class NotHere(Exception):
@@ -355,133 +405,3 @@ class BundleHost(Protocol):
 
     def unfolded(self) -> None:
         """Take note that there may be new files."""
-
-
-class Bundles:
-    """Those that one processor drains.  Concurrency: with the mutex of the host held."""
-
-    def __init__(self, host: BundleHost, owner: Owner) -> None:
-        self._host = host
-        self._owner = owner
-        self._drains: dict[str, BundleDrain] = {}
-        self._turn = 0
-
-    def __contains__(self, group: str) -> bool:
-        return group in self._drains
-
-    def take_up(self, group: str) -> bool:
-        """Begin to drain a committed group where it lies; return False if files are to be made of it.
-
-        If dead processors have left something unclear there, that is finished first, in any case.
-
-        :param group: relative to the queue
-        """
-        if group in self._drains:
-            return True
-        store = self._host.store
-        path = os.path.join(store.layout.root, group)
-        try:
-            names = store.disk.names(path)
-            is_free = self._host.drains_bundles and may_be_drained(names) and not _is_being_unfolded(store.disk, path)
-            if not is_free and not is_left(store.disk, path):
-                return False
-            gather_out(store.layout, store.disk, path)
-            drain = self._drains[group] = BundleDrain(self._host, self._owner, path)
-            if not is_free:
-                drain.give_up()
-        except (OSError, NotHere):  # unfolding it says what is wrong
-            return False
-        return True
-
-    def give_up(self, group: str) -> None:
-        """Let files be made of a bundle: tell the processors that drain it, and finish what dead ones have left.
-
-        Raises `OSError`.
-        """
-        store, now = self._host.store, self._host.store.clock.monotonic()
-        path, is_new = os.path.join(store.layout.root, group), group not in self._drains
-        if PROGRESS not in store.disk.names(path):
-            return
-        with contextlib.suppress(FileExistsError):
-            store.disk.create(os.path.join(path, WANTED))
-        if not self.take_up(group):
-            return
-        drain = self._drains[group]
-        drain.give_up()
-        for lease in drain.take(sys.maxsize, now):
-            if lease.record.state is State.SENT:
-                lease.settle(lease.record)
-            else:
-                lease.release()
-        if drain.is_over(now) and drain.end(now):
-            del self._drains[group]
-            self._host.unfolded()
-        elif is_new:
-            self._drains.pop(group).close()
-
-    @property
-    def are_usual(self) -> bool:
-        """Whether the mails of all of them have the usual priority."""
-        return all(drain.rank == _NORMAL for drain in self._drains.values())
-
-    def ranks(self) -> set[int]:
-        """Return the ranks of the priorities of which there is something to do."""
-        return {drain.rank for drain in self._waiting()}
-
-    def _waiting(self) -> list[BundleDrain]:
-        now = self._host.store.clock.monotonic()
-        return [drain for drain in self._drains.values() if drain.has_work(now) or drain.is_over(now)]
-
-    def comes_before(self, key: str | None, rank: int = _NORMAL) -> bool:
-        """Return whether a mail in a bundle is older than the message with this key, which has the same priority."""
-        ages = [drain.age for drain in self._waiting() if drain.rank == rank]
-        self._turn = (self._turn + 1) % _TURN
-        return bool(ages) and (key is None or (self._turn != 0 and min(ages) < by_age(key)))
-
-    def take(self, limit: int, rank: int = _NORMAL) -> list[MaildirLease]:
-        """Return leases on up to `limit` mails of the oldest bundles of a priority.  Raises `CannotClaim`."""
-        now = self._host.store.clock.monotonic()
-        leases: list[MaildirLease] = []
-        drains = [pair for pair in self._drains.items() if pair[1].rank == rank]
-        for group, drain in sorted(drains, key=lambda pair: pair[1].age):
-            try:
-                leases += drain.take(limit - len(leases), now)
-                if drain.is_over(now) and drain.end(now):
-                    del self._drains[group]
-                    self._host.unfolded()
-            except CannotClaim as trouble:
-                if not leases and not isinstance(trouble, OneAtATime):
-                    raise
-                break
-            except OSError as error:
-                maillog.group_stuck(group, error)
-                drain.give_up()
-                drain.try_again(now)
-            if len(leases) == limit:
-                break
-        return leases
-
-    def next_look(self) -> float | None:
-        """Return the seconds until there may be something to do; None if there is not, before a lease ends."""
-        now = self._host.store.clock.monotonic()
-        soonest = min((drain.next_look(now) for drain in self._drains.values()), default=inf)
-        return soonest if soonest < inf else None
-
-    def sync(self) -> None:
-        """Make durable what was sent.  Raises `OSError`."""
-        for drain in self._drains.values():
-            drain.progress.sync()
-
-    def close(self) -> None:
-        """Leave what is left to others: files are made of it soon."""
-        drains, self._drains = list(self._drains.values()), {}
-        for drain in drains:
-            drain.give_up()
-            drain.close()
-            later(self._host.store.layout, self._host.store.disk, drain.group)
-
-    def forget(self) -> None:
-        """Close the files only, in a forked child."""
-        for drain in self._drains.values():
-            drain.close()
-        self._drains = {}

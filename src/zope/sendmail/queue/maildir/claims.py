@@ -11,13 +11,14 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
+from math import inf
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_death
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.terms import PLAIN, Priority, marks_in
-from zope.sendmail.queue.maildir.bundledrain import Bundles
+from zope.sendmail.queue.maildir.bundles import Bundles
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, OneAtATime, Owner
@@ -257,13 +258,16 @@ class Claims:
 
     def next_expiry(self) -> float | None:
         """See `IMailQueue`."""
-        expires = self._index.next_expiry()
-        return None if expires is None else max(0.0, expires - self._clock.time())
+        expires = min(self._index.next_expiry() or inf, self._bundles.next_expiry())
+        return None if expires == inf else max(0.0, expires - self._clock.time())
 
     def take_expired(self, limit: int) -> list[MaildirLease]:
         """Lease up to `limit` messages that are known to have expired and are not held."""
         leases: list[MaildirLease] = []
         now = self._clock.time()
+        if self._bundles.expire(now):
+            self._scanner.ask_at_once()
+            self.look()
         while len(leases) < limit and (key := self._index.take_expired(now)) is not None:
             lease = self._guarded(key, self._take_expired)
             if lease is not None:

@@ -23,8 +23,9 @@ from zope.sendmail.lifecycle.retry import judge, sent_at_once
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
+from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.processor.thread import QueueProcessorThread
-from zope.sendmail.queue.maildir import bundledrain, staging as staged_module
+from zope.sendmail.queue.maildir import bundledrain, bundles, staging as staged_module
 from zope.sendmail.queue.maildir.bundle import entries, names_in
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import unfold_now
@@ -61,6 +62,8 @@ class Story:
         self.clock = ManualClock()
         self.disk = ScarceDisk(root)
         self.queue = MaildirQueue(root + "/queue", schedule=SCHEDULE, disk=self.disk, clock=self.clock)
+        #: Those of the mails, by their numbers in turn.
+        self.priorities: Sequence[Priority] = (Priority.NORMAL,)
         #: (number of changes, what is promised from then on)
         self.marks: list[tuple[int, Callable[[Promise], None]]] = []
         #: Bundles that nobody unfolded yet.
@@ -76,9 +79,9 @@ class Story:
         """
         staged = self.queue.stage()
         for number in (*numbers[:-1], *rolled_back):
-            staged.add(Envelope("s@example.org", (f"{number}@example.org",)), body(number))
+            staged.add(self.envelope(number), body(number))
         staged.rollback(len(numbers[:-1]))
-        staged.add(Envelope("s@example.org", (f"{numbers[-1]}@example.org",)), body(numbers[-1]))
+        staged.add(self.envelope(numbers[-1]), body(numbers[-1]))
         staged.prepare()
         group = set(numbers)
         self.mark(lambda promise: promise.all_or_none.append(group))
@@ -88,6 +91,11 @@ class Story:
         self.bundles += [call.args for call in later.call_args_list]
         while unfold and self.bundles:
             unfold_now(*self.bundles.pop())
+
+    def envelope(self, number: int) -> Envelope:
+        """Return that of a mail."""
+        terms = Terms(priority=self.priorities[number % len(self.priorities)])
+        return Envelope("s@example.org", (f"{number}@example.org",), terms=terms)
 
     def rest(self) -> None:
         """Wait, as a processor with nothing to do; before that, the removal of sent mail is made durable."""
@@ -183,11 +191,14 @@ class Found:
 class CrashTest(unittest.TestCase):
     """Plays a story, and looks at everything that a crash can leave of it."""
 
+    priorities: Sequence[Priority] = (Priority.NORMAL,)
+
     def play(self, tell: Callable[[Story], None]) -> Story:
         self.scratch = self.enterContext(
             tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
         )
         story = Story(self.scratch + "/recorded")
+        story.priorities = self.priorities
         os.mkdir(self.scratch + "/recorded")
         tell(story)
         return story
@@ -453,12 +464,18 @@ class Draining(CrashTest):
             story.queue.drain_bundles()
             story.commit(1, 2, 3, unfold=False)
             story.attempt(OK, OK)
-            with mock.patch.object(bundledrain, "later", unfold_now):
+            with mock.patch.object(bundles, "later", unfold_now):
                 story.queue.close()
             story.attempt(OK)
 
         for power in (False, True):
             self.examine(tell, power=power)
+
+
+class DrainingSeveralPriorities(Draining):
+    """A bundle with mails of two priorities, which are drained each in its turn."""
+
+    priorities = (Priority.HIGH, Priority.LOW)
 
 
 class Sending(CrashTest):

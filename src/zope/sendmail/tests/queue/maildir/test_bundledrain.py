@@ -7,6 +7,7 @@ import os
 import tempfile
 import unittest
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -15,7 +16,8 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import Standing
-from zope.sendmail.queue.maildir import bundledrain, staging
+from zope.sendmail.message.terms import PLAIN, Priority, Terms
+from zope.sendmail.queue.maildir import bundledrain, bundles, staging
 from zope.sendmail.queue.maildir.bundlelease import BundledMail
 from zope.sendmail.queue.maildir.bundleprogress import BundleProgress
 from zope.sendmail.queue.maildir.layout import BUNDLE, PROGRESS, WANTED
@@ -32,7 +34,7 @@ class DrainTest(unittest.TestCase):
         self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
         self.enterContext(mock.patch.object(staging, "SINGLY", 2))
         self.enterContext(mock.patch.object(staging, "later"))
-        self.enterContext(mock.patch.object(bundledrain, "later", unfold_now))
+        self.enterContext(mock.patch.object(bundles, "later", unfold_now))
         self.enterContext(mock.patch.object(bundledrain, "_CHUNK", 3))
         self.clock = ManualClock()
         self.queue = self.open()
@@ -44,8 +46,12 @@ class DrainTest(unittest.TestCase):
         return queue
 
     def put(self, count: int = 10, message: bytes = MESSAGE) -> list[str]:
+        return self.put_with(*[PLAIN] * count, message=message)
+
+    def put_with(self, *terms: Terms, message: bytes = MESSAGE) -> list[str]:
+        """Commit a mail with each of these terms; return their names."""
         staged = MaildirQueue(self.path, clock=self.clock).stage()
-        names = [staged.add(envelope(), message) for _ in range(count)]
+        names = [staged.add(replace(envelope(), terms=each), message) for each in terms]
         staged.prepare()
         staged.commit()
         return names
@@ -160,6 +166,109 @@ class ANewsletter(DrainTest):
         names = self.put()
         self.assertEqual([lease.name for lease in self.open(Full()).claim(20)], names)
         self.assertEqual(self.names(), names)
+
+
+class OfAllPriorities(DrainTest):
+    """High, normal and low mail by turns, in one transaction."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        kinds = [Terms(priority=priority) for priority in Priority]
+        self.names_put = self.put_with(*kinds * 4)
+        self.in_order = [name for rank in range(3) for name in self.names_put[rank::3]]
+
+    def test_the_first_class_goes_first_and_no_mail_becomes_a_file(self) -> None:
+        """Within a class in order; nothing is left in the end."""
+        leases = [lease for _ in self.names_put for lease in self.queue.claim(1)]
+        self.assertEqual([lease.name for lease in leases], self.in_order)
+        self.assertEqual(self.names(), self.names_put[:2])
+        for lease in leases:
+            self.settle(lease, OK)
+        self.assertEqual(self.queue.claim(20), [])
+        self.assertEqual(os.listdir(os.path.join(self.path, "new")), [])
+
+    def test_is_shared_by_several_processors(self) -> None:
+        """Each has some mails of a class at a time."""
+        other = self.open()
+        leases = [*self.queue.claim(2), *other.claim(2), *self.queue.claim(20), *other.claim(20)]
+        self.assertEqual(sorted(lease.name for lease in leases), sorted(self.names_put))
+
+    def test_what_was_given_back_is_given_out_again(self) -> None:
+        """In its class."""
+        leases = self.queue.claim(20)
+        for lease in leases[5:]:
+            lease.release()
+        self.assertEqual({lease.name for lease in self.queue.claim(20)}, {lease.name for lease in leases[5:]})
+
+    def test_after_a_death_what_was_intended_is_unknown(self) -> None:
+        """And the rest is as before; every process finds the same mails behind a lock."""
+        self.in_a_child(lambda queue: [lease.intend() for lease in queue.claim(7)])
+        leases = self.queue.claim(20)
+        self.assertEqual(sorted(lease.name for lease in leases), sorted(self.names_put))
+        unknown = [lease.name for lease in leases if lease.record.unknowns]
+        self.assertEqual(sorted(unknown), sorted(self.in_order[:7]))
+
+    def test_what_was_deferred_becomes_a_file(self) -> None:
+        """With its history; the others are gone."""
+        one, *others = self.queue.claim(20)[::-1]
+        self.settle(one, LATER)
+        for lease in others:
+            self.settle(lease, OK)
+        self.assertEqual(self.queue.claim(20), [])
+        self.assertEqual(self.names(), [one.name])
+        self.assertEqual(self.queue.admin.count(), {State.DEFERRED: 1})
+
+
+class WithTimes(DrainTest):
+    """Not before a moment, and until another one."""
+
+    def test_that_are_not_over_yet_is_drained_where_it_lies(self) -> None:
+        """Each mail may have its own."""
+        now = self.clock.time()
+        names = self.put_with(*(Terms(not_before=now - 5, expires=now + 100 + number) for number in range(10)))
+        leases = self.queue.claim(20)
+        self.assertEqual([lease.name for lease in leases], names)
+        self.assertEqual(self.names(), names[:2])
+
+    def test_that_come_later_becomes_files(self) -> None:
+        """Each leaves at its moment."""
+        now = self.clock.time()
+        names = self.put_with(*(Terms(not_before=now + 10 + number) for number in range(10)))
+        self.assertEqual(self.queue.claim(20), [])
+        self.assertEqual(len(self.names()), len(names))
+        self.clock.advance(15)
+        self.assertEqual([lease.name for lease in self.queue.claim(20)], names[:6])
+
+    def test_is_given_up_at_its_moment_though_no_mail_is_claimed(self) -> None:
+        """A relay may be down; the others become files."""
+        now = self.clock.time()
+        names = self.put_with(*(Terms(expires=now + (30 if number == 7 else 100)) for number in range(10)))
+        for lease in self.queue.claim(4):
+            self.settle(lease, OK)
+        self.assertEqual(self.queue.next_expiry(), 30.0)
+        self.assertEqual(self.queue.claim_expired(), [])
+        self.clock.advance(30)
+        self.assertEqual(self.queue.next_expiry(), 0.0)
+        self.assertEqual([lease.name for lease in self.queue.claim_expired()], [names[7]])
+        self.assertEqual(self.names(), names[4:])
+        self.assertEqual(self.queue.next_expiry(), 70.0)
+
+    def test_is_given_up_when_what_others_have_in_hand_has_ended(self) -> None:
+        """Another processor drains it as well."""
+        now = self.clock.time()
+        names = self.put_with(*(Terms(expires=now + 30) for _ in range(10)))
+        other = self.open()
+        theirs, mine = other.claim(4), self.queue.claim(2)
+        self.clock.advance(30)
+        self.queue.claim_expired()
+        for lease in (*theirs, *mine):
+            lease.release()
+        found = [lease for _ in range(4) for lease in self._given_up_later(other)]
+        self.assertEqual(sorted(lease.name for lease in found), names)
+
+    def _given_up_later(self, other: MaildirQueue) -> list[Any]:
+        self.clock.advance(3)
+        return [lease for queue in (self.queue, other) for lease in queue.claim_expired()]
 
 
 class ItsMails(DrainTest):
