@@ -389,7 +389,7 @@ class Bundling(CrashTest):
             self.examine(tell, power=power)
 
 
-class Draining(CrashTest):
+class DrainTest(CrashTest):
     """A bundle that is drained where it lies, a few mails of it at a time; and what is left of it becomes files."""
 
     def setUp(self) -> None:
@@ -401,6 +401,10 @@ class Draining(CrashTest):
         ops = self.play(tell).disk.ops
         self.assertTrue(any(op.call == "write_at" and op.path.endswith("/.progress") for op in ops))
         super().examine(tell, power=power)
+
+
+class Draining(DrainTest):
+    """The relay answers."""
 
     def test_all_are_accepted(self) -> None:
         """None is sent twice by a death but as a recorded unknown; what rests is gone for good."""
@@ -428,6 +432,16 @@ class Draining(CrashTest):
 
         for power in (False, True):
             self.examine(tell, power=power)
+
+
+class DrainingSeveralPriorities(Draining):
+    """A bundle with mails of two priorities, which are drained each in its turn."""
+
+    priorities = (Priority.HIGH, Priority.LOW)
+
+
+class DrainingInTrouble(DrainTest):
+    """The relay refuses, is not there, or the processor stops."""
 
     def test_some_are_rejected(self) -> None:
         """They are set aside, and not tried again."""
@@ -470,12 +484,6 @@ class Draining(CrashTest):
 
         for power in (False, True):
             self.examine(tell, power=power)
-
-
-class DrainingSeveralPriorities(Draining):
-    """A bundle with mails of two priorities, which are drained each in its turn."""
-
-    priorities = (Priority.HIGH, Priority.LOW)
 
 
 class Sending(CrashTest):

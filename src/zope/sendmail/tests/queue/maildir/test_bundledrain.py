@@ -202,7 +202,12 @@ class OfAllPriorities(DrainTest):
 
     def test_after_a_death_what_was_intended_is_unknown(self) -> None:
         """And the rest is as before; every process finds the same mails behind a lock."""
-        self.in_a_child(lambda queue: [lease.intend() for lease in queue.claim(7)])
+
+        def work(queue: MaildirQueue) -> None:
+            for lease in queue.claim(7):
+                lease.intend()
+
+        self.in_a_child(work)
         leases = self.queue.claim(20)
         self.assertEqual(sorted(lease.name for lease in leases), sorted(self.names_put))
         unknown = [lease.name for lease in leases if lease.record.unknowns]
