@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import signal
 import stat
@@ -14,6 +13,7 @@ from unittest import mock
 
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.system.disk import Disk, remove_quietly, same_file
+from zope.sendmail.tests.support.descriptors import open_below
 
 
 class DiskTest(unittest.TestCase):
@@ -158,11 +158,10 @@ class Opening(DiskTest):
         for name in ("fifo", "directory", "link", "missing"):
             with self.subTest(name):
                 self.assertRaises(OSError, self.disk.open, self.path(name))
-        gc.collect()  # what others left open is closed now
-        descriptors = len(os.listdir("/dev/fd"))
+        descriptors = open_below(self.base)
         for _ in range(5):
             self.assertRaises(OSError, self.disk.open, self.path("fifo"))
-        self.assertEqual(len(os.listdir("/dev/fd")), descriptors)
+        self.assertEqual(open_below(self.base), descriptors)
 
     def test_small_and_large_files_read_alike(self) -> None:
         """On both sides of what is read at once; only a large one keeps a descriptor."""
@@ -170,10 +169,9 @@ class Opening(DiskTest):
             with self.subTest(size):
                 text = os.urandom(size)
                 self.disk.create(self.path(str(size)), text)
-                gc.collect()  # what others left open is closed now
-                before = len(os.listdir("/dev/fd"))
+                before = open_below(self.base)
                 with self.disk.open(self.path(str(size))) as stream:
-                    self.assertEqual(len(os.listdir("/dev/fd")) - before, int(size > 65536))
+                    self.assertEqual(open_below(self.base) - before, int(size > 65536))
                     self.assertEqual((stream.read(), stream.seek(size // 2)), (text, size // 2))
                     self.assertEqual(stream.read(), text[size // 2 :])
 

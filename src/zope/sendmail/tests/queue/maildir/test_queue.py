@@ -33,6 +33,7 @@ from zope.sendmail.queue.maildir.trigger import Trigger
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, MESSAGE, OK, SCHEDULE, ManualClock, envelope
 from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.tests.support.descriptors import open_below
 
 ONE = "one@example.org"
 
@@ -1220,7 +1221,7 @@ class AQueueThatNobodyClosed(MaildirQueueTest):
     def test_leaves_no_descriptor_behind(self) -> None:
         """A program that looks into a queue now and then does not run out of them."""
         gc.collect()
-        before = set(os.listdir("/dev/fd"))
+        before = open_below(self.path)
         for _ in range(3):
             queue = MaildirQueue(self.path)
             staged = queue.stage()
@@ -1231,7 +1232,7 @@ class AQueueThatNobodyClosed(MaildirQueueTest):
             lease.settle(Record(State.SENT))
             del queue, staged, lease
         gc.collect()
-        self.assertLessEqual(set(os.listdir("/dev/fd")), before)
+        self.assertLessEqual(open_below(self.path), before)
 
 
 class AnOperatorAtADeadOnesMail(MaildirQueueTest):
