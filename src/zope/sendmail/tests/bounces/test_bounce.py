@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from zope.sendmail.bounces.bounce import Bounce, Verdict, read_bounce
 from zope.sendmail.message.verp import verp
 from zope.sendmail.message.verpkey import VerpKey
+from zope.sendmail.tests.support.properties import QUICK
 
 KEY = VerpKey(b"sixteen octets and more")
 SENDER, JANE, TODAY = "news@example.org", "jane@example.com", 20_787
@@ -139,6 +140,7 @@ class AForgery(unittest.TestCase):
                     [(each.recipient, each.is_authentic) for each in read(report(group()), path)], [(JANE, False)]
                 )
 
+    @QUICK
     @given(st.binary(max_size=2000))
     def test_of_any_shape_is_read_without_an_error(self, octets: bytes) -> None:
         """As message, and as the part that matters."""

@@ -11,12 +11,14 @@ from hypothesis import given, strategies as st
 from zope.sendmail.errors import InvalidRecipient, InvalidSettings
 from zope.sendmail.message.mime import message_bytes
 from zope.sendmail.message.unsubscribe import InvalidLink, Subscription, UnsubscribeLinks
+from zope.sendmail.tests.support.properties import QUICK
 
 LINKS = UnsubscribeLinks("https://shop.example.org/unsubscribe/", b"sixteen octets and more")
 JANE = "jane@example.com"
 
 
 class ALink(unittest.TestCase):
+    @QUICK
     @given(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=40))
     def test_leads_back_to_the_subscription(self, name: str) -> None:
         """Whatever the list is called."""

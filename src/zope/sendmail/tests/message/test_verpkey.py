@@ -10,6 +10,7 @@ from zope.sendmail.errors import InvalidAddress, InvalidSettings
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.verp import one_by_one, verp, whom
 from zope.sendmail.message.verpkey import DAYS, VerpKey
+from zope.sendmail.tests.support.properties import QUICK
 
 KEY = VerpKey(b"sixteen octets and more")
 SENDER = "news@example.org"
@@ -27,6 +28,7 @@ class ASignature(unittest.TestCase):
                 )
                 self.assertEqual(found.lower(), "jane@example.com")
 
+    @QUICK
     @given(st.integers(0, 10**6))
     def test_is_good_across_the_turn_of_its_days(self, day: int) -> None:
         """They are counted modulo 1000."""
