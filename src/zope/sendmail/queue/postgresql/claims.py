@@ -18,7 +18,7 @@ from typing import Any
 from zope.sendmail.errors import QueueError
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.message.terms import Priority
-from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.connection import Connections, NotConnected
 from zope.sendmail.queue.postgresql.hand import Hand
 from zope.sendmail.queue.postgresql.inheritance import Inheritance
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
@@ -54,7 +54,7 @@ class Claims:
         self._claiming = threading.RLock()
         #: What was claimed ahead.
         self._ahead: deque[PostgreSQLLease] = deque()
-        #: The numbers of claims whose answer was lost: what they may have got is claimed again.
+        #: The numbers of claims whose answer was lost, or that came to nothing else: what they got is claimed again.
         self._unanswered: list[int] = []
         self._liveness = liveness = Liveness(connections, self._flush_safely, clean)
         self._progress = progress = Progress(connections, liveness, queue, self.now)
@@ -93,8 +93,8 @@ class Claims:
         self.give_back_ahead()
         self._hand.give_back()
         self._liveness.stop()
-        self._flush_safely()
-        self._liveness.leave()
+        has_said_all = self._progress.flush_safely()
+        self._liveness.leave(has_mail=bool(self._unanswered) or not has_said_all)
         self._progress.close()
 
     def give_back_ahead(self) -> None:
@@ -212,12 +212,14 @@ class Claims:
                 limit=count,
                 **parameters,
             )
+            leases = [PostgreSQLLease(self._hand, row, lease) for row in rows]
+            self._inheritance.take(leases)
+        except NotConnected:  # so the server was not asked
+            raise
         except QueueError:
             self._unanswered.append(lease)
             raise
-        leases = [PostgreSQLLease(self._hand, row, lease) for row in rows]
         self._hand.take(leases)
-        self._inheritance.take(leases)
         return leases
 
     # what is known

@@ -42,6 +42,10 @@ def _said(error: psycopg.Error) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+class NotConnected(QueueTrouble):
+    """The server could not be reached: nothing was asked."""
+
+
 def is_lost(error: BaseException) -> bool:
     """Return whether a connection broke, or the server refused to go on: another connection may do better."""
     return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
@@ -77,6 +81,14 @@ class Connections:
 
         :raises QueueError: if the server cannot be reached, or its schema is of another version.
         """
+        try:
+            connection = self._connect()
+        except QueueTrouble as error:
+            raise NotConnected(str(error)) from error.__cause__
+        self._made.add(connection)
+        return connection
+
+    def _connect(self) -> Connection[Any]:
         with translated():
             parameters: Any = self.location.parameters
             connection = psycopg.connect(autocommit=True, **parameters)
@@ -85,8 +97,7 @@ class Connections:
             except BaseException:
                 connection.close()
                 raise
-        self._made.add(connection)
-        return connection
+            return connection
 
     def _greet(self, connection: Connection[Any]) -> None:
         connection.prepare_threshold = None
@@ -157,7 +168,9 @@ class Connections:
             if error.__cause__ is None or not is_lost(error.__cause__):
                 raise
             self.drop_idle()
-            return self._execute(statement, parameters)
+            with contextlib.suppress(NotConnected):
+                return self._execute(statement, parameters)
+            raise  # the first error, which says whether the server was asked
 
     def _execute(self, name: str, parameters: dict[str, Any]) -> list[Any]:
         with self.use() as connection:

@@ -25,23 +25,28 @@ class Inheritance:
     def take(self, leases: Sequence[PostgreSQLLease]) -> None:
         """Take over those of these mails that another processor had.
 
-        :raises QueueError: if the database refuses.
+        :raises QueueError: if the database refuses; who had them is known in their rows then, as before.
         """
-        left = [each for each in leases if each.was is not None and each.was != self._liveness.id]
+        left = [each for each in leases if each.was is not None]
         if not left:
             return
         rows = self._connections.execute(
             "inherited", dead=list({each.was for each in left}), mails=[each.id for each in left]
         )
         phases = {(owner, mail, lease): phase for owner, mail, lease, phase in rows}
+        nothing = []
         for each in left:
             phase = phases.get((each.was, each.id, each.was_lease), 0)
             if each.was in self._liveness.lost:
                 phase = INTENDED  # how far it had come, it is not known
             if phase:
                 self._take_one(each, intended=phase == INTENDED)
+            else:
+                nothing.append(each.id)
             # Until it has gone, a mail that was in a dead processor's hands is suspected of having killed it.
             each.is_suspect = True
+        if nothing:
+            self._connections.execute("succeed", ids=nothing, me=self._liveness.id)
 
     def _take_one(self, lease: PostgreSQLLease, *, intended: bool) -> None:
         envelope = lease.envelope

@@ -123,12 +123,15 @@ class Liveness:
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def leave(self) -> None:
-        """End the row: what is in hand can be taken over at once; with nothing in hand nothing is left of it."""
+    def leave(self, *, has_mail: bool = False) -> None:
+        """End the row: what is in hand can be taken over at once; with nothing in hand nothing is left of it.
+
+        :param has_mail: whether the database may have mails for ours that no worker has in hand.
+        """
         self.stop()
         self.ended = True
         try:
-            self._connections.execute("leave" if self._in_hand else "forget_processor", me=self.id)
+            self._connections.execute("leave" if self._in_hand or has_mail else "forget_processor", me=self.id)
         except QueueError as error:  # others find out
             maillog.queue_trouble(self._connections.location.text, error, 0.0)
 

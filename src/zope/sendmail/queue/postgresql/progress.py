@@ -194,12 +194,14 @@ class Progress:
         if mark.error is not None:
             raise mark.error
 
-    def flush_safely(self) -> None:
-        """Write down what waits; trouble is told, and it waits on."""
+    def flush_safely(self) -> bool:
+        """Write down what waits; trouble is told, and it waits on.  Returns whether all is written."""
         try:
             self.flush()
         except QueueError as error:
             maillog.beat_failed(self._connections.location.text, error)
+            return False
+        return True
 
     def close(self) -> None:
         """Let go of the connection."""

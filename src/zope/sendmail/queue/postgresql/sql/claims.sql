@@ -1,52 +1,65 @@
--- A claim may be repeated, with the same lease, after a connection broke while it was being committed.
+-- A claim may be repeated, with the same lease, after a connection broke while it was being committed.  Who had the mail
+-- before stays in its row until it is written down what that one left: `inherit`, `succeed`.
 
 -- name: claim_fresh
 with due as (
-    select id, owner, lease from zope_sendmail.mail
+    select id, coalesce(was, nullif(owner, %(me)s)) as was,
+        coalesce(was_lease, case when owner <> %(me)s then lease end) as was_lease
+    from zope_sendmail.mail
     where queue = %(queue)s and state = 0 and due is null and priority = %(priority)s and id > %(cursor)s
         and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = any(%(mine)s))) and id <> all(%(parked)s)
         and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
     order by id limit %(limit)s for update skip locked
 )
-update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s from due where m.id = due.id
-returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, due.owner, due.lease,
+update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s, was = due.was, was_lease = due.was_lease
+from due where m.id = due.id
+returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, m.was, m.was_lease,
     case when m.size <= 65536 then (select b.data from zope_sendmail.body b where b.mail = m.id and b.no = 0) end
 
 -- name: claim_again
 with due as (
-    select id, owner, lease from zope_sendmail.mail
+    select id, coalesce(was, nullif(owner, %(me)s)) as was,
+        coalesce(was_lease, case when owner <> %(me)s then lease end) as was_lease
+    from zope_sendmail.mail
     where queue = %(queue)s and state = 0 and priority = %(priority)s and due <= to_timestamp(%(now)s)
         and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = any(%(mine)s))) and id <> all(%(parked)s)
         and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
     order by due, id limit %(limit)s for update skip locked
 )
-update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s from due where m.id = due.id
-returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, due.owner, due.lease,
+update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s, was = due.was, was_lease = due.was_lease
+from due where m.id = due.id
+returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, m.was, m.was_lease,
     case when m.size <= 65536 then (select b.data from zope_sendmail.body b where b.mail = m.id and b.no = 0) end
 
 -- name: claim_these
 with due as (
-    select id, owner, lease from zope_sendmail.mail
+    select id, coalesce(was, nullif(owner, %(me)s)) as was,
+        coalesce(was_lease, case when owner <> %(me)s then lease end) as was_lease
+    from zope_sendmail.mail
     where id = any(%(ids)s) and queue = %(queue)s and state = 0 and (due is null or due <= to_timestamp(%(now)s))
         and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = any(%(mine)s)))
         and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
     order by id limit %(limit)s for update skip locked
 )
-update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s from due where m.id = due.id
-returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, due.owner, due.lease,
+update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s, was = due.was, was_lease = due.was_lease
+from due where m.id = due.id
+returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, m.was, m.was_lease,
     case when m.size <= 65536 then (select b.data from zope_sendmail.body b where b.mail = m.id and b.no = 0) end
 
 -- name: claim_expired
 -- What its sender wants given up by now, whenever it is due.
 with due as (
-    select id, owner, lease from zope_sendmail.mail
+    select id, coalesce(was, nullif(owner, %(me)s)) as was,
+        coalesce(was_lease, case when owner <> %(me)s then lease end) as was_lease
+    from zope_sendmail.mail
     where queue = %(queue)s and state = 0 and expires <= to_timestamp(%(now)s)
         and (owner is null or owner = any(%(dead)s) or (owner = %(me)s and lease = any(%(mine)s)))
         and exists (select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s')
     order by expires limit %(limit)s for update skip locked
 )
-update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s from due where m.id = due.id
-returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, due.owner, due.lease,
+update zope_sendmail.mail m set owner = %(me)s, lease = %(lease)s, was = due.was, was_lease = due.was_lease
+from due where m.id = due.id
+returning m.id, m.envelope, m.record, m.message_id, m.size, extract(epoch from m.since)::float8, m.was, m.was_lease,
     case when m.size <= 65536 then (select b.data from zope_sendmail.body b where b.mail = m.id and b.no = 0) end
 
 -- name: outlook
@@ -154,7 +167,12 @@ select count(*), set_config('synchronous_commit', case when %(durable)s then 'on
 -- name: inherit
 -- What a dead owner left is written down before anything else is done with the mail.
 with kept as (
-    update zope_sendmail.mail set record = %(record)s where id = %(id)s and lease = %(lease)s returning id
+    update zope_sendmail.mail set record = %(record)s, was = null, was_lease = null
+    where id = %(id)s and lease = %(lease)s and was is not null returning id
 ),
 told as (insert into zope_sendmail.history (mail, record) select id, %(record)s from kept)
 select count(*) from kept
+
+-- name: succeed
+-- A dead owner left nothing that has to be written down.
+update zope_sendmail.mail set was = null, was_lease = null where id = any(%(ids)s) and owner = %(me)s and was is not null

@@ -53,19 +53,21 @@ select record from zope_sendmail.history where mail = %(mail)s order by no
 
 -- name: take
 -- An operator's verb needs the mail to itself: its row is locked until the verb is done.
-select m.state, m.owner, m.lease, m.record, m.envelope, p.id is not null and p.ended is null, coalesce(p.lost, true),
+select m.state, m.owner, m.lease, m.record, m.envelope, p.id is not null and p.ended is null, coalesce(w.lost, true),
     p.id is null and not coalesce(
         (select since < clock_timestamp() - interval '5 s' from zope_sendmail.epoch), false),
-    (select a.phase from zope_sendmail.attempt a where a.processor = m.owner and a.mail = m.id and a.lease = m.lease),
+    (select a.phase from zope_sendmail.attempt a where a.processor = coalesce(m.was, m.owner) and a.mail = m.id
+        and a.lease = coalesce(m.was_lease, m.lease)),
     m.since > clock_timestamp() - interval '1 hour'
 from zope_sendmail.mail m left join zope_sendmail.processor p on p.id = m.owner
+    left join zope_sendmail.processor w on w.id = coalesce(m.was, m.owner)
 where m.id = %(id)s and m.queue = %(queue)s and m.state < 10 for update of m
 
 -- name: change
 -- A lease that no processor has, for those that leave the mail alone: see `changed`.
 with kept as (
     update zope_sendmail.mail set state = %(state)s, due = to_timestamp(%(due)s), owner = null, lease = -1,
-        record = %(record)s
+        was = null, was_lease = null, record = %(record)s
     where id = %(id)s returning id, queue
 ),
 counted as (update zope_sendmail.queue q set changes = changes + 1 from kept where q.id = kept.queue)

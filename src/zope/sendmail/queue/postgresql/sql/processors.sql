@@ -80,8 +80,9 @@ delete from zope_sendmail.attempt using gone where attempt.processor = gone.id
 -- name: bury_lost
 -- After a crash: owners that did not come back within the time of grace.  Reads the whole table, once for each crash.
 insert into zope_sendmail.processor (id, ended, lost)
-    select distinct owner, clock_timestamp(), true from zope_sendmail.mail
-    where owner is not null and exists (
+    select distinct known.id, clock_timestamp(), true
+    from zope_sendmail.mail m, lateral (values (m.owner), (m.was)) as known (id)
+    where m.owner is not null and known.id is not null and exists (
         select from zope_sendmail.epoch where since < clock_timestamp() - interval '5 s' and since > '-infinity')
 on conflict do nothing
 

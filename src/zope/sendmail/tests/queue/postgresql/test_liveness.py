@@ -168,9 +168,7 @@ class AProcessorThatIsStopped(Fixture):
         assert process.stdin is not None
         with self.server().connect() as door:
             door.execute("begin")
-            self.eventually(
-                lambda: door.execute("select from zope_sendmail.attempt where phase > 0 for update").fetchall()
-            )
+            self.eventually(lambda: door.execute(_ITS_ATTEMPT, [process.pid]).fetchall())
             process.stdin.write("\n")
             process.stdin.flush()
             self.eventually(lambda: self.waiting_for_locks() > 0)
