@@ -25,7 +25,7 @@ class Inheritance:
     def take(self, leases: Sequence[PostgreSQLLease]) -> None:
         """Take over those of these mails that another processor had.
 
-        :raises QueueError: if the database refuses; who had them is known in their rows then, as before.
+        :raises QueueError: if the database refuses; their rows say then, as before, whose they were.
         """
         left = [each for each in leases if each.was is not None]
         if not left:
