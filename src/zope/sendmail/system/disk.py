@@ -22,6 +22,7 @@ from typing import BinaryIO, cast
 
 from zope.sendmail.message.pieces import Piece, octets
 from zope.sendmail.system.gilbaton import baton
+from zope.sendmail.system.mounts import is_local
 
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
@@ -311,6 +312,10 @@ class Disk:
             read_only = os.statvfs(path).f_flag & os.ST_RDONLY
             number = errno.EROFS if read_only else errno.EACCES
             raise OSError(number, os.strerror(number), path)
+
+    def is_local(self, status: os.stat_result) -> bool:
+        """Return whether a file is known to be on a file system that no other machine has, so that locks are seen."""
+        return is_local(status.st_dev)
 
     def room(self, path: str) -> os.statvfs_result:
         """Return how much room the file system of ``path`` has."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
@@ -173,6 +172,11 @@ class Claims:
         self._follow_clock()
         for orphan in self._scanner.look(self._clock.monotonic()):
             self._clear(orphan)
+
+    @property
+    def wants_room(self) -> bool:
+        """Whether mail waits until another one has left, since there is no room for its lock or its file."""
+        return self._owner.is_lent or self._scanner.is_short
 
     def next_due(self) -> float | None:
         """See `IMailQueue`.  Where there is room for one lock at a time, nothing is due while that is out."""
@@ -496,7 +500,7 @@ class Claims:
         if self._removed and (at_once or self._clock.monotonic() - self._removed_since >= 1.0):
             self._bundles.sync()
             for directory in list(self._removed):
-                self.store.disk.sync_directory(os.path.join(self.store.layout.root, directory))
+                self.store.disk.sync_directory(self.store.layout.directory(directory))
                 self._removed.discard(directory)
 
     def settle_later(self, lease: MaildirLease, record: Record, error: OSError) -> None:

@@ -39,7 +39,7 @@ from zope.sendmail.queue.maildir.ownertext import phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
 from zope.sendmail.queue.maildir.store import Listing, Store
 from zope.sendmail.queue.maildir.uncommitted import DAY, look_at
-from zope.sendmail.system.disk import identity
+from zope.sendmail.system.disk import Disk, identity
 
 #: Seconds after which a mail that is due is worth a look, and after which it is stuck.
 _SLOW, _STUCK = 600.0, 3600.0
@@ -107,6 +107,18 @@ def _closed(store: Store, root: os.stat_result) -> Iterator[Finding]:
                 yield diagnosis.closed_to_its_owner(name, stat.S_IMODE(status.st_mode))
 
 
+def examine_room(disk: Disk, path: str) -> Iterator[Finding]:
+    """Yield what is the matter with the file system of a directory.  Raises `OSError`."""
+    room = disk.room(path)
+    free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
+    if room.f_flag & os.ST_RDONLY:
+        yield diagnosis.read_only()
+    elif room.f_files and not room.f_favail:
+        yield diagnosis.no_room("no inodes", scarce=False)
+    elif total and (free < _LITTLE or free < total * _SHARE):
+        yield diagnosis.no_room(f"{free // 2**20} MiB", scarce=free >= _LITTLE)
+
+
 def examine_staged(store: Store) -> Iterator[Finding]:
     """Yield what is strange about the mails in ``tmp/``, as `examine` does."""
     with suppress(FileNotFoundError):
@@ -168,14 +180,7 @@ class _Visit:
     # the queue as a whole
 
     def _room(self) -> Iterator[Finding]:
-        room = self._disk.room(self._layout.root)
-        free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
-        if room.f_flag & os.ST_RDONLY:
-            yield diagnosis.read_only()
-        elif room.f_files and not room.f_favail:
-            yield diagnosis.no_room("no inodes", scarce=False)
-        elif total and (free < _LITTLE or free < total * _SHARE):
-            yield diagnosis.no_room(f"{free // 2**20} MiB", scarce=free >= _LITTLE)
+        return examine_room(self._disk, self._layout.root)
 
     def _directories(self) -> Iterator[Finding]:
         self._note_rights("", self._root.st_mode, 0o077)
@@ -245,7 +250,8 @@ class _Visit:
     def _locks(self) -> Iterator[Finding]:
         for key in sorted(self._listing.locked):
             path = self._layout.sending(key)
-            yield from self._guarded(self._lock(key, path), os.path.relpath(path, self._layout.root))
+            if not self._layout.is_in_place(key) or said_by(self._disk.stat(path)) is not None:
+                yield from self._guarded(self._lock(key, path), os.path.relpath(path, self._layout.root))
 
     def _lock(self, key: str, path: str) -> Iterator[Finding]:
         status = self._disk.stat(path)

@@ -26,6 +26,8 @@ RESERVE = ".reserve-"
 PROOF = ".proof-"
 #: A file in ``tmp/`` that waits for a mail.
 SPARE = ".spare-"
+#: Mail that other programs dropped and that waits where it lies, and its directory in keys; see `SpoolLayout`.
+TAKEN, IN_PLACE = ".taken-", "drop"
 #: A history that is being written anew.
 COMPACTED = ".compacted-"
 BELL = ".bell"
@@ -43,6 +45,9 @@ EXTRA = ("history", "locks", "sent", "processors")
 class Layout:
     """The paths below one queue directory."""
 
+    #: The directories of mail that waits, as keys name them.
+    places: tuple[str, ...] = ("new", "cur")
+
     __slots__ = (
         "_prefix",
         "arriving",
@@ -55,6 +60,7 @@ class Layout:
         "processors",
         "root",
         "sent",
+        "spool",
         "suppressed",
         "tmp",
     )
@@ -74,6 +80,16 @@ class Layout:
         self.arriving = join(root, "arriving")
         self.suppressed = join(root, "suppressed")
         self.keys = join(root, "keys")
+        #: The directory in which other programs drop mail; empty if they do not.
+        self.spool = ""
+
+    def is_in_place(self, key: str) -> bool:
+        """Return whether a message waits where another program has dropped it."""
+        return False
+
+    def directory(self, name: str) -> str:
+        """Return one of `places`."""
+        return join(self.root, name)
 
     def message(self, key: str) -> str:
         """Return the file of a message that waits."""
@@ -94,6 +110,44 @@ class Layout:
     def _beside(self, key: str, prefix: str) -> str:
         directory, _, name = key.rpartition("/")
         return f"{self._prefix}{directory}/{prefix}{name}"
+
+
+class SpoolLayout(Layout):
+    """The same for a queue within a spool, in which there may be no room for the queue's own directories.
+
+    Mail that was taken and waits all the same has keys that begin with ``drop/``, and the name of its file is its lock.
+
+    :param spool: the directory in which other programs drop mail.
+    """
+
+    places = ("new", "cur", IN_PLACE)
+    __slots__ = ()
+
+    def __init__(self, spool: str, root: str) -> None:
+        super().__init__(root)
+        self.spool = spool
+
+    def is_in_place(self, key: str) -> bool:
+        """See `Layout.is_in_place`."""
+        return key.startswith(IN_PLACE + "/")
+
+    def directory(self, name: str) -> str:
+        """See `Layout.directory`."""
+        return self.spool if name == IN_PLACE else super().directory(name)
+
+    def message(self, key: str) -> str:
+        """See `Layout.message`."""
+        if key.startswith(IN_PLACE + "/"):
+            return join(self.spool, TAKEN + key[len(IN_PLACE) + 1 :])
+        return super().message(key)
+
+    def sending(self, key: str) -> str:
+        """See `Layout.sending`."""
+        return self.message(key) if self.is_in_place(key) else super().sending(key)
+
+    def rejected(self, key: str) -> str:
+        """See `Layout.rejected`.  What is set aside lies in the queue's own directories."""
+        return super().rejected("new/" + key[len(IN_PLACE) + 1 :] if self.is_in_place(key) else key)
 
 
 def by_age(key: str) -> tuple[int, str, str]:

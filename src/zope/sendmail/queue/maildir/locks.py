@@ -18,7 +18,7 @@ from zope.sendmail.maildir import SUBDIRECTORIES, unique_name
 from zope.sendmail.queue.maildir import ownerless
 from zope.sendmail.queue.maildir.layout import EXTRA, Layout
 from zope.sendmail.queue.maildir.ownerfile import OwnerFile
-from zope.sendmail.queue.maildir.ownerless import OwnerlessLock
+from zope.sendmail.queue.maildir.ownerless import InPlaceLock, OwnerlessLock
 from zope.sendmail.queue.maildir.ownertext import (
     HEADER,
     UNKNOWN,
@@ -149,7 +149,8 @@ class Owner(OwnerFile):
             self._held.add(path)  # before the file is there: another thread must not take it for one that was left
         got: Lock | Busy | None = None
         try:
-            got = self._take(path) if self._identity is not None else self._take_without(key, path)
+            is_without = self._identity is None or self._layout.is_in_place(key)
+            got = self._take_without(key, path) if is_without else self._take(path)
         finally:
             if not isinstance(got, Lock):
                 self.let_go(path)
@@ -206,7 +207,7 @@ class Owner(OwnerFile):
             return Busy(0.0)
         text = os.pread(fd, theirs.st_size, 0) if os.pread(fd, len(HEADER), 0) == HEADER else b""
         said = ownerless.said_by(theirs)
-        if (text and self.may_live(text, theirs)) or (said and ownerless.may_live(theirs, self.may_live)):
+        if (text and self.may_live(text, theirs)) or (said and ownerless.may_live(self.disk, theirs, self.may_live)):
             return Busy(_LOOK_AT_OTHERS)
         if text:
             inherited = read_slot(text, os.path.basename(path))
@@ -230,14 +231,15 @@ class Owner(OwnerFile):
 
     def _take_without(self, key: str, path: str) -> Lock | Busy:
         """Lock a message for whose lock there is no owner file to be linked."""
-        lock = OwnerlessLock(self.disk, self._layout.message(key), path, self._clock.time)
+        kind = InPlaceLock if self._layout.is_in_place(key) else OwnerlessLock
+        lock = kind(self.disk, self._layout.message(key), path, self._clock.time)
         try:
             self._drop_lost(path)
             if path in self._ownerless:  # it could not be removed
                 return self._lock(path, self._read_own(path))
             if not lock.open():
                 return Busy(LOOK_AGAIN)
-            got = self._lock_without(lock, path)
+            got = self._lock_in_place(lock) if isinstance(lock, InPlaceLock) else self._lock_without(lock, path)
             if isinstance(got, Inherited):
                 self._ownerless[path] = lock
                 return Lock(self, path, None if got.phase is Phase.CLAIMED else got)
@@ -266,7 +268,18 @@ class Owner(OwnerFile):
             if (wait := self._age_wait(theirs.st_mtime)) > 0:
                 return Busy(min(wait, _LOOK_AT_OLD))
             said = Inherited(Phase.CLAIMED, 0)
-        elif ownerless.may_live(theirs, self.may_live):
+        elif ownerless.may_live(self.disk, theirs, self.may_live):
+            return Busy(_LOOK_AT_OTHERS)
+        lock.inherit(said)
+        return said
+
+    def _lock_in_place(self, lock: InPlaceLock) -> Inherited | Busy:
+        """Lock a message in a spool that we have flock'ed, or inherit its lock; return what is inherited."""
+        said = ownerless.said_by(lock.status)
+        if said is None:
+            lock.make()
+            return lock.said
+        if ownerless.may_live(self.disk, lock.status, self.may_live):
             return Busy(_LOOK_AT_OTHERS)
         lock.inherit(said)
         return said

@@ -137,7 +137,7 @@ class OwnerFile:
 
     def _begin_without(self, error: OSError) -> None:
         """Go on without an owner file, if the queue itself is there."""
-        if not self.disk.exists(self._layout.new):
+        if not self._is_there():
             raise error
         if self._without is None:
             self.made = self._clock.time()
@@ -248,8 +248,12 @@ class OwnerFile:
     def is_in_place(self) -> bool:
         """Return whether the owner file is still there; an operator may have removed the whole directory."""
         if self.is_ownerless:
-            return self.disk.exists(self._layout.new)
+            return self._is_there()
         return self.owns(self._lent or self.path)
+
+    def _is_there(self) -> bool:
+        """Return whether there is a place in which mail waits."""
+        return any(self.disk.exists(path) for path in (self._layout.new, self._layout.spool) if path)
 
     def owns(self, path: str) -> bool:
         """Return whether the lock at `path` is ours."""

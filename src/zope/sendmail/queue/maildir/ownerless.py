@@ -45,12 +45,14 @@ def said_by(status: os.stat_result) -> Inherited | None:
     return Inherited(_PHASES[number - 1], attempts if attempts < _MANY else sys.maxsize)
 
 
-def may_live(status: os.stat_result, judge: Callable[[bytes, os.stat_result], bool]) -> bool:
+def may_live(disk: Disk, status: os.stat_result, judge: Callable[[bytes, os.stat_result], bool]) -> bool:
     """Return whether the owner of such a lock, whose message is not flock'ed, may live on another host.
+
+    On a file system that no other host has, it is dead.
 
     :param judge: says it of an owner file, by its text and status.
     """
-    return judge(_SOMEWHERE, status)
+    return not disk.is_local(status) and judge(_SOMEWHERE, status)
 
 
 class OwnerlessLock:
@@ -187,10 +189,14 @@ class OwnerlessLock:
     def remove(self) -> None:
         """Give the lock back.  A mark without a lock means nothing, so it may outlive it."""
         self._disk.unlink(self._path)
+        self._give_stamp_back()
+        self.close()
+
+    def _give_stamp_back(self) -> None:
+        """Let the message have the time stamp that it had."""
         with self._mutex, contextlib.suppress(OSError):
             if os.fstat(self._fd).st_mtime_ns == self._stamped:  # else an older release may have just locked it
                 self._disk.stamp_open(self._fd, self._before)
-        self.close()
 
     def close(self) -> None:
         """Let go of the message; a lock that is still there is for another process to take over."""
@@ -203,3 +209,28 @@ class OwnerlessLock:
         """Do the same in a forked child, in which no other thread is left to give the mutex back."""
         self._mutex = threading.Lock()
         self.close()
+
+
+class InPlaceLock(OwnerlessLock):
+    """Our lock on a message that waits in a spool, under a name that only we make: it needs no name of its own.
+
+    The mark is all there is of it, so a message that is not locked must have none.
+    """
+
+    def make(self) -> None:
+        """Make the lock of a message that has none.  Raises `FileNotFoundError` if the message is gone."""
+        if self._found() is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._message)
+        self._stamp()
+
+    def remove(self) -> None:
+        """Give the lock back.  Raises `OSError` if the mark cannot be taken away."""
+        with self._mutex:
+            if os.fstat(self._fd).st_nlink:  # else the message was sent
+                self._disk.stamp_open(self._fd, without_mark(self._before))
+        self.close()
+
+
+def without_mark(stamp: int) -> int:
+    """Return a time stamp, in nanoseconds, that tells of no lock: the same second."""
+    return stamp // _SECOND * _SECOND

@@ -70,7 +70,7 @@ class MaildirQueue:
         self.clock = clock or Clock()
         self.kept_days = kept_days
         self.disk = disk or Disk()
-        self.layout = Layout(self.location)
+        self.layout = self._lay_out()
         self.store = Store(self.layout, self.disk, self.clock)
         self._made = False
         self.keys = Keys(self.layout, self.disk, self.clock)
@@ -90,6 +90,10 @@ class MaildirQueue:
             self.store, self.schedule, self._start(), self.lease, kept_days, knows_ordinary=self.knows_ordinary
         )
         _queues.add(self)
+
+    def _lay_out(self) -> Layout:
+        """Return where everything lies."""
+        return Layout(self.location)
 
     def _start(self) -> Owner:
         """Begin with an owner file, which is made when it is needed."""
@@ -217,8 +221,8 @@ class MaildirQueue:
             trigger.wake()
 
     def next_due(self) -> float | None:
-        """See `IMailQueue.next_due`.  The one lock for which there is room does not wait for other work to end."""
-        if self._owner.is_lent:
+        """See `IMailQueue.next_due`.  What waits for room has it when all that was sent is removed."""
+        if self._claims.wants_room:
             self._claims.sweeper.flush()
         with self._claims.mutex:
             return self._claims.next_due()

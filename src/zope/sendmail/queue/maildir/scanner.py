@@ -77,6 +77,11 @@ class Scanner:
         self._is_short = self._has_room = False
 
     @property
+    def is_short(self) -> bool:
+        """Whether the last look found mail for which there was no room."""
+        return self._is_short
+
+    @property
     def is_due(self) -> bool:
         """Whether a look now finds mail for which there was no room: what has left since has made some."""
         return self._is_short and self._has_room
@@ -114,7 +119,12 @@ class Scanner:
     def _read_stamps(self) -> tuple[int, ...]:
         """Return the time stamps of the directories, negative while one is too young to be trusted."""
         layout, wall = self._store.layout, self._store.clock.time() * 1e9
-        stamps = [self._store.disk.stat(layout.new).st_mtime_ns]
+        try:
+            stamps = [self._store.disk.stat(layout.new).st_mtime_ns]
+        except FileNotFoundError:
+            if not layout.spool:
+                raise
+            stamps = [self._store.disk.stat(layout.spool).st_mtime_ns]  # there is no room for more
         with contextlib.suppress(FileNotFoundError):  # it may have made room for a lock
             stamps.append(self._store.disk.stat(layout.cur).st_mtime_ns)
         return tuple(stamp if abs(wall - stamp) > _CLOCK_TICK else -stamp for stamp in stamps)

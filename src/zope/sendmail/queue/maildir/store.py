@@ -23,17 +23,21 @@ from zope.sendmail.lifecycle.record import (
     write_record,
 )
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.maildir import make_maildir
 from zope.sendmail.message.envelope import Envelope, envelope_lines, read_envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.maildir import reserve
 from zope.sendmail.queue.maildir.bundle import names_in, unfold
 from zope.sendmail.queue.maildir.layout import (
     COMPACTED,
+    EXTRA,
     GROUP,
+    IN_PLACE,
     PROOF,
     REJECTED,
     SENDING,
     SPARE,
+    TAKEN,
     Layout,
     is_spare,
     is_too_long,
@@ -69,9 +73,9 @@ def _pass_over(group: str, error: OSError) -> None:
 
 
 class Listing:
-    """The names in ``new/`` and ``cur/`` at one moment, by what they are."""
+    """The names in ``new/`` and ``cur/``, and of what waits in a spool, at one moment, by what they are."""
 
-    def __init__(self, layout: Layout, disk: Disk, directories: Iterable[str] = ("new", "cur")) -> None:
+    def __init__(self, layout: Layout, disk: Disk, directories: Iterable[str] = ()) -> None:
         self.keys: list[str] = []
         self.locked: set[str] = set()
         self.rejected: list[str] = []
@@ -80,10 +84,13 @@ class Listing:
         self.proofs: list[str] = []
         #: Files whose names leave no room for a lock beside them.
         self.too_long: list[str] = []
-        for directory in directories:
+        for directory in directories or layout.places:
             with contextlib.suppress(FileNotFoundError):  # a queue that was never used is empty
-                for name in disk.names(os.path.join(layout.root, directory)):
-                    self._add(directory, name)
+                for name in disk.names(layout.directory(directory)):
+                    if directory != IN_PLACE:
+                        self._add(directory, name)
+                    elif name.startswith(TAKEN):
+                        self._add_in_place(f"{directory}/{name[len(TAKEN) :]}")
 
     def _add(self, directory: str, name: str) -> None:
         if is_too_long(name):
@@ -98,6 +105,11 @@ class Listing:
             self.groups.append(f"{directory}/{name}")
         elif name.startswith(PROOF):
             self.proofs.append(f"{directory}/{name}")
+
+    def _add_in_place(self, key: str) -> None:
+        """Add mail that is its own lock, so that it may be locked."""
+        self.keys.append(key)
+        self.locked.add(key)
 
     def orphans(self) -> list[str]:
         """Return the keys of locks without a waiting message: of what was set aside, or of a process that died."""
@@ -160,6 +172,8 @@ class Store:
 
         It costs what has changed, and a history that has grown all the same is compacted.
         """
+        if self.layout.is_in_place(key):
+            make_maildir(self.disk, self.layout.root, EXTRA)  # there was no room for it
         path = self.layout.history(key)
         line = write_record(record)
         if len(line) > _SHORT:
@@ -274,7 +288,7 @@ class Store:
 
     def find_as_named(self, name: str) -> tuple[str, bool] | None:
         """Return the same without a look at the directory: None also for what stands in a bundle."""
-        for key in (f"new/{name}", f"cur/{name}"):
+        for key in (f"{place}/{name}" for place in self.layout.places):
             for path, rejected in ((self.layout.message(key), False), (self.layout.rejected(key), True)):
                 with contextlib.suppress(FileNotFoundError):
                     self.disk.stat(path)

@@ -27,6 +27,8 @@ from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.maildir.admin import MaildirAdmin
+from zope.sendmail.queue.maildir.doctor import examine_room
+from zope.sendmail.queue.maildir.layout import TAKEN
 from zope.sendmail.queue.spool.dropbox import LOCK, OLD_LOCK, PRIVATE, UNFINISHED, DropBox, Dropped, may_be_mail
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
@@ -96,7 +98,7 @@ class DroppedMail:
         """Yield what lies in the directory and why it is not sent.  Changes nothing."""
         names = set(self._dropbox.names())
         for name in sorted(names):
-            finding = None if name == PRIVATE else self._finding(name, names)
+            finding = None if name == PRIVATE or name.startswith(TAKEN) else self._finding(name, names)
             if finding is not None:
                 yield finding
 
@@ -249,6 +251,10 @@ class SpoolAdmin(MaildirAdmin):
             check_place(self._store.layout.root, Owners.OURS)
         except QueueError as error:
             yield diagnosis.not_trusted(str(error))
+        store = self._store
+        if not store.disk.exists(store.layout.root):  # there may have been no room for it
+            with contextlib.suppress(OSError):
+                yield from examine_room(store.disk, store.layout.spool)
         yield from super().examine()
         with contextlib.suppress(OSError):
             yield from self._dropped.examine()

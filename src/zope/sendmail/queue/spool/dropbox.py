@@ -8,6 +8,7 @@ time may take.  Fails with `OSError` only if the directory itself cannot be read
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -17,10 +18,11 @@ from dataclasses import dataclass
 
 from zope.sendmail.errors import MalformedEnvelope
 from zope.sendmail.message.envelope import DROPPED, read_envelope
-from zope.sendmail.queue.maildir.layout import Layout
+from zope.sendmail.queue.maildir.layout import IN_PLACE, Layout
+from zope.sendmail.queue.maildir.ownerless import without_mark
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
-from zope.sendmail.system.disk import Disk
+from zope.sendmail.system.disk import NO_ROOM, Disk, same_file
 from zope.sendmail.system.hostname import host_name
 
 #: The directory of ours in a spool; other programs take it for nothing, for it is one.
@@ -85,6 +87,8 @@ class DropBox:
     def __init__(self, spool: str, layout: Layout, disk: Disk, clock: Clock, lock_age: float = LOCK_AGE) -> None:
         self.spool = spool
         self.lock_age = lock_age
+        #: Whether there is room for the queue's own directories; else mail is taken where it lies.
+        self.has_room = True
         self._layout = layout
         self._disk = disk
         self._clock = clock
@@ -226,8 +230,7 @@ class DropBox:
             if why is not None:
                 self._leave(path, why)
                 return None
-            key = f"new/{mail.name}"
-            self._move(path, self._layout.message(key), make)
+            key = self._moved(mail, make)
         except FileNotFoundError:  # another daemon was faster, or its writer removed it
             return None
         except OSError as error:  # it is not sent: else it would be sent again and again
@@ -241,6 +244,40 @@ class DropBox:
         if why and self._left.get(path) != why:
             maillog.not_taken(path, why)
         self._left[path] = why
+
+    def _moved(self, mail: Dropped, make: Callable[[], None]) -> str:
+        """Take a mail away, and return its key: in ``new/``, or in the spool if there is no room for that.
+
+        Raises `OSError`.
+        """
+        key = f"new/{mail.name}"
+        try:
+            if self.has_room:
+                self._move(mail.path, self._layout.message(key), make)
+                return key
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+        key = f"{IN_PLACE}/{mail.name}"
+        self._take_in_place(mail.path, self._layout.message(key))
+        return key
+
+    def _take_in_place(self, path: str, target: str) -> None:
+        """Let a file stay where it is, under a name of ours: that needs no room.
+
+        Its time stamp must not look as if it were locked (`zope.sendmail.queue.maildir.ownerless`).
+        """
+        fd = self._disk.lock_existing(path)
+        if fd is None:
+            raise FileNotFoundError(errno.ENOENT, "another process is taking it", path)
+        try:
+            status = os.fstat(fd)
+            if not same_file(status, self._disk.stat(path)):
+                raise FileNotFoundError(errno.ENOENT, "another process has taken it", path)
+            self._disk.stamp_open(fd, without_mark(status.st_mtime_ns))
+            self._disk.rename(path, target)
+        finally:
+            os.close(fd)
 
     def _move(self, path: str, target: str, make: Callable[[], None]) -> None:
         """Rename once: from now on the file is ours."""

@@ -12,13 +12,14 @@ import os
 from typing import Any
 
 from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.queue.maildir.layout import Layout, SpoolLayout
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.spool.admin import DroppedMail, SpoolAdmin
 from zope.sendmail.queue.spool.dropbox import LOCK_AGE, PRIVATE, DropBox, Dropped
 from zope.sendmail.queue.spool.messageid import CompletedLease
 from zope.sendmail.system.clock import Clock
-from zope.sendmail.system.disk import Disk
+from zope.sendmail.system.disk import NO_ROOM, Disk
 from zope.sendmail.system.trust import Owners, check_place
 
 #: What stands before the directories of a spool in the location of a queue.
@@ -61,11 +62,27 @@ class SpoolQueue(MaildirQueue):
     def claim(self, limit: int = 1, *, ahead: int = 0) -> list[MaildirLease]:
         """See `IMailQueue.claim`."""
         with self._claims.mutex:
-            if not self._made:
-                self._make()
+            self._dropbox.has_room = self._make_if_there_is_room()
             busy = self._claims.next_due() == 0.0
             self._claims.heard(self._dropbox.take(self._make, busy=busy) or None)
             return super().claim(limit)
+
+    def _make_if_there_is_room(self) -> bool:
+        """Make the queue's own directories, all of them, and return whether there was room.
+
+        Else mail is drained where it lies.
+        """
+        try:
+            if not self._made:
+                self._make()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            return False
+        return True
+
+    def _lay_out(self) -> Layout:
+        return SpoolLayout(self.spool, self.location)
 
     def _check_place(self) -> bool:
         """Check the path: other users write to a spool, so every part has to be ours or root's, ``.queue`` above
@@ -80,6 +97,5 @@ class SpoolQueue(MaildirQueue):
     def _take_in(self, mail: Dropped) -> str | None:
         """Move a mail that lies outside into the queue; return its key, or None if it cannot be moved."""
         with self._claims.mutex:
-            if not self._made:
-                self._make()
+            self._dropbox.has_room = self._make_if_there_is_room()
             return self._dropbox.take_one(mail, self._make)

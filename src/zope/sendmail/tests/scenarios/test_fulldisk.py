@@ -19,16 +19,21 @@ import textwrap
 import threading
 import unittest
 from collections.abc import Callable
+from typing import Any
 
 from zope.sendmail.config.settings import Tls
-from zope.sendmail.lifecycle.outcome import Reply
+from zope.sendmail.lifecycle.finding import Kind
+from zope.sendmail.lifecycle.outcome import Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import sent_at_once
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
+from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.queue.spool.queue import SpoolQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.mailers import ScriptedMailer
@@ -96,12 +101,15 @@ class FullDiskTest(unittest.TestCase):
                 self.assertEqual(error.errno, errno.ENOSPC)
                 return
 
+    def queue(self) -> MaildirQueue:
+        return MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock)
+
     def processor(
         self, answers: Callable[[str], Reply] = lambda who: OK
     ) -> tuple[QueueProcessorThread, ScriptedMailer]:
         mailer = ScriptedMailer()
         mailer.answers = answers
-        queue = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock)
+        queue = self.queue()
         processor = QueueProcessorThread(
             queue=queue, mailer=mailer, schedule=SCHEDULE, clock=self.clock, tell=lambda _: None
         )
@@ -208,7 +216,8 @@ class AFullDisk(FullDiskTest):
         script = textwrap.dedent(
             f"""
             import os, signal
-            from zope.sendmail.queue.maildir.queue import MaildirQueue
+            from zope.sendmail.queue.maildir.lease import MaildirLease
+from zope.sendmail.queue.maildir.queue import MaildirQueue
             [lease] = MaildirQueue({self.path!r}).claim(1)
             lease.open()
             lease.intend()
@@ -252,7 +261,7 @@ class WithoutReserveTest(FullDiskTest):
         """All mail can be removed."""
         self.put(5)
         self.fill()
-        queue = MaildirQueue(self.path)
+        queue = self.queue()
         for mail in list(queue.admin.mails()):
             queue.admin.remove(mail.name)
         queue.close()
@@ -289,8 +298,8 @@ class WithoutReserveTest(FullDiskTest):
         script = textwrap.dedent(
             f"""
             import os, signal
-            from zope.sendmail.queue.maildir.queue import MaildirQueue
-            [lease] = MaildirQueue({self.path!r}).claim(1)
+            from zope.sendmail.queue import open_queue
+            [lease] = open_queue({self.queue().location!r}).claim(1)
             for step in {steps!r}:
                 getattr(lease, step)()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -301,27 +310,36 @@ class WithoutReserveTest(FullDiskTest):
         self.assertEqual(done.returncode, -signal.SIGKILL)
 
     def unknowns_after(self, *steps: str, with_room: bool) -> int:
-        """Return how many outcomes are unknown, when a process has died and another one has watched its lock for longer
-        than a living process is silent.
-        """
+        """Return how many outcomes are unknown when a process has died: another one sees at once that it has."""
         self.put(1)
         self.fill()
         self.die(*steps)
-        queue = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock)
-        self.addCleanup(queue.close)
-        self.assertEqual(queue.claim(1), [])
         if with_room:
             self.empty()
-        self.clock.advance(80)
+        queue = self.queue()
+        self.addCleanup(queue.close)
         [lease] = queue.claim(1)
         return lease.record.unknowns
+
+    def test_leaves_a_lock_to_another_host_until_that_is_silent_for_long(self) -> None:
+        """Where another host may have the file system too, a lock that is not seen may be held there."""
+        self.put(1)
+        self.fill()
+        self.die("open")
+        queue = self.queue()
+        self.addCleanup(queue.close)
+        queue.disk.is_local = lambda status: False  # type: ignore[method-assign]
+        self.assertEqual(queue.claim(1), [])
+        self.empty()
+        self.clock.advance(80)
+        self.assertEqual(len(queue.claim(1)), 1)
 
     def test_remembers_what_died_while_the_relay_may_have_had_the_mail(self) -> None:
         """The outcome is unknown."""
         self.assertEqual(self.unknowns_after("open", "intend", with_room=True), 1)
 
     def test_remembers_that_the_relay_cannot_have_had_the_mail(self) -> None:
-        """The mail is tried again, with room or without."""
+        """The mail is tried again when the death can be written down."""
         self.assertEqual(self.unknowns_after("open", with_room=True), 0)
 
     def test_keeps_a_mail_of_which_it_cannot_write_down_that_its_outcome_is_unknown(self) -> None:
@@ -329,10 +347,8 @@ class WithoutReserveTest(FullDiskTest):
         self.put(1)
         self.fill()
         self.die("open", "intend")
-        queue = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock)
+        queue = self.queue()
         self.addCleanup(queue.close)
-        self.assertEqual(queue.claim(1), [])
-        self.clock.advance(80)
         with self.assertLogs("QueueProcessorThread"):
             self.assertEqual(queue.claim(1), [])
         self.empty()
@@ -403,7 +419,107 @@ class AnExt4WithoutInodesOrReserve(WithoutReserveTest):
     file_system = "ext4"
 
 
-class Commands(FullDiskTest):
+class AFullSpoolWithoutReserve(WithoutReserveTest):
+    """A spool that MaildropHost 2.3 used, first opened when there is no room for the queue within it."""
+
+    file_system = "ext4"
+
+    def setUp(self) -> None:
+        super().setUp()
+        os.mkdir(self.path, 0o700)
+
+    def put(self, count: int) -> None:
+        for number in range(count):
+            path = os.path.join(self.path, f"mail{number}")
+            Disk().create(path, f"##To:{number}@example.org\n##From:s@example.org\nSubject: s\n\ntext\n".encode())
+            os.utime(path, (1e9 + number, 1e9 + number))
+
+    def queue(self) -> SpoolQueue:
+        return SpoolQueue(self.path, schedule=SCHEDULE, clock=self.clock)
+
+    def files(self) -> list[str]:
+        return sorted(os.listdir(self.path))
+
+    def test_is_drained_by_a_processor_that_starts(self) -> None:
+        """Every mail leaves, once; nothing is left of it, and then the spool is as any other."""
+        self.put(30)
+        self.fill()
+        self.assertEqual(self.drained(), sorted(f"{number}@example.org" for number in range(30)))
+        self.put(1)
+        self.empty()
+        self.assertEqual(self.drained(), ["0@example.org"])
+        self.assertEqual(self.files(), [".queue"])
+
+    def test_is_drained_although_the_room_of_each_mail_is_taken_at_once(self) -> None:
+        """No mail needs the room that another one has left."""
+        self.put(5)
+        self.fill()
+        queue = self.queue()
+        self.addCleanup(queue.close)
+        for _ in range(5):
+            [lease] = queue.claim(1)
+            lease.open().close()
+            lease.intend()
+            lease.settle(Record(state=State.SENT))
+            self.fill()
+        self.assertEqual(self.files(), [])
+
+    def test_gives_a_mail_to_one_process(self) -> None:
+        """Two that look at the same time, with room and without."""
+        self.put(1)
+        self.fill()
+        [lease] = self.queue().claim(1)
+        self.assertEqual(self.queue().claim(1), [])
+        self.empty()
+        self.assertEqual(self.queue().claim(1), [])
+        self.assertEqual(self.queue().admin.count(), {State.SENDING: 1})
+        lease.release()
+        self.assertEqual(self.queue().admin.count(), {State.READY: 1})
+        self.assertEqual(len(self.queue().claim(1)), 1)
+
+    def test_keeps_what_was_rejected_until_that_can_be_written_down(self) -> None:
+        """The rejection is not lost, and no relay is asked again; then the mail is set aside as any other."""
+        self.put(2)
+        self.fill()
+        queue = self.queue()
+        self.addCleanup(queue.close)
+        with self.assertLogs("QueueProcessorThread"):
+            for lease in queue.claim(2):
+                self.fill()
+                lease.settle(Record(state=State.REJECTED))
+        self.assertEqual(queue.claim(1), [])
+        self.empty()
+        self.clock.advance(3600)
+        self.assertEqual(queue.claim(1), [])
+        self.assertEqual((queue.admin.count(), self.files()), ({State.REJECTED: 2}, [".queue"]))
+        [mail, _] = queue.admin.mails()
+        queue.admin.retry(mail.name)
+        self.assertEqual(len(queue.claim(2)), 1)
+
+    def test_leaves_alone_what_an_older_release_sends(self) -> None:
+        """MaildropHost 2.3 locks nothing; a daemon does not start beside it."""
+
+    def test_lets_an_operator_make_room(self) -> None:
+        """All mail can be removed, and is shown before."""
+        self.put(5)
+        self.fill()
+        queue = self.queue()
+        self.assertIn(Kind.ROOM, [finding.kind for finding in queue.admin.examine()])
+        self.assertEqual(len(queue.claim(1)), 1)
+        queue.close()
+        self.assertEqual(self.files()[0][:7], ".taken-")
+        for mail in list(queue.admin.mails()):
+            queue.admin.remove(mail.name)
+        queue.close()
+        self.assertEqual([name for name in self.files() if name != ".queue"], [])
+
+
+class ASpoolWithoutInodesOrReserve(AFullSpoolWithoutReserve):
+    options = NO_INODES
+    file_system = "tmpfs"
+
+
+class CommandTest(FullDiskTest):
     """What an operator calls where nothing more fits, in processes of their own."""
 
     def setUp(self) -> None:
@@ -415,11 +531,12 @@ class Commands(FullDiskTest):
         self.spool = os.path.join(self.root, "spool")
         os.mkdir(self.spool, 0o700)
 
-    def drop(self, count: int) -> None:
-        """Let another program drop mail into a spool that was looked at before."""
-        queue = open_queue("spool:" + self.spool)
-        queue.claim(0)
-        queue.close()
+    def drop(self, count: int, *, opened: bool = True) -> None:
+        """Let another program drop mail into a spool; `opened`: it was looked at before."""
+        if opened:
+            queue = open_queue("spool:" + self.spool)
+            queue.claim(0)
+            queue.close()
         for number in range(count):
             path = os.path.join(self.spool, str(number))
             with open(path, "w", encoding="ascii") as file:
@@ -442,6 +559,8 @@ class Commands(FullDiskTest):
     def maildrop(self, verb: str) -> subprocess.CompletedProcess[str]:
         return self.run_module("zope.sendmail.maildrop", "--config", self.config, verb)
 
+
+class Commands(CommandTest):
     def test_maildrop_once_sends_all(self) -> None:
         """Although there is no room for its log."""
         self.drop(9)
@@ -502,6 +621,50 @@ class CommandsWithoutInodes(Commands):
     options = NO_INODES
 
 
+class CommandsForANewSpool(CommandTest):
+    """There is no room for the queue within a spool, which no release from 8 on has opened before."""
+
+    file_system = "ext4"
+
+    def test_maildrop_once_sends_all(self) -> None:
+        """Each mail once, whatever the directory lacks."""
+        self.drop(9, opened=False)
+        self.fill()
+        done = self.maildrop("once")
+        self.assertEqual((done.returncode, len(self.relay.mails)), (0, 9), done.stderr)
+        self.assertEqual(len({mail.recipients for mail in self.relay.mails}), 9)
+
+    def test_maildrop_starts_and_stops(self) -> None:
+        """What is due leaves first, and makes the room for the daemon's own files."""
+        self.drop(30, opened=False)
+        self.fill()
+        self.addCleanup(self.maildrop, "stop")
+        done = self.maildrop("start")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.maildrop("stop").returncode, 0)
+        self.maildrop("once")
+        self.assertEqual(len(self.relay.mails), 30)
+
+    def test_an_operator_lists_and_removes(self) -> None:
+        """And is told that the disk is full."""
+        self.drop(4, opened=False)
+        self.fill()
+        location = "spool:" + self.spool
+        listed = self.run_module("zope.sendmail.cli", "queue", "list", location)
+        self.assertEqual((listed.returncode, listed.stdout.count("@example.org")), (0, 8), listed.stdout)
+        doctor = self.run_module("zope.sendmail.cli", "queue", "doctor", location)
+        self.assertIn("The file system of the queue has", doctor.stdout)
+        self.assertEqual(doctor.returncode, 2)
+        done = self.run_module("zope.sendmail.cli", "queue", "remove", location, "--all", "--yes")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([name for name in os.listdir(self.spool) if name != ".queue"], [])
+
+
+class CommandsForANewSpoolWithoutInodes(CommandsForANewSpool):
+    options = NO_INODES
+    file_system = "tmpfs"
+
+
 class _SlowDisk(Disk):
     """A disk on which removing a mail takes a while; what a thread beside the way removes waits until it is asked for.
 
@@ -526,30 +689,75 @@ class _AskedQueue(MaildirQueue):
 
     disk: _SlowDisk
 
+    def claim(self, limit: int = 1, *, ahead: int = 0) -> list[MaildirLease]:
+        """See `IMailQueue.claim`."""
+        self.disk.asked.clear()
+        return super().claim(limit, ahead=ahead)
+
+    def close(self) -> None:
+        """See `IMailQueue.close`."""
+        self.disk.asked.set()
+        super().close()
+
     def next_due(self) -> float | None:
         """See `IMailQueue.next_due`."""
         self.disk.asked.set()
         return super().next_due()
 
 
-class ADiskWithoutInodes(AFullDisk):
-    """Not even one more name of a file goes on tmpfs: the lock is the owner file's own name."""
+class RemovalTest(FullDiskTest):
+    """Mail is removed beside the way, as on a disk that is slow, or a machine with much to do."""
 
     options = NO_INODES
 
     def test_is_drained_whole_where_mail_is_removed_beside_the_way(self) -> None:
-        """A pass does not end because the one lock is that of a mail that was sent and is only to be removed."""
-        self.put(8)
-        self.fill()
+        """A pass does not end while a mail that was sent is only to be removed, which makes the room for what follows:
+        for another lock, or for the files of a bundle.
+        """
+        for count in (8, 30):
+            self.put(count)
+            self.fill()
+            self.assertEqual(self.sent_by_a_pass(), count)
+            self.assertEqual(self.drained(), [])
+            for name in os.listdir(self.ballast):
+                os.unlink(os.path.join(self.ballast, name))
+
+    def sent_by_a_pass(self) -> int:
         mailer = ScriptedMailer()
         queue = _AskedQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=_SlowDisk(self.clock))
         processor = QueueProcessorThread(queue=queue, mailer=mailer, clock=self.clock, tell=lambda _: None)
         processor.run(forever=False)
-        self.assertEqual(len(mailer.sent), 8)
-        self.assertEqual(self.drained(), [])
+        return len(mailer.sent)
 
 
-del FullDiskTest, WithoutReserveTest
+class ADiskWithoutInodes(AFullDisk, RemovalTest):
+    """Not even one more name of a file goes on tmpfs: the lock is the owner file's own name."""
+
+    options = NO_INODES
+
+
+class AnExt4WithoutInodes(RemovalTest):
+    """Locks go, but no file."""
+
+    file_system = "ext4"
+
+    def test_gives_the_mails_of_a_bundle_for_which_a_removal_makes_room(self) -> None:
+        """They are due when what was sent is removed, be it beside the way."""
+        self.put(30)
+        self.fill()
+        queue = _AskedQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=_SlowDisk(self.clock))
+        self.addCleanup(queue.close)
+        count = 0
+        while leases := queue.claim(64) or (queue.next_due() == 0.0 and queue.claim(64)):
+            for lease in leases:
+                ordinary: Any = lease
+                outcome = Outcome("relay", dict.fromkeys(lease.envelope.recipients, OK))
+                ordinary.settle_sent([(lease, outcome, sent_at_once(outcome, now=0.0))])
+                count += 1
+        self.assertEqual(count, 30)
+
+
+del CommandTest, FullDiskTest, RemovalTest, WithoutReserveTest
 
 
 load_tests = in_layer(Servers)
