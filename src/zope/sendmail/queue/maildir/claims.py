@@ -318,6 +318,7 @@ class Claims:
 
     def _gone(self, key: str) -> None:
         """Take note that another processor, or a person, was faster."""
+        self.store.forget(key)
         self._index.drop(key)
         self._unreadable.pop(key, None)
         self._has_rivals = True

@@ -159,6 +159,7 @@ class Owner(OwnerFile):
     def _take(self, path: str) -> Lock | Busy:
         try:
             self._link(path)
+            self._is_crammed = False
         except FileExistsError:
             return self._take_over(path)
         except FileNotFoundError:
@@ -170,10 +171,17 @@ class Owner(OwnerFile):
                 raise self._why_none(error) from error
         return self._lock(path, None)
 
+    @property
+    def is_lent(self) -> bool:
+        """See `OwnerFile.is_lent`."""
+        return super().is_lent or (self._is_crammed and bool(self._held))
+
     def _why_none(self, error: OSError) -> CannotClaim:
-        """Return why no message can be locked, when the disk has refused one more name."""
-        kind = OneAtATime if error.errno in NO_ROOM and self.is_lent else CannotClaim
-        return kind.because_of(error)
+        """Return why no message can be locked, when the disk has refused one more name, beside the one being taken."""
+        if error.errno not in NO_ROOM:
+            return CannotClaim.because_of(error)
+        self._is_crammed = self._is_crammed or len(self._held) > 1
+        return (OneAtATime if self._lent or self._ownerless or len(self._held) > 1 else CannotClaim).because_of(error)
 
     def _lock(self, path: str, inherited: Inherited | None) -> Lock:
         """Return the lock of a file that is ours, or will be in a moment; write down what does not go without saying.

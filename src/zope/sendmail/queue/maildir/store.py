@@ -44,6 +44,7 @@ from zope.sendmail.queue.maildir.layout import (
     name_of,
     shortened,
 )
+from zope.sendmail.queue.maildir.unwritten import UnwrittenRecords, record_in_stamp
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import NO_ROOM, Disk, remove_quietly
 
@@ -123,12 +124,16 @@ class Store:
         self.layout = layout
         self.disk = disk
         self.clock = clock
+        self._unwritten = UnwrittenRecords(disk)
 
     def record(self, key: str) -> Record:
         """Return how it stands with the message; `UNTRIED` itself if it has no history.
 
         Reads its end, and more of it until it is known, but no more than `_MOST`: a damaged file may have gigabytes.
         """
+        return self._unwritten.or_later(key, self._written_record(key))
+
+    def _written_record(self, key: str) -> Record:
         path = self.layout.history(key)
         size = _TAIL
         try:
@@ -137,17 +142,23 @@ class Store:
                 is_all = is_all or size >= _MOST
                 record = record_at_end(text if is_all else text.partition(b"\n")[2], is_all=is_all)
                 if record is not None or is_all:
-                    return record or Record()
+                    return record or (Record() if text else self._stamped_record(path))
                 size *= 16
         except FileNotFoundError:
             return UNTRIED
 
+    def _stamped_record(self, path: str) -> Record:
+        """Return what the time stamp of an empty history says."""
+        return record_in_stamp(self.disk.stat(path)) or Record()
+
     def records(self, key: str) -> list[Record]:
         """Return all that happened, oldest first; of a damaged file with gigabytes, what its end says."""
         try:
-            return list(read_records(self.disk.read_tail(self.layout.history(key), _MOST)[0]))
+            records = list(read_records(self.disk.read_tail(self.layout.history(key), _MOST)[0]))
         except FileNotFoundError:
-            return []
+            records = []
+        last = self.record(key)  # it may not be written down
+        return records if last in (Record(), *records[-1:]) else [*records, last]
 
     def due_hint(self, key: str) -> float | None:
         """Return when the message is due, as far as that can be known without reading; None if it has no history.
@@ -184,17 +195,21 @@ class Store:
         if self.disk.stat(path).st_size > max(_LONG, _FACTOR * len(line)):
             self._compact(path)
         self.disk.stamp(path, record.due if record.state is State.DEFERRED else record.time)
+        self._unwritten.forget(key)
         if not can_be_forgotten(record):
             self.disk.sync_file(path)
             self.disk.sync_directory(self.layout.history_)
 
     def note_delay(self, key: str, record: Record) -> None:
-        """Let the time stamp of a history say when the message is due, where there is no room for the record.
+        """Remember a deferral for which there is no room; see `zope.sendmail.queue.maildir.unwritten`.
 
-        Raises nothing: where there is no room for an empty file either, the message is due when its process has ended.
+        Where there is no room for an empty history either, the message is due, as if untried, when its process ends.
         """
-        with contextlib.suppress(OSError):
-            self.disk.stamp(self.layout.history(key), record.due)
+        self._unwritten.note(key, record, self.layout.history(key))
+
+    def forget(self, key: str) -> None:
+        """Take note that a message is gone."""
+        self._unwritten.forget(key)
 
     def _write(self, path: str, line: bytes, record: Record) -> None:
         try:
@@ -239,6 +254,7 @@ class Store:
         """Write down how an attempt ended; `tried`: there may be a history.  May be repeated after a failure."""
         if record.state is State.SENT:
             remove_quietly(self.disk, self.layout.message(key))  # the instant of success
+            self.forget(key)
             if tried:
                 remove_quietly(self.disk, self.layout.history(key))
             return
@@ -275,6 +291,7 @@ class Store:
 
     def remove(self, key: str) -> None:
         """Remove the message and all that belongs to it."""
+        self.forget(key)
         remove_quietly(self.disk, self.layout.message(key), self.layout.rejected(key), self.layout.history(key))
         remove_quietly(self.disk, os.path.join(self.layout.history_, COMPACTED + name_of(key)))
 

@@ -18,7 +18,7 @@ import tempfile
 import textwrap
 import threading
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from zope.sendmail.config.settings import Tls
@@ -29,6 +29,7 @@ from zope.sendmail.lifecycle.retry import sent_at_once
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.pieces import Piece
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
 from zope.sendmail.queue.maildir.lease import MaildirLease
@@ -59,18 +60,22 @@ class FullDiskTest(unittest.TestCase):
 
     def mount(self) -> None:
         command = ["mount", "-t", "tmpfs", "-o", self.options, "none", self.root]
-        if self.file_system == "ext4":
+        if self.file_system != "tmpfs":
             image = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "image")
-            with open(image, "wb") as file:
-                file.truncate(4 * 1024 * 1024)
-            inodes = "64" if self.options == NO_INODES else "1024"
-            make = ["mkfs.ext4", "-q", "-m", "0", "-N", inodes, image]
-            if not shutil.which(make[0]) or subprocess.run(make, check=False).returncode:
-                self.skipTest("mkfs.ext4 is needed")
+            self.make_image(image)
             command = ["mount", "-o", "loop", image, self.root]
         if os.geteuid() != 0 or sys.platform != "linux" or subprocess.run(command, check=False).returncode:
             self.skipTest("a disk of its own is needed, and root to mount it")
         self.addCleanup(subprocess.run, ["umount", "-l", self.root], check=True)
+
+    def make_image(self, image: str) -> None:
+        """Make a small file system in a file."""
+        inodes = "64" if self.options == NO_INODES else "1024"
+        make = ["mkfs.ext4", "-q", "-m", "0", "-N", inodes, image]
+        with open(image, "wb") as file:
+            file.truncate(4 * 1024 * 1024)
+        if not shutil.which(make[0]) or subprocess.run(make, check=False).returncode:
+            self.skipTest(f"{make[0]} is needed")
 
     def put(self, count: int) -> None:
         staged = MaildirQueue(self.path, clock=self.clock).stage()
@@ -87,6 +92,13 @@ class FullDiskTest(unittest.TestCase):
             text = f"X-Zope-From: s@example.org\nX-Zope-To: {number}@example.org\nSubject: s\n\ntext\n"
             path = os.path.join(self.path, "new", f"{1_000_000_000 + number}.4711.host.{number}")
             Disk().create(path, text.encode())
+
+    def drop(self, spool: str, count: int) -> None:
+        """Let another program drop so many mails."""
+        for number in range(count):
+            path = os.path.join(spool, str(number))
+            Disk().create(path, f"##To:{number}@example.org\n##From:s@example.org\nSubject: s\n\ntext\n".encode())
+            os.utime(path, (1e9 + number, 1e9 + number))
 
     def fill(self) -> None:
         """Leave no room for a byte, and none for a name; ext4 gives back what was freed by and by."""
@@ -189,25 +201,24 @@ class AFullDisk(FullDiskTest):
         self.assertEqual(MaildirQueue(self.path).admin.count(), {State.REJECTED: 1, State.READY: 1})
 
     def test_does_not_hammer_a_relay_that_defers(self) -> None:
-        """The delay is kept although there is no room to write it down."""
+        """The delays grow as ever, although there is no room to write them down."""
         self.put(1)
         self.fill()
-        asked: list[str] = []
+        asked: list[float] = []
 
         def answer(who: str) -> Reply:
-            asked.append(who)
+            asked.append(self.clock.time())
             return LATER
 
         processor, _ = self.processor(answer)
         with self.assertLogs("QueueProcessorThread", "WARNING"):
-            for _ in range(20):
+            for _ in range(16 * int(SCHEDULE.first)):
                 processor.new_run().once()
                 self.clock.advance(1)
-        self.assertEqual(len(asked), 1)
-        self.clock.advance(60)
-        processor.new_run().once()
-        self.assertEqual(len(asked), 2)
         processor.new_run().end()
+        waits = [round(later - sooner) for sooner, later in itertools.pairwise(asked)]
+        self.assertEqual(waits, [round(SCHEDULE.delay(attempts, 0.5)) for attempts in range(1, len(asked))])
+        self.assertEqual(len(asked), 5)
 
     def test_remembers_what_died_with_a_mail_in_hand(self) -> None:
         """The reserve tells of it as any owner file: the outcome is unknown, not forgotten."""
@@ -216,8 +227,7 @@ class AFullDisk(FullDiskTest):
         script = textwrap.dedent(
             f"""
             import os, signal
-            from zope.sendmail.queue.maildir.lease import MaildirLease
-from zope.sendmail.queue.maildir.queue import MaildirQueue
+            from zope.sendmail.queue.maildir.queue import MaildirQueue
             [lease] = MaildirQueue({self.path!r}).claim(1)
             lease.open()
             lease.intend()
@@ -328,7 +338,7 @@ class WithoutReserveTest(FullDiskTest):
         self.die("open")
         queue = self.queue()
         self.addCleanup(queue.close)
-        queue.disk.is_local = lambda status: False  # type: ignore[method-assign]
+        queue.disk.is_local = lambda status: False  # type: ignore[method-assign] - of this queue only
         self.assertEqual(queue.claim(1), [])
         self.empty()
         self.clock.advance(80)
@@ -398,17 +408,20 @@ class AFullExt4(FullDiskTest):
             self.fill()
             self.clock.advance(3600)
 
-    def test_keeps_the_delay_of_a_first_attempt(self) -> None:
-        """Of an attempt that cannot be written down, the next process knows when to try again, and no more."""
+    def test_keeps_count_and_delay_of_attempts_that_cannot_be_written_down(self) -> None:
+        """The next process waits as long as this one would, and the one behind it longer."""
         self.put(1)
         self.fill()
         self.clock.wall = os.stat(self.path).st_mtime  # files are stamped by the system's clock
-        with self.assertLogs("QueueProcessorThread", "WARNING"):
-            self.drained(lambda who: LATER)
-        self.assertEqual(self.drained(), [])
-        [mail] = MaildirQueue(self.path).admin.mails()
-        self.assertEqual((mail.state, mail.history), (State.READY, ()))
-        self.clock.advance(3600)
+        for attempts in (1, 2, 3):
+            with self.assertLogs("QueueProcessorThread", "WARNING"):
+                self.drained(lambda who: LATER)
+            [mail] = MaildirQueue(self.path).admin.mails()
+            self.assertEqual((mail.state, mail.history[-1].attempts), (State.DEFERRED, attempts))
+            self.assertEqual(self.drained(), [])
+            self.clock.advance(SCHEDULE.delay(attempts, 0.5) - 1.0)
+            self.assertEqual(self.drained(), [])
+            self.clock.advance(2.0)
         self.assertEqual(self.drained(), ["0@example.org"])
 
 
@@ -429,10 +442,7 @@ class AFullSpoolWithoutReserve(WithoutReserveTest):
         os.mkdir(self.path, 0o700)
 
     def put(self, count: int) -> None:
-        for number in range(count):
-            path = os.path.join(self.path, f"mail{number}")
-            Disk().create(path, f"##To:{number}@example.org\n##From:s@example.org\nSubject: s\n\ntext\n".encode())
-            os.utime(path, (1e9 + number, 1e9 + number))
+        self.drop(self.path, count)
 
     def queue(self) -> SpoolQueue:
         return SpoolQueue(self.path, schedule=SCHEDULE, clock=self.clock)
@@ -449,6 +459,20 @@ class AFullSpoolWithoutReserve(WithoutReserveTest):
         self.empty()
         self.assertEqual(self.drained(), ["0@example.org"])
         self.assertEqual(self.files(), [".queue"])
+
+    def test_counts_the_attempts_at_what_waits_in_it(self) -> None:
+        """In the memory of the process; there is no room for more."""
+        self.put(1)
+        self.fill()
+        processor, _ = self.processor(lambda who: LATER)
+        for attempts in (1, 2, 3):
+            with self.assertLogs("QueueProcessorThread", "WARNING"):
+                processor.new_run().once()
+            assert processor.queue is not None
+            [mail] = processor.queue.admin.mails()
+            self.assertEqual((mail.state, mail.history[-1].attempts), (State.DEFERRED, attempts))
+            self.clock.advance(SCHEDULE.delay(attempts, 0.5) + 1.0)
+        processor.new_run().end()
 
     def test_is_drained_although_the_room_of_each_mail_is_taken_at_once(self) -> None:
         """No mail needs the room that another one has left."""
@@ -519,6 +543,153 @@ class ASpoolWithoutInodesOrReserve(AFullSpoolWithoutReserve):
     file_system = "tmpfs"
 
 
+class AQuota(FullDiskTest):
+    """No room for this user although there is some on the disk (EDQUOT), in a queue with reserve, without, in a spool.
+
+    The disk is a seam, as not every kernel can have real quotas.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.disk = QuotaDisk()
+
+    kind: type[MaildirQueue] = MaildirQueue
+
+    def mount(self) -> None:
+        """Do without a disk of its own."""
+
+    def fill(self) -> None:
+        self.disk.is_used_up = True
+
+    def queue(self) -> MaildirQueue:
+        return self.kind(self.path, schedule=SCHEDULE, clock=self.clock, disk=self.disk)
+
+    def kinds(self) -> Iterator[str]:
+        """Make each kind of queue with three mails, and let there be no room for more."""
+        for name in ("reserve", "none", "spool"):
+            self.disk.is_used_up = False
+            self.path = os.path.join(self.root, name)
+            self.kind = SpoolQueue if name == "spool" else MaildirQueue
+            if name == "reserve":
+                self.put(3)
+            elif name == "none":
+                self.put_as_before(3)
+            else:
+                os.mkdir(self.path, 0o700)
+                self.drop(self.path, 3)
+            self.fill()
+            yield name
+
+    def test_used_up_does_not_keep_mail_from_leaving(self) -> None:
+        """Every mail leaves, once."""
+        for kind in self.kinds():
+            self.assertEqual(self.drained(), [f"{number}@example.org" for number in range(3)], kind)
+            self.assertEqual(self.queue().admin.count(), {}, kind)
+
+    def test_used_up_lets_an_operator_make_room(self) -> None:
+        """All mail can be removed."""
+        for kind in self.kinds():
+            queue = self.queue()
+            for mail in list(queue.admin.mails()):
+                queue.admin.remove(mail.name)
+            queue.close()
+            self.assertEqual(self.queue().admin.count(), {}, kind)
+
+    def test_used_up_does_not_let_a_relay_be_hammered(self) -> None:
+        """Delays grow, and a rejection is not lost."""
+        answers = {"0@example.org": LATER, "1@example.org": NEVER}
+        for kind in self.kinds():
+            processor, mailer = self.processor(lambda who: answers.get(who, OK))
+            with self.assertLogs("QueueProcessorThread", "WARNING"):
+                for _ in range(200):
+                    processor.new_run().once()
+                    self.clock.advance(1)
+            asked = [who for mail in mailer.sent for who in mail[1]]
+            self.assertEqual(asked, ["2@example.org"], kind)
+            self.disk.is_used_up = False
+            self.clock.advance(240)
+            processor.new_run().once()
+            processor.new_run().end()
+            [rejected] = self.queue().admin.mails([State.REJECTED])
+            [deferred] = self.queue().admin.mails([State.DEFERRED])
+            self.assertEqual((rejected.history[-1].attempts, deferred.history[-1].attempts), (1, 4), kind)
+
+
+class QuotaDisk(Disk):
+    """A disk on which this user gets no more room: for no file, no directory and no octet."""
+
+    is_used_up = False
+
+    def _check(self) -> None:
+        if self.is_used_up:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    def _create(self, path: str, *pieces: Piece) -> int:
+        self._check()
+        return super()._create(path, *pieces)
+
+    def open_locked(self, path: str) -> int:
+        """See `Disk.open_locked`."""
+        self._check()
+        return super().open_locked(path)
+
+    def open_for_append(self, path: str) -> int:
+        """See `Disk.open_for_append`."""
+        self._check()
+        return super().open_for_append(path)
+
+    def make_directory(self, path: str) -> bool:
+        """See `Disk.make_directory`."""
+        if not os.path.isdir(path):
+            self._check()
+        return super().make_directory(path)
+
+
+class FewNamesDisk(Disk):
+    """A disk with room for two locks, as in a directory that is all but full; an older one has to go first."""
+
+    def _check(self, path: str) -> None:
+        directory, _, name = path.rpartition("/")
+        if name.startswith(".sending-") and sum(each.startswith(".sending-") for each in os.listdir(directory)) >= 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    def link(self, old: str, new: str) -> None:
+        """See `Disk.link`."""
+        self._check(new)
+        super().link(old, new)
+
+    def rename_new(self, old: str, new: str) -> None:
+        """See `Disk.rename_new`."""
+        self._check(new)
+        super().rename_new(old, new)
+
+
+class ADirectoryWithoutRoom(FullDiskTest):
+    def mount(self) -> None:
+        """Do without a disk of its own."""
+
+    def queue(self) -> MaildirQueue:
+        return MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=FewNamesDisk())
+
+    def test_is_drained_whole(self) -> None:
+        """A lock for which there is no room while others are out is no trouble of the queue: it comes behind them."""
+        for make in (self.put, self.put_as_before):
+            make(9)
+            self.assertEqual(self.drained(), [f"{number}@example.org" for number in range(9)])
+
+    def test_is_left_for_a_moment_only(self) -> None:
+        """What has no room for its lock is due when another one ends."""
+        self.put(5)
+        queue = self.queue()
+        self.addCleanup(queue.close)
+        first, second = queue.claim(5)
+        self.assertEqual((queue.claim(5), queue.next_due()), ([], 0.2))
+        first.release()
+        self.assertEqual(len(queue.claim(5)), 1)
+        second.release()
+        self.assertEqual(len(queue.claim(5)), 1)
+
+
 class CommandTest(FullDiskTest):
     """What an operator calls where nothing more fits, in processes of their own."""
 
@@ -531,17 +702,11 @@ class CommandTest(FullDiskTest):
         self.spool = os.path.join(self.root, "spool")
         os.mkdir(self.spool, 0o700)
 
-    def drop(self, count: int, *, opened: bool = True) -> None:
-        """Let another program drop mail into a spool; `opened`: it was looked at before."""
-        if opened:
-            queue = open_queue("spool:" + self.spool)
-            queue.claim(0)
-            queue.close()
-        for number in range(count):
-            path = os.path.join(self.spool, str(number))
-            with open(path, "w", encoding="ascii") as file:
-                file.write(f"##To:{number}@example.org\n##From:s@example.org\nSubject: s\n\ntext\n")
-            os.utime(path, (1e9, 1e9))
+    def open_spool(self) -> None:
+        """Let the spool be one that was looked at before."""
+        queue = open_queue("spool:" + self.spool)
+        queue.claim(0)
+        queue.close()
 
     def run_module(self, *words: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -563,14 +728,16 @@ class CommandTest(FullDiskTest):
 class Commands(CommandTest):
     def test_maildrop_once_sends_all(self) -> None:
         """Although there is no room for its log."""
-        self.drop(9)
+        self.open_spool()
+        self.drop(self.spool, 9)
         self.fill()
         done = self.maildrop("once")
         self.assertEqual((done.returncode, len(self.relay.mails)), (0, 9), done.stderr)
 
     def test_maildrop_starts(self) -> None:
         """What is due leaves first, if there is no room for its pid file."""
-        self.drop(9)
+        self.open_spool()
+        self.drop(self.spool, 9)
         self.fill()
         self.addCleanup(self.maildrop, "stop")
         done = self.maildrop("start")
@@ -628,7 +795,7 @@ class CommandsForANewSpool(CommandTest):
 
     def test_maildrop_once_sends_all(self) -> None:
         """Each mail once, whatever the directory lacks."""
-        self.drop(9, opened=False)
+        self.drop(self.spool, 9)
         self.fill()
         done = self.maildrop("once")
         self.assertEqual((done.returncode, len(self.relay.mails)), (0, 9), done.stderr)
@@ -636,7 +803,7 @@ class CommandsForANewSpool(CommandTest):
 
     def test_maildrop_starts_and_stops(self) -> None:
         """What is due leaves first, and makes the room for the daemon's own files."""
-        self.drop(30, opened=False)
+        self.drop(self.spool, 30)
         self.fill()
         self.addCleanup(self.maildrop, "stop")
         done = self.maildrop("start")
@@ -647,7 +814,7 @@ class CommandsForANewSpool(CommandTest):
 
     def test_an_operator_lists_and_removes(self) -> None:
         """And is told that the disk is full."""
-        self.drop(4, opened=False)
+        self.drop(self.spool, 4)
         self.fill()
         location = "spool:" + self.spool
         listed = self.run_module("zope.sendmail.cli", "queue", "list", location)

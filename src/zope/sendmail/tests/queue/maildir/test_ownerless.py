@@ -99,6 +99,9 @@ class BesideAnotherHost(OwnerlessTest):
             def lock_existing(self, path: str) -> int | None:
                 return self.open_existing(path)
 
+            def is_local(self, status: os.stat_result) -> bool:
+                return False
+
         owner, other = self.owner(DiskWithoutRoom()), self.owner(Elsewhere())
         lock = self.take(owner)
         self.assertIsInstance(other.take(KEY), Busy)
