@@ -102,6 +102,14 @@ def read_bounce(
     return []
 
 
+def is_automatic(message: bytes) -> bool:
+    """Return whether a program says that it wrote a message, or that many people get it (RFC 3834, RFC 2919)."""
+    parsed = email.message_from_bytes(message, policy=email.policy.compat32)
+    submitted = str(parsed["Auto-Submitted"] or "no").strip().lower()
+    precedence = str(parsed["Precedence"] or "").strip().lower()
+    return submitted != "no" or precedence in ("bulk", "junk", "list", "auto_reply") or "List-Id" in parsed
+
+
 def _signed_for(return_path: str, senders: Iterable[str], key: VerpKey | None, day: int) -> str:
     """Return the recipient for which a return path was signed; empty if it was not."""
     if key is None:

@@ -2,7 +2,8 @@
 
 One recipient a transaction: a further one is asked to come again (452), so that each gets an answer of its own.
 A bounce that cannot be handled now stays with the mail server (451); an address to which no bounce of ours comes is
-refused (550), so that mail which was led here by mistake is not lost.  The server is that of aiosmtpd.
+refused (550), so that mail which was led here by mistake is not lost, and so is what a person writes to a sender's own
+address.  The server is that of aiosmtpd.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from aiosmtpd.lmtp import LMTP
 
-from zope.sendmail.bounces.bounce import Bounce
+from zope.sendmail.bounces.bounce import Bounce, is_automatic
 from zope.sendmail.bounces.handler import BounceHandler
 from zope.sendmail.reporting import maillog
 
@@ -57,7 +58,18 @@ class _Hooks:
         except Exception as error:  # noqa: BLE001 - it is the mail server that keeps the bounce, whatever is wrong
             maillog.bounce_left(f"to {address}", error)
             return "451 4.3.0 it cannot be handled now"
+        if not bounces and self._is_a_persons(envelope, address):
+            return "550 5.7.1 only bounces are read at this address; no person would see it"
         return "250 2.0.0 handled" if bounces else "250 2.0.0 no bounce"
+
+    def _is_a_persons(self, envelope: Any, address: str) -> bool:
+        """Return whether a mail that is no bounce waits for a person: its writer has to know that none will see it.
+
+        Nothing is said about what programs write, which would be told to programs, nor about mail to a signed address,
+        which persons do not know.
+        """
+        is_signed = "+" in address.rpartition("@")[0]
+        return bool((envelope.mail_from or "").strip("<>")) and not is_signed and not is_automatic(envelope.content)
 
 
 class BounceServer:

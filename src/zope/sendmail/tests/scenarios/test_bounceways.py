@@ -332,6 +332,26 @@ class TheServer(unittest.TestCase):
         self.assertEqual(self.say("Subject: Hello\r\n\r\nHow are you?\r\n."), "250 2.0.0 no bounce")
         self.assertEqual(self.told, [[]])
 
+    def test_refuses_what_a_person_writes(self) -> None:
+        """To an address that persons know; else the writer would wait for an answer."""
+        self.assertEqual(self.answer("jane@example.org", SENDER, "Subject: Hello\r\n\r\nHow are you?")[:9], "550 5.7.1")
+
+    def test_says_nothing_to_programs(self) -> None:
+        """What no person wrote is taken and forgotten, as is what comes to a signed address."""
+        for header in ("Auto-Submitted: auto-replied", "Precedence: bulk", "List-Id: <a.b>"):
+            said = self.answer("robot@example.org", SENDER, f"{header}\r\nSubject: Hello\r\n\r\nAway.")
+            self.assertEqual(said, "250 2.0.0 no bounce", header)
+        signed = KEY.signed("news+jane=gone.test@test.org", 20_000)
+        said = self.answer("spam@example.org", signed, "Subject: Hello\r\n\r\nBuy.")
+        self.assertEqual(said, "250 2.0.0 no bounce")
+
+    def answer(self, sender: str, recipient: str, message: str) -> str:
+        """Return what is said to a message."""
+        self.say(f"MAIL FROM:<{sender}>")
+        self.assertEqual(self.say(f"RCPT TO:<{recipient}>")[:3], "250")
+        self.say("DATA")
+        return self.say(f"{message}\r\n.")
+
     def test_leaves_what_it_cannot_handle_with_the_mail_server(self) -> None:
         """Which tries it again; the log says why."""
         self.handler.is_full = True
