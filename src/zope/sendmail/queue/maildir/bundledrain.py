@@ -327,8 +327,11 @@ class BundleDrain:
     def close(self) -> None:
         """Close the files, as soon as no lease is out.  Harmless when repeated."""
         self._is_closed = True
-        if self._ours:
-            return
+        if not self._ours:
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the files at once, whatever is out, as a forked child has to: its leases are its parent's."""
         self.progress.close()
         fd, self._fd = self._fd, -1
         if fd >= 0:

@@ -169,7 +169,7 @@ class Bundles:
     def forget(self) -> None:
         """Close the files only, in a forked child."""
         for drain in self._drains.values():
-            drain.close()
+            drain.forget()
         self._drains = {}
 
 

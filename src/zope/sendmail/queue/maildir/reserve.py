@@ -35,11 +35,23 @@ def take(layout: Layout, disk: Disk) -> tuple[str, int] | None:
         dead = [name for name in names if not name.startswith(".") and not name.endswith(BELL)]
         for path in (*_paths(layout), *(os.path.join(layout.locks, name) for name in dead)):
             with contextlib.suppress(OSError):
-                if (fd := disk.lock_existing(path)) is not None:
-                    if _is_usable(disk, path, fd):
-                        return path, fd
-                    os.close(fd)
+                if (fd := _locked(disk, path)) is not None:
+                    return path, fd
     return None
+
+
+def _locked(disk: Disk, path: str) -> int | None:
+    """Lock a file and return its descriptor; None if it is locked, or cannot be used.  Raises `OSError`."""
+    fd = disk.lock_existing(path)
+    if fd is None:
+        return None
+    is_usable = False
+    try:
+        is_usable = _is_usable(disk, path, fd)
+    finally:
+        if not is_usable:
+            os.close(fd)
+    return fd if is_usable else None
 
 
 def give_up(layout: Layout, disk: Disk) -> bool:

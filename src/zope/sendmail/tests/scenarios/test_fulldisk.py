@@ -18,8 +18,10 @@ import tempfile
 import textwrap
 import threading
 import unittest
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 from zope.sendmail.config.settings import Tls
 from zope.sendmail.lifecycle.finding import Kind
@@ -198,7 +200,10 @@ class AFullDisk(FullDiskTest):
         answers = {"0@example.org": NEVER, "1@example.org": LATER}
         with self.assertLogs("QueueProcessorThread", "WARNING"):
             self.assertEqual(self.drained(lambda who: answers.get(who, OK)), ["2@example.org", "3@example.org"])
-        self.assertEqual(MaildirQueue(self.path).admin.count(), {State.REJECTED: 1, State.READY: 1})
+        # Without inodes there may be no room for an empty history, which would say that the other one was tried.
+        waiting = Counter(MaildirQueue(self.path).admin.count())
+        self.assertEqual(waiting.pop(State.REJECTED), 1)
+        self.assertIn(waiting, ({State.DEFERRED: 1}, {State.READY: 1}))
 
     def test_does_not_hammer_a_relay_that_defers(self) -> None:
         """The delays grow as ever, although there is no room to write them down."""
@@ -338,7 +343,7 @@ class WithoutReserveTest(FullDiskTest):
         self.die("open")
         queue = self.queue()
         self.addCleanup(queue.close)
-        queue.disk.is_local = lambda status: False  # type: ignore[method-assign] - of this queue only
+        self.enterContext(mock.patch.object(queue.disk, "is_local", return_value=False))
         self.assertEqual(queue.claim(1), [])
         self.empty()
         self.clock.advance(80)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
@@ -90,6 +91,33 @@ class BundleThatVanishes(Disk):
 
 
 class ANewsletter(DrainTest):
+    @unittest.skipUnless(os.path.isdir("/proc/self/fd"), "the system has to list open files")
+    def test_that_is_being_sent_is_not_kept_open_by_a_forked_child(self) -> None:
+        """Else its room would be free only when the child ends; the parent goes on."""
+        self.put()
+        leases = self.queue.claim(4)
+        self.assertIn(BUNDLE, self.open_files())
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(writing, ",".join(self.open_files()).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(writing)
+        with open(reading, encoding="utf-8") as said:
+            self.assertEqual(said.read(), "")
+        for lease in leases:
+            self.settle(lease, OK)
+
+    def open_files(self) -> list[str]:
+        """Return the names of the files of this queue's groups that this process has open."""
+        found = []
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                path = os.readlink(f"/proc/self/fd/{number}")
+                found += [os.path.basename(path)] if path.startswith(self.path) and "/.group-" in path else []
+        return found
+
     def test_that_another_process_has_made_files_of(self) -> None:
         """Keeps no file open here."""
         self.put()

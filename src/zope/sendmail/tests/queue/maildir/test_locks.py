@@ -14,6 +14,7 @@ from unittest import mock
 
 from zope.sendmail.interfaces import QueueNotSafe
 from zope.sendmail.maildir import make_maildir
+from zope.sendmail.queue.maildir import reserve
 from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Layout
 from zope.sendmail.queue.maildir.locks import LOOK_AGAIN, MAX_SEND_TIME, Busy, Lock, Owner
 from zope.sendmail.queue.maildir.ownerfile import sweep
@@ -538,6 +539,34 @@ class AfterADeath(LocksTest):
         with self.process(owner.forget):
             owner.close()
             self.assertIsInstance(self.owner().take(KEY), Lock)
+
+
+class AReserve(LocksTest):
+    """What is left to a process that starts on a full disk."""
+
+    def test_that_vanishes_when_it_is_looked_at_leaves_no_file_open(self) -> None:
+        """Another process may have taken it in this moment; the next one of the reserve is good."""
+
+        class Vanishing(Disk):
+            def __init__(self) -> None:
+                self.fds: list[int] = []
+
+            def lock_existing(self, path: str) -> int | None:
+                fd = super().lock_existing(path)
+                self.fds += [fd] if fd is not None else []
+                return fd
+
+            def stat(self, path: str) -> os.stat_result:
+                if path.endswith("0"):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+                return super().stat(path)
+
+        reserve.make(self.layout, Disk())
+        disk = Vanishing()
+        found = reserve.take(self.layout, disk)
+        assert found is not None
+        self.addCleanup(os.close, found[1])
+        self.assertEqual((len(disk.fds), found[1]), (2, disk.fds[0]))  # the number of the first one is free again
 
 
 class WhatWasLost(LocksTest):
