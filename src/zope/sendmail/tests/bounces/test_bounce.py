@@ -142,10 +142,14 @@ class AForgery(unittest.TestCase):
 
     @QUICK
     @given(st.binary(max_size=2000))
-    def test_of_any_shape_is_read_without_an_error(self, octets: bytes) -> None:
-        """As message, and as the part that matters."""
-        read(octets)
-        read(report("X").replace(b"X", octets))
+    def test_of_any_shape_says_something_that_can_be_shown(self, octets: bytes) -> None:
+        """As message, and as the part that matters; and it is authentic only about whom the path was signed for."""
+        for message in (octets, report("X").replace(b"X", octets)):
+            for bounce in read(message):
+                self.assertIn(bounce.verdict, Verdict)
+                self.assertTrue((bounce.recipient + bounce.words + bounce.status + bounce.message_id).isprintable())
+                self.assertLess(len(bounce.words), 600)
+                self.assertEqual(bounce.is_authentic, bounce.recipient == JANE)
 
 
 class NoBounce(unittest.TestCase):

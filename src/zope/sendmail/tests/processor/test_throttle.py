@@ -90,7 +90,7 @@ class MailsAMinute(ProcessorTest):
         self.assertEqual(self.processor.tally[Answer.ACCEPTED], 400)
         self.assertEqual(self.queue.admin.count(), {})
         self.assertGreaterEqual(400 / seconds, 0.9 * relay.most / relay.seconds)
-        self.assertLess(relay.refusals, 40)
+        self.assertIn(relay.refusals, range(1, 40))
         self.assertEqual([event for event in self.events if isinstance(event, MailErrorEvent)], [])
 
     def test_microsoft_365(self) -> None:

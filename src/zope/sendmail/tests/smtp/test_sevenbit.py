@@ -68,7 +68,8 @@ class AMessageIsWrittenInAscii(unittest.TestCase):
     def test_no_end_of_line(self) -> None:
         """Nothing is added at the end."""
         for text in ("ü", "ü ", "ü\r\n\r\n", "\r\nü"):
-            self.convert(raw(MIME + TEXT, text))
+            _, message = self.convert(raw(MIME + TEXT, text))
+            self.assertEqual(leaves(message), [text.encode()])
 
     def test_without_mime(self) -> None:
         """A bare text becomes one part, in UTF-8 if it is."""
