@@ -106,7 +106,8 @@ class WhileATransactionCommits(FaultTest):
                 path, disk = self.new_path(), FaultyDisk(number, error)
                 committed = [self.commit_one(path, disk, each) for each in range(5)]
                 disk.fail_at = 0
-                MaildirQueue(path, disk=disk).claim(0)  # whatever the disk refused in the second phase is done now
+                with contextlib.closing(MaildirQueue(path, disk=disk)) as queue:
+                    queue.claim(0)  # whatever the disk refused in the second phase is done now
                 where = f"{errno.errorcode[error]} at call {number}, {disk.failed}"
                 expected = Counter(f"{each}@example.org" for each, came in enumerate(committed) if came)
                 self.assertEqual(self.drained(path, ManualClock()), expected, where)
