@@ -125,8 +125,11 @@ def status_lines(status: MailStatus, now: float) -> Iterator[str]:
         yield f"            in the queue as {clean(name)}"
 
 
-def finding_lines(findings: Sequence[Finding], width: int) -> Iterator[str]:
-    """Yield findings that have severity, kind and cause in common as one paragraph, with the first one's words."""
+def finding_lines(findings: Sequence[Finding], width: int, location: str) -> Iterator[str]:
+    """Yield findings that have severity, kind and cause in common as one paragraph, with the first one's words.
+
+    Below it stand the first one's commands, each a line that can be pasted into a shell.
+    """
     first, many = findings[0], len(findings) > 1
     named = first.cause if first.kind is Kind.RELAY else first.name
     what = f"{first.kind}: {named}" if named else str(first.kind)
@@ -142,6 +145,7 @@ def finding_lines(findings: Sequence[Finding], width: int) -> Iterator[str]:
         yield from textwrap.wrap(
             paragraph, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
         )
+    yield from (f"        {line}" for line in first.command_lines(location))
 
 
 def _history_lines(mail: QueuedMail) -> Iterator[str]:

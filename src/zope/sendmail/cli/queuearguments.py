@@ -102,7 +102,7 @@ KEYS = {
     "(pid), host, alive, forever, started, ended, written, sent, per_minute",
     "shape": "key, total, and minutes: mails not older than 5, 10, 20, ... 1280, older",
     "errors": "count, reply, state, example (a name), relay",
-    "doctor": "kind, severity (note, warning, problem), name, text, cure, cause",
+    "doctor": "kind, severity (note, warning, problem), name, text, cure, cause, commands",
     "top": "time, counts, per_minute, relays, oldest (names), replies",
     "migrate": "versions (to which the tables were brought)",
     "adopt": "adopted",
@@ -313,7 +313,7 @@ def _add_changing(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only say which mails are meant")
     if verb in FINAL:
         parser.add_argument(
-            "--yes", action="store_true", help="do not ask; needed without a terminal for several mails"
+            "--yes", action="store_true", help="do not ask; needed without a terminal, unless one mail is named"
         )
 
 

@@ -166,12 +166,17 @@ def _say_some(count: int, line: str) -> None:
 
 
 def _confirm(count: int, call: Call) -> None:
-    """Ask before more than one mail is gone for good.  Raises `Refused`."""
-    if count < 2 or call.options.yes:
+    """Ask before more than one mail is gone for good.  Raises `Refused`.
+
+    What a program does with filters needs ``--yes`` however many mails they mean now: one that was tried with one mail
+    works with two.
+    """
+    options, is_asked = call.options, sys.stdin.isatty()
+    if options.yes or (count < 2 and (is_asked or options.names or options.limit == 1)):
         return
     what = _WOULD_BE[call.options.verb]
-    if not sys.stdin.isatty():
-        raise Refused(f"{count:,} mails would be {what} for good; say --yes to do it", 2)
+    if not is_asked:
+        raise Refused(f"{mails_in_words(count)} would be {what} for good; say --yes to do it", 2)
     question = "Remove" if call.options.verb == "remove" else "Give up"
     sys.stderr.write(f"{question} {count:,} mails for good? [y/N] ")
     sys.stderr.flush()

@@ -193,7 +193,7 @@ def diagnose(call: Call) -> int:
         tally[finding.severity] += 1
         standstill = standstill or finding.is_standstill
         if call.options.json:
-            say_json(finding_values(finding))
+            say_json(finding_values(finding, call.queue.location))
         else:
             groups.setdefault(_group_of(finding), []).append(finding)
     if not call.options.json:
@@ -219,7 +219,7 @@ def _say_findings(
         if group[0].severity is Severity.NOTE and tally[Severity.PROBLEM] and not call.options.all:
             continue
         say("")
-        say_all(finding_lines(group, width()))
+        say_all(finding_lines(group, width(), call.queue.location))
     hidden = tally[Severity.NOTE] if tally[Severity.PROBLEM] and not call.options.all else 0
     if hidden:
         say(f"\n{hidden:,} note{'s' * (hidden != 1)} that need no operator; --all shows them")

@@ -47,8 +47,8 @@ def mail_values(mail: QueuedMail, *, history: bool = False) -> dict[str, Any]:
     return values
 
 
-def finding_values(finding: Finding) -> dict[str, str]:
-    """Return a finding."""
+def finding_values(finding: Finding, location: str) -> dict[str, Any]:
+    """Return a finding in the queue at this location."""
     return {
         "kind": finding.kind.value,
         "severity": finding.severity.value,
@@ -56,6 +56,7 @@ def finding_values(finding: Finding) -> dict[str, str]:
         "text": finding.text,
         "cure": finding.cure,
         "cause": finding.cause,
+        "commands": finding.command_lines(location),
     }
 
 

@@ -6,8 +6,9 @@ The sentences are in ``zope.sendmail.queue.diagnosis``.  Pure; what comes from f
 from __future__ import annotations
 
 import datetime
+import posixpath
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from zope.sendmail.lifecycle.outcome import Answer, printable
@@ -16,6 +17,9 @@ from zope.sendmail.message.envelope import Envelope
 
 #: So many recipients are named before the rest is counted.
 _NAMED = 3
+
+#: What stands in commands for the location of the queue, and what begins a path within its directory.
+QUEUE, HERE = "\0queue", "\0here/"
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -65,11 +69,49 @@ class Finding:
     cure: str
     #: What findings of a kind have in common, such as the reply of a relay; empty if each has a reason of its own.
     cause: str = ""
+    #: Commands of the cure, word by word, with `QUEUE` and `HERE` in them; none where only a person can know them.
+    commands: tuple[tuple[str, ...], ...] = ()
+
+    def within(self, directory: str) -> Finding:
+        """Return the finding with `directory`, that of the queue, in the place of `HERE`."""
+        commands = tuple(tuple(_placed(word, directory) for word in command) for command in self.commands)
+        return replace(self, commands=commands)
+
+    def command_lines(self, location: str) -> list[str]:
+        """Return the commands as they are typed into a shell.
+
+        :param location: of the queue, without a password in it, as any location.
+        """
+        return [" ".join(_for_shell(word.replace(QUEUE, location)) for word in command) for command in self.commands]
 
     @property
     def is_standstill(self) -> bool:
         """Whether mail that could go does not go because of it."""
         return self.severity is Severity.PROBLEM and self.kind in _STANDSTILL
+
+
+def verb(name: str, *words: str) -> tuple[str, ...]:
+    """Return a command of ``zope-sendmail queue``.  A mail's name may look like an option."""
+    dashes = ("--",) if any(word.startswith("-") for word in words[:1]) else ()
+    return ("zope-sendmail", "queue", name, QUEUE, *dashes, *words)
+
+
+def _placed(word: str, directory: str) -> str:
+    return posixpath.normpath(posixpath.join(directory, word.removeprefix(HERE))) if word.startswith(HERE) else word
+
+
+def _for_shell(word: str) -> str:
+    """Return a word quoted for a shell, on one line and without anything that a terminal obeys."""
+    if printable(word, len(word) + 1) == word:
+        return shlex.quote(word)
+    return (
+        "$'" + "".join(_escaped(octet) for octet in word.encode("utf-8", "surrogateescape")) + "'"
+    )  # POSIX.1-2024, 2.2.4
+
+
+def _escaped(octet: int) -> str:
+    is_plain = 0x20 <= octet < 0x7F and octet not in b"'\\"
+    return chr(octet) if is_plain else f"\\{octet:03o}"
 
 
 #: Of these kinds, a problem keeps mail of others than its own from moving.

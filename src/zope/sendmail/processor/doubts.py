@@ -33,6 +33,7 @@ class DoubtfulMail:
         self._next = self._clock.monotonic() + _EVERY
         findings = iter(self._queue.admin.in_doubt())
         for finding in islice(findings, _MOST):
-            maillog.in_doubt(self._queue.location, finding.name, finding.text, finding.cure)
+            commands = "; ".join(finding.command_lines(self._queue.location))
+            maillog.in_doubt(self._queue.location, finding.name, finding.text, f"{finding.cure} {commands}")
         if more := sum(1 for _ in findings):
             maillog.more_in_doubt(self._queue.location, more)

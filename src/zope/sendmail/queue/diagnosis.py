@@ -7,7 +7,7 @@ comes from files is made printable.
 from __future__ import annotations
 
 from zope.sendmail.lifecycle.cures import cure_of
-from zope.sendmail.lifecycle.finding import Finding, Kind, Severity, age, quoted, route, said
+from zope.sendmail.lifecycle.finding import HERE, Finding, Kind, Severity, age, route, said, verb
 from zope.sendmail.lifecycle.outcome import Answer, printable
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import RelayState, fault_words, waiting_words
@@ -56,6 +56,7 @@ def _held(name: str, envelope: Envelope | None, record: Record) -> Finding:
         "Look at it (show), then let it go (release), try it at once (retry), give it up with a report to its sender "
         "(bounce) or delete it (remove).",
         _cause(record),
+        tuple(verb(each, name) for each in ("show", "release", "retry", "bounce", "remove")),
     )
 
 
@@ -76,6 +77,7 @@ def _rejected(name: str, envelope: Envelope | None, record: Record | None, now: 
         f"Mail {route(envelope)} is rejected and will not be sent again: {why}.",
         "Tell the sender if it matters, then try it once more (retry) or delete it (remove).",
         "" if record is None else _cause(record),
+        tuple(verb(each, name) for each in ("show", "retry", "remove")),
     )
 
 
@@ -107,6 +109,7 @@ def set_aside_twice(name: str) -> Finding:
         "The mail waits to be sent, and a copy of it was set aside: an older release died while it did that, "
         "or it was copied back.",
         "Once the mail has gone, the copy can be deleted (remove); until then, these verbs mean the mail that waits.",
+        commands=(verb("show", name),),
     )
 
 
@@ -122,8 +125,8 @@ def in_doubt(name: str, *, group: bool, written: str, why: str) -> Finding:
         name,
         f"{what} of {written} was staged but never committed: {why}.  It cannot be known whether its transaction "
         "committed elsewhere, so it is kept and never sent.",
-        f"Look into the application. If the transaction committed: queue release {quoted(name)}; if not: queue remove "
-        f"{quoted(name)}.",
+        "Look into the application. If the transaction committed, let it go (release); if not, delete it (remove).",
+        commands=(verb("release", name), verb("remove", name)),
     )
 
 
@@ -136,6 +139,7 @@ def staged_for_long(name: str, *, written: str, pid: int) -> Finding:
         f"Mail of {written} is still staged, and process {pid}, which made it, lives: its transaction is open for "
         "more than a day.",
         "Look whether that process hangs; when it has ended, look here again.",
+        commands=(("ps", "-o", "pid,stat,etime,args", "-p", str(pid)),),
     )
 
 
@@ -162,6 +166,7 @@ def no_mail(name: str, why: str) -> Finding:
         name,
         f"The file cannot be sent: {printable(why)}.  A processor will set it aside as rejected.",
         "Find out which program wrote it, or restore it from a backup; then delete it (remove).",
+        commands=(verb("show", "--raw", name), verb("remove", name)),
     )
 
 
@@ -174,6 +179,7 @@ def unreadable(name: str, error: OSError) -> Finding:
         f"It cannot be read: {printable(str(error.strerror or error))}.  What it says or holds does not move.",
         "Give it back to the queue's owner (chown, chmod u+rw), or look after the disk. If only you cannot read it, "
         "ask again as the queue's owner.",
+        commands=(("ls", "-ld", HERE + name), ("chmod", "u+rw", HERE + name)) if "/" in name or not name else (),
     )
 
 
@@ -186,6 +192,7 @@ def foreign(name: str, what: str, severity: Severity) -> Finding:
         name,
         f"It is no mail but {what}.  {harm}",
         "Find out which program put it there, and move it out of the queue.",
+        commands=(("ls", "-ld", HERE + name),),
     )
 
 
@@ -197,6 +204,7 @@ def not_trusted(why: str) -> Finding:
         "",
         f"No mail is put into this queue or taken from it: {why}.",
         "Find out which user made it and look at the mail in it; remove it, then start the processor again.",
+        commands=(("ls", "-ld", HERE),),
     )
 
 
@@ -218,7 +226,8 @@ def somebody_elses(name: str, uid: int, owner: int) -> Finding:
         Severity.PROBLEM,
         name,
         f"It belongs to user {uid}, but the queue to user {owner}, whose processor cannot use it.",
-        f"chown {owner} {quoted(name)} (in the queue's directory).",
+        "Give it to the queue's owner (chown).",
+        commands=(("chown", str(owner), HERE + name),),
     )
 
 
@@ -229,7 +238,8 @@ def closed_to_its_owner(name: str, mode: int) -> Finding:
         Severity.PROBLEM,
         name,
         f"The queue's owner may not read, write and search it (mode {mode:04o}), so mail does not move.",
-        f"chmod u+rwx {quoted(name)} (in the queue's directory); a processor goes on within seconds.",
+        "Let its owner use it (chmod); a processor goes on within seconds.",
+        commands=(("chmod", "u+rwx", HERE + name),),
     )
 
 
@@ -241,6 +251,7 @@ def read_only() -> Finding:
         "",
         "The file system of the queue is mounted read-only: no mail can be committed, and none can leave.",
         "Look after the disk (dmesg): most systems mount it so after an error. Then mount it for writing.",
+        commands=(("df", HERE),),
     )
 
 
@@ -256,6 +267,7 @@ def not_taken(name: str, why: str) -> Finding:
         f"The file is not sent: {printable(why)}.",
         "A mail begins with the lines ##To: and ##From:, behind which the message stands. Find out which program "
         "wrote it; then correct it, give it to the spool's owner (chown), or delete it.",
+        commands=(("ls", "-l", HERE + name),),
     )
 
 
@@ -268,8 +280,8 @@ def locked_by_others(name: str, seconds: float, limit: float) -> Finding:
         name,
         f"The mail is locked for {age(seconds)}: the program that writes it is in a long transaction, or died. "
         + (then if limit else "Such a lock is never given up."),
-        f"If that program is dead: look whether the file is whole, then rm {quoted(name + '.lck')} (in the queue's "
-        "directory).",
+        "If that program is dead: look whether the file is whole, then remove its lock.",
+        commands=(("ls", "-l", HERE + name), ("rm", HERE + name + ".lck")),
     )
 
 
@@ -319,7 +331,8 @@ def old_lock(name: str, seconds: float, *, orphan: bool) -> Finding:
         Severity.NOTE,
         name,
         f"{what}.  Such locks are given up after three hours: {then}.",
-        f"None is needed; if that processor is dead for certain: queue release {quoted(name)}.",
+        "None is needed; if that processor is dead for certain, take its lock away (release).",
+        commands=(verb("release", name),),
     )
 
 
@@ -330,7 +343,8 @@ def strange_lock(name: str, what: str) -> Finding:
         Severity.PROBLEM,
         name,
         f"Where the lock of a mail would be there is {what}, so the mail can never be sent.",
-        f"If no other program needs it: rm -r {quoted(name)} (in the queue's directory).",
+        "If no other program needs it, remove it.",
+        commands=(("ls", "-ld", HERE + name), ("rm", "-r", HERE + name)),
     )
 
 
@@ -381,6 +395,7 @@ def relay_down(relay: RelayState, count: int, first: str, now: float) -> Finding
         (cure_of(fault) if fault is not None else "") + " Then try it at once (flush), or send the mail through "
         "another relay (reroute).",
         pattern_of(fault) if fault is not None else fault_words(relay),
+        (verb("flush", relay.name), verb("relays")),
     )
 
 
@@ -394,6 +409,7 @@ def relay_left_out(relay: RelayState, member: RelayState, now: float) -> Finding
         f"No mail waits, because another relay of {printable(relay.title, 200)} gets it: {waiting_words(member, now)}.",
         cure_of(fault) if fault is not None else "",
         pattern_of(fault) if fault is not None else "",
+        (verb("flush", member.name),),
     )
 
 
@@ -405,6 +421,7 @@ def nobody_at_work(count: int, seconds: float, first: str, *, long: bool) -> Fin
         first,
         f"Mails that are due: {count:,}, the first for {age(seconds)}, and no processor of this release is at work.",
         "Start one: the application with its processor thread, 'zope-sendmail --daemon', or a pass from cron.",
+        commands=(verb("relays"),),
     )
 
 
@@ -417,6 +434,7 @@ def nothing_moves(count: int, seconds: float, first: str, *, long: bool) -> Find
         f"Mails that are due: {count:,}, the first for {age(seconds)}, although a processor is at work: its relay is "
         "too slow, or there is more mail than it can send.",
         "See how many leave in a minute (relays), and read the processor's log.",
+        commands=(verb("relays"),),
     )
 
 
@@ -429,7 +447,8 @@ def open_to_others(name: str, mode: int, count: int, *, writable: bool) -> Findi
         Severity.PROBLEM if writable else Severity.WARNING,
         name,
         f"Other users of this machine can {can} it (mode {mode:04o}{more}); mail is private.",
-        "chmod -R go-rwx the queue's directory." if not writable else "chmod -R go-w the queue's directory.",
+        "Take these rights away from them (chmod).",
+        commands=(("chmod", "-R", "go-w" if writable else "go-rwx", HERE),),
     )
 
 
@@ -441,6 +460,7 @@ def no_room(free: str, *, scarce: bool) -> Finding:
         "",
         f"The file system of the queue has {free} left; without room no transaction that sends mail can commit.",
         "Make room on it, or move the queue.",
+        commands=(("df", HERE), verb("remove", "--state", "rejected", "--older-than", "30d", "--dry-run")),
     )
 
 
@@ -464,4 +484,5 @@ def torn_history(name: str) -> Finding:
         name,
         "No line of this history can be read, so what happened to its mail is not known; it is sent as a new one.",
         "If the mail must not go twice: hold it, and look at the relay's log.",
+        commands=(verb("hold", name),),
     )

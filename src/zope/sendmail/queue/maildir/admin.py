@@ -167,7 +167,7 @@ class MaildirAdmin:
 
     def examine(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.examine`."""
-        return examine(self._store)
+        return (finding.within(self._store.layout.root) for finding in examine(self._store))
 
     def unusable(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.unusable`."""

@@ -250,14 +250,14 @@ class SpoolAdmin(MaildirAdmin):
         try:
             check_place(self._store.layout.root, Owners.OURS)
         except QueueError as error:
-            yield diagnosis.not_trusted(str(error))
+            yield diagnosis.not_trusted(str(error)).within(self._store.layout.root)
         store = self._store
         if not store.disk.exists(store.layout.root):  # there may have been no room for it
             with contextlib.suppress(OSError):
-                yield from examine_room(store.disk, store.layout.spool)
+                yield from (each.within(store.layout.spool) for each in examine_room(store.disk, store.layout.spool))
         yield from super().examine()
         with contextlib.suppress(OSError):
-            yield from self._dropped.examine()
+            yield from (each.within(store.layout.root) for each in self._dropped.examine())
 
     def unusable(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.unusable`."""

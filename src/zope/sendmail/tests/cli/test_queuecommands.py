@@ -382,6 +382,13 @@ class Removing(OperatorsTest):
         self.assertEqual(self.call("remove", self.path, "--all", answer="y\n"), 0)
         self.assertEqual(list(self.queue.admin.names()), [])
 
+    def test_what_a_script_filters_needs_yes(self) -> None:
+        """However many it means now: a script that was tried with one mail works with two."""
+        self.ok("remove", "--yes", *self.names_[:2])
+        self.assertRefused(2, "1 mail would be removed", "remove", self.path, "--state", "ready")
+        self.ok("remove", "--yes", "--state", "ready")
+        self.assertRefused(2, "0 mails would be removed", "remove", self.path, "--state", "ready")
+
     def test_several_need_yes_elsewhere(self) -> None:
         """A script says what it means."""
         self.assertRefused(2, "3 mails would be removed", "remove", self.path, *self.names_)
@@ -571,7 +578,7 @@ class TheDoctor(OperatorsTest):
     def test_fits_the_terminal(self) -> None:
         """Long texts are wrapped."""
         finding = Finding(Kind.HELD, Severity.NOTE, "x", "word " * 100, "cure " * 100)
-        self.assertLessEqual(max(map(len, finding_lines([finding], 80))), 80)
+        self.assertLessEqual(max(map(len, finding_lines([finding], 80, self.path))), 80)
 
     def test_sees_what_is_there(self) -> None:
         """From the queue to the exit status."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shlex
 import stat
 import tempfile
@@ -193,8 +192,9 @@ class StagedMail(DoctorTest):
 
     def follow(self, finding: Finding) -> None:
         """Do what the cure says for a transaction that committed."""
-        [command] = re.findall(r"queue release (\S+);", finding.cure)
-        self.queue.admin.release(*shlex.split(command))
+        program, queue, verb, location, name = shlex.split(finding.command_lines(self.path)[0])
+        self.assertEqual((program, queue, verb, location), ("zope-sendmail", "queue", "release", self.path))
+        self.queue.admin.release(name)
 
     def test_of_another_host_is_in_doubt_after_a_day(self) -> None:
         """Before, nobody here can tell."""
@@ -477,7 +477,8 @@ class FilesThatAreNoMail(DoctorTest):
 
         self.disk = Shared(self.path)
         self.queue = self.open(self.disk)
-        self.assertIn("chown 1234", self.one("owner", "problem", f"new/{name}").cure)
+        [command] = self.one("owner", "problem", f"new/{name}").command_lines(self.path)
+        self.assertEqual(shlex.split(command), ["chown", "1234", f"{self.path}/new/{name}"])
 
     def test_have_hidden_names(self) -> None:
         """Nobody reads them; NFS makes some itself."""
@@ -609,7 +610,8 @@ class Permissions(DoctorTest):
                     found = self.one("owner", "problem", directory)
                     self.assertTrue(found.is_standstill)
                     self.assertIn(f"mode {mode:04o}", found.text)
-                    self.assertIn(f"chmod u+rwx {directory} ", found.cure)
+                    [command] = found.command_lines(self.path)
+                    self.assertEqual(shlex.split(command), ["chmod", "u+rwx", f"{self.path}/{directory}"])
             self.chmod(directory, 0o700)
         self.assertHealthy()
 
