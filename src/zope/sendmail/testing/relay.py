@@ -19,7 +19,9 @@ import contextlib
 import os
 import socket
 import ssl
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
@@ -68,8 +70,9 @@ class Relay:
         self.strict = strict
         self.lmtp = lmtp
         self.path = path
-        #: TCP port; kept when the relay is stopped and started again.
+        #: TCP port; kept when the relay is stopped and started again.  On Linux nothing else gets it meanwhile.
         self.port = 0
+        self._place: socket.socket | None = None
         self._changed = threading.Condition()
         #: What is to happen when; see `on`.
         self.script = Script()
@@ -180,6 +183,7 @@ class Relay:
 
     def _listen(self) -> socket.socket:
         if self.path is None:
+            self._hold_port()
             listener = socket.create_server((self.host, self.port))
             self.port = listener.getsockname()[1]
             return listener
@@ -189,6 +193,19 @@ class Relay:
         listener.bind(self.path)
         listener.listen()
         return listener
+
+    def _hold_port(self) -> None:
+        """Take the address for good: what is sent to a relay that was stopped comes to no other test's.
+
+        Linux lets one socket listen while another only has the address; elsewhere that is an error.
+        """
+        if sys.platform != "linux" or self._place is not None:
+            return
+        self._place = socket.socket()
+        weakref.finalize(self, self._place.close)
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind((self.host, self.port))
+        self.port = self._place.getsockname()[1]
 
     def _knock(self) -> None:
         if self.path is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import socket
+import sys
 import unittest
 
 from zope.sendmail.testing.relay import Drop, Hang, Mail, Relay
@@ -178,6 +179,13 @@ class ARelayLives(Client):
         self.relay.start()
         self.assertEqual(self.relay.port, port)
         self.send()
+
+    @unittest.skipUnless(sys.platform == "linux", "elsewhere nothing can hold it")
+    def test_its_place_stays_its_own(self) -> None:
+        """While it is stopped no other relay gets its port, and with that the mail that is meant for it."""
+        self.relay.stop()
+        with socket.socket() as other, self.assertRaisesRegex(OSError, "in use"):
+            other.bind((self.relay.host, self.relay.port))
 
     def test_it_stops_with_clients_in_every_state(self) -> None:
         """Idle, hanging, in the middle of a message: none holds it up."""
