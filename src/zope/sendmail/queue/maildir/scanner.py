@@ -27,6 +27,9 @@ _SHARE = 20
 #: While there is work that is known, the directory is read at most every so many seconds; triggers tell of what is new.
 _WHILE_BUSY = 3.0
 
+#: The same if a trigger says that there is something new and does not name it: a large transaction may go before.
+_WHILE_ASKED = 0.1
+
 #: Seconds for which a time stamp is believed; then the history is read.  As long as the longest usual delay.
 _TRUST = 3600.0
 
@@ -110,7 +113,8 @@ class Scanner:
         if self.is_due:
             return True
         since = now - self._began
-        if since < self._cost * _SHARE or (since < _WHILE_BUSY and self._index.next_due(now) == 0.0):
+        rest = _WHILE_ASKED if self.asked else _WHILE_BUSY
+        if since < self._cost * _SHARE or (since < rest and self._index.next_due(now) == 0.0):
             return False
         if self.asked or self._busy or since >= _UNCONDITIONAL:
             return True

@@ -252,6 +252,20 @@ class OfAllPriorities(DrainTest):
         self.assertEqual(self.queue.admin.count(), {State.DEFERRED: 1})
 
 
+class OfHighPriority(DrainTest):
+    """Many mails of one transaction, behind others that are files."""
+
+    def test_is_found_before_those_have_gone(self) -> None:
+        """A tenth of a second after its bell, which does not name it."""
+        for _ in range(5):
+            self.put(2)
+        self.assertEqual(len(self.queue.claim(1)), 1)
+        names = self.put_with(*[Terms(priority=Priority.HIGH)] * 5)
+        self.queue.claim(1)
+        self.clock.advance(0.11)
+        self.assertEqual([lease.name for lease in self.queue.claim(4)], names[:4])
+
+
 class WithTimes(DrainTest):
     """Not before a moment, and until another one."""
 
