@@ -129,6 +129,7 @@ DOCS = [
 CHECK = [
     *TEST,
     *DOCS,
+    "coverage",
     "import-linter",
     "mypy",
     "mypy-zope",

@@ -31,6 +31,8 @@ _PYTEST = re.compile(r"(?m)^=*\s*((?:\d+ (?:passed|failed|errors?|skipped|warnin
 _UNITTEST = re.compile(r"(?m)^Ran (\d+) tests? in .*\n\n(?:OK|FAILED)(?: \((.*)\))?")
 #: What endurance.py says: a figure behind its name.
 _FIGURES = re.compile(r"(?m)^([a-z. -]*[a-z])  +(\d+)$")
+#: What coverage.py says of a package.
+_COVERED = re.compile(r"(?m)^TOTAL .* ([\d.]+%)$")
 _STATES = re.compile(r"(?m)^([\d,]+) states: (.*)$")
 
 
@@ -135,6 +137,8 @@ def run(command: str, where: Path) -> Sight:
 
 def summary(said: str) -> str:
     """Return in a few words what a command said: the end of a run of tests, or figures."""
+    if found := _COVERED.findall(said):
+        return ", ".join(found)
     if found := _PYTEST.search(said):
         return found[1]
     if found := _UNITTEST.search(said):
@@ -169,7 +173,7 @@ def name(command: str) -> str:
     if "bin/pytest" in command:
         return "``pytest``"
     module = re.search(r"-m [\w.]*?(\w+)$", command)
-    return f"``{module[1]}``" if module else f"``{command.partition('benchmarks/')[2]}``"
+    return f"``{module[1]}``" if module else f"``{re.split(r'(?:benchmarks|[.]ci)/', command)[-1]}``"
 
 
 def duration(seconds: float) -> str:

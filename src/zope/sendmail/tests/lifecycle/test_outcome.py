@@ -78,6 +78,37 @@ class Outcomes(unittest.TestCase):
         same = Outcome.same("relay:25", ["a", "b"], reply)
         self.assertEqual((same.relay, same.replies), ("relay:25", {"a": reply, "b": reply}))
 
+    def test_who_were_too_many_follow_at_once(self) -> None:
+        """If somebody has got the mail, or was refused for good; else a further mail would do no better."""
+        ok, no, many = Reply.of(250, "ok"), Reply.of(550, "no"), Reply.of(452, "4.5.3 too many")
+        self.assertEqual(Outcome("r", {"a": ok, "b": many}, unasked=("c",)).follow_at_once, ("c", "b"))
+        self.assertEqual(Outcome("r", {"a": no, "b": many}, unasked=("c",)).follow_at_once, ("c",))
+        self.assertEqual(Outcome("r", {"b": many}, unasked=("c",)).follow_at_once, ())
+        self.assertEqual(Outcome("r", {"a": ok, "b": many}, fault=no, unasked=("c",)).follow_at_once, ())
+
+    def test_a_further_mail_for_the_others_is_part_of_the_attempt(self) -> None:
+        """Its words count for them, and what went wrong last is what is wrong."""
+        ok, many, down = Reply.of(250, "ok"), Reply.of(452, "4.5.3 too many"), Reply.of(421, "down")
+        first = Outcome("r", {"a": ok, "b": many}, unasked=("c", "d"))
+        further = Outcome("r2", {"b": ok}, down, ("d",))
+        self.assertEqual(first.joined(further), Outcome("r2", {"a": ok, "b": ok}, down, ("d",)))
+
+    def test_who_was_not_asked_is_told_why(self) -> None:
+        """As a relay would, which makes it temporary."""
+        ok = Reply.of(250, "ok")
+        told = Outcome("r", {"a": ok}, unasked=("c",)).told()
+        self.assertEqual(told.unasked, ())
+        self.assertEqual(str(told.replies["c"]), "4.5.3 the relay takes no more recipients with one mail")
+        self.assertIs(told.replies["c"].answer, Answer.DEFERRED)
+        asked = Outcome("r", {"a": ok})
+        self.assertIs(asked.told(), asked)
+
+    def test_a_reply_is_told_as_smtplib_tells_it(self) -> None:
+        """Code and octets; where no relay has said it, with a code that means the same."""
+        self.assertEqual(Reply.of(550, "5.1.1 no such user").as_pair(), (550, b"5.1.1 no such user"))
+        self.assertEqual(Reply(Answer.DEFERRED, "lat\udcffer").as_pair(), (451, b"lat\\udcffer"))
+        self.assertEqual(Reply(Answer.ACCEPTED, "").as_pair(), (250, b""))
+
     def test_a_fault_blames_no_recipient(self) -> None:
         """Nothing is said about anybody then."""
         self.assertEqual(Outcome("relay:25", fault=Reply.of(535, "bad password")).replies, {})

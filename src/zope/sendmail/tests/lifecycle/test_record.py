@@ -191,6 +191,18 @@ class Lines(unittest.TestCase):
 
 
 class Recipients(unittest.TestCase):
+    def test_the_envelope_of_the_rest_has_them_only(self) -> None:
+        """Malformed addresses as well, which are refused once."""
+        record = Record(replies={"a": OK, "x@@y": Reply(Answer.REJECTED, "no")})
+        envelope = Envelope("s@example.org", ("a", "b"), ("x@@y", "z@@y"))
+        self.assertEqual(record.left_of(envelope), Envelope("s@example.org", ("b",), ("z@@y",)))
+
+    def test_a_part_waits_as_the_whole_does(self) -> None:
+        """Never longer than was planned, if the clock was set back."""
+        part = Part(1, 100.0, 160.0)
+        self.assertEqual([part.wait(now) for now in (100.0, 130.0, 160.0, 200.0)], [60.0, 30.0, 0.0, 0.0])
+        self.assertLessEqual(part.wait(0.0), 60.0)
+
     def test_outstanding_are_those_without_a_final_answer(self) -> None:
         """Deferred, unknown, and never asked."""
         record = Record(replies={answer.value: Reply(answer, "") for answer in Answer})

@@ -17,6 +17,7 @@ from zope.sendmail.lifecycle.relaystate import (
     RelayBoard,
     RelayState,
     fault_words,
+    is_drained,
     probe_words,
     read_processor_state,
     waiting_words,
@@ -54,6 +55,18 @@ def processor(*relays: RelayState, alive: bool = True, **more: Any) -> Processor
         **more,
     }
     return ProcessorState(**values)
+
+
+class AQueue(unittest.TestCase):
+    def test_is_drained_by_a_processor_that_lives(self) -> None:
+        """Or by passes that end and begin again, of which the last has ended lately; not by what has been stopped."""
+        passing = ProcessorState(written=NOW, ended=NOW, forever=False)
+        stopped = ProcessorState(written=NOW, ended=NOW)
+        self.assertTrue(is_drained([stopped, replace(stopped, alive=True)], NOW + 10_000))
+        self.assertTrue(is_drained([replace(stopped, written=NOW - 1), passing], NOW + 899))
+        self.assertFalse(is_drained([passing], NOW + 900))
+        self.assertFalse(is_drained([stopped], NOW + 1))
+        self.assertFalse(is_drained([], NOW))
 
 
 class AllRelays(unittest.TestCase):

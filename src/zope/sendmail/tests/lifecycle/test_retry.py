@@ -11,18 +11,23 @@ from hypothesis import given, strategies as st
 
 from zope.sendmail.lifecycle import retry
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
-from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.record import Part, Record
 from zope.sendmail.lifecycle.retry import (
     MALFORMED,
     OnUnknown,
     Schedule,
     after_death,
+    expired,
     judge,
     probe_delay,
     sent_before_death,
+    set_aside,
+    suppressed,
 )
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.suppression import Suppression
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.terms import Terms
 from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import QUICK
 
@@ -165,6 +170,18 @@ class AfterAnAttempt(unittest.TestCase):
             self.assertEqual((record.state, record.unknowns, record.replies[B]), (state, 1, LOST))
 
 
+class APartOfAMail(unittest.TestCase):
+    def test_that_is_done_leaves_the_others_as_they_are(self) -> None:
+        """The mail waits for those, with their attempts and their moment."""
+        main = Part(1, 900.0, 1500.0, 900.0)
+        record = Record(State.DEFERRED, 1, 900.0, 950.0, parts={"bulk": Part(1, 900.0, 950.0), "main": main})
+        envelope = Envelope("s@example.org", (A,))
+        outcome = Outcome("bulk:25", {A: OK})
+        done = judge(record, envelope, outcome, PLAIN, now=1000.0, chance=0.5, part="bulk", others={"main": main})
+        self.assertEqual((done.state, done.due, done.parts), (State.DEFERRED, 1500.0, {"main": main}))
+        self.assertEqual(done.replies, {A: OK})
+
+
 class GivingUp(unittest.TestCase):
     def test_after_the_lifetime(self) -> None:
         """With the last words of the relay, and the code for it (RFC 3463)."""
@@ -213,6 +230,38 @@ class GivingUp(unittest.TestCase):
     def test_waiting_before_the_first_attempt_costs_nothing(self) -> None:
         """The lifetime begins when a relay has heard of the mail."""
         self.assertEqual(attempt(Record(time=0.0), PLAIN, 1e9, a=LATER).spent, 0.0)
+
+
+class WithoutAnAttempt(unittest.TestCase):
+    """What ends a mail before a relay is asked."""
+
+    envelope = Envelope("s@example.org", (A, B), ("x@@y",))
+
+    def test_what_no_relay_can_be_asked_about_is_set_aside(self) -> None:
+        """With the reason for all that are left; who had it has it."""
+        record = set_aside(Record(State.DEFERRED, 2, replies={"c@x": OK}), self.envelope, "unreadable", now=9.0)
+        self.assertEqual((record.state, record.time, record.due, record.note), (State.REJECTED, 9.0, 0.0, "unreadable"))
+        refused = Reply(Answer.REJECTED, "unreadable")
+        self.assertEqual(record.replies, {"c@x": OK, A: refused, B: refused, "x@@y": refused})
+
+    def test_what_its_sender_wanted_until_now_is_given_up(self) -> None:
+        """It says after how many attempts, and what was said last (RFC 3463, 3.5)."""
+        envelope = replace(self.envelope, terms=Terms(expires=1_796_112_000.0))
+        until = "for its sender wanted it to leave until 2026-12-01T08:00:00Z"
+        for attempts, words in ((0, "no attempt"), (1, "1 attempt"), (2, "2 attempts")):
+            record = expired(Record(State.DEFERRED, attempts, replies={A: LATER, "c@x": OK}), envelope, now=9.0)
+            self.assertEqual((record.state, record.time, record.due), (State.REJECTED, 9.0, 0.0))
+            last = Reply(Answer.REJECTED, f"given up after {words}, {until}; last: 450 greylisted", 450, "4.4.7")
+            never = Reply(Answer.REJECTED, f"given up after {words}, {until}", None, "4.4.7")
+            self.assertEqual(record.replies, {A: last, "c@x": OK, B: never, "x@@y": never})
+
+    def test_who_gets_no_mail_is_refused_and_the_others_are_served(self) -> None:
+        """At once; with nobody left the mail is at its end."""
+        entry = Suppression.of(A, "bounced")
+        record = suppressed(Record(State.DEFERRED, due=99.0), self.envelope, {A: entry}, now=9.0)
+        self.assertEqual((record.state, record.due, record.replies), (State.READY, 9.0, {A: entry.reply}))
+        record = suppressed(Record(due=99.0), Envelope("s@example.org", (A,)), {A: entry}, now=9.0)
+        self.assertEqual((record.state, record.due, record.replies), (State.REJECTED, 0.0, {A: entry.reply}))
 
 
 class AfterADeath(unittest.TestCase):

@@ -129,6 +129,20 @@ class WhatNeedNotBeRead(unittest.TestCase):
             told = chosen.may_match(0.0, rejected=True), chosen.may_match(0.0, rejected=False)
             self.assertEqual(told, (rejected, other), states)
 
+    def test_is_in_another_state(self) -> None:
+        """A history that says ready may be that of a mail whose time has not come."""
+        self.assertTrue(Selection().may_be_in(State.HELD))
+        scheduled = Selection(states=frozenset({State.SCHEDULED}))
+        self.assertTrue(scheduled.may_be_in(State.SCHEDULED))
+        self.assertTrue(scheduled.may_be_in(State.READY))
+        self.assertFalse(scheduled.may_be_in(State.HELD))
+        self.assertFalse(Selection(states=frozenset({State.HELD})).may_be_in(State.READY))
+
+    def test_is_known_to_processors_only(self) -> None:
+        """A mail that they do not have is asked for without their words."""
+        given = Selection(sender="a@example.org", relay="main", reply="550")
+        self.assertEqual(given.anywhere, Selection(sender="a@example.org"))
+
     def test_was_not_tried(self) -> None:
         """Where only states of mail that was tried are meant."""
         for states, leaves_out in (

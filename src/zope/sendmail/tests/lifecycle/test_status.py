@@ -84,6 +84,11 @@ class AMailThatHasLeft(unittest.TestCase):
         expected = MailStatus("1@x", Standing.SENT, "every recipient was accepted", 0.0, 50.0, {A: OK}, (), "r:25")
         self.assertEqual(status(sent=SentMail(50.0, "r:25", {A: OK})), expected)
 
+    def test_has_a_record_like_one_in_the_queue(self) -> None:
+        """The last line of its history, without what was forgotten."""
+        record = SentMail(50.0, "r:25", {A: OK}).record
+        self.assertEqual(record, Record(State.SENT, time=50.0, relay="r:25", replies={A: OK}))
+
     def test_was_rejected_by_some(self) -> None:
         """Whose reply is the reason."""
         told = status(sent=SentMail(50.0, "r:25", {A: OK, B: NEVER}))

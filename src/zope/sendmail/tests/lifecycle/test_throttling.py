@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unittest
 
-from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.lifecycle.throttling import TooMuch, too_much
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.throttling import TooMuch, complaints_in, too_much
 from zope.sendmail.smtp.protocol.progress import reply_about_mail, reply_about_recipient
 
 #: As providers and servers say it: code and text.
@@ -161,6 +161,12 @@ class AReply(unittest.TestCase):
                     self.assertIs(too_much(reply), TooMuch.MAILS)
                     self.assertFalse(reply.is_one_too_many)
                 self.assertIs(too_much(Reply.of(code - 100, text.replace("5.", "4.", 1))), TooMuch.MAILS)
+
+    def test_that_complains_is_found_among_others(self) -> None:
+        """Those that put the mail off; what was taken or refused says nothing of a rate."""
+        complaint = Reply.of(450, "4.7.1 rate limit exceeded")
+        replies = {"a": complaint, "b": Reply.of(250, "rate limit exceeded"), "c": Reply.of(450, "greylisted")}
+        self.assertEqual(complaints_in(Outcome("r", replies)), {"a": complaint})
 
     def test_that_is_final_is_final(self) -> None:
         """Otherwise 5yz is a rejection, and a yes is a yes, whatever they say; our own words are no relay's."""

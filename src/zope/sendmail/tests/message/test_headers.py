@@ -17,6 +17,7 @@ from zope.sendmail.interfaces import InvalidMessage
 from zope.sendmail.message.headers import (
     MAX_ID,
     dot_stuffed,
+    header_block,
     line_end,
     message_id,
     message_id_in,
@@ -250,6 +251,11 @@ class OverTheWire(unittest.TestCase):
         """It is the writer's that is told."""
         self.assertEqual(message_id_in(io.BytesIO(b"Message-Id: <a@b>\n\n")), "a@b")
         self.assertEqual(message_id_in(io.BytesIO(b"Message-Id: two words\n\n")), "")
+
+    def test_the_header_ends_at_the_first_line_that_is_none(self) -> None:
+        """What stands behind it is text, whatever it looks like."""
+        self.assertEqual(header_block(b"A: b\r\n c\r\n\r\nD: e\r\n").rstrip(), b"A: b\r\n c")
+        self.assertEqual(header_block(b"no field\n"), b"")
 
     def test_the_empty_message(self) -> None:
         """Is one empty line."""

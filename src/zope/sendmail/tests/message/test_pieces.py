@@ -15,13 +15,25 @@ from hypothesis import given, settings, strategies as st
 
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.message.headers import completed, with_message_id, without_bcc
-from zope.sendmail.message.pieces import joined, open_pieces
+from zope.sendmail.message.pieces import Text, joined, open_pieces
 from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import SAME
 
 MIB = 1024 * 1024
 LARGE = 25 * MIB
+
+
+class APartOfAText(unittest.TestCase):
+    def test_is_its_octets_with_other_line_ends(self) -> None:
+        """As long as those are, and cut as those are."""
+        for text, end, octets in (
+            ("--a\nb\n--", "\n", b"a\nb\n"),
+            ("--a\nb\n--", "\r\n", b"a\r\nb\r\n"),
+            ("--a\rb\r\n--", "\n", b"a\nb\n"),
+        ):
+            part = Text(text, 2, len(text) - 2, end)
+            self.assertEqual((bytes(part), len(part), part[1:3]), (octets, len(octets), octets[1:3]), repr(text))
 
 
 class AsOneStream(unittest.TestCase):
@@ -84,6 +96,8 @@ class ALargeMessage(unittest.TestCase):
         """bytes, text, and with a Bcc that has to go."""
         path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
         delivery = QueuedMailDelivery(path)
+        delivery.send("s@example.org", ["r@example.org"], b"Subject: small\n\n")  # loads what is loaded late
+        transaction.commit()
         body = "x" * 76 + "\n"
         text = "Subject: large\nBcc: secret@example.org\n\n" + body * (LARGE // len(body))
         for message, limit in ((text.encode(), 2), (text, 30)):

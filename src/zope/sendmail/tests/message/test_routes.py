@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import unittest
+from types import SimpleNamespace
 
 from zope.sendmail.interfaces import InvalidMail, InvalidRelay
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.message.relayname import RelayName
+from zope.sendmail.message.relayname import RelayName, address_of
 from zope.sendmail.message.routes import Routes
 
 BULK = RelayName(mailer="bulk")
@@ -40,6 +41,29 @@ class WhatACallerWrites(unittest.TestCase):
         ):  # fmt: skip
             with self.subTest(written=written):
                 self.assertRaises(InvalidMail, RelayName.of, written)
+
+
+class TheRelayOfAMailer(unittest.TestCase):
+    def test_is_its_host_and_port(self) -> None:
+        """A mailer that does not say it, or says what is none, has none."""
+        mailer = SimpleNamespace(hostname="relay.example.org", port="26")
+        self.assertEqual(address_of(mailer), "relay.example.org:26")
+        self.assertEqual(address_of(SimpleNamespace(hostname="::1")), "[::1]:25")
+        for other in (object(), SimpleNamespace(hostname="h", port="smtp"), SimpleNamespace(hostname="h", port=None)):
+            self.assertEqual(address_of(other), "")
+
+
+class ARelayThatIsNamed(unittest.TestCase):
+    routes = Routes("main", frozenset({"bulk"}), frozenset({("relay.example.org", 26)}))
+
+    def test_is_one_of_the_mailers_or_of_the_addresses(self) -> None:
+        """Whatever else a caller names is refused when it calls."""
+        self.assertEqual(self.routes.named("bulk"), BULK)
+        self.assertEqual(self.routes.named("main"), RelayName(mailer="main"))
+        self.assertEqual(self.routes.named(("relay.example.org", 26)), RelayName(hostname="relay.example.org", port=26))
+        for relay in "other", ("relay.example.org", 25), "", None:
+            with self.assertRaises(InvalidRelay):
+                self.routes.named(relay)
 
 
 class ASingleRelay(unittest.TestCase):

@@ -76,7 +76,7 @@ class ThePageIsRun(unittest.TestCase):
         sections = list(self.promises.sections(self.page))
         self.assertEqual(len(sections), self.page.count(":Seen:"))
         for command in (each for section in sections for each in section.commands):
-            self.assertRegex(command, r"^\.venv/bin/python (-m|bin/pytest|benchmarks/)")
+            self.assertRegex(command, r"^\.venv/bin/python (-m|bin/pytest|benchmarks/|\.ci/)")
             self.assertNotIn("\\", command)
 
     def test_what_is_said_is_understood(self) -> None:
@@ -91,6 +91,7 @@ class ThePageIsRun(unittest.TestCase):
                 "31 passed, skipped=1, 1,234 states power",
             ),
             ("committed                        4000\nlost                             0\n", "4000 committed, 0 lost"),
+            ("9 passed in 1.00s\nTOTAL  1271  0  380  0  100.0%\nTOTAL  10  1  0  0  90.0%\n", "100.0%, 90.0%"),
             ("a table\n", "done"),
         ):
             self.assertEqual(self.promises.summary(said), words)
