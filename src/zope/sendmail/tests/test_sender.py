@@ -31,6 +31,7 @@ from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
+from zope.sendmail.processor import shutdown
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import forget_shared_memory
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
@@ -48,6 +49,14 @@ SENDER = "sender@example.org"
 class Fixture(unittest.TestCase):
     def setUp(self) -> None:
         self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        self.addCleanup(self.end_all)
+
+    def end_all(self) -> None:
+        """A thread that ends a moment later than the test would make files where its directory is being removed."""
+        for thread in shutdown.running():
+            if thread.queuePath == self.path:
+                thread.stop()
+                thread.join(60)
 
     def relay(self) -> Relay:
         return self.enterContext(Relay())
