@@ -75,6 +75,14 @@ def may_be_drained(names: Sequence[str]) -> bool:
     return BUNDLE in names and PARTS not in names and not any(name.startswith(SPLITTING) for name in names)
 
 
+def is_taken_up(disk: Disk, group: str) -> bool:
+    """Return whether a processor has begun to drain a bundle, or is about to; False if the disk does not say."""
+    try:
+        return any(name.startswith(PROGRESS) for name in disk.names(group))
+    except OSError:
+        return False
+
+
 def gather_out(layout: Layout, disk: Disk, group: str) -> None:
     """Move those mails of a group out to ``new/`` that are files."""
     _move_out(layout, disk, group)

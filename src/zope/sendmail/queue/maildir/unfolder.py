@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 
-from zope.sendmail.queue.maildir.bundle import unfold
+from zope.sendmail.queue.maildir.bundle import is_taken_up, unfold
 from zope.sendmail.queue.maildir.layout import Layout
 from zope.sendmail.queue.maildir.trigger import ring
 from zope.sendmail.reporting import maillog
@@ -20,6 +20,9 @@ from zope.sendmail.system.disk import Disk
 
 #: Seconds for which processors, which have heard the bell, and further commits go first.
 _PAUSE = 0.2
+
+#: So many further pauses are made for a bundle that a processor has taken up: it may not have begun yet.
+_PATIENCE = 5
 
 #: Seconds for which the end of a process waits; what is not done then is done by the next look of a processor.
 _AT_EXIT = 5.0
@@ -32,7 +35,7 @@ class Unfolder:
         self._start()
 
     def _start(self) -> None:
-        self._waiting: queue.SimpleQueue[tuple[float, Layout, Disk, str]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[float, int, Layout, Disk, str]] = queue.SimpleQueue()
         self._done = threading.Condition()
         #: A person waits for the end: no pauses.
         self._hurry = threading.Event()
@@ -50,7 +53,7 @@ class Unfolder:
                     return
                 self._thread = thread
             self._pending += 1
-        self._waiting.put((time.monotonic() + _PAUSE, layout, disk, group))
+        self._waiting.put((time.monotonic() + _PAUSE, _PATIENCE, layout, disk, group))
 
     def flush(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until all is unfolded; return whether it is."""
@@ -64,8 +67,11 @@ class Unfolder:
 
     def _run(self) -> None:
         while True:
-            begin, layout, disk, group = self._waiting.get()
-            self._hurry.wait(max(0.0, begin - time.monotonic()))
+            begin, patience, layout, disk, group = self._waiting.get()
+            is_hurry = self._hurry.wait(max(0.0, begin - time.monotonic()))
+            if patience and not is_hurry and is_taken_up(disk, group):
+                self._waiting.put((time.monotonic() + _PAUSE, patience - 1, layout, disk, group))
+                continue
             unfold_now(layout, disk, group)
             with self._done:
                 self._pending -= 1

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import tempfile
+import threading
 import unittest
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,9 +19,9 @@ from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import Standing
 from zope.sendmail.message.terms import PLAIN, Priority, Terms
-from zope.sendmail.queue.maildir import bundledrain, bundles, staging
+from zope.sendmail.queue.maildir import bundledrain, bundles, staging, unfolder
 from zope.sendmail.queue.maildir.bundlelease import BundledMail
-from zope.sendmail.queue.maildir.bundleprogress import BundleProgress
+from zope.sendmail.queue.maildir.bundleprogress import BundleProgress, make_progress
 from zope.sendmail.queue.maildir.layout import BUNDLE, PROGRESS, WANTED
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import unfold_now
@@ -492,6 +493,54 @@ class AfterADeath(DrainTest):
             self.settle(lease, OK)
         self.queue.close()
         self.assertEqual(self.names(), names[3:])
+
+
+class Watched(Disk):
+    """Counts the looks at a group until files are made of it."""
+
+    def __init__(self, group: str) -> None:
+        self.group, self.looks, self.begun = group, 0, threading.Event()
+
+    def names(self, path: str) -> list[str]:
+        self.looks += path == self.group and not self.begun.is_set()
+        return super().names(path)
+
+    def locked(self, path: str) -> Any:
+        self.begun.set()
+        return super().locked(path)
+
+
+class FilesOfATransaction(DrainTest):
+    """They are made by a thread of the process that committed it, soon."""
+
+    def looks(self) -> int:
+        disk = Watched(self.group())
+        with mock.patch.object(unfolder, "_PAUSE", 0.001):
+            thread = unfolder.Unfolder()
+            thread.later(self.queue.layout, disk, disk.group)
+            self.assertTrue(disk.begun.wait(60.0))
+            self.assertTrue(thread.flush(60.0))
+        return disk.looks
+
+    def test_wait_for_a_processor_that_is_about_to_begin(self) -> None:
+        """It has taken up the bundle, and has no mail of it in hand yet; it is not waited for for ever."""
+        names = self.put()
+        free = self.looks()
+        self.assertEqual(self.names(), names)
+        again = self.put()
+        make_progress(self.queue.disk, self.group(), 8, "processor")
+        self.assertEqual(self.looks() - free, unfolder._PATIENCE - 1)  # one is made in any case
+        self.assertEqual(self.names(), sorted([*names, *again]))
+
+    def test_are_made_at_once_if_somebody_waits_for_them(self) -> None:
+        """As at the end of a program."""
+        names = self.put()
+        make_progress(self.queue.disk, self.group(), 8, "processor")
+        with mock.patch.object(unfolder, "_PAUSE", 3600.0):
+            thread = unfolder.Unfolder()
+            thread.later(self.queue.layout, self.queue.disk, self.group())
+            self.assertTrue(thread.flush(60.0))
+        self.assertEqual(self.names(), names)
 
 
 class SomebodyWantsFiles(DrainTest):
