@@ -56,7 +56,7 @@ class Claims:
         self._ahead: deque[PostgreSQLLease] = deque()
         #: The numbers of claims whose answer was lost, or that came to nothing else: what they got is claimed again.
         self._unanswered: list[int] = []
-        self._liveness = liveness = Liveness(connections, self._flush_safely, clean)
+        self._liveness = liveness = Liveness(connections, self._flush_safely, clean, self._resume)
         self._progress = progress = Progress(connections, liveness, queue, self.now)
         self._inheritance = Inheritance(connections, liveness, schedule, clock)
         self._lines = lines = Lines(connections, queue, liveness, clock, take=self._take, now=self.now)
@@ -162,8 +162,15 @@ class Claims:
                     self._ahead.extendleft(first)
 
     def _take_reserved(self, limit: int) -> list[PostgreSQLLease]:
+        found: list[PostgreSQLLease] = []
+        lost: list[PostgreSQLLease] = []
         with self._mutex:
-            return [self._ahead.popleft() for _ in range(min(limit, len(self._ahead)))]
+            while self._ahead and len(found) < limit:
+                lease = self._ahead.popleft()
+                (lost if lease.is_lost else found).append(lease)
+        for lease in lost:
+            lease.release()
+        return found
 
     def _claim_ahead(self, ahead: int) -> None:
         """Claim again before all that was claimed ahead is gone, unless another worker does."""
@@ -200,7 +207,7 @@ class Claims:
         """Claim up to `count` mails of a line, all with the same lease."""
         if count <= 0:
             return []
-        lease = random.getrandbits(63)  # unique, not secret
+        lease, resumed = random.getrandbits(63), self._liveness.resumed  # unique, not secret
         try:
             rows = self._connections.execute(
                 line,
@@ -220,6 +227,8 @@ class Claims:
             self._unanswered.append(lease)
             raise
         self._hand.take(leases)
+        if self._liveness.resumed != resumed:  # it did not see these
+            self._hand.resume(leases)
         return leases
 
     # what is known
@@ -241,6 +250,9 @@ class Claims:
         :raises QueueError: if the database refuses.
         """
         self._progress.flush()
+
+    def _resume(self) -> None:
+        self._hand.resume()
 
     def _flush_safely(self) -> None:
         self._progress.flush_safely()

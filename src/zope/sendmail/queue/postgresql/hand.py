@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
 
 from zope.sendmail.errors import LeaseLost, QueueError
 from zope.sendmail.lifecycle.outcome import Answer
@@ -13,7 +15,7 @@ from zope.sendmail.queue.postgresql.body import ROW
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, OPENED, PostgreSQLLease
 from zope.sendmail.queue.postgresql.lines import Lines
-from zope.sendmail.queue.postgresql.liveness import Liveness
+from zope.sendmail.queue.postgresql.liveness import REMEMBERED, Liveness
 from zope.sendmail.queue.postgresql.progress import Progress
 from zope.sendmail.queue.postgresql.rows import NUMBERS, line_of
 from zope.sendmail.reporting import maillog
@@ -47,6 +49,8 @@ class Hand:
         self._mutex = threading.Lock()
         #: The leases that have not ended.
         self._out: set[PostgreSQLLease] = set()
+        #: The mails that stay and were given up lately: when, which, and the number of the lease.
+        self._ended: deque[tuple[float, uuid.UUID, int]] = deque()
         self._unsettled: list[tuple[PostgreSQLLease, Record]] = []
 
     def take(self, leases: list[PostgreSQLLease]) -> None:
@@ -57,6 +61,32 @@ class Hand:
         """Give back what no worker has touched."""
         for lease in [each for each in list(self._out) if each.slot < 0]:
             lease.release()
+
+    def resume(self, leases: Iterable[PostgreSQLLease] = ()) -> None:
+        """After a crash of the server, see which claims hold; those that do not must not be sent.
+
+        :param leases: of these; of all if none are given.
+        :raises QueueError: if the database refuses.
+        """
+        asked = [lease for lease in leases or list(self._out) if not lease.is_over]
+        if asked:
+            self._ask_for(asked)
+        with self._mutex:
+            ended = list(self._ended)
+        for _, mail, lease in ended:  # that may not have reached the disk
+            self._progress.back(mail, lease, -1)
+
+    def _ask_for(self, asked: list[PostgreSQLLease]) -> None:
+        rows = self.connections.execute(
+            "resume",
+            me=self._liveness.id,
+            ids=[lease.id for lease in asked],
+            leases=[lease.lease for lease in asked],
+            records=[lease.line for lease in asked],
+        )
+        held = {mail for (mail,) in rows}
+        for lease in asked:
+            lease.is_lost = lease.id not in held
 
     def settle_again(self) -> None:
         """Settle what the database refused."""
@@ -88,6 +118,8 @@ class Hand:
         self._with_slot(lease)
         try:
             self._progress.intend(lease.id, lease.lease, lease.slot)
+            if lease.is_lost:
+                raise LeaseLost("the server crashed, and another processor may have it since")
         except LeaseLost as error:
             lease.phase = before
             raise LeaseLost(f"mail {lease.name}: {error}") from error
@@ -113,7 +145,7 @@ class Hand:
 
     def back(self, lease: PostgreSQLLease) -> None:
         """Give the mail back."""
-        self._out.discard(lease)
+        self._end(lease)
         self._progress.back(lease.id, lease.lease, lease.slot)
         self._lines.may_be_more = True
         self._liveness.hurry()
@@ -141,7 +173,7 @@ class Hand:
             durable=durable,
         )
         lease.is_over = True
-        self._out.discard(lease)
+        self._end(lease)
         if not count:
             maillog.lease_lost(lease.name, "another processor has it now; what we heard is not written down")
         self._liveness.free_slot(lease.slot)
@@ -149,6 +181,15 @@ class Hand:
             self._lines.due_at(due)
         elif record.state is State.READY:
             self._lines.may_be_more = True
+
+    def _end(self, lease: PostgreSQLLease) -> None:
+        """Take note that a mail which stays is not ours any more."""
+        now = self._clock.monotonic()
+        with self._mutex:
+            self._out.discard(lease)
+            self._ended.append((now, lease.id, lease.lease))
+            while self._ended[0][0] < now - REMEMBERED:
+                self._ended.popleft()
 
     def settle_later(self, lease: PostgreSQLLease, record: Record) -> None:
         """Settle a lease with the next claim, since the database refused."""

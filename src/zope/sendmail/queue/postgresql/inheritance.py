@@ -51,8 +51,9 @@ class Inheritance:
     def _take_one(self, lease: PostgreSQLLease, *, intended: bool) -> None:
         envelope = lease.envelope
         record = after_death(lease.record, envelope, self._schedule, intended=intended, now=self._clock.time())
-        self._connections.execute("inherit", id=lease.id, lease=lease.lease, record=line_of(record))
-        lease.record, lease.is_fresh = record, False
+        line = line_of(record)
+        self._connections.execute("inherit", id=lease.id, lease=lease.lease, record=line)
+        lease.record, lease.line, lease.is_fresh = record, line, False
         if intended:
             replies = {who: record.replies[who] for who in envelope.recipients}
             lease.inherited = Outcome("", {who: said for who, said in replies.items() if said.answer is Answer.UNKNOWN})

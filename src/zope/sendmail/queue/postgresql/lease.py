@@ -78,11 +78,15 @@ class PostgreSQLLease:
         #: Whether nothing was ever written down about it.
         self.is_fresh = record is None
         self.record = _FRESH if record is None else record_of(record)
+        #: The record as it stands in the row.
+        self.line: str | None = record
         self.inherited: Outcome | None = None
         self.problem = ""
         self.phase = CLAIMED
         self.slot = -1
         self.is_over = False
+        #: Whether the claim does not hold any more, after a crash of the server.
+        self.is_lost = False
         #: Whether a processor died with it.
         self.is_suspect = False
         try:

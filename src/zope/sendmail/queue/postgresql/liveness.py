@@ -34,8 +34,8 @@ _SILENCE, _READINGS = 3.5, 4
 #: Seconds after a crash of the server in which no processor claims; the SQL has the same number.
 GRACE = 5.0
 
-#: For so many seconds a processor remembers what it sent, in case a failover brings it back.
-_REMEMBERED = 15.0
+#: For so many seconds a processor remembers what it sent or gave back, in case a crash or a failover undoes it.
+REMEMBERED = 15.0
 
 #: Slots that are made at a time.
 _SLOTS = 16
@@ -71,9 +71,16 @@ class Liveness:
 
     :param flush: called about fifty times a second while something waits to be written, and with each beat.
     :param clean: called every ten minutes.
+    :param resume: called before this processor comes back after a crash, to see which of its claims hold.
     """
 
-    def __init__(self, connections: Connections, flush: Callable[[], object], clean: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        flush: Callable[[], object],
+        clean: Callable[[], object],
+        resume: Callable[[], object],
+    ) -> None:
         self.id = random.getrandbits(63)  # unique, not secret
         self.ended = False
         self.dead: list[int] = []
@@ -82,8 +89,9 @@ class Liveness:
         #: The server's clock minus our monotonic one, in seconds.
         self.offset = 0.0
         self._connections = connections
-        self._flush = flush
-        self._clean = clean
+        self._flush, self._clean, self._resume = flush, clean, resume
+        #: How often it came back.
+        self.resumed = 0
         self._clock = Clock()
         self._mutex = threading.RLock()
         self._beating = threading.RLock()
@@ -95,6 +103,8 @@ class Liveness:
         self._bury_at: float | None = None
         self._cleaned_at = self._clock.monotonic()
         self._sent: deque[tuple[float, uuid.UUID]] = deque()
+        #: What is still to be withdrawn.
+        self._owed: set[uuid.UUID] = set()
         self._failures = 0
         self._wanted = threading.Event()
         self._over = threading.Event()
@@ -162,7 +172,7 @@ class Liveness:
         now = self._clock.monotonic()
         with self._mutex:
             self._sent.append((now, mail))
-            while self._sent[0][0] < now - _REMEMBERED:
+            while self._sent[0][0] < now - REMEMBERED:
                 self._sent.popleft()
 
     @property
@@ -171,9 +181,14 @@ class Liveness:
         return self._bury_at is not None
 
     def withdraw(self, mails: list[uuid.UUID]) -> None:
-        """Remove what we sent and a failover brought back."""
-        if mails:
-            self._connections.execute("withdraw", ids=mails, me=self.id)
+        """Remove what we sent and a failover brought back; what cannot be removed is tried again with each beat."""
+        with self._mutex:
+            self._owed.update(mails)
+            owed = list(self._owed)
+        if owed:
+            self._connections.execute("withdraw", ids=owed, me=self.id)
+            with self._mutex:
+                self._owed.difference_update(owed)
 
     # the beat
 
@@ -217,6 +232,7 @@ class Liveness:
             since = self._beat_once()
             if since != self._epoch:
                 self._after_crash(since)
+            self.withdraw([])
             if self._bury_at is not None and self._clock.monotonic() >= self._bury_at:
                 self._connections.execute("bury_lost")
                 self._bury_at = None
@@ -232,6 +248,9 @@ class Liveness:
                 if since is not None:
                     return float(since)
             else:
+                if self._epoch is not None:
+                    self.resumed += 1
+                    self._resume()
                 self._register()
         raise QueueError("the database forgets this processor as soon as it is registered; is it failing over?")
 

@@ -176,3 +176,16 @@ select count(*) from kept
 -- name: succeed
 -- A dead owner left nothing that has to be written down.
 update zope_sendmail.mail set was = null, was_lease = null where id = any(%(ids)s) and owner = %(me)s and was is not null
+
+-- name: resume
+-- After a crash, which of these claims hold.  What a failover took back is claimed again if nothing became of the mail.
+with given as (
+    select * from unnest(%(ids)s::uuid[], %(leases)s::bigint[], %(records)s::text[]) as v (id, lease, record)
+),
+again as (
+    update zope_sendmail.mail m set owner = %(me)s, lease = given.lease from given
+    where m.id = given.id and (m.owner is null or m.owner = %(me)s) and m.state = 0 and m.record is not distinct from given.record
+    returning m.id
+)
+select m.id from zope_sendmail.mail m join given on m.id = given.id where m.owner = %(me)s and m.lease = given.lease
+union all select id from again

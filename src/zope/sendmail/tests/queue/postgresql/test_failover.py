@@ -115,5 +115,35 @@ class AnAsynchronousStandby(unittest.TestCase):
         self.assertEqual(found[killed].record.unknowns, 0)
         self.assertEqual(self.queue.claim(9), [])
 
+    def test_leaves_no_mail_with_one_that_gave_it_back(self) -> None:
+        """Though that was in the last second, and the claim before it."""
+        put(self.queue, [envelope()], MESSAGE)
+        [lease] = self.queue.claim()
+        self.standby.wait_for(self.primary)
+        self.standby.shut_down()
+        lease.release()
+        self.queue.admin.count()
+        self.fail_over()
+        other: Any = open_queue(self.url)
+        self.addCleanup(other.close)
+        [found] = self.eventually(other.claim)
+        self.assertEqual((found.name, found.record.unknowns), (lease.name, 0))
+
+    def test_takes_no_mail_from_the_living(self) -> None:
+        """What they claimed in the last second is theirs, however long they take to send it."""
+        put(self.queue, [envelope()] * 3, MESSAGE)
+        self.standby.wait_for(self.primary)
+        self.standby.shut_down()
+        leases = self.queue.claim(2)
+        self.fail_over()
+        other: Any = open_queue(self.url)
+        self.addCleanup(other.close)
+        found = self.eventually(lambda: other.claim(9))
+        self.assertEqual(len({lease.name for lease in (*leases, *found)}), 3)
+        for lease in (*leases, *found):
+            lease.intend()
+            lease.settle(Record(State.SENT))
+        self.assertEqual((self.queue.admin.count(), other.admin.count()), ({}, {}))
+
 
 load_tests = in_layer(Faults)

@@ -235,6 +235,20 @@ class AServerThatCrashes(Fixture):
         rest.settle(Record(State.SENT))
         self.assertEqual(self.queue.admin.count(), {})
 
+    def test_gives_nothing_back_to_one_that_was_taken_for_dead(self) -> None:
+        """That is forgotten with the crash; what it had is another one's all the same."""
+        self.put()
+        process = self.start("open")
+        process.send_signal(signal.SIGSTOP)
+        lease = self.taken()
+        _own_server().crash()
+        process.send_signal(signal.SIGCONT)
+        out, _ = process.communicate("\n\n", timeout=_PATIENCE)
+        self.assertEqual(out.strip(), "LeaseLost")
+        lease.intend()
+        lease.settle(Record(State.SENT))
+        self.assertEqual(self.queue.admin.count(), {})
+
     def test_makes_unknown_what_the_dead_had(self) -> None:
         """How far they had come with it is not known any more."""
         self.put()
