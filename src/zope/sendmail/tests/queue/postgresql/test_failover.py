@@ -139,6 +139,7 @@ class AnAsynchronousStandby(unittest.TestCase):
         other: Any = open_queue(self.url)
         self.addCleanup(other.close)
         found = self.eventually(lambda: other.claim(9))
+        self.assertEqual(len(found), 1)
         self.assertEqual(len({lease.name for lease in (*leases, *found)}), 3)
         for lease in (*leases, *found):
             lease.intend()
