@@ -699,7 +699,7 @@ class IMailQueueAdmin(Interface):
         """
 
     def give_up(name: str, why: str) -> None:
-        """Reject the recipients that were not served; no report is made.  See ``zope.sendmail.queue.bounce``.
+        """Reject the recipients that were not served; no report is made.  See ``zope.sendmail.queue.nondelivery``.
 
         :param why: for people.
         :raises NoSuchMail: if there is none of this name.

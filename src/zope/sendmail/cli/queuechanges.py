@@ -20,7 +20,7 @@ from zope.sendmail.errors import InvalidRelay, MailError, QueueNotSafe
 from zope.sendmail.lifecycle.relaystate import DEFAULT, RelayBoard, RelayState, is_drained, probe_words
 from zope.sendmail.lifecycle.states import State, after
 from zope.sendmail.message.relayname import RelayName
-from zope.sendmail.queue.bounce import bounce
+from zope.sendmail.queue.nondelivery import bounce
 
 #: How a verb is reported.
 _DONE = {

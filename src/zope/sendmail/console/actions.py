@@ -14,7 +14,7 @@ from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.relaystate import DEFAULT, RelayBoard
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.relayname import RelayName
-from zope.sendmail.queue.bounce import bounce
+from zope.sendmail.queue.nondelivery import bounce
 from zope.sendmail.system.clock import Clock
 
 #: So many mails are changed in one request; the page offers to go on.

@@ -14,7 +14,7 @@ from werkzeug.wrappers import Request, Response
 from zope.sendmail.console import templates
 from zope.sendmail.console.changes import Changes
 from zope.sendmail.console.drawing import Draw
-from zope.sendmail.console.glance import Glances
+from zope.sendmail.console.glance import GlanceCache
 from zope.sendmail.console.pages import Pages
 from zope.sendmail.console.places import Place, places_of
 from zope.sendmail.console.search import Searches
@@ -69,7 +69,7 @@ class Console:
         self._places = places_of(queues)
         self._guard = Guard(token, hosts, secret, "\n".join(place.title for place in self._places))
         self._draw = Draw(self._places, self._guard, writable=writable, links=tuple(links))
-        glances, searches = Glances(self._places, clock, patience), Searches(clock)
+        glances, searches = GlanceCache(self._places, clock, patience), Searches(clock)
         self._pages = Pages(
             self._places,
             glances,

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Request, Response
 
 from zope.sendmail.console.actions import FLUSH, FOR_SECONDS, VERBS, act
 from zope.sendmail.console.drawing import Draw
-from zope.sendmail.console.glance import Glances
+from zope.sendmail.console.glance import GlanceCache
 from zope.sendmail.console.listing import fitting, place_behind
 from zope.sendmail.console.places import Place
 from zope.sendmail.console.search import Searches
@@ -30,7 +30,7 @@ class Changes:
     :param patience: seconds that the page which asks waits until it is known how many mails are meant
     """
 
-    def __init__(self, glances: Glances, searches: Searches, draw: Draw, clock: Clock, patience: float) -> None:
+    def __init__(self, glances: GlanceCache, searches: Searches, draw: Draw, clock: Clock, patience: float) -> None:
         self._glances = glances
         self._searches = searches
         self._draw = draw

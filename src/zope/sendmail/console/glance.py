@@ -135,7 +135,7 @@ class Remembered(Generic[_T]):
                     return
 
 
-class Glances:
+class GlanceCache:
     """What is remembered of each queue.
 
     Concurrency: any thread.

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Request, Response
 
 from zope.sendmail.console import plot, words
 from zope.sendmail.console.drawing import Draw
-from zope.sendmail.console.glance import Glances
+from zope.sendmail.console.glance import GlanceCache
 from zope.sendmail.console.listing import PAGE, page_of, place_behind
 from zope.sendmail.console.places import Place
 from zope.sendmail.console.search import Searches
@@ -32,7 +32,7 @@ class Pages:
     def __init__(
         self,
         places: Sequence[Place],
-        glances: Glances,
+        glances: GlanceCache,
         searches: Searches,
         draw: Draw,
         *,

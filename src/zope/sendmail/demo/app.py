@@ -59,13 +59,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Return the story, and the page if that is wanted."""
     began = time.monotonic()
-    from zope.sendmail.demo import page, stage, story
+    from zope.sendmail.demo import inboxpage, stage, story
     from zope.sendmail.demo.narrator import Narrator
 
     narrator = Narrator(sys.stdout)
     with contextlib.ExitStack() as at_end:
         directory = at_end.enter_context(place(options.keep))
-        server = at_end.enter_context(page.bind(options.port)) if options.serve else None
+        server = at_end.enter_context(inboxpage.bind(options.port)) if options.serve else None
         log_to(os.path.join(directory, _LOG))
         narrator.title(f"{PROMISE}.")
         scene = at_end.enter_context(stage.open_stage(directory))
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         if not well:
             show_logs(directory)
         if server is not None:
-            page.serve(server, scene, narrator)
+            inboxpage.serve(server, scene, narrator)
     return 0 if well else 1
 
 

@@ -5,7 +5,7 @@ HOST:PORT`` serves its own (`zope.sendmail.metrics.server`).  No address, no dom
 ever a label.  ``docs/howto/monitoring.rst`` lists the metrics, with alerts and a dashboard.
 """
 
-from zope.sendmail.metrics.attempts import AttemptMetrics
+from zope.sendmail.metrics.attemptmeters import AttemptMetrics
 from zope.sendmail.metrics.collectors import ProcessorCollector, QueueCollector
 from zope.sendmail.metrics.instrument import instrument
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from zope.sendmail.metrics.attempts import AttemptMetrics
+from zope.sendmail.metrics.attemptmeters import AttemptMetrics
 from zope.sendmail.metrics.collectors import ProcessorCollector, QueueCollector
 from zope.sendmail.processor import shutdown
 from zope.sendmail.processor.thread import QueueProcessorThread

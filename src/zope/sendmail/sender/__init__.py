@@ -29,8 +29,8 @@ from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.message.terms import TermDefaults
 from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.queue.memory import MemoryQueue
+from zope.sendmail.sender.namedrelays import DEFAULT, addresses_of, make_routes
 from zope.sendmail.sender.reader import MailReader, Options, ReaderOptions, Sending
-from zope.sendmail.sender.relays import DEFAULT, addresses_of, make_routes
 from zope.sendmail.sender.writer import MailWriter
 from zope.sendmail.system.greenthreads import refuse_green_threads
 

@@ -19,7 +19,7 @@ from zope.sendmail.processor.shutdown import let_finish_at_exit
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import shared_memory
 from zope.sendmail.reporting import notifier
-from zope.sendmail.sender.relays import make_routes
+from zope.sendmail.sender.namedrelays import make_routes
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.system.greenthreads import refuse_green_threads

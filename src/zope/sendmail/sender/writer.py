@@ -12,7 +12,7 @@ from zope.sendmail.message.routes import Routes
 from zope.sendmail.message.terms import TermDefaults
 from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.queue.memory import shared_memory
-from zope.sendmail.sender.relays import make_routes
+from zope.sendmail.sender.namedrelays import make_routes
 
 
 class MailWriter:

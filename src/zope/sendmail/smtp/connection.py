@@ -11,8 +11,8 @@ from typing import Any
 
 from zope.sendmail.config.settings import Notify, RelaySettings
 from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.smtp.attempt import Attempt
 from zope.sendmail.smtp.channel import Channel, StraightChannel, open_channel
+from zope.sendmail.smtp.onemail import Attempt
 from zope.sendmail.smtp.ordinary import OrdinaryAttempt, StraightWay
 from zope.sendmail.smtp.protocol.body import Body
 from zope.sendmail.smtp.protocol.commands import EnvelopeCommands, Extensions, MailNotSupported

@@ -12,9 +12,9 @@ from smtplib import SMTP
 from typing import Any
 
 from zope.sendmail.config.settings import RelaySettings
-from zope.sendmail.smtp.attempt import RelayConnection
 from zope.sendmail.smtp.connect import drop
 from zope.sendmail.smtp.connection import SMTPConnection
+from zope.sendmail.smtp.onemail import RelayConnection
 from zope.sendmail.smtp.ordinary import StraightWay
 from zope.sendmail.smtp.protocol.addressing import SAFE_RECIPIENTS
 from zope.sendmail.smtp.protocol.progress import Progress

@@ -16,8 +16,8 @@ from typing import BinaryIO
 from zope.sendmail.config.settings import RelaySettings
 from zope.sendmail.interfaces import IJob
 from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.smtp.attempt import Attempt
 from zope.sendmail.smtp.channel import StraightChannel
+from zope.sendmail.smtp.onemail import Attempt
 from zope.sendmail.smtp.protocol.body import WINDOW, Body
 from zope.sendmail.smtp.protocol.commands import Extensions
 from zope.sendmail.smtp.protocol.progress import Progress, reply_about_recipient

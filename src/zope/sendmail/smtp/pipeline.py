@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from zope.sendmail.interfaces import IJob, IJobSource, ISession
 from zope.sendmail.lifecycle.outcome import Outcome
-from zope.sendmail.smtp.attempt import Attempt, Following
+from zope.sendmail.smtp.onemail import Attempt, Following
 from zope.sendmail.smtp.ordinary import OrdinaryAttempt
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.protocol.steps import Overlapping

@@ -8,7 +8,7 @@ from typing import Any
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.message.headers import without_bcc
-from zope.sendmail.smtp.attempt import Attempt
+from zope.sendmail.smtp.onemail import Attempt
 from zope.sendmail.smtp.protocol.body import Body
 from zope.sendmail.smtp.protocol.progress import Progress, note_refused
 from zope.sendmail.smtp.protocol.steps import Intend, Overlapping, Request, StepAnswer, Steps

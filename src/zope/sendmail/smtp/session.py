@@ -18,12 +18,12 @@ from zope.sendmail.config.settings import RelaySettings
 from zope.sendmail.interfaces import ICollectiveSession, IJob, IJobSource, IStreamingSession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.smtp.attempt import Alone, Attempt, Following, RelayConnection, Verification
 from zope.sendmail.smtp.classification import failed, succeeded
 from zope.sendmail.smtp.connect import drop, hang_up, set_timeout
 from zope.sendmail.smtp.distances import DISTANCES
 from zope.sendmail.smtp.enquiry import Question, ask_together
 from zope.sendmail.smtp.lessons import Lessons
+from zope.sendmail.smtp.onemail import Alone, Attempt, Following, RelayConnection, Verification
 from zope.sendmail.smtp.openconnection import OpenConnection, open_connection
 from zope.sendmail.smtp.ordinary import OrdinaryAttempt
 from zope.sendmail.smtp.pipeline import Result, Stream

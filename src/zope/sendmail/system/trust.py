@@ -19,7 +19,7 @@ _MOST_LINKS = 40
 _SHARED = stat.S_IWGRP | stat.S_IWOTH
 
 
-class Owners(enum.Enum):
+class TrustedOwners(enum.Enum):
     """Whose parts of a path are trusted; root's always are."""
 
     #: Those of any user, where only an owner that is trusted can have put them there.
@@ -30,7 +30,7 @@ class Owners(enum.Enum):
 
 def check_place(
     path: str,
-    owners: Owners = Owners.PLACED,
+    owners: TrustedOwners = TrustedOwners.PLACED,
     *,
     us: int | None = None,
     lstat: Callable[[str], os.stat_result] = os.lstat,
@@ -39,11 +39,11 @@ def check_place(
 
     Parts that are not there yet are ours to make.
 
-    With `Owners.PLACED`, an administrator may have given a directory to another user, such as the one that owns an
-    installation: only its owner can write to the directory above.  Where a group can, what is there has to belong to
+    With `TrustedOwners.PLACED`, an administrator may have given a directory to another user, such as the one that owns
+    an installation: only its owner can write to the directory above.  Where a group can, what is there has to belong to
     us, to root or to the owner of that directory; where all users can (``/tmp``), to us or to root, and be no link.
 
-    With `Owners.OURS` every part has to belong to us or to root.
+    With `TrustedOwners.OURS` every part has to belong to us or to root.
 
     :param us: the user, by default that of this process.
     :returns: whether the path stays what it is.  If not, another user can rename what was checked (a directory to which
@@ -58,7 +58,7 @@ def check_place(
 class _Way:
     """One walk along a path."""
 
-    def __init__(self, owners: Owners, us: int, lstat: Callable[[str], os.stat_result]) -> None:
+    def __init__(self, owners: TrustedOwners, us: int, lstat: Callable[[str], os.stat_result]) -> None:
         self._owners = owners
         self._lstat = lstat
         self._root = lstat("/").st_uid  # in a user namespace root may have another number
@@ -93,11 +93,11 @@ class _Way:
         everybody = bool(directory.st_mode & stat.S_IWOTH)
         if shared and not directory.st_mode & stat.S_ISVTX:
             self.stays = False
-        trusted = self._ours | ({directory.st_uid} if not everybody and self._owners is Owners.PLACED else set())
+        trusted = self._ours | ({directory.st_uid} if not everybody and self._owners is TrustedOwners.PLACED else set())
         is_link = stat.S_ISLNK(status.st_mode)
         if status.st_uid in trusted and not (is_link and everybody):
             return
-        if not shared and self._owners is Owners.PLACED:
+        if not shared and self._owners is TrustedOwners.PLACED:
             return
         raise QueueError(_why(path, above, directory, status))
 

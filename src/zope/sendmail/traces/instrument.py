@@ -6,7 +6,7 @@ from opentelemetry import trace
 
 from zope.sendmail.reporting.attempts import ignore, observe
 from zope.sendmail.reporting.sendtraces import trace_with
-from zope.sendmail.traces.attempts import AttemptSpans
+from zope.sendmail.traces.attemptspans import AttemptSpans
 from zope.sendmail.traces.sends import SendSpans
 
 

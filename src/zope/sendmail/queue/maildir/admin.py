@@ -38,7 +38,7 @@ from zope.sendmail.queue.maildir.keys import Keys
 from zope.sendmail.queue.maildir.laststates import LastStates
 from zope.sendmail.queue.maildir.layout import age_text, by_age, is_too_long, name_of, shortened
 from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner
-from zope.sendmail.queue.maildir.messageids import MessageIds
+from zope.sendmail.queue.maildir.messageindex import MessageIds
 from zope.sendmail.queue.maildir.ownerless import said_by
 from zope.sendmail.queue.maildir.ownertext import SLOT, Phase, phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates

@@ -33,6 +33,7 @@ from zope.sendmail.queue.maildir.liveness import Owners
 from zope.sendmail.queue.maildir.locks import Lock, Owner
 from zope.sendmail.queue.maildir.ownerfile import sweep
 from zope.sendmail.queue.maildir.processorstates import ProcessorStates
+from zope.sendmail.queue.maildir.ratefiles import Turns
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.spares import spares_of, sweep as sweep_spares
 from zope.sendmail.queue.maildir.staging import StagedMail
@@ -40,7 +41,6 @@ from zope.sendmail.queue.maildir.store import Store
 from zope.sendmail.queue.maildir.suppressions import MaildirSuppressions
 from zope.sendmail.queue.maildir.transit import MaildirTransit
 from zope.sendmail.queue.maildir.trigger import Trigger, ring
-from zope.sendmail.queue.maildir.turns import Turns
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.system.trust import check_place

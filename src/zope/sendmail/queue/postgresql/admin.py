@@ -33,7 +33,7 @@ from zope.sendmail.queue.diagnosis import HELD, relay_down, relay_left_out, wait
 from zope.sendmail.queue.postgresql import doctor, keys
 from zope.sendmail.queue.postgresql.body import open_body
 from zope.sendmail.queue.postgresql.connection import Connections, run
-from zope.sendmail.queue.postgresql.envelopes import read_envelope, write_envelope
+from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope, write_envelope
 from zope.sendmail.queue.postgresql.lease import INTENDED
 from zope.sendmail.queue.postgresql.names import parsed, shown
 from zope.sendmail.queue.postgresql.progress import PARTITIONS

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from zope.sendmail.lifecycle.finding import Finding
 from zope.sendmail.queue.diagnosis import interrupted_move, nobody_at_work, nothing_moves
-from zope.sendmail.queue.postgresql import findings
+from zope.sendmail.queue.postgresql import databasefindings
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.names import shown
 
@@ -23,22 +23,22 @@ _A_MOMENT, _UNATTENDED = 5.0, 300.0
 def in_doubt(connections: Connections, queue: int) -> Iterator[Finding]:
     """Return a finding for each mail that was staged for so long that its transaction can hardly live."""
     for mail, since, made_by in connections.execute("in_doubt", queue=queue, limit=_MANY):
-        yield findings.in_doubt(shown(mail), since, made_by)
+        yield databasefindings.in_doubt(shown(mail), since, made_by)
 
 
 def database(connections: Connections) -> Iterator[Finding]:
     """Return what is strange about the database, whatever queue it has."""
     [(here, known)] = connections.execute("identity")
     if here != known:
-        yield findings.is_a_copy()
+        yield databasefindings.is_a_copy()
     [(fsync, commit, names, standbys)] = connections.execute("durability")
     for setting, value in (("fsync", fsync), ("synchronous_commit", commit)):
         if value == "off":
-            yield findings.not_durable(setting)
+            yield databasefindings.not_durable(setting)
     if standbys and not names:
-        yield findings.not_synchronous(standbys)
+        yield databasefindings.not_synchronous(standbys)
     for what, seconds in connections.execute("pins"):
-        yield findings.pinned(what, seconds)
+        yield databasefindings.pinned(what, seconds)
 
 
 def moves(connections: Connections, queue: int) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.terms import Terms
 from zope.sendmail.queue.postgresql.body import open_body
 from zope.sendmail.queue.postgresql.connection import Connections
-from zope.sendmail.queue.postgresql.envelopes import read_envelope
+from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope
 from zope.sendmail.queue.postgresql.names import shown
 from zope.sendmail.queue.postgresql.rows import record_of
 from zope.sendmail.reporting import maillog

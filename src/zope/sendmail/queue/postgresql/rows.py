@@ -11,7 +11,7 @@ from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record, last_record, write_record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.queue.postgresql.envelopes import read_envelope
+from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope
 from zope.sendmail.queue.postgresql.names import shown
 
 #: What `mail.state` says.

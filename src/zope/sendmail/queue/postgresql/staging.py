@@ -29,7 +29,7 @@ from zope.sendmail.queue.keys import in_use, patiently
 from zope.sendmail.queue.postgresql import keys
 from zope.sendmail.queue.postgresql.body import ROW, rows_of
 from zope.sendmail.queue.postgresql.connection import Connections, is_lost, run
-from zope.sendmail.queue.postgresql.envelopes import write_envelope
+from zope.sendmail.queue.postgresql.envelopecolumn import write_envelope
 from zope.sendmail.queue.postgresql.names import names, shown
 from zope.sendmail.queue.postgresql.rows import STAGED, WAITING
 from zope.sendmail.queue.postgresql.statements import STATEMENTS

@@ -24,7 +24,7 @@ from zope.sendmail.lifecycle.status import KEPT_DAYS
 from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin, is_text, sent_mail
 from zope.sendmail.queue.postgresql.body import open_body
 from zope.sendmail.queue.postgresql.connection import Connections, run
-from zope.sendmail.queue.postgresql.envelopes import read_envelope, write_envelope
+from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope, write_envelope
 from zope.sendmail.queue.postgresql.names import name_for, parsed, shown
 from zope.sendmail.queue.postgresql.progress import DAY, PARTITIONS
 from zope.sendmail.queue.postgresql.rows import ARRIVING, NUMBERS, line_of, record_of

@@ -32,7 +32,7 @@ from zope.sendmail.queue.maildir.layout import TAKEN
 from zope.sendmail.queue.spool.dropbox import LOCK, OLD_LOCK, PRIVATE, UNFINISHED, DropBox, Dropped, may_be_mail
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
-from zope.sendmail.system.trust import Owners, check_place
+from zope.sendmail.system.trust import TrustedOwners, check_place
 
 _T = TypeVar("_T")
 
@@ -248,7 +248,7 @@ class SpoolAdmin(MaildirAdmin):
     def examine(self) -> Iterator[Finding]:
         """See `IMailQueueAdmin.examine`; a name that begins with ``../`` is that of a file in the spool directory."""
         try:
-            check_place(self._store.layout.root, Owners.OURS)
+            check_place(self._store.layout.root, TrustedOwners.OURS)
         except QueueError as error:
             yield diagnosis.not_trusted(str(error)).within(self._store.layout.root)
         store = self._store

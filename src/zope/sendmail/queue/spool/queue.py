@@ -17,10 +17,10 @@ from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.spool.admin import DroppedMail, SpoolAdmin
 from zope.sendmail.queue.spool.dropbox import LOCK_AGE, PRIVATE, DropBox, Dropped
-from zope.sendmail.queue.spool.messageid import CompletedLease
+from zope.sendmail.queue.spool.missingid import CompletedLease
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import NO_ROOM, Disk
-from zope.sendmail.system.trust import Owners, check_place
+from zope.sendmail.system.trust import TrustedOwners, check_place
 
 #: What stands before the directories of a spool in the location of a queue.
 PREFIX = "spool:"
@@ -88,7 +88,7 @@ class SpoolQueue(MaildirQueue):
         """Check the path: other users write to a spool, so every part has to be ours or root's, ``.queue`` above
         all.
         """
-        return check_place(self.layout.root, Owners.OURS)
+        return check_place(self.layout.root, TrustedOwners.OURS)
 
     def lease(self, key: str, *details: Any) -> MaildirLease:
         """Return a lease that completes its message if that is wanted."""

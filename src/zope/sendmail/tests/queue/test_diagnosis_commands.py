@@ -15,7 +15,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import RelayState
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue import diagnosis
-from zope.sendmail.queue.postgresql import findings
+from zope.sendmail.queue.postgresql import databasefindings
 
 NAME, PATH = "1700000000.1.host.0000000000000", "new/it's a file"
 LOCATION, DIRECTORY = "/var/mail of/shop", "/var/mail of/shop"
@@ -55,11 +55,11 @@ ALL = {
     "no_room": diagnosis.no_room("0 MiB", scarce=False),
     "from_the_future": diagnosis.from_the_future(NAME, 1),
     "torn_history": diagnosis.torn_history(NAME),
-    "postgresql.in_doubt": findings.in_doubt(NAME, 1.0, "process 7"),
-    "postgresql.is_a_copy": findings.is_a_copy(),
-    "postgresql.pinned": findings.pinned("a transaction", 60.0),
-    "postgresql.not_durable": findings.not_durable("fsync"),
-    "postgresql.not_synchronous": findings.not_synchronous(1),
+    "postgresql.in_doubt": databasefindings.in_doubt(NAME, 1.0, "process 7"),
+    "postgresql.is_a_copy": databasefindings.is_a_copy(),
+    "postgresql.pinned": databasefindings.pinned("a transaction", 60.0),
+    "postgresql.not_durable": databasefindings.not_durable("fsync"),
+    "postgresql.not_synchronous": databasefindings.not_synchronous(1),
 }
 
 #: Nothing has to be done; or what is to be typed holds what only the operator knows: a relay, a configuration, another
@@ -79,7 +79,9 @@ class EachFinding(unittest.TestCase):
     def test_is_here(self) -> None:
         """Whatever the two modules can say."""
         said = {name for name, each in vars(diagnosis).items() if inspect.isfunction(each) and _is_of(each, diagnosis)}
-        said |= {f"postgresql.{name}" for name, each in vars(findings).items() if _is_of(each, findings)}
+        said |= {
+            f"postgresql.{name}" for name, each in vars(databasefindings).items() if _is_of(each, databasefindings)
+        }
         self.assertEqual(said, ALL.keys() - {"held"})
 
     def test_has_whole_commands(self) -> None:

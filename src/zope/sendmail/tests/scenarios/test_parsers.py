@@ -59,7 +59,7 @@ from zope.sendmail.queue.maildir.liveness import Origin
 from zope.sendmail.queue.maildir.ownertext import Identity, read_slot, slots
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.suppressions import _heed
-from zope.sendmail.queue.postgresql.envelopes import read_envelope as read_row
+from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope as read_row
 from zope.sendmail.queue.postgresql.names import parsed
 from zope.sendmail.smtp.auth.mechanisms import _complaint
 from zope.sendmail.smtp.auth.scram import _attributes

@@ -20,9 +20,9 @@ from zope.sendmail.config.settings import Notify, RelaySettings
 from zope.sendmail.lifecycle.outcome import Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp import connection
-from zope.sendmail.smtp.attempt import Alone, Attempt
 from zope.sendmail.smtp.classification import failed, succeeded
 from zope.sendmail.smtp.connection import SMTPConnection
+from zope.sendmail.smtp.onemail import Alone, Attempt
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.protocol.replies import MAX_LINE, MAX_LINES, MalformedReply, Replies, Response
 from zope.sendmail.smtp.protocol.steps import SendFailed

@@ -8,7 +8,7 @@ import tempfile
 import unittest
 
 from zope.sendmail.errors import QueueError
-from zope.sendmail.system.trust import Owners, check_place
+from zope.sendmail.system.trust import TrustedOwners, check_place
 
 US, NEIGHBOUR, ADMIN = 1001, 1002, 1003
 DIRECTORY, LINK = stat.S_IFDIR, stat.S_IFLNK
@@ -39,16 +39,16 @@ class Fixture(unittest.TestCase):
     def put(self, path: str, owner: int, mode: int = 0o755, kind: int = DIRECTORY) -> None:
         self.places.parts[path] = (owner, kind | mode)
 
-    def check(self, owners: Owners, path: str = "/srv/mail/q") -> bool:
+    def check(self, owners: TrustedOwners, path: str = "/srv/mail/q") -> bool:
         return check_place(path, owners, us=US, lstat=self.places.lstat)
 
-    def assertRefused(self, text: str, *owners: Owners) -> None:
-        for each in owners or Owners:
+    def assertRefused(self, text: str, *owners: TrustedOwners) -> None:
+        for each in owners or TrustedOwners:
             with self.subTest(each), self.assertRaisesRegex(QueueError, text):
                 self.check(each)
 
-    def assertTaken(self, *owners: Owners, stays: bool = True) -> None:
-        for each in owners or Owners:
+    def assertTaken(self, *owners: TrustedOwners, stays: bool = True) -> None:
+        for each in owners or TrustedOwners:
             with self.subTest(each):
                 self.assertEqual(self.check(each), stays)
 
@@ -92,7 +92,7 @@ class APlaceThatOthersReach(Fixture):
         self.put("/srv", 0, 0o1770)
         self.put("/srv/link", NEIGHBOUR, 0o777, LINK)
         with self.assertRaisesRegex(QueueError, f"/srv/link is a symbolic link of user {NEIGHBOUR}"):
-            self.check(Owners.PLACED, "/srv/link/q")
+            self.check(TrustedOwners.PLACED, "/srv/link/q")
 
     def test_is_refused_if_it_is_a_link_where_everybody_may_write(self) -> None:
         """Whoever it belongs to; without a sticky bit its owner says nothing."""
@@ -111,16 +111,16 @@ class APlaceThatWasGivenAway(Fixture):
                 self.setUp()
                 self.put("/srv/mail", 0)
                 self.put(path, ADMIN)
-                self.assertTaken(Owners.PLACED)
-                self.assertRefused(f"^{path} is a directory of user {ADMIN}: ", Owners.OURS)
+                self.assertTaken(TrustedOwners.PLACED)
+                self.assertRefused(f"^{path} is a directory of user {ADMIN}: ", TrustedOwners.OURS)
 
     def test_may_belong_to_the_owner_of_a_group_s_directory(self) -> None:
         """Who owns the directory above could do anything anyway; another member of its group is refused."""
         self.put("/srv", ADMIN, 0o2775)
         self.put("/srv/mail", ADMIN)
-        self.assertTaken(Owners.PLACED, stays=False)
+        self.assertTaken(TrustedOwners.PLACED, stays=False)
         self.put("/srv/mail", NEIGHBOUR)
-        self.assertRefused("a group may write", Owners.PLACED)
+        self.assertRefused("a group may write", TrustedOwners.PLACED)
 
 
 class RealLinks(unittest.TestCase):
@@ -155,7 +155,7 @@ class RealLinks(unittest.TestCase):
         ):
             link = f"{self.path}/ours/{number}"
             os.symlink(target, link)
-            for owners in Owners:
+            for owners in TrustedOwners:
                 with self.subTest(target, owners=owners):
                     if refused:
                         with self.assertRaisesRegex(QueueError, f"{self.shared}/q is a directory of user"):

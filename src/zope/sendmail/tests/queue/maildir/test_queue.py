@@ -1374,7 +1374,7 @@ class TheStatusOfMany(MaildirQueueTest):
         """Then mails are read each time."""
         names = [self.put_one(f"{number % 3}") for number in range(9)]
         queue = self.open()
-        with mock.patch("zope.sendmail.queue.maildir.messageids._MOST", 4):
+        with mock.patch("zope.sendmail.queue.maildir.messageindex._MOST", 4):
             for _ in range(2):
                 for number in range(3):
                     self.assertEqual(sorted(queue.status(f"{number}@x").names), names[number::3])

@@ -28,8 +28,8 @@ from zope.sendmail.smtp.auth.mechanisms import (
 )
 from zope.sendmail.smtp.auth.saslprep import saslprep
 from zope.sendmail.smtp.auth.scram import MAX_ITERATIONS, Scram, ScramSha1
-from zope.sendmail.testing.logins import COMPLAINT
 from zope.sendmail.testing.relay import Drop, InTurn, Relay
+from zope.sendmail.testing.saslserver import COMPLAINT
 from zope.sendmail.tests.support.conversation import Conversation, right_tls
 
 NAME, PASSWORD = "name", "pass word"

@@ -70,7 +70,7 @@ class Server(ThreadingHTTPServer):
     console: Console
 
     def __init__(self, port: int) -> None:
-        super().__init__(("127.0.0.1", port), Page)
+        super().__init__(("127.0.0.1", port), InboxPage)
         #: What became of the orders, newest first: time and sentence.
         self.results: deque[tuple[float, str]] = deque(maxlen=10)
 
@@ -84,7 +84,7 @@ class Server(ThreadingHTTPServer):
         return {f"{host}:{self.server_port}" for host in ("127.0.0.1", "localhost")}
 
 
-class Page(BaseHTTPRequestHandler):
+class InboxPage(BaseHTTPRequestHandler):
     """One request."""
 
     server: Server
