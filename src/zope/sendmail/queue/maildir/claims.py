@@ -17,7 +17,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_death
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.terms import PLAIN, Priority, marks_in
-from zope.sendmail.queue.maildir.bundles import Bundles
+from zope.sendmail.queue.maildir.bundlesource import BundleSource
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, OneAtATime, Owner
@@ -93,7 +93,7 @@ class Claims:
         self.sent_log.close()
         self._owner = owner
         self._index = Index()
-        self._bundles = Bundles(self, owner)
+        self._bundles = BundleSource(self, owner)
         self._scanner = Scanner(self.store, self._index, self.share.grace, self._bundles.take_up)
         self.unsettled.keep_alive_ones()
         self._unreadable: dict[str, float] = {}

@@ -22,8 +22,8 @@ from zope.sendmail.queue.postgresql.connection import Connections, NotConnected
 from zope.sendmail.queue.postgresql.hand import Hand
 from zope.sendmail.queue.postgresql.inheritance import Inheritance
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
-from zope.sendmail.queue.postgresql.lines import Lines
 from zope.sendmail.queue.postgresql.liveness import Liveness
+from zope.sendmail.queue.postgresql.mailsource import MailSource
 from zope.sendmail.queue.postgresql.progress import Progress
 from zope.sendmail.system.clock import Clock
 
@@ -59,7 +59,7 @@ class Claims:
         self._liveness = liveness = Liveness(connections, self._flush_safely, clean, self._resume)
         self._progress = progress = Progress(connections, liveness, queue, self.now)
         self._inheritance = Inheritance(connections, liveness, schedule, clock)
-        self._lines = lines = Lines(connections, queue, liveness, clock, take=self._take, now=self.now)
+        self._lines = lines = MailSource(connections, queue, liveness, clock, take=self._take, now=self.now)
         self._hand = Hand(connections, liveness, progress, lines, clock, now=self.now, is_idle=self._is_idle)
         self.see_changes = lines.see_changes
         self.parked_mails = lines.parked_mails

@@ -14,8 +14,8 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.postgresql.body import ROW
 from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, OPENED, PostgreSQLLease
-from zope.sendmail.queue.postgresql.lines import Lines
 from zope.sendmail.queue.postgresql.liveness import REMEMBERED, Liveness
+from zope.sendmail.queue.postgresql.mailsource import MailSource
 from zope.sendmail.queue.postgresql.progress import Progress
 from zope.sendmail.queue.postgresql.rows import NUMBERS, line_of
 from zope.sendmail.reporting import maillog
@@ -33,7 +33,7 @@ class Hand:
         connections: Connections,
         liveness: Liveness,
         progress: Progress,
-        lines: Lines,
+        lines: MailSource,
         clock: Clock,
         *,
         now: Callable[[], float],

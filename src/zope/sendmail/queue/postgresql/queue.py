@@ -31,8 +31,8 @@ from zope.sendmail.queue.postgresql.connection import Connections
 from zope.sendmail.queue.postgresql.firstattempts import PostgreSQLFirstAttempts
 from zope.sendmail.queue.postgresql.joining import JoinedMail, OtherDatabase, check_database
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
-from zope.sendmail.queue.postgresql.lines import HIGH
 from zope.sendmail.queue.postgresql.location import Location
+from zope.sendmail.queue.postgresql.mailsource import HIGH
 from zope.sendmail.queue.postgresql.relstorage import RelStorageConnection
 from zope.sendmail.queue.postgresql.staging import NewMail, PostgreSQLStagedMail, write_at_once
 from zope.sendmail.queue.postgresql.suppressions import PostgreSQLSuppressions

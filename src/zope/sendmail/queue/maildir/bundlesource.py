@@ -27,7 +27,7 @@ _TURN = 4
 _NORMAL = Priority.NORMAL.rank
 
 
-class Bundles:
+class BundleSource:
     """Those that one processor drains.  Concurrency: with the mutex of the host held."""
 
     def __init__(self, host: BundleHost, owner: Owner) -> None:

@@ -30,7 +30,7 @@ _LOOK_OUT = 0.1
 _FROM_THE_BEGINNING, _SHARE = 1.0, 20.0
 
 
-class Lines:
+class MailSource:
     """See the module.
 
     Concurrency: one caller at a time looks; what has no underscore and is not a look, any thread.
