@@ -94,6 +94,7 @@ def fastapi(situation: Situation) -> None:
     sender = MailSender(situation.queue, situation.relay.host, situation.relay.port)
     with TestClient(shop.make_app(database, sender), raise_server_exceptions=False) as client:
         walk(situation, lambda **form: client.post("/orders", params=form).status_code)
+    assert sender.finish()
     outbox = Outbox()
     with TestClient(shop.make_app(database, outbox.sender())) as client:
         assert client.post("/orders", params={"customer": GOOD}).status_code == 201
@@ -182,8 +183,11 @@ def django(situation: Situation) -> None:
     from django.test import Client
     from django.test.utils import setup_test_environment, teardown_test_environment
 
+    from zope.sendmail.contrib.django import global_options, site_of
+
     client = Client(raise_request_exception=False)
     walk(situation, lambda **form: client.post("/orders", form).status_code)
+    assert site_of(options if package.VERSION >= (6, 1) else global_options()).mailer.sender.finish()
     setup_test_environment()
     assert client.post("/orders", {"customer": GOOD}).status_code == 201
     assert [message.to for message in outgoing.outbox] == [[GOOD]]
@@ -251,6 +255,6 @@ def celery(situation: Situation) -> None:
 
 for name in sys.argv[1:]:
     program = globals()[name]
-    with tempfile.TemporaryDirectory() as directory, Relay() as relay:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory, Relay() as relay:
         program(Situation(directory, relay))
     print(f"{name}: {program.__doc__} Commits, aborts, waits for a relay, and is tested with an outbox.", flush=True)

@@ -196,7 +196,7 @@ def main() -> None:
     """Tell the story."""
     from zope.sendmail.testing.relay import Relay
 
-    with tempfile.TemporaryDirectory() as directory, Relay() as relay:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory, Relay() as relay:
         Story(make_zope(os.path.join(directory, "instance")), relay, directory).tell()
         print(f"{len(kept)} promises kept by Products.MailHost in Zope")
         sys.stdout.flush()

@@ -114,6 +114,6 @@ def green(directory: str) -> None:
 
 
 for program in fastapi, wsgi, forks, green:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         program(os.path.join(directory, "queue"))
     print(f"{program.__name__}: {program.__doc__} It sends.")
