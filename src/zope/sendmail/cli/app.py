@@ -28,6 +28,7 @@ from zope.sendmail.cli.metricscommand import parse_address, serve_metrics
 from zope.sendmail.cli.privileges import as_before, become_owner
 from zope.sendmail.cli.processes import Report, Supervisor
 from zope.sendmail.cli.subcommands import SUBCOMMANDS
+from zope.sendmail.cli.terminal import is_terminal
 from zope.sendmail.cli.tracing import begin_traces
 from zope.sendmail.config.options import boolean, mailer_keywords, processor_keywords
 from zope.sendmail.config.passwordfile import follow_password_file
@@ -316,7 +317,7 @@ def _configure_log(app: ConsoleApp) -> None:
         jsonlog.configure(app.log_level)
     else:
         printablelog.configure(app.log_level)
-    log.setLevel(logging.INFO if app.daemon or sys.stderr.isatty() else app.log_level)
+    log.setLevel(logging.INFO if app.daemon or is_terminal(sys.stderr) else app.log_level)
 
 
 # BBB: names of zope.sendmail 7.3

@@ -15,7 +15,7 @@ from itertools import islice
 from zope.sendmail.cli.formatting import clean, mails_in_words
 from zope.sendmail.cli.queuearguments import ACTIONS, FINAL, MEANT
 from zope.sendmail.cli.selecting import Call, filters, resolve
-from zope.sendmail.cli.terminal import Refused, complain, progress, say, say_json
+from zope.sendmail.cli.terminal import Refused, complain, is_terminal, progress, say, say_json
 from zope.sendmail.errors import InvalidRelay, MailError, QueueNotSafe
 from zope.sendmail.lifecycle.relaystate import DEFAULT, RelayBoard, RelayState, is_drained, probe_words
 from zope.sendmail.lifecycle.states import State, after
@@ -171,7 +171,7 @@ def _confirm(count: int, call: Call) -> None:
     What a program does with filters needs ``--yes`` however many mails they mean now: one that was tried with one mail
     works with two.
     """
-    options, is_asked = call.options, sys.stdin.isatty()
+    options, is_asked = call.options, is_terminal(sys.stdin)
     if options.yes or (count < 2 and (is_asked or options.names or options.limit == 1)):
         return
     what = _WOULD_BE[call.options.verb]

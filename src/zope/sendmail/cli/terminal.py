@@ -48,6 +48,17 @@ def complain(text: str, status: int) -> int:
     return status
 
 
+def is_terminal(stream: object) -> bool:
+    """Return whether a person is at the other end of ``sys.stdin``, ``sys.stdout`` or ``sys.stderr``.
+
+    Where a program was started without them they are None; whatever stands in their place may know no terminals.
+    """
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]  # see above
+    except (AttributeError, ValueError):  # ValueError: it is closed
+        return False
+
+
 def width() -> int:
     """Return the columns of the terminal, 60 at least."""
     return max(shutil.get_terminal_size((100, 24)).columns, 60)
@@ -55,7 +66,7 @@ def width() -> int:
 
 def progress(items: Iterable[_T], verb: str) -> Iterator[_T]:
     """Yield the items, and show on a terminal how many were done; elsewhere say nothing."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield from items
         return
     count = 0

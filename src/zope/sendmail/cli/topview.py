@@ -14,7 +14,7 @@ from zope.sendmail.cli.formatting import clean, cut, heading, mail_lines, short
 from zope.sendmail.cli.queueviews import count_waiting
 from zope.sendmail.cli.relayviews import processor_lines, relay_lines
 from zope.sendmail.cli.selecting import Call
-from zope.sendmail.cli.terminal import say, say_json, width
+from zope.sendmail.cli.terminal import is_terminal, say, say_json, width
 from zope.sendmail.cli.values import relay_values
 from zope.sendmail.lifecycle.finding import age, moment
 from zope.sendmail.lifecycle.outcome import Answer
@@ -34,7 +34,7 @@ _HOME, _ENTER, _LEAVE = "\x1b[H\x1b[J", "\x1b[?1049h", "\x1b[?1049l"
 
 def show_top(call: Call) -> int:
     """``queue top``: look again and again on a terminal until ``q`` or Ctrl-C, else once."""
-    if call.options.json or call.options.once or not sys.stdout.isatty():
+    if call.options.json or call.options.once or not is_terminal(sys.stdout):
         _look_once(call)
         return os.EX_OK
     sys.stdout.write(_ENTER)
@@ -126,7 +126,7 @@ def _height() -> int:
 @contextlib.contextmanager
 def _keys_without_return() -> Iterator[None]:
     """Let single keys be read, if standard input is a terminal."""
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         yield
         return
     import termios
@@ -142,7 +142,7 @@ def _keys_without_return() -> Iterator[None]:
 
 def _is_quit(seconds: float) -> bool:
     """Wait so long; return whether ``q`` was pressed meanwhile."""
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         select.select([], [], [], seconds)
         return False
     ready, _, _ = select.select([sys.stdin], [], [], seconds)

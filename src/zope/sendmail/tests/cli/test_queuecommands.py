@@ -390,8 +390,11 @@ class Removing(OperatorsTest):
         self.assertRefused(2, "0 mails would be removed", "remove", self.path, "--state", "ready")
 
     def test_several_need_yes_elsewhere(self) -> None:
-        """A script says what it means."""
+        """A script says what it means; so does one that was started without a standard input."""
         self.assertRefused(2, "3 mails would be removed", "remove", self.path, *self.names_)
+        for nothing in (None, object()):
+            with mock.patch.object(sys, "stdin", nothing):
+                self.assertRefused(2, "3 mails would be removed", "remove", self.path, *self.names_)
         self.assertTrue(self.ok("remove", "--yes", *self.names_).endswith("3 mails removed\n"))
 
 
