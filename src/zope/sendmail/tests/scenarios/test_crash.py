@@ -25,7 +25,7 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.processor.thread import QueueProcessorThread
-from zope.sendmail.queue.maildir import bundledrain, bundles, staging as staged_module
+from zope.sendmail.queue.maildir import bundledrain, bundlesource, staging as staged_module
 from zope.sendmail.queue.maildir.bundle import entries, names_in
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import unfold_now
@@ -478,7 +478,7 @@ class DrainingInTrouble(DrainTest):
             story.queue.drain_bundles()
             story.commit(1, 2, 3, unfold=False)
             story.attempt(OK, OK)
-            with mock.patch.object(bundles, "later", unfold_now):
+            with mock.patch.object(bundlesource, "later", unfold_now):
                 story.queue.close()
             story.attempt(OK)
 

@@ -19,7 +19,7 @@ from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.status import Standing
 from zope.sendmail.message.terms import PLAIN, Priority, Terms
-from zope.sendmail.queue.maildir import bundledrain, bundles, staging, unfolder
+from zope.sendmail.queue.maildir import bundledrain, bundlesource, staging, unfolder
 from zope.sendmail.queue.maildir.bundlelease import BundledMail
 from zope.sendmail.queue.maildir.bundleprogress import BundleProgress, make_progress
 from zope.sendmail.queue.maildir.layout import BUNDLE, PROGRESS, WANTED
@@ -36,7 +36,7 @@ class DrainTest(unittest.TestCase):
         self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
         self.enterContext(mock.patch.object(staging, "SINGLY", 2))
         self.enterContext(mock.patch.object(staging, "later"))
-        self.enterContext(mock.patch.object(bundles, "later", unfold_now))
+        self.enterContext(mock.patch.object(bundlesource, "later", unfold_now))
         self.enterContext(mock.patch.object(bundledrain, "_CHUNK", 3))
         self.clock = ManualClock()
         self.queue = self.open()
