@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import unittest
 
-from zope.sendmail.lifecycle.finding import Finding, Kind, Severity, age, moment, quoted, route, said
+from zope.sendmail.lifecycle.finding import HERE, Finding, Kind, Severity, age, moment, quoted, route, said, verb
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
@@ -116,6 +116,27 @@ class AFinding(unittest.TestCase):
             (Kind.REJECTED, Severity.PROBLEM, False),
         ):
             self.assertIs(Finding(kind, severity, "x", "text", "cure").is_standstill, is_standstill)
+
+
+class ItsCommands(unittest.TestCase):
+    def finding(self, *commands: tuple[str, ...]) -> Finding:
+        return Finding(Kind.FOREIGN, Severity.NOTE, "", "", "", commands=commands)
+
+    def test_name_the_queue_and_paths_within_it(self) -> None:
+        """Quoted for a shell; what is no path of the queue stays as it is."""
+        finding = self.finding(verb("show", "name"), ("rm", f"{HERE}../it's"), ("df", "-h"))
+        lines = finding.within("/srv/mail").command_lines("/srv/my mail")
+        self.assertEqual(lines, ["zope-sendmail queue show '/srv/my mail' name", "rm '/srv/it'\"'\"'s'", "df -h"])
+
+    def test_end_the_options_before_a_name_that_looks_like_one(self) -> None:
+        """Such as a file that another program made."""
+        self.assertEqual(verb("show", "-x")[-2:], ("--", "-x"))
+        self.assertNotIn("--", verb("list", "x", "-y"))
+
+    def test_have_nothing_that_a_terminal_obeys(self) -> None:
+        """Octet by octet, as POSIX.1-2024, 2.2.4, has it; the line stays one line."""
+        [line] = self.finding(("rm", "a\n\x1b\udcff'\\z")).command_lines("")
+        self.assertEqual(line, "rm $'a\\012\\033\\377\\047\\134z'")
 
 
 if __name__ == "__main__":
