@@ -22,7 +22,7 @@ from zope.sendmail.events import MailEvent
 from zope.sendmail.interfaces import IMailQueue, IMailQueueProcessor
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.retry import Schedule
-from zope.sendmail.lifecycle.states import WAITING
+from zope.sendmail.lifecycle.states import WAITING, State
 from zope.sendmail.maildir import Maildir, make_maildir
 from zope.sendmail.message.envelope import Envelope, read_envelope
 from zope.sendmail.message.routes import Routes
@@ -204,7 +204,7 @@ class QueueProcessorThread(threading.Thread):
             run.end()
             maillog.stopped(self.queuePath)
             if self._signal.finishing:
-                self.tell_what_waits()
+                self._tell(WAITING - {State.SENDING})  # that mail is in another processor's hands, and leaves now
 
     def new_run(self, trouble: QueueBackoff | None = None, *, forever: bool = True) -> Run:
         """Return what `run` does, with what is set now.
@@ -242,10 +242,13 @@ class QueueProcessorThread(threading.Thread):
         """Do nothing: called before the processor waits for something to do, for subclasses."""
 
     def tell_what_waits(self) -> None:
-        """Say in the log how many mails wait in the queue, if any do."""
+        """Say in the log how many mails wait in the queue, or are in hand, if any do."""
+        self._tell(WAITING)
+
+    def _tell(self, states: Iterable[State]) -> None:
         with contextlib.suppress(OSError):
             counts = self.queue.admin.count() if self.queue is not None else {}
-            count = sum(counts.get(state, 0) for state in WAITING)
+            count = sum(counts.get(state, 0) for state in states)
             if count:
                 maillog.mails_left(self.queuePath, count)
 

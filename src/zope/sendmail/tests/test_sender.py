@@ -33,6 +33,7 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor import shutdown
 from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue import open_queue
 from zope.sendmail.queue.memory import forget_shared_memory
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
 from zope.sendmail.system.greenthreads import GreenThreads
@@ -543,6 +544,18 @@ class TheEnd(Fixture):
                 self.assertEqual(script.returncode, 0)
                 self.assertRegex(errors, f"{count} in {re.escape(self.path)} and leaves? with the next start")
                 self.assertNotIn("next try", errors)
+
+    def test_says_nothing_of_what_another_processor_sends(self) -> None:
+        """That does not wait for the next start."""
+        relay = self.relay()
+        MailWriter(self.path).send(SENDER, ["a@example.org"], MESSAGE)
+        other = open_queue(self.path)
+        self.addCleanup(other.close)
+        [lease] = other.claim()
+        with self.assertNoLogs("QueueProcessorThread", "WARNING"), MailSender(self.path, relay.host, relay.port):
+            pass
+        lease.release()
+        self.assertEqual(relay.mails, [])
 
     def test_of_a_block_sends_what_was_committed_in_it(self) -> None:
         """Mail of one transaction that is not in files of its own yet."""
