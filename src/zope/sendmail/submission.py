@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -190,8 +191,27 @@ def _is_attended(queue: Any) -> bool:
     ask = getattr(queue, "is_attended", None)
     if ask is None:
         return True
-    threads = (getattr(each, "queue", None) for each in threading.enumerate())
+    parent, its_queues = _at_fork
+    known = _drained_here() | (its_queues if os.getppid() == parent else set())
     try:
-        return any(getattr(each, "location", None) == queue.location for each in threads) or bool(ask())
+        return queue.location in known or bool(ask())
     except OSError:  # nothing depends on the answer
         return True
+
+
+def _drained_here() -> set[str]:
+    """Return the locations of the queues that threads of this process drain, or are about to."""
+    queues = (getattr(each, "queue", None) for each in threading.enumerate())
+    return {location for each in queues if isinstance(location := getattr(each, "location", None), str)}
+
+
+def _note_for_child() -> None:
+    global _at_fork
+    _at_fork = os.getpid(), _drained_here()
+
+
+#: The process that forked last, this one or its parent, and the queues that it drained: a processor that has just been
+#: started cannot be seen on disk yet.
+_at_fork: tuple[int, set[str]] = (0, set())
+
+os.register_at_fork(before=_note_for_child)

@@ -328,6 +328,27 @@ class AcrossForks(Programs):
         self.assertIn("child still runs 0", lines)
         self.assertEqual(len([line for line in lines if line.startswith("sent")]), 2)
 
+    def test_a_child_is_not_told_that_its_mail_waits(self) -> None:
+        """Although its parent's processor, which has just been started, cannot be seen by others yet."""
+        lines = self.run_program(
+            """
+            from zope.sendmail.queue import open_queue
+            class AboutToBegin(threading.Thread):
+                queue = open_queue(QUEUE)
+                def run(self):
+                    threading.Event().wait()
+            AboutToBegin(daemon=True).start()
+            child = os.fork()
+            if not child:
+                send("from-child@example.org")
+                say("committed")
+                os._exit(0)
+            os.waitpid(child, 0)
+            os._exit(0)
+            """
+        )
+        self.assertEqual(lines, ["committed"])
+
     def test_a_child_takes_over_when_its_parent_is_gone(self) -> None:
         """Workers of a master that was killed send its mail."""
         lines = self.run_program(
