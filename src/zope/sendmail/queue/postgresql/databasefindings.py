@@ -21,7 +21,7 @@ def in_doubt(name: str, since: float, made_by: str) -> Finding:
 
 
 def is_a_copy() -> Finding:
-    """Return the database is not the one in which the queue was made."""
+    """Return the finding for a database that is not the one in which the queue was made."""
     return Finding(
         Kind.DATABASE,
         Severity.PROBLEM,
@@ -34,7 +34,7 @@ def is_a_copy() -> Finding:
 
 
 def pinned(what: str, seconds: float | None) -> Finding:
-    """Return a long transaction keeps dead rows."""
+    """Return the finding for a long transaction that keeps dead rows."""
     since = f" for {age(seconds)}" if seconds is not None else ""
     return Finding(
         Kind.DATABASE,
@@ -47,7 +47,7 @@ def pinned(what: str, seconds: float | None) -> Finding:
 
 
 def not_durable(setting: str) -> Finding:
-    """Return the server may forget what it has committed."""
+    """Return the finding for a server that may forget what it has committed."""
     return Finding(
         Kind.DATABASE,
         Severity.PROBLEM,
@@ -59,7 +59,7 @@ def not_durable(setting: str) -> Finding:
 
 
 def not_synchronous(count: int) -> Finding:
-    """Return a failover may lose the last second."""
+    """Return the finding for standby servers that may lack the last second at a failover."""
     return Finding(
         Kind.DATABASE,
         Severity.WARNING,

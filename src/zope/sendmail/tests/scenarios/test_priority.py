@@ -142,40 +142,30 @@ class InPostgreSQLFromElsewhere(AFloodOfLowMail):
         return other
 
 
-class AFloodOfNormalMail(AFloodOfLowMail):
-    """In a Maildir, of which a connection takes several mails at once: it gives them back."""
-
+class _OfNormalMail:
     flood = Priority.NORMAL
     #: That which it is sending, and the next one, whose envelope has gone with its end.
     in_hand = 2
 
 
-class OfNormalMailFromElsewhere(InAMaildirFromElsewhere):
+class AFloodOfNormalMail(_OfNormalMail, AFloodOfLowMail):
+    """In a Maildir, of which a connection takes several mails at once: it gives them back."""
+
+
+class OfNormalMailFromElsewhere(_OfNormalMail, InAMaildirFromElsewhere):
     """In a Maildir, the high mail committed by another process."""
 
-    flood = Priority.NORMAL
-    in_hand = 2
 
-
-class OfNormalMailInASpool(InASpool):
+class OfNormalMailInASpool(_OfNormalMail, InASpool):
     """In a spool directory."""
 
-    flood = Priority.NORMAL
-    in_hand = 2
 
-
-class OfNormalMailInMemory(InMemory):
+class OfNormalMailInMemory(_OfNormalMail, InMemory):
     """In memory."""
 
-    flood = Priority.NORMAL
-    in_hand = 2
 
-
-class OfNormalMailInPostgreSQL(InPostgreSQL):
+class OfNormalMailInPostgreSQL(_OfNormalMail, InPostgreSQL):
     """In a database, of which a process takes many mails at once."""
-
-    flood = Priority.NORMAL
-    in_hand = 2
 
 
 load_tests = in_layer(Databases)
