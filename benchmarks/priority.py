@@ -20,7 +20,7 @@ from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.sender import MailReader
 from zope.sendmail.testing.relay import Relay
-from zope.sendmail.testing.script import Mail
+from zope.sendmail.testing.relayscript import Mail
 
 _TEXT = b"Subject: x\n\n" + b"text " * 400 + b"\n"
 

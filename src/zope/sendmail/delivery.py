@@ -35,8 +35,8 @@ from zope.sendmail.interfaces import (
     type_of_recipients,
     type_of_sender,
 )
+from zope.sendmail.lifecycle.mailstatus import MailStatus
 from zope.sendmail.lifecycle.retry import Schedule
-from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.mailer import conversation_of
 from zope.sendmail.message.address import parse_sender
 from zope.sendmail.message.envelope import Envelope

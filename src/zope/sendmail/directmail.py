@@ -25,7 +25,7 @@ from zope.sendmail.mailer import has_inherited_vote, open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.message.pieces import Piece, joined, open_pieces
-from zope.sendmail.reporting import attempts, maillog, notifier
+from zope.sendmail.reporting import maillog, notifier, observers
 from zope.sendmail.smtp.sendonly import SendOnlySession
 from zope.sendmail.smtp.voting import voting_about_relay
 from zope.sendmail.submission import QueueSubmission, Reserve
@@ -229,8 +229,8 @@ class DirectMail:
             self._fault = Reply(Answer.DEFERRED, f"{type(error).__name__}: {error}")
 
     def _note_fault(self, session: ISession, fault: Reply | None) -> None:
-        if fault is not None and attempts.is_observed():
-            attempts.tell(attempts.FaultRecord(_clock.time(), "", session.relay, fault))
+        if fault is not None and observers.is_observed():
+            observers.tell(observers.FaultRecord(_clock.time(), "", session.relay, fault))
         if fault is not None and self._reserve is None:
             raise RelayError(f"the relay {session.relay} cannot be used: {fault}", fault.code)
         self._fault = fault
@@ -242,8 +242,8 @@ class DirectMail:
         if self._reserve is None:
             begun = _clock.monotonic()
             outcome = _final(mail.envelope, self._sent(mail))
-            if attempts.is_observed():
-                attempts.tell(_record(mail, outcome, _clock.monotonic() - begun))
+            if observers.is_observed():
+                observers.tell(_record(mail, outcome, _clock.monotonic() - begun))
             _tell(mail, outcome)
             return
         try:
@@ -270,8 +270,8 @@ class DirectMail:
             return
         complete = _complete(mail.envelope, outcome)
         if outcome.replies:
-            if attempts.is_observed():
-                attempts.tell(_record(mail, complete, _clock.monotonic() - begun, reserve.location))
+            if observers.is_observed():
+                observers.tell(_record(mail, complete, _clock.monotonic() - begun, reserve.location))
             reserve.settle(lease, complete)
         else:
             lease.release()  # nothing was asked: that is no attempt
@@ -294,8 +294,8 @@ class DirectMail:
         outcome = session.transfer(mail.envelope, open_pieces(mail.message), intend)
         if outcome.fault is not None and not outcome.replies:  # it was not reached, and is not waited for twice
             self._fault = outcome.fault
-            if attempts.is_observed():
-                attempts.tell(attempts.FaultRecord(_clock.time(), "", outcome.relay, outcome.fault))
+            if observers.is_observed():
+                observers.tell(observers.FaultRecord(_clock.time(), "", outcome.relay, outcome.fault))
         return outcome
 
     def _opened(self) -> ISession:
@@ -331,9 +331,9 @@ def _final(envelope: Envelope, outcome: Outcome) -> Outcome:
     return Outcome(outcome.relay, ended)
 
 
-def _record(mail: _Mail, outcome: Outcome, duration: float, queue: str = "") -> attempts.AttemptRecord:
+def _record(mail: _Mail, outcome: Outcome, duration: float, queue: str = "") -> observers.AttemptRecord:
     """Return what observers are told: what the queue gets is deferred, and what it does not get is tried no more."""
-    record = attempts.without_a_queue(
+    record = observers.without_a_queue(
         mail.envelope,
         outcome,
         message_id=mail.message_id,

@@ -47,11 +47,11 @@ from zope.sendmail.message.terms import Priority, TermOptions
 
 if TYPE_CHECKING:
     from zope.sendmail.lifecycle.finding import Finding
+    from zope.sendmail.lifecycle.mailstatus import MailStatus
     from zope.sendmail.lifecycle.outcome import Outcome
     from zope.sendmail.lifecycle.record import Record
     from zope.sendmail.lifecycle.relaystate import ProcessorState
     from zope.sendmail.lifecycle.states import State
-    from zope.sendmail.lifecycle.status import MailStatus
     from zope.sendmail.lifecycle.suppression import Suppression
     from zope.sendmail.message.envelope import Envelope
     from zope.sendmail.message.pieces import Piece

@@ -11,7 +11,7 @@ from typing import Any
 
 from zope.event import notify
 
-from zope.sendmail.bounces.bounce import Bounce, Verdict, read_bounce
+from zope.sendmail.bounces.parser import Bounce, Verdict, read_bounce
 from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.events import MailBouncedEvent
 from zope.sendmail.message.address import parse_sender

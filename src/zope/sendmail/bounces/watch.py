@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
-from zope.sendmail.bounces.bounce import Bounce
 from zope.sendmail.bounces.handler import BounceHandler
+from zope.sendmail.bounces.parser import Bounce
 from zope.sendmail.reporting import maillog
 
 #: Octets of a message that is read; a bounce of more is none.

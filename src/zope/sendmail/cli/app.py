@@ -24,8 +24,8 @@ from zope.sendmail.cli.arguments import (
     make_parser,
     merged_settings,
 )
+from zope.sendmail.cli.asowner import as_before, become_owner
 from zope.sendmail.cli.metricscommand import parse_address, serve_metrics
-from zope.sendmail.cli.privileges import as_before, become_owner
 from zope.sendmail.cli.processes import Report, Supervisor
 from zope.sendmail.cli.subcommands import SUBCOMMANDS
 from zope.sendmail.cli.terminal import is_terminal

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from zope.event import subscribers
 
-from zope.sendmail.bounces.bounce import Bounce
 from zope.sendmail.bounces.handler import BounceHandler
+from zope.sendmail.bounces.parser import Bounce
 from zope.sendmail.bounces.watch import MOST, MaildirWatch
 from zope.sendmail.cli.formatting import clean
 from zope.sendmail.cli.metricscommand import parse_address
@@ -184,7 +184,7 @@ def _server(place: str, handler: BounceHandler, parsed: argparse.Namespace) -> C
     :raises ValueError: there can be no such place, or a package is missing.
     """
     try:
-        from zope.sendmail.bounces.lmtp import BounceServer
+        from zope.sendmail.bounces.lmtpserver import BounceServer
     except ImportError:
         raise ValueError("LMTP needs one more package: pip install 'zope.sendmail[bounces]'") from None
     path = place.removeprefix("unix:")

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing
 
+from zope.sendmail.cli.asowner import become_owner
 from zope.sendmail.cli.metricscommand import parse_address
-from zope.sendmail.cli.privileges import become_owner
 from zope.sendmail.cli.terminal import complain
 from zope.sendmail.queue import directories_of, recognized
 

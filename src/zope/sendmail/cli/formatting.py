@@ -10,12 +10,12 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from zope.sendmail.lifecycle.finding import Finding, Kind, age, moment
+from zope.sendmail.lifecycle.mailstatus import MailStatus
 from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import fault_words, probe_words, waiting_words
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.message.terms import terms_values
 
 #: What turns text around or hides it: not control characters, but able to lie on a terminal.

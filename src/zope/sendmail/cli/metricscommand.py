@@ -36,7 +36,7 @@ def serve_metrics(address: str, processor: Callable[[], Any]) -> Any:
         from zope.sendmail.metrics import AttemptMetrics, ProcessorCollector, QueueCollector
         from zope.sendmail.metrics.health import Health
         from zope.sendmail.metrics.server import MetricsApp, serve
-        from zope.sendmail.reporting.attempts import observe
+        from zope.sendmail.reporting.observers import observe
     except ImportError:
         raise ValueError(_CURE) from None
     host, port = parse_address(address)

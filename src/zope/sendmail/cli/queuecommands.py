@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
+from zope.sendmail.cli.asowner import become_owner
 from zope.sendmail.cli.databasecommands import keep_up
 from zope.sendmail.cli.metricscommand import show_metrics
 from zope.sendmail.cli.movecommand import move_mails
-from zope.sendmail.cli.privileges import become_owner
 from zope.sendmail.cli.queuearguments import CHANGES, UPKEEP, parse
 from zope.sendmail.cli.queuechanges import change
 from zope.sendmail.cli.queueviews import count_mails, diagnose, list_mails, show_mails, tell_status

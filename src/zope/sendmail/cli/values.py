@@ -10,12 +10,12 @@ from math import inf
 from typing import Any
 
 from zope.sendmail.lifecycle.finding import Finding
+from zope.sendmail.lifecycle.mailstatus import MailStatus
 from zope.sendmail.lifecycle.outcome import Reply
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.message.terms import PLAIN, Terms
 
 

@@ -8,14 +8,14 @@ from math import inf
 from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Request, Response
 
-from zope.sendmail.console.actions import FLUSH, FOR_SECONDS, VERBS, act
 from zope.sendmail.console.drawing import Draw
 from zope.sendmail.console.glance import GlanceCache
 from zope.sendmail.console.listing import fitting, place_behind
+from zope.sendmail.console.mailfilter import Filter
 from zope.sendmail.console.places import Place
 from zope.sendmail.console.search import Searches
 from zope.sendmail.console.security import FIELD
-from zope.sendmail.console.selection import Filter
+from zope.sendmail.console.verbs import FLUSH, FOR_SECONDS, VERBS, act
 from zope.sendmail.console.words import name_of, token_of
 from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.system.clock import Clock

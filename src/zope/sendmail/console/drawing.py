@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from werkzeug.wrappers import Request, Response
 
-from zope.sendmail.console.actions import VERBS
 from zope.sendmail.console.places import Place
 from zope.sendmail.console.security import FIELD, Guard
 from zope.sendmail.console.templates import render
+from zope.sendmail.console.verbs import VERBS
 from zope.sendmail.lifecycle.states import State
 
 

@@ -12,10 +12,10 @@ from zope.sendmail.console import plot, words
 from zope.sendmail.console.drawing import Draw
 from zope.sendmail.console.glance import GlanceCache
 from zope.sendmail.console.listing import PAGE, page_of, place_behind
+from zope.sendmail.console.mailfilter import STATES, Filter
 from zope.sendmail.console.places import Place
 from zope.sendmail.console.search import Searches
 from zope.sendmail.console.security import Guard
-from zope.sendmail.console.selection import STATES, Filter
 from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.system.clock import Clock
 

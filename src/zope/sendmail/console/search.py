@@ -13,8 +13,8 @@ from math import inf
 from typing import Any
 
 from zope.sendmail.console.glance import FRESH, SHARE
+from zope.sendmail.console.mailfilter import Filter
 from zope.sendmail.console.places import Place
-from zope.sendmail.console.selection import Filter
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 

@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
-from zope.sendmail.lifecycle.status import MailStatus
+from zope.sendmail.lifecycle.mailstatus import MailStatus
 from zope.sendmail.sender import BoundSender, MailSender, MailWriter
 
 _Result = TypeVar("_Result")

@@ -21,7 +21,7 @@ from flask import current_app
 
 from zope.sendmail.config.options import Parser, boolean
 from zope.sendmail.contrib.site import SETTINGS, SiteMailer, as_text, make_site_mailer
-from zope.sendmail.lifecycle.status import MailStatus
+from zope.sendmail.lifecycle.mailstatus import MailStatus
 from zope.sendmail.testing.outbox import Outbox
 
 #: How settings begin.

@@ -27,7 +27,7 @@ from zope.sendmail.config.options import (
 from zope.sendmail.config.passwordfile import follow_password_file
 from zope.sendmail.errors import InvalidAddress
 from zope.sendmail.interfaces import SendOptions, type_of_message, type_of_recipients, type_of_sender
-from zope.sendmail.lifecycle.status import MailStatus
+from zope.sendmail.lifecycle.mailstatus import MailStatus
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.address import parse_sender
 from zope.sendmail.sender import BoundSender, MailSender, MailWriter

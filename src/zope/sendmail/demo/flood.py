@@ -14,11 +14,11 @@ import transaction
 
 from zope.sendmail import startup
 from zope.sendmail.demo.catcher import Caught
+from zope.sendmail.demo.drainprocess import Worker
 from zope.sendmail.demo.ledger import Surprise
 from zope.sendmail.demo.scenes import Act
 from zope.sendmail.demo.shop import visit
 from zope.sendmail.demo.stage import PATIENCE, until
-from zope.sendmail.demo.worker import Worker
 
 PROCESSES = 3
 MAILS = 150

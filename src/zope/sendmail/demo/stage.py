@@ -18,9 +18,9 @@ from zope.configuration.exceptions import ConfigurationError
 
 from zope.sendmail import startup
 from zope.sendmail.demo.catcher import Catcher
+from zope.sendmail.demo.drainprocess import Worker
 from zope.sendmail.demo.ledger import Surprise
 from zope.sendmail.demo.shop import configure, open_database
-from zope.sendmail.demo.worker import Worker
 from zope.sendmail.interfaces import IMailEvent, IMailQueue
 from zope.sendmail.queue import open_queue
 from zope.sendmail.reporting import notifier

@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
-from zope.sendmail.cli.privileges import become_owner
+from zope.sendmail.cli.asowner import become_owner
 from zope.sendmail.config.options import mailer_keywords, merge
 from zope.sendmail.config.passwordfile import follow_password_file
 from zope.sendmail.config.settings import LONGEST, Tls

@@ -29,7 +29,7 @@ from zope.sendmail.maildrop import views
 from zope.sendmail.maildrop.config import ConfigError
 from zope.sendmail.maildrop.configfiles import CONFIG_PATHS, DEFAULT, candidates, configuration
 from zope.sendmail.maildrop.csrf import refusal
-from zope.sendmail.maildrop.delivery import delivery_to, refuse_line_ends
+from zope.sendmail.maildrop.spooldelivery import delivery_to, refuse_line_ends
 
 if TYPE_CHECKING:
     from zope.sendmail.interfaces import IMailQueue

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from zope.sendmail.cli.privileges import become_owner
+from zope.sendmail.cli.asowner import become_owner
 from zope.sendmail.cli.queueviews import count_waiting, waiting_lines
 from zope.sendmail.errors import MailError
 from zope.sendmail.interfaces import IMailQueueAdmin

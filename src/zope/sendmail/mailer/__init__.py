@@ -20,12 +20,12 @@ from zope.sendmail.errors import RelayError
 from zope.sendmail.interfaces import ISession, ISMTPMailer, type_of_message
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.mailer.attributes import MailerAttributes
+from zope.sendmail.mailer.maileroptions import MailerOptions
 from zope.sendmail.mailer.opensession import conversation_of, keeps_sessions, open_session
-from zope.sendmail.mailer.options import MailerOptions
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.message.mime import message_bytes
-from zope.sendmail.reporting import attempts
+from zope.sendmail.reporting import observers
 from zope.sendmail.smtp.classification import failed, succeeded
 from zope.sendmail.smtp.connect import Factory, connect, hang_up, makes_tls
 from zope.sendmail.smtp.protocol.progress import Progress, pairs
@@ -127,12 +127,12 @@ class SMTPMailer(MailerAttributes):
         """Tell how the attempt went."""
         now = self.clock.time()
         if outcome.fault is not None and not outcome.replies:
-            attempts.tell(attempts.FaultRecord(now, "", outcome.relay, outcome.fault))
+            observers.tell(observers.FaultRecord(now, "", outcome.relay, outcome.fault))
             return
         duration = self.clock.monotonic() - begun
         identifier = message_id_in(io.BytesIO(content))
-        attempts.tell(
-            attempts.without_a_queue(
+        observers.tell(
+            observers.without_a_queue(
                 envelope, outcome, message_id=identifier, size=len(content), time=now, duration=duration
             )
         )
@@ -284,7 +284,7 @@ def _is_utf8(content: bytes) -> bool:
 
 def _is_observed() -> bool:
     """Return whether an observer hears of attempts, and this one is not a part of another."""
-    return attempts.is_observed() and not is_within_session()
+    return observers.is_observed() and not is_within_session()
 
 
 def _nothing() -> None:

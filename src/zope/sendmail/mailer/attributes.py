@@ -16,7 +16,7 @@ from typing import Any, Unpack
 
 from zope.sendmail.config.settings import INTERACTIVE, Keep, Mechanism, Notify, RelaySettings, Timeouts, Tls, TlsVersion
 from zope.sendmail.errors import InvalidSettings, RelayError
-from zope.sendmail.mailer.options import (
+from zope.sendmail.mailer.maileroptions import (
     MAILER_OPTIONS,
     KeywordOptions,
     as_text,

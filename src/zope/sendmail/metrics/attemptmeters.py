@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.metrics.relaylabel import RelayLabels
-from zope.sendmail.reporting.attempts import AttemptRecord, FaultRecord
+from zope.sendmail.reporting.observers import AttemptRecord, FaultRecord
 
 #: Seconds: from a relay on the same host to one that greylists for minutes.
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)

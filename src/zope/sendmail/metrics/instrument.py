@@ -11,7 +11,7 @@ from zope.sendmail.metrics.collectors import ProcessorCollector, QueueCollector
 from zope.sendmail.processor import shutdown
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
-from zope.sendmail.reporting.attempts import observe
+from zope.sendmail.reporting.observers import observe
 
 
 def instrument(registry: CollectorRegistry | None = None, queues: Iterable[str] = ()) -> AttemptMetrics:
@@ -20,7 +20,7 @@ def instrument(registry: CollectorRegistry | None = None, queues: Iterable[str] 
     :param registry: the application's own; by default prometheus-client's
     :param queues: locations of queues whose mails are counted when the metrics are asked for, whichever process
         drains them
-    :returns: the observer; `zope.sendmail.reporting.attempts.ignore` ends what it does
+    :returns: the observer; `zope.sendmail.reporting.observers.ignore` ends what it does
     :raises ValueError: if the registry has these metrics already, or a location is none
     """
     registry = REGISTRY if registry is None else registry

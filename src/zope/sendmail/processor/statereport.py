@@ -22,7 +22,7 @@ from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.system.hostname import host_name
-from zope.sendmail.transports.limits import relay_states_of
+from zope.sendmail.transports.innerlimits import relay_states_of
 
 #: Seconds between two reports while only numbers change.
 _EVERY = 10.0

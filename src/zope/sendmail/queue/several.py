@@ -17,10 +17,10 @@ from zope.interface import implementer
 from zope.sendmail.errors import NoSuchMail
 from zope.sendmail.interfaces import IFirstAttempts, ILease, IMailQueue, IMailQueueAdmin, IRankedQueue, IStagedMail
 from zope.sendmail.lifecycle.finding import Finding
+from zope.sendmail.lifecycle.mailstatus import MailStatus, Standing
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.status import MailStatus, Standing
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.terms import Priority

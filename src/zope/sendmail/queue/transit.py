@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, Protocol
 
+from zope.sendmail.lifecycle.mailstatus import SentMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.status import SentMail
 from zope.sendmail.message.envelope import Envelope
 
 #: Octets of a message that are read at a time.

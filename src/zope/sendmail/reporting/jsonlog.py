@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from zope.sendmail.lifecycle.outcome import printable
-from zope.sendmail.reporting.attempts import AttemptRecord, FaultRecord, observe
+from zope.sendmail.reporting.observers import AttemptRecord, FaultRecord, observe
 from zope.sendmail.reporting.printablelog import traceback_of
 
 #: Has one record for each attempt, whose attribute `attempt` is the object.  Quiet until it gets a handler.

@@ -17,7 +17,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.reporting import attempts, maillog, notifier
+from zope.sendmail.reporting import maillog, notifier, observers
 from zope.sendmail.reporting.dsn import notification
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
@@ -126,7 +126,7 @@ class Reporter:
     @property
     def is_observed(self) -> bool:
         """Whether `attempted` is to be given measures."""
-        return attempts.is_observed()
+        return observers.is_observed()
 
     # about an attempt
 
@@ -186,7 +186,7 @@ class Reporter:
     def faulted(self, outcome: Outcome) -> None:
         """Give observers what a relay said that could not be used; the log has it from the circuit breaker."""
         if outcome.fault is not None and self.is_observed:
-            attempts.tell(attempts.FaultRecord(self._clock.time(), self._queue, outcome.relay, outcome.fault))
+            observers.tell(observers.FaultRecord(self._clock.time(), self._queue, outcome.relay, outcome.fault))
 
     # without an attempt
 
@@ -230,8 +230,8 @@ class Reporter:
 
     def _observe(self, mail: MailId, relay: str, record: Record, news: Mapping[str, Reply], measures: Measures) -> None:
         now, written = self._clock.time(), measures.written
-        attempts.tell(
-            attempts.AttemptRecord(
+        observers.tell(
+            observers.AttemptRecord(
                 time=now,
                 queue=self._queue,
                 name=mail.name,

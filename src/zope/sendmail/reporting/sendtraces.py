@@ -1,6 +1,6 @@
 """Where the traces of mail begin: `send` of a delivery is told to a tracer, which may give the mail a context.
 
-The attempts at a mail are told to observers (`zope.sendmail.reporting.attempts`), with that context.  As long as no
+The attempts at a mail are told to observers (`zope.sendmail.reporting.observers`), with that context.  As long as no
 program traces, nothing is made.
 """
 

@@ -25,7 +25,7 @@ from typing import Any, Unpack
 
 from zope.sendmail.config.location import MEMORY
 from zope.sendmail.interfaces import SendOptions, type_of_message, type_of_recipients, type_of_relay, type_of_sender
-from zope.sendmail.lifecycle.status import MailStatus
+from zope.sendmail.lifecycle.mailstatus import MailStatus
 from zope.sendmail.message.terms import TermDefaults
 from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.queue.memory import MemoryQueue

@@ -17,8 +17,8 @@ from dataclasses import replace
 
 from zope.sendmail.errors import RelayError
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply, printable
-from zope.sendmail.smtp.protocol.limits import refuses_client, tells_mails_per_connection
 from zope.sendmail.smtp.protocol.progress import Progress, reply_about_mail, reply_from
+from zope.sendmail.smtp.protocol.relaylimits import refuses_client, tells_mails_per_connection
 from zope.sendmail.smtp.smtperrors import NotSendable
 
 #: The relay is about to stop, or wants a login or TLS that it does not get: not a matter of one mail.

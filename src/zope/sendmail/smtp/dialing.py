@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from zope.sendmail.config.settings import RelaySettings, Tls
 from zope.sendmail.errors import RelayError
 from zope.sendmail.message.domain import ascii_domain
-from zope.sendmail.smtp.addresses import FAILURES, Address, addresses_of, open_first
 from zope.sendmail.smtp.heloname import helo_name
+from zope.sendmail.smtp.hostaddresses import FAILURES, Address, addresses_of, open_first
 from zope.sendmail.smtp.replylines import read_by_lines, set_timeout
 from zope.sendmail.smtp.tls import tls_context
 from zope.sendmail.smtp.tlsprobe import waits_for_tls

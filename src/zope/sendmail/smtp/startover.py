@@ -12,8 +12,8 @@ from enum import Enum, auto
 from zope.sendmail.lifecycle.throttling import too_much
 from zope.sendmail.smtp.classification import RELAY_CODES
 from zope.sendmail.smtp.protocol.commands import CommandName
-from zope.sendmail.smtp.protocol.limits import recipient_limit_told, tells_mails_per_connection
 from zope.sendmail.smtp.protocol.progress import Progress, reply_about_mail, reply_about_recipient, reply_from
+from zope.sendmail.smtp.protocol.relaylimits import recipient_limit_told, tells_mails_per_connection
 from zope.sendmail.smtp.protocol.steps import Refused
 
 

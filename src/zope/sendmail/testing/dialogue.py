@@ -8,8 +8,8 @@ import socket
 import ssl
 from typing import Any, Protocol
 
+from zope.sendmail.testing.relayscript import POINTS, Action, Drop, Hang, InTurn, Mail, Script
 from zope.sendmail.testing.saslserver import MECHANISMS, Attempt
-from zope.sendmail.testing.script import POINTS, Action, Drop, Hang, InTurn, Mail, Script
 
 _MAX_LINE = 64 * 1024
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
 from zope.sendmail.testing.dialogue import Dialogue
-from zope.sendmail.testing.script import Action, Chosen, Drop, Hang, InTurn, Mail, Script
+from zope.sendmail.testing.relayscript import Action, Chosen, Drop, Hang, InTurn, Mail, Script
 
 __all__ = ["KEYWORDS", "Action", "Drop", "Hang", "InTurn", "Mail", "Relay"]
 

@@ -18,8 +18,8 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.suppression import Suppression
 from zope.sendmail.message.terms import Defaults, Priority, Terms
 from zope.sendmail.sender import MailSender, MailWriter
-from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer
 from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer, SendOnlyMailer
 from zope.sendmail.tests.support.layers import Servers, in_layer
 
 MESSAGE = b"From: a@example.org\nSubject: Hello\n\nText\n"

@@ -20,7 +20,7 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.sender import MailSender, MailWriter
 from zope.sendmail.testing.contracts import ManualClock
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 
 SENDER, RECIPIENT = "s@example.org", "one@example.org"
 MESSAGE = b"From: s@example.org\n\nx\n"

@@ -37,8 +37,8 @@ from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.maildir import Maildir
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import flush
-from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer
 from zope.sendmail.testing.outbox import Outbox
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer, SendOnlyMailer
 from zope.sendmail.tests.support.descriptors import open_below
 
 MESSAGE = b"Subject: Hello\nDate: now\nMessage-Id: <kept@example.org>\n\nText\n"

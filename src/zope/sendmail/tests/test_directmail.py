@@ -27,9 +27,9 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import open_queue
 from zope.sendmail.reporting import notifier
 from zope.sendmail.system.disk import Disk
-from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
-from zope.sendmail.testing.script import Script
+from zope.sendmail.testing.relayscript import Script
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.conversation import TIMEOUTS, Conversation
 from zope.sendmail.tests.support.subscribing import hear
 from zope.sendmail.transports.failover import BalancedMailer

@@ -29,7 +29,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.routes import Routes
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.transports.failover import FailoverMailer
 from zope.sendmail.transports.lmtp import LMTPMailer
 from zope.sendmail.transports.program import ProgramMailer

@@ -25,8 +25,8 @@ from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.mailer import SendOnlySession, SMTPMailer, open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.session import SMTPSession
-from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Action, Drop, Relay
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.conversation import Conversation, right_tls
 
 SENDER, ONE, TWO = "sender@example.org", "one@example.org", "two@example.org"

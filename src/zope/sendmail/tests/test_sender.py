@@ -38,8 +38,8 @@ from zope.sendmail.queue.memory import forget_shared_memory
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
 from zope.sendmail.system.greenthreads import GreenThreads
 from zope.sendmail.testing.contracts import MESSAGE
-from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Hang, Relay
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.layers import Processes, in_layer
 from zope.sendmail.tests.support.subscribing import subscribe
 from zope.sendmail.transports.redirect import RedirectMailer

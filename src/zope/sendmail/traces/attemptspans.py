@@ -16,8 +16,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.message.tracecontext import parent_and_state
-from zope.sendmail.reporting.attempts import AttemptRecord, FaultRecord
-from zope.sendmail.traces import attributes
+from zope.sendmail.reporting.observers import AttemptRecord, FaultRecord
+from zope.sendmail.traces import semconv
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -39,7 +39,7 @@ class AttemptSpans:
         producer = get_current_span(carried).get_span_context()
         end = int(record.time * _NANOSECONDS)
         span = self._tracer.start_span(
-            attributes.span_name("process", record.queue),
+            semconv.span_name("process", record.queue),
             context=carried if record.is_first else Context(),
             kind=SpanKind.CONSUMER,
             links=_links(producer),
@@ -48,7 +48,7 @@ class AttemptSpans:
         )
         trouble = _trouble(record)
         if trouble:
-            span.set_attribute(attributes.ERROR, trouble)
+            span.set_attribute(semconv.ERROR, trouble)
             span.set_status(Status(StatusCode.ERROR, _codes(record)))
         span.end(end)
 
@@ -67,13 +67,13 @@ def _links(producer: SpanContext) -> list[Link]:
     return [Link(producer)] if producer.is_valid else []
 
 
-def _attributes(record: AttemptRecord) -> attributes.Attributes:
-    found = attributes.common("process", record.queue) | attributes.server(record.relay)
-    found |= {attributes.MESSAGE_ID: record.message_id, attributes.ATTEMPT: record.attempt}
-    found |= {attributes.STATE: record.state}
+def _attributes(record: AttemptRecord) -> semconv.Attributes:
+    found = semconv.common("process", record.queue) | semconv.server(record.relay)
+    found |= {semconv.MESSAGE_ID: record.message_id, semconv.ATTEMPT: record.attempt}
+    found |= {semconv.STATE: record.state}
     if record.size is not None:
-        found[attributes.SIZE] = record.size
-    return found | {f"{attributes.RECIPIENTS}.{answer.value}": count for answer, count in record.answers.items()}
+        found[semconv.SIZE] = record.size
+    return found | {f"{semconv.RECIPIENTS}.{answer.value}": count for answer, count in record.answers.items()}
 
 
 def _trouble(record: AttemptRecord) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opentelemetry import trace
 
-from zope.sendmail.reporting.attempts import ignore, observe
+from zope.sendmail.reporting.observers import ignore, observe
 from zope.sendmail.reporting.sendtraces import trace_with
 from zope.sendmail.traces.attemptspans import AttemptSpans
 from zope.sendmail.traces.sends import SendSpans

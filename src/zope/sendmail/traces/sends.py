@@ -9,7 +9,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from zope.sendmail.message.tracecontext import trace_context
-from zope.sendmail.traces import attributes
+from zope.sendmail.traces import semconv
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -27,16 +27,16 @@ class SendSpans:
         Of an error its class is kept: its text may have an address in it.
         """
         with self._tracer.start_as_current_span(
-            attributes.span_name("send", destination),
+            semconv.span_name("send", destination),
             kind=SpanKind.PRODUCER,
-            attributes=attributes.common("send", destination),
+            attributes=semconv.common("send", destination),
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
             try:
                 yield _HandOver(span)
             except BaseException as error:
-                span.set_attribute(attributes.ERROR, type(error).__qualname__)
+                span.set_attribute(semconv.ERROR, type(error).__qualname__)
                 span.set_status(Status(StatusCode.ERROR))
                 raise
 
@@ -49,9 +49,9 @@ class _HandOver:
 
     def context(self, message_id: str, size: int, count: int) -> str:
         """Take note of what is handed over; return the context of its span."""
-        self._span.set_attributes({attributes.MESSAGE_ID: message_id, attributes.SIZE: size})
+        self._span.set_attributes({semconv.MESSAGE_ID: message_id, semconv.SIZE: size})
         if count > 1:
-            self._span.set_attribute(attributes.COUNT, count)
+            self._span.set_attribute(semconv.COUNT, count)
         carrier: dict[str, str] = {}
         _propagator.inject(carrier)
         return trace_context(carrier.get("traceparent", ""), carrier.get("tracestate", ""))

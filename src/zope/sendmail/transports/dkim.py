@@ -28,8 +28,8 @@ from zope.sendmail.message.headers import fields_of, header_block, message_id_in
 from zope.sendmail.reporting import maillog
 from zope.sendmail.smtp.protocol.sevenbit import CannotConvert, in_seven_bit
 from zope.sendmail.system.forklock import ForkLock
-from zope.sendmail.transports.limits import InnerLimits
-from zope.sendmail.transports.onemail import OneMailCalls
+from zope.sendmail.transports.innerlimits import InnerLimits
+from zope.sendmail.transports.onemailcalls import OneMailCalls
 
 #: Signed once more than they occur, so that none can be added on the way (RFC 6376, 8.15).
 _OVERSIGNED = (b"from", b"to", b"cc", b"subject", b"date", b"reply-to")

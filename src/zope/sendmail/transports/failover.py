@@ -25,8 +25,8 @@ from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.transports.circuitbreaker import CircuitBreaker
-from zope.sendmail.transports.limits import InnerLimits, relay_states_of
-from zope.sendmail.transports.onemail import OneMailCalls
+from zope.sendmail.transports.innerlimits import InnerLimits, relay_states_of
+from zope.sendmail.transports.onemailcalls import OneMailCalls
 
 _Ask = Callable[[ISession, Envelope], Outcome]
 

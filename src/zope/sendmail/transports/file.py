@@ -26,7 +26,7 @@ from zope.sendmail.message.headers import wire
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.transports.envelopefields import with_envelope
-from zope.sendmail.transports.onemail import OneMailCalls
+from zope.sendmail.transports.onemailcalls import OneMailCalls
 
 #: The path that means standard output.
 STDOUT = "-"

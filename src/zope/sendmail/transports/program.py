@@ -25,7 +25,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import wire
 from zope.sendmail.system.privileges import child_identity
-from zope.sendmail.transports.onemail import OneMailCalls
+from zope.sendmail.transports.onemailcalls import OneMailCalls
 from zope.sendmail.transports.sysexits import reply_of
 
 #: Octets of recipients in one command line.  Linux allows 2 MiB with the environment, others a quarter of a MiB.

@@ -20,8 +20,8 @@ from zope.sendmail.mailer import open_session
 from zope.sendmail.message.address import parse_mailbox, parse_recipient, parse_sender
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.transports.envelopefields import with_envelope
-from zope.sendmail.transports.limits import InnerLimits
-from zope.sendmail.transports.onemail import OneMailCalls
+from zope.sendmail.transports.innerlimits import InnerLimits
+from zope.sendmail.transports.onemailcalls import OneMailCalls
 
 if TYPE_CHECKING:
     from zope.sendmail.message.routes import Routes

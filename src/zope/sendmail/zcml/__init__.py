@@ -48,7 +48,7 @@ from zope.sendmail.zcml.schema import (
     ISMTPMailerDirective,
     check_permission,
 )
-from zope.sendmail.zcml.sharing import refuse_other_mailers
+from zope.sendmail.zcml.sharedqueues import refuse_other_mailers
 
 # QueueProcessorThread: BBB, zope.sendmail 3.5 to 7.3 had it here.  To replace it here has no effect.
 __all__ = [

@@ -15,10 +15,10 @@ from collections.abc import Collection, Sequence
 from zope.interface import implementer
 
 from zope.sendmail.interfaces import IMailQueue, IRankedQueue
+from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState, is_drained
 from zope.sendmail.lifecycle.retry import Schedule
-from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.maildir import make_maildir
 from zope.sendmail.message.terms import Priority
 from zope.sendmail.queue.maildir import latecommit, reserve
@@ -38,7 +38,7 @@ from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.spares import spares_of, sweep as sweep_spares
 from zope.sendmail.queue.maildir.staging import StagedMail
 from zope.sendmail.queue.maildir.store import Store
-from zope.sendmail.queue.maildir.suppressions import MaildirSuppressions
+from zope.sendmail.queue.maildir.suppressionlist import MaildirSuppressions
 from zope.sendmail.queue.maildir.transit import MaildirTransit
 from zope.sendmail.queue.maildir.trigger import Trigger, ring
 from zope.sendmail.system.clock import Clock

@@ -15,9 +15,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
+from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, SentMail
 from zope.sendmail.lifecycle.outcome import Reply
 from zope.sendmail.lifecycle.record import Record, reply_of, reply_values
-from zope.sendmail.lifecycle.status import KEPT_DAYS, SentMail
 from zope.sendmail.queue.maildir.layout import Layout
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock

@@ -17,17 +17,17 @@ from zope.interface import implementer
 
 from zope.sendmail.errors import QueueError
 from zope.sendmail.interfaces import IMailQueue, IRankedQueue
+from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.retry import Schedule
-from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.message.terms import Priority
 from zope.sendmail.queue.memory.admin import MemoryAdmin
 from zope.sendmail.queue.memory.firstattempts import MemoryFirstAttempts
 from zope.sendmail.queue.memory.lease import MemoryLease
 from zope.sendmail.queue.memory.staging import MemoryStagedMail
 from zope.sendmail.queue.memory.store import MemoryStore
-from zope.sendmail.queue.memory.suppressions import MemorySuppressions
+from zope.sendmail.queue.memory.suppressionlist import MemorySuppressions
 from zope.sendmail.system.clock import Clock
 
 

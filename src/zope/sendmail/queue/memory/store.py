@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from math import inf
 
 from zope.sendmail.errors import InvalidMessage
+from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, SentMail
 from zope.sendmail.lifecycle.precedence import Precedence
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.status import KEPT_DAYS, SentMail
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id
 from zope.sendmail.system.clock import Clock

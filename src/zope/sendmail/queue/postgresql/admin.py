@@ -20,23 +20,23 @@ from zope.interface import implementer
 from zope.sendmail.errors import MalformedEnvelope, NoSuchMail, NotPossible, QueueError
 from zope.sendmail.interfaces import IMailQueueAdmin
 from zope.sendmail.lifecycle.finding import Finding
+from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, MailStatus, SentMail, status_of
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard, is_drained
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, after_death, set_aside
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import Action, State, after
-from zope.sendmail.lifecycle.status import KEPT_DAYS, MailStatus, SentMail, status_of
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.diagnosis import HELD, relay_down, relay_left_out, waits_for_a_person
 from zope.sendmail.queue.postgresql import doctor, keys
-from zope.sendmail.queue.postgresql.body import open_body
-from zope.sendmail.queue.postgresql.connection import Connections, run
+from zope.sendmail.queue.postgresql.database import Connections, run
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope, write_envelope
 from zope.sendmail.queue.postgresql.lease import INTENDED
 from zope.sendmail.queue.postgresql.names import parsed, shown
-from zope.sendmail.queue.postgresql.progress import PARTITIONS
+from zope.sendmail.queue.postgresql.processorstates import ProcessorStates
+from zope.sendmail.queue.postgresql.roundtrips import PARTITIONS
 from zope.sendmail.queue.postgresql.rows import (
     NUMBERS,
     SCHEDULED,
@@ -49,7 +49,7 @@ from zope.sendmail.queue.postgresql.rows import (
     state_of,
 )
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
-from zope.sendmail.queue.postgresql.states import ProcessorStates
+from zope.sendmail.queue.postgresql.storedbody import open_body
 from zope.sendmail.system.clock import Clock
 
 #: Mails that are read at a time.

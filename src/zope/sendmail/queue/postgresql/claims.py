@@ -18,13 +18,13 @@ from typing import Any
 from zope.sendmail.errors import QueueError
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.message.terms import Priority
-from zope.sendmail.queue.postgresql.connection import Connections, NotConnected
+from zope.sendmail.queue.postgresql.database import Connections, NotConnected
 from zope.sendmail.queue.postgresql.hand import Hand
 from zope.sendmail.queue.postgresql.inheritance import Inheritance
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import Liveness
 from zope.sendmail.queue.postgresql.mailsource import MailSource
-from zope.sendmail.queue.postgresql.progress import Progress
+from zope.sendmail.queue.postgresql.roundtrips import Progress
 from zope.sendmail.system.clock import Clock
 
 

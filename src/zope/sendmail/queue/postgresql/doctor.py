@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from zope.sendmail.lifecycle.finding import Finding
 from zope.sendmail.queue.diagnosis import interrupted_move, nobody_at_work, nothing_moves
 from zope.sendmail.queue.postgresql import databasefindings
-from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.names import shown
 
 #: So many of a kind are counted.

@@ -11,13 +11,13 @@ from zope.sendmail.errors import LeaseLost, QueueError
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.queue.postgresql.body import ROW
-from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, OPENED, PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import REMEMBERED, Liveness
 from zope.sendmail.queue.postgresql.mailsource import MailSource
-from zope.sendmail.queue.postgresql.progress import Progress
+from zope.sendmail.queue.postgresql.roundtrips import Progress
 from zope.sendmail.queue.postgresql.rows import NUMBERS, line_of
+from zope.sendmail.queue.postgresql.storedbody import ROW
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.lifecycle.retry import Schedule, after_death
-from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import Liveness
 from zope.sendmail.queue.postgresql.rows import line_of

@@ -19,11 +19,11 @@ from zope.sendmail.interfaces import IStagedMail
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.queue.postgresql import keys
-from zope.sendmail.queue.postgresql.body import rows_of
 from zope.sendmail.queue.postgresql.interfaces import IApplicationConnection
 from zope.sendmail.queue.postgresql.names import shown
 from zope.sendmail.queue.postgresql.staging import NewMail
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
+from zope.sendmail.queue.postgresql.storedbody import rows_of
 from zope.sendmail.system.clock import Clock
 
 

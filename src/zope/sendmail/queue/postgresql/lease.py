@@ -20,11 +20,11 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.terms import Terms
-from zope.sendmail.queue.postgresql.body import open_body
-from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope
 from zope.sendmail.queue.postgresql.names import shown
 from zope.sendmail.queue.postgresql.rows import record_of
+from zope.sendmail.queue.postgresql.storedbody import open_body
 from zope.sendmail.reporting import maillog
 
 _FRESH = Record()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from zope.sendmail.errors import QueueError
-from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.hostname import host_name

@@ -13,7 +13,7 @@ from math import inf
 
 from zope.sendmail.lifecycle.precedence import Precedence
 from zope.sendmail.message.terms import Priority
-from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import Liveness
 from zope.sendmail.queue.postgresql.parking import Parking

@@ -19,23 +19,23 @@ from zope.interface import implementer
 
 from zope.sendmail.errors import QueueError
 from zope.sendmail.interfaces import IMailQueue, IRankedQueue, IStagedMail
+from zope.sendmail.lifecycle.mailstatus import MailStatus
 from zope.sendmail.lifecycle.relaystate import ProcessorState, is_drained
 from zope.sendmail.lifecycle.retry import Schedule
-from zope.sendmail.lifecycle.status import MailStatus
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.message.terms import Priority
 from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
 from zope.sendmail.queue.postgresql.claims import Claims
-from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.database import Connections
+from zope.sendmail.queue.postgresql.databaselocation import Location
 from zope.sendmail.queue.postgresql.firstattempts import PostgreSQLFirstAttempts
 from zope.sendmail.queue.postgresql.joining import JoinedMail, OtherDatabase, check_database
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
-from zope.sendmail.queue.postgresql.location import Location
 from zope.sendmail.queue.postgresql.mailsource import HIGH
 from zope.sendmail.queue.postgresql.relstorage import RelStorageConnection
 from zope.sendmail.queue.postgresql.staging import NewMail, PostgreSQLStagedMail, write_at_once
-from zope.sendmail.queue.postgresql.suppressions import PostgreSQLSuppressions
+from zope.sendmail.queue.postgresql.suppressionlist import PostgreSQLSuppressions
 from zope.sendmail.queue.postgresql.transit import PostgreSQLTransit
 from zope.sendmail.queue.postgresql.wakeup import Announcer, Listener
 from zope.sendmail.system.clock import Clock

@@ -27,12 +27,12 @@ from zope.sendmail.message.pieces import Piece, beginning, joined
 from zope.sendmail.message.terms import PLAIN, Terms
 from zope.sendmail.queue.keys import in_use, patiently
 from zope.sendmail.queue.postgresql import keys
-from zope.sendmail.queue.postgresql.body import ROW, rows_of
-from zope.sendmail.queue.postgresql.connection import Connections, is_lost, run
+from zope.sendmail.queue.postgresql.database import Connections, is_lost, run
 from zope.sendmail.queue.postgresql.envelopecolumn import write_envelope
 from zope.sendmail.queue.postgresql.names import names, shown
 from zope.sendmail.queue.postgresql.rows import STAGED, WAITING
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
+from zope.sendmail.queue.postgresql.storedbody import ROW, rows_of
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.hostname import host_name
 from zope.sendmail.system.ownprocess import OwnProcess

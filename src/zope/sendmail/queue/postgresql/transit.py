@@ -18,18 +18,18 @@ from typing import Any
 from psycopg import Connection
 
 from zope.sendmail.errors import MailError, QueueError
+from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import Action, State, after
-from zope.sendmail.lifecycle.status import KEPT_DAYS
 from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin, is_text, sent_mail
-from zope.sendmail.queue.postgresql.body import open_body
-from zope.sendmail.queue.postgresql.connection import Connections, run
+from zope.sendmail.queue.postgresql.database import Connections, run
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope, write_envelope
 from zope.sendmail.queue.postgresql.names import name_for, parsed, shown
-from zope.sendmail.queue.postgresql.progress import DAY, PARTITIONS
+from zope.sendmail.queue.postgresql.roundtrips import DAY, PARTITIONS
 from zope.sendmail.queue.postgresql.rows import ARRIVING, NUMBERS, line_of, record_of
 from zope.sendmail.queue.postgresql.staging import copy_bodies, message_id_of
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
+from zope.sendmail.queue.postgresql.storedbody import open_body
 from zope.sendmail.queue.transit import Departure, Group, TakenKey, Trace, Traveller
 from zope.sendmail.system.clock import Clock
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import psycopg
 
-from zope.sendmail.queue.postgresql.connection import Connections, translated
-from zope.sendmail.queue.postgresql.location import Location
-from zope.sendmail.queue.postgresql.schema import NEWEST, check_version, migrations
+from zope.sendmail.queue.postgresql.database import Connections, translated
+from zope.sendmail.queue.postgresql.databaselocation import Location
+from zope.sendmail.queue.postgresql.schemaversion import NEWEST, check_version, migrations
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 
 #: Of all who migrate at the same time, one does it.

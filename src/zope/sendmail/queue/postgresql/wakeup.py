@@ -19,7 +19,7 @@ import psycopg
 from psycopg import Connection
 
 from zope.sendmail.errors import QueueError
-from zope.sendmail.queue.postgresql.connection import Connections, translated
+from zope.sendmail.queue.postgresql.database import Connections, translated
 from zope.sendmail.system.clock import Clock
 
 #: Seconds between two announcements of one process.

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from zope.sendmail.smtp.protocol.commands import Command, CommandName, EnvelopeCommands
 from zope.sendmail.smtp.protocol.exchange import NOT_UNDERSTOOD, RECEIVE, Exchange
-from zope.sendmail.smtp.protocol.limits import refuses_client
 from zope.sendmail.smtp.protocol.progress import reply_about_recipient
+from zope.sendmail.smtp.protocol.relaylimits import refuses_client
 from zope.sendmail.smtp.protocol.replies import Response
 from zope.sendmail.smtp.protocol.steps import (
     MAX_FLIGHT,

@@ -24,7 +24,7 @@ from zope.sendmail.queue import open_queue
 from zope.sendmail.sender import MailWriter
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.testing.outbox import Outbox
-from zope.sendmail.tests.bounces.test_bounce import group, report
+from zope.sendmail.tests.bounces.test_parser import group, report
 from zope.sendmail.tests.support.subscribing import hear
 
 SECRET = b"sixteen octets and more"

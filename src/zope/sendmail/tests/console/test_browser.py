@@ -190,7 +190,7 @@ class InABrowser(Browser):
         """Relays that cannot be used, findings and plots."""
         from zope.sendmail.lifecycle.outcome import Answer, Reply
         from zope.sendmail.processor.thread import QueueProcessorThread
-        from zope.sendmail.testing.mailers import ScriptedMailer
+        from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 
         mailer = ScriptedMailer()
         queue = MaildirQueue(self.path)

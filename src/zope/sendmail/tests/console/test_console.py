@@ -21,7 +21,7 @@ from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir import MaildirQueue
 from zope.sendmail.testing.contracts import ManualClock
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 
 try:
     from werkzeug.test import Client
@@ -376,7 +376,7 @@ class WhatCanBeDone(Fixture):
         """A filter may mean more mails than one request changes; none is done twice, none left out."""
         names = self.put(count=25)
         self.clock.advance(1.0)
-        with mock.patch("zope.sendmail.console.actions.AT_ONCE", 10):
+        with mock.patch("zope.sendmail.console.verbs.AT_ONCE", 10):
             page = self.post("/0/confirm", verb="hold", all="filter").text
             for done in (10, 10, 5):
                 fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))

@@ -16,7 +16,7 @@ from hypothesis import given, settings, strategies as st
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.message.headers import completed, with_message_id, without_bcc
 from zope.sendmail.message.pieces import Text, joined, open_pieces
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import SAME
 

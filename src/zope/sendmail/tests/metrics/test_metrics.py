@@ -11,7 +11,7 @@ from typing import Any
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.processor.queuebackoff import QueueBackoff
-from zope.sendmail.reporting import attempts
+from zope.sendmail.reporting import observers
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.tests.support.processing import ProcessorTest
 
@@ -37,7 +37,7 @@ class Fixture(ProcessorTest):
         super().setUp()
         self.registry = CollectorRegistry()
         self.metrics = instrument(self.registry)
-        self.addCleanup(attempts.ignore, self.metrics)
+        self.addCleanup(observers.ignore, self.metrics)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"zope_sendmail_{name}", labels)

@@ -11,7 +11,7 @@ from zope.sendmail.processor.doubts import DoubtfulMail
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock, envelope
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 
 
 class MailOfADeadProcess(unittest.TestCase):

@@ -18,7 +18,7 @@ from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
 
 DOWN = Reply(Answer.DEFERRED, "no route", None)

@@ -20,8 +20,8 @@ from zope.sendmail.queue import open_queue, put
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import MESSAGE, OK, ManualClock
-from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
 
 REFUSED = Reply(Answer.DEFERRED, "authentication failed", 535, "5.7.8")

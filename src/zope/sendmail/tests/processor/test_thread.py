@@ -23,7 +23,7 @@ from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.reporting import notifier
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK
-from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendOnlyMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer, ScriptedSession, SendOnlyMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
 from zope.sendmail.tests.support.subscribing import subscribe_alone
 

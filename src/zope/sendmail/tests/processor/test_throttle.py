@@ -15,7 +15,7 @@ from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.relay import MAX_CONNECTIONS, Relay
 from zope.sendmail.processor.throttle import Hand, Hearing
 from zope.sendmail.testing.contracts import OK, ManualClock
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
 from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from zope.sendmail.cli.queuecommands import main
 from zope.sendmail.errors import KeyTaken, QueueError
+from zope.sendmail.lifecycle.mailstatus import Standing
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.status import Standing
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.terms import Priority, Terms

@@ -7,7 +7,7 @@ import subprocess
 import unittest
 from typing import ClassVar
 
-from zope.sendmail.bounces.bounce import Verdict, read_bounce
+from zope.sendmail.bounces.parser import Verdict, read_bounce
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.verp import verp
 from zope.sendmail.message.verpkey import VerpKey

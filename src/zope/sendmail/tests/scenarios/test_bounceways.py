@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
-from zope.sendmail.bounces.bounce import Bounce
 from zope.sendmail.bounces.handler import BounceHandler
-from zope.sendmail.bounces.lmtp import BounceServer
+from zope.sendmail.bounces.lmtpserver import BounceServer
+from zope.sendmail.bounces.parser import Bounce
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.queue import open_queue

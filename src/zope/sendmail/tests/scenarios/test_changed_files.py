@@ -32,7 +32,7 @@ from zope.sendmail.queue.maildir import staging
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.testing.contracts.situation import SCHEDULE, ManualClock
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.changedbytes import changed
 from zope.sendmail.tests.support.layers import Properties, in_layer
 from zope.sendmail.tests.support.properties import LONGER, SAME

@@ -30,8 +30,8 @@ from zope.sendmail.queue.maildir.bundle import entries, names_in
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import unfold_now
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
-from zope.sendmail.testing.disks import Op, RecordingDisk
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.faultydisk import Op, RecordingDisk
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.layers import Crashes, in_layer
 from zope.sendmail.tests.support.wreckage import FileSystem, Tree, materialize
 

@@ -17,8 +17,8 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.submission import Reserve
-from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.layers import Processes, in_layer
 
 MESSAGE = b"From: s@example.org\n\nx\n"

@@ -22,8 +22,8 @@ from zope.sendmail.queue.maildir import staging
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import unfold_now
 from zope.sendmail.testing.contracts import LATER, OK, SCHEDULE, ManualClock
-from zope.sendmail.testing.disks import FaultyDisk
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.faultydisk import FaultyDisk
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.layers import Faults, in_layer
 
 ERRORS = errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT, errno.EROFS

@@ -39,8 +39,8 @@ from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.spool.queue import SpoolQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
-from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.layers import Servers, in_layer
 
 NO_BLOCKS, NO_INODES = "size=1m", "size=8m,nr_inodes=64"

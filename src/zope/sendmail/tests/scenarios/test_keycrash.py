@@ -26,7 +26,7 @@ from zope.sendmail.message.terms import Terms
 from zope.sendmail.queue.maildir import liveness, staging as staging_module
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import OK, SCHEDULE, ManualClock
-from zope.sendmail.testing.disks import RecordingDisk
+from zope.sendmail.testing.faultydisk import RecordingDisk
 from zope.sendmail.tests.support.layers import Faults, in_layer
 from zope.sendmail.tests.support.wreckage import FileSystem, Tree, materialize
 

@@ -21,7 +21,7 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.terms import Terms
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import SCHEDULE, ManualClock
-from zope.sendmail.testing.disks import FaultyDisk
+from zope.sendmail.testing.faultydisk import FaultyDisk
 from zope.sendmail.tests.support.layers import Processes, in_layer
 from zope.sendmail.tests.support.postgresql import shared_server
 

@@ -35,7 +35,7 @@ from zope.sendmail.queue.maildir.layout import REJECTED, SENDING
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.relay import Relay
-from zope.sendmail.testing.script import Drop
+from zope.sendmail.testing.relayscript import Drop
 from zope.sendmail.tests.support.layers import Processes, in_layer
 from zope.sendmail.tests.support.operators import OperatorsTest
 

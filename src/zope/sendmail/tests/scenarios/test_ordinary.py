@@ -14,20 +14,20 @@ from unittest import mock
 
 from zope.sendmail.config.settings import Tls
 from zope.sendmail.events import MailEvent
+from zope.sendmail.lifecycle.mailstatus import Standing
 from zope.sendmail.lifecycle.outcome import Answer
-from zope.sendmail.lifecycle.status import Standing
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
-from zope.sendmail.reporting import attempts, notifier
-from zope.sendmail.reporting.attempts import AttemptRecord, FaultRecord
+from zope.sendmail.reporting import notifier, observers
+from zope.sendmail.reporting.observers import AttemptRecord, FaultRecord
 from zope.sendmail.smtp import connection
 from zope.sendmail.smtp.protocol.transaction import MailTransaction
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import SCHEDULE, ManualClock
-from zope.sendmail.testing.disks import FaultyDisk
+from zope.sendmail.testing.faultydisk import FaultyDisk
 from zope.sendmail.testing.relay import Drop, Relay
 from zope.sendmail.tests.support.conversation import TIMEOUTS
 from zope.sendmail.tests.support.layers import Faults, in_layer
@@ -158,7 +158,7 @@ class ARelayThatTakesEverything(OrdinaryMail):
             def faulted(self, record: FaultRecord) -> None:
                 raise AssertionError
 
-        with attempts.observed(Observer()), self.assertLogs("QueueProcessorThread", "INFO") as logs:
+        with observers.observed(Observer()), self.assertLogs("QueueProcessorThread", "INFO") as logs:
             processor = self.drain()
         ids = [f"{number}@example.org" for number in range(20)]
         self.assertEqual([event.messageId for event in self.events], ids)

@@ -17,7 +17,7 @@ from typing import Any
 
 from hypothesis import given
 
-from zope.sendmail.bounces.bounce import read_bounce
+from zope.sendmail.bounces.parser import read_bounce
 from zope.sendmail.cli.arguments import read_ini
 from zope.sendmail.cli.bouncecommand import _read_config
 from zope.sendmail.cli.metricscommand import parse_address
@@ -58,17 +58,17 @@ from zope.sendmail.queue.maildir.layout import Layout
 from zope.sendmail.queue.maildir.liveness import Origin
 from zope.sendmail.queue.maildir.ownertext import Identity, read_slot, slots
 from zope.sendmail.queue.maildir.sentlog import SentLog
-from zope.sendmail.queue.maildir.suppressions import _heed
+from zope.sendmail.queue.maildir.suppressionlist import _heed
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope as read_row
 from zope.sendmail.queue.postgresql.names import parsed
 from zope.sendmail.smtp.auth.mechanisms import _complaint
 from zope.sendmail.smtp.auth.scram import _attributes
-from zope.sendmail.smtp.protocol.limits import recipient_limit_told, refuses_client, tells_mails_per_connection
+from zope.sendmail.smtp.protocol.relaylimits import recipient_limit_told, refuses_client, tells_mails_per_connection
 from zope.sendmail.smtp.protocol.replies import MalformedReply, Replies
 from zope.sendmail.smtp.protocol.sevenbit import CannotConvert, in_seven_bit
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
-from zope.sendmail.tests.bounces.test_bounce import group, report
+from zope.sendmail.tests.bounces.test_parser import group, report
 from zope.sendmail.tests.support.changedbytes import changed
 from zope.sendmail.tests.support.layers import Properties, in_layer
 from zope.sendmail.tests.support.properties import SAME
@@ -94,7 +94,7 @@ def _replies(text: bytes) -> None:
 def _postgresql_location(text: str) -> object:
     if importlib.util.find_spec("psycopg") is None:
         raise unittest.SkipTest("psycopg is not installed (zope.sendmail[postgresql])")
-    from zope.sendmail.queue.postgresql.location import Location
+    from zope.sendmail.queue.postgresql.databaselocation import Location
 
     return Location.parse(text)
 

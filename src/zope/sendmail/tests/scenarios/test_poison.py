@@ -13,8 +13,8 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock
-from zope.sendmail.testing.disks import FaultyDisk
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.faultydisk import FaultyDisk
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.layers import Processes, in_layer
 
 WHOLE = b"X-Zope-From: s@example.org\nX-Zope-To: foreign@example.org\n" + MESSAGE

@@ -19,7 +19,7 @@ from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.sender import MailReader
 from zope.sendmail.testing.relay import Relay
-from zope.sendmail.testing.script import Mail
+from zope.sendmail.testing.relayscript import Mail
 from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import shared_server
 

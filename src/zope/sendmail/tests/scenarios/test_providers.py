@@ -19,7 +19,7 @@ from zope.sendmail.queue.memory.admin import MemoryAdmin
 from zope.sendmail.queue.memory.store import MemoryStore
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.testing.relay import Relay
-from zope.sendmail.testing.script import Action, Script
+from zope.sendmail.testing.relayscript import Action, Script
 from zope.sendmail.tests.support.conversation import MESSAGE, TIMEOUTS, Conversation
 from zope.sendmail.tests.support.layers import Servers, in_layer
 from zope.sendmail.tests.support.servers import wait_until

@@ -31,7 +31,7 @@ from zope.sendmail.processor.worker import Worker
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock
-from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer, ScriptedSession
 from zope.sendmail.tests.support.layers import Processes, in_layer
 from zope.sendmail.tests.support.processing import ProcessorTest
 

@@ -15,9 +15,9 @@ from zope.sendmail.config.settings import INTERACTIVE, Timeouts, Tls
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.smtp import tlsprobe
-from zope.sendmail.smtp.addresses import FAILURES, Address, addresses_of, open_first
 from zope.sendmail.smtp.dialing import own_name
 from zope.sendmail.smtp.heloname import helo_name
+from zope.sendmail.smtp.hostaddresses import FAILURES, Address, addresses_of, open_first
 from zope.sendmail.smtp.recentfailures import RecentFailures
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.relay import Drop, Hang, Relay

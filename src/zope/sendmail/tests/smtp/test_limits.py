@@ -16,7 +16,7 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.testing.relay import Drop, Relay
-from zope.sendmail.testing.script import Action, Script
+from zope.sendmail.testing.relayscript import Action, Script
 from zope.sendmail.tests.support.conversation import MESSAGE, TIMEOUTS, Conversation
 from zope.sendmail.transports.lmtp import LMTPMailer
 

@@ -7,7 +7,7 @@ import unittest
 
 from zope.sendmail.lifecycle.outcome import Reply
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.smtp.protocol.limits import recipient_limit_told, refuses_client, tells_mails_per_connection
+from zope.sendmail.smtp.protocol.relaylimits import recipient_limit_told, refuses_client, tells_mails_per_connection
 from zope.sendmail.smtp.relaymemory import MEMORY, RelayMemories, RelayMemory
 
 

@@ -29,7 +29,7 @@ from zope.sendmail.smtp.replylines import ReplyLines
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
-from zope.sendmail.testing.script import Script
+from zope.sendmail.testing.relayscript import Script
 from zope.sendmail.tests.support.conversation import AT_ONCE, MESSAGE, TIMEOUTS, Conversation
 
 ACCEPTED, DEFERRED, REJECTED, UNKNOWN = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED, Answer.UNKNOWN

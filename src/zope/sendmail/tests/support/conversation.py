@@ -19,7 +19,7 @@ from zope.sendmail.config.settings import RelaySettings, Timeouts, Tls
 from zope.sendmail.interfaces import IJob, IJobSource, ISession
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.smtp import addresses
+from zope.sendmail.smtp import hostaddresses
 from zope.sendmail.smtp.auth import login
 from zope.sendmail.smtp.connect import Factory, connect
 from zope.sendmail.smtp.session import SMTPSession
@@ -79,7 +79,7 @@ class Conversation(unittest.TestCase):
 
     def setUp(self) -> None:
         self.clock = ManualClock()
-        addresses.FAILURES.clear()
+        hostaddresses.FAILURES.clear()
         login.FAILURES.clear()  # another test's relay may have had the same port
         self.intended = 0
 

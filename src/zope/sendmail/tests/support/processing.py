@@ -10,7 +10,7 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.testing.contracts import MESSAGE, ManualClock
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 
 
 class ProcessorTest(unittest.TestCase):

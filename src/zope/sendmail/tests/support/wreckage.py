@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from posixpath import split
 
-from zope.sendmail.testing.disks import Op
+from zope.sendmail.testing.faultydisk import Op
 
 #: All of it takes long: five times as many states.
 _EVERYTHING = bool(os.environ.get("ZOPE_SENDMAIL_ALL_STATES"))

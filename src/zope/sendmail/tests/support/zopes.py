@@ -39,13 +39,13 @@ class WithHost(unittest.TestCase):
     """A Maildrop Host with the configuration ``own`` of its own, and ``other``."""
 
     def setUp(self) -> None:
-        from zope.sendmail.maildrop import configfiles, delivery
+        from zope.sendmail.maildrop import configfiles, spooldelivery
 
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.directory = directory.name
         self.addCleanup(configfiles.CONFIG_PATHS.clear)
-        self.addCleanup(delivery._open.clear)
+        self.addCleanup(spooldelivery._open.clear)
         self.addCleanup(transaction.abort)
         transaction.abort()
         configfiles.CONFIG_PATHS.update(

@@ -18,7 +18,7 @@ from zope.sendmail.smtp.channel import SocketChannel
 from zope.sendmail.system import gilbaton as module
 from zope.sendmail.system.gilbaton import GilBaton, baton
 from zope.sendmail.testing.contracts import MESSAGE, ManualClock
-from zope.sendmail.testing.mailers import ACCEPTED, ScriptedMailer
+from zope.sendmail.testing.scriptedmailer import ACCEPTED, ScriptedMailer
 
 LONG = 60.0
 

@@ -18,10 +18,10 @@ from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
 from zope.sendmail.queue.memory import MemoryQueue
-from zope.sendmail.reporting import attempts
+from zope.sendmail.reporting import observers
 from zope.sendmail.testing.contracts import ManualClock
-from zope.sendmail.testing.mailers import ScriptedMailer
 from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 
 try:
     from opentelemetry.sdk.trace import TracerProvider
@@ -31,7 +31,7 @@ try:
     from opentelemetry.semconv.attributes import error_attributes, server_attributes
     from opentelemetry.trace import SpanKind, StatusCode
 
-    from zope.sendmail.traces import attributes, instrument
+    from zope.sendmail.traces import instrument, semconv
 except ImportError:  # zope.testrunner takes a module that skips itself for one that is broken
     MISSING = "OpenTelemetry is not installed: pip install zope.sendmail[otel] opentelemetry-sdk"
 else:
@@ -246,7 +246,7 @@ class DirectDelivery(Fixture):
         with Relay() as relay:
             relay.on("EHLO", "421 4.3.2 closed")
             relay.on("HELO", "421 4.3.2 closed")
-            with attempts.observed(Notebook()):
+            with observers.observed(Notebook()):
                 DirectMailDelivery(SMTPMailer(relay.host, relay.port)).send(
                     "shop@example.org", ["jane@example.org"], MESSAGE
                 )
@@ -266,8 +266,8 @@ class Conventions(unittest.TestCase):
         names = {value for key, value in vars(messaging_attributes).items() if key.isupper()}
         names |= {value for key, value in vars(server_attributes).items() if key.isupper()}
         names |= {value for key, value in vars(error_attributes).items() if key.isupper()}
-        used = {value for key, value in vars(attributes).items() if key.isupper() and isinstance(value, str)}
-        ours = {"zope.sendmail", attributes.ATTEMPT, attributes.STATE, attributes.RECIPIENTS}
+        used = {value for key, value in vars(semconv).items() if key.isupper() and isinstance(value, str)}
+        ours = {"zope.sendmail", semconv.ATTEMPT, semconv.STATE, semconv.RECIPIENTS}
         self.assertEqual(used - ours - names, set())
 
     def test_have_servers_as_host_and_port(self) -> None:
@@ -279,7 +279,7 @@ class Conventions(unittest.TestCase):
             ("", {}),
         ):
             with self.subTest(relay):
-                self.assertEqual(attributes.server(relay), expected)
+                self.assertEqual(semconv.server(relay), expected)
 
 
 class WithoutTheExtra(unittest.TestCase):

@@ -19,8 +19,8 @@ from zope.sendmail.interfaces import InvalidSettings
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.sender import MailSender
-from zope.sendmail.testing.mailers import SendOnlyMailer
 from zope.sendmail.testing.relay import KEYWORDS, Relay
+from zope.sendmail.testing.scriptedmailer import SendOnlyMailer
 from zope.sendmail.tests.support.dkimverifier import verified
 from zope.sendmail.transports.dkim import DKIMKey, DKIMSigner
 

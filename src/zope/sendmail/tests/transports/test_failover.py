@@ -21,11 +21,11 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.mailer import SMTPMailer, open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, ManualClock, envelope
-from zope.sendmail.testing.mailers import ScriptedMailer, ScriptedSession, SendOnlyMailer
 from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer, ScriptedSession, SendOnlyMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
 from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer, SeveralMailers
-from zope.sendmail.transports.limits import relay_states_of
+from zope.sendmail.transports.innerlimits import relay_states_of
 from zope.sendmail.transports.redirect import RedirectMailer
 
 DOWN = Reply(Answer.DEFERRED, "refused", 421)

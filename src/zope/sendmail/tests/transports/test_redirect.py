@@ -15,7 +15,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.mailer import SMTPMailer, open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, envelope
-from zope.sendmail.testing.mailers import ScriptedMailer, SendOnlyMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer, SendOnlyMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
 from zope.sendmail.transports.redirect import RedirectMailer
 

@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
+from zope.sendmail.lifecycle.mailstatus import Standing
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.status import Standing
 from zope.sendmail.message.terms import PLAIN, Priority, Terms
 from zope.sendmail.queue.maildir import bundledrain, bundlesource, staging, unfolder
 from zope.sendmail.queue.maildir.bundlelease import BundledMail

@@ -26,7 +26,7 @@ from zope.sendmail.queue.maildir.ownertext import Phase
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, NEVER, SCHEDULE, ManualClock
-from zope.sendmail.testing.disks import FaultyDisk, RecordingDisk
+from zope.sendmail.testing.faultydisk import FaultyDisk, RecordingDisk
 
 ENVELOPE = Envelope("sender@example.org", ("one@example.org",))
 MESSAGE = b"Message-Id: <1@example.org>\n\nText\n"

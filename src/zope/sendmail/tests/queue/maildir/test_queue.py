@@ -32,7 +32,7 @@ from zope.sendmail.queue.maildir.store import Listing
 from zope.sendmail.queue.maildir.trigger import Trigger
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, MESSAGE, OK, SCHEDULE, ManualClock, envelope
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.descriptors import open_below
 
 ONE = "one@example.org"

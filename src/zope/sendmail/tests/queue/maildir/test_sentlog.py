@@ -8,14 +8,14 @@ import tempfile
 import unittest
 from unittest import mock
 
+from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, SentMail
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.status import KEPT_DAYS, SentMail
 from zope.sendmail.queue.maildir.layout import Layout
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.testing.contracts import NEVER, OK, ManualClock
-from zope.sendmail.testing.disks import FaultyDisk
+from zope.sendmail.testing.faultydisk import FaultyDisk
 
 DAY = 86400.0
 SENT = Record(State.SENT, relay="relay:25", replies={"one@example.org": OK})

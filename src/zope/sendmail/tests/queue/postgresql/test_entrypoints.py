@@ -21,7 +21,7 @@ from zope.sendmail.cli.queuecommands import main as queue_main
 from zope.sendmail.interfaces import IMailDelivery
 from zope.sendmail.maildrop.config import ConfigError, parse_config
 from zope.sendmail.maildrop.daemon import check, make_mailer, make_queue
-from zope.sendmail.maildrop.delivery import delivery_to
+from zope.sendmail.maildrop.spooldelivery import delivery_to
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.sender import MailSender, MailWriter
 from zope.sendmail.testing.contracts import MESSAGE, envelope

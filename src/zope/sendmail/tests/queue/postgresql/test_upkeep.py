@@ -58,7 +58,7 @@ class ADatabaseWithoutTables(Fixture):
 
     def test_is_migrated_by_the_command(self) -> None:
         """Twice does no harm, and a mail goes through."""
-        from zope.sendmail.queue.postgresql.schema import NEWEST
+        from zope.sendmail.queue.postgresql.schemaversion import NEWEST
 
         status, out, _ = self.call("migrate", self.url)
         self.assertEqual((status, out), (0, f"the tables have version {NEWEST} now\n"))
@@ -79,7 +79,7 @@ class AnOlderSchema(Fixture):
 
     def test_is_refused_and_then_migrated_with_its_mail(self) -> None:
         """From every older version."""
-        from zope.sendmail.queue.postgresql.schema import NEWEST
+        from zope.sendmail.queue.postgresql.schemaversion import NEWEST
         from zope.sendmail.queue.postgresql.upkeep import migrate
 
         for version in range(1, NEWEST):

@@ -15,8 +15,8 @@ from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.spool.queue import SpoolQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import SCHEDULE, ManualClock
-from zope.sendmail.testing.disks import FaultyDisk
-from zope.sendmail.testing.mailers import ScriptedMailer
+from zope.sendmail.testing.faultydisk import FaultyDisk
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.layers import Faults, in_layer
 
 ERRORS = errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT, errno.EROFS, errno.EACCES

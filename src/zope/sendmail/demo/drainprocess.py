@@ -61,7 +61,7 @@ class Worker:
         self.port = port
         #: What it reported.  Only its reader adds to it.
         self.reports: list[dict[str, str]] = []
-        command = [sys.executable, "-m", "zope.sendmail.demo.worker", queue_path, str(port)]
+        command = [sys.executable, "-m", "zope.sendmail.demo.drainprocess", queue_path, str(port)]
         # The same program finds the same modules: bin/demo knows its own way to them.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with open(log_path, "wb") as log:

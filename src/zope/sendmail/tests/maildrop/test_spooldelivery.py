@@ -1,11 +1,11 @@
-"""`zope.sendmail.maildrop.delivery`: what may become a header."""
+"""`zope.sendmail.maildrop.spooldelivery`: what may become a header."""
 
 from __future__ import annotations
 
 import unittest
 
 from zope.sendmail.errors import InvalidMail
-from zope.sendmail.maildrop.delivery import refuse_line_ends
+from zope.sendmail.maildrop.spooldelivery import refuse_line_ends
 
 
 class ATextForAHeader(unittest.TestCase):

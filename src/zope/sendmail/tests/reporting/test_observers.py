@@ -14,8 +14,8 @@ import transaction
 from zope.sendmail.delivery import DirectMailDelivery
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.reporting import attempts, jsonlog
-from zope.sendmail.reporting.attempts import AttemptRecord, FaultRecord, observed
+from zope.sendmail.reporting import jsonlog, observers
+from zope.sendmail.reporting.observers import AttemptRecord, FaultRecord, observed
 from zope.sendmail.testing.contracts import MESSAGE
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.processing import ProcessorTest
@@ -133,8 +133,8 @@ class AnObserver(ProcessorTest):
 
     def test_that_left_is_told_no_more(self) -> None:
         """And no record is made where there is none at all."""
-        attempts.ignore(self.seen)
-        self.assertFalse(attempts.is_observed())
+        observers.ignore(self.seen)
+        self.assertFalse(observers.is_observed())
         self.put()
         self.drain()
         self.assertEqual(self.seen.records, [])

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from zope.sendmail.interfaces import ISuppressions
 from zope.sendmail.lifecycle.suppression import Suppression, SuppressionTable, normalized
-from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 

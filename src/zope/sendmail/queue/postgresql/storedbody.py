@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 
 from zope.sendmail.errors import NoSuchMail
 from zope.sendmail.message.pieces import Piece, PieceReader, octets
-from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.names import shown
 
 #: Octets of a row; the last one may be shorter, and an empty message has one row.

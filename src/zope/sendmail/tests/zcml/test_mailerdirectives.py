@@ -22,7 +22,7 @@ from zope.sendmail.transports.failover import BalancedMailer, FailoverMailer
 from zope.sendmail.transports.file import FileFormat, FileMailer
 from zope.sendmail.transports.program import ProgramMailer
 from zope.sendmail.transports.redirect import RedirectMailer
-from zope.sendmail.zcml import mailers as mailer_directives
+from zope.sendmail.zcml import mailerdirectives as mailer_directives
 from zope.sendmail.zcml.schema import ILMTPMailerDirective, IMailerDirective, ISMTPMailerDirective
 
 DOCS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 5, "docs")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from zope.sendmail.lifecycle.relaystate import ProcessorState, read_processor_state, write_processor_state
-from zope.sendmail.queue.postgresql.connection import Connections
+from zope.sendmail.queue.postgresql.database import Connections
 
 
 class ProcessorStates:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import given, strategies as st
 
-from zope.sendmail.bounces.bounce import Bounce, Verdict, read_bounce
+from zope.sendmail.bounces.parser import Bounce, Verdict, read_bounce
 from zope.sendmail.message.verp import verp
 from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.tests.support.properties import QUICK

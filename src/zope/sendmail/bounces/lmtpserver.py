@@ -18,8 +18,8 @@ from typing import Any
 
 from aiosmtpd.lmtp import LMTP
 
-from zope.sendmail.bounces.bounce import Bounce, is_automatic
 from zope.sendmail.bounces.handler import BounceHandler
+from zope.sendmail.bounces.parser import Bounce, is_automatic
 from zope.sendmail.reporting import maillog
 
 #: Octets of a message that is taken; a line of what comes back may be of any length.

@@ -19,7 +19,7 @@ import psycopg
 from psycopg import Connection
 
 from zope.sendmail.errors import LeaseLost, QueueError
-from zope.sendmail.queue.postgresql.connection import Connections, is_lost, translated
+from zope.sendmail.queue.postgresql.database import Connections, is_lost, translated
 from zope.sendmail.queue.postgresql.liveness import Liveness
 from zope.sendmail.queue.postgresql.names import shown
 from zope.sendmail.queue.postgresql.statements import STATEMENTS

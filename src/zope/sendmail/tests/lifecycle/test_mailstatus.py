@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import unittest
 
+from zope.sendmail.lifecycle.mailstatus import MailStatus, SentMail, Standing, status_of
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import RelayState
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.lifecycle.status import MailStatus, SentMail, Standing, status_of
 from zope.sendmail.message.envelope import Envelope
 
 OK = Reply(Answer.ACCEPTED, "taken", 250)

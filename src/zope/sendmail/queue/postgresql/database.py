@@ -17,8 +17,8 @@ import psycopg
 from psycopg import Connection, errors
 
 from zope.sendmail.errors import QueueError, QueueTrouble
-from zope.sendmail.queue.postgresql.location import Location
-from zope.sendmail.queue.postgresql.schema import check_version, missing
+from zope.sendmail.queue.postgresql.databaselocation import Location
+from zope.sendmail.queue.postgresql.schemaversion import check_version, missing
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 
 #: Idle connections of one queue object; more are made while more are in use.
