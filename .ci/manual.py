@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from zope.sendmail.cli import completion
-from zope.sendmail.cli.manual import Command, commands, man_page
+from zope.sendmail.cli.manual import DocumentedCommand, commands, man_page
 from zope.sendmail.maildrop.script import make_parser
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -24,7 +24,9 @@ COMPLETIONS = (
 
 def texts() -> Iterator[tuple[str, str]]:
     """All files below share/, each with its content."""
-    maildrop = Command("maildrop", "send the mail in a maildrop spool", make_parser(), see_also=("zope-sendmail(1)",))
+    maildrop = DocumentedCommand(
+        "maildrop", "send the mail in a maildrop spool", make_parser(), see_also=("zope-sendmail(1)",)
+    )
     for command in (*commands(), maildrop):
         yield f"share/man/man1/{command.name}.1", man_page(command, VERSION)
     for directory, ending, whole, simple in COMPLETIONS:

@@ -20,7 +20,7 @@ from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.sender import MailReader
 from zope.sendmail.testing.relay import Relay
-from zope.sendmail.testing.relayscript import Mail
+from zope.sendmail.testing.relayscript import ReceivedMail
 
 _TEXT = b"Subject: x\n\n" + b"text " * 400 + b"\n"
 
@@ -35,7 +35,7 @@ class TimedRelay(Relay):
         super().__init__()
         self.taken: dict[str, float] = {}
 
-    def took(self, mail: Mail) -> None:
+    def took(self, mail: ReceivedMail) -> None:
         """Note the moment."""
         self.taken[mail.recipients[0]] = time.time()
         super().took(mail)

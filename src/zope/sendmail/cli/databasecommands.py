@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from zope.sendmail.cli.terminal import Refused, say, say_json
+from zope.sendmail.cli.terminal import CommandRefused, say, say_json
 from zope.sendmail.config.location import DATABASES, scheme_of, urls_of
 
 
@@ -17,12 +17,12 @@ def keep_up(options: argparse.Namespace) -> int:
     """
     location: str = options.maildir
     if scheme_of(location) not in DATABASES:
-        raise Refused(f"{location} is no database; write postgresql://user@host/database", os.EX_CONFIG)
+        raise CommandRefused(f"{location} is no database; write postgresql://user@host/database", os.EX_CONFIG)
     try:
         from zope.sendmail.queue.postgresql import upkeep
     except ImportError as error:
         text = f"a queue in a database needs psycopg ({error}); install zope.sendmail[postgresql]"
-        raise Refused(text, os.EX_CONFIG) from None
+        raise CommandRefused(text, os.EX_CONFIG) from None
     urls = urls_of(location)
     if options.verb == "adopt":
         adopted = [upkeep.adopt(url) for url in urls]

@@ -15,7 +15,7 @@ from zope.sendmail.cli.subcommands import SUBCOMMANDS, WITH_VERBS, parsers_of_ve
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class DocumentedCommand:
     """A command for its manual page: its parser, and the verbs that may follow, each with a parser of its own."""
 
     name: str
@@ -25,17 +25,17 @@ class Command:
     see_also: Sequence[str] = ()
 
 
-def commands() -> list[Command]:
+def commands() -> list[DocumentedCommand]:
     """Return the commands of this package."""
     return [
-        Command(
+        DocumentedCommand(
             "zope-sendmail",
             "send what is due in a mail queue",
             make_parser(),
             see_also=(*(f"zope-sendmail-{name}(1)" for name in SUBCOMMANDS), "maildrop(1)"),
         ),
         *(
-            Command(
+            DocumentedCommand(
                 f"zope-sendmail-{name}",
                 each.summary,
                 each.make_parser(),
@@ -50,7 +50,7 @@ def commands() -> list[Command]:
 # --- manual pages -----------------------------------------------------------------------------------------------
 
 
-def man_page(command: Command, version: str) -> str:
+def man_page(command: DocumentedCommand, version: str) -> str:
     """Return the page of a command in section 1."""
     lines = [f'.TH "{command.name.upper()}" 1 "" "zope.sendmail {version}" "User Commands"']
     lines += [".SH NAME", f"{_escaped(command.name)} \\- {_escaped(command.summary)}", ".SH SYNOPSIS"]
@@ -66,7 +66,7 @@ def man_page(command: Command, version: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _synopsis(command: Command) -> Iterator[str]:
+def _synopsis(command: DocumentedCommand) -> Iterator[str]:
     if not command.verbs:
         yield from _usage(command.parser)
         return

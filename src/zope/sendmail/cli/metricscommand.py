@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zope.sendmail.cli.selecting import Call
-from zope.sendmail.cli.terminal import Refused, say
+from zope.sendmail.cli.terminal import CommandRefused, say
 
 _CURE = "metrics need prometheus-client: pip install 'zope.sendmail[metrics]'"
 
@@ -17,7 +17,7 @@ def show_metrics(call: Call) -> int:
     try:
         from zope.sendmail.metrics.textfile import exposition
     except ImportError:
-        raise Refused(_CURE, os.EX_CONFIG) from None
+        raise CommandRefused(_CURE, os.EX_CONFIG) from None
     say(exposition(call.queue.location, call.admin, call.clock).decode().rstrip("\n"))
     return os.EX_OK
 

@@ -8,7 +8,7 @@ from contextlib import closing
 
 from zope.sendmail.cli.formatting import clean, mails_in_words
 from zope.sendmail.cli.selecting import Call
-from zope.sendmail.cli.terminal import Refused, complain, progress, say, say_json
+from zope.sendmail.cli.terminal import CommandRefused, complain, progress, say, say_json
 from zope.sendmail.config.location import MEMORY, directories_of, is_maildir
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import check_maildir
@@ -40,14 +40,14 @@ def move_mails(call: Call) -> int:
 
 def _check_target(location: str) -> None:
     if location == MEMORY:
-        raise Refused("mail cannot be moved into the memory of a program that ends", os.EX_CONFIG)
+        raise CommandRefused("mail cannot be moved into the memory of a program that ends", os.EX_CONFIG)
     if is_maildir(location) and os.path.exists(location) and (not os.path.isdir(location) or os.listdir(location)):
         try:
             check_maildir(location)
         except ValueError as error:
-            raise Refused(str(error), os.EX_CONFIG) from None
+            raise CommandRefused(str(error), os.EX_CONFIG) from None
     if location.startswith("spool:") and not directories_of(location):
-        raise Refused(f"{location} names no directory", os.EX_CONFIG)
+        raise CommandRefused(f"{location} names no directory", os.EX_CONFIG)
 
 
 def _tell(call: Call, moved: Iterable[Moved], what: str, end: str = "") -> int:

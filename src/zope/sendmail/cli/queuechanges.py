@@ -15,7 +15,7 @@ from itertools import islice
 from zope.sendmail.cli.formatting import clean, mails_in_words
 from zope.sendmail.cli.queuearguments import ACTIONS, FINAL, MEANT
 from zope.sendmail.cli.selecting import Call, filters, resolve
-from zope.sendmail.cli.terminal import Refused, complain, is_terminal, progress, say, say_json
+from zope.sendmail.cli.terminal import CommandRefused, complain, is_terminal, progress, say, say_json
 from zope.sendmail.errors import InvalidRelay, MailError, QueueNotSafe
 from zope.sendmail.lifecycle.relaystate import DEFAULT, RelayBoard, RelayState, is_drained, probe_words
 from zope.sendmail.lifecycle.states import State, after
@@ -76,7 +76,7 @@ def _chosen(call: Call) -> Iterator[str]:
 
 
 def _make_action(call: Call) -> Callable[[str], None]:
-    """Return what is done to the mail of a name.  Raises `Refused` if it cannot be done to any."""
+    """Return what is done to the mail of a name.  Raises `CommandRefused` if it cannot be done to any."""
     verb = call.options.verb
     if verb == "bounce":
         return partial(bounce, call.queue, now=call.now)
@@ -104,17 +104,17 @@ class _Retry:
 
 
 def _target(call: Call) -> RelayName | None:
-    """Return the relay for ``reroute``; None is what the routes say.  Raises `Refused`."""
+    """Return the relay for ``reroute``; None is what the routes say.  Raises `CommandRefused`."""
     wanted = call.options.to
     board = RelayBoard(call.admin.processors())
     if wanted == DEFAULT:
         return None
     if not board.processors:
-        raise Refused("no processor has told which relays there are; start one, then reroute", 1)
+        raise CommandRefused("no processor has told which relays there are; start one, then reroute", 1)
     try:
         return board.processors[0].routes.named(wanted)
     except InvalidRelay as error:
-        raise Refused(f"cannot reroute to {wanted}: {error}", 2) from None
+        raise CommandRefused(f"cannot reroute to {wanted}: {error}", 2) from None
 
 
 def _change_one(call: Call, action: Callable[[str], None], name: str) -> bool:
@@ -166,7 +166,7 @@ def _say_some(count: int, line: str) -> None:
 
 
 def _confirm(count: int, call: Call) -> None:
-    """Ask before more than one mail is gone for good.  Raises `Refused`.
+    """Ask before more than one mail is gone for good.  Raises `CommandRefused`.
 
     What a program does with filters needs ``--yes`` however many mails they mean now: one that was tried with one mail
     works with two.
@@ -176,12 +176,12 @@ def _confirm(count: int, call: Call) -> None:
         return
     what = _WOULD_BE[call.options.verb]
     if not is_asked:
-        raise Refused(f"{mails_in_words(count)} would be {what} for good; say --yes to do it", 2)
+        raise CommandRefused(f"{mails_in_words(count)} would be {what} for good; say --yes to do it", 2)
     question = "Remove" if call.options.verb == "remove" else "Give up"
     sys.stderr.write(f"{question} {count:,} mails for good? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Refused(f"nothing was {what}", 1)
+        raise CommandRefused(f"nothing was {what}", 1)
 
 
 # --- paused relays ----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from zope.sendmail.cli.queueviews import count_mails, diagnose, list_mails, show
 from zope.sendmail.cli.relayviews import show_errors, show_relays, show_shape
 from zope.sendmail.cli.selecting import Call
 from zope.sendmail.cli.suppresscommand import suppress
-from zope.sendmail.cli.terminal import Refused, complain, stop_printing
+from zope.sendmail.cli.terminal import CommandRefused, complain, stop_printing
 from zope.sendmail.cli.topview import show_top
 from zope.sendmail.config.location import DATABASES, scheme_of
 from zope.sendmail.errors import InvalidLocation
@@ -67,13 +67,13 @@ def main(arguments: Sequence[str]) -> int:
         return _BROKEN_PIPE
     except KeyboardInterrupt:
         return 130
-    except (Refused, OSError) as error:
+    except (CommandRefused, OSError) as error:
         return complain(*_explained(error))
 
 
-def _explained(error: Refused | OSError) -> tuple[str, int]:
+def _explained(error: CommandRefused | OSError) -> tuple[str, int]:
     """Return what to say of a verb that was not carried out, and the exit status."""
-    if isinstance(error, Refused):
+    if isinstance(error, CommandRefused):
         return str(error), error.status
     if isinstance(error, InvalidLocation):
         return str(error), os.EX_CONFIG
@@ -99,7 +99,7 @@ def _check_place(location: str) -> None:
         return
     paths = directories_of(location)
     if not paths:
-        raise Refused(f"{location} names no directory", os.EX_CONFIG)
+        raise CommandRefused(f"{location} names no directory", os.EX_CONFIG)
     for path in paths:
         _check_directory(path, is_maildir=is_maildir(location))
     become_owner(paths[0])
@@ -111,9 +111,9 @@ def _check_directory(path: str, *, is_maildir: bool) -> None:
         if is_maildir:
             check_maildir(path)
     except FileNotFoundError:
-        raise Refused(f"there is no queue {path}", os.EX_CONFIG) from None
+        raise CommandRefused(f"there is no queue {path}", os.EX_CONFIG) from None
     except NotADirectoryError:
         kind = "a Maildir folder" if is_maildir else "a spool"
-        raise Refused(f"{path} is not {kind}: it is not a directory", os.EX_CONFIG) from None
+        raise CommandRefused(f"{path} is not {kind}: it is not a directory", os.EX_CONFIG) from None
     except ValueError as error:
-        raise Refused(f"{error}; a spool of maildrop is named spool:{path}", os.EX_CONFIG) from None
+        raise CommandRefused(f"{error}; a spool of maildrop is named spool:{path}", os.EX_CONFIG) from None

@@ -21,7 +21,7 @@ from zope.sendmail.cli.formatting import (
     status_lines,
 )
 from zope.sendmail.cli.selecting import Call, bare, filters, resolve
-from zope.sendmail.cli.terminal import Refused, complain, is_terminal, say, say_all, say_json, width
+from zope.sendmail.cli.terminal import CommandRefused, complain, is_terminal, say, say_all, say_json, width
 from zope.sendmail.cli.values import count_values, finding_values, mail_values, status_values
 from zope.sendmail.errors import NoSuchMail
 from zope.sendmail.interfaces import IMailQueueAdmin
@@ -70,7 +70,7 @@ def list_mails(call: Call) -> int:
 def show_mails(call: Call) -> int:
     """``queue show``."""
     if call.options.raw and is_terminal(sys.stdout):
-        raise Refused("--raw is not for a terminal; use --message, or send it into a file", os.EX_USAGE)
+        raise CommandRefused("--raw is not for a terminal; use --message, or send it into a file", os.EX_USAGE)
     names, missing = resolve(call.queue, call.options.names)
     status = int(missing > 0)
     for number, name in enumerate(names):

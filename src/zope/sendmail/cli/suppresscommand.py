@@ -14,7 +14,7 @@ from math import inf
 
 from zope.sendmail.cli.formatting import clean
 from zope.sendmail.cli.selecting import Call
-from zope.sendmail.cli.terminal import Refused, say, say_json
+from zope.sendmail.cli.terminal import CommandRefused, say, say_json
 from zope.sendmail.errors import InvalidRecipient
 from zope.sendmail.lifecycle.suppression import Suppression
 from zope.sendmail.message.terms import read_moment, written
@@ -73,7 +73,7 @@ def _import(call: Call) -> int:
         with sys.stdin if name == "-" else open(name, encoding="utf-8-sig", newline="") as file:
             entries = list(_read(call, file, name))
     except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"{name} cannot be read: {error}", os.EX_NOINPUT) from None
+        raise CommandRefused(f"{name} cannot be read: {error}", os.EX_NOINPUT) from None
     call.queue.suppressions.add(*entries)
     if call.options.json:
         say_json({"imported": len(entries)})
@@ -99,23 +99,23 @@ _ACTIONS = {"list": _list, "add": _add, "remove": _remove, "import": _import, "e
 def _named(call: Call) -> Sequence[str]:
     addresses: Sequence[str] = call.options.addresses
     if not addresses:
-        raise Refused("which address? name at least one", 2)
+        raise CommandRefused("which address? name at least one", 2)
     return addresses
 
 
 def _entries(call: Call, addresses: Iterable[str]) -> Iterator[Suppression]:
-    """Yield an entry for each address.  Raises `Refused`."""
+    """Yield an entry for each address.  Raises `CommandRefused`."""
     options = call.options
     until = inf if options.time is None else call.now + options.time
     for address in addresses:
         try:
             yield Suppression.of(address, options.reason or _BY_OPERATOR, since=call.now, until=until)
         except InvalidRecipient as error:
-            raise Refused(str(error), 2) from None
+            raise CommandRefused(str(error), 2) from None
 
 
 def _read(call: Call, lines: Iterable[str], name: str) -> Iterator[Suppression]:
-    """Yield what a file has: what was exported, or an address a line.  Raises `Refused`."""
+    """Yield what a file has: what was exported, or an address a line.  Raises `CommandRefused`."""
     for number, row in enumerate(csv.reader(lines), 1):
         if not row or not any(row) or (number == 1 and row[0].strip().lower() == _COLUMNS[0]):
             continue
@@ -128,7 +128,7 @@ def _read(call: Call, lines: Iterable[str], name: str) -> Iterator[Suppression]:
                 until=read_moment(until) if until else inf,
             )
         except ValueError as error:  # InvalidRecipient is one
-            raise Refused(f"{name}, line {number}: {error}; nothing was imported", 1) from None
+            raise CommandRefused(f"{name}, line {number}: {error}; nothing was imported", 1) from None
 
 
 def _values(entry: Suppression) -> dict[str, str | None]:

@@ -17,7 +17,7 @@ _STEP = 100
 _T = TypeVar("_T")
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """A command that cannot be carried out; nothing was done.  `status` is the exit status."""
 
     def __init__(self, text: str, status: int) -> None:

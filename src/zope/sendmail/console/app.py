@@ -17,7 +17,7 @@ from zope.sendmail.console.drawing import Draw
 from zope.sendmail.console.glance import GlanceCache
 from zope.sendmail.console.pages import Pages
 from zope.sendmail.console.places import Place, places_of
-from zope.sendmail.console.search import Searches
+from zope.sendmail.console.search import RunningSearches
 from zope.sendmail.console.security import Guard
 from zope.sendmail.errors import MailError, NoSuchMail
 from zope.sendmail.system.clock import Clock
@@ -69,7 +69,7 @@ class Console:
         self._places = places_of(queues)
         self._guard = Guard(token, hosts, secret, "\n".join(place.title for place in self._places))
         self._draw = Draw(self._places, self._guard, writable=writable, links=tuple(links))
-        glances, searches = GlanceCache(self._places, clock, patience), Searches(clock)
+        glances, searches = GlanceCache(self._places, clock, patience), RunningSearches(clock)
         self._pages = Pages(
             self._places,
             glances,

@@ -13,7 +13,7 @@ from zope.sendmail.console.glance import GlanceCache
 from zope.sendmail.console.listing import fitting, place_behind
 from zope.sendmail.console.mailfilter import Filter
 from zope.sendmail.console.places import Place
-from zope.sendmail.console.search import Searches
+from zope.sendmail.console.search import RunningSearches
 from zope.sendmail.console.security import FIELD
 from zope.sendmail.console.verbs import FLUSH, FOR_SECONDS, VERBS, act
 from zope.sendmail.console.words import name_of, token_of
@@ -30,7 +30,9 @@ class Changes:
     :param patience: seconds that the page which asks waits until it is known how many mails are meant
     """
 
-    def __init__(self, glances: GlanceCache, searches: Searches, draw: Draw, clock: Clock, patience: float) -> None:
+    def __init__(
+        self, glances: GlanceCache, searches: RunningSearches, draw: Draw, clock: Clock, patience: float
+    ) -> None:
         self._glances = glances
         self._searches = searches
         self._draw = draw

@@ -60,7 +60,7 @@ class Glance:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class MailNames:
     """The names of all mails of a queue, oldest first."""
 
     names: Sequence[str]
@@ -151,7 +151,7 @@ class GlanceCache:
             ]
 
         self._glances = remembered(self._glance, FRESH, Glance({}, None, RelayBoard(()), (), is_known=False))
-        self._names = remembered(_names, FRESH, Names((), is_known=False))
+        self._names = remembered(_names, FRESH, MailNames((), is_known=False))
         self._findings: list[Remembered[list[FindingRow]]] = [
             Remembered(
                 partial(_findings, place), [], clock, fresh=FRESH_FINDINGS, patience=0.0, share=SHARE_OF_FINDINGS
@@ -163,7 +163,7 @@ class GlanceCache:
         """Return how a queue is doing."""
         return self._glances[place.number].get()
 
-    def names(self, place: Place) -> Names:
+    def names(self, place: Place) -> MailNames:
         """Return the names of the mails in a queue."""
         return self._names[place.number].get()
 
@@ -194,11 +194,11 @@ class GlanceCache:
         return Glance(named, moment(oldest, now) if oldest else None, board, minutes)
 
 
-def _names(place: Place) -> Names:
+def _names(place: Place) -> MailNames:
     try:
-        return Names(list(place.queue.admin.names()))
+        return MailNames(list(place.queue.admin.names()))
     except OSError:  # the glance says why
-        return Names(())
+        return MailNames(())
 
 
 def _findings(place: Place) -> list[FindingRow]:

@@ -14,7 +14,7 @@ from zope.sendmail.console.glance import GlanceCache
 from zope.sendmail.console.listing import PAGE, page_of, place_behind
 from zope.sendmail.console.mailfilter import STATES, Filter
 from zope.sendmail.console.places import Place
-from zope.sendmail.console.search import Searches
+from zope.sendmail.console.search import RunningSearches
 from zope.sendmail.console.security import Guard
 from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.system.clock import Clock
@@ -33,7 +33,7 @@ class Pages:
         self,
         places: Sequence[Place],
         glances: GlanceCache,
-        searches: Searches,
+        searches: RunningSearches,
         draw: Draw,
         *,
         guard: Guard,

@@ -70,7 +70,7 @@ class Search:
                 self._more.notify_all()
 
 
-class Searches:
+class RunningSearches:
     """The searches of one console.  Concurrency: any thread; a forked child searches anew."""
 
     def __init__(self, clock: Clock) -> None:

@@ -34,7 +34,7 @@ from zope.sendmail.sender import BoundSender, MailSender, MailWriter
 from zope.sendmail.startup import switched_off
 
 
-class Start(StrEnum):
+class ThreadStart(StrEnum):
     """What starts the thread that sends."""
 
     #: The first request, and each mail.
@@ -44,7 +44,13 @@ class Start(StrEnum):
 
 
 #: What can be set: all about a relay and a queue, and what a web application says besides.
-SETTINGS: Mapping[str, Parser] = {**RELAY, **QUEUE, **SENDING, "default_sender": parse_sender, "start": one_of(Start)}
+SETTINGS: Mapping[str, Parser] = {
+    **RELAY,
+    **QUEUE,
+    **SENDING,
+    "default_sender": parse_sender,
+    "start": one_of(ThreadStart),
+}
 
 _AS_IT_IS: Mapping[str, str] = {}
 
@@ -132,7 +138,7 @@ class SiteMailer:
         sender: MailSender,
         *,
         default_sender: str | None = None,
-        start: Start = Start.REQUEST,
+        start: ThreadStart = ThreadStart.REQUEST,
         spell: Callable[[str], str] = str,
     ) -> None:
         self.sender = sender
@@ -143,7 +149,7 @@ class SiteMailer:
     @property
     def starts(self) -> bool:
         """Whether this process sends; ``ZOPE_SENDMAIL_START=never`` in the environment forbids it as well."""
-        return self._start is not Start.NEVER and not switched_off()
+        return self._start is not ThreadStart.NEVER and not switched_off()
 
     def start(self) -> None:
         """Start the thread that sends, unless it runs or shall not."""

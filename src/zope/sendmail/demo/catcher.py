@@ -51,7 +51,7 @@ class Caught:
 
 
 @dataclass
-class Hold:
+class WithheldAnswer:
     """A withheld answer: to the mail with which there are `count`.  That is `mail`, once it is there."""
 
     count: int
@@ -66,7 +66,7 @@ class Catcher:
         #: Seconds until a mail is answered.
         self.pause = 0.0
         self._caught: list[Caught] = []
-        self._hold: Hold | None = None
+        self._hold: WithheldAnswer | None = None
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="catcher", daemon=True)
@@ -90,9 +90,9 @@ class Catcher:
         """Return how often each Message-Id came."""
         return Counter(mail.message_id for mail in self.caught())
 
-    def hold(self, number: int) -> Hold:
+    def hold(self, number: int) -> WithheldAnswer:
         """Withhold the answer to the mail that comes `number`-th from now on; the mail itself is kept."""
-        self._hold = Hold(len(self._caught) + number)
+        self._hold = WithheldAnswer(len(self._caught) + number)
         return self._hold
 
     def release(self) -> None:

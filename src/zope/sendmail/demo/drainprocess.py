@@ -54,7 +54,7 @@ def report(what: str, message_id: str = "", text: str = "") -> None:
 # --- the program that started it ----------------------------------------------------------------------------
 
 
-class Worker:
+class DrainProcess:
     """A process that drains the queue through its own entrance of the catcher.  Its log is in `log_path`."""
 
     def __init__(self, queue_path: str, port: int, log_path: str) -> None:

@@ -14,7 +14,7 @@ import transaction
 
 from zope.sendmail import startup
 from zope.sendmail.demo.catcher import Caught
-from zope.sendmail.demo.drainprocess import Worker
+from zope.sendmail.demo.drainprocess import DrainProcess
 from zope.sendmail.demo.ledger import Surprise
 from zope.sendmail.demo.scenes import Act
 from zope.sendmail.demo.shop import visit
@@ -48,7 +48,7 @@ def shared_queue(act: Act) -> str:
     return f"All {MAILS} mails came. Deliveries: {', '.join(shown)}."
 
 
-def kill_one(act: Act, workers: list[Worker]) -> tuple[Caught, Worker]:
+def kill_one(act: Act, workers: list[DrainProcess]) -> tuple[Caught, DrainProcess]:
     """Commit many mails; kill the worker that delivers the fatal one.  Returns that mail and the victim."""
     catcher = act.stage.catcher
     catcher.pause = _LEISURE
@@ -81,7 +81,7 @@ def commit_all(act: Act) -> None:
     act.narrator.say(f"{MAILS} mails are committed in one transaction, which takes {seconds * 1000:.0f} ms.")
 
 
-def end(workers: list[Worker]) -> None:
+def end(workers: list[DrainProcess]) -> None:
     """Let the processes end, as they would at the end of a day."""
     for each in workers:
         each.tell_to_end()
@@ -90,7 +90,7 @@ def end(workers: list[Worker]) -> None:
             raise Surprise(f"Process {each.pid} ended with status {status}.")
 
 
-def explain(act: Act, survivors: list[Worker], unanswered: Caught) -> None:
+def explain(act: Act, survivors: list[DrainProcess], unanswered: Caught) -> None:
     """Tell what the survivors recorded as unknown, and what became of it."""
     for each in survivors:
         for report in each.told("MailUnknownEvent"):
@@ -104,7 +104,7 @@ def explain(act: Act, survivors: list[Worker], unanswered: Caught) -> None:
         )
 
 
-def listed(workers: list[Worker]) -> str:
+def listed(workers: list[DrainProcess]) -> str:
     """Return the processes, for people."""
     *first, last = [str(each.pid) for each in workers]
     return f"Processes {', '.join(first)} and {last}"

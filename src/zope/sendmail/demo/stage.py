@@ -18,7 +18,7 @@ from zope.configuration.exceptions import ConfigurationError
 
 from zope.sendmail import startup
 from zope.sendmail.demo.catcher import Catcher
-from zope.sendmail.demo.drainprocess import Worker
+from zope.sendmail.demo.drainprocess import DrainProcess
 from zope.sendmail.demo.ledger import Surprise
 from zope.sendmail.demo.shop import configure, open_database
 from zope.sendmail.interfaces import IMailEvent, IMailQueue
@@ -59,9 +59,9 @@ class Stage:
         """Return the queue, as an operator sees it."""
         return open_queue(self.queue_path)
 
-    def worker(self, number: int) -> Worker:
+    def worker(self, number: int) -> DrainProcess:
         """Return one more process that drains the queue."""
-        return Worker(self.queue_path, self.catcher.open(), self.path(f"process-{number}.log"))
+        return DrainProcess(self.queue_path, self.catcher.open(), self.path(f"process-{number}.log"))
 
     def path(self, name: str) -> str:
         """Return a file of the demo."""

@@ -29,7 +29,7 @@ from zope.sendmail.reporting import observers
 from zope.sendmail.smtp.classification import failed, succeeded
 from zope.sendmail.smtp.connect import Factory, connect, hang_up, makes_tls
 from zope.sendmail.smtp.protocol.progress import Progress, pairs
-from zope.sendmail.smtp.relaymemory import RelayMemories
+from zope.sendmail.smtp.relaymemory import MemoryByRelay
 from zope.sendmail.smtp.sendmailconnection import OriginalMessage
 from zope.sendmail.smtp.sendonly import SendOnlySession, is_within_session
 from zope.sendmail.smtp.session import SMTPSession
@@ -80,7 +80,7 @@ class SMTPMailer(MailerAttributes):
     smtp: Any = _DefaultFactory()
 
     _smtp: _SMTPState | None = None
-    _memories: RelayMemories | None = None
+    _memories: MemoryByRelay | None = None
     #: Two objects of this class, not of a subclass, may share a connection if their settings are equal.
     _is_its_settings: ClassVar[bool] = True
 
@@ -216,10 +216,10 @@ class SMTPMailer(MailerAttributes):
             self._known_relays(),
         )
 
-    def _known_relays(self) -> RelayMemories:
+    def _known_relays(self) -> MemoryByRelay:
         """Return what this mailer's sessions have learnt about its relays; it stays when they are closed."""
         if self._memories is None:
-            self.__dict__.setdefault("_memories", RelayMemories())  # two threads may come at once
+            self.__dict__.setdefault("_memories", MemoryByRelay())  # two threads may come at once
         return self.__dict__["_memories"]  # type: ignore[no-any-return]  # by whichever thread came first
 
     def _close_connection(self) -> None:

@@ -143,7 +143,7 @@ def is_ascii(address: str) -> bool:
     return address.isascii()
 
 
-def in_ascii(address: str) -> str | None:
+def to_ascii(address: str) -> str | None:
     """Return the address in ASCII, or None if it has no such spelling."""
     if is_ascii(address):
         return address

@@ -17,7 +17,7 @@ from email.message import Message
 from email.policy import EmailPolicy
 
 from zope.sendmail.errors import InvalidMessage
-from zope.sendmail.message.address import in_ascii, split_list
+from zope.sendmail.message.address import split_list, to_ascii
 from zope.sendmail.message.generator import in_pieces
 from zope.sendmail.message.headers import fields_of, in_front, line_end
 from zope.sendmail.message.pieces import Piece, joined
@@ -185,7 +185,7 @@ def _encoded_address(text: str, column: int) -> str:
 
 def _spelled(address: str) -> str:
     """Return an address in ASCII if it has such a spelling, or as it is (RFC 6532, 3.2)."""
-    return in_ascii(address.strip()) or address.strip()
+    return to_ascii(address.strip()) or address.strip()
 
 
 def _word(text: str, column: int) -> str:

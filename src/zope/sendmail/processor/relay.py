@@ -17,7 +17,7 @@ from zope.sendmail.mailer import keeps_sessions, open_session
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.lanes import Lanes
 from zope.sendmail.processor.stopsignal import StopSignal
-from zope.sendmail.processor.throttle import Hand, Hearing, Throttle
+from zope.sendmail.processor.throttle import Hearing, MailInHand, Throttle
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.sidebyside import side_by_side
@@ -34,7 +34,7 @@ _BACKLOG = 2
 _MOMENT = 0.01
 
 _NONE: Mapping[str, Reply] = {}
-_NO_HAND = Hand()
+_NO_HAND = MailInHand()
 
 
 class Relay:
@@ -98,7 +98,7 @@ class Relay:
         """Whether the last attempt failed: one mail at a time until one gets through."""
         return self.circuit.failures > 0
 
-    def heard(self, outcome: Outcome, complaints: Mapping[str, Reply] = _NONE, hand: Hand = _NO_HAND) -> Hearing:
+    def heard(self, outcome: Outcome, complaints: Mapping[str, Reply] = _NONE, hand: MailInHand = _NO_HAND) -> Hearing:
         """Learn from an outcome: a fault pauses the relay, anything else ends the pause.
 
         While other connections work, a fault is about this one: the relay wants fewer.

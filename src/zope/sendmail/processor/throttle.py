@@ -46,7 +46,7 @@ _WINDOW = 180.0
 
 
 @dataclass(frozen=True, slots=True)
-class Hand:
+class MailInHand:
     """The mail that an outcome is about.
 
     :param name: of the mail in its queue
@@ -98,7 +98,7 @@ class Throttle:
 
     # what the relay says
 
-    def heard(self, outcome: Outcome, complaints: Mapping[str, Reply], workers: int, hand: Hand) -> Hearing:
+    def heard(self, outcome: Outcome, complaints: Mapping[str, Reply], workers: int, hand: MailInHand) -> Hearing:
         """Learn from an outcome.
 
         :param complaints: what `complaints_in` found in it
@@ -116,7 +116,7 @@ class Throttle:
             self._took(outcome.relay, hand.begun, now)
             return Hearing.USUAL
 
-    def _complaint(self, complaint: Reply, outcome: Outcome, workers: int, hand: Hand, now: float) -> Hearing:
+    def _complaint(self, complaint: Reply, outcome: Outcome, workers: int, hand: MailInHand, now: float) -> Hearing:
         relay = outcome.relay
         if too_much(complaint) is TooMuch.CONNECTIONS and self._is_crowded(complaint, relay, workers, hand, now):
             return Hearing.FEWER_CONNECTIONS
@@ -130,7 +130,7 @@ class Throttle:
         self._slow_down(complaint, relay, hand, now)
         return Hearing.SLOWER
 
-    def _is_crowded(self, complaint: Reply, relay: str, workers: int, hand: Hand, now: float) -> bool:
+    def _is_crowded(self, complaint: Reply, relay: str, workers: int, hand: MailInHand, now: float) -> bool:
         """Note that the relay speaks of connections; return whether it can mean them."""
         if self._rate.refusals > _DOUBTFUL:
             self._connections.trusted = 0
@@ -143,7 +143,7 @@ class Throttle:
             maillog.fewer_connections(relay, int(self._connections.most), complaint)
         return True
 
-    def _slow_down(self, complaint: Reply, relay: str, hand: Hand, now: float) -> None:
+    def _slow_down(self, complaint: Reply, relay: str, hand: MailInHand, now: float) -> None:
         refusals = self._rate.refusals
         hold = self._rate.refused(hand.begun, now)
         if self._rate.refusals == refusals:

@@ -25,7 +25,7 @@ from zope.sendmail.processor.convoy import Convoy
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.processor.sentbatch import SentBatch
-from zope.sendmail.processor.throttle import Hand, Hearing
+from zope.sendmail.processor.throttle import Hearing, MailInHand
 from zope.sendmail.reporting import maillog
 from zope.sendmail.reporting.reporter import MailId, Measures
 from zope.sendmail.smtp.pipeline import one_by_one, stream
@@ -194,7 +194,7 @@ class Worker:
         outcome = self._checked(job, result)
         complaints = complaints_in(outcome)
         if job.envelope.recipients:  # else no relay was asked
-            hand = Hand(lease.name, max(job.taken_at, self._ended_at), self.session)
+            hand = MailInHand(lease.name, max(job.taken_at, self._ended_at), self.session)
             hearing = self._relay.heard(outcome, complaints, hand)
             self._relay.give_back()
             self._relay.lanes.note_other()

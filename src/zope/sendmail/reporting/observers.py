@@ -158,7 +158,7 @@ def ignore(observer: AttemptObserver) -> None:
 
 
 @contextlib.contextmanager
-def observed(observer: AttemptObserver) -> Iterator[None]:
+def observing(observer: AttemptObserver) -> Iterator[None]:
     """Let `observer` have the attempts until the end of the block."""
     observe(observer)
     try:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from smtplib import SMTP
 from typing import Protocol, runtime_checkable
 
-from zope.sendmail.smtp.protocol.replies import Replies, Response
+from zope.sendmail.smtp.protocol.replies import ReplyReader, Response
 from zope.sendmail.smtp.protocol.steps import SendFailed
 from zope.sendmail.smtp.replylines import has_unread, set_timeout
 from zope.sendmail.system.gilbaton import baton
@@ -95,7 +95,7 @@ class SocketChannel:
 
     def __init__(self, connection: SMTP) -> None:
         self._connection = connection
-        self._replies = Replies()
+        self._replies = ReplyReader()
         self._has_news = _watched(self._socket())
         #: What has gone wrong and was not told yet.
         self._error: OSError | None = None

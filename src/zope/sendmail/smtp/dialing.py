@@ -22,7 +22,7 @@ from zope.sendmail.config.settings import RelaySettings, Tls
 from zope.sendmail.errors import RelayError
 from zope.sendmail.message.domain import ascii_domain
 from zope.sendmail.smtp.heloname import helo_name
-from zope.sendmail.smtp.hostaddresses import FAILURES, Address, addresses_of, open_first
+from zope.sendmail.smtp.hostaddresses import FAILURES, HostAddress, host_addresses, open_first
 from zope.sendmail.smtp.replylines import read_by_lines, set_timeout
 from zope.sendmail.smtp.tls import tls_context
 from zope.sendmail.smtp.tlsprobe import waits_for_tls
@@ -82,7 +82,7 @@ class OwnDialer(Dialer):
         self._scope = settings.hostname, settings.port
         self._addresses = _addresses(settings)
         self._all = tuple(self._addresses)
-        self._current: Address | None = None
+        self._current: HostAddress | None = None
         #: Seconds that are left for greetings, over all addresses.
         self._left = settings.timeouts.greeting
 
@@ -174,8 +174,8 @@ class _Place(NamedTuple):
     """Where a connection goes: one of the addresses of a relay."""
 
     scope: Hashable
-    address: Address | None
-    addresses: tuple[Address, ...]
+    address: HostAddress | None
+    addresses: tuple[HostAddress, ...]
 
 
 #: The attribute of a connection that has it.
@@ -232,10 +232,10 @@ _SMTPLIBS: dict[type, dict[str, object]] = {
 }
 
 
-def _addresses(settings: RelaySettings) -> list[Address]:
+def _addresses(settings: RelaySettings) -> list[HostAddress]:
     if settings.hostname.startswith("/"):
-        return [Address(socket.AF_UNIX, socket.SOCK_STREAM, 0, settings.hostname)]
-    return addresses_of(settings.hostname, settings.port)
+        return [HostAddress(socket.AF_UNIX, socket.SOCK_STREAM, 0, settings.hostname)]
+    return host_addresses(settings.hostname, settings.port)
 
 
 def _greeting(connection: SMTP, seconds: float, settings: RelaySettings) -> tuple[int, bytes]:

@@ -27,7 +27,7 @@ _DELAY = 0.25
 FAILURES = RecentFailures(600.0)
 
 
-class Address(NamedTuple):
+class HostAddress(NamedTuple):
     """One address of a relay, as the resolver tells it."""
 
     family: int
@@ -39,20 +39,20 @@ class Address(NamedTuple):
         return str(self.place if self.family == socket.AF_UNIX else self.place[0])
 
 
-def addresses_of(hostname: str, port: int) -> list[Address]:
+def host_addresses(hostname: str, port: int) -> list[HostAddress]:
     """Return the addresses of a relay in the order in which they are to be tried.
 
     :raises OSError: there is no such name, or the resolver cannot say.
     """
     name = ascii_domain(hostname) or hostname
     found = socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM)
-    addresses = dict.fromkeys(Address(family, kind, protocol, place) for family, kind, protocol, _, place in found)
+    addresses = dict.fromkeys(HostAddress(family, kind, protocol, place) for family, kind, protocol, _, place in found)
     return FAILURES.arranged((hostname, port), _interleaved(addresses))
 
 
-def _interleaved(addresses: Iterable[Address]) -> list[Address]:
+def _interleaved(addresses: Iterable[HostAddress]) -> list[HostAddress]:
     """Return them with the families in turn, beginning with the first one (RFC 8305, 4)."""
-    waiting: dict[int, deque[Address]] = {}
+    waiting: dict[int, deque[HostAddress]] = {}
     for address in addresses:
         waiting.setdefault(address.family, deque()).append(address)
     arranged = []
@@ -61,7 +61,9 @@ def _interleaved(addresses: Iterable[Address]) -> list[Address]:
     return arranged
 
 
-def open_first(scope: Hashable, addresses: Sequence[Address], seconds: float | None) -> tuple[socket.socket, Address]:
+def open_first(
+    scope: Hashable, addresses: Sequence[HostAddress], seconds: float | None
+) -> tuple[socket.socket, HostAddress]:
     """Return a connection to the first of these addresses that takes one, and this address.
 
     Those that were tried before it are tried last for a time.
@@ -80,11 +82,11 @@ def open_first(scope: Hashable, addresses: Sequence[Address], seconds: float | N
 class _Race:
     """Connections under way, of which the first one wins."""
 
-    def __init__(self, addresses: Sequence[Address], seconds: float | None) -> None:
+    def __init__(self, addresses: Sequence[HostAddress], seconds: float | None) -> None:
         self._waiting = deque(addresses)
         self._until = math.inf if seconds is None else time.monotonic() + seconds
         self._next = -math.inf
-        self._running: dict[socket.socket, Address] = {}
+        self._running: dict[socket.socket, HostAddress] = {}
         self._error: OSError = OSError(errno.EADDRNOTAVAIL, "the relay has no address")
         self._selector = selectors.DefaultSelector()
 
@@ -96,7 +98,7 @@ class _Race:
         for sock in self._running:
             sock.close()
 
-    def run(self) -> tuple[socket.socket, Address]:
+    def run(self) -> tuple[socket.socket, HostAddress]:
         while self._waiting or self._running:
             now = time.monotonic()
             if self._waiting and (now >= self._next or not self._running):
@@ -117,7 +119,7 @@ class _Race:
         until = min(self._until, self._next) if self._waiting else self._until
         return None if until == math.inf else max(until - now, 0.0)
 
-    def _start(self, address: Address) -> None:
+    def _start(self, address: HostAddress) -> None:
         sock = None
         try:
             sock = socket.socket(address.family, address.kind, address.protocol)

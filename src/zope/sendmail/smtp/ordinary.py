@@ -21,7 +21,7 @@ from zope.sendmail.smtp.onemail import Attempt
 from zope.sendmail.smtp.protocol.body import WINDOW, Body
 from zope.sendmail.smtp.protocol.commands import Extensions
 from zope.sendmail.smtp.protocol.progress import Progress, reply_about_recipient
-from zope.sendmail.smtp.protocol.replies import Replies
+from zope.sendmail.smtp.protocol.replies import ReplyReader
 from zope.sendmail.smtp.protocol.steps import SendFailed, Steps
 from zope.sendmail.smtp.protocol.transaction import MailTransaction
 
@@ -123,7 +123,7 @@ class OrdinaryAttempt(Attempt):
                 transaction.addressing.not_sent(error)
             return transaction.deliver()
         self.is_gone = False
-        progress, replies = self.progress, Replies()
+        progress, replies = self.progress, ReplyReader()
         replies.feed(self.heard)
         replies.next()
         for recipient in self.job.envelope.recipients:

@@ -105,7 +105,7 @@ class RelayMemory:
         self.recipients_taken = max(self.recipients_taken, number)
 
 
-class RelayMemories:
+class MemoryByRelay:
     """What the relays of one mailer have shown, by host and port."""
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ from zope.sendmail.smtp.ordinary import OrdinaryAttempt
 from zope.sendmail.smtp.pipeline import Result, Stream
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.protocol.steps import Intend, Overlapping, TakeNext
-from zope.sendmail.smtp.relaymemory import RelayMemories
+from zope.sendmail.smtp.relaymemory import MemoryByRelay
 from zope.sendmail.smtp.startover import StartOver, is_leaving
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.gilbaton import baton
@@ -56,14 +56,14 @@ class SMTPSession:
         settings: Callable[[], RelaySettings],
         connect: Callable[[RelaySettings], Any],
         clock: Clock,
-        memories: RelayMemories | None = None,
+        memories: MemoryByRelay | None = None,
     ) -> None:
         #: Whether a stream calls `IJobSource`'s ``let_go()``.
         self.lets_go = True
         self._settings = settings
         self._connect = connect
         self._clock = clock
-        self._memories = memories or RelayMemories()
+        self._memories = memories or MemoryByRelay()
         self._current: OpenConnection | None = None
         #: The mail whose envelope went with the end of the last one, or was about to.
         self._ahead: Attempt | None = None

@@ -8,8 +8,8 @@ import socket
 import ssl
 from typing import Any, Protocol
 
-from zope.sendmail.testing.relayscript import POINTS, Action, Drop, Hang, InTurn, Mail, Script
-from zope.sendmail.testing.saslserver import MECHANISMS, Attempt
+from zope.sendmail.testing.relayscript import POINTS, Action, Drop, Hang, InTurn, ReceivedMail, Script
+from zope.sendmail.testing.saslserver import MECHANISMS, LoginAttempt
 
 _MAX_LINE = 64 * 1024
 
@@ -28,7 +28,7 @@ class Behaviour(Protocol):
     lmtp: bool
 
 
-class Listener(Protocol):
+class DialogueListener(Protocol):
     """What hears of the course of a dialogue, and what was said in it."""
 
     def heard(self, dialogue: Dialogue, command: str) -> None:
@@ -37,7 +37,7 @@ class Listener(Protocol):
     def was_answered(self, dialogue: Dialogue, response: bytes) -> None:
         """Take note of what the client answered to a challenge."""
 
-    def took(self, mail: Mail) -> None:
+    def took(self, mail: ReceivedMail) -> None:
         """Take note of a mail for which the relay took responsibility."""
 
     def closed(self, dialogue: Dialogue) -> None:
@@ -51,7 +51,7 @@ class _Gone(ConnectionError):
 class Dialogue:
     """One connection, in a thread of its own."""
 
-    def __init__(self, relay: Behaviour, listener: Listener, client: socket.socket, number: int) -> None:
+    def __init__(self, relay: Behaviour, listener: DialogueListener, client: socket.socket, number: int) -> None:
         self.relay = relay
         self._listener = listener
         self.number = number
@@ -188,7 +188,9 @@ class Dialogue:
             self._say("504 5.5.4 there is no such mechanism")
         else:
             first = None if not initial else b"" if initial == "=" else base64.b64decode(initial)
-            self._log_in(check(Attempt(first, self._ask, self.relay.users, self.relay.tokens, self._certificate())))
+            self._log_in(
+                check(LoginAttempt(first, self._ask, self.relay.users, self.relay.tokens, self._certificate()))
+            )
 
     def _ask(self, challenge: bytes) -> bytes:
         self._say("334 " + base64.b64encode(challenge).decode())
@@ -264,7 +266,9 @@ class Dialogue:
         for recipients in groups:
             action = self.relay.script.action("DOT", recipients[0] if self.relay.lmtp else "")
             if not isinstance(action, str) or action.startswith("2"):
-                self._listener.took(Mail(sender, recipients, data, options, self._encrypted, self._user, self.number))
+                self._listener.took(
+                    ReceivedMail(sender, recipients, data, options, self._encrypted, self._user, self.number)
+                )
             self._perform(action, "250 2.0.0 Ok: queued")
 
     def _do_rset(self, line: str) -> None:

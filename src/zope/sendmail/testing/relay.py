@@ -26,9 +26,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
 from zope.sendmail.testing.dialogue import Dialogue
-from zope.sendmail.testing.relayscript import Action, Chosen, Drop, Hang, InTurn, Mail, Script
+from zope.sendmail.testing.relayscript import Action, Chosen, Drop, Hang, InTurn, ReceivedMail, Script
 
-__all__ = ["KEYWORDS", "Action", "Drop", "Hang", "InTurn", "Mail", "Relay"]
+__all__ = ["KEYWORDS", "Action", "Drop", "Hang", "InTurn", "ReceivedMail", "Relay"]
 
 #: What a modern relay says of itself.  ``STARTTLS`` and ``AUTH`` come by themselves.
 KEYWORDS = ("PIPELINING", "SIZE 33554432", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
@@ -76,7 +76,7 @@ class Relay:
         self._changed = threading.Condition()
         #: What is to happen when; see `on`.
         self.script = Script()
-        self._mails: list[Mail] = []
+        self._mails: list[ReceivedMail] = []
         self._dialogues: list[list[str]] = []
         self._responses: list[bytes] = []
         self._open: dict[int, Dialogue] = {}
@@ -108,7 +108,7 @@ class Relay:
     # what happened
 
     @property
-    def mails(self) -> list[Mail]:
+    def mails(self) -> list[ReceivedMail]:
         """The mails that were taken, in order; also those after whose dot it dropped or hung."""
         with self._changed:
             return list(self._mails)
@@ -256,7 +256,7 @@ class Relay:
             self._responses.append(response)
             self._changed.notify_all()
 
-    def took(self, mail: Mail) -> None:
+    def took(self, mail: ReceivedMail) -> None:
         """Take note that the relay took responsibility for `mail`."""
         with self._changed:
             self._mails.append(mail)

@@ -32,7 +32,7 @@ POINTS = frozenset(
 
 
 @dataclass(frozen=True)
-class Mail:
+class ReceivedMail:
     """A mail that the relay took: envelope as spelled on the wire, `data` with CRLF, not dot-stuffed."""
 
     sender: str

@@ -289,12 +289,12 @@ class StreamingDKIMSession(DKIMSession):
 
     def stream(self, jobs: IJobSource) -> Iterator[tuple[IJob, Outcome | Exception]]:
         """See `IStreamingSession`."""
-        for job, outcome in self._session.stream(_SignedJobs(jobs, self._signer)):
+        for job, outcome in self._session.stream(_SigningSource(jobs, self._signer)):
             yield job.job, outcome
 
 
 @implementer(IJobSource)
-class _SignedJobs:
+class _SigningSource:
     """See `IJobSource`."""
 
     def __init__(self, jobs: IJobSource, signer: DKIMSigner) -> None:

@@ -21,7 +21,7 @@ from zope.sendmail.contrib.site import (
     SETTINGS,
     RequestMailer as RequestMailer,
     SiteMailer as SiteMailer,
-    Start as Start,
+    ThreadStart as ThreadStart,
     make_site_mailer,
 )
 

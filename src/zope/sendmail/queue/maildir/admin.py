@@ -41,7 +41,7 @@ from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner
 from zope.sendmail.queue.maildir.messageindex import MessageIds
 from zope.sendmail.queue.maildir.ownerless import said_by
 from zope.sendmail.queue.maildir.ownertext import SLOT, Phase, phase_of
-from zope.sendmail.queue.maildir.processorstates import ProcessorStates
+from zope.sendmail.queue.maildir.processorstates import ProcessorStateFiles
 from zope.sendmail.queue.maildir.stagedentries import PREFIX as STAGED, StagedEntries
 from zope.sendmail.queue.maildir.store import Listing, Store
 
@@ -72,7 +72,7 @@ class MaildirAdmin:
         self._changed = changed
         self._give_up_bundles = give_up_bundles
         self._message_ids = MessageIds(store)
-        self._states = ProcessorStates(store.layout, store.disk, store.clock)
+        self._states = ProcessorStateFiles(store.layout, store.disk, store.clock)
         self._keys = Keys(store.layout, store.disk, store.clock)
         self._last_states = LastStates(store)
         self._staged = StagedEntries(store, self._keys)

@@ -32,11 +32,11 @@ from zope.sendmail.queue.maildir.layout import (
     is_too_long,
     name_of,
 )
-from zope.sendmail.queue.maildir.liveness import Liveness, Owners
+from zope.sendmail.queue.maildir.liveness import Liveness, LocksFolder
 from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME
 from zope.sendmail.queue.maildir.ownerless import said_by
 from zope.sendmail.queue.maildir.ownertext import phase_of
-from zope.sendmail.queue.maildir.processorstates import ProcessorStates
+from zope.sendmail.queue.maildir.processorstates import ProcessorStateFiles
 from zope.sendmail.queue.maildir.store import Listing, Store
 from zope.sendmail.queue.maildir.uncommitted import DAY, look_at
 from zope.sendmail.system.disk import Disk, identity
@@ -149,7 +149,7 @@ class _Visit:
         self._layout = store.layout
         self._now = store.clock.time()
         self._root = root
-        self._owners = Owners()
+        self._owners = LocksFolder()
         self._listing = Listing(store.layout, store.disk)
         self._waiting = set(self._listing.keys)
         self._modes: dict[str, int] = {}
@@ -232,7 +232,7 @@ class _Visit:
     # locks/
 
     def _locks_directory(self) -> Iterator[Finding]:
-        self._owners = owners = Owners.at(self._layout, self._disk, self._now)
+        self._owners = owners = LocksFolder.at(self._layout, self._disk, self._now)
         alive = bool(owners.living)
         for name in owners.dead:
             yield diagnosis.dead_owner(f"locks/{name}", alive=alive)
@@ -243,7 +243,7 @@ class _Visit:
 
     def _processors(self) -> Iterator[Finding]:
         """Learn what processors told; that they cannot be read is the only finding."""
-        self._board = RelayBoard(ProcessorStates(self._layout, self._disk, self._store.clock).examine())
+        self._board = RelayBoard(ProcessorStateFiles(self._layout, self._disk, self._store.clock).examine())
         self._blocked = {relay.name: _First() for relay in self._board if not relay.is_usable}
         yield from ()
 

@@ -59,7 +59,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Owners:
+class LocksFolder:
     """What lies in ``locks/``."""
 
     #: Device and inode of the owner files of living processors.
@@ -72,7 +72,7 @@ class Owners:
     foreign: list[str] = field(default_factory=list)
 
     @classmethod
-    def at(cls, layout: Layout, disk: Disk, now: float) -> Owners:
+    def at(cls, layout: Layout, disk: Disk, now: float) -> LocksFolder:
         """Look."""
         owners = cls()
         seen: set[tuple[int, int]] = set()

@@ -31,7 +31,7 @@ from zope.sendmail.queue.maildir.ownertext import (
     header,
     read_slot,
     slot,
-    slots,
+    used_slots,
 )
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import NO_ROOM, Disk, identity, remove_quietly, same_file
@@ -176,7 +176,7 @@ class OwnerFile:
 
     def _take_up(self, text: bytes) -> None:
         """Learn of which locks the slots tell that are now ours."""
-        for number, name, _ in slots(text):
+        for number, name, _ in used_slots(text):
             for directory in (self._layout.new, self._layout.cur):
                 if self.owns(path := os.path.join(directory, name)):
                     self._slots[path] = number

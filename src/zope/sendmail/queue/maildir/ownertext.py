@@ -98,7 +98,7 @@ EMPTY = line(b"")
 _NAMES = sys.getfilesystemencoding()
 
 
-def slots(text: bytes) -> Iterator[tuple[int, str, bytes]]:
+def used_slots(text: bytes) -> Iterator[tuple[int, str, bytes]]:
     """Yield number, name of the lock and phase with attempts of each slot that tells of something."""
     for start in range(SLOT, len(text), SLOT):
         phase, _, rest = text[start : start + SLOT].rstrip().partition(b" ")
@@ -115,7 +115,7 @@ def read_slot(text: bytes, lock: str) -> Inherited:
     boot = text[:SLOT].rstrip().rpartition(b" boot ")[2]
     if boot != boot_id():
         return UNKNOWN
-    for _, name, said in slots(text):
+    for _, name, said in used_slots(text):
         if name == lock:
             phase, _, attempts = said.partition(b" ")
             words = {each.encode(): each for each in Phase}

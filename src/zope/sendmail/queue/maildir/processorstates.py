@@ -20,7 +20,7 @@ from zope.sendmail.lifecycle.relaystate import (
     write_processor_state,
 )
 from zope.sendmail.queue.maildir.layout import Layout
-from zope.sendmail.queue.maildir.liveness import Owners
+from zope.sendmail.queue.maildir.liveness import LocksFolder
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk, identity, remove_quietly
 from zope.sendmail.system.forklock import ForkLock
@@ -35,7 +35,7 @@ _LARGEST = 1_000_000
 _REQUEST_LIFE = 3600.0
 
 
-class ProcessorStates:
+class ProcessorStateFiles:
     """The files in ``processors/``.  Concurrency: any thread and any process; the last writer of a file counts."""
 
     def __init__(self, layout: Layout, disk: Disk, clock: Clock) -> None:
@@ -92,7 +92,7 @@ class ProcessorStates:
     def _read(self) -> Iterator[tuple[str, ProcessorState]]:
         with contextlib.suppress(FileNotFoundError):
             names = [name for name in self._disk.names(self._layout.processors) if name[:1].isdigit()]
-            living = Owners.at(self._layout, self._disk, self._clock.time()).living if names else set()
+            living = LocksFolder.at(self._layout, self._disk, self._clock.time()).living if names else set()
             for name in sorted(names):
                 with contextlib.suppress(FileNotFoundError):
                     state = read_processor_state(self._text(name))

@@ -29,10 +29,10 @@ from zope.sendmail.queue.maildir.keys import Keys
 from zope.sendmail.queue.maildir.latecommit import late_commits_of
 from zope.sendmail.queue.maildir.layout import EXTRA, Layout
 from zope.sendmail.queue.maildir.lease import MaildirLease
-from zope.sendmail.queue.maildir.liveness import Owners
+from zope.sendmail.queue.maildir.liveness import LocksFolder
 from zope.sendmail.queue.maildir.locks import Lock, Owner
 from zope.sendmail.queue.maildir.ownerfile import sweep
-from zope.sendmail.queue.maildir.processorstates import ProcessorStates
+from zope.sendmail.queue.maildir.processorstates import ProcessorStateFiles
 from zope.sendmail.queue.maildir.ratefiles import Turns
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.spares import spares_of, sweep as sweep_spares
@@ -75,7 +75,7 @@ class MaildirQueue:
         self._made = False
         self.keys = Keys(self.layout, self.disk, self.clock)
         self.suppressions = MaildirSuppressions(self.layout, self.disk, self.clock, self._make)
-        self._states = ProcessorStates(self.layout, self.disk, self.clock)
+        self._states = ProcessorStateFiles(self.layout, self.disk, self.clock)
         self._turns = Turns(self.layout, self.disk, self.clock)
         self._late = late_commits_of(self.layout.root)
         self._owners: weakref.WeakSet[Owner] = weakref.WeakSet()
@@ -274,7 +274,7 @@ class MaildirQueue:
     def is_attended(self) -> bool:
         """Say whether this queue is drained: by a processor that lives, or by passes."""
         now = self.clock.time()
-        return bool(Owners.at(self.layout, self.disk, now).living) or is_drained(self.admin.processors(), now)
+        return bool(LocksFolder.at(self.layout, self.disk, now).living) or is_drained(self.admin.processors(), now)
 
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`.  Reads the heads of mails that came since it was asked last."""

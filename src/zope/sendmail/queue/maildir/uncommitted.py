@@ -20,7 +20,7 @@ DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class StagedFiles:
     """A file or a group of files in ``tmp/`` that a process has made there."""
 
     name: str
@@ -52,7 +52,7 @@ def origin_of(name: str) -> Origin | None:
     return Origin.of(name.removeprefix(SPARE))
 
 
-def look_at(disk: Disk, path: str, now: float) -> Staged | None:
+def look_at(disk: Disk, path: str, now: float) -> StagedFiles | None:
     """Return what is at this path; None if no process of ours makes such things.  Raises `OSError`."""
     name = os.path.basename(path)
     origin = origin_of(name)
@@ -69,4 +69,4 @@ def look_at(disk: Disk, path: str, now: float) -> Staged | None:
         except OSError:  # not ours to open, or the disk is read-only: its name has to do
             pass
     written = status.st_mtime if name.startswith(SPARE) else origin.seconds
-    return Staged(name, path, stat.S_ISDIR(mode), origin, liveness, written, now - written)
+    return StagedFiles(name, path, stat.S_ISDIR(mode), origin, liveness, written, now - written)

@@ -35,7 +35,7 @@ from zope.sendmail.queue.postgresql.database import Connections, run
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope, write_envelope
 from zope.sendmail.queue.postgresql.lease import INTENDED
 from zope.sendmail.queue.postgresql.names import parsed, shown
-from zope.sendmail.queue.postgresql.processorstates import ProcessorStates
+from zope.sendmail.queue.postgresql.processorstates import ProcessorStateTable
 from zope.sendmail.queue.postgresql.roundtrips import PARTITIONS
 from zope.sendmail.queue.postgresql.rows import (
     NUMBERS,
@@ -91,7 +91,7 @@ class PostgreSQLAdmin:
     ) -> None:
         self._connections = connections
         self._queue = queue
-        self.states = ProcessorStates(connections, queue)
+        self.states = ProcessorStateTable(connections, queue)
         self._settle = settle
         self._changed = changed
         self._schedule = replace(schedule, on_unknown=OnUnknown.HOLD)

@@ -24,7 +24,7 @@ from zope.sendmail.queue.postgresql.inheritance import Inheritance
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import Liveness
 from zope.sendmail.queue.postgresql.mailsource import MailSource
-from zope.sendmail.queue.postgresql.roundtrips import Progress
+from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.system.clock import Clock
 
 
@@ -57,7 +57,7 @@ class Claims:
         #: The numbers of claims whose answer was lost, or that came to nothing else: what they got is claimed again.
         self._unanswered: list[int] = []
         self._liveness = liveness = Liveness(connections, self._flush_safely, clean, self._resume)
-        self._progress = progress = Progress(connections, liveness, queue, self.now)
+        self._progress = progress = RoundTrips(connections, liveness, queue, self.now)
         self._inheritance = Inheritance(connections, liveness, schedule, clock)
         self._lines = lines = MailSource(connections, queue, liveness, clock, take=self._take, now=self.now)
         self._hand = Hand(connections, liveness, progress, lines, clock, now=self.now, is_idle=self._is_idle)

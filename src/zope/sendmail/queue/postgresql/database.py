@@ -17,7 +17,7 @@ import psycopg
 from psycopg import Connection, errors
 
 from zope.sendmail.errors import QueueError, QueueTrouble
-from zope.sendmail.queue.postgresql.databaselocation import Location
+from zope.sendmail.queue.postgresql.databaselocation import DatabaseLocation
 from zope.sendmail.queue.postgresql.schemaversion import check_version, missing
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 
@@ -57,7 +57,7 @@ class Connections:
     Concurrency: any thread.  A forked child makes its own and leaves the parent's alone.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: DatabaseLocation) -> None:
         self.location = location
         self._are_pooled = False
         self._idle: list[Connection[Any]] = []

@@ -33,7 +33,7 @@ _DEFAULTS: dict[str, str | int] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
+class DatabaseLocation:
     """A queue in a database."""
 
     #: The location as it was given: for people, it has no password in it.
@@ -43,7 +43,7 @@ class Location:
     parameters: dict[str, str | int] = field(default_factory=dict, hash=False, repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> Location:
+    def parse(cls, text: str) -> DatabaseLocation:
         """Return what a location means.
 
         :raises InvalidLocation: if it is none, or has a password in it; the text of the error does not repeat it.

@@ -15,7 +15,7 @@ from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, OPENED, PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import REMEMBERED, Liveness
 from zope.sendmail.queue.postgresql.mailsource import MailSource
-from zope.sendmail.queue.postgresql.roundtrips import Progress
+from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.queue.postgresql.rows import NUMBERS, line_of
 from zope.sendmail.queue.postgresql.storedbody import ROW
 from zope.sendmail.reporting import maillog
@@ -32,7 +32,7 @@ class Hand:
         self,
         connections: Connections,
         liveness: Liveness,
-        progress: Progress,
+        progress: RoundTrips,
         lines: MailSource,
         clock: Clock,
         *,

@@ -23,7 +23,7 @@ _LONG = 3600.0
 Execute = Callable[[str, dict[str, Any]], Sequence[Sequence[Any]]]
 
 
-class NewMail(Protocol):
+class KeyedMail(Protocol):
     """A mail that is written."""
 
     @property
@@ -57,7 +57,7 @@ def check(execute: Execute, queue: int, key: str, now: float) -> list[uuid.UUID]
     return []
 
 
-def take(execute: Execute, queue: int, mail: NewMail, now: float) -> None:
+def take(execute: Execute, queue: int, mail: KeyedMail, now: float) -> None:
     """Let a mail have its key, in the transaction that is open.
 
     :param now: seconds since the epoch.

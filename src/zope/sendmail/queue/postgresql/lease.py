@@ -33,7 +33,7 @@ _FRESH = Record()
 CLAIMED, OPENED, INTENDED = 0, 1, 2
 
 
-class Hand(Protocol):
+class LeaseHolder(Protocol):
     """What the leases of one processor are a part of; see `zope.sendmail.queue.postgresql.hand`."""
 
     connections: Connections
@@ -67,7 +67,7 @@ class PostgreSQLLease:
     :param row: what a claim returns.
     """
 
-    def __init__(self, hand: Hand, row: Any, lease: int) -> None:
+    def __init__(self, hand: LeaseHolder, row: Any, lease: int) -> None:
         self._hand = hand
         self.id: uuid.UUID
         self.id, envelope, record, self.message_id, size, since, self.was, self.was_lease, self._data = row

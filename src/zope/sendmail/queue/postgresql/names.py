@@ -19,7 +19,7 @@ _NAME = re.compile(r"([0-9a-f]{16})\.([0-9a-f]{16})")
 _MARKS = 0x7000_8000_0000_0000_0000
 
 
-class Names:
+class NameMaker:
     """Makes the names of one process; they ascend.  Concurrency: any thread."""
 
     def __init__(self) -> None:
@@ -65,5 +65,5 @@ def parsed(name: str) -> uuid.UUID | None:
     return uuid.UUID(match[1] + match[2]) if match else None
 
 
-names = Names()
+names = NameMaker()
 os.register_at_fork(after_in_child=names.renew)

@@ -10,7 +10,7 @@ from zope.sendmail.lifecycle.relaystate import ProcessorState, read_processor_st
 from zope.sendmail.queue.postgresql.database import Connections
 
 
-class ProcessorStates:
+class ProcessorStateTable:
     """The words of the processors of one queue.  Concurrency: any thread.
 
     :param queue: returns the number of the queue in its database, None if it was never used.

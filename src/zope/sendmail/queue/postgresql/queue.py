@@ -28,7 +28,7 @@ from zope.sendmail.message.terms import Priority
 from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
 from zope.sendmail.queue.postgresql.claims import Claims
 from zope.sendmail.queue.postgresql.database import Connections
-from zope.sendmail.queue.postgresql.databaselocation import Location
+from zope.sendmail.queue.postgresql.databaselocation import DatabaseLocation
 from zope.sendmail.queue.postgresql.firstattempts import PostgreSQLFirstAttempts
 from zope.sendmail.queue.postgresql.joining import JoinedMail, OtherDatabase, check_database
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
@@ -51,7 +51,7 @@ class PostgreSQLQueue:
     """
 
     def __init__(self, location: str, *, schedule: Schedule | None = None, clock: Clock | None = None) -> None:
-        parsed = Location.parse(location)
+        parsed = DatabaseLocation.parse(location)
         self.location = parsed.text
         self.schedule = schedule or Schedule()
         self._given_clock = clock

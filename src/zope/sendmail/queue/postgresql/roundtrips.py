@@ -134,7 +134,7 @@ def _set(text: str | None, asked: Iterable[_T], kind: Callable[[str], _T]) -> se
     return {kind(each) for each in text.split(",")} if text else set()
 
 
-class Progress:
+class RoundTrips:
     """See the module.  Concurrency: any thread.
 
     :param now: the time of the queue, at which mails are said to have left.

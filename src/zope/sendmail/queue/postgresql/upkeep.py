@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from zope.sendmail.queue.postgresql.database import Connections, translated
-from zope.sendmail.queue.postgresql.databaselocation import Location
+from zope.sendmail.queue.postgresql.databaselocation import DatabaseLocation
 from zope.sendmail.queue.postgresql.schemaversion import NEWEST, check_version, migrations
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 
@@ -27,7 +27,7 @@ def migrate(location: str, *, to: int = NEWEST) -> list[int]:
     :returns: the versions that it was brought to, one after the other.
     :raises QueueError: if the database is of a newer version, or refuses; nothing was changed then.
     """
-    parameters: Any = Location.parse(location).parameters
+    parameters: Any = DatabaseLocation.parse(location).parameters
     with translated(), psycopg.connect(**parameters) as connection:
         connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
         connection.execute("create schema if not exists zope_sendmail")
@@ -53,7 +53,7 @@ def adopt(location: str) -> bool:
     :returns: whether it was another one before.
     :raises QueueError: if the database refuses.
     """
-    connections = Connections(Location.parse(location))
+    connections = Connections(DatabaseLocation.parse(location))
     [(here, known)] = connections.execute("identity")
     connections.execute("adopt")
     connections.close()

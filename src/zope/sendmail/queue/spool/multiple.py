@@ -22,10 +22,10 @@ def open_spool(directories: str, **options: Any) -> IMailQueue:
     if not paths:
         raise QueueError(f"{PREFIX}{directories} names no directory; write {PREFIX}/path")
     queues = [SpoolQueue(path, **options) for path in paths]
-    return queues[0] if len(queues) == 1 else SpoolQueues(queues)
+    return queues[0] if len(queues) == 1 else SeveralSpools(queues)
 
 
-class SpoolQueues(SeveralQueues):
+class SeveralSpools(SeveralQueues):
     """Several spool directories as one queue: written to the first, read from all.  See `IMailQueue`."""
 
     def __init__(self, queues: Sequence[SpoolQueue]) -> None:

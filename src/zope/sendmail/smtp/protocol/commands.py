@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from zope.sendmail.config.settings import Notify
 from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.message.address import in_ascii, is_ascii
+from zope.sendmail.message.address import is_ascii, to_ascii
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.protocol.body import Body
 
@@ -110,8 +110,8 @@ class EnvelopeCommands:
         spelled: Iterable[tuple[str, str]] = [(each, each) for each in envelope.recipients]
         utf8 = not is_ascii("".join((envelope.sender, *envelope.recipients)))
         if utf8 and not extensions.smtputf8:
-            sender, utf8 = in_ascii(envelope.sender), False
-            spellings = {each: in_ascii(each) for each in envelope.recipients}
+            sender, utf8 = to_ascii(envelope.sender), False
+            spellings = {each: to_ascii(each) for each in envelope.recipients}
             self.refused = {each: NEEDS_SMTPUTF8 for each, spelling in spellings.items() if spelling is None}
             spelled = [(each, spelling) for each, spelling in spellings.items() if spelling is not None]
         if sender is None:

@@ -42,7 +42,7 @@ class Response(NamedTuple):
         return f"{self.code} {self.text[:200].decode('utf-8', 'backslashreplace')}"
 
 
-class Replies:
+class ReplyReader:
     """A reader that takes what comes over the wire, in pieces of any size, and gives whole replies."""
 
     def __init__(self) -> None:

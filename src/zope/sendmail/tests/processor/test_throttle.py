@@ -13,7 +13,7 @@ from zope.sendmail.lifecycle.throttling import complaints_in
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.relay import MAX_CONNECTIONS, Relay
-from zope.sendmail.processor.throttle import Hand, Hearing
+from zope.sendmail.processor.throttle import Hearing, MailInHand
 from zope.sendmail.testing.contracts import OK, ManualClock
 from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
@@ -283,11 +283,11 @@ class Connections(unittest.TestCase):
         """A relay may refuse all as long as too many are open; mails that were begun before say no more than one."""
         self.relay.workers = 8
         for number in range(7):
-            self.refuse_hand(THREADS, Hand(str(number), begun=self.clock.monotonic() - 1))
+            self.refuse_hand(THREADS, MailInHand(str(number), begun=self.clock.monotonic() - 1))
         self.assertEqual(self.relay.limit, 4)
         self.clock.advance(1)
         self.relay.workers = 4
-        self.refuse_hand(THREADS, Hand("next", begun=self.clock.monotonic()))
+        self.refuse_hand(THREADS, MailInHand("next", begun=self.clock.monotonic()))
         self.assertEqual(self.relay.limit, 3)
 
     def test_words_about_connections_may_be_about_mails(self) -> None:
@@ -295,13 +295,15 @@ class Connections(unittest.TestCase):
         sessions = [Session() for _ in range(3)]
         self.relay.workers = 3
         for session in sessions:
-            self.relay.heard(Outcome("r:25", {"a@x.example": OK}), hand=Hand("taken", self.clock.monotonic(), session))
-        self.assertIs(self.refuse_hand(THREADS, Hand("1", self.clock.monotonic())), Hearing.FEWER_CONNECTIONS)
+            self.relay.heard(
+                Outcome("r:25", {"a@x.example": OK}), hand=MailInHand("taken", self.clock.monotonic(), session)
+            )
+        self.assertIs(self.refuse_hand(THREADS, MailInHand("1", self.clock.monotonic())), Hearing.FEWER_CONNECTIONS)
         self.assertEqual(self.relay.limit, 2)
         self.relay.workers = 2
         for number in range(2, 5):
             self.clock.advance(1)
-            hearing = self.refuse_hand(THREADS, Hand(str(number), self.clock.monotonic()))
+            hearing = self.refuse_hand(THREADS, MailInHand(str(number), self.clock.monotonic()))
             self.assertIs(hearing, Hearing.SLOWER)
         self.assertEqual((self.relay.limit, self.relay.has_rate), (3, True))
 
@@ -311,13 +313,13 @@ class Connections(unittest.TestCase):
         self.clock.advance(0.1)
         self.relay.workers = 20
         for number in range(20):
-            self.assertIs(self.refuse_hand(SES, Hand(str(number), begun)), Hearing.SLOWER)
+            self.assertIs(self.refuse_hand(SES, MailInHand(str(number), begun)), Hearing.SLOWER)
             self.assertEqual(self.relay.throttle.again(str(number)), 0.0)
         self.assertEqual(self.relay.turn(), 0.5)
-        self.relay.heard(Outcome("r:25", {"a@x.example": OK}), hand=Hand("beside", begun))
+        self.relay.heard(Outcome("r:25", {"a@x.example": OK}), hand=MailInHand("beside", begun))
         self.assertEqual(self.relay.turn(), 0.5)
 
-    def refuse_hand(self, reply: Reply, hand: Hand) -> Hearing:
+    def refuse_hand(self, reply: Reply, hand: MailInHand) -> Hearing:
         """Let the relay hear a refusal of this mail."""
         outcome = Outcome.same("r:25", ["a@x.example"], reply)
         return self.relay.heard(outcome, complaints_in(outcome), hand)

@@ -15,7 +15,7 @@ from zope.sendmail.delivery import DirectMailDelivery
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.reporting import jsonlog, observers
-from zope.sendmail.reporting.observers import AttemptRecord, FaultRecord, observed
+from zope.sendmail.reporting.observers import AttemptRecord, FaultRecord, observing
 from zope.sendmail.testing.contracts import MESSAGE
 from zope.sendmail.testing.relay import Relay
 from zope.sendmail.tests.support.processing import ProcessorTest
@@ -45,7 +45,7 @@ class WithoutAQueue(unittest.TestCase):
     def setUp(self) -> None:
         self.relay = self.enterContext(Relay())
         self.notebook = Notebook()
-        self.enterContext(observed(self.notebook))
+        self.enterContext(observing(self.notebook))
         self.addCleanup(transaction.abort)
 
     def test_send_is_an_attempt(self) -> None:
@@ -79,7 +79,7 @@ class AnObserver(ProcessorTest):
     def setUp(self) -> None:
         super().setUp()
         self.seen = Notebook()
-        self.enterContext(observed(self.seen))
+        self.enterContext(observing(self.seen))
 
     def test_is_told_of_a_mail_that_was_sent(self) -> None:
         """With its name, its relay, its age and its size."""
@@ -125,7 +125,7 @@ class AnObserver(ProcessorTest):
             def attempted(self, record: AttemptRecord) -> None:
                 raise RuntimeError("disk full")
 
-        with observed(Broken()), self.assertLogs("QueueProcessorThread", "ERROR") as logged:
+        with observing(Broken()), self.assertLogs("QueueProcessorThread", "ERROR") as logged:
             self.put("jane@example.org")
             self.drain()
         self.assertIn("Broken, failed: RuntimeError: disk full", logged.output[0])
@@ -143,7 +143,7 @@ class AnObserver(ProcessorTest):
 class TheLogInJson(ProcessorTest):
     def setUp(self) -> None:
         super().setUp()
-        self.enterContext(observed(jsonlog.AttemptLog()))
+        self.enterContext(observing(jsonlog.AttemptLog()))
         self.stream = io.StringIO()
         handler = logging.StreamHandler(self.stream)
         handler.setFormatter(jsonlog.JsonFormatter())

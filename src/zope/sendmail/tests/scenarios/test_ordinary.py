@@ -158,7 +158,7 @@ class ARelayThatTakesEverything(OrdinaryMail):
             def faulted(self, record: FaultRecord) -> None:
                 raise AssertionError
 
-        with observers.observed(Observer()), self.assertLogs("QueueProcessorThread", "INFO") as logs:
+        with observers.observing(Observer()), self.assertLogs("QueueProcessorThread", "INFO") as logs:
             processor = self.drain()
         ids = [f"{number}@example.org" for number in range(20)]
         self.assertEqual([event.messageId for event in self.events], ids)

@@ -56,7 +56,7 @@ from zope.sendmail.queue.maildir.bundle import entries
 from zope.sendmail.queue.maildir.keys import KeyFile
 from zope.sendmail.queue.maildir.layout import Layout
 from zope.sendmail.queue.maildir.liveness import Origin
-from zope.sendmail.queue.maildir.ownertext import Identity, read_slot, slots
+from zope.sendmail.queue.maildir.ownertext import Identity, read_slot, used_slots
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.suppressionlist import _heed
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope as read_row
@@ -64,7 +64,7 @@ from zope.sendmail.queue.postgresql.names import parsed
 from zope.sendmail.smtp.auth.mechanisms import _complaint
 from zope.sendmail.smtp.auth.scram import _attributes
 from zope.sendmail.smtp.protocol.relaylimits import recipient_limit_told, refuses_client, tells_mails_per_connection
-from zope.sendmail.smtp.protocol.replies import MalformedReply, Replies
+from zope.sendmail.smtp.protocol.replies import MalformedReply, ReplyReader
 from zope.sendmail.smtp.protocol.sevenbit import CannotConvert, in_seven_bit
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk
@@ -84,7 +84,7 @@ MESSAGE = (
 
 def _replies(text: bytes) -> None:
     """Read replies as they come, in two pieces."""
-    replies = Replies()
+    replies = ReplyReader()
     for piece in (text[: len(text) // 2], text[len(text) // 2 :]):
         replies.feed(piece)
         while replies.next() is not None:
@@ -94,9 +94,9 @@ def _replies(text: bytes) -> None:
 def _postgresql_location(text: str) -> object:
     if importlib.util.find_spec("psycopg") is None:
         raise unittest.SkipTest("psycopg is not installed (zope.sendmail[postgresql])")
-    from zope.sendmail.queue.postgresql.databaselocation import Location
+    from zope.sendmail.queue.postgresql.databaselocation import DatabaseLocation
 
-    return Location.parse(text)
+    return DatabaseLocation.parse(text)
 
 
 def _sent_mail(octets: bytes) -> object:
@@ -154,7 +154,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes], tuple[type[Exce
     "minute": (_text(Minute.of), [b"1 2 3 4 5 0.100"], (ValueError,)),
     "key file": (KeyFile.read, [b'["k","1@example.org","mail",1800000000.0]\nprepared\n'], ()),
     "owner file": (
-        lambda octets: (Identity.of(octets), list(slots(octets)), read_slot(octets, "lock")),
+        lambda octets: (Identity.of(octets), list(used_slots(octets)), read_slot(octets, "lock")),
         [b"zope.sendmail owner host h pid 1 boot b\n" + b"lock intended 1".ljust(200) + b"\n"],
         (),
     ),

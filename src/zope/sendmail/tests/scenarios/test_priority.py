@@ -19,7 +19,7 @@ from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.sender import MailReader
 from zope.sendmail.testing.relay import Relay
-from zope.sendmail.testing.relayscript import Mail
+from zope.sendmail.testing.relayscript import ReceivedMail
 from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import shared_server
 
@@ -51,7 +51,7 @@ class Interrupted(Relay):
         #: How many mails it had taken when a high one was committed.
         self.committed: dict[str, int] = {}
 
-    def took(self, mail: Mail) -> None:
+    def took(self, mail: ReceivedMail) -> None:
         """Note it, in order; no connection goes on while another mail is committed."""
         with self._one_at_a_time:
             self.order.append((mail.recipients[0], threading.get_ident()))

@@ -17,7 +17,7 @@ from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.smtp import tlsprobe
 from zope.sendmail.smtp.dialing import own_name
 from zope.sendmail.smtp.heloname import helo_name
-from zope.sendmail.smtp.hostaddresses import FAILURES, Address, addresses_of, open_first
+from zope.sendmail.smtp.hostaddresses import FAILURES, HostAddress, host_addresses, open_first
 from zope.sendmail.smtp.recentfailures import RecentFailures
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.relay import Drop, Hang, Relay
@@ -178,8 +178,8 @@ class ADeadAddress(unittest.TestCase):
             filling.setblocking(False)
             filling.connect_ex(self.dead.getsockname())
 
-    def addresses(self, *sockets: socket.socket) -> list[Address]:
-        return [Address(socket.AF_INET, socket.SOCK_STREAM, 0, each.getsockname()) for each in sockets]
+    def addresses(self, *sockets: socket.socket) -> list[HostAddress]:
+        return [HostAddress(socket.AF_INET, socket.SOCK_STREAM, 0, each.getsockname()) for each in sockets]
 
     def test_the_next_one_is_tried_meanwhile(self) -> None:
         """It costs no timeout (RFC 8305, 5)."""
@@ -201,7 +201,7 @@ class ADeadAddress(unittest.TestCase):
 
     def test_refusals_are_told(self) -> None:
         """With what the system says, of the last one."""
-        nobody = Address(socket.AF_INET, socket.SOCK_STREAM, 0, ("127.0.0.3", self.alive.getsockname()[1]))
+        nobody = HostAddress(socket.AF_INET, socket.SOCK_STREAM, 0, ("127.0.0.3", self.alive.getsockname()[1]))
         with self.assertRaises(ConnectionRefusedError):
             open_first("relay", [nobody, nobody], 60.0)
 
@@ -213,13 +213,13 @@ class TheOrderOfAddresses(unittest.TestCase):
         four = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"192.0.2.{n}", 25)) for n in range(2)]
         FAILURES.clear()
         with mock.patch.object(socket, "getaddrinfo", return_value=[*six, *four]):
-            found = [str(each) for each in addresses_of(HOSTNAME, 25)]
+            found = [str(each) for each in host_addresses(HOSTNAME, 25)]
         self.assertEqual(found, ["2001:db8::0", "192.0.2.0", "2001:db8::1", "192.0.2.1"])
 
     def test_a_name_in_another_script(self) -> None:
         """Is asked for as browsers ask for it, not as the standard library would."""
         with mock.patch.object(socket, "getaddrinfo", return_value=[]) as asked:
-            addresses_of("mail.straße.example", 25)
+            host_addresses("mail.straße.example", 25)
         self.assertEqual(asked.call_args.args[0], "mail.xn--strae-oqa.example")
 
     def test_what_failed_has_its_place_again(self) -> None:

@@ -24,7 +24,7 @@ from zope.sendmail.smtp.classification import failed, succeeded
 from zope.sendmail.smtp.connection import SMTPConnection
 from zope.sendmail.smtp.onemail import Alone, Attempt
 from zope.sendmail.smtp.protocol.progress import Progress
-from zope.sendmail.smtp.protocol.replies import MAX_LINE, MAX_LINES, MalformedReply, Replies, Response
+from zope.sendmail.smtp.protocol.replies import MAX_LINE, MAX_LINES, MalformedReply, ReplyReader, Response
 from zope.sendmail.smtp.protocol.steps import SendFailed
 from zope.sendmail.smtp.relaymemory import RelayMemory
 from zope.sendmail.smtp.session import converse
@@ -85,7 +85,7 @@ class Paper:
     events: list[tuple[str, bytes]]
     step: int = 0
     pipelines: bool = True
-    _replies: Replies = field(default_factory=Replies)
+    _replies: ReplyReader = field(default_factory=ReplyReader)
 
     def send(self, data: bytes, seconds: float) -> None:
         if self.events[-1:] == [BROKEN] and not any(kind == "C" for kind, _ in self.events):
@@ -226,21 +226,21 @@ class RepliesAreRead(unittest.TestCase):
         """A line, a reply, and what has no end at all, are cut off."""
         long_line = b"250 " + b"x" * MAX_LINE
         for endless in (long_line, long_line + b"\r\n", b"250-x\r\n" * (MAX_LINES + 1), b"250-" + b"x" * MAX_LINE):
-            replies = Replies()
+            replies = ReplyReader()
             replies.feed(endless)
             with self.assertRaises(MalformedReply):
                 replies.next()
 
     def test_line_ends(self) -> None:
         """LF alone is taken; a lone CR ends nothing."""
-        replies = Replies()
+        replies = ReplyReader()
         replies.feed(b"250-one\n250 t\rwo\r\n")
         self.assertEqual(replies.next(), Response(250, b"one\nt\rwo"))
         self.assertTrue(replies.is_empty)
 
     def test_rest_is_kept(self) -> None:
         """What follows a reply is the next one, or a part of it."""
-        replies = Replies()
+        replies = ReplyReader()
         replies.feed(b"250 one\r\n550 two\r\n35")
         self.assertEqual([replies.next(), replies.next()], [Response(250, b"one"), Response(550, b"two")])
         self.assertIsNone(replies.next())

@@ -8,7 +8,7 @@ import unittest
 from zope.sendmail.lifecycle.outcome import Reply
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.smtp.protocol.relaylimits import recipient_limit_told, refuses_client, tells_mails_per_connection
-from zope.sendmail.smtp.relaymemory import MEMORY, RelayMemories, RelayMemory
+from zope.sendmail.smtp.relaymemory import MEMORY, MemoryByRelay, RelayMemory
 
 
 class WhatARelayHasShown(unittest.TestCase):
@@ -59,7 +59,7 @@ class WhatARelayHasShown(unittest.TestCase):
 
     def test_each_relay_has_its_own(self) -> None:
         """Whoever asks gets the same."""
-        memories = RelayMemories()
+        memories = MemoryByRelay()
         found: list[RelayMemory] = []
         threads = [threading.Thread(target=lambda: found.append(memories.of("one:25"))) for _ in range(8)]
         for thread in threads:

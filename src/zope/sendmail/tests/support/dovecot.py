@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zope.sendmail.testing.relay import Mail, Relay
+from zope.sendmail.testing.relay import ReceivedMail, Relay
 from zope.sendmail.tests.support.servers import (
     LIMIT,
     PASSWORD,
@@ -212,6 +212,6 @@ def _relay() -> Relay:
     return relay
 
 
-def _arrivals(mail: Mail) -> list[Arrival]:
+def _arrivals(mail: ReceivedMail) -> list[Arrival]:
     text = without_trace(mail.data.replace(b"\r\n", b"\n"))
     return [Arrival(recipient, text) for recipient in mail.recipients]

@@ -7,7 +7,7 @@ import socket
 import sys
 import unittest
 
-from zope.sendmail.testing.relay import Drop, Hang, Mail, Relay
+from zope.sendmail.testing.relay import Drop, Hang, ReceivedMail, Relay
 from zope.sendmail.tests.support.conversation import right_tls
 
 SENDER, ONE, TWO = "sender@example.org", "one@example.org", "two@example.org"
@@ -37,7 +37,7 @@ class ARelayWithoutAScript(Client):
     def test_it_takes_every_mail(self) -> None:
         """A mail is there, with envelope, options and text, when the client has its reply."""
         self.send(ONE, TWO)
-        expected = Mail(SENDER, (ONE, TWO), b"Subject: x\r\n\r\n.text\r\n", options="size=21")
+        expected = ReceivedMail(SENDER, (ONE, TWO), b"Subject: x\r\n\r\n.text\r\n", options="size=21")
         self.assertEqual(self.relay.mails, [expected])
 
     def test_it_writes_down_what_it_hears(self) -> None:

@@ -246,7 +246,7 @@ class DirectDelivery(Fixture):
         with Relay() as relay:
             relay.on("EHLO", "421 4.3.2 closed")
             relay.on("HELO", "421 4.3.2 closed")
-            with observers.observed(Notebook()):
+            with observers.observing(Notebook()):
                 DirectMailDelivery(SMTPMailer(relay.host, relay.port)).send(
                     "shop@example.org", ["jane@example.org"], MESSAGE
                 )

@@ -26,20 +26,20 @@ class LocationTests(unittest.TestCase):
 
     def test_queue_is_ours_and_the_rest_libpqs(self) -> None:
         """`queue` names the queue in its database; what is not said has a default."""
-        from zope.sendmail.queue.postgresql.databaselocation import Location
+        from zope.sendmail.queue.postgresql.databaselocation import DatabaseLocation
 
-        location = Location.parse("postgresql://app@db:6432/site?queue=news&sslmode=require")
+        location = DatabaseLocation.parse("postgresql://app@db:6432/site?queue=news&sslmode=require")
         self.assertEqual(location.queue, "news")
         expected = {"user": "app", "host": "db", "port": "6432", "dbname": "site", "sslmode": "require"}
         self.assertLessEqual(expected.items(), location.parameters.items())
         self.assertNotIn("queue", location.parameters)
-        self.assertEqual(Location.parse("postgresql:///site").queue, "mail")
+        self.assertEqual(DatabaseLocation.parse("postgresql:///site").queue, "mail")
 
     def test_of_several_servers_the_one_that_writes_is_meant(self) -> None:
         """After a failover that is another one."""
-        from zope.sendmail.queue.postgresql.databaselocation import Location
+        from zope.sendmail.queue.postgresql.databaselocation import DatabaseLocation
 
-        location = Location.parse("postgresql://one,two/site")
+        location = DatabaseLocation.parse("postgresql://one,two/site")
         self.assertEqual(location.parameters["target_session_attrs"], "read-write")
 
     def test_a_password_is_refused_and_not_repeated(self) -> None:
@@ -72,7 +72,7 @@ class LocationTests(unittest.TestCase):
 
     def test_nothing_of_a_queue_shows_its_parameters(self) -> None:
         """Neither its representation nor that of its location."""
-        from zope.sendmail.queue.postgresql.databaselocation import Location
+        from zope.sendmail.queue.postgresql.databaselocation import DatabaseLocation
 
-        location = Location.parse("postgresql://db/site?passfile=/secret/place")
+        location = DatabaseLocation.parse("postgresql://db/site?passfile=/secret/place")
         self.assertNotIn("parameters", repr(location))

@@ -18,7 +18,7 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.spool.dropbox import Dropped
-from zope.sendmail.queue.spool.multiple import SpoolQueues, open_spool
+from zope.sendmail.queue.spool.multiple import SeveralSpools, open_spool
 from zope.sendmail.queue.spool.queue import SpoolQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock, envelope
@@ -506,7 +506,7 @@ class SeveralDirectories(SpoolTest):
 
     def test_one_in_trouble_does_not_keep_the_others(self) -> None:
         """What can be sent is sent; then the trouble is told."""
-        assert isinstance(self.several, SpoolQueues)
+        assert isinstance(self.several, SeveralSpools)
         os.rmdir(self.other)
         self.drop(name="spool-2", spool=os.path.dirname(self.spool))
         self.drop()
