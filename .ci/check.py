@@ -14,6 +14,7 @@ from pathlib import Path
 
 import floors
 import manual
+import names
 import pages
 import references
 import settings
@@ -27,12 +28,12 @@ OURS = ("zope-sendmail", "products-maildrophost")
 
 
 def main() -> int:
-    names = sys.argv[1:] or list(CHECKERS)
-    if strangers := sorted(set(names) - set(CHECKERS)):
+    chosen = sys.argv[1:] or list(CHECKERS)
+    if strangers := sorted(set(chosen) - set(CHECKERS)):
         print(f"Not a checker: {', '.join(strangers)}. There are {', '.join(CHECKERS)}.", file=sys.stderr)
         return 2
-    failed = [name for name in names if not passes(name)]
-    print(f"\nFailed: {', '.join(failed)}" if failed else f"\nPassed: {', '.join(names)}")
+    failed = [name for name in chosen if not passes(name)]
+    print(f"\nFailed: {', '.join(failed)}" if failed else f"\nPassed: {', '.join(chosen)}")
     return 1 if failed else 0
 
 
@@ -76,6 +77,7 @@ CHECKERS: dict[str, Callable[[], bool]] = {
     "references": references.is_current,
     "states": states.is_current,
     "words": words.are_right,
+    "names": names.are_distinct,
     "manual": manual.is_current,
     "docs": pages.are_right,
 }

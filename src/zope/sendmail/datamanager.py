@@ -204,7 +204,9 @@ def current_of(transaction_manager: Any) -> Any:
         ) from None
 
 
-def mails_of(key: object, transaction_manager: Any, stage: Callable[[], IStagedMail], what: str) -> TransactionMails:
+def joined_mails(
+    key: object, transaction_manager: Any, stage: Callable[[], IStagedMail], what: str
+) -> TransactionMails:
     """Return the data manager of `key` in the current transaction; it is made and joined if there is none yet.
 
     :param key: the delivery.

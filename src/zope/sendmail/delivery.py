@@ -20,7 +20,7 @@ import zope.event
 from zope.interface import implementer
 
 from zope.sendmail.config.location import DATABASES, check_location, scheme_of
-from zope.sendmail.datamanager import MailDataManager, current_of, mails_of
+from zope.sendmail.datamanager import MailDataManager, current_of, joined_mails
 from zope.sendmail.directmail import DirectMail, OnRefused
 from zope.sendmail.errors import InvalidRelay, InvalidSettings, InvalidTerms, KeyTaken, QueueError, telling_refusals
 from zope.sendmail.events import MailHandOverEvent
@@ -104,7 +104,7 @@ class AbstractMailDelivery:
             envelopes = traced(span, envelopes, pieces, message_id)
             manager = self.transaction_manager or transaction.manager
             if type(self).createDataManager in _OURS:
-                mails = mails_of(self._group(current_of(manager)), manager, self._stage, self._what())
+                mails = joined_mails(self._group(current_of(manager)), manager, self._stage, self._what())
                 try:
                     mails.add_all(envelopes, *pieces)
                 except KeyTaken as taken:

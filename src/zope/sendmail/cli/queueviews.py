@@ -20,7 +20,7 @@ from zope.sendmail.cli.formatting import (
     mails_in_words,
     status_lines,
 )
-from zope.sendmail.cli.selecting import Call, bare, filters, resolve
+from zope.sendmail.cli.selecting import Call, bare_message_id, filters, resolve
 from zope.sendmail.cli.terminal import CommandRefused, complain, is_terminal, say, say_all, say_json, width
 from zope.sendmail.cli.values import count_values, finding_values, mail_values, status_values
 from zope.sendmail.errors import NoSuchMail
@@ -133,7 +133,7 @@ def _lines(stream: BinaryIO, *, whole: bool) -> Iterator[bytes]:
 def tell_status(call: Call) -> int:
     """``queue status``."""
     for given in call.options.names:
-        status = call.queue.status(bare(given))
+        status = call.queue.status(bare_message_id(given))
         if call.options.json:
             say_json(status_values(status))
         else:

@@ -164,7 +164,7 @@ def _sender_of(mail: QueuedMail) -> Iterable[str]:
     return [(mail.envelope.sender or "<>") if mail.envelope is not None else _NONE]
 
 
-def patterns_of(mail: QueuedMail) -> list[str]:
+def reply_patterns(mail: QueuedMail) -> list[str]:
     """Return what was said about a mail, without what differs from mail to mail."""
     if mail.blocked is not None and mail.blocked.fault is not None:
         return [pattern_of(mail.blocked.fault)]
@@ -179,7 +179,7 @@ _KEYS: dict[str, Callable[[QueuedMail], Iterable[str]]] = {
     "relay": _relays_of,
     "domain": _domains_of,
     "sender": _sender_of,
-    "reply": lambda mail: patterns_of(mail) or ["(not tried yet)"],
+    "reply": lambda mail: reply_patterns(mail) or ["(not tried yet)"],
 }
 
 
@@ -191,7 +191,7 @@ def show_errors(call: Call) -> int:
     counts: Counter[tuple[str, State]] = Counter()
     examples: dict[tuple[str, State], QueuedMail] = {}
     for mail in call.admin.mails(**filters(call)):
-        for pattern in dict.fromkeys(patterns_of(mail)):
+        for pattern in dict.fromkeys(reply_patterns(mail)):
             counts[pattern, mail.state] += 1
             examples.setdefault((pattern, mail.state), mail)
     common = counts.most_common(call.options.limit or None)

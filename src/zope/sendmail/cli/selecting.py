@@ -82,11 +82,11 @@ def _is_staged(text: str) -> bool:
     return text.startswith("tmp/")
 
 
-def bare(message_id: str) -> str:
+def bare_message_id(message_id: str) -> str:
     """Return a Message-Id without its brackets."""
     return message_id.strip().removeprefix("<").removesuffix(">")
 
 
 def _with_message_id(queue: IMailQueue, text: str) -> Sequence[str]:
     """Return the names of the mails with this Message-Id; what has no ``@`` is none."""
-    return queue.status(bare(text)).names if "@" in text else ()
+    return queue.status(bare_message_id(text)).names if "@" in text else ()

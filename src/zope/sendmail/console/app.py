@@ -16,7 +16,7 @@ from zope.sendmail.console.changes import Changes
 from zope.sendmail.console.drawing import Draw
 from zope.sendmail.console.glance import GlanceCache
 from zope.sendmail.console.pages import Pages
-from zope.sendmail.console.places import Place, places_of
+from zope.sendmail.console.places import Place, open_places
 from zope.sendmail.console.search import RunningSearches
 from zope.sendmail.console.security import Guard
 from zope.sendmail.errors import MailError, NoSuchMail
@@ -66,7 +66,7 @@ class Console:
     ) -> None:
         clock = clock or Clock()
         templates.prepare()
-        self._places = places_of(queues)
+        self._places = open_places(queues)
         self._guard = Guard(token, hosts, secret, "\n".join(place.title for place in self._places))
         self._draw = Draw(self._places, self._guard, writable=writable, links=tuple(links))
         glances, searches = GlanceCache(self._places, clock, patience), RunningSearches(clock)

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from zope.sendmail.console.places import Place
 from zope.sendmail.console.words import FindingRow, Moment, finding_rows, moment
-from zope.sendmail.lifecycle.rates import Minute, merged
+from zope.sendmail.lifecycle.rates import Minute, merged_minutes
 from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.system.clock import Clock
@@ -189,7 +189,7 @@ class GlanceCache:
             board = RelayBoard(admin.processors())
         except OSError as error:
             return Glance({}, None, RelayBoard(()), (), str(error))
-        minutes = merged((minute for each in board.processors for minute in each.minutes), now)
+        minutes = merged_minutes((minute for each in board.processors for minute in each.minutes), now)
         named = {state.value: counts.get(state, 0) for state in State if state is not State.SENT}
         return Glance(named, moment(oldest, now) if oldest else None, board, minutes)
 

@@ -18,7 +18,7 @@ class Place:
     queue: IMailQueue
 
 
-def places_of(queues: Iterable[str] | Mapping[str, str]) -> list[Place]:
+def open_places(queues: Iterable[str] | Mapping[str, str]) -> list[Place]:
     """Open queues; nothing is made where there is none.
 
     :param queues: locations, or a mapping of titles to locations

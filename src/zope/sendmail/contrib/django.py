@@ -27,7 +27,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from zope.sendmail.config.options import Parser, boolean
 from zope.sendmail.contrib.hooks import HookedTransaction, OneTransaction, abort_if_forgotten
-from zope.sendmail.contrib.site import SETTINGS, SiteMailer, as_text, make_site_mailer
+from zope.sendmail.contrib.site import SETTINGS, SiteMailer, make_site_mailer, text_of
 from zope.sendmail.errors import MailError
 from zope.sendmail.system.forklock import ForkLock
 
@@ -88,7 +88,7 @@ def site_of(options: Mapping[str, Any]) -> Site:
     :param options: names of ``OPTIONS`` in ``MAILERS`` -> values.
     :raises ValueError: for an option that is unknown, missing, or cannot be meant.
     """
-    texts = {name.lower(): as_text(value) for name, value in options.items() if value not in (None, "")}
+    texts = {name.lower(): text_of(value) for name, value in options.items() if value not in (None, "")}
     key = tuple(sorted(texts.items()))
     with _making:
         if key not in _sites:

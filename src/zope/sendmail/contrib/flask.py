@@ -20,7 +20,7 @@ from typing import Any
 from flask import current_app
 
 from zope.sendmail.config.options import Parser, boolean
-from zope.sendmail.contrib.site import SETTINGS, SiteMailer, as_text, make_site_mailer
+from zope.sendmail.contrib.site import SETTINGS, SiteMailer, make_site_mailer, text_of
 from zope.sendmail.lifecycle.mailstatus import MailStatus
 from zope.sendmail.testing.outbox import Outbox
 
@@ -115,4 +115,4 @@ def _texts(config: Mapping[str, Any]) -> dict[str, str]:
 def _text(value: Any) -> str:
     """Return a setting as a file has it; Flask-Mail takes a name and an address for the default sender."""
     is_pair = isinstance(value, tuple) and len(value) == 2 and "@" in str(value[1])
-    return formataddr(value) if is_pair else as_text(value)
+    return formataddr(value) if is_pair else text_of(value)

@@ -163,14 +163,14 @@ class SiteMailer:
         return RequestMailer(bound, self._default_sender, self._spell("default_sender"))
 
 
-def as_text(value: object) -> str:
+def text_of(value: object) -> str:
     """Return a setting that a program has as a value in the form in which a file has it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime.timedelta):
         return str(value.total_seconds())
     if isinstance(value, (list, tuple, set, frozenset)):
-        return " ".join(as_text(each) for each in value)
+        return " ".join(text_of(each) for each in value)
     return str(value)
 
 

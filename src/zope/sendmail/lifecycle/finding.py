@@ -90,7 +90,7 @@ class Finding:
         return self.severity is Severity.PROBLEM and self.kind in _STANDSTILL
 
 
-def verb(name: str, *words: str) -> tuple[str, ...]:
+def queue_command(name: str, *words: str) -> tuple[str, ...]:
     """Return a command of ``zope-sendmail queue``.  A mail's name may look like an option."""
     dashes = ("--",) if any(word.startswith("-") for word in words[:1]) else ()
     return ("zope-sendmail", "queue", name, QUEUE, *dashes, *words)
@@ -118,7 +118,7 @@ def _escaped(octet: int) -> str:
 _STANDSTILL = frozenset({Kind.WAITING, Kind.RELAY, Kind.ROOM, Kind.OWNER})
 
 
-def route(envelope: Envelope | None) -> str:
+def from_to(envelope: Envelope | None) -> str:
     """Sender and recipients, for people."""
     if envelope is None:
         return "without a readable envelope"

@@ -51,7 +51,7 @@ class Minute:
         return cls(int(minute), int(sent), int(deferred), int(rejected), int(unknown), float(age))
 
 
-def merged(minutes: Iterable[Minute], now: float) -> tuple[Minute, ...]:
+def merged_minutes(minutes: Iterable[Minute], now: float) -> tuple[Minute, ...]:
     """Return what happened in each of the last `KEPT` minutes in which anything did, oldest first.
 
     :param minutes: of one processor or several, in any order

@@ -14,7 +14,7 @@ from typing import Any
 from zope.sendmail.errors import InvalidRelay
 from zope.sendmail.lifecycle.finding import age, moment
 from zope.sendmail.lifecycle.outcome import Reply, printable
-from zope.sendmail.lifecycle.rates import Minute, merged, of_texts
+from zope.sendmail.lifecycle.rates import Minute, merged_minutes, of_texts
 from zope.sendmail.lifecycle.record import Record, checked, reply_of, reply_values
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
@@ -113,7 +113,7 @@ class ProcessorState:
         own = tuple(_continued(relay, known.pop(relay.name, None)) for relay in self.relays)
         limit = self.written - KEPT_DAYS * 86400
         relays = own + tuple(each for each in known.values() if each.asked > limit)
-        return replace(self, relays=relays, minutes=merged(minutes, self.written))
+        return replace(self, relays=relays, minutes=merged_minutes(minutes, self.written))
 
 
 def _continued(now: RelayState, before: RelayState | None) -> RelayState:
@@ -300,7 +300,7 @@ def probe_words(relay: RelayState, now: float) -> str:
     return f"next try in {age(relay.probe - now)}" if relay.probe > now else "it is tried now"
 
 
-def says(relay: RelayState | None, text: str) -> bool:
+def fault_says(relay: RelayState | None, text: str) -> bool:
     """Return whether the fault of a relay has this reply code, or these words in it."""
     if relay is None or relay.fault is None:
         return False

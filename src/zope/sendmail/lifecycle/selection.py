@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from zope.sendmail.errors import InvalidAddress
-from zope.sendmail.lifecycle.relaystate import says
+from zope.sendmail.lifecycle.relaystate import fault_says
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.verp import whom
 
@@ -103,7 +103,7 @@ def _fits(wanted: str, addresses: Iterable[str]) -> bool:
 
 def _was_told(mail: QueuedMail, text: str) -> bool:
     """Return whether a reply about the mail, or about its relay, has this code or these words."""
-    return says(mail.blocked, text) or (bool(mail.history) and _says(mail.history[-1], text))
+    return fault_says(mail.blocked, text) or (bool(mail.history) and _says(mail.history[-1], text))
 
 
 def _says(record: Record, text: str) -> bool:

@@ -88,7 +88,7 @@ class Daemon:
             self._run(queue, forever=True)
             if self._is_reloading and not self._is_stopping:
                 self._reload()
-                queue = open_spools(self.config)
+                queue = open_configured_queue(self.config)
 
     def once(self) -> int:
         """Send once what is due; returns the exit status: 1 if a person should look, 75 if time should help."""
@@ -231,7 +231,7 @@ def _is_in_clear(config: Config) -> bool:
     return TLS[config.tls] is Tls.NEVER and bool(config.login) and config.has_password
 
 
-def open_spools(config: Config) -> IMailQueue:
+def open_configured_queue(config: Config) -> IMailQueue:
     """Return the queue over the spools of the configuration."""
     # In a database all mail is ours, and has a Message-Id.
     completing = {} if config.database else {"add_message_id": config.add_messageid}
@@ -243,7 +243,7 @@ def make_queue(config: Config) -> IMailQueue:
 
     Raises what is wrong with it; a processor would go on for ever hoping that it heals.
     """
-    queue = open_spools(config)
+    queue = open_configured_queue(config)
     try:
         queue.claim(0)
     except ValueError as error:

@@ -19,7 +19,7 @@ from zope.sendmail.errors import MailError
 from zope.sendmail.interfaces import IMailQueueAdmin
 from zope.sendmail.lifecycle.relaystate import RelayBoard
 from zope.sendmail.maildrop.config import Config, read_config
-from zope.sendmail.maildrop.daemon import Daemon, check, detach, open_spools
+from zope.sendmail.maildrop.daemon import Daemon, check, detach, open_configured_queue
 from zope.sendmail.maildrop.pidfile import AlreadyRunning, PidFile
 from zope.sendmail.reporting import printablelog
 from zope.sendmail.system.clock import Clock
@@ -117,7 +117,7 @@ def _restart(config: Config, parsed: argparse.Namespace) -> int:
 def _status(config: Config, _: argparse.Namespace) -> int:
     become_owner(config.place)
     pid = PidFile(config.pid_file).holder()
-    queue = open_spools(config)
+    queue = open_configured_queue(config)
     try:
         waiting = waiting_words(queue.admin)
     except OSError as error:

@@ -15,8 +15,8 @@ from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.processor.job import Job
+from zope.sendmail.processor.recipientshares import Share, next_share
 from zope.sendmail.processor.relay import Relay
-from zope.sendmail.processor.shares import Share, next_share
 from zope.sendmail.processor.stopsignal import StopSignal
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.sidebyside import side_by_side

@@ -12,7 +12,7 @@ from typing import Any
 
 from zope.sendmail.interfaces import IMailQueue
 from zope.sendmail.lifecycle.outcome import Answer
-from zope.sendmail.lifecycle.rates import Minute, merged
+from zope.sendmail.lifecycle.rates import Minute, merged_minutes
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.relayname import address_of
@@ -136,7 +136,7 @@ class StateReport:
         """Return the last minutes; what was counted since the last time is added to them."""
         with self._counting:
             counted, self._counted = self._counted, {}
-        self._past = merged((*self._past, *(_minute(each, counts) for each, counts in counted.items())), now)
+        self._past = merged_minutes((*self._past, *(_minute(each, counts) for each, counts in counted.items())), now)
         return self._past
 
     def _rate(self) -> float:

@@ -7,7 +7,7 @@ comes from files is made printable.
 from __future__ import annotations
 
 from zope.sendmail.lifecycle.cures import cure_of
-from zope.sendmail.lifecycle.finding import HERE, Finding, Kind, Severity, age, route, said, verb
+from zope.sendmail.lifecycle.finding import HERE, Finding, Kind, Severity, age, from_to, queue_command, said
 from zope.sendmail.lifecycle.outcome import Answer, printable
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import RelayState, fault_words, waiting_words
@@ -52,11 +52,11 @@ def _held(name: str, envelope: Envelope | None, record: Record) -> Finding:
         Kind.HELD,
         severity,
         name,
-        f"Mail {route(envelope)} is held and will not be sent: {why}{replies}.",
+        f"Mail {from_to(envelope)} is held and will not be sent: {why}{replies}.",
         "Look at it (show), then let it go (release), try it at once (retry), give it up with a report to its sender "
         "(bounce) or delete it (remove).",
         _cause(record),
-        tuple(verb(each, name) for each in ("show", "release", "retry", "bounce", "remove")),
+        tuple(queue_command(each, name) for each in ("show", "release", "retry", "bounce", "remove")),
     )
 
 
@@ -74,10 +74,10 @@ def _rejected(name: str, envelope: Envelope | None, record: Record | None, now: 
         Kind.REJECTED,
         severity,
         name,
-        f"Mail {route(envelope)} is rejected and will not be sent again: {why}.",
+        f"Mail {from_to(envelope)} is rejected and will not be sent again: {why}.",
         "Tell the sender if it matters, then try it once more (retry) or delete it (remove).",
         "" if record is None else _cause(record),
-        tuple(verb(each, name) for each in ("show", "retry", "remove")),
+        tuple(queue_command(each, name) for each in ("show", "retry", "remove")),
     )
 
 
@@ -109,7 +109,7 @@ def set_aside_twice(name: str) -> Finding:
         "The mail waits to be sent, and a copy of it was set aside: an older release died while it did that, "
         "or it was copied back.",
         "Once the mail has gone, the copy can be deleted (remove); until then, these verbs mean the mail that waits.",
-        commands=(verb("show", name),),
+        commands=(queue_command("show", name),),
     )
 
 
@@ -126,7 +126,7 @@ def in_doubt(name: str, *, group: bool, written: str, why: str) -> Finding:
         f"{what} of {written} was staged but never committed: {why}.  It cannot be known whether its transaction "
         "committed elsewhere, so it is kept and never sent.",
         "Look into the application. If the transaction committed, let it go (release); if not, delete it (remove).",
-        commands=(verb("release", name), verb("remove", name)),
+        commands=(queue_command("release", name), queue_command("remove", name)),
     )
 
 
@@ -166,7 +166,7 @@ def no_mail(name: str, why: str) -> Finding:
         name,
         f"The file cannot be sent: {printable(why)}.  A processor will set it aside as rejected.",
         "Find out which program wrote it, or restore it from a backup; then delete it (remove).",
-        commands=(verb("show", "--raw", name), verb("remove", name)),
+        commands=(queue_command("show", "--raw", name), queue_command("remove", name)),
     )
 
 
@@ -332,7 +332,7 @@ def old_lock(name: str, seconds: float, *, orphan: bool) -> Finding:
         name,
         f"{what}.  Such locks are given up after three hours: {then}.",
         "None is needed; if that processor is dead for certain, take its lock away (release).",
-        commands=(verb("release", name),),
+        commands=(queue_command("release", name),),
     )
 
 
@@ -395,7 +395,7 @@ def relay_down(relay: RelayState, count: int, first: str, now: float) -> Finding
         (cure_of(fault) if fault is not None else "") + " Then try it at once (flush), or send the mail through "
         "another relay (reroute).",
         pattern_of(fault) if fault is not None else fault_words(relay),
-        (verb("flush", relay.name), verb("relays")),
+        (queue_command("flush", relay.name), queue_command("relays")),
     )
 
 
@@ -409,7 +409,7 @@ def relay_left_out(relay: RelayState, member: RelayState, now: float) -> Finding
         f"No mail waits, because another relay of {printable(relay.title, 200)} gets it: {waiting_words(member, now)}.",
         cure_of(fault) if fault is not None else "",
         pattern_of(fault) if fault is not None else "",
-        (verb("flush", member.name),),
+        (queue_command("flush", member.name),),
     )
 
 
@@ -421,7 +421,7 @@ def nobody_at_work(count: int, seconds: float, first: str, *, long: bool) -> Fin
         first,
         f"Mails that are due: {count:,}, the first for {age(seconds)}, and no processor of this release is at work.",
         "Start one: the application with its processor thread, 'zope-sendmail --daemon', or a pass from cron.",
-        commands=(verb("relays"),),
+        commands=(queue_command("relays"),),
     )
 
 
@@ -434,7 +434,7 @@ def nothing_moves(count: int, seconds: float, first: str, *, long: bool) -> Find
         f"Mails that are due: {count:,}, the first for {age(seconds)}, although a processor is at work: its relay is "
         "too slow, or there is more mail than it can send.",
         "See how many leave in a minute (relays), and read the processor's log.",
-        commands=(verb("relays"),),
+        commands=(queue_command("relays"),),
     )
 
 
@@ -460,7 +460,7 @@ def no_room(free: str, *, scarce: bool) -> Finding:
         "",
         f"The file system of the queue has {free} left; without room no transaction that sends mail can commit.",
         "Make room on it, or move the queue.",
-        commands=(("df", HERE), verb("remove", "--state", "rejected", "--older-than", "30d", "--dry-run")),
+        commands=(("df", HERE), queue_command("remove", "--state", "rejected", "--older-than", "30d", "--dry-run")),
     )
 
 
@@ -484,5 +484,5 @@ def torn_history(name: str) -> Finding:
         name,
         "No line of this history can be read, so what happened to its mail is not known; it is sent as a new one.",
         "If the mail must not go twice: hold it, and look at the relay's log.",
-        commands=(verb("hold", name),),
+        commands=(queue_command("hold", name),),
     )

@@ -9,7 +9,7 @@ import ssl
 from typing import Any, Protocol
 
 from zope.sendmail.testing.relayscript import POINTS, Action, Drop, Hang, InTurn, ReceivedMail, Script
-from zope.sendmail.testing.saslserver import MECHANISMS, LoginAttempt
+from zope.sendmail.testing.saslserver import MECHANISMS, ServerLogin
 
 _MAX_LINE = 64 * 1024
 
@@ -188,9 +188,7 @@ class Dialogue:
             self._say("504 5.5.4 there is no such mechanism")
         else:
             first = None if not initial else b"" if initial == "=" else base64.b64decode(initial)
-            self._log_in(
-                check(LoginAttempt(first, self._ask, self.relay.users, self.relay.tokens, self._certificate()))
-            )
+            self._log_in(check(ServerLogin(first, self._ask, self.relay.users, self.relay.tokens, self._certificate())))
 
     def _ask(self, challenge: bytes) -> bytes:
         self._say("334 " + base64.b64encode(challenge).decode())

@@ -22,7 +22,7 @@ ITERATIONS = 4096
 
 
 @dataclass(frozen=True)
-class LoginAttempt:
+class ServerLogin:
     """One AUTH: the initial response if there was one, how to ask for more, and what the relay knows."""
 
     initial: bytes | None
@@ -41,19 +41,19 @@ class LoginAttempt:
         return user if self.users.get(user) == password else None
 
 
-def plain(attempt: LoginAttempt) -> str | None:
+def plain(attempt: ServerLogin) -> str | None:
     """Name and password in one."""
     _, user, password = _text(attempt.first()).split("\0")
     return attempt.known(user, password)
 
 
-def login(attempt: LoginAttempt) -> str | None:
+def login(attempt: ServerLogin) -> str | None:
     """Name and password, one after the other."""
     user = attempt.ask(b"Username:") if attempt.initial is None else attempt.initial
     return attempt.known(_text(user), _text(attempt.ask(b"Password:")))
 
 
-def cram_md5(attempt: LoginAttempt) -> str | None:
+def cram_md5(attempt: ServerLogin) -> str | None:
     """Return a hash of password and challenge."""
     challenge = f"<{secrets.token_hex(8)}@relay.test>".encode()
     user, _, digest = _text(attempt.ask(challenge)).rpartition(" ")
@@ -61,28 +61,28 @@ def cram_md5(attempt: LoginAttempt) -> str | None:
     return user if user in attempt.users and digest == expected else None
 
 
-def xoauth2(attempt: LoginAttempt) -> str | None:
+def xoauth2(attempt: ServerLogin) -> str | None:
     """Return a token."""
     fields = dict(each.split("=", 1) for each in _text(attempt.first()).split("\x01") if each)
     return _with_token(attempt, fields["user"], fields["auth"])
 
 
-def oauthbearer(attempt: LoginAttempt) -> str | None:
+def oauthbearer(attempt: ServerLogin) -> str | None:
     """Return a token, with a gs2 header before it."""
     header, *fields = _text(attempt.first()).split("\x01")
     user = header.split(",")[1].removeprefix("a=").replace("=2C", ",").replace("=3D", "=")
     return _with_token(attempt, user, dict(each.split("=", 1) for each in fields if each)["auth"])
 
 
-def external(attempt: LoginAttempt) -> str | None:
+def external(attempt: ServerLogin) -> str | None:
     """Return the user that the certificate names; another one that is asked for is refused."""
     return attempt.certificate if attempt.certificate and _text(attempt.first()) in {"", attempt.certificate} else None
 
 
-def scram(hash_name: str) -> Callable[[LoginAttempt], str | None]:
+def scram(hash_name: str) -> Callable[[ServerLogin], str | None]:
     """Return the password is proved on both sides."""
 
-    def scram_with_hash(attempt: LoginAttempt) -> str | None:
+    def scram_with_hash(attempt: ServerLogin) -> str | None:
         _, _, bare = _text(attempt.first()).split(",", 2)
         asked = _attributes(bare)
         user = asked["n"].replace("=2C", ",").replace("=3D", "=")
@@ -105,7 +105,7 @@ def scram(hash_name: str) -> Callable[[LoginAttempt], str | None]:
     return scram_with_hash
 
 
-MECHANISMS: dict[str, Callable[[LoginAttempt], str | None]] = {
+MECHANISMS: dict[str, Callable[[ServerLogin], str | None]] = {
     "PLAIN": plain,
     "LOGIN": login,
     "CRAM-MD5": cram_md5,
@@ -117,7 +117,7 @@ MECHANISMS: dict[str, Callable[[LoginAttempt], str | None]] = {
 }
 
 
-def _with_token(attempt: LoginAttempt, user: str, credentials: str) -> str | None:
+def _with_token(attempt: ServerLogin, user: str, credentials: str) -> str | None:
     if user in attempt.tokens and credentials == f"Bearer {attempt.tokens[user]}":
         return user
     attempt.ask(json.dumps(COMPLAINT).encode())

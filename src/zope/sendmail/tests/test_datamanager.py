@@ -13,7 +13,7 @@ from collections.abc import Callable
 import transaction
 
 from zope.sendmail import datamanager
-from zope.sendmail.datamanager import PATIENCE, UnendedTransactions, mails_of
+from zope.sendmail.datamanager import PATIENCE, UnendedTransactions, joined_mails
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.interfaces import QueueError
 from zope.sendmail.lifecycle.states import State
@@ -239,5 +239,5 @@ class TheVote(Fixture):
 
     def test_has_one_data_manager_for_each_delivery(self) -> None:
         """The same for all mails of a transaction."""
-        first = mails_of(self.delivery, transaction.manager, self.delivery._stage, "x")
-        self.assertIs(mails_of(self.delivery, transaction.manager, self.delivery._stage, "x"), first)
+        first = joined_mails(self.delivery, transaction.manager, self.delivery._stage, "x")
+        self.assertIs(joined_mails(self.delivery, transaction.manager, self.delivery._stage, "x"), first)

@@ -34,7 +34,7 @@ from zope.sendmail.queue.postgresql import doctor, keys
 from zope.sendmail.queue.postgresql.database import Connections, run
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope, write_envelope
 from zope.sendmail.queue.postgresql.lease import INTENDED
-from zope.sendmail.queue.postgresql.names import parsed, shown
+from zope.sendmail.queue.postgresql.names import parse_name, shown
 from zope.sendmail.queue.postgresql.processorstates import ProcessorStateTable
 from zope.sendmail.queue.postgresql.roundtrips import PARTITIONS
 from zope.sendmail.queue.postgresql.rows import (
@@ -148,13 +148,13 @@ class PostgreSQLAdmin:
         """See `IMailQueueAdmin.these`."""
         self._settle()
         board, now = RelayBoard(self.processors()), self._clock.time()
-        ids = [found for name in names if (found := parsed(name)) is not None]
+        ids = [found for name in names if (found := parse_name(name)) is not None]
         rows = {row[0]: row for row in self._rows("these", ids=ids)}
         return (mail_of(rows[each], now).on(board, now) for each in ids if each in rows)
 
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`."""
-        if not message_id or not is_text(message_id):
+        if not message_id or not is_storable(message_id):
             return status_of(message_id, [], None, KEPT_DAYS)
         mails = [mail_of(row, self._clock.time()) for row in self._rows("by_message_id", message_id=message_id)]
         rows = self._rows("sent", message_id=message_id, after=self._clock.time() - KEPT_DAYS * _DAY)
@@ -183,7 +183,7 @@ class PostgreSQLAdmin:
         queue = self._queue()
         if queue is not None:
             yield from doctor.in_doubt(self._connections, queue)
-            yield from doctor.moves(self._connections, queue)
+            yield from doctor.unfinished_moves(self._connections, queue)
             now = self._clock.time()
             drained = is_drained(self.processors(), now)
             yield from doctor.waiting(self._connections, queue, now, drained=drained)
@@ -222,7 +222,7 @@ class PostgreSQLAdmin:
 
     def _one(self, name: str) -> Any:
         self._settle()
-        identifier = parsed(name)
+        identifier = parse_name(name)
         rows = [] if identifier is None else self._rows("one", id=identifier)
         if not rows:
             raise _gone(name)
@@ -298,7 +298,7 @@ class PostgreSQLAdmin:
     def at_work(self, name: str, verb: Action) -> Iterator[tuple[Connection[Any], _Taken]]:
         """Have the row of a mail to which `verb` can be done locked for the block."""
         self._settle()
-        identifier, queue = parsed(name), self._queue()
+        identifier, queue = parse_name(name), self._queue()
         if identifier is None or queue is None:
             raise _gone(name)
         refused: NotPossible | None = None
@@ -400,7 +400,7 @@ def sent_mail(at: float, line: str | None) -> SentMail:
     return SentMail(at, record.relay, record.replies)
 
 
-def is_text(text: str) -> bool:
+def is_storable(text: str) -> bool:
     """Return whether a database can be asked for it."""
     try:
         text.encode()

@@ -22,7 +22,7 @@ from zope.sendmail.queue.postgresql.database import Connections, NotConnected
 from zope.sendmail.queue.postgresql.hand import Hand
 from zope.sendmail.queue.postgresql.inheritance import Inheritance
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
-from zope.sendmail.queue.postgresql.liveness import Liveness
+from zope.sendmail.queue.postgresql.liveness import Registration
 from zope.sendmail.queue.postgresql.mailsource import MailSource
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.system.clock import Clock
@@ -56,7 +56,7 @@ class Claims:
         self._ahead: deque[PostgreSQLLease] = deque()
         #: The numbers of claims whose answer was lost, or that came to nothing else: what they got is claimed again.
         self._unanswered: list[int] = []
-        self._liveness = liveness = Liveness(connections, self._flush_safely, clean, self._resume)
+        self._liveness = liveness = Registration(connections, self._flush_safely, clean, self._resume)
         self._progress = progress = RoundTrips(connections, liveness, queue, self.now)
         self._inheritance = Inheritance(connections, liveness, schedule, clock)
         self._lines = lines = MailSource(connections, queue, liveness, clock, take=self._take, now=self.now)

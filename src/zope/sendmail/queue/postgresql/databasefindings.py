@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zope.sendmail.lifecycle.finding import Finding, Kind, Severity, age, moment, verb
+from zope.sendmail.lifecycle.finding import Finding, Kind, Severity, age, moment, queue_command
 from zope.sendmail.lifecycle.outcome import printable
 
 
@@ -16,7 +16,7 @@ def in_doubt(name: str, since: float, made_by: str) -> Finding:
         "It cannot be known whether its transaction committed elsewhere, so it is kept and never sent.",
         "Look into the application, and whether that process lives; then let it go if its transaction committed "
         "(release), or delete it (remove).",
-        commands=(verb("release", name), verb("remove", name)),
+        commands=(queue_command("release", name), queue_command("remove", name)),
     )
 
 
@@ -29,7 +29,7 @@ def is_a_copy() -> Finding:
         "The database was restored or copied from another one, whose mail may have been sent there; no processor "
         "claims anything here.",
         "Remove or hold what must not be sent again, then adopt the queue.",
-        commands=(verb("list"), verb("adopt")),
+        commands=(queue_command("list"), queue_command("adopt")),
     )
 
 

@@ -41,7 +41,7 @@ def database(connections: Connections) -> Iterator[Finding]:
         yield databasefindings.pinned(what, seconds)
 
 
-def moves(connections: Connections, queue: int) -> Iterator[Finding]:
+def unfinished_moves(connections: Connections, queue: int) -> Iterator[Finding]:
     """Return findings about mails that were being moved."""
     for statement, came in (("left_behind", False), ("arriving", True)):
         rows = connections.execute(statement, queue=queue, limit=_MANY)

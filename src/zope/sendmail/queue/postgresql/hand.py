@@ -13,7 +13,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, OPENED, PostgreSQLLease
-from zope.sendmail.queue.postgresql.liveness import REMEMBERED, Liveness
+from zope.sendmail.queue.postgresql.liveness import REMEMBERED, Registration
 from zope.sendmail.queue.postgresql.mailsource import MailSource
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.queue.postgresql.rows import NUMBERS, line_of
@@ -31,7 +31,7 @@ class Hand:
     def __init__(
         self,
         connections: Connections,
-        liveness: Liveness,
+        liveness: Registration,
         progress: RoundTrips,
         lines: MailSource,
         clock: Clock,

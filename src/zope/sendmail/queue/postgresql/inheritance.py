@@ -8,7 +8,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.lifecycle.retry import Schedule, after_death
 from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, PostgreSQLLease
-from zope.sendmail.queue.postgresql.liveness import Liveness
+from zope.sendmail.queue.postgresql.liveness import Registration
 from zope.sendmail.queue.postgresql.rows import line_of
 from zope.sendmail.system.clock import Clock
 
@@ -16,7 +16,7 @@ from zope.sendmail.system.clock import Clock
 class Inheritance:
     """Writes down what is known of such mails, before anything else is done with them."""
 
-    def __init__(self, connections: Connections, liveness: Liveness, schedule: Schedule, clock: Clock) -> None:
+    def __init__(self, connections: Connections, liveness: Registration, schedule: Schedule, clock: Clock) -> None:
         self._connections = connections
         self._liveness = liveness
         self._schedule = schedule

@@ -66,7 +66,7 @@ class _Observed:
     readings: int = 1
 
 
-class Liveness:
+class Registration:
     """One processor, from its registration to its end.  Concurrency: any thread.
 
     :param flush: called about fifty times a second while something waits to be written, and with each beat.

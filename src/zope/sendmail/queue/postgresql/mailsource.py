@@ -15,7 +15,7 @@ from zope.sendmail.lifecycle.precedence import Precedence
 from zope.sendmail.message.terms import Priority
 from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
-from zope.sendmail.queue.postgresql.liveness import Liveness
+from zope.sendmail.queue.postgresql.liveness import Registration
 from zope.sendmail.queue.postgresql.parking import Parking
 from zope.sendmail.system.clock import Clock
 
@@ -43,7 +43,7 @@ class MailSource:
         self,
         connections: Connections,
         queue: int,
-        liveness: Liveness,
+        liveness: Registration,
         clock: Clock,
         *,
         take: Callable[..., list[PostgreSQLLease]],

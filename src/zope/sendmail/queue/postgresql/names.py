@@ -59,7 +59,7 @@ def shown(identifier: uuid.UUID) -> str:
     return f"{identifier.hex[:16]}.{identifier.hex[16:]}"
 
 
-def parsed(name: str) -> uuid.UUID | None:
+def parse_name(name: str) -> uuid.UUID | None:
     """Return what a name as people write it means; None if no mail can be called so."""
     match = _NAME.fullmatch(name)
     return uuid.UUID(match[1] + match[2]) if match else None

@@ -20,7 +20,7 @@ from psycopg import Connection
 
 from zope.sendmail.errors import LeaseLost, QueueError
 from zope.sendmail.queue.postgresql.database import Connections, is_lost, translated
-from zope.sendmail.queue.postgresql.liveness import Liveness
+from zope.sendmail.queue.postgresql.liveness import Registration
 from zope.sendmail.queue.postgresql.names import shown
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 from zope.sendmail.reporting import maillog
@@ -140,7 +140,7 @@ class RoundTrips:
     :param now: the time of the queue, at which mails are said to have left.
     """
 
-    def __init__(self, connections: Connections, liveness: Liveness, queue: int, now: Callable[[], float]) -> None:
+    def __init__(self, connections: Connections, liveness: Registration, queue: int, now: Callable[[], float]) -> None:
         self._connections = connections
         self._liveness = liveness
         self._queue = queue

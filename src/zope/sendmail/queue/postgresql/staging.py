@@ -97,7 +97,7 @@ def message_id_of(message: Iterable[Piece]) -> str:
     return found if "\0" not in found else ""
 
 
-def maker() -> str:
+def staging_process() -> str:
     """Return which process stages mail: host and process number."""
     return f"{host_name()}:{os.getpid()}"
 
@@ -145,14 +145,14 @@ def _values(mail: NewMail, queue: int, state: int) -> dict[str, object]:
         "priority": mail.terms.priority.rank,
         "due": mail.due,
         "expires": mail.expires,
-        "maker": maker() if state == STAGED else None,
+        "maker": staging_process() if state == STAGED else None,
     }
 
 
 def copy(connection: Connection[Any], queue: int, mails: Sequence[NewMail], state: int) -> None:
     """Write mails with two COPY commands in the transaction that is open."""
     with connection.cursor() as cursor, cursor.copy(STATEMENTS["copy_mail"]) as rows:
-        made_by = _text(maker()) if state == STAGED else _LENGTH.pack(-1)
+        made_by = _text(staging_process()) if state == STAGED else _LENGTH.pack(-1)
         parts = [_SIGNATURE]
         for mail in mails:
             message_id = mail.message_id.encode()

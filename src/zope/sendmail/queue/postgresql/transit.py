@@ -21,10 +21,10 @@ from zope.sendmail.errors import MailError, QueueError
 from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import Action, State, after
-from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin, is_text, sent_mail
+from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin, is_storable, sent_mail
 from zope.sendmail.queue.postgresql.database import Connections, run
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope, write_envelope
-from zope.sendmail.queue.postgresql.names import name_for, parsed, shown
+from zope.sendmail.queue.postgresql.names import name_for, parse_name, shown
 from zope.sendmail.queue.postgresql.roundtrips import DAY, PARTITIONS
 from zope.sendmail.queue.postgresql.rows import ARRIVING, NUMBERS, line_of, record_of
 from zope.sendmail.queue.postgresql.staging import copy_bodies, message_id_of
@@ -78,7 +78,7 @@ class PostgreSQLTransit:
 
     def has(self, name: str) -> bool:
         """See `Transit.has`."""
-        return bool(self._connections.execute("has", id=parsed(name), queue=self._queue))
+        return bool(self._connections.execute("has", id=parse_name(name), queue=self._queue))
 
     @contextlib.contextmanager
     def at_hand(self, names: Sequence[str]) -> Iterator[Group]:
@@ -93,7 +93,7 @@ class PostgreSQLTransit:
             yield group
 
     def _lock(self, connection: Connection[Any], name: str, group: Group) -> None:
-        identifier = parsed(name)
+        identifier = parse_name(name)
         rows = run(connection, "take", {"id": identifier, "queue": self._queue})
         if identifier is None or not rows:  # it was sent meanwhile
             return
@@ -113,7 +113,7 @@ class PostgreSQLTransit:
     def leave(self, group: Group, mails: Sequence[Traveller]) -> None:
         """See `Transit.leave`.  It is durable when the block of the group has ended."""
         assert isinstance(group, _Locked)
-        ids = [parsed(mail.name) for mail in mails]
+        ids = [parse_name(mail.name) for mail in mails]
         run(group.connection, "leave_for_another", {"ids": ids, "queue": self._queue})
 
     def traces(self) -> Iterable[Trace]:
@@ -122,7 +122,7 @@ class PostgreSQLTransit:
 
     def forget(self, names: Sequence[str]) -> None:
         """See `Transit.forget`."""
-        self._connections.execute("forget_moved", queue=self._queue, ids=[parsed(name) for name in names])
+        self._connections.execute("forget_moved", queue=self._queue, ids=[parse_name(name) for name in names])
 
     # what is known beside the mails
 
@@ -162,7 +162,7 @@ class PostgreSQLTransit:
         by_day: dict[int, list[Departure]] = {}
         oldest = self._oldest()
         for each in departures:
-            if each.sent.time > oldest and is_text(each.message_id):  # else no one can ask for it
+            if each.sent.time > oldest and is_storable(each.message_id):  # else no one can ask for it
                 by_day.setdefault(int(each.sent.time // DAY) % PARTITIONS, []).append(each)
         for part, those in by_day.items():
             self._connections.execute(
@@ -182,7 +182,7 @@ class PostgreSQLTransit:
 
     def name_for(self, name: str, since: float, origin: str) -> str:
         """See `Transit.name_for`.  A mail of another database keeps its name; two rows of one cannot have the same."""
-        known = parsed(name)
+        known = parse_name(name)
         if known is not None and not origin.startswith(f"{self._database}/"):
             return shown(known)
         return shown(name_for(f"{self._queue}/{name}" if known else name, since))
@@ -190,7 +190,7 @@ class PostgreSQLTransit:
     def refusal(self, mail: Traveller, origin: str) -> str:
         """See `Transit.refusal`."""
         name = self.name_for(mail.name, mail.since, origin)
-        if self._connections.execute("known_here", id=parsed(name)):
+        if self._connections.execute("known_here", id=parse_name(name)):
             return f"mail {mail.name}: there is a mail {name} in the other queue already"
         try:
             write_envelope(mail.envelope)
@@ -243,12 +243,12 @@ class PostgreSQLTransit:
 
     def appear(self, names: Sequence[str]) -> None:
         """See `Transit.appear`."""
-        self._connections.execute("appear", ids=[parsed(name) for name in names], queue=self._queue)
+        self._connections.execute("appear", ids=[parse_name(name) for name in names], queue=self._queue)
         self._announce()
 
     def discard(self, names: Sequence[str]) -> None:
         """See `Transit.discard`."""
-        self._connections.execute("discard_arrived", ids=[parsed(name) for name in names], queue=self._queue)
+        self._connections.execute("discard_arrived", ids=[parse_name(name) for name in names], queue=self._queue)
 
 
 def _history(mails: Sequence[Traveller], ids: Sequence[uuid.UUID]) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import datetime
 import unittest
 
-from zope.sendmail.lifecycle.finding import HERE, Finding, Kind, Severity, age, moment, quoted, route, said, verb
+from zope.sendmail.lifecycle.finding import (
+    HERE,
+    Finding,
+    Kind,
+    Severity,
+    age,
+    from_to,
+    moment,
+    queue_command,
+    quoted,
+    said,
+)
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
@@ -61,18 +72,18 @@ class WhomItIsTo(unittest.TestCase):
     def test_names_three(self) -> None:
         """How many there are more; the malformed are recipients, too."""
         few = Envelope("a@example.org", ("b@example.org", "c@example.org"), ("d@@",))
-        self.assertEqual(route(few), "from a@example.org to b@example.org, c@example.org, d@@")
+        self.assertEqual(from_to(few), "from a@example.org to b@example.org, c@example.org, d@@")
         many = Envelope("", tuple(f"{n}@example.org" for n in range(5)))
-        self.assertEqual(route(many), "from <> to 0@example.org, 1@example.org, 2@example.org and 2 more")
+        self.assertEqual(from_to(many), "from <> to 0@example.org, 1@example.org, 2@example.org and 2 more")
 
     def test_is_no_longer_than_a_line_can_be(self) -> None:
         """80 characters of an address."""
-        words = route(Envelope("s" * 300, ("r" * 300,)))
+        words = from_to(Envelope("s" * 300, ("r" * 300,)))
         self.assertEqual([len(word) for word in words.split(" ")], [4, 80, 2, 80])
 
     def test_is_not_known_of_a_torn_file(self) -> None:
         """Which has no envelope."""
-        self.assertEqual(route(None), "without a readable envelope")
+        self.assertEqual(from_to(None), "without a readable envelope")
 
 
 class WhatWasSaid(unittest.TestCase):
@@ -124,14 +135,14 @@ class ItsCommands(unittest.TestCase):
 
     def test_name_the_queue_and_paths_within_it(self) -> None:
         """Quoted for a shell; what is no path of the queue stays as it is."""
-        finding = self.finding(verb("show", "name"), ("rm", f"{HERE}../it's"), ("df", "-h"))
+        finding = self.finding(queue_command("show", "name"), ("rm", f"{HERE}../it's"), ("df", "-h"))
         lines = finding.within("/srv/mail").command_lines("/srv/my mail")
         self.assertEqual(lines, ["zope-sendmail queue show '/srv/my mail' name", "rm '/srv/it'\"'\"'s'", "df -h"])
 
     def test_end_the_options_before_a_name_that_looks_like_one(self) -> None:
         """Such as a file that another program made."""
-        self.assertEqual(verb("show", "-x")[-2:], ("--", "-x"))
-        self.assertNotIn("--", verb("list", "x", "-y"))
+        self.assertEqual(queue_command("show", "-x")[-2:], ("--", "-x"))
+        self.assertNotIn("--", queue_command("list", "x", "-y"))
 
     def test_have_nothing_that_a_terminal_obeys(self) -> None:
         """Octet by octet, as POSIX.1-2024, 2.2.4, has it; the line stays one line."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from zope.sendmail.lifecycle.rates import KEPT, Minute, merged, of_texts
+from zope.sendmail.lifecycle.rates import KEPT, Minute, merged_minutes, of_texts
 
 NOW = 1_000_000 * 60.0
 
@@ -14,7 +14,7 @@ class Minutes(unittest.TestCase):
         """They come in any order, and go out oldest first."""
         one = [Minute(999_999, sent=2, age=1.0), Minute(1_000_000, sent=1)]
         other = [Minute(1_000_000, sent=3, deferred=1, age=2.0), Minute(999_998, rejected=1)]
-        found = merged([*one, *other], NOW)
+        found = merged_minutes([*one, *other], NOW)
         self.assertEqual([each.minute for each in found], [999_998, 999_999, 1_000_000])
         self.assertEqual(found[-1], Minute(1_000_000, sent=4, deferred=1, age=2.0))
         both = Minute(5, 1, 2, 3, 4, 0.5).plus(Minute(5, 10, 20, 30, 40, 5.0))
@@ -23,7 +23,7 @@ class Minutes(unittest.TestCase):
     def test_that_are_old_go(self) -> None:
         """So do those of the future: a clock was wrong when they were written."""
         old, new, future = 1_000_000 - KEPT, 1_000_000 - KEPT + 1, 1_000_001
-        self.assertEqual([each.minute for each in merged(map(Minute, (old, new, future)), NOW)], [new])
+        self.assertEqual([each.minute for each in merged_minutes(map(Minute, (old, new, future)), NOW)], [new])
 
     def test_tell_how_long_a_mail_took(self) -> None:
         """On average; a minute without mail tells nothing."""

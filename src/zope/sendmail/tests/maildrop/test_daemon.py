@@ -23,7 +23,7 @@ from zope.sendmail.events import MailDeferredEvent, MailErrorEvent, MailSentEven
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildrop.config import ConfigError, parse_config, read_config
-from zope.sendmail.maildrop.daemon import MaildropProcessor, make_mailer, make_queue, open_spools
+from zope.sendmail.maildrop.daemon import MaildropProcessor, make_mailer, make_queue, open_configured_queue
 from zope.sendmail.maildrop.pidfile import AlreadyRunning, PidFile
 from zope.sendmail.maildrop.runlog import RunLog
 from zope.sendmail.system.disk import Disk
@@ -489,7 +489,7 @@ class OnePass(DaemonTest):
             self.assertEqual(self.run_verb("once").returncode, status, word)
         words = re.findall(r"^(OK|BAD|FATAL)\t(\w+)@", self.log, re.MULTILINE)
         self.assertEqual(words, [("OK", "one"), ("BAD", "later"), ("FATAL", "never")])
-        queue = open_spools(read_config(self.config_path))
+        queue = open_configured_queue(read_config(self.config_path))
         self.addCleanup(queue.close)
         self.assertEqual(queue.admin.count(), {State.DEFERRED: 1, State.REJECTED: 1})
 
@@ -506,7 +506,7 @@ class OnePass(DaemonTest):
             self.configure(text)
             self.drop()
             self.assertEqual(self.run_verb("once").returncode, status)
-            queue = open_spools(read_config(self.config_path))
+            queue = open_configured_queue(read_config(self.config_path))
             self.addCleanup(queue.close)
             self.assertEqual(queue.admin.count()[state], 1)
 
@@ -599,7 +599,9 @@ class OnePass(DaemonTest):
             self.drop(name=str(number))
         config = read_config(self.config_path)
         clock = ManualClock()
-        processor = MaildropProcessor(config, open_spools(config), RunLog(config.log_file, clock), clock=clock)
+        processor = MaildropProcessor(
+            config, open_configured_queue(config), RunLog(config.log_file, clock), clock=clock
+        )
         begin = clock.mono
         processor.run(forever=False)
         self.assertEqual(len(self.relay.mails), 3)

@@ -9,7 +9,7 @@ import subprocess
 import unittest
 
 from zope.sendmail.cli.queuearguments import make_parser
-from zope.sendmail.lifecycle.finding import HERE, Finding, Kind, Severity, verb
+from zope.sendmail.lifecycle.finding import HERE, Finding, Kind, Severity, queue_command
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import RelayState
@@ -118,7 +118,7 @@ class AName(unittest.TestCase):
 
     def test_that_looks_like_an_option_is_none(self) -> None:
         """As that of a file that another program made."""
-        finding = Finding(Kind.HELD, Severity.NOTE, "-x", "", "", commands=(verb("show", "-x"),))
+        finding = Finding(Kind.HELD, Severity.NOTE, "-x", "", "", commands=(queue_command("show", "-x"),))
         [line] = lines_of(finding)
         self.assertEqual(make_parser("show").parse_args(shlex.split(line)[3:]).names, ["-x"])
 

@@ -60,7 +60,7 @@ from zope.sendmail.queue.maildir.ownertext import Identity, read_slot, used_slot
 from zope.sendmail.queue.maildir.sentlog import SentLog
 from zope.sendmail.queue.maildir.suppressionlist import _heed
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope as read_row
-from zope.sendmail.queue.postgresql.names import parsed
+from zope.sendmail.queue.postgresql.names import parse_name
 from zope.sendmail.smtp.auth.mechanisms import _complaint
 from zope.sendmail.smtp.auth.scram import _attributes
 from zope.sendmail.smtp.protocol.relaylimits import recipient_limit_told, refuses_client, tells_mails_per_connection
@@ -205,7 +205,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes], tuple[type[Exce
         (MalformedEnvelope,),
     ),
     "name of a mail": (
-        _text(lambda name: (Origin.of(name), age_key(name), written_at(name), parsed(name))),
+        _text(lambda name: (Origin.of(name), age_key(name), written_at(name), parse_name(name))),
         [b"1796055690.16329.vm.1", b"0123456789abcdef.0123456789abcdef"],
         (),
     ),
