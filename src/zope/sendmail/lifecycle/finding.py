@@ -102,7 +102,7 @@ def _placed(word: str, directory: str) -> str:
 
 def _for_shell(word: str) -> str:
     """Return a word quoted for a shell, on one line and without anything that a terminal obeys."""
-    if printable(word, len(word) + 1) == word:
+    if printable(word, len(word)) == word:
         return shlex.quote(word)
     return (
         "$'" + "".join(_escaped(octet) for octet in word.encode("utf-8", "surrogateescape")) + "'"

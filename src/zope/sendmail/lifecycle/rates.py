@@ -57,7 +57,7 @@ def merged_minutes(minutes: Iterable[Minute], now: float) -> tuple[Minute, ...]:
     :param minutes: of one processor or several, in any order
     :param now: seconds since the epoch; what is said of a later time is left out, since a clock was wrong then
     """
-    current = int(now // 60)
+    current = int(now / 60)
     found: dict[int, Minute] = {}
     for each in minutes:
         if current - KEPT < each.minute <= current:

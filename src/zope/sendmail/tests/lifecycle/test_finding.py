@@ -146,8 +146,8 @@ class ItsCommands(unittest.TestCase):
 
     def test_have_nothing_that_a_terminal_obeys(self) -> None:
         """Octet by octet, as POSIX.1-2024, 2.2.4, has it; the line stays one line."""
-        [line] = self.finding(("rm", "a\n\x1b\udcff'\\z")).command_lines("")
-        self.assertEqual(line, "rm $'a\\012\\033\\377\\047\\134z'")
+        [line] = self.finding(("rm", "a X~\n\x1b\x7f\udcff'\\z")).command_lines("")
+        self.assertEqual(line, "rm $'a X~\\012\\033\\177\\377\\047\\134z'")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,12 @@ class Replies(unittest.TestCase):
 
     def test_too_many_recipients_are_said_with_a_no(self) -> None:
         """By a code of its own or in words; a yes, and silence, say nothing of it."""
-        for code, text in ((452, "4.5.3 x"), (550, "too many recipients"), (452, "Too many recipients")):
+        for code, text in (
+            (452, "4.5.3 x"),
+            (552, "5.5.3 x"),
+            (550, "too many recipients"),
+            (452, "Too many recipients"),
+        ):
             self.assertTrue(Reply.of(code, text).is_one_too_many, text)
         self.assertFalse(Reply.of(250, "too many recipients").is_one_too_many)
         self.assertFalse(Reply(Answer.UNKNOWN, "too many recipients").is_one_too_many)
@@ -50,7 +55,9 @@ class Replies(unittest.TestCase):
         self.assertEqual(str(Reply(Answer.DEFERRED, "connection lost")), "connection lost")
 
     def test_text_is_one_printable_line(self) -> None:
-        """Whatever a relay says can stand in a log, in a file and on a terminal."""
+        """Whatever a relay says can stand in a log, in a file and on a terminal; a thousand characters of it."""
+        self.assertEqual(Reply.of(550, "x" * 1001).text, "x" * 1000)
+        self.assertEqual(printable("gr\u00fc\u200b\u00df"), "gr\u00fc \u00df")
         self.assertEqual(Reply.of(550, b"a\r\nb\x1b[31m\0\xff").text, "a b [31m \\xff")
 
     @QUICK
@@ -96,7 +103,9 @@ class Outcomes(unittest.TestCase):
     def test_who_was_not_asked_is_told_why(self) -> None:
         """As a relay would, which makes it temporary."""
         ok = Reply.of(250, "ok")
-        told = Outcome("r", {"a": ok}, unasked=("c",)).told()
+        down = Reply.of(421, "down")
+        told = Outcome("r", {"a": ok}, down, unasked=("c",)).told()
+        self.assertEqual((told.relay, told.fault, told.replies["a"]), ("r", down, ok))
         self.assertEqual(told.unasked, ())
         self.assertEqual(str(told.replies["c"]), "4.5.3 the relay takes no more recipients with one mail")
         self.assertIs(told.replies["c"].answer, Answer.DEFERRED)
@@ -107,6 +116,7 @@ class Outcomes(unittest.TestCase):
         """Code and octets; where no relay has said it, with a code that means the same."""
         self.assertEqual(Reply.of(550, "5.1.1 no such user").as_pair(), (550, b"5.1.1 no such user"))
         self.assertEqual(Reply(Answer.DEFERRED, "lat\udcffer").as_pair(), (451, b"lat\\udcffer"))
+        self.assertEqual(Reply(Answer.REJECTED, "no").as_pair(), (550, b"no"))
         self.assertEqual(Reply(Answer.ACCEPTED, "").as_pair(), (250, b""))
 
     def test_a_fault_blames_no_recipient(self) -> None:

@@ -41,6 +41,7 @@ class AMail(unittest.TestCase):
         """Until that moment, unless it was tried, or an operator wants it tried."""
         waiting = mail(State.READY, envelope=LATE)
         self.assertEqual((waiting.state, waiting.due, waiting.waits_since), (State.SCHEDULED, 1500.0, 1500.0))
+        self.assertIs(mail(State.READY, envelope=LATE, now=1499.5).state, State.SCHEDULED)
         for ready in (
             mail(State.READY, envelope=LATE, now=1500.0),
             mail(State.READY, Record(attempts=1), envelope=LATE),

@@ -20,6 +20,10 @@ class Minutes(unittest.TestCase):
         both = Minute(5, 1, 2, 3, 4, 0.5).plus(Minute(5, 10, 20, 30, 40, 5.0))
         self.assertEqual(both, Minute(5, 11, 22, 33, 44, 5.5))
 
+    def test_are_kept_for_six_hours(self) -> None:
+        """Which is what a plot shows."""
+        self.assertEqual(KEPT, 6 * 60)
+
     def test_that_are_old_go(self) -> None:
         """So do those of the future: a clock was wrong when they were written."""
         old, new, future = 1_000_000 - KEPT, 1_000_000 - KEPT + 1, 1_000_001
@@ -33,5 +37,8 @@ class Minutes(unittest.TestCase):
     def test_come_back_from_a_file(self) -> None:
         """What is torn or foreign is left out."""
         minute = Minute(5, sent=1, deferred=2, rejected=3, unknown=4, age=0.125)
-        self.assertEqual(of_texts([minute.as_text(), "5 1", "x 1 2 3 4 5", None, 7]), (minute,))
+        self.assertEqual(
+            of_texts(["5 1", minute.as_text(), "x 1 2 3 4 5", None, 7, Minute(6).as_text()]), (minute, Minute(6))
+        )
+        self.assertEqual(minute.as_text(), "5 1 2 3 4 0.125")
         self.assertEqual(of_texts("no list"), ())

@@ -181,6 +181,27 @@ class Lines(unittest.TestCase):
         later = Outcome("", {"b@example.org": Reply(Answer.DEFERRED, "later")})
         write_record(judge(record, envelope, later, Schedule(), now=10.0, chance=0.5))
 
+    def test_a_line_is_this(self) -> None:
+        """Other programs read it: ASCII, no blanks, and nothing of what a mail does not have."""
+        record = Record(State.DEFERRED, 3, 10.0, 20.5, 5.0, 2, 1, "r:25", "später", {"a": OK})
+        begin = (
+            b'{"state":"deferred","attempts":3,"time":10.0,"due":20.5,"spent":5.0,"deaths":2,"unknowns":1,'
+            b'"relay":"r:25","note":"sp\\u00e4ter",'
+        )
+        self.assertEqual(write_record(record), begin + b'"replies":{"a":["accepted",250,null,"ok"]}}\n')
+        more = replace(record, parts={"bulk": Part(2, 10.0, 99.0, 5.0, held=True)}, early=True)
+        self.assertEqual(
+            write_record(more, record),
+            begin + b'"parts":{"bulk":[2,10.0,99.0,5.0,true]},"early":true,"changed":{}}\n',
+        )
+
+    def test_changes_of_which_the_whole_is_lost_are_all_that_is_known(self) -> None:
+        """A history whose first line is torn says what it can."""
+        first = Record(State.DEFERRED, 1, replies={"a": OK, "b": Reply(Answer.DEFERRED, "x")})
+        second = replace(first, replies={"a": OK, "b": Reply(Answer.DEFERRED, "y")})
+        known = replace(first, replies={"b": Reply(Answer.DEFERRED, "y")})
+        self.assertEqual(list(read_records(b"torn\n" + write_record(second, first))), [known])
+
     def test_lines_of_other_versions(self) -> None:
         """A value this version does not know is passed over, one it misses is as if fresh."""
         record = Record(State.DEFERRED, attempts=3, replies={"a": Reply(Answer.ACCEPTED, "ok", 250)})
@@ -234,6 +255,7 @@ class Waiting(unittest.TestCase):
         """A little (another host's clock): no longer than planned; a lot: now."""
         self.assertEqual(self.record.wait(900.0), 60.0)
         self.assertEqual(self.record.wait(1000.0 - 86400), 0.0)
+        self.assertEqual([self.record.wait(1000.0 - 600.0), self.record.wait(1000.0 - 600.5)], [60.0, 0.0])
 
     @QUICK
     @given(RECORD, TIME)

@@ -9,6 +9,7 @@ from unittest import mock
 
 from hypothesis import given, strategies as st
 
+from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.lifecycle import retry
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Part, Record
@@ -37,6 +38,22 @@ LATER = Reply(Answer.DEFERRED, "greylisted", 450)
 NEVER = Reply(Answer.REJECTED, "no such user", 550)
 LOST = Reply(Answer.UNKNOWN, "no reply")
 PLAIN = Schedule(jitter=0.0)
+
+
+WRONG_DELAYS = (
+    "retry: first delay 9.0 s, maximum 8.0 s, lifetime 432000.0 s do not fit; "
+    "0 < first <= maximum < infinity and 0 <= lifetime are needed"
+)
+WRONG_FACTOR = "retry: factor 1001.0 must be within 1 and 1000, jitter 0.2 at least 0 and below 1"
+
+
+def refusal(**settings_: float) -> str:
+    """Return what is said of a schedule that cannot be."""
+    try:
+        Schedule(**settings_)  # type: ignore[arg-type]  # by name
+    except InvalidSettings as error:
+        return str(error)
+    return ""
 
 
 def attempt(record: Record, schedule: Schedule = PLAIN, now: float = 1000.0, /, **replies: Reply) -> Record:
@@ -100,6 +117,12 @@ class Schedules(unittest.TestCase):
         for settings_ in wrong:
             with self.subTest(settings_), self.assertRaisesRegex(ValueError, "retry: "):
                 Schedule(**settings_)
+        self.assertEqual((refusal(first=9.0, maximum=8.0), refusal(factor=1001.0)), (WRONG_DELAYS, WRONG_FACTOR))
+
+    def test_what_is_at_the_limit_can_be_meant(self) -> None:
+        """One delay for all attempts; no second attempt; no spread."""
+        Schedule(first=60.0, maximum=60.0, factor=1.0, lifetime=0.0, jitter=0.0)
+        Schedule(factor=1000.0, jitter=0.999)
 
     def test_the_relay_is_probed_more_and_more_seldom(self) -> None:
         """First after five seconds, at most five minutes apart, however long it is away."""
@@ -162,12 +185,14 @@ class AfterAnAttempt(unittest.TestCase):
         envelope = Envelope("s@example.org", (A,), ("a@b@c",))
         record = judge(Record(), envelope, Outcome("r", {A: OK}), PLAIN, now=0.0, chance=0.5)
         self.assertEqual((record.state, record.replies), (State.REJECTED, {A: OK, "a@b@c": MALFORMED}))
+        self.assertEqual(str(MALFORMED), "5.1.3 the address is malformed; no relay was asked")
 
     def test_unknown_is_tried_again_or_held(self) -> None:
         """As the policy says; it is counted in both cases."""
         for policy, state in ((OnUnknown.RESEND, State.DEFERRED), (OnUnknown.HOLD, State.HELD)):
             record = attempt(Record(), Schedule(on_unknown=policy), a=OK, b=LOST)
             self.assertEqual((record.state, record.unknowns, record.replies[B]), (state, 1, LOST))
+        self.assertEqual(record.note, "the outcome is unknown; look at the relay's log, then retry or remove")
 
 
 class APartOfAMail(unittest.TestCase):

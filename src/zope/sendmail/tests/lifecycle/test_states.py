@@ -7,6 +7,19 @@ import unittest
 from zope.sendmail.interfaces import NotPossible
 from zope.sendmail.lifecycle.states import WAITING, Action, State, after
 
+#: What becomes of a mail in the state of the row by the action of the column; "gone": it is removed, "-": impossible.
+GRID = """
+state      hold  release  retry  reroute    bounce    remove  move
+staged     -     ready    -      -          -         gone    -
+scheduled  held  -        ready  scheduled  rejected  gone    scheduled
+ready      held  -        ready  ready      rejected  gone    ready
+sending    -     -        -      -          -         -       -
+deferred   held  -        ready  ready      rejected  gone    deferred
+held       -     ready    ready  held       rejected  gone    held
+sent       -     -        -      -          -         gone    -
+rejected   -     -        ready  -          -         gone    rejected
+"""
+
 
 class Table(unittest.TestCase):
     def test_every_pair_is_decided(self) -> None:
@@ -18,6 +31,19 @@ class Table(unittest.TestCase):
                 except NotPossible as error:
                     self.assertIn("1.2.host.3", str(error))
                     self.assertTrue(error.permanent)
+
+    def test_is_this(self) -> None:
+        """All that operators can do."""
+        [_, *verbs], *rows = (line.split() for line in GRID.strip().splitlines())
+        self.assertEqual([row[0] for row in rows], list(State))
+        for name, *expected in rows:
+            self.assertEqual([self.outcome(State(name), Action(verb)) for verb in verbs], expected, name)
+
+    def outcome(self, state: State, action: Action) -> str:
+        try:
+            return after(state, action, "x") or "gone"
+        except NotPossible:
+            return "-"
 
     def test_what_verbs_do(self) -> None:
         """hold and release are each other's opposite; retry makes ready; remove ends."""
@@ -44,7 +70,7 @@ class Table(unittest.TestCase):
 
     def test_the_error_says_what_is_possible(self) -> None:
         """For the person at the terminal."""
-        with self.assertRaisesRegex(NotPossible, "it is rejected; possible: retry, remove"):
+        with self.assertRaisesRegex(NotPossible, "^cannot hold mail x: it is rejected; possible: retry, remove, move$"):
             after(State.REJECTED, Action.HOLD, "x")
 
     def test_waiting_needs_nobody(self) -> None:

@@ -23,6 +23,11 @@ CONNECTIONS = (
     (421, "Connection refused, too many sessions from 192.0.2.1. Please lower the number of concurrent sessions."),
     (421, "too many connections, slow down."),
     (454, "4.7.0 Error: too many new TLS sessions from 192.0.2.1"),
+    (421, "4.3.2 number of open threads is at its maximum"),
+    (421, "4.3.2 connection limit reached"),
+    (421, "4.3.2 connections from your host exceed what is allowed"),
+    (421, "4.3.2 your concurrency is too high"),
+    (421, "4.3.2 too many of these SMTP or TLS connections"),
 )
 MAILS = (
     (451, "4.7.500 Server busy. Please try again later from [192.0.2.1]. (S77719)"),
@@ -48,6 +53,17 @@ MAILS = (
     (450, "Requested mail action not taken: mailbox unavailable. Mail send limit exceeded."),
     (421, "4.7.1 Messages to example.org deferred due to excessive volume."),
     (450, "4.7.0 You are sending too many messages too quickly; slow down"),
+    (421, "4.7.28 come again"),
+    (451, "4.4.5 come again"),
+    # Each is there for words that stand alone, and beside others that are about receiving.
+    (421, "4.1.0 throttled; receiving again in a minute"),
+    (421, "4.1.0 rate of your host is over what we are receiving"),
+    (421, "4.1.0 high rate; receiving again in a minute"),
+    (421, "4.1.0 ratelimit; receiving again in a minute"),
+    (421, "4.1.0 overlimit; receiving again in a minute"),
+    (421, "4.1.0 daily limit; receiving again tomorrow"),
+    (421, "4.1.0 slow down; receiving again in a minute"),
+    (421, "4.1.0 too quickly; receiving again in a minute"),
 )
 #: As a permanent refusal.
 QUOTAS = (
@@ -78,6 +94,10 @@ QUOTAS = (
     (550, "Too many messages this hour"),
     (554, "5.7.0 Your account has exceeded its daily sending quota"),
     (550, "maximum number of messages in 24 hours exceeded"),
+    (550, "5.7.1 throttled"),
+    (550, "5.7.1 rate-limit"),
+    (550, "5.7.1 unusual sending activity"),
+    (550, "5.7.1 policy rejection: quota"),
 )
 NO_QUOTAS = (
     (552, "5.2.2 Mailbox full"),
@@ -100,6 +120,11 @@ NO_QUOTAS = (
     (550, "5.7.26 Unauthenticated email from b.example is not accepted due to the domain's DMARC policy"),
     (550, "5.1.1 <a@b.example>: over and out"),
     (554, "Transaction failed: Recipient count exceeds 50."),
+    (554, "5.7.1 Inbox limit per day exceeded"),
+    (554, "5.7.1 They receive too many messages per hour; limit exceeded"),
+    (554, "5.7.1 Greylisted: daily limit exceeded"),
+    (554, "5.7.1 Daily limit exceeded: header too long"),
+    (554, "5.7.1 The one whom you are trying to contact has exceeded a daily limit"),
 )
 SOMETHING_ELSE = (
     (450, "4.2.0 <jane@example.org>: Recipient address rejected: Greylisted, see http://postgrey.example/"),
@@ -130,6 +155,16 @@ SOMETHING_ELSE = (
     (450, "4.1.8 <a@b.example>: Sender address rejected: Domain not found"),
     (451, "4.7.1 Please try again later"),
     (450, "4.1.1 User unknown, rated as probably a typing error"),
+    (450, "4.7.1 Greylisting: rate limit for new senders"),
+    (450, "4.7.1 Graylisting: rate limit for new senders"),
+    (450, "4.2.1 The recipient has a high rate of mail"),
+    (452, "4.2.2 Mailbox full: message quota exceeded"),
+    (452, "4.2.2 message quota exceeded (jane@example.org)"),
+    (452, "4.3.4 This message has exceeded the size limit"),
+    (452, "4.3.4 Message size exceeded"),
+    (452, "4.3.4 Message too large: relay limit exceeded"),
+    (452, "4.5.3 message recipient count exceeded"),
+    (452, "4.5.3 sending limit of 50 addresses per message"),
 )
 
 
@@ -161,6 +196,11 @@ class AReply(unittest.TestCase):
                     self.assertIs(too_much(reply), TooMuch.MAILS)
                     self.assertFalse(reply.is_one_too_many)
                 self.assertIs(too_much(Reply.of(code - 100, text.replace("5.", "4.", 1))), TooMuch.MAILS)
+
+    def test_that_has_the_code_of_a_quota_tells_of_one(self) -> None:
+        """Whatever its words are."""
+        for code in ("5.1.90", "5.4.5", "5.7.28", "5.7.232", "5.7.233", "5.7.705"):
+            self.assertIs(too_much(reply_about_mail(550, f"{code} come again tomorrow")), TooMuch.MAILS, code)
 
     def test_that_complains_is_found_among_others(self) -> None:
         """Those that put the mail off; what was taken or refused says nothing of a rate."""
