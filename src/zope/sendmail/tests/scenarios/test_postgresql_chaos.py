@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import math
+import operator
 import os
 import random
 import signal
@@ -45,6 +46,19 @@ class UnderFire(unittest.TestCase):
 
     def setUp(self) -> None:
         programs()  # skips
+
+    def with_seeds(self, first: int, check: Callable[[int], object]) -> None:
+        """Check with this seed and further ones, each with servers of its own, whatever came of the one before."""
+        for seed in (first, *further_seeds()):
+            with self.subTest(seed=seed):
+                try:
+                    self.prepare()
+                    check(seed)
+                finally:
+                    self.doCleanups()
+
+    def prepare(self) -> None:
+        """A server, and nothing in it."""
         from zope.sendmail.queue.postgresql.upkeep import migrate
 
         self.server = Server()
@@ -167,13 +181,11 @@ class UnderFire(unittest.TestCase):
 
     def test_at_its_processors(self) -> None:
         """Killed, stopped for up to seven seconds, their connections cut."""
-        for seed in (1, *further_seeds()):
-            self.fire(seed, _KINDS["processors"])
+        self.with_seeds(1, lambda seed: self.fire(seed, _KINDS["processors"]))
 
     def test_at_its_server(self) -> None:
         """All that, and a backend or the whole server killed with SIGKILL."""
-        for seed in (2, *further_seeds()):
-            self.fire(seed, _KINDS["server"])
+        self.with_seeds(2, lambda seed: self.fire(seed, _KINDS["server"]))
 
 
 class AStandbyTakesOver(UnderFire):
@@ -182,8 +194,9 @@ class AStandbyTakesOver(UnderFire):
     # Those of the other class.
     test_at_its_processors = test_at_its_server = None  # type: ignore[assignment]  # not tests here
 
-    def setUp(self) -> None:
-        super().setUp()
+    def prepare(self) -> None:
+        """A server, and one that follows it."""
+        super().prepare()
         self.standby = self.server.standby()
         self.addCleanup(self.standby.stop)
         self.url = f"postgresql://postgres@/postgres?host={self.server.directory},{self.standby.directory}&queue=chaos"
@@ -235,19 +248,11 @@ class AStandbyTakesOver(UnderFire):
 
     def test_while_all_processors_live(self) -> None:
         """Connections are cut: none of what was sent in the lost second goes again without a record."""
-        for seed in (3, *further_seeds()):
-            with self.subTest(seed=seed):
-                self.assertEqual(self.loses_no_more_than_is_said(seed, ("cut",)), [])
-                self.doCleanups()
-                self.setUp()
+        self.with_seeds(3, lambda seed: self.assertEqual(self.loses_no_more_than_is_said(seed, ("cut",)), []))
 
     def test_while_processors_are_struck(self) -> None:
         """Killed, and stopped: what these sent may go again, and what others sent does not."""
-        for seed in (4, *further_seeds()):
-            with self.subTest(seed=seed):
-                self.loses_no_more_than_is_said(seed, ("kill", "stop", "cut"))
-                self.doCleanups()
-                self.setUp()
+        self.with_seeds(4, lambda seed: self.loses_no_more_than_is_said(seed, ("kill", "stop", "cut")))
 
 
 def further_seeds() -> list[int]:
@@ -258,13 +263,28 @@ def further_seeds() -> list[int]:
 def unrecorded(sends: list[tuple[int, int]]) -> list[int]:
     """Return which processors had sent a mail before it was sent again without a record of that.
 
-    The relay's order says nothing: a processor that stood still between its question to the database and the relay
-    sends after the one that took over, whose record has the doubt already.
+    :param sends: how often it was known to be unknown, and by which processor it was sent, as the relay has them.
+
+    A processor that stood still between its question to the database and the relay sends after the one that took over,
+    whose record has the doubt already: only among equals the relay's order counts.
     """
-    for at, (unknowns, _) in enumerate(sorted(sends)):
+    ordered = sorted(sends, key=operator.itemgetter(0))
+    for at, (unknowns, _) in enumerate(ordered):
         if unknowns < at:
-            return [pid for _, pid in sorted(sends)[:at]]
+            return [pid for _, pid in ordered[:at]]
     return []
+
+
+class TheCount(unittest.TestCase):
+    """Says which processor a repeat without a record is due to."""
+
+    def test_names_the_one_that_sent_first(self) -> None:
+        """Whatever its number is, which the system gives in no order."""
+        self.assertEqual((unrecorded([(0, 9), (0, 3)]), unrecorded([(0, 3), (0, 9)])), ([9], [3]))
+
+    def test_takes_the_record_before_the_order(self) -> None:
+        """The one that stood still before the relay is second there, and no repeat is without a record."""
+        self.assertEqual(unrecorded([(1, 3), (0, 9)]), [])
 
 
 load_tests = in_layer(Faults)

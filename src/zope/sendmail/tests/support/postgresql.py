@@ -16,7 +16,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -251,8 +250,12 @@ class Server:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+#: pgbouncer's own: a part of its socket's name, and so no other program can have it.
+_POOLERS_PORT = 6432
+
+
 class Pooler:
-    """pgbouncer in transaction mode in front of a server.  Skips where there is none."""
+    """pgbouncer in transaction mode in front of a server, on a Unix socket of its own.  Skips where there is none."""
 
     def __init__(self, server: Server) -> None:
         program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/sbin:/bin")
@@ -262,16 +265,13 @@ class Pooler:
         user = _other_user()
         if user:
             os.chown(self.directory, user["user"], user["group"])
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
         with open(f"{self.directory}/users", "w", encoding="ascii") as file:
             file.write('"postgres" ""\n')
         with open(f"{self.directory}/ini", "w", encoding="ascii") as file:
             file.write(
                 f"[databases]\n* = host={server.directory} user=postgres\n"
-                "[pgbouncer]\npool_mode = transaction\nlisten_addr = 127.0.0.1\n"
-                f"listen_port = {self.port}\nunix_socket_dir =\nauth_type = any\nauth_file = {self.directory}/users\n"
+                f"[pgbouncer]\npool_mode = transaction\nlisten_addr =\nunix_socket_dir = {self.directory}\n"
+                f"auth_type = any\nauth_file = {self.directory}/users\n"
                 "max_client_conn = 200\ndefault_pool_size = 20\nignore_startup_parameters = extra_float_digits\n"
                 "server_round_robin = 1\n"
             )
@@ -285,7 +285,7 @@ class Pooler:
         deadline = time.monotonic() + _PATIENCE
         while True:
             with contextlib.suppress(psycopg.OperationalError):
-                psycopg.connect(f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres").close()
+                psycopg.connect(f"host={self.directory} port={_POOLERS_PORT} user=postgres dbname=postgres").close()
                 return
             if self.process.poll() is not None or time.monotonic() > deadline:
                 with open(f"{self.directory}/log", encoding="utf-8", errors="replace") as log:
@@ -294,7 +294,8 @@ class Pooler:
 
     def url(self, queue: str = "", database: str = "postgres") -> str:
         """Return the location of a queue behind it."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}?queue={queue or uuid.uuid4().hex}"
+        place = f"host={self.directory}&port={_POOLERS_PORT}"
+        return f"postgresql://postgres@/{database}?{place}&queue={queue or uuid.uuid4().hex}"
 
     def stop(self) -> None:
         """Stop it, and remove all that it had."""
