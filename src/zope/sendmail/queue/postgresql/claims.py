@@ -60,7 +60,9 @@ class Claims:
         self._progress = progress = RoundTrips(connections, liveness, queue, self.now)
         self._inheritance = Inheritance(connections, liveness, schedule, clock)
         self._lines = lines = MailSource(connections, queue, liveness, clock, take=self._take, now=self.now)
-        self._hand = Hand(connections, liveness, progress, lines, clock, now=self.now, is_idle=self._is_idle)
+        self._hand = Hand(
+            connections, liveness, progress, lines, clock, now=self.now, is_idle=lambda: not self.has_ahead()
+        )
         self.see_changes = lines.see_changes
         self.parked_mails = lines.parked_mails
         self.hurry = lines.hurry
@@ -103,6 +105,10 @@ class Claims:
             for lease in self._take_reserved(len(self._ahead)):
                 lease.release()
 
+    def has_ahead(self) -> bool:
+        """Return whether a mail is in reserve, so that the next claim asks the database for none."""
+        return bool(self._ahead)
+
     def now(self) -> float:
         """Return the time of the queue: the server's, carried on by our monotonic clock; a given clock is taken
         as it is.
@@ -119,8 +125,7 @@ class Claims:
         One worker claims ahead for all, and those that find something meanwhile go on.
         """
         self._hand.settle_again()
-        if self._lines.is_outdated():
-            self._look_out()
+        self._look_out_in_time()
         if self._lines.are_several():  # nothing is reserved: what has come meanwhile may go first
             ahead = 0
             self._let_first()
@@ -148,6 +153,15 @@ class Claims:
         """See `zope.sendmail.interfaces.IMailQueue`."""
         expiry = self._lines.expiry
         return None if expiry is None else max(0.0, expiry - self.now())
+
+    def _look_out_in_time(self) -> None:
+        """Look out if that was done too long ago; of several workers one does, and the others go on meanwhile."""
+        if self._lines.is_outdated() and self._claiming.acquire(blocking=self._lines.has_low):
+            try:
+                if self._lines.is_outdated():
+                    self._lines.look_out()
+            finally:
+                self._claiming.release()
 
     def _look_out(self) -> None:
         with self._claiming:
@@ -240,9 +254,6 @@ class Claims:
     def parked(self) -> Collection[str]:
         """See `zope.sendmail.interfaces.IMailQueue`."""
         return self._lines.parked()
-
-    def _is_idle(self) -> bool:
-        return not self._ahead
 
     def flush(self) -> None:
         """Write down what workers have said.

@@ -195,8 +195,11 @@ class Connections:
 
 
 def run(connection: Connection[Any], name: str, parameters: dict[str, Any]) -> list[Any]:
-    """Execute a statement by its name on this connection; return its rows."""
-    cursor = connection.execute(STATEMENTS[name], parameters)
+    """Execute a statement by its name on this connection; return its rows.
+
+    The server sends them in binary: as text a message would have two octets for each of its own.
+    """
+    cursor = connection.execute(STATEMENTS[name], parameters, binary=True)
     rows: list[Any] = cursor.fetchall() if cursor.description else []
     return rows
 

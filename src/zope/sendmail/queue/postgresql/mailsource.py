@@ -111,10 +111,15 @@ class MailSource:
             self._turns.ranks = sorted({*others, _NORMAL})
         self.see_changes(changes)
 
+    @property
+    def has_low(self) -> bool:
+        """Whether there may be mail of low priority: what goes before it is looked for with each mail."""
+        return _LOW in self._turns.ranks
+
     def is_outdated(self) -> bool:
         """Return whether `look_out` was called too long ago."""
         # Behind mail of low priority there is a look for each: so what goes before it waits for no second one.
-        return _LOW in self._turns.ranks or self._clock.monotonic() >= self._looked_out_at + _LOOK_OUT
+        return self.has_low or self._clock.monotonic() >= self._looked_out_at + _LOOK_OUT
 
     def look_out_soon(self) -> None:
         """Let the next claim learn of which priorities there is mail: a process has committed some."""

@@ -181,7 +181,7 @@ class PostgreSQLQueue:
         """See `IMailQueue.claim`."""
         self._reveal_late()
         claims = self._open()
-        heard = self._listening().hear()
+        heard = self._listening().hear(again=not claims.has_ahead())
         if heard is not None:
             claims.heard(heard)
             claims.look_out_soon()

@@ -29,6 +29,9 @@ PAUSE = 0.02
 #: connection.
 _LOOK, _LOOK_ANYWAY = 0.25, 0.5
 
+#: Seconds between two questions of whether something was heard, as long as there is mail to send.
+_ASKED = 0.005
+
 #: Names in one announcement: a payload has less than 8000 bytes.
 _NAMES = 100
 
@@ -115,6 +118,7 @@ class Listener:
         self._connection: Connection[Any] | None = None
         self._clock = Clock()
         self._mutex = threading.Lock()
+        self._asked_at = -inf
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -166,11 +170,18 @@ class Listener:
         finally:
             self._mutex.release()
 
-    def hear(self) -> list[uuid.UUID] | None:
-        """Return what was heard already, without a wait; see `wait`.  None, too, while another thread listens."""
+    def hear(self, *, again: bool) -> list[uuid.UUID] | None:
+        """Return what was heard already, without a wait; see `wait`.  None, too, while another thread listens.
+
+        :param again: ask the system even if that was done a moment ago.
+        """
+        now = self._clock.monotonic()
+        if not again and now < self._asked_at + _ASKED:
+            return None
         if not self._mutex.acquire(blocking=False):
             return None
         try:
+            self._asked_at = now
             is_heard = self._connection is not None and self._connection.fileno() in self._select(0.0)
             return self._heard() if is_heard else None
         finally:
