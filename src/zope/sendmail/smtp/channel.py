@@ -26,6 +26,9 @@ _RECEIVE = 64 * 1024
 #: Seconds for which a relay is waited for on the straight way; see `zope.sendmail.smtp.ordinary`.
 _MOMENT = 0.25
 
+#: How a socket says that its buffer is full; the last two if nothing is waited for, as behind `SocketChannel.is_quiet`.
+_FULL = (TimeoutError, BlockingIOError, ssl.SSLWantWriteError)
+
 #: A subclass or an instance that replaces one of these wants it to be used.
 _SPEAKING = ("send", "putcmd", "getreply", "docmd", "mail", "rcpt", "data", "sendmail")
 
@@ -167,7 +170,7 @@ class SocketChannel:
         """See `StraightChannel`."""
         try:
             sent = self._socket().send(data)
-        except TimeoutError:
+        except _FULL:
             sent = 0
         except OSError as error:
             raise SendFailed(f"the connection broke while we were sending: {error}") from error
