@@ -133,11 +133,12 @@ class SMTPSession:
         """Do as `verify`, and raise what smtplib raises; the replies stand in `progress` afterwards."""
         verified = self._verify_once(progress, message)
         while rest := verified.follow_at_once:
+            progress.unasked = []
             part = Progress(replace(progress.envelope, recipients=rest))
             try:
                 verified = self._verify_once(part, message)
             except smtplib.SMTPRecipientsRefused:
-                verified = Outcome(self._relay, part.refused)
+                verified = Outcome(self._relay, part.refused, None, tuple(part.unasked))
             for who in rest:
                 progress.refused.pop(who, None)
             progress.accepted.update(part.accepted)

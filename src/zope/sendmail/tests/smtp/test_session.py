@@ -13,7 +13,7 @@ from unittest import mock
 
 from zope.interface.verify import verifyObject
 
-from zope.sendmail.config.settings import Keep, Timeouts, Tls
+from zope.sendmail.config.settings import Keep, RelaySettings, Timeouts, Tls
 from zope.sendmail.events import MailEvent
 from zope.sendmail.interfaces import ISession, LeaseLost
 from zope.sendmail.lifecycle.outcome import Answer
@@ -25,6 +25,8 @@ from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.smtp.classification import LOGIN_CODES
 from zope.sendmail.smtp.distances import DISTANCES
+from zope.sendmail.smtp.onemail import Attempt
+from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.replylines import ReplyLines
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.contracts import ManualClock
@@ -879,6 +881,42 @@ class TheEnvelopeIsProved(Conversation):
         outcome = self.session(relay).verify(self.ENVELOPE, io.BytesIO(MESSAGE))
         self.assertAnswers(outcome, one=REJECTED, two=REJECTED)
 
+    def test_recipients_beyond_the_limit_have_their_replies(self) -> None:
+        """They are asked about in questions of their own; one of which all are refused refuses nobody else."""
+        relay = self.start()
+        relay.on("RCPT", "550 5.1.1 no such user", about="two@")
+        envelope = Envelope("s@example.org", ("one@example.org", "two@example.org", "three@example.org"))
+        outcome = self.session(relay, recipient_limit=1).verify(envelope)
+        self.assertAnswers(outcome, one=ACCEPTED, two=REJECTED, three=ACCEPTED)
+        self.assertEqual((outcome.unasked, relay.mails), ((), []))
+
+    def test_a_relay_that_is_out_of_step_is_asked_over_another_connection(self) -> None:
+        """503 to a recipient says that the relay and we do not mean the same command any more."""
+        relay = self.start(keywords=())
+        relay.on("RCPT", "503 5.5.1 MAIL first", about="two@")
+        session = self.session(relay)
+        outcome = session.verify(Envelope("s@example.org", ("one@example.org", "two@example.org")))
+        self.assertAnswers(outcome, one=ACCEPTED, two=DEFERRED)
+        self.assertAnswers(self.transfer(session), one=ACCEPTED)
+        self.assertEqual([mail.connection for mail in relay.mails], [1])
+
+    def test_one_that_knows_sendmail_only_is_not_asked(self) -> None:
+        """A class of a test, or of old, is taken to agree; no mail goes ahead of another with it."""
+        session = SMTPSession(RelaySettings, lambda _: _Sendmail(), self.clock)
+        envelope = Envelope("s@example.org", ("one@example.org",))
+        self.assertAnswers(session.verify(envelope), one=ACCEPTED)
+        self.assertFalse(session.may_overlap())
+        self.assertIsNone(
+            session.prepare(Attempt(Progress(envelope), io.BytesIO(MESSAGE), self.intend), overlaps=False)
+        )
+
+    def test_what_a_class_of_its_own_cannot_do_is_told(self) -> None:
+        """Whatever error of smtplib it has for that; there is no other address to be tried."""
+        session = SMTPSession(RelaySettings, lambda _: _Sendmail(), self.clock)
+        outcome = self.transfer(session, "jörg@example.org")
+        self.assertAnswers(outcome, jörg=DEFERRED)
+        self.assertIn("SMTPUTF8 not supported", outcome.replies["jörg@example.org"].text)
+
 
 class SettingsChange(Conversation):
     def test_next_mail_goes_to_the_new_relay(self) -> None:
@@ -953,6 +991,13 @@ class _Grudge(Script):
         if point == "MAIL":
             self.recognized = f"<{self.sender}>" in command
         return self.deed if self.recognized and point == self.point else None
+
+
+class _Sendmail:
+    """A connection that knows ``sendmail`` only."""
+
+    def sendmail(self, *arguments: object) -> dict[str, tuple[int, bytes]]:
+        raise smtplib.SMTPNotSupportedError("SMTPUTF8 not supported by server")
 
 
 class _Broken(io.RawIOBase):
