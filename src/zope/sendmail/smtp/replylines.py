@@ -32,14 +32,14 @@ class ReplyLines:
     def readline(self, limit: int) -> bytes:
         """Return the next line, or `limit` octets of it; nothing at the end of the connection."""
         sock = self._connection.sock
-        seconds = None if sock is None else sock.gettimeout()
+        assert sock is not None, "smtplib forgets its file when it closes its socket"
+        seconds = sock.gettimeout()
         if not self._size:
             self._until = math.inf if seconds is None else time.monotonic() + seconds
         try:
             line = self._read_line(limit)
         finally:
-            if sock is not None:
-                sock.settimeout(seconds)
+            sock.settimeout(seconds)
         self._size = self._size + len(line) if line[3:4] == b"-" else 0
         if self._size > MAX_REPLY:
             raise OSError(f"a reply has more than {MAX_REPLY} octets")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import smtplib
 import ssl
 import subprocess
 import tempfile
@@ -16,8 +17,9 @@ import trustme
 from zope.sendmail.config.settings import Mechanism, RelaySettings, Tls, TlsVersion
 from zope.sendmail.interfaces import RelayError
 from zope.sendmail.lifecycle.outcome import Answer
-from zope.sendmail.smtp.tls import cure_for_time, show_certificate, tls_context
-from zope.sendmail.testing.relay import Relay
+from zope.sendmail.smtp.certificate import validity
+from zope.sendmail.smtp.tls import cure_for_alert, cure_for_time, show_certificate, tls_context
+from zope.sendmail.testing.relay import Drop, Relay
 from zope.sendmail.tests.support.conversation import Conversation, authority, right_tls, tls_for
 
 CLIENT = "shop@example.org"
@@ -132,6 +134,19 @@ class TheCertificateLogsIn(Fixture):
         self.assertAnswers(outcome, one=Answer.ACCEPTED)
         self.assertFaultOnly(self.send(relay, certfile=certfile, auth=self.AUTH, username="boss@example.org"), 535)
 
+    def test_but_not_with_a_class_that_logs_in_by_itself(self) -> None:
+        """It knows passwords only: it is not asked, no mail is sent, and the reason is told."""
+        relay = self.start(tls=asking_tls(), mechanisms=["EXTERNAL"])
+
+        class Own(smtplib.SMTP):
+            def login(self, user: str, password: str, **_: Any) -> tuple[int, bytes]:
+                raise AssertionError("it was asked")
+
+        settings: dict[str, Any] = {"certfile": self.certfile(), "cafile": self.cafile(), "auth": self.AUTH}
+        outcome = self.transfer(self.session(relay, Own, **settings))
+        self.assertFaultOnly(outcome)
+        self.assertIn("Own logs in by itself, and knows passwords and tokens only", str(outcome.fault))
+
     def test_only_if_it_was_chosen(self) -> None:
         """A certificate alone says nothing but who we are to TLS."""
         relay = self.start(tls=asking_tls(), mechanisms=["EXTERNAL"])
@@ -190,12 +205,69 @@ class TheRelaysCertificateIsOutOfTime(Fixture):
         for shown in (b"", b"nonsense", bytes(100), b"\x30\x84\xff\xff\xff\xff"):
             self.assertIn("a certificate of the relay has expired", cure_for_time(error, shown, datetime.now(UTC)))
 
+    def test_the_relay_does_not_show_it_again(self) -> None:
+        """The second connection, which looks at the certificate, fails: the fault says what is known."""
+        relay = self.start(tls=self.tls(moment(2020, 1, 1), moment(2021, 1, 1)))
+        relay.on("GREETING", Drop(), nth=2)
+        outcome = self.send(relay, tls=Tls.REQUIRED)
+        self.assertFaultOnly(outcome)
+        self.assertIn("a certificate of the relay has expired", str(outcome.fault))
+
+    def test_a_context_of_ones_own_is_not_asked_twice(self) -> None:
+        """What it does at a connection, such as asking for a key, is not ours to repeat."""
+        relay = self.start(tls=self.tls(moment(2020, 1, 1), moment(2021, 1, 1)))
+        made: list[ssl.SSLContext] = []
+
+        def own() -> ssl.SSLContext:
+            made.append(ssl.create_default_context(cafile=self.cafile()))
+            return made[-1]
+
+        outcome = self.transfer(self.session(relay, tls=Tls.REQUIRED, ssl_context=own))
+        self.assertIn("a certificate of the relay has expired", str(outcome.fault))
+        self.assertEqual((len(made), len(relay.dialogues)), (1, 1))
+
     def test_nothing_secret_is_told_meanwhile(self) -> None:
         """The connection that looks at the certificate says no name, password or mail."""
         relay = self.start(tls=self.tls(moment(2020, 1, 1), moment(2021, 1, 1)), users={"u": "p"})
         outcome = self.send(relay, username="u", password="p")
         self.assertIn("expired on 2021-01-01", str(outcome.fault))
         self.assertEqual({verb.upper() for at in range(2) for verb in relay.verbs(at)}, {"EHLO", "STARTTLS", "QUIT"})
+
+
+class ACertificateIsRead(unittest.TestCase):
+    """In the forms that it may have (RFC 5280, 4.1)."""
+
+    def certificate(self, begin: tuple[int, str], end: tuple[int, str], version: bytes = b"") -> bytes:
+        def element(tag: int, content: bytes) -> bytes:
+            return bytes([tag, len(content)]) + content
+
+        times = b"".join(element(tag, text.encode()) for tag, text in (begin, end))
+        serial, algorithm, issuer = element(2, b"1"), element(0x30, b""), element(0x30, b"")
+        return element(0x30, element(0x30, version + serial + algorithm + issuer + element(0x30, times)))
+
+    def test_without_a_version(self) -> None:
+        """As one of version 1 is; and one that says it."""
+        begin, end = (0x17, "200101000000Z"), (0x18, "20510203040506Z")
+        for version in (b"", b"\xa0\x03\x02\x01\x02"):
+            self.assertEqual(
+                validity(self.certificate(begin, end, version)),
+                (datetime(2020, 1, 1, tzinfo=UTC), datetime(2051, 2, 3, 4, 5, 6, tzinfo=UTC)),
+            )
+
+    def test_years_of_two_digits(self) -> None:
+        """From 50 on they are of the last century (RFC 5280, 4.1.2.5.1)."""
+        self.assertEqual(
+            validity(self.certificate((0x17, "500101000000Z"), (0x17, "491231235959Z"))),
+            (datetime(1950, 1, 1, tzinfo=UTC), datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        )
+
+
+class AnErrorOfTls(unittest.TestCase):
+    def test_whose_causes_go_in_a_circle(self) -> None:
+        """There is an end to looking for one that tells what the relay said."""
+        one, two = OSError("one"), OSError("two")
+        one.__cause__, two.__cause__ = two, one
+        self.assertEqual(cure_for_alert(one, shows_certificate=True), "")
 
 
 class TheFilesAreWrong(Fixture):

@@ -19,6 +19,7 @@ from zope.sendmail.smtp.dialing import own_name
 from zope.sendmail.smtp.heloname import helo_name
 from zope.sendmail.smtp.hostaddresses import FAILURES, HostAddress, host_addresses, open_first
 from zope.sendmail.smtp.recentfailures import RecentFailures
+from zope.sendmail.smtp.tlsprobe import waits_for_tls
 from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.testing.relay import Drop, Hang, Relay
 from zope.sendmail.tests.support.conversation import AT_ONCE, TIMEOUTS, Conversation, right_tls, tls_for
@@ -205,6 +206,17 @@ class ADeadAddress(unittest.TestCase):
         with self.assertRaises(ConnectionRefusedError):
             open_first("relay", [nobody, nobody], 60.0)
 
+    def test_what_this_host_cannot_reach_at_all(self) -> None:
+        """A family that it does not have, or a place that is not there, costs no time; the next address is used."""
+        strange = HostAddress(255, socket.SOCK_STREAM, 0, ("192.0.2.1", 25))
+        nowhere = HostAddress(socket.AF_UNIX, socket.SOCK_STREAM, 0, "/nowhere/relay")
+        (alive,) = self.addresses(self.alive)
+        sock, address = open_first("relay", [strange, nowhere, alive], 60.0)
+        sock.close()
+        self.assertEqual(address, alive)
+        with self.assertRaises(FileNotFoundError):
+            open_first("relay", [strange, nowhere], 60.0)
+
 
 class TheOrderOfAddresses(unittest.TestCase):
     def test_families_take_turns(self) -> None:
@@ -233,6 +245,15 @@ class TheOrderOfAddresses(unittest.TestCase):
         failures.note("relay", 1)
         failures.forget("relay", 1)
         self.assertEqual(failures.arranged("relay", [1, 2, 3]), [1, 2, 3])
+
+    def test_what_is_remembered_has_an_end(self) -> None:
+        """A process that sends to many relays does not grow with them: it begins anew."""
+        failures = RecentFailures(600.0, ManualClock())
+        for number in range(10_000):
+            failures.note(number, 1)
+        self.assertTrue(failures.has(0, 1))
+        failures.note("relay", 1)
+        self.assertEqual((failures.has(0, 1), failures.has("relay", 1)), (False, True))
 
 
 class Patient(smtplib.SMTP):
@@ -331,6 +352,12 @@ class TheGreeting(Conversation):
         outcome = self.transfer(self.session(relay, tls=Tls.IMPLICIT, cafile=self.cafile()))
         self.assertAnswers(outcome, one=Answer.ACCEPTED)
 
+    def test_is_not_waited_for_where_the_connection_is_broken(self) -> None:
+        """That it is broken is told by the reading of the greeting, at once."""
+        address = HostAddress(socket.AF_INET, socket.SOCK_STREAM, 0, ("127.0.0.1", 2525))
+        with socket.socket() as never_connected:
+            self.assertFalse(waits_for_tls(never_connected, address, 2525, 60.0))
+
 
 class TheNameInEhlo(Conversation):
     CASES = {
@@ -394,6 +421,19 @@ class TheNameInEhlo(Conversation):
         for _ in range(2):
             mailer.send("a@example.org", ["b@example.org"], b"Subject: x\r\n\r\n")
         self.assertEqual([each[0] for each in relay.dialogues], ["ehlo one.example.org", "ehlo two.example.org"])
+
+    def test_of_something_without_a_signature(self) -> None:
+        """Such a factory gets all that there is."""
+
+        class Strange(smtplib.SMTP):
+            __signature__ = "none"
+
+            def connect(self, *arguments: Any, **options: Any) -> tuple[int, bytes]:
+                return super().connect(*arguments, **options)
+
+        relay = self.start()
+        self.assertAnswers(self.transfer(self.session(relay, Strange)), one=Answer.ACCEPTED)
+        self.assertEqual(relay.commands[0], "ehlo client.test")
 
     def test_of_a_class_with_its_own_way(self) -> None:
         """A class that sets another name says that."""

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from zope.sendmail.interfaces import ISession, LeaseLost, RelayError
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.smtp.sendonly import SendOnlySession
+from zope.sendmail.smtp.sendonly import SendOnlySession, is_within_session
 
 ACCEPTED, DEFERRED, REJECTED, UNKNOWN = Answer.ACCEPTED, Answer.DEFERRED, Answer.REJECTED, Answer.UNKNOWN
 ONE, TWO = "one@example.org", "two@example.org"
@@ -106,6 +106,19 @@ class TheMailerSends(Situation):
         with self.assertRaises(LeaseLost):
             SendOnlySession(mailer).transfer(ENVELOPE, io.BytesIO(b"text"), lost)
         self.assertEqual(mailer.sent, [])
+
+    def test_it_is_known_that_a_session_calls_it(self) -> None:
+        """So that only the session's caller tells how the attempt went."""
+        within: list[bool] = []
+
+        class Asking(Mailer):
+            def send(self, fromaddr: str, toaddrs: Sequence[str], message: bytes) -> object:
+                within.append(is_within_session())
+                return None
+
+        SendOnlySession(Asking()).transfer(ENVELOPE, io.BytesIO(b"text"), lambda: None)
+        Asking().send("sender@example.org", [ONE], b"text")
+        self.assertEqual(within, [True, False])
 
     def test_it_is_called_by_its_name(self) -> None:
         """Host and port if it has them, else its class."""

@@ -122,6 +122,22 @@ class AMessageIsWrittenInAscii(unittest.TestCase):
         (inside,) = [part for part in after.walk() if part.get_content_type() == "message/rfc822"]
         self.assertEqual(inside.get_content()["Subject"], "Grüße")
 
+    def test_the_last_delimiter_is_missing(self) -> None:
+        """The part that it should end goes to the end of the message, as readers take it."""
+        body = "--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße, Jürgen, and a long text in ASCII\r\n"
+        message = raw(MIME + "Content-Type: multipart/mixed; boundary=b\n", body)
+        after = parsed(in_seven_bit(message))
+        self.assertEqual([part["Content-Transfer-Encoding"] for part in after.walk()], [None, "quoted-printable"])
+        self.assertEqual(leaves(after), leaves(parsed(message)))
+
+    def test_a_field_stands_twice(self) -> None:
+        """Once is enough, with what is true then."""
+        found, message = self.convert(
+            raw(MIME + TEXT + "Content-Transfer-Encoding: 8bit\n", GERMAN.replace("ä" * 90, "ä"))
+        )
+        self.assertEqual(message.get_all("Content-Transfer-Encoding"), ["quoted-printable"])
+        self.assertNotIn(b"8bit", found)
+
     def test_header_fields(self) -> None:
         """Encoded words in texts and names, RFC 2231 in parameters; fields in ASCII keep their octets."""
         names = (

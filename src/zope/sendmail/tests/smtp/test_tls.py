@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+import socket
 import ssl
 import unittest
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 from zope.sendmail.config.settings import RelaySettings, Tls
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
+from zope.sendmail.smtp.replylines import has_unread, telling_alerts
 from zope.sendmail.smtp.tls import tls_context
 from zope.sendmail.testing.relay import Action, Drop, Hang, Relay
 from zope.sendmail.tests.support.conversation import AT_ONCE, TIMEOUTS, Conversation, broken_tls, right_tls, tls_for
@@ -304,6 +306,29 @@ class TheRelayWantsALogin(Secure):
         relay.on("AUTH", "235 2.7.0 welcome")
         self.transfer(self.session(relay, Token, allow_clear_password=True, **LOGIN))
         self.assertIn("AUTH XOAUTH2 name pass word", relay.commands)
+
+
+class ARelaysAlert(unittest.TestCase):
+    """With TLS 1.3 it comes when a command cannot be sent; see `telling_alerts`."""
+
+    def test_there_is_none(self) -> None:
+        """Then the error of the sending is told."""
+        connection = smtplib.SMTP()
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        connection.sock = sock = context.wrap_socket(ours, server_hostname="127.0.0.1", do_handshake_on_connect=False)
+        sock.shutdown(socket.SHUT_RDWR)
+        with telling_alerts(connection), self.assertRaises(smtplib.SMTPServerDisconnected) as caught:
+            connection.ehlo("client.test")
+        self.assertIsInstance(caught.exception.__cause__, BrokenPipeError)
+        self.assertIsNone(connection.sock)
+
+
+class ARelayThatIsReadInAnotherWay(unittest.TestCase):
+    def test_has_nothing_unread_that_we_know_of(self) -> None:
+        """A class may read replies as it likes; nothing is asked of its file."""
+        self.assertFalse(has_unread(smtplib.SMTP()))
 
 
 class AContextIsMade(unittest.TestCase):

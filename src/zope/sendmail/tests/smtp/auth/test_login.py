@@ -26,6 +26,7 @@ from zope.sendmail.smtp.auth.mechanisms import (
     SaslExchange,
     XOAuth2,
 )
+from zope.sendmail.smtp.auth.redaction import Redaction
 from zope.sendmail.smtp.auth.saslprep import saslprep
 from zope.sendmail.smtp.auth.scram import MAX_ITERATIONS, Scram, ScramSha1
 from zope.sendmail.testing.relay import Drop, InTurn, Relay
@@ -255,6 +256,13 @@ class AnExchangeIsNotLeftOpen(WithLogin):
         self.assertFaultOnly(self.log_in(relay, password=PASSWORD))
         self.assertEqual(self.said(relay), ["PLAIN"])
 
+    def test_the_answer_to_the_cancel_has_no_end(self) -> None:
+        """The connection is of no use any more, so nothing is said over it; the exchange is the reason."""
+        relay = self.relay(users=USERS, mechanisms=["PLAIN", "LOGIN"])
+        relay.on("AUTH", InTurn("334 ", "334 ", "501 " + "x" * 10_000), about="PLAIN")
+        self.assertFaultOnly(self.log_in(relay, password=PASSWORD))
+        self.assertEqual(self.said(relay), ["PLAIN"])
+
     def test_a_proof_that_is_wrong(self) -> None:
         """The exchange is cancelled, and an impostor gets no password by another mechanism."""
         relay = self.relay(users=USERS, mechanisms=["SCRAM-SHA-256", "PLAIN"])
@@ -401,6 +409,18 @@ class APasswordIsRefused(WithLogin):
         relay.on("AUTH", "535 5.7.8 Error: authentication failed: UGFzc3dvcmQ6")
         fault = str(self.log_in(relay, password="correct-horse-battery-staple").fault)
         self.assertIn("authentication failed: UGFzc3dvcmQ6", fault)
+
+    def test_two_of_them_in_the_same_words(self) -> None:
+        """Each is replaced, wherever it stands; pieces that touch are one."""
+        redaction = Redaction()
+        redaction.hide(b"correct-horse", "password")
+        redaction.hide(b"ya29.token", "token")
+        for said, told in (
+            (b"correct-horse and ya29.token", b"[password] and [token]"),
+            (b"ya29.tokencorrect-horse!", b"[token]!"),
+            (b"correct-horse", b"[password]"),
+        ):
+            self.assertEqual(redaction.redact(said), told)
 
     def test_a_short_one_is_left_in_the_words(self) -> None:
         """Else its places in the relay's words would show what it is."""
