@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from zope.sendmail.lifecycle.mailstatus import MailStatus, SentMail, Standing, status_of
+from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, MailStatus, SentMail, Standing, status_of
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
@@ -98,7 +98,10 @@ class AMailThatHasLeft(unittest.TestCase):
         """The answer says for how many."""
         told = status()
         self.assertEqual((told.standing, told.message_id), (Standing.UNKNOWN, "1@x"))
-        self.assertIn("in the last 7 days", told.reason)
+        self.assertEqual(
+            told.reason, "it is not in the queue, and none with this Message-Id left it in the last 7 days"
+        )
+        self.assertEqual(KEPT_DAYS, 7)
 
 
 if __name__ == "__main__":

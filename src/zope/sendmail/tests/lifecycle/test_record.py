@@ -13,6 +13,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import (
     Part,
     Record,
+    checked,
     compacted,
     last_record,
     read_records,
@@ -135,6 +136,7 @@ class Lines(unittest.TestCase):
         for record in records:
             text += write_record(record, record_at_end(text))
         short = compacted(text)
+        self.assertEqual(short.count(b'"replies":{}'), len(records) - bool(records[-1].replies))
         self.assertEqual(last_record(short), records[-1])
         self.assertEqual(
             [replace(each, replies={}) for each in read_records(short)], [replace(each, replies={}) for each in records]
@@ -164,6 +166,22 @@ class Lines(unittest.TestCase):
         record = Record(State.DEFERRED, attempts=1)
         self.assertEqual(last_record(b"\0\0\0\0\n" + write_record(record) + garbage), record)
         self.assertEqual(list(read_records(garbage)), [])
+
+    def test_what_cannot_be_is_left_out(self) -> None:
+        """A time without an end, a part with too few values or too many, a word in the place of a number."""
+        line = write_record(Record(State.DEFERRED, 3, 10.0, parts={"bulk": Part(2, 10.0, 99.0, 5.0)}))
+        self.assertIsNotNone(record_at_end(line))
+        for good, bad in (
+            (b'"time":10.0', b'"time":Infinity'),
+            (b'"time":10.0', b'"time":1e999'),
+            (b'"time":10.0', b'"time":NaN'),
+            (b",5.0,false]", b",5.0]"),
+            (b",5.0,false]", b",5.0,false,1]"),
+        ):
+            self.assertIn(good, line)
+            self.assertIsNone(record_at_end(line.replace(good, bad)), bad)
+        with self.assertRaisesRegex(TypeError, "^there cannot be 'x' in the place of 5$"):
+            checked(5, "x")
 
     def test_deep_nesting_is_left_out(self) -> None:
         """Not even that makes reading fail."""

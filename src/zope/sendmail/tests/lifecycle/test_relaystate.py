@@ -75,6 +75,7 @@ class AllRelays(unittest.TestCase):
         board = RelayBoard([ProcessorState(written=NOW, relays=(DOWN,), routes=ROUTES)])
         self.assertEqual(board.names(), {"default", "bulk", "bulk.example.org:587"})
         self.assertEqual(RelayBoard([]).names(), set())
+        self.assertEqual(RelayBoard([processor(routes=Routes())]).names(), {"default"})
 
     def test_of_several_that_take_turns_those_are_told_that_take_no_part(self) -> None:
         """Mail goes, so nothing else would say that one of them is down; if the whole is down, that is said anyway."""
@@ -153,8 +154,10 @@ class SeveralProcessors(unittest.TestCase):
     def test_take_over_what_they_have_not_seen_themselves(self) -> None:
         """A pass with nothing to send does not forget; what is old is forgotten."""
         self.assertEqual(processor().absorb([processor(DOWN, alive=False)]).relays, (DOWN,))
-        old = replace(DOWN, asked=NOW - (KEPT_DAYS + 1) * 86400)
-        self.assertEqual(processor().absorb([processor(old, alive=False)]).relays, ())
+        self.assertEqual(KEPT_DAYS, 7)
+        for seconds, kept in ((7 * 86400, False), (7 * 86400 - 1, True)):
+            old = replace(DOWN, asked=NOW - seconds)
+            self.assertEqual(processor().absorb([processor(old, alive=False)]).relays, (old,) * kept)
 
 
 class TheRate(unittest.TestCase):
@@ -169,7 +172,26 @@ class OnDisk(unittest.TestCase):
     def test_nothing_is_lost(self) -> None:
         """Written and read again it is the same, but for whether the processor lives."""
         state = processor(DOWN, replace(BULK, limit="too many", connections=5, rate=1.5), sent=3, per_minute=1.5)
+        state = replace(state, host="h\u00e9", minutes=(Minute(5, 1, 2, 3, 4, 0.5),))
         self.assertEqual(read_processor_state(write_processor_state(state)), replace(state, alive=False))
+
+    def test_it_can_be_read_by_people(self) -> None:
+        """One value on a line, in ASCII."""
+        lines = write_processor_state(replace(processor(), host="h\u00e9")).splitlines()
+        self.assertEqual(lines[:3], [b"{", b' "pid": 7,', b' "host": "h\\u00e9",'])
+
+    def test_what_an_earlier_version_did_not_write_is_as_usual(self) -> None:
+        """No relays, no minutes, no routes, or routes without this or that."""
+        values = json.loads(write_processor_state(processor()))
+        for name in ("relays", "minutes", "routes"):
+            del values[name]
+        self.assertEqual(
+            read_processor_state(json.dumps(values).encode()), replace(processor(), alive=False, routes=Routes())
+        )
+        values["routes"] = {"default": "main"}
+        state = read_processor_state(json.dumps(values).encode())
+        assert state is not None
+        self.assertEqual(state.routes, Routes("main"))
 
     def test_what_is_torn_or_foreign_is_nothing(self) -> None:
         """Reading never fails."""
@@ -255,6 +277,11 @@ class WhatTheDeadKnew(unittest.TestCase):
 
 
 class TheWords(unittest.TestCase):
+    def test_name_a_relay(self) -> None:
+        """With its address, if there is one that is another word."""
+        titles = [RelayState("bulk", address).title for address in ("", "bulk", "bulk.example.org:25")]
+        self.assertEqual(titles, ["bulk", "bulk", "bulk (bulk.example.org:25)"])
+
     def test_say_what_mail_waits_for(self) -> None:
         """Which relay, since when, why, and when it is tried again."""
         self.assertEqual(

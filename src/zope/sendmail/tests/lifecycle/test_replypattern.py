@@ -27,6 +27,7 @@ class RepliesOfOneCause(unittest.TestCase):
         """The codes and the words."""
         reply = Reply(Answer.REJECTED, "<a@example.org> no such user", 550, "5.1.1")
         self.assertEqual(pattern_of(reply), "550 5.1.1 * no such user")
+        self.assertEqual(pattern_of(Reply(Answer.DEFERRED, "it is away")), "it is away")
         self.assertNotEqual(pattern_of_words("quota exceeded"), pattern_of_words("no such user"))
 
     def test_are_one_short_line(self) -> None:
@@ -34,6 +35,9 @@ class RepliesOfOneCause(unittest.TestCase):
         pattern = pattern_of_words("a\nb\x1b " + "word " * 500)
         self.assertTrue(pattern.isprintable())
         self.assertLessEqual(len(pattern), 120)
+        self.assertEqual(pattern_of_words("w" * 119 + "!"), "w" * 119 + "!")
+        self.assertEqual(pattern_of_words("w" * 119 + "!!"), "w" * 119 + "\u2026")
+        self.assertEqual(pattern_of_words(f"https://{'x' * 590} no"), "* n")
 
     def test_take_no_time(self) -> None:
         """A relay may say anything: no expression goes wild over it."""

@@ -204,7 +204,34 @@ class APartOfAMail(unittest.TestCase):
         outcome = Outcome("bulk:25", {A: OK})
         done = judge(record, envelope, outcome, PLAIN, now=1000.0, chance=0.5, part="bulk", others={"main": main})
         self.assertEqual((done.state, done.due, done.parts), (State.DEFERRED, 1500.0, {"main": main}))
-        self.assertEqual(done.replies, {A: OK})
+        self.assertEqual((done.replies, done.note), ({A: OK}, ""))
+
+    def test_goes_on_where_it_was(self) -> None:
+        """With its own attempts, or as a new one if none of its recipients was tried."""
+        record = Record(State.DEFERRED, 7, 900.0, 950.0, parts={"bulk": Part(2, 900.0, 950.0, 30.0)}, replies={B: OK})
+        envelope, outcome = Envelope("s@example.org", (A,)), Outcome("r:25", {A: LATER})
+        for name, attempts, spent in (("bulk", 3, 130.0), ("main", 1, 0.0)):
+            tried = judge(record, envelope, outcome, PLAIN, now=1000.0, chance=0.5, part=name)
+            delay = PLAIN.delay(attempts, 0.5)
+            self.assertEqual(tried.parts, {name: Part(attempts, 1000.0, 1000.0 + delay, spent)})
+
+    def test_that_is_unknown_is_held_when_the_others_are_done(self) -> None:
+        """Its note says so, as long as others wait; a mail that is held keeps the moment that was planned."""
+        main = Part(1, 900.0, 1500.0, 900.0)
+        record = Record(State.DEFERRED, 1, 900.0, 950.0, parts={"main": main})
+        envelope, outcome = Envelope("s@example.org", (A,)), Outcome("r:25", {A: LOST})
+        hold = Schedule(on_unknown=OnUnknown.HOLD)
+        for others, state, due, note in (
+            (
+                *({"main": main}, State.DEFERRED, 1500.0),
+                "the outcome is unknown for some recipients; it is held when the others are done",
+            ),
+            ({}, State.HELD, 950.0, "the outcome is unknown; look at the relay's log, then retry or remove"),
+        ):
+            lost = judge(record, envelope, outcome, hold, now=1000.0, chance=0.5, part="bulk", others=others)
+            held = Part(1, 1000.0, 1000.0, held=True)
+            self.assertEqual((lost.state, lost.due, lost.note), (state, due, note))
+            self.assertEqual(lost.parts, {**others, "bulk": held})
 
 
 class GivingUp(unittest.TestCase):
@@ -225,7 +252,16 @@ class GivingUp(unittest.TestCase):
         record = attempt(Record(), Schedule(lifetime=0), a=OK, b=LATER)
         self.assertIs(record.state, State.REJECTED)
         silent = attempt(Record(), Schedule(lifetime=0), a=OK)
-        self.assertIn("the relay said nothing about it", silent.replies[B].text)
+        words = "given up after 1 attempts in 0.0 days; last: "
+        nothing = Reply(Answer.REJECTED, f"{words}the relay said nothing about it", None, "4.4.7")
+        self.assertEqual(silent.replies[B], nothing)
+        self.assertEqual(record.replies[B], Reply(Answer.REJECTED, f"{words}450 greylisted", 450, "4.4.7"))
+
+    def test_says_after_how_many_days(self) -> None:
+        """However many; nothing is due then."""
+        record = attempt(Record(State.DEFERRED, 1, spent=864_000_000.0, due=99.0), PLAIN, b=LATER)
+        self.assertIn("in 10000.0 days", record.replies[B].text)
+        self.assertEqual(record.due, 0.0)
 
     def test_a_clock_that_jumps_costs_no_mail_its_life(self) -> None:
         """Neither a year ahead nor a year back; nor does a processor that was switched off: half a day counts."""
@@ -244,6 +280,15 @@ class GivingUp(unittest.TestCase):
                 now += hours * 3600
             self.assertLessEqual((record.time - begin) / 86400, most)
             self.assertGreaterEqual((record.time - begin) / 86400, 5.0)
+
+    def test_no_more_than_twice_what_was_planned_and_ten_minutes_count(self) -> None:
+        """Of a life too short for half a day; a plan, or a clock, that lies before the attempt counts as none."""
+        plan = Schedule(jitter=0.0, lifetime=1000)
+        for due, now, spent in ((1060.0, 1e6, 720.0), (900.0, 1e6, 600.0), (1060.0, 1050.0, 50.0), (1060.0, 900.0, 0)):
+            record = attempt(Record(State.DEFERRED, 1, time=1000.0, due=due), plan, now, a=LATER, b=LATER)
+            self.assertEqual(record.spent, spent, (due, now))
+        long = attempt(Record(State.DEFERRED, 1, time=1000.0, due=1060.0), PLAIN, 1e6, a=LATER, b=LATER)
+        self.assertEqual(long.spent, 43200.0)
 
     def test_a_short_life_bears_a_jump_too(self) -> None:
         """A tenth of it at most is lost."""
@@ -264,7 +309,9 @@ class WithoutAnAttempt(unittest.TestCase):
 
     def test_what_no_relay_can_be_asked_about_is_set_aside(self) -> None:
         """With the reason for all that are left; who had it has it."""
-        record = set_aside(Record(State.DEFERRED, 2, replies={"c@x": OK}), self.envelope, "unreadable", now=9.0)
+        before = Record(State.DEFERRED, 2, due=99.0, replies={"c@x": OK}, parts={"bulk": Part()})
+        record = set_aside(before, self.envelope, "unreadable", now=9.0)
+        self.assertEqual(record.parts, {})
         self.assertEqual((record.state, record.time, record.due, record.note), (State.REJECTED, 9.0, 0.0, "unreadable"))
         refused = Reply(Answer.REJECTED, "unreadable")
         self.assertEqual(record.replies, {"c@x": OK, A: refused, B: refused, "x@@y": refused})
@@ -274,7 +321,9 @@ class WithoutAnAttempt(unittest.TestCase):
         envelope = replace(self.envelope, terms=Terms(expires=1_796_112_000.0))
         until = "for its sender wanted it to leave until 2026-12-01T08:00:00Z"
         for attempts, words in ((0, "no attempt"), (1, "1 attempt"), (2, "2 attempts")):
-            record = expired(Record(State.DEFERRED, attempts, replies={A: LATER, "c@x": OK}), envelope, now=9.0)
+            before = Record(State.DEFERRED, attempts, due=99.0, replies={A: LATER, "c@x": OK}, parts={"b": Part()})
+            record = expired(before, envelope, now=9.0)
+            self.assertEqual((record.note, record.parts), ("expired", {}))
             self.assertEqual((record.state, record.time, record.due), (State.REJECTED, 9.0, 0.0))
             last = Reply(Answer.REJECTED, f"given up after {words}, {until}; last: 450 greylisted", 450, "4.4.7")
             never = Reply(Answer.REJECTED, f"given up after {words}, {until}", None, "4.4.7")
@@ -285,7 +334,10 @@ class WithoutAnAttempt(unittest.TestCase):
         entry = Suppression.of(A, "bounced")
         record = suppressed(Record(State.DEFERRED, due=99.0), self.envelope, {A: entry}, now=9.0)
         self.assertEqual((record.state, record.due, record.replies), (State.READY, 9.0, {A: entry.reply}))
-        record = suppressed(Record(due=99.0), Envelope("s@example.org", (A,)), {A: entry}, now=9.0)
+        self.assertEqual(record.time, 9.0)
+        before = Record(due=99.0, parts={"bulk": Part()})
+        record = suppressed(before, Envelope("s@example.org", (A,)), {A: entry}, now=9.0)
+        self.assertEqual((record.time, record.parts), (9.0, {}))
         self.assertEqual((record.state, record.due, record.replies), (State.REJECTED, 0.0, {A: entry.reply}))
 
 
@@ -329,7 +381,7 @@ class AfterADeath(unittest.TestCase):
             record = after_death(record, self.envelope, PLAIN, intended=False, now=5.0)
             states.append(record.state)
         self.assertEqual(states, [State.READY, State.READY, State.HELD])
-        self.assertIn("died 3 times", record.note)
+        self.assertEqual(record.note, "its worker died 3 times")
 
 
 load_tests = properties_apart

@@ -103,6 +103,7 @@ NO_QUOTAS = (
     (552, "5.2.2 Mailbox full"),
     (552, "5.2.2 The email account that you tried to reach is over quota and inactive."),
     (550, "5.2.2 user over quota"),
+    (552, "5.2.2 daily sending limit exceeded"),
     (554, "Mailbox quota exceeded; try again in an hour"),
     (552, "5.3.4 Message size exceeds the maximum"),
     (552, "5.2.3 Message exceeds the size limit of the day"),
@@ -214,6 +215,9 @@ class AReply(unittest.TestCase):
             with self.subTest(text=text):
                 self.assertIs(reply_about_mail(code, text).answer, Answer.REJECTED)
         self.assertIsNone(too_much(Reply.of(250, "rate limit exceeded")))
+        self.assertIs(too_much(Reply.of(400, "too many connections")), TooMuch.CONNECTIONS)
+        self.assertIsNone(too_much(Reply(Answer.DEFERRED, "too many connections", 500)))
+        self.assertIsNone(too_much(Reply.of(600, "throttled")))
         self.assertIsNone(too_much(Reply(Answer.DEFERRED, "too many connections")))
 
 
