@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from zope.sendmail.cli.commandline import CommandLine
 from zope.sendmail.config.location import check_location
 from zope.sendmail.config.options import QUEUE, RELAY, Parser, merge, positive, read_settings, whole
 
@@ -66,7 +67,7 @@ exit status:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of ``zope-sendmail``; what was not given does not appear in its result."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="zope-sendmail",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -108,7 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def make_check_parser() -> argparse.ArgumentParser:
     """Return the parser of ``zope-sendmail check``; what was not given does not appear in its result."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="zope-sendmail check",
         description=_CHECK,
         epilog=_CHECK_EPILOG,

@@ -21,6 +21,7 @@ from zope.event import subscribers
 from zope.sendmail.bounces.handler import BounceHandler
 from zope.sendmail.bounces.parser import Bounce
 from zope.sendmail.bounces.watch import MOST, MaildirWatch
+from zope.sendmail.cli.commandline import CommandLine
 from zope.sendmail.cli.formatting import clean
 from zope.sendmail.cli.metricscommand import parse_address
 from zope.sendmail.cli.terminal import say
@@ -60,7 +61,7 @@ def is_bounce(arguments: Sequence[str]) -> bool:
 
 def make_bounce_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="zope-sendmail bounce",
         description="Reads a bounce from standard input, as the pipe of an MTA, or takes bounces from a Maildir or by "
         "LMTP; tells what they say, and puts addresses that are gone for good on the suppression list of a queue.",

@@ -126,7 +126,8 @@ def _connection(relay: RelaySettings) -> str:
 def _tls(relay: RelaySettings) -> str:
     if relay.tls is Tls.NEVER:
         return f"{_SKIPPED} the settings want none"
-    with _Connection(_without_login(relay, verify=False)) as connection:
+    must = relay.tls is Tls.OPPORTUNISTIC and relay.must_encrypt  # for the sake of a login that is not made here
+    with _Connection(_without_login(relay, verify=False, tls=Tls.REQUIRED if must else relay.tls)) as connection:
         sock = connection.sock
         if not isinstance(sock, ssl.SSLSocket):
             why = "it does not work with this relay" if connection.has_extn("starttls") else "the relay offers none"

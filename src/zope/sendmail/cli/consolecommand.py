@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from zope.sendmail.cli.asowner import become_owner
+from zope.sendmail.cli.commandline import CommandLine
 from zope.sendmail.cli.metricscommand import parse_address
 from zope.sendmail.cli.terminal import complain
 from zope.sendmail.queue import directories_of, recognized
@@ -45,7 +46,7 @@ exit status:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of ``zope-sendmail console``."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="zope-sendmail console",
         description="Show mail queues in the browser: what waits, why, the relays; and with --writable the verbs.",
         epilog=_EPILOG,

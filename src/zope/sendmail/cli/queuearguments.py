@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
+from zope.sendmail.cli.commandline import CommandLine
 from zope.sendmail.config.options import duration
 from zope.sendmail.lifecycle.states import Action, State
 
@@ -174,7 +175,7 @@ def make_overview() -> argparse.ArgumentParser:
     views = "\n".join(f"  {verb:9}{text}" for verb, text in VIEWS.items())
     changes = "\n".join(f"  {verb:9}{text}" for verb, text in (CHANGES | LISTS | TRANSFERS).items())
     upkeep = "\n".join(f"  {verb:9}{text}" for verb, text in UPKEEP.items())
-    return argparse.ArgumentParser(
+    return CommandLine(
         prog="zope-sendmail queue",
         usage="%(prog)s VERB [options] MAILDIR [NAME...]",
         description="See and change what waits in a mail queue.  Mail does not leave?  'doctor' says why.\n\n"
@@ -187,9 +188,7 @@ def make_overview() -> argparse.ArgumentParser:
 
 def make_parser(verb: str) -> argparse.ArgumentParser:
     """Return the parser of one verb."""
-    parser = argparse.ArgumentParser(
-        prog=f"zope-sendmail queue {verb}", description=_sentence(VERBS[verb]), epilog=_epilog(verb)
-    )
+    parser = CommandLine(prog=f"zope-sendmail queue {verb}", description=_sentence(VERBS[verb]), epilog=_epilog(verb))
     if verb in LISTS:
         parser.add_argument("action", choices=LISTINGS, help="what is done")
     if verb in UPKEEP:

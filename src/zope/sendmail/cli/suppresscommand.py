@@ -78,7 +78,7 @@ def _import(call: Call) -> int:
     if call.options.json:
         say_json({"imported": len(entries)})
     else:
-        say(f"{len(entries):,} addresses imported")
+        say(f"{len(entries):,} address{'es' * (len(entries) != 1)} imported")
     return os.EX_OK
 
 

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from zope.sendmail.config.location import check_location
+from zope.sendmail.config.nearest import meant
 from zope.sendmail.config.settings import EXTENSIONS, LONGEST, Keep, Mechanism, Notify, RelaySettings, Tls, TlsVersion
 from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile, split_command
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
@@ -260,7 +261,6 @@ _SCHEDULE = {
     "on_unknown": "on_unknown",
 }
 
-
 _TLS_SWITCHES = ("no_tls", "force_tls", "implicit_tls")
 
 #: Settings that say one thing in several ways.
@@ -274,7 +274,7 @@ def read_settings(texts: Mapping[str, str], known: Mapping[str, Parser]) -> dict
     """
     unknown = sorted(set(texts) - set(known))
     if unknown:
-        raise ValueError(f"unknown: {', '.join(unknown)}; known are: {', '.join(known)}")
+        raise ValueError(f"unknown: {', '.join(unknown)}; known are: {', '.join(known)}{meant(unknown, known)}")
     values = {}
     for name, text in texts.items():
         try:

@@ -9,6 +9,11 @@ from zope.sendmail.lifecycle.outcome import Reply
 #: Patterns of what was said, and what to do; the first that fits counts.
 _CURES = [
     (
+        r"token (command|file) ",
+        "No token was to be had, so the relay was not asked: do by hand, as the user that sends, what token_command or "
+        "token_file says; a command that is not found wants its whole path.",
+    ),
+    (
         r"connection refused|errno 111\b",
         "Nothing listens there: start the relay, or correct its hostname and port.",
     ),
@@ -30,7 +35,8 @@ _CURES = [
     ),
     (
         r"does not offer starttls|does not offer tls|wrong.version.number|tls|ssl",
-        "The two do not agree about TLS: compare the setting tls and the port (465: implicit, 587: required).",
+        "The two do not agree about TLS: compare the setting tls and the port (465: implicit, 587: required); "
+        "for a relay of your own that has none, say tls=never.",
     ),
     (
         r"timed out|timeout|errno 110\b",
@@ -47,8 +53,8 @@ _CURES = [
 ]
 
 _BY_CODE = {
-    535: "The login is refused: correct username and password; a daemon with a password file tries again by itself "
-    "when the file changes.",
+    535: "The login is refused: correct username and password (of a token: its scope, and whether the account may send "
+    "by SMTP); a daemon with a password file tries again by itself when the file changes.",
     534: "The login is refused: the account needs another mechanism, or a password for applications.",
     530: "The relay wants a login, or TLS first: set username and password, and tls=required.",
     538: "The relay wants TLS before the login: set tls=required.",

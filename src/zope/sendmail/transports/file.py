@@ -190,6 +190,7 @@ class _MboxPlace:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[mailbox.mbox]:
+        os.makedirs(os.path.dirname(os.path.abspath(self._path)), mode=0o700, exist_ok=True)
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # private; refused if not ours
         box = mailbox.mbox(self._path)
         try:

@@ -265,6 +265,11 @@ class TheIniFile(Fixture):
         path = self.ini("host = h", "queue_path = q")
         self.assertRefused(78, "unknown: host; known are: queue_path, interval", "--config", path)
 
+    def test_asks_which_option_was_meant(self) -> None:
+        """Of one that there is none of; what is near to none is only named."""
+        self.assertRefused(2, "unrecognized arguments: --prot=25; did you mean --port?", "q", "--prot=25")
+        self.assertRefused(2, "unrecognized arguments: --xyz\n", "q", "--xyz")
+
     def test_must_not_contradict_itself(self) -> None:
         """Forced TLS and no TLS are refused here as well."""
         path = self.ini("force_tls = on", "no_tls = on", "queue_path = q")

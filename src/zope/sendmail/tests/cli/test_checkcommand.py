@@ -76,6 +76,15 @@ class ARelayThatWorks(CheckTest):
 
 
 class ARelayThatDoesNot(CheckTest):
+    def test_may_have_no_tls_for_a_login(self) -> None:
+        """That is the step that fails, not the certificate behind it."""
+        relay = self.enterContext(Relay(users={"jane": "secret"}))
+        status, said = self.check(relay, "--username", "jane", "--password", "secret")
+        self.assertEqual(status, 1)
+        self.assertRegex(said, r"FAILED +tls +SMTPNotSupportedError: .* does not offer STARTTLS")
+        self.assertIn("tls=never", said)
+        self.assertNotIn("in clear", said)
+
     def test_may_not_be_there(self) -> None:
         """The first step that fails is the last one, with its cure."""
         relay = Relay()

@@ -70,6 +70,13 @@ class TheSuppressionList(OperatorsTest):
         self.assertEqual(before[1], self.listed()[-1])
         self.assertEqual(len(self.listed()), 3)
 
+    def test_counts_what_was_imported(self) -> None:
+        """One address is one address."""
+        file = os.path.join(os.path.dirname(self.path), "one.txt")
+        with open(file, "w", encoding="utf-8") as stream:
+            stream.write("one@example.org\n")
+        self.assertEqual(self.suppress("import", file), "1 address imported\n")
+
     def test_takes_a_file_whole_or_not_at_all(self) -> None:
         """The line that is wrong is named."""
         file = os.path.join(os.path.dirname(self.path), "wrong.txt")

@@ -124,6 +124,13 @@ class SettingsInAText(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, r"^unknown: interwal; known are: queue_path, interval,"):
             read_settings({"interwal": "None"}, QUEUE)
 
+    def test_are_asked_for_by_the_nearest_name(self) -> None:
+        """A slip of the fingers is at the end of the message; what is near to nothing is not."""
+        with self.assertRaisesRegex(ValueError, r"; did you mean interval\?$"):
+            read_settings({"interwal": "None"}, QUEUE)
+        with self.assertRaisesRegex(ValueError, r"[^?]$"):
+            read_settings({"xyz": "None"}, QUEUE)
+
     def test_are_named_if_wrong(self) -> None:
         """A wrong value is refused with its name, itself and the cure."""
         with self.assertRaisesRegex(ValueError, "^port: 'smtp' is no whole number"):

@@ -14,6 +14,11 @@ def cure(text: str, code: int | None = None) -> str:
 
 #: What is to be done -> what systems, TLS libraries and relays say that calls for it.
 CURES = {
+    "No token was to be had, so the relay was not asked: do by hand, as the user that sends, what token_command or "
+    "token_file says; a command that is not found wants its whole path.": (
+        "token command 'oama' did not end within 30 s; timed out",
+        "token file '/x' cannot be read: certificate",
+    ),
     "Nothing listens there: start the relay, or correct its hostname and port.": (
         "[Errno 111] Connection refused",
         "connection refused",
@@ -41,7 +46,8 @@ CURES = {
         "self signed",
         "unable to get local issuer certificate (_ssl.c:1006)",
     ),
-    "The two do not agree about TLS: compare the setting tls and the port (465: implicit, 587: required).": (
+    "The two do not agree about TLS: compare the setting tls and the port (465: implicit, 587: required); "
+    "for a relay of your own that has none, say tls=never.": (
         "it does not offer STARTTLS",
         "it does not offer TLS",
         "[SSL: WRONG_VERSION_NUMBER] wrong version number",
@@ -69,8 +75,8 @@ CURES = {
     "Look at what the relay says and at its log; 'zope-sendmail check' tries it step by step.": ("strange",),
 }
 BY_CODE = {
-    535: "The login is refused: correct username and password; a daemon with a password file tries again by itself "
-    "when the file changes.",
+    535: "The login is refused: correct username and password (of a token: its scope, and whether the account may send "
+    "by SMTP); a daemon with a password file tries again by itself when the file changes.",
     534: "The login is refused: the account needs another mechanism, or a password for applications.",
     530: "The relay wants a login, or TLS first: set username and password, and tls=required.",
     538: "The relay wants TLS before the login: set tls=required.",

@@ -114,6 +114,13 @@ class AnMbox(Files):
             self.texts(), [HEAD + each for each in (MESSAGE, text.replace(b"\nFrom", b"\n>From"), MESSAGE)]
         )
 
+    def test_is_made_with_its_directory(self) -> None:
+        """With the first mail, as a Maildir is; what is made is private."""
+        self.path = os.path.join(self.path, "var", "mbox")
+        self.transfer(self.make("mbox"))
+        self.assertEqual(self.texts(), [HEAD + MESSAGE])
+        self.assertEqual(os.stat(os.path.dirname(self.path)).st_mode & 0o777, 0o700)
+
     def test_says_from_whom_and_when(self) -> None:
         """In the line between the mails; MAILER-DAEMON is the null sender's name."""
         self.transfer(self.make("mbox"))
