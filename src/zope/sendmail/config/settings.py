@@ -78,6 +78,7 @@ class Timeouts:
     block: float = 180.0
     #: After the final dot.  Shorter times send mails twice: the relay goes on working, we give up.
     final: float = 600.0
+    #: To say QUIT, which is not answered before we leave.
     quit: float = 5.0
 
     def __post_init__(self) -> None:

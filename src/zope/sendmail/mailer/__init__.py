@@ -27,7 +27,7 @@ from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.message.mime import message_bytes
 from zope.sendmail.reporting import observers
 from zope.sendmail.smtp.classification import failed, succeeded
-from zope.sendmail.smtp.connect import Factory, connect, hang_up, makes_tls
+from zope.sendmail.smtp.connect import Factory, connect, leave, makes_tls
 from zope.sendmail.smtp.protocol.progress import Progress, pairs
 from zope.sendmail.smtp.relaymemory import MemoryByRelay
 from zope.sendmail.smtp.sendmailconnection import OriginalMessage
@@ -229,7 +229,7 @@ class SMTPMailer(MailerAttributes):
         if session is not None:
             session.close()
         elif connection is not None:
-            hang_up(connection, (self.timeouts or Timeouts()).quit)
+            leave(connection, (self.timeouts or Timeouts()).quit)
 
     def _state(self) -> _SMTPState:
         if self._smtp is None:  # ``__init__`` was replaced, or this is a copy

@@ -19,7 +19,7 @@ from zope.sendmail.interfaces import ICollectiveSession, IJob, IJobSource, IStre
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.smtp.classification import failed, succeeded
-from zope.sendmail.smtp.connect import drop, hang_up, set_timeout
+from zope.sendmail.smtp.connect import drop, hang_up, leave, set_timeout
 from zope.sendmail.smtp.distances import DISTANCES
 from zope.sendmail.smtp.enquiry import Question, ask_together
 from zope.sendmail.smtp.lessons import Lessons
@@ -165,11 +165,18 @@ class SMTPSession:
             self.close()
 
     def close(self) -> None:
-        """See `ISession`."""
+        """See `ISession`.  The relay's goodbye is not waited for."""
+        self._close(leave)
+
+    def _close_before_next(self) -> None:
+        """Do so, and wait for the goodbye: another connection follows, and a relay may count those that are open."""
+        self._close(hang_up)
+
+    def _close(self, ending: Callable[[Any, float], None]) -> None:
         self.part()
         current, self._current = self._current, None
         if current is not None:
-            hang_up(current.raw, current.settings.timeouts.quit)
+            ending(current.raw, current.settings.timeouts.quit)
 
     def drop(self) -> None:
         """Close without QUIT."""
@@ -226,7 +233,7 @@ class SMTPSession:
 
     def distance(self) -> float | None:
         """Return the shortest time in seconds in which the relay has answered EHLO; None: it did not yet."""
-        return DISTANCES.of(self._relay)
+        return DISTANCES.of(self._relay or self.relay)
 
     def may_overlap(self) -> bool:
         """Return whether the connection is good for one more mail behind the one in hand, envelope and end in one."""
@@ -282,7 +289,7 @@ class SMTPSession:
             except smtplib.SMTPException as error:
                 reason = self._reason(progress, error, lessons)
                 if reason is StartOver.MAILS_PER_CONNECTION:
-                    self.close()
+                    self._close_before_next()
                 else:
                     self._recover(progress, error)
                 if reason is None:
@@ -364,7 +371,7 @@ class SMTPSession:
             settings = self._settings()
             if settings is current.settings or settings == current.settings:
                 return True
-        self.close()
+        self._close_before_next()
         return False
 
     def _open(self, *, pipelining: bool) -> None:

@@ -5,6 +5,8 @@ RFC 5246, 7.4.6; RFC 8446, 4.4.2 and 6.2.
 
 from __future__ import annotations
 
+import functools
+import os
 import ssl
 from datetime import datetime
 
@@ -31,23 +33,63 @@ _BAD_CERTIFICATE = (
 _NO_AGREEMENT = "ALERT_HANDSHAKE_FAILURE"
 
 
+#: Contexts that are kept.
+_KEPT = 16
+
+
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:
     """Return what verifies the relay's certificate and name if the settings ask for it; TLS 1.2 is the least.
+
+    To read the system's authorities takes longer than everything else about a connection, so a context is used again
+    as long as the files that it was made of are the same.
 
     Raises `RelayError` if the authorities' certificates, or our own, cannot be used.
     """
     if settings.ssl_context is not None:
         return settings.ssl_context()
-    if settings.must_verify:
-        context = verifying_context(settings.cafile)
+    verifies, files = settings.must_verify, [settings.certfile, settings.keyfile]
+    if verifies:
+        system = ssl.get_default_verify_paths()
+        files += [system.cafile, system.capath] if settings.cafile is None else [settings.cafile]
+    return _context(
+        settings.cafile if verifies else None,
+        settings.certfile,
+        settings.keyfile,
+        settings.tls_minimum,
+        verifies=verifies,
+        states=tuple(_state(path) for path in files if path is not None),
+    )
+
+
+@functools.lru_cache(_KEPT)
+def _context(
+    cafile: str | None,
+    certfile: str | None,
+    keyfile: str | None,
+    least: TlsVersion,
+    *,
+    verifies: bool,
+    states: tuple[tuple[int, ...], ...],  # noqa: ARG001 - of the files, so that others are read when they change
+) -> ssl.SSLContext:
+    if verifies:
+        context = verifying_context(cafile)
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without loading authorities that are not asked
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = _VERSIONS[settings.tls_minimum]
-    if settings.certfile is not None:
-        show_certificate(context, settings.certfile, settings.keyfile)
+    context.minimum_version = _VERSIONS[least]
+    if certfile is not None:
+        show_certificate(context, certfile, keyfile)
     return context
+
+
+def _state(path: str) -> tuple[int, ...]:
+    """Return what is another one as soon as the file at `path` is changed or replaced; nothing if it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def is_about_time(error: ssl.SSLCertVerificationError) -> bool:

@@ -379,7 +379,7 @@ class AMailIsSent(WithRelay):
         relay = self.start()
         self.assertEqual(self.mailer(relay).send(SENDER, [ONE, TWO], MESSAGE), {})
         self.assertEqual(relay.mails[0].recipients, (ONE, TWO))
-        self.assertEqual(relay.verbs()[-1], "QUIT")
+        relay.wait_until(lambda: relay.verbs()[-1] == "QUIT")
 
     def test_partial_refusal_is_returned(self) -> None:
         """As smtplib does it (7.3 swallowed it)."""
@@ -513,7 +513,7 @@ class AMailerVotes(WithRelay):
         mailer.vote(SENDER, [ONE], MESSAGE)
         mailer.send(SENDER, [ONE], MESSAGE)
         self.assertEqual((len(relay.dialogues), len(relay.mails)), (1, 1))
-        self.assertEqual(relay.verbs()[-1], "QUIT")
+        relay.wait_until(lambda: relay.verbs()[-1] == "QUIT")
 
     def test_votes_share_a_connection(self) -> None:
         """Twenty mails of a transaction are no twenty connections (7.3: 39)."""
@@ -539,7 +539,7 @@ class AMailerVotes(WithRelay):
         with self.assertRaises(smtplib.SMTPRecipientsRefused):
             mailer.vote(SENDER, [ONE], MESSAGE)
         self.assertIsNone(mailer.connection)
-        self.assertEqual(relay.verbs()[-1], "QUIT")
+        relay.wait_until(lambda: relay.verbs()[-1] == "QUIT")
 
     def test_abort_closes(self) -> None:
         """The relay is told; a second abort is nothing."""
@@ -548,7 +548,7 @@ class AMailerVotes(WithRelay):
         mailer.vote(SENDER, [ONE], MESSAGE)
         mailer.abort()
         mailer.abort()
-        self.assertEqual(relay.verbs()[-1], "QUIT")
+        relay.wait_until(lambda: relay.verbs()[-1] == "QUIT")
         self.assertIsNone(mailer.connection)
 
     def test_abort_never_raises(self) -> None:

@@ -49,7 +49,7 @@ class TheRelayOffersEverything(Flights):
             self.assertAnswers(self.transfer(session), one=ACCEPTED)
         self.assertEqual((len(relay.dialogues), len(relay.mails)), (1, 4))
         session.close()
-        self.assertEqual(relay.verbs()[-1], "QUIT")
+        relay.wait_until(lambda: relay.verbs()[-1] == "QUIT")
 
     def test_large_messages_and_small_ones(self) -> None:
         """A message beyond the window is read and sent in pieces."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import smtplib
 import socket
 import ssl
+import tempfile
 import unittest
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from zope.sendmail.config.settings import RelaySettings, Tls
+from zope.sendmail.config.settings import RelaySettings, Tls, TlsVersion
+from zope.sendmail.errors import RelayError
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.smtp.replylines import has_unread, telling_alerts
 from zope.sendmail.smtp.tls import tls_context
@@ -331,13 +335,57 @@ class ARelayThatIsReadInAnotherWay(unittest.TestCase):
         self.assertFalse(has_unread(smtplib.SMTP()))
 
 
-class AContextIsMade(unittest.TestCase):
+class AContextIsMade(Conversation):
     def test_tls_12_is_the_least(self) -> None:
         """Older protocols are broken; also where nothing is verified."""
         for verify in (True, False):
             context = tls_context(RelaySettings(verify=verify))
             self.assertEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)
             self.assertEqual(context.check_hostname, verify)
+
+    def test_it_is_used_again(self) -> None:
+        """To read the system's authorities takes longer than all else about a connection."""
+        for settings in RelaySettings(verify=True), self.verifying(self.authorities()):
+            self.assertIs(tls_context(settings), tls_context(settings))
+
+    def test_for_other_settings(self) -> None:
+        """There is another one."""
+        made = {
+            id(tls_context(RelaySettings(verify=verify, tls_minimum=least)))
+            for verify in (True, False)
+            for least in (TlsVersion.TLS_1_2, TlsVersion.TLS_1_3)
+        }
+        self.assertEqual(len(made), 4)
+
+    def test_of_authorities_that_have_changed(self) -> None:
+        """There is a new one at the next connection, whether the file was replaced or written anew."""
+        path = self.authorities()
+        made = [tls_context(self.verifying(path))]
+        path.write_bytes(path.read_bytes() + b"\n")
+        made.append(tls_context(self.verifying(path)))
+        other = path.with_suffix(".new")
+        other.write_bytes(path.read_bytes())
+        os.replace(other, path)
+        made.append(tls_context(self.verifying(path)))
+        self.assertEqual(len(set(map(id, made))), 3)
+
+    def test_of_a_file_that_is_gone(self) -> None:
+        """There is none, and the reason is told as at first."""
+        path = self.authorities()
+        tls_context(self.verifying(path))
+        path.unlink()
+        with self.assertRaisesRegex(RelayError, "cannot be read"):
+            tls_context(self.verifying(path))
+
+    def authorities(self) -> Path:
+        """The authority's certificate in a file that may be changed."""
+        path = Path(self.enterContext(tempfile.TemporaryDirectory()), "authorities.pem")
+        path.write_bytes(Path(self.cafile()).read_bytes())
+        return path
+
+    @staticmethod
+    def verifying(cafile: Path) -> RelaySettings:
+        return RelaySettings(verify=True, cafile=str(cafile))
 
 
 class TheRelayIsSilent(Secure):
