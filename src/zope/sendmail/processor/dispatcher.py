@@ -33,6 +33,9 @@ _UNPARK = 8
 #: Messages are reserved as many as are claimed in so many seconds, and not more than so many.
 _SPAN, _AHEAD = 0.1, 64
 
+#: Messages beyond which it does not matter how many are due.
+ENOUGH = 1000
+
 #: Is told which relay has something to do.
 Call = Callable[[Relay], None]
 
@@ -73,6 +76,9 @@ class Dispatcher:
         self.refusals = Refusals(context, queue)
         self._mutex = threading.Lock()
         self._has_before: Callable[[Priority], bool] = getattr(queue, "has_before", _has_nothing)
+        #: How many processes share the messages of the queue.
+        self.processes: int = getattr(queue, "processes", 1)
+        self._count_due: Callable[[int], int] | None = getattr(queue, "count_due", None)
         drain_bundles = getattr(queue, "drain_bundles", None)
         if relays.is_single and drain_bundles is not None:
             drain_bundles()
@@ -134,6 +140,10 @@ class Dispatcher:
         if self._relays.is_single:
             return self._queue.next_due() == 0.0
         return bool(relay.backlog) or relay.name in self._queue.parked()
+
+    def waiting(self) -> int:
+        """Return how many messages are due, counted up to `ENOUGH`; that if the queue does not tell."""
+        return self._count_due(ENOUGH) if self._relays.is_single and self._count_due is not None else ENOUGH
 
     def give_back(self, relay: Relay) -> None:
         """Park the backlog of a relay that has no worker any more."""

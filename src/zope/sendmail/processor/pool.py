@@ -2,14 +2,14 @@
 
 One begins.  As long as more is waiting than it can do, a further thread looks: if the process mostly waits for the
 relay, the workers are doubled, up to the relay's limit and what the time for which the relay is waited for is worth
-(`Lanes`); if it is busy itself, more of them would only get in each other's way.
+(`Lanes`); if it is busy itself, more of them would only get in each other's way.  To a relay that is known to be far
+away, from connections before, all begin at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import threading
 from collections.abc import Callable
 
@@ -17,7 +17,6 @@ from zope.sendmail.message.terms import Priority
 from zope.sendmail.processor.context import SLICE, Context
 from zope.sendmail.processor.dispatcher import Dispatcher
 from zope.sendmail.processor.job import Job
-from zope.sendmail.processor.lanes import FEW
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.processor.worker import Worker
 from zope.sendmail.system.clock import Clock
@@ -219,32 +218,37 @@ class WorkerPool:
             self._scaling.pop(relay, None)
 
     def _scale(self, relay: Relay, over: threading.Event) -> None:
-        signal, meter, window = self._context.signal, Meter(self._context.clock), _WINDOW[0]
+        signal, meter = self._context.signal, Meter(self._context.clock)
+        relay.lanes.processes = self._dispatcher.processes
+        window = 0.0 if relay.lanes.is_far() else _WINDOW[0]
         try:
             while not over.wait(window) and not signal.stopped and self._dispatcher.is_waited_for(relay):
                 relay.lanes.look()
-                is_waiting = meter.is_waiting()
+                is_waiting = not window or meter.is_waiting()
                 if is_waiting and self._may_double(relay):
                     with contextlib.suppress(RuntimeError):  # the system has no more threads
-                        self._double(relay)
+                        self._double(relay, all_at_once=not window)
                 elif not (is_waiting and relay.lanes.are_guessed):
                     window = min(window * 2, _WINDOW[1])
+                window = max(window, _WINDOW[0])
         finally:
             with self._mutex:
                 self._scaling.pop(relay, None)
 
     def _may_double(self, relay: Relay) -> bool:
         is_ahead = relay.is_ahead or self._dispatcher.is_ahead(relay)
-        return (
-            relay.workers < min(relay.limit, relay.lanes.worth)
-            and not is_ahead
-            and not self._context.trouble.is_lasting
-        )
+        return relay.workers < self._most(relay) and not is_ahead and not self._context.trouble.is_lasting
 
-    def _double(self, relay: Relay) -> None:
+    def _most(self, relay: Relay) -> int:
+        """Return how many workers there may be, if they are not there yet."""
+        lanes = relay.lanes
+        return int(min(relay.limit, lanes.worth, lanes.paid_by(self._dispatcher.waiting())))
+
+    def _double(self, relay: Relay, *, all_at_once: bool) -> None:
+        most = self._most(relay)
         with relay.mutex:
-            most = min(relay.limit, relay.lanes.worth)
-            more = max(0, min(max(relay.workers, FEW - relay.workers), math.ceil(most) - relay.workers))
+            step = most if all_at_once else max(relay.workers, relay.lanes.few - relay.workers)
+            more = max(0, min(step, most - relay.workers))
         for _ in range(more):
             with relay.mutex:
                 relay.workers += 1

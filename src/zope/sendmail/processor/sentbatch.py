@@ -111,10 +111,14 @@ class SentBatch:
         context.state_report.count_sent([lease.written for lease, _, _ in together])
 
     def _measure(self, mails: int) -> None:
-        """Tell what the mails have cost; the first batch of a thread only begins it."""
+        """Tell what the mails have cost.
+
+        The first batch of a thread only begins it; the first mails of a connection go another way, untimed.
+        """
         cpu, thread = self._context.clock.thread_cpu(), threading.get_ident()
-        if thread == self._thread:
-            self._relay.lanes.note(mails, cpu - self._cpu, self._waited())
+        if thread == self._thread and ((wait := self._waited()) < inf or self._waited is _not_known):
+            self._relay.lanes.note(mails, cpu - self._cpu, wait)
+        self._relay.lanes.note_taken()
         self._cpu, self._thread = cpu, thread
 
 

@@ -111,6 +111,11 @@ class BundleDrain:
         found.update(self._chunks[number][0] for number, at in self._busy.items() if at <= now)
         return found
 
+    def count(self) -> int:
+        """Return how many mails are to be given out; all of those in chunks that no process has had."""
+        pending = sum(len(self._chunks[number][1]) for numbers in self._pending.values() for number in numbers)
+        return pending + sum(len(chunk.waiting) for chunk in self._ours.values())
+
     def take_all(self, now: float) -> list[MaildirLease]:
         """Return leases on all mails, as `take` does."""
         return [lease for rank in self.all_ranks for lease in self.take(sys.maxsize, now, rank)]

@@ -117,6 +117,10 @@ class BundleSource:
         now = self._host.store.clock.monotonic()
         return {rank for drain in self._drains.values() for rank in drain.ranks(now)}
 
+    def count(self) -> int:
+        """Return about how many mails are to be given out."""
+        return sum(drain.count() for drain in self._drains.values())
+
     def comes_before(self, key: str | None, rank: int = _NORMAL) -> bool:
         """Return whether a mail in a bundle is older than the message with this key, which has the same priority."""
         now = self._host.store.clock.monotonic()

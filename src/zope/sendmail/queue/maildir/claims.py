@@ -187,6 +187,10 @@ class Claims:
             due = max(due, _ONE_AT_A_TIME)
         return due if bundled is None else min(bundled, bundled if due is None else due)
 
+    def count_due(self, limit: int) -> int:
+        """Return about how many messages are due, counted up to so many."""
+        return min(limit, self._index.count_due(limit) + self._bundles.count())
+
     def unpark(self, relay: str, limit: int) -> int:
         """See `IMailQueue`."""
         return self._index.unpark(relay, limit)

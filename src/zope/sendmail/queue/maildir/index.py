@@ -53,6 +53,15 @@ class _Line:
         else:
             heapq.heappush(self._late, (order, key))
 
+    def count(self, limit: int) -> int:
+        """Return how many keys there are, counted up to about so many."""
+        found = len(self._late) - self._used
+        for bucket in self._buckets.values():
+            if found >= limit:
+                break
+            found += len(bucket)
+        return found
+
     def first(self) -> tuple[int, str] | None:
         """Return the first number and key, or None."""
         if not self._numbers:
@@ -184,6 +193,11 @@ class Index:
     def has_fresh(self) -> bool:
         """Return whether a message that was never tried is due."""
         return any(self._first(lane.fresh) is not None for lane in self._lanes.values())
+
+    def count_due(self, limit: int) -> int:
+        """Return about how many messages are due, counted up to so many; of those that are gone some may count."""
+        lines = [line for lane in self._lanes.values() for line in (lane.fresh, lane.again)]
+        return min(limit, sum(line.count(limit) for line in lines))
 
     def take(self, now: float, rank: int | None = None) -> str | None:
         """Return the message whose turn it is, or None; it stays out of sight until `put` or `drop`.

@@ -227,6 +227,16 @@ class MaildirQueue:
         with self._claims.mutex:
             return self._claims.next_due()
 
+    def count_due(self, limit: int) -> int:
+        """Return about how many messages are due, counted up to so many."""
+        with self._claims.mutex:
+            return self._claims.count_due(limit)
+
+    @property
+    def processes(self) -> int:
+        """How many processes share the messages, as `prefer` was told."""
+        return self._claims.share.shares
+
     def unpark(self, relay: str, limit: int) -> int:
         """See `IMailQueue.unpark`."""
         with self._claims.mutex:

@@ -114,6 +114,72 @@ class Guesses(unittest.TestCase):
             self.assertEqual((self.look(), self.lanes.are_guessed), (4.0, True))
         self.assertEqual((self.look(), self.lanes.are_guessed), (inf, False))
 
+    def test_mails_that_are_taken_slowly(self) -> None:
+        """By a machine that is busy, for instance: it is guessed until enough of them have been measured."""
+        self.found = 0.0003
+        for _ in range(30):
+            self.lanes.note_taken()
+            self.assertEqual((self.look(), self.lanes.are_guessed), (4.0, True))
+
+    def test_a_relay_that_is_known_to_be_far(self) -> None:
+        """From connections before: a few milliseconds are not far, and what is not known is not."""
+        for distance, is_far in ((None, False), (0.0003, False), (0.003, False), (0.020, True)):
+            self.found = distance
+            self.assertEqual(self.lanes.is_far(), is_far)
+
+
+class SeveralProcesses(unittest.TestCase):
+    """Four, which drain one queue."""
+
+    def setUp(self) -> None:
+        self.lanes = Lanes()
+        self.lanes.processes = 4
+
+    def test_a_relay_that_answers_at_once(self) -> None:
+        """Gets one connection of each: the others work while it does."""
+        self.lanes.note(16, 16 * COST, 0.00005)
+        self.lanes.look()
+        self.assertEqual((self.lanes.few, int(self.lanes.worth)), (1, 1))
+
+    def test_a_relay_that_is_far(self) -> None:
+        """Gets as many of each as of one process alone: a mail waits there, whatever the others do."""
+        self.lanes.note(16, 16 * COST, 0.020)
+        self.lanes.look()
+        self.assertGreater(self.lanes.worth, 100)
+
+    def test_a_guess(self) -> None:
+        """Is more careful: the relay's first reply may have waited for the others."""
+        for distance, worth in ((None, 1), (0.0003, 1), (0.003, 6)):
+            self.lanes.distance = lambda distance=distance: distance
+            self.lanes.look()
+            self.assertEqual(int(self.lanes.worth), worth)
+
+
+class MailsThatWait(unittest.TestCase):
+    """Pay for connections, which cost round trips before the first mail."""
+
+    def setUp(self) -> None:
+        self.lanes = Lanes()
+        self.lanes.distance = lambda: 0.020
+
+    def test_as_many_as_a_connection_costs_round_trips(self) -> None:
+        """Are enough for one, and a few are there in any case."""
+        self.assertEqual([self.lanes.paid_by(mails) for mails in (1, 40, 500)], [4, 10, 125])
+
+    def test_a_relay_that_takes_its_time(self) -> None:
+        """Five times as long as a round trip: there fewer mails are enough."""
+        self.lanes.note(16, 16 * COST, 0.100)
+        self.lanes.look()
+        self.assertAlmostEqual(self.lanes.paid_by(40), 50)
+
+    def test_nothing_is_known(self) -> None:
+        """Of the way, or of what a mail takes: then they are no question."""
+        for _ in range(10):
+            self.lanes.look()
+        self.assertEqual(self.lanes.paid_by(1), inf)
+        self.lanes.distance = None
+        self.assertEqual(self.lanes.paid_by(1), inf)
+
 
 if __name__ == "__main__":
     unittest.main()

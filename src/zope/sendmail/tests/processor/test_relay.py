@@ -489,6 +489,35 @@ class RealConnections(unittest.TestCase):
         self.assertTrue(met.is_set())
         self.once([mail[1][0] for mail in mailer.sent], 100)
 
+    def test_a_relay_that_is_known_to_be_far_gets_all_at_once(self) -> None:
+        """At the first look: as many as the mails that wait pay for."""
+        mailer, meeting, met = ScriptedMailer(), threading.Barrier(6), threading.Event()
+
+        def meet(envelope: Envelope) -> None:
+            if not met.is_set():
+                meeting.wait(60)
+                met.set()
+
+        class OneLook(threading.Event):
+            looks = 0
+
+            def wait(self, timeout: float | None = None) -> bool:
+                self.looks += 1
+                return self.looks > 1
+
+        mailer.before = meet
+        for _ in range(4):  # a file each, and no bundle that is unfolded beside the test
+            self.put(6, None)
+        processor = QueueProcessorThread(queue=self.queue, mailer=mailer, tell=lambda events: None)
+        run, relay = processor.new_run(), processor.relays.default
+        self.queue.claim(0)
+        self.assertEqual(self.queue.count_due(100), 24)
+        relay.lanes.distance = lambda: 0.020
+        run.pool._scale(relay, OneLook())
+        run.pool.end()
+        self.assertTrue(met.is_set())
+        self.assertEqual(len(mailer.sent), 24)
+
     def test_a_relay_with_few_places_is_not_pressed(self) -> None:
         """Two connections are welcome, a third is told 421; every mail arrives and loses no attempt."""
         mailer = TwoPlaces()

@@ -92,6 +92,14 @@ class BundleThatVanishes(Disk):
 
 
 class ANewsletter(DrainTest):
+    def test_counts_as_it_waits(self) -> None:
+        """With the mails that are files; those that are in hand do not."""
+        self.put()
+        leases = self.queue.claim(4)
+        self.assertEqual([self.queue.count_due(limit) for limit in (5, 100)], [5, 6])
+        for lease in leases:
+            self.settle(lease, OK)
+
     @unittest.skipUnless(os.path.isdir("/proc/self/fd"), "the system has to list open files")
     def test_that_is_being_sent_is_not_kept_open_by_a_forked_child(self) -> None:
         """Else its room would be free only when the child ends; the parent goes on."""

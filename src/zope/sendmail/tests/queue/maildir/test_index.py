@@ -47,6 +47,16 @@ class Order(IndexTest):
         positions = [taken.index(key) for key in again]
         self.assertTrue(all(later - earlier == 4 for earlier, later in itertools.pairwise(positions)))
 
+    def test_how_many_are_due(self) -> None:
+        """In all lines, and no more than is asked for."""
+        self.index.update(keys(*range(100, 112), *range(4)), lambda key: None)
+        self.assertEqual([self.index.count_due(limit) for limit in (5, 100)], [5, 16])
+        for _ in range(6):
+            self.index.take(100.0)
+        self.assertEqual(self.index.count_due(100), 10)
+        self.take_all()
+        self.assertEqual(self.index.count_due(100), 0)
+
     def test_each_is_taken_once(self) -> None:
         """However often it is rung in or found."""
         [name] = keys(1)

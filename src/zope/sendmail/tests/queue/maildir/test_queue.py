@@ -521,6 +521,15 @@ class SharesOfSeveralProcesses(MaildirQueueTest):
         self.ours.prefer(0, 2)
         self.theirs.prefer(1, 2)
 
+    def test_how_many_they_are(self) -> None:
+        """And how many mails are due, knows each queue; another process's are not due at once."""
+        alone = self.open()
+        for queue in (self.ours, self.theirs, alone):
+            queue.claim(0)
+        self.assertEqual((self.ours.processes, alone.processes), (2, 1))
+        self.assertEqual([alone.count_due(limit) for limit in (10, 100)], [10, 48])
+        self.assertEqual(self.ours.count_due(100) + self.theirs.count_due(100), 48)
+
     def put_many(self, count: int) -> list[str]:
         """Commit mails, a few at a time: a file each, and no bundle that is unfolded beside the test."""
         return [name for _ in range(count // 6) for name in self.put(6)]
