@@ -106,6 +106,7 @@ class Exchange:
 
     def _taken(self, text: bytes | None) -> bool:
         self._sink.taken += text is not None
+        self._sink.last = time.monotonic()
         if text is not None and self._sink.notes and (number := _NUMBER.search(text, 0, 2000)):
             self._sink.arrivals.append((int(number[1]), time.monotonic()))
         self._out += b"250 2.0.0 Ok: queued\r\n"
@@ -113,14 +114,18 @@ class Exchange:
 
 
 class Sink:
-    """The relay.  If it `notes`, it knows which numbered mail came when."""
+    """The relay.  If it `notes`, it knows which numbered mail came when.
 
-    def __init__(self, tls: ssl.SSLContext | None, *, notes: bool = False) -> None:
+    :param port: where others listen as well, each in a process of its own; 0: one of its own
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None, *, notes: bool = False, port: int = 0) -> None:
         self.tls, self.notes = tls, notes
         self.arrivals: list[tuple[int, float]] = []
         self.taken = 0
         self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.last = 0.0
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=100, reuse_port=True)
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -195,14 +200,14 @@ class _Wire:
 _running: dict[str, Any] = {}
 
 
-def start(*, tls: bool = False, delay: float | None = None, notes: bool = False) -> dict[str, Any]:
+def start(*, tls: bool = False, delay: float | None = None, notes: bool = False, port: int = 0) -> dict[str, Any]:
     """A relay, behind a line if there is a delay; where it is, and whom to trust for it."""
     authority = trustme.CA()
     context = None
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
-    sink = Sink(context, notes=notes)
+    sink = Sink(context, notes=notes, port=port)
     line = None if delay is None else Delayed(sink.port, delay)
     port = (line or sink).port
     stored = tempfile.NamedTemporaryFile(suffix=".pem")  # noqa: SIM115 - as long as this process
@@ -214,7 +219,13 @@ def start(*, tls: bool = False, delay: float | None = None, notes: bool = False)
 def count(port: int) -> dict[str, Any]:
     """What has happened there since the last time."""
     sink, line, _ = _running[str(port)]
-    answer = {"taken": sink.taken, "connections": sink.connections, "turns": line.turns if line else 0}
+    answer = {
+        "taken": sink.taken,
+        "connections": sink.connections,
+        "turns": line.turns if line else 0,
+        "last": sink.last,
+        "cpu": time.process_time(),
+    }
     sink.taken = sink.connections = 0
     if line:
         line.turns = 0
