@@ -1,114 +1,97 @@
-"""Queues of others in PostgreSQL: fetch a job, mark it as done, for the figures beside ours.
+"""Queues of others in PostgreSQL beside ours, on one server, in turn: rates, CPU, and ratios round by round.
 
-procrastinate and pgqueuer through their own classes, one process each; river, which is written in Go, by SQL of ours
-that does as its documentation says: rows locked with ``skip locked``, state ``running``, done in batches.  What is not
-installed is left out.
+Each package is installed from the package index, in a pinned version, into an environment of its own in the user's
+cache directory.  One that cannot be had is named and left out.
 """
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
-import time
-import uuid
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import psycopg
+from figures import Spread
+from releases import NotInstalled, Ours, environment
+from serve import Child
 
-_PAYLOAD = "x" * 2048
+from zope.sendmail.tests.support.postgresql import Server
 
-_BATCH = 64
-
-
-def measure(conninfo: str, jobs: int) -> Iterator[tuple[str, int, float]]:
-    """Yield what was measured: whose it is, how many jobs, seconds."""
-    yield "river's way: claim and complete by 64", jobs, _river(conninfo, jobs)
-    if importlib.util.find_spec("pgqueuer"):
-        yield "pgqueuer: dequeue and log by 64", jobs, asyncio.run(_pgqueuer(conninfo, jobs))
-    if importlib.util.find_spec("procrastinate"):
-        few = min(jobs, 3000)
-        yield "procrastinate: fetch and finish each", few, asyncio.run(_procrastinate(conninfo, few))
+_PSYCOPG = "psycopg[binary]==3.3.9"
 
 
-def _river(conninfo: str, jobs: int) -> float:
-    with psycopg.connect(conninfo, autocommit=True) as connection:
-        connection.execute(
-            "create table river_like (id bigint generated always as identity primary key, state text not null default"
-            " 'available', priority smallint not null default 1, scheduled_at timestamptz not null default now(), args"
-            " jsonb not null, attempt smallint not null default 0, attempted_at timestamptz, finalized_at timestamptz)"
-        )
-        connection.execute("create index on river_like (state, priority, scheduled_at, id)")
-        connection.execute(
-            "insert into river_like (args) select jsonb_build_object('a', %s::text) from generate_series(1, %s)",
-            [_PAYLOAD, jobs],
-        )
-        connection.execute("vacuum analyze river_like")
-        connection.prepare_threshold = 0
-        began, done = time.perf_counter(), 0
-        while done < jobs:
-            rows = connection.execute(
-                "with due as (select id from river_like where state = 'available' and scheduled_at <= now() order by"
-                " priority, scheduled_at, id limit %s for update skip locked) update river_like j set state ="
-                " 'running', attempt = attempt + 1, attempted_at = now() from due where j.id = due.id returning j.id,"
-                " j.args",
-                [_BATCH],
-            ).fetchall()
-            connection.execute(
-                "update river_like set state = 'completed', finalized_at = now() where id = any(%s)",
-                [[row[0] for row in rows]],
-            )
-            done += len(rows)
-        seconds = time.perf_counter() - began
-        connection.execute("drop table river_like")
-        return seconds
+@dataclass(frozen=True)
+class Peer:
+    """A queue; `share` of the jobs are given to one that is slow."""
+
+    kind: str
+    name: str
+    requirements: tuple[str, ...] = ()
+    share: float = 1.0
 
 
-async def _pgqueuer(conninfo: str, jobs: int) -> float:
-    from pgqueuer.db import PsycopgDriver
-    from pgqueuer.queries import EntrypointExecutionParameter, Queries
-
-    connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
-    async with connection:
-        queries: Any = Queries(PsycopgDriver(connection))
-        await queries.install()
-        for start in range(0, jobs, 1000):
-            count = min(1000, jobs - start)
-            await queries.enqueue(["mail"] * count, [_PAYLOAD.encode()] * count, [0] * count)
-        points, manager = {"mail": EntrypointExecutionParameter(concurrency_limit=0)}, uuid.uuid4()
-        began, done = time.perf_counter(), 0
-        while done < jobs:
-            found = await queries.dequeue(
-                batch_size=_BATCH,
-                entrypoints=points,
-                queue_manager_id=manager,
-                global_concurrency_limit=None,
-                heartbeat_timeout=timedelta(seconds=30),
-            )
-            await queries.log_jobs([(job, "successful", None) for job in found])
-            done += len(found)
-        seconds = time.perf_counter() - began
-        await queries.uninstall()
-        return seconds
+_PEERS = (
+    Peer("ours-16", "ours: claim, a word before each mail, settle; 16 workers"),
+    Peer("ours-1", "ours, one worker", share=0.25),
+    Peer("ours-batch", "ours: claim and settle by 64, no word before each mail"),
+    Peer("river", "river's way: claim and complete by 64"),
+    Peer("pgqueuer", "pgqueuer 1.6.0: dequeue and log by 64", ("pgqueuer==1.6.0", _PSYCOPG)),
+    Peer("procrastinate", "procrastinate 3.10.0: fetch, finish each", ("procrastinate==3.10.0", _PSYCOPG), 0.1),
+)
 
 
-async def _procrastinate(conninfo: str, jobs: int) -> float:
-    import procrastinate
-    from procrastinate import jobs as kinds, manager
+@dataclass
+class _Found:
+    """What the rounds of one peer gave: mails a second, and microseconds of CPU a mail."""
 
-    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=conninfo))
+    rates: list[float] = field(default_factory=list)
+    client: list[float] = field(default_factory=list)
+    server: list[float] = field(default_factory=list)
 
-    @app.task(name="mail", queue="mail")
-    def send(text: str) -> None:
-        """Nothing."""
 
-    async with app.open_async():
-        await app.schema_manager.apply_schema_async()
-        await send.batch_defer_async(*({"text": _PAYLOAD} for _ in range(jobs)))
-        jobs_of: Any = manager.JobManager(app.connector)
-        worker = await jobs_of.register_worker()
-        began = time.perf_counter()
-        while (job := await jobs_of.fetch_job(queues=["mail"], worker_id=worker)) is not None:
-            await jobs_of.finish_job(job, kinds.Status.SUCCEEDED, delete_job=True)
-        return time.perf_counter() - began
+def measure(
+    server: Server, server_cpu: Callable[[Server], float], jobs: int, rounds: int, cache: Path
+) -> Iterator[str]:
+    """Yield the lines of a table: medians, the middle half of the rates, and the rate to ours, round by round."""
+    with ExitStack() as stack:
+        children: dict[Peer, Child] = {}
+        for peer in _PEERS:
+            try:
+                children[peer] = stack.enter_context(_child(peer, cache))
+            except NotInstalled as error:
+                yield f"{peer.name} is left out, pip says: {str(error).strip().splitlines()[-1]}"
+        found = {peer: _Found() for peer in children}
+        for turn in range(rounds + 1):
+            for peer, child in children.items():
+                one = _round(child, peer, server, server_cpu, max(1, int(jobs * peer.share)))
+                if turn:  # the first one made tables and warmed up
+                    for values, value in zip(
+                        (found[peer].rates, found[peer].client, found[peer].server), one, strict=True
+                    ):
+                        values.append(value)
+        ours = next(iter(found.values())).rates
+        for peer, each in found.items():
+            ratio = Spread.of([rate / first for rate, first in zip(each.rates, ours, strict=True)])
+            client, served = Spread.of(each.client).median, Spread.of(each.server).median
+            cpu = f"{client:.0f} us client + {served:.0f} server"
+            yield f"{peer.name:<60} {Spread.of(each.rates)}/s  {ratio} of ours  {cpu}"
+
+
+def _child(peer: Peer, cache: Path) -> Child:
+    if not peer.requirements:
+        return Ours().child("peer_postgresql.py")
+    return Child([str(environment(peer.requirements, cache))], "peer_postgresql.py")
+
+
+def _round(
+    child: Child, peer: Peer, server: Server, server_cpu: Callable[[Server], float], jobs: int
+) -> tuple[float, float, float]:
+    place = server.url(peer.kind) if peer.kind.startswith("ours") else server.conninfo()
+    asked: dict[str, Any] = {"kind": peer.kind, "place": place, "jobs": jobs}
+    child.ask("fill", **asked)
+    with server.connect() as connection:  # as autovacuum does in a queue that is in use
+        connection.execute("vacuum analyze")
+    served = server_cpu(server)
+    answer = child.ask("drain", **asked)
+    return jobs / answer["seconds"], answer["cpu"] / jobs * 1e6, (server_cpu(server) - served) / jobs * 1e6

@@ -25,6 +25,10 @@ from serve import Child
 BEFORE = "zope.sendmail < 8"
 
 
+#: Where other packages are kept.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zope.sendmail-benchmarks"
+
+
 class Ours:
     """This release, as the benchmark itself has imported it."""
 
@@ -80,7 +84,6 @@ def _run(python: Path, *arguments: str) -> str:
 
 def parser(text: str | None, rounds: int, *, before: bool = True) -> argparse.ArgumentParser:
     """The arguments that all benchmarks have; `before`: it compares with one other release."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zope.sendmail-benchmarks"
     found = argparse.ArgumentParser(description=(text or "").partition("\n\n")[0])
     found.add_argument(
         "directory",
@@ -93,7 +96,7 @@ def parser(text: str | None, rounds: int, *, before: bool = True) -> argparse.Ar
     found.add_argument("--json", action="store_true", help="the same for a program, with the value of each round")
     if before:
         found.add_argument("--against", default=BEFORE, metavar="REQUIREMENT", help="default: %(default)r")
-    found.add_argument("--cache", type=Path, default=cache, help="where other packages are kept")
+    found.add_argument("--cache", type=Path, default=CACHE, help="where other packages are kept")
     return found
 
 
