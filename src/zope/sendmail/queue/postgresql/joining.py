@@ -249,10 +249,10 @@ def joined() -> Any:
 def check_database(connection: Any, known: str) -> None:
     """Refuse a connection to another database than the queue's.
 
-    :param known: what the statement ``identity`` says on a connection of the queue's own.
+    :param known: what the statement ``place`` says on a connection of the queue's own.
     :raises OtherDatabase: if it says something else on the application's.
     """
     with joined():
-        [(here, _)] = connection.execute(STATEMENTS["identity"].decode(), {})
+        [(here,)] = connection.execute(STATEMENTS["place"].decode(), {})
     if here != known:
         raise OtherDatabase("the application's connection leads to another database than the URL of the queue")

@@ -134,7 +134,7 @@ class PostgreSQLQueue:
             self._reveal_late()
             return connection.stage(self._connections, self._make_id, self._late.append, self._committed, self._clock)
         if connection not in self._joined:
-            [(here, _)] = self._connections.execute("identity")
+            [(here,)] = self._connections.execute("place")
             check_database(connection, here)
             self._joined.append(connection)
         return JoinedMail(connection, self._make_id(), self._committed)

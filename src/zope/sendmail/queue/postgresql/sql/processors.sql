@@ -9,6 +9,11 @@ select (select c.system_identifier::text || '/' || d.oid::text from pg_control_s
         where d.datname = current_database()),
     (select system::text || '/' || database::text from zope_sendmail.identity)
 
+-- name: place
+-- Which database this is, whether or not it has tables of ours.
+select c.system_identifier::text || '/' || d.oid::text from pg_control_system() c, pg_database d
+where d.datname = current_database()
+
 -- name: adopt
 insert into zope_sendmail.identity (system, database)
     select c.system_identifier, d.oid from pg_control_system() c, pg_database d where d.datname = current_database()

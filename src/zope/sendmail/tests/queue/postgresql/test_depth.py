@@ -190,6 +190,7 @@ class ADeepQueue(unittest.TestCase):
             "more_slots": {"me": 1, "slots": [77]},
             "queue_id": {"name": "deep"},
             "identity": {},
+            "place": {},
             "report": {"queue": 1, "absorbed": [2], "processor": 1, "state": "{}"},
             "reports": {"queue": 1},
             "ask_for_probe": {"queue": 1, "relay": "a", "at": 1.0},

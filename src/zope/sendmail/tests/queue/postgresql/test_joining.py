@@ -137,6 +137,19 @@ class APsycopgConnection(Fixture):
         with self.assertRaisesRegex(QueueError, "another database"):
             send(MailWriter(self.url, connection=PsycopgConnection(elsewhere)))
 
+    def test_is_told_from_one_to_a_database_without_a_queue(self) -> None:
+        """And its transaction goes on: nothing was asked that is not there."""
+        import psycopg
+
+        from zope.sendmail.queue.postgresql.joining import PsycopgConnection
+
+        elsewhere = psycopg.connect(self.server.conninfo(self.server.create_database()))
+        self.addCleanup(elsewhere.close)
+        elsewhere.execute("create table orders (id integer)")
+        with self.assertRaisesRegex(QueueError, "another database"):
+            send(MailWriter(self.url, connection=PsycopgConnection(elsewhere)))
+        self.assertEqual(elsewhere.execute("select count(*) from orders").fetchall(), [(0,)])
+
     def test_is_for_queues_in_databases_only(self) -> None:
         """A directory has no transactions of a database."""
         self.assertRaises(ValueError, QueuedMailDelivery, "/tmp/queue", connection=object())
