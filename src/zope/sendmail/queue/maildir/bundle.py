@@ -218,9 +218,12 @@ def _take_apart(layout: Layout, disk: Disk, group: str) -> None:
     :raises OSError: if there is no room for one mail
     """
     path = os.path.join(group, BUNDLE)
+    steps = steps_in(disk, group) or b""
+    if steps and not steps.strip(GONE) and PARTS not in disk.names(group):
+        disk.make_directory(os.path.join(group, PARTS))
+        return
     mails = _mails_of(disk, path)
     _clear_parts(layout, disk, group, mails)
-    steps = steps_in(disk, group) or b""
     mails = [mail for number, mail in enumerate(mails) if steps[number : number + 1] != GONE]
     try:
         _make_parts(disk, group, mails)

@@ -138,9 +138,10 @@ class BundledLease(ReadLease):
 
     def settle_sent(self, together: Sequence[tuple[Any, Outcome, Record]]) -> None:
         """Settle several leases that are `accepted`; see `IOrdinaryLease`."""
-        for lease, _, record in together:
+        for lease, _, _ in together:
             lease.accepted()
-            lease.claims.sent_log.note(lease.name, lease.message_id, record)
+        self.claims.sent_log.note_all((lease.name, lease.message_id, record) for lease, _, record in together)
+        for lease, _, record in together:
             lease.leave(record)
 
     def leave(self, record: Record) -> str | None:

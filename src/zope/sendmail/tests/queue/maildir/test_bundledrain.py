@@ -91,7 +91,27 @@ class BundleThatVanishes(Disk):
         return super().open_existing(path)
 
 
+class OnceReadBundle(Disk):
+    """Counts how often a bundle is opened to be read from the beginning."""
+
+    count = 0
+
+    def open(self, path: str) -> Any:
+        self.count += os.path.basename(path) == BUNDLE
+        return super().open(path)
+
+
 class ANewsletter(DrainTest):
+    def test_that_has_left_is_not_read_again(self) -> None:
+        """Nothing of it is to become a file, and nothing of it stays."""
+        self.put()
+        disk = OnceReadBundle()
+        queue = self.open(disk)
+        while leases := queue.claim(4):
+            for lease in leases:
+                self.settle(lease, OK)
+        self.assertEqual((disk.count, os.listdir(os.path.join(self.path, "new"))), (1, []))
+
     def test_counts_as_it_waits(self) -> None:
         """With the mails that are files; those that are in hand do not."""
         self.put()
