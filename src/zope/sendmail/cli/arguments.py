@@ -98,7 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--traces",
         action="store_true",
-        help="make an OpenTelemetry span for each attempt; start the program with opentelemetry-instrument",
+        help="make an OpenTelemetry span for each attempt; start the program with 'opentelemetry-instrument --'",
     )
     add_config_arguments(parser)
     add_queue_arguments(parser)

@@ -11,12 +11,16 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from zope.sendmail.cli.asowner import become_owner
 from zope.sendmail.cli.commandline import CommandLine
+from zope.sendmail.cli.formatting import clean
 from zope.sendmail.cli.metricscommand import parse_address
-from zope.sendmail.cli.terminal import complain
 from zope.sendmail.queue import directories_of, recognized
+
+if TYPE_CHECKING:
+    from zope.sendmail.console import Console
 
 #: In the environment: the token that ``zope-sendmail console`` asks for, at least 16 characters, so that it stands in
 #: no list of processes; without it a new one is made and printed at each start.
@@ -73,30 +77,43 @@ def main(arguments: Sequence[str]) -> int:
     """
     parser = make_parser()
     parsed = parser.parse_args(arguments)
+    given = os.environ.get(TOKEN, "")
+    token = given or secrets.token_urlsafe(24)
+    server, console = _made(parser, parsed, token)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_OK))
+    with closing(server), contextlib.suppress(KeyboardInterrupt, SystemExit):
+        threading.Thread(target=console.look, name="zope.sendmail.console", daemon=True).start()
+        known = "" if given else f"?token={token}"  # the output of a service is kept in a log
+        host, _ = _address(parser, parsed.listen)
+        print(f"http://{f'[{host}]' if ':' in host else host}:{server.effective_port}/login{known}", flush=True)
+        _give_way()
+        server.run()
+    return os.EX_OK
+
+
+def _made(parser: argparse.ArgumentParser, parsed: argparse.Namespace, token: str) -> tuple[Any, Console]:
+    """Return the server, which listens, and what it serves; end the program if they cannot be."""
     host, port = _address(parser, parsed.listen)
     try:
         import waitress
 
         from zope.sendmail.console import Console
     except ImportError:
-        return complain("the console needs more packages: pip install 'zope.sendmail[console]'", os.EX_CONFIG)
-    given = os.environ.get(TOKEN, "")
-    token = given or secrets.token_urlsafe(24)
+        _refuse(parser, "the console needs more packages: pip install 'zope.sendmail[console]'")
     try:
         queues = [recognized(each) for each in parsed.queues]
         _check(queues)
         console = Console(queues, writable=parsed.writable, token=token, hosts=[*_LOOPBACK, *parsed.host_name])
-        server = waitress.create_server(console, host=host, port=port, threads=4, ident="")
     except (OSError, ValueError) as error:
-        return complain(str(error), os.EX_CONFIG)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_OK))
-    with closing(server), contextlib.suppress(KeyboardInterrupt, SystemExit):
-        threading.Thread(target=console.look, name="zope.sendmail.console", daemon=True).start()
-        known = "" if given else f"?token={token}"  # the output of a service is kept in a log
-        print(f"http://{f'[{host}]' if ':' in host else host}:{server.effective_port}/login{known}", flush=True)
-        _give_way()
-        server.run()
-    return os.EX_OK
+        _refuse(parser, str(error))
+    try:
+        return waitress.create_server(console, host=host, port=port, threads=4, ident=""), console
+    except OSError as error:
+        _refuse(parser, f"it cannot listen at {parsed.listen}: {error.strerror}; another address is said by --listen")
+
+
+def _refuse(parser: argparse.ArgumentParser, why: str) -> NoReturn:
+    parser.exit(os.EX_CONFIG, f"{parser.prog}: {clean(why)}\n")
 
 
 def _give_way() -> None:
@@ -116,11 +133,15 @@ def _address(parser: argparse.ArgumentParser, text: str) -> tuple[str, int]:
 def _check(queues: Sequence[str]) -> None:
     """See that each queue is there; root goes on as the owner of the first one.
 
-    :raises OSError: if one is not there, or cannot be read
+    :raises ValueError: if one is not there
+    :raises OSError: if one cannot be read
     """
     directories = [path for each in queues for path in directories_of(each)]
     for path in directories:
-        os.listdir(path)
+        try:
+            os.listdir(path)
+        except FileNotFoundError:
+            raise ValueError(f"there is no queue {path}") from None
     if directories:
         become_owner(directories[0])
     sys.stdout.flush()

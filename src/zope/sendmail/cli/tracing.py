@@ -7,7 +7,7 @@ from collections.abc import Callable
 _CURE = "traces need OpenTelemetry: pip install 'zope.sendmail[otel]'"
 
 _NOWHERE = (
-    "--traces: OpenTelemetry was not told where traces go; start the program with opentelemetry-instrument "
+    "--traces: OpenTelemetry was not told where traces go; start the program with 'opentelemetry-instrument --' "
     "(pip install opentelemetry-distro opentelemetry-exporter-otlp)"
 )
 

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -64,10 +65,22 @@ class TheCommand(unittest.TestCase):
         """What is wrong is said, and nothing is made."""
         status, words = self.refused(self.path)
         self.assertEqual(status, 78)
-        self.assertIn(self.path, words)
+        self.assertEqual(words, f"zope-sendmail console: there is no queue {self.path}\n")
         self.assertFalse(os.path.exists(self.path))
         self.assertEqual(self.refused("--listen", "here", self.path)[0], 2)
         self.assertEqual(self.refused()[0], 2)
+
+    def test_says_which_address_is_taken(self) -> None:
+        """And how to say another one."""
+        if importlib.util.find_spec("waitress") is None:
+            self.skipTest("the console is not installed")
+        MaildirQueue(self.path).stage().abort()
+        taken = self.enterContext(socket.create_server(("127.0.0.1", 0)))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        status, words = self.refused("--listen", address, self.path)
+        self.assertEqual(status, 78)
+        self.assertIn(f"zope-sendmail console: it cannot listen at {address}: Address already in use; ", words)
+        self.assertIn("--listen", words)
 
     def test_may_have_a_queue_of_its_name(self) -> None:
         """A Maildir called ``console`` is drained as ever."""
