@@ -214,7 +214,8 @@ def _checked(spec: str, text: str, role: str) -> str:
         raise _invalid(why, role, text)
     match = _SPEC.fullmatch(spec)
     if match is None:
-        raise _invalid(f"the {role} {text!r} is not an address of the form local@domain; {_cure(spec)}", role, text)
+        why = f"the {role} {text!r} is not an address of the form local@domain; {_cure(spec, role)}"
+        raise _invalid(why, role, text)
     return f"{match[1]}@{match[2]}"
 
 
@@ -238,7 +239,7 @@ def _invalid(why: str, role: str, raw: object) -> InvalidAddress:
     return InvalidSender(why, passed) if role == "sender" else InvalidRecipient(why, passed)
 
 
-def _cure(spec: str) -> str:
+def _cure(spec: str, role: str) -> str:
     if spec.count("@") > 1 and ("," in spec or ";" in spec or " " in spec):
-        return "pass several recipients as a list"
+        return "a mail has one sender" if role == "sender" else "pass several recipients as a list"
     return "correct it"

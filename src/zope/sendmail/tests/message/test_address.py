@@ -18,6 +18,7 @@ from zope.sendmail.message.address import (
     parse_recipients,
     parse_sender,
     split_list,
+    to_ascii,
 )
 from zope.sendmail.tests.support.layers import properties_apart
 from zope.sendmail.tests.support.properties import QUICK
@@ -97,6 +98,19 @@ class GoodAddresses(unittest.TestCase):
             with self.subTest(text):
                 self.assertRaises(InvalidAddress, parse_recipient, text)
                 self.assertRaises(InvalidAddress, parse_sender, text)
+
+    def test_only_separators_at_its_ends_are_dropped(self) -> None:
+        """What else an address begins or ends with is its own."""
+        for raw, address in (
+            ("Xa@example.XX,", "Xa@example.XX"),
+            (" ;Xa@example.XX; ", "Xa@example.XX"),
+            ("g: a@x; ,", "a@x"),
+            ("@a,@b:c@d", "c@d"),
+        ):
+            self.assertEqual(parse_recipient(raw), address, raw)
+        for raw in ("g: a@x;X", "@a:@b:c@d"):
+            with self.assertRaises(InvalidRecipient):
+                parse_recipient(raw)
 
     def test_null_reverse_path(self) -> None:
         """A sender may be empty, a recipient may not."""
@@ -320,6 +334,18 @@ class BadAddresses(unittest.TestCase):
             self.assertNotRegex(address, r"[\r\n\0]")
             if '"' not in address:
                 self.assertNotRegex(address, r"[\s<>]")
+
+
+class InAscii(unittest.TestCase):
+    def test_stands_what_can(self) -> None:
+        """The domain has such a spelling, a local part has none (RFC 5890, RFC 6531)."""
+        for address, spelled in (
+            ("a@example.org", "a@example.org"),
+            ("a@b\u00fccher.example", "a@xn--bcher-kva.example"),
+            ("\u00e4@example.org", None),
+            ("root", "root"),
+        ):
+            self.assertEqual(to_ascii(address), spelled, address)
 
 
 class Lists(unittest.TestCase):

@@ -11,7 +11,7 @@ from unittest import mock
 from hypothesis import given, strategies as st
 
 from zope.sendmail.interfaces import InvalidAddress, MalformedEnvelope
-from zope.sendmail.message.envelope import END, Envelope, envelope_lines, read_envelope
+from zope.sendmail.message.envelope import END, Envelope, envelope_lines, read_envelope, usual_envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.tests.message.test_address import ADDRESS
 from zope.sendmail.tests.support.layers import properties_apart
@@ -150,6 +150,12 @@ class QueueFiles(unittest.TestCase):
         except MalformedEnvelope as error:
             return str(error)
 
+    def test_the_usual_file_takes_the_short_way(self) -> None:
+        """It is most of all that is read; where the message begins is told."""
+        begin = b"X-Zope-From: a@x\nX-Zope-To: b@x, c@x, b@x\n"
+        self.assertEqual(usual_envelope(begin + b"Subject: x\n\n"), (Envelope("a@x", ("b@x", "c@x")), len(begin)))
+        self.assertIsNone(usual_envelope(begin + b"X-Mailer: x\n\n"))
+
     def test_files_of_older_releases(self) -> None:
         """Any case, CRLF, display names, several blanks."""
         envelope, message = read(
@@ -162,6 +168,11 @@ class QueueFiles(unittest.TestCase):
         """Written and read."""
         self.assertEqual(read(b"X-Zope-From: \nX-Zope-To: b@example.org\n")[0].sender, "")
         self.assertEqual(read(b"X-Zope-From:\nX-Zope-To:b@example.org\n")[0].sender, "")
+
+    def test_blanks_around_a_value_are_none_of_it(self) -> None:
+        """Letters are, whichever they are."""
+        envelope = read(b'X-Zope-From:  Xa@example.XX \r\nX-Zope-To: "X"@example.XX\n')[0]
+        self.assertEqual(envelope, Envelope("Xa@example.XX", ('"X"@example.XX',)))
 
     def test_one_malformed_recipient_does_not_stop_the_others(self) -> None:
         """An older release wrote what it was given (fault A5 of 7.3)."""

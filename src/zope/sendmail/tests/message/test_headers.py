@@ -240,6 +240,11 @@ class OverTheWire(unittest.TestCase):
         self.assertNotIn(b".", lines)
         self.assertEqual(b"\r\n".join(line.removeprefix(b".") for line in lines), plain)
 
+    def test_dots_are_stuffed_wherever_a_piece_ends(self) -> None:
+        """One at its beginning is the first of its line only behind the end of one."""
+        pieces = [b".a\r\n", b".b", b".c\r\n", b".", b"\r\n"]
+        self.assertEqual(list(dot_stuffed(pieces)), [b"..a\r\n", b"..b", b".c\r\n", b"..", b"\r\n", b".\r\n"])
+
     def test_smuggling_does_not_work(self) -> None:
         """No mixture of line ends around a dot ends the text early."""
         for end in (b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r\n", b"\r\r\n.\r\n", b"\n.\r"):

@@ -54,6 +54,34 @@ class AText(unittest.TestCase):
         """A body alone is a body still."""
         self.assertEqual(read(message_bytes("Grüße\n")).get_content(), "Grüße\n")
 
+    def test_without_a_header_that_begins_beyond_ascii_is_whole(self) -> None:
+        """Its first character has two octets."""
+        begin = b'MIME-Version: 1.0\nContent-Type: text/plain; charset="utf-8"\nContent-Transfer-Encoding: 8bit\n'
+        self.assertEqual(message_bytes("\u00dcber\n"), begin + b"\n\xc3\x9cber\n")
+
+    def test_that_has_some_of_the_fields_gets_the_others(self) -> None:
+        """Each of them once."""
+        fields = {
+            "MIME-Version": "1.0",
+            "Content-Type": 'text/plain; charset="utf-8"',
+            "Content-Transfer-Encoding": "8bit",
+        }
+        for name, value in fields.items():
+            octets = message_bytes(f"{name}: {value}\n\n\u00fc\n")
+            if name == "Content-Type":  # whose charset says all that has to be known
+                self.assertEqual(octets, f"{name}: {value}\n\n\u00fc\n".encode())
+            else:
+                self.assertEqual(
+                    sorted(octets.decode().split("\n\n")[0].splitlines()),
+                    sorted(f"{each}: {fields[each]}" for each in fields),
+                )
+
+    def test_is_unfolded_before_a_field_is_encoded(self) -> None:
+        """A word that was folded is one with its neighbours."""
+        self.assertEqual(
+            message_bytes("Subject: Gr\r\n \u00fc\u00dfe\r\n\r\nx"), b"Subject: =?utf-8?b?R3Igw7zDn2U=?=\r\n\r\nx"
+        )
+
     def test_with_a_header_beyond_ascii_only_gets_no_charset(self) -> None:
         """There is nothing to declare in the body."""
         self.assertEqual(message_bytes("Subject: Grüße\n\nx\n"), b"Subject: =?utf-8?b?R3LDvMOfZQ==?=\n\nx\n")
@@ -91,6 +119,53 @@ class AText(unittest.TestCase):
         """An encoded word would be no word there."""
         text = "Content-Disposition: attachment; filename=ä.txt\nReferences: <ä@b>\nSubject: x\n\nx\n"
         self.assertEqual(message_bytes(text), text.encode())
+        for name in [
+            "Message-Id",
+            "In-Reply-To",
+            "References",
+            "Date",
+            "Resent-Date",
+            "Resent-Message-Id",
+            "Received",
+            "Return-Path",
+            "MIME-Version",
+            "Content-Type",
+            "Content-Transfer-Encoding",
+            "Content-Disposition",
+            "Content-Id",
+            "DKIM-Signature",
+            "ARC-Seal",
+            "Authentication-Results",
+            "List-Id",
+            "List-Unsubscribe",
+            "List-Unsubscribe-Post",
+            "List-Post",
+            "List-Help",
+            "List-Archive",
+        ]:
+            self.assertEqual(message_bytes(f"{name}: \u00fc\n\nx"), f"{name}: \u00fc\n\nx".encode(), name)
+
+    def test_encodes_names_before_addresses_in_all_fields_that_have_some(self) -> None:
+        """As one word each; the address is no part of it."""
+        for name in [
+            "From",
+            "Sender",
+            "Reply-To",
+            "To",
+            "Cc",
+            "Bcc",
+            "Resent-From",
+            "Resent-Sender",
+            "Resent-To",
+            "Resent-Cc",
+            "Resent-Bcc",
+            "Errors-To",
+            "Disposition-Notification-To",
+            "Return-Receipt-To",
+            "Mail-Followup-To",
+        ]:
+            octets = message_bytes(f"{name}: \u00fc <a@b>\n\nx")
+            self.assertEqual(octets, f"{name}: =?utf-8?b?w7w=?= <a@b>\n\nx".encode(), name)
 
     def test_folds_a_long_subject(self) -> None:
         """No line is longer than it may be, and the whole is read back."""

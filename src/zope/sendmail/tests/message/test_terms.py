@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import unittest
+from datetime import timedelta
 from math import inf
 
-from zope.sendmail.interfaces import MalformedEnvelope
+from zope.sendmail.interfaces import InvalidTerms, MalformedEnvelope
 from zope.sendmail.message.terms import (
+    NO_DEFAULTS,
     PLAIN,
     UNMARKED,
+    Defaults,
     Marks,
     Priority,
     Terms,
@@ -76,6 +79,26 @@ class Kept(unittest.TestCase):
         self.assertEqual(FULL.wait(EIGHT - 2.5), 2.5)
         self.assertEqual(FULL.wait(EIGHT), 0.0)
         self.assertEqual(FULL.wait(NINE), 0.0)
+
+
+class Limits(unittest.TestCase):
+    def test_are_within_what_can_be_asked_for(self) -> None:
+        """Ten years from now, and as long for a key; a key of 200 characters."""
+        years = timedelta(days=3652.5)
+        self.assertEqual(Defaults.of(key_lifetime=years).key_lifetime, 3652.5 * 86400)
+        self.assertEqual(NO_DEFAULTS.terms(0.0, not_before=years).not_before, 3652.5 * 86400)
+        self.assertEqual(NO_DEFAULTS.terms(0.0, key="k" * 200).key, "k" * 200)
+        longer = years + timedelta(seconds=1)
+        with self.assertRaises(InvalidTerms):
+            Defaults.of(key_lifetime=longer)
+        with self.assertRaises(InvalidTerms):
+            Defaults.of(not_before=longer)
+
+    def test_of_a_key_are_a_week(self) -> None:
+        """From the moment at which the mail may leave; rounded up to a second."""
+        self.assertEqual(NO_DEFAULTS.terms(0.5, key="k").key_until, 7 * 86400 + 1)
+        later = NO_DEFAULTS.terms(0.0, key="k", not_before=timedelta(hours=1))
+        self.assertEqual(later.key_until, 7 * 86400 + 3600)
 
 
 class InTheName(unittest.TestCase):

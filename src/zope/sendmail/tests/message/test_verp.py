@@ -47,6 +47,12 @@ class AReturnPath(unittest.TestCase):
             with self.subTest(sender=sender):
                 self.assertRaises(InvalidAddress, verp, sender, recipient)
 
+    def test_may_be_as_long_as_a_relay_has_to_take(self) -> None:
+        """64 octets before the @ (RFC 5321, 4.5.3.1.1)."""
+        self.assertEqual(len(verp("l@x.org", f"{'o' * 56}@y.org").partition("@")[0]), 64)
+        with self.assertRaises(InvalidAddress):
+            verp("l@x.org", f"{'o' * 57}@y.org")
+
     def test_each_recipient_has_an_envelope(self) -> None:
         """With the relay that the mail asks for."""
         relay = RelayName(mailer="bulk")
