@@ -15,10 +15,8 @@ from typing import Any
 
 from zope.interface import implementer
 
-from zope.sendmail.errors import QueueError
 from zope.sendmail.interfaces import IMailQueue, IRankedQueue
 from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, MailStatus, status_of
-from zope.sendmail.lifecycle.outcome import printable
 from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.message.terms import Priority
@@ -31,13 +29,8 @@ from zope.sendmail.queue.memory.suppressionlist import MemorySuppressions
 from zope.sendmail.system.clock import Clock
 
 
-def open_memory(rest: str, **options: Any) -> MemoryQueue:
-    """Return a new queue in memory; `rest`, what stands behind ``memory:``, has to be empty.
-
-    :raises QueueError: if it is not.
-    """
-    if rest:
-        raise QueueError(f"memory:{printable(rest)} is no queue: a queue in memory has no name; write memory:")
+def open_memory(rest: str, **options: Any) -> MemoryQueue:  # noqa: ARG001 - what stands behind ``memory:``
+    """Return a new queue in memory; `rest` is empty, since no location has more there."""
     return MemoryQueue(**options)
 
 
