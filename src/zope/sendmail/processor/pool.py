@@ -210,7 +210,7 @@ class WorkerPool:
             return
         with self._mutex:
             if relay in self._scaling:
-                return
+                return  # pragma: no cover - another thread was faster since the question above
             over = self._scaling[relay] = threading.Event()
         try:
             self._start_thread(lambda: self._scale(relay, over))

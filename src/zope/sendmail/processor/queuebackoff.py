@@ -62,5 +62,5 @@ class QueueBackoff:
         with self._mutex:
             self.count, self.why, told = 0, "", self._told
             self._told = None
-        if told is not None:
+        if told is not None:  # pragma: no branch - else two threads have found it usable again at the same moment
             maillog.queue_usable(self._location)

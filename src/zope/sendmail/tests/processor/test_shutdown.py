@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import unittest
 
-from zope.sendmail.processor.shutdown import Threads
+from zope.sendmail.processor.shutdown import Keeper, Threads, expect, running, stop_all
+from zope.sendmail.reporting import maillog
 
 
 class Running:
@@ -54,6 +57,94 @@ class TheThreadsThatRun(unittest.TestCase):
         threads: Threads[Running] = Threads()
         threads.add(Running())
         self.assertEqual(threads.alive(), [])
+
+
+class Ending(Running):
+    """Writes down what it is told; ends when it is waited for, or does not."""
+
+    def __init__(self, told: list[str], *, ends: bool) -> None:
+        self.told = told
+        self.ends = ends
+        self.alive = True
+
+    def is_alive(self) -> bool:
+        """See `Stoppable`."""
+        return self.alive
+
+    def stop(self) -> None:
+        """See `Stoppable`."""
+        self.told.append("stop")
+
+    def finish(self) -> None:
+        """See `Finishing`."""
+        self.told.append("finish")
+
+    def join(self, timeout: float | None = None) -> None:
+        """See `Stoppable`."""
+        self.told.append("join")
+        self.alive = not self.ends
+
+    def tell_what_waits(self) -> None:
+        """See `Finishing`."""
+        self.told.append("tell what waits")
+
+
+class ProcessorsOfAProcess(unittest.TestCase):
+    """All are told before one is waited for, so that they end side by side."""
+
+    def setUp(self) -> None:
+        self.told: list[str] = []
+
+    def test_are_stopped(self) -> None:
+        """The log names each that does not end in time."""
+        for ends in (True, False):
+            with self.subTest(ends=ends):
+                self.told.clear()
+                threads = [Ending(self.told, ends=ends) for _ in range(2)]
+                for thread in threads:
+                    expect(thread)
+                with self.assertLogs("QueueProcessorThread") as logs:
+                    maillog.started("another queue", "a relay")  # so that there is a line in any case
+                    self.assertIs(stop_all(0.0), ends)
+                self.assertEqual(self.told, ["stop", "stop", "join", "join"])
+                self.assertEqual(len([line for line in logs.output if "a queue" in line]), 0 if ends else 2)
+                self.assertEqual({*running()} & {*threads}, set() if ends else {*threads})
+                for thread in threads:
+                    thread.alive = False
+
+    def test_finish(self) -> None:
+        """Each that is not ready in time tells what it leaves."""
+        for ends in (True, False):
+            with self.subTest(ends=ends):
+                self.told.clear()
+                keeper = Keeper()
+                threads = [Ending(self.told, ends=ends) for _ in range(2)]
+                for thread in threads:
+                    keeper._expected.add(thread)
+                self.assertIs(keeper.let_finish(0.0), ends)
+                self.assertEqual(self.told[:4], ["finish", "finish", "join", "join"])
+                self.assertEqual(self.told[4:], [] if ends else ["tell what waits"] * 2)
+
+    def test_finish_when_the_main_thread_has_ended(self) -> None:
+        """Before the interpreter takes away the threads that they need; one thread waits for that moment."""
+        program = """if True:
+            import threading
+            from zope.sendmail.processor.shutdown import let_finish_at_exit
+            class Processor:
+                def is_alive(self): return True
+                def finish(self): threading.Thread(target=print, args=("finish",)).start()
+                def join(self, timeout): print("join")
+                def tell_what_waits(self): print("tell what waits")
+            processors = [Processor(), Processor()]
+            for each in processors:
+                let_finish_at_exit(each)
+            print("the end")
+        """
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+        self.assertEqual(done.stdout.split("\n")[0], "the end")
+        self.assertEqual(
+            sorted(done.stdout.split("\n")[1:]), ["", *["finish"] * 2, *["join"] * 2, *["tell what waits"] * 2]
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,235 @@
+"""What the queue refuses to a processor, and what is told about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import unittest
+from typing import Any
+from unittest import mock
+
+from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.suppression import Suppression
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.terms import Terms
+from zope.sendmail.processor.connectionlimit import ConnectionLimit
+from zope.sendmail.processor.queuebackoff import QueueBackoff
+from zope.sendmail.processor.throttle import MailInHand, Throttle
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.reporting import observers
+from zope.sendmail.testing.contracts import MESSAGE, OK, ManualClock
+from zope.sendmail.tests.support.processing import ProcessorTest
+
+GONE = Reply(Answer.REJECTED, "no such user", 550, "5.1.1", to_rcpt=True)
+BUSY = Reply.of(451, "4.7.500 Server busy. Please try again later")
+BROKEN = OSError(errno.EIO, "the disk is broken")
+
+
+def broken(*_: object, **__: object) -> Any:
+    """Fail as a disk does."""
+    raise BROKEN
+
+
+class TheQueueIsLeftAlone(unittest.TestCase):
+    def setUp(self) -> None:
+        self.clock = ManualClock()
+        self.backoff = QueueBackoff("/a/queue", self.clock)
+
+    def lines(self, *steps: tuple[float, OSError | None]) -> list[str]:
+        """Return what the log has, when each of the errors happens after its seconds; None: the queue can be used."""
+        with self.assertLogs("QueueProcessorThread") as logs:
+            for seconds, error in steps:
+                self.clock.advance(seconds)
+                if error is None:
+                    self.backoff.ended()
+                else:
+                    self.backoff.happened(error)
+        return [record.getMessage() for record in logs.records]
+
+    def test_several_workers_that_meet_the_same_are_one(self) -> None:
+        """The pause does not grow with the number of workers."""
+        self.lines((0.0, BROKEN), (0.0, BROKEN), (0.5, BROKEN))
+        self.assertEqual(self.backoff.count, 1)
+        self.assertTrue(self.backoff.is_lasting)
+
+    def test_trouble_that_lasts_is_told_once_an_hour(self) -> None:
+        """Other trouble at once, and the end of it."""
+        other = OSError(errno.ENOSPC, "no space left")
+        self.assertEqual(len(self.lines((0.0, BROKEN), (20.0, BROKEN), (20.0, BROKEN))), 1)
+        self.assertEqual(len(self.lines((3600.0, BROKEN), (20.0, other), (20.0, None), (0.0, None))), 3)
+        self.assertEqual((self.backoff.count, self.backoff.why), (0, ""))
+
+
+class ARecipientDoesNotExist(ProcessorTest):
+    """As its relay says; a queue that is told to remember such recipients does so."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.processor = self.make_processor(suppress_refused=True)
+        self.mailer.answers = lambda who: GONE if who.startswith("gone") else Reply(Answer.ACCEPTED, "ok", 250)
+
+    def listed(self) -> list[str]:
+        return [entry.address for entry in self.queue.suppressions.entries()]
+
+    def test_and_gets_no_mail_any_more(self) -> None:
+        """Once is enough; the others are served."""
+        for _ in range(2):
+            self.put("gone@example.org", "one@example.org")
+            self.drain()
+        self.assertEqual((self.listed(), self.sent_to()), (["gone@example.org"], ["one@example.org"] * 2))
+
+    def test_and_is_known_already(self) -> None:
+        """Whoever has put it on the list meanwhile: the first reason stays."""
+        self.mailer.before = lambda envelope: self.queue.suppressions.add(
+            Suppression.of("gone@example.org", "asked us")
+        )
+        self.put("gone@example.org")
+        self.drain()
+        self.assertEqual([entry.reason for entry in self.queue.suppressions.entries()], ["asked us"])
+
+    def test_and_the_list_cannot_be_written(self) -> None:
+        """The mail has ended all the same; the log says that the list has not got the address."""
+        self.queue.suppressions.add = broken
+        [name] = self.put("gone@example.org")
+        with self.assertLogs("QueueProcessorThread", "WARNING") as logs:
+            self.drain()
+        self.assertEqual(self.queue.admin.show(name).state, State.REJECTED)
+        self.assertIn("the disk is broken", "".join(logs.output))
+
+
+class MailThatHasNotExpired(ProcessorTest):
+    def test_is_given_back(self) -> None:
+        """The clock was set back since the queue has looked: it is not given up, and is sent."""
+        staged = self.queue.stage()
+        envelope = Envelope("s@example.org", ("one@example.org",), terms=Terms(expires=self.clock.time() + 60.0))
+        staged.add(envelope, MESSAGE)
+        staged.prepare()
+        staged.commit()
+        claim_expired = self.queue.claim_expired
+
+        def set_back(limit: int = 100) -> Any:
+            self.clock.wall += 120.0
+            leases = claim_expired(limit)
+            self.clock.wall -= 120.0
+            return leases
+
+        self.queue.claim_expired = set_back
+        self.drain()
+        self.assertEqual(self.sent_to(), ["one@example.org"])
+
+
+class TheStateCannotBeWritten(ProcessorTest):
+    def test_and_mail_is_sent(self) -> None:
+        """The log says it once."""
+        self.queue.report = broken
+        self.put(count=3)
+        with self.assertLogs("QueueProcessorThread", "WARNING") as logs:
+            self.drain()
+        self.assertEqual(len(self.mailer.sent), 3)
+        self.assertEqual(len([line for line in logs.output if "the disk is broken" in line]), 1)
+
+
+class MailThatIsSentTogether(ProcessorTest):
+    """In a Maildir, whose leases end together."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        self.queue = MaildirQueue(path, clock=self.clock)
+        self.addCleanup(self.queue.close)
+        self.processor = self.make_processor()
+
+    def test_and_cannot_be_settled(self) -> None:
+        """Its leases stay, so that nobody sends it again; the log names it."""
+        claim = self.queue.claim
+
+        def failing(limit: int = 1, *, ahead: int = 0) -> list[Any]:
+            leases: list[Any] = claim(limit, ahead=ahead)
+            for lease in leases:
+                lease.settle_sent = broken
+            return leases
+
+        self.queue.claim = failing
+        [name] = self.put()
+        with self.assertLogs("QueueProcessorThread", "ERROR") as logs:
+            self.drain()
+        self.assertEqual(self.sent_to(), ["0@example.org"])
+        self.assertIn(f"Mail {name}: an unexpected error after its attempt", "".join(logs.output))
+        self.assertIn("the disk is broken", self.processor.queue_trouble)
+
+    def test_but_for_a_recipient_of_whom_nothing_was_said(self) -> None:
+        """Such a mail has not ended."""
+        open_session = self.mailer.open_session
+
+        def forgetful() -> Any:
+            session = open_session()
+            transfer = session.transfer
+
+            def forget(envelope: Envelope, message: Any, intend: Any) -> Outcome:
+                outcome = transfer(envelope, message, intend)
+                return Outcome(outcome.relay, dict(list(outcome.replies.items())[:1]))
+
+            session.transfer = forget  # type: ignore[method-assign]  # its fault
+            return session
+
+        self.mailer.open_session = forgetful  # type: ignore[method-assign]  # likewise
+        [name] = self.put("one@example.org", "two@example.org")
+        self.drain()
+        self.assertIs(self.queue.admin.show(name).state, State.DEFERRED)
+
+    def test_is_measured_for_observers(self) -> None:
+        """Also what ends by itself: how long it took, and how large it was."""
+        seen: list[Any] = []
+        observer = mock.Mock(spec=observers.AttemptObserver)
+        observer.attempted = seen.append
+        self.enterContext(observers.observing(observer))
+        self.put()
+        self.drain()
+        self.mailer.answers = lambda who: Reply(Answer.DEFERRED, "later", 450)
+        self.put()
+        self.drain()
+        self.assertEqual([each.size for each in seen], [len(MESSAGE)] * 2)
+
+
+class TheLimitsOfARelay(unittest.TestCase):
+    def test_there_are_none(self) -> None:
+        """As many connections as the configuration allows; also if they were forgotten a moment ago."""
+        self.assertEqual(ConnectionLimit().limit(20, 0.0), 20)
+
+    def test_what_is_remembered_has_an_end(self) -> None:
+        """A relay that refuses everything costs no memory."""
+        throttle = Throttle(ManualClock())
+        for number in range(20_000):
+            throttle.again(str(number))
+        self.assertLess(len(throttle._strikes), 20_000)
+
+    def test_are_told_once(self) -> None:
+        """When mails are held back; not again when the first of them goes, a moment later."""
+        clock = ManualClock()
+        throttle = Throttle(clock)
+
+        def hear(name: str, reply: Reply) -> None:
+            outcome = Outcome("relay", {"a@example.org": reply})
+            complaints = {} if reply.answer is Answer.ACCEPTED else outcome.replies
+            throttle.heard(outcome, complaints, 1, MailInHand(name, clock.monotonic()))
+            clock.advance(0.5)
+
+        with self.assertLogs("QueueProcessorThread") as logs:
+            for number, reply in enumerate((OK, OK, BUSY, BUSY, OK)):
+                hear(str(number), reply)
+        self.assertEqual(len(logs.output), 1, logs.output)
+
+    def test_whether_further_connections_would_wait(self) -> None:
+        """All turns until now are taken."""
+        clock = ManualClock()
+        throttle = Throttle(clock)
+        self.assertFalse(throttle.is_ahead)
+        throttle.turn(1.0)
+        self.assertTrue(throttle.is_ahead)
+        clock.advance(1.5)
+        self.assertFalse(throttle.is_ahead)
+
+
+del ProcessorTest
