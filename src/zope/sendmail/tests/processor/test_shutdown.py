@@ -128,17 +128,18 @@ class ProcessorsOfAProcess(unittest.TestCase):
     def test_finish_when_the_main_thread_has_ended(self) -> None:
         """Before the interpreter takes away the threads that they need; one thread waits for that moment."""
         program = """if True:
-            import threading
+            import os, threading
             from zope.sendmail.processor.shutdown import let_finish_at_exit
+            def say(words): os.write(1, words.encode() + b"\\n")
             class Processor:
                 def is_alive(self): return True
-                def finish(self): threading.Thread(target=print, args=("finish",)).start()
-                def join(self, timeout): print("join")
-                def tell_what_waits(self): print("tell what waits")
+                def finish(self): threading.Thread(target=say, args=("finish",)).start()
+                def join(self, timeout): say("join")
+                def tell_what_waits(self): say("tell what waits")
             processors = [Processor(), Processor()]
             for each in processors:
                 let_finish_at_exit(each)
-            print("the end")
+            say("the end")
         """
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
         self.assertEqual(done.stdout.split("\n")[0], "the end")
