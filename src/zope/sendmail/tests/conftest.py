@@ -19,7 +19,10 @@ SLOW = frozenset(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of these modules."""
+    """Mark the tests of these modules, and those of level 2."""
     for item in items:
         if item.path.stem in SLOW:
             item.add_marker("slow")
+        module = item.getparent(pytest.Module)
+        if module is not None and getattr(getattr(module.obj, "load_tests", None), "level", 1) > 1:
+            item.add_marker("level2")

@@ -28,7 +28,7 @@ from zope.sendmail.message.generator import in_pieces
 from zope.sendmail.message.mime import message_bytes
 from zope.sendmail.message.pieces import Text, joined
 from zope.sendmail.tests.support.layers import properties_apart
-from zope.sendmail.tests.support.properties import SAME
+from zope.sendmail.tests.support.properties import SAME, examples
 
 POLICIES = (
     email.policy.compat32,
@@ -138,14 +138,14 @@ class AnyObject(unittest.TestCase):
         for large in (0, *sizes):
             self.assertEqual(ours(copy.deepcopy(message), large), expected)
 
-    @settings(SAME, max_examples=600)
+    @settings(SAME, max_examples=examples(600))
     @given(TREES, st.sampled_from(POLICIES), st.integers(0, 80))
     def test_is_written_as_the_standard_library_does(self, message: Message, policy: Any, large: int) -> None:
         """Boundaries by chance, parts in parts, every line end, every policy, what cannot be written."""
         message.policy = policy
         self.check(message, large)
 
-    @settings(SAME, max_examples=300)
+    @settings(SAME, max_examples=examples(300))
     @given(TREES, st.sampled_from(POLICIES), st.integers(0, 80))
     def test_that_was_parsed_is_as_well(self, message: Message, policy: Any, large: int) -> None:
         """What a program forwards."""
@@ -153,7 +153,7 @@ class AnyObject(unittest.TestCase):
         if isinstance(octets, bytes):
             self.check(email.message_from_bytes(octets, policy=policy), large)
 
-    @settings(SAME, max_examples=200)
+    @settings(SAME, max_examples=examples(200))
     @given(TEXTS, st.integers(1, 7), st.sampled_from(["\n", "\r\n"]))
     def test_is_cut_anywhere(self, text: str, size: int, eol: str) -> None:
         """Also between the two octets of a line end."""

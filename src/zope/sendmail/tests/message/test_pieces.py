@@ -18,7 +18,7 @@ from zope.sendmail.message.headers import completed, with_message_id, without_bc
 from zope.sendmail.message.pieces import Text, joined, open_pieces
 from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.layers import properties_apart
-from zope.sendmail.tests.support.properties import SAME
+from zope.sendmail.tests.support.properties import SAME, examples
 
 MIB = 1024 * 1024
 LARGE = 25 * MIB
@@ -37,7 +37,7 @@ class APartOfAText(unittest.TestCase):
 
 
 class AsOneStream(unittest.TestCase):
-    @settings(SAME, max_examples=200)
+    @settings(SAME, max_examples=examples(200))
     @given(st.lists(st.binary(max_size=40), max_size=5), st.lists(st.integers(-1, 90), max_size=6))
     def test_reads_like_the_whole(self, pieces: list[bytes], sizes: list[int]) -> None:
         """Whatever is read, from wherever."""
@@ -53,7 +53,7 @@ class AsOneStream(unittest.TestCase):
 
 
 class TheText(unittest.TestCase):
-    @settings(SAME, max_examples=300)
+    @settings(SAME, max_examples=examples(300))
     @given(
         st.lists(
             st.sampled_from(

@@ -35,7 +35,7 @@ from zope.sendmail.testing.contracts.situation import SCHEDULE, ManualClock
 from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.changedbytes import changed
 from zope.sendmail.tests.support.layers import Properties, in_layer
-from zope.sendmail.tests.support.properties import LONGER, SAME
+from zope.sendmail.tests.support.properties import SAME, examples
 
 ACCEPTED = Reply(Answer.ACCEPTED, "ok", 250)
 LATER = Reply(Answer.DEFERRED, "greylisted", 450)
@@ -125,7 +125,7 @@ class AFileOfAQueue(unittest.TestCase):
         logging.disable(logging.CRITICAL)
         self.addCleanup(logging.disable, logging.NOTSET)
 
-    @settings(SAME, max_examples=LONGER * 40)
+    @settings(SAME, max_examples=examples(40))
     @given(st.data())
     def test_keeps_no_other_mail(self, data: st.DataObject) -> None:
         """Operators see the queue, every other mail is sent once, and none that is not to be."""

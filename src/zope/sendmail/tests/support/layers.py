@@ -1,7 +1,7 @@
 """Layers of zope.testrunner: what takes long, in groups that may run side by side (``-j``).
 
-A module says ``load_tests = in_layer(Crashes)``; pytest takes no notice of that.  Those of level 2 run with ``--all``
-only: what takes many minutes, or servers of others.
+A module says ``load_tests = in_layer(Crashes)``.  Those of level 2 run with ``--all`` only: what takes many minutes, or
+servers of others; under pytest they have the mark ``level2``.
 """
 
 from __future__ import annotations
@@ -49,11 +49,14 @@ _Load = Callable[[unittest.TestLoader, unittest.TestSuite, str | None], unittest
 def in_layer(layer: type) -> _Load:
     """Return a ``load_tests`` that puts all tests of its module into a layer."""
 
+    level: int = getattr(layer, "level", 1)
+
     def load_tests(loader: unittest.TestLoader, tests: Any, pattern: str | None) -> unittest.TestSuite:
         tests.layer = layer
-        tests.level = getattr(layer, "level", 1)
+        tests.level = level
         return tests  # type: ignore[no-any-return]  # a suite, which has no attribute `layer` of its own
 
+    load_tests.level = level  # type: ignore[attr-defined]  # for pytest, see conftest.py
     return load_tests
 
 

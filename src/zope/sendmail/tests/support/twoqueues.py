@@ -24,7 +24,7 @@ from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.queue.maildir.unfolder import flush
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.testing.contracts.situation import SCHEDULE, ManualClock
-from zope.sendmail.tests.support.properties import LONGER, SAME
+from zope.sendmail.tests.support.properties import SAME, examples
 
 REPLIES = {
     "yes": Reply(Answer.ACCEPTED, "ok", 250),
@@ -219,4 +219,4 @@ def _due(mail: Any, clock: ManualClock) -> float:
     return round(mail.due - clock.time()) if mail.state is State.DEFERRED else 0.0
 
 
-STEPS = settings(SAME, max_examples=LONGER * 40, stateful_step_count=30)
+STEPS = settings(SAME, max_examples=examples(40), stateful_step_count=30)

@@ -10,7 +10,7 @@ from hypothesis import settings
 from zope.sendmail.testing.contracts.situation import SCHEDULE, ManualClock
 from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import shared_server
-from zope.sendmail.tests.support.properties import LONGER
+from zope.sendmail.tests.support.properties import examples
 from zope.sendmail.tests.support.twoqueues import STEPS, TwoQueues
 
 
@@ -26,7 +26,7 @@ class PostgreSQLAndModel(TwoQueues):
 
 
 APostgreSQLQueue: Any = PostgreSQLAndModel.TestCase
-APostgreSQLQueue.settings = settings(STEPS, max_examples=LONGER * 15)  # each is a hundred transactions
+APostgreSQLQueue.settings = settings(STEPS, max_examples=examples(15))  # each is a hundred transactions
 
 
 load_tests = in_layer(Databases)
