@@ -18,7 +18,7 @@ from zope.sendmail.lifecycle.relaystate import RelayBoard, is_drained
 from zope.sendmail.lifecycle.states import WAITING, State
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.queue import diagnosis
+from zope.sendmail.queue import diagnosis, queuefindings
 from zope.sendmail.queue.maildir.bundle import names_in
 from zope.sendmail.queue.maildir.heartbeat import seems_alive
 from zope.sendmail.queue.maildir.layout import (
@@ -114,9 +114,9 @@ def examine_room(disk: Disk, path: str) -> Iterator[Finding]:
     if room.f_flag & os.ST_RDONLY:
         yield diagnosis.read_only()
     elif room.f_files and not room.f_favail:
-        yield diagnosis.no_room("no inodes", scarce=False)
+        yield queuefindings.no_room("no inodes", scarce=False)
     elif total and (free < _LITTLE or free < total * _SHARE):
-        yield diagnosis.no_room(f"{free // 2**20} MiB", scarce=free >= _LITTLE)
+        yield queuefindings.no_room(f"{free // 2**20} MiB", scarce=free >= _LITTLE)
 
 
 def examine_staged(store: Store) -> Iterator[Finding]:
@@ -203,15 +203,15 @@ class _Visit:
         """Yield what is told once, however often it was seen."""
         for first, writable in ((self._readable, False), (self._writable, True)):
             if first.count:
-                yield diagnosis.open_to_others(first.name, int(first.value), first.count, writable=writable)
+                yield queuefindings.open_to_others(first.name, int(first.value), first.count, writable=writable)
         if self._future.count:
-            yield diagnosis.from_the_future(self._future.name, self._future.count)
+            yield queuefindings.from_the_future(self._future.name, self._future.count)
         for name, waiting in self._blocked.items():
             relay = self._board.get(name)
             if relay is not None:
-                yield diagnosis.relay_down(relay, waiting.count, waiting.name, self._now)
+                yield queuefindings.relay_down(relay, waiting.count, waiting.name, self._now)
         for relay, member in self._board.left_out():
-            yield diagnosis.relay_left_out(relay, member, self._now)
+            yield queuefindings.relay_left_out(relay, member, self._now)
         yield from self._lateness()
 
     def _lateness(self) -> Iterator[Finding]:
@@ -221,9 +221,9 @@ class _Visit:
             return
         if self._owners.living:
             if late > _SLOW:
-                yield diagnosis.nothing_moves(self._due.count, late, self._due.name, long=late > _STUCK)
+                yield queuefindings.nothing_moves(self._due.count, late, self._due.name, long=late > _STUCK)
         elif late > _SLOW or (late > _A_MOMENT and not self._is_attended()):
-            yield diagnosis.nobody_at_work(self._due.count, late, self._due.name, long=late > _UNATTENDED)
+            yield queuefindings.nobody_at_work(self._due.count, late, self._due.name, long=late > _UNATTENDED)
 
     def _is_attended(self) -> bool:
         """Return whether a processor lives, or a pass has ended a while ago and the next one may be expected."""

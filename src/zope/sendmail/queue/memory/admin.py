@@ -20,8 +20,9 @@ from zope.sendmail.lifecycle.retry import set_aside
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import WAITING, Action, State, after
 from zope.sendmail.message.relayname import RelayName
-from zope.sendmail.queue.diagnosis import HELD, relay_down, relay_left_out, waits_for_a_person
+from zope.sendmail.queue.diagnosis import HELD, waits_for_a_person
 from zope.sendmail.queue.memory.store import MemoryMail, MemoryStore
+from zope.sendmail.queue.queuefindings import relay_down, relay_left_out
 
 
 @implementer(IMailQueueAdmin)

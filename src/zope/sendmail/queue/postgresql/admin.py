@@ -29,7 +29,7 @@ from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import Action, State, after
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
-from zope.sendmail.queue.diagnosis import HELD, relay_down, relay_left_out, waits_for_a_person
+from zope.sendmail.queue.diagnosis import HELD, waits_for_a_person
 from zope.sendmail.queue.postgresql import doctor, keys
 from zope.sendmail.queue.postgresql.database import Connections, run
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope, write_envelope
@@ -50,6 +50,7 @@ from zope.sendmail.queue.postgresql.rows import (
 )
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 from zope.sendmail.queue.postgresql.storedbody import open_body
+from zope.sendmail.queue.queuefindings import relay_down, relay_left_out
 from zope.sendmail.system.clock import Clock
 
 #: Mails that are read at a time.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zope.sendmail.lifecycle.finding import Finding
-from zope.sendmail.queue.diagnosis import interrupted_move, nobody_at_work, nothing_moves
+from zope.sendmail.queue.diagnosis import interrupted_move
 from zope.sendmail.queue.postgresql import databasefindings
 from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.names import shown
+from zope.sendmail.queue.queuefindings import nobody_at_work, nothing_moves
 
 #: So many of a kind are counted.
 _MANY = 10_000

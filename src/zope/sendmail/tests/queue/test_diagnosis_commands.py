@@ -14,7 +14,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import RelayState
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.queue import diagnosis
+from zope.sendmail.queue import diagnosis, queuefindings
 from zope.sendmail.queue.postgresql import databasefindings
 
 NAME, PATH = "1700000000.1.host.0000000000000", "new/it's a file"
@@ -47,13 +47,13 @@ ALL = {
     "leftover": diagnosis.leftover("locks/x", "A bell"),
     "interrupted_move": diagnosis.interrupted_move(3, "moved/x", came=False),
     "dead_owner": diagnosis.dead_owner("locks/x", alive=False),
-    "relay_down": diagnosis.relay_down(DOWN, 3, NAME, 1000.0),
-    "relay_left_out": diagnosis.relay_left_out(DOWN, DOWN, 1000.0),
-    "nobody_at_work": diagnosis.nobody_at_work(3, 600.0, NAME, long=True),
-    "nothing_moves": diagnosis.nothing_moves(3, 600.0, NAME, long=True),
-    "open_to_others": diagnosis.open_to_others("new", 0o755, 1, writable=False),
-    "no_room": diagnosis.no_room("0 MiB", scarce=False),
-    "from_the_future": diagnosis.from_the_future(NAME, 1),
+    "relay_down": queuefindings.relay_down(DOWN, 3, NAME, 1000.0),
+    "relay_left_out": queuefindings.relay_left_out(DOWN, DOWN, 1000.0),
+    "nobody_at_work": queuefindings.nobody_at_work(3, 600.0, NAME, long=True),
+    "nothing_moves": queuefindings.nothing_moves(3, 600.0, NAME, long=True),
+    "open_to_others": queuefindings.open_to_others("new", 0o755, 1, writable=False),
+    "no_room": queuefindings.no_room("0 MiB", scarce=False),
+    "from_the_future": queuefindings.from_the_future(NAME, 1),
     "torn_history": diagnosis.torn_history(NAME),
     "postgresql.in_doubt": databasefindings.in_doubt(NAME, 1.0, "process 7"),
     "postgresql.is_a_copy": databasefindings.is_a_copy(),
@@ -78,7 +78,7 @@ def lines_of(finding: Finding, location: str = LOCATION) -> list[str]:
 class EachFinding(unittest.TestCase):
     def test_is_here(self) -> None:
         """Whatever the two modules can say."""
-        said = {name for name, each in vars(diagnosis).items() if inspect.isfunction(each) and _is_of(each, diagnosis)}
+        said = {name for part in (diagnosis, queuefindings) for name, each in vars(part).items() if _is_of(each, part)}
         said |= {
             f"postgresql.{name}" for name, each in vars(databasefindings).items() if _is_of(each, databasefindings)
         }
