@@ -45,7 +45,7 @@ OTHERS = (
 )
 # Signatures name classes that are no part of the API; aliases and long annotations are cut in pieces.
 INSIDE = (
-    r"zope\.sendmail\.(processor|submission|sender\.reader|transports\.(limits|onemail)|lifecycle\.(rates|relaystate)|queue\.(maildir|memory)|testing\.(contracts|dialogue|script))\..*"
+    r"zope\.sendmail\.(processor|submission|sender\.reader|transports\.(innerlimits|onemailcalls)|lifecycle\.(rates|relaystate)|queue\.(maildir|memory)|testing\.(contracts|dialogue|relayscript))\..*"
     r"|.*\b_[A-Z]\w*|Piece|.*pieces\.Text|(frozenset|tuple)\[.*"
 )
 nitpick_ignore_regex = [("py:.*", OTHERS), ("py:class", rf"zope\.interface\..*|<InterfaceClass .*>|{INSIDE}")]
