@@ -153,10 +153,9 @@ class ARun(Programs):
         then = "if os.fork() == 0:\n    open(%r, 'w').write(str(os.getpid()))\n    import signal; signal.pause()\n"
         fifo = self.path("pid")
         os.mkfifo(fifo)
-        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        reader = os.open(fifo, os.O_RDWR)  # a reader alone would read nothing as long as the child has not come so far
         self.addCleanup(os.close, reader)
         outcome = self.transfer(ProgramMailer(self.recorder(then % fifo)))
-        os.set_blocking(reader, True)
         os.kill(int(os.read(reader, 20)), signal.SIGKILL)
         self.assertEqual(len(outcome.having(Answer.ACCEPTED)), 1)
 
