@@ -57,6 +57,7 @@ class Replies(unittest.TestCase):
     def test_text_is_one_printable_line(self) -> None:
         """Whatever a relay says can stand in a log, in a file and on a terminal; a thousand characters of it."""
         self.assertEqual(Reply.of(550, "x" * 1001).text, "x" * 1000)
+        self.assertEqual(printable("a\u3164b"), "a b")
         self.assertEqual(printable("gr\u00fc\u200b\u00df"), "gr\u00fc \u00df")
         self.assertEqual(Reply.of(550, b"a\r\nb\x1b[31m\0\xff").text, "a b [31m \\xff")
 

@@ -229,6 +229,10 @@ class TheBoard(unittest.TestCase):
         ):
             self.assertEqual(self.BOARD.get(name), relay, name)
 
+    def test_does_not_find_a_relay_by_the_address_that_it_has_not(self) -> None:
+        """Of some mailers it is not known."""
+        self.assertIsNone(RelayBoard([processor(RelayState("bulk"))]).get(""))
+
     def test_names_the_relays_of_a_mail(self) -> None:
         """The default by the name that it has; one that was never asked by its address."""
         for routes, names in (

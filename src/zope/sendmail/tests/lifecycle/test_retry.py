@@ -21,6 +21,7 @@ from zope.sendmail.lifecycle.retry import (
     expired,
     judge,
     probe_delay,
+    sent_at_once,
     sent_before_death,
     set_aside,
     suppressed,
@@ -194,8 +195,29 @@ class AfterAnAttempt(unittest.TestCase):
             self.assertEqual((record.state, record.unknowns, record.replies[B]), (state, 1, LOST))
         self.assertEqual(record.note, "the outcome is unknown; look at the relay's log, then retry or remove")
 
+    def test_what_is_known_is_not_held(self) -> None:
+        """Whatever the policy is: a relay that says "later" has not got the mail."""
+        record = attempt(Record(unknowns=1), Schedule(on_unknown=OnUnknown.HOLD), a=OK, b=LATER)
+        self.assertEqual((record.state, record.unknowns), (State.DEFERRED, 1))
+
+    def test_sent_at_once_is_as_new(self) -> None:
+        """Of a mail of which nothing is known the first attempt is the only one."""
+        self.assertEqual(
+            sent_at_once(Outcome("r:25", {A: OK}), now=5.0),
+            Record(State.SENT, attempts=1, time=5.0, relay="r:25", replies={A: OK}),
+        )
+
 
 class APartOfAMail(unittest.TestCase):
+    def test_that_its_relay_takes_no_more_of_was_not_tried(self) -> None:
+        """Its attempts stay what they were, so that no delay grows; it is due at once, or when it was said."""
+        record = Record(State.DEFERRED, 7, 900.0, 950.0, parts={"bulk": Part(3, 900.0, 950.0, 30.0)})
+        envelope = Envelope("s@example.org", (A, B))
+        too_many = Outcome("r:25", {A: OK, B: Reply.of(452, "4.5.3 Error: too many recipients")})
+        for outcome, again_in, due in ((too_many, None, 1000.0), (Outcome("r:25", {B: LATER}), 40.0, 1040.0)):
+            left = judge(*(record, envelope, outcome, PLAIN), now=1000.0, chance=0.5, part="bulk", again_in=again_in)
+            self.assertEqual((left.attempts, left.parts), (7, {"bulk": Part(3, 1000.0, due, 130.0)}))
+
     def test_that_is_done_leaves_the_others_as_they_are(self) -> None:
         """The mail waits for those, with their attempts and their moment."""
         main = Part(1, 900.0, 1500.0, 900.0)
@@ -205,6 +227,13 @@ class APartOfAMail(unittest.TestCase):
         done = judge(record, envelope, outcome, PLAIN, now=1000.0, chance=0.5, part="bulk", others={"main": main})
         self.assertEqual((done.state, done.due, done.parts), (State.DEFERRED, 1500.0, {"main": main}))
         self.assertEqual((done.replies, done.note), ({A: OK}, ""))
+
+    def test_that_is_taken_at_once_leaves_the_others_to_be_sent(self) -> None:
+        """A yes to all of one part is no yes to all."""
+        others = {"main": Part()}
+        envelope, outcome = Envelope("s@example.org", (A,)), Outcome("r:25", {A: OK})
+        left = judge(Record(), envelope, outcome, PLAIN, now=1000.0, chance=0.5, part="bulk", others=others)
+        self.assertEqual((left.state, left.parts), (State.DEFERRED, others))
 
     def test_goes_on_where_it_was(self) -> None:
         """With its own attempts, or as a new one if none of its recipients was tried."""
@@ -287,7 +316,8 @@ class GivingUp(unittest.TestCase):
         for due, now, spent in ((1060.0, 1e6, 720.0), (900.0, 1e6, 600.0), (1060.0, 1050.0, 50.0), (1060.0, 900.0, 0)):
             record = attempt(Record(State.DEFERRED, 1, time=1000.0, due=due), plan, now, a=LATER, b=LATER)
             self.assertEqual(record.spent, spent, (due, now))
-        long = attempt(Record(State.DEFERRED, 1, time=1000.0, due=1060.0), PLAIN, 1e6, a=LATER, b=LATER)
+        plan = Schedule(jitter=0.0, lifetime=30 * 86400)
+        long = attempt(Record(State.DEFERRED, 1, time=1000.0, due=1060.0), plan, 1e6, a=LATER, b=LATER)
         self.assertEqual(long.spent, 43200.0)
 
     def test_a_short_life_bears_a_jump_too(self) -> None:

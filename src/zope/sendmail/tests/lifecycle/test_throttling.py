@@ -53,6 +53,7 @@ MAILS = (
     (450, "Requested mail action not taken: mailbox unavailable. Mail send limit exceeded."),
     (421, "4.7.1 Messages to example.org deferred due to excessive volume."),
     (450, "4.7.0 You are sending too many messages too quickly; slow down"),
+    (421, "4.3.2 server busy"),
     (421, "4.7.28 come again"),
     (451, "4.4.5 come again"),
     # Each is there for words that stand alone, and beside others that are about receiving.
@@ -122,6 +123,9 @@ NO_QUOTAS = (
     (550, "5.1.1 <a@b.example>: over and out"),
     (554, "Transaction failed: Recipient count exceeds 50."),
     (554, "5.7.1 Inbox limit per day exceeded"),
+    (554, "5.7.1 Mailbox: daily limit exceeded"),
+    (554, "5.7.1 Size: daily limit exceeded"),
+    (554, "5.7.1 Attachment: daily limit exceeded"),
     (554, "5.7.1 They receive too many messages per hour; limit exceeded"),
     (554, "5.7.1 Greylisted: daily limit exceeded"),
     (554, "5.7.1 Daily limit exceeded: header too long"),
@@ -166,6 +170,7 @@ SOMETHING_ELSE = (
     (452, "4.3.4 Message too large: relay limit exceeded"),
     (452, "4.5.3 message recipient count exceeded"),
     (452, "4.5.3 sending limit of 50 addresses per message"),
+    (451, "4.4.5 sending limit of 50 per session"),
 )
 
 
