@@ -2,7 +2,8 @@
 
 A file system that tells its disk at once what is free (mount option ``discard``) takes up to a millisecond to remove a
 file.  As long as that is quick, or there are few, it is done on the spot; else a thread does it, and more of them where
-one falls behind: that is counted, and not timed, since on a busy machine everything takes long.  What is not removed
+one falls behind: that is counted, and not timed, since on a busy machine everything takes long.  Where other threads of
+the process are busy it is done on the spot as well: they would wait longer for the interpreter.  What is not removed
 yet is locked, and its slot says *accepted*: a death costs nothing but the rest of the removal.
 """
 
@@ -12,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from zope.sendmail.queue.maildir.bystanders import Bystanders
 from zope.sendmail.system.clock import Clock
 
 #: Removes a message; returns its key, or None if it could not.
@@ -48,10 +50,12 @@ class Sweeper:
     def __init__(self, clock: Clock, removed: Callable[[Sequence[str]], None]) -> None:
         self._clock = clock
         self._removed = removed
+        self._bystanders = Bystanders(clock)
         self.forget_after_fork()
 
     def forget_after_fork(self) -> None:
         """Begin anew in a forked child: what waits is its parent's."""
+        self._bystanders.forget_after_fork()
         self._mutex = threading.Lock()
         #: Told that there is something to do, and that everything was done: of the one a single thread is told.
         self._has_work, self._is_done = threading.Condition(self._mutex), threading.Condition(self._mutex)
@@ -62,7 +66,8 @@ class Sweeper:
 
     def take(self, removals: Sequence[Removal]) -> None:
         """Remove these soon, or now."""
-        if len(removals) * self._usual < _SLOW or not self._leave(removals):
+        self._bystanders.note()
+        if self._bystanders.are_busy or len(removals) * self._usual < _SLOW or not self._leave(removals):
             self._sweep(removals)
 
     def flush(self) -> None:
@@ -97,6 +102,7 @@ class Sweeper:
     def _run(self) -> None:
         try:
             while self._is_wanted():
+                self._bystanders.note()
                 self._sweep_counted(self._next(_AT_A_TIME))
         except BaseException:
             with self._mutex:
