@@ -1,7 +1,7 @@
 """Plots of a comparison as SVG: a dot for each sender's median, a line for the middle half of its rounds.
 
 Pure: the same figures give the same picture.  The scale is logarithmic, for the senders lie decades apart; zero lies at
-its left end.
+its left end.  The ground is light, so that it can be read on a dark page as well.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from html import escape
 
 from comparison import Column, Comparison
 
-_WIDTH, _LEFT, _RIGHT, _ROW, _HEAD = 760, 290, 80, 18, 40
+_WIDTH, _LEFT, _RIGHT, _ROW, _HEAD, _EDGE = 760, 290, 80, 18, 40, 12
 _STYLE = (
-    "text{font:12px sans-serif;fill:#333}.h{font-weight:bold}.g{stroke:#ddd}.t{fill:#888;font-size:10px}"
+    ".b{fill:#fbfaf7}"
+    "text{font:12px sans-serif;fill:#333}.h{font-weight:bold}.g{stroke:#ddd}.t{fill:#666;font-size:10px}"
     ".o{fill:#0a6;stroke:#0a6}.p{fill:#557;stroke:#557}line.o,line.p{stroke-width:3;opacity:.45}"
 )
 
 
 def plot(comparison: Comparison, part: str) -> str:
     """Return the picture of one part: a block for each column."""
-    blocks, y = [], 8
+    blocks, y, width = [], 8, _WIDTH + 2 * _EDGE
     for column in comparison.columns(part):
         if column.unit != "times" and any(
             value > 0 for values in comparison.values[column].values() for value in values
@@ -28,8 +29,9 @@ def plot(comparison: Comparison, part: str) -> str:
             block, y = _block(comparison, column, y)
             blocks.append(block)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y}" width="{_WIDTH}" height="{y}" role="img">'
-        f"<title>{escape(part)}</title><style>{_STYLE}</style>\n{''.join(blocks)}</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-_EDGE} 0 {width} {y}" width="{width}" height="{y}" '
+        f'role="img"><title>{escape(part)}</title><style>{_STYLE}</style>\n'
+        f'<rect class="b" x="{-_EDGE}" width="{width}" height="{y}"/>\n{"".join(blocks)}</svg>\n'
     )
 
 
