@@ -221,6 +221,7 @@ def _take_apart(layout: Layout, disk: Disk, group: str) -> None:
     steps = steps_in(disk, group) or b""
     if steps and not steps.strip(GONE) and PARTS not in disk.names(group):
         disk.make_directory(os.path.join(group, PARTS))
+        disk.sync_directory(group)  # a group without both is no bundle: nothing would remove it after a loss of power
         return
     mails = _mails_of(disk, path)
     _clear_parts(layout, disk, group, mails)
