@@ -204,8 +204,9 @@ def diagnose(call: Call) -> int:
 
 
 def _group_of(finding: Finding) -> tuple[Severity, str, str]:
-    """Return what findings have in common that are told as one."""
-    return finding.severity, finding.kind, finding.cause
+    """Return what findings have in common that are told as one; those of the queue itself have nothing."""
+    of_queue = "" if finding.name else finding.text
+    return finding.severity, finding.kind, finding.cause or of_queue
 
 
 def _say_findings(

@@ -578,6 +578,14 @@ class TheDoctor(OperatorsTest):
             self.assertLess(self.said.index("550 many"), self.said.index("550 few"))
             self.assertEqual(len(self.objects("doctor")), 307)
 
+    def test_tells_all_that_concerns_the_queue_itself(self) -> None:
+        """Two things of one kind are not one with two mails."""
+        words = ("It is a copy.", "It forgets.")
+        with self.examine(*(Finding(Kind.DATABASE, Severity.PROBLEM, "", each, "Act.") for each in words)):
+            self.call("doctor", self.path)
+        for each in words:
+            self.assertIn(f"PROBLEM  database\n    {each}\n", self.said)
+
     def test_fits_the_terminal(self) -> None:
         """Long texts are wrapped."""
         finding = Finding(Kind.HELD, Severity.NOTE, "x", "word " * 100, "cure " * 100)
