@@ -20,7 +20,7 @@ from zope.interface import implementer
 from zope.sendmail.errors import MalformedEnvelope, NoSuchMail, NotPossible, QueueError
 from zope.sendmail.interfaces import IMailQueueAdmin
 from zope.sendmail.lifecycle.finding import Finding
-from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, MailStatus, SentMail, status_of
+from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard, is_drained
@@ -30,13 +30,12 @@ from zope.sendmail.lifecycle.states import Action, State, after
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.diagnosis import HELD, waits_for_a_person
-from zope.sendmail.queue.postgresql import doctor, keys
+from zope.sendmail.queue.postgresql import departures, doctor, keys
 from zope.sendmail.queue.postgresql.database import Connections, run
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope, write_envelope
 from zope.sendmail.queue.postgresql.lease import INTENDED
 from zope.sendmail.queue.postgresql.names import parse_name, shown
 from zope.sendmail.queue.postgresql.processorstates import ProcessorStateTable
-from zope.sendmail.queue.postgresql.roundtrips import PARTITIONS
 from zope.sendmail.queue.postgresql.rows import (
     NUMBERS,
     SCHEDULED,
@@ -48,15 +47,12 @@ from zope.sendmail.queue.postgresql.rows import (
     record_of,
     state_of,
 )
-from zope.sendmail.queue.postgresql.statements import STATEMENTS
 from zope.sendmail.queue.postgresql.storedbody import open_body
 from zope.sendmail.queue.queuefindings import relay_down, relay_left_out
 from zope.sendmail.system.clock import Clock
 
 #: Mails that are read at a time.
 _PAGE = 500
-
-_DAY = 86400
 
 _BEFORE_ALL = uuid.UUID(int=0)
 
@@ -155,11 +151,11 @@ class PostgreSQLAdmin:
 
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`."""
-        if not message_id or not is_storable(message_id):
+        if not message_id or not departures.is_storable(message_id):
             return status_of(message_id, [], None, KEPT_DAYS)
         mails = [mail_of(row, self._clock.time()) for row in self._rows("by_message_id", message_id=message_id)]
-        rows = self._rows("sent", message_id=message_id, after=self._clock.time() - KEPT_DAYS * _DAY)
-        return status_of(message_id, mails, sent_mail(*rows[0]) if rows else None, KEPT_DAYS, now=self._clock.time())
+        sent = departures.find(self._connections, self._queue(), message_id, self._clock.time())
+        return status_of(message_id, mails, sent, KEPT_DAYS, now=self._clock.time())
 
     def show(self, name: str) -> QueuedMail:
         """See `IMailQueueAdmin.show`."""
@@ -384,30 +380,7 @@ class PostgreSQLAdmin:
 
         :raises QueueError: if the database refuses.
         """
-        now = self._clock.time()
-        part = int(now // _DAY + 1) % PARTITIONS
-        rows = self._connections.execute("oldest_in_partition", part=part)
-        if rows and rows[0][0] is not None and rows[0][0] < now - KEPT_DAYS * _DAY:
-            try:
-                with self._connections.use() as connection:
-                    connection.execute(STATEMENTS["empty_partition"].replace(b"{part}", str(part).encode()))
-            except QueueError:  # not every user may truncate
-                self._connections.execute("forget_sent", part=part, before=now - KEPT_DAYS * _DAY)
-
-
-def sent_mail(at: float, line: str | None) -> SentMail:
-    """Return what is known of a mail that has left."""
-    record = record_of(line)
-    return SentMail(at, record.relay, record.replies)
-
-
-def is_storable(text: str) -> bool:
-    """Return whether a database can be asked for it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
+        departures.clean(self._connections, self._clock.time())
 
 
 def _gone(name: str) -> NoSuchMail:

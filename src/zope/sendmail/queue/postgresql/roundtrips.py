@@ -20,6 +20,7 @@ from psycopg import Connection
 
 from zope.sendmail.errors import LeaseLost, QueueError
 from zope.sendmail.queue.postgresql.database import Connections, is_lost, translated
+from zope.sendmail.queue.postgresql.departures import part_of
 from zope.sendmail.queue.postgresql.liveness import Registration
 from zope.sendmail.queue.postgresql.names import shown
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
@@ -28,14 +29,8 @@ from zope.sendmail.system.clock import Clock
 
 _T = TypeVar("_T")
 
-#: Seconds.
-DAY = 86400
-
 #: For one who only waits until all that was said before is written.
 _NO_MAIL, _NO_SLOT = uuid.UUID(int=0), -1
-
-#: Days, and so partitions, for what has left.
-PARTITIONS = 9
 
 #: Seconds after which an answer is not relied on: a processor that stood still so long may be taken for dead soon.
 _TRUST = 2.0
@@ -302,7 +297,7 @@ class RoundTrips:
         now = self._now()
         if self._connection is None:
             self._connection = self._connections.connect()
-        part = int(now // DAY) % PARTITIONS
+        part = part_of(now)
         name, parameters = batch.statement()
         parameters |= {"me": self._liveness.id, "queue": self._queue, "part": part, "now": now}
         [(ended, slots, _)] = self._connection.execute(_of_day(name, part), parameters)

@@ -18,14 +18,13 @@ from typing import Any
 from psycopg import Connection
 
 from zope.sendmail.errors import MailError, QueueError
-from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import Action, State, after
-from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin, is_storable, sent_mail
+from zope.sendmail.queue.postgresql.admin import PostgreSQLAdmin
 from zope.sendmail.queue.postgresql.database import Connections, run
+from zope.sendmail.queue.postgresql.departures import PARTS, is_storable, kept_since, part_of, sent_mail
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope, write_envelope
 from zope.sendmail.queue.postgresql.names import name_for, parse_name, shown
-from zope.sendmail.queue.postgresql.roundtrips import DAY, PARTITIONS
 from zope.sendmail.queue.postgresql.rows import ARRIVING, NUMBERS, line_of, record_of
 from zope.sendmail.queue.postgresql.staging import copy_bodies, message_id_of
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
@@ -143,7 +142,7 @@ class PostgreSQLTransit:
 
     def departures(self) -> Iterator[Departure]:
         """See `Transit.departures`."""
-        for part in range(PARTITIONS):
+        for part in PARTS:
             message_id, at = "", 0.0
             while rows := self._connections.execute(
                 "departures",
@@ -163,7 +162,7 @@ class PostgreSQLTransit:
         oldest = self._oldest()
         for each in departures:
             if each.sent.time > oldest and is_storable(each.message_id):  # else no one can ask for it
-                by_day.setdefault(int(each.sent.time // DAY) % PARTITIONS, []).append(each)
+                by_day.setdefault(part_of(each.sent.time), []).append(each)
         for part, those in by_day.items():
             self._connections.execute(
                 "note_departures",
@@ -176,7 +175,7 @@ class PostgreSQLTransit:
 
     def _oldest(self) -> float:
         """Return since when it is known what has left, in seconds since the epoch."""
-        return self._clock.time() - KEPT_DAYS * DAY
+        return kept_since(self._clock.time())
 
     # where they come to
 
