@@ -14,6 +14,7 @@ from pathlib import Path
 
 import floors
 import manual
+import mutation
 import names
 import pages
 import references
@@ -79,5 +80,6 @@ CHECKERS: dict[str, Callable[[], bool]] = {
     "words": words.are_right,
     "names": names.are_distinct,
     "manual": manual.is_current,
+    "survivors": mutation.is_current,
     "docs": pages.are_right,
 }

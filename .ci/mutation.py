@@ -1,136 +1,217 @@
 #!/usr/bin/env python3
 """Change the pure parts of the package, one place at a time, and see which changes no test notices.
 
-    parts/measure/bin/python .ci/mutation.py lifecycle smtp        (CONTRIBUTING.rst has how that is made)
+    .venv/bin/python .ci/mutation.py                     all of it: much of an hour
+    .venv/bin/python .ci/mutation.py lifecycle           one part
+    .venv/bin/python .ci/mutation.py --list              what is known to survive, and whether it is still there
 
-`mutmut` does the work, in a copy in parts/mutation, with the tests that call the changed function.  It fails with what
-survives and has no reason in docs/explanation/decisions/mutation.rst.  ``--minutes`` ends it after so long: what was
-not tried is counted.  ``--keep`` goes on where the last run has ended.
+Each change is tried in a process of its own, by the tests that run the changed line, the quickest first, until one
+fails.  A test that goes on for ten times its time (of the processor, not of the clock), has noticed it as well.
+
+It fails with what survives and has no reason in docs/explanation/decisions/survivors.txt.  ``--write`` puts that
+there, for a person to say why.  A run that ended is gone on with; ``--anew`` begins again.  ``--sample`` takes some of
+the changes, the same with each run; ``--only`` those with a text in their name.
 """
 
 import argparse
+import contextlib
+import hashlib
+import io
 import json
-import re
-import shutil
-import subprocess
+import os
+import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent.parent
-COPY = HERE / "parts" / "mutation" / "tree"
-SURVIVORS = HERE / "docs" / "explanation" / "decisions" / "mutation.rst"
-PACKAGE = "src/zope/sendmail"
+from mutants import Mutant
+from trial import (
+    ALIVE,
+    AREAS,
+    HERE,
+    Covered,
+    Way,
+    attempt,
+    changes_of,
+    cover,
+    exchange,
+    load_functions,
+    outcome_of,
+    prepare,
+    start,
+    tests_of,
+)
 
-#: What is pure -> the tests of it that are quick.
-AREAS = {
-    "lifecycle": (["lifecycle/*.py"], ["lifecycle", "test_events.py"]),
-    "smtp": (
-        ["smtp/protocol/*.py"],
-        [
-            "smtp/test_replies.py",
-            "smtp/test_sevenbit.py",
-            "smtp/test_dialogues.py",
-            "smtp/test_runs.py",
-            "smtp/test_protocol.py",
-        ],
-    ),
-    "message": (["message/*.py"], ["message", "test_asking.py"]),
-}
-SETTINGS = """
-[tool.mutmut]
-source_paths = ["src"]
-only_mutate = {files}
-also_copy = ["docs", "setup.py", "README.txt"]
-pytest_add_cli_args = ["-p", "no:cacheprovider"]
-pytest_add_cli_args_test_selection = {tests}
-use_git_change_detection = false
-track_dependencies = false
-"""
-
-#: For the tests there: mutmut runs them several times in one process, each time by other instances of their classes.
-HYPOTHESIS = """
-
-from hypothesis import HealthCheck, settings
-
-settings.register_profile("mutation", suppress_health_check=[HealthCheck.differing_executors])
-settings.load_profile("mutation")
-"""
+RESULTS = HERE / "parts" / "mutation"
+SURVIVORS = HERE / "docs" / "explanation" / "decisions" / "survivors.txt"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("areas", nargs="*", choices=[*AREAS, []], help=f"of {', '.join(AREAS)}; all without any")
-    parser.add_argument("--minutes", type=float, help="end after so long")
-    parser.add_argument("--keep", action="store_true", help="go on with the last run")
+    parser.add_argument("areas", nargs="*", metavar="PART", help=f"of {', '.join(AREAS)}; all without any")
+    parser.add_argument("--list", action="store_true", help="only compare the list of survivors with the code")
+    parser.add_argument("--anew", action="store_true", help="forget what earlier runs have found")
+    parser.add_argument("--sample", type=int, metavar="N", help="try so many of each part, the same each time")
+    parser.add_argument("--only", default="", metavar="TEXT", help="try those with this text in their name")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at once (2)")
+    parser.add_argument("--write", action="store_true", help="put survivors without a reason into the list")
     given = parser.parse_args()
-    if not (given.keep and COPY.exists()):
-        copy(given.areas or list(AREAS))
-    run(given.minutes)
-    return report()
+    if strangers := [each for each in given.areas if each not in AREAS]:
+        parser.error(f"no parts of these: {', '.join(strangers)}")
+    if given.list:
+        return 0 if is_current() else 1
+    prepare()
+    survivors = []
+    for name in given.areas or AREAS:
+        run = Run(name, given)
+        run.work()
+        survivors += run.survivors()
+    return report(survivors, write=given.write)
 
 
-def copy(areas: list[str]) -> None:
-    """Make the tree in which mutmut works."""
-    shutil.rmtree(COPY, ignore_errors=True)
-    COPY.mkdir(parents=True)
-    for name in ("src", "docs"):
-        shutil.copytree(HERE / name, COPY / name, ignore=shutil.ignore_patterns("__pycache__", "_build", "*.egg-info"))
-    for name in ("setup.py", "README.txt"):
-        shutil.copy(HERE / name, COPY / name)
-    files = [f"{PACKAGE}/{pattern}" for area in areas for pattern in AREAS[area][0]]
-    tests = [f"{PACKAGE}/tests/{path}" for area in areas for path in AREAS[area][1]]
-    settings = SETTINGS.format(files=json.dumps(files), tests=json.dumps(tests))
-    with (COPY / PACKAGE / "tests" / "conftest.py").open("a", encoding="utf-8") as file:
-        file.write(HYPOTHESIS)
-    (COPY / "pyproject.toml").write_text((HERE / "pyproject.toml").read_text(encoding="utf-8") + settings)
+class Run:
+    """Tries the changes of one area."""
+
+    def __init__(self, area: str, given: argparse.Namespace) -> None:
+        self.area = area
+        self.jobs = given.jobs
+        self.everything = changes_of(area)
+        self.wanted = [each for each in self.everything if given.only in each.name]
+        if given.sample is not None and given.sample < len(self.wanted):
+            by_chance = sorted(self.wanted, key=lambda each: _digest([], each.name))
+            self.wanted = by_chance[: given.sample]
+        self.file = RESULTS / f"{area}.jsonl"
+        if given.anew:
+            self.file.unlink(missing_ok=True)
+        self.state = _digest(sorted((HERE / "src").rglob("*.py")))
+
+    def work(self) -> None:
+        """Try what is left, in a process of its own, which loads modules that are as they are."""
+        known = dict(self.known())
+        left = [each for each in self.wanted if _key(each) not in known]
+        print(f"{self.area}: {len(self.everything)} changes, {len(left)} to try", flush=True)
+        if left:
+            process = os.fork()
+            if not process:
+                self.attempt_all(left)
+                sys.stdout.flush()
+                os._exit(0)
+            if os.waitpid(process, 0)[1]:
+                sys.exit(f"{self.area}: not tried to the end")
+
+    def attempt_all(self, left: list[Mutant]) -> None:
+        """Try first those of what is done at an import, for which nothing must be loaded yet."""
+        covered = cover(self.area)
+        for name in covered.left_out:
+            print(f"  left out, for it fails or is skipped as things are: {name}")
+        early = [each for each in left if covered.is_imported(each)]
+        late = [each for each in left if not covered.is_imported(each)]
+        self.attempt_some(early, covered, attempt)
+        list(tests_of(self.area))  # which loads them
+        load_functions(late)
+        self.attempt_some(late, covered, exchange)
+
+    def attempt_some(self, left: list[Mutant], covered: Covered, way: Way) -> None:
+        for number, (mutant, outcome) in enumerate(self.tried(left, covered, way), 1):
+            if outcome in ALIVE:
+                print(f"  {mutant.name}", flush=True)
+            if not number % 250:
+                print(f"  ... {number} of {len(left)}", flush=True)
+
+    def survivors(self) -> list[str]:
+        """Say what was found; return the names of those that no test notices."""
+        known = dict(self.known())
+        found = [(each.name, known[_key(each)]) for each in self.wanted if _key(each) in known]
+        counted = Counter(outcome for _, outcome in found)
+        print(f"{self.area}: " + ", ".join(f"{count} {outcome}" for outcome, count in counted.most_common()))
+        return sorted(name for name, outcome in found if outcome in ALIVE)
+
+    def known(self) -> Iterator[tuple[str, str]]:
+        """Yield what earlier runs have found, as far as it still stands: tests that change notice no less."""
+        if self.file.exists():
+            for line in self.file.read_text().splitlines():
+                entry = json.loads(line)
+                if entry["outcome"] not in ALIVE or entry["state"] == self.state:
+                    yield entry["key"], entry["outcome"]
+
+    def tried(self, left: list[Mutant], covered: Covered, way: Way) -> Iterator[tuple[Mutant, str]]:
+        """Yield each with its outcome, as they end."""
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        running: dict[int, Mutant] = {}
+        waiting = iter(left)
+        with self.file.open("a") as file:
+            while True:
+                for mutant in waiting:
+                    tests = covered.tests(mutant)
+                    if not tests:
+                        yield self.told(file, mutant, "no test")
+                        continue
+                    running[start(mutant, tests, way)] = mutant
+                    if len(running) >= self.jobs:
+                        break
+                if not running:
+                    return
+                process, status = os.wait()
+                if process in running:
+                    with contextlib.suppress(OSError):
+                        os.killpg(process, signal.SIGKILL)
+                    yield self.told(file, running.pop(process), outcome_of(status))
+
+    def told(self, file: io.TextIOWrapper, mutant: Mutant, outcome: str) -> tuple[Mutant, str]:
+        entry = {"key": _key(mutant), "outcome": outcome, "state": self.state}
+        file.write(json.dumps(entry) + "\n")
+        file.flush()
+        return mutant, outcome
 
 
-def run(minutes: float | None) -> None:
-    """Let mutmut try the changes."""
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "mutmut", "run", "--max-children", "2"],
-            cwd=COPY, check=False, timeout=None if minutes is None else minutes * 60,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        print(f"\nended after {minutes:g} minutes")
+def _key(mutant: Mutant) -> str:
+    return _digest([mutant.path], mutant.name)
 
 
-def report() -> int:
-    """Say what came of it."""
-    results = dict(outcomes())
-    known = known_survivors()
-    print(", ".join(f"{count} {status}" for status, count in Counter(results.values()).most_common()))
-    survivors = sorted(name for name, status in results.items() if status in ("survived", "no tests"))
+def _digest(paths: Sequence[Path], more: str = "") -> str:
+    found = hashlib.sha256(more.encode())
+    for path in paths:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:24]
+
+
+# --- the list ---------------------------------------------------------------------------------------------------
+
+
+def listed() -> list[str]:
+    """Return the names in the list; its other lines say why."""
+    if not SURVIVORS.exists():
+        return []
+    return [line.strip() for line in SURVIVORS.read_text(encoding="utf-8").splitlines() if line.startswith("    ")]
+
+
+def is_current() -> bool:
+    """Return whether each survivor in the list can still be tried, is there once, and has a reason."""
+    names = listed()
+    possible = {mutant.name for area in AREAS for mutant in changes_of(area)}
+    gone = sorted(set(names) - possible)
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    for name in gone:
+        print(f"Not in the code any more: {name}")
+    for name in twice:
+        print(f"There more than once: {name}")
+    print(f"{len(names)} of {len(possible)} changes are known to survive")
+    return not gone and not twice
+
+
+def report(survivors: list[str], *, write: bool) -> int:
+    """Say which have no reason."""
+    known = set(listed())
     strangers = [name for name in survivors if name not in known]
     for name in strangers:
-        print(f"\n{name}: {results[name]}")
-        if results[name] == "survived":
-            subprocess.run([sys.executable, "-m", "mutmut", "show", name], cwd=COPY, check=False)
-    print(f"{len(survivors)} survived, {len(strangers)} of them without a reason in {SURVIVORS.relative_to(HERE)}")
+        print(f"\n{name}")
+    where = SURVIVORS.relative_to(HERE)
+    print(f"{len(survivors)} survived, {len(strangers)} of them without a reason in {where}")
+    if write and strangers:
+        with SURVIVORS.open("a", encoding="utf-8") as file:
+            file.write("\nTo be looked at:\n\n" + "".join(f"    {name}\n" for name in strangers))
     return 1 if strangers else 0
-
-
-def outcomes() -> Iterator[tuple[str, str]]:
-    """Yield each change with what came of it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mutmut", "results", "--all", "true"],
-        cwd=COPY,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for line in done.stdout.splitlines():
-        name, colon, status = line.strip().partition(": ")
-        if colon:
-            yield name, status
-
-
-def known_survivors() -> set[str]:
-    """Return those that were looked at."""
-    return set(re.findall(r"(?m)^    (zope\.sendmail\.\S+__mutmut_\d+)$", SURVIVORS.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

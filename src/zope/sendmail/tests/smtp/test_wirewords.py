@@ -190,7 +190,19 @@ class WhatARelayAnnounces(unittest.TestCase):
         self.assertEqual(everything.without_pipelining().pipelining, False)
 
 
+class OnceOnly(io.BytesIO):
+    """A message that can be read once: a pipe."""
+
+    def tell(self) -> int:
+        raise io.UnsupportedOperation
+
+
 class ABody(unittest.TestCase):
+    def test_that_is_small_can_be_sent_again(self) -> None:
+        """Even if it can be read only once."""
+        body = Body(OnceOnly(b"x\r\n"))
+        self.assertEqual([b"".join(body.pieces()) for _ in range(2)], [b"x\r\n"] * 2)
+
     def test_is_whole_up_to_a_window(self) -> None:
         """What is larger is read in pieces, from its beginning each time."""
         for size, is_whole in ((WINDOW, True), (WINDOW + 2, False)):
