@@ -34,6 +34,9 @@ class Convoy:
         self._are_ordinary = False
         #: Whether they have different priorities, which have taken turns then.
         self.are_mixed = False
+        #: When it was asked last whether they may go, and whether each may go without a question of its own.
+        self._asked_at = float("-inf")
+        self._are_alike = True
 
     def size(self) -> int:
         """Return how many messages are to be claimed now: by and by more, as long as all of them go quickly."""
@@ -45,16 +48,28 @@ class Convoy:
         self._are_ordinary = self._grows
         return self._size
 
+    def asked(self) -> None:
+        """Take note that it was asked whether its worker may go on, and that nothing speaks against it."""
+        self._asked_at = self._clock.monotonic()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next one goes without that question, but for what goes before it.
+
+        That is so for a hundredth of a second, and for mail of the usual priority.
+        """
+        return bool(self.jobs) and self._are_alike and self._clock.monotonic() - self._asked_at < _SPAN
+
     def add(self, job: Job) -> None:
         """Add one more; behind one that is not ordinary no others are claimed.
 
         A low one goes by itself, as its envelope never rides with the end of the mail before.
         """
-        self.are_mixed = bool(self.jobs) and (
-            self.are_mixed or job.envelope.terms.priority is not self.jobs[0].envelope.terms.priority
-        )
+        priority, is_first = job.envelope.terms.priority, not self.jobs
+        self.are_mixed = not is_first and (self.are_mixed or priority is not self.jobs[0].envelope.terms.priority)
+        self._are_alike = priority is Priority.NORMAL and (is_first or self._are_alike)
         self.jobs.append(job)
-        if job.text is None or job.envelope.terms.priority is Priority.LOW:
+        if job.text is None or priority is Priority.LOW:
             self._are_ordinary = False
 
     def release(self) -> None:

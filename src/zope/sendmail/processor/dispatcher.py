@@ -115,6 +115,12 @@ class Dispatcher:
                 if not relay.backlog and not self._route_one(relay, call):
                     return None
 
+    def follower(self, convoy: Convoy) -> Job | None:
+        """Return the next of a convoy of usual priority; None if the processor stops, or other mail goes before."""
+        if self._signal.stopped or self._has_before(Priority.NORMAL):
+            return None
+        return convoy.jobs.popleft()
+
     def _has_expired(self, job: Job) -> bool:
         """End a job whose mail's time is over since it was put into the backlog; return whether that was so."""
         return job.envelope.terms is not PLAIN and self.refusals.end(job.lease)

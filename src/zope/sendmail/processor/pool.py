@@ -137,6 +137,8 @@ class WorkerPool:
         A worker that met trouble gets nothing; the last one pauses the relay.  Where mails have to wait for their turn,
         none is taken ahead: the mail in hand, whose end is not sent yet, would wait as well.
         """
+        if worker.goes_on and (job := self._dispatcher.follower(worker.convoy)) is not None:
+            return job
         if not (worker.is_good and self._goes_on(relay, worker)) or (worker.has_in_hand and relay.has_rate):
             return None
         behind = worker.in_hand
@@ -147,6 +149,7 @@ class WorkerPool:
             return None
         self._consider_more(relay)
         if not relay.has_rate:
+            worker.asked()
             return job
         may_go = False
         try:

@@ -70,6 +70,8 @@ class Relay:
         self.mutex = threading.RLock()
         #: When it was asked last, seconds since the epoch; 0.0 for never.
         self.asked = 0.0
+        #: Counts what was not only the yes to an ordinary mail: as long as it stays, the relay is as it was.
+        self.news = 0
         #: Called when it can, or cannot, be used any more, or shows a limit.
         self.changed: Callable[[], None] = _nothing
         self._clock = clock
@@ -108,6 +110,7 @@ class Relay:
         """
         self.asked = self._clock.time()
         with self.mutex:
+            self.news += 1
             was_down = self.circuit.failures > 0
             hearing = self.throttle.heard(outcome, complaints, self.workers, hand)
             if hearing is Hearing.USUAL:
@@ -218,6 +221,7 @@ class Relay:
     def put_by(self, job: Job) -> None:
         """Keep the lease of a mail that was refused, so that another mail is tried next."""
         with self.mutex:
+            self.news += 1
             self._put_by.append(job)
 
     def give_back(self) -> bool:

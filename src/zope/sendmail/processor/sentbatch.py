@@ -44,6 +44,8 @@ class SentBatch:
         #: What the worker's thread had used of a processor when the last batch ended, and which thread that was.
         self._cpu, self._thread = 0.0, 0
         self._error: Exception | None = None
+        #: Whether the yes to a mail teaches nothing about the relay, as long as nothing else is heard of it.
+        self._is_usual, self._news = False, -1
 
     def takes(self, job: Job, outcome: object) -> bool:
         """Return whether a mail may end here: the relay has taken it for all its recipients, as most mails."""
@@ -55,7 +57,11 @@ class SentBatch:
         for recipient in recipients:
             if recipient not in replies or replies[recipient].answer is not Answer.ACCEPTED:
                 return False
-        return self._relay.is_usual and not self._relay.has_rate  # else the next mail may have to wait for its turn
+        if not self._mails or self._relay.news != self._news:
+            self._news = self._relay.news
+            # With a rate the next mail may have to wait for its turn.
+            self._is_usual = self._relay.is_usual and not self._relay.has_rate
+        return self._is_usual
 
     def add(self, job: Job, outcome: Outcome, measures: Measures | None) -> None:
         """Take a mail; its lease ends soon.

@@ -92,6 +92,8 @@ class Worker:
         self.convoy = Convoy(context.clock, grows=getattr(session, "lets_go", False))
         self._sent = SentBatch(context, relay, session, grows=getattr(session, "lets_go", False))
         self._taken: JobsInHand | None = None
+        #: How much was known of the relay when everything was asked last.
+        self._news = -1
         #: When the last mail ended, on the monotonic clock: what was taken ahead has waited until then.
         self._ended_at = 0.0
         #: Whether the last mail found a relay that could be used over this connection.
@@ -107,6 +109,16 @@ class Worker:
     def is_good(self) -> bool:
         """Whether the worker met no trouble, and the relay still has the same mailer."""
         return self.works and self._relay.mailer is self.mailer
+
+    def asked(self) -> None:
+        """Take note that everything was asked that decides whether it goes on."""
+        self._news = self._relay.news
+        self.convoy.asked()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it goes on with its convoy without these questions: nothing that decides them has happened."""
+        return self._relay.news == self._news and self._relay.mailer is self.mailer and self.convoy.goes_on
 
     @property
     def has_in_hand(self) -> bool:

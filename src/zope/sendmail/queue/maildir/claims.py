@@ -212,6 +212,11 @@ class Claims:
             leases = self._take_files(limit)
         return leases
 
+    @property
+    def are_alike(self) -> bool:
+        """Whether all known messages have the usual priority, those that are not due included."""
+        return not self._index.knows_marked and self._bundles.are_usual
+
     def is_usual(self) -> bool:
         """Return whether nothing is due that has another priority than the usual one."""
         return self._bundles.are_usual and self._index.is_usual(self._clock.monotonic())

@@ -127,6 +127,8 @@ class Index:
         self._later = _Line(lambda key: self._due.get(key, 0.0))
         #: Whether the message that was taken last stood among those tried before.
         self.was_tried = False
+        #: Whether there was a message whose name tells what its sender asked for.
+        self.knows_marked = False
         #: By relay and rank.
         self._parked: dict[str, dict[int, _Line]] = {}
         #: When messages are to be given up, in seconds since the epoch, and their names; those that are gone are passed
@@ -237,6 +239,7 @@ class Index:
     def put(self, key: str, due: float) -> None:
         """Make a message due at this time."""
         due = max(due, _SPAN)  # smaller numbers stand for something else
+        self.knows_marked = self.knows_marked or "," in key
         if ("," in key or self._expiries) and self._due.get(key) == _TAKEN:
             self._note_expiry(key)
         self._due[key] = due
@@ -318,7 +321,11 @@ class Index:
 
     def _ready(self, key: str, *, tried: bool = False) -> None:
         self._due[key] = _READY
-        lane = self._normal if "," not in key else self._lanes.setdefault(_rank_of(key), _Lane())
+        if "," not in key:
+            lane = self._normal
+        else:
+            self.knows_marked = True
+            lane = self._lanes.setdefault(_rank_of(key), _Lane())
         (lane.again if tried else lane.fresh).add(second_of(key), key)
 
     # what is given up

@@ -174,9 +174,18 @@ class MaildirQueue:
 
     def has_before(self, priority: Priority) -> bool:
         """See `IRankedQueue.has_before`.  Costs a system call, since the bell may be ringing."""
-        with self._claims.mutex:
+        claims, trigger = self._claims, self._trigger
+        if priority is Priority.NORMAL and claims.are_alike:
+            if not claims.mutex.acquire(blocking=False):  # the one that has it learns what is new, if it claims
+                return False
+            try:
+                if trigger is None or not trigger.is_ringing():
+                    return False
+            finally:
+                claims.mutex.release()
+        with claims.mutex:
             self._hear_bell()
-            return self._claims.has_before(priority.rank)
+            return claims.has_before(priority.rank)
 
     def _hear_bell(self) -> None:
         """Learn what the bell says, if it is ringing."""
