@@ -303,7 +303,7 @@ class Disk:
 
     def stat(self, path: str) -> os.stat_result:
         """Return what the name itself is; a symbolic link is not followed."""
-        return os.stat(path, follow_symlinks=False)
+        return os.lstat(path)
 
     def check_writable(self, path: str) -> None:
         """Raise `OSError` unless names can be made in this directory and taken away from it."""
@@ -360,7 +360,7 @@ class Disk:
     def exists(self, path: str) -> bool:
         """Return whether there is a file of this name; a symbolic link is not followed."""
         try:
-            os.stat(path, follow_symlinks=False)
+            os.lstat(path)
         except FileNotFoundError:
             return False
         return True

@@ -68,6 +68,13 @@ class BundledMail:
         """Return whether the chunk is still ours."""
         return self._chunk.is_ours()
 
+    def intend(self, attempts: int) -> bool:
+        """Write down that the last byte of the mail may go, if the chunk is still ours; return whether it is."""
+        is_ours = self._chunk.is_ours()
+        if is_ours:
+            self.note(Phase.INTENDED, attempts)
+        return is_ours
+
     def release(self) -> None:
         """Let the mail be as if untried, or as its history says; one that is no longer ours is left alone."""
         if self.is_ours():

@@ -259,7 +259,7 @@ class Claims:
             if key is None:
                 break
             try:
-                lease = self._try(key)
+                lease = self._guarded(key, self._take_due)  # if it is really due; else the index is told why not
             except CannotClaim as trouble:
                 self._index.put(key, now)
                 if leases or isinstance(trouble, OneAtATime):
@@ -296,10 +296,6 @@ class Claims:
         return self._lease(key, lock, expired=True)
 
     # one message
-
-    def _try(self, key: str) -> MaildirLease | None:
-        """Return a lease on this message if it is really due; otherwise tell the index why not."""
-        return self._guarded(key, self._take_due)
 
     def _guarded(self, key: str, take: Callable[[str], MaildirLease | None]) -> MaildirLease | None:
         """Return what `take` returns; trouble with one message is told of that one."""

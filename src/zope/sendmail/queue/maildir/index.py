@@ -36,7 +36,8 @@ class _Line:
     def __init__(self, order: Callable[[str], Any]) -> None:
         self._order = order
         self._buckets: dict[int, list[str]] = {}
-        self._numbers: list[int] = []
+        #: Those of which there is a key, as a heap.
+        self.numbers: list[int] = []
         #: The number whose keys are in order, how many of them are used up, and those that came out of order.
         self._sorted: int | None = None
         self._used = 0
@@ -47,7 +48,7 @@ class _Line:
         bucket = self._buckets.get(number)
         if bucket is None:
             self._buckets[number] = [key]
-            heapq.heappush(self._numbers, number)
+            heapq.heappush(self.numbers, number)
         elif number != self._sorted or (order := self._order(key)) >= self._order(bucket[-1]):
             bucket.append(key)
         else:
@@ -64,27 +65,27 @@ class _Line:
 
     def first(self) -> tuple[int, str] | None:
         """Return the first number and key, or None."""
-        if not self._numbers:
+        if not self.numbers:
             return None
-        number = self._numbers[0]
+        number = self.numbers[0]
         if number != self._sorted:
             self._sort(number)
         return number, self._late[0][1] if self._late and self._is_late_first() else self._buckets[number][self._used]
 
     def pop(self) -> None:
         """Remove what `first` said."""
-        number = self._numbers[0]
+        number = self.numbers[0]
         if self._late and self._is_late_first():
             heapq.heappop(self._late)
         else:
             self._used += 1
         if self._used == len(self._buckets[number]) and not self._late:
             del self._buckets[number]
-            heapq.heappop(self._numbers)
+            heapq.heappop(self.numbers)
             self._sorted, self._used = None, 0
 
     def _is_late_first(self) -> bool:
-        bucket = self._buckets[self._numbers[0]]
+        bucket = self._buckets[self.numbers[0]]
         return self._used == len(bucket) or bool(self._late[0][0] < self._order(bucket[self._used]))
 
     def _sort(self, number: int) -> None:
@@ -206,12 +207,13 @@ class Index:
 
         :param rank: that of the priority whose turn it is; None: whichever it is.
         """
-        self._ripen(now)
+        if self._later.numbers:
+            self._ripen(now)
         if rank is not None:
             lane = self._lanes.get(rank, self._normal)
         else:
             lane = self._normal if len(self._lanes) == 1 else self._next_lane()
-        fresh, again = self._first(lane.fresh), self._first(lane.again)
+        fresh, again = self._first(lane.fresh), self._first(lane.again) if lane.again.numbers else None
         lane.turn = (lane.turn + 1) % _TURN
         if again is not None and (fresh is None or lane.turn == 0):
             key, line, self.was_tried = again, lane.again, True

@@ -32,8 +32,9 @@ TAKEN, IN_PLACE = ".taken-", "drop"
 COMPACTED = ".compacted-"
 BELL = ".bell"
 
-#: Octets of a file name, less than those with which a mail is set aside.
+#: Octets of a file name, less than those with which a mail is set aside; and characters that never have more octets.
 LONGEST = 255 - len(REJECTED)
+USUAL = LONGEST // 4
 
 #: The seconds in a name of which its age is not told apart from later ones.
 _LATEST = 10**20 - 1
@@ -97,19 +98,17 @@ class Layout:
 
     def sending(self, key: str) -> str:
         """Return the lock beside it."""
-        return self._beside(key, SENDING)
+        directory, _, name = key.rpartition("/")
+        return f"{self._prefix}{directory}/{SENDING}{name}"
 
     def rejected(self, key: str) -> str:
         """Return the same message, set aside."""
-        return self._beside(key, REJECTED)
+        directory, _, name = key.rpartition("/")
+        return f"{self._prefix}{directory}/{REJECTED}{name}"
 
     def history(self, key: str) -> str:
         """Return what happened to it."""
         return f"{self.history_}/{name_of(key)}"
-
-    def _beside(self, key: str, prefix: str) -> str:
-        directory, _, name = key.rpartition("/")
-        return f"{self._prefix}{directory}/{prefix}{name}"
 
 
 class SpoolLayout(Layout):
@@ -172,7 +171,7 @@ def second_of(key: str) -> int:
 
 def is_too_long(name: str) -> bool:
     """Return whether a file name leaves no room for what is put before it."""
-    return len(name) > LONGEST // 4 and len(os.fsencode(name)) > LONGEST
+    return len(name) > USUAL and len(os.fsencode(name)) > LONGEST
 
 
 def shortened(name: str) -> str:

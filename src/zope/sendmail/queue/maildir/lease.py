@@ -143,9 +143,8 @@ class MaildirLease:
 
     def intend(self) -> None:
         """See `ILease`."""
-        if not self.lock.is_ours():
+        if not self.lock.intend(self.record.attempts):
             raise LeaseLost(f"mail {self.name}: another processor removed the lock; it is not sent from here")
-        self.lock.note(Phase.INTENDED, self.record.attempts)
 
     def settle(self, record: Record) -> None:
         """See `ILease`."""

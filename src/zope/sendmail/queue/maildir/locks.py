@@ -82,6 +82,14 @@ class Lock:
         """Write down how far we are, in the attempt after so many others, for the process that takes over."""
         self._owner.write_slot(self._path, phase, attempts)
 
+    def intend(self, attempts: int) -> bool:
+        """Write down that the last byte of the message may go, if the lock is still ours; return whether it is."""
+        owner, path = self._owner, self._path
+        is_ours = owner.owns(path)
+        if is_ours:
+            owner.write_slot(path, Phase.INTENDED, attempts)
+        return is_ours
+
     def lost(self, attempts: int) -> Phase | None:
         """Return how far the dead owner was with a message that has had so many attempts; None if nothing was lost.
 
@@ -114,8 +122,9 @@ class Lock:
         If the disk refuses, the file stays, as in `release`.
         """
         try:
-            with contextlib.suppress(FileNotFoundError):
-                self._owner.unlock(self._path)
+            self._owner.unlock(self._path)
+        except FileNotFoundError:
+            pass
         except OSError:
             self.keep()
             raise

@@ -79,16 +79,14 @@ class OrdinaryLease(ReadLease):
         """
         try:
             ours = self.lock.is_ours()
-            self.claims.store.settle(self.key, record, tried=not ours)
+            if not self.claims.store.remove_sent(self.key) or not ours:
+                self.claims.store.settle(self.key, record)  # another process had it: there may be a history
         except OSError as error:
             self.claims.settle_later(self, record, error)
             return None
         self._is_over = True
         try:
-            if ours:
-                self.lock.remove()
-            else:
-                self.lock.release()
+            (self.lock.remove if ours else self.lock.release)()
         except OSError as error:
             maillog.unlocking_failed(self.name, error)
         return self.key

@@ -350,8 +350,9 @@ class OwnerFile:
             self._free_slot(path)
 
     def _free_slot(self, path: str) -> None:
-        if path in self._slots:
-            self._free.append(self._slots.pop(path))
+        number = self._slots.pop(path, None)
+        if number is not None:
+            self._free.append(number)
 
     def _new_slot(self, path: str) -> int:
         with self._mutex:

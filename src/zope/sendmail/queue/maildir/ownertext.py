@@ -83,7 +83,7 @@ def header(boot: bytes) -> bytes:
 
 def slot(phase: Phase, attempts: int, lock: str) -> bytes:
     """Return the line about a lease; `lock` is the file name of the lock."""
-    return line(f"{phase} {attempts} {lock}".encode(_NAMES, "surrogateescape"))
+    return b"%-511.511b\n" % (phase + f" {attempts} {lock}").encode(_NAMES, "surrogateescape")
 
 
 def line(text: bytes) -> bytes:

@@ -144,8 +144,8 @@ class Scanner:
             self._busy = not store.unfold(listing, self._stuck)
             listing = Listing(store.layout, store.disk)
         store.clear(listing)
-        histories = _Histories(store)
-        self._index.update(listing.keys, lambda key: self._when(key, histories, locked=key in listing.locked))
+        histories, locked = _Histories(store), listing.locked
+        self._index.update(listing.keys, lambda key: self._when(key, histories, locked=key in locked))
         return listing
 
     def _stuck(self, group: str, error: OSError) -> None:

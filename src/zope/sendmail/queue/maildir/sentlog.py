@@ -210,15 +210,24 @@ def _name(moment: float) -> str:
 
 def _line(now: float, name: str, message_id: str, record: Record) -> bytes:
     """Return a line about a mail; recipients about whom the same was said stand together."""
+    if len(record.replies) == 1:
+        [(recipient, reply)] = record.replies.items()
+        code = "null" if reply.code is None else reply.code
+        enhanced = "null" if reply.enhanced is None else _text_of(reply.enhanced)
+        return (
+            f"{now:.0f} [{_text_of(message_id)},{_text_of(name)},{_text_of(record.relay)},"
+            f"[[[{_text_of(reply.answer)},{code},{enhanced},{_text_of(reply.text)}],[{_text_of(recipient)}]]]]\n"
+        ).encode("ascii")
     said: dict[Reply, list[str]] = {}
     recipients = list(record.replies)[:_MOST]
-    for recipient in recipients if len(recipients) > 1 else ():
+    for recipient in recipients:
         said.setdefault(record.replies[recipient], []).append(recipient)
-    both = said.items() if said else ((record.replies[recipient], [recipient]) for recipient in recipients)
-    values = [message_id, name, record.relay, [[reply_values(reply), each] for reply, each in both]]
+    values = [message_id, name, record.relay, [[reply_values(reply), each] for reply, each in said.items()]]
     return f"{now:.0f} {_json(values)}\n".encode("ascii")
 
 
+#: The same for a text by itself.
+_text_of = json.encoder.encode_basestring_ascii
 #: Makes one line of it.
 _json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 

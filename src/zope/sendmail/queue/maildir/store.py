@@ -38,6 +38,7 @@ from zope.sendmail.queue.maildir.layout import (
     SENDING,
     SPARE,
     TAKEN,
+    USUAL,
     Layout,
     is_spare,
     is_too_long,
@@ -89,7 +90,10 @@ class Listing:
             with contextlib.suppress(FileNotFoundError):  # a queue that was never used is empty
                 for name in disk.names(layout.directory(directory)):
                     if directory != IN_PLACE:
-                        self._add(directory, name)
+                        if len(name) <= USUAL and name[0] != ".":
+                            self.keys.append(f"{directory}/{name}")
+                        else:
+                            self._add(directory, name)
                     elif name.startswith(TAKEN):
                         self._add_in_place(f"{directory}/{name[len(TAKEN) :]}")
 
@@ -253,8 +257,7 @@ class Store:
     def settle(self, key: str, record: Record, *, tried: bool = True) -> None:
         """Write down how an attempt ended; `tried`: there may be a history.  May be repeated after a failure."""
         if record.state is State.SENT:
-            remove_quietly(self.disk, self.layout.message(key))  # the instant of success
-            self.forget(key)
+            self.remove_sent(key)
             if tried:
                 remove_quietly(self.disk, self.layout.history(key))
             return
@@ -262,6 +265,16 @@ class Store:
         if record.state is State.REJECTED:
             with contextlib.suppress(FileNotFoundError):
                 self.disk.rename(self.layout.message(key), self.layout.rejected(key))
+
+    def remove_sent(self, key: str) -> bool:
+        """Remove a message that was sent, the instant of success; return False if it was gone already."""
+        try:
+            self.disk.unlink(self.layout.message(key))
+        except FileNotFoundError:
+            return False
+        finally:
+            self.forget(key)
+        return True
 
     def rewrite(self, key: str, relay: RelayName | None) -> None:
         """Let a message ask for another relay.  Its time stamp stays, by which older releases sort.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import tempfile
@@ -49,6 +50,19 @@ class Mails(unittest.TestCase):
         self.assertEqual(self.when("a@b"), started + 10)
         for other in "a@", "@b", "b", "", "one", "one a@b":
             self.assertIsNone(self.open().find(other))
+
+    def test_with_one_recipient_have_a_line_as_those_with_several(self) -> None:
+        """Of which any reader of JSON makes the same, whatever the texts are."""
+        odd = 'a"\\\u00e4\u20ac\U0001f4e7'
+        for reply in OK, Reply(Answer.ACCEPTED, odd, None, None), Reply(Answer.ACCEPTED, "", 250, ""):
+            both = {who: reply for who in (f"{odd}@example.org", "two@example.org")}
+            for replies in both, dict(list(both.items())[:1]):
+                self.sent_log.note(f"name{odd}", f"{odd}@b", Record(State.SENT, relay=odd, replies=replies))
+                with open(os.path.join(self.root, "sent", self.files()[0]), encoding="ascii") as file:
+                    line = file.read().splitlines()[-1]
+                values = [reply.answer.value, reply.code, reply.enhanced, reply.text]
+                expected = [f"{odd}@b", f"name{odd}", odd, [[values, list(replies)]]]
+                self.assertEqual(line.partition(" ")[2], json.dumps(expected, separators=(",", ":")))
 
     def test_of_several_processes_stand_in_one_file(self) -> None:
         """That is private."""
