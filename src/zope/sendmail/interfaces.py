@@ -286,7 +286,8 @@ class IJobSource(Interface):
 
     It may have a method ``let_go()``, which a session that has the attribute ``lets_go`` calls before a mail that may
     take long: what the source keeps back for this session is free for others then, and what it has put off is to be
-    done.
+    done.  And it may have a method ``meanwhile()``, which such a session calls when it has sent a mail that should be
+    answered soon: what else is to be done before the next one is done while the relay works.  Neither raises anything.
 
     Concurrency: called in the thread of the session only.
     """

@@ -121,6 +121,11 @@ class Dispatcher:
             return None
         return convoy.jobs.popleft()
 
+    def claim_ahead(self, convoy: Convoy) -> None:
+        """Fill an empty convoy, where there is one relay only."""
+        if self._relays.is_single:
+            self._fill(convoy)
+
     def _has_expired(self, job: Job) -> bool:
         """End a job whose mail's time is over since it was put into the backlog; return whether that was so."""
         return job.envelope.terms is not PLAIN and self.refusals.end(job.lease)
@@ -162,21 +167,26 @@ class Dispatcher:
         while not self._signal.stopped:
             if convoy.jobs:
                 return convoy.jobs.popleft()
-            self.refusals.give_up()
-            leases = deque(self._queue.claim(convoy.size(), ahead=self._pace.ahead()))
-            if not leases and self._queue.next_due() != 0.0:
+            if not self._fill(convoy) and self._queue.next_due() != 0.0:
                 break
-            try:
-                while leases:
-                    shared = self._share(leases[0])  # if that fails, it is given back with the others
-                    leases.popleft()
-                    if shared is not None:
-                        convoy.add(shared[1])
-            except BaseException:
-                for lease in leases:
-                    lease.release()
-                raise
         return None
+
+    def _fill(self, convoy: Convoy) -> bool:
+        """Claim messages for a convoy that is empty; return whether any could be claimed."""
+        self.refusals.give_up()
+        leases = deque(self._queue.claim(convoy.size(), ahead=self._pace.ahead()))
+        are_some = bool(leases)
+        try:
+            while leases:
+                shared = self._share(leases[0])  # if that fails, it is given back with the others
+                leases.popleft()
+                if shared is not None:
+                    convoy.add(shared[1])
+        except BaseException:
+            for lease in leases:
+                lease.release()
+            raise
+        return are_some
 
     def _let_pass(self, convoy: Convoy) -> None:
         """Give back the messages of a convoy if something has come that goes before them.

@@ -104,9 +104,10 @@ class WorkerPool:
         if worker is None:
             return
         claim, goes_on = functools.partial(self.claim_for, worker, relay), True
+        claim_ahead = functools.partial(self._claim_ahead, worker, relay)
         try:
             while goes_on:
-                worker.run(claim)
+                worker.run(claim, claim_ahead)
                 with relay.mutex:  # a message may have been put into the backlog since
                     goes_on = bool(relay.backlog) and worker.is_good and self._goes_on(relay, worker)
                     if not goes_on:
@@ -158,6 +159,13 @@ class WorkerPool:
             if not may_go:
                 job.lease.release()
         return job if may_go else None
+
+    def _claim_ahead(self, worker: Worker, relay: Relay) -> None:
+        """Claim what `worker` does when it has sent what it has in hand, if nothing speaks against it."""
+        if worker.knows_the_relay and not relay.has_rate and self._goes_on(relay, worker):
+            self._dispatcher.claim_ahead(worker.convoy)
+            worker.asked()
+            self._consider_more(relay)
 
     def _new_worker(self, relay: Relay) -> Worker | None:
         """Return a worker with a session; None if the mailer makes none."""

@@ -6,6 +6,7 @@ way of each.  An error is charged to what failed (``docs/explanation/internals.r
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -36,6 +37,10 @@ from zope.sendmail.system.gilbaton import baton
 Claim = Callable[[], Job | None]
 
 
+def _claims_nothing() -> None:
+    """Claim nothing ahead."""
+
+
 #: Seconds after which recipients are asked for again who were too many beside others that were taken.
 _AFTER_A_PART = 10.0
 
@@ -52,15 +57,22 @@ class JobsInHand:
     :param claim: gives the next one; None if there is none now
     :param finish: ends a job whose recipients are all malformed, which goes to no relay
     :param let_go: see `IJobSource`
+    :param meanwhile: likewise
     :param clock: says when a job was taken
     """
 
-    def __init__(
-        self, claim: Claim, finish: Callable[[Job, Outcome], None], let_go: Callable[[], None], clock: Clock
+    def __init__(  # noqa: PLR0917 - made by its worker
+        self,
+        claim: Claim,
+        finish: Callable[[Job, Outcome], None],
+        let_go: Callable[[], None],
+        meanwhile: Callable[[], None],
+        clock: Clock,
     ) -> None:
         self._claim = claim
         self._finish = finish
         self.let_go = let_go
+        self.meanwhile = meanwhile
         self._clock = clock
         self.in_hand: deque[Job] = deque()
 
@@ -116,9 +128,14 @@ class Worker:
         self.convoy.asked()
 
     @property
+    def knows_the_relay(self) -> bool:
+        """Whether all that decides about the relay is as it was then."""
+        return self._relay.news == self._news and self._relay.mailer is self.mailer
+
+    @property
     def goes_on(self) -> bool:
-        """Whether it goes on with its convoy without these questions: nothing that decides them has happened."""
-        return self._relay.news == self._news and self._relay.mailer is self.mailer and self.convoy.goes_on
+        """Whether it goes on with its convoy without these questions."""
+        return self.knows_the_relay and self.convoy.goes_on
 
     @property
     def has_in_hand(self) -> bool:
@@ -130,9 +147,19 @@ class Worker:
         """The priority of the mail that is with the relay; None if there is none."""
         return self._taken.in_hand[-1].envelope.terms.priority if self._taken and self._taken.in_hand else None
 
-    def run(self, claim: Claim) -> None:
-        """Try each message that `claim` gives once; end the leases.  Raises what `claim` raises."""
-        taken = self._taken = JobsInHand(claim, self._finish, self._let_go, self._context.clock)
+    def run(self, claim: Claim, claim_ahead: Callable[[], None] = _claims_nothing) -> None:
+        """Try each message that `claim` gives once; end the leases.  Raises what `claim` raises.
+
+        :param claim_ahead: fills the convoy while the relay has a mail, if it is empty
+        """
+
+        def meanwhile() -> None:
+            self._sent.end_in_time()
+            if not self.convoy.jobs:
+                with contextlib.suppress(Exception):  # a mail is in hand; `claim` meets it again
+                    claim_ahead()
+
+        taken = self._taken = JobsInHand(claim, self._finish, self._let_go, meanwhile, self._context.clock)
         self._has_to_pause = False
         results = self._results(taken)
         signal = self._context.signal

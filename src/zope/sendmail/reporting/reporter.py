@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -171,17 +171,21 @@ class Reporter:
         elif record.state is State.HELD:
             maillog.held(mail.name, record.note)
 
-    def sent(self, mails: Sequence[Attempted]) -> None:
-        """Say of mails that each was taken for all its recipients at the first attempt."""
+    def sent(self, mails: Iterable[Attempted], recipients: int) -> None:
+        """Say of mails that each was taken for all its recipients at the first attempt.
+
+        :param mails: not looked at if nothing listens
+        :param recipients: of all of them
+        """
         is_logged, is_heard = _is_wanted(maillog.processor_log, logging.INFO), self.is_heard
-        for mail, outcome, record, measures in mails:
+        for mail, outcome, record, measures in mails if is_logged or is_heard or self.is_observed else ():
             if is_logged:
                 self._log(mail, outcome.relay, outcome.replies)
             if measures is not None:
                 self._observe(mail, outcome.relay, record, outcome.replies, measures._replace(is_first=True))
             if is_heard:
                 self._notify(MailSentEvent(mail.message_id, mail.sender, outcome.replies, outcome.relay))
-        self._tally.add_many(Answer.ACCEPTED, sum([len(each.outcome.replies) for each in mails]))
+        self._tally.add_many(Answer.ACCEPTED, recipients)
 
     def faulted(self, outcome: Outcome) -> None:
         """Give observers what a relay said that could not be used; the log has it from the circuit breaker."""

@@ -56,6 +56,9 @@ class Following(Protocol):
     def read_ahead(self) -> None:
         """Prepare the next mail: the one in hand has gone, and its reply is awaited."""
 
+    def meanwhile(self) -> None:
+        """Do what else is to be done, as `IJobSource` says: an ordinary mail has gone, and its reply is awaited."""
+
 
 class Alone:
     """See `Following`: no mail is behind the one in hand."""
@@ -65,6 +68,9 @@ class Alone:
         return None
 
     def read_ahead(self) -> None:
+        """See `Following`."""
+
+    def meanwhile(self) -> None:
         """See `Following`."""
 
 

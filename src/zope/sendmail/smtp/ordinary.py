@@ -174,15 +174,19 @@ class StraightWay:
         attempt.heard = b""
         return False
 
-    def end(self, attempt: OrdinaryAttempt, following: bytes) -> Reply | None:
-        """Send the message, and hear the yes to it; None: the relay has not said that, or not yet."""
+    def send(self, attempt: OrdinaryAttempt, following: bytes) -> bool:
+        """Send the message, and what follows it; return whether all of it has gone."""
         attempt.is_gone = True
-        channel = self._channel
         try:
-            channel.send_at_once(attempt.piece + following, self._block)
+            self._channel.send_at_once(attempt.piece + following, self._block)
         except SendFailed as failed:
             attempt.send_error = failed
-            return None
+            return False
+        return True
+
+    def hear_end(self) -> Reply | None:
+        """Hear the yes to the message; None: the relay has not said that, or not yet."""
+        channel = self._channel
         heard = channel.hear_more()
         taken = _TAKEN.match(heard)
         if taken is None:

@@ -62,6 +62,8 @@ class Stream:
         self._session = session
         self._jobs = jobs
         self._let_go: Callable[[], None] = getattr(jobs, "let_go", _nothing)
+        #: See `Following`.
+        self.meanwhile: Callable[[], None] = getattr(jobs, "meanwhile", _nothing)
         self._next: _Taken | None = None
         self._trouble: Exception | None = None
 

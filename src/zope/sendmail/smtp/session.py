@@ -214,9 +214,12 @@ class SMTPSession:
             return None
         self._ahead = self._ahead if behind is not None else None
         end_at = self._clock.monotonic()
-        reply = way.end(attempt, b"" if behind is None else behind.first_flight())
-        if reply is None:
+        if not way.send(attempt, b"" if behind is None else behind.first_flight()):
             _note_not_sent(attempt, behind)
+            return None
+        following.meanwhile()
+        reply = way.hear_end()
+        if reply is None:
             return None
         now = self._clock.monotonic()
         current.note_ordinary(begin, now)
@@ -401,8 +404,7 @@ def converse(connection: RelayConnection, attempt: Attempt, following: Following
 def _note_not_sent(attempt: OrdinaryAttempt, behind: Overlapping | None) -> None:
     """Note of both mails of a flight whether they, or the ends of them, have gone."""
     failed = attempt.send_error
-    if failed is None:
-        return
+    assert failed is not None, "it failed"
     if behind is not None:
         behind.not_sent(failed)
     if failed.sent >= len(attempt.piece):

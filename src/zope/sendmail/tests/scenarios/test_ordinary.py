@@ -27,7 +27,7 @@ from zope.sendmail.smtp import connection
 from zope.sendmail.smtp.protocol.transaction import MailTransaction
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import SCHEDULE, ManualClock
-from zope.sendmail.testing.faultydisk import FaultyDisk
+from zope.sendmail.testing.faultydisk import FaultyDisk, RecordingDisk
 from zope.sendmail.testing.relay import Drop, Relay
 from zope.sendmail.tests.support.conversation import TIMEOUTS
 from zope.sendmail.tests.support.layers import Faults, in_layer
@@ -122,6 +122,22 @@ class ARelayThatTakesEverything(OrdinaryMail):
             self.drain()
         self.assertEqual(self.transactions, 2 + 9)
         self.assertEqual([mail.data for mail in self.relay.mails][9:], short)
+
+    def test_works_while_we_do(self) -> None:
+        """What was sent is removed, and what comes next is locked, between the end of a text and the reply to it."""
+        self.put(*map(text, range(100)))
+        disk = RecordingDisk(self.path)
+        self.drain(disk)
+        self.assert_all_arrived(100)
+        doing: Counter[tuple[str, bytes]] = Counter()
+        phase = b""
+        for op in disk.ops:
+            if op.call == "write_at" and op.path.startswith("locks/"):
+                phase = op.data.partition(b" ")[0]
+            elif op.call in ("link", "unlink") and "/.sending-" in op.path + op.other:
+                doing[op.call, phase] += 1
+        self.assertGreaterEqual(doing["link", b"intended"], 80)
+        self.assertGreaterEqual(doing["unlink", b"intended"], 80)
 
     def test_several_recipients(self) -> None:
         """Each of them has it."""

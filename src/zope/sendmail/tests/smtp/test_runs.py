@@ -154,17 +154,20 @@ class ARunOfOrdinaryMails(ARunOfMails):
     def test_how_long_the_relay_is_waited_for(self) -> None:
         """Is told once: the shortest time that a mail has waited, for the replies to its envelope and for the last."""
         flights, waits = iter((0.0, 2.0, 1.0)), iter((0.5, 0.25, 0.75))
-        hear_flight, end = StraightWay.hear_flight, StraightWay.end
+        hear_flight, hear_end = StraightWay.hear_flight, StraightWay.hear_end
 
         def hear_slowly(way: StraightWay, attempt: OrdinaryAttempt) -> bool:
             self.clock.advance(next(flights))
             return hear_flight(way, attempt)
 
-        def slowly(way: StraightWay, attempt: OrdinaryAttempt, following: bytes) -> Reply | None:
+        def slowly(way: StraightWay) -> Reply | None:
             self.clock.advance(next(waits))
-            return end(way, attempt, following)
+            return hear_end(way)
 
-        with mock.patch.object(StraightWay, "end", slowly), mock.patch.object(StraightWay, "hear_flight", hear_slowly):
+        with (
+            mock.patch.object(StraightWay, "hear_end", slowly),
+            mock.patch.object(StraightWay, "hear_flight", hear_slowly),
+        ):
             self.hold(Written.read(FOLDER / "run-steady.txt"), 0)
         self.assertEqual((self.session.waited(), self.session.waited()), (0.5, inf))
 
