@@ -61,7 +61,7 @@ class JobsInHand:
     :param clock: says when a job was taken
     """
 
-    def __init__(  # noqa: PLR0917 - made by its worker
+    def __init__(
         self,
         claim: Claim,
         finish: Callable[[Job, Outcome], None],

@@ -465,6 +465,8 @@ class Claims:
                 self._removed.add(key.partition("/")[0])
             elif record.state is State.HELD:
                 self._index.put(key, self._clock.monotonic() + _HELD)
+            elif record is UNTRIED:  # it was given back, and stands where it stood
+                self._index.restore(key)
             else:
                 self._index.put(key, self._clock.monotonic() + record.wait(self._clock.time()))
 

@@ -236,6 +236,8 @@ class Index:
     def restore(self, key: str) -> None:
         """Put a message that was taken and not touched back among the fresh ones."""
         if self._due.get(key) == _TAKEN:
+            if "," in key or self._expiries:
+                self._note_expiry(key)
             self._ready(key)
 
     def put(self, key: str, due: float) -> None:

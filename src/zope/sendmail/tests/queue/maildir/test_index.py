@@ -159,6 +159,19 @@ class Leaving(IndexTest):
             self.index.drop(name)
 
 
+class GivenBack(IndexTest):
+    def test_what_was_not_touched_stands_where_it_stood(self) -> None:
+        """Before all that is younger, and is given up at its moment."""
+        first, *others = keys(0, 1, 2)
+        first += ",E=1800000000"
+        self.fresh(first, *others)
+        self.assertEqual(self.index.take(100.0), first)
+        self.assertIsNone(self.index.next_expiry())  # it is in hand
+        self.index.restore(first)
+        self.assertEqual(self.index.next_expiry(), 1_800_000_000.0)
+        self.assertEqual(self.take_all(), [first, *others])
+
+
 class Depth(IndexTest):
     def test_a_deep_queue(self) -> None:
         """Many messages of the same second, found at once, come out in order."""

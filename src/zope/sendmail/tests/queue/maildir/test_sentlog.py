@@ -55,7 +55,7 @@ class Mails(unittest.TestCase):
         """Of which any reader of JSON makes the same, whatever the texts are."""
         odd = 'a"\\\u00e4\u20ac\U0001f4e7'
         for reply in OK, Reply(Answer.ACCEPTED, odd, None, None), Reply(Answer.ACCEPTED, "", 250, ""):
-            both = {who: reply for who in (f"{odd}@example.org", "two@example.org")}
+            both = dict.fromkeys((f"{odd}@example.org", "two@example.org"), reply)
             for replies in both, dict(list(both.items())[:1]):
                 self.sent_log.note(f"name{odd}", f"{odd}@b", Record(State.SENT, relay=odd, replies=replies))
                 with open(os.path.join(self.root, "sent", self.files()[0]), encoding="ascii") as file:
