@@ -81,6 +81,7 @@ class _Unreadable(io.BytesIO):
 
 class ARunOfMails(unittest.TestCase):
     job: type[Job] = Job
+    source: type[Jobs] = Jobs
 
     def setUp(self) -> None:
         self.papers: list[Paper] = []
@@ -106,7 +107,7 @@ class ARunOfMails(unittest.TestCase):
                 session._open(pipelining=True)
                 assert session._current is not None
                 session._current.connection._has_taken = True  # type: ignore[attr-defined]  # the relay has hung up by now
-            results = list(session.stream(Jobs(self.jobs(head))))
+            results = list(session.stream(self.source(self.jobs(head))))
         self.assertEqual(coming, [], "there should have been a further connection")
         return results
 
@@ -170,6 +171,19 @@ class ARunOfOrdinaryMails(ARunOfMails):
         ):
             self.hold(Written.read(FOLDER / "run-steady.txt"), 0)
         self.assertEqual((self.session.waited(), self.session.waited()), (0.5, inf))
+
+    def test_what_else_is_to_be_done_is_done_while_the_relay_works(self) -> None:
+        """When the text of an ordinary mail has gone, with what follows it, and nothing of the reply was read."""
+        coming: list[tuple[str, bytes]] = []
+
+        class BusyJobs(Jobs):
+            def meanwhile(source) -> None:  # noqa: N805 - `self` is the test
+                kind, words = self.papers[-1].events[0]
+                coming.append((kind, words.partition(b"\r\n")[0]))
+
+        self.source = BusyJobs
+        self.hold(Written.read(FOLDER / "run-steady.txt"), 1)
+        self.assertEqual(coming, [("S", b"250 2.0.0 queued")] * 2)
 
 
 class EveryDialogueBehindAnotherMail(ARunOfMails):
