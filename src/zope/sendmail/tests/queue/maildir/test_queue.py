@@ -11,6 +11,7 @@ import threading
 import unittest
 import zlib
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from math import inf
 from typing import Any, BinaryIO
@@ -23,6 +24,7 @@ from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
+from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.maildir.layout import RESERVE, Layout
 from zope.sendmail.queue.maildir.lease import MaildirLease
@@ -766,6 +768,47 @@ class ABusyProcessor(MaildirQueueTest):
         """What was committed meanwhile comes in its turn."""
         name = self.put()[0]
         self.assertEqual([lease.name for lease in self.busy.claim(10)], [*self.names_put[1:], name])
+
+
+class BetweenTwoMails(MaildirQueueTest):
+    """A worker asks whether something goes before what it has claimed."""
+
+    def put_high(self, queue: MaildirQueue) -> None:
+        staged = queue.stage()
+        staged.add(replace(envelope(), terms=Terms(priority=Priority.HIGH)), MESSAGE)
+        staged.prepare()
+        staged.commit()
+
+    def test_hears_of_another_process(self) -> None:
+        """Whose mail goes before its own, and before no other of high priority."""
+        self.put()
+        self.claim()
+        self.assertFalse(self.queue.has_before(Priority.NORMAL))
+        self.put_high(self.open())
+        self.assertTrue(self.queue.has_before(Priority.NORMAL))
+        self.assertFalse(self.queue.has_before(Priority.HIGH))
+
+    def test_does_not_wait_for_one_that_claims(self) -> None:
+        """That one takes what goes before."""
+        self.put()
+        self.claim()
+        holds, asked = threading.Event(), threading.Event()
+
+        def claim_slowly() -> None:
+            with self.queue._claims.mutex:
+                holds.set()
+                asked.wait(60)
+
+        other = threading.Thread(target=claim_slowly)
+        other.start()
+        self.addCleanup(other.join)
+        self.addCleanup(asked.set)
+        holds.wait(60)
+        self.put_high(self.open())
+        self.assertFalse(self.queue.has_before(Priority.NORMAL))
+        asked.set()
+        other.join()
+        self.assertTrue(self.queue.has_before(Priority.NORMAL))
 
 
 class NothingIsLeft(MaildirQueueTest):
