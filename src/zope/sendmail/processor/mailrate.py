@@ -56,19 +56,15 @@ class MailRate:
             self._learn(now)
             self._since, self._taken, self.refusals, self.hold = now, 1.0, 0, 0.0
             return True
-        self.took(1, now)
-        if self.rate is not None:
-            self._raise(now)
-        return False
-
-    def took(self, mails: int, now: float) -> None:
-        """Note that so many mails were taken, where nothing is held."""
         self.refusals = 0
         if not self._taken:
             self._since = now
-        self._taken += mails
-        if self.rate is None and now - self._since > _RECENT:  # what was taken long ago counts less
+        self._taken += 1.0
+        if self.rate is not None:
+            self._raise(now)
+        elif now - self._since > _RECENT:  # what was taken long ago counts less
             self._since, self._taken = (self._since + now) / 2, self._taken / 2
+        return False
 
     def refused(self, begun: float, now: float) -> float:
         """Note a refusal; return for how many seconds nothing is to be sent from now on.

@@ -161,11 +161,12 @@ class WorkerPool:
         return job if may_go else None
 
     def _claim_ahead(self, worker: Worker, relay: Relay) -> None:
-        """Claim what `worker` does when it has sent what it has in hand, if nothing speaks against it."""
-        if worker.knows_the_relay and not relay.has_rate and self._goes_on(relay, worker):
-            self._dispatcher.claim_ahead(worker.convoy)
-            worker.asked()
-            self._consider_more(relay)
+        """Fill the convoy of `worker` if it is empty, and nothing speaks against it."""
+        if worker.convoy.jobs or not worker.knows_the_relay or relay.has_rate or not self._goes_on(relay, worker):
+            return
+        self._dispatcher.claim_ahead(worker.convoy)
+        worker.asked()
+        self._consider_more(relay)
 
     def _new_worker(self, relay: Relay) -> Worker | None:
         """Return a worker with a session; None if the mailer makes none."""

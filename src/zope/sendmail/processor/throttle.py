@@ -185,12 +185,6 @@ class Throttle:
         """Learn that so many mails were taken, some moments ago."""
         with self._mutex:
             now = self._clock.monotonic()
-            if self.is_usual:
-                self._worked_at = now
-                self._taken += mails
-                self._refused = ""
-                self._rate.took(mails, now)
-                return
             for _ in range(mails):
                 self._took(relay, -inf, now)
 

@@ -150,14 +150,13 @@ class Worker:
     def run(self, claim: Claim, claim_ahead: Callable[[], None] = _claims_nothing) -> None:
         """Try each message that `claim` gives once; end the leases.  Raises what `claim` raises.
 
-        :param claim_ahead: fills the convoy while the relay has a mail, if it is empty
+        :param claim_ahead: called while the relay has a mail; may fill the convoy
         """
 
         def meanwhile() -> None:
             self._sent.end_in_time()
-            if not self.convoy.jobs:
-                with contextlib.suppress(Exception):  # a mail is in hand; `claim` meets it again
-                    claim_ahead()
+            with contextlib.suppress(Exception):  # a mail is in hand; `claim` meets it again
+                claim_ahead()
 
         taken = self._taken = JobsInHand(claim, self._finish, self._let_go, meanwhile, self._context.clock)
         self._has_to_pause = False
