@@ -45,18 +45,19 @@ PACKAGES = {
     "lifecycle": Package(("lifecycle", "test_events.py")),
     "smtp": Package(("smtp", "test_mailer.py test_directmail.py")),
     "processor": Package(("processor", "processor/test_throttle.py")),
+    # Without PostgreSQL.  What is missing is not explained yet: mostly what follows when one certain call of a disk, or
+    # another process at one certain moment, fails; scenarios make these fail that take too long for this.
     "queue": Package(
         (
             "queue/maildir",
             "queue/spool queue/test_schemes.py queue/test_moving.py queue/test_diagnosis_commands.py",
-            "queue/test_contract.py queue/test_model.py",
+            "queue/test_contract.py queue/test_model.py queue/test_memory.py queue/test_several.py",
             "test_maildir.py test_datamanager.py",
-            "cli",
-            "scenarios/test_keys.py scenarios/test_changed_files.py scenarios/test_poison.py",
-            "scenarios/test_ordinary.py",
+            "scenarios/test_keys.py",
         ),
         without=("queue/test_moving.py::AMoveThatIsKilled",),
         apart=("postgresql",),
+        percent=88.0,
     ),
 }
 
@@ -102,9 +103,8 @@ def report(name: str, failures: list[str]) -> bool:
     places = [str(place) for place in sorted((DATA / name).iterdir()) if place.is_dir()]
     coverage(total, "combine", "-q", *places)
     wanted = ("--skip-covered", f"--include={PACKAGE}/{name}/*", f"--fail-under={percent:g}")
-    omitted = [f"--omit={','.join(f'{PACKAGE}/{name}/{each}/*' for each in PACKAGES[name].apart)}"] * bool(
-        PACKAGES[name].apart
-    )
+    apart = [f"{PACKAGE}/{name}/{each}/*" for each in PACKAGES[name].apart]
+    omitted = [f"--omit={','.join(apart)}"] if apart else []
     missing = coverage(total, "report", *wanted, *omitted)
     print(
         f"\n{name}: at least {percent:g} %, but for {explained} lines that say why", *failed, missing.stdout, sep="\n"

@@ -15,11 +15,12 @@ from zope.sendmail.lifecycle.suppression import Suppression
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.terms import Terms
 from zope.sendmail.processor.connectionlimit import ConnectionLimit
+from zope.sendmail.processor.mailrate import MailRate
 from zope.sendmail.processor.queuebackoff import QueueBackoff
 from zope.sendmail.processor.throttle import MailInHand, Throttle
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.reporting import observers
-from zope.sendmail.testing.contracts import MESSAGE, OK, ManualClock
+from zope.sendmail.testing.contracts import LATER, MESSAGE, OK, ManualClock
 from zope.sendmail.tests.support.processing import ProcessorTest
 
 GONE = Reply(Answer.REJECTED, "no such user", 550, "5.1.1", to_rcpt=True)
@@ -193,6 +194,17 @@ class MailThatIsSentTogether(ProcessorTest):
         self.assertEqual([each.size for each in seen], [len(MESSAGE)] * 2)
 
 
+class AMailThatIsTooMuchForSome(ProcessorTest):
+    def test_and_that_another_recipient_cannot_have_now(self) -> None:
+        """Is tried again when it would be anyway: the other's reason has its own time."""
+        replies = {"one@example.org": BUSY, "two@example.org": LATER}
+        self.mailer.answers = replies.__getitem__
+        [name] = self.put(*replies)
+        self.drain()
+        self.assertIs(self.queue.admin.show(name).state, State.DEFERRED)
+        self.assertEqual(self.queue.admin.show(name).history[-1].due, self.clock.time() + 60.0)
+
+
 class TheLimitsOfARelay(unittest.TestCase):
     def test_there_are_none(self) -> None:
         """As many connections as the configuration allows; also if they were forgotten a moment ago."""
@@ -204,6 +216,14 @@ class TheLimitsOfARelay(unittest.TestCase):
         for number in range(20_000):
             throttle.again(str(number))
         self.assertLess(len(throttle._strikes), 20_000)
+
+    def test_are_forgotten_when_mail_goes_faster_than_any_of_them(self) -> None:
+        """A rate that was raised that far says nothing any more."""
+        rate = MailRate()
+        rate.rate = 190.0
+        for number in range(20):
+            rate.taken(float(number), float(number))
+        self.assertIsNone(rate.rate)
 
     def test_are_told_once(self) -> None:
         """When mails are held back; not again when the first of them goes, a moment later."""

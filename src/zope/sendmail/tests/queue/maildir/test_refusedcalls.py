@@ -1,0 +1,256 @@
+"""A disk that refuses one kind of call for a while: what the queue makes of it, and that it goes on afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+import tempfile
+import unittest
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from zope.sendmail.errors import QueueError, QueueTrouble
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.relaystate import ProcessorState
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.lifecycle.suppression import Suppression
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.testing.contracts import MESSAGE, OK, ManualClock
+from zope.sendmail.testing.faultydisk import FaultyDisk
+
+ENVELOPE = Envelope("sender@example.org", ("one@example.org",))
+
+
+class RefusingDisk(FaultyDisk):
+    """Refuses the calls that are named."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: frozenset[str] = frozenset()
+
+    def _count(self, call: str) -> None:
+        if call in self.refused:
+            raise OSError(self.error, os.strerror(self.error))
+
+
+class Refused(unittest.TestCase):
+    def setUp(self) -> None:
+        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        self.disk, self.clock = RefusingDisk(), ManualClock()
+        self.queue = MaildirQueue(self.path, disk=self.disk, clock=self.clock)
+        self.addCleanup(self.queue.close)
+
+    @contextlib.contextmanager
+    def refusing(self, *calls: str, error: int = errno.EIO) -> Iterator[None]:
+        """Refuse these calls until the end of the block."""
+        self.disk.refused, self.disk.error = frozenset(calls), error
+        try:
+            yield
+        finally:
+            self.disk.refused = frozenset()
+
+    def staged(self) -> Any:
+        staged = self.queue.stage()
+        staged.add(ENVELOPE, MESSAGE)
+        staged.prepare()
+        return staged
+
+
+class ACommit(Refused):
+    """Where the vote was passed, and the rename is refused."""
+
+    def test_comes_up_with_the_next_use_of_the_queue(self) -> None:
+        """Not before the disk takes it."""
+        self.queue.claim()  # so that there is an owner file
+        staged = self.staged()
+        with self.refusing("rename"):
+            with self.assertRaises(OSError):
+                staged.commit()
+            self.assertEqual(self.queue.claim(), [])
+        [lease] = self.queue.claim()
+        self.assertEqual(lease.name, staged.names[0])
+        lease.release()
+
+    def test_of_mail_that_was_removed_meanwhile_is_told(self) -> None:
+        """The log says it once; other mail is sent."""
+        staged = self.staged()
+        with self.refusing("rename"), self.assertRaises(OSError):
+            staged.commit()
+        [path] = glob.glob(os.path.join(self.path, "tmp", staged.names[0]))
+        os.unlink(path)
+        with self.assertLogs("MailDataManager", "ERROR") as logs:
+            other = self.staged()
+        other.commit()
+        self.assertEqual(len(logs.output), 1)
+        with self.assertNoLogs("MailDataManager"):
+            [lease] = self.queue.claim(2)
+        self.assertEqual(lease.name, other.names[0])
+        lease.release()
+
+
+class AFirstAttempt(Refused):
+    """Of the process that commits the mail."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.attempts = self.queue.first_attempts()
+        self.addCleanup(self.attempts.close)
+
+    def is_processors(self) -> bool:
+        """Return whether a processor gets the mail now."""
+        leases = self.queue.claim()
+        for lease in leases:
+            lease.release()
+        return bool(leases)
+
+    def test_of_mail_that_cannot_be_locked(self) -> None:
+        """Is left to processors, as the log says."""
+        staged = self.staged()
+        with self.refusing("link"), self.assertLogs("MailDataManager") as logs:
+            self.attempts.commit(staged)
+        self.assertIn(staged.names[0], logs.output[0])
+        self.assertIsNone(self.attempts.claim(staged.names[0]))
+        self.assertTrue(self.is_processors())
+
+    def test_of_mail_that_cannot_be_committed(self) -> None:
+        """Its lock is given back: it comes up later, for processors."""
+        staged = self.staged()
+        with self.refusing("rename"), self.assertRaises(OSError):
+            self.attempts.commit(staged)
+        self.assertTrue(self.is_processors())
+
+    def test_of_mail_that_cannot_be_read(self) -> None:
+        """Likewise."""
+        staged = self.staged()
+        self.attempts.commit(staged)
+        with self.refusing("open"), self.assertLogs("MailDataManager") as logs:
+            self.assertIsNone(self.attempts.claim(staged.names[0]))
+        self.assertIn(staged.names[0], logs.output[0])
+        self.assertTrue(self.is_processors())
+
+    def test_whose_lock_cannot_be_given_back(self) -> None:
+        """The log tells it; a processor takes the mail over when its owner has gone."""
+        staged = self.staged()
+        self.attempts.commit(staged)
+        with self.refusing("unlink"), self.assertLogs("QueueProcessorThread", "WARNING") as logs:
+            self.attempts.leave(staged.names[0])
+        self.assertIn(staged.names[0], "".join(logs.output))
+        self.assertFalse(self.is_processors())
+        self.attempts.close()
+        self.clock.advance(60.0)
+        self.assertTrue(self.is_processors())
+
+    def test_whose_end_cannot_be_written_down(self) -> None:
+        """What the relay has said stands in the owner file, so that nobody sends the mail again."""
+        staged = self.staged()
+        self.attempts.commit(staged)
+        lease = self.attempts.claim(staged.names[0])
+        assert lease is not None
+        lease.intend()
+        replies = {"one@example.org": OK}
+        with self.refusing("unlink", "append", "rename"), self.assertLogs("QueueProcessorThread", "WARNING"):
+            lease.settle(replace(Record(), state=State.SENT, attempts=1, time=self.clock.time(), replies=replies))
+        self.attempts.close()
+        self.clock.advance(60.0)
+        [found] = self.queue.claim()
+        self.assertIs(found.record.state, State.SENT)
+        found.settle(found.record)
+        self.assertEqual(list(self.queue.admin.names()), [])
+
+
+class TheStatesOfProcessors(Refused):
+    STATE = ProcessorState(pid=1, host="a", started=1.0, written=1.0, ended=0.0, forever=True, sent=1)
+
+    def test_that_cannot_be_read_are_none(self) -> None:
+        """Mail has nothing to do with them; an operator is told what the disk says."""
+        self.queue.claim()
+        self.queue.report(self.STATE)
+        with self.refusing("names"):
+            self.assertEqual(list(self.queue._states.read()), [])
+            with self.assertRaises(OSError):
+                self.queue._states.examine()
+        self.assertEqual(len(self.queue._states.read()), 1)
+
+    def test_that_cannot_be_written_leave_nothing_behind(self) -> None:
+        """The former one stays."""
+        self.queue.claim()
+        self.queue.report(self.STATE)
+        with self.refusing("rename"):
+            self.queue.report(replace(self.STATE, sent=2))
+        self.assertEqual([state.sent for state in self.queue._states.read()], [1])
+        self.assertEqual(glob.glob(os.path.join(self.path, "processors", ".*")), [])
+
+    def test_are_written_over_what_a_death_has_left(self) -> None:
+        """And where the directory is not there yet, or not any more."""
+        self.queue.claim()
+        self.queue.report(self.STATE)
+        [path] = glob.glob(os.path.join(self.path, "processors", "[0-9]*"))
+        with open(os.path.join(os.path.dirname(path), "." + os.path.basename(path)), "w", encoding="ascii"):
+            pass
+        self.queue.report(replace(self.STATE, sent=2))
+        self.assertEqual([state.sent for state in self.queue._states.read()], [2])
+        os.unlink(path)
+        os.rmdir(os.path.dirname(path))
+        self.queue.report(replace(self.STATE, sent=3))
+        self.assertEqual([state.sent for state in self.queue._states.read()], [3])
+
+
+class TheTurnsOfARelay(Refused):
+    def test_whose_file_another_process_keeps(self) -> None:
+        """For a second it is waited for; then the queue is in trouble, as the words say."""
+        self.assertEqual(self.queue.take_turns("relay", 1.0, 1), 0.0)
+        [path] = glob.glob(os.path.join(self.path, "processors", "turns-*"))
+        begin = self.clock.monotonic()
+        with self.disk.locked(path), self.assertRaisesRegex(QueueTrouble, "another process keeps the lock"):
+            self.queue.take_turns("relay", 1.0, 1)
+        self.assertGreater(self.clock.monotonic() - begin, 0.5)
+
+    def test_that_cannot_be_written_down(self) -> None:
+        """Likewise, with the disk's words."""
+        with self.refusing("write_at"), self.assertRaisesRegex(QueueTrouble, "cannot be written down: .*Input/output"):
+            self.queue.take_turns("relay", 1.0, 1)
+
+
+class TheSuppressionList(Refused):
+    def listed(self) -> list[str]:
+        return [entry.address for entry in MaildirQueue(self.path, clock=self.clock).suppressions.entries()]
+
+    def test_that_another_process_keeps(self) -> None:
+        """Half a minute it is waited for, and the words say what to do."""
+        self.queue.suppressions.add(Suppression.of("one@example.org"))
+        with self.disk.locked(self.queue.suppressions._lock), self.assertRaisesRegex(QueueError, "try again"):
+            self.queue.suppressions.add(Suppression.of("two@example.org"))
+        self.assertEqual(self.listed(), ["one@example.org"])
+
+    def test_that_grew_long_is_written_anew(self) -> None:
+        """What was taken off it costs nothing for ever; what a death has left of that is in nobody's way."""
+        entry, path = Suppression.of("one@example.org"), self.queue.suppressions._path
+        self.queue.suppressions.add(entry)
+        with open(path + ".new", "w", encoding="ascii") as left:
+            left.write("[")
+        with open(path, "a", encoding="ascii") as written:
+            written.writelines(f'["{number}@example.org"]\n' for number in range(1200))
+        self.queue.suppressions.add(entry)
+        with open(path, "rb") as stream:
+            self.assertEqual(len(stream.readlines()), 1)
+        self.assertEqual(self.listed(), ["one@example.org"])
+
+    def test_with_lines_of_others_in_it(self) -> None:
+        """They say nothing, and change nothing."""
+        self.queue.suppressions.add(Suppression.of("one@example.org"), Suppression.of("two@example.org"))
+        with open(self.queue.suppressions._path, "a", encoding="ascii") as stream:
+            stream.write('[3, "x", 0.0, null]\n["one@example.org", "torn\n{}\n')
+        self.assertEqual(self.listed(), ["one@example.org", "two@example.org"])
+
+    def test_to_which_nothing_is_added(self) -> None:
+        """Costs nothing, not even a file."""
+        self.queue.suppressions.add()
+        self.assertFalse(os.path.exists(self.queue.suppressions._path))
+
+
+if __name__ == "__main__":
+    unittest.main()
