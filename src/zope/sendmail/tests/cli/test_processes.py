@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import signal
@@ -193,7 +194,7 @@ class SeveralProcesses(unittest.TestCase):
     def test_metrics_are_for_one(self) -> None:
         """Said at once; so is a number that is none."""
         for words in ["--daemon", "--metrics", ":1", "--processes", "2"], ["--processes", "0"]:
-            with self.assertRaises(SystemExit) as caught, contextlib.redirect_stderr(None):
+            with self.assertRaises(SystemExit) as caught, contextlib.redirect_stderr(io.StringIO()):
                 ConsoleApp(["zope-sendmail", *words, self.path])
             self.assertEqual(caught.exception.code, 2)
 

@@ -601,6 +601,8 @@ class Permissions(DoctorTest):
 
     def test_that_keep_the_owner_out(self) -> None:
         """Then nothing moves: whatever cannot be read, made or found there."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can compare what is there before and after")
         self.put()
         self.queue.claim(0)
         for directory in ("new", "cur", "tmp", "locks", "history", "processors"):
