@@ -46,6 +46,7 @@ SERVERS = {
         "Dovecot", ("dovecot-core", "dovecot-lmtpd", "dovecot-submissiond"), ("/usr/sbin/dovecot", "--version")
     ),
     "prometheus": Server("Prometheus", ("prometheus",), ("/usr/bin/promtool", "--version")),
+    "filesystems": Server("XFS and btrfs", ("xfsprogs", "btrfs-progs"), ("/usr/sbin/mkfs.xfs", "-V")),
 }
 
 # They are told to be there: only an installation needs them.

@@ -15,6 +15,7 @@ import io
 import os
 import re
 import stat
+import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,9 @@ def _find_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
 _renameat2 = _find_renameat2()
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 
+#: ioctl(2): the attributes of a file (chattr(1)), and that which keeps a file where it is when it is written to.
+_GET_FLAGS, _SET_FLAGS, _NO_COPY = 0x80086601, 0x40086602, 0x00800000
+
 
 class Disk:
     """The real disk.  Concurrency: any thread."""
@@ -87,6 +91,22 @@ class Disk:
         Leaves nothing on failure.
         """
         os.close(self._create(path, *pieces))
+
+    def create_in_place(self, path: str, data: bytes) -> None:
+        """`create`, durably, a file that can be written over without room, as `open_locked` does."""
+        baton.put_down()
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+        try:
+            os.fchmod(fd, _FILE_MODE)
+            _keep_in_place(fd)
+            self.write(fd, data)
+            _flush(fd)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
+        finally:
+            os.close(fd)
 
     def create_locked(self, path: str, *pieces: Piece) -> int:
         """`create`, and return a descriptor for reading the file, on which there is a lock until it is closed.
@@ -380,10 +400,15 @@ class Disk:
     # locks: on open files, so that the kernel ends them with the process
 
     def open_locked(self, path: str) -> int:
-        """Make a new private file, locked by us; return its descriptor."""
+        """Make a new private file, locked by us; return its descriptor.
+
+        Where the file system writes what changes elsewhere (btrfs), it does not with this file, so that writing over
+        what is there needs no room.
+        """
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
         try:
             os.fchmod(fd, _FILE_MODE)
+            _keep_in_place(fd)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BaseException:
             os.close(fd)
@@ -443,6 +468,14 @@ class Disk:
     def write_at(self, fd: int, data: bytes, offset: int) -> None:
         """Write ``data`` at ``offset``, in one call."""
         os.pwrite(fd, data, offset)
+
+
+def _keep_in_place(fd: int) -> None:
+    """Let an empty file not be copied when it is written to, where the file system knows that."""
+    if sys.platform == "linux" and sys.maxsize > 2**32:
+        with contextlib.suppress(OSError):
+            flags = struct.unpack("l", fcntl.ioctl(fd, _GET_FLAGS, bytes(8)))[0]
+            fcntl.ioctl(fd, _SET_FLAGS, struct.pack("l", flags | _NO_COPY))
 
 
 def _flush(fd: int) -> None:

@@ -17,7 +17,8 @@ from zope.sendmail.system.disk import Disk
 
 #: The calls that a disk can refuse.
 CALLS = (
-    "create", "create_locked", "fill", "append", "truncate", "make_directory", "sync_file", "sync_open", "sync_files",
+    "create", "create_in_place", "create_locked", "fill",
+    "append", "truncate", "make_directory", "sync_file", "sync_open", "sync_files",
     "sync_file_system",
     "sync_directory",
     "rename", "link", "unlink", "remove_directory", "stamp", "names", "stat", "exists", "open", "read", "read_small",
@@ -83,6 +84,11 @@ class RecordingDisk(Disk):
     def create(self, path: str, *pieces: Piece) -> None:
         super().create(path, *pieces)
         self._note("create", path, data=joined(pieces))
+
+    def create_in_place(self, path: str, data: bytes) -> None:
+        super().create_in_place(path, data)
+        self._note("create", path, data=data)
+        self._note("sync", path)
 
     def create_locked(self, path: str, *pieces: Piece) -> int:
         fd = super().create_locked(path, *pieces)

@@ -32,6 +32,7 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.terms import Terms, marks_in
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.diagnosis import HELD
+from zope.sendmail.queue.maildir import makeway
 from zope.sendmail.queue.maildir.doctor import examine, examine_staged
 from zope.sendmail.queue.maildir.heartbeat import seems_alive
 from zope.sendmail.queue.maildir.keys import Keys
@@ -312,7 +313,7 @@ class MaildirAdmin:
     def at_work(self, name: str, verb: Action) -> Iterator[tuple[str, Record, bool]]:
         """Hold the lock of a message to which `verb` can be done; processors hear of it afterwards."""
         key, rejected = self._find(name)
-        lock = self._owner().take(key)
+        key, lock = makeway.take(self._owner(), self._store, key)
         if isinstance(lock, Busy):
             raise NotPossible(f"cannot {verb} mail {name}: it is being sent; try again in a moment")
         written = lock.lost(0) is None

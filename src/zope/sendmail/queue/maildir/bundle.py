@@ -215,8 +215,19 @@ def _is_drained(disk: Disk, group: str) -> bool:
 def _take_apart(layout: Layout, disk: Disk, group: str) -> None:
     """Make a part of each mail of the bundle: of all at once if there is room, else of a few at a time.
 
-    :raises OSError: if there is no room for one mail
+    :raises OSError: if there is no room for one mail; then nothing keeps processors from draining it where it lies.
     """
+    try:
+        _make_all_parts(layout, disk, group)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            with contextlib.suppress(OSError):
+                disk.remove_directory(os.path.join(group, PARTS))
+                remove_quietly(disk, os.path.join(group, SPLITTING + host_name()))
+        raise
+
+
+def _make_all_parts(layout: Layout, disk: Disk, group: str) -> None:
     path = os.path.join(group, BUNDLE)
     steps = steps_in(disk, group) or b""
     if steps and not steps.strip(GONE) and PARTS not in disk.names(group):
@@ -290,9 +301,11 @@ def _make_last_parts(disk: Disk, group: str, mails: Sequence[_Mail]) -> int:
         try:
             _make_parts(disk, group, mails)
         except OSError as error:
-            if error.errno not in NO_ROOM or len(mails) == 1:
+            if error.errno not in NO_ROOM:
                 raise
             remove_quietly(disk, *(os.path.join(group, PARTS, mail.name) for mail in mails))
+            if len(mails) == 1:
+                raise
             mails = mails[len(mails) // 2 :]
         else:
             return len(mails)

@@ -9,6 +9,7 @@ unfolded as ever.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from array import array
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.terms import marks_in
+from zope.sendmail.queue.maildir import reserve
 from zope.sendmail.queue.maildir.bundle import entries, may_be_drained, unfold
 from zope.sendmail.queue.maildir.bundlelease import BundledLease, BundledMail, key_of
 from zope.sendmail.queue.maildir.bundleprogress import GONE, KEPT, WAITING, BundleProgress, make_progress
@@ -77,8 +79,7 @@ class BundleDrain:
         self.all_ranks = sorted(set(ranks))
         #: The first mails of a transaction are files, and go before those in its bundle.
         self.age = by_age(key_of(first))
-        make_progress(disk, group, len(ranks), owner.name)
-        self.progress = BundleProgress(disk, group)
+        self.progress = self._make_progress(disk, len(ranks))
         try:
             self._fd = disk.open_existing(os.path.join(group, BUNDLE))
         except OSError:
@@ -97,6 +98,12 @@ class BundleDrain:
         #: When the first mail that was kept is due, by the wall clock.
         self._kept_until = inf
         self._try_at = 0.0
+
+    def _make_progress(self, disk: Disk, count: int) -> BundleProgress:
+        """Return how far its mails are, from a file of the reserve where there is no room for another."""
+        become = functools.partial(reserve.become, self.store.layout, disk)
+        make_progress(disk, self.group, count, self._owner.name, become)
+        return BundleProgress(disk, self.group)
 
     # giving out
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 from zope.sendmail.queue.maildir.layout import PROGRESS
-from zope.sendmail.system.disk import Disk, remove_quietly
+from zope.sendmail.system.disk import NO_ROOM, Disk, remove_quietly
 
 #: What a byte says: nothing was done; the mail is being read; its last byte may have gone; the relay has it for
 #: all recipients; it is gone; its history says the rest, and it is to become a file.
@@ -53,14 +54,19 @@ class BundleProgress:
             os.close(fd)
 
 
-def make_progress(disk: Disk, group: str, count: int, maker: str) -> None:
-    """Make the file for so many mails, durably, if there is none.
+def make_progress(disk: Disk, group: str, count: int, maker: str, become: Callable[..., bool]) -> None:
+    """Make the file for so many mails, durably, if there is none; a file of the reserve is it where there is no room.
 
     :param maker: a name that no other process has
+    :param become: lets a file of the reserve be the one with a path and pieces; returns whether that went
     """
     hidden, path = (os.path.join(group, name) for name in (f"{PROGRESS}-{maker}", PROGRESS))
     try:
-        disk.create(hidden, _HEADER, WAITING * count)
+        try:
+            disk.create(hidden, _HEADER, WAITING * count)
+        except OSError as error:
+            if error.errno not in NO_ROOM or not become(hidden, _HEADER, WAITING * count):
+                raise
         disk.sync_file(hidden)
         disk.link(hidden, path)
     except FileExistsError:  # another process was faster, or we were here before

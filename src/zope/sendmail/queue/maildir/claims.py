@@ -17,6 +17,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_death
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.terms import PLAIN, Priority, marks_in
+from zope.sendmail.queue.maildir import makeway
 from zope.sendmail.queue.maildir.bundlesource import BundleSource
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.lease import MaildirLease
@@ -173,6 +174,10 @@ class Claims:
         for orphan in self._scanner.look(self._clock.monotonic()):
             self._clear(orphan)
 
+    def note_short(self) -> None:
+        """Take note that other mail, which is not in the queue yet, waits until there is room for it."""
+        self._scanner.note_short()
+
     @property
     def wants_room(self) -> bool:
         """Whether mail waits until another one has left, since there is no room for its lock or its file."""
@@ -314,11 +319,15 @@ class Claims:
             self.store.disk.stat(self.store.layout.message(key))  # cheaper than locking what is gone
         if self._index.was_tried and not self._is_due(key, self.store.record(key)):
             return None
-        lock = self._owner.take(key)
+        found, lock = makeway.take(self._owner, self.store, key)
+        if found != key:
+            self._index.move(key, found)
         if isinstance(lock, Busy):
-            self._index.put(key, self._clock.monotonic() + lock.seconds)
+            self._index.put(found, self._clock.monotonic() + lock.seconds)
             self._has_rivals = True
             return None
+        if found != key:  # what is wrong with it concerns the name that it has now
+            return self._guarded(found, lambda moved: self._lease(moved, lock))
         return self._ordinary(key, lock) or self._lease(key, lock)
 
     def _gone(self, key: str) -> None:

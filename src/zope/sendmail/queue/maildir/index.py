@@ -290,6 +290,13 @@ class Index:
         """Return the relays for which messages are parked."""
         return list(self._parked)
 
+    def move(self, key: str, new: str) -> None:
+        """Take note that a message that was taken has another key now."""
+        if key in self._expiries:
+            self._expiries[new] = self._expiries[key]
+        self.drop(key)
+        self._due[new] = _TAKEN
+
     def drop(self, key: str) -> None:
         """Forget a message that is gone."""
         self._due.pop(key, None)

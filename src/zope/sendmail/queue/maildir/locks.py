@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 from dataclasses import dataclass
 
@@ -143,9 +144,10 @@ class Owner(OwnerFile):
         #: Locks that are in use, or being taken; a lock of ours that is not among them could not be removed.
         self._held: set[str] = set()
 
-    def take(self, key: str) -> Lock | Busy:
+    def take(self, key: str, *, is_last_resort: bool = True) -> Lock | Busy:
         """Lock a message, or say how long it is in use.
 
+        :param is_last_resort: whether room for one lock may be made in a way that leaves none for a second.
         :raises FileNotFoundError: if the message's directory is gone
         :raises CannotClaim: if the disk refuses the lock for a reason that concerns every message
         """
@@ -159,13 +161,21 @@ class Owner(OwnerFile):
         got: Lock | Busy | None = None
         try:
             is_without = self._identity is None or self._layout.is_in_place(key)
-            got = self._take_without(key, path) if is_without else self._take(path)
+            take = functools.partial(self._take_without, key) if is_without else self._take
+            got = take(path, is_last_resort=is_last_resort)
+            if isinstance(got, Lock) and key.startswith("cur/") and self._is_locked_in_new(key):
+                got.release()
+                got = Busy(LOOK_AGAIN)
         finally:
             if not isinstance(got, Lock):
                 self.let_go(path)
         return got
 
-    def _take(self, path: str) -> Lock | Busy:
+    def _is_locked_in_new(self, key: str) -> bool:
+        """Return whether a message that is in ``cur/`` was locked where it may have been before."""
+        return self.disk.exists(self._layout.sending("new/" + key.removeprefix("cur/")))
+
+    def _take(self, path: str, *, is_last_resort: bool) -> Lock | Busy:
         try:
             self._link(path)
             self._is_crammed = False
@@ -176,6 +186,8 @@ class Owner(OwnerFile):
         except OSError as error:
             if error.errno in _ABOUT_ONE:
                 raise
+            if not is_last_resort and error.errno in NO_ROOM:
+                raise CannotClaim.because_of(error) from error
             if not (error.errno in NO_ROOM and self._lend(path)):
                 raise self._why_none(error) from error
         return self._lock(path, None)
@@ -246,7 +258,7 @@ class Owner(OwnerFile):
 
     # without an owner file
 
-    def _take_without(self, key: str, path: str) -> Lock | Busy:
+    def _take_without(self, key: str, path: str, *, is_last_resort: bool) -> Lock | Busy:
         """Lock a message for whose lock there is no owner file to be linked."""
         kind = InPlaceLock if self._layout.is_in_place(key) else OwnerlessLock
         lock = kind(self.disk, self._layout.message(key), path, self._clock.time)
@@ -256,7 +268,11 @@ class Owner(OwnerFile):
                 return self._lock(path, self._read_own(path))
             if not lock.open():
                 return Busy(LOOK_AGAIN)
-            got = self._lock_in_place(lock) if isinstance(lock, InPlaceLock) else self._lock_without(lock, path)
+            got = (
+                self._lock_in_place(lock)
+                if isinstance(lock, InPlaceLock)
+                else self._lock_without(lock, path, is_last_resort=is_last_resort)
+            )
             if isinstance(got, Inherited):
                 self._ownerless[path] = lock
                 return Lock(self, path, None if got.phase is Phase.CLAIMED else got)
@@ -265,7 +281,7 @@ class Owner(OwnerFile):
             if self._ownerless.get(path) is not lock:
                 lock.close()
 
-    def _lock_without(self, lock: OwnerlessLock, path: str) -> Inherited | Busy:
+    def _lock_without(self, lock: OwnerlessLock, path: str, *, is_last_resort: bool) -> Inherited | Busy:
         """Make the lock of a message that we have flock'ed, or inherit it; return what is inherited.
 
         What another kind of owner has left stays until there is room for an owner file.
@@ -274,7 +290,7 @@ class Owner(OwnerFile):
             theirs = self.disk.stat(path)
         except FileNotFoundError:
             try:
-                self._make_without(lock)
+                self._make_without(lock) if is_last_resort else self._make_at_once(lock)
             except FileExistsError:  # a process that has an owner file was faster
                 return Busy(0.0)
             return lock.said
@@ -300,6 +316,16 @@ class Owner(OwnerFile):
             return Busy(_LOOK_AT_OTHERS)
         lock.inherit(said)
         return said
+
+    @staticmethod
+    def _make_at_once(lock: OwnerlessLock) -> None:
+        """Make a lock, if there is room for it.  Raises `CannotClaim` if there is none."""
+        try:
+            lock.make()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise CannotClaim.because_of(error) from error
 
     def _make_without(self, lock: OwnerlessLock) -> None:
         """Make a lock; an empty directory makes room for its name if there is none.

@@ -95,7 +95,7 @@ class OwnerFile:
                 self._close_file()
                 no_room = full if isinstance(error, FileNotFoundError) else error
                 if no_room is not None and no_room.errno in NO_ROOM:
-                    if self._adopt():
+                    if self._could_adopt():
                         self._without = None
                     else:
                         self._begin_without(no_room)
@@ -149,6 +149,15 @@ class OwnerFile:
         if self._without is not None:
             self._without = None
             reserve.make(self._layout, self.disk)
+
+    def _could_adopt(self) -> bool:
+        """Do as `_adopt`; a file that cannot be written to for want of room is none."""
+        try:
+            return self._adopt()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            return False
 
     def _adopt(self) -> bool:
         """Go on with a file of the reserve, or a dead owner's with its locks; return False if there is none."""

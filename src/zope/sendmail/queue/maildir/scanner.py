@@ -89,6 +89,10 @@ class Scanner:
         """Whether a look now finds mail for which there was no room: what has left since has made some."""
         return self._is_short and self._has_room
 
+    def note_short(self) -> None:
+        """Take note that there is mail for which there is no room."""
+        self._is_short = True
+
     def made_room(self) -> None:
         """Take note that a mail has left."""
         self._has_room = True

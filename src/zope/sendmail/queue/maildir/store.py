@@ -221,9 +221,23 @@ class Store:
         except OSError as error:
             if error.errno not in NO_ROOM or can_be_forgotten(record):
                 raise
+            if self._from_reserve(path, line):
+                return
             if not reserve.give_up(self.layout, self.disk):
                 raise
             self.disk.append(path, b"\n" + line if self._is_torn(path) else line)
+
+    def _from_reserve(self, path: str, line: bytes) -> bool:
+        """Make a history where no file can be made; return whether that went, and was needed."""
+        new = self._compacted(path)
+        if self.disk.exists(path) or not reserve.become(self.layout, self.disk, new, line):
+            return False
+        self.disk.rename(new, path)
+        return True
+
+    def _compacted(self, path: str) -> str:
+        """Return where a history is written before it gets its own name."""
+        return os.path.join(self.layout.history_, COMPACTED + os.path.basename(path))
 
     def _append(self, path: str, line: bytes) -> None:
         try:
@@ -234,7 +248,7 @@ class Store:
 
     def _compact(self, path: str) -> None:
         """Put a shorter history in the place of a long one; a disk that refuses costs nothing but room."""
-        shorter = os.path.join(self.layout.history_, COMPACTED + os.path.basename(path))
+        shorter = self._compacted(path)
         with contextlib.suppress(OSError):
             remove_quietly(self.disk, shorter)
             self.disk.create(shorter, compacted(self.disk.read_tail(path, _MOST)[0]))
@@ -270,7 +284,8 @@ class Store:
         """Remove a message that was sent, the instant of success; return False if it was gone already."""
         try:
             self.disk.unlink(self.layout.message(key))
-        except FileNotFoundError:
+        except FileNotFoundError:  # another processor may have made way for its lock; see `makeway`
+            remove_quietly(self.disk, self.layout.message("cur/" + name_of(key)))
             return False
         finally:
             self.forget(key)

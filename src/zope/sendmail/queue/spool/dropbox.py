@@ -81,6 +81,10 @@ class Dropped:
         return self.status.st_size
 
 
+class _NoRoomError(Exception):
+    """There is no room for a name, until other mail has left."""
+
+
 class DropBox:
     """The files in one spool directory.  `lock_age`: seconds, 0.0: a lock counts for ever."""
 
@@ -89,6 +93,8 @@ class DropBox:
         self.lock_age = lock_age
         #: Whether there is room for the queue's own directories; else mail is taken where it lies.
         self.has_room = True
+        #: Whether there was no room for a name that the next file needs, although other mail waits and may make some.
+        self.is_short = False
         self._layout = layout
         self._disk = disk
         self._clock = clock
@@ -110,8 +116,15 @@ class DropBox:
         if not self._found and self._is_time(now, busy=busy):
             self._look(now)
         keys: list[str] = []
+        self.is_short = False
         while self._found and len(keys) < _AT_ONCE:
-            key = self._take(self._found.popleft(), make)
+            found = self._found.popleft()
+            try:
+                key = self._take(found, make, is_alone=not (keys or busy))
+            except _NoRoomError:
+                self._found.appendleft(found)
+                self.is_short = True
+                break
             if key is not None:
                 keys.append(key)
         return keys
@@ -222,7 +235,12 @@ class DropBox:
 
     # taking
 
-    def _take(self, found: Dropped, make: Callable[[], None]) -> str | None:
+    def _take(self, found: Dropped, make: Callable[[], None], *, is_alone: bool = True) -> str | None:
+        """Move a file to where mail waits; return its key, or None if it stays where it is.
+
+        :param is_alone: whether no other mail waits, which makes room when it leaves.
+        :raises _NoRoomError: if other mail waits and there is no room
+        """
         path = found.path
         try:
             mail = Dropped(path, self._disk.stat(path))  # it may have changed since the look
@@ -234,6 +252,8 @@ class DropBox:
         except FileNotFoundError:  # another daemon was faster, or its writer removed it
             return None
         except OSError as error:  # it is not sent: else it would be sent again and again
+            if error.errno in NO_ROOM and not is_alone:
+                raise _NoRoomError from error
             self._leave(path, f"it cannot be taken away, so it is not sent: {error.strerror or error}")
             return None
         self._give_up_lock(path)

@@ -65,7 +65,10 @@ class SpoolQueue(MaildirQueue):
             self._dropbox.has_room = self._make_if_there_is_room()
             busy = self._claims.next_due() == 0.0
             self._claims.heard(self._dropbox.take(self._make, busy=busy) or None)
-            return super().claim(limit)
+            leases = super().claim(limit)
+            if self._dropbox.is_short:
+                self._claims.note_short()
+            return leases
 
     def _make_if_there_is_room(self) -> bool:
         """Make the queue's own directories, all of them, and return whether there was room.

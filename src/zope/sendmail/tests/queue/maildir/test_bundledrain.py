@@ -212,13 +212,18 @@ class ANewsletter(DrainTest):
         self.assertEqual(self.names(), names)
 
     def test_where_there_is_no_room_for_its_progress_becomes_files(self) -> None:
-        """As before."""
+        """As before, if there is no file of the reserve that can be it."""
 
         class Full(Disk):
             def create(self, path: str, *pieces: Any) -> None:
                 if PROGRESS in path:
                     raise OSError(errno.ENOSPC, "full")
                 super().create(path, *pieces)
+
+            def rename(self, old: str, new: str) -> None:
+                if PROGRESS in new:
+                    raise OSError(errno.ENOSPC, "full")
+                super().rename(old, new)
 
         names = self.put()
         self.assertEqual([lease.name for lease in self.open(Full()).claim(20)], names)
@@ -556,14 +561,14 @@ class FilesOfATransaction(DrainTest):
         free = self.looks()
         self.assertEqual(self.names(), names)
         again = self.put()
-        make_progress(self.queue.disk, self.group(), 8, "processor")
+        make_progress(self.queue.disk, self.group(), 8, "processor", lambda *_: False)
         self.assertEqual(self.looks() - free, unfolder._PATIENCE - 1)  # one is made in any case
         self.assertEqual(self.names(), sorted([*names, *again]))
 
     def test_are_made_at_once_if_somebody_waits_for_them(self) -> None:
         """As at the end of a program."""
         names = self.put()
-        make_progress(self.queue.disk, self.group(), 8, "processor")
+        make_progress(self.queue.disk, self.group(), 8, "processor", lambda *_: False)
         with mock.patch.object(unfolder, "_PAUSE", 3600.0):
             thread = unfolder.Unfolder()
             thread.later(self.queue.layout, self.queue.disk, self.group())

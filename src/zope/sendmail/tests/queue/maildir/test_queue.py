@@ -448,7 +448,7 @@ class DiskRefusesWhileInheriting(MaildirQueueTest):
         """ENOSPC in the history: tried again until it is there."""
         self.put()
         self.die()
-        self.check_kept(RefusingDisk("append", part="history"))
+        self.check_kept(RefusingDisk("append", "rename", part="history"))
 
     def test_unreadable_for_a_while_the_unknown_is_kept(self) -> None:
         """The message cannot be opened (EIO, EMFILE): what is known about it stays."""
@@ -460,7 +460,7 @@ class DiskRefusesWhileInheriting(MaildirQueueTest):
         """Whoever could not write it down hands it on."""
         self.put()
         self.die()
-        queue = self.open(RefusingDisk("append", part="history"))
+        queue = self.open(RefusingDisk("append", "rename", part="history"))
         self.assertEqual(queue.claim(), [])
         queue.close()
         self.assert_inherited_unknown(self.claim())
@@ -469,7 +469,7 @@ class DiskRefusesWhileInheriting(MaildirQueueTest):
         """Refused at first, it is still not sent again."""
         self.put()
         name = self.die()
-        disk = RefusingDisk("append", part="history")
+        disk = RefusingDisk("append", "rename", part="history")
         queue = self.open(disk, Schedule(on_unknown=OnUnknown.HOLD))
         self.assertEqual(queue.claim(), [])
         disk.refused = set()
@@ -641,7 +641,7 @@ class ToldOnce(MaildirQueueTest):
         """What stood there about an attempt that was told is gone when the next one is lost."""
         self.put()
         self.die()
-        disk = RefusingDisk("append", part="history")
+        disk = RefusingDisk("append", "rename", part="history")
         queue = self.open(disk)
         self.assertEqual(queue.claim(), [])
         disk.refused = set()
@@ -1294,7 +1294,7 @@ class AnOperatorAtADeadOnesMail(MaildirQueueTest):
         """The verb fails, and whoever claims the mail later is told."""
         self.put()
         name = self.die()
-        admin = self.open(RefusingDisk("append", part="history"))
+        admin = self.open(RefusingDisk("append", "rename", part="history"))
         with self.assertRaises(OSError):
             admin.admin.hold(name)
         admin.close()
