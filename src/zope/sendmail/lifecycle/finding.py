@@ -90,10 +90,13 @@ class Finding:
         return self.severity is Severity.PROBLEM and self.kind in _STANDSTILL
 
 
-def queue_command(name: str, *words: str) -> tuple[str, ...]:
-    """Return a command of ``zope-sendmail queue``.  A mail's name may look like an option."""
+def queue_command(name: str, *words: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return a command of ``zope-sendmail queue``.
+
+    :param words: names of mails, of which one may look like an option.
+    """
     dashes = ("--",) if any(word.startswith("-") for word in words[:1]) else ()
-    return ("zope-sendmail", "queue", name, QUEUE, *dashes, *words)
+    return ("zope-sendmail", "queue", name, *options, QUEUE, *dashes, *words)
 
 
 def _placed(word: str, directory: str) -> str:

@@ -163,7 +163,7 @@ def no_mail(name: str, why: str) -> Finding:
         name,
         f"The file cannot be sent: {printable(why)}.  A processor will set it aside as rejected.",
         "Find out which program wrote it, or restore it from a backup; then delete it (remove).",
-        commands=(queue_command("show", "--raw", name), queue_command("remove", name)),
+        commands=(queue_command("show", name, options=("--raw",)), queue_command("remove", name)),
     )
 
 

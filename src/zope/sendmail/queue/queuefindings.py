@@ -94,7 +94,10 @@ def no_room(free: str, *, scarce: bool) -> Finding:
         "",
         f"The file system of the queue has {free} left; without room no transaction that sends mail can commit.",
         "Make room on it, or move the queue.",
-        commands=(("df", HERE), queue_command("remove", "--state", "rejected", "--older-than", "30d", "--dry-run")),
+        commands=(
+            ("df", HERE),
+            queue_command("remove", options=("--state", "rejected", "--older-than", "30d", "--dry-run")),
+        ),
     )
 
 

@@ -7,6 +7,7 @@ import unittest
 
 from zope.sendmail.lifecycle.finding import (
     HERE,
+    QUEUE,
     Finding,
     Kind,
     Severity,
@@ -142,6 +143,7 @@ class ItsCommands(unittest.TestCase):
     def test_end_the_options_before_a_name_that_looks_like_one(self) -> None:
         """Such as a file that another program made."""
         self.assertEqual(queue_command("show", "-x")[-2:], ("--", "-x"))
+        self.assertEqual(queue_command("show", "x", options=("--raw",))[3:], ("--raw", QUEUE, "x"))
         self.assertNotIn("--", queue_command("list", "x", "-y"))
 
     def test_have_nothing_that_a_terminal_obeys(self) -> None:
