@@ -50,6 +50,7 @@ class WorkersOfOneProcessor(unittest.TestCase):
             self.queue._claims.look_out_soon()
             looking, its = self.work()
             self.wait_until_one_waits(connection)
+            self.queue._claims.look_out_soon()  # for the other one, too
             other, found = self.work()
             other.join(_PATIENCE)
             self.assertEqual((len(found), its), (1, []))
