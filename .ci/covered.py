@@ -57,7 +57,7 @@ PACKAGES = {
         ),
         without=("queue/test_moving.py::AMoveThatIsKilled",),
         apart=("postgresql",),
-        percent=88.0,
+        percent=92.0,
     ),
 }
 
