@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
+import time
 import weakref
 from typing import Generic, Protocol, TypeVar
 
@@ -23,6 +25,9 @@ EXIT_TIMEOUT = 30.0
 
 #: Seconds that a `MailSender` has at the end of the program to send what is due.
 FINISH_TIMEOUT = 5.0
+
+#: Seconds between two looks whether the main thread has ended, when it is about to.
+_LOOK = 0.005
 
 
 class Stoppable(Protocol):
@@ -137,7 +142,7 @@ class Keeper:
                 self._thread = keeper
 
     def _keep(self) -> None:
-        threading.main_thread().join()
+        _wait_for_the_main_thread()
         self.let_finish(FINISH_TIMEOUT)
 
     def let_finish(self, timeout: float) -> bool:
@@ -159,6 +164,26 @@ class Keeper:
         for thread in late:
             thread.tell_what_waits()
         return not late
+
+
+def _wait_for_the_main_thread() -> None:
+    """Return when the main thread has ended.
+
+    Until Python 3.12 `Thread.join` holds a lock of that thread for a moment.  If the interpreter looks at the lock just
+    then, an assertion of it fails, and it ends without waiting for any thread.  So that lock is not touched.
+    """
+    main = threading.main_thread()
+    if sys.version_info >= (3, 13):
+        main.join()  # pragma: no cover - coverage is measured with an older one
+        return  # pragma: no cover - coverage is measured with an older one
+    end = threading.Event()
+    try:
+        vars(threading)["_register_atexit"](end.set)  # it comes just before
+    except RuntimeError:  # the main thread has come to its end already
+        end.set()
+    end.wait()
+    while not vars(main)["_is_stopped"]:  # until executors have done what they have
+        time.sleep(_LOOK)
 
 
 _keeper = Keeper()

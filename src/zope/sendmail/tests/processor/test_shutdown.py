@@ -10,6 +10,11 @@ import unittest
 from zope.sendmail.processor.shutdown import Keeper, Threads, expect, running, stop_all
 from zope.sendmail.reporting import maillog
 
+_where_threads_start = unittest.skipIf(
+    (3, 12, 0) <= sys.version_info < (3, 12, 3),
+    "CPython 3.12.0 to 3.12.2 start no thread when a program ends (gh-113964)",
+)
+
 
 class Running:
     """A processor's thread."""
@@ -125,6 +130,7 @@ class ProcessorsOfAProcess(unittest.TestCase):
                 self.assertEqual(self.told[:4], ["finish", "finish", "join", "join"])
                 self.assertEqual(self.told[4:], [] if ends else ["tell what waits"] * 2)
 
+    @_where_threads_start
     def test_finish_when_the_main_thread_has_ended(self) -> None:
         """Before the interpreter takes away the threads that they need; one thread waits for that moment."""
         program = """if True:
@@ -146,6 +152,54 @@ class ProcessorsOfAProcess(unittest.TestCase):
         self.assertEqual(
             sorted(done.stdout.split("\n")[1:]), ["", *["finish"] * 2, *["join"] * 2, *["tell what waits"] * 2]
         )
+
+    def test_finish_whenever_the_interpreter_looks_whether_the_main_thread_has_ended(self) -> None:
+        """It waits for no thread if it finds the lock of the main thread taken, as `Thread.join` does for a moment."""
+        program = """if True:
+            import os, threading, time
+            from zope.sendmail.processor.shutdown import let_finish_at_exit
+            main = threading.main_thread()
+            end = getattr(main, "_stop", None)
+            def end_late():
+                time.sleep(0.2)
+                end()
+            def take(block=True, timeout=-1):
+                lock = main._tstate_lock
+                if lock is not None and lock.acquire(block, timeout):
+                    time.sleep(1)
+                    lock.release()
+            main._stop, main._wait_for_tstate_lock = end_late, take
+            class Processor:
+                def is_alive(self): return True
+                def finish(self): os.write(1, b"finish")
+                def join(self, timeout): pass
+                def tell_what_waits(self): pass
+            processor = Processor()
+            let_finish_at_exit(processor)
+        """
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+        self.assertEqual((done.stdout, done.stderr), ("finish", ""))
+
+    @_where_threads_start
+    def test_finish_if_they_begin_when_the_main_thread_is_about_to_end(self) -> None:
+        """As one that another thread begins."""
+        program = """if True:
+            import os, threading
+            from zope.sendmail.processor.shutdown import let_finish_at_exit
+            class Processor:
+                def is_alive(self): return True
+                def finish(self): os.write(1, b"finish")
+                def join(self, timeout): pass
+                def tell_what_waits(self): pass
+            processor, ending = Processor(), threading.Event()
+            def begin():
+                ending.wait()
+                let_finish_at_exit(processor)
+            threading._register_atexit(ending.set)
+            threading.Thread(target=begin).start()
+        """
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+        self.assertEqual((done.stdout, done.stderr), ("finish", ""))
 
 
 if __name__ == "__main__":
