@@ -65,8 +65,8 @@ def give_up(layout: Layout, disk: Disk) -> bool:
 def become(layout: Layout, disk: Disk, path: str, *pieces: bytes) -> bool:
     """Let a file of the reserve be another one, for what must be written down; return whether that went.
 
-    Some file systems (XFS) make no file while less than about a hundred blocks are free, but rename one.  The last file
-    of the reserve is left for a processor.
+    Some file systems (XFS) may refuse to make a file while some blocks are free, but rename one.  The last file of the
+    reserve is left for a processor.
     """
     text = b"".join(pieces)
     for spare in reversed(_paths(layout)[1:]):

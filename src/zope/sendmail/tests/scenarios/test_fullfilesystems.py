@@ -1,8 +1,8 @@
 """Full disks with the file systems that want room for more than a file's octets: XFS and btrfs.
 
-XFS keeps a small directory in its inode and wants a block for one more name, and makes no file while less than about
-a hundred blocks are free.  btrfs writes what changes elsewhere, and keeps names apart from octets.  Skipped, with the
-reason, where no such disk can be made and mounted (``.ci/mtas.py`` fetches what makes them).
+XFS keeps a small directory in its inode and wants a block for one more name, and may refuse to make a file while some
+blocks are free.  btrfs writes what changes elsewhere, and keeps names apart from octets.  Skipped, with the reason,
+where no such disk can be made and mounted (``.ci/mtas.py`` fetches what makes them).
 """
 
 from __future__ import annotations
