@@ -586,20 +586,24 @@ class TroubleWithTheQueue(ProcessorTest):
         self.assertFalse(trouble.is_lasting)
 
 
+def _is_for_mail(path: str) -> bool:
+    return "/new/" in path or "/cur/" in path
+
+
 class LocklessDisk(Disk):
-    """Refuses new links in new/ as long as it is told so: no permission, no inodes, no space."""
+    """Refuses new names in new/ and cur/ as long as it is told so: no permission, no inodes, no space."""
 
     refusal: OSError | None = None
 
     def link(self, old: str, new: str) -> None:
         """See `Disk`."""
-        if self.refusal is not None and "/new/" in new:
+        if self.refusal is not None and _is_for_mail(new):
             raise self.refusal
         super().link(old, new)
 
     def rename_new(self, old: str, new: str) -> None:
         """See `Disk`.  An owner file without room for a link would serve as the lock itself."""
-        if self.refusal is not None and "/new/" in new:
+        if self.refusal is not None and _is_for_mail(new):
             raise self.refusal
         super().rename_new(old, new)
 
