@@ -141,7 +141,9 @@ def _certificate(relay: RelaySettings) -> str:
         return f"{_SKIPPED} it is not looked at (verify)"
     with _Connection(_without_login(relay, verify=True)) as connection:
         sock = connection.sock
-        shown: Any = sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None
+        if not isinstance(sock, ssl.SSLSocket):
+            return f"{_SKIPPED} there is none without TLS"
+        shown: Any = sock.getpeercert()
         names = [name for kind, name in (shown or {}).get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
         return f"valid until {(shown or {}).get('notAfter', '?')}, for {', '.join(names) or '?'}"
 

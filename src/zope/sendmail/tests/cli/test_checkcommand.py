@@ -68,6 +68,14 @@ class ARelayThatWorks(CheckTest):
         self.assertRegex(said, r"FAILED +envelope +nobody@example\.org: 550 5\.1\.1 no such user")
         self.assertRegex(said, r"ok +envelope +one@example\.org")
 
+    def test_shows_no_certificate_without_tls(self) -> None:
+        """Although a login asks for one."""
+        relay = self.enterContext(Relay(users={"jane": "secret"}))
+        words = ("--tls", "never", "--allow-clear-password", "--username", "jane", "--password", "secret")
+        status, said = self.check(relay, *words)
+        self.assertEqual(status, 0, said)
+        self.assertRegex(said, r"- +certificate +there is none without TLS")
+
     def test_says_what_is_left_out(self) -> None:
         """No TLS, no login: mail goes in clear."""
         _, said = self.check(self.enterContext(Relay()))
