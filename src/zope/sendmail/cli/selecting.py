@@ -64,7 +64,7 @@ def resolve(queue: IMailQueue, given: Sequence[str]) -> tuple[list[str], int]:
         if _is_staged(text):
             names.append(text)
             continue
-        candidates = found[text] or list(_with_message_id(queue, text))
+        candidates = found[text] or list(_with_message_id(queue, text)) or _staged(queue, text)
         if len(candidates) == 1:
             names += candidates
             continue
@@ -80,6 +80,15 @@ def resolve(queue: IMailQueue, given: Sequence[str]) -> tuple[list[str], int]:
 def _is_staged(text: str) -> bool:
     """Return whether a name is that of a staged mail, which is always given in full."""
     return text.startswith("tmp/")
+
+
+def _staged(queue: IMailQueue, text: str) -> Sequence[str]:
+    """Return the names of the staged mails with this whole name, or this Message-Id."""
+    return [
+        mail.name
+        for mail in queue.admin.mails((State.STAGED,))
+        if text == mail.name or ("@" in text and mail.message_id == bare_message_id(text))
+    ]
 
 
 def bare_message_id(message_id: str) -> str:

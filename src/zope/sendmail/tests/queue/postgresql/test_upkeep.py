@@ -194,6 +194,14 @@ class MailInDoubt(Fixture):
         self.queue.admin.release(self.name)
         self.assertEqual([lease.name for lease in self.queue.claim()], [self.name])
 
+    def test_is_decided_with_the_commands_of_the_doctor(self) -> None:
+        """They have its name."""
+        self.sql("update zope_sendmail.mail set since = since - interval '2 hours'")
+        self.assertIn(f"release {self.url!r} {self.name}", self.call("doctor", self.url)[1])
+        self.assertIn("1 mail would be removed", self.call("remove", self.url, self.name, "--dry-run")[1])
+        self.assertEqual(self.call("release", self.url, self.name)[0], 0)
+        self.assertEqual([lease.name for lease in self.queue.claim()], [self.name])
+
     def test_is_removed_with_its_message(self) -> None:
         """Nothing is left."""
         self.sql("update zope_sendmail.mail set since = since - interval '2 hours'")
