@@ -6,6 +6,7 @@ others.  With ``--dry-run`` nothing is changed.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -17,10 +18,12 @@ from zope.sendmail.cli.queuearguments import ACTIONS, FINAL, MEANT
 from zope.sendmail.cli.selecting import Call, filters, resolve
 from zope.sendmail.cli.terminal import CommandRefused, complain, is_terminal, progress, say, say_json
 from zope.sendmail.errors import InvalidRelay, MailError, QueueNotSafe
+from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.relaystate import DEFAULT, RelayBoard, RelayState, is_drained, probe_words
 from zope.sendmail.lifecycle.states import State, after
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.nondelivery import bounce
+from zope.sendmail.system.disk import NotRegular
 
 #: How a verb is reported.
 _DONE = {
@@ -47,9 +50,10 @@ def change(call: Call) -> int:
     options = call.options
     action = _make_action(call)
     names: Iterable[str]
-    names, missing = resolve(call.queue, options.names) if options.names else (_chosen(call), 0)
+    due: Counter[str] = Counter()
+    names, missing = resolve(call.queue, options.names) if options.names else (_chosen(call, due), 0)
     if options.dry_run:
-        return _rehearse(call, names) or int(missing > 0)
+        return _rehearse(call, names, due) or int(missing > 0)
     if options.verb in FINAL:
         names = list(names)
         _confirm(len(names), call)
@@ -62,17 +66,33 @@ def change(call: Call) -> int:
     if not options.json and tally[True] + tally[False] != 1 and not missing:
         failed = f", {tally[False]:,} not" if tally[False] else ""
         say(f"{mails_in_words(tally[True])} {_DONE[options.verb]}{failed}")
-    unasked = _ask_relays(call, action.relays, tally) if isinstance(action, _Retry) else 0
+    _say_due(call, due)
+    unasked = _ask_relays(call, action.relays, tally, due) if isinstance(action, _Retry) else 0
     return int(tally[False] + missing + unasked > 0)
 
 
-def _chosen(call: Call) -> Iterator[str]:
-    """Yield the names of the mails that fit the filters."""
+def _chosen(call: Call, due: Counter[str]) -> Iterator[str]:
+    """Yield the names of the mails that fit the filters; `due` counts those for which nothing can be done."""
     options = call.options
     mails = call.admin.mails(**filters(call, MEANT[options.verb]))
-    if options.verb in ("retry", "flush") and not options.state:  # what is ready is due; nothing can be done for it
-        mails = (mail for mail in mails if mail.state is not State.READY or mail.blocked is not None)
+    if options.verb in ("retry", "flush") and not options.state:
+        mails = _not_due(mails, due)
     return (mail.name for mail in islice(mails, options.limit or None))
+
+
+def _not_due(mails: Iterable[QueuedMail], due: Counter[str]) -> Iterator[QueuedMail]:
+    """Yield the mails that would not be tried by themselves now; the others are counted."""
+    for mail in mails:
+        if mail.state is State.READY and mail.blocked is None:
+            due["mails"] += 1
+        else:
+            yield mail
+
+
+def _say_due(call: Call, due: Counter[str]) -> None:
+    if due["mails"] and not call.options.json:
+        are = "is" if due["mails"] == 1 else "are"
+        say(f"{mails_in_words(due['mails'])} {are} due already")
 
 
 def _make_action(call: Call) -> Callable[[str], None]:
@@ -125,7 +145,9 @@ def _change_one(call: Call, action: Callable[[str], None], name: str) -> bool:
         action(name)
     except QueueNotSafe:
         raise
-    except (MailError, IsADirectoryError) as refused:
+    except (MailError, OSError) as refused:
+        if not _concerns_one_mail(refused):
+            raise
         error = str(refused)
     if options.json:
         say_json({"name": name, "verb": options.verb, "done": not error, "error": error})
@@ -134,7 +156,12 @@ def _change_one(call: Call, action: Callable[[str], None], name: str) -> bool:
     return not error
 
 
-def _rehearse(call: Call, names: Iterable[str]) -> int:
+def _concerns_one_mail(error: MailError | OSError) -> bool:
+    """Return whether a mail, or what stands in the place of its files, is wrong, and not the queue or the disk."""
+    return isinstance(error, (MailError, IsADirectoryError, NotRegular)) or getattr(error, "errno", 0) == errno.ELOOP
+
+
+def _rehearse(call: Call, names: Iterable[str], due: Counter[str]) -> int:
     """Say what would be done to each mail."""
     options = call.options
     count = 0
@@ -144,7 +171,9 @@ def _rehearse(call: Call, names: Iterable[str]) -> int:
         try:
             after(call.admin.show(name).state, ACTIONS[options.verb], name)
             count += 1
-        except MailError as refused:
+        except (MailError, OSError) as refused:
+            if not _concerns_one_mail(refused):
+                raise
             error, status = str(refused), 1
         if options.json:
             say_json({"name": name, "verb": options.verb, "done": False, "error": error})
@@ -154,6 +183,9 @@ def _rehearse(call: Call, names: Iterable[str]) -> int:
             _say_some(count, f"{clean(name)}: would be {_WOULD_BE[options.verb]}")
     if not options.json:
         say(f"{mails_in_words(count)} would be {_WOULD_BE[options.verb]}; nothing was done")
+    _say_due(call, due)
+    if options.verb == "flush" and not count:
+        status = status or int(_unknown(RelayBoard(call.admin.processors()), {options.flushed}) > 0)
     return status
 
 
@@ -187,22 +219,27 @@ def _confirm(count: int, call: Call) -> None:
 # --- paused relays ----------------------------------------------------------------------------------------------
 
 
-def _ask_relays(call: Call, names: Collection[str], tally: Mapping[bool, int]) -> int:
+def _ask_relays(call: Call, names: Collection[str], tally: Mapping[bool, int], due: Mapping[str, int]) -> int:
     """Let processors try those of these relays that cannot be used; return for how many that was not possible.
 
     :param tally: how many mails were meant; a relay that is not known, and has none, is most often a slip of the pen.
     """
     board = RelayBoard(call.admin.processors())
-    if tally[True] and not call.options.json and not is_drained(board.processors, call.now):
+    if (tally[True] or due["mails"]) and not call.options.json and not is_drained(board.processors, call.now):
         say("no processor of this release is at work; mail is tried when one starts")
-    if call.options.verb == "flush" and not tally[True] + tally[False] and (known := board.names()):
-        unknown = [name for name in names if name not in known and board.get(name) is None]
-        for name in unknown:
-            complain(f"no relay {name!r} is known; there are: {', '.join(sorted(known))}", 1)
-        if unknown:
-            return len(unknown)
+    if call.options.verb == "flush" and not tally[True] + tally[False] and (unknown := _unknown(board, names)):
+        return unknown
     wanted = [relay for name in sorted(names) if (relay := board.get(name)) is not None and not relay.is_usable]
     return sum(not _ask_probe(call, board, relay) for relay in dict.fromkeys(wanted))
+
+
+def _unknown(board: RelayBoard, names: Collection[str]) -> int:
+    """Complain about each of these relays of which no processor has told; return how many they are."""
+    known = board.names()
+    unknown = [name for name in names if known and name not in known and board.get(name) is None]
+    for name in unknown:
+        complain(f"no relay {name!r} is known; there are: {', '.join(sorted(known))}", 1)
+    return len(unknown)
 
 
 def _ask_probe(call: Call, board: RelayBoard, relay: RelayState) -> bool:

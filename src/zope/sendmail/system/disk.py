@@ -80,6 +80,10 @@ _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 _GET_FLAGS, _SET_FLAGS, _NO_COPY = 0x80086601, 0x40086602, 0x00800000
 
 
+class NotRegular(OSError):
+    """A FIFO, device or directory stands where a file was expected."""
+
+
 class Disk:
     """The real disk.  Concurrency: any thread."""
 
@@ -344,13 +348,13 @@ class Disk:
     def open(self, path: str) -> BinaryIO:
         """Return a regular file for reading, as it is now; a small one is in memory then.
 
-        Raises `OSError` for a link, directory, FIFO or device, and does not block.
+        Raises `OSError` for a link, `NotRegular` for a directory, FIFO or device, and does not block.
         """
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise OSError(f"{path} is not a regular file")
+                raise NotRegular(f"{path} is not a regular file")
             text = os.pread(fd, status.st_size + 1, 0) if status.st_size <= _SMALL else b""
             if len(text) != status.st_size:
                 stream = os.fdopen(fd, "rb")

@@ -346,6 +346,26 @@ class Changing(OperatorsTest):
         """Which is no failure."""
         self.assertEqual(self.ok("retry", "--reply", "450"), "0 mails will be tried now\n")
 
+    def test_says_that_mail_is_due_already(self) -> None:
+        """Which is why it is not among those that will be tried; it needs nobody."""
+        self.put()
+        self.assertEqual(self.ok("retry", "--all", "--dry-run").splitlines()[1:], ["1 mail is due already"])
+        self.put()
+        self.assertEqual(self.ok("retry", "--all").splitlines()[1], "2 mails are due already")
+        self.assertNotIn("due", self.ok("retry", "--all", "--state", "ready"))
+        self.call("retry", self.path, "--all", "--json")
+        self.assertEqual(self.said, "")
+
+    def test_does_not_stop_at_a_history_that_is_no_file(self) -> None:
+        """That mail cannot be changed; those behind it are."""
+        names = [self.put() for _ in range(3)]
+        os.mkfifo(os.path.join(self.path, "history", names[0]))
+        os.symlink("/dev/null", os.path.join(self.path, "history", names[1]))
+        self.assertEqual(self.call("hold", self.path, "--all"), 1)
+        self.assertIn(f"{names[0]} is not a regular file", self.complained)
+        self.assertIn("1 mail held, 2 not", self.said)
+        self.assertEqual(self.names("--state", "held"), names[2:])
+
     def test_wakes_processors(self) -> None:
         """They need not look by themselves."""
         name = self.put()

@@ -71,8 +71,11 @@ class NoRelayToAsk(RelaysTest):
         self.put("a@example.org")
         self.assertEqual(self.call("flush", self.path, "mian"), 1)
         self.assertIn("no relay 'mian' is known; there are: bulk, main, spare.example.org:25", self.complained)
+        self.assertEqual(self.call("flush", self.path, "mian", "--dry-run"), 1)
+        self.assertIn("no relay 'mian' is known", self.complained)
         for known in ("main", "mail.example.org:587", "spare.example.org:25"):
             self.assertEqual(self.call("flush", self.path, known), 0, self.complained)
+            self.assertEqual(self.call("flush", self.path, known, "--dry-run"), 0, self.complained)
 
     def test_while_no_processor_is_at_work(self) -> None:
         """That is said, for "now" is when one starts."""
@@ -83,6 +86,7 @@ class NoRelayToAsk(RelaysTest):
         self.clock.advance(86400)
         self.assertIn(words, self.ok("retry", name))
         self.assertIn(words, self.ok("retry", "--all", "--state", "ready"))
+        self.assertIn(words, self.ok("retry", "--all"))
         self.call("retry", self.path, "--json", name)
         self.assertNotIn(words, self.said)
 
@@ -315,7 +319,7 @@ class ARehearsal(RelaysTest):
             with self.subTest(verb):
                 more = ["--to", "main"] if verb == "reroute" else []
                 said = self.ok(verb, "--all", "--dry-run", *more)
-                self.assertEqual([line.partition(":")[0] for line in said.splitlines()[:-1]], meant)
+                self.assertEqual([line.partition(":")[0] for line in said.splitlines() if ": would be" in line], meant)
                 self.assertIn("nothing was done", said)
                 self.assertEqual([self.queue.admin.show(name) for name in self.queue.admin.names()], before)
 
@@ -394,6 +398,14 @@ class StagedMail(OperatorsTest):
         name = self.stage_and_die()
         self.ok("release", name)
         self.assertEqual(self.names(), [name.removeprefix("tmp/")])
+
+    def test_has_its_message_id_for_a_name(self) -> None:
+        """As any other mail."""
+        name = self.stage_and_die()
+        self.assertIn(f"name        {name}", self.ok("show", "s@shop"))
+        self.assertIn("would be released", self.ok("release", "<s@shop>", "--dry-run"))
+        self.ok("remove", "s@shop")
+        self.assertEqual(os.listdir(os.path.join(self.path, "tmp")), [])
 
     def test_of_a_living_process_is_left_alone(self) -> None:
         """Its transaction may still commit."""
