@@ -12,8 +12,9 @@ class Clock:
     #: Seconds since some moment; never jumps.  Used for waiting.
     monotonic = staticmethod(time.monotonic)  # a mail asks a dozen times, so there is no step between
 
-    #: Wall clock: seconds since the epoch.  May jump; used for what is written down.
-    time = staticmethod(time.time)
+    def time(self) -> float:
+        """Wall clock: seconds since the epoch.  May jump; used for what is written down."""
+        return time.time()
 
     def cpu(self) -> float:
         """Seconds of processor time that this process has used."""

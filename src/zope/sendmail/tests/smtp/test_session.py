@@ -547,7 +547,7 @@ class AQueueIsDrained(Conversation):
             with self.subTest(point=point, action=action):
                 relay = self.start()
                 relay.script = _Grudge(point, action, "bad@example.org")
-                mailer = SMTPMailer(relay.host, relay.port, timeouts=TIMEOUTS, clock=self.clock)
+                mailer = SMTPMailer(relay.host, relay.port, connections=1, timeouts=TIMEOUTS, clock=self.clock)
                 queue = MemoryQueue(schedule=Schedule(first=60.0, jitter=0.0), clock=self.clock)
                 processor = QueueProcessorThread(queue=queue, mailer=mailer, clock=self.clock, tell=_nobody)
                 bad = self.put(queue, "bad@example.org", LARGE if point == "BODY" else MESSAGE)
@@ -575,7 +575,7 @@ class AQueueIsDrained(Conversation):
         queue = MemoryQueue(schedule=Schedule(first=60.0, jitter=0.0), clock=self.clock)
         for sender in ("bad", "good", "bad", "good", "good"):
             self.put(queue, f"{sender}@example.org")
-        mailer = SMTPMailer(relay.host, relay.port, timeouts=TIMEOUTS, clock=self.clock, **login)
+        mailer = SMTPMailer(relay.host, relay.port, connections=1, timeouts=TIMEOUTS, clock=self.clock, **login)
         processor = QueueProcessorThread(queue=queue, mailer=mailer, clock=self.clock, tell=_nobody)
         processor.run(forever=False)
         self.assertEqual((queue.admin.count(), processor.fault), ({State.DEFERRED: 2}, None))
