@@ -57,6 +57,12 @@ OPTIONS = {
 DROPPED = b"##"
 _DROPPED_TO, _DROPPED_FROM = b"To", b"From"
 
+#: Where a file of repoze.sendmail has its envelope: among the fields of the message.
+_OF_REPOZE = b"\nX-Actually-To:"
+
+#: So much of a file is looked through for that.
+_HEADER = 64 * 1024
+
 #: A file of MaildropHost has two such lines; other programs may have written further ones between them.
 _DROPPED_LINES = 100
 
@@ -156,11 +162,20 @@ def usual_envelope(text: bytes) -> tuple[Envelope, int] | None:
 def _read_lines(stream: BinaryIO) -> Envelope:
     """Return the envelope of any file that is no MaildropHost's."""
     start = stream.read(len(FROM))
+    if start.lower() != FROM.lower():
+        _refuse_mail_of_repoze(start + stream.read(_HEADER))
     sender_text = _field(stream, FROM, "first", start)
     recipients_text = _field(stream, TO, "second", stream.read(len(TO)))
     # 7.3 wrote names as they came: in ``Doe, John <john@example.org>`` Doe is no recipient.
     parse = parse_mailbox if _NAMED.search(recipients_text) else parse_recipient
     return _envelope(sender_text, recipients_text, dict(_read_options(stream)), parse)
+
+
+def _refuse_mail_of_repoze(beginning: bytes) -> None:
+    if _OF_REPOZE in beginning.partition(b"\n\n")[0]:
+        raise MalformedEnvelope(
+            "this is a mail of repoze.sendmail, as pyramid_mailer queues it, not of this queue; its program qp sends it"
+        )
 
 
 def _read_dropped(stream: BinaryIO) -> Envelope:

@@ -300,6 +300,16 @@ REFUSALS: tuple[tuple[Callable[[], object], type[Exception], str], ...] = (
         MalformedEnvelope,
         "the second line does not begin with 'X-Zope-To:'; this is not a mail of a queue",
     ),
+    (
+        lambda: read_envelope(io.BytesIO(b"Subject: %b\nX-Actually-To: b@x\n\nThe text.\n" % (b"x" * 5000))),
+        MalformedEnvelope,
+        "this is a mail of repoze.sendmail, as pyramid_mailer queues it, not of this queue; its program qp sends it",
+    ),
+    (
+        lambda: read_envelope(io.BytesIO(b"Subject: x\n\nThe text:\nX-Actually-To: b@x\n")),
+        MalformedEnvelope,
+        "the first line does not begin with 'X-Zope-From:'; this is not a mail of a queue",
+    ),
     (lambda: read_envelope(io.BytesIO(b"X-Zope-From: a@x")), MalformedEnvelope, "the X-Zope-From: line has no end"),
     (
         lambda: read_envelope(io.BytesIO(b"X-Zope-From: a@x\nX-Zope-To: b@x")),
