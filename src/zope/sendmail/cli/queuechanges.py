@@ -16,7 +16,7 @@ from itertools import islice
 from zope.sendmail.cli.formatting import clean, mails_in_words
 from zope.sendmail.cli.queuearguments import ACTIONS, FINAL, MEANT
 from zope.sendmail.cli.selecting import Call, filters, resolve
-from zope.sendmail.cli.terminal import CommandRefused, complain, is_terminal, progress, say, say_json
+from zope.sendmail.cli.terminal import CommandRefused, complain, finish_telling, is_terminal, progress, tell, tell_json
 from zope.sendmail.errors import InvalidRelay, MailError, QueueNotSafe
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.relaystate import DEFAULT, RelayBoard, RelayState, is_drained, probe_words
@@ -43,10 +43,16 @@ _WOULD_BE = {**_DONE, "retry": "tried now", "flush": "tried now"}
 
 
 def change(call: Call) -> int:
-    """Do to each mail that is meant what the verb says.
+    """Do to each mail that is meant what the verb says, also where the output is not read to its end (``| head``).
 
     :returns: 0 if that was possible for all of them, else 1.
     """
+    status = _change(call)
+    finish_telling()
+    return status
+
+
+def _change(call: Call) -> int:
     options = call.options
     action = _make_action(call)
     names: Iterable[str]
@@ -65,7 +71,7 @@ def change(call: Call) -> int:
             _say_some(tally[True], f"{clean(name)}: {_DONE[options.verb]}")
     if not options.json and tally[True] + tally[False] != 1 and not missing:
         failed = f", {tally[False]:,} not" if tally[False] else ""
-        say(f"{mails_in_words(tally[True])} {_DONE[options.verb]}{failed}")
+        tell(f"{mails_in_words(tally[True])} {_DONE[options.verb]}{failed}")
     _say_due(call, due)
     unasked = _ask_relays(call, action.relays, tally, due) if isinstance(action, _Retry) else 0
     return int(tally[False] + missing + unasked > 0)
@@ -92,7 +98,7 @@ def _not_due(mails: Iterable[QueuedMail], due: Counter[str]) -> Iterator[QueuedM
 def _say_due(call: Call, due: Counter[str]) -> None:
     if due["mails"] and not call.options.json:
         are = "is" if due["mails"] == 1 else "are"
-        say(f"{mails_in_words(due['mails'])} {are} due already")
+        tell(f"{mails_in_words(due['mails'])} {are} due already")
 
 
 def _make_action(call: Call) -> Callable[[str], None]:
@@ -150,7 +156,7 @@ def _change_one(call: Call, action: Callable[[str], None], name: str) -> bool:
             raise
         error = str(refused)
     if options.json:
-        say_json({"name": name, "verb": options.verb, "done": not error, "error": error})
+        tell_json({"name": name, "verb": options.verb, "done": not error, "error": error})
     elif error:
         complain(error, 1)
     return not error
@@ -176,13 +182,13 @@ def _rehearse(call: Call, names: Iterable[str], due: Counter[str]) -> int:
                 raise
             error, status = str(refused), 1
         if options.json:
-            say_json({"name": name, "verb": options.verb, "done": False, "error": error})
+            tell_json({"name": name, "verb": options.verb, "done": False, "error": error})
         elif error:
             complain(error, 1)
         else:
             _say_some(count, f"{clean(name)}: would be {_WOULD_BE[options.verb]}")
     if not options.json:
-        say(f"{mails_in_words(count)} would be {_WOULD_BE[options.verb]}; nothing was done")
+        tell(f"{mails_in_words(count)} would be {_WOULD_BE[options.verb]}; nothing was done")
     _say_due(call, due)
     if options.verb == "flush" and not count:
         status = status or int(_unknown(RelayBoard(call.admin.processors()), {options.flushed}) > 0)
@@ -192,9 +198,9 @@ def _rehearse(call: Call, names: Iterable[str], due: Counter[str]) -> int:
 def _say_some(count: int, line: str) -> None:
     """Print the lines of the first mails, and that there are more."""
     if count <= _EACH:
-        say(line)
+        tell(line)
     elif count == _EACH + 1:
-        say("...")
+        tell("...")
 
 
 def _confirm(count: int, call: Call) -> None:
@@ -226,7 +232,7 @@ def _ask_relays(call: Call, names: Collection[str], tally: Mapping[bool, int], d
     """
     board = RelayBoard(call.admin.processors())
     if (tally[True] or due["mails"]) and not call.options.json and not is_drained(board.processors, call.now):
-        say("no processor of this release is at work; mail is tried when one starts")
+        tell("no processor of this release is at work; mail is tried when one starts")
     if call.options.verb == "flush" and not tally[True] + tally[False] and (unknown := _unknown(board, names)):
         return unknown
     wanted = [relay for name in sorted(names) if (relay := board.get(name)) is not None and not relay.is_usable]
@@ -252,9 +258,9 @@ def _ask_probe(call: Call, board: RelayBoard, relay: RelayState) -> bool:
         except OSError as refused:
             error = f"it cannot be asked for ({refused}); {probe_words(relay, call.now)}"
     if call.options.json:
-        say_json({"relay": relay.name, "verb": "probe", "done": not error, "error": error})
+        tell_json({"relay": relay.name, "verb": "probe", "done": not error, "error": error})
     elif error:
         complain(f"relay {relay.title}: {error}", 1)
     else:
-        say(clean(f"relay {relay.title}: it is tried now; 'queue relays' shows what it says"))
+        tell(clean(f"relay {relay.title}: it is tried now; 'queue relays' shows what it says"))
     return not error

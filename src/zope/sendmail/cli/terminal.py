@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -40,6 +41,32 @@ def say_all(lines: Iterable[str]) -> None:
 def say_json(values: Mapping[str, Any]) -> None:
     """Print one JSON object in a line of its own."""
     print(json.dumps(values))
+
+
+def tell(line: str) -> None:
+    """Print a line about something that was done; once its reader has gone, nothing more is printed."""
+    with _unread():
+        say(line)
+
+
+def tell_json(values: Mapping[str, Any]) -> None:
+    """Print one JSON object, as `tell` prints a line."""
+    with _unread():
+        say_json(values)
+
+
+def finish_telling() -> None:
+    """Let everything that was told reach its reader, if there is one."""
+    with _unread():
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _unread() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        stop_printing()
 
 
 def complain(text: str, status: int) -> int:

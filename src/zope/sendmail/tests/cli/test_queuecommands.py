@@ -356,6 +356,25 @@ class Changing(OperatorsTest):
         self.call("retry", self.path, "--all", "--json")
         self.assertEqual(self.said, "")
 
+    def test_does_not_stop_when_the_reader_has_seen_enough(self) -> None:
+        """`| head` shortens what is said, not what is done; however standard output is buffered."""
+        for verb, buffering, state in (("hold", "1", State.HELD), ("release", "", State.READY)):
+            with self.subTest(verb):
+                while len(self.states()) < 3:
+                    self.put()
+                reader, writer = os.pipe()
+                os.close(reader)
+                done = subprocess.run(
+                    [sys.executable, "-m", "zope.sendmail.cli", "queue", verb, "--all", self.path],
+                    stdout=writer,
+                    stderr=subprocess.PIPE,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": buffering},
+                    check=False,
+                )
+                os.close(writer)
+                self.assertEqual((done.returncode, done.stderr), (0, b""))
+                self.assertEqual(self.states(), [state] * 3)
+
     def test_does_not_stop_at_a_history_that_is_no_file(self) -> None:
         """That mail cannot be changed; those behind it are."""
         names = [self.put() for _ in range(3)]
