@@ -137,6 +137,7 @@ exit status:
   74  the disk refused
   77  the permissions refused
   78  there is no queue at this path, or none can be there
+  141  the reader had seen enough (| head); a verb that changes mail goes on
 """
 
 
@@ -218,7 +219,8 @@ def _epilog(verb: str) -> str:
     which = (
         "Say more with the filters." if verb == "flush" else "Name the mails, or say which with the filters or --all."
     )
-    return f"{which} Without --state these are meant: {states}. {keys}"
+    due = " (those ready that wait for a relay; others are due already)" if verb in ("retry", "flush") else ""
+    return f"{which} Without --state these are meant: {states}{due}. {keys}"
 
 
 def _sentence(words: str) -> str:
