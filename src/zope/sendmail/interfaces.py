@@ -379,7 +379,8 @@ class IOrdinaryLease(ILease, IOrdinaryJob):
     `ILease` does nothing wrong with them.
     """
 
-    text = Attribute("The message as bytes")
+    text = Attribute("The message as bytes; None if the message is not such a one")
+    ends_at_once = Bool(title="Whether `settle_sent` is called behind each yes, and not for several messages together")
 
     def accepted() -> None:
         """Note that the relay has the message for all recipients: from now on a death makes nothing unknown.

@@ -79,6 +79,8 @@ class Dispatcher:
         #: How many processes share the messages of the queue.
         self.processes: int = getattr(queue, "processes", 1)
         self._count_due: Callable[[int], int] | None = getattr(queue, "count_due", None)
+        #: Seconds for which the queue is waited for with each mail, at least.
+        self.queue_wait: Callable[[], float] = getattr(queue, "shortest_wait", lambda: 0.0)
         drain_bundles = getattr(queue, "drain_bundles", None)
         if relays.is_single and drain_bundles is not None:
             drain_bundles()

@@ -1,7 +1,8 @@
 """How many connections to a relay are worth while, from what a mail costs this process and how long its replies take.
 
-A connection waits for its relay, and meanwhile others work: so many are of use as fit into the wait.  More of them only
-hand the interpreter to one another.  The shortest wait tells: on a busy machine the others are those of the machine.
+A connection waits for its relay, and for a queue in a database, and meanwhile others work: so many are of use as fit
+into the wait.  More of them only hand the interpreter to one another.  The shortest wait tells: on a busy machine the
+others are those of the machine.
 
 Until some mails have been measured, what is worth while is guessed from how far away the relay is; not for long without
 a mail that was taken, for it may be near and slow.
@@ -50,6 +51,8 @@ class Lanes:
         self._begin()
         #: How many processes drain the same queue, each with connections of its own.
         self.processes = 1
+        #: Seconds for which the queue is waited for with each mail, at least: as with one in a database.
+        self.queue_wait = 0.0
         #: How many connections are worth while, as the last look found; inf: as many as there may be.
         self.worth = inf
         #: Tells how far away the relay is, in seconds, or None as long as that is not known; None: nothing tells it.
@@ -134,10 +137,12 @@ class Lanes:
     def _worth(self, wait: float, cost: float) -> float:
         """Return how many are worth while, where a mail waits for its relay, and costs, so many seconds.
 
+        And waits for its queue.
+
         Most mails wait twice as long as the shortest wait tells; where other processes work as well, a worker that
         waits for nothing needs no second one.
         """
-        fitting = _SLACK * wait / cost
+        fitting = _SLACK * (wait + self.queue_wait) / cost
         return max(self.few, fitting + (_SLACK if self.processes == 1 else 1.0))
 
     def are_too_many(self, connections: int) -> bool:

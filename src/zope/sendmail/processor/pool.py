@@ -235,6 +235,7 @@ class WorkerPool:
         window = 0.0 if relay.lanes.is_far() else _WINDOW[0]
         try:
             while not over.wait(window) and not signal.stopped and self._dispatcher.is_waited_for(relay):
+                relay.lanes.queue_wait = self._dispatcher.queue_wait()
                 relay.lanes.look()
                 is_waiting = not window or meter.is_waiting()
                 if is_waiting and self._may_double(relay):

@@ -75,7 +75,8 @@ class SentBatch:
         if not mails:
             self._since = now
         mails.append((job, outcome, measures))
-        if len(mails) >= self._most or now - self._since >= 2 * _SPAN or self._error is not None:
+        is_full = len(mails) >= self._most or lease.ends_at_once
+        if is_full or now - self._since >= 2 * _SPAN or self._error is not None:
             self.end()
 
     def end_in_time(self) -> None:

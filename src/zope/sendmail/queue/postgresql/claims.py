@@ -90,6 +90,10 @@ class Claims:
         """Whether this processor was taken for dead: a new one has to begin."""
         return self._liveness.ended
 
+    def shortest_wait(self) -> float:
+        """See `PostgreSQLQueue.shortest_wait`."""
+        return self._progress.shortest
+
     def close(self) -> None:
         """Give back what no worker has touched, and leave; what workers have in hand can be taken over."""
         self.give_back_ahead()

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import io
 import uuid
+from collections.abc import Sequence
 from math import inf
 from typing import Any, BinaryIO, Protocol
 
 from zope.interface import implementer
 
 from zope.sendmail.errors import LeaseLost, MalformedEnvelope, QueueError
-from zope.sendmail.interfaces import ILease
+from zope.sendmail.interfaces import IOrdinaryLease
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
-from zope.sendmail.message.terms import Terms
+from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope
 from zope.sendmail.queue.postgresql.names import shown
@@ -60,12 +61,15 @@ class LeaseHolder(Protocol):
         """Settle again later, since the database refused."""
 
 
-@implementer(ILease)
+@implementer(IOrdinaryLease)
 class PostgreSQLLease:
-    """See `ILease`.
+    """See `ILease`; and `IOrdinaryLease`, where `text` is not None.
 
     :param row: what a claim returns.
     """
+
+    #: What has left is written with what is said next, so it is said as soon as it has; see `IOrdinaryLease`.
+    ends_at_once = True
 
     def __init__(self, hand: LeaseHolder, row: Any, lease: int) -> None:
         self._hand = hand
@@ -106,6 +110,23 @@ class PostgreSQLLease:
     def terms(self) -> Terms:
         """What the sender asked for."""
         return self._whole.terms
+
+    @property
+    def text(self) -> bytes | None:
+        """The message; None if it was tried, did not come with its row, or a processor died with it.
+
+        None of low priority, for what goes before it is looked for in the database with each such mail.
+        """
+        is_fresh = self.is_fresh and not self.is_suspect and self.inherited is None and not self.problem
+        return self._data if is_fresh and self.terms.priority is not Priority.LOW else None
+
+    def accepted(self) -> None:
+        """See `IOrdinaryLease.accepted`.  That is written with `settle_sent`, as always."""
+
+    def settle_sent(self, together: Sequence[tuple[Any, Outcome, Record]]) -> None:
+        """See `IOrdinaryLease.settle_sent`."""
+        for lease, _, record in together:
+            lease.settle(record)
 
     def open(self) -> BinaryIO:
         """See `ILease.open`."""

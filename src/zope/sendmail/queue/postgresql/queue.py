@@ -191,6 +191,10 @@ class PostgreSQLQueue:
         """See `IRankedQueue.has_before`."""
         return self._claims is not None and self._claims.has_before(priority.rank)
 
+    def shortest_wait(self) -> float:
+        """Return for how many seconds each mail waits for the database, at least; 0.0 if that is not known."""
+        return 0.0 if self._claims is None else self._claims.shortest_wait()
+
     def claim_expired(self, limit: int = 100) -> list[PostgreSQLLease]:
         """See `IMailQueue.claim_expired`."""
         claims = self._open()

@@ -40,6 +40,12 @@ class Mails(unittest.TestCase):
         self.lanes.note(16, 16 * COST, 0.020)
         self.assertGreater(self.look(), 100)
 
+    def test_a_queue_that_is_waited_for(self) -> None:
+        """Counts as the relay does: others work meanwhile."""
+        self.lanes.queue_wait = 0.0009
+        self.lanes.note(16, 16 * COST, 0.0001)
+        self.assertAlmostEqual(self.look(), 12.0)
+
     def test_the_shortest_wait_counts(self) -> None:
         """On a busy machine the others say how busy it is."""
         self.lanes.note(8, 8 * COST, 0.050)
