@@ -48,6 +48,11 @@ class BounceHandler:
         self._senders = tuple(parse_sender(each) for each in senders)
         if not all(self._senders) or not self._senders:
             raise InvalidSettings("no sender whose bounces are read; name one, as it is passed to send()")
+        for each in self._senders:
+            if "@" not in each:
+                raise InvalidSettings(
+                    f"the sender {each!r} has no domain; write it as it is passed to send(): local@domain"
+                )
         self._key = key
         self._suppressions = suppressions
         self._days = days

@@ -263,6 +263,7 @@ class TheCommand(Fixture):
             (lambda: self.configure("subscriber = os:sep\n"), "is no function"),
             (lambda: self.configure(senders=""), "senders is missing"),
             (lambda: self.configure(senders="a@b@c"), "a@b@c"),
+            (lambda: self.configure(senders="news@example.org news"), "the sender 'news' has no domain"),
             (lambda: (self.directory / "key").write_text("short"), "openssl rand"),
             ((self.directory / "key").unlink, "cannot be read"),
             (lambda: self.config.write_text("[other]\n"), "no section [bounces]"),
