@@ -10,14 +10,14 @@ import errno
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 
 from zope.sendmail.cli.formatting import clean, mails_in_words
 from zope.sendmail.cli.queuearguments import ACTIONS, FINAL, MEANT
 from zope.sendmail.cli.selecting import Call, filters, resolve
 from zope.sendmail.cli.terminal import CommandRefused, complain, finish_telling, is_terminal, progress, tell, tell_json
-from zope.sendmail.errors import InvalidRelay, MailError, QueueNotSafe
+from zope.sendmail.errors import InvalidRelay, MailError, NotPossible, QueueNotSafe
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.relaystate import DEFAULT, RelayBoard, RelayState, is_drained, probe_words
 from zope.sendmail.lifecycle.states import State, after
@@ -167,15 +167,35 @@ def _concerns_one_mail(error: MailError | OSError) -> bool:
     return isinstance(error, (MailError, IsADirectoryError, NotRegular)) or getattr(error, "errno", 0) == errno.ELOOP
 
 
+class _Rehearsal:
+    """Raises what an action would for a mail that is as it is now, and changes nothing."""
+
+    def __init__(self, call: Call) -> None:
+        self._admin = call.admin
+        self._action = ACTIONS[call.options.verb]
+
+    def __call__(self, name: str) -> None:
+        """Raise `NotPossible` or `NoSuchMail`."""
+        state = self._admin.show(name).state
+        after(state, self._action, name)
+        if state is State.STAGED and name not in self._in_doubt:
+            raise NotPossible(f"cannot {self._action} {name}: its transaction may still commit")
+
+    @cached_property
+    def _in_doubt(self) -> frozenset[str]:
+        return frozenset(finding.name for finding in self._admin.in_doubt())
+
+
 def _rehearse(call: Call, names: Iterable[str], due: Counter[str]) -> int:
     """Say what would be done to each mail."""
     options = call.options
+    check = _Rehearsal(call)
     count = 0
     status = 0
     for name in names:
         error = ""
         try:
-            after(call.admin.show(name).state, ACTIONS[options.verb], name)
+            check(name)
             count += 1
         except (MailError, OSError) as refused:
             if not _concerns_one_mail(refused):

@@ -410,8 +410,9 @@ class StagedMail(OperatorsTest):
     def test_of_a_living_process_is_left_alone(self) -> None:
         """Its transaction may still commit."""
         name = "tmp/" + self.queue.stage().add(self.envelope, b"x")
-        self.assertEqual(self.call("remove", self.path, name), 1)
-        self.assertIn("its transaction may still commit", self.complained)
+        for verb in (["remove"], ["release"], ["remove", "--dry-run"], ["release", "--dry-run"]):
+            self.assertEqual(self.call(*verb, self.path, name), 1)
+            self.assertIn("its transaction may still commit", self.complained)
         self.assertTrue(os.path.exists(os.path.join(self.path, name)))
 
     def test_may_be_gone(self) -> None:
