@@ -109,6 +109,8 @@ class WhatItShows(ThePage):
         [name] = map(os.path.basename, Maildir(self.path))
         for words in commands:
             known = {"PATH": self.path, "NAME": name}
+            if words[0] == "release":  # what 7.3 has locked
+                os.link(os.path.join(self.path, "new", name), os.path.join(self.path, "new", f".sending-{name}"))
             with self.subTest(words), redirect_stdout(io.StringIO()):
                 self.assertEqual(
                     queuecommands.main([known.get(word, word) for word in [*words, *self.missing(words)]]), 0
