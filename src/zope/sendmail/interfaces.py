@@ -385,7 +385,7 @@ class IOrdinaryLease(ILease, IOrdinaryJob):
     def accepted() -> None:
         """Note that the relay has the message for all recipients: from now on a death makes nothing unknown.
 
-        `settle_sent` has to follow soon.
+        `settle_sent` has to follow soon; where it follows at once (`ends_at_once`), it may be what notes that.
         """
 
     def settle_sent(together: Sequence[tuple[ILease, Outcome, Record]]) -> None:

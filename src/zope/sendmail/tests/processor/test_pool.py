@@ -100,9 +100,9 @@ class MailComesWhenAWorkerIsAboutToEnd(TwoRelays):
                 relay.backlog.append(late.pop())
             return job
 
-        run.dispatcher.next_for = nothing_yet  # type: ignore[assignment]  # another thread, in the worst moment
         relay.workers = 1
-        run.pool.work(relay)
+        with mock.patch.object(run.dispatcher, "next_for", nothing_yet):  # another thread, in the worst moment
+            run.pool.work(relay)
         self.assertEqual(([mail[1] for mail in self.partner.sent], name), ([("one@partner.example",)], lease.name))
 
 
