@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +26,8 @@ from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from zope.sendmail.config.options import Parser, boolean
+from zope.sendmail.config.location import MEMORY, is_maildir
+from zope.sendmail.config.options import RELAY, Parser, boolean
 from zope.sendmail.contrib.hooks import HookedTransaction, OneTransaction, abort_if_forgotten
 from zope.sendmail.contrib.site import SETTINGS, SiteMailer, make_site_mailer, text_of
 from zope.sendmail.errors import MailError
@@ -72,27 +74,34 @@ _making = ForkLock()
 class Site:
     """A sender, and the database whose transactions its mail follows.
 
+    :param texts: the options that describe it.
     :param database: an alias of ``DATABASES``.
     :param follows: whether mail waits for the commit; False: it is written into that database, with the rows.
     """
 
-    def __init__(self, mailer: SiteMailer, database: str, *, follows: bool) -> None:
+    def __init__(self, mailer: SiteMailer, texts: Mapping[str, str], database: str, *, follows: bool) -> None:
         self.mailer = mailer
         self.database = database
         self.follows = follows
+        self.queue = _place_of(texts["queue_path"])
+        #: What is said about the relay.
+        self.relay = {name: text for name, text in texts.items() if _RENAMED.get(name, name) in RELAY}
 
 
 def site_of(options: Mapping[str, Any]) -> Site:
     """Return what options describe; the same ones are one sender, for the whole process.
 
     :param options: names of ``OPTIONS`` in ``MAILERS`` -> values.
-    :raises ValueError: for an option that is unknown, missing, or cannot be meant.
+    :raises ValueError: for an option that is unknown, missing, or cannot be meant; or if another sender of this process
+        sends from the same queue through another relay.
     """
     texts = {name.lower(): text_of(value) for name, value in options.items() if value not in (None, "")}
     key = tuple(sorted(texts.items()))
     with _making:
         if key not in _sites:
-            _sites[key] = _make_site(texts)
+            site = _make_site(texts)
+            _refuse_other_relay(site)
+            _sites[key] = site
         return _sites[key]
 
 
@@ -108,7 +117,27 @@ def _make_site(texts: Mapping[str, str]) -> Site:
         from zope.sendmail.queue.postgresql.joining import DjangoConnection  # needs another extra
 
         more = {"connection": DjangoConnection(database)}
-    return Site(make_site_mailer(about_mail, known, _RENAMED, **more), database, follows=not joined)
+    return Site(make_site_mailer(about_mail, known, _RENAMED, **more), texts, database, follows=not joined)
+
+
+def _place_of(queue_path: str) -> str:
+    """Return the same for two names of one queue; nothing for a queue that no other sender can have."""
+    if queue_path == MEMORY:
+        return ""
+    return os.path.realpath(queue_path) if is_maildir(queue_path) else queue_path
+
+
+def _refuse_other_relay(site: Site) -> None:
+    """Compare a sender with those of this process: a mail leaves through the one that takes it first."""
+    for other in _sites.values():
+        if site.queue and site.queue == other.queue and site.mailer.starts and other.mailer.starts:
+            names = {name for name in {*site.relay, *other.relay} if site.relay.get(name) != other.relay.get(name)}
+            if names:
+                raise ValueError(
+                    f"queue_path: the queue {site.queue} has a sender in this process already, whose relay differs in "
+                    f"{', '.join(sorted(names))}: each mail would leave through the one that takes it first; give each "
+                    "relay a queue_path of its own"
+                )
 
 
 def global_options() -> dict[str, Any]:
@@ -146,7 +175,8 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]  # Django says nothi
     ) -> None:
         super().__init__(**({} if alias is None else {"alias": alias}))
         self._silent = fail_silently
-        said = options if alias is not None else {**global_options(), **_without_none(options)}
+        given = {name: value for name, value in options.items() if not name.startswith("_")}  # Django's own
+        said = given if alias is not None else {**global_options(), **_without_none(given)}
         try:
             self._site = site_of(said)
         except ValueError as error:

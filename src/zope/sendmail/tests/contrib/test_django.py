@@ -213,6 +213,28 @@ class Settings(Fixture):
         self.assertIs(self.backend()._site, self.backend()._site)
         self.assertIsNot(self.backend()._site, self.backend(rate=3)._site)
 
+    def test_of_two_relays_with_one_queue_are_refused(self) -> None:
+        """Each mail would leave through the one that takes it first; with one relay, a backend says more about mail."""
+        from django.core.exceptions import ImproperlyConfigured
+
+        mine = {"start": "request", "username": "shop", "password": "secret-one"}
+        self.backend(**mine)
+        self.backend(**mine, priority="low")
+        self.backend(start="never", port=26)
+        for name, value in (("port", 26), ("password", "secret-two"), ("queue_path", f"{self.path}/../mail")):
+            options = {**mine, name: value, "host": "relay.example"}
+            with self.subTest(name), self.assertRaisesRegex(ImproperlyConfigured, "a queue_path of its own") as caught:
+                self.backend(**options)
+            self.assertIn("host", str(caught.exception))
+            self.assertNotIn("secret-", str(caught.exception))
+        self.backend(**{**mine, "host": "relay.example", "queue_path": f"{self.path}-2"})
+
+    def test_that_django_adds_for_itself_are_no_settings(self) -> None:
+        """Django 6.1 says ``_ignore_unknown_kwargs`` where an application says ``fail_silently`` beside MAILERS."""
+        backend = self.backend(fail_silently=True, _ignore_unknown_kwargs={"fail_silently"})
+        self.assertEqual(backend.send_messages([_message(["a@b@c"], "bad")]), 0)
+        self.assertIs(backend._site, self.backend()._site)
+
     def test_that_are_wrong_are_refused_with_their_name(self) -> None:
         """When the first backend is made; a secret is not repeated."""
         from django.core.exceptions import ImproperlyConfigured
