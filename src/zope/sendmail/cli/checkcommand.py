@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     parsed = vars(parser.parse_args(arguments))
     try:
         settings = merged_settings(parsed.get("config"), given_settings(parsed))
-        mailer = SMTPMailer(**mailer_keywords(settings))
+        mailer = SMTPMailer.configured(**mailer_keywords(settings))
         relay = mailer.relay_settings()
         envelope = _envelope(parsed)
     except (ValueError, InvalidAddress) as error:

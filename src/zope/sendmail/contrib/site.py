@@ -196,7 +196,7 @@ def make_site_mailer(
     merged = merge((said,))
     if "queue_path" not in merged:
         raise ValueError(f"there is no queue; write {spell('queue_path')} = /var/lib/application/mail")
-    mailer = follow_password_file(SMTPMailer(**mailer_keywords(merged)), merged)
+    mailer = follow_password_file(SMTPMailer.configured(**mailer_keywords(merged)), merged)
     keywords = {**processor_keywords(merged), **term_defaults(merged)}
     sender = MailSender(merged["queue_path"], mailer=mailer, **keywords, **options)
     return SiteMailer(sender, spell=spell, **own)

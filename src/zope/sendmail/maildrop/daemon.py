@@ -217,7 +217,7 @@ def make_mailer(config: Config) -> SMTPMailer:
         "mails_per_connection": config.batch or None,
     }
     try:
-        mailer = SMTPMailer(**mailer_keywords(merge(({**said, **options},))))
+        mailer = SMTPMailer.configured(**mailer_keywords(merge(({**said, **options},))))
         if password and not config.password:
             follow_password_file(mailer, {"password_file": config.password_file})
         mailer.relay_settings()

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from smtplib import SMTPException
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 from zope.sendmail.config.settings import INTERACTIVE, Keep, Mechanism, Notify, RelaySettings, Timeouts, Tls, TlsVersion
 from zope.sendmail.errors import InvalidSettings, RelayError
@@ -40,6 +40,19 @@ def wanted_tls(mailer: MailerAttributes) -> Tls:
     if mailer.force_tls:
         return Tls.REQUIRED
     return Tls.NEVER if mailer.no_tls else Tls.OPPORTUNISTIC
+
+
+class ConfiguredOptions(KeywordOptions, total=False):
+    """The arguments of `MailerAttributes`."""
+
+    hostname: str
+    port: int
+    username: str | bytes | None
+    password: str | bytes | None
+    no_tls: bool
+    force_tls: bool
+    implicit_tls: bool
+    timeout: float | None
 
 
 class MailerAttributes:
@@ -137,6 +150,20 @@ class MailerAttributes:
         # What is not given stays as the class has it: a subclass may have methods in these places, and a site may set
         # there what Products.MailHost does not pass on.
         vars(self).update(checked_options(hostname, options))
+
+    @classmethod
+    def configured(cls, **options: Unpack[ConfiguredOptions]) -> Self:
+        """Return a mailer with these settings, whatever has taken the place of ``__init__``.
+
+        Plone puts the relay of a site's registry in the place of the one that it is given, and fails where there is no
+        site: while ZCML is loaded, and in a thread that sends.
+
+        :param options: the arguments of ``__init__``.
+        :raises ValueError: as ``__init__``.
+        """
+        mailer = cls.__new__(cls)
+        MailerAttributes.__init__(mailer, **options)
+        return mailer
 
     def relay_settings(self) -> RelaySettings:
         """Return the settings that count now.

@@ -174,7 +174,7 @@ class RelayRegistry:
             return self._mailers[name.mailer]
         tls = Tls.IMPLICIT if name.port == 465 else Tls.OPPORTUNISTIC
         if not name.username:
-            return SMTPMailer(hostname=name.hostname, port=name.port, tls=tls)
+            return SMTPMailer.configured(hostname=name.hostname, port=name.port, tls=tls)
         return _mailer_with_login(name, Tls.REQUIRED if tls is Tls.OPPORTUNISTIC else tls)
 
 
@@ -184,7 +184,7 @@ def _whole(lease: ILease, envelope: Envelope) -> Job:
 
 
 def _mailer_with_login(name: RelayName, tls: Tls) -> SMTPMailer:
-    mailer = SMTPMailer(
+    mailer = SMTPMailer.configured(
         hostname=name.hostname, port=name.port, username=name.username, password=name.password, tls=tls, verify=True
     )
     try:

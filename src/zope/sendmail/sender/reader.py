@@ -107,7 +107,7 @@ class MailReader(Sending):
         }
         self._options, about_mailer = _divided(options)
         if mailer is None:
-            self._mailer = SMTPMailer(hostname=hostname, port=port, **login, **about_mailer)
+            self._mailer = SMTPMailer.configured(hostname=hostname, port=port, **login, **about_mailer)
             if "settings" not in about_mailer:  # else they are asked for before each mail
                 self._mailer.relay_settings()
         elif wrong := [*login, *(name for name in about_mailer if name != "clock")]:

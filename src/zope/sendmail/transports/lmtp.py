@@ -16,6 +16,7 @@ from zope.sendmail.config.settings import RelaySettings, Tls
 from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.interfaces import ILMTPMailer
 from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mailer.attributes import MailerAttributes
 
 
 @implementer_only(ILMTPMailer)
@@ -35,7 +36,8 @@ class LMTPMailer(SMTPMailer):
         self, hostname: str = "localhost", port: int = 24, *, socket: str | None = None, **options: Any
     ) -> None:
         hostname = hostname if socket is None else _checked_path(socket, hostname)
-        super().__init__(hostname=hostname, port=port, **options)
+        # Not super(): what Plone has put there knows a relay that speaks SMTP.
+        MailerAttributes.__init__(self, hostname=hostname, port=port, **options)
         if self.settings is None:  # else it is not known yet whom they depend on
             self.relay_settings()
 

@@ -188,7 +188,7 @@ def smtpMailer(  # noqa: PLR0917 - the signature of 7.3
     def register() -> None:
         merged = checked(lambda: merge((given, relay_of(read_product_config(), given))))
         keywords = checked(lambda: mailer_keywords(merged))
-        mailer = follow_password_file(SMTPMailer(**keywords, **_asked(asked)), merged)
+        mailer = follow_password_file(SMTPMailer.configured(**keywords, **_asked(asked)), merged)
         handler("registerUtility", mailer, IMailer, name, place)
 
     _context.action(discriminator=("utility", IMailer, name), callable=register, info=place)

@@ -43,7 +43,10 @@ from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.interfaces import IMailDelivery, IMailer, ISMTPMailer
 from zope.sendmail.maildir import Maildir
 from zope.sendmail.mailer import SMTPMailer, _SMTPState
+from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor.thread import QueueProcessorThread
+from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.sender import MailSender
 from zope.sendmail.testing.relay import Hang, Relay
 from zope.sendmail.tests.support.conversation import Conversation, right_tls
 from zope.sendmail.tests.support.layers import Processes, in_layer
@@ -215,6 +218,8 @@ class Plone(Client):
         self.registry: dict[str, Any] = {"hostname": "registry.example.org", "port": 2525}
 
         def from_registry(mailer: SMTPMailer, **options: Any) -> None:
+            if not self.registry:
+                raise LookupError("there is no site, and so no registry")
             original(mailer, **{**options, **self.registry})
 
         self.enterContext(mock.patch.object(SMTPMailer, "__init__", from_registry))
@@ -227,14 +232,37 @@ class Plone(Client):
         self.assertFromRegistry(SMTPMailer(hostname="x", port=25, username=None, password=None, force_tls=False))
 
     def test_in_zcml(self) -> None:
-        """7.3 raised a TypeError."""
-        self.load('<mail:smtpMailer name="m" hostname="x" port="587" implicit_tls="true" timeout="3" />')
-        self.assertFromRegistry(getUtility(IMailer, "m"))
+        """What is written there counts, and no site has to be there; 7.3 raised a TypeError."""
+        self.registry.clear()
+        self.load('<mail:smtpMailer name="m" hostname="x" port="587" /><mail:lmtpMailer name="l" hostname="y" />')
+        mailer, lmtp = getUtility(IMailer, "m"), getUtility(IMailer, "l")
+        self.assertEqual((mailer.hostname, mailer.port), ("x", 587))
+        self.assertEqual((lmtp.hostname, lmtp.port), ("y", 24))
 
     def test_in_the_package_itself(self) -> None:
         """Its own ZCML registers a mailer."""
+        self.registry.clear()
         self.load(meta='<include package="zope.component" /><include package="zope.sendmail" />')
-        self.assertFromRegistry(getUtility(IMailer, "smtp"))
+        self.assertEqual(getUtility(IMailer, "smtp").hostname, "localhost")
+
+    def test_in_a_mail_that_names_its_relay(self) -> None:
+        """The thread that sends it knows no site."""
+        relay = self.start()
+        routes = Routes(addresses=frozenset({(relay.host, relay.port)}))
+        QueuedMailDelivery(self.path, routes=routes).send(SENDER, [ONE], MESSAGE, relay=f"{relay.host}:{relay.port}")
+        transaction.commit()
+        mailer = SMTPMailer(hostname="nowhere.example.org")
+        self.registry.clear()
+        QueueProcessorThread(queue=MaildirQueue(self.path), mailer=mailer, routes=routes).run(forever=False)
+        self.assertEqual(self.got(relay), [ONE])
+
+    def test_in_a_program_that_sends_elsewhere(self) -> None:
+        """Such as an add-on with a relay of its own."""
+        relay = self.start()
+        self.registry.clear()
+        with MailSender(self.path, relay.host, relay.port) as sender:
+            sender.send(SENDER, [ONE], MESSAGE)
+        self.assertEqual(self.got(relay), [ONE])
 
     def test_in_the_console_script(self) -> None:
         """7.3 raised a TypeError."""
