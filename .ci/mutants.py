@@ -1,7 +1,7 @@
 """What can be changed in a module, one place at a time: its mutants, as mutation.py tries them.
 
-Left alone: annotations, docstrings, decorators, imports, what only type checkers read, and lines that say
-``pragma: no cover``.
+Left alone: annotations, docstrings, decorators, imports, what only type checkers read, what an assertion would say, and
+lines that say ``pragma: no cover``.
 """
 
 import ast
@@ -173,6 +173,10 @@ class _Finder(ast.NodeVisitor):
     def visit_Raise(self, node: ast.Raise) -> None:
         self.replace(node, "pass")
         self.generic_visit(node)
+
+    def visit_Assert(self, node: ast.Assert) -> None:
+        """Without its message, which is for who changes the code."""
+        self.visit(node.test)
 
     def visit_Continue(self, node: ast.Continue) -> None:
         self.replace(node, "break")

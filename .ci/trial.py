@@ -51,7 +51,7 @@ AREAS = {
         ),
     ),
     "config": Area(("config/*.py",), ("config",)),
-    "bounces": Area(("bounces/bounce.py",), ("bounces.test_bounce",)),
+    "bounces": Area(("bounces/parser.py",), ("bounces.test_parser",)),
 }
 
 #: Loaded once, before the processes part.
