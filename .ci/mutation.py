@@ -189,15 +189,19 @@ def listed() -> list[str]:
 def is_current() -> bool:
     """Return whether each survivor in the list can still be tried, is there once, and has a reason."""
     names = listed()
-    possible = {mutant.name for area in AREAS for mutant in changes_of(area)}
+    changes = {area: changes_of(area) for area in AREAS}
+    empty = [area for area, found in changes.items() if not found]
+    possible = {mutant.name for found in changes.values() for mutant in found}
     gone = sorted(set(names) - possible)
+    for area in empty:
+        print(f"Nothing can be changed in {area}: its modules have other names now")
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     for name in gone:
         print(f"Not in the code any more: {name}")
     for name in twice:
         print(f"There more than once: {name}")
     print(f"{len(names)} of {len(possible)} changes are known to survive")
-    return not gone and not twice
+    return not gone and not twice and not empty
 
 
 def report(survivors: list[str], *, write: bool) -> int:

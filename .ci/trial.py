@@ -47,7 +47,8 @@ AREAS = {
         ("smtp/protocol/*.py",),
         (
             *("smtp.test_protocol", "smtp.test_dialogues", "smtp.test_runs", "smtp.test_replies"),
-            *("smtp.test_sevenbit", "smtp.test_limits", "smtp.test_pipeline"),
+            *("smtp.test_sevenbit", "smtp.test_limits", "smtp.test_pipeline", "smtp.test_transaction"),
+            "smtp.test_wirewords",
         ),
     ),
     "config": Area(("config/*.py",), ("config",)),
