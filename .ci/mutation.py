@@ -10,7 +10,8 @@ fails.  A test that goes on for ten times its time (of the processor, not of the
 
 It fails with what survives and has no reason in docs/explanation/decisions/survivors.txt.  ``--write`` puts that
 there, for a person to say why.  A run that ended is gone on with; ``--anew`` begins again.  ``--sample`` takes some of
-the changes, the same with each run; ``--only`` those with a text in their name.
+the changes, the same with each run; ``--only`` those with a text in their name.  ``--quick 0.05`` leaves out the tests
+that take longer; what survives that is tried again by a run without it.
 """
 
 import argparse
@@ -21,8 +22,9 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mutants import Mutant
@@ -36,6 +38,7 @@ from trial import (
     changes_of,
     cover,
     exchange,
+    load_around,
     load_functions,
     outcome_of,
     prepare,
@@ -54,6 +57,7 @@ def main() -> int:
     parser.add_argument("--anew", action="store_true", help="forget what earlier runs have found")
     parser.add_argument("--sample", type=int, metavar="N", help="try so many of each part, the same each time")
     parser.add_argument("--only", default="", metavar="TEXT", help="try those with this text in their name")
+    parser.add_argument("--quick", type=float, metavar="SECONDS", help="leave out the tests that take longer")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at once (2)")
     parser.add_argument("--write", action="store_true", help="put survivors without a reason into the list")
     given = parser.parse_args()
@@ -76,6 +80,7 @@ class Run:
     def __init__(self, area: str, given: argparse.Namespace) -> None:
         self.area = area
         self.jobs = given.jobs
+        self.most = given.quick
         self.everything = changes_of(area)
         self.wanted = [each for each in self.everything if given.only in each.name]
         if given.sample is not None and given.sample < len(self.wanted):
@@ -84,7 +89,7 @@ class Run:
         self.file = RESULTS / f"{area}.jsonl"
         if given.anew:
             self.file.unlink(missing_ok=True)
-        self.state = _digest(sorted((HERE / "src").rglob("*.py")))
+        self.state = _digest(sorted((HERE / "src").rglob("*.py")), str(self.most or ""))
 
     def work(self) -> None:
         """Try what is left, in a process of its own, which loads modules that are as they are."""
@@ -92,25 +97,42 @@ class Run:
         left = [each for each in self.wanted if _key(each) not in known]
         print(f"{self.area}: {len(self.everything)} changes, {len(left)} to try", flush=True)
         if left:
-            process = os.fork()
-            if not process:
-                self.attempt_all(left)
-                sys.stdout.flush()
-                os._exit(0)
-            if os.waitpid(process, 0)[1]:
-                sys.exit(f"{self.area}: not tried to the end")
+            self.apart(lambda: self.attempt_all(left))
+
+    def apart(self, call: Callable[[], None]) -> None:
+        """Call it in a process of its own."""
+        process = os.fork()
+        if not process:
+            try:
+                call()
+            except BaseException:  # noqa: BLE001 - it is told, and ends this process
+                traceback.print_exc()
+                os._exit(1)
+            sys.stdout.flush()
+            os._exit(0)
+        if os.waitpid(process, 0)[1]:
+            sys.exit(f"{self.area}: not tried to the end")
 
     def attempt_all(self, left: list[Mutant]) -> None:
         """Try first those of what is done at an import, for which nothing must be loaded yet."""
         covered = cover(self.area)
+        if self.most is not None:
+            covered = covered.quick(self.most)
         for name in covered.left_out:
             print(f"  left out, for it fails or is skipped as things are: {name}")
         early = [each for each in left if covered.is_imported(each)]
         late = [each for each in left if not covered.is_imported(each)]
-        self.attempt_some(early, covered, attempt)
+        for path in sorted({each.path for each in early}):
+            some = [each for each in early if each.path == path]
+            self.apart(lambda path=path, some=some: self.attempt_early(path, some, covered))
         list(tests_of(self.area))  # which loads them
         load_functions(late)
         self.attempt_some(late, covered, exchange)
+
+    def attempt_early(self, path: Path, left: list[Mutant], covered: Covered) -> None:
+        """Try changes of one module, with all loaded that does not import it."""
+        load_around(path, covered.loaded)
+        self.attempt_some(left, covered, attempt)
 
     def attempt_some(self, left: list[Mutant], covered: Covered, way: Way) -> None:
         for number, (mutant, outcome) in enumerate(self.tried(left, covered, way), 1):

@@ -3,6 +3,7 @@
 Each change is tried in a process of its own, made by a fork from one that has loaded what does not change.
 """
 
+import ast
 import contextlib
 import functools
 import gc
@@ -30,7 +31,8 @@ from mutants import Mutant, mutants
 
 HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE / "src" / "zope" / "sendmail"
-TESTS = "zope.sendmail.tests"
+PACKAGE = "zope.sendmail"
+TESTS = f"{PACKAGE}.tests"
 
 
 class Area(NamedTuple):
@@ -89,6 +91,12 @@ class Covered(NamedTuple):
     seconds: dict[str, float]
     #: Tests that do not pass on the code as it is.
     left_out: list[str]
+    #: The modules that the tests load, in that order.
+    loaded: list[str]
+
+    def quick(self, most: float) -> "Covered":
+        """Return the same without the tests that take more than `most` seconds."""
+        return self._replace(seconds={name: seconds for name, seconds in self.seconds.items() if seconds <= most})
 
     def is_imported(self, mutant: Mutant) -> bool:
         """Return whether it is in what runs when the module is imported."""
@@ -109,7 +117,9 @@ class Covered(NamedTuple):
             names = near | {name for name, seconds in self.seconds.items() if near and seconds < QUICK}
         return [
             Timed(name, self.seconds[name])
-            for name in sorted(names, key=lambda each: (each not in near, self.seconds[each], each))
+            for name in sorted(
+                names & self.seconds.keys(), key=lambda each: (each not in near, self.seconds[each], each)
+            )
         ]
 
 
@@ -176,6 +186,40 @@ def exchange(mutant: Mutant, tests: list[Timed]) -> int:
         if function.__code__ == old:
             function.__code__ = new
     return judged(tests)
+
+
+def load_around(path: Path, loaded: Sequence[str]) -> None:
+    """Load once what is loaded for the tests, without the module at `path` and those that import it."""
+    changed = _module_name(path)
+    needing = {changed}
+    imported = {name: _imported(name) for name in loaded if name.startswith(PACKAGE)}
+    while more := {name for name, others in imported.items() if name not in needing and others & needing}:
+        needing |= more
+    for name in loaded:
+        if name not in needing:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+    if changed in sys.modules:
+        raise AssertionError(f"{changed} is loaded by what does not import it")
+    gc.collect()
+    gc.freeze()
+
+
+def _imported(name: str) -> set[str]:
+    """Return the names that a module of the package imports, wherever in it, and those of the packages it is in."""
+    parts = name.split(".")
+    found = {".".join(parts[:length]) for length in range(1, len(parts))}
+    for node in ast.walk(ast.parse(_file_of(name).read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{each.name}" for each in node.names)}
+    return found
+
+
+def _file_of(name: str) -> Path:
+    path = ROOT.parent.parent.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def load_functions(mutants: Sequence[Mutant]) -> None:
@@ -288,7 +332,7 @@ def cover(area: str) -> Covered:
         for line, names in lines.items():
             by_line[path, int(line)] = set(names)
             by_file[path] |= set(names) - {IMPORT}
-    return Covered(by_line, by_file, found["seconds"], found["left out"])
+    return Covered(by_line, by_file, found["seconds"], found["left out"], found["loaded"])
 
 
 def measured(area: str) -> dict[str, object]:
@@ -296,6 +340,7 @@ def measured(area: str) -> dict[str, object]:
     import coverage
 
     silent()
+    before = set(sys.modules)
     modules = [str(ROOT / pattern) for pattern in AREAS[area].modules]
     watch = coverage.Coverage(data_file=None, include=modules, config_file=False)
     watch.start()
@@ -305,9 +350,9 @@ def measured(area: str) -> dict[str, object]:
     seconds = {}
     for name in names:
         watch.switch_context(name)
-        before = time.process_time()
+        began = time.process_time()
         if passes(name):
-            seconds[name] = time.process_time() - before
+            seconds[name] = time.process_time() - began
     watch.stop()
     data = watch.get_data()
     lines = {
@@ -317,7 +362,9 @@ def measured(area: str) -> dict[str, object]:
         for path in data.measured_files()
         if (found := data.contexts_by_lineno(path))
     }
-    return {"lines": lines, "seconds": seconds, "left out": [each for each in names if each not in seconds]}
+    left_out = [each for each in names if each not in seconds]
+    loaded = [each for each in sys.modules if each not in before]
+    return {"lines": lines, "seconds": seconds, "left out": left_out, "loaded": loaded}
 
 
 def tests_of(area: str) -> Iterator[str]:
