@@ -50,7 +50,7 @@ AREAS = {
         (
             *("smtp.test_protocol", "smtp.test_dialogues", "smtp.test_runs", "smtp.test_replies"),
             *("smtp.test_sevenbit", "smtp.test_limits", "smtp.test_pipeline", "smtp.test_transaction"),
-            "smtp.test_wirewords",
+            *("smtp.test_wirewords", "smtp.test_relaymemory"),
         ),
     ),
     "config": Area(("config/*.py",), ("config",)),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from zope.sendmail.smtp.protocol.commands import Command, CommandName, EnvelopeCommands
-from zope.sendmail.smtp.protocol.exchange import NOT_UNDERSTOOD, RECEIVE, Exchange
+from zope.sendmail.smtp.protocol.exchange import LAST_WORDS, NOT_UNDERSTOOD, RECEIVE, Exchange
 from zope.sendmail.smtp.protocol.progress import reply_about_recipient
 from zope.sendmail.smtp.protocol.relaylimits import refuses_client
 from zope.sendmail.smtp.protocol.replies import Response
@@ -18,7 +18,6 @@ from zope.sendmail.smtp.protocol.steps import (
     MAX_FLIGHT,
     ConnectionLost,
     Refused,
-    Replying,
     SendFailed,
     Steps,
     TimeoutName,
@@ -64,8 +63,6 @@ class Addressing:
         all_commands = [commands.mail, *commands.recipients, *((_DATA,) if asks_for_data else ())]
         if not pipelined:
             self._flights = iter([[command] for command in all_commands])
-        elif len(all_commands) <= MAX_FLIGHT:
-            self._flights = iter((all_commands,))
         else:
             self._flights = _flights(all_commands, max(SAFE_RECIPIENTS, taken_before))
         self._sent: list[Command] | None = None
@@ -82,12 +79,12 @@ class Addressing:
         """Note that the first flight has not gone, or not all of it."""
         self._exchange.send_error = failed
 
-    def ask(self) -> Replying:
-        """Send what has not been sent; return the last reply.  Raises `Refused` if no recipient was accepted."""
+    def ask(self) -> Steps:
+        """Send what has not been sent, and hear the replies.  Raises `Refused` if no recipient was accepted."""
         self._progress.refused.update(self._commands.refused)
         self._progress.unasked = list(self._commands.unasked)
         if self._sent is not None:
-            reply = yield from self._listen(self._sent)
+            yield from self._listen(self._sent)
         for planned in self._flights:
             flight = self._stopped(planned) if self._progress.has_too_many else planned
             if not flight:
@@ -95,26 +92,21 @@ class Addressing:
             yield from self._exchange.send(
                 b"".join([each.line for each in flight]), TimeoutName.COMMAND, is_command=True
             )
-            reply = yield from self._listen(flight)
-        return reply
+            yield from self._listen(flight)
 
     def _stopped(self, flight: list[Command]) -> list[Command]:
         """Return what is left of a flight when the relay takes no more recipients."""
         self._progress.unasked += [each.recipient for each in flight if each.recipient]
         return [each for each in flight if not each.recipient]
 
-    def _listen(self, flight: list[Command]) -> Replying:
+    def _listen(self, flight: list[Command]) -> Steps:
         exchange = self._exchange
         reply: Response
         for command in flight:
             waits_for_text = command is _DATA and exchange.refusal is None
             try:
                 reply = yield (
-                    exchange.awaited(TimeoutName.COMMAND)
-                    if exchange.send_error is not None
-                    else _TEXT_WANTED
-                    if waits_for_text
-                    else _REPLY
+                    LAST_WORDS if exchange.send_error is not None else _TEXT_WANTED if waits_for_text else _REPLY
                 )
             except ConnectionLost as lost:
                 raise self._lost(lost, len(flight)) from lost.__cause__
@@ -126,7 +118,6 @@ class Addressing:
         if exchange.refusal is not None:
             yield from self._end_flight(flight, reply)
             raise exchange.refusal
-        return reply
 
     def _end_flight(self, flight: list[Command], last_reply: Response) -> Steps:
         """Make sure that a refused flight has come to its end."""

@@ -19,6 +19,8 @@ from zope.sendmail.smtp.protocol.steps import (
 )
 
 RECEIVE = {name: Receive(name) for name in TimeoutName}
+#: Waits for a reply, not for long, where sending has failed, so that none is to be expected.
+LAST_WORDS = RECEIVE[TimeoutName.QUIT]
 _POLL = Poll()
 
 #: The relay does not know the command, or not here.
@@ -59,16 +61,12 @@ class Exchange:
     def receive(self, timeout: TimeoutName) -> Replying:
         """Return the next reply.  Raises `ConnectionLost`."""
         try:
-            response: Response = yield RECEIVE[timeout] if self.send_error is None else self.awaited(timeout)
+            response: Response = yield RECEIVE[timeout] if self.send_error is None else LAST_WORDS
         except ConnectionLost:
             if self.send_error is not None:
                 raise self.send_error from None
             raise
         return response
-
-    def awaited(self, timeout: TimeoutName) -> Receive:
-        """Return the step that waits for the next reply; not for long if none is to be expected."""
-        return RECEIVE[TimeoutName.QUIT if self.send_error else timeout]
 
     def check(self, response: Response, *digits: int) -> None:
         """Raise `ConnectionLost` unless the reply begins with one of `digits`.

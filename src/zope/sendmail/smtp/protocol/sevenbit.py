@@ -15,7 +15,7 @@ from email.message import Message
 from email.parser import BytesHeaderParser
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
-_POLICY = policy.SMTP.clone(refold_source="all", max_line_length=76)
+_POLICY = policy.SMTP.clone(max_line_length=76)
 _ASCII_ONLY = re.compile(rb"[\x80-\xff]")
 #: Of a text, base64 is shorter than quoted-printable from this part of octets beyond ASCII on.
 _SIXTH = 6
@@ -117,7 +117,7 @@ def _fields(head: bytes) -> Iterator[re.Match[bytes]]:
 
 
 def _parsed(head: bytes) -> Message:
-    return BytesHeaderParser(policy=policy.compat32).parsebytes(head)
+    return BytesHeaderParser().parsebytes(head)
 
 
 def _field(match: re.Match[bytes]) -> bytes:
@@ -135,8 +135,10 @@ def _field(match: re.Match[bytes]) -> bytes:
         foreign = [each.addr_spec for each in header.addresses if not each.addr_spec.isascii()]
         if foreign:
             raise CannotConvert(f"its header field {name.decode()} has the address {foreign[0]}, which is not ASCII")
-    folded: bytes = header.fold(policy=_POLICY).encode("ascii", "replace")
-    return folded.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    folded: str = header.fold(policy=_POLICY)
+    if not folded.isascii():  # a message id, or the name of a parameter: there are no other words for those
+        raise CannotConvert(f"its header field {name.decode()} has a part that has to be ASCII, and is not")
+    return folded.encode("ascii").replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
 def _seven_bit(head: bytes) -> bytes:
@@ -158,7 +160,7 @@ def _put(head: bytes, name: bytes, value: bytes) -> bytes:
 
 
 def _quoted(body: bytes) -> bytes:
-    return binascii.b2a_qp(b"\r\n" + body, istext=True)[2:]  # the first line end says which it uses
+    return binascii.b2a_qp(b"\r\n" + body)[2:]  # the first line end says which it uses
 
 
 def _base64(body: bytes) -> bytes:

@@ -17,29 +17,32 @@ hears its own, and what the next one hears changes nothing for the one before.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import dot_stuffed
 from zope.sendmail.smtp.protocol.addressing import Addressing
 from zope.sendmail.smtp.protocol.body import Body
 from zope.sendmail.smtp.protocol.commands import CommandName, EnvelopeCommands
-from zope.sendmail.smtp.protocol.exchange import Exchange
+from zope.sendmail.smtp.protocol.exchange import RECEIVE, Exchange
 from zope.sendmail.smtp.protocol.progress import Progress, reply_about_mail
 from zope.sendmail.smtp.protocol.replies import Response
 from zope.sendmail.smtp.protocol.steps import (
     Intend,
+    OutOfSync,
     Overlapping,
     Poll,
     ReadAhead,
     Refused,
     Send,
     SendFailed,
+    Step,
+    StepAnswer,
     Steps,
     TakeNext,
     TimeoutName,
 )
 
-_NO_MAIL = Envelope("", ())
 _TAKE_NEXT, _READ_AHEAD, _POLL, _INTEND = TakeNext(), ReadAhead(), Poll(), Intend()
 
 
@@ -60,15 +63,14 @@ class MailTransaction:
         body: Body | None,
         *,
         pipelined: bool,
-        proven: bool = False,
-        answers_each: bool = False,
-        taken_before: int = 0,
+        proven: bool,
+        answers_each: bool,
+        taken_before: int,
     ) -> None:
         self._progress = progress
         self._body = body
         self._pipelined = pipelined
         self._answers_each = answers_each
-        self._last_piece = b""
         self._exchange = Exchange(progress, proven=proven)
         self.addressing = Addressing(
             self._exchange,
@@ -86,11 +88,11 @@ class MailTransaction:
         self._progress.sent_ahead, self._progress.text_wanted = False, True
         whole = self._body.whole
         if whole is not None:
-            self._last_piece = b"".join(dot_stuffed((whole,)))
+            last = b"".join(dot_stuffed((whole,)))
         else:
-            yield from self._pieces(self._body)
+            last = yield from self._pieces(self._body)
         if self._exchange.send_error is None:  # pragma: no branch - coverage loses this frame when `send` has failed
-            yield from self._end_text(self._last_piece)
+            yield from self._end_text(last)
         yield from self._hear_end()
 
     def hear_end(self, error: SendFailed | None) -> Steps:
@@ -114,16 +116,16 @@ class MailTransaction:
 
     # the message
 
-    def _pieces(self, body: Body) -> Steps:
-        """Send the message in pieces, but for the last."""
+    def _pieces(self, body: Body) -> Generator[Step, StepAnswer, bytes]:
+        """Send the message in pieces, but for the last, which is returned."""
         held: list[bytes] = []
         for piece in dot_stuffed(body.pieces()):
             held.append(piece)
             if len(held) > 2:  # the final dot shall travel with the text before it, not in a packet of its own
                 yield from self._exchange.send(held.pop(0), TimeoutName.BLOCK)
             if self._exchange.send_error is not None:
-                return  # pragma: no cover - likewise; `ALargeMessageBreaksOff` is the test
-        self._last_piece = b"".join(held)
+                return b""  # pragma: no cover - likewise; `ALargeMessageBreaksOff` is the test
+        return b"".join(held)
 
     def _end_text(self, piece: bytes) -> Steps:
         """Send the last piece, and the next mail's envelope behind it."""
@@ -181,7 +183,7 @@ class MailTransaction:
 
 def reset() -> Steps:
     """Let the relay forget a mail; the connection is as after EHLO."""
-    exchange = Exchange(Progress(_NO_MAIL), proven=True)
-    yield from exchange.send(b"RSET\r\n", TimeoutName.COMMAND, is_command=True)
-    response = yield from exchange.receive(TimeoutName.COMMAND)
-    exchange.check(response, 2)
+    yield Send(b"RSET\r\n", TimeoutName.COMMAND, is_command=True)
+    response: Response = yield RECEIVE[TimeoutName.COMMAND]
+    if response.digit != 2:
+        raise OutOfSync(f"the relay's reply to RSET is: {response}")

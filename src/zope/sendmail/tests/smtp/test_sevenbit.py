@@ -79,6 +79,21 @@ class AMessageIsWrittenInAscii(unittest.TestCase):
         _, message = self.convert(raw("Subject: x\n", "Grüße\r\n".encode("latin-1")))
         self.assertEqual(message.get_content_charset(), "unknown-8bit")
 
+    def test_without_header_fields(self) -> None:
+        """A message or a part may begin with its text."""
+        for message in (
+            raw("", "Grüße\r\n"),
+            raw(MIME + "Content-Type: multipart/mixed; boundary=b\n", "--b\r\n\r\nGrüße\r\n--b--\r\n"),
+        ):
+            _, after = self.convert(message)
+            self.assertEqual(leaves(after)[0].strip(), "Grüße".encode())
+
+    def test_the_shorter_encoding(self) -> None:
+        """Quoted-printable, as long as no more than a sixth of the text is beyond ASCII."""
+        for text, encoding in ((b"\xfcbcd\r\n", "quoted-printable"), (b"\xfcbc\r\n", "base64")):
+            found = in_seven_bit(raw(MIME + "Content-Type: text/plain\n", text))
+            self.assertEqual(parsed(found)["Content-Transfer-Encoding"], encoding)
+
     def test_what_is_said_already_is_not_said_again(self) -> None:
         """A message with one of the two fields keeps it; one that is ASCII in its body needs none."""
         found = in_seven_bit(raw("Subject: x\nContent-Type: text/html; charset=utf-8\n", "Grüße\r\n"))
@@ -129,12 +144,22 @@ class AMessageIsWrittenInAscii(unittest.TestCase):
         after = parsed(in_seven_bit(message))
         self.assertEqual([part["Content-Transfer-Encoding"] for part in after.walk()], [None, "quoted-printable"])
         self.assertEqual(leaves(after), leaves(parsed(message)))
+        message = raw(MIME + "Content-Type: multipart/mixed; boundary=b\n", b"--b\r\n\r\n\xff\xfe\r\n")
+        self.assertEqual(leaves(parsed(in_seven_bit(message))), [b"\xff\xfe\r\n"])
+
+    def test_what_is_behind_the_last_delimiter(self) -> None:
+        """No reader shows it, nor what is before the first, so it is not encoded, whatever it looks like."""
+        body = "vor\u00fc\r\n--b\r\n\r\nASCII\r\n--b--\r\n\u00fc\r\n--b\r\n\r\n\u00fcx\r\n--b--\r\n\u00fcy"
+        message = raw(MIME + "Content-Type: multipart/mixed; boundary=b\n", body)
+        found = in_seven_bit(message).partition(b"\r\n\r\n")[2]
+        self.assertEqual(found, body.replace("\u00fc", "??").encode())
 
     def test_a_field_stands_twice(self) -> None:
-        """Once is enough, with what is true then."""
+        """Once is enough, with what is true then, in the place of the first."""
         found, message = self.convert(
-            raw(MIME + TEXT + "Content-Transfer-Encoding: 8bit\n", GERMAN.replace("ä" * 90, "ä"))
+            raw(MIME + TEXT + "Content-Transfer-Encoding: 8bit\nX-Last: x\n", GERMAN.replace("ä" * 90, "ä"))
         )
+        self.assertEqual(message.keys()[-2:], ["Content-Transfer-Encoding", "X-Last"])
         self.assertEqual(message.get_all("Content-Transfer-Encoding"), ["quoted-printable"])
         self.assertNotIn(b"8bit", found)
 
@@ -153,6 +178,9 @@ class AMessageIsWrittenInAscii(unittest.TestCase):
         self.assertEqual([each.addr_spec for each in after["To"].addresses], ["g@example.org", "o@example.org"])
         self.assertEqual(after["To"].addresses[0].display_name, "Größe, Die")
         self.assertEqual(after.get_filename(), "Übersicht.txt")
+        for name in ("Subject", "X-Other"):  # an encoded word is in a line of 76 characters at most (RFC 2047, 2)
+            found, _ = self.convert(raw(f"{name}: {'ü' * 200}\n", "ASCII\r\n"))
+            self.assertLessEqual(max(map(len, found.splitlines())), 76)
 
     def test_quoted_printable_with_some_octets(self) -> None:
         """What was encoded but for some octets is not encoded twice."""
@@ -180,8 +208,9 @@ class AMessageIsWrittenInAscii(unittest.TestCase):
 
 class AMessageCannotBe(unittest.TestCase):
     def refused(self, message: bytes, why: str) -> None:
-        with self.assertRaisesRegex(CannotConvert, why):
+        with self.assertRaises(CannotConvert) as caught:
             in_seven_bit(message)
+        self.assertEqual(str(caught.exception), why)
 
     def test_signed(self) -> None:
         """A signature over the text, or over the message, would be wrong."""
@@ -190,8 +219,14 @@ class AMessageCannotBe(unittest.TestCase):
             + TEXT.replace("\n", "\r\n")
             + "\r\nGrüße\r\n--s\r\nContent-Type: application/pgp-signature\r\n\r\nx\r\n--s--\r\n"
         )
-        self.refused(raw(MIME + "Content-Type: multipart/signed; boundary=s\n", body), "break its signature")
-        self.refused(raw("DKIM-Signature: v=1; b=x\n" + MIME + TEXT, "Grüße\r\n"), "DKIM")
+        self.refused(
+            raw(MIME + "Content-Type: multipart/signed; boundary=s\n", body),
+            "writing it in ASCII would break its signature (multipart/signed); sign what is ASCII already",
+        )
+        self.refused(
+            raw("DKIM-Signature: v=1; b=x\n" + MIME + TEXT, "Grüße\r\n"),
+            "writing it in ASCII would break its DKIM signature; sign it in ASCII",
+        )
         signed = raw(MIME + "Content-Type: multipart/signed; boundary=s\n", body.replace("ü", "ue").replace("ß", "ss"))
         self.assertEqual(in_seven_bit(signed), signed)
         forwarded = b"Subject: Gr\xc3\xbc\xc3\x9fe\r\n" + signed.partition(b"\r\n")[2]
@@ -201,16 +236,41 @@ class AMessageCannotBe(unittest.TestCase):
         """What contradicts itself, or has no other form."""
         multipart = "Content-Type: multipart/mixed"
         for headers, body, why in (
-            (MIME + multipart + "\n", "--x\r\n\r\nü\r\n", "without a boundary"),
-            (MIME + multipart + "; boundary=y\n", "--x\r\n\r\nü\r\n", "does not occur"),
-            (MIME + TEXT.replace("8bit", "base64"), "ü\r\n", "says it is base64"),
-            (MIME + TEXT.replace("8bit", "uuencode"), "ü\r\n", "says it is uuencode"),
-            (MIME + TEXT.replace("8bit", "X-UUencode"), "ü\r\n", "says it is x-uuencode"),
-            (MIME + "Content-Type: message/partial\n", "ü\r\n", "message/partial"),
+            (MIME + multipart + "\n", "--x\r\n\r\nü\r\n", "it has a multipart without a boundary"),
+            (
+                MIME + multipart + "; boundary=y\n",
+                "--x\r\n\r\nü\r\n",
+                "it has a multipart in which the boundary 'y' does not occur",
+            ),
+            *(
+                (
+                    MIME + TEXT.replace("8bit", encoding),
+                    "ü\r\n",
+                    f"it has a part that says it is {encoding.lower()}, and is not",
+                )
+                for encoding in ("base64", "uuencode", "X-UUencode")
+            ),
+            (
+                MIME + "Content-Type: message/partial\n",
+                "ü\r\n",
+                "it has a part of type message/partial, which cannot be encoded",
+            ),
         ):
             self.refused(raw(headers, body), why)
-        self.refused(raw("From: jürgen@example.org\n" + MIME, "x\r\n"), "jürgen@example.org")
-        self.refused(b"Subject: \xff\r\n\r\nx\r\n", "unknown charset")
+        self.refused(
+            raw("From: jürgen@example.org\n" + MIME, "x\r\n"),
+            "its header field From has the address jürgen@example.org, which is not ASCII",
+        )
+        self.refused(b"Subject: \xff\r\n\r\nx\r\n", "its header field Subject is written in an unknown charset")
+
+    def test_identified_by_what_is_not_ascii(self) -> None:
+        """A message id would be another one, and a parameter has no other name."""
+        for field in ("Message-ID: <ü@example.org>", "Content-Disposition: inline; ü=x"):
+            name = field.partition(":")[0]
+            self.refused(
+                raw(f"{field}\n{MIME}", "x\r\n"),
+                f"its header field {name} has a part that has to be ASCII, and is not",
+            )
 
 
 class ARelayTakesAsciiOnly(Conversation):

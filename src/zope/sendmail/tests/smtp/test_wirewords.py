@@ -37,6 +37,12 @@ class WhatIsNoReply(unittest.TestCase):
         for octets, words in (
             (b"hello\r\n", "the relay's reply is none: b'hello'"),
             (b"x" * 300 + b"\r\n", f"the relay's reply is none: b'{'x' * 200}'"),
+            (b"\n", "the relay's reply is none: b''"),
+            (b"\n" + b"x" * 9000, "the relay's reply is none: b''"),
+            (
+                b"250-a\r\n251 " + b"x" * 300 + b"\r\n",
+                f"the relay's reply begins with b'250' and goes on with b'251 {'x' * 196}'",
+            ),
             (b"250-a\r\n251 b\r\n", "the relay's reply begins with b'250' and goes on with b'251 b'"),
             (b"2" * 8193, "a line of the relay's reply has more than 8192 octets"),
             (b"250-\r\n" * 501, "a reply has more than 500 lines or 65536 octets"),
@@ -48,9 +54,22 @@ class WhatIsNoReply(unittest.TestCase):
                 self.assertEqual(str(caught.exception), words)
 
     def test_is_something_else_than_a_long_one(self) -> None:
-        """A line of 8192 octets, and 500 lines, are read."""
+        """A line of 8192 octets, 500 lines, and 65536 octets of lines, are read, also behind another reply."""
         self.assertEqual(read(b"250 " + b"x" * 8187 + b"\r\n"), [Response(250, b"x" * 8187)])
         self.assertEqual(read(b"250-a\r\n" * 499 + b"250 a\r\n"), [Response(250, b"\n".join([b"a"] * 500))])
+        lines = [*[b"250-" + b"x" * 4092] * 15, b"250 " + b"x" * 4092]
+        for octets in ([*lines], [b"250-a", b"250 b", *lines]):
+            self.assertEqual(read(b"\r\n".join([*octets, b""]))[-1], Response(250, b"\n".join([b"x" * 4092] * 16)))
+        with self.assertRaises(MalformedReply):
+            read(b"\r\n".join([b"250-", *lines, b""]))
+
+    def test_is_read_word_by_word(self) -> None:
+        """Only blanks around a line do not count."""
+        self.assertEqual(read(b"250- X\tx X \r\n250 \tX\r\n"), [Response(250, b"X\tx X\nX")])
+
+    def test_has_a_first_digit(self) -> None:
+        """Which decides."""
+        self.assertEqual([Response(code, b"").digit for code in (200, 299, 300, 354, 421, 599)], [2, 2, 3, 3, 4, 5])
 
     def test_is_shown_as_far_as_it_helps(self) -> None:
         """Two hundred characters; what is not UTF-8 is escaped."""
@@ -70,6 +89,8 @@ class ARefusal(unittest.TestCase):
         final = {code for code in range(500, 600) if reply_about_recipient(code, "no").answer is Answer.REJECTED}
         self.assertEqual(set(range(500, 600)) - final, {503, 530, 534, 535, 538, 552})
         self.assertEqual(reply_about_recipient(552, "5.2.2 no"), Reply(Answer.DEFERRED, "no", 552, "5.2.2"))
+        quota = reply_about_mail(550, "5.4.5 Daily user sending quota exceeded")
+        self.assertEqual(quota, Reply(Answer.DEFERRED, "Daily user sending quota exceeded", 550, "5.4.5"))
         many = reply_about_recipient(550, "5.5.3 too many recipients")
         self.assertEqual(many, Reply(Answer.DEFERRED, "too many recipients", 550, "5.5.3"))
 
@@ -158,6 +179,8 @@ class TheCommands(unittest.TestCase):
         self.assertEqual(str(caught.exception), reply.text)
         with self.assertRaises(MailNotSupported) as caught:
             EnvelopeCommands(Envelope("\u00fc@x", (JANE,)), None, Extensions())
+        with self.assertRaises(MailNotSupported):
+            self.lines(Extensions(size=1), b"x\r\n")
         words = "the address is not ASCII, and the relay does not take such (SMTPUTF8)"
         self.assertEqual((caught.exception.code, str(caught.exception.reply)), (553, f"5.6.7 {words}"))
 
@@ -176,6 +199,11 @@ class TheCommands(unittest.TestCase):
                 EnvelopeCommands(Envelope(f"a{character}@x", (JANE,)), None, Extensions())
             text = f"MAIL FROM:<a{character}@x>"
             self.assertEqual(str(caught.exception), f"a command cannot have a line break in it: {text!r}")
+
+    def test_have_any_other_character_in_them(self) -> None:
+        """Also one that nobody sees: what an address is has been decided before."""
+        commands = EnvelopeCommands(Envelope("a\u00adb@x", (JANE,)), None, Extensions(smtputf8=True))
+        self.assertEqual(commands.mail.line, "MAIL FROM:<a\u00adb@x> SMTPUTF8\r\n".encode())
 
 
 class WhatARelayAnnounces(unittest.TestCase):
