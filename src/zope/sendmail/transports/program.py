@@ -45,7 +45,7 @@ _GRACE = 5.0
 class ProgramMailer(OneMailCalls):
     """A mailer that hands mail to a sendmail program.
 
-    `options` go in front of ours (``-i -f SENDER -- RECIPIENT...``); `timeout`: seconds that a run may take, then the
+    `options` go in front of ours (``-i -oep -f SENDER -- RECIPIENT...``); `timeout`: seconds that a run may take, then the
     program and its children are killed; `recipient_limit`: recipients of one run at most.  All recipients of a run
     have the same answer, so with a program that refuses single recipients use 1.
 
@@ -80,9 +80,12 @@ class ProgramMailer(OneMailCalls):
         return ProgramSession(self)
 
     def command(self, envelope: Envelope) -> list[bytes]:
-        """Return the program and its arguments.  Behind ``--`` no recipient is taken for an option."""
+        """Return the program and its arguments.  Behind ``--`` no recipient is taken for an option.
+
+        With ``-oep`` a refusal is told here; else Exim and sendmail send it to the sender as well, at each attempt.
+        """
         sender = envelope.sender or "<>"
-        parts = (self.program, *self.options, "-i", "-f", sender, "--", *envelope.recipients)
+        parts = (self.program, *self.options, "-i", "-oep", "-f", sender, "--", *envelope.recipients)
         return [part.encode() for part in parts]
 
 

@@ -35,6 +35,9 @@ _FAULTS = {
     127: "not found",
 }
 
+#: What Exim says of a message that it does not want, with the status 1 that it has for everything.
+_REJECTED = re.compile(r"exim\S*: message rejected\b")
+
 # The subject is 0 to 7 (RFC 3463, 3), else it is the number of a version or an IP address.
 _ENHANCED = re.compile(r"(?<![\d.])([45]\.[0-7]\.\d{1,3})(?![\d.])")
 
@@ -57,7 +60,7 @@ def reply_of(status: int, output: str | bytes) -> tuple[Reply, bool]:
             Answer.DEFERRED, _sentence(f"exit status {status} ({_FAULTS[status]})", words), None, enhanced
         ), True
     name, answer, words_decide = _TABLE.get(status, ("", Answer.DEFERRED, True))
-    if words_decide and enhanced and enhanced.startswith("5"):
+    if words_decide and ((enhanced or "").startswith("5") or _REJECTED.match(words)):
         answer = Answer.REJECTED
     code = f"exit status {status} ({name})" if name else f"exit status {status}"
     return Reply(answer, _sentence(code, words), None, enhanced), False

@@ -26,6 +26,7 @@ from zope.sendmail.mailer import open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.testing.contracts import MESSAGE, envelope
 from zope.sendmail.tests.support.exim import Exim
+from zope.sendmail.tests.support.servers import LIMIT
 from zope.sendmail.tests.support.processing import ProcessorTest
 from zope.sendmail.transports.program import ProgramMailer, ProgramSession
 from zope.sendmail.transports.sysexits import reply_of
@@ -90,7 +91,7 @@ class ARun(Programs):
         mailer = ProgramMailer(self.recorder(), options=("-odq",))
         outcome = self.transfer(mailer, envelope("one@example.org", "two@example.org"))
         [(arguments, _)] = self.runs()
-        expected = ["-odq", "-i", "-f", "sender@example.org", "--", "one@example.org", "two@example.org"]
+        expected = ["-odq", "-i", "-oep", "-f", "sender@example.org", "--", "one@example.org", "two@example.org"]
         self.assertEqual(arguments, expected)
         self.assertEqual(list(outcome.having(Answer.ACCEPTED)), ["one@example.org", "two@example.org"])
         self.assertEqual(outcome.relay, mailer.program)
@@ -98,13 +99,13 @@ class ARun(Programs):
     def test_names_the_null_sender(self) -> None:
         """Bounces leave with <>."""
         self.transfer(ProgramMailer(self.recorder()), envelope(sender=""))
-        self.assertEqual(self.runs()[0][0][1:3], ["-f", "<>"])
+        self.assertEqual(self.runs()[0][0][2:4], ["-f", "<>"])
 
     def test_takes_no_recipient_for_an_option_and_nothing_for_a_command(self) -> None:
         """Neither dashes nor a shell's characters mean anything."""
         odd = ("-bs@example.org", '"$(id);`id`|id"@example.org')
         self.transfer(ProgramMailer(self.recorder()), envelope(*odd))
-        self.assertEqual(self.runs()[0][0][3:], ["--", *odd])
+        self.assertEqual(self.runs()[0][0][4:], ["--", *odd])
 
     def test_gets_the_message_as_unix_has_it(self) -> None:
         """Lines end with LF, Bcc is gone, a lone dot stays."""
@@ -136,7 +137,7 @@ class ARun(Programs):
         recipients = [f"{n}@example.org" for n in range(5)]
         outcome = self.transfer(ProgramMailer(self.recorder(), recipient_limit=2), envelope(*recipients))
         self.assertEqual(
-            [arguments[4:] for arguments, _ in self.runs()], [recipients[:2], recipients[2:4], recipients[4:]]
+            [arguments[5:] for arguments, _ in self.runs()], [recipients[:2], recipients[2:4], recipients[4:]]
         )
         self.assertEqual(list(outcome.replies), recipients)
         self.assertEqual({text for _, text in self.runs()}, {MESSAGE.decode()})
@@ -198,6 +199,16 @@ class TheExitStatus(unittest.TestCase):
         reply, _ = reply_of(69, "550 5.7.1 relaying denied")
         self.assertEqual((reply.answer, reply.enhanced), (Answer.REJECTED, "5.7.1"))
         self.assertIs(reply_of(75, "550 5.7.1 relaying denied")[0].answer, Answer.DEFERRED)
+
+    def test_of_exim_is_made_clear_by_its_words(self) -> None:
+        """It has one status for everything."""
+        for words, answer in (
+            ("exim: message rejected by non-SMTP ACL: no spam", Answer.REJECTED),
+            ("exim4: message rejected: message too big (max=1048576)", Answer.REJECTED),
+            ("exim: message temporarily rejected by non-SMTP ACL: later", Answer.DEFERRED),
+            ("exim: no space on the device, message rejected", Answer.DEFERRED),
+        ):
+            self.assertEqual((reply_of(1, words)[0].answer, reply_of(75, words)[0].answer), (answer, Answer.DEFERRED))
 
     def test_does_not_take_other_numbers_for_a_code(self) -> None:
         """Addresses and versions have dots as well."""
@@ -373,19 +384,28 @@ class CalledOneByOne(Programs):
 
 
 class ARealExim(unittest.TestCase):
-    def test_takes_what_it_is_given(self) -> None:
-        """Null sender, odd recipients and dots, with its own sendmail interface."""
+    def setUp(self) -> None:
         if reason := Exim.excuse():
             self.skipTest(reason)
-        server = Exim()
-        server.start()
-        self.addCleanup(server.stop)
-        program, *options = (word for word in server.command() if word != "-bdf")
-        mailer = ProgramMailer(shutil.which(program) or "", options=tuple(options))
+        self.server = Exim()
+        self.server.start()
+        self.addCleanup(self.server.stop)
+        program, *options = (word for word in self.server.command() if word != "-bdf")
+        self.mailer = ProgramMailer(shutil.which(program) or "", options=tuple(options))
+
+    def test_takes_what_it_is_given(self) -> None:
+        """Null sender, odd recipients and dots, with its own sendmail interface."""
         mail = Envelope("", ("-odd@example.org", "two@example.org"))
-        outcome = open_session(mailer).transfer(mail, io.BytesIO(MESSAGE + b".\nafter\n"), lambda: None)
+        outcome = open_session(self.mailer).transfer(mail, io.BytesIO(MESSAGE + b".\nafter\n"), lambda: None)
         self.assertEqual(len(outcome.having(Answer.ACCEPTED)), 2, outcome)
-        arrivals = server.arrived(2)
+        arrivals = self.server.arrived(2)
         self.assertEqual([each.recipient for each in arrivals], ["-odd@example.org", "two@example.org"])
         self.assertTrue(all(each.text.endswith(b"\n\nText\n.\nafter\n") for each in arrivals))
-        self.assertIn("<= <>", server.lines()[0])
+        self.assertIn("<= <>", self.server.lines()[0])
+
+    def test_refuses_a_mail_and_sends_no_word_of_that_to_the_sender(self) -> None:
+        """Else each attempt would cost the sender a mail."""
+        mail = Envelope("shop@example.org", ("one@example.org",))
+        outcome = open_session(self.mailer).transfer(mail, io.BytesIO(MESSAGE + b"x\n" * LIMIT), lambda: None)
+        self.assertIn("message too big", outcome.replies["one@example.org"].text)
+        self.assertEqual((outcome.replies["one@example.org"].answer, self.server.lines()), (Answer.REJECTED, []))
