@@ -2,12 +2,14 @@
 
 Three are made with the queue, and anew whenever a processor starts: with room for some leases, synced.  On a full disk
 one of them becomes an owner file by a rename, which needs no space; if there is none, the file of a dead owner does,
-with all that it says.  The lock of a file says whether a process has it already.
+with all that it says.  The lock of a file says whether a process has it already.  One in which a death has left a part
+of something else is made empty by the next process that locks it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 
 from zope.sendmail.queue.maildir.layout import BELL, RESERVE, Layout
@@ -67,6 +69,9 @@ def become(layout: Layout, disk: Disk, path: str, *pieces: bytes) -> bool:
 
     Some file systems (XFS) may refuse to make a file while some blocks are free, but rename one.  The last file of the
     reserve is left for a processor.
+
+    Guarantee: whatever fails, and at whatever point a death or a loss of power comes, there is nothing at ``path``, or
+    all of ``pieces``, durably, with empty lines behind them if the end came before these were cut off.
     """
     text = b"".join(pieces)
     for spare in reversed(_paths(layout)[1:]):
@@ -77,13 +82,28 @@ def become(layout: Layout, disk: Disk, path: str, *pieces: bytes) -> bool:
             try:
                 if len(text) > os.fstat(fd).st_size or os.pread(fd, SLOT, 0) != EMPTY:
                     continue
-                disk.rename(spare, path)
+                # 1. The content, in the place of what was there, so that it needs no room.  2. The name.  3. The end:
+                # a file that was cut off, and did not get the name, would be none of the reserve any more.
                 disk.write_at(fd, text, 0)
-                disk.truncate(path, len(text))
+                disk.sync_open(fd)
+                disk.rename(spare, path)
+                _end(disk, path, fd, len(text))
                 return True
             finally:
                 os.close(fd)
     return False
+
+
+def _end(disk: Disk, path: str, fd: int, size: int) -> None:
+    """Cut off what is behind the content of a file that was renamed; if that fails, remove it.  Raises `OSError`."""
+    try:
+        if not same_file(os.fstat(fd), disk.stat(path)):  # another process has given one back in this moment
+            raise FileNotFoundError(errno.ENOENT, "another file was renamed", path)
+        disk.sync_directory(os.path.dirname(path))
+        disk.truncate(path, size)
+    except OSError:
+        disk.unlink(path)
+        raise
 
 
 def give_back(layout: Layout, disk: Disk, path: str) -> None:
@@ -106,9 +126,15 @@ def _paths(layout: Layout) -> list[str]:
 
 
 def _is_usable(disk: Disk, path: str, fd: int) -> bool:
+    """Return whether a locked file can become an owner file; one of the reserve that says nothing is empty then."""
     status = os.fstat(fd)
     if not same_file(status, disk.stat(path)) or status.st_size < SLOT * (FIRST_SLOTS + 1):
         return False
     text = os.pread(fd, SLOT, 0)
-    owner = Identity.of(text)
-    return text == EMPTY or (text.startswith(HEADER) and owner is not None and owner.host == Identity.here().host)
+    if text.startswith(HEADER):
+        owner = Identity.of(text)
+        return owner is not None and owner.host == Identity.here().host
+    if text != EMPTY and os.path.basename(path).startswith(RESERVE):  # it was to `become` another one
+        disk.write_at(fd, EMPTY * (status.st_size // SLOT), 0)
+        return True
+    return text == EMPTY

@@ -229,11 +229,7 @@ class Store:
 
     def _from_reserve(self, path: str, line: bytes) -> bool:
         """Make a history where no file can be made; return whether that went, and was needed."""
-        new = self._compacted(path)
-        if self.disk.exists(path) or not reserve.become(self.layout, self.disk, new, line):
-            return False
-        self.disk.rename(new, path)
-        return True
+        return not self.disk.exists(path) and reserve.become(self.layout, self.disk, path, line)
 
     def _compacted(self, path: str) -> str:
         """Return where a history is written before it gets its own name."""

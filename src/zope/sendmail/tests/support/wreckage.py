@@ -106,7 +106,7 @@ class FileSystem:
     def _write_at(self, op: Op) -> None:
         node = self._node(op.path)
         text = (node.content or b"").ljust(op.offset, b"\0")
-        node.in_place = op.path.endswith("/.progress")
+        node.in_place = op.path.endswith("/.progress") or "/.reserve-" in op.path
         node.content = text[: op.offset] + op.data + text[op.offset + len(op.data) :]
 
     def _rename(self, op: Op) -> None:
