@@ -42,6 +42,10 @@ def mounted(place: str, file_system: str, *, has_few_inodes: bool) -> str:
     # What .ci/mtas.py fetched sees its own root directory only.
     root = "" if shutil.which(make) or excuse(_FETCHED, make) else os.fspath(cache() / _FETCHED)
     confined = ["chroot", root] if root else []
+    if root:  # mkfs.btrfs wants to see that the image is not mounted
+        os.makedirs(f"{root}/proc/self", exist_ok=True)
+        with open(f"{root}/proc/self/mounts", "a", encoding="ascii"):
+            pass
     with tempfile.NamedTemporaryFile(dir=f"{root}/tmp" if root else None) as image:
         image.truncate(megabytes * _MEGABYTE)
         inside = image.name.removeprefix(root)
