@@ -64,13 +64,22 @@ class SeveralQueues:
 
         A queue in trouble does not keep what is in the others: it raises when there is nothing else to do.
         """
+        self._turn += 1
+        turn = self._turn % len(self._queues)
+        return self._leases(
+            (*self._queues[turn:], *self._queues[:turn]),
+            limit,
+            lambda queue, left: queue.claim(left, ahead=ahead),
+        )
+
+    @staticmethod
+    def _leases(queues: Iterable[Any], limit: int, claim: Callable[[Any, int], Iterable[ILease]]) -> list[ILease]:
+        """Return what `claim` gives of each queue; trouble is raised if there is nothing else."""
         leases: list[ILease] = []
         trouble: OSError | None = None
-        self._turn += 1
-        for number in range(len(self._queues)):
-            queue = self._queues[(self._turn + number) % len(self._queues)]
+        for queue in queues:
             try:
-                leases.extend(queue.claim(limit - len(leases), ahead=ahead))
+                leases.extend(claim(queue, limit - len(leases)))
             except OSError as error:
                 trouble = error
         if trouble is not None and not leases:
@@ -82,11 +91,8 @@ class SeveralQueues:
         return any(queue.has_before(priority) for queue in self._queues)
 
     def claim_expired(self, limit: int = 100) -> list[ILease]:
-        """See `IMailQueue.claim_expired`."""
-        leases: list[ILease] = []
-        for queue in self._queues:
-            leases += queue.claim_expired(limit - len(leases))
-        return leases
+        """See `IMailQueue.claim_expired`; trouble is as with `claim`."""
+        return self._leases(self._queues, limit, lambda queue, left: queue.claim_expired(left))
 
     def next_expiry(self) -> float | None:
         """See `IMailQueue.next_expiry`."""

@@ -123,30 +123,37 @@ class BundleDrain:
         pending = sum(len(self._chunks[number][1]) for numbers in self._pending.values() for number in numbers)
         return pending + sum(len(chunk.waiting) for chunk in self._ours.values())
 
-    def take_all(self, now: float) -> list[MaildirLease]:
-        """Return leases on all mails, as `take` does."""
-        return [lease for rank in self.all_ranks for lease in self.take(sys.maxsize, now, rank)]
+    def take_all(self, now: float) -> Iterator[MaildirLease]:
+        """Yield leases on all mails, as `take` does."""
+        for rank in self.all_ranks:
+            while leases := self.take(sys.maxsize, now, rank):
+                yield from leases
 
     def take(self, limit: int, now: float, rank: int) -> list[MaildirLease]:
         """Return leases on up to `limit` mails of a priority, in order.
 
-        Raises `CannotClaim`, or `OSError` for this bundle.
+        Raises `CannotClaim`, or `OSError` for this bundle; but what was leased before that is returned: the next call
+        meets the trouble again.
         """
         leases: list[MaildirLease] = []
         if now < self._try_at:
             return leases
         if self.store.clock.time() >= self._kept_until:
             self.give_up()
-        while len(leases) < limit and not self._is_unfolded:
-            chunk = self._current.get(rank) or self._with_waiting(rank) or self._next_chunk(now, rank)
-            if chunk is None:
-                break
-            lease = self._lease(chunk)
-            if lease is not None:
-                leases.append(lease)
-            if not chunk.waiting:
-                self._current.pop(rank, None)
-                self._finish(chunk)
+        try:
+            while len(leases) < limit and not self._is_unfolded:
+                chunk = self._current.get(rank) or self._with_waiting(rank) or self._next_chunk(now, rank)
+                if chunk is None:
+                    break
+                lease = self._lease(chunk)
+                if lease is not None:
+                    leases.append(lease)
+                if not chunk.waiting:
+                    self._current.pop(rank, None)
+                    self._finish(chunk)
+        except OSError:
+            if not leases:
+                raise
         return leases
 
     def _with_waiting(self, rank: int) -> _Chunk | None:

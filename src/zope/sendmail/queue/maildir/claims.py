@@ -280,14 +280,23 @@ class Claims:
         return None if expires == inf else max(0.0, expires - self._clock.time())
 
     def take_expired(self, limit: int) -> list[MaildirLease]:
-        """Lease up to `limit` messages that are known to have expired and are not held."""
+        """Lease up to `limit` messages that are known to have expired and are not held.
+
+        :raises CannotClaim: if none can be locked now
+        """
         leases: list[MaildirLease] = []
         now = self._clock.time()
         if self._bundles.expire(now):
             self._scanner.ask_at_once()
             self.look()
         while len(leases) < limit and (key := self._index.take_expired(now)) is not None:
-            lease = self._guarded(key, self._take_expired)
+            try:
+                lease = self._guarded(key, self._take_expired)
+            except CannotClaim as trouble:
+                self._index.spare(key, self._clock.monotonic(), now)
+                if leases or isinstance(trouble, OneAtATime):
+                    break
+                raise
             if lease is not None:
                 leases.append(lease)
         return leases

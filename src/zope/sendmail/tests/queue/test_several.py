@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.terms import Terms
 from zope.sendmail.queue import put
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.queue.several import SeveralQueues
@@ -46,6 +47,19 @@ class AWait(SeveralInMemory):
         waiting.start()
         put(self.each[2], [Envelope("s@example.org", ("one@example.org",))], MESSAGE)
         self.wait(waiting)
+
+
+class OneInTrouble(SeveralInMemory):
+    def test_costs_no_lease_on_mail_of_another(self) -> None:
+        """Be it claimed to be sent or to be given up; it raises when there is nothing else."""
+        put(self.each[0], [Envelope("s@example.org", ("one@example.org",), terms=Terms(expires=1.0))], MESSAGE)
+        for claim in ("claim_expired", "claim"):
+            with self.subTest(claim):
+                setattr(self.each[1], claim, mock.Mock(side_effect=OSError(errno.EIO, "the disk is broken")))
+                [lease] = getattr(self.queue, claim)(9)
+                with self.assertRaisesRegex(OSError, "broken"):
+                    getattr(self.queue, claim)(9)
+                lease.release()
 
 
 class AllOfThem(SeveralInMemory):

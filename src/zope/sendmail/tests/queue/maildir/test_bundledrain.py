@@ -101,6 +101,35 @@ class OnceReadBundle(Disk):
         return super().open(path)
 
 
+class RefusingOnce(Disk):
+    """Refuses one call of this name, behind so many others."""
+
+    refused, behind = "", 0
+
+    def refuse(self, call: str, behind: int) -> None:
+        self.refused, self.behind = call, behind
+
+    def _count(self, call: str) -> None:
+        if call == self.refused:
+            self.behind -= 1
+            if self.behind < 0:
+                self.refused = ""
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def read_tail(self, path: str, size: int) -> tuple[bytes, bool]:
+        self._count("read_tail")
+        return super().read_tail(path, size)
+
+    def read_at(self, fd: int, size: int, offset: int) -> bytes:
+        self._count("read_at")
+        return super().read_at(fd, size, offset)
+
+    def link(self, old: str, new: str) -> None:
+        if ".sending-" in new:
+            self._count("link")
+        super().link(old, new)
+
+
 class ANewsletter(DrainTest):
     def test_that_has_left_is_not_read_again(self) -> None:
         """Nothing of it is to become a file, and nothing of it stays."""
@@ -446,6 +475,43 @@ class ItsMails(DrainTest):
         for lease in self.claim():
             self.settle(lease, LATER)
         self.assertEqual(self.open().admin.count(), {State.READY: 3})
+
+
+class ADiskThatRefuses(DrainTest):
+    """For a moment, in the middle of a claim."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.disk = RefusingOnce()
+        self.queue = self.open(self.disk)
+
+    def test_costs_no_lease_on_the_mails_before(self) -> None:
+        """They are given out, and the others follow: those whose history, or whose chunk, cannot be read just then."""
+        for call, behind, given in (("read_tail", 1, 3), ("read_tail", 3, 5), ("read_at", 3, 5), ("link", 3, 5)):
+            with self.subTest(call, behind=behind):
+                names = self.put()
+                self.disk.refuse(call, behind)
+                leases = self.queue.claim(20)
+                self.assertEqual([lease.name for lease in leases], names[:given])
+                for _ in range(3):
+                    for lease in leases:
+                        self.settle(lease, OK)
+                    self.clock.advance(bundledrain.LOOK_AGAIN + 0.1)
+                    leases = self.queue.claim(20)
+                self.assertEqual(self.queue.admin.count(), {})
+
+    def test_costs_no_mail_that_a_dead_process_had_in_hand(self) -> None:
+        """When an operator wants files: what can be told is, and the rest when the disk lets it."""
+        names = self.put()
+        self.in_a_child(intend_four)
+        self.disk.refuse("read_tail", behind=1)
+        queue = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=self.disk)
+        self.addCleanup(queue.close)
+        self.enterContext(mock.patch("zope.sendmail.queue.maildir.admin._LOOKS", 1))
+        for _ in range(2):
+            list(queue.admin.names())
+            self.clock.advance(bundledrain.LOOK_AGAIN + 0.1)
+        self.assertEqual(self.names(), names)
 
 
 def intend_four(queue: MaildirQueue) -> None:
