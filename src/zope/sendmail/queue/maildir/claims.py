@@ -484,13 +484,14 @@ class Claims:
             elif record.state is State.HELD:
                 self._index.put(key, self._clock.monotonic() + _HELD)
             elif record is UNTRIED:  # it was given back, and stands where it stood
-                self._index.restore(key)
+                self.restore(key)
             else:
                 self._index.put(key, self._clock.monotonic() + record.wait(self._clock.time()))
 
     def restore(self, key: str) -> None:
         """Take note that a lease has ended and the message is as if nothing had been done with it."""
         with self.mutex:
+            self.share.gave_back(key)
             self._index.restore(key)
 
     def removed(self, keys: Sequence[str]) -> None:
@@ -516,6 +517,7 @@ class Claims:
     def park(self, key: str, relay: str, patience: float) -> None:
         """Take note that a lease has ended because its relay cannot be used now."""
         with self.mutex:
+            self.share.gave_back(key)
             self._index.park(key, relay, self._clock.monotonic() + patience)
 
     def sync_removals(self, *, at_once: bool = False) -> None:

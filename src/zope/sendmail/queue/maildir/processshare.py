@@ -27,6 +27,8 @@ class ProcessShare:
         self._share, self.shares = 0, 1
         #: When a message of another share was gone, so that its process is alive.
         self._seen_alive: dict[int, float] = {}
+        #: Messages of other shares that were given back here.
+        self._given_back: set[str] = set()
 
     def prefer(self, share: int, shares: int) -> None:
         """Let this be the share, counted from 0, of so many."""
@@ -37,6 +39,14 @@ class ProcessShare:
         """Return the seconds for which a new message is left to the process whose share it is; 0.0 if that is ours."""
         return 0.0 if self.shares == 1 or self._share_of(key) == self._share else _OTHERS
 
+    def gave_back(self, key: str) -> None:
+        """Leave a message that was locked here, and not sent, to no other process any more.
+
+        The one whose share it is may have found it locked meanwhile, and have ended since, with nothing else to do.
+        """
+        if self.shares > 1 and self._share_of(key) != self._share:
+            self._given_back.add(key)
+
     def _share_of(self, key: str) -> int:
         return zlib.crc32(os.fsencode(name_of(key))) % self.shares
 
@@ -46,6 +56,9 @@ class ProcessShare:
         :raises FileNotFoundError: that one had it.
         """
         share, now = self._share_of(key), self._clock.monotonic()
+        if key in self._given_back:
+            self._given_back.discard(key)
+            return False
         if share == self._share or not index.has_fresh():
             return False
         try:

@@ -572,6 +572,20 @@ class SharesOfSeveralProcesses(MaildirQueueTest):
         self.assertLess(seconds, 90)
         self.assertGreater(seconds, 10)
 
+    def test_of_another_one_that_were_given_back_are_due_at_once(self) -> None:
+        """The other process may have found them locked, and ended since; so this one leaves them to it no more."""
+        ours = self.claimed(self.ours)
+        self.clock.advance(2)
+        leases = self.ours.claim(9)
+        self.assertEqual(len(leases), 9)
+        left = self.claimed(self.theirs)
+        for lease in leases[:4]:
+            lease.release()
+        for lease in leases[4:]:
+            lease.park("relay")
+        self.assertEqual((self.ours.unpark("relay", 9), self.ours.next_due()), (5, 0.0))
+        self.assertEqual(ours | left | self.claimed(self.ours), set(self.mails))
+
     def test_are_no_more_than_a_preference(self) -> None:
         """What an operator wants tried now goes at once, and one process alone takes everything."""
         self.claimed(self.ours)
