@@ -141,20 +141,23 @@ class BundleDrain:
         if self.store.clock.time() >= self._kept_until:
             self.give_up()
         try:
-            while len(leases) < limit and not self._is_unfolded:
-                chunk = self._current.get(rank) or self._with_waiting(rank) or self._next_chunk(now, rank)
-                if chunk is None:
-                    break
-                lease = self._lease(chunk)
-                if lease is not None:
-                    leases.append(lease)
-                if not chunk.waiting:
-                    self._current.pop(rank, None)
-                    self._finish(chunk)
+            self._take_into(leases, limit, now, rank)
         except OSError:
             if not leases:
                 raise
         return leases
+
+    def _take_into(self, leases: list[MaildirLease], limit: int, now: float, rank: int) -> None:
+        while len(leases) < limit and not self._is_unfolded:
+            chunk = self._current.get(rank) or self._with_waiting(rank) or self._next_chunk(now, rank)
+            if chunk is None:
+                break
+            lease = self._lease(chunk)
+            if lease is not None:
+                leases.append(lease)
+            if not chunk.waiting:
+                self._current.pop(rank, None)
+                self._finish(chunk)
 
     def _with_waiting(self, rank: int) -> _Chunk | None:
         """Return a chunk of ours with a mail that was given back after the last one of the chunk was given out."""

@@ -28,10 +28,10 @@ class FullDisk(Disk):
         self.locks = 1000
 
     def _check(self, path: str) -> None:
-        directory = os.path.dirname(path)
-        if os.path.basename(path).startswith(".sending-"):
-            if sum(name.startswith(".sending-") for name in os.listdir(directory)) >= self.locks:
-                raise no_room(path)
+        directory, _, name = path.rpartition("/")
+        held = [each for each in os.listdir(directory) if each.startswith(".sending-")]
+        if name.startswith(".sending-") and len(held) >= self.locks:
+            raise no_room(path)
 
     def link(self, old: str, new: str) -> None:
         self._check(new)
