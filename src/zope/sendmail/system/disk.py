@@ -25,6 +25,9 @@ from zope.sendmail.message.pieces import Piece, octets
 from zope.sendmail.system.gilbaton import baton
 from zope.sendmail.system.mounts import is_local
 
+#: Opens nothing where the system knows that; else nothing but a regular file, without waiting.
+_HOLD = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_CLOEXEC | os.O_NOFOLLOW
+
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 
@@ -310,6 +313,15 @@ class Disk:
     def unlink(self, path: str) -> None:
         """Take a name away."""
         os.unlink(path)
+
+    def hold(self, path: str) -> int | None:
+        """Hold a file, so that its space is not freed with its name; return a descriptor, or None if there is none.
+
+        Nothing can be done with it but to close it, which frees the space.
+        """
+        with contextlib.suppress(OSError):  # it is gone, or too many are open
+            return os.open(path, _HOLD)
+        return None
 
     def remove_directory(self, path: str) -> None:
         """Remove an empty directory."""

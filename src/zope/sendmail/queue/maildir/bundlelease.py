@@ -151,8 +151,11 @@ class BundledLease(ReadLease):
         for lease, _, record in together:
             lease.leave(record)
 
-    def leave(self, record: Record) -> str | None:
-        """Let the mail be gone, and its history; return None if the disk refuses: then it is settled later."""
+    def leave(self, record: Record, held: list[int] | None = None) -> str | None:
+        """Let the mail be gone, and its history; return None if the disk refuses: then it is settled later.
+
+        Holds nothing: the space of a bundle is free when its last mail has gone.
+        """
         try:
             if self._is_tried:
                 self.claims.store.settle(self.key, record)

@@ -72,14 +72,15 @@ class OrdinaryLease(ReadLease):
             lease.text = b""  # many may wait for their removal
         self._holder.sweeper.take([functools.partial(lease.leave, record) for lease, _, record in together])
 
-    def leave(self, record: Record) -> str | None:
+    def leave(self, record: Record, held: list[int] | None = None) -> str | None:
         """Remove message and lock, whose slot says *accepted* until both are gone.
 
+        :param held: see `Store.remove_sent`
         :returns: the key of the message, or None if the disk refuses; then it is settled later.
         """
         try:
             ours = self.lock.is_ours()
-            if not self.claims.store.remove_sent(self.key) or not ours:
+            if not self.claims.store.remove_sent(self.key, held) or not ours:
                 self.claims.store.settle(self.key, record)  # another process had it: there may be a history
         except OSError as error:
             self.claims.settle_later(self, record, error)

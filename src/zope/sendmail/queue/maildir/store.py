@@ -276,10 +276,17 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 self.disk.rename(self.layout.message(key), self.layout.rejected(key))
 
-    def remove_sent(self, key: str) -> bool:
-        """Remove a message that was sent, the instant of success; return False if it was gone already."""
+    def remove_sent(self, key: str, held: list[int] | None = None) -> bool:
+        """Remove a message that was sent, the instant of success; return False if it was gone already.
+
+        :param held: gets the file, held open, if one is given: its space is not free before the file is closed.
+        """
+        path = self.layout.message(key)
+        fd = None if held is None else self.disk.hold(path)
+        if held is not None and fd is not None:
+            held.append(fd)
         try:
-            self.disk.unlink(self.layout.message(key))
+            self.disk.unlink(path)
         except FileNotFoundError:  # another processor may have made way for its lock; see `makeway`
             remove_quietly(self.disk, self.layout.message("cur/" + name_of(key)))
             return False

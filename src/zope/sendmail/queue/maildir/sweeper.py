@@ -1,41 +1,39 @@
-"""Removes sent messages beside the way, where the disk lets one wait for it.
+"""Removes sent messages, and lets the disk free their space beside the way where that takes long.
 
-A file system that tells its disk at once what is free (mount option ``discard``) takes up to a millisecond to remove a
-file.  As long as that is quick, or there are few, it is done on the spot; else a thread does it, and more of them where
-one falls behind: that is counted, and not timed, since on a busy machine everything takes long.  Where other threads of
-the process are busy it is done on the spot as well: they would wait longer for the interpreter.  What is not removed
-yet is locked, and its slot says *accepted*: a death costs nothing but the rest of the removal.
+A file system that tells its disk at once what is free (mount option ``discard``) waits up to a millisecond for each
+file.  Only the space has to wait: the name is gone at once where the file is held open.  As long as a disk is quick,
+or there are few, the space is freed on the spot; else a thread does it for many files with one call
+(`zope.sendmail.system.batchclose`), and more of them where one falls behind: that is counted, and not timed, since on a
+busy machine everything takes long.  A death frees the space as well.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from zope.sendmail.queue.maildir.bystanders import Bystanders
+from zope.sendmail.system.batchclose import BatchClose
 from zope.sendmail.system.clock import Clock
 
-#: Removes a message; returns its key, or None if it could not.
-Removal = Callable[[], str | None]
+#: Removes a message; returns its key, or None if it could not.  May hold the file open, and then adds it to the list.
+Removal = Callable[[list[int] | None], str | None]
 
-#: Seconds that the removals of a worker take together from which on they are done beside the way: sixteen of a tenth of
-#: a millisecond, but not one of half a millisecond, for which waking a thread costs more than is gained.
+#: Seconds that the files of a worker take together from which on their space is freed beside the way: sixteen of a
+#: tenth of a millisecond, but not one of half a millisecond, for which waking a thread costs more than is gained.
 _SLOW = 0.0016
 
-#: Threads at most, and messages that wait for them at most; a worker that brings more removes them itself.
+#: Threads at most, and files that they have to do with at most; a worker that brings more frees their space itself.
 _THREADS, _MOST = 8, 512
 
-#: Messages that wait for each thread before there is a further one: each asks for the interpreter thrice a message.
-_PER_THREAD = 48
+#: Files for each thread before there is a further one: as many as a worker brings.
+_PER_THREAD = 16
 
 #: Seconds after which a thread without work ends.
 _IDLE = 1.0
 
-#: So many removals a thread takes at a time: as many as a worker brings.
-_AT_A_TIME = 16
-
-#: How much the newest removal counts for what is usual.
+#: How much the newest file counts for what is usual.
 _WEIGHT = 1 / 16
 
 
@@ -50,44 +48,70 @@ class Sweeper:
     def __init__(self, clock: Clock, removed: Callable[[Sequence[str]], None]) -> None:
         self._clock = clock
         self._removed = removed
-        self._bystanders = Bystanders(clock)
+        self._waiting: deque[BatchClose] = deque()
+        self._under_way: set[BatchClose] = set()
         self.forget_after_fork()
 
     def forget_after_fork(self) -> None:
-        """Begin anew in a forked child: what waits is its parent's."""
-        self._bystanders.forget_after_fork()
+        """Begin anew in a forked child: the space is its parent's, and free when the child does not hold it either."""
+        for batch in (*self._waiting, *self._under_way):
+            batch.close()
         self._mutex = threading.Lock()
         #: Told that there is something to do, and that everything was done: of the one a single thread is told.
         self._has_work, self._is_done = threading.Condition(self._mutex), threading.Condition(self._mutex)
-        self._waiting: deque[Removal] = deque()
-        self._under_way = 0
+        self._waiting.clear()
+        self._under_way.clear()
+        #: Files that wait, or whose space is being freed by a thread.
+        self._files = 0
         self._threads = 0
         self._usual = 0.0
+        #: Whether a name is gone as long as its file is held open.  NFS gives it another one, which is no use.
+        self._may_hold = True
 
     def take(self, removals: Sequence[Removal]) -> None:
-        """Remove these soon, or now."""
-        self._bystanders.note()
-        if self._bystanders.are_busy or len(removals) * self._usual < _SLOW or not self._leave(removals):
-            self._sweep(removals)
+        """Remove these now; their space may be free a little later."""
+        if self._may_hold and len(removals) * self._usual >= _SLOW:
+            held: list[int] = []
+            keys = _keys(removals, held)
+            self._free(held)
+        else:
+            began = self._clock.monotonic()
+            keys = _keys(removals, None)
+            self._note(len(removals), self._clock.monotonic() - began)
+        if keys:
+            self._removed(keys)
 
     def flush(self) -> None:
-        """Return when all that was taken is removed; help with it."""
-        while removals := self._next(_AT_A_TIME):
-            self._sweep_counted(removals)
+        """Return when all space is free; help with it."""
+        while batch := self._next():
+            self._close(batch)
         with self._mutex:
             self._is_done.wait_for(lambda: not self._under_way and not self._waiting)
 
-    def _leave(self, removals: Sequence[Removal]) -> bool:
-        """Leave them to threads; return False if there are none, or they have too much to do."""
+    def _free(self, held: Sequence[int]) -> None:
+        if not held:
+            return
+        self._may_hold = os.fstat(held[0]).st_nlink == 0
+        batch = BatchClose(held)
+        if not self._may_hold or not self._leave(batch):
+            self._close_timed(batch)
+
+    def _note(self, files: int, seconds: float) -> None:
+        """Take note how long so many files have taken together."""
+        self._usual += (seconds / files - self._usual) * min(1.0, _WEIGHT * files)
+
+    def _leave(self, batch: BatchClose) -> bool:
+        """Leave files to threads; return False if there are none, or they have too much to do."""
         with self._mutex:
-            if len(self._waiting) >= _MOST:
+            if self._files >= _MOST:
                 return False
-            wanted = min(_THREADS, len(self._waiting) // _PER_THREAD + 1)
+            wanted = min(_THREADS, self._files // _PER_THREAD + 1)
             begins = self._threads < wanted
             self._threads += begins
             if begins and not self._begin() and not self._threads:
                 return False
-            self._waiting.extend(removals)
+            self._waiting.append(batch)
+            self._files += batch.count
             self._has_work.notify()
         return True
 
@@ -102,8 +126,8 @@ class Sweeper:
     def _run(self) -> None:
         try:
             while self._is_wanted():
-                self._bystanders.note()
-                self._sweep_counted(self._next(_AT_A_TIME))
+                if batch := self._next():  # else another thread was faster
+                    self._close(batch)
         except BaseException:
             with self._mutex:
                 self._threads -= 1
@@ -117,26 +141,29 @@ class Sweeper:
             self._threads -= 1
             return False
 
-    def _next(self, limit: int) -> list[Removal]:
+    def _next(self) -> BatchClose | None:
         with self._mutex:
-            removals = [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
-            self._under_way += len(removals)
-        return removals
+            if not self._waiting:
+                return None
+            batch = self._waiting.popleft()
+            self._under_way.add(batch)
+        return batch
 
-    def _sweep_counted(self, removals: list[Removal]) -> None:
+    def _close(self, batch: BatchClose) -> None:
         try:
-            if removals:  # else another thread was faster
-                self._sweep(removals)
+            self._close_timed(batch)
         finally:
             with self._mutex:
-                self._under_way -= len(removals)
+                self._under_way.discard(batch)
+                self._files -= batch.count
                 if not self._under_way and not self._waiting:
                     self._is_done.notify_all()
 
-    def _sweep(self, removals: Sequence[Removal]) -> None:
+    def _close_timed(self, batch: BatchClose) -> None:
         began = self._clock.monotonic()
-        keys = [key for remove in removals if (key := remove()) is not None]
-        took = (self._clock.monotonic() - began) / len(removals)
-        self._usual += (took - self._usual) * min(1.0, _WEIGHT * len(removals))
-        if keys:
-            self._removed(keys)
+        batch.close()
+        self._note(batch.count, self._clock.monotonic() - began)
+
+
+def _keys(removals: Sequence[Removal], held: list[int] | None) -> list[str]:
+    return [key for remove in removals if (key := remove(held)) is not None]
