@@ -1,6 +1,7 @@
 """What one bounce says.  Pure.
 
-RFC 3464 for reports; whatever has another form, flufl.bounce reads.  RFC 3834 for answers of machines, which are none.
+RFC 3464 for reports, RFC 6533 for those in UTF-8; whatever has another form, flufl.bounce reads.  RFC 3834 for answers
+of machines, which are none.
 """
 
 from __future__ import annotations
@@ -27,6 +28,16 @@ _MOST, _MOST_TEXT = 500, 4000
 
 _ID = re.compile(r"<([^<>\s]+)>")
 _STATUS = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
+#: The types of a report in UTF-8 and of what it brings back, and those that say the same and that the standard library
+#: knows.
+_GLOBAL = re.compile(rb"^(content-type:\s*)message/global(-\w+(?:-\w+)*)?(?=[\s;]|\Z)", re.IGNORECASE | re.MULTILINE)
+_AS_KNOWN = {
+    b"": b"message/rfc822",
+    b"-headers": b"text/rfc822-headers",
+    b"-delivery-status": b"message/delivery-status",
+}
+#: A character in an address of the type ``utf-8`` (RFC 6533, 3).
+_ESCAPED = re.compile(r"\\x\{([0-9A-F]{2,6})\}", re.IGNORECASE)
 #: A code without a better one, in the words of a relay.
 _CODE = re.compile(r"\b([45])\d\d\b")
 
@@ -84,6 +95,7 @@ def read_bounce(
     :param key: what has signed the return paths.
     :param day: today, since the epoch.
     """
+    message = _GLOBAL.sub(_as_known, message)
     parsed = email.message_from_bytes(message, policy=email.policy.default)
     assert isinstance(parsed, EmailMessage)
     if _is_answer(parsed):
@@ -102,9 +114,14 @@ def read_bounce(
     return []
 
 
+def _as_known(match: re.Match[bytes]) -> bytes:
+    known = _AS_KNOWN.get((match[2] or b"").lower())
+    return match[1] + known if known else match[0]
+
+
 def is_automatic(message: bytes) -> bool:
     """Return whether a program says that it wrote a message, or that many people get it (RFC 3834, RFC 2919)."""
-    parsed = email.message_from_bytes(message, policy=email.policy.compat32)
+    parsed = email.message_from_bytes(message)
     submitted = str(parsed["Auto-Submitted"] or "no").strip().lower()
     precedence = str(parsed["Precedence"] or "").strip().lower()
     return submitted != "no" or precedence in ("bulk", "junk", "list", "auto_reply") or "List-Id" in parsed
@@ -157,7 +174,7 @@ def _has_null_sender(message: EmailMessage) -> bool:
 def _reported(message: EmailMessage) -> Iterator[Bounce]:
     """Yield what the parts of type message/delivery-status say (RFC 3464, 2)."""
     for part in message.walk():
-        if part.get_content_type() in ("message/delivery-status", "message/global-delivery-status"):
+        if part.get_content_type() == "message/delivery-status":
             groups: Any = part.get_payload()
             for group in groups if isinstance(groups, list) else ():
                 bounce = _of_group(group)
@@ -201,12 +218,20 @@ def _is_about_address(status: str, words: str) -> bool:
 
 
 def _address(field: object) -> str:
-    """Return the address in ``rfc822; jane@example.org``; empty if there is none."""
+    """Return the address in ``rfc822; jane@example.org`` or ``utf-8; j\\x{FC}@example.org``; empty if there is none."""
     kind, _, text = str(field or "").partition(";")
+    kind = kind.strip().lower()
+    if kind == "utf-8":
+        text = _ESCAPED.sub(_unescaped, text)
     try:
-        return parse_recipient(text.strip()) if kind.strip().lower() in ("rfc822", "utf-8") else ""
+        return parse_recipient(text.strip()) if kind in ("rfc822", "utf-8") else ""
     except InvalidAddress:
         return ""
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    number = int(match[1], 16)
+    return chr(number) if number < 0xD800 or 0xDFFF < number < 0x110000 else match[0]
 
 
 # --- everything else --------------------------------------------------------------------------------------------
@@ -250,10 +275,10 @@ def _original_id(message: EmailMessage) -> str:
     """Return the Message-Id of the mail that a bounce brings back, whole or its header."""
     for part in message.walk():
         kind = part.get_content_type()
-        if kind in ("text/rfc822-headers", "message/global-headers"):
+        if kind == "text/rfc822-headers":
             match = _ID.search(_field(str(part.get_payload()), "message-id"))
             return match[1] if match else ""
-        if part is not message and part.get_content_maintype() != "multipart" and kind == "message/rfc822":
+        if part is not message and kind == "message/rfc822":
             payload: Any = part.get_payload()
             match = _ID.search(str(payload[0]["Message-Id"] or "")) if payload else None
             return match[1] if match else ""

@@ -82,12 +82,12 @@ def _multipart(body: bytes, fields: Message) -> bytes:
         raise CannotConvert(f"it has a multipart in which the boundary {boundary!r} does not occur")
     pieces = [_replaced(body[: marks[0].start()])]
     for mark, following in zip(marks, [*marks[1:], None], strict=True):
-        text = body[mark.end() : following.start() if following else len(body)]
         pieces.append(mark[0])
-        pieces.append(_replaced(text) if mark[1] else _delimited(text, is_last=following is None))
         if mark[1]:
-            pieces.append(_replaced(body[following.start() :]) if following else b"")
+            pieces.append(_replaced(body[mark.end() :]))
             break
+        text = body[mark.end() : following.start() if following else len(body)]
+        pieces.append(_delimited(text, is_last=following is None))
     return b"".join(pieces)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import given, strategies as st
 
-from zope.sendmail.bounces.parser import Bounce, Verdict, read_bounce
+from zope.sendmail.bounces.parser import Bounce, Verdict, is_automatic, read_bounce
 from zope.sendmail.message.verp import verp
 from zope.sendmail.message.verpkey import VerpKey
 from zope.sendmail.tests.support.properties import QUICK
@@ -60,6 +60,9 @@ class AReport(unittest.TestCase):
             (group(status="5.0.0", Diagnostic_Code="smtp; 550 5.2.1 disabled"), "permanent", "5.2.1"),
             (group(status="5.0.0", Diagnostic_Code="smtp; 452 4.2.2 full"), "refused", "5.0.0"),
             (group(status="5.0.0"), "permanent", "5.0.0"),
+            (group(status="5.1.1", Diagnostic_Code="smtp; 550 5.2.1 disabled"), "permanent", "5.1.1"),
+            (group(status="", Diagnostic_Code="smtp; 550 5.2.1 disabled"), "permanent", "5.2.1"),
+            (group().replace("Action: failed\n", ""), "permanent", "5.1.1"),
             (group(status="", Diagnostic_Code="smtp; 550 no such user"), "permanent", ""),
             (group(status="", Diagnostic_Code="smtp; 452 try later"), "temporary", ""),
             (group(status="", Diagnostic_Code="x-other; gone fishing"), "unknown", ""),
@@ -116,11 +119,50 @@ class AReport(unittest.TestCase):
         [bounce] = read(report(group(), kind="message/rfc822", returned="Message-ID:\n <2@example.org>\n\nText\n"))
         self.assertEqual(bounce.message_id, "2@example.org")
 
+    def test_may_bring_a_mail_back_that_has_no_id(self) -> None:
+        """Or nothing at all."""
+        for kind, returned in (
+            ("message/rfc822", "Subject: x\n\nx\n"),
+            ("text/rfc822-headers", "Subject: x\n"),
+            ("", ""),
+        ):
+            [bounce] = read(report(group(), kind=kind, returned=returned))
+            self.assertEqual(bounce.message_id, "")
+
+    def test_may_be_in_utf8(self) -> None:
+        """With types and addresses of its own (RFC 6533)."""
+        for address in ("utf-8; j\u00fcrgen@example.com", r"UTF-8; j\x{FC}rgen@example.com"):
+            said = report(
+                group().replace(f"rfc822; {JANE}", address),
+                kind="message/global-headers; charset=utf-8",
+                returned="Subject: Gr\u00fc\u00dfe\nMessage-Id: <1@example.org>\n",
+            )
+            for message in (said, said.replace(b"message/delivery-status", b"Message/Global-Delivery-Status")):
+                expected = Bounce("j\u00fcrgen@example.com", Verdict.PERMANENT, "5.1.1", "", "1@example.org")
+                self.assertEqual(read(message, path=SENDER), [expected])
+        whole = report(group(), kind="message/global", returned="Message-ID: <2@example.org>\n\nText\n")
+        self.assertEqual(read(whole)[0].message_id, "2@example.org")
+
+    def test_has_only_addresses_in_it_that_are_some(self) -> None:
+        """What else stands there is left out, also a character that there is none of."""
+        for address in (
+            "rfc822; jane at home",
+            "x400; c=de",
+            r"utf-8; j\x{D800}@example.com",
+            r"utf-8; j\x{FFFFFF}@example.com",
+        ):
+            said = report(group().replace(f"rfc822; {JANE}", address), group("jim@example.com"))
+            self.assertEqual([each.recipient for each in read(said, path=SENDER)], ["jim@example.com"], address)
+
+    def test_that_a_machine_sends_is_no_answer(self) -> None:
+        """Though it says that it replies automatically."""
+        self.assertEqual(read(report(group(), headers="Auto-Submitted: auto-replied\n"))[0].verdict, "permanent")
+
     def test_has_nothing_in_it_that_is_not_printable(self) -> None:
         """Whatever a host puts there, and not without end."""
         [bounce] = read(report(group(Diagnostic_Code="smtp; 550 \x1b[31m\u202e" + "x" * 5000)))
         self.assertTrue(bounce.words.isprintable())
-        self.assertLess(len(bounce.words), 600)
+        self.assertEqual(len(bounce.words), 500)
 
 
 class AForgery(unittest.TestCase):
@@ -140,6 +182,10 @@ class AForgery(unittest.TestCase):
                     [(each.recipient, each.is_authentic) for each in read(report(group()), path)], [(JANE, False)]
                 )
 
+    def test_is_nothing_else_without_a_key(self) -> None:
+        """Then no return path is known as signed."""
+        self.assertFalse(read_bounce(report(group()), PATH, senders=[SENDER], day=TODAY)[0].is_authentic)
+
     @QUICK
     @given(st.binary(max_size=2000))
     def test_of_any_shape_says_something_that_can_be_shown(self, octets: bytes) -> None:
@@ -148,8 +194,16 @@ class AForgery(unittest.TestCase):
             for bounce in read(message):
                 self.assertIn(bounce.verdict, Verdict)
                 self.assertTrue((bounce.recipient + bounce.words + bounce.status + bounce.message_id).isprintable())
-                self.assertLess(len(bounce.words), 600)
+                self.assertLessEqual(len(bounce.words), 500)
                 self.assertEqual(bounce.is_authentic, bounce.recipient == JANE)
+
+
+class AGenuineBounce(unittest.TestCase):
+    def test_is_of_any_of_our_senders(self) -> None:
+        """Whichever of them has sent the mail."""
+        for senders in ((SENDER,), ("other@example.org", SENDER), (SENDER, "other@example.org")):
+            [bounce] = read_bounce(report(group()), PATH, senders=senders, key=KEY, day=TODAY)
+            self.assertTrue(bounce.is_authentic)
 
 
 class NoBounce(unittest.TestCase):
@@ -157,10 +211,16 @@ class NoBounce(unittest.TestCase):
         """Of a person, of a person's machine on holiday, of a list."""
         for headers in (
             "",
-            "Auto-Submitted: auto-replied\nReturn-Path: <>\n",
-            "Auto-Submitted: auto-replied; owner-email=jane@example.com\n",
-            "X-Autoreply: yes\n",
-            "Precedence: auto_reply\n",
+            *(
+                f"Return-Path: <>\n{header}\n"
+                for header in (
+                    "Auto-Submitted: auto-replied",
+                    "Auto-Submitted: Auto-Replied ; owner-email=jane@example.com",
+                    "X-Autoreply: yes",
+                    "X-Autorespond: yes",
+                    "Precedence: Auto_Reply",
+                )
+            ),
         ):
             message = f"{headers}From: jane@example.com\nSubject: Re: News\n\nI am away. User unknown.\n".encode()
             self.assertEqual(read(message), [], headers)
@@ -170,6 +230,18 @@ class NoBounce(unittest.TestCase):
         message = b"Return-Path: <>\nFrom: postmaster@example.com\nSubject: Nicht zugestellt\n\nLeider nein.\n"
         self.assertEqual(read(message), [Bounce(JANE, Verdict.UNKNOWN, "", "Nicht zugestellt", "", True)])
         self.assertEqual(read(message, path=SENDER), [])
+        [bounce] = read(message.replace(b"Subject: Nicht zugestellt\n", b""))
+        self.assertEqual(bounce, Bounce(JANE, Verdict.UNKNOWN, is_authentic=True))
+
+    def test_what_a_program_wrote_says_so(self) -> None:
+        """Or that many people get it; by that alone nothing is a bounce (RFC 3834, RFC 2919)."""
+        for header in (
+            *("Auto-Submitted: auto-generated", "Auto-Submitted:  Auto-Replied", "List-Id: <news.example.org>"),
+            *("Precedence: bulk", "Precedence: junk", "Precedence: List", "Precedence: auto_reply"),
+        ):
+            self.assertTrue(is_automatic(f"{header}\nSubject: x\n\nx\n".encode()), header)
+        for header in ("Auto-Submitted: No", "Precedence: first-class", "X-List-Id: x"):
+            self.assertFalse(is_automatic(f"{header}\nSubject: x\n\nx\n".encode()), header)
 
 
 class OtherForms(unittest.TestCase):
@@ -305,3 +377,28 @@ class OtherForms(unittest.TestCase):
             verdict=Verdict.PERMANENT,
             is_authentic=True,
         )
+
+    def test_without_a_sender(self) -> None:
+        """What says not from whom it is, is read all the same."""
+        for header in ("", "From: <>\n"):
+            self.assert_said(
+                f"Return-Path: <>\n{header}X-Failed-Recipients: {JANE}\nSubject: Mail delivery failed\n\n"
+                "This message was created automatically by mail delivery software.\n",
+                recipient=JANE,
+            )
+
+    def test_with_what_is_no_address(self) -> None:
+        """The others in it count."""
+        self.assert_said(
+            f"From: Mailer-Daemon@mx.example.com\nX-Failed-Recipients: a b@example.com, {JANE}\n"
+            "Subject: Mail delivery failed: returning message to sender\n\nThis message was created automatically by "
+            "mail delivery software.\n",
+            recipient=JANE,
+        )
+
+    def test_of_any_length(self) -> None:
+        """A code counts in the first 4000 octets of the text."""
+        begin = "Hi. This is the qmail-send program at mx.example.com.\n\n<jane@example.com>:\nSorry "
+        for padding, status in ((0, "5.1.1"), (1, "")):
+            text = begin + "x" * (4000 - len(begin) - 6 + padding) + " 5.1.1 and more\n"
+            self.assert_said(f"Subject: failure notice\n\n{text}", recipient=JANE, status=status)

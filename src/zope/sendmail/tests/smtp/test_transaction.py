@@ -249,6 +249,7 @@ class AFlight(ATransaction):
         with self.assertRaises(SendFailed) as cut:
             self.speak(transaction.deliver(), LOST)
         self.assertIs(cut.exception, broken)
+        self.assertEqual(str(broken), "broken")
         self.assertEqual(self.steps, [Receive(TimeoutName.QUIT)])
 
 
@@ -335,6 +336,7 @@ class ARefusal(ATransaction):
             with self.assertRaises(Refused):
                 self.hold(self.transaction().deliver(), NO, reply, NO, GO_ON, *[OK for _ in dots])
             self.assertEqual(self.sent()[1:], dots)
+            self.assertFalse(any(step.is_command for step in self.steps[1:] if isinstance(step, Send)))
 
 
 class ALargeMessage(ATransaction):
@@ -344,6 +346,7 @@ class ALargeMessage(ATransaction):
         pieces = self.sent()[1:]
         self.assertEqual(b"".join(pieces), LARGE + b".\r\n")
         self.assertGreater(len(pieces), 10)
+        self.assertFalse(any(step.is_command for step in self.steps[1:] if isinstance(step, Send)))
         self.assertGreater(len(pieces[-1]), len(b".\r\n"))
         self.assertEqual(set(self.times()[5:-1]), {TimeoutName.BLOCK})
 
