@@ -30,14 +30,16 @@ _ID = re.compile(r"<([^<>\s]+)>")
 _STATUS = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
 #: The types of a report in UTF-8 and of what it brings back, and those that say the same and that the standard library
 #: knows.
-_GLOBAL = re.compile(rb"^(content-type:\s*)message/global(-\w+(?:-\w+)*)?(?=[\s;]|\Z)", re.IGNORECASE | re.MULTILINE)
+_GLOBAL = re.compile(
+    rb"^(content-type:\s*)message/global(-headers|-delivery-status)?(?=[\s;]|\Z)", re.IGNORECASE | re.MULTILINE
+)
 _AS_KNOWN = {
     b"": b"message/rfc822",
     b"-headers": b"text/rfc822-headers",
     b"-delivery-status": b"message/delivery-status",
 }
 #: A character in an address of the type ``utf-8`` (RFC 6533, 3).
-_ESCAPED = re.compile(r"\\x\{([0-9A-F]{2,6})\}", re.IGNORECASE)
+_ESCAPED = re.compile(r"\\x\{(10[0-9A-F]{4}|[0-9A-F]{2,5})\}", re.IGNORECASE)
 #: A code without a better one, in the words of a relay.
 _CODE = re.compile(r"\b([45])\d\d\b")
 
@@ -115,8 +117,7 @@ def read_bounce(
 
 
 def _as_known(match: re.Match[bytes]) -> bytes:
-    known = _AS_KNOWN.get((match[2] or b"").lower())
-    return match[1] + known if known else match[0]
+    return match[1] + _AS_KNOWN[(match[2] or b"").lower()]
 
 
 def is_automatic(message: bytes) -> bool:
@@ -222,16 +223,11 @@ def _address(field: object) -> str:
     kind, _, text = str(field or "").partition(";")
     kind = kind.strip().lower()
     if kind == "utf-8":
-        text = _ESCAPED.sub(_unescaped, text)
+        text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
     try:
         return parse_recipient(text.strip()) if kind in ("rfc822", "utf-8") else ""
     except InvalidAddress:
         return ""
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    number = int(match[1], 16)
-    return chr(number) if number < 0xD800 or 0xDFFF < number < 0x110000 else match[0]
 
 
 # --- everything else --------------------------------------------------------------------------------------------

@@ -378,9 +378,16 @@ class OtherForms(unittest.TestCase):
             is_authentic=True,
         )
 
+    def test_aol_of_old(self) -> None:
+        """It is known by its sender; an octet that is no UTF-8 is shown as one."""
+        text = (
+            b"From: MAILER-DAEMON@aol.com\n\nYour mail to the following recipients could not be delivered:\nj\xfcrgen\n"
+        )
+        self.assertEqual([each.recipient for each in read(text, SENDER)], ["j\ufffdrgen@aol.com"])
+
     def test_without_a_sender(self) -> None:
         """What says not from whom it is, is read all the same."""
-        for header in ("", "From: <>\n"):
+        for header in ("", "From:\n", "From: <>\n"):
             self.assert_said(
                 f"Return-Path: <>\n{header}X-Failed-Recipients: {JANE}\nSubject: Mail delivery failed\n\n"
                 "This message was created automatically by mail delivery software.\n",
