@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
 
 from zope.sendmail.config.location import DATABASES, scheme_of
+from zope.sendmail.config.nearest import meant
 from zope.sendmail.config.options import PATHS, QUEUE, RELAY, Parser, processor_keywords, read_password
 from zope.sendmail.config.settings import Tls
 from zope.sendmail.errors import InvalidAddress, MailError
@@ -107,6 +108,8 @@ class Config:
     relay_options: tuple[tuple[str, Any], ...] = ()
     #: Further settings of the queue, by their names in `QUEUE`.
     queue_settings: tuple[tuple[str, Any], ...] = ()
+    #: Of each key that looks like one of ours and is none: a sentence that names file, line and key.
+    passed_over: tuple[str, ...] = ()
 
     @property
     def processor_options(self) -> Mapping[str, Any]:
@@ -207,6 +210,7 @@ def _config(read: _Reader) -> Config:
         on_unknown=read.one_of(OnUnknown, "MAILDROP_ON_UNKNOWN", OnUnknown.RESEND),
         relay_options=tuple(read.options(RELAY_OPTIONS, RELAY)),
         queue_settings=read.queue_settings(),
+        passed_over=tuple(read.passed_over()),  # the last one: by now all that are known have been asked for
     )
 
 
@@ -216,11 +220,19 @@ class _Reader:
     def __init__(self, assigned: Mapping[str, Assigned], file: str) -> None:
         self.file = file
         self._assigned = assigned
+        self._known: set[str] = set()
 
     def refuse(self, key: str, why: str) -> NoReturn:
         """Raise `ConfigError` about a key."""
         line = f", line {self._assigned[key].line}" if key in self._assigned else ""
         raise ConfigError(f"{self.file}{line}: {key} {why}")
+
+    def passed_over(self) -> Iterator[str]:
+        """Yield a sentence about each key that has not been asked for, and begins as ours do or is nearly one."""
+        for key in sorted(set(self._assigned) - self._known):
+            nearest = meant([key], self._known)
+            if nearest or key.startswith(("MAILDROP_", "SMTP_")):
+                yield f"{self.file}, line {self._assigned[key].line}: there is no {key}, so it is passed over{nearest}"
 
     def text(self, key: str) -> str:
         """Return a text without the blanks around it."""
@@ -325,6 +337,7 @@ class _Reader:
         return text
 
     def _value(self, key: str) -> Literal:
+        self._known.add(key)
         return self._assigned[key].value if key in self._assigned else None
 
     def _number(self, key: str, default: float, kind: Callable[[Any], float], words: str = "number") -> float:

@@ -31,6 +31,9 @@ CONFIG = "MAILDROP_CONFIG"
 #: What ``status`` says of a daemon that is not there (Linux Standard Base, 20.2).
 NOT_RUNNING = 3
 
+#: Verbs that tell of keys that mean nothing; ``once`` is silent, since cron would mail it each time.
+_ASKED_FOR = ("start", "restart", "status", "fg")
+
 _VERBS_HELP = {
     "start": "start the daemon",
     "stop": "stop it after the message in hand, and wait until it has ended",
@@ -80,7 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not parsed.config:
         parser.error(f"no configuration file; name it with --config or in ${CONFIG}")
     try:
-        return _VERBS[parsed.verb](read_config(parsed.config), parsed)
+        config = read_config(parsed.config)
+        if parsed.verb in _ASKED_FOR:
+            for sentence in config.passed_over:
+                _complain(sentence)
+        return _VERBS[parsed.verb](config, parsed)
     except (MailError, OSError) as error:
         return _complain(str(error))
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 import unittest
 import warnings
+from pathlib import Path
 from unittest import mock
 
 from zope.sendmail.interfaces import MailError
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
-from zope.sendmail.maildrop.config import PASSWORD_VARIABLE, Config, ConfigError, parse_config, read_config
+from zope.sendmail.maildrop.config import (
+    PASSWORD_VARIABLE,
+    QUEUE_OPTIONS,
+    RELAY_OPTIONS,
+    Config,
+    ConfigError,
+    parse_config,
+    read_config,
+)
 from zope.sendmail.maildrop.configsyntax import Malformed, parse_assignments
 from zope.sendmail.maildrop.daemon import make_mailer
 
@@ -177,6 +187,33 @@ class TheKeys(unittest.TestCase):
     def test_spool_and_var_need_no_home(self) -> None:
         """Everything has its place then."""
         self.assertEqual(parse_config('MAILDROP_SPOOL="/s" MAILDROP_VAR="/v"', "/c").log_file, "/v/maildrop.log")
+
+
+class AKeyThatThereIsNot(unittest.TestCase):
+    def test_is_told_if_it_looks_like_one_of_ours(self) -> None:
+        """With file, line and what may have been meant; what other programs read from the file is theirs."""
+        text = 'MAILDROP_INTERVL=5\nDEBUG_RECIEVER=""\nSMTP_NAME="x"\nPYTHON="/usr/bin/python"\nMAILDROP_LIFETIME="2d"'
+        self.assertEqual(
+            config(text).passed_over,
+            (
+                "/etc/maildrop.conf, line 3: there is no DEBUG_RECIEVER, so it is passed over; "
+                "did you mean DEBUG_RECEIVER?",
+                "/etc/maildrop.conf, line 2: there is no MAILDROP_INTERVL, so it is passed over; "
+                "did you mean MAILDROP_INTERVAL?",
+                "/etc/maildrop.conf, line 4: there is no SMTP_NAME, so it is passed over",
+            ),
+        )
+
+    def test_is_not_asked_about_in_a_file_that_has_all(self) -> None:
+        """Each key of the page is known."""
+        page = (Path(__file__).resolve().parents[5] / "docs" / "howto" / "maildrop.rst").read_text(encoding="utf-8")
+        keys = re.findall(r"(?m)^``([A-Z_]+)`` ", page)
+        options = [f"MAILDROP_{name.upper()}" for name in (*RELAY_OPTIONS, *QUEUE_OPTIONS)]
+        self.assertGreater(len(keys), 20)
+        self.assertEqual(
+            parse_config("".join(f'{key}=""\n' for key in (*keys, *options)) + 'MAILDROP_HOME="/x"', "/c").passed_over,
+            (),
+        )
 
 
 class Passwords(unittest.TestCase):

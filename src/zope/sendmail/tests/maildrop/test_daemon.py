@@ -134,6 +134,13 @@ class DaemonTest(unittest.TestCase):
 
 
 class ADaemon(DaemonTest):
+    def test_tells_of_a_key_that_there_is_not(self) -> None:
+        """Where a person looks at it; cron would mail the words of ``once`` each time."""
+        with open(self.home + "/maildrop.conf", "a", encoding="utf-8") as file:
+            file.write("\nMAILDROP_INTERVL=5\n")
+        for verb, told in (("status", True), ("once", False)):
+            self.assertEqual("did you mean MAILDROP_INTERVAL?" in self.run_verb(verb).stderr, told, verb)
+
     def test_starts_sends_and_stops(self) -> None:
         """start, status and stop, each with its exit status; what was dropped has gone, as the log says."""
         self.drop()
