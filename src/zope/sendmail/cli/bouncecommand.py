@@ -1,7 +1,8 @@
 """``zope-sendmail bounce``: reads a bounce from standard input, as an MTA's pipe gives it; or a Maildir, or by LMTP.
 
 The exit status is one that MTAs understand: 0 when the message was handled, or is no bounce; 75 (``EX_TEMPFAIL``) if it
-is to be given again; 78 (``EX_CONFIG``) if the configuration is wrong.
+is to be given again.  With the status of a wrong configuration, 78 (``EX_CONFIG``), they give a message up, so that is
+for services only.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from zope.sendmail.cli.commandline import CommandLine
 from zope.sendmail.cli.formatting import clean
 from zope.sendmail.cli.metricscommand import parse_address
 from zope.sendmail.cli.terminal import say
+from zope.sendmail.config.location import directories_of, is_maildir
 from zope.sendmail.config.options import duration, read_verp_key, words
 from zope.sendmail.errors import InvalidAddress, QueueError
-from zope.sendmail.interfaces import IMailBouncedEvent
+from zope.sendmail.interfaces import IMailBouncedEvent, ISuppressions
 from zope.sendmail.queue import open_queue
 
 SECTION = "bounces"
@@ -39,8 +41,8 @@ subscriber.
 exit status:
   0   the message was handled, or is no bounce; a service was told to stop
   2   the command line is wrong
-  75  the disk or the queue refused: give the message again
-  78  the configuration is wrong, or what it names cannot be used
+  75  the disk or the queue refused, or the configuration is wrong: give the message again
+  78  --watch, --once, --lmtp: the configuration is wrong, or what it names cannot be used
 """
 
 _KNOWN = ("senders", "key_file", "queue_path", "suppress_for", "maildir", "interval", "subscriber")
@@ -91,7 +93,7 @@ def make_bounce_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Carry out what stands behind ``zope-sendmail bounce``; return the exit status.
 
-    :raises SystemExit: as argparse does, and 78 if the configuration is wrong.
+    :raises SystemExit: as argparse does; if the configuration is wrong, 75 where an MTA waits for the status, else 78.
     """
     parser = make_bounce_parser()
     parsed = parser.parse_args(arguments)
@@ -104,7 +106,8 @@ def main(arguments: Sequence[str]) -> int:
             raise ValueError("maildir: there is none to look into; name the directory")
         serve = _server(parsed.lmtp, handler, parsed) if hasattr(parsed, "lmtp") else None
     except (ValueError, InvalidAddress, QueueError, ImportError) as error:
-        parser.exit(os.EX_CONFIG, f"{parser.prog}: {parsed.config}: {error}\n")
+        is_service = parsed.watch or parsed.once or hasattr(parsed, "lmtp")
+        parser.exit(os.EX_CONFIG if is_service else os.EX_TEMPFAIL, f"{parser.prog}: {parsed.config}: {error}\n")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # the output of a service is read as it comes
     try:
         if serve is not None:
@@ -140,18 +143,35 @@ def _read_config(path: str) -> Mapping[str, str]:
         if not settings.get(name):
             raise ValueError(f"{name} is missing")
     here = Path(path).resolve().parent
-    files = {name: str(here / settings[name]) for name in ("key_file", "maildir") if settings.get(name)}
-    return {**settings, **files}
+    paths = [name for name in ("key_file", "maildir") if settings.get(name)]
+    if settings.get("queue_path") and is_maildir(settings["queue_path"]):
+        paths.append("queue_path")
+    return {**settings, **{name: str(here / settings[name]) for name in paths}}
 
 
 def _make_handler(settings: Mapping[str, str]) -> BounceHandler:
     key = read_verp_key(settings["key_file"])
     days = duration(settings["suppress_for"]) / 86400 if settings.get("suppress_for") else None
     path = settings.get("queue_path")
-    suppressions = open_queue(path).suppressions if path else None
+    suppressions = _suppressions(path) if path else None
     if settings.get("subscriber"):
         subscribers.append(_subscriber(settings["subscriber"]))
     return BounceHandler(words(settings["senders"]), key, suppressions=suppressions, days=days)
+
+
+def _suppressions(location: str) -> ISuppressions:
+    """Return the suppression list of a queue.
+
+    :raises ValueError: there is no queue: to make one would hide that the name is wrong.
+    """
+    for path in directories_of(location):
+        if not os.path.isdir(path):
+            raise ValueError(
+                f"queue_path: there is no queue {path}; correct the path, or let the application send a mail first, "
+                "which makes its queue"
+            )
+    suppressions: ISuppressions = open_queue(location).suppressions
+    return suppressions
 
 
 def _subscriber(text: str) -> Callable[[object], object]:

@@ -170,12 +170,14 @@ class ASetting(unittest.TestCase):
 class TheCommand(Fixture):
     def setUp(self) -> None:
         super().setUp()
+        os.mkdir(self.path, 0o700)
         (self.directory / "key").write_bytes(SECRET + b"\n")
         self.config = self.directory / "bounces.ini"
         self.configure()
 
     def configure(self, more: str = "", senders: str = SENDER) -> None:
-        text = f"[bounces]\nsenders = {senders}\nkey_file = key\nqueue_path = {self.path}\nmaildir = bounces\n{more}"
+        queue = "" if "queue_path" in more else f"queue_path = {self.path}\n"
+        text = f"[bounces]\nsenders = {senders}\nkey_file = key\n{queue}maildir = bounces\n{more}"
         self.config.write_text(text)
 
     def run_it(self, *arguments: str, message: bytes = b"", **environment: str) -> tuple[int, str]:
@@ -256,7 +258,7 @@ class TheCommand(Fixture):
             self.assertEqual((status, words in text, "Traceback" in text), (78, True, False), text)
 
     def test_refuses_what_cannot_be_meant(self) -> None:
-        """With 78, and what to do; an MTA keeps the message then."""
+        """With 75 and what to do, so that an MTA keeps the message; a service ends with 78."""
         for change, words in (
             (lambda: self.configure("color = red\n"), "unknown: color"),
             (lambda: self.configure("subscriber = nowhere.at.all:f\n"), "nowhere.at.all:f"),
@@ -268,11 +270,13 @@ class TheCommand(Fixture):
             ((self.directory / "key").unlink, "cannot be read"),
             (lambda: self.config.write_text("[other]\n"), "no section [bounces]"),
             (self.config.unlink, "cannot be read"),
+            (lambda: self.configure("queue_path = nowhere\n"), f"there is no queue {self.directory}/nowhere; correct"),
         ):
             change()
-            said = io.StringIO()
-            with contextlib.redirect_stderr(said), self.assertRaises(SystemExit) as ended:
-                bouncecommand.main(["--config", str(self.config)])
-            self.assertEqual((ended.exception.code, words in said.getvalue()), (78, True), said.getvalue())
+            for way, status in (([], 75), (["--once"], 78)):
+                said = io.StringIO()
+                with contextlib.redirect_stderr(said), self.assertRaises(SystemExit) as ended:
+                    bouncecommand.main(["--config", str(self.config), *way])
+                self.assertEqual((ended.exception.code, words in said.getvalue()), (status, True), said.getvalue())
             self.configure()
             (self.directory / "key").write_bytes(SECRET)

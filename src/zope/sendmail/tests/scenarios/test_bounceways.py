@@ -89,6 +89,7 @@ class Fixture(unittest.TestCase):
 
     def setUp(self) -> None:
         self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        (self.directory / "queue").mkdir(0o700)
         self.queue = open_queue(str(self.directory / "queue"))
         self.addCleanup(self.queue.close)
         (self.directory / "key").write_bytes(SECRET)

@@ -228,6 +228,17 @@ class Python(Place):
         self.assertEqual([mail.recipients[0] for mail in relay.mails], [*names.mails])
 
 
+class ACommand(unittest.TestCase):
+    def test_quotes_urls_that_a_shell_would_change(self) -> None:
+        """Some shells refuse a ``?`` that names no file, and ``&`` and ``;`` end a command."""
+        unquoted = []
+        for page in pages():
+            for block in (*blocks(page, "shell"), *blocks(page, "console")):
+                text = re.sub(r"\"[^\"\n]*\"|'[^'\n]*'|(?m:(?:^|(?<=\s))#.*$)", "", block.text)
+                unquoted += [f"{block}: {url}" for url in re.findall(r"\S+://\S*[?&;*]\S*", text)]
+        self.assertEqual(unquoted, [])
+
+
 class Commands(Place):
     def test_run(self) -> None:
         """With a mail in the queue; a daemon runs until it has sent that."""
@@ -325,6 +336,7 @@ class Configuration(Place):
                     config.read_string(block.text)
                     [section] = config.sections()
                     path = self.write("etc/shop/page.ini", self.placed(block.text))
+                    (self.directory / "var/lib/shop/mail").mkdir(exist_ok=True)
                     self.start(*READERS[section], "--config", str(path))
 
     def start(self, *arguments: str) -> None:
