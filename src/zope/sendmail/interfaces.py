@@ -380,7 +380,9 @@ class IOrdinaryLease(ILease, IOrdinaryJob):
     """
 
     text = Attribute("The message as bytes; None if the message is not such a one")
-    ends_at_once = Bool(title="Whether `settle_sent` is called behind each yes, and not for several messages together")
+    ends_at_once = Bool(
+        title="Whether `settle_sent` is called behind the yes to this message, for all that wait for it, and not later"
+    )
 
     def accepted() -> None:
         """Note that the relay has the message for all recipients: from now on a death makes nothing unknown.

@@ -8,6 +8,7 @@ by `inheritance`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import threading
 import uuid
@@ -136,14 +137,14 @@ class Claims:
         leases = self._take_reserved(limit)
         if len(leases) == limit:
             self._claim_ahead(ahead)
-            return leases
+            return _in_a_row(leases)
         with self._claiming:
             leases += self._take_reserved(limit - len(leases))
             if len(leases) < limit:
                 self._progress.flush()
                 self._reserve(limit - len(leases) + ahead, is_last_word=not leases)
                 leases += self._take_reserved(limit - len(leases))
-        return leases
+        return _in_a_row(leases)
 
     def claim_expired(self, limit: int) -> list[PostgreSQLLease]:
         """See `zope.sendmail.interfaces.IMailQueue`."""
@@ -192,7 +193,7 @@ class Claims:
 
     def _claim_ahead(self, ahead: int) -> None:
         """Claim again before all that was claimed ahead is gone, unless another worker does."""
-        if self._lines.may_be_more and len(self._ahead) < ahead // 2 and self._claiming.acquire(blocking=False):
+        if self._lines.may_be_more and len(self._ahead) < ahead // 4 and self._claiming.acquire(blocking=False):
             try:
                 with contextlib.suppress(QueueError):  # a worker that finds nothing in reserve is told
                     self._reserve(ahead - len(self._ahead), is_last_word=False)
@@ -271,3 +272,10 @@ class Claims:
 
     def _flush_safely(self) -> None:
         self._progress.flush_safely()
+
+
+def _in_a_row(leases: list[PostgreSQLLease]) -> list[PostgreSQLLease]:
+    """Return leases that one worker gets; each knows which is the next."""
+    for lease, follower in itertools.pairwise(leases):
+        lease.follower = follower
+    return leases

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from zope.sendmail.errors import LeaseLost, QueueError
 from zope.sendmail.lifecycle.outcome import Answer
@@ -15,11 +15,14 @@ from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, OPENED, PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import REMEMBERED, Registration
 from zope.sendmail.queue.postgresql.mailsource import MailSource
-from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
+from zope.sendmail.queue.postgresql.roundtrips import Mark, RoundTrips
 from zope.sendmail.queue.postgresql.rows import NUMBERS, line_of
 from zope.sendmail.queue.postgresql.storedbody import ROW
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
+
+#: Of mails that were claimed together so many are intended together: after a death so many are unknown, and not one.
+_TOGETHER = 8
 
 
 class Hand:
@@ -102,7 +105,7 @@ class Hand:
         """Note that a worker reads the mail; at once, if the mail may have killed a processor before."""
         self._with_slot(lease)
         if lease.is_suspect:
-            self._progress.intend(lease.id, lease.lease, lease.slot, OPENED)
+            self._progress.intend([Mark(lease.id, lease.lease, lease.slot, OPENED)])
         else:
             self._progress.opened(lease.id, lease.lease, lease.slot)
 
@@ -113,13 +116,24 @@ class Hand:
         """
         if self._liveness.ended:
             raise LeaseLost(f"mail {lease.name}: this processor was taken for dead; another one has it")
-        before = lease.phase
-        lease.phase = INTENDED
-        self._with_slot(lease)
-        try:
-            self._progress.intend(lease.id, lease.lease, lease.slot)
+        if lease.mark is None or lease.is_lost or not self._progress.holds(lease.mark):
+            self._write_down([lease, *_following(lease)])
             if lease.is_lost:
-                raise LeaseLost("the server crashed, and another processor may have it since")
+                lease.phase = OPENED
+                raise LeaseLost(f"mail {lease.name}: the server crashed, and another processor may have it since")
+
+    def _write_down(self, leases: Sequence[PostgreSQLLease]) -> None:
+        """Intend these, of which the first one is about to go.
+
+        :raises LeaseLost: if that must not.
+        """
+        lease, before = leases[0], leases[0].phase
+        for each in leases:
+            each.phase = INTENDED
+            self._with_slot(each)
+            each.mark = Mark(each.id, each.lease, each.slot, INTENDED)
+        try:
+            self._progress.intend([each.mark for each in leases if each.mark is not None])
         except LeaseLost as error:
             lease.phase = before
             raise LeaseLost(f"mail {lease.name}: {error}") from error
@@ -138,7 +152,7 @@ class Hand:
         line = line_of(record) if lease.message_id else ""
         is_simple = lease.is_fresh and (lease.size or 0) <= ROW
         self._progress.sent(lease.id, lease.lease, lease.slot, line, is_simple=is_simple)
-        if self._is_idle():
+        if self._is_idle() and (lease.follower is None or lease.follower.is_over):
             self._progress.flush_safely()
         else:
             self._liveness.hurry()
@@ -195,3 +209,14 @@ class Hand:
         """Settle a lease with the next claim, since the database refused."""
         with self._mutex:
             self._unsettled.append((lease, record))
+
+
+def _following(lease: PostgreSQLLease) -> list[PostgreSQLLease]:
+    """Return the ordinary mails that go at once behind an ordinary one, since they were claimed together."""
+    found: list[PostgreSQLLease] = []
+    each = lease.follower if lease.text is not None else None
+    while each is not None and each.text is not None and len(found) < _TOGETHER - 1:
+        if not (each.is_over or each.is_lost):
+            found.append(each)
+        each = each.follower
+    return found

@@ -24,6 +24,7 @@ from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope
 from zope.sendmail.queue.postgresql.names import shown
+from zope.sendmail.queue.postgresql.roundtrips import Mark
 from zope.sendmail.queue.postgresql.rows import record_of
 from zope.sendmail.queue.postgresql.storedbody import open_body
 from zope.sendmail.reporting import maillog
@@ -68,9 +69,6 @@ class PostgreSQLLease:
     :param row: what a claim returns.
     """
 
-    #: What has left is written with what is said next, so it is said as soon as it has; see `IOrdinaryLease`.
-    ends_at_once = True
-
     def __init__(self, hand: LeaseHolder, row: Any, lease: int) -> None:
         self._hand = hand
         self.id: uuid.UUID
@@ -88,6 +86,10 @@ class PostgreSQLLease:
         self.problem = ""
         self.phase = CLAIMED
         self.slot = -1
+        #: What was written down about `phase`, and when.
+        self.mark: Mark | None = None
+        #: The mail that goes behind this one, if it was claimed for the same worker.
+        self.follower: PostgreSQLLease | None = None
         self.is_over = False
         #: Whether the claim does not hold any more, after a crash of the server.
         self.is_lost = False
@@ -119,6 +121,12 @@ class PostgreSQLLease:
         """
         is_fresh = self.is_fresh and not self.is_suspect and self.inherited is None and not self.problem
         return self._data if is_fresh and self.terms.priority is not Priority.LOW else None
+
+    @property
+    def ends_at_once(self) -> bool:
+        """See `IOrdinaryLease`: what has left is written with what is intended next, so it is said before that."""
+        follower = self.follower
+        return follower is None or follower.mark is None or follower.is_over
 
     def accepted(self) -> None:
         """See `IOrdinaryLease.accepted`.  That is written with `settle_sent`, as always."""

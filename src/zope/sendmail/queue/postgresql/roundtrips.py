@@ -11,7 +11,7 @@ import functools
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, NamedTuple, TypeVar
@@ -39,7 +39,7 @@ _TRUST = 2.0
 
 
 @dataclass(slots=True, eq=False)
-class _Mark:
+class Mark:
     """How far a mail has come; the worker that waits for it finds here how it went."""
 
     mail: uuid.UUID
@@ -48,6 +48,8 @@ class _Mark:
     phase: int
     done: bool = False
     error: Exception | None = None
+    #: When that was asked of the server, on the monotonic clock.
+    asked_at: float = -inf
     #: Held as long as this one waits for another to speak.
     gate: threading.Lock | None = None
 
@@ -67,7 +69,9 @@ class _Gone(NamedTuple):
 class _Batch:
     """What one statement says."""
 
-    marks: list[_Mark] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    #: How many workers wait for it.
+    waiting: int = 0
     sent: list[_Gone] = field(default_factory=list)
     back: list[_Gone] = field(default_factory=list)
 
@@ -96,7 +100,7 @@ class _Batch:
         }
 
 
-def _one(sent: _Gone, mark: _Mark) -> dict[str, Any]:
+def _one(sent: _Gone, mark: Mark) -> dict[str, Any]:
     return {
         "sent": sent.mail,
         "sent_lease": sent.lease,
@@ -144,11 +148,11 @@ class RoundTrips:
         self._clock = Clock()
         self._mutex = threading.Lock()
         self._is_busy = False
-        self._waiting: deque[_Mark] = deque()
+        self._waiting: deque[Mark] = deque()
         self._pending = _Batch()
         self._connection: Connection[Any] | None = None
         self._now = now
-        #: Seconds that the shortest of them took; 0.0 as long as there was none.
+        #: Seconds that the shortest of them took for each mail of a worker; 0.0 as long as there was none.
         self.shortest = 0.0
 
     # what is said
@@ -156,19 +160,23 @@ class RoundTrips:
     def opened(self, mail: uuid.UUID, lease: int, slot: int) -> None:
         """Note that a worker reads the mail.  Written soon, unless it has gone by then."""
         with self._mutex:
-            self._pending.marks.append(_Mark(mail, lease, slot, 1))
+            self._pending.marks.append(Mark(mail, lease, slot, 1))
         self._liveness.hurry()
 
-    def intend(self, mail: uuid.UUID, lease: int, slot: int, phase: int = 2) -> None:
-        """Write down that the last byte may go from now on.
+    def intend(self, marks: Sequence[Mark]) -> None:
+        """Write down that the last bytes of these may go from now on; the caller waits for the first of them.
 
-        :raises LeaseLost: if it must not go.
+        :raises LeaseLost: if that of the first one must not go.
         """
-        mark = _Mark(mail, lease, slot, phase)
         baton.put_down()  # others go on meanwhile, and share the journey
-        self._be_served(mark)
-        if mark.error is not None:
-            raise LeaseLost(str(mark.error)) from mark.error
+        first = marks[0]
+        self._be_served(first, marks)
+        if first.error is not None:
+            raise LeaseLost(str(first.error)) from first.error
+
+    def holds(self, mark: Mark) -> bool:
+        """Return whether a mark was written down, and not so long ago that this processor may be dead to others."""
+        return mark.done and mark.error is None and self._clock.monotonic() < mark.asked_at + _TRUST
 
     def sent(self, mail: uuid.UUID, lease: int, slot: int, line: str, *, is_simple: bool) -> None:
         """Note that the mail has left, with this record; that is written soon.
@@ -189,8 +197,8 @@ class RoundTrips:
 
         :raises QueueError: if the database refuses; it waits on.
         """
-        mark = _Mark(_NO_MAIL, 0, _NO_SLOT, 0)
-        self._be_served(mark)
+        mark = Mark(_NO_MAIL, 0, _NO_SLOT, 0)
+        self._be_served(mark, [mark])
         if mark.error is not None:
             raise mark.error
 
@@ -212,10 +220,14 @@ class RoundTrips:
 
     # how it is said
 
-    def _be_served(self, mark: _Mark) -> None:
-        """Wait until a mark is written down: with what others have to say by the one who speaks next, or by us."""
+    def _be_served(self, mark: Mark, marks: Sequence[Mark]) -> None:
+        """Wait until a mark is written down: with what others have to say by the one who speaks next, or by us.
+
+        :param marks: this one, and those that go with it.
+        """
         with self._mutex:
-            self._pending.marks.append(mark)
+            self._pending.marks.extend(marks)
+            self._pending.waiting += 1
             if self._is_busy:
                 mark.gate = threading.Lock()
                 mark.gate.acquire()
@@ -278,6 +290,8 @@ class RoundTrips:
         repeated = False
         for attempt in range(3):
             asked_at = self._clock.monotonic()
+            for mark in batch.marks:
+                mark.asked_at = asked_at
             try:
                 with translated():
                     ended, slots = self._execute(batch)
@@ -289,7 +303,8 @@ class RoundTrips:
                 continue
             wanted = {mark.slot for mark in batch.marks} - {_NO_SLOT}
             heard_at = self._clock.monotonic()
-            self.shortest = min(heard_at - asked_at, self.shortest or inf)
+            each = (heard_at - asked_at) * max(1, batch.waiting) / max(1, len(batch.marks))
+            self.shortest = min(each, self.shortest or inf)
             is_old = heard_at >= asked_at + _TRUST
             if (wanted <= slots and not is_old) or self._liveness.ended or attempt == 2:
                 break
