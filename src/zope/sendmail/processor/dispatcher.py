@@ -104,7 +104,7 @@ class Dispatcher:
         """
         is_behind_low = behind is Priority.LOW
         if self._relays.is_single:
-            return None if is_behind_low and not self._has_before(Priority.LOW) else self._claim(convoy)
+            return self._claim_before_low(convoy) if is_behind_low else self._claim(convoy)
         while True:
             if relay.backlog:
                 if is_behind_low and _is_low(relay.backlog):
@@ -172,6 +172,14 @@ class Dispatcher:
             if not self._fill(convoy) and self._queue.next_due() != 0.0:
                 break
         return None
+
+    def _claim_before_low(self, convoy: Convoy) -> Job | None:
+        """Claim what goes before a low message; what went before it a moment ago may be another worker's meanwhile."""
+        job = self._claim(convoy) if self._has_before(Priority.LOW) else None
+        if job is not None and job.envelope.terms.priority is Priority.LOW:
+            job.lease.release()
+            return None
+        return job
 
     def _fill(self, convoy: Convoy) -> bool:
         """Claim messages for a convoy that is empty; return whether any could be claimed."""

@@ -20,6 +20,7 @@ from zope.sendmail.errors import QueueError, QueueTrouble
 from zope.sendmail.queue.postgresql.databaselocation import DatabaseLocation
 from zope.sendmail.queue.postgresql.schemaversion import check_version, missing
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
+from zope.sendmail.system.gilbaton import baton
 
 #: Idle connections of one queue object; more are made while more are in use.
 _IDLE = 4
@@ -173,6 +174,7 @@ class Connections:
             raise  # the first error, which says whether the server was asked
 
     def _execute(self, name: str, parameters: dict[str, Any]) -> list[Any]:
+        baton.put_down()  # the server is waited for
         with self.use() as connection:
             return run(connection, name, parameters)
 

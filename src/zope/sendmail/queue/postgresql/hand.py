@@ -15,7 +15,8 @@ from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, OPENED, PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import REMEMBERED, Registration
 from zope.sendmail.queue.postgresql.mailsource import MailSource
-from zope.sendmail.queue.postgresql.roundtrips import Mark, RoundTrips
+from zope.sendmail.queue.postgresql.phasemark import PhaseMark
+from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.queue.postgresql.rows import NUMBERS, line_of
 from zope.sendmail.queue.postgresql.storedbody import ROW
 from zope.sendmail.reporting import maillog
@@ -105,7 +106,7 @@ class Hand:
         """Note that a worker reads the mail; at once, if the mail may have killed a processor before."""
         self._with_slot(lease)
         if lease.is_suspect:
-            self._progress.intend([Mark(lease.id, lease.lease, lease.slot, OPENED)])
+            self._progress.intend([PhaseMark(lease.id, lease.lease, lease.slot, OPENED)])
         else:
             self._progress.opened(lease.id, lease.lease, lease.slot)
 
@@ -131,7 +132,7 @@ class Hand:
         for each in leases:
             each.phase = INTENDED
             self._with_slot(each)
-            each.mark = Mark(each.id, each.lease, each.slot, INTENDED)
+            each.mark = PhaseMark(each.id, each.lease, each.slot, INTENDED)
         try:
             self._progress.intend([each.mark for each in leases if each.mark is not None])
         except LeaseLost as error:

@@ -24,7 +24,7 @@ from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope
 from zope.sendmail.queue.postgresql.names import shown
-from zope.sendmail.queue.postgresql.roundtrips import Mark
+from zope.sendmail.queue.postgresql.phasemark import PhaseMark
 from zope.sendmail.queue.postgresql.rows import record_of
 from zope.sendmail.queue.postgresql.storedbody import open_body
 from zope.sendmail.reporting import maillog
@@ -87,7 +87,7 @@ class PostgreSQLLease:
         self.phase = CLAIMED
         self.slot = -1
         #: What was written down about `phase`, and when.
-        self.mark: Mark | None = None
+        self.mark: PhaseMark | None = None
         #: The mail that goes behind this one, if it was claimed for the same worker.
         self.follower: PostgreSQLLease | None = None
         self.is_over = False

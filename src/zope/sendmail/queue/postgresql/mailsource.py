@@ -68,6 +68,8 @@ class MailSource:
         self._again = -inf
         self._looked_out_at = self._began_at = -inf
         self._until_next = _FROM_THE_BEGINNING
+        #: How often this process has committed mail of high priority: an answer on its way knows of none.
+        self._hurried = 0
         #: How often operators had changed mail, when that was looked at last.
         self._changes = -1
 
@@ -105,10 +107,11 @@ class MailSource:
     def look_out(self) -> None:
         """Learn of which priorities there is mail, what operators changed, and when the next mail is to be given up."""
         self._looked_out_at = self._clock.monotonic()
+        hurried = self._hurried
         rows = self._connections.execute("outlook", queue=self._queue, dead=self._liveness.dead)
         [(self.expiry, others, changes)] = rows
         with self._mutex:
-            self._turns.ranks = sorted({*others, _NORMAL})
+            self._turns.found({*others, HIGH} if self._hurried != hurried else set(others))
         self.see_changes(changes)
 
     @property
@@ -127,7 +130,7 @@ class MailSource:
 
     def has_before(self, rank: int) -> bool:
         """Return whether there is mail of a higher priority, as far as that is known."""
-        return any(each < rank for each in self._turns.ranks)
+        return any(each < rank for each in self._turns.known)
 
     def are_several(self) -> bool:
         """Return whether there may be mail of several priorities."""
@@ -157,6 +160,7 @@ class MailSource:
         found += self._take_fresh(count - len(found), _NORMAL)
         if len(found) < count:
             found += self._take_again(count - len(found), _NORMAL)
+        self._turns.is_normal_known = bool(found)
         return found
 
     def _take_one(self, ranks: list[int]) -> list[PostgreSQLLease]:
@@ -169,11 +173,14 @@ class MailSource:
         if self._turns.is_fresh_first():
             lines.reverse()
         for rank in ranks:
+            hurried = self._hurried
             for line in lines:
                 if found := line(1, rank):
+                    self._turns.is_normal_known |= rank == _NORMAL
                     return found
             with self._mutex:
-                self._turns.ranks = [each for each in self._turns.ranks if each != rank]
+                if rank != HIGH or self._hurried == hurried:
+                    self._turns.missed(rank)
         return []
 
     def _take_wanted(self, count: int) -> list[PostgreSQLLease]:
@@ -218,6 +225,7 @@ class MailSource:
     def hurry(self) -> None:
         """Take note that mail of high priority was committed by this process."""
         with self._mutex:
+            self._hurried += 1
             if HIGH not in self._turns.ranks:
                 self._turns.ranks = [HIGH, *self._turns.ranks]
             self.may_be_more = True
@@ -291,10 +299,26 @@ class _Turns:
     """Which priority is next, and whether a fresh mail or one that was tried."""
 
     def __init__(self) -> None:
-        #: The ranks of which there was mail at the last look out, ascending.
+        #: The ranks that are looked for, ascending: those of which there was mail lately, and the usual one.
         self.ranks: list[int] = [_NORMAL]
+        #: Whether the last look for mail of the usual priority found some.
+        self.is_normal_known = False
         self.precedence = Precedence()
         self._is_fresh_first = False
+
+    def found(self, others: Iterable[int]) -> None:
+        """Look for mail of these ranks, and of the usual one."""
+        self.ranks = sorted({*others, _NORMAL})
+
+    def missed(self, rank: int) -> None:
+        """Look for none of this rank any more, until the next look out."""
+        self.ranks = [each for each in self.ranks if each != rank]
+        self.is_normal_known &= rank != _NORMAL
+
+    @property
+    def known(self) -> list[int]:
+        """The ranks of which there is mail, as far as is known: that some is looked for does not say so."""
+        return [each for each in self.ranks if each != _NORMAL or self.is_normal_known]
 
     @property
     def are_usual(self) -> bool:

@@ -24,6 +24,7 @@ from zope.sendmail.queue.postgresql.database import Connections, is_lost, transl
 from zope.sendmail.queue.postgresql.departures import part_of
 from zope.sendmail.queue.postgresql.liveness import Registration
 from zope.sendmail.queue.postgresql.names import shown
+from zope.sendmail.queue.postgresql.phasemark import PhaseMark
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
@@ -36,22 +37,6 @@ _NO_MAIL, _NO_SLOT = uuid.UUID(int=0), -1
 
 #: Seconds after which an answer is not relied on: a processor that stood still so long may be taken for dead soon.
 _TRUST = 2.0
-
-
-@dataclass(slots=True, eq=False)
-class Mark:
-    """How far a mail has come; the worker that waits for it finds here how it went."""
-
-    mail: uuid.UUID
-    lease: int
-    slot: int
-    phase: int
-    done: bool = False
-    error: Exception | None = None
-    #: When that was asked of the server, on the monotonic clock.
-    asked_at: float = -inf
-    #: Held as long as this one waits for another to speak.
-    gate: threading.Lock | None = None
 
 
 class _Gone(NamedTuple):
@@ -69,7 +54,7 @@ class _Gone(NamedTuple):
 class _Batch:
     """What one statement says."""
 
-    marks: list[Mark] = field(default_factory=list)
+    marks: list[PhaseMark] = field(default_factory=list)
     #: How many workers wait for it.
     waiting: int = 0
     sent: list[_Gone] = field(default_factory=list)
@@ -100,7 +85,7 @@ class _Batch:
         }
 
 
-def _one(sent: _Gone, mark: Mark) -> dict[str, Any]:
+def _one(sent: _Gone, mark: PhaseMark) -> dict[str, Any]:
     return {
         "sent": sent.mail,
         "sent_lease": sent.lease,
@@ -148,7 +133,7 @@ class RoundTrips:
         self._clock = Clock()
         self._mutex = threading.Lock()
         self._is_busy = False
-        self._waiting: deque[Mark] = deque()
+        self._waiting: deque[PhaseMark] = deque()
         self._pending = _Batch()
         self._connection: Connection[Any] | None = None
         self._now = now
@@ -160,21 +145,20 @@ class RoundTrips:
     def opened(self, mail: uuid.UUID, lease: int, slot: int) -> None:
         """Note that a worker reads the mail.  Written soon, unless it has gone by then."""
         with self._mutex:
-            self._pending.marks.append(Mark(mail, lease, slot, 1))
+            self._pending.marks.append(PhaseMark(mail, lease, slot, 1))
         self._liveness.hurry()
 
-    def intend(self, marks: Sequence[Mark]) -> None:
+    def intend(self, marks: Sequence[PhaseMark]) -> None:
         """Write down that the last bytes of these may go from now on; the caller waits for the first of them.
 
         :raises LeaseLost: if that of the first one must not go.
         """
-        baton.put_down()  # others go on meanwhile, and share the journey
         first = marks[0]
         self._be_served(first, marks)
         if first.error is not None:
             raise LeaseLost(str(first.error)) from first.error
 
-    def holds(self, mark: Mark) -> bool:
+    def holds(self, mark: PhaseMark) -> bool:
         """Return whether a mark was written down, and not so long ago that this processor may be dead to others."""
         return mark.done and mark.error is None and self._clock.monotonic() < mark.asked_at + _TRUST
 
@@ -197,7 +181,7 @@ class RoundTrips:
 
         :raises QueueError: if the database refuses; it waits on.
         """
-        mark = Mark(_NO_MAIL, 0, _NO_SLOT, 0)
+        mark = PhaseMark(_NO_MAIL, 0, _NO_SLOT, 0)
         self._be_served(mark, [mark])
         if mark.error is not None:
             raise mark.error
@@ -220,11 +204,12 @@ class RoundTrips:
 
     # how it is said
 
-    def _be_served(self, mark: Mark, marks: Sequence[Mark]) -> None:
+    def _be_served(self, mark: PhaseMark, marks: Sequence[PhaseMark]) -> None:
         """Wait until a mark is written down: with what others have to say by the one who speaks next, or by us.
 
         :param marks: this one, and those that go with it.
         """
+        baton.put_down()  # others go on meanwhile, and share the journey
         with self._mutex:
             self._pending.marks.extend(marks)
             self._pending.waiting += 1

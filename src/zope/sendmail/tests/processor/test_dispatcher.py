@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 from zope.sendmail.events import MailErrorEvent, MailUnknownEvent
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
@@ -146,6 +147,14 @@ class SeveralAreClaimedTogether(Dispatching):
         job = self.next()
         assert job is not None
         self.assertEqual(job.envelope.recipients, ("high@example.org",))
+
+    def test_and_none_of_low_priority_behind_another(self) -> None:
+        """Although the queue has said that something goes before it: another worker was faster."""
+        name = self.put_with(Priority.LOW)
+        with mock.patch.object(self.dispatcher, "_has_before", return_value=True):
+            relay = self.processor.relays.default
+            self.assertIsNone(self.dispatcher.next_for(relay, self.called.append, self.convoy, Priority.LOW))
+        self.assertEqual([lease.name for lease in self.queue.claim(1)], [name])
 
     def test_nothing_more_once_the_processor_is_stopped(self) -> None:
         """What waits stays for another one."""

@@ -72,15 +72,16 @@ class AMail(unittest.TestCase):
 
         def go() -> None:
             with baton.running():
-                baton.take()
-                found.append(baton._mutex.locked())
-                lease.intend()
-                found.append(baton._mutex.locked())
+                for ask in (lease.intend, self.queue.admin.count, self.queue._claims.flush):
+                    baton.take()
+                    found.append(baton._mutex.locked())
+                    ask()
+                    found.append(baton._mutex.locked())
 
         thread = threading.Thread(target=go)
         thread.start()
         thread.join()
-        self.assertEqual(found, [True, False])
+        self.assertEqual(found, [True, False] * 3)
 
     def test_tells_how_long_the_database_is_waited_for(self) -> None:
         self.assertEqual(self.queue.shortest_wait(), 0.0)
