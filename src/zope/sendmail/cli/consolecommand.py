@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     token = given or secrets.token_urlsafe(24)
     server, console = _made(parser, parsed, token)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_OK))
-    with closing(server), contextlib.suppress(KeyboardInterrupt, SystemExit):
+    with closing(console), closing(server), contextlib.suppress(KeyboardInterrupt, SystemExit):
         threading.Thread(target=console.look, name="zope.sendmail.console", daemon=True).start()
         known = "" if given else f"?token={token}"  # the output of a service is kept in a log
         host, _ = _address(parser, parsed.listen)

@@ -219,21 +219,25 @@ class _Visit:
         late = self._now - self._due.value
         if not self._due.count:
             return
-        if self._owners.living:
+        if self._is_at_work():
             if late > _SLOW:
                 yield queuefindings.nothing_moves(self._due.count, late, self._due.name, long=late > _STUCK)
         elif late > _SLOW or (late > _A_MOMENT and not self._is_attended()):
             yield queuefindings.nobody_at_work(self._due.count, late, self._due.name, long=late > _UNATTENDED)
 
+    def _is_at_work(self) -> bool:
+        """Return whether a processor lives; where it could not make a bell, it has told of itself all the same."""
+        return bool(self._owners.processors) or any(each.alive for each in self._board.processors)
+
     def _is_attended(self) -> bool:
         """Return whether a processor lives, or a pass has ended a while ago and the next one may be expected."""
-        return bool(self._owners.living) or is_drained(self._board.processors, self._now)
+        return bool(self._owners.processors) or is_drained(self._board.processors, self._now)
 
     # locks/
 
     def _locks_directory(self) -> Iterator[Finding]:
         self._owners = owners = LocksFolder.at(self._layout, self._disk, self._now)
-        alive = bool(owners.living)
+        alive = bool(owners.processors)
         for name in owners.dead:
             yield diagnosis.dead_owner(f"locks/{name}", alive=alive)
         for name in owners.left:
@@ -282,7 +286,7 @@ class _Visit:
         if not dead:
             self._busy.add(key)
         elif key in self._waiting:
-            yield diagnosis.orphaned(name, phase, alive=bool(self._owners.living))
+            yield diagnosis.orphaned(name, phase, alive=bool(self._owners.processors))
         else:
             lock = os.path.relpath(path, self._layout.root)
             yield diagnosis.leftover(lock, "The lock of a dead process, whose mail is gone; the next look removes it")
@@ -338,13 +342,13 @@ class _Visit:
                 for name in names:
                     self._due.add(name, age_key(name)[0] or self._now)
                 if names:  # else a process is finishing it now, or will at the next look
-                    yield diagnosis.committed_group(group, len(names), alive=bool(self._owners.living))
+                    yield diagnosis.committed_group(group, len(names), alive=bool(self._owners.processors))
 
     def _strays(self) -> Iterator[Finding]:
         for directory in ("new", "cur"):
             for name in sorted(self._disk.names(os.path.join(self._layout.root, directory))):
                 if not name.startswith(".") and is_too_long(name):
-                    yield diagnosis.long_name(f"{directory}/{name}", alive=bool(self._owners.living))
+                    yield diagnosis.long_name(f"{directory}/{name}", alive=bool(self._owners.processors))
                 elif name.startswith(".") and not name.startswith(_KNOWN):
                     yield diagnosis.foreign(f"{directory}/{name}", "something with a hidden name", Severity.NOTE)
 

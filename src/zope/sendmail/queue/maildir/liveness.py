@@ -62,8 +62,10 @@ class Origin:
 class LocksFolder:
     """What lies in ``locks/``."""
 
-    #: Device and inode of the owner files of living processors.
+    #: Device and inode of the owner files of living processes.
     living: set[tuple[int, int]] = field(default_factory=set)
+    #: Those of processors: they have a bell.  Operators, consoles and direct deliveries have an owner file only.
+    processors: set[tuple[int, int]] = field(default_factory=set)
     #: Names of owner files of dead ones.
     dead: list[str] = field(default_factory=list)
     #: Further names of these, and other things that a death left.
@@ -78,15 +80,18 @@ class LocksFolder:
         seen: set[tuple[int, int]] = set()
         every = (name for name in disk.names(layout.locks) if not name.startswith(RESERVE))
         names = sorted(every, key=len)  # an owner file has a shorter name than what belongs to it
+        bells = {name for name in names if name.endswith(BELL)}
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 if name.endswith(BELL):
                     owners._add_bell(name, layout, disk)
                 elif not _is_in_the_making(name, layout, disk, now):
-                    owners._add(name, os.path.join(layout.locks, name), disk, seen, now)
+                    inode = owners._add(name, os.path.join(layout.locks, name), disk, seen, now)
+                    if inode in owners.living and name + BELL in bells:
+                        owners.processors.add(inode)
         return owners
 
-    def _add(self, name: str, path: str, disk: Disk, seen: set[tuple[int, int]], now: float) -> None:
+    def _add(self, name: str, path: str, disk: Disk, seen: set[tuple[int, int]], now: float) -> tuple[int, int]:
         status = disk.stat(path)
         inode = identity(status)
         if not stat.S_ISREG(status.st_mode):
@@ -97,16 +102,17 @@ class LocksFolder:
             with disk.locked(path) as fd:
                 if fd is None:
                     self.living.add(inode)
-                    return
+                    return inode
                 header = os.pread(fd, SLOT, 0)
                 if seems_alive(header, os.fstat(fd), now):
                     self.living.add(inode)
-                    return
+                    return inode
             seen.add(inode)
             if name.startswith("."):
                 self.left.append(name)
             else:
                 (self.foreign if phase_of(header, "") is None else self.dead).append(name)
+        return inode
 
     def _add_bell(self, name: str, layout: Layout, disk: Disk) -> None:
         """Note a trigger, which goes with its owner."""

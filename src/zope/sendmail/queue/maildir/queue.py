@@ -293,7 +293,7 @@ class MaildirQueue:
     def is_attended(self) -> bool:
         """Say whether this queue is drained: by a processor that lives, or by passes."""
         now = self.clock.time()
-        return bool(LocksFolder.at(self.layout, self.disk, now).living) or is_drained(self.admin.processors(), now)
+        return bool(LocksFolder.at(self.layout, self.disk, now).processors) or is_drained(self.admin.processors(), now)
 
     def status(self, message_id: str) -> MailStatus:
         """See `IMailQueue.status`.  Reads the heads of mails that came since it was asked last."""

@@ -57,6 +57,7 @@ class Fixture(unittest.TestCase):
         self.addCleanup(self.queue.close)
         self.mailer = ScriptedMailer()
         self.console = Console([self.path], clock=self.clock, patience=60.0, **self.options)
+        self.addCleanup(self.console.close)
         self.client = Client(self.console)
         self.admin = self.queue.admin
 
@@ -209,6 +210,7 @@ class DeepQueue(Fixture):
         super().setUp()
         if not MISSING:
             self.console = Console([self.path], clock=self.clock, patience=0.0, writable=True)
+            self.addCleanup(self.console.close)
             self.client = Client(self.console)
 
     def soon(self, path: str, words: str) -> str:
@@ -518,6 +520,17 @@ class ALogin(Fixture):
 
 
 class AnotherApplication(Fixture):
+    def test_may_end_and_leave_nothing(self) -> None:
+        """What verbs have left in ``locks/`` goes when it closes the console, which can be used again."""
+        locks = os.path.join(self.path, "locks")
+        for verb, state in (("hold", State.HELD), ("release", State.READY)):
+            [name] = list(self.admin.names()) or self.put()
+            self.post("/0/do", verb=verb, name=name)
+            self.assertIs(self.state(name), state)
+            self.assertTrue([each for each in os.listdir(locks) if each[0] != "."])
+            self.console.close()
+            self.assertEqual([each for each in os.listdir(locks) if each[0] != "."], [])
+
     def test_may_have_it_below_a_path(self) -> None:
         """All addresses begin with that."""
         self.put()

@@ -154,7 +154,8 @@ class Poison(unittest.TestCase):
 
                     total = sum(len(piece) for piece in dot_stuffed(wire(message)))
                     assert total > 25_000_000
-                    return transfer(envelope, open(os.devnull, "rb"), intend)
+                    with open(os.devnull, "rb") as nothing:
+                        return transfer(envelope, nothing, intend)
 
                 session.transfer = read_in_pieces  # type: ignore[method-assign]  # a fault in its place
                 return session

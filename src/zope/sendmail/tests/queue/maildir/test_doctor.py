@@ -11,6 +11,7 @@ import unittest
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, BinaryIO
+from unittest import mock
 
 from zope.sendmail.lifecycle.finding import Finding, age, moment
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
@@ -500,6 +501,31 @@ class MailThatDoesNotMove(DoctorTest):
         self.assertFalse(found.is_standstill)
         self.clock.advance(300)
         self.assertTrue(self.one("waiting", "problem", names[0]).is_standstill)
+
+    def test_waits_for_a_processor_although_others_have_the_queue_open(self) -> None:
+        """An operator's console, and an application that sends directly: they lock mails, and send none that waits."""
+        name, other = self.put(2)
+        self.open().admin.remove(other)
+        attempts = self.open().first_attempts()
+        self.addCleanup(attempts.close)
+        staged = self.queue.stage()
+        staged.add(ENVELOPE, MESSAGE)
+        staged.prepare()
+        attempts.commit(staged)
+        self.assertFalse(self.queue.is_attended())
+        self.clock.advance(400)
+        found = self.one("waiting", "problem", name)
+        self.assertIn("no processor", found.text)
+
+    def test_does_not_wait_where_a_processor_could_not_make_a_bell(self) -> None:
+        """On a file system without FIFOs it tells of itself all the same."""
+        self.put()
+        with mock.patch("os.mkfifo", side_effect=PermissionError):
+            self.queue.claim(0)
+        self.queue.report(ProcessorState(os.getpid(), "here", written=self.clock.time()))
+        self.assertTrue(self.queue.is_attended())
+        self.clock.advance(400)
+        self.assertHealthy()
 
     def test_waits_for_the_next_pass(self) -> None:
         """Where passes come from cron, nothing is wrong in between; if they stop coming, that is told."""
