@@ -101,6 +101,22 @@ def no_room(free: str, *, scarce: bool) -> Finding:
     )
 
 
+def large_list(name: str, size: int) -> Finding:
+    """Return the finding for a file of `size` octets where a list of sent mail is.
+
+    :param name: its path within the queue.
+    """
+    return Finding(
+        Kind.ROOM,
+        Severity.WARNING,
+        name,
+        f"It has {size // 2**20:,} MiB, and is read whenever the status of a mail is asked for that has left.",
+        "If so much mail was sent, find out whether it should have been; the file goes after a week. If it is no list "
+        "of sent mail, find out which program writes it. Without it, what became of that day's mail is unknown.",
+        commands=(("ls", "-l", HERE + name),),
+    )
+
+
 def from_the_future(name: str, count: int) -> Finding:
     """Return the finding for records or names later than now."""
     more = f", and {count - 1} more" if count > 1 else ""

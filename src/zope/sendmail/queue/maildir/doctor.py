@@ -20,6 +20,7 @@ from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import diagnosis, queuefindings
 from zope.sendmail.queue.maildir.bundle import names_in
+from zope.sendmail.queue.maildir.diskusage import examine_room, examine_sent
 from zope.sendmail.queue.maildir.heartbeat import seems_alive
 from zope.sendmail.queue.maildir.layout import (
     COMPACTED,
@@ -39,7 +40,7 @@ from zope.sendmail.queue.maildir.ownertext import phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStateFiles
 from zope.sendmail.queue.maildir.store import Listing, Store
 from zope.sendmail.queue.maildir.uncommitted import DAY, look_at
-from zope.sendmail.system.disk import Disk, identity
+from zope.sendmail.system.disk import identity
 
 #: Seconds after which a mail that is due is worth a look, and after which it is stuck.
 _SLOW, _STUCK = 600.0, 3600.0
@@ -52,9 +53,6 @@ _A_MOVE = 60.0
 
 #: Clocks of hosts that share a queue may differ by so many seconds.
 _FUTURE = 600.0
-
-#: Below so many bytes, or inodes, the next transaction may fail; below this share of the whole a person should look.
-_LITTLE, _SHARE = 64 * 1024 * 1024, 0.01
 
 #: What begins like this in ``new`` and ``cur`` is not strange; NFS calls a removed file that is still open `.nfs...`.
 _KNOWN = (SENDING, REJECTED, GROUP, PROOF, ".nfs")
@@ -105,18 +103,6 @@ def _closed(store: Store, root: os.stat_result) -> Iterator[Finding]:
                 yield diagnosis.somebody_elses(name, status.st_uid, root.st_uid)
             elif status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
                 yield diagnosis.closed_to_its_owner(name, stat.S_IMODE(status.st_mode))
-
-
-def examine_room(disk: Disk, path: str) -> Iterator[Finding]:
-    """Yield what is the matter with the file system of a directory.  Raises `OSError`."""
-    room = disk.room(path)
-    free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
-    if room.f_flag & os.ST_RDONLY:
-        yield diagnosis.read_only()
-    elif room.f_files and not room.f_favail:
-        yield queuefindings.no_room("no inodes", scarce=False)
-    elif total and (free < _LITTLE or free < total * _SHARE):
-        yield queuefindings.no_room(f"{free // 2**20} MiB", scarce=free >= _LITTLE)
 
 
 def examine_staged(store: Store) -> Iterator[Finding]:
@@ -180,7 +166,8 @@ class _Visit:
     # the queue as a whole
 
     def _room(self) -> Iterator[Finding]:
-        return examine_room(self._disk, self._layout.root)
+        yield from examine_room(self._disk, self._layout.root)
+        yield from examine_sent(self._disk, self._layout)
 
     def _directories(self) -> Iterator[Finding]:
         self._note_rights("", self._root.st_mode, 0o077)

@@ -27,7 +27,7 @@ from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.maildir.admin import MaildirAdmin
-from zope.sendmail.queue.maildir.doctor import examine_room
+from zope.sendmail.queue.maildir.diskusage import examine_room
 from zope.sendmail.queue.maildir.layout import TAKEN
 from zope.sendmail.queue.spool.dropbox import LOCK, OLD_LOCK, PRIVATE, UNFINISHED, DropBox, Dropped, may_be_mail
 from zope.sendmail.system.clock import Clock

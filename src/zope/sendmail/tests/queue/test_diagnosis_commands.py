@@ -53,6 +53,7 @@ ALL = {
     "nothing_moves": queuefindings.nothing_moves(3, 600.0, NAME, long=True),
     "open_to_others": queuefindings.open_to_others("new", 0o755, 1, writable=False),
     "no_room": queuefindings.no_room("0 MiB", scarce=False),
+    "large_list": queuefindings.large_list("sent/2026-11-30", 2**31),
     "from_the_future": queuefindings.from_the_future(NAME, 1),
     "torn_history": diagnosis.torn_history(NAME),
     "postgresql.in_doubt": databasefindings.in_doubt(NAME, 1.0, "process 7"),

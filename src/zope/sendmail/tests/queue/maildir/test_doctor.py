@@ -42,6 +42,7 @@ class QuietDisk(RecordingDisk):
     """Has much room, whatever the machine of the test has."""
 
     free = 10 * 2**30
+    total = 100 * 2**30
     inodes = 1000
     flags = 0
 
@@ -49,7 +50,7 @@ class QuietDisk(RecordingDisk):
         return SimpleNamespace(
             f_bavail=self.free,
             f_frsize=1,
-            f_blocks=100 * 2**30,
+            f_blocks=self.total,
             f_files=10_000,
             f_favail=self.inodes,
             f_flag=self.flags,
@@ -656,7 +657,7 @@ class Permissions(DoctorTest):
 
 class Room(DoctorTest):
     def test_is_short(self) -> None:
-        """Below 1 % somebody should look, below 64 MiB or without inodes no mail can be committed."""
+        """Below 1 GiB somebody should look, below 64 MiB or without inodes no mail can be committed."""
         self.put()
         self.disk.free = 2**29
         self.assertIn("512 MiB", self.one("room", "warning", "").text)
@@ -664,6 +665,35 @@ class Room(DoctorTest):
         self.assertIn("1 MiB", self.one("room", "problem", "").text)
         self.disk.inodes = 0
         self.assertIn("no inodes", self.one("room", "problem", "").text)
+
+    def test_is_not_short_because_the_file_system_is_small_or_large(self) -> None:
+        """Of a small one a share counts, not octets that it never had; 1 % of a large one is much."""
+        self.put()
+        for total, free, severity in (
+            (100 * 2**20, 60 * 2**20, ""),
+            (100 * 2**20, 4 * 2**20, "warning"),
+            (100 * 2**20, 2**20, "problem"),
+            (2**40, 2**31, ""),
+            (2**40, 2**29, "warning"),
+            (2**40, 2**25, "problem"),
+        ):
+            self.disk.total, self.disk.free = total, free
+            with self.subTest(total=total, free=free):
+                if severity:
+                    self.one("room", severity, "")
+                else:
+                    self.assertHealthy()
+
+    def test_is_taken_by_a_list_of_sent_mail_that_is_none(self) -> None:
+        """A file of gigabytes, which each question for the status of a mail reads."""
+        self.put()
+        sent = os.path.join(self.path, "sent")
+        os.makedirs(sent, exist_ok=True)
+        with open(os.path.join(sent, "2026-11-30"), "wb") as file:
+            file.truncate(2**30)
+        self.assertHealthy()
+        os.truncate(os.path.join(sent, "2026-11-30"), 3 * 2**30)
+        self.assertIn("3,072 MiB", self.one("room", "warning", "sent/2026-11-30").text)
 
     def test_cannot_be_written_to(self) -> None:
         """A file system that was mounted read-only after an error: nothing moves."""
