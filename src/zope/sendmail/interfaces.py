@@ -412,6 +412,7 @@ class IQueuedMail(Interface):
     history = Attribute("Sequence of `Record`, oldest first")
     relays = Attribute("Names of the relays that are to get what is left of it; empty if no processor has told which")
     blocked = Attribute("``RelayState`` of the relay for which it waits, which cannot be used; else None")
+    tried = Attribute("Name of the relay at which its last attempt was; empty if no processor has told which that is")
 
 
 classImplements(QueuedMail, IQueuedMail)

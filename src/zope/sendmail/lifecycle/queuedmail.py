@@ -27,6 +27,8 @@ class QueuedMail:
     relays: tuple[str, ...] = ()
     #: The relay for which it waits, which cannot be used now; None if it waits for something else.
     blocked: RelayState | None = None
+    #: The name of the relay at which its last attempt was; empty if no processor has told which has that address.
+    tried: str = ""
 
     @classmethod
     def at(
@@ -60,10 +62,11 @@ class QueuedMail:
     def on(self, board: RelayBoard, now: float) -> QueuedMail:
         """Return the same mail with the relays that it is for, as far as the processors have told."""
         record = self.history[-1] if self.history else _UNTRIED
+        tried = board.name_of(record.relay)
         if self.envelope is None or self.state not in _TO_BE_SENT:
-            return self
+            return replace(self, tried=tried) if tried else self
         blocked = board.blocking(self.envelope, record) if is_due(self.state, record, now) else None
-        return replace(self, relays=board.relays_of(self.envelope, record), blocked=blocked)
+        return replace(self, relays=board.relays_of(self.envelope, record), blocked=blocked, tried=tried)
 
 
 _UNTRIED = Record()

@@ -133,6 +133,9 @@ class RelayBoard:
             for relay in processor.relays if processor.alive else map(_without_probe, processor.relays):
                 self._relays[relay.name] = _better(self._relays.get(relay.name), relay, alive=processor.alive)
         self._names = {relay.address: relay.name for relay in self._relays.values() if relay.address}
+        self._members = {
+            member.address: relay.name for relay in self._relays.values() for member in relay.members if member.address
+        }
         self._routes = self.processors[0].routes if self.processors else None
 
     def __iter__(self) -> Iterator[RelayState]:
@@ -141,6 +144,10 @@ class RelayBoard:
     def get(self, name: str) -> RelayState | None:
         """Return the relay with this name or address, if something is known about it."""
         return self._relays.get(name) or self._relays.get(self._names.get(name, ""))
+
+    def name_of(self, address: str) -> str:
+        """Return the name of the relay with this address, or that has a member with it; empty if none is known."""
+        return self._names.get(address, "") or self._members.get(address, "")
 
     def names(self) -> set[str]:
         """Return the names of all relays that are known: those that were asked, and those of the routes."""

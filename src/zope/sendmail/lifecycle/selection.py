@@ -71,7 +71,7 @@ class Selection:
     def _is_at(self, mail: QueuedMail) -> bool:
         """Return whether the mail is for this relay, or its last attempt went there."""
         wanted = self.relay.casefold()
-        tried = {mail.history[-1].relay} if mail.history else set()
+        tried = {mail.history[-1].relay, mail.tried} - {""} if mail.history else set()
         blocked = {mail.blocked.address} if mail.blocked is not None else set()
         return wanted in {each.casefold() for each in (*mail.relays, *tried, *blocked)}
 

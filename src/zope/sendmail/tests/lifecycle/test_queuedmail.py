@@ -70,6 +70,13 @@ class ItsRelays(unittest.TestCase):
         for other in (mail(State.REJECTED), mail(State.STAGED), mail(State.READY, envelope=None)):
             self.assertEqual(other.on(self.BOARD, NOW), other)
 
+    def test_that_was_asked_last_is_known_by_its_name(self) -> None:
+        """Also of a mail that was set aside: no relay is to get it any more."""
+        at_ours, elsewhere = Record(relay="r:25"), Record(relay="other:25")
+        for state in (State.DEFERRED, State.HELD, State.REJECTED):
+            self.assertEqual(mail(state, elsewhere, at_ours).on(self.BOARD, NOW).tried, "default", state)
+            self.assertEqual(mail(state, at_ours, elsewhere).on(self.BOARD, NOW).tried, "", state)
+
     def test_keep_it_waiting_if_nothing_else_does(self) -> None:
         """Its own time comes first."""
         late = Record(State.DEFERRED, 1, 990.0, 1001.0)

@@ -233,6 +233,19 @@ class TheBoard(unittest.TestCase):
         """Of some mailers it is not known."""
         self.assertIsNone(RelayBoard([processor(RelayState("bulk"))]).get(""))
 
+    def test_names_the_relay_that_has_an_address(self) -> None:
+        """Also one that is made of others, by the address of one of these."""
+        several = replace(UP, members=(replace(DOWN, name="first", address="first:25"), RelayState("second")))
+        board = RelayBoard([processor(several, BULK)])
+        for address, name in (
+            (UP.address, UP.name),
+            (BULK.address, BULK.name),
+            ("first:25", UP.name),
+            ("other:25", ""),
+            ("", ""),
+        ):
+            self.assertEqual(board.name_of(address), name, address)
+
     def test_names_the_relays_of_a_mail(self) -> None:
         """The default by the name that it has; one that was never asked by its address."""
         for routes, names in (

@@ -8,7 +8,7 @@ from dataclasses import replace
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.relaystate import RelayState
+from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard, RelayState
 from zope.sendmail.lifecycle.selection import Selection, matching
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
@@ -96,6 +96,14 @@ class AMail(unittest.TestCase):
         for relay in ("old:25", "other"):
             self.assertFalse(is_meant(waiting, relay=relay), relay)
         self.assertFalse(is_meant(replace(MAIL, relays=(), history=[]), relay="bulk"))
+
+    def test_was_last_tried_at_a_relay_by_its_name(self) -> None:
+        """A rejected mail is for no relay any more; it is found by the name that the list of relays shows."""
+        rejected = replace(MAIL, state=State.REJECTED, relays=())
+        board = RelayBoard([ProcessorState(alive=True, relays=(RelayState("main", "Relay:25"),))])
+        self.assertTrue(is_meant(rejected.on(board, 0.0), relay="Main"))
+        self.assertFalse(is_meant(rejected, relay="main"))
+        self.assertFalse(is_meant(replace(rejected, history=[]).on(board, 0.0), relay="main"))
 
     def test_was_told_something_last(self) -> None:
         """A code, or words of a reply or of the note, in whatever case; or its relay was."""
