@@ -7,11 +7,12 @@ import os
 import signal
 import tempfile
 import unittest
+from unittest import mock
 
 from zope.sendmail.maildir import make_maildir
 from zope.sendmail.queue.maildir.layout import Layout
-from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME, Busy, Lock, Owner
-from zope.sendmail.queue.maildir.ownertext import Phase
+from zope.sendmail.queue.maildir.locks import LOOK_AGAIN, MAX_SEND_TIME, Busy, CannotClaim, Lock, OneAtATime, Owner
+from zope.sendmail.queue.maildir.ownertext import Inherited, Phase
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import ManualClock
 
@@ -49,6 +50,191 @@ class OwnerlessTest(unittest.TestCase):
         os.unlink(self.sending)
         os.utime(self.message, (self.clock.time(), self.clock.time()))
         os.link(self.message, self.sending)
+
+
+class DiskWithoutNames(DiskWithoutRoom):
+    """There is no room for a name, but what an empty directory or a lock gives back when it goes."""
+
+    free = 0
+
+    def link(self, old: str, new: str) -> None:
+        if not self.free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), new)
+        super().link(old, new)
+        self.free -= 1
+
+    def make_directory(self, path: str) -> bool:
+        if not os.path.isdir(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return False
+
+    def unlink(self, path: str) -> None:
+        super().unlink(path)
+        self.free += 1
+
+    def remove_directory(self, path: str) -> None:
+        super().remove_directory(path)
+        self.free += 1
+
+
+class Local(Disk):
+    """No other host has the file system."""
+
+    def is_local(self, status: os.stat_result) -> bool:
+        return True
+
+
+class LocalWithoutRoom(DiskWithoutRoom, Local):
+    """Both."""
+
+
+class WithoutRoomForAName(OwnerlessTest):
+    OTHER = KEY + "1"
+
+    def setUp(self) -> None:
+        super().setUp()
+        Disk().create(self.layout.message(self.OTHER), b"X-Zope-From: a@example.org\nX-Zope-To: b@example.org\nText\n")
+
+    def directories(self) -> list[str]:
+        return sorted(os.listdir(self.layout.root))
+
+    def test_an_empty_directory_makes_it_for_one_message_at_a_time(self) -> None:
+        """The next one has it when that has ended; no directory is removed for a second one."""
+        os.mkdir(self.layout.history_)
+        os.mkdir(self.layout.processors)
+        owner = self.owner(DiskWithoutNames())
+        lock = self.take(owner)
+        before = self.directories()
+        self.assertTrue(owner.is_lent)
+        self.assertRaises(OneAtATime, owner.take, self.OTHER)
+        self.assertEqual(self.directories(), before)
+        lock.release()
+        lock = owner.take(self.OTHER)
+        assert isinstance(lock, Lock)
+        self.assertTrue(lock.is_ours())
+
+    def test_cur_makes_it_if_there_is_nothing_else(self) -> None:
+        """It is read like ``new/``, and made anew when there is room."""
+        self.take(self.owner(DiskWithoutNames()))
+        self.assertNotIn("cur", self.directories())
+
+    def test_a_maildir_stays_one_for_other_programs(self) -> None:
+        """What stands beside ``cur/`` may be theirs; then nothing can be locked now."""
+        Disk().create(os.path.join(self.layout.root, "dovecot-uidlist"), b"theirs")
+        with self.assertRaises(CannotClaim) as caught:
+            self.owner(DiskWithoutNames()).take(KEY)
+        self.assertEqual(caught.exception.errno, errno.ENOSPC)
+        self.assertIn("cur", self.directories())
+
+    def test_that_was_taken_at_once_by_others(self) -> None:
+        """The directory has made room, and another program was faster."""
+
+        class Fuller(DiskWithoutNames):
+            def remove_directory(self, path: str) -> None:
+                os.rmdir(path)
+
+        self.assertRaises(CannotClaim, self.owner(Fuller()).take, KEY)
+
+    def test_no_directory_is_removed_for_a_disk_that_is_broken(self) -> None:
+        """Only where room is what is missing; the disk's own words are told, whatever may be tried after this."""
+
+        class Broken(DiskWithoutRoom):
+            def link(self, old: str, new: str) -> None:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), new)
+
+        for is_last_resort in (True, False):
+            with self.assertRaises(OSError) as caught:
+                self.owner(Broken()).take(KEY, is_last_resort=is_last_resort)
+            self.assertEqual(caught.exception.errno, errno.EIO)
+            self.assertNotIsInstance(caught.exception, CannotClaim)
+        self.assertIn("cur", self.directories())
+
+    def test_no_directory_is_removed_while_there_is_another_way(self) -> None:
+        """The message may be moved to where there is room; see `makeway`."""
+        with self.assertRaises(CannotClaim):
+            self.owner(DiskWithoutNames()).take(KEY, is_last_resort=False)
+        self.assertIn("cur", self.directories())
+
+
+class AfterADeath(OwnerlessTest):
+    def die(self, phase: Phase) -> None:
+        owner = self.owner(LocalWithoutRoom())
+        self.take(owner).note(phase, 3)
+        owner.close()
+
+    def test_an_owner_with_a_file_inherits_what_the_mark_says(self) -> None:
+        """There is room again, and the same is known as if there had always been."""
+        for phase in (Phase.OPENED, Phase.INTENDED):
+            self.die(phase)
+            lock = self.take(self.owner(Local()))
+            self.assertEqual(lock.inherited, Inherited(phase, 3))
+            lock.release()
+
+    def test_a_lock_whose_message_is_gone_can_be_taken_and_removed(self) -> None:
+        """The death came between the two."""
+        self.die(Phase.ACCEPTED)
+        os.unlink(self.message)
+        lock = self.take(self.owner(LocalWithoutRoom()))
+        self.assertEqual(lock.inherited, Inherited(Phase.ACCEPTED, 3))
+        lock.release()
+        self.assertFalse(os.path.exists(self.sending))
+
+    def test_one_without_a_mark_is_looked_at_after_three_hours(self) -> None:
+        """It was an older release, or the death came before the mark: nothing was sent."""
+        os.link(self.message, self.sending)
+        os.utime(self.message, (self.clock.time(), self.clock.time()))
+        owner = self.owner(LocalWithoutRoom())
+        self.assertEqual(owner.take(KEY), Busy(300.0))
+        self.clock.advance(MAX_SEND_TIME + 1)
+        self.assertIsNone(self.take(owner).inherited)
+
+
+class ALock(OwnerlessTest):
+    def test_that_could_not_be_given_back_is_ours_again(self) -> None:
+        """No other process gets the message, and we know how far we were."""
+        owner = self.owner(disk := DiskWithoutRoom())
+        lock = self.take(owner)
+        lock.note(Phase.INTENDED, 2)
+        with mock.patch.object(disk, "unlink", side_effect=OSError(errno.EIO, "io")):
+            self.assertRaises(OSError, lock.release)
+        self.assertEqual(self.owner(DiskWithoutRoom()).take(KEY), Busy(LOOK_AGAIN))
+        self.assertEqual(self.take(owner).inherited, Inherited(Phase.INTENDED, 2))
+
+    def test_on_a_message_in_whose_place_there_is_another_one(self) -> None:
+        """It was replaced between the look and the link: what was made for it is removed."""
+
+        class Replacing(DiskWithoutRoom):
+            def touch(self, fd: int) -> float:
+                os.unlink(message)
+                self.create(message, b"another one")
+                return super().touch(fd)
+
+        message = self.message
+        self.assertRaises(FileNotFoundError, self.owner(Replacing()).take, KEY)
+        self.assertFalse(os.path.exists(self.sending))
+
+    def test_where_time_stamps_are_too_coarse(self) -> None:
+        """The mark cannot be written, so nothing is locked, and the words say what is missing."""
+
+        class Coarse(DiskWithoutRoom):
+            def stamp_open(self, fd: int, modified: int) -> None:
+                super().stamp_open(fd, modified // 10**9 * 10**9)
+
+        with self.assertRaisesRegex(OSError, "nanoseconds are needed"):
+            self.owner(Coarse()).take(KEY)
+        self.assertFalse(os.path.exists(self.sending))
+
+    def test_that_ends_gives_the_message_its_time_stamp_back(self) -> None:
+        """By which older releases sort; unless one of them has stamped it meanwhile, for its own lock."""
+        for stamped in (False, True):
+            os.utime(self.message, (1.0, 1.0))
+            owner = self.owner(DiskWithoutRoom())
+            lock = self.take(owner)
+            if stamped:
+                os.utime(self.message, (self.clock.time() + 5, self.clock.time() + 5))
+            owner.unlock(self.sending)
+            del lock
+            self.assertEqual(os.stat(self.message).st_mtime, self.clock.time() + 5 if stamped else 1.0)
 
 
 class BesideOlderReleases(OwnerlessTest):
