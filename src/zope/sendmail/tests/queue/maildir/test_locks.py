@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import tempfile
+import threading
 import unittest
 from collections.abc import Callable, Iterator
 from unittest import mock
@@ -16,7 +17,7 @@ from zope.sendmail.interfaces import QueueNotSafe
 from zope.sendmail.maildir import make_maildir
 from zope.sendmail.queue.maildir import reserve
 from zope.sendmail.queue.maildir.layout import BELL, EXTRA, Layout
-from zope.sendmail.queue.maildir.locks import LOOK_AGAIN, MAX_SEND_TIME, Busy, Lock, Owner
+from zope.sendmail.queue.maildir.locks import LOOK_AGAIN, MAX_SEND_TIME, Busy, CannotClaim, Lock, OneAtATime, Owner
 from zope.sendmail.queue.maildir.ownerfile import sweep
 from zope.sendmail.queue.maildir.ownertext import HEADER, Inherited, Phase
 from zope.sendmail.system.disk import Disk, same_file
@@ -230,6 +231,87 @@ class Removing(LocksTest):
             self.assertRaises(OSError, lock.remove)
         self.assert_busy(self.owner(), LOOK_AGAIN)
         self.assertEqual(self.take(owner).inherited, Inherited(Phase.INTENDED, 0))
+
+
+class ADiskThatRefusesTheLink(LocksTest):
+    def test_for_the_name_of_a_message(self) -> None:
+        """As a file system with short names does; that is told of this one, and others can be locked."""
+
+        class ShortNames(Disk):
+            def link(self, old: str, new: str) -> None:
+                if ".sending-" in new and len(os.path.basename(new)) > 143:
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), new)
+                super().link(old, new)
+
+        owner = self.owner(ShortNames())
+        with self.assertRaises(OSError) as caught:
+            owner.take("new/" + "x" * 140)
+        self.assertNotIsInstance(caught.exception, CannotClaim)
+        self.assertIsInstance(owner.take(KEY), Lock)
+
+    def test_whatever_the_message(self) -> None:
+        """That concerns each of them."""
+
+        class Refusing(Disk):
+            def link(self, old: str, new: str) -> None:
+                if ".sending-" in new:
+                    raise OSError(errno.EACCES, os.strerror(errno.EACCES), new)
+                super().link(old, new)
+
+        self.assertRaises(CannotClaim, self.owner(Refusing()).take, KEY)
+
+
+class BetweenTwoSteps(LocksTest):
+    """Another process does something between two calls of ours."""
+
+    def test_a_lock_is_given_back_when_it_was_seen(self) -> None:
+        """The message is looked at again at once."""
+        other = self.take(self.owner())
+
+        class Between(Disk):
+            @contextlib.contextmanager
+            def locked(self, path: str) -> Iterator[int | None]:
+                if path == sending:
+                    other.release()
+                with super().locked(path) as fd:
+                    yield fd
+
+        owner, sending = self.owner(Between()), self.layout.sending(KEY)
+        self.assertEqual(owner.take(KEY), Busy(0.0))
+        self.assertIsInstance(owner.take(KEY), Lock)
+
+    def test_a_lock_is_taken_over_by_another_process(self) -> None:
+        """The file that was locked is not the lock any more."""
+        self.die(Phase.INTENDED)
+        heir = self.owner()
+
+        class Between(Disk):
+            @contextlib.contextmanager
+            def locked(self, path: str) -> Iterator[int | None]:
+                with super().locked(path) as fd:
+                    if path == sending:
+                        os.unlink(path)
+                        heir.take(KEY)
+                    yield fd
+
+        sending = self.layout.sending(KEY)
+        self.assertEqual(self.owner(Between()).take(KEY), Busy(0.0))
+
+    def test_two_threads_make_one_owner_file(self) -> None:
+        """The second one waited while the first one made it."""
+
+        class Faster:
+            def __enter__(self) -> None:
+                owner._mutex = threading.Lock()
+                owner.open()
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
+        owner = self.owner()
+        owner._mutex = Faster()  # type: ignore[assignment]  # that is where a thread waits
+        owner.open()
+        self.assertEqual(self.names(), [owner.name])
 
 
 class KeptLocks(LocksTest):
@@ -567,6 +649,161 @@ class AReserve(LocksTest):
         assert found is not None
         self.addCleanup(os.close, found[1])
         self.assertEqual((len(disk.fds), found[1]), (2, disk.fds[0]))  # the number of the first one is free again
+
+
+class WithoutReserve(LocksTest):
+    """A process that starts on a full disk on which there is nothing but what dead processes have left."""
+
+    class Full(Disk):
+        """There is no room for a file; `refused` names one more call, and `error` says why."""
+
+        refused, error = "", errno.ENOSPC
+
+        def _check(self, call: str, path: str) -> None:
+            if call == self.refused:
+                raise OSError(self.error, os.strerror(self.error), path)
+
+        def open_locked(self, path: str) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+        def make_directory(self, path: str) -> bool:
+            self._check("make_directory", path)
+            return super().make_directory(path)
+
+        def write_at(self, fd: int, data: bytes, offset: int) -> None:
+            self._check("write_at", self.path_of(fd))
+            super().write_at(fd, data, offset)
+
+        def path_of(self, fd: int) -> str:
+            return f"the file {fd}"
+
+    def full(self, refused: str = "", error: int = errno.ENOSPC) -> Disk:
+        disk = self.Full()
+        disk.refused, disk.error = refused, error
+        return disk
+
+    def test_goes_on_with_the_file_of_a_dead_one_and_its_locks(self) -> None:
+        """What that was doing with each message stands in it, and is inherited; the slots are not used twice."""
+        self.message("new/2")
+        dead = self.owner()
+        self.take(dead).note(Phase.INTENDED, 2)
+        self.take(dead, "new/2").note(Phase.OPENED, 1)
+        dead.forget()
+        owner = self.owner(self.full())
+        self.assertEqual(self.take(owner).inherited, Inherited(Phase.INTENDED, 2))
+        self.take(owner, "new/3").note(Phase.INTENDED, 7)
+        self.assertEqual(self.take(owner, "new/2").inherited, Inherited(Phase.OPENED, 1))
+
+    def test_ends_without_forgetting_what_it_has_inherited(self) -> None:
+        """The file says it to the next one."""
+        self.die(Phase.INTENDED, 2)
+        owner = self.owner(self.full())
+        owner.open()
+        owner.close()
+        self.assertEqual(self.take(self.owner()).inherited, Inherited(Phase.INTENDED, 2))
+
+    def test_does_without_a_file_that_cannot_be_written_to_for_want_of_room(self) -> None:
+        """As on a file system that writes what changes elsewhere; the file is left as it was, for others."""
+        dead = self.owner()
+        self.take(dead).note(Phase.INTENDED, 2)
+        dead.forget()
+        owner = self.owner(self.full("write_at"))
+        owner.open()
+        self.assertTrue(owner.is_ownerless)
+        self.assertEqual(self.take(self.owner()).inherited, Inherited(Phase.INTENDED, 2))
+
+    def test_tells_of_a_broken_disk(self) -> None:
+        """That is no want of room; nothing stays locked."""
+        reserve.make(self.layout, Disk())
+        owner = self.owner(self.full("write_at", errno.EIO))
+        with self.assertRaises(OSError) as caught:
+            owner.open()
+        self.assertEqual(caught.exception.errno, errno.EIO)
+        found = reserve.take(self.layout, Disk())
+        assert found is not None
+        os.close(found[1])
+        self.assertTrue(found[0].endswith("0"))
+
+    def test_is_told_what_keeps_the_queue_from_being_made(self) -> None:
+        """There is no room for its directory, so nothing waits there; or there is other trouble."""
+        layout = Layout(os.path.join(self.layout.root, "elsewhere"))
+        for number in (errno.ENOSPC, errno.EACCES):
+            with self.assertRaises(OSError) as caught:
+                Owner(layout, self.full("make_directory", number), self.clock).open()
+            self.assertEqual(caught.exception.errno, number)
+
+
+class WithoutRoomForOneMoreName(LocksTest):
+    """The owner file's own name becomes the lock of one message at a time."""
+
+    class Crammed(Disk):
+        """There is no room for one more name, once there is an owner file; a rename needs none."""
+
+        is_full = False
+
+        def link(self, old: str, new: str) -> None:
+            if self.is_full and not self.exists(new):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), new)
+            super().link(old, new)
+
+    def crammed(self) -> Owner:
+        owner = self.owner(disk := self.Crammed())
+        owner.open()
+        disk.is_full = True
+        return owner
+
+    def test_one_message_is_locked_and_then_the_next_one(self) -> None:
+        """The file has its own name again in between, by which others know that its owner lives."""
+        owner = self.crammed()
+        for _ in range(2):
+            lock = self.take(owner)
+            self.assertTrue(owner.is_lent)
+            self.assertFalse(os.path.exists(owner.path))
+            self.assertTrue(owner.is_in_place())
+            with self.assertRaises(OneAtATime):
+                owner.take("new/another")
+            lock.release()
+            self.assertFalse(owner.is_lent)
+            self.assertTrue(os.path.exists(owner.path))
+
+    def test_a_dead_owners_lock_is_taken_over(self) -> None:
+        """In its place, without a gap; a second one has to wait until that has ended."""
+        self.message("new/2")
+        self.die(Phase.INTENDED, 2)
+        self.die(Phase.OPENED, 1, "new/2")
+        owner = self.crammed()
+        lock = self.take(owner)
+        self.assertEqual(lock.inherited, Inherited(Phase.INTENDED, 2))
+        self.assertTrue(owner.is_lent)
+        self.assertRaises(OneAtATime, owner.take, "new/2")
+        lock.release()
+        self.assertEqual(self.take(owner, "new/2").inherited, Inherited(Phase.OPENED, 1))
+
+    def test_a_lock_that_needs_no_more_room_is_made_while_that_is_lent(self) -> None:
+        """There is some again: the file is where its name was lent to."""
+        owner = self.owner(disk := self.Crammed())
+        owner.open()
+        disk.is_full = True
+        self.take(owner)
+        disk.is_full = False
+        self.assertTrue(self.take(owner, "new/2").is_ours())
+
+    def test_the_end_of_the_owner_gives_it_back(self) -> None:
+        """So that the lock ends with it, as any other."""
+        owner = self.crammed()
+        self.take(owner)
+        owner.close()
+        self.assertEqual(os.listdir(self.layout.new), [os.path.basename(KEY)])
+        self.assertEqual(self.names(), [])
+
+    def test_an_own_name_that_cannot_be_lent(self) -> None:
+        """Nothing can be locked now, as the disk says."""
+        owner = self.owner(disk := self.Crammed())
+        owner.open()
+        disk.is_full = True
+        with mock.patch.object(disk, "rename_new", side_effect=OSError(errno.ENOSPC, "full")):
+            self.assertRaises(CannotClaim, owner.take, KEY)
+        self.assertTrue(owner.is_in_place())
 
 
 class WhatWasLost(LocksTest):

@@ -10,7 +10,7 @@ import unittest
 from unittest import mock
 
 from zope.sendmail.maildir import make_maildir
-from zope.sendmail.queue.maildir.layout import Layout
+from zope.sendmail.queue.maildir.layout import Layout, SpoolLayout
 from zope.sendmail.queue.maildir.locks import LOOK_AGAIN, MAX_SEND_TIME, Busy, CannotClaim, Lock, OneAtATime, Owner
 from zope.sendmail.queue.maildir.ownertext import Inherited, Phase
 from zope.sendmail.system.disk import Disk
@@ -109,9 +109,9 @@ class WithoutRoomForAName(OwnerlessTest):
         self.assertRaises(OneAtATime, owner.take, self.OTHER)
         self.assertEqual(self.directories(), before)
         lock.release()
-        lock = owner.take(self.OTHER)
-        assert isinstance(lock, Lock)
-        self.assertTrue(lock.is_ours())
+        other = owner.take(self.OTHER)
+        assert isinstance(other, Lock)
+        self.assertTrue(other.is_ours())
 
     def test_cur_makes_it_if_there_is_nothing_else(self) -> None:
         """It is read like ``new/``, and made anew when there is room."""
@@ -235,6 +235,69 @@ class ALock(OwnerlessTest):
             owner.unlock(self.sending)
             del lock
             self.assertEqual(os.stat(self.message).st_mtime, self.clock.time() + 5 if stamped else 1.0)
+
+
+class InASpool(OwnerlessTest):
+    """Mail that lies where it was dropped: the mark is all there is of its lock."""
+
+    KEY = "drop/1700000000.1.host.0000000000000"
+
+    def setUp(self) -> None:
+        super().setUp()
+        spool = os.path.join(self.layout.root, "..", "spool")
+        os.mkdir(spool)
+        self.layout = SpoolLayout(spool, self.layout.root)
+        self.message = self.layout.message(self.KEY)
+        Disk().create(self.message, b"##To:b@example.org\n\nText\n")
+        os.utime(self.message, (1.0, 1.0))
+
+    def die(self, phase: Phase) -> None:
+        owner = self.owner(DiskWithoutRoom())
+        lock = owner.take(self.KEY)
+        assert isinstance(lock, Lock)
+        lock.note(phase, 3)
+        owner.close()
+
+    def test_what_a_death_has_left_is_inherited(self) -> None:
+        """Where locks of files are seen, at once; elsewhere when its mark has not changed for long."""
+        self.die(Phase.INTENDED)
+        lock = self.owner(LocalWithoutRoom()).take(self.KEY)
+        assert isinstance(lock, Lock)
+        self.assertEqual(lock.inherited, Inherited(Phase.INTENDED, 3))
+        lock.release()
+        self.die(Phase.OPENED)
+
+        class Shared(DiskWithoutRoom):
+            def is_local(self, status: os.stat_result) -> bool:
+                return False
+
+        owner = self.owner(Shared())
+        self.assertIsInstance(owner.take(self.KEY), Busy)
+        self.clock.advance(80)
+        lock = owner.take(self.KEY)
+        assert isinstance(lock, Lock)
+        self.assertEqual(lock.inherited, Inherited(Phase.OPENED, 3))
+
+    def test_a_message_that_has_gone_meanwhile_is_not_marked(self) -> None:
+        """Between the look at it and the mark it was sent by another process."""
+
+        class Gone(DiskWithoutRoom):
+            def lock_existing(self, path: str) -> int | None:
+                fd = super().lock_existing(path)
+                os.unlink(path)
+                return fd
+
+        self.assertRaises(FileNotFoundError, self.owner(Gone()).take, self.KEY)
+
+    def test_a_lock_that_has_ended_does_not_beat(self) -> None:
+        """The thread that beats may be about to: the message has no mark any more, and gets none."""
+        owner = self.owner(DiskWithoutRoom())
+        lock = owner.take(self.KEY)
+        assert isinstance(lock, Lock)
+        [beating] = owner._ownerless.values()
+        lock.release()
+        beating.beat()
+        self.assertEqual(os.stat(self.message).st_mtime, 1.0)
 
 
 class BesideOlderReleases(OwnerlessTest):
