@@ -7,8 +7,12 @@ where no such disk can be made and mounted (``.ci/mtas.py`` fetches what makes t
 
 from __future__ import annotations
 
+import errno
 import os
 
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import OK
 from zope.sendmail.tests.scenarios import test_fulldisk as fulldisk
@@ -127,24 +131,11 @@ class AFullBtrfsWithoutReserve(fulldisk.AFullDiskWithoutReserve):
     """The system does not say that no other host has it, so what a death left waits for a while."""
 
     file_system = "btrfs"
+    is_own = False
 
     def fill(self) -> None:
         """Leave no room for an octet."""
         disks.append_all(os.path.join(self.ballast, "bytes"))
-
-    def unknowns_after(self, *steps: str, with_room: bool) -> int:
-        """See `fulldisk.WithoutReserveTest`."""
-        self.put(1)
-        self.fill()
-        self.die(*steps)
-        if with_room:
-            self.empty()
-        queue = self.queue()
-        self.addCleanup(queue.close)
-        self.assertEqual(queue.claim(1), [])
-        self.clock.advance(80)
-        [lease] = queue.claim(1)
-        return lease.record.unknowns
 
 
 class CommandsOnBtrfs(fulldisk.Commands):
@@ -164,6 +155,102 @@ class CommandsForANewSpoolOnBtrfs(fulldisk.CommandsForANewSpool):
     def fill(self) -> None:
         """Leave no room for an octet."""
         disks.append_all(os.path.join(self.ballast, "bytes"))
+
+
+class AUsedUpQuotaGroup(fulldisk.FullDiskTest):
+    """EDQUOT as a kernel says it: btrfs refuses each new name, each rename, and what is written in place as well."""
+
+    file_system = "btrfs"
+
+    def mount(self) -> None:
+        super().mount()
+        disks.limit(self.root, 2 << 20)
+
+    def fill(self) -> None:
+        """Leave no room for an octet of the group, on a disk that has enough."""
+        with open(os.path.join(self.ballast, "bytes"), "ab", 0) as stream:
+            with self.assertRaises(OSError) as caught:
+                while True:
+                    stream.write(b"x" * 4096)
+            self.assertEqual(caught.exception.errno, errno.EDQUOT)
+            os.fsync(stream.fileno())
+
+    def empty(self) -> None:
+        """Make room again, which counts from the next commit of the file system on."""
+        os.unlink(os.path.join(self.ballast, "bytes"))
+        os.sync()
+
+    def tree(self) -> dict[str, bytes]:
+        """Return all files of the queue that are mail, or may become some."""
+        found = {}
+        for place, _, names in os.walk(self.path):
+            directory = os.path.relpath(place, self.path)
+            for name in names if directory in ("tmp", "new", "cur", "history") else ():
+                with open(os.path.join(place, name), "rb") as stream:
+                    found[f"{directory}/{name}"] = stream.read()
+        return found
+
+    def test_refuses_mail_before_anything_is_written(self) -> None:
+        """The first mail of a transaction and a later one: nothing of it stays, and what was there is as it was."""
+        self.put(3)
+        queue = self.queue()
+        staged = queue.stage()
+        staged.add(Envelope("s@example.org", ("a@example.org",)), b"Subject: s\n\ntext\n")
+        self.fill()
+        for _ in range(2):
+            with self.assertRaises(OSError) as caught:
+                staged.add(Envelope("s@example.org", ("b@example.org",)), b"Subject: s\n\n" + b"text\n" * 2000)
+            self.assertEqual(caught.exception.errno, errno.EDQUOT)
+            staged.abort()
+            staged = queue.stage()
+        self.assertEqual(len(self.tree()), 3)
+        self.empty()
+        self.assertEqual(self.drained(), [f"{number}@example.org" for number in range(3)])
+
+    def test_keeps_all_mail_until_there_is_room(self) -> None:
+        """Nothing can be locked; the log says why, the mail is as it was, and leaves once, at its first attempt."""
+        self.put(5)
+        before = self.tree()
+        self.fill()
+        with self.assertLogs("QueueProcessorThread", "ERROR") as logs:
+            self.assertEqual(self.drained(), [])
+        self.assertIn("Disk quota exceeded", logs.output[0])
+        self.assertEqual(self.tree(), before)
+        self.empty()
+        self.assertEqual(self.drained(), [f"{number}@example.org" for number in range(5)])
+        self.assertEqual(self.queue().admin.count(), {})
+
+    def test_lets_mail_leave_that_was_locked_before(self) -> None:
+        """What the relay takes is removed: that needs no room."""
+        self.put(5)
+        queue = self.queue()
+        leases = queue.claim(5)
+        for lease in leases:
+            lease.open().close()
+            lease.intend()
+        self.fill()
+        for lease in leases:
+            lease.settle(Record(state=State.SENT))
+        self.assertEqual([name for name in self.tree() if not name.startswith("history/")], [])
+        queue.close()
+
+    def test_used_up_in_the_middle_of_a_mail_sends_it_once(self) -> None:
+        """Its last byte does not go without a word about it; it waits, with all others, for room."""
+        self.put(5)
+        processor, mailer = self.processor()
+
+        def fill(_: Envelope) -> None:
+            mailer.before = lambda _: None
+            self.fill()
+
+        mailer.before = fill
+        with self.assertLogs("QueueProcessorThread", "WARNING"):
+            processor.run(forever=False)
+        self.empty()
+        self.clock.advance(3600)
+        sent = [who for mail in mailer.sent for who in mail[1]]
+        self.assertEqual(sorted(sent + self.drained()), [f"{number}@example.org" for number in range(5)])
+        self.assertEqual(self.queue().admin.count(), {})
 
 
 del OctetsOnly

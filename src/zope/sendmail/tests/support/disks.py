@@ -6,8 +6,10 @@ Fails with the reason where one cannot be had: no root, no loop device, a kernel
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,10 @@ import tempfile
 from zope.sendmail.tests.support.servers import cache, excuse
 
 _MEGABYTE = 1 << 20
+
+#: ioctl(2) of btrfs: BTRFS_IOC_QUOTA_CTL with a command and a status; BTRFS_IOC_QGROUP_LIMIT with a group, which is the
+#: file's own for 0, with the flag of the size of all that it has, and that size.
+_ENABLE_QUOTAS, _LIMIT_GROUP = 0xC0109428, 0x8030942B
 
 #: What ``.ci/mtas.py`` calls the programs that make file systems.
 _FETCHED = "filesystems"
@@ -51,6 +57,20 @@ def mounted(place: str, file_system: str, *, has_few_inodes: bool) -> str:
         inside = image.name.removeprefix(root)
         made = _failure(*confined, make, *(few if has_few_inodes else usual), inside)
         return made or _failure("mount", "-t", file_system, "-o", "loop", image.name, place)
+
+
+def limit(place: str, size: int) -> None:
+    """Let a btrfs hold no more than `size` bytes of files and their names, by a quota group (btrfs-qgroup(8)).
+
+    The group is that of the whole disk, and also holds for root.
+    """
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for call, arguments in (_ENABLE_QUOTAS, (1, 0)), (_LIMIT_GROUP, (0, 1, size, 0, 0, 0)):
+            fcntl.ioctl(fd, call, struct.pack(f"{len(arguments)}Q", *arguments))
+            os.sync()  # it counts from the next commit on
+    finally:
+        os.close(fd)
 
 
 def unmount(place: str) -> None:
