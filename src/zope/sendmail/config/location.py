@@ -89,7 +89,7 @@ def _unknown(scheme: str) -> InvalidLocation:
     others = ", ".join(sorted(names))
     return InvalidLocation(
         f"a queue cannot be at {scheme}:...; write the path of a directory (./{scheme}:... if one is "
-        f"called so), {SPOOL} and directories of maildrop, {others + ', ' if others else ''}or {MEMORY} alone"
+        f"called so), {SPOOL} and directories of maildrop, {others}, or {MEMORY} alone"
     )
 
 

@@ -77,7 +77,7 @@ class TokenFromCommand:
     def renew(self, refused: str) -> str:
         """See `IRenewableToken`.  What another thread has fetched meanwhile is as good as new."""
         with self._lock:
-            if self._token == refused:
+            if self._token in (refused, ""):
                 self._fetch()
             return self._token
 

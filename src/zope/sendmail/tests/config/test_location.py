@@ -15,7 +15,17 @@ from zope.testing.cleanup import cleanUp
 
 from zope.sendmail import startup
 from zope.sendmail.cli.app import main
-from zope.sendmail.config.location import check_location, directories_of, is_maildir, scheme_of, usable_location
+from zope.sendmail.config import location as locations
+from zope.sendmail.config.location import (
+    absolute,
+    add_scheme,
+    check_location,
+    directories_of,
+    is_maildir,
+    scheme_of,
+    urls_of,
+    usable_location,
+)
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.errors import InvalidLocation, QueueError
 from zope.sendmail.processor.thread import QueueProcessorThread
@@ -63,8 +73,84 @@ class ALocation(unittest.TestCase):
 
     def test_that_a_processor_cannot_share_is_refused(self) -> None:
         """A queue in memory belongs to who opened it."""
-        with self.assertRaisesRegex(ValueError, "memory: would be another queue"):
+        with self.assertRaises(ValueError) as caught:
             usable_location("memory:")
+        why = "memory: would be another queue for the delivery than for its processor; write a directory"
+        self.assertEqual(str(caught.exception), why)
+        self.assertEqual(usable_location("/var/mail/q"), "/var/mail/q")
+
+    def test_means_the_same_from_everywhere(self) -> None:
+        """A relative path becomes a whole one; what is no path stays as it is."""
+        self.assertEqual(absolute("q"), os.path.join(os.getcwd(), "q"))
+        for location in ("/q", "memory:", "spool:q", "postgresql://u@h/d"):
+            self.assertEqual(absolute(location), location)
+
+    def test_is_told_with_what_would_be_right(self) -> None:
+        """Word by word, with the schemes that are known."""
+        added = "other"
+        self.addCleanup(locations._known.discard, added)
+        for others in ("postgresql://", "other:, postgresql://"):
+            for location, scheme in (
+                ("redis://h", "redis"),
+                ("MEMORY:", "MEMORY"),
+                ("memory:x", "memory"),
+                ("spool:/a;redis://h", "redis"),
+                ("postgres:x", "postgres"),
+                ("postgresql:/x", "postgresql"),
+            ):
+                with self.assertRaises(InvalidLocation) as caught:
+                    scheme_of(location)
+                why = (
+                    f"a queue cannot be at {scheme}:...; write the path of a directory (./{scheme}:... if one is "
+                    f"called so), spool: and directories of maildrop, {others}, or memory: alone"
+                )
+                self.assertEqual(str(caught.exception), why)
+            add_scheme(added)
+        self.assertEqual(scheme_of("other:x"), added)
+
+
+class ADatabase(unittest.TestCase):
+    URL = "postgresql://user@h/d?queue=news"
+
+    def refused(self, location: str) -> str:
+        with self.assertRaises(InvalidLocation) as caught:
+            scheme_of(location)
+        self.assertNotIn("secret", str(caught.exception))
+        return str(caught.exception)
+
+    def test_is_a_url_or_several(self) -> None:
+        """Each of a database, in either spelling of the scheme."""
+        for location, scheme, urls in (
+            (self.URL, "postgresql", (self.URL,)),
+            ("postgres://h/d", "postgres", ("postgres://h/d",)),
+            (f"postgres://h/d; {self.URL};;", "postgres", ("postgres://h/d", self.URL)),
+        ):
+            self.assertEqual((scheme_of(location), urls_of(location)), (scheme, urls))
+            self.assertEqual((directories_of(location), is_maildir(location)), ((), False))
+        for second in ("/var/mail/q", "redis://user:secret@h", "memory:"):
+            why = "between ; there has to be a URL of a database each; write postgresql://... for each"
+            self.assertEqual(self.refused(f"{self.URL};{second}"), why)
+
+    def test_has_no_password_in_its_url(self) -> None:
+        """In none of several, in no form, not even an empty one."""
+        why = (
+            "postgresql:... has a password in it, which others would see; put it into a file that passfile= names, a "
+            "service that service= names, or the environment (PGPASSWORD)"
+        )
+        for url in (
+            "postgresql://user:secret@h/d",
+            "postgresql://h/d?password=secret",
+            "postgresql://h/d?queue=a&PASSWORD=",
+            "postgresql://h/d?sslpassword=secret",
+            "postgresql://h/d?oauth_client_secret=secret",
+        ):
+            for location in (url, f"{self.URL};{url}"):
+                self.assertEqual(self.refused(location), why)
+
+    def test_that_is_no_url_is_told_so(self) -> None:
+        """Without repeating it: it may have a password in it."""
+        why = "postgresql:... is no URL; write postgresql://user@host/database?queue=name"
+        self.assertEqual(self.refused("postgresql://user:secret@[::1/d"), why)
 
 
 class AnEmptyText(unittest.TestCase):
@@ -75,8 +161,10 @@ class AnEmptyText(unittest.TestCase):
                 scheme_of, open_queue, QueuedMailDelivery, MailWriter, MailReader, MailSender,
             )  # fmt: skip
             for call in calls:
-                with self.subTest(call, location=location), self.assertRaisesRegex(InvalidLocation, "is empty"):
+                with self.subTest(call, location=location), self.assertRaises(InvalidLocation) as caught:
                     call(location)
+                why = "the place of a queue is empty; write the path of a directory"
+                self.assertEqual(str(caught.exception), why)
 
 
 class EveryEntryPoint(Fixture):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 import unittest
+from unittest import mock
 
+from zope.sendmail.config import passwordfile
 from zope.sendmail.config.passwordfile import PasswordFile, follow_password_file
 from zope.sendmail.mailer import SMTPMailer
 
@@ -26,7 +28,22 @@ class APasswordFile(unittest.TestCase):
         self.assertIs(password(), password())
         self.assertEqual(password(), {"password": "first"})
         self.write("second\n")
-        self.assertEqual(password(), {"password": "second"})
+        with self.assertLogs("zope.sendmail.config.passwordfile", "INFO") as logs:
+            self.assertEqual(password(), {"password": "second"})
+        why = f"The password file {self.path} has changed; its password is used from now on."
+        self.assertEqual([record.getMessage() for record in logs.records], [why])
+        self.write("second\n")
+        with self.assertNoLogs("zope.sendmail.config.passwordfile"):
+            self.assertIs(password(), password())
+
+    def test_is_not_read_as_long_as_it_stays_as_it_is(self) -> None:
+        """Not even after one change."""
+        password = PasswordFile(self.path)
+        self.write("second\n")
+        password()
+        with mock.patch.object(passwordfile, "read_password") as read:
+            password()
+        read.assert_not_called()
 
     def test_that_becomes_useless_is_told(self) -> None:
         """The former password goes on, until there is another one."""
@@ -34,7 +51,8 @@ class APasswordFile(unittest.TestCase):
         os.unlink(self.path)
         with self.assertLogs("zope.sendmail.config.passwordfile", "WARNING") as logs:
             self.assertEqual(password(), {"password": "first"})
-        self.assertEqual(len(logs.output), 1)
+        why = f"The former password is used: the password file {self.path!r} cannot be read: [Errno 2] No such file"
+        self.assertEqual([record.getMessage()[: len(why)] for record in logs.records], [why])
         with self.assertNoLogs("zope.sendmail.config.passwordfile", "WARNING"):
             self.assertEqual(password(), {"password": "first"})
         self.write("third\n")
@@ -47,7 +65,7 @@ class APasswordFile(unittest.TestCase):
 
     def test_does_not_show_its_password(self) -> None:
         """In no repr."""
-        self.assertNotIn("first", repr(PasswordFile(self.path)))
+        self.assertEqual(repr(PasswordFile(self.path)), f"PasswordFile({self.path!r})")
 
     def test_is_followed_by_a_mailer(self) -> None:
         """Its settings are those of now; other attributes count as ever."""

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import unittest
 from typing import Any
+from unittest import mock
 
 from zope.interface.verify import verifyObject
 
@@ -117,6 +118,12 @@ class ACommand(Fixture):
         self.write("two")
         self.assertEqual((command.renew("one"), command(), self.calls()), ("two", "two", 2))
 
+    def test_is_asked_where_none_was_before(self) -> None:
+        """Also for another token than the one that was refused: an empty one would be as bad."""
+        self.write("one")
+        for refused in ("", "other"):
+            self.assertEqual(self.command().renew(refused), "one")
+
     def test_is_asked_once_for_several_connections(self) -> None:
         """Who comes with a token that another has replaced gets the new one; no command is run for that."""
         self.write("two")
@@ -137,7 +144,15 @@ class ACommand(Fixture):
         self.assertEqual(self.command("import sys; print(sys.argv[1])", text)(), text)
 
     def test_has_nothing_to_read(self) -> None:
-        """A command that asks something gets no answer, and does not wait for one."""
+        """A command that asks something gets no answer, and does not wait for one; what we may read is not its."""
+        ours, theirs = os.pipe()
+        before = os.dup(0)
+        self.addCleanup(os.close, before)
+        self.addCleanup(os.dup2, before, 0)
+        os.dup2(ours, 0)
+        os.close(ours)
+        os.write(theirs, b"ours\n")
+        os.close(theirs)
         self.assertFails("ended with status 1: EOFError", self.command("input('Password: ')"))
 
     def test_fails(self) -> None:
@@ -145,7 +160,21 @@ class ACommand(Fixture):
         program = "import sys; print('secret-token'); sys.exit('first\\nno refresh token\\x1b[1m')"
         told = self.assertFails(r"ended with status 1: no refresh token \[1m$", self.command(program))
         self.assertNotIn("secret-token", told)
-        self.assertFails("ended with status 3: it said nothing", self.command("import sys; sys.exit(3)"))
+        name = repr(sys.executable)
+        why = f"^token command {name} ended with status 3: it said nothing$"
+        self.assertFails(why, self.command("import sys; sys.exit(3)"))
+
+    def test_says_what_is_no_text(self) -> None:
+        """Octets that are no UTF-8 are told as such."""
+        program = "import sys; sys.stderr.buffer.write(b'no\\xff'); sys.exit(1)"
+        self.assertFails(r"ended with status 1: no\\xff$", self.command(program))
+        self.assertEqual(self.command("import sys; sys.stdout.buffer.write(b'a\\xff')")(), "a\\xff")
+
+    def test_gives_something_else(self) -> None:
+        """It is named, but for what looks like a secret."""
+        why = f"^token command {sys.executable!r} gave 2 lines; one with the token and nothing else is needed, or JSON$"
+        self.assertFails(why, self.command("print('a'); print('b')"))
+        self.assertFails("^token command 'KEY=...' cannot be run: No such file", TokenFromCommand(["KEY=secret", "x"]))
 
     def test_is_killed(self) -> None:
         """The signal is named."""
@@ -153,7 +182,16 @@ class ACommand(Fixture):
 
     def test_takes_too_long(self) -> None:
         """It is ended, and the mail waits."""
-        self.assertFails("did not end within 0.05 s", self.command("import time; time.sleep(600)", timeout=0.05))
+        why = f"^token command {sys.executable!r} did not end within 0.05 s$"
+        self.assertFails(why, self.command("import time; time.sleep(600)", timeout=0.05))
+
+    def test_is_ended_when_we_are(self) -> None:
+        """What interrupts us interrupts us; that it has ended meanwhile is no error."""
+        command = self.command("print('token')")
+        kill = mock.patch.object(os, "killpg", side_effect=ProcessLookupError)
+        with mock.patch.object(subprocess.Popen, "communicate", side_effect=KeyboardInterrupt), kill as killed:
+            self.assertRaises(KeyboardInterrupt, command)
+        killed.assert_called_once()
 
     def test_is_ended_with_all_that_it_has_started(self) -> None:
         """Its own children do not go on: the pipe ends when the last of them does."""
@@ -190,7 +228,7 @@ class ACommand(Fixture):
         """A text would have to go through a shell, or be cut into letters."""
         wrongs: list[Any] = ["oama access me", [], ()]
         for wrong in wrongs:
-            with self.assertRaisesRegex(ValueError, "is a list"):
+            with self.assertRaisesRegex(ValueError, "^a token command is a list: the program and its arguments$"):
                 TokenFromCommand(wrong)
 
     def test_tells_no_secret(self) -> None:
@@ -198,11 +236,11 @@ class ACommand(Fixture):
         self.write("secret-token")
         command = self.command()
         command()
-        self.assertNotIn("secret-token", repr(command))
-        self.assertNotIn(self.path, repr(command))
+        self.assertEqual(repr(command), f"<TokenFromCommand {sys.executable!r}>")
         self.assertNotIn(b"secret-token", pickle.dumps(command))
         twin = copy.deepcopy(command)
         self.assertEqual((twin.argv, twin.timeout), (command.argv, command.timeout))
+        self.assertIsInstance(twin.clock, ManualClock)
         self.write("other")
         self.assertEqual(pickle.loads(pickle.dumps(command))(), "other")
 
@@ -230,14 +268,17 @@ class AFile(Fixture):
     def test_is_missing(self) -> None:
         """It is named; it may come later."""
         provider = TokenFromFile(self.path)
-        self.assertFails(f"token file '{self.path}' cannot be read: No such file", provider)
+        self.assertFails(f"^token file '{self.path}' cannot be read: No such file", provider)
         self.write("one")
         self.assertEqual(provider(), "one")
 
     def test_is_no_text(self) -> None:
         """The error does not show what it is."""
         self.write(b"\xff\xfe")
-        self.assertFails("something else than text", TokenFromFile(self.path))
+        self.assertFails(f"^token file '{self.path}' holds something else than text$", TokenFromFile(self.path))
+        self.write("two words")
+        why = f"^token file '{self.path}' gave 1 lines; one with the token and nothing else is needed, or JSON$"
+        self.assertFails(why, TokenFromFile(self.path))
 
     def test_can_be_pickled(self) -> None:
         """Mailers are stored in a ZODB."""
@@ -285,10 +326,13 @@ class ACommandInAText(unittest.TestCase):
 
     def test_is_refused_if_it_is_none(self) -> None:
         """An open quote, or nothing."""
-        with self.assertRaisesRegex(ValueError, "No closing quotation"):
-            split_command("oama 'access")
-        with self.assertRaisesRegex(ValueError, "empty"):
-            split_command("  ")
+        for text, why in (
+            ("oama 'access", "this is no command: No closing quotation; close each quote that is opened"),
+            ("  ", "the command is empty; write the program and its arguments"),
+        ):
+            with self.assertRaises(ValueError) as caught:
+                split_command(text)
+            self.assertEqual(str(caught.exception), why)
 
 
 if __name__ == "__main__":
