@@ -389,8 +389,8 @@ class OtherForms(unittest.TestCase):
         """What says not from whom it is, is read all the same."""
         for header in ("", "From:\n", "From: <>\n"):
             self.assert_said(
-                f"Return-Path: <>\n{header}X-Failed-Recipients: {JANE}\nSubject: Mail delivery failed\n\n"
-                "This message was created automatically by mail delivery software.\n",
+                f"Return-Path: <>\n{header}Subject: failure notice\n\nHi. This is the qmail-send program at "
+                "mx.example.com.\n\n<jane@example.com>:\nSorry, no mailbox here by that name. (#5.1.1)\n",
                 recipient=JANE,
             )
 
