@@ -180,9 +180,6 @@ def _text(raw: object, role: str) -> str:
 
 def _bare(text: str) -> str:
     """Return the address in `text` as it is written: without display name, group, route and comments."""
-    angle = _ANGLE.fullmatch(text)
-    if angle:
-        return _plainer(angle["spec"])
     group = _GROUP.fullmatch(text.rstrip(" ,"))
     if group:
         return _bare(group["members"].strip())

@@ -23,7 +23,7 @@ def ascii_domain(domain: str) -> str | None:
     if domain.isascii():
         return domain
     try:
-        mapped = idna.uts46_remap(domain, std3_rules=False, transitional=False)
+        mapped = idna.uts46_remap(domain, std3_rules=False)
         labels = [_ascii_label(label) for label in mapped.removesuffix(".").split(".")]
     except UnicodeError:  # idna's errors are kin
         return None

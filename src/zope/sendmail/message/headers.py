@@ -34,7 +34,7 @@ _EOL = rb"(?>\r\n|\n|\r)"
 _FIELD = re.compile(
     rb"(?P<name>[\x21-\x39\x3b-\x7e]+)[ \t]*:(?P<value>[^\r\n]*(?:" + _EOL + rb"[ \t][^\r\n]*)*)(?:" + _EOL + rb"|\Z)"
 )
-_MBOX_FROM = re.compile(rb"(?:>?From [^\r\n]*" + _EOL + rb")?")
+_MBOX_FROM = re.compile(rb">?From [^\r\n]*" + _EOL)
 _LINE = re.compile(rb"[^\r\n]*(?>\r\n|\n|\r(?!\Z))")  # a CR at the end may be half of a CRLF
 _COMMENT = re.compile(rb"\((?:[^()\\]|\\.)*\)")
 _ID = re.compile(rb"<([^<>\s\x00-\x1f\x7f]+)>")

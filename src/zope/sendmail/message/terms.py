@@ -54,7 +54,6 @@ class Priority(StrEnum):
 
 
 _RANKS = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
-PRIORITIES = tuple(Priority)
 
 _LETTERS = {Priority.HIGH: "h", Priority.LOW: "l"}
 _BY_LETTER = {letter: priority for priority, letter in _LETTERS.items()}

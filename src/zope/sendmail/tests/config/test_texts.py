@@ -182,7 +182,8 @@ class AText(unittest.TestCase):
             self.assertEqual(str(caught.exception), why)
 
     def test_is_taken_at_the_limit(self) -> None:
-        """The longest pause, the least number."""
+        """The longest pause, the least number; a word in any case."""
+        self.assertEqual(one_of(Tls)(" NEVER "), Tls.NEVER)
         self.assertEqual((pause("1000000"), positive(whole)("1"), positive(number)("1")), (1000000.0, 1, 1.0))
 
     def test_may_be_blanks_alone(self) -> None:

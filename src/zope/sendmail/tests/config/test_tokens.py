@@ -18,7 +18,7 @@ from unittest import mock
 from zope.interface.verify import verifyObject
 
 from zope.sendmail.config import tokens
-from zope.sendmail.config.tokens import USUAL_LIFE, TokenFromCommand, TokenFromFile, parse_token, split_command
+from zope.sendmail.config.tokens import TokenFromCommand, TokenFromFile, parse_token, split_command
 from zope.sendmail.interfaces import IRenewableToken, ITokenProvider, RelayError
 from zope.sendmail.testing.contracts import ManualClock
 
@@ -76,6 +76,10 @@ class ACommand(Fixture):
         """It is a provider that can renew."""
         self.assertTrue(verifyObject(IRenewableToken, TokenFromCommand(["x"])))
 
+    def test_has_half_a_minute(self) -> None:
+        """Unless it is given another time."""
+        self.assertEqual(TokenFromCommand(["x"]).timeout, 30.0)
+
     def test_prints_the_token(self) -> None:
         """In one line."""
         self.write("secret-token")
@@ -105,7 +109,7 @@ class ACommand(Fixture):
             command = self.command()
             command()
             self.write("two")
-            self.clock.advance(USUAL_LIFE - 1)
+            self.clock.advance(299.0)
             self.assertEqual(command(), "one")
             self.clock.advance(1.0)
             self.assertEqual(command(), "two")
