@@ -182,7 +182,10 @@ class ACommand(Fixture):
 
     def test_is_killed(self) -> None:
         """The signal is named."""
-        self.assertFails("was ended by signal 9", self.command("import os; os.kill(os.getpid(), 9)"))
+        name = repr(sys.executable)
+        self.assertFails(
+            f"^token command {name} was ended by signal 9$", self.command("import os; os.kill(os.getpid(), 9)")
+        )
 
     def test_takes_too_long(self) -> None:
         """It is ended, and the mail waits."""
