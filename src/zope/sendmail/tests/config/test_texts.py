@@ -233,12 +233,13 @@ class WhatAMailerIsMadeOf(unittest.TestCase):
             ({"username": "u", "token_file": "f"}, {"username", "token"}),
         ):
             self.assertEqual(set(mailer_keywords(settings)), names)
-        for settings, keywords in (
+        made: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
             ({"notify": ("NEVER",)}, {"notify": Notify(("NEVER",))}),
             ({"notify_return": "FULL"}, {"notify": Notify(ret="FULL")}),
             ({"mails_per_connection": 3}, {"keep": Keep(mails=3)}),
             ({"timeout": 5.0, "rate": 2.0}, {"timeout": 5.0, "rate": 2.0}),
-        ):
+        )
+        for settings, keywords in made:
             self.assertEqual(mailer_keywords(settings), keywords)
 
 

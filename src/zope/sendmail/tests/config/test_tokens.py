@@ -184,7 +184,8 @@ class ACommand(Fixture):
         """The signal is named."""
         name = repr(sys.executable)
         self.assertFails(
-            f"^token command {name} was ended by signal 9$", self.command("import os; os.kill(os.getpid(), 9)")
+            f"^token command {name} was ended by signal 9: it said nothing$",
+            self.command("import os; os.kill(os.getpid(), 9)"),
         )
 
     def test_takes_too_long(self) -> None:
