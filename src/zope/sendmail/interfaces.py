@@ -412,7 +412,8 @@ class IQueuedMail(Interface):
     history = Attribute("Sequence of `Record`, oldest first")
     relays = Attribute("Names of the relays that are to get what is left of it; empty if no processor has told which")
     blocked = Attribute("``RelayState`` of the relay for which it waits, which cannot be used; else None")
-    tried = Attribute("Name of the relay at which its last attempt was; empty if no processor has told which that is")
+    locked_until = Attribute("Until when a lock of 7.3 or older may keep it, seconds since the epoch; 0.0: none")
+    tried = Attribute("Name of the relay at which its last attempt was; empty if no processor has told which")
 
 
 classImplements(QueuedMail, IQueuedMail)

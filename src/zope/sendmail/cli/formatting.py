@@ -80,7 +80,11 @@ def mail_lines(mail: QueuedMail, now: float, width: int) -> Iterator[str]:
 
 
 def reason(mail: QueuedMail, now: float) -> str:
-    """Return why a mail is where it is: the relay for which it waits, or what was said last; empty if nothing was."""
+    """Return why a mail is where it is: whose lock keeps it, the relay for which it waits, or what was said last; empty
+    if nothing was.
+    """
+    if mail.locked_until > now:
+        return f"locked by a release before 8.0, for {age(mail.locked_until - now)} at most; doctor says more"
     if mail.blocked is not None:
         words = clean(f"{fault_words(mail.blocked)}; {probe_words(mail.blocked, now)}")
         return f"waits for {clean(mail.blocked.name)}: {words}"
@@ -92,8 +96,7 @@ def detail_lines(mail: QueuedMail, now: float) -> Iterator[str]:
     record = mail.history[-1] if mail.history else Record()
     yield f"name        {clean(mail.name)}"
     yield f"state       {mail.state}" + (f", due in {_due_in(mail, now)}" if mail.due else "")
-    if mail.blocked is not None:
-        yield f"waits       {clean(waiting_words(mail.blocked, now))}"
+    yield from _obstacle_lines(mail, now)
     yield f"written     {moment(mail.since)} ({age(now - mail.since)} ago)"
     yield f"size        {mail.size} bytes"
     yield f"message id  {clean(mail.message_id) or '-'}"
@@ -111,6 +114,14 @@ def detail_lines(mail: QueuedMail, now: float) -> Iterator[str]:
     if mail.relays:
         yield f"relay       {clean(', '.join(mail.relays))}"
     yield from _history_lines(mail)
+
+
+def _obstacle_lines(mail: QueuedMail, now: float) -> Iterator[str]:
+    """Yield what keeps a mail besides its time."""
+    if mail.locked_until > now:
+        yield f"locked      by a release before 8.0, until {moment(mail.locked_until)} at most"
+    if mail.blocked is not None:
+        yield f"waits       {clean(waiting_words(mail.blocked, now))}"
 
 
 def status_lines(status: MailStatus, now: float) -> Iterator[str]:

@@ -29,6 +29,8 @@ class QueuedMail:
     blocked: RelayState | None = None
     #: The name of the relay at which its last attempt was; empty if no processor has told which has that address.
     tried: str = ""
+    #: Until when the lock of a release before 8.0 may keep it, seconds since the epoch; 0.0: there is none.
+    locked_until: float = 0.0
 
     @classmethod
     def at(

@@ -32,7 +32,7 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.terms import Terms, marks_in
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.diagnosis import HELD
-from zope.sendmail.queue.maildir import makeway
+from zope.sendmail.queue.maildir import makeway, oldlock
 from zope.sendmail.queue.maildir.doctor import examine, examine_staged
 from zope.sendmail.queue.maildir.heartbeat import seems_alive
 from zope.sendmail.queue.maildir.keys import Keys
@@ -40,8 +40,7 @@ from zope.sendmail.queue.maildir.laststates import LastStates
 from zope.sendmail.queue.maildir.layout import age_text, by_age, is_too_long, name_of, shortened
 from zope.sendmail.queue.maildir.locks import Busy, Lock, Owner
 from zope.sendmail.queue.maildir.messageindex import MessageIds
-from zope.sendmail.queue.maildir.ownerless import said_by
-from zope.sendmail.queue.maildir.ownertext import SLOT, Phase, phase_of
+from zope.sendmail.queue.maildir.ownertext import SLOT, Phase
 from zope.sendmail.queue.maildir.processorstates import ProcessorStateFiles
 from zope.sendmail.queue.maildir.stagedentries import PREFIX as STAGED, StagedEntries
 from zope.sendmail.queue.maildir.store import Listing, Store
@@ -300,8 +299,7 @@ class MaildirAdmin:
         key, _ = self._find(name)
         path = self._store.layout.sending(key)
         try:
-            with self._store.disk.open(path) as stream:
-                is_old = phase_of(stream.read(512), "") is None and said_by(self._store.disk.stat(path)) is None
+            is_old = oldlock.made_at(self._store.disk, path) is not None
             if is_old:
                 self._store.disk.unlink(path)
                 self._changed(key)
@@ -377,6 +375,13 @@ class MaildirAdmin:
         record = records[-1] if records else Record()
         return not_before > self._now() and record.before_time(Terms(not_before), self._now()) > 0.0
 
+    def _locked_until(self, key: str) -> float:
+        """Return until when the lock of an older release keeps a message; 0.0: there is none."""
+        made = None
+        with contextlib.suppress(OSError):
+            made = oldlock.made_at(self._store.disk, self._store.layout.sending(key))
+        return 0.0 if made is None else oldlock.given_up_at(made, self._now())
+
     def _is_alive(self, key: str) -> bool:
         with contextlib.suppress(OSError), self._store.disk.locked(self._store.layout.sending(key)) as fd:
             return fd is None or seems_alive(os.pread(fd, SLOT, 0), os.fstat(fd), self._now())
@@ -412,7 +417,7 @@ class MaildirAdmin:
         size = self._store.disk.stat(path).st_size
         state = self._state(key, records, rejected=rejected, locked=locked)
         envelope, identifier = head or self._head(path)
-        return QueuedMail.at(
+        mail = QueuedMail.at(
             self._now(),
             name_of(key),
             state,
@@ -422,6 +427,9 @@ class MaildirAdmin:
             size=size,
             history=records,
         )
+        if locked and not rejected and state is not State.SENDING:
+            return replace(mail, locked_until=self._locked_until(key))
+        return mail
 
     def _head(self, path: str) -> tuple[Envelope | None, str]:
         """Envelope and Message-Id as far as they can be read."""

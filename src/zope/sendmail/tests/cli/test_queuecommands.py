@@ -33,6 +33,32 @@ from zope.sendmail.tests.support.operators import GREYLISTED, MESSAGE, UNKNOWN_U
 _WITHOUT_NAMES = ("list", "count", "doctor", "relays", "shape", "errors", "metrics", "top")
 
 
+class AMailThatAnOlderReleaseHasLocked(OperatorsTest):
+    def lock(self, name: str, age: float) -> str:
+        """A second name of the message, whose time stamp is that of the lock."""
+        path = os.path.join(self.path, "new", name)
+        os.link(path, os.path.join(self.path, "new", f".sending-{name}"))
+        os.utime(path, (self.clock.time() - age,) * 2)
+        return name
+
+    def test_is_shown_as_locked(self) -> None:
+        """By list, with how long that can last; it counts as ready."""
+        self.lock(self.put(), 3600.0)
+        self.call("list", self.path)
+        self.assertIn("locked by a release before 8.0, for 2h", self.said)
+        self.assertIn("doctor says more", self.said)
+
+    def test_is_free_after_three_hours(self) -> None:
+        """Nothing is said of the lock then, nor when it was taken away."""
+        old, name = self.lock(self.put(), 10801.0), self.lock(self.put(), 60.0)
+        self.call("release", self.path, name)
+        self.call("list", self.path)
+        self.assertIn(short(old), self.said)
+        self.assertNotIn("locked by", self.said)
+        self.call("show", self.path, name)
+        self.assertNotIn("locked", self.said)
+
+
 class TheCommandLine(OperatorsTest):
     def test_of_7_3_means_what_it_meant(self) -> None:
         """A Maildir may be called queue."""
