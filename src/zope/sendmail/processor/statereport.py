@@ -96,7 +96,7 @@ class StateReport:
 
     def rest(self) -> None:
         """Tell before the processor waits, if it has done something since the last time."""
-        if self._next == float("-inf") or (self._sent != self._told and self._clock.monotonic() >= self._next):
+        if self._next == float("-inf") or (self._counted and self._clock.monotonic() >= self._next):
             self.write()
 
     def end(self) -> None:

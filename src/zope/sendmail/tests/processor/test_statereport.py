@@ -261,6 +261,21 @@ class OnADisk(unittest.TestCase):
         relay.wait_until(lambda: relay.mails)
 
 
+class WhatWasNotSent(ProcessorTest):
+    def test_is_told_ten_seconds_later_at_the_most(self) -> None:
+        """A rejection counts although nothing leaves, and nothing follows it."""
+        run = self.processor.new_run()
+        self.put(count=2)
+        self.mailer.answers = lambda recipient: Reply(Answer.REJECTED, f"no {recipient}", 550)
+        run.once()
+        run._rest()
+        self.clock.advance(10)
+        run._rest()
+        [state] = self.queue.admin.processors()
+        self.assertEqual(sum(minute.rejected for minute in state.minutes), 2)
+        run.end()
+
+
 class TheRate(ProcessorTest):
     def test_is_that_of_the_last_minute(self) -> None:
         """Or of the time since the start."""
