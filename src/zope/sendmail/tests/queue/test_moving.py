@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import itertools
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -14,6 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 from zope.sendmail.cli.queuecommands import main
 from zope.sendmail.errors import KeyTaken, QueueError
@@ -25,7 +28,7 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.queue import open_queue, put
-from zope.sendmail.queue.moving import move, transits_of
+from zope.sendmail.queue.moving import move, rehearse, transits_of
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import programs, shared_server
@@ -223,6 +226,119 @@ class AMove(Fixture):
             with self.assertRaisesRegex(QueueError, "cannot be moved"):
                 self.move(source, "memory:")
             self.assertEqual(len(self.seen(source)), 1)
+
+
+class AMoveThatIsInterrupted(Fixture):
+    """The disk refuses one call of one queue; what a kill at any moment leaves is in `AMoveThatIsKilled`."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.places = [self.place("maildir"), self.place("maildir")]
+        self.put(self.places[0], 3)
+
+    def interrupted(self, refusing: str) -> None:
+        """Begin a move whose source or target refuses this."""
+        with self.open(self.places[0]) as one, self.open(self.places[1]) as other:
+            source, target = one.transits[0], other.transits[0]
+            mine = source if refusing in {"leave", "forget"} else target
+            self.enterContext(mock.patch.object(mine, refusing, side_effect=OSError(errno.EIO, "the disk refuses")))
+            with self.assertRaisesRegex(OSError, "the disk refuses"):
+                list(move([source], target))
+
+    def counts(self) -> list[int]:
+        return [len(self.names(place)) for place in self.places]
+
+    def test_is_finished_by_the_next_one(self) -> None:
+        """Each mail comes up once, and nothing else is left of it in either queue."""
+        for refusing in ("arrive", "leave", "appear", "forget"):
+            with self.subTest(refusing):
+                self.setUp()
+                self.interrupted(refusing)
+                has_left = refusing in {"appear", "forget"}
+                self.assertEqual(self.counts(), [0 if has_left else 3, 3 if refusing == "forget" else 0])
+                moved = self.move(*self.places)
+                self.assertEqual(sorted(each.there for each in moved), self.names(self.places[1]))
+                self.assertEqual((self.counts(), self.move(*self.places)), ([0, 3], []))
+                self.assertEqual(os.listdir(os.path.join(self.places[0], "moved")), [])
+                self.assertEqual(os.listdir(os.path.join(self.places[1], "arriving")), [])
+
+    def test_is_rehearsed_with_what_has_left(self) -> None:
+        """That is where it would go on."""
+        self.interrupted("appear")
+        with self.open(self.places[0]) as one, self.open(self.places[1]) as other:
+            found = list(rehearse(one.transits, other.transits[0]))
+        self.assertEqual([bool(each.there) for each in found], [True] * 3)
+
+    def test_leaves_nothing_of_what_was_sent_meanwhile(self) -> None:
+        """It arrived in the other queue and never left its own one: what arrived is thrown away."""
+        self.interrupted("leave")
+        with self.open(self.places[0]) as queue:
+            [lease] = queue.claim(1)
+            lease.settle(Record(State.SENT))
+        self.assertEqual(len(self.move(*self.places)), 2)
+        self.assertEqual(self.counts(), [0, 2])
+        self.assertEqual(os.listdir(os.path.join(self.places[1], "arriving")), [])
+
+    def test_is_told_by_both_doctors(self) -> None:
+        """When no process can be at work on it any more; how many mails, and what to do."""
+        self.interrupted("leave")
+        clock = _Tomorrow()
+        for place, directory in ((self.places[1], "arriving"), (self.places[0], "moved")):
+            with self.open(place) as queue:
+                self.assertEqual([each.kind for each in queue.admin.examine()], [])
+            with self.open(place, clock) as queue:
+                found = [each for each in queue.admin.examine() if each.name.startswith(directory)]
+                self.assertEqual(len(found), 1)
+                self.assertIn(": 3.", found[0].text)
+            if directory == "arriving":
+                self.move(*self.places)
+                self.put(self.places[0], 3)
+                self.interrupted("appear")
+
+
+class AMailThatMoves(Fixture):
+    """One of several."""
+
+    def test_goes_with_others_as_many_as_can_be_locked_together(self) -> None:
+        """The next ones go when these have."""
+        source, target = self.place("maildir"), self.place("maildir")
+        self.put(source, 5)
+        names = self.names(source)
+        with mock.patch("zope.sendmail.queue.maildir.transit._AT_ONCE", 2):
+            self.assertEqual([each.name for each in self.move(source, target)], names)
+        self.assertEqual(self.names(target), names)
+
+    def test_may_be_sent_before_its_turn_comes(self) -> None:
+        """It goes nowhere, and is nothing to be told of."""
+        source, target = self.place("maildir"), self.place("maildir")
+        self.put(source, 3)
+        with self.open(source) as one, self.open(target) as other:
+            names, source_transit = list(one.admin.names()), one.transits[0]
+            with mock.patch.object(source_transit, "names", return_value=[names[0], "1.2.gone.3", *names[1:]]):
+                moved = list(move([source_transit], other.transits[0]))
+        self.assertEqual([each.name for each in moved], names)
+
+    def test_that_was_set_aside_stays_so_without_its_history(self) -> None:
+        """That was lost; it is not to be tried again by the other queue."""
+        source, target = self.place("maildir"), self.place("maildir")
+        self.put(source, 1)
+        with self.open(source) as queue:
+            [lease] = queue.claim(1)
+            lease.settle(_NO)
+            [name] = queue.admin.names()
+        os.unlink(os.path.join(source, "history", name))
+        self.move(source, target)
+        with self.open(target) as queue:
+            self.assertEqual(queue.admin.count(), {State.REJECTED: 1})
+
+    def test_stays_if_there_is_one_of_its_name_in_the_other_queue(self) -> None:
+        """It may be the same, or another; either way a person has to look."""
+        source, target = self.place("maildir"), self.place("maildir")
+        self.put(source, 1)
+        shutil.copytree(source, target)
+        [moved] = self.move(source, target)
+        self.assertIn("in the other queue already", moved.error)
+        self.assertEqual((len(self.names(source)), len(self.names(target))), (1, 1))
 
 
 class WhatIsKnown(Fixture):
