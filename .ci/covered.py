@@ -64,7 +64,7 @@ PACKAGES = {
         without=("queue/test_moving.py::AMoveThatIsKilled",),
         slow=("scenarios/test_faults.py",),
         apart=("postgresql",),
-        percent=92.0,
+        percent=96.0,
     ),
 }
 
