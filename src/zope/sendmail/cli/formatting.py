@@ -84,7 +84,7 @@ def reason(mail: QueuedMail, now: float) -> str:
     if nothing was.
     """
     if mail.locked_until > now:
-        return f"locked by a release before 8.0, for {age(mail.locked_until - now)} at most; doctor says more"
+        return f"locked by a release before 8.0, for {age(mail.locked_until - now)} at most; doctor --all says more"
     if mail.blocked is not None:
         words = clean(f"{fault_words(mail.blocked)}; {probe_words(mail.blocked, now)}")
         return f"waits for {clean(mail.blocked.name)}: {words}"
@@ -187,6 +187,8 @@ def _asked(mail: QueuedMail) -> str:
 def _due_in(mail: QueuedMail, now: float) -> str:
     if mail.state in (State.DEFERRED, State.SCHEDULED) and mail.due > now:
         return age(mail.due - now)
+    if mail.locked_until > now:
+        return age(mail.locked_until - now)
     if mail.blocked is not None:
         return age(mail.blocked.probe - now) if mail.blocked.probe > now else "now"
     return "now" if mail.state in (State.READY, State.DEFERRED) else "-"

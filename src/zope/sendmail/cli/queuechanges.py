@@ -20,7 +20,7 @@ from zope.sendmail.cli.terminal import CommandRefused, complain, finish_telling,
 from zope.sendmail.errors import InvalidRelay, MailError, NotPossible, QueueNotSafe
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.relaystate import DEFAULT, RelayBoard, RelayState, is_drained, probe_words
-from zope.sendmail.lifecycle.states import State, after
+from zope.sendmail.lifecycle.states import Action, State, after
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.nondelivery import bounce
 from zope.sendmail.system.disk import NotRegular
@@ -83,6 +83,8 @@ def _chosen(call: Call, due: Counter[str]) -> Iterator[str]:
     mails = call.admin.mails(**filters(call, MEANT[options.verb]))
     if options.verb in ("retry", "flush") and not options.state:
         mails = _not_due(mails, due)
+    if options.verb == "release":  # what is ready has nothing to be released from but the lock of an older release
+        mails = (mail for mail in mails if mail.state is not State.READY or mail.locked_until)
     return (mail.name for mail in islice(mails, options.limit or None))
 
 
@@ -176,7 +178,10 @@ class _Rehearsal:
 
     def __call__(self, name: str) -> None:
         """Raise `NotPossible` or `NoSuchMail`."""
-        state = self._admin.show(name).state
+        mail = self._admin.show(name)
+        state = mail.state
+        if self._action is Action.RELEASE and mail.locked_until:
+            return
         after(state, self._action, name)
         if state is State.STAGED and name not in self._in_doubt:
             raise NotPossible(f"cannot {self._action} {name}: its transaction may still commit")

@@ -223,7 +223,7 @@ def _say_findings(
         say_all(finding_lines(group, width(), call.queue.location))
     hidden = tally[Severity.NOTE] if tally[Severity.PROBLEM] and not call.options.all else 0
     if hidden:
-        say(f"\n{hidden:,} note{'s' * (hidden != 1)} that need no operator; --all shows them")
+        say(f"\n{hidden:,} {'note that needs' if hidden == 1 else 'notes that need'} no operator; --all for all")
 
 
 def _rank(finding: Finding) -> tuple[bool, int]:

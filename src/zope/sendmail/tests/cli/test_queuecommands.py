@@ -46,7 +46,16 @@ class AMailThatAnOlderReleaseHasLocked(OperatorsTest):
         self.lock(self.put(), 3600.0)
         self.call("list", self.path)
         self.assertIn("locked by a release before 8.0, for 2h", self.said)
-        self.assertIn("doctor says more", self.said)
+        self.assertIn("doctor --all says more", self.said)
+        self.assertRegex(self.said, r"ready +[\w ]+ 2h +-")
+
+    def test_is_released_by_the_filters_and_no_other_that_is_ready(self) -> None:
+        """What is not locked needs no release, and is no mail for which that failed."""
+        locked, other = self.lock(self.put(), 60.0), self.put()
+        for options, words in ((["--dry-run"], "would be released"), ([], "released")):
+            self.assertEqual(self.call("release", self.path, "--state", "ready", *options), 0)
+            self.assertIn(f"{locked}: {words}\n", self.said)
+            self.assertNotIn(other, self.said)
 
     def test_is_free_after_three_hours(self) -> None:
         """Nothing is said of the lock then, nor when it was taken away."""
