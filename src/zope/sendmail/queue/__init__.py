@@ -42,6 +42,8 @@ def open_queue(location: str, **options: Any) -> IMailQueue:
 def put(queue: IMailQueue, envelopes: Iterable[Envelope], *message: Piece) -> None:
     """Commit a mail for each envelope, apart from any transaction: all of them, or none.
 
+    What a disk refuses behind the instant of success is logged, and done at the queue's next use in this process.
+
     :raises OSError: if the queue refuses; nothing is in it then.
     """
     envelopes = list(envelopes)
@@ -55,9 +57,13 @@ def put(queue: IMailQueue, envelopes: Iterable[Envelope], *message: Piece) -> No
             staged.add(envelope, *message)
         staged.prepare()
         staged.commit()
-    except BaseException:
+    except BaseException as error:
         staged.abort()  # else the queue would reveal it later, and the caller may put it there again
-        raise
+        if not isinstance(error, OSError) or not getattr(staged, "is_revealed", False):
+            raise
+        from zope.sendmail.reporting import maillog
+
+        maillog.finish_failed(f"{len(envelopes)} mails, which are in the queue", error)
 
 
 def recognized(path: str) -> str:

@@ -84,6 +84,11 @@ class StagedMail:
         """The names of the mails."""
         return tuple(self._names)
 
+    @property
+    def is_revealed(self) -> bool:
+        """Whether the mails are in the queue, be it that a `commit` has raised what was refused behind that."""
+        return self._committed
+
     def __len__(self) -> int:
         return len(self._names)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 import unittest
@@ -24,14 +25,17 @@ KEY = "order 17"
 
 
 class MeantimeDisk(Disk):
-    """Lets something happen right before one call on a path that ends so: once."""
+    """Lets something happen once, right before a call on a path that ends so, behind so many others."""
 
-    def __init__(self, call: str, end: Callable[[], str], work: Callable[[], object]) -> None:
-        self._call, self._end, self._work = call, end, work
+    def __init__(self, call: str, end: Callable[[], str], work: Callable[[], object], behind: int = 0) -> None:
+        self._call, self._end, self._work, self._behind = call, end, work, behind
         self.is_over = False
 
     def _meanwhile(self, call: str, path: str) -> None:
-        if call == self._call and path.endswith(self._end()) and not self.is_over:
+        if call != self._call or self.is_over or not path.endswith(self._end()):
+            return
+        self._behind -= 1
+        if self._behind < 0:
             self.is_over = True
             self._work()
 
@@ -158,24 +162,16 @@ class BetweenTwoSteps(KeysTest):
 
     def test_its_transaction_commits_while_its_mail_is_looked_for(self) -> None:
         """The answer is never that the key is free."""
-        for moment in ("stat", "when found"):
-            with self.subTest(moment):
+        for behind in (0, 1):
+            with self.subTest(behind=behind):
                 staged = self.queue.stage()
                 terms = Terms(key=KEY, key_until=self.until)
                 name = staged.add(Envelope("a@example.org", ("b@example.org",), terms=terms), MESSAGE)
                 staged.prepare()
-                seen = 0
-
-                class Moving(Disk):
-                    def stat(self, path: str) -> os.stat_result:
-                        nonlocal seen
-                        seen += path.endswith(name)  # noqa: B023 - called in this turn only
-                        if seen == (1 if moment == "stat" else 2) and path.endswith(name):  # noqa: B023
-                            staged.commit()  # noqa: B023
-                        return super().stat(path)
-
+                disk = MeantimeDisk("stat", functools.partial(str, name), staged.commit, behind)
                 with self.assertRaises(KeyTaken):
-                    self.keys_on(Moving()).check(KEY)
+                    self.keys_on(disk).check(KEY)
+                self.assertTrue(disk.is_over)
                 os.unlink(self.file())
 
     def test_it_takes_a_key_whose_time_is_over(self) -> None:

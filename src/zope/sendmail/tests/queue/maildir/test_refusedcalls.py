@@ -11,6 +11,7 @@ import unittest
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 from zope.sendmail.errors import QueueError, QueueTrouble
 from zope.sendmail.lifecycle.record import Record
@@ -18,6 +19,7 @@ from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.suppression import Suppression
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.queue import put
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.contracts import MESSAGE, OK, ManualClock
 from zope.sendmail.testing.faultydisk import FaultyDisk
@@ -90,6 +92,37 @@ class ACommit(Refused):
             [lease] = self.queue.claim(2)
         self.assertEqual(lease.name, other.names[0])
         lease.release()
+
+
+class MailWithoutATransaction(unittest.TestCase):
+    def test_is_in_the_queue_or_refused_whichever_call_fails(self) -> None:
+        """What raises can be repeated, and is not sent twice; what does not raise is there, all of it."""
+        for count in (1, 2, 12):
+            nth, failed, returned = 0, "?", 0
+            while failed:
+                nth += 1
+                with tempfile.TemporaryDirectory() as directory, self.subTest(count=count, nth=nth):
+                    is_there, failed = self.put(directory + "/queue", count, nth)
+                    returned += is_there
+            self.assertGreater(returned, 2)
+            self.assertGreater(nth - returned, 5)
+
+    def put(self, path: str, count: int, nth: int) -> tuple[bool, str]:
+        """Put so many mails into a queue while the n-th call fails; return whether it went, and what has failed."""
+        MaildirQueue(path).stage()
+        disk = FaultyDisk(nth)
+        queue = MaildirQueue(path, disk=disk)
+        self.addCleanup(queue.close)
+        went, logged = True, self.enterContext(mock.patch("zope.sendmail.reporting.maillog.finish_failed"))
+        try:
+            put(queue, [ENVELOPE] * count, MESSAGE)
+        except OSError:
+            went = False
+        disk.fail_at = 0
+        queue.claim(0)
+        self.assertEqual(MaildirQueue(path).admin.count(), {State.READY: count} if went else {})
+        self.assertLessEqual(logged.call_count, went)
+        return went, disk.failed
 
 
 class AFirstAttempt(Refused):
