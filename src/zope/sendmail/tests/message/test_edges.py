@@ -290,9 +290,12 @@ class ALink(unittest.TestCase):
 
     def test_may_end_with_any_letter(self) -> None:
         """It is read back as it was made."""
-        for number in range(300):
-            address = f"{number}@example.com"
-            self.assertEqual(self.LINKS.read(self.LINKS.token(address)), Subscription(address, ""))
+        tokens = []
+        for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
+            address = f"a@example.NE{letter}"
+            tokens.append(self.LINKS.token(address))
+            self.assertEqual(self.LINKS.read(tokens[-1]), Subscription(address, ""))
+        self.assertIn("X", {token[-1] for token in tokens})
 
     def test_is_refused_with_what_is_wrong(self) -> None:
         """Word by word."""

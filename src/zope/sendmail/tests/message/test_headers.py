@@ -223,11 +223,15 @@ class OverTheWire(unittest.TestCase):
 
     def test_line_ends_across_real_chunks(self) -> None:
         """A CR at the end of a chunk may be the first half of a CRLF, or none."""
-        for padding in range(65_530, 65_539):
-            message = b"S: x\n\n" + b"a" * padding + b"\r\nb\rc\n\r\n.\n" + b"d" * 70_000 + b"\r"
-            sent = b"".join(wire(io.BytesIO(message)))
-            self.assertEqual(unix(sent), unix(message))
-            self.assertEqual(sent.count(b"\r\n"), sent.count(b"\n"))
+        head, text = b"S: x\n\n", b"\r\nb\rc\n\r\n.\n"
+        for size in (65_536, 131_072, 196_608):
+            for padding in range(size - len(head) - len(text), size - len(head) + 1):
+                message = head + b"a" * padding + text + b"d" * 140_000 + b"\r"
+                pieces = list(wire(io.BytesIO(message)))
+                self.assertGreater(len(pieces), 1)
+                sent = b"".join(pieces)
+                self.assertEqual(unix(sent), unix(message))
+                self.assertEqual((sent.count(b"\r"), sent.count(b"\n")), (sent.count(b"\r\n"),) * 2)
 
     @QUICK
     @given(TEXT, st.lists(st.integers(1, 7), max_size=9))
@@ -242,8 +246,9 @@ class OverTheWire(unittest.TestCase):
 
     def test_dots_are_stuffed_wherever_a_piece_ends(self) -> None:
         """One at its beginning is the first of its line only behind the end of one."""
-        pieces = [b".a\r\n", b".b", b".c\r\n", b".", b"\r\n"]
-        self.assertEqual(list(dot_stuffed(pieces)), [b"..a\r\n", b"..b", b".c\r\n", b"..", b"\r\n", b".\r\n"])
+        pieces = [b".a\r\n.b\r\n", b".b", b".c\r\n", b".", b"\r\n"]
+        stuffed = [b"..a\r\n..b\r\n", b"..b", b".c\r\n", b"..", b"\r\n", b".\r\n"]
+        self.assertEqual(list(dot_stuffed(pieces)), stuffed)
 
     def test_smuggling_does_not_work(self) -> None:
         """No mixture of line ends around a dot ends the text early."""

@@ -174,6 +174,33 @@ class AText(unittest.TestCase):
         self.assertLess(max(map(len, octets.splitlines())), 80)
         self.assertEqual(read(octets)["Subject"].strip(), subject.strip())
 
+    def test_folds_at_76_characters(self) -> None:
+        """With the name of the field in front, which may be of any length (RFC 2047, 2)."""
+        for value, names in (
+            ("{0}", ("Subject", "X-Long", "X-Longer", "X-Longest")),
+            ("{0} <a@example.org>", ("To", "From", "Sender", "Resent-From")),
+        ):
+            widths = set()
+            for name in names:
+                for length in range(1, 120):
+                    lines = message_bytes(f"{name}: {value.format('ü' * length)}\n\nx").splitlines()
+                    widths |= {len(line.partition(b" <")[0]) for line in lines}
+            self.assertEqual(max(widths), 76)
+
+    def test_is_folded_as_its_other_lines_end(self) -> None:
+        """With CRLF where it has that."""
+        octets = message_bytes(f"Subject: {'ü' * 100}\r\n\r\nx\r\n")
+        self.assertEqual(octets.count(b"\n"), octets.count(b"\r\n"))
+        self.assertGreater(octets.count(b"\n"), 3)
+        mixed = message_bytes("Subject: x\r\n\n\u00fc\n")
+        header = mixed.removesuffix(b"\n\xc3\xbc\n")
+        self.assertEqual((header.count(b"\n"), header.count(b"\r\n")), (4, 4))
+
+    def test_keeps_a_name_before_an_address_that_is_spelled_anew(self) -> None:
+        """As it stands, if it is ASCII."""
+        octets = message_bytes("To: Jane <jane@b\u00fccher.example>, <j@b\u00fccher.example>\n\nx")
+        self.assertEqual(octets, b"To: Jane <jane@xn--bcher-kva.example>,\n <j@xn--bcher-kva.example>\n\nx")
+
     def test_cannot_smuggle_in_a_header(self) -> None:
         """What is encoded has no line ends of its own."""
         octets = message_bytes("Subject: ä\rBcc: evil@example.org\n\nä\n")
@@ -214,6 +241,44 @@ class AMessageObject(unittest.TestCase):
             parsed = email.message_from_bytes(octets)
             self.assertEqual({name: " ".join(parsed[name].split()) for name in given}, given)
 
+    def test_with_short_links_is_written_as_it_is(self) -> None:
+        """So is one with links beyond ASCII, which are none, with long words elsewhere, and with none at all."""
+        for value in ("<1@example.org> <2@example.org>", f"<{'a' * 38}>", f"<\u00fc{'a' * 90}@example.org>", ""):
+            message = EmailMessage()
+            message["References"] = value
+            message["List-Archive"] = "<https://example.org/>"
+            message["Subject"] = "x" * 90
+            self.assertEqual(message_bytes(message), message.as_bytes())
+
+    def test_keeps_all_kinds_of_links(self) -> None:
+        """From the first that is known to the last."""
+        for name, link in (
+            ("Message-ID", f"<{'a' * 41}@example.org>"),
+            ("List-Archive", f"<https://x.org/{'a' * 27}>"),
+        ):
+            for message in (EmailMessage(), Message()):
+                message[name] = link
+                self.assertIn(f"{name}: {link}\n".encode(), message_bytes(message))
+
+    def test_whose_text_has_another_encoding_is_encoded_anew(self) -> None:
+        """In what fits it, which is said once."""
+        old = Message()
+        old["Content-Transfer-Encoding"] = "7bit"
+        old["Content-Type"] = "text/plain"
+        old.set_payload("Gr\u00fc\u00dfe\n")
+        message = read(message_bytes(old))
+        self.assertEqual(message.get_content().strip(), "Gr\u00fc\u00dfe")
+        self.assertEqual(len(message.get_all("Content-Transfer-Encoding")), 1)
+
+    def test_with_a_folded_field_is_unfolded_before_it_is_encoded(self) -> None:
+        """Nothing is added between its lines; a character that is lost stays lost."""
+        old = Message()
+        old["To"] = "Jane\n Doe <jane@b\u00fccher.example>"
+        self.assertEqual(message_bytes(old), b"To: Jane Doe <jane@xn--bcher-kva.example>\n\n")
+        new = EmailMessage()
+        new["To"] = "J\udcfcrgen <j@b\u00fccher.example>"
+        self.assertEqual(read(message_bytes(new))["To"].addresses[0].display_name, "J\ufffdrgen")
+
     def test_with_text_and_no_charset_is_encoded(self) -> None:
         """A codec's error is nothing to tell a program."""
         old = Message()
@@ -248,16 +313,19 @@ class AMessageObject(unittest.TestCase):
 
     def test_that_is_right_already_is_written_as_it_is(self) -> None:
         """Its own generator knows best."""
-        message = EmailMessage()
-        message["From"] = "Zoë <zoe@example.org>"
-        message["Subject"] = "Grüße"
-        message.set_content("Grüße\n")
-        self.assertEqual(message_bytes(message), message.as_bytes())
+        for sender in ("Zoë <zoe@example.org>", "zoe@example.org (Zoë)", '"Zoë, A." <zoe@example.org>'):
+            message = EmailMessage()
+            message["From"] = sender
+            message["Subject"] = "Grüße"
+            message.set_content("Grüße\n")
+            self.assertEqual(message_bytes(message), message.as_bytes())
 
     def test_that_cannot_be_written_is_refused(self) -> None:
         """With an error that callers catch."""
         broken = Message()
         broken.set_payload(["x"])  # a list of parts that are none
-        self.assertRaises(InvalidMessage, message_bytes, broken)
+        with self.assertRaises(InvalidMessage) as caught:
+            message_bytes(broken)
+        self.assertRegex(str(caught.exception), "^the message object cannot be written: AttributeError: 'str' object")
         for other in (None, 42, object(), "\ud800"):
             self.assertRaises(InvalidMessage, message_bytes, other)

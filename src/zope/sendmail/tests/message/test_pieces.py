@@ -51,6 +51,13 @@ class AsOneStream(unittest.TestCase):
             self.assertEqual(stream.seek(abs(size)), whole.seek(abs(size)))
         self.assertEqual(stream.seek(0, io.SEEK_END), whole.seek(0, io.SEEK_END))
 
+    def test_can_be_read_from_anywhere_at_first(self) -> None:
+        """From within a piece, from its beginning, from behind the end."""
+        for position, rest in ((0, b"abcdef"), (1, b"bcdef"), (3, b"def"), (4, b"ef"), (6, b""), (9, b"")):
+            stream = open_pieces([b"abc", b"", b"def"])
+            self.assertEqual(stream.seek(position), position)
+            self.assertEqual(stream.read(), rest)
+
 
 class TheText(unittest.TestCase):
     @settings(SAME, max_examples=examples(300))
