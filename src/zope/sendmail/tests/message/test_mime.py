@@ -268,7 +268,7 @@ class AMessageObject(unittest.TestCase):
         old.set_payload("Gr\u00fc\u00dfe\n")
         message = read(message_bytes(old))
         self.assertEqual(message.get_content().strip(), "Gr\u00fc\u00dfe")
-        self.assertEqual(len(message.get_all("Content-Transfer-Encoding")), 1)
+        self.assertEqual(len(message.get_all("Content-Transfer-Encoding", [])), 1)
 
     def test_with_a_folded_field_is_unfolded_before_it_is_encoded(self) -> None:
         """Nothing is added between its lines; a character that is lost stays lost."""
