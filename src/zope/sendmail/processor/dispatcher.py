@@ -51,15 +51,15 @@ class Pace:
         self._clock = clock
         self._claims: deque[float] = deque(maxlen=_AHEAD)
 
-    def ahead(self) -> int:
-        """Return the pace, and count one more claim."""
+    def ahead(self, messages: int = 1) -> int:
+        """Return the pace, and count so many more messages."""
         now = self._clock.monotonic()
         claims = self._claims
         with contextlib.suppress(IndexError):  # another thread was faster
             while claims[0] < now - _SPAN:
                 claims.popleft()
         count = len(claims)
-        claims.append(now)
+        claims.extend([now] * messages)
         return count
 
 
@@ -184,7 +184,8 @@ class Dispatcher:
     def _fill(self, convoy: Convoy) -> bool:
         """Claim messages for a convoy that is empty; return whether any could be claimed."""
         self.refusals.give_up()
-        leases = deque(self._queue.claim(convoy.size(), ahead=self._pace.ahead()))
+        size = convoy.size()
+        leases = deque(self._queue.claim(size, ahead=self._pace.ahead(size)))
         are_some = bool(leases)
         try:
             while leases:

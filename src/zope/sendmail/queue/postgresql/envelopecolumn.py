@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from zope.sendmail.errors import InvalidRelay, MalformedEnvelope, QueueError
@@ -11,6 +12,9 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.terms import PLAIN, SUPPRESSED, Terms, read_terms, terms_pairs
 from zope.sendmail.message.tracecontext import parent_and_state
+
+#: What `write_envelope` writes for most mail: addresses in which JSON escapes nothing.
+_USUAL = re.compile(r'{"from":"([^"\\\x00-\x1f]*)","to":\["([^"\\\x00-\x1f]*(?:","[^"\\\x00-\x1f]*)*)"\]}')
 
 
 def write_envelope(envelope: Envelope) -> str:
@@ -37,6 +41,9 @@ def read_envelope(text: str) -> Envelope:
 
     :raises MalformedEnvelope: if it is none.
     """
+    if usual := _USUAL.fullmatch(text):
+        sender, recipients = usual.groups()
+        return Envelope(sender, tuple(recipients.split('","')))
     try:
         values = json.loads(text)
         relay, terms = values.get("relay"), values.get("terms")

@@ -122,6 +122,24 @@ class SeveralAreClaimedTogether(Dispatching):
         self.next(), self.next()
         self.assertEqual((len(self.convoy.jobs), self.states().count(State.SENDING)), (1, 3))
 
+    def test_and_as_many_are_reserved_as_were_claimed_lately(self) -> None:
+        """Messages, and not claims; some more at most."""
+        asked: list[tuple[int, int]] = []
+        claim = self.queue.claim
+
+        def claiming(limit: int = 1, *, ahead: int = 0) -> list[Any]:
+            asked.append((limit, ahead))
+            leases: list[Any] = claim(limit)
+            return leases
+
+        self.queue.claim = claiming
+        self.put(count=80)
+        for _ in range(80):
+            self.next()
+        limits = [limit for limit, _ in asked]
+        self.assertEqual([ahead for _, ahead in asked], [min(64, sum(limits[:at])) for at in range(len(asked))])
+        self.assertGreater(max(limits), 1)
+
     def test_and_one_cannot_be_judged(self) -> None:
         """All that were claimed with it go back."""
         self.put(count=5)

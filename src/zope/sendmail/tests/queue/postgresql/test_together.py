@@ -11,6 +11,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import open_queue, put
+from zope.sendmail.queue.postgresql.claims import Claims
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import shared_server
@@ -133,6 +134,24 @@ class MailsClaimedTogether(Fixture):
         journeys = self.journeys()
         leases[1].intend()
         self.assertEqual((len(journeys), self.intended()), (1, 1))
+
+
+class MailsClaimedAhead(Fixture):
+    def test_are_claimed_many_at_a_time(self) -> None:
+        """Each claim is a commit on the server's disk."""
+        put(self.queue, [_ENVELOPE] * 200, _MESSAGE)
+        found, take = [], Claims._take
+
+        def taking(claims: Claims, line: str, count: int, **parameters: Any) -> Any:
+            leases = take(claims, line, count, **parameters)
+            found.append(len(leases))
+            return leases
+
+        with mock.patch.object(Claims, "_take", taking):
+            for _ in range(100):
+                [lease] = self.queue.claim(1, ahead=64)
+                lease.settle(_SENT)
+        self.assertGreaterEqual(min(filter(None, found)), 48)
 
 
 class ADeathWithMailsClaimedTogether(Fixture):
