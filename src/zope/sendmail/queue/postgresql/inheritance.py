@@ -9,7 +9,7 @@ from zope.sendmail.lifecycle.retry import Schedule, after_death
 from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import Registration
-from zope.sendmail.queue.postgresql.rows import line_of
+from zope.sendmail.queue.postgresql.rows import NUMBERS, WAITING, line_of
 from zope.sendmail.system.clock import Clock
 
 
@@ -52,7 +52,8 @@ class Inheritance:
         envelope = lease.envelope
         record = after_death(lease.record, envelope, self._schedule, intended=intended, now=self._clock.time())
         line = line_of(record)
-        self._connections.execute("inherit", id=lease.id, lease=lease.lease, record=line)
+        state = NUMBERS.get(record.state, WAITING)
+        self._connections.execute("inherit", id=lease.id, lease=lease.lease, state=state, record=line)
         lease.record, lease.line, lease.is_fresh = record, line, False
         if intended:
             replies = {who: record.replies[who] for who in envelope.recipients}

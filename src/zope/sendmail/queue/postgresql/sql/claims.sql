@@ -165,9 +165,9 @@ told as (insert into zope_sendmail.history (mail, record) select id, %(record)s 
 select count(*), set_config('synchronous_commit', case when %(durable)s then 'on' else 'off' end, true) from kept
 
 -- name: inherit
--- What a dead owner left is written down before anything else is done with the mail.
+-- What a dead owner left is written down before anything else is done with the mail: also that it is held from now on.
 with kept as (
-    update zope_sendmail.mail set record = %(record)s, was = null, was_lease = null
+    update zope_sendmail.mail set state = %(state)s, record = %(record)s, was = null, was_lease = null
     where id = %(id)s and lease = %(lease)s and was is not null returning id
 ),
 told as (insert into zope_sendmail.history (mail, record) select id, %(record)s from kept)

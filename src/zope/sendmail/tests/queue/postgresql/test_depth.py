@@ -133,7 +133,7 @@ class ADeepQueue(unittest.TestCase):
             "advance": {**slots, **gone, "me": 1, "queue": 1, "part": 1, "now": 1.0},
             "advance_one": {**first, "me": 1, "queue": 1, "part": 1, "now": 1.0},
             "keep": {"id": ids[0], "lease": 7, "state": 0, "due": 1.0, "record": "{}", "durable": False},
-            "inherit": {"id": ids[0], "lease": 7, "record": "{}"},
+            "inherit": {"id": ids[0], "lease": 7, "state": 1, "record": "{}"},
             "resume": {"me": 1, "ids": ids[:2], "leases": [7, 7], "records": ["x", None]},
             "succeed": {"me": 1, "ids": ids},
             "inherited": {"dead": [1, 2], "mails": ids},

@@ -145,6 +145,18 @@ class UnderThePolicyHold(Fixture):
         lease = self.taken()
         self.assertEqual(lease.record.state, State.HELD)
 
+    def test_what_is_held_is_not_claimed_again(self) -> None:
+        """It is as held as by an operator, until one releases it."""
+        self.put()
+        self.start("intend").kill()
+        lease = self.taken()
+        lease.release()
+        self.queue._claims.flush()
+        self.assertEqual((self.queue.claim(), self.queue.admin.count()), ([], {State.HELD: 1}))
+        self.queue.admin.release(lease.name)
+        [again] = self.queue.claim()
+        self.assertEqual(again.record.unknowns, 1)
+
 
 class AProcessorThatIsStopped(Fixture):
     """SIGSTOP for longer than others wait."""
