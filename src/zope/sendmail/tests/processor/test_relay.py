@@ -416,39 +416,54 @@ class TwoPlaces(ScriptedMailer):
 
 
 class ThreeThreads(ScriptedMailer):
-    """Microsoft 365: three mails at a time; no mail is taken before a fourth has been refused.
+    """Microsoft 365: three mails at a time; no mail is taken as long as there are more than three connections.
 
     The connection of a refused mail goes on.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.refused = threading.Event()
-        self.mutex = threading.Lock()
-        self.threads = self.refusals = 0
+        self.changed = threading.Condition()
+        self.threads = self.refusals = self.open = 0
 
     def open_session(self) -> ScriptedSession:
         """See `ISessionMailer`."""
         session = super().open_session()
         transfer = session.transfer
+        self._count(session)
 
         def limited(envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
-            with self.mutex:
+            with self.changed:
                 self.threads += 1
                 is_one_too_many = self.threads > 3
             try:
                 if is_one_too_many:
-                    self.refusals += 1
-                    self.refused.set()
+                    with self.changed:
+                        self.refusals += 1
                     return Outcome.same(session.relay, envelope.recipients, TOO_MANY_THREADS)
-                self.refused.wait(60)
+                with self.changed:
+                    self.changed.wait_for(lambda: self.refusals and self.open <= 3, 60)
                 return transfer(envelope, message, intend)
             finally:
-                with self.mutex:
+                with self.changed:
                     self.threads -= 1
 
         session.transfer = limited  # type: ignore[method-assign]  # a fault in its place
         return session
+
+    def _count(self, session: ScriptedSession) -> None:
+        """Count a session as long as it is not closed."""
+        close = session.close
+        with self.changed:
+            self.open += 1
+
+        def closed() -> None:
+            close()
+            with self.changed:
+                self.open -= 1
+                self.changed.notify_all()
+
+        session.close = closed  # type: ignore[method-assign]  # it counts
 
 
 class RealConnections(unittest.TestCase):
@@ -532,7 +547,7 @@ class RealConnections(unittest.TestCase):
         mailer = ThreeThreads()
         self.put(400, None)
         processor = self.drain(mailer)
-        self.assertTrue(mailer.refused.is_set())
+        self.assertTrue(mailer.refusals)
         self.once([mail[1][0] for mail in mailer.sent], 400)
         self.assertEqual((self.queue.admin.count(), processor.tally), ({}, {Answer.ACCEPTED: 400}))
         self.assertLess(mailer.refusals, 40)

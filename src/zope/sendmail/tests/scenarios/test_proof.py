@@ -102,11 +102,20 @@ class ThePageIsRun(unittest.TestCase):
         for status, words, fault in (
             (0, "7 passed", ""),
             (0, "9 passed", ""),
-            (0, "6 passed", "6 passed, but"),
+            (0, "6 passed", "6 passed or skipped, but"),
+            (0, "5 passed, 1 skipped", "6 passed or skipped, but"),
+            (0, "5 passed, 2 skipped", ""),
             (1, "9 passed", "FAILED: c"),
         ):
             told = self.promises.fault_of(section, [self.promises.Sight("c", status, 1.0, words)])
             self.assertTrue(told.startswith(fault) if fault else not told, told)
+
+    def test_tests_that_are_skipped_here_only_are_told(self) -> None:
+        """They are no fault, and the section is not as the page says either."""
+        section = self.promises.Section("x", ("c",), "1 December. ``pytest``: 7 passed, 1 skipped (3 s).\n")
+        for words, more in (("7 passed, 1 skipped", ""), ("8 passed", ""), ("5 passed, 3 skipped", "but for 2 tests")):
+            told = self.promises.left_out(section, [self.promises.Sight("c", 0, 1.0, words)])
+            self.assertTrue(more in told if more else not told, told)
 
     def test_what_was_seen_replaces_the_first_paragraph_only(self) -> None:
         """Of one section."""
