@@ -21,7 +21,7 @@ from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.maildir import unique_name
 from zope.sendmail.message.envelope import Envelope, envelope_lines
-from zope.sendmail.queue.maildir.layout import RESERVE
+from zope.sendmail.queue.maildir.layout import COMPACTED, RESERVE
 from zope.sendmail.queue.maildir.liveness import Liveness, Origin
 from zope.sendmail.queue.maildir.ownertext import Phase
 from zope.sendmail.queue.maildir.queue import MaildirQueue
@@ -41,10 +41,15 @@ OLD, OLD_TIME = "1600000000.1.old.12345", 1600000000.0
 class QuietDisk(RecordingDisk):
     """Has much room, whatever the machine of the test has."""
 
+    #: A directory in which nothing is seen.
+    hidden = "/"
     free = 10 * 2**30
     total = 100 * 2**30
     inodes = 1000
     flags = 0
+
+    def names(self, path: str) -> list[str]:
+        return [] if os.path.basename(path) == self.hidden else super().names(path)
 
     def room(self, path: str) -> Any:
         return SimpleNamespace(
@@ -653,6 +658,127 @@ class Permissions(DoctorTest):
         self.assertIn("user 1234", self.one("owner", "problem", "new").text)
         self.chmod("new", 0o770)
         self.assertHealthy()
+
+
+class WhatIsInTheWay(DoctorTest):
+    """Of the queue's own directories and names."""
+
+    def test_is_a_file_where_a_directory_should_be(self) -> None:
+        """No mail can be made there."""
+        self.put()
+        for name in ("history", "tmp"):
+            with self.subTest(name):
+                path = os.path.join(self.path, name)
+                os.rename(path, path + "-away")
+                Disk().create(path)
+                found = [each for each in self.examine() if each.name == name]
+                self.assertEqual([(each.kind, each.severity) for each in found[:1]], [("foreign", "problem")])
+                os.unlink(path)
+                os.rename(path + "-away", path)
+
+    def test_is_the_mode_of_the_queue_itself(self) -> None:
+        """As seen by its owner, who may not be able to look into it."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can compare what is there before and after")
+        self.put()
+        self.queue.claim(0)
+        self.chmod("", 0o500)
+        self.assertTrue(self.one("owner", "problem", ".").is_standstill)
+
+        class Closed(QuietDisk):
+            def names(self, path: str) -> list[str]:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+        self.disk = Closed(self.path)
+        self.queue = self.open(self.disk)
+        self.one("owner", "problem", ".")
+
+    def chmod(self, path: str, mode: int) -> None:
+        os.chmod(os.path.join(self.path, path), mode)
+
+    def test_is_a_name_that_leaves_no_room_for_a_lock(self) -> None:
+        """The next processor shortens it."""
+        self.file("new/" + "x" * 250)
+        found = [each for each in self.examine() if each.name == "new/" + "x" * 250]
+        self.assertEqual(len(found), 1, found)
+
+    def test_is_no_history_that_is_being_compacted(self) -> None:
+        """Nor one that a death has left of that; of a mail that is gone it is in the way."""
+        [name] = self.put()
+        self.settle(self.queue.claim()[0], LATER)
+        self.file(f"history/{COMPACTED}{name}", b"")
+        self.assertHealthy()
+        self.file(f"history/{COMPACTED}1.2.gone.3", b"")
+        self.one("leftover", "note", f"history/{COMPACTED}1.2.gone.3")
+
+    def test_is_a_history_of_another_user(self) -> None:
+        """Root wrote it; the processor cannot read it."""
+        [name] = self.put()
+        self.settle(self.queue.claim()[0], LATER)
+
+        class Shared(QuietDisk):
+            def stat(self, path: str) -> os.stat_result:
+                values = list(super().stat(path))
+                values[stat.ST_UID] = 0 if "/history/" in path else 1234
+                return os.stat_result(values)
+
+        self.disk = Shared(self.path)
+        self.queue = self.open(self.disk)
+        self.assertIn(f"history/{name}", [each.name for each in self.examine() if each.kind == "owner"])
+
+    def test_is_nothing_while_a_transaction_begins_its_group(self) -> None:
+        """There is no mail in it yet; and its process lives."""
+        staged = self.queue.stage()
+        staged.add(ENVELOPE, MESSAGE)
+        staged.add(ENVELOPE, MESSAGE)
+        [group] = os.listdir(os.path.join(self.path, "tmp"))
+        self.disk.hidden = group
+        self.assertHealthy()
+        staged.abort()
+
+    def test_is_nothing_of_a_group_that_is_being_unfolded(self) -> None:
+        """Its last mail has left it in this moment."""
+        self.queue.stage()
+        os.mkdir(os.path.join(self.path, "new", ".group-1.2.host.3"), 0o700)
+        self.assertHealthy()
+
+
+class LocksWithoutOwnerFile(DoctorTest):
+    """As they are made on a full disk: a mark in the time stamp of the mail says how far its processor was."""
+
+    def lock(self, name: str, digits: int = 888_883_000) -> str:
+        path = os.path.join(self.path, "new", name)
+        os.utime(path, ns=(int(self.clock.time()) * 10**9 + digits,) * 2)
+        os.link(path, os.path.join(self.path, "new", ".sending-" + name))
+        return path
+
+    def test_of_dead_processes_are_taken_over(self) -> None:
+        """It is told how far they were."""
+        [name] = self.put()
+        self.lock(name)
+        self.clock.advance(700)
+        found = {str(each.kind): each for each in self.examine()}
+        self.assertIn("recorded as unknown", found["orphaned"].text)
+
+    def test_of_living_processes_are_no_findings(self) -> None:
+        """They have the mail locked."""
+        [name] = self.put()
+        with self.disk.locked(self.lock(name)):
+            self.assertHealthy()
+
+
+class RelaysOfOne(DoctorTest):
+    def test_that_cannot_be_used_are_told_though_no_mail_waits(self) -> None:
+        """Another one has its mail; when that fails, there is none."""
+        self.put()
+        self.queue.claim(0)
+        now = self.clock.time()
+        down = RelayState("b", "b:25", fault=Reply(Answer.DEFERRED, "refused"), since=now, probe=now + 5, asked=now)
+        whole = RelayState("default", "a:25", asked=now, members=(RelayState("a", "a:25", asked=now), down))
+        self.queue.report(ProcessorState(os.getpid(), "here", written=now, relays=(whole,)))
+        found = self.examine()
+        self.assertEqual([each.kind for each in found], ["relay"])
+        self.assertIn("b", found[0].text)
 
 
 class Room(DoctorTest):
