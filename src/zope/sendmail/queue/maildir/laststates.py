@@ -52,17 +52,17 @@ class LastStates:
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
         known = self._known.get(name)
         if known is None or known.stamp != stamp:
-            known = _Known(stamp, self._read(key))
+            try:
+                known = _Known(stamp, self._read(key))
+            except OSError:  # the next time it may be read
+                return None
             with self._mutex:
                 if name in self._known or len(self._known) < _MOST:
                     self._known[name] = known
         return None if known.record == Record() else known.record
 
     def _read(self, key: str) -> Record:
-        try:
-            record = self._store.record(key)
-        except OSError:
-            return Record()
+        record = self._store.record(key)
         if record.state is State.DEFERRED:
             return _DEFERRED
         return replace(record, replies={}, parts={})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import unittest
@@ -45,3 +46,27 @@ class CountingAgain(unittest.TestCase):
         self.assertEqual(self.queue.admin.count(), {State.READY: 1, State.HELD: 3})
         os.rename(history + ".away", history)
         self.assertEqual(self.queue.admin.count(), {State.HELD: 4})
+
+    def test_asks_again_for_what_the_disk_refuses(self) -> None:
+        """It counts as if it had no history until the disk gives it, and no longer."""
+        refused = OSError(errno.EIO, os.strerror(errno.EIO))
+        with mock.patch.object(Store, "record", side_effect=refused):
+            self.assertEqual(self.queue.admin.count(), {State.READY: 4})
+        self.assertEqual(self.queue.admin.count(), {State.HELD: 4})
+        stat = self.queue.disk.stat
+
+        def without_histories(path: str) -> os.stat_result:
+            if "/history/" in path:
+                raise refused
+            return stat(path)
+
+        with mock.patch.object(self.queue.disk, "stat", side_effect=without_histories):
+            self.assertEqual(self.queue.admin.count(), {State.READY: 4})
+
+    def test_is_right_beyond_what_is_kept_in_mind(self) -> None:
+        """Of very many mails, the others are read each time."""
+        with mock.patch("zope.sendmail.queue.maildir.laststates._MOST", 2):
+            for _ in range(2):
+                self.assertEqual(self.queue.admin.count(), {State.HELD: 4})
+            self.other.admin.release(self.names[0])
+            self.assertEqual(self.queue.admin.count(), {State.READY: 1, State.HELD: 3})
