@@ -26,8 +26,8 @@ from zope.sendmail.mailer import open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.testing.contracts import MESSAGE, envelope
 from zope.sendmail.tests.support.exim import Exim
-from zope.sendmail.tests.support.servers import LIMIT
 from zope.sendmail.tests.support.processing import ProcessorTest
+from zope.sendmail.tests.support.servers import LIMIT
 from zope.sendmail.transports.program import ProgramMailer, ProgramSession
 from zope.sendmail.transports.sysexits import reply_of
 
