@@ -81,6 +81,8 @@ class Dispatcher:
         self._count_due: Callable[[int], int] | None = getattr(queue, "count_due", None)
         #: Seconds for which the queue is waited for with each mail, at least.
         self.queue_wait: Callable[[], float] = getattr(queue, "shortest_wait", lambda: 0.0)
+        #: Whether the queue answers at once, so that no conversation gains from another one's wait for it.
+        self.is_near = not hasattr(queue, "shortest_wait")
         drain_bundles = getattr(queue, "drain_bundles", None)
         if relays.is_single and drain_bundles is not None:
             drain_bundles()

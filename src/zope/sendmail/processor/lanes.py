@@ -48,6 +48,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
+        self._thread = threading.local()
         self._begin()
         #: How many processes drain the same queue, each with connections of its own.
         self.processes = 1
@@ -67,6 +68,15 @@ class Lanes:
         self._measured = self._others = 0
         self._cpu = 0.0
         self._wait = inf
+
+    def used(self, cpu: float) -> float | None:
+        """Return what this thread has used of a processor since it was noted last, in seconds; None: it was not yet.
+
+        :param cpu: what it has used in all
+        """
+        before: float | None = getattr(self._thread, "cpu", None)
+        self._thread.cpu = cpu
+        return None if before is None else cpu - before
 
     def note(self, mails: int, cpu: float, wait: float) -> None:
         """Take note of mails that the relay has taken.

@@ -1,4 +1,6 @@
-"""The workers of each relay, in threads of their own, as many as are worth while.
+"""The workers of each relay, as many as are worth while.
+
+Each begins in a thread of its own; those that send one ordinary mail after the other are carried by one (`Crew`).
 
 One begins.  As long as more is waiting than it can do, a further thread looks: if the process mostly waits for the
 relay, the workers are doubled, up to the relay's limit and what the time for which the relay is waited for is worth
@@ -11,14 +13,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Generator
 
 from zope.sendmail.message.terms import Priority
 from zope.sendmail.processor.context import SLICE, Context
+from zope.sendmail.processor.crew import Crew
 from zope.sendmail.processor.dispatcher import Dispatcher
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.relay import Relay
-from zope.sendmail.processor.worker import Worker
+from zope.sendmail.processor.worker import Worker, is_wish_to_end
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.gilbaton import baton
 
@@ -63,6 +67,8 @@ class WorkerPool:
         self._threads: set[threading.Thread] = set()
         #: Relays for which a thread looks whether they need more workers, and what ends that thread.
         self._scaling: dict[Relay, threading.Event] = {}
+        #: What carries the workers of each relay.
+        self._crews: weakref.WeakKeyDictionary[Relay, Crew] = weakref.WeakKeyDictionary()
         #: Relays that need a worker for which the system had no thread, or Python ends.
         self._without_thread: set[Relay] = set()
 
@@ -96,10 +102,26 @@ class WorkerPool:
             return True
 
     def work(self, relay: Relay) -> None:
-        """Be a worker, counted already, until nothing is left to do for this relay.
+        """Be a worker, counted already, until nothing is left to do for this relay; carry others of it meanwhile.
 
         Raises what the queue raises.
         """
+        failures: list[BaseException] = []
+        self._crew(relay).carry(self._guarded_steps(relay, failures))
+        if failures:
+            raise failures[0]
+
+    def _crew(self, relay: Relay) -> Crew:
+        with self._mutex:
+            crew = self._crews.get(relay)
+            if crew is None:
+                crew = self._crews[relay] = Crew(
+                    self._context.clock, self._start_thread, accepts=self._dispatcher.is_near
+                )
+            return crew
+
+    def _steps(self, relay: Relay) -> Generator[int | None, bool | None, None]:
+        """Be a worker, in steps; see `Worker.steps`.  Raises what the queue raises."""
         worker = self._new_worker(relay)
         if worker is None:
             return
@@ -107,7 +129,7 @@ class WorkerPool:
         claim_ahead = functools.partial(self._claim_ahead, worker, relay)
         try:
             while goes_on:
-                worker.run(claim, claim_ahead)
+                yield from worker.steps(claim, claim_ahead)
                 with relay.mutex:  # a message may have been put into the backlog since
                     goes_on = bool(relay.backlog) and worker.is_good and self._goes_on(relay, worker)
                     if not goes_on:
@@ -277,11 +299,28 @@ class WorkerPool:
 
     def guarded_work(self, relay: Relay) -> None:
         """Be a worker, counted already; trouble with the queue ends it, and nothing else."""
+        self._crew(relay).carry(self._guarded_steps(relay))
+
+    def _guarded_steps(
+        self, relay: Relay, failures: list[BaseException] | None = None
+    ) -> Generator[int | None, bool | None, None]:
+        """Be a worker, in steps, of which the processor's thread learns with what trouble they ended.
+
+        :param failures: for what is raised in the caller's thread; None: it is told as any trouble
+        """
+        caller = threading.get_ident()
         try:
-            self.work(relay)
-        except BaseException as error:  # noqa: BLE001 - the processor's thread waits for the end of the trouble
-            self._context.trouble.happened(error)
-        if not relay.workers:
+            yield from self._steps(relay)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # the processor's thread waits for the end of the trouble
+            if is_wish_to_end(error):
+                raise
+            if failures is not None and threading.get_ident() == caller:
+                failures.append(error)
+            else:
+                self._context.trouble.happened(error)
+        if failures is None and not relay.workers:
             self._when_idle()
 
     def _start_thread(self, work: Callable[[], None]) -> None:

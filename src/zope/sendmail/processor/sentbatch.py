@@ -7,7 +7,6 @@ the next mail.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -42,8 +41,6 @@ class SentBatch:
         self._mails: list[tuple[Job, Outcome, Measures | None]] = []
         self._since = 0.0
         self._waited: Callable[[], float] = getattr(session, "waited", _not_known)
-        #: What the worker's thread had used of a processor when the last batch ended, and which thread that was.
-        self._cpu, self._thread = 0.0, 0
         self._error: Exception | None = None
         #: Whether the yes to a mail teaches nothing about the relay, as long as nothing else is heard of it.
         self._is_usual, self._news = False, -1
@@ -125,15 +122,15 @@ class SentBatch:
         context.state_report.count_sent([lease.written for lease, _, _ in together])
 
     def _measure(self, mails: int) -> None:
-        """Tell what the mails have cost.
+        """Tell what the mails have cost, with those of other conversations that this thread carries.
 
         The first batch of a thread only begins it; the first mails of a connection go another way, untimed.
         """
-        cpu, thread = self._context.clock.thread_cpu(), threading.get_ident()
-        if thread == self._thread and ((wait := self._waited()) < inf or self._waited is _not_known):
-            self._relay.lanes.note(mails, cpu - self._cpu, wait)
-        self._relay.lanes.note_taken()
-        self._cpu, self._thread = cpu, thread
+        lanes = self._relay.lanes
+        cpu = lanes.used(self._context.clock.thread_cpu())
+        if cpu is not None and ((wait := self._waited()) < inf or self._waited is _not_known):
+            lanes.note(mails, cpu, wait)
+        lanes.note_taken()
 
 
 def _not_known() -> float:

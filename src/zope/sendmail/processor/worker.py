@@ -1,6 +1,6 @@
 """One attempt at one message: hand over -> judge -> settle -> report.
 
-A worker is a conversation with a relay, and the messages that go through it one after the other; `Worker.run` is the
+A worker is a conversation with a relay, and the messages that go through it one after the other; `Worker.steps` is the
 way of each.  An error is charged to what failed (``docs/explanation/internals.rst``, *The processor*).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from zope.interface import implementer
@@ -29,9 +29,8 @@ from zope.sendmail.processor.sentbatch import SentBatch
 from zope.sendmail.processor.throttle import Hearing, MailInHand
 from zope.sendmail.reporting import maillog
 from zope.sendmail.reporting.reporter import MailId, Measures
-from zope.sendmail.smtp.pipeline import one_by_one, stream
+from zope.sendmail.smtp.pipeline import one_by_one, stream_in_steps
 from zope.sendmail.system.clock import Clock
-from zope.sendmail.system.gilbaton import baton
 
 #: Gives a worker its next job, claimed for it; None if there is none now.
 Claim = Callable[[], Job | None]
@@ -40,6 +39,12 @@ Claim = Callable[[], Job | None]
 def _claims_nothing() -> None:
     """Claim nothing ahead."""
 
+
+#: As `Step`, with our jobs.
+_JobStep = tuple[Job, Outcome | BaseException] | int | None
+
+#: The end of a stream.
+_OVER: Any = object()
 
 #: Seconds after which recipients are asked for again who were too many beside others that were taken.
 _AFTER_A_PART = 10.0
@@ -56,23 +61,20 @@ class JobsInHand:
 
     :param claim: gives the next one; None if there is none now
     :param finish: ends a job whose recipients are all malformed, which goes to no relay
-    :param let_go: see `IJobSource`
-    :param meanwhile: likewise
+    :param may_wait: says whether the next job may have to wait for its turn
     :param clock: says when a job was taken
     """
 
+    #: See `IJobSource`.
+    let_go: Callable[[], None]
+    meanwhile: Callable[[], None]
+
     def __init__(
-        self,
-        claim: Claim,
-        finish: Callable[[Job, Outcome], None],
-        let_go: Callable[[], None],
-        meanwhile: Callable[[], None],
-        clock: Clock,
+        self, claim: Claim, finish: Callable[[Job, Outcome], None], may_wait: Callable[[], bool], clock: Clock
     ) -> None:
         self._claim = claim
         self._finish = finish
-        self.let_go = let_go
-        self.meanwhile = meanwhile
+        self.may_wait = may_wait
         self._clock = clock
         self.in_hand: deque[Job] = deque()
 
@@ -116,6 +118,8 @@ class Worker:
         self._was_one_too_many = False
         #: Whether it ends behind the mail in hand, as one too many; with the relay's mutex.
         self.is_leaving = False
+        #: What the stream's next step is told; see `Stream.steps`.
+        self._may_go_on: bool | None = None
 
     @property
     def is_good(self) -> bool:
@@ -147,54 +151,73 @@ class Worker:
         """The priority of the mail that is with the relay; None if there is none."""
         return self._taken.in_hand[-1].envelope.terms.priority if self._taken and self._taken.in_hand else None
 
-    def run(self, claim: Claim, claim_ahead: Callable[[], None] = _claims_nothing) -> None:
+    def steps(
+        self, claim: Claim, claim_ahead: Callable[[], None] = _claims_nothing
+    ) -> Generator[int | None, bool | None, None]:
         """Try each message that `claim` gives once; end the leases.  Raises what `claim` raises.
+
+        Yields where it would wait for its relay, and where it may take long, as `Stream.steps` does; the next step may
+        be made in another thread.
 
         :param claim_ahead: called while the relay has a mail; may fill the convoy
         """
+        taken = self._taken = self._source(claim, claim_ahead)
+        self._has_to_pause = False
+        steps, signal = self._stream(taken), self._context.signal
+        try:
+            while (step := self._step(steps, taken)) is not _OVER:
+                if not isinstance(step, tuple):
+                    self._may_go_on = yield step
+                    continue
+                self._finish(*step)
+                if not self.works or self._has_to_pause or signal.stopped:
+                    break
+        except GeneratorExit:  # the process ends, or the carrying thread: what is in hand may have been sent
+            while taken.in_hand and taken.in_hand[0].intended:
+                self._break_off(taken.in_hand.popleft(), ConnectionAbortedError("it was left with the relay"))
+            raise
+        finally:
+            steps.close()
+            for job in taken.in_hand:  # it was to follow, and no relay has it
+                job.lease.release()
+            self.convoy.release()
+            self._sent.end()
+
+    def _source(self, claim: Claim, claim_ahead: Callable[[], None]) -> JobsInHand:
+        """Return the source from which the session takes its jobs."""
+        relay = self._relay
+        source = JobsInHand(claim, self._finish, lambda: relay.has_rate, self._context.clock)
 
         def meanwhile() -> None:
             self._sent.end_in_time()
             with contextlib.suppress(Exception):  # a mail is in hand; `claim` meets it again
                 claim_ahead()
 
-        taken = self._taken = JobsInHand(claim, self._finish, self._let_go, meanwhile, self._context.clock)
-        self._has_to_pause = False
-        results = self._results(taken)
-        signal = self._context.signal
+        source.let_go, source.meanwhile = self._let_go, meanwhile
+        return source
+
+    def _step(self, steps: Generator[_JobStep, bool | None, None], taken: JobsInHand) -> _JobStep:
+        """Return the next step of a stream, `_OVER` at the end; a job that has ended is in hand no more."""
+        may_go_on, self._may_go_on = self._may_go_on, None
         try:
-            with baton.running():
-                for job, result in results:
-                    self._finish(job, result)
-                    if not self.works or self._has_to_pause or signal.stopped:
-                        break
-        finally:
-            results.close()
-            for job in taken.in_hand:  # it was to follow, and no relay has it
-                job.lease.release()
-            self.convoy.release()
-            self._sent.end()
+            step = steps.send(may_go_on)
+        except StopIteration:
+            return _OVER  # type: ignore[no-any-return]  # the end is no step
+        except BaseException as error:  # even SystemExit: a mailer must not end the thread
+            if not taken.in_hand:
+                raise
+            self._break_off(taken.in_hand.popleft(), error)
+            if is_wish_to_end(error):
+                raise
+            return _OVER  # type: ignore[no-any-return]  # the end is no step
+        if isinstance(step, tuple):
+            taken.in_hand.remove(step[0])
+        return step
 
     def _let_go(self) -> None:
         """Put off nothing any more, and keep back nothing from others.  Raises nothing: a mail is in hand."""
         self.convoy.release()
         self._sent.end_quietly()
-
-    def _results(self, jobs: JobsInHand) -> Generator[tuple[Job, Outcome | BaseException], None, None]:
-        """Yield each job with how it went; those that were taken and not yielded stay in hand."""
-        in_hand = jobs.in_hand
-        try:
-            for job, result in self._stream(jobs):
-                in_hand.remove(job)
-                yield job, result
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # even SystemExit: a mailer must not end the thread
-            if not in_hand:
-                raise
-            self._break_off(in_hand.popleft(), error)
-            if is_wish_to_end(error):
-                raise
 
     def _break_off(self, job: Job, error: BaseException) -> None:
         """End the mail that was in hand first: what the mailer raises is about it."""
@@ -204,11 +227,11 @@ class Worker:
         else:
             self._finish(job, error)
 
-    def _stream(self, jobs: JobsInHand) -> Iterator[tuple[Job, Outcome | BaseException]]:
+    def _stream(self, jobs: JobsInHand) -> Generator[_JobStep, bool | None, None]:
         """Return each job with how it went.  A mail that has to wait for its turn does not ride with another."""
-        streaming: Any = one_by_one if self._relay.has_rate else stream
-        results: Iterator[tuple[Job, Outcome | BaseException]] = streaming(self.session, jobs)
-        return results
+        streaming: Any = one_by_one if self._relay.has_rate else stream_in_steps
+        steps: Generator[_JobStep, bool | None, None] = streaming(self.session, jobs)
+        return steps
 
     def _finish(self, job: Job, result: Outcome | BaseException) -> None:
         """Judge, settle, report.  If that fails, the lease stays, so that no processor sends the mail again."""

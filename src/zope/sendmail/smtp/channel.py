@@ -24,7 +24,7 @@ from zope.sendmail.system.gilbaton import baton
 _RECEIVE = 64 * 1024
 
 #: Seconds for which a relay is waited for on the straight way; see `zope.sendmail.smtp.ordinary`.
-_MOMENT = 0.25
+MOMENT = 0.25
 
 #: How a socket says that its buffer is full; the last two if nothing is waited for, as behind `SocketChannel.is_quiet`.
 _FULL = (TimeoutError, BlockingIOError, ssl.SSLWantWriteError)
@@ -58,6 +58,9 @@ class Channel(Protocol):
 @runtime_checkable
 class StraightChannel(Channel, Protocol):
     """A channel that gives bytes as they come as well; see `zope.sendmail.smtp.ordinary`."""
+
+    #: What can be read when the relay has said something; -1 if the connection is closed.
+    descriptor: int
 
     def take_heard(self) -> bytes:
         """Return what has been received and was not given as a reply; `put_back` what is not used of it."""
@@ -100,6 +103,7 @@ class SocketChannel:
         self._connection = connection
         self._replies = ReplyReader()
         self._has_news = _watched(self._socket())
+        self.descriptor = self._socket().fileno()
         #: What has gone wrong and was not told yet.
         self._error: OSError | None = None
 
@@ -155,8 +159,8 @@ class SocketChannel:
         """See `StraightChannel`."""
         try:
             sock = self._socket()
-            if sock.gettimeout() != _MOMENT:
-                sock.settimeout(_MOMENT)
+            if sock.gettimeout() != MOMENT:
+                sock.settimeout(MOMENT)
             baton.put_down()
             data = sock.recv(_RECEIVE)
         except TimeoutError:

@@ -143,26 +143,33 @@ class StraightWay:
         self._extensions = extensions
         self._block = settings.timeouts.block
 
+    @property
+    def descriptor(self) -> int:
+        """What can be read when the relay has said something; -1 if the connection is closed."""
+        return self._channel.descriptor
+
     def takes(self, attempt: OrdinaryAttempt) -> bool:
         """Return whether a mail can go this way."""
         return attempt.write(self._extensions)
 
-    def hear_flight(self, attempt: OrdinaryAttempt) -> bool:
-        """Hear the replies to a flight that has gone; return False if they are not all yes, or take long.
+    def hear_flight(self, attempt: OrdinaryAttempt, *, more: bool = False) -> bool | None:
+        """Hear the replies to a flight that has gone; return whether they are all yes, None if some are not here yet.
 
-        They are the channel's then.
+        If they are not, they are the channel's again.
+
+        :param more: whether the relay is listened to for a moment; else only what was received before is heard.
         """
         channel, count = self._channel, len(attempt.job.envelope.recipients)
         heard = channel.take_heard()
-        yes = _yes_to_envelope(count)
-        while yes.fullmatch(heard) is None:
-            more = channel.hear_more() if heard.count(b"\n") < count + 2 else b""
-            if not more:
-                channel.put_back(heard)
-                return False
-            heard += more
-        attempt.heard = heard
-        return True
+        if _yes_to_envelope(count).fullmatch(heard) is not None:
+            attempt.heard = heard
+            return True
+        is_whole = heard.count(b"\n") >= count + 2
+        said = b"" if is_whole or not more else channel.hear_more()
+        channel.put_back(heard + said)
+        if said:
+            return self.hear_flight(attempt)
+        return False if is_whole or more else None
 
     def may_end(self, attempt: OrdinaryAttempt) -> bool:
         """Return whether nothing speaks against the end of the message: the relay is quiet, and the lease is ours."""

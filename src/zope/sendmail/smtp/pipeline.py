@@ -8,6 +8,7 @@ What happens to a job never changes the outcome of another.
 
 from __future__ import annotations
 
+import contextlib
 import smtplib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from zope.sendmail.smtp.protocol.steps import Overlapping
 #: The outcome of a job, or what reading its message, or its `intend`, has raised.
 Result = Outcome | Exception
 
+#: What a stream in steps yields; see `Stream.steps`.
+Step = tuple[IJob, Result] | int | None
+
 
 class StreamingSession(Protocol):
     """What a stream needs of a session."""
@@ -30,8 +34,8 @@ class StreamingSession(Protocol):
     def carry(self, attempt: Attempt, following: Following) -> Outcome:
         """Send one mail; `following` gives the next ones."""
 
-    def carry_ordinary(self, attempt: OrdinaryAttempt, following: Following) -> Outcome | None:
-        """Send an ordinary mail whose envelope has gone ahead; None: `carry` has to go on."""
+    def carry_ordinary(self, attempt: OrdinaryAttempt, following: Following) -> Generator[int, bool, Outcome | None]:
+        """Send an ordinary mail whose envelope has gone ahead; None: `carry` has to go on.  Yields as steps do."""
 
     def may_overlap(self) -> bool:
         """Return whether the envelope of the next mail may go with the end of the one in hand."""
@@ -64,14 +68,37 @@ class Stream:
         self._let_go: Callable[[], None] = getattr(jobs, "let_go", _nothing)
         #: See `Following`.
         self.meanwhile: Callable[[], None] = getattr(jobs, "meanwhile", _nothing)
+        self._may_wait: Callable[[], object] = getattr(jobs, "may_wait", _nothing)
         self._next: _Taken | None = None
         self._trouble: Exception | None = None
 
     def results(self) -> Generator[tuple[IJob, Result], None, None]:
         """Yield each job with its result.  Raises what the source raises, when the turn of that job has come."""
+        steps, may_go_on = self.steps(), None
+        with contextlib.closing(steps), contextlib.suppress(StopIteration):
+            while True:
+                step = steps.send(may_go_on)
+                may_go_on = None
+                if isinstance(step, tuple):
+                    yield step
+                else:
+                    may_go_on = True
+
+    def steps(self) -> Generator[Step, bool | None, None]:
+        """Do as `results`, but yield also where something has to be waited for, so that a thread can carry several.
+
+        What is yielded is a job with its result; or the descriptor of the connection, when the relay is to be waited
+        for: the answer says whether the next step may listen for a moment, which it should if there is something to be
+        heard, and False when the relay has been silent for longer; or None, when the next step may take long.
+        """
         try:
-            while (taken := self._in_turn()) is not None:
-                yield taken.job, self._result(taken)
+            while True:
+                if self._next is None and self._may_wait():
+                    yield None
+                if (taken := self._in_turn()) is None:
+                    return
+                result = yield from self._result(taken)
+                yield taken.job, result
         finally:
             self._session.part()
 
@@ -125,16 +152,17 @@ class Stream:
         except Exception as error:  # noqa: BLE001 - one mail's trouble is its own result
             return _Taken(job, error=error)
 
-    def _result(self, taken: _Taken) -> Result:
+    def _result(self, taken: _Taken) -> Generator[int | None, bool, Result]:
         if taken.error is not None or taken.attempt is None:
             return taken.error or RuntimeError("there is nothing to send")
         attempt = taken.attempt
         try:
             if isinstance(attempt, OrdinaryAttempt):
-                outcome = self._session.carry_ordinary(attempt, self)
+                outcome = yield from self._session.carry_ordinary(attempt, self)
                 if outcome is not None:
                     return outcome
             self._let_go()  # it may take long
+            yield None
             return self._session.carry(attempt, self)
         except Exception as error:  # noqa: BLE001 - likewise
             return error
@@ -157,10 +185,26 @@ def stream(session: ISession, jobs: IJobSource) -> Iterator[tuple[IJob, Result]]
     return _transferred(session, jobs) if found is None else found(jobs)
 
 
-def one_by_one(session: ISession, jobs: IJobSource) -> Iterator[tuple[IJob, Result]]:
+def stream_in_steps(session: ISession, jobs: IJobSource) -> Generator[Step, bool | None, None]:
+    """Do as `Stream.steps` with any session."""
+    found: Callable[[IJobSource], Generator[Step, bool | None, None]] | None = getattr(session, "stream_in_steps", None)
+    return _in_steps(stream(session, jobs)) if found is None else found(jobs)
+
+
+def one_by_one(session: ISession, jobs: IJobSource) -> Generator[Step, bool | None, None]:
     """Do the same, but ask the source for a job only when the one before it has ended."""
     streaming: Any = session
-    return _OneByOne(streaming, jobs).results() if hasattr(session, "may_overlap") else _transferred(session, jobs)
+    is_streaming = hasattr(session, "may_overlap")
+    return _OneByOne(streaming, jobs).steps() if is_streaming else _in_steps(_transferred(session, jobs))
+
+
+def _in_steps(results: Iterator[tuple[IJob, Result]]) -> Generator[Step, bool | None, None]:
+    while True:
+        yield None
+        found = next(results, None)
+        if found is None:
+            return
+        yield found
 
 
 def _transferred(session: ISession, jobs: IJobSource) -> Iterator[tuple[IJob, Result]]:

@@ -26,7 +26,7 @@ from zope.sendmail.smtp.lessons import Lessons
 from zope.sendmail.smtp.onemail import Alone, Attempt, Following, RelayConnection, Verification
 from zope.sendmail.smtp.openconnection import OpenConnection, open_connection
 from zope.sendmail.smtp.ordinary import OrdinaryAttempt
-from zope.sendmail.smtp.pipeline import Result, Stream
+from zope.sendmail.smtp.pipeline import Result, Step, Stream
 from zope.sendmail.smtp.protocol.progress import Progress
 from zope.sendmail.smtp.protocol.steps import Intend, Overlapping, TakeNext
 from zope.sendmail.smtp.relaymemory import MemoryByRelay
@@ -129,6 +129,10 @@ class SMTPSession:
         """See `IStreamingSession`.  An envelope goes with the end of the mail before where the relay has PIPELINING."""
         return Stream(self, jobs).results()
 
+    def stream_in_steps(self, jobs: IJobSource) -> Generator[Step, bool | None, None]:
+        """Do the same, but let the caller wait for the relay; see `Stream.steps`."""
+        return Stream(self, jobs).steps()
+
     def prove(self, progress: Progress, message: BinaryIO | None = None) -> None:
         """Do as `verify`, and raise what smtplib raises; the replies stand in `progress` afterwards."""
         verified = self._verify_once(progress, message)
@@ -196,16 +200,22 @@ class SMTPSession:
             return self._failed(progress, error)
         return succeeded(self._relay, progress)
 
-    def carry_ordinary(self, attempt: OrdinaryAttempt, following: Following) -> Outcome | None:
+    def carry_ordinary(self, attempt: OrdinaryAttempt, following: Following) -> Generator[int, bool, Outcome | None]:
         """Send an ordinary mail whose envelope has gone ahead, if the relay says yes to everything.
+
+        Yields the descriptor of the connection when the relay is to be waited for, see `Stream.steps`.
 
         :returns: None if it does not, or not at once: then `carry` goes on.
         """
         current = self._current
-        if current is None or self._ahead is not attempt or not attempt.is_ahead:
+        way = None if current is None or self._ahead is not attempt or not attempt.is_ahead else current.straight_way
+        if current is None or way is None:
             return None
-        way, begin = current.straight_way, self._clock.monotonic()
-        if way is None or not way.hear_flight(attempt):
+        begin = self._clock.monotonic()
+        answer = way.hear_flight(attempt)
+        while answer is None:
+            answer = (yield way.descriptor) and way.hear_flight(attempt, more=True)
+        if not answer:
             return None
         heard_at = self._clock.monotonic()
         behind = following.take_next()
@@ -218,7 +228,7 @@ class SMTPSession:
             _note_not_sent(attempt, behind)
             return None
         following.meanwhile()
-        reply = way.hear_end()
+        reply = way.hear_end() if (yield way.descriptor) else None
         if reply is None:
             return None
         now = self._clock.monotonic()

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 #: up by a disk, or by foreign code.
 PATIENCE = 0.02
 
-#: A Python without interpreter lock needs none.
-_IS_NEEDED: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+#: Whether threads have to hand one interpreter to one another; not in a Python without that lock.
+IS_NEEDED: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class GilBaton:
@@ -38,7 +38,7 @@ class GilBaton:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Let this thread take part until the end of the block; it has put the baton down then."""
-        self._runner.holds = False if _IS_NEEDED else None
+        self._runner.holds = False if IS_NEEDED else None
         try:
             yield
         finally:

@@ -85,6 +85,7 @@ class Paper:
     events: list[tuple[str, bytes]]
     step: int = 0
     pipelines: bool = True
+    descriptor: int = 0
     _replies: ReplyReader = field(default_factory=ReplyReader)
 
     def send(self, data: bytes, seconds: float) -> None:

@@ -157,9 +157,10 @@ class ARunOfOrdinaryMails(ARunOfMails):
         flights, waits = iter((0.0, 2.0, 1.0)), iter((0.5, 0.25, 0.75))
         hear_flight, hear_end = StraightWay.hear_flight, StraightWay.hear_end
 
-        def hear_slowly(way: StraightWay, attempt: OrdinaryAttempt) -> bool:
-            self.clock.advance(next(flights))
-            return hear_flight(way, attempt)
+        def hear_slowly(way: StraightWay, attempt: OrdinaryAttempt, *, more: bool = False) -> bool | None:
+            if not more:
+                self.clock.advance(next(flights))
+            return hear_flight(way, attempt, more=more)
 
         def slowly(way: StraightWay) -> Reply | None:
             self.clock.advance(next(waits))

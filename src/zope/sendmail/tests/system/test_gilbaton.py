@@ -87,7 +87,7 @@ class ABaton(unittest.TestCase):
 
     def test_no_interpreter_lock(self) -> None:
         """Then there is nothing to share."""
-        with mock.patch.object(module, "_IS_NEEDED", False):
+        with mock.patch.object(module, "IS_NEEDED", False):
             one = GilBaton(patience=0.0)
             with one.running():
                 one.take()

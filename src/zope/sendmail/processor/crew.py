@@ -1,0 +1,223 @@
+"""Conversations that one thread carries.
+
+To send an ordinary mail takes a tenth of a millisecond of Python, and then its relay is waited for.  A thread for each
+conversation hands the interpreter to another one several times a mail, which costs more than the mail.  So those that
+send one ordinary mail after the other are carried by one thread: it takes a step of each whose relay has said something
+(poll(2)), up to where that relay is waited for again.  What may take long, such as connecting, or any answer but yes,
+is done in a thread of its own: a conversation leaves with that, and comes back when it has gone well for a while.
+
+Where the interpreter has no lock, where poll(2) is not to be had, and for a queue that is waited for itself, such as a
+database, each conversation keeps its own thread.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+
+from zope.sendmail.smtp.channel import MOMENT
+from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.gilbaton import IS_NEEDED, baton
+
+#: A conversation; see `zope.sendmail.processor.worker.Worker.steps`.
+Steps = Generator[int | None, bool | None, None]
+
+#: Mails that went well, one after the other, until a conversation is carried by a thread that carries others.
+_STEADY = 8
+
+#: What is waited for; that the connection has ended is heard as well.
+_HEARD = select.POLLIN if hasattr(select, "poll") else 0
+
+#: In the place of a descriptor: the conversation has ended.
+_ENDED = -1
+
+
+class Crew:
+    """The conversations with one relay; see the module.
+
+    :param start_thread: begins a thread; raises `RuntimeError` if the system has none
+    :param accepts: whether several are carried by one thread at all
+
+    Concurrency: any thread.
+    """
+
+    def __init__(self, clock: Clock, start_thread: Callable[[Callable[[], None]], None], *, accepts: bool) -> None:
+        self.clock = clock
+        self._start_thread = start_thread
+        self._accepts = accepts and IS_NEEDED and bool(_HEARD)
+        self._mutex = threading.Lock()
+        #: Those that are to be carried too, each with what it waits for; and whether there is a thread that carries.
+        self._coming: deque[tuple[Steps, int]] = deque()
+        self._is_carried = False
+
+    def carry(self, steps: Steps) -> None:
+        """Carry a conversation until it ends, or another thread carries it; meanwhile this one may carry others.
+
+        Raises what the steps raise.
+        """
+        left: Steps | None = steps
+        with baton.running():
+            while left is not None:
+                descriptor = self._until_steady(left)
+                if descriptor == _ENDED or not self._begin(left, descriptor):
+                    return
+                left = Carrier(self, left, descriptor).run()
+
+    def _until_steady(self, steps: Steps) -> int:
+        """Carry one alone, until it may be carried with others; return what it waits for then, or `_ENDED`."""
+        may_go_on: bool | None = None
+        mails = 0
+        while True:
+            try:
+                step = steps.send(may_go_on)
+            except StopIteration:
+                return _ENDED
+            if step is None:
+                may_go_on, mails = None, 0
+            elif mails < _STEADY or not self._accepts:
+                may_go_on, mails = True, mails + 1
+            else:
+                return step
+
+    def _begin(self, steps: Steps, descriptor: int) -> bool:
+        """Return whether this thread is the one that carries; else the other one does."""
+        with self._mutex:
+            is_first = not self._is_carried
+            if is_first:
+                self._is_carried = True
+            else:
+                self._coming.append((steps, descriptor))
+        return is_first
+
+    # what the thread that carries says
+
+    def take(self) -> list[tuple[Steps, int]]:
+        """Return those that are to be carried too, each with what it waits for."""
+        if not self._coming:
+            return []
+        with self._mutex:
+            coming = list(self._coming)
+            self._coming.clear()
+        return coming
+
+    def ends(self) -> bool:
+        """Return whether the thread that carries may carry no more: no further one is to be carried."""
+        with self._mutex:
+            if not self._coming:
+                self._is_carried = False
+            return not self._is_carried
+
+    def leave(self, steps: Steps) -> bool:
+        """Let a thread of its own carry a conversation that may take long; return False if there is none."""
+        try:
+            self._start_thread(lambda: self.carry(steps))
+        except RuntimeError:
+            return False
+        return True
+
+
+class Carrier:
+    """The thread that carries a crew.
+
+    :param steps: its first conversation, which waits for `descriptor`
+
+    Concurrency: one thread.
+    """
+
+    def __init__(self, crew: Crew, steps: Steps, descriptor: int) -> None:
+        self._crew = crew
+        self._poll = select.poll()
+        #: Those that wait for a relay, by descriptor, and since when.
+        self._members: dict[int, tuple[Steps, float]] = {}
+        self._add(steps, descriptor)
+        #: When those were looked for last that wait for too long.
+        self._looked = crew.clock.monotonic()
+
+    def run(self) -> Steps | None:
+        """Carry all of them until they have ended, or left; return one that is left alone and may take long, or None.
+
+        Raises what a conversation raises; threads of their own carry the others then.
+        """
+        try:
+            return self._carry()
+        except BaseException:
+            self._disband()
+            raise
+
+    def _carry(self) -> Steps | None:
+        crew, members = self._crew, self._members
+        while members or not crew.ends():
+            for steps, descriptor in crew.take():
+                self._add(steps, descriptor)
+            for descriptor, may_go_on in self._heard():
+                leaving = self._step(descriptor, may_go_on=may_go_on)
+                if leaving is not None and not members and crew.ends():
+                    return leaving
+                if leaving is not None:
+                    self._let_leave(leaving)
+        return None
+
+    def _add(self, steps: Steps, descriptor: int) -> None:
+        self._members[descriptor] = steps, self._crew.clock.monotonic()
+        self._poll.register(descriptor, _HEARD)
+
+    def _heard(self) -> list[tuple[int, bool]]:
+        """Wait until a relay has said something; return whose, and those that were silent for too long.
+
+        Each with what it is told, see `Stream.steps`.  One that is alone listens itself.
+        """
+        members = self._members
+        if len(members) < 2:
+            return [(descriptor, True) for descriptor in members]
+        baton.put_down()
+        found = [(descriptor, True) for descriptor, _ in self._poll.poll(MOMENT * 1000)]
+        baton.take()
+        now = self._crew.clock.monotonic()
+        if now - self._looked >= MOMENT:
+            self._looked = now
+            heard = dict(found)
+            silent = [each for each, (_, since) in members.items() if now - since >= MOMENT and each not in heard]
+            found += [(descriptor, False) for descriptor in silent]
+        return found
+
+    def _step(self, descriptor: int, *, may_go_on: bool | None) -> Steps | None:
+        """Let one go on, up to where it waits again, or ends; return it if it may take long instead."""
+        steps, _ = self._members[descriptor]
+        step = _next(steps, may_go_on)
+        if step == descriptor:
+            self._members[descriptor] = steps, self._crew.clock.monotonic()
+            return None
+        del self._members[descriptor]
+        self._poll.unregister(descriptor)
+        if step is not None and step != _ENDED:
+            self._add(steps, step)
+        return steps if step is None else None
+
+    def _let_leave(self, steps: Steps) -> None:
+        """Let a thread of its own carry one that may take long; without one, do that here."""
+        if self._crew.leave(steps):
+            return
+        step = None
+        while step is None:
+            step = _next(steps, None)
+        if step != _ENDED:
+            self._add(steps, step)
+
+    def _disband(self) -> None:
+        """Let threads of their own carry all that is left; without one, what is with a relay is unknown."""
+        left = [steps for steps, _ in self._members.values()]
+        while not self._crew.ends():
+            left += [steps for steps, _ in self._crew.take()]
+        for steps in left:
+            if not self._crew.leave(steps):
+                steps.close()
+
+
+def _next(steps: Steps, may_go_on: bool | None) -> int | None:  # noqa: FBT001 - what the steps are told
+    """Return the next step of a conversation, or `_ENDED`."""
+    try:
+        return steps.send(may_go_on)
+    except StopIteration:
+        return _ENDED

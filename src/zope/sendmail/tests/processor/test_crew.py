@@ -1,0 +1,209 @@
+"""`zope.sendmail.processor.crew`: conversations that one thread carries."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import unittest
+from collections.abc import Callable
+from unittest import mock
+
+from zope.sendmail.processor import crew as module
+from zope.sendmail.processor.crew import Carrier, Crew, Steps
+from zope.sendmail.smtp.channel import MOMENT
+from zope.sendmail.testing.contracts import ManualClock
+
+
+class Conversation:
+    """A conversation with a relay that a test plays.  Each mail waits for one octet of the relay.
+
+    :param mails: how many it sends
+    :param long: before these it may take long, and waits until it may go on
+    """
+
+    def __init__(self, mails: int, long: tuple[int, ...] = ()) -> None:
+        self.ours, self.relay = socket.socketpair()
+        self.mails, self.long = mails, long
+        #: The thread that made each step, and what the steps were told.
+        self.threads: list[int] = []
+        self.told: list[bool | None] = []
+        self.takes_long, self.may_end_the_long = threading.Event(), threading.Event()
+        self.is_over = threading.Event()
+        self.waits = threading.Semaphore(0)
+        self.error: BaseException | None = None
+        self.after_each: Callable[[], object] = lambda: None
+
+    def says(self, mails: int = 1) -> None:
+        """Let the relay say yes so many times."""
+        self.relay.sendall(b"y" * mails)
+
+    def steps(self) -> Steps:
+        try:
+            for number in range(self.mails):
+                if number in self.long:
+                    yield None
+                    self.takes_long.set()
+                    self.may_end_the_long.wait(60)
+                self.waits.release()
+                told = yield self.ours.fileno()
+                self.told.append(told)
+                self.threads.append(threading.get_ident())
+                if told:
+                    self.ours.recv(1)
+                self.after_each()
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.is_over.set()
+            self.ours.close()
+            self.relay.close()
+
+
+class ACrew(unittest.TestCase):
+    accepts = True
+
+    def setUp(self) -> None:
+        self.clock = ManualClock()
+        self.threads: list[threading.Thread] = []
+        self.crew = Crew(self.clock, self.start, accepts=self.accepts)
+
+    def start(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, daemon=True)
+        self.threads.append(thread)
+        thread.start()
+        self.addCleanup(thread.join, 60)
+
+    def begin(self, conversation: Conversation) -> None:
+        """Let a thread of its own carry it until it is steady, and waits."""
+        self.start(lambda: self.crew.carry(conversation.steps()))
+        conversation.says(module._STEADY)
+        for _ in range(module._STEADY + 1):
+            conversation.waits.acquire(timeout=60)
+
+    def end(self, *conversations: Conversation) -> None:
+        for each in conversations:
+            self.assertTrue(each.is_over.wait(60))
+
+
+class Several(ACrew):
+    def test_are_carried_by_the_thread_of_the_first(self) -> None:
+        """From the time on when each has sent some mails without anything that takes long."""
+        one, two, three = (Conversation(module._STEADY + 20) for _ in range(3))
+        for each in (one, two, three):
+            self.begin(each)
+        for _ in range(20):
+            for each in (one, two, three):
+                each.says()
+        self.end(one, two, three)
+        self.assertEqual(len({each.threads[-1] for each in (one, two, three)}), 1)
+        self.assertEqual(one.threads[-1], one.threads[0])
+        self.assertNotEqual(two.threads[-1], two.threads[0])
+
+    def carry(self, *conversations: Conversation) -> None:
+        """Carry these in this thread, each of which waits for its relay."""
+        waiting = [(steps := each.steps(), next(steps)) for each in conversations]
+        first, *_ = [self.crew._begin(steps, descriptor or 0) for steps, descriptor in waiting]
+        self.assertTrue(first)
+        left = Carrier(self.crew, waiting[0][0], waiting[0][1] or 0).run()
+        self.assertIsNone(left)
+
+    def test_one_of_which_nothing_is_heard_keeps_no_other(self) -> None:
+        """It is told after a moment that nothing came, so that it can wait for it elsewhere."""
+        slow, quick = Conversation(1), Conversation(3)
+        quick.says(3)
+        quick.after_each = lambda: self.clock.advance(MOMENT / 2)
+        self.carry(slow, quick)
+        self.assertEqual((slow.told, quick.told), ([False], [True, True, True]))
+
+    def test_one_that_may_take_long_leaves(self) -> None:
+        """A thread of its own carries it, and the others go on meanwhile."""
+        long, other = Conversation(3, long=(1,)), Conversation(5)
+        long.says(3)
+        other.says(5)
+        self.carry(other, long)
+        self.assertFalse(long.is_over.is_set())
+        long.may_end_the_long.set()
+        self.end(long)
+        here, there = threading.get_ident(), self.threads[0].ident
+        self.assertEqual((set(other.threads), long.threads), ({here}, [here, there, there]))
+
+    def test_one_that_may_take_long_where_no_thread_is_to_be_had(self) -> None:
+        """Does that where it is carried; the others wait meanwhile."""
+        long, other = Conversation(3, long=(1,)), Conversation(5)
+        long.says(3)
+        other.says(5)
+        long.may_end_the_long.set()
+        with mock.patch.object(self.crew, "_start_thread", side_effect=RuntimeError("no thread")):
+            self.carry(other, long)
+        self.assertEqual((len(long.told), len(other.told)), (3, 5))
+
+    def test_when_one_raises(self) -> None:
+        """As when Ctrl-C is pressed: the thread that carries them ends with that, and others carry on."""
+        failing, other, coming = Conversation(1), Conversation(3), Conversation(3)
+        failing.error = KeyboardInterrupt()
+        failing.after_each = lambda: self.crew._begin(steps := coming.steps(), next(steps) or 0)
+        failing.says()
+        with self.assertRaises(KeyboardInterrupt):
+            self.carry(failing, other)
+        other.says(3)
+        coming.says(3)
+        self.end(other, coming)
+        self.assertEqual((other.told[0], coming.told[0]), (None, None))  # nothing was heard when it had to change
+        self.assertNotIn(threading.get_ident(), other.threads + coming.threads)
+
+    def test_when_one_raises_and_no_thread_is_to_be_had(self) -> None:
+        """The others are closed: what is with a relay is unknown then."""
+        failing, other = Conversation(1), Conversation(3)
+        failing.error = KeyboardInterrupt()
+        failing.says()
+        no_threads = mock.patch.object(self.crew, "_start_thread", side_effect=RuntimeError("no thread"))
+        with no_threads, self.assertRaises(KeyboardInterrupt):
+            self.carry(failing, other)
+        self.assertTrue(other.is_over.is_set())
+
+
+class Alone(ACrew):
+    def test_it_may_take_long_in_its_thread(self) -> None:
+        """No other one is begun for it."""
+        alone = Conversation(module._STEADY + 2, long=(0, module._STEADY + 1))
+        alone.may_end_the_long.set()
+        self.begin(alone)
+        alone.says(2)
+        self.end(alone)
+        self.assertEqual((len(self.threads), set(alone.threads)), (1, {self.threads[0].ident}))
+
+    def test_another_one_does_not_wait_for_it(self) -> None:
+        """While the first one takes long, the second one is carried by its own thread."""
+        long, other = Conversation(module._STEADY + 2, long=(module._STEADY + 1,)), Conversation(module._STEADY + 5)
+        self.begin(long)
+        long.says()
+        self.assertTrue(long.takes_long.wait(60))
+        self.begin(other)
+        other.says(5)
+        self.end(other)
+        self.assertEqual(len(set(other.threads)), 1)
+        long.may_end_the_long.set()
+        long.says()
+        self.end(long)
+
+
+class NotCarriedTogether(ACrew):
+    """Since that is no use with this queue, or this Python."""
+
+    accepts = False
+
+    def test_each_in_its_own_thread(self) -> None:
+        one, two = Conversation(module._STEADY + 5), Conversation(module._STEADY + 5)
+        for each in (one, two):
+            self.begin(each)
+        for each in (one, two):
+            each.says(5)
+        self.end(one, two)
+        self.assertEqual((len(set(one.threads)), len(set(two.threads))), (1, 1))
+        self.assertNotEqual(one.threads[0], two.threads[0])
+
+
+del ACrew
+
+if __name__ == "__main__":
+    unittest.main()
