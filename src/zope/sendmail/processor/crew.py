@@ -7,7 +7,8 @@ send one ordinary mail after the other are carried by one thread: it takes a ste
 is done in a thread of its own: a conversation leaves with that, and comes back when it has gone well for a while.
 
 Where the interpreter has no lock, where poll(2) is not to be had, and for a queue that is waited for itself, such as a
-database, each conversation keeps its own thread.
+database, each conversation keeps its own thread.  So it does for a while where the thread was held up: by a disk that
+lets it wait, as over a network, or on a machine that has too much to do, where several threads get more.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from __future__ import annotations
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Container, Generator
+from math import inf
 
 from zope.sendmail.smtp.channel import MOMENT
 from zope.sendmail.system.clock import Clock
@@ -26,6 +28,10 @@ Steps = Generator[int | None, bool | None, None]
 
 #: Mails that went well, one after the other, until a conversation is carried by a thread that carries others.
 _STEADY = 8
+
+#: The thread is held up if it spends more than this part of its time neither at work nor in wait for relays; so many
+#: seconds later it may carry several again.
+_HELD_UP, _APART = 0.5, 10.0
 
 #: What is waited for; that the connection has ended is heard as well.
 _HEARD = select.POLLIN if hasattr(select, "poll") else 0
@@ -46,7 +52,8 @@ class Crew:
     def __init__(self, clock: Clock, start_thread: Callable[[Callable[[], None]], None], *, accepts: bool) -> None:
         self.clock = clock
         self._start_thread = start_thread
-        self._accepts = accepts and IS_NEEDED and bool(_HEARD)
+        #: From when on, by the monotonic clock.
+        self._from = 0.0 if accepts and IS_NEEDED and _HEARD else inf
         self._mutex = threading.Lock()
         #: Those that are to be carried too, each with what it waits for; and whether there is a thread that carries.
         self._coming: deque[tuple[Steps, int]] = deque()
@@ -76,7 +83,7 @@ class Crew:
                 return _ENDED
             if step is None:
                 may_go_on, mails = None, 0
-            elif mails < _STEADY or not self._accepts:
+            elif mails < _STEADY or self.clock.monotonic() < self._from:
                 may_go_on, mails = True, mails + 1
             else:
                 return step
@@ -109,6 +116,10 @@ class Crew:
                 self._is_carried = False
             return not self._is_carried
 
+    def part(self) -> None:
+        """Let each conversation have its own thread for a while."""
+        self._from = max(self._from, self.clock.monotonic() + _APART)
+
     def leave(self, steps: Steps) -> bool:
         """Let a thread of its own carry a conversation that may take long; return False if there is none."""
         try:
@@ -132,8 +143,10 @@ class Carrier:
         #: Those that wait for a relay, by descriptor, and since when.
         self._members: dict[int, tuple[Steps, float]] = {}
         self._add(steps, descriptor)
-        #: When those were looked for last that wait for too long.
-        self._looked = crew.clock.monotonic()
+        #: When those were looked for last that wait for too long; what this thread had used of a processor then, how
+        #: long it has waited for relays since, in seconds; and whether it was held up.
+        self._looked, self._cpu, self._waited = crew.clock.monotonic(), crew.clock.thread_cpu(), 0.0
+        self._is_held_up = False
 
     def run(self) -> Steps | None:
         """Carry all of them until they have ended, or left; return one that is left alone and may take long, or None.
@@ -157,6 +170,8 @@ class Carrier:
                     return leaving
                 if leaving is not None:
                     self._let_leave(leaving)
+            if self._is_held_up:
+                self._part()
         return None
 
     def _add(self, steps: Steps, descriptor: int) -> None:
@@ -168,19 +183,25 @@ class Carrier:
 
         Each with what it is told, see `Stream.steps`.  One that is alone listens itself.
         """
-        members = self._members
+        members, clock = self._members, self._crew.clock
         if len(members) < 2:
             return [(descriptor, True) for descriptor in members]
         baton.put_down()
+        begun = clock.monotonic()
         found = [(descriptor, True) for descriptor, _ in self._poll.poll(MOMENT * 1000)]
         baton.take()
-        now = self._crew.clock.monotonic()
+        now = clock.monotonic()
+        self._waited += now - begun
         if now - self._looked >= MOMENT:
-            self._looked = now
-            heard = dict(found)
-            silent = [each for each, (_, since) in members.items() if now - since >= MOMENT and each not in heard]
-            found += [(descriptor, False) for descriptor in silent]
+            found += [(descriptor, False) for descriptor in self._look(now, dict(found))]
         return found
+
+    def _look(self, now: float, heard: Container[int]) -> list[int]:
+        """Return those that were silent for too long; find out whether this thread is held up."""
+        elapsed, cpu = now - self._looked, self._crew.clock.thread_cpu()
+        self._is_held_up = elapsed - self._waited - (cpu - self._cpu) > _HELD_UP * elapsed
+        self._looked, self._waited, self._cpu = now, 0.0, cpu
+        return [each for each, (_, since) in self._members.items() if now - since >= MOMENT and each not in heard]
 
     def _step(self, descriptor: int, *, may_go_on: bool | None) -> Steps | None:
         """Let one go on, up to where it waits again, or ends; return it if it may take long instead."""
@@ -205,8 +226,19 @@ class Carrier:
         if step != _ENDED:
             self._add(steps, step)
 
+    def _part(self) -> None:
+        """Let threads of their own carry all but one, as far as they are to be had."""
+        self._is_held_up = False
+        self._crew.part()
+        for descriptor in list(self._members)[1:]:
+            steps, _ = self._members.pop(descriptor)
+            self._poll.unregister(descriptor)
+            if not self._crew.leave(steps):
+                self._add(steps, descriptor)
+                break
+
     def _disband(self) -> None:
-        """Let threads of their own carry all that is left; without one, what is with a relay is unknown."""
+        """Let threads of their own carry all that are left; without one, what is with a relay is unknown."""
         left = [steps for steps, _ in self._members.values()]
         while not self._crew.ends():
             left += [steps for steps, _ in self._crew.take()]

@@ -65,6 +65,8 @@ class ACrew(unittest.TestCase):
     def setUp(self) -> None:
         self.clock = ManualClock()
         self.threads: list[threading.Thread] = []
+        #: All of the time the threads work.
+        self.clock.thread_cpu = self.clock.monotonic  # type: ignore[method-assign]  # until it is held up
         self.crew = Crew(self.clock, self.start, accepts=self.accepts)
 
     def start(self, work: Callable[[], None]) -> None:
@@ -114,6 +116,36 @@ class Several(ACrew):
         quick.after_each = lambda: self.clock.advance(MOMENT / 2)
         self.carry(slow, quick)
         self.assertEqual((slow.told, quick.told), ([False], [True, True, True]))
+
+    def hold_up(self) -> None:
+        """Let the thread wait for something that is not its relays, such as a disk."""
+        self.clock.thread_cpu = lambda: 0.0  # type: ignore[method-assign]  # it works for none of its time
+        self.clock.advance(MOMENT)
+
+    def test_a_thread_that_is_held_up(self) -> None:
+        """As by a disk that lets it wait: it carries one, others carry the rest; for a while each has its own."""
+        one, two, late = Conversation(3), Conversation(3), Conversation(module._STEADY + 3)
+        one.after_each = self.hold_up
+        one.says(3)
+        two.says(3)
+        self.carry(one, two)
+        self.end(one, two)
+        self.assertEqual(set(one.threads), {threading.get_ident()})
+        self.assertEqual(two.threads[-1], self.threads[0].ident)
+        self.begin(late)
+        self.assertFalse(self.crew._is_carried)
+        late.says(3)
+        self.end(late)
+
+    def test_a_thread_that_is_held_up_where_no_other_is_to_be_had(self) -> None:
+        """Goes on with all of them."""
+        one, two = Conversation(3), Conversation(3)
+        one.after_each = self.hold_up
+        one.says(3)
+        two.says(3)
+        with mock.patch.object(self.crew, "_start_thread", side_effect=RuntimeError("no thread")):
+            self.carry(one, two)
+        self.assertEqual((one.told, two.told), ([True] * 3, [True] * 3))
 
     def test_one_that_may_take_long_leaves(self) -> None:
         """A thread of its own carries it, and the others go on meanwhile."""
