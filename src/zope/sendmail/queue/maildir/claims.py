@@ -468,7 +468,7 @@ class Claims:
     def _clean_after(self, key: str) -> None:
         """Remove what belongs to a message that is gone: the owner before us died while it did that."""
         if self.store.find(key.rpartition("/")[2]) is None:
-            self.store.remove(key)
+            self.store.remove_leftovers(key)
 
     # what leases tell
 

@@ -163,7 +163,7 @@ class Owner(OwnerFile):
             is_without = self._identity is None or self._layout.is_in_place(key)
             take = functools.partial(self._take_without, key) if is_without else self._take
             got = take(path, is_last_resort=is_last_resort)
-            if isinstance(got, Lock) and key.startswith("cur/") and self._is_locked_in_new(key):
+            if isinstance(got, Lock) and key.startswith("cur/") and self.is_locked_in_new(key):
                 got.release()
                 got = Busy(LOOK_AGAIN)
         finally:
@@ -171,7 +171,7 @@ class Owner(OwnerFile):
                 self.let_go(path)
         return got
 
-    def _is_locked_in_new(self, key: str) -> bool:
+    def is_locked_in_new(self, key: str) -> bool:
         """Return whether a message that is in ``cur/`` was locked where it may have been before."""
         return self.disk.exists(self._layout.sending("new/" + key.removeprefix("cur/")))
 

@@ -61,6 +61,9 @@ _LONG, _FACTOR = 256 * 1024, 8
 #: A vote takes no more seconds than this between two system calls.
 _VOTE = 600.0
 
+#: So often it is looked for a message that is gone from its place, and may have been moved.
+_MOVES = 4
+
 #: How it stands with a message that has no history.
 UNTRIED = Record()
 
@@ -287,12 +290,24 @@ class Store:
             held.append(fd)
         try:
             self.disk.unlink(path)
-        except FileNotFoundError:  # another processor may have made way for its lock; see `makeway`
-            remove_quietly(self.disk, self.layout.message("cur/" + name_of(key)))
+        except FileNotFoundError:
+            self._remove_moved(name_of(key))
             return False
         finally:
             self.forget(key)
         return True
+
+    def _remove_moved(self, name: str) -> bool:
+        """Remove a message that another processor moves to where there is room for its lock, or back; see `makeway`.
+
+        We have its lock, so each processor moves it to and fro once at most: what one look has missed, another finds.
+        """
+        for _ in range(_MOVES):
+            for place in ("cur", "new"):
+                with contextlib.suppress(FileNotFoundError):
+                    self.disk.unlink(self.layout.message(f"{place}/{name}"))
+                    return True
+        return False
 
     def rewrite(self, key: str, relay: RelayName | None) -> None:
         """Let a message ask for another relay.  Its time stamp stays, by which older releases sort.
@@ -321,9 +336,20 @@ class Store:
         self.disk.rename(self.layout.rejected(key), self.layout.message(key))
 
     def remove(self, key: str) -> None:
-        """Remove the message and all that belongs to it."""
+        """Remove the message, wherever it has been moved, and all that belongs to it."""
+        found = False
+        for path in (self.layout.message(key), self.layout.rejected(key)):
+            with contextlib.suppress(FileNotFoundError):
+                self.disk.unlink(path)
+                found = True
+        if not found:
+            self._remove_moved(name_of(key))
+        self.remove_leftovers(key)
+
+    def remove_leftovers(self, key: str) -> None:
+        """Remove what belongs to a message that is gone."""
         self.forget(key)
-        remove_quietly(self.disk, self.layout.message(key), self.layout.rejected(key), self.layout.history(key))
+        remove_quietly(self.disk, self.layout.history(key))
         remove_quietly(self.disk, os.path.join(self.layout.history_, COMPACTED + name_of(key)))
 
     def find(self, name: str) -> tuple[str, bool] | None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
+import itertools
 import os
 import tempfile
+import threading
 import unittest
+from collections.abc import Callable, Iterator
 
+from zope.sendmail.errors import NotPossible
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.queue.maildir.lease import MaildirLease
+from zope.sendmail.queue.maildir.locks import CannotClaim
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import SCHEDULE, ManualClock
@@ -38,16 +46,74 @@ class SmallDirectories(Disk):
         super().rename_new(old, new)
 
 
-class AMailWithoutRoomForItsLock(unittest.TestCase):
+class SteppedDisk(SmallDirectories):
+    """Such a disk, or a roomy one, on which a thread stops before each call that changes a name, or looks."""
+
+    def __init__(self, *, is_full: bool) -> None:
+        self.is_full = is_full
+        self.is_over = True
+        self._go, self._is_there = threading.Semaphore(0), threading.Semaphore(0)
+        self.errors: list[BaseException] = []
+
+    def begin(self, work: Callable[[], object]) -> None:
+        """Do `work` in a thread, up to its first call."""
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                self.errors.append(error)
+            finally:
+                self.is_over = True
+                self._is_there.release()
+
+        self.is_over = False
+        threading.Thread(target=run, daemon=True).start()
+        self._is_there.acquire()
+
+    def step(self) -> None:
+        """Let it do one call, and what follows up to the next one."""
+        self._go.release()
+        self._is_there.acquire()
+
+    def _stop(self, path: str) -> None:
+        if not self.is_over and os.path.basename(os.path.dirname(path)) in ("new", "cur"):
+            self._is_there.release()
+            self._go.acquire()
+
+    def link(self, old: str, new: str) -> None:
+        """See `Disk.link`."""
+        self._stop(new)
+        super().link(old, new)
+
+    def rename_new(self, old: str, new: str) -> None:
+        """See `Disk.rename_new`."""
+        self._stop(new)
+        super().rename_new(old, new)
+
+    def unlink(self, path: str) -> None:
+        """See `Disk.unlink`."""
+        self._stop(path)
+        super().unlink(path)
+
+    def exists(self, path: str) -> bool:
+        """See `Disk.exists`."""
+        self._stop(path)
+        return super().exists(path)
+
+
+class MakeWayTest(unittest.TestCase):
     def setUp(self) -> None:
         self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
         self.clock = ManualClock()
         self.disk = SmallDirectories()
+        self.put()
+
+    def put(self) -> None:
         staged = self.queue(Disk()).stage()
-        staged.add(Envelope("s@example.org", ("a@example.org",)), b"Subject: s\n\ntext\n")
+        [self.name] = [staged.add(Envelope("s@example.org", ("a@example.org",)), b"Subject: s\n\ntext\n")]
         staged.prepare()
         staged.commit()
-        [self.name] = os.listdir(os.path.join(self.path, "new"))
 
     def queue(self, disk: Disk) -> MaildirQueue:
         queue = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=disk)
@@ -57,6 +123,8 @@ class AMailWithoutRoomForItsLock(unittest.TestCase):
     def names(self, directory: str) -> list[str]:
         return sorted(os.listdir(os.path.join(self.path, directory)))
 
+
+class AMailWithoutRoomForItsLock(MakeWayTest):
     def test_leaves_from_where_there_is_room(self) -> None:
         """Nothing of it is left."""
         [lease] = self.queue(self.disk).claim(1)
@@ -104,3 +172,110 @@ class AMailWithoutRoomForItsLock(unittest.TestCase):
         self.clock.advance(10)
         self.assertEqual(other.claim(1), [])
         self.assertEqual((self.names("new"), self.names("cur")), ([], []))
+
+
+class AMailThatAnotherOneWantsAsWell(MakeWayTest):
+    """A claim has to move the mail; the other one has room for its lock.  In each order of their calls."""
+
+    def in_each_order(self, work: Callable[[MaildirQueue], object]) -> Iterator[list[MaildirLease]]:
+        """Yield the leases of that claim behind each order of its calls and those of `work` with another queue."""
+        disks = SteppedDisk(is_full=False), SteppedDisk(is_full=True)
+        other, queue = map(self.queue, disks)
+        for steps in itertools.product((0, 1), repeat=8):
+            if self.name not in self.names("new"):
+                self.put()
+            self.clock.advance(10)
+            other.claim(0)
+            queue.claim(0)
+            leases: list[MaildirLease] = []
+            disks[0].begin(functools.partial(work, other))
+            disks[1].begin(functools.partial(_take, queue, leases))
+            for number in (*steps, *(0, 1) * 9):
+                if not disks[number].is_over:
+                    disks[number].step()
+            self.assertTrue(all(disk.is_over for disk in disks))
+            self.assertEqual([*disks[0].errors, *disks[1].errors], [])
+            yield leases
+            for lease in leases:
+                lease.settle(Record(state=State.SENT))
+            self.assertEqual([name for name in self.names("new") + self.names("cur") if name != self.name], [])
+
+    def test_is_sent_once(self) -> None:
+        """By one of both: it is removed from where it is, although it may be moved to and fro just then."""
+        sent = 0
+
+        def send(queue: MaildirQueue) -> None:
+            nonlocal sent
+            for lease in queue._claims.take(1):
+                lease.settle(Record(state=State.SENT))
+                sent += 1
+
+        by_other = by_us = 0
+        for leases in self.in_each_order(send):
+            is_there = self.name in self.names("new") + self.names("cur")
+            self.assertLessEqual(sent + len(leases), 1)  # if each has seen the other's lock, it waits for a moment
+            self.assertEqual(is_there, not sent)
+            by_other, by_us, sent = by_other + sent, by_us + len(leases), 0
+        self.assertTrue(by_other and by_us)
+
+    def test_is_gone_when_an_operator_has_removed_it(self) -> None:
+        """And not sent afterwards from where it was moved; or the operator is told that it cannot be removed now."""
+        is_removed = False
+
+        def remove(queue: MaildirQueue) -> None:
+            nonlocal is_removed
+            is_removed = False
+            with contextlib.suppress(NotPossible):
+                queue.admin.remove(self.name)
+                is_removed = True
+
+        for leases in self.in_each_order(remove):
+            is_there = self.name in self.names("new") + self.names("cur")
+            self.assertEqual((is_there, bool(leases) and is_removed), (not is_removed, False))
+
+    def test_is_left_to_an_older_release_that_locks_it_meanwhile(self) -> None:
+        """Between any two calls; it has opened the mail then, and removes it from ``new/`` when it has sent it."""
+        disk, sent = SteppedDisk(is_full=True), 0
+        queue = self.queue(disk)
+        for before in range(9):
+            self.clock.advance(10)
+            queue.claim(0)
+            leases: list[MaildirLease] = []
+            disk.begin(functools.partial(_take, queue, leases))
+            for _ in range(before):
+                disk.is_over or disk.step()
+            is_sent = self.locked_by_older_release()
+            while not disk.is_over:
+                disk.step()
+            if is_sent:
+                self.assertEqual(leases, [])
+                os.unlink(os.path.join(self.path, "new", self.name))
+                os.unlink(os.path.join(self.path, "new", f".sending-{self.name}"))
+                sent += 1
+            for lease in leases:
+                lease.settle(Record(state=State.SENT))
+            self.assertEqual((self.names("new"), self.names("cur")), ([], []))
+            self.put()
+        self.assertGreater(sent, 1)
+
+    def locked_by_older_release(self) -> bool:
+        """Let zope.sendmail 7.3 begin to send the mail; return whether that could lock and read it."""
+        path, lock = (os.path.join(self.path, "new", prefix + self.name) for prefix in ("", ".sending-"))
+        try:
+            os.utime(path)
+            os.link(path, lock)
+        except OSError:
+            return False
+        return Disk().read_small(path) is not None
+
+
+def _take(queue: MaildirQueue, leases: list[MaildirLease]) -> None:
+    with contextlib.suppress(CannotClaim):
+        leases += queue._claims.take(1)
+
+
+del MakeWayTest
+
+
+if __name__ == "__main__":
+    unittest.main()
