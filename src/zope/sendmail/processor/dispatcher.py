@@ -18,7 +18,7 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.terms import PLAIN, Priority
 from zope.sendmail.processor.context import Context
 from zope.sendmail.processor.convoy import Convoy
-from zope.sendmail.processor.job import Job
+from zope.sendmail.processor.job import Job, given_back_in_trouble
 from zope.sendmail.processor.refusals import Refusals
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.relay import Relay
@@ -189,16 +189,12 @@ class Dispatcher:
         size = convoy.size()
         leases = deque(self._queue.claim(size, ahead=self._pace.ahead(size)))
         are_some = bool(leases)
-        try:
+        with given_back_in_trouble(leases):
             while leases:
                 shared = self._share(leases[0])  # if that fails, it is given back with the others
                 leases.popleft()
                 if shared is not None:
                     convoy.add(shared[1])
-        except BaseException:
-            for lease in leases:
-                lease.release()
-            raise
         return are_some
 
     def _let_pass(self, convoy: Convoy) -> None:
@@ -218,7 +214,8 @@ class Dispatcher:
         self.refusals.give_up()
         leases = self._queue.claim(1, ahead=self._pace.ahead())
         for lease in leases:
-            shared = self._share(lease)
+            with given_back_in_trouble([lease]):
+                shared = self._share(lease)
             if shared is not None:
                 self._place(*shared, call)
         return bool(leases) or self._queue.next_due() == 0.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import BinaryIO
@@ -12,6 +13,21 @@ from zope.interface import implementer
 from zope.sendmail.interfaces import ILease, IOrdinaryJob
 from zope.sendmail.lifecycle.record import Part
 from zope.sendmail.message.envelope import Envelope
+
+
+@contextlib.contextmanager
+def given_back_in_trouble(leases: Iterable[ILease]) -> Iterator[None]:
+    """Release the leases that are still among these if the block raises, as if nothing had been tried.
+
+    Trouble with that is passed over: that of the block is told.
+    """
+    try:
+        yield
+    except BaseException:
+        for lease in leases:
+            with contextlib.suppress(Exception):
+                lease.release()
+        raise
 
 
 @implementer(IOrdinaryJob)

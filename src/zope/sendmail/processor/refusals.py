@@ -6,6 +6,7 @@ are rejected, and the others go on.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 
 from zope.sendmail.errors import InvalidRecipient
@@ -17,6 +18,7 @@ from zope.sendmail.lifecycle.suppression import AT_HAND_OVER, Suppression, gone
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.terms import PLAIN
 from zope.sendmail.processor.context import Context
+from zope.sendmail.processor.job import given_back_in_trouble
 from zope.sendmail.reporting import maillog
 from zope.sendmail.reporting.reporter import MailId
 from zope.sendmail.system.clock import Clock
@@ -70,11 +72,13 @@ class Refusals:
         self._next = now + _EVERY
         may_be_more = at_once or self._queue.next_expiry() == 0.0
         while may_be_more and not self._context.signal.stopped:
-            leases = self._queue.claim_expired(_MOST)
-            for lease in leases:
-                if not self.end(lease):
-                    lease.release()
+            leases = deque(self._queue.claim_expired(_MOST))
             may_be_more = len(leases) == _MOST
+            with given_back_in_trouble(leases):
+                while leases:
+                    if not self.end(leases[0]):
+                        leases[0].release()
+                    leases.popleft()
 
     def end(self, lease: ILease) -> bool:
         """Settle a lease if its mail has expired, or if some of its recipients get no mail.

@@ -13,6 +13,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.suppression import Suppression
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.routes import Routes
 from zope.sendmail.message.terms import Terms
 from zope.sendmail.processor.connectionlimit import ConnectionLimit
 from zope.sendmail.processor.mailrate import MailRate
@@ -21,6 +22,7 @@ from zope.sendmail.processor.throttle import MailInHand, Throttle
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.reporting import observers
 from zope.sendmail.testing.contracts import LATER, MESSAGE, OK, ManualClock
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
 
 GONE = Reply(Answer.REJECTED, "no such user", 550, "5.1.1", to_rcpt=True)
@@ -119,6 +121,60 @@ class MailThatHasNotExpired(ProcessorTest):
         self.queue.claim_expired = set_back
         self.drain()
         self.assertEqual(self.sent_to(), ["one@example.org"])
+
+
+class ALeaseThatMeetsTrouble(ProcessorTest):
+    """Before a relay has the mail.  It is given back, with those behind it, and not kept until the process ends."""
+
+    def broken_once(self, what: Any, name: str) -> None:
+        """Let a method fail at its next call, and work then."""
+        works = getattr(what, name)
+
+        def fail(*_: object, **__: object) -> Any:
+            setattr(what, name, works)
+            raise BROKEN
+
+        setattr(what, name, fail)
+
+    def in_two_passes(self) -> None:
+        """Let a processor that goes on look twice; the first time something is broken."""
+        run = self.processor.new_run()
+        with self.assertLogs("QueueProcessorThread", "ERROR") as logs:
+            run.once()
+        self.assertIn("the disk is broken", "".join(logs.output))
+        self.clock.advance(60.0)
+        run.once()
+        self.addCleanup(run.end)
+
+    def test_is_given_back_where_there_are_several_relays(self) -> None:
+        """Say the suppression list cannot be read just now."""
+        other = ScriptedMailer()
+        self.processor = self.make_processor(routes=Routes("here", frozenset({"there"})), mailers={"there": other})
+        self.put(count=3)
+        self.broken_once(self.queue.suppressions, "among")
+        self.in_two_passes()
+        self.assertEqual(sorted(self.sent_to()), [f"{number}@example.org" for number in range(3)])
+
+    def test_is_given_back_with_other_mail_that_has_expired(self) -> None:
+        """One cannot be settled; all of them have ended a moment later."""
+        staged = self.queue.stage()
+        for number in range(3):
+            terms = Terms(expires=self.clock.time() + 10.0)
+            staged.add(Envelope("s@example.org", (f"{number}@example.org",), terms=terms), MESSAGE)
+        staged.prepare()
+        staged.commit()
+        claim_expired = self.queue.claim_expired
+
+        def breaking(limit: int = 100) -> Any:
+            leases = claim_expired(limit)
+            self.queue.claim_expired = claim_expired
+            self.broken_once(leases[0], "settle")
+            return leases
+
+        self.queue.claim_expired = breaking
+        self.clock.advance(11.0)
+        self.in_two_passes()
+        self.assertEqual(self.queue.admin.count(), {State.REJECTED: 3})
 
 
 class TheStateCannotBeWritten(ProcessorTest):
