@@ -243,7 +243,8 @@ class AMailThatAnotherOneWantsAsWell(MakeWayTest):
             leases: list[MaildirLease] = []
             disk.begin(functools.partial(_take, queue, leases))
             for _ in range(before):
-                disk.is_over or disk.step()
+                if not disk.is_over:
+                    disk.step()
             is_sent = self.locked_by_older_release()
             while not disk.is_over:
                 disk.step()
