@@ -507,7 +507,7 @@ class ADiskThatRefuses(DrainTest):
         self.disk.refuse("read_tail", behind=1)
         queue = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=self.disk)
         self.addCleanup(queue.close)
-        self.enterContext(mock.patch("zope.sendmail.queue.maildir.admin._LOOKS", 1))
+        self.enterContext(mock.patch("zope.sendmail.queue.maildir.mailviews._LOOKS", 1))
         for _ in range(2):
             list(queue.admin.names())
             self.clock.advance(bundledrain.LOOK_AGAIN + 0.1)
@@ -647,7 +647,7 @@ class SomebodyWantsFiles(DrainTest):
         """They finish what is in hand, and leave the rest."""
         names = self.put()
         leases = self.queue.claim(4)
-        self.enterContext(mock.patch("zope.sendmail.queue.maildir.admin._LOOKS", 1))
+        self.enterContext(mock.patch("zope.sendmail.queue.maildir.mailviews._LOOKS", 1))
         list(self.open().admin.names())
         self.assertIn(WANTED, os.listdir(self.group()))
         for lease in leases:

@@ -1043,7 +1043,7 @@ class DeepQueue(MaildirQueueTest):
 
         self.put(3)
         self.reject(0, 100)
-        with mock.patch("zope.sendmail.queue.maildir.admin.Listing", Watched):
+        with mock.patch("zope.sendmail.queue.maildir.mailviews.Listing", Watched):
             self.assertEqual(len(list(self.queue.admin.mails())), 103)
         self.assertLessEqual(len(compared), 2 * 103)
 
