@@ -36,9 +36,6 @@ class BundleSource:
         self._drains: dict[str, BundleDrain] = {}
         self._turn = 0
 
-    def __contains__(self, group: str) -> bool:
-        return group in self._drains
-
     def take_up(self, group: str) -> bool:
         """Begin to drain a committed group where it lies; return False if files are to be made of it.
 

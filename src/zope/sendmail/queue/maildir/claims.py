@@ -414,8 +414,8 @@ class Claims:
         """Give back the lock of a message that is gone, or cannot be read."""
         gone = isinstance(error, FileNotFoundError)
         if gone and lock.inherited is not None:
-            self._clean_after(key)
-        if gone or lock.lost(0) is None:
+            self._clean_and_release(key, lock)
+        elif gone or lock.lost(0) is None:
             lock.release()
         else:
             lock.keep()
@@ -458,17 +458,24 @@ class Claims:
         try:
             lock = self._owner.take(key)
             if isinstance(lock, Lock):
-                self._clean_after(key)
-                lock.release()
+                self._clean_and_release(key, lock)
         except OneAtATime:  # the next look finds it again
             pass
         except OSError as error:
             self._skip(key, error)
 
-    def _clean_after(self, key: str) -> None:
-        """Remove what belongs to a message that is gone: the owner before us died while it did that."""
-        if self.store.find(key.rpartition("/")[2]) is None:
-            self.store.remove_leftovers(key)
+    def _clean_and_release(self, key: str, lock: Lock) -> None:
+        """Remove what belongs to a message that is gone: the owner before us died while it did that.
+
+        If the disk refuses, the lock stays, with which the next look finds the rest.
+        """
+        try:
+            if self.store.find(key.rpartition("/")[2]) is None:
+                self.store.remove_leftovers(key)
+        except OSError:
+            lock.keep()
+            raise
+        lock.release()
 
     # what leases tell
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
+from zope.sendmail.errors import LeaseLost
 from zope.sendmail.lifecycle.mailstatus import Standing
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
@@ -123,6 +124,11 @@ class RefusingOnce(Disk):
     def read_at(self, fd: int, size: int, offset: int) -> bytes:
         self._count("read_at")
         return super().read_at(fd, size, offset)
+
+    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+        if len(data) == 1:  # of a bundle's progress
+            self._count("write_at")
+        super().write_at(fd, data, offset)
 
     def link(self, old: str, new: str) -> None:
         if ".sending-" in new:
@@ -512,6 +518,135 @@ class ADiskThatRefuses(DrainTest):
             list(queue.admin.names())
             self.clock.advance(bundledrain.LOOK_AGAIN + 0.1)
         self.assertEqual(self.names(), names)
+
+    def test_makes_the_operator_wait_who_wants_files_just_then(self) -> None:
+        """It is looked at again after a pause, and the mails become files."""
+        names = self.put()
+        self.disk.refuse("read_tail", 0)
+        leases = self.queue.claim(20)
+        self.assertEqual(len(leases), 2)
+        self.enterContext(mock.patch("zope.sendmail.queue.maildir.admin._LOOKS", 1))
+        for _ in range(2):
+            list(self.queue.admin.names())
+            self.clock.advance(bundledrain.LOOK_AGAIN + 0.1)
+        self.assertEqual(sorted([*self.names()]), names)
+
+    def test_costs_no_mail_that_was_given_back(self) -> None:
+        """Its byte cannot be written, or its text cannot be read again: the log tells it, and it leaves as a file."""
+        for call in ("write_at", "read_at"):
+            with self.subTest(call):
+                names = self.put()
+                leases = self.queue.claim(3)
+                self.disk.refuse(call, 0)
+                if call == "write_at":
+                    with self.assertLogs("QueueProcessorThread", "WARNING") as logs:
+                        leases[2].release()
+                    self.assertIn(names[2], logs.output[0])
+                else:
+                    leases[2].release()
+                sent = [lease.name for lease in leases[:2]]
+                for _ in range(6):
+                    for lease in leases[:2]:
+                        self.settle(lease, OK)
+                    self.clock.advance(bundledrain.LOOK_AGAIN + 0.1)
+                    leases = self.queue.claim(2)
+                    sent += [lease.name for lease in leases]
+                for lease in leases:
+                    self.settle(lease, OK)
+                self.assertEqual(sorted(sent), names)
+
+
+class AChunk(DrainTest):
+    """Of which the lock is not ours any more, or the mails are not there any more."""
+
+    def test_whose_lock_was_removed_by_hand_is_left_alone(self) -> None:
+        """Its mails are not sent from here, and what is written of them is not changed."""
+        self.put()
+        leases = self.queue.claim(4)
+        for name in os.listdir(self.queue.layout.new):
+            for lock in os.listdir(self.group()) if name.startswith(".group-") else ():
+                if lock.startswith(".sending-"):
+                    os.unlink(os.path.join(self.group(), lock))
+        with self.assertRaises(LeaseLost):
+            leases[2].intend()
+        before = Disk().read(os.path.join(self.group(), PROGRESS))
+        leases[2].release()
+        self.assertEqual(Disk().read(os.path.join(self.group(), PROGRESS)), before)
+
+    def test_of_which_another_process_has_made_files_has_nothing_left(self) -> None:
+        """One that does not see our locks, while we had a part of it; each mail is given out, once."""
+        for steps in ("all of it", "but for the empty directory"):
+            with self.subTest(steps):
+                names = self.put()
+                leases = self.queue.claim(5)
+                sent = [lease.name for lease in leases]
+                for lease in leases:
+                    self.settle(lease, OK)
+                group = self.group()
+                left = os.path.join(self.path, "kept")
+                os.link(os.path.join(group, PROGRESS), left)
+                with mock.patch("zope.sendmail.queue.maildir.bundle.is_left", return_value=False):
+                    unfold_now(self.queue.layout, Disk(), group)
+                if steps != "all of it":
+                    os.mkdir(group)
+                    os.link(left, os.path.join(group, PROGRESS))
+                os.unlink(left)
+                self.assertEqual(self.names(), names[5:])
+                for _ in range(3):
+                    leases = self.queue.claim(20)
+                    sent += [lease.name for lease in leases]
+                    for lease in leases:
+                        self.settle(lease, OK)
+                    self.clock.advance(3)
+                self.assertEqual(sent, names)
+
+    def test_that_dead_processes_have_left_unclear_is_told_when_the_rest_is_given_up(self) -> None:
+        """What may have gone is given out in any case, and what was not begun becomes a file."""
+        names = self.put()
+
+        def work(queue: MaildirQueue) -> None:
+            leases: list[Any] = queue.claim(4)
+            leases[3].intend()
+
+        self.in_a_child(work)
+        [lease] = self.queue.claim(1)
+        self.assertEqual(lease.name, names[2])
+        lease.park("relay")
+        given = {lease.name: lease.record.unknowns for _ in range(3) for lease in self.queue.claim(20)}
+        self.assertEqual(given, {names[0]: 0, names[1]: 0, names[3]: 1})
+
+    def test_with_a_mail_that_is_none(self) -> None:
+        """A disk has changed it: that one is told of, the others are sent."""
+        names = self.put()
+        bundle = os.path.join(self.group(), BUNDLE)
+        text = Disk().read(bundle)
+        with open(bundle, "r+b") as stream:
+            stream.seek(text.index(b"X-Zope-From"))
+            stream.write(b"X-Zope-Frog")
+        leases = self.queue.claim(20)
+        self.assertEqual([bool(lease.problem) for lease in leases], [name == names[2] for name in names])
+
+    def test_that_is_out_when_the_queue_is_closed_is_closed_with_its_last_lease(self) -> None:
+        """What the relay has said is written down, and no file stays open."""
+        names = self.put()
+        leases = self.queue.claim(4)
+        self.queue.close()
+        for lease in leases:
+            self.settle(lease, OK)
+        self.assertEqual(ANewsletter.open_files(self), [])  # type: ignore[arg-type]  # it has the same path
+        self.clock.advance(10)
+        self.assertEqual(sorted(lease.name for lease in self.open().claim(20)), names[4:])
+
+
+class AForeignProgress(DrainTest):
+    def test_stops_no_other_mail(self) -> None:
+        """The bundle stays as it is, and that is told."""
+        self.put()
+        Disk().create(os.path.join(self.group(), PROGRESS), b"not ours")
+        with self.assertLogs("QueueProcessorThread", "ERROR") as logs:
+            self.assertEqual(len(self.queue.claim(20)), 2)
+        self.assertIn("not the progress of a bundle", "".join(logs.output))
+        self.assertTrue(os.path.exists(os.path.join(self.group(), BUNDLE)))
 
 
 def intend_four(queue: MaildirQueue) -> None:

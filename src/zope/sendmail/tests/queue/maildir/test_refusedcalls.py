@@ -20,7 +20,9 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.lifecycle.suppression import Suppression
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import put
+from zope.sendmail.queue.maildir.locks import CannotClaim, OneAtATime, Owner
 from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import MESSAGE, OK, ManualClock
 from zope.sendmail.testing.faultydisk import FaultyDisk
 
@@ -193,6 +195,66 @@ class AFirstAttempt(Refused):
         self.assertIs(found.record.state, State.SENT)
         found.settle(found.record)
         self.assertEqual(list(self.queue.admin.names()), [])
+
+
+class WhatADeathHasLeft(Refused):
+    """A lock whose mail is gone: its processor died while it removed the rest."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        staged = self.staged()
+        staged.commit()
+        self.name = staged.names[0]
+        dead = MaildirQueue(self.path, clock=self.clock)
+        [lease] = dead.claim()
+        lease.settle(replace(Record(), state=State.DEFERRED, attempts=1, time=self.clock.time(), due=0.0))
+        self.clock.advance(5)
+        [lease] = dead.claim()
+        dead.close()
+        os.unlink(os.path.join(self.path, "new", self.name))
+
+    def left(self) -> list[str]:
+        return [*os.listdir(os.path.join(self.path, "history")), *os.listdir(os.path.join(self.path, "new"))]
+
+    def test_is_removed_when_the_disk_lets_it(self) -> None:
+        """Until then it stays, and no mail is kept."""
+        with self.refusing("unlink"), self.assertLogs("QueueProcessorThread", "WARNING"):
+            self.assertEqual(self.queue.claim(), [])
+        self.assertEqual(len(self.left()), 2)
+        for _ in range(4):
+            self.clock.advance(60.0)
+            self.assertEqual(self.queue.claim(), [])
+        self.assertEqual(self.left(), [])
+
+    def test_is_removed_when_the_message_is_not_there_after_all(self) -> None:
+        """It was between the look and the lock."""
+        Disk().create(os.path.join(self.path, "new", self.name), b"X-Zope-From: a@example.org\n")
+        self.queue._listen()
+        os.unlink(os.path.join(self.path, "new", self.name))
+        self.clock.advance(5)
+        self.assertEqual(self.queue._claims.take(1), [])
+        self.assertEqual(self.left(), [])
+
+    def test_is_left_for_a_moment_where_there_is_room_for_one_lock_only(self) -> None:
+        """The next look finds it again."""
+        with mock.patch.object(Owner, "take", side_effect=OneAtATime(errno.ENOSPC, "full")):
+            self.assertEqual(self.queue.claim(), [])
+        self.clock.advance(700.0)
+        self.assertEqual((self.queue.claim(), self.left()), ([], []))
+
+
+class TooFewDescriptors(Refused):
+    def test_are_no_trouble_of_one_mail(self) -> None:
+        """Every message stays as due as it is, and the words are those of the system."""
+        staged = self.staged()
+        staged.commit()
+        self.queue.claim(0)
+        with self.refusing("open", "read_small", error=errno.EMFILE), self.assertRaises(CannotClaim) as caught:
+            self.queue.claim()
+        self.assertEqual(caught.exception.errno, errno.EMFILE)
+        [lease] = self.queue.claim()
+        self.assertEqual(lease.name, staged.names[0])
+        lease.release()
 
 
 class TheStatesOfProcessors(Refused):
