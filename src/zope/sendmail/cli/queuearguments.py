@@ -87,8 +87,8 @@ SHAPES = ("relay", "domain", "sender", "reply")
 
 _MAIL_KEYS = (
     "name, state, since, due, not_before, expires, priority, key, key_until, size, message_id, sender, recipients, "
-    "malformed, suppressed, relays, waits_for (relay, since, probe, reply; null), attempts, deaths, unknowns, relay, "
-    "note, replies"
+    "malformed, suppressed, relays, locked_until (by a release before 8.0; null), waits_for (relay, since, probe, "
+    "reply; null), attempts, deaths, unknowns, relay, note, replies"
 )
 
 #: What programs can rely on.  Times are seconds since the epoch, null for open.

@@ -36,6 +36,7 @@ def mail_values(mail: QueuedMail, *, history: bool = False) -> dict[str, Any]:
         "malformed": list(envelope.malformed) if envelope else [],
         "suppressed": list(envelope.terms.suppressed) if envelope else [],
         "relays": list(mail.relays),
+        "locked_until": mail.locked_until or None,
         "waits_for": None if mail.blocked is None else _blocked_values(mail.blocked),
         **_record_values(record),
     }

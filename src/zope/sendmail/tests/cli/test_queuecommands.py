@@ -48,6 +48,8 @@ class AMailThatAnOlderReleaseHasLocked(OperatorsTest):
         self.assertIn("locked by a release before 8.0, for 2h", self.said)
         self.assertIn("doctor --all says more", self.said)
         self.assertRegex(self.said, r"ready +[\w ]+ 2h +-")
+        [values] = self.objects("list")
+        self.assertAlmostEqual(values["locked_until"], self.clock.time() + 7200, delta=1)
 
     def test_is_released_by_the_filters_and_no_other_that_is_ready(self) -> None:
         """What is not locked needs no release, and is no mail for which that failed."""
