@@ -8,27 +8,24 @@ the calls, or stop the world between two of them.  A name is a path as str.  Eac
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import io
 import os
-import re
 import stat
-import struct
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from zope.sendmail.message.pieces import Piece, octets
 from zope.sendmail.system.gilbaton import baton
+from zope.sendmail.system.lockedfiles import FILE_MODE, LockedFiles
 from zope.sendmail.system.mounts import is_local
+from zope.sendmail.system.systemcalls import HAS_SYNCFS, flush, keep_in_place, rename_new, syncfs
 
 #: Opens nothing where the system knows that; else nothing but a regular file, without waiting.
 _HOLD = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_CLOEXEC | os.O_NOFOLLOW
 
-_FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 
 #: File systems group fsyncs that are under way at the same time into one journal commit; more than 16 bring nothing.
@@ -50,44 +47,11 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MANY = 16
 
 
-def _find_syncfs() -> Callable[[int], int] | None:
-    """syncfs(2), where it reports write errors: Linux 5.8 and newer."""
-    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    if sys.platform != "linux" or release is None or (int(release[1]), int(release[2])) < (5, 8):
-        return None
-    try:
-        function = ctypes.CDLL(None, use_errno=True).syncfs
-    except (AttributeError, OSError):
-        return None
-    return cast("Callable[[int], int]", function)
-
-
-_syncfs = _find_syncfs()
-
-
-def _find_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
-    """renameat2(2), which can refuse to replace a file: Linux 3.15 with glibc 2.28, or musl 1.2.5, and newer."""
-    if sys.platform != "linux":
-        return None
-    try:
-        function = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError):
-        return None
-    return cast("Callable[[int, bytes, int, bytes, int], int]", function)
-
-
-_renameat2 = _find_renameat2()
-_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
-
-#: ioctl(2): the attributes of a file (chattr(1)), and that which keeps a file where it is when it is written to.
-_GET_FLAGS, _SET_FLAGS, _NO_COPY = 0x80086601, 0x40086602, 0x00800000
-
-
 class NotRegular(OSError):
     """A FIFO, device or directory stands where a file was expected."""
 
 
-class Disk:
+class Disk(LockedFiles):
     """The real disk.  Concurrency: any thread."""
 
     # making
@@ -102,12 +66,12 @@ class Disk:
     def create_in_place(self, path: str, data: bytes) -> None:
         """`create`, durably, a file that can be written over without room, as `open_locked` does."""
         baton.put_down()
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
         try:
-            os.fchmod(fd, _FILE_MODE)
-            _keep_in_place(fd)
+            os.fchmod(fd, FILE_MODE)
+            keep_in_place(fd)
             self.write(fd, data)
-            _flush(fd)
+            flush(fd)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -166,9 +130,9 @@ class Disk:
             os.close(fd)
 
     def _create(self, path: str, *pieces: Piece) -> int:
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
         try:
-            os.fchmod(fd, _FILE_MODE)  # a umask may take bits away, but must not
+            os.fchmod(fd, FILE_MODE)  # a umask may take bits away, but must not
             self.write(fd, *pieces)
         except BaseException:
             os.close(fd)
@@ -192,11 +156,11 @@ class Disk:
         """Return a descriptor whose every write goes to the end of a private file, which is made if needed."""
         # A FIFO without a reader would let us wait for ever.
         flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        fd = os.open(path, flags, _FILE_MODE)
+        fd = os.open(path, flags, FILE_MODE)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", path)
-            os.fchmod(fd, _FILE_MODE)
+            os.fchmod(fd, FILE_MODE)
         except BaseException:
             os.close(fd)
             raise
@@ -232,18 +196,18 @@ class Disk:
         baton.put_down()
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _flush(fd)
+            flush(fd)
         finally:
             os.close(fd)
 
     def sync_open(self, fd: int) -> None:
         """`sync_file` for an open file."""
         baton.put_down()
-        _flush(fd)
+        flush(fd)
 
     def sync_files(self, paths: Sequence[str]) -> None:
         """`sync_file` for several files; many cost about one (``docs/explanation/decisions/durability.rst``)."""
-        if len(paths) >= _MANY and _syncfs is not None:
+        if len(paths) >= _MANY and HAS_SYNCFS:
             self.sync_file_system(os.path.dirname(paths[0]))
             return
         if len(paths) < 2:
@@ -262,13 +226,10 @@ class Disk:
 
     def sync_file_system(self, path: str) -> None:
         """Return when everything on the file system of ``path`` is on disk.  Linux only."""
-        assert _syncfs is not None
         baton.put_down()
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
-            if _syncfs(fd) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number), path)
+            syncfs(fd, path)
         finally:
             os.close(fd)
 
@@ -277,7 +238,7 @@ class Disk:
         baton.put_down()
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
-            _flush(fd)
+            flush(fd)
         finally:
             os.close(fd)
 
@@ -289,11 +250,7 @@ class Disk:
 
     def rename_new(self, old: str, new: str) -> None:
         """Give a file another name; raise `FileExistsError` if the name is taken.  Atomic.  Linux only."""
-        if _renameat2 is None:
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), old, None, new)
-        if _renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), _RENAME_NOREPLACE) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), old, None, new)
+        rename_new(old, new)
 
     def link(self, old: str, new: str) -> None:
         """Give a file one more name; raise `FileExistsError` if the name is taken.  Atomic."""
@@ -412,95 +369,6 @@ class Disk:
             length = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, length - size))
             return stream.read(), length <= size
-
-    # locks: on open files, so that the kernel ends them with the process
-
-    def open_locked(self, path: str) -> int:
-        """Make a new private file, locked by us; return its descriptor.
-
-        Where the file system writes what changes elsewhere (btrfs), it does not with this file, so that writing over
-        what is there needs no room.
-        """
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
-        try:
-            os.fchmod(fd, _FILE_MODE)
-            _keep_in_place(fd)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BaseException:
-            os.close(fd)
-            os.unlink(path)
-            raise
-        return fd
-
-    @contextlib.contextmanager
-    def locked(self, path: str) -> Iterator[int | None]:
-        """Hold the lock of an existing file; give its descriptor, or None if another process holds the lock."""
-        # For writing as well: over NFS an exclusive flock on a read-only descriptor is refused.
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-            else:
-                try:
-                    yield fd
-                finally:
-                    # Closing is not enough: a child that another thread forked meanwhile has this descriptor as well.
-                    fcntl.flock(fd, fcntl.LOCK_UN)
-        finally:
-            os.close(fd)
-
-    def lock_existing(self, path: str) -> int | None:
-        """Lock an existing file; return its descriptor, or None if another process holds the lock."""
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return None
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-    def open_existing(self, path: str) -> int:
-        """Return a descriptor for reading and writing a file that is there, at any place in it."""
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-    def read_at(self, fd: int, size: int, offset: int) -> bytes:
-        """Return so many bytes from ``offset`` on; fewer at the end of the file."""
-        return os.pread(fd, size, offset)
-
-    def touch(self, fd: int) -> float:
-        """Set the time stamp of an open file to now, by the clock of the file system; return it."""
-        os.utime(fd)
-        return os.fstat(fd).st_mtime
-
-    def stamp_open(self, fd: int, modified: int) -> None:
-        """Set the time stamp of an open file, nanoseconds since the epoch."""
-        os.utime(fd, ns=(modified, modified))
-
-    def write_at(self, fd: int, data: bytes, offset: int) -> None:
-        """Write ``data`` at ``offset``, in one call."""
-        os.pwrite(fd, data, offset)
-
-
-def _keep_in_place(fd: int) -> None:
-    """Let an empty file not be copied when it is written to, where the file system knows that."""
-    if sys.platform == "linux" and sys.maxsize > 2**32:
-        with contextlib.suppress(OSError):
-            flags = struct.unpack("l", fcntl.ioctl(fd, _GET_FLAGS, bytes(8)))[0]
-            fcntl.ioctl(fd, _SET_FLAGS, struct.pack("l", flags | _NO_COPY))
-
-
-def _flush(fd: int) -> None:
-    """fsync(2), and on macOS what fsync is elsewhere: the drive's cache too."""
-    full = getattr(fcntl, "F_FULLFSYNC", None)
-    if full is None:
-        os.fsync(fd)
-    else:
-        fcntl.fcntl(fd, full)
 
 
 def remove_quietly(disk: Disk, *paths: str) -> None:
