@@ -55,7 +55,7 @@ PACKAGES = {
             "queue/maildir",
             "queue/spool queue/test_schemes.py queue/test_moving.py queue/test_diagnosis_commands.py",
             "queue/test_contract.py queue/test_model.py queue/test_memory.py queue/test_several.py",
-            "test_maildir.py test_datamanager.py",
+            "queue/test_places.py test_maildir.py test_datamanager.py",
             "scenarios/test_keys.py",
             # Each call of the disk fails once, and a disk is full: as a seam plays it, which needs no rights.
             "scenarios/test_faults.py",

@@ -21,23 +21,34 @@ _WHOLE_HEADER = 1024 * 1024
 class CompletedLease(MaildirLease):
     """See `ILease`.  A message without Message-Id gets one, made of the mail's name."""
 
-    @property
-    def message_id(self) -> str:
-        """See `ILease`."""
-        return super().message_id or self._new_id
+    def _read_message_id(self) -> str:
+        """Return the Message-Id that the message has or gets; the stream stays where it is."""
+        try:
+            stream = self._open_stream()
+            position = stream.tell()
+            stream.seek(self._start)
+            head = stream.read(_WHOLE_HEADER)
+            stream.seek(position)
+        except OSError:
+            return ""
+        return self._completed(head)[1]
 
     def open(self) -> BinaryIO:
         """See `ILease`."""
         stream = super().open()
         head = stream.read(_WHOLE_HEADER)
-        try:
-            completed, _ = with_message_id(head, self._new_id)
-        except InvalidMessage:  # it has something in that place, and we shall not have two
-            completed = head
+        completed, _ = self._completed(head)
         if completed == head:
             stream.seek(self._start)
             return stream
         return cast("BinaryIO", io.BufferedReader(_Completed(completed, stream, self._start + len(head))))
+
+    def _completed(self, head: bytes) -> tuple[bytes, str]:
+        """Return the head of the message with a Message-Id, and that."""
+        try:
+            return with_message_id(head, self._new_id)
+        except InvalidMessage:  # it has something in that place, and we shall not have two
+            return head, ""
 
     @property
     def _new_id(self) -> str:

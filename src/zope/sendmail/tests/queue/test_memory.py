@@ -7,8 +7,10 @@ import unittest
 from dataclasses import replace
 
 from zope.sendmail.errors import LeaseLost, NotPossible
+from zope.sendmail.lifecycle.finding import Severity
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayState
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import open_queue, put
@@ -28,6 +30,33 @@ class InMemory(unittest.TestCase):
     def put(self, envelope: Envelope = ENVELOPE, message: bytes = MESSAGE) -> str:
         put(self.queue, [envelope], message)
         return list(self.queue.admin.names())[-1]
+
+
+class Findings(InMemory):
+    def test_of_a_mail_that_an_operator_gave_up(self) -> None:
+        """It is kept, and needs nobody: that is no problem."""
+        name = self.put()
+        bounce(self.queue, name, now=self.clock.time())
+        [found] = [each for each in self.queue.admin.examine() if each.name == name]
+        self.assertIs(found.severity, Severity.NOTE)
+
+    def test_of_relays_are_of_those_that_cannot_be_used(self) -> None:
+        """Others are nothing to be told of."""
+        now = self.clock.time()
+        relays = [RelayState("up", "up:25", asked=now)]
+        relays += [RelayState("down", "down:25", fault=Reply(Answer.DEFERRED, "no"), since=now, asked=now)]
+        self.queue.report(ProcessorState(os.getpid(), "here", written=now, relays=tuple(relays)))
+        [found] = self.queue.admin.examine()
+        self.assertIn("down", found.text)
+
+
+class TheTurnsOfARelay(InMemory):
+    def test_are_taken_one_behind_the_other(self) -> None:
+        """At its rate, by each mail that goes there; those of another relay have their own."""
+        self.assertEqual([self.queue.take_turns("a", 2.0, count) for count in (3, 1, 1)], [0.0, 1.5, 2.0])
+        self.assertEqual(self.queue.take_turns("b", 2.0, 1), 0.0)
+        self.clock.advance(10)
+        self.assertEqual(self.queue.take_turns("a", 2.0, 1), 0.0)
 
 
 class TheQueueOfAProcess(InMemory):
