@@ -38,6 +38,7 @@ from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME
 from zope.sendmail.queue.maildir.ownerless import said_by
 from zope.sendmail.queue.maildir.ownertext import phase_of
 from zope.sendmail.queue.maildir.processorstates import ProcessorStateFiles
+from zope.sendmail.queue.maildir.rights import DIRECTORIES, First, Rights, closed_directories, kind_of
 from zope.sendmail.queue.maildir.store import Listing, Store
 from zope.sendmail.queue.maildir.uncommitted import DAY, look_at
 from zope.sendmail.system.disk import identity
@@ -57,17 +58,6 @@ _FUTURE = 600.0
 #: What begins like this in ``new`` and ``cur`` is not strange; NFS calls a removed file that is still open `.nfs...`.
 _KNOWN = (SENDING, REJECTED, GROUP, PROOF, ".nfs")
 
-#: What a queue consists of.
-_DIRECTORIES = ("tmp", "new", "cur", "history", "locks", "processors")
-
-_KINDS = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFREG: "a file",
-}
-
 
 def examine(store: Store) -> Iterator[Finding]:
     """Yield the findings about a queue; see `IMailQueueAdmin.examine`."""
@@ -81,47 +71,15 @@ def examine(store: Store) -> Iterator[Finding]:
     try:
         visit = _Visit(store, root)
     except OSError as error:
-        yield from list(_closed(store, root)) or [diagnosis.unreadable("", error)]
+        yield from list(closed_directories(store.disk, store.layout.root, root)) or [diagnosis.unreadable("", error)]
         return
     yield from visit.everything()
-
-
-def _closed(store: Store, root: os.stat_result) -> Iterator[Finding]:
-    """Yield the directories that are not their owner's any more, or in which the owner cannot do everything."""
-    if not stat.S_ISDIR(root.st_mode):
-        return
-    if root.st_mode & stat.S_IRWXU != stat.S_IRWXU:
-        yield diagnosis.closed_to_its_owner(".", stat.S_IMODE(root.st_mode))
-    for name in _DIRECTORIES:
-        with suppress(FileNotFoundError):
-            status = store.disk.stat(os.path.join(store.layout.root, name))
-            if not stat.S_ISDIR(status.st_mode):
-                yield diagnosis.foreign(name, _kind(status), Severity.PROBLEM)
-            elif status.st_uid != root.st_uid and status.st_mode & stat.S_IRWXG != stat.S_IRWXG:
-                yield diagnosis.somebody_elses(name, status.st_uid, root.st_uid)
-            elif status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
-                yield diagnosis.closed_to_its_owner(name, stat.S_IMODE(status.st_mode))
 
 
 def examine_staged(store: Store) -> Iterator[Finding]:
     """Yield what is strange about the mails in ``tmp/``, as `examine` does."""
     with suppress(FileNotFoundError):
         yield from _Visit(store, store.disk.stat(store.layout.root)).staged()
-
-
-class _First:
-    """How often something was seen, and where first."""
-
-    def __init__(self) -> None:
-        self.name = ""
-        self.count = 0
-        self.value = 0.0
-
-    def add(self, name: str, value: float) -> None:
-        """Count one more; the one with the smallest `value` is the first."""
-        if not self.count or value < self.value:
-            self.name, self.value = name, value
-        self.count += 1
 
 
 class _Visit:
@@ -133,16 +91,16 @@ class _Visit:
         self._layout = store.layout
         self._now = store.clock.time()
         self._root = root
+        self._rights = Rights(root)
         self._owners = LocksFolder()
         self._listing = Listing(store.layout, store.disk)
         self._waiting = set(self._listing.keys)
-        self._modes: dict[str, int] = {}
         #: Keys of mails that a process is working on, or that wait for an older release's lock.
         self._busy: set[str] = set()
         self._board = RelayBoard(())
-        self._readable, self._writable, self._future, self._due = _First(), _First(), _First(), _First()
+        self._future, self._due = First(), First()
         #: The mails that wait for each relay that cannot be used.
-        self._blocked: dict[str, _First] = {}
+        self._blocked: dict[str, First] = {}
 
     def everything(self) -> Iterator[Finding]:
         """Yield all findings."""
@@ -168,27 +126,14 @@ class _Visit:
         yield from examine_sent(self._disk, self._layout)
 
     def _directories(self) -> Iterator[Finding]:
-        self._note_rights("", self._root.st_mode, 0o077)
-        yield from _closed(self._store, self._root)
-        for name in _DIRECTORIES:
+        yield from closed_directories(self._disk, self._layout.root, self._root)
+        for name in DIRECTORIES:
             with suppress(FileNotFoundError):
-                status = self._disk.stat(os.path.join(self._layout.root, name))
-                self._note_rights(name, status.st_mode, _reach(self._root.st_mode) * 0o7)
-                self._modes[name] = status.st_mode
-
-    def _note_rights(self, name: str, mode: int, reach: int) -> None:
-        """Note permission bits; `reach` has those that can be used at all, as the directories above are."""
-        mode = stat.S_IMODE(mode)
-        if mode & reach & 0o022:
-            self._writable.add(name, mode)
-        elif mode & reach & 0o044:
-            self._readable.add(name, mode)
+                self._rights.note_directory(name, self._disk.stat(os.path.join(self._layout.root, name)).st_mode)
 
     def _sums(self) -> Iterator[Finding]:
         """Yield what is told once, however often it was seen."""
-        for first, writable in ((self._readable, False), (self._writable, True)):
-            if first.count:
-                yield queuefindings.open_to_others(first.name, int(first.value), first.count, writable=writable)
+        yield from self._rights.findings()
         if self._future.count:
             yield queuefindings.from_the_future(self._future.name, self._future.count)
         for name, waiting in self._blocked.items():
@@ -233,7 +178,7 @@ class _Visit:
     def _processors(self) -> Iterator[Finding]:
         """Learn what processors told; that they cannot be read is the only finding."""
         self._board = RelayBoard(ProcessorStateFiles(self._layout, self._disk, self._store.clock).examine())
-        self._blocked = {relay.name: _First() for relay in self._board if not relay.is_usable}
+        self._blocked = {relay.name: First() for relay in self._board if not relay.is_usable}
         yield from ()
 
     def _locks(self) -> Iterator[Finding]:
@@ -249,7 +194,7 @@ class _Visit:
             self._busy.add(key)
         elif not stat.S_ISREG(status.st_mode):
             self._busy.add(key)
-            yield diagnosis.strange_lock(os.path.relpath(path, self._layout.root), _kind(status))
+            yield diagnosis.strange_lock(os.path.relpath(path, self._layout.root), kind_of(status))
         else:
             yield from self._lock_of_nobody(key, path, status)
 
@@ -289,9 +234,9 @@ class _Visit:
         staged = look_at(self._disk, path, self._now)
         if staged is None:
             if self._now - status.st_mtime > DAY and not is_spare(name, status.st_size):
-                yield diagnosis.foreign(f"tmp/{name}", _kind(status), Severity.NOTE)
+                yield diagnosis.foreign(f"tmp/{name}", kind_of(status), Severity.NOTE)
             return
-        self._note_rights(f"tmp/{name}", status.st_mode, self._reach_in("tmp"))
+        self._rights.note(f"tmp/{name}", status.st_mode)
         alive, written = staged.liveness is Liveness.ALIVE, moment(staged.written)
         self._disk.stat(path)  # again: a process that has ended meanwhile may have committed before
         if staged.is_group and not self._disk.names(path):
@@ -346,12 +291,12 @@ class _Visit:
         name, path = name_of(key), self._layout.message(key)
         status = self._disk.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            yield diagnosis.foreign(key, _kind(status), Severity.PROBLEM)
+            yield diagnosis.foreign(key, kind_of(status), Severity.PROBLEM)
             return
-        if self._is_anothers(status):
+        if self._rights.is_anothers(status):
             yield diagnosis.somebody_elses(key, status.st_uid, self._root.st_uid)
             return
-        self._note_rights(key, status.st_mode, self._reach_in(key.partition("/")[0]))
+        self._rights.note(key, status.st_mode)
         self._note_time(name, age_key(name)[0])
         try:
             envelope, stream = self._store.open_path(path)
@@ -395,7 +340,7 @@ class _Visit:
 
     def _rejected(self, key: str) -> Iterator[Finding]:
         path = self._layout.rejected(key)
-        self._note_rights(key, self._disk.stat(path).st_mode, self._reach_in(key.partition("/")[0]))
+        self._rights.note(key, self._disk.stat(path).st_mode)
         envelope = None
         with suppress(MalformedEnvelope):
             envelope, stream = self._store.open_path(path)
@@ -423,30 +368,13 @@ class _Visit:
         if not has_mail:
             yield diagnosis.leftover(f"history/{name}", "A history without its mail, which is gone")
         elif not stat.S_ISREG(status.st_mode):
-            yield diagnosis.foreign(f"history/{name}", _kind(status), Severity.PROBLEM)
-        elif self._is_anothers(status):
+            yield diagnosis.foreign(f"history/{name}", kind_of(status), Severity.PROBLEM)
+        elif self._rights.is_anothers(status):
             yield diagnosis.somebody_elses(f"history/{name}", status.st_uid, self._root.st_uid)
-        self._note_rights(f"history/{name}", status.st_mode, self._reach_in("history"))
+        self._rights.note(f"history/{name}", status.st_mode)
 
     # judging
-
-    def _is_anothers(self, status: os.stat_result) -> bool:
-        """Return whether the queue's owner cannot read the file although this process may."""
-        return status.st_uid != self._root.st_uid != 0 and not status.st_mode & 0o004
-
-    def _reach_in(self, directory: str) -> int:
-        """Return the permission bits of a file that others can use, as the directories above it are."""
-        return _reach(self._root.st_mode & self._modes.get(directory, 0)) * 0o6
 
     def _note_time(self, name: str, seconds: float) -> None:
         if seconds - self._now > _FUTURE:
             self._future.add(name, seconds)
-
-
-def _reach(mode: int) -> int:
-    """Return who beside the owner can go through a directory: one bit for the group, one for others."""
-    return mode & 0o011
-
-
-def _kind(status: os.stat_result) -> str:
-    return _KINDS.get(stat.S_IFMT(status.st_mode), "a device")
