@@ -228,8 +228,8 @@ class QueuedMailDelivery(AbstractMailDelivery):
         if schedule is not None:
             self._schedule = schedule
         self._connection = connection
-        if connection is not None and scheme_of(queuePath) not in DATABASES:
-            raise ValueError("mail follows the transactions of a connection only into a queue in its database")
+        if connection is not None:
+            _check_connection(connection, queuePath)
         if routes is not None:
             self.routes = routes
 
@@ -493,3 +493,15 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(_MOVED[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _check_connection(connection: Any, place: str) -> None:
+    """Refuse what no mail of this queue could be written on, before there is any."""
+    if scheme_of(place) not in DATABASES:
+        raise ValueError("mail follows the transactions of a connection only into a queue in its database")
+    if not (hasattr(connection, "stage") or all(hasattr(connection, name) for name in ("execute", "on_commit"))):
+        what = type(connection).__name__
+        raise TypeError(
+            f"a {what} is no connection for mail; wrap it in PsycopgConnection, SQLAlchemySession or DjangoConnection "
+            "of zope.sendmail.queue.postgresql.joining"
+        )

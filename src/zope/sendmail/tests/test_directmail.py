@@ -468,7 +468,7 @@ class WithAQueueInReserve(Direct):
 
     def test_mail_is_written_on_connections_of_the_queue(self) -> None:
         """In the second phase an application's own connection has committed."""
-        delivery = QueuedMailDelivery("postgresql://me@host/database", connection=object())
+        delivery = QueuedMailDelivery("postgresql://me@host/database", connection=mock.Mock())
         self.assertEqual(DirectMailDelivery(self.mailer(), queue=delivery)._reserve()._queue, delivery.queue)
 
     def test_a_death_after_the_vote_leaves_the_mail_on_disk(self) -> None:

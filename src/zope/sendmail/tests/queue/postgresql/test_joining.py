@@ -154,6 +154,12 @@ class APsycopgConnection(Fixture):
         """A directory has no transactions of a database."""
         self.assertRaises(ValueError, QueuedMailDelivery, "/tmp/queue", connection=object())
 
+    def test_an_applications_own_connection_is_refused_before_there_is_mail(self) -> None:
+        """And a function that returns one: what wraps them is named."""
+        for connection in (self.connection, lambda: self.connection):
+            with self.assertRaisesRegex(TypeError, "PsycopgConnection"):
+                QueuedMailDelivery(self.url, connection=connection)
+
     def test_follows_the_transaction_as_well(self) -> None:
         """With a transaction manager: its abort removes the mail, whatever becomes of the connection."""
         from zope.sendmail.queue.postgresql.joining import PsycopgConnection
