@@ -64,7 +64,7 @@ class Disk(LockedFiles):
         os.close(self._create(path, *pieces))
 
     def create_in_place(self, path: str, data: bytes) -> None:
-        """`create`, durably, a file that can be written over without room, as `open_locked` does."""
+        """`create`, durably, a file that can be written over without room, as ``open_locked`` does."""
         baton.put_down()
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
         try:
