@@ -132,7 +132,10 @@ class Dispatcher:
 
     def _has_expired(self, job: Job) -> bool:
         """End a job whose mail's time is over since it was put into the backlog; return whether that was so."""
-        return job.envelope.terms is not PLAIN and self.refusals.end(job.lease)
+        if job.envelope.terms is PLAIN:
+            return False
+        with given_back_in_trouble([job.lease]):
+            return self.refusals.end(job.lease)
 
     def route(self, call: Call) -> None:
         """Put everything that is due into the backlogs of its relays, or park it."""

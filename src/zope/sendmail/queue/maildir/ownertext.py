@@ -82,8 +82,13 @@ def header(boot: bytes) -> bytes:
 
 
 def slot(phase: Phase, attempts: int, lock: str) -> bytes:
-    """Return the line about a lease; `lock` is the file name of the lock."""
-    return b"%-511.511b\n" % (phase + f" {attempts} {lock}").encode(_NAMES, "surrogateescape")
+    """Return the line about a lease; `lock` is the file name of the lock.
+
+    One that ends with a blank, as other programs may call a mail, has a slash behind it, which no name has.
+    """
+    name = os.fsencode(lock)
+    end = b"" if name == name.rstrip() else _END
+    return b"%-511.511b\n" % (f"{phase} {attempts} ".encode("ascii") + name + end)
 
 
 def line(text: bytes) -> bytes:
@@ -94,8 +99,8 @@ def line(text: bytes) -> bytes:
 #: A slot that tells of nothing.
 EMPTY = line(b"")
 
-#: How the system spells file names; as `os.fsencode`.
-_NAMES = sys.getfilesystemencoding()
+#: Ends a name in a slot that has blanks at its end.
+_END = b"/"
 
 
 def used_slots(text: bytes) -> Iterator[tuple[int, str, bytes]]:
@@ -104,7 +109,7 @@ def used_slots(text: bytes) -> Iterator[tuple[int, str, bytes]]:
         phase, _, rest = text[start : start + SLOT].rstrip().partition(b" ")
         attempts, _, name = rest.partition(b" ")
         if name:
-            yield start // SLOT, os.fsdecode(name), phase + b" " + attempts
+            yield start // SLOT, os.fsdecode(name.removesuffix(_END)), phase + b" " + attempts
 
 
 def read_slot(text: bytes, lock: str) -> Inherited:

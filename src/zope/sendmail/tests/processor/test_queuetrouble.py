@@ -126,9 +126,9 @@ class MailThatHasNotExpired(ProcessorTest):
 class ALeaseThatMeetsTrouble(ProcessorTest):
     """Before a relay has the mail.  It is given back, with those behind it, and not kept until the process ends."""
 
-    def broken_once(self, what: Any, name: str) -> None:
+    def broken_once(self, what: Any, name: str, works: Any = None) -> None:
         """Let a method fail at its next call, and work then."""
-        works = getattr(what, name)
+        works = works or getattr(what, name)
 
         def fail(*_: object, **__: object) -> Any:
             setattr(what, name, works)
@@ -154,6 +154,26 @@ class ALeaseThatMeetsTrouble(ProcessorTest):
         self.broken_once(self.queue.suppressions, "among")
         self.in_two_passes()
         self.assertEqual(sorted(self.sent_to()), [f"{number}@example.org" for number in range(3)])
+
+    def test_is_given_back_from_the_backlog_of_a_relay(self) -> None:
+        """Mail with a wish of its sender is looked at once more when its turn comes."""
+        self.processor = self.make_processor(
+            routes=Routes("here", frozenset({"there"})), mailers={"there": ScriptedMailer()}
+        )
+        staged = self.queue.stage()
+        terms = Terms(expires=self.clock.time() + 3600.0)
+        staged.add(Envelope("s@example.org", ("one@example.org",), terms=terms), MESSAGE)
+        staged.prepare()
+        staged.commit()
+        among = self.queue.suppressions.among
+
+        def first(recipients: Any) -> Any:
+            self.broken_once(self.queue.suppressions, "among", among)
+            return among(recipients)
+
+        self.queue.suppressions.among = first
+        self.in_two_passes()
+        self.assertEqual(self.sent_to(), ["one@example.org"])
 
     def test_is_given_back_with_other_mail_that_has_expired(self) -> None:
         """One cannot be settled; all of them have ended a moment later."""

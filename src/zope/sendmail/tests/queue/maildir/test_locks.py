@@ -489,6 +489,15 @@ class AfterADeath(LocksTest):
                 self.kill(child)
                 self.assertEqual(self.take(survivor, key).inherited, Inherited(phase, 7))
 
+    def test_what_it_says_is_known_whatever_bytes_the_name_has(self) -> None:
+        """Other programs may have called a mail so: blanks at its end, a line end, no text in any encoding."""
+        for name in ("a ", " a", "a b", "a\t", "a\n", "a \n\r ", "a\x0b", "\udcff", "\udcc3\u00e4 "):
+            key = f"new/{name}"
+            self.message(key)
+            self.die(Phase.INTENDED, 3, key)
+            with self.subTest(ascii(name)):
+                self.assertEqual(self.take(self.owner(), key).inherited, Inherited(Phase.INTENDED, 3))
+
     def test_one_of_several_survivors_gets_it(self) -> None:
         """However many come at the same moment, in the same process or in several."""
         for _ in range(5):
