@@ -4,7 +4,8 @@ To send an ordinary mail takes a tenth of a millisecond of Python, and then its 
 conversation hands the interpreter to another one several times a mail, which costs more than the mail.  So those that
 send one ordinary mail after the other are carried by one thread: it takes a step of each whose relay has said something
 (poll(2)), up to where that relay is waited for again.  What may take long, such as connecting, or any answer but yes,
-is done in a thread of its own: a conversation leaves with that, and comes back when it has gone well for a while.
+is done in a thread of its own: a conversation leaves with that, and comes back when it has gone well for a while.  A
+new one comes with its second mail.
 
 Where the interpreter has no lock, where poll(2) is not to be had, and for a queue that is waited for itself, such as a
 database, each conversation keeps its own thread.  So it does for a while where the thread was held up: by a disk that
@@ -26,7 +27,7 @@ from zope.sendmail.system.gilbaton import IS_NEEDED, baton
 #: A conversation; see `zope.sendmail.processor.worker.Worker.steps`.
 Steps = Generator[int | None, bool | None, None]
 
-#: Mails that went well, one after the other, until a conversation is carried by a thread that carries others.
+#: Mails that went well, one after the other, until a conversation that has left is carried with others again.
 _STEADY = 8
 
 #: The thread is held up if it spends more than this part of its time neither at work nor in wait for relays; so many
@@ -55,48 +56,66 @@ class Crew:
         #: From when on, by the monotonic clock.
         self._from = 0.0 if accepts and IS_NEEDED and _HEARD else inf
         self._mutex = threading.Lock()
-        #: Those that are to be carried too, each with what it waits for; and whether there is a thread that carries.
-        self._coming: deque[tuple[Steps, int]] = deque()
+        #: Those that are to be carried too, each with what it waits for, and what is told when it is taken; and whether
+        #: there is a thread that carries.
+        self._coming: deque[tuple[Steps, int, threading.Event]] = deque()
         self._is_carried = False
+
+    @property
+    def is_together(self) -> bool:
+        """Whether several conversations are carried by one thread now."""
+        return self.clock.monotonic() >= self._from
 
     def carry(self, steps: Steps) -> None:
         """Carry a conversation until it ends, or another thread carries it; meanwhile this one may carry others.
 
         Raises what the steps raise.
         """
-        left: Steps | None = steps
-        with baton.running():
-            while left is not None:
-                descriptor = self._until_steady(left)
-                if descriptor == _ENDED or not self._begin(left, descriptor):
-                    return
-                left = Carrier(self, left, descriptor).run()
+        self._carry(steps, is_new=True)
 
-    def _until_steady(self, steps: Steps) -> int:
-        """Carry one alone, until it may be carried with others; return what it waits for then, or `_ENDED`."""
+    def _carry(self, steps: Steps, *, is_new: bool) -> None:
+        left: Steps | None = steps
+        taken = None
+        with baton.running():
+            while left is not None and taken is None:
+                descriptor = self._until_steady(left, _STEADY if is_new else 0)
+                if descriptor == _ENDED:
+                    return
+                taken = self._begin(left, descriptor)
+                if taken is None:
+                    left, is_new = Carrier(self, left, descriptor).run(), False
+        if taken is not None:
+            taken.wait()  # a fork meanwhile must not leave it to the child, which would end it: this thread has it
+
+    def _until_steady(self, steps: Steps, mails: int) -> int:
+        """Carry one alone, until it may be carried with others; return what it waits for then, or `_ENDED`.
+
+        :param mails: that went well before
+        """
         may_go_on: bool | None = None
-        mails = 0
+        is_first = True
         while True:
             try:
                 step = steps.send(may_go_on)
             except StopIteration:
                 return _ENDED
             if step is None:
-                may_go_on, mails = None, 0
-            elif mails < _STEADY or self.clock.monotonic() < self._from:
+                may_go_on, mails = None, mails if is_first else 0
+                is_first = False
+            elif mails < _STEADY or not self.is_together:
                 may_go_on, mails = True, mails + 1
             else:
                 return step
 
-    def _begin(self, steps: Steps, descriptor: int) -> bool:
-        """Return whether this thread is the one that carries; else the other one does."""
+    def _begin(self, steps: Steps, descriptor: int) -> threading.Event | None:
+        """Return None if this thread is the one that carries; else what is told when the other one has taken it."""
         with self._mutex:
-            is_first = not self._is_carried
-            if is_first:
+            if not self._is_carried:
                 self._is_carried = True
-            else:
-                self._coming.append((steps, descriptor))
-        return is_first
+                return None
+            taken = threading.Event()
+            self._coming.append((steps, descriptor, taken))
+        return taken
 
     # what the thread that carries says
 
@@ -107,7 +126,9 @@ class Crew:
         with self._mutex:
             coming = list(self._coming)
             self._coming.clear()
-        return coming
+        for _, _, taken in coming:
+            taken.set()
+        return [(steps, descriptor) for steps, descriptor, _ in coming]
 
     def ends(self) -> bool:
         """Return whether the thread that carries may carry no more: no further one is to be carried."""
@@ -123,7 +144,7 @@ class Crew:
     def leave(self, steps: Steps) -> bool:
         """Let a thread of its own carry a conversation that may take long; return False if there is none."""
         try:
-            self._start_thread(lambda: self.carry(steps))
+            self._start_thread(lambda: self._carry(steps, is_new=False))
         except RuntimeError:
             return False
         return True

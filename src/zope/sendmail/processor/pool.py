@@ -30,15 +30,20 @@ from zope.sendmail.system.gilbaton import baton
 _WINDOW = (0.01, 0.5)
 
 #: A process that uses more than this part of a CPU is not waiting for a relay.  A worker in front of a relay on the
-#: same host uses 0.7 to 0.8; more workers cost a quarter more CPU there and send no more (benchmarks/README.rst).
-_BUSY = 0.6
+#: same host uses 0.7 to 0.8: more of them, each in a thread of its own, cost a quarter more CPU there and send no more;
+#: carried by one thread they cost nothing, and use what is left.
+_BUSY, _BUSY_TOGETHER = 0.6, 0.9
 
 
 class Meter:
-    """How busy this process is."""
+    """How busy this process is.
 
-    def __init__(self, clock: Clock) -> None:
+    :param busy: the part of a CPU above which it is not waiting
+    """
+
+    def __init__(self, clock: Clock, busy: float) -> None:
         self._clock = clock
+        self._busy = busy
         self._at, self._cpu = clock.monotonic(), clock.cpu()
 
     def is_waiting(self) -> bool:
@@ -46,7 +51,7 @@ class Meter:
         at, cpu = self._clock.monotonic(), self._clock.cpu()
         elapsed, used = at - self._at, cpu - self._cpu
         self._at, self._cpu = at, cpu
-        return elapsed > 0.0 and used / elapsed < _BUSY
+        return elapsed > 0.0 and used / elapsed < self._busy
 
 
 class WorkerPool:
@@ -252,7 +257,8 @@ class WorkerPool:
             self._scaling.pop(relay, None)
 
     def _scale(self, relay: Relay, over: threading.Event) -> None:
-        signal, meter = self._context.signal, Meter(self._context.clock)
+        busy = _BUSY_TOGETHER if self._crew(relay).is_together else _BUSY
+        signal, meter = self._context.signal, Meter(self._context.clock, busy)
         relay.lanes.processes = self._dispatcher.processes
         window = 0.0 if relay.lanes.is_far() else _WINDOW[0]
         try:

@@ -7,7 +7,6 @@ been sent already.  A test compares both ways on every dialogue.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 from io import BytesIO
@@ -174,8 +173,11 @@ class StraightWay:
     def may_end(self, attempt: OrdinaryAttempt) -> bool:
         """Return whether nothing speaks against the end of the message: the relay is quiet, and the lease is ours."""
         if self._channel.is_quiet():
-            with contextlib.suppress(Exception):  # the transaction asks again, and raises it where it belongs
+            try:
                 attempt.intend()
+            except Exception:  # noqa: BLE001, S110 - the transaction asks again, and raises it where it belongs
+                pass
+            else:
                 return True
         self._channel.put_back(attempt.heard)
         attempt.heard = b""

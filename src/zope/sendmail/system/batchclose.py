@@ -51,5 +51,7 @@ class BatchClose:
     def _close_ours(self) -> None:
         fds, self._fds = self._fds, []
         for fd in fds:
-            with contextlib.suppress(OSError):
+            try:  # noqa: SIM105 - once for each mail
                 os.close(fd)
+            except OSError:
+                pass

@@ -276,9 +276,10 @@ class Disk(LockedFiles):
 
         Nothing can be done with it but to close it, which frees the space.
         """
-        with contextlib.suppress(OSError):  # it is gone, or too many are open
+        try:
             return os.open(path, _HOLD)
-        return None
+        except OSError:  # it is gone, or too many are open
+            return None
 
     def remove_directory(self, path: str) -> None:
         """Remove an empty directory."""

@@ -107,7 +107,7 @@ class BundleSource:
     @property
     def are_usual(self) -> bool:
         """Whether the mails of all of them have the usual priority."""
-        return all(drain.all_ranks == [_NORMAL] for drain in self._drains.values())
+        return not self._drains or all(drain.all_ranks == [_NORMAL] for drain in self._drains.values())
 
     def ranks(self) -> set[int]:
         """Return the ranks of the priorities of which there is something to do."""

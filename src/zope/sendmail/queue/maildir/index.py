@@ -183,6 +183,8 @@ class Index:
 
     def is_usual(self, now: float) -> bool:
         """Return whether no message is due that has another priority than the usual one."""
+        if not self.knows_marked:
+            return True
         self._ripen(now)
         return len(self._lanes) == 1 or not any(
             self._has_due(self._lanes[rank]) for rank in self._lanes if rank != _NORMAL

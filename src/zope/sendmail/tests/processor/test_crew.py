@@ -76,11 +76,9 @@ class ACrew(unittest.TestCase):
         self.addCleanup(thread.join, 60)
 
     def begin(self, conversation: Conversation) -> None:
-        """Let a thread of its own carry it until it is steady, and waits."""
+        """Let a thread of its own carry it until it waits for its relay for the first time."""
         self.start(lambda: self.crew.carry(conversation.steps()))
-        conversation.says(module._STEADY)
-        for _ in range(module._STEADY + 1):
-            conversation.waits.acquire(timeout=60)
+        self.assertTrue(conversation.waits.acquire(timeout=60))
 
     def end(self, *conversations: Conversation) -> None:
         for each in conversations:
@@ -89,23 +87,39 @@ class ACrew(unittest.TestCase):
 
 class Several(ACrew):
     def test_are_carried_by_the_thread_of_the_first(self) -> None:
-        """From the time on when each has sent some mails without anything that takes long."""
-        one, two, three = (Conversation(module._STEADY + 20) for _ in range(3))
+        """From the time on when each waits for its relay, which it has known to answer."""
+        one, two, three = (Conversation(20) for _ in range(3))
         for each in (one, two, three):
             self.begin(each)
         for _ in range(20):
             for each in (one, two, three):
                 each.says()
         self.end(one, two, three)
-        self.assertEqual(len({each.threads[-1] for each in (one, two, three)}), 1)
-        self.assertEqual(one.threads[-1], one.threads[0])
-        self.assertNotEqual(two.threads[-1], two.threads[0])
+        self.assertEqual({*one.threads, *two.threads, *three.threads}, {self.threads[0].ident})
+
+    def test_one_that_has_left(self) -> None:
+        """Is carried with others again when it has been steady for a while."""
+        left, other = Conversation(module._STEADY + 2), Conversation(2)
+        other.says()
+        self.start(lambda: self.crew.carry(other.steps()))
+        other.waits.acquire(timeout=60)
+        other.waits.acquire(timeout=60)
+        left.says(module._STEADY)
+        self.crew.leave(left.steps())
+        for _ in range(module._STEADY + 1):
+            left.waits.acquire(timeout=60)
+        other.says()
+        left.says(2)
+        self.end(left, other)
+        alone, together = left.threads[: module._STEADY], left.threads[module._STEADY :]
+        self.assertEqual(set(alone), {self.threads[1].ident})
+        self.assertEqual(len({*together} - {*alone}), 1)
 
     def carry(self, *conversations: Conversation) -> None:
         """Carry these in this thread, each of which waits for its relay."""
         waiting = [(steps := each.steps(), next(steps)) for each in conversations]
         first, *_ = [self.crew._begin(steps, descriptor or 0) for steps, descriptor in waiting]
-        self.assertTrue(first)
+        self.assertIsNone(first)
         left = Carrier(self.crew, waiting[0][0], waiting[0][1] or 0).run()
         self.assertIsNone(left)
 
@@ -124,7 +138,7 @@ class Several(ACrew):
 
     def test_a_thread_that_is_held_up(self) -> None:
         """As by a disk that lets it wait: it carries one, others carry the rest; for a while each has its own."""
-        one, two, late = Conversation(3), Conversation(3), Conversation(module._STEADY + 3)
+        one, two, late = Conversation(3), Conversation(3), Conversation(3)
         one.after_each = self.hold_up
         one.says(3)
         two.says(3)
@@ -197,16 +211,16 @@ class Several(ACrew):
 class Alone(ACrew):
     def test_it_may_take_long_in_its_thread(self) -> None:
         """No other one is begun for it."""
-        alone = Conversation(module._STEADY + 2, long=(0, module._STEADY + 1))
+        alone = Conversation(3, long=(0, 2))
         alone.may_end_the_long.set()
         self.begin(alone)
-        alone.says(2)
+        alone.says(3)
         self.end(alone)
         self.assertEqual((len(self.threads), set(alone.threads)), (1, {self.threads[0].ident}))
 
     def test_another_one_does_not_wait_for_it(self) -> None:
         """While the first one takes long, the second one is carried by its own thread."""
-        long, other = Conversation(module._STEADY + 2, long=(module._STEADY + 1,)), Conversation(module._STEADY + 5)
+        long, other = Conversation(2, long=(1,)), Conversation(5)
         self.begin(long)
         long.says()
         self.assertTrue(long.takes_long.wait(60))
@@ -225,7 +239,7 @@ class NotCarriedTogether(ACrew):
     accepts = False
 
     def test_each_in_its_own_thread(self) -> None:
-        one, two = Conversation(module._STEADY + 5), Conversation(module._STEADY + 5)
+        one, two = Conversation(5), Conversation(5)
         for each in (one, two):
             self.begin(each)
         for each in (one, two):

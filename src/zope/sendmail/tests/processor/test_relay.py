@@ -318,7 +318,7 @@ class ThePace(unittest.TestCase):
                 return self.used
 
         clock = Used()
-        meter = Meter(clock)
+        meter = Meter(clock, 0.6)
         self.assertFalse(meter.is_waiting())  # no time has passed
         for used, waiting in (0.0, True), (0.5, True), (0.9, False), (2.0, False):
             clock.advance(1.0)
