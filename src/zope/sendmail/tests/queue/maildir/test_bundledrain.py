@@ -525,7 +525,7 @@ class ADiskThatRefuses(DrainTest):
         self.disk.refuse("read_tail", 0)
         leases = self.queue.claim(20)
         self.assertEqual(len(leases), 2)
-        self.enterContext(mock.patch("zope.sendmail.queue.maildir.admin._LOOKS", 1))
+        self.enterContext(mock.patch("zope.sendmail.queue.maildir.mailviews._LOOKS", 1))
         for _ in range(2):
             list(self.queue.admin.names())
             self.clock.advance(bundledrain.LOOK_AGAIN + 0.1)
