@@ -10,6 +10,7 @@ import random
 import tempfile
 import tracemalloc
 import unittest
+from email.generator import BytesGenerator
 from email.message import EmailMessage, Message
 from email.mime.application import MIMEApplication
 from email.mime.base import MIMEBase
@@ -194,6 +195,28 @@ class ALargeObject(unittest.TestCase):
         self.assertIsInstance(in_pieces(outer)[1], Text)
         self.assertNotEqual(outer.get_boundary(), inner.get_boundary())
         self.assertEqual(len(email.message_from_bytes(joined(in_pieces(outer))).get_payload()), 1)
+
+    def test_gets_a_boundary_that_stands_in_no_header_of_it(self) -> None:
+        """A reader may look for it in all lines."""
+        outer = MIMEMultipart()
+        outer.attach(MIMEText("x" * 100_000))
+        outer["X-Looks-Like"] = "--first"
+        with mock.patch.object(BytesGenerator, "_make_boundary", side_effect=["first", "second"]):
+            in_pieces(outer)
+        self.assertEqual(outer.get_boundary(), "second")
+
+    def test_with_what_looks_like_an_mbox_or_is_no_multipart_is_written_as_it_is(self) -> None:
+        """No line is escaped, and no boundary is given to a text that has none."""
+        mixed = MIMEMultipart(boundary="b")
+        mixed.attach(MIMEText("From here on\n"))
+        mixed.attach(MIMEText("From there on\n" + "x" * 100_000))
+        alone = Message()
+        alone["Content-Type"] = "multipart/mixed"
+        alone.set_payload("x" * 100_000)
+        for message in (mixed, alone):
+            expected = message.as_bytes()
+            self.assertEqual(joined(in_pieces(message)), expected)
+            self.assertEqual(message.as_bytes(), expected)
 
     def test_with_an_as_bytes_of_its_own_is_asked(self) -> None:
         """In its class, or set on it."""
