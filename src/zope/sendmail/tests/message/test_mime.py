@@ -10,7 +10,8 @@ from email.message import EmailMessage, Message
 from email.mime.text import MIMEText
 
 from zope.sendmail.errors import InvalidMessage
-from zope.sendmail.message.mime import message_bytes
+from zope.sendmail.message.mime import message_bytes, message_pieces
+from zope.sendmail.message.pieces import joined
 
 
 def read(octets: bytes) -> EmailMessage:
@@ -254,11 +255,28 @@ class AMessageObject(unittest.TestCase):
         """From the first that is known to the last."""
         for name, link in (
             ("Message-ID", f"<{'a' * 41}@example.org>"),
-            ("List-Archive", f"<https://x.org/{'a' * 27}>"),
+            ("List-Archive", f"<https://x.org/{'a' * 90}>"),
         ):
             for message in (EmailMessage(), Message()):
                 message[name] = link
-                self.assertIn(f"{name}: {link}\n".encode(), message_bytes(message))
+                self.assertEqual(" ".join(message_bytes(message).decode().split()), f"{name}: {link}")
+
+    def test_is_folded_at_76_characters_where_it_is_written_anew(self) -> None:
+        """As a text is."""
+        widths = set()
+        for length in range(1, 120):
+            message = EmailMessage()
+            message["To"] = f"{'ü' * length} <j@bücher.example>"
+            widths |= {len(line.partition(b" <")[0]) for line in message_bytes(message).splitlines()}
+        self.assertEqual(max(widths), 76)
+
+    def test_comes_in_pieces(self) -> None:
+        """Which are its octets."""
+        message = MIMEText("x" * 100_000)
+        pieces = message_pieces(message)
+        self.assertGreater(len(pieces), 1)
+        self.assertEqual(joined(pieces), message.as_bytes())
+        self.assertEqual(message_pieces("x"), (b"x",))
 
     def test_whose_text_has_another_encoding_is_encoded_anew(self) -> None:
         """In what fits it, which is said once."""
@@ -268,7 +286,7 @@ class AMessageObject(unittest.TestCase):
         old.set_payload("Gr\u00fc\u00dfe\n")
         message = read(message_bytes(old))
         self.assertEqual(message.get_content().strip(), "Gr\u00fc\u00dfe")
-        self.assertEqual(len(message.get_all("Content-Transfer-Encoding", [])), 1)
+        self.assertEqual(message.get_all("Content-Transfer-Encoding", []), ["base64"])
 
     def test_with_a_folded_field_is_unfolded_before_it_is_encoded(self) -> None:
         """Nothing is added between its lines; a character that is lost stays lost."""
