@@ -106,7 +106,8 @@ class ANewValue(unittest.TestCase):
     def test_mail(self) -> None:
         """No relay is known of it."""
         mail = QueuedMail("n", State.READY, None, "", 0.0, 0, 0.0, ())
-        self.assertEqual((mail.relays, mail.blocked), ((), None))
+        given = ("name", "state", "envelope", "message_id", "since", "size", "due", "history")
+        self.assert_has(mail, *given, relays=(), blocked=None, tried="", locked_until=0.0)
 
     def test_status(self) -> None:
         """No reason, no time, no reply."""

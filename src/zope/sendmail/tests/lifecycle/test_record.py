@@ -142,6 +142,22 @@ class Lines(unittest.TestCase):
             [replace(each, replies={}) for each in read_records(short)], [replace(each, replies={}) for each in records]
         )
 
+    def test_each_record_is_read_with_the_replies_that_ruled_then(self) -> None:
+        """Of a short line those before it, up to the last line that had all; compacted, the last one has its own."""
+        later = Reply(Answer.DEFERRED, "later", 451)
+        records = [
+            Record(State.DEFERRED, 1, replies={"a": later}),
+            Record(State.DEFERRED, 2, replies={"b": later}),
+            Record(State.DEFERRED, 3, replies={"b": later, "c": OK}),
+            Record(State.DEFERRED, 4, replies={"b": OK, "c": OK}),
+        ]
+        bases = (None, None, records[1], records[2])
+        text = b"".join(map(write_record, records, bases))
+        self.assertEqual(text.count(b'"changed"'), 2)
+        self.assertEqual(list(read_records(text)), records)
+        short = b"".join(map(write_record, [*(replace(each, replies={}) for each in records[:-1]), records[-1]]))
+        self.assertEqual(compacted(text), short)
+
     def test_the_end_of_a_file_may_say_too_little(self) -> None:
         """Whoever reads it has to read more then."""
         first = Record(State.DEFERRED, 1, replies={"a": OK, "b": Reply(Answer.DEFERRED, "x")})
