@@ -191,5 +191,29 @@ class ARecordWithoutRoomForItsHistory(ReserveTest):
         self.assertEqual(seen, {State.READY, State.REJECTED})
 
 
+class AFileOfTheReserve(unittest.TestCase):
+    """That cannot become another one, or an owner file."""
+
+    def setUp(self) -> None:
+        self.layout = Layout(self.enterContext(tempfile.TemporaryDirectory()))
+        os.mkdir(self.layout.locks)
+        self.target = os.path.join(self.layout.root, "target")
+        reserve.make(self.layout, Disk())
+
+    def test_is_too_short_for_what_is_to_be_written(self) -> None:
+        """All stay as they were."""
+        self.assertFalse(reserve.become(self.layout, Disk(), self.target, b"x" * 1_000_000))
+        self.assertFalse(os.path.exists(self.target))
+        self.assertEqual(len(os.listdir(self.layout.locks)), 3)
+
+    def test_was_cut_off(self) -> None:
+        """It is passed over, and the next one is taken."""
+        os.truncate(os.path.join(self.layout.locks, ".reserve-0"), 10)
+        found = reserve.take(self.layout, Disk())
+        assert found is not None
+        os.close(found[1])
+        self.assertTrue(found[0].endswith("1"))
+
+
 if __name__ == "__main__":
     unittest.main()

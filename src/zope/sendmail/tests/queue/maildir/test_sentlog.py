@@ -7,6 +7,7 @@ import os
 import stat
 import tempfile
 import unittest
+from dataclasses import replace
 from unittest import mock
 
 from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, SentMail
@@ -50,6 +51,48 @@ class Mails(unittest.TestCase):
         self.assertEqual(self.when("a@b"), started + 10)
         for other in "a@", "@b", "b", "", "one", "one a@b":
             self.assertIsNone(self.open().find(other))
+
+    def test_that_move_to_another_queue_go_as_far_as_they_are_kept(self) -> None:
+        """Neither a day that is too old leaves, nor does it come; what is there already does not come twice."""
+        for days, message_id in ((0, "old@b"), (9, "new@b"), (0, "newer@b")):
+            self.clock.advance(days * DAY)
+            self.sent_log.note("name", message_id, SENT)
+        old = os.path.join(self.root, "sent", self.files()[0] if len(self.files()) > 1 else "2000-01-01")
+        with open(old, "a", encoding="ascii") as stream:  # a file that was not removed yet
+            stream.write(f'{self.clock.time() - 9 * DAY} ["old@b","name","",[]]\n')
+        mails = list(self.sent_log.entries())
+        self.assertEqual([message_id for message_id, _ in mails], ["new@b", "newer@b"])
+        ancient = ("older@b", replace(mails[0][1], time=self.clock.time() - 99 * DAY))
+        other = SentLog(Layout(os.path.join(self.root, "other")), FaultyDisk(), self.clock)
+        os.mkdir(os.path.join(self.root, "other"))
+        for _ in range(2):
+            other.bring([ancient, *mails[:1]])
+            other.bring(mails)
+        self.assertEqual(sorted(message_id for message_id, _ in other.entries()), ["new@b", "newer@b"])
+
+    def test_are_not_noted_where_what_is_free_is_needed_for_locks(self) -> None:
+        """The log of the queue is what knows of them then."""
+        sent_log = SentLog(Layout(self.root), FaultyDisk(), self.clock, has_room=lambda: False)
+        self.addCleanup(sent_log.close)
+        sent_log.note("name", "a@b", SENT)
+        self.assertFalse(os.path.exists(os.path.join(self.root, "sent")))
+
+    def test_are_found_behind_a_line_of_megabytes(self) -> None:
+        """That is none of ours; it is not kept in memory."""
+        self.sent_log.note("one", "first@b", SENT)
+        with open(os.path.join(self.root, "sent", self.files()[0]), "ab") as stream:
+            stream.write(b"x" * 3 * 2**20 + b"\n")
+        self.sent_log.note("two", "last@b", SENT)
+        self.assertIsNotNone(self.when("first@b"))
+        self.assertIsNotNone(self.when("last@b"))
+
+    def test_with_something_else_in_the_place_of_a_text_are_none(self) -> None:
+        """Another program wrote the line; no question for a status fails because of it."""
+        self.sent_log.note("one", "a@b", SENT)
+        for line in ('["a@b","name",7,[]]', '["a@b","name","relay",[[["x"],7]]]'):
+            with open(os.path.join(self.root, "sent", self.files()[0]), "a", encoding="ascii") as stream:
+                stream.write(f"{self.clock.time() + 5} {line}\n")
+        self.assertEqual(self.when("a@b"), self.clock.time())
 
     def test_with_one_recipient_have_a_line_as_those_with_several(self) -> None:
         """Of which any reader of JSON makes the same, whatever the texts are."""

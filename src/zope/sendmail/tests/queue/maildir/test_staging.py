@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import shutil
 import tempfile
 import unittest
 from collections.abc import Sequence
@@ -71,6 +72,41 @@ class WhatTheDiskRefusedToReveal(unittest.TestCase):
             _after_fork()
             self.assertEqual(queue.claim(), [])
         staged.commit()
+
+
+class AQueueThatWasRemoved(unittest.TestCase):
+    """While a program had it open."""
+
+    def setUp(self) -> None:
+        self.path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        self.queue = MaildirQueue(self.path)
+        self.addCleanup(self.queue.close)
+        self.staged = self.queue.stage()
+
+    def test_is_made_again_for_the_next_mail(self) -> None:
+        """As if it had never been there."""
+        shutil.rmtree(self.path)
+        self.staged.add(envelope(), MESSAGE)
+        self.staged.prepare()
+        self.staged.commit()
+        self.assertEqual(self.queue.admin.count(), {State.READY: 1})
+
+    def test_takes_the_mails_of_a_transaction_with_it(self) -> None:
+        """The next one of the same transaction is refused: all of them commit, or none."""
+        self.staged.add(envelope(), MESSAGE)
+        self.staged.add(envelope(), MESSAGE)
+        shutil.rmtree(self.path)
+        self.assertRaises(FileNotFoundError, self.staged.add, envelope(), MESSAGE)
+        self.staged.abort()
+
+    def test_does_not_commit_twice(self) -> None:
+        """A transaction that has ended is over, whatever is asked of it."""
+        self.staged.add(envelope(), MESSAGE)
+        self.staged.prepare()
+        self.staged.commit()
+        self.staged.commit()
+        self.staged.abort()
+        self.assertEqual(self.queue.admin.count(), {State.READY: 1})
 
 
 class Died(BaseException):
