@@ -62,7 +62,14 @@ class Claims:
         self._inheritance = Inheritance(connections, liveness, schedule, clock)
         self._lines = lines = MailSource(connections, queue, liveness, clock, take=self._take, now=self.now)
         self._hand = Hand(
-            connections, liveness, progress, lines, clock, now=self.now, is_idle=lambda: not self.has_ahead()
+            connections,
+            liveness,
+            progress,
+            lines,
+            clock,
+            on_unknown=schedule.on_unknown,
+            now=self.now,
+            is_idle=lambda: not self.has_ahead(),
         )
         self.see_changes = lines.see_changes
         self.parked_mails = lines.parked_mails

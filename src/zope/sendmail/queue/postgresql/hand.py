@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from zope.sendmail.errors import LeaseLost, QueueError
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import OnUnknown
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.lease import INTENDED, OPENED, PostgreSQLLease
@@ -23,12 +24,14 @@ from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 
 #: Of mails that were claimed together so many are intended together: after a death so many are unknown, and not one.
-_TOGETHER = 8
+#: One where what is unknown waits for a person.
+_TOGETHER, _TOGETHER_IF_HELD = 8, 1
 
 
 class Hand:
     """See the module.  Concurrency: any thread.
 
+    :param on_unknown: what becomes of mail of which it is not known whether it was sent.
     :param is_idle: says whether nothing is claimed ahead, so that a worker has the time to speak.
     """
 
@@ -40,6 +43,7 @@ class Hand:
         lines: MailSource,
         clock: Clock,
         *,
+        on_unknown: OnUnknown,
         now: Callable[[], float],
         is_idle: Callable[[], bool],
     ) -> None:
@@ -50,6 +54,7 @@ class Hand:
         self._clock = clock
         self._now = now
         self._is_idle = is_idle
+        self._most = _TOGETHER if on_unknown is OnUnknown.RESEND else _TOGETHER_IF_HELD
         self._mutex = threading.Lock()
         #: The leases that have not ended.
         self._out: set[PostgreSQLLease] = set()
@@ -118,7 +123,7 @@ class Hand:
         if self._liveness.ended:
             raise LeaseLost(f"mail {lease.name}: this processor was taken for dead; another one has it")
         if lease.mark is None or lease.is_lost or not self._progress.holds(lease.mark):
-            self._write_down([lease, *_following(lease)])
+            self._write_down([lease, *_following(lease, self._most - 1)])
             if lease.is_lost:
                 lease.phase = OPENED
                 raise LeaseLost(f"mail {lease.name}: the server crashed, and another processor may have it since")
@@ -212,11 +217,11 @@ class Hand:
             self._unsettled.append((lease, record))
 
 
-def _following(lease: PostgreSQLLease) -> list[PostgreSQLLease]:
-    """Return the ordinary mails that go at once behind an ordinary one, since they were claimed together."""
+def _following(lease: PostgreSQLLease, most: int) -> list[PostgreSQLLease]:
+    """Return up to so many ordinary mails that go at once behind an ordinary one, since they were claimed together."""
     found: list[PostgreSQLLease] = []
     each = lease.follower if lease.text is not None else None
-    while each is not None and each.text is not None and len(found) < _TOGETHER - 1:
+    while each is not None and each.text is not None and len(found) < most:
         if not (each.is_over or each.is_lost):
             found.append(each)
         each = each.follower

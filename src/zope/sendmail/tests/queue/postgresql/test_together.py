@@ -8,10 +8,12 @@ from unittest import mock
 
 from zope.sendmail.errors import LeaseLost, QueueError
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.queue.postgresql.claims import Claims
+from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import shared_server
@@ -77,6 +79,13 @@ class MailsClaimedTogether(Fixture):
         leases = self.claim(3)
         leases[1].is_fresh = False
         leases[0].intend()
+        self.assertEqual(self.intended(), 1)
+
+    def test_are_intended_one_by_one_where_what_is_unknown_is_held(self) -> None:
+        """A person has to look at each of them."""
+        self.queue = PostgreSQLQueue(self.url, schedule=Schedule(on_unknown=OnUnknown.HOLD))
+        self.addCleanup(self.queue.close)
+        self.claim(8)[0].intend()
         self.assertEqual(self.intended(), 1)
 
     def test_that_have_left_are_written_before_the_next_ones_are_intended(self) -> None:
