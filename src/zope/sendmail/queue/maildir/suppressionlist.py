@@ -82,33 +82,35 @@ class MaildirSuppressions:
     # reading
 
     def _refresh(self) -> None:
-        """Bring the table up to date."""
+        """Bring the table up to date; until that is done, and if it fails, it says what it said.
+
+        What is asked behind a failure reads the file again: a list that cannot be read is not an empty one.
+        """
         with self._mutex:
-            self._next = self._clock.monotonic() + _EVERY
             try:
                 status = self._disk.stat(self._path)
             except (FileNotFoundError, NotADirectoryError):
-                self._forget(None)
-                return
-            if self._file != identity(status) or status.st_size < self._end:
-                self._forget(identity(status))
-            if status.st_size > self._end:
-                self._read()
+                self._file, self._table, self._end, self._lines = None, SuppressionTable(), 0, 0
+            else:
+                if self._file != identity(status) or status.st_size < self._end:
+                    table = SuppressionTable()
+                    self._end, self._lines = self._read(table, 0)
+                    self._file, self._table = identity(status), table
+                elif status.st_size > self._end:
+                    end, lines = self._read(self._table, self._end)
+                    self._end, self._lines = end, self._lines + lines
+            self._next = self._clock.monotonic() + _EVERY
 
-    def _forget(self, file: tuple[int, int] | None) -> None:
-        if self._file is not None or file is not None:
-            self._file, self._table = file, SuppressionTable()
-            self._end = self._lines = 0
-
-    def _read(self) -> None:
+    def _read(self, table: SuppressionTable, begin: int) -> tuple[int, int]:
+        """Do what the whole lines from `begin` on say; return where they end, and how many they are."""
         with self._disk.open(self._path) as stream:
-            stream.seek(self._end)
+            stream.seek(begin)
             text = stream.read()
         whole = text[: text.rfind(b"\n") + 1]
-        self._end += len(whole)
-        for line in whole.splitlines():
-            self._lines += 1
-            _heed(line, self._table)
+        lines = whole.splitlines()
+        for line in lines:
+            _heed(line, table)
+        return begin + len(whole), len(lines)
 
     # writing
 
@@ -123,7 +125,8 @@ class MaildirSuppressions:
             self._disk.sync_directory(self._directory)
             self._refresh()
             if self._lines > _LONG + _FACTOR * len(self._table):
-                self._compact()
+                with contextlib.suppress(OSError):  # then it stays long; what was added is there
+                    self._compact()
 
     def _compact(self) -> None:
         """Put a file without what does not count any more in the place of the file."""

@@ -80,9 +80,8 @@ class PostgreSQLSuppressions:
             return self._table.entries(self._clock.time())
 
     def _refresh(self) -> None:
-        """Bring the table up to date."""
+        """Bring the table up to date.  If that fails, it is done before the next question is answered."""
         with self._mutex:
-            self._next = self._clock.monotonic() + _EVERY
             queue = self._find()
             rows = [] if queue is None else self._connections.execute("suppressed", queue=queue, known=self._version)
             for address, reason, since, until, version, removed in rows:
@@ -91,3 +90,4 @@ class PostgreSQLSuppressions:
                     self._table.drop(address)
                 else:
                     self._table.put(Suppression(address, reason, since, inf if until is None else until))
+            self._next = self._clock.monotonic() + _EVERY

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import glob
 import os
+import shutil
 import tempfile
 import unittest
 from collections.abc import Iterator
@@ -333,6 +334,48 @@ class TheSuppressionList(Refused):
         with open(path, "rb") as stream:
             self.assertEqual(len(stream.readlines()), 1)
         self.assertEqual(self.listed(), ["one@example.org"])
+
+    def test_that_cannot_be_read_is_not_taken_for_empty(self) -> None:
+        """Neither at first nor when another process has written it anew: mail waits until it can be read."""
+        entry = Suppression.of("one@example.org")
+        MaildirQueue(self.path, clock=self.clock).suppressions.add(entry)
+        for _ in range(2):
+            with self.refusing("open"):
+                for _ in range(2):
+                    with self.assertRaises(OSError):
+                        self.queue.suppressions.among(["one@example.org"])
+            self.assertEqual(self.queue.suppressions.among(["one@example.org"]), {"one@example.org": entry})
+            os.replace(shutil.copy(self.queue.suppressions._path, self.path + ".copy"), self.queue.suppressions._path)
+            self.clock.advance(1.0)
+
+    def test_is_whole_for_others_while_it_is_read_anew(self) -> None:
+        """An operator's process has written it anew; one thread reads it, and another one asks."""
+        entry = Suppression.of("one@example.org")
+        suppressions = self.queue.suppressions
+        suppressions.add(entry)
+        os.replace(shutil.copy(suppressions._path, self.path + ".copy"), suppressions._path)
+        said: list[object] = []
+        read = self.disk.open
+
+        def asked_meanwhile(path: str) -> Any:
+            said.append(suppressions.among(["one@example.org"]))
+            return read(path)
+
+        with mock.patch.object(self.disk, "open", asked_meanwhile):
+            self.assertEqual(suppressions.entries(), [entry])
+        self.assertEqual(said, [{"one@example.org": entry}])
+
+    def test_that_cannot_be_written_anew_has_what_was_added(self) -> None:
+        """A disk that refuses costs nothing but room."""
+        path = self.queue.suppressions._path
+        self.queue.suppressions.add(Suppression.of("one@example.org"))
+        with open(path, "a", encoding="ascii") as written:
+            written.writelines(f'["{number}@example.org"]\n' for number in range(1200))
+        with self.refusing("rename", error=errno.ENOSPC):
+            self.queue.suppressions.add(Suppression.of("two@example.org"))
+        self.assertEqual(self.listed(), ["one@example.org", "two@example.org"])
+        self.queue.suppressions.add(Suppression.of("three@example.org"))
+        self.assertEqual(self.listed(), ["one@example.org", "three@example.org", "two@example.org"])
 
     def test_with_lines_of_others_in_it(self) -> None:
         """They say nothing, and change nothing."""
