@@ -196,6 +196,12 @@ class AMessageId(AdminTest):
             stream.write(TEXT)
         self.assertEqual(list(self.admin.with_message_id("7@example.org")), [])
 
+    def test_is_not_asked_of_those_that_have_none(self) -> None:
+        """They are read once, as all others."""
+        self.put(b"Subject: none\n\nText\n")
+        for _ in range(2):
+            self.assertEqual(list(self.admin.with_message_id("7@example.org")), [])
+
 
 class ALockOfAnOlderRelease(AdminTest):
     def test_is_taken_away_by_release(self) -> None:

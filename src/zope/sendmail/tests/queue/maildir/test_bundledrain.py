@@ -638,6 +638,63 @@ class AChunk(DrainTest):
         self.assertEqual(sorted(lease.name for lease in self.open().claim(20)), names[4:])
 
 
+class AnOperatorWhoWantsFiles(DrainTest):
+    """Of a bundle at which another process is, or was."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.enterContext(mock.patch("zope.sendmail.queue.maildir.mailviews._LOOKS", 1))
+        self.names_ = self.put()
+
+    def listed(self) -> list[str]:
+        return sorted(self.queue.admin.names())
+
+    def test_waits_for_a_process_that_makes_them(self) -> None:
+        """It has the bundle locked, be it that another one has drained a part of it; then all are there."""
+        for is_begun in (False, True):
+            with self.subTest(is_begun=is_begun):
+                if is_begun:
+                    make_progress(self.queue.disk, self.group(), 8, "processor", lambda *_: False)
+                with self.queue.disk.locked(os.path.join(self.group(), BUNDLE)):
+                    self.assertEqual(self.listed(), self.names_[:2])
+        self.assertEqual(self.listed(), self.names_)
+
+    def test_gets_none_of_what_a_relay_has(self) -> None:
+        """A dead process had noted that; it is not made a file, and not sent again."""
+
+        def work(queue: MaildirQueue) -> None:
+            leases: list[Any] = queue.claim(4)
+            leases[3].intend()
+            leases[3].accepted()
+
+        self.in_a_child(work)
+        self.assertEqual(self.listed(), [name for name in self.names_ if name != self.names_[3]])
+
+    def test_closes_what_is_closed(self) -> None:
+        """No other file of that number is closed with it."""
+        self.queue.claim(4)
+        [drain] = self.queue._claims._bundles._drains.values()
+        drain.forget()
+        with open(os.devnull, "rb") as one, open(os.devnull, "rb") as two:
+            drain.forget()
+            os.fstat(one.fileno()), os.fstat(two.fileno())
+
+
+class TwoBundles(DrainTest):
+    def test_one_of_which_cannot_be_locked_costs_no_lease_on_the_other(self) -> None:
+        """The trouble is met again by the next claim."""
+        names, more = self.put(), self.put()
+        disk = RefusingOnce()
+        queue = self.open(disk)
+        disk.refuse("link", 7)
+        with mock.patch("zope.sendmail.queue.maildir.bundledrain._CHUNK", 64):
+            found = [lease.name for lease in queue.claim(20)]
+            self.assertIn(names[3], found)
+            self.clock.advance(3)
+            found += [lease.name for lease in queue.claim(20)]
+        self.assertEqual(sorted(found), sorted([*names, *more]))
+
+
 class AForeignProgress(DrainTest):
     def test_stops_no_other_mail(self) -> None:
         """The bundle stays as it is, and that is told."""

@@ -19,6 +19,7 @@ from zope.sendmail.message.terms import PLAIN, Terms
 from zope.sendmail.queue.maildir import staging
 from zope.sendmail.queue.maildir.bundle import entries, names_in, unfold
 from zope.sendmail.queue.maildir.layout import BUNDLE, GROUP, PARTS
+from zope.sendmail.queue.maildir.locks import CannotClaim
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk, same_file
 from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock
@@ -93,6 +94,19 @@ class MailWhoseTimeIsOver(FullDiskTest):
             for lease in leases:
                 lease.settle(Record(State.REJECTED, time=self.clock.time()))
         self.assertEqual(sorted(found), sorted(names))
+
+    def test_is_told_if_none_can_be_locked(self) -> None:
+        """Every mail stays as due as it is."""
+        names = self.put(2, Terms(expires=self.clock.time() + 1))
+        self.clock.advance(2)
+        refused = PermissionError(errno.EACCES, "not allowed")
+        self.queue.claim_expired(0)
+        with (
+            mock.patch.object(self.disk, "link", side_effect=refused),
+            self.assertRaisesRegex(CannotClaim, "not allowed"),
+        ):
+            self.queue.claim_expired()
+        self.assertEqual(sorted(lease.name for lease in self.queue.claim_expired()), sorted(names))
 
 
 class RoomForFewParts(Disk):
@@ -251,6 +265,25 @@ class ADeferral(FullDiskTest):
         self.disk.has_octets = True
         [lease] = self.open().claim(1)
         self.assertEqual(lease.record.attempts, 2)
+
+    def test_is_not_taken_for_one_by_the_stamp_of_any_empty_history(self) -> None:
+        """Which a death has left: the mail is as if untried."""
+        self.queue.claim(0)
+        [name] = self.queue.admin.names()
+        Disk().create(os.path.join(self.path, "history", name))
+        self.clock.advance(5)
+        [lease] = self.open().claim(1)
+        self.assertEqual(lease.record.attempts, 0)
+
+    def test_comes_behind_a_line_that_a_death_has_torn(self) -> None:
+        """It is a line of its own, and can be read."""
+        self.queue.claim(0)
+        [name] = self.queue.admin.names()
+        Disk().create(os.path.join(self.path, "history", name), b'{"state": "defer')
+        [lease] = self.queue.claim(1)
+        lease.settle(Record(State.DEFERRED, attempts=3, time=self.clock.time(), due=self.clock.time() + 100))
+        [mail] = self.open().admin.mails()
+        self.assertEqual([record.attempts for record in mail.history], [3])
 
     def test_that_says_it_can_be_written_later(self) -> None:
         """What is on disk rules again, and the first line of the history is a whole one."""

@@ -258,6 +258,19 @@ class TooFewDescriptors(Refused):
         lease.release()
 
 
+class WithoutItsDirectory(Refused):
+    def test_a_queue_is_in_trouble(self) -> None:
+        """Somebody removed ``new/``, and the processor has it open: that is told, and it goes on when it is there."""
+        self.queue.claim()
+        os.rmdir(os.path.join(self.path, "new"))
+        self.clock.advance(400)
+        with self.assertRaises(FileNotFoundError):
+            self.queue.claim()
+        os.mkdir(os.path.join(self.path, "new"), 0o700)
+        self.clock.advance(400)
+        self.assertEqual(self.queue.claim(), [])
+
+
 class TheStatesOfProcessors(Refused):
     STATE = ProcessorState(pid=1, host="a", started=1.0, written=1.0, ended=0.0, forever=True, sent=1)
 
@@ -270,6 +283,16 @@ class TheStatesOfProcessors(Refused):
             with self.assertRaises(OSError):
                 self.queue._states.examine()
         self.assertEqual(len(self.queue._states.read()), 1)
+
+    def test_that_say_nothing_are_none(self) -> None:
+        """A loss of power has left an empty file, or another program wrote it."""
+        self.queue.claim()
+        self.queue.report(self.STATE)
+        [path] = glob.glob(os.path.join(self.path, "processors", "[0-9]*"))
+        for text in (b"", b"nothing"):
+            with open(path, "wb") as stream:
+                stream.write(text)
+            self.assertEqual(list(self.queue._states.read()), [])
 
     def test_that_cannot_be_written_leave_nothing_behind(self) -> None:
         """The former one stays."""
