@@ -1,7 +1,7 @@
 """When a relay may get the next mail, for all processes of a host that send from one queue directory.
 
-A file in ``processors/`` for each relay has the time, and is locked for the moment in which turns are taken.  Nothing
-is synced: after a crash of the machine the turns begin anew.
+A file in ``processors/`` for each relay has the time, and the one at which that was noted, and is locked for the moment
+in which turns are taken.  Nothing is synced: after a crash of the machine the turns begin anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zope.sendmail.system.disk import Disk
 #: Seconds between two tries to have the lock, and how many tries.
 _PAUSE, _TRIES = 0.005, 200
 
-#: A turn in more seconds than this was taken before the clock was set back.
+#: A turn in more seconds than this is none.
 _FAR = 3600.0
 
 
@@ -53,9 +53,11 @@ class Turns:
     def _take(self, fd: int, seconds: float) -> float:
         now = self._clock.time()
         begin = now
-        with contextlib.suppress(ValueError):
-            begin = float(os.pread(fd, 64, 0))
+        with contextlib.suppress(ValueError, IndexError):
+            words = os.pread(fd, 64, 0).split()
+            begin, noted = float(words[0]), float(words[1]) if len(words) > 1 else now
+            begin -= max(0.0, noted - now)  # the clock was set back
         if not now < begin < now + _FAR:
             begin = now
-        self._disk.write_at(fd, f"{begin + seconds:<30.6f}\n".encode("ascii"), 0)
+        self._disk.write_at(fd, f"{begin + seconds:<30.6f}\n{now:<30.6f}\n".encode("ascii"), 0)
         return begin - now

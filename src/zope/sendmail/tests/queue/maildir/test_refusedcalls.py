@@ -319,6 +319,27 @@ class TheStatesOfProcessors(Refused):
 
 
 class TheTurnsOfARelay(Refused):
+    def test_that_were_taken_before_the_clock_was_set_back(self) -> None:
+        """No turn waits for longer than those that were taken ahead of it, however far the clock was set back."""
+        for seconds in (0.5, 60.0, 1800.0, 86400.0):
+            with self.subTest(seconds):
+                relay = f"relay {seconds}"
+                self.assertEqual(self.queue.take_turns(relay, 1.0, 3), 0.0)
+                self.clock.wall -= seconds
+                self.assertAlmostEqual(self.queue.take_turns(relay, 1.0, 1), 3.0)
+                self.assertAlmostEqual(self.queue.take_turns(relay, 1.0, 1), 4.0)
+                self.clock.advance(10.0)
+                self.assertEqual(self.queue.take_turns(relay, 1.0, 1), 0.0)
+
+    def test_that_a_process_of_before_has_noted(self) -> None:
+        """Without the time at which that was: a turn that is far away counts no more."""
+        self.queue.take_turns("relay", 1.0, 1)
+        [path] = glob.glob(os.path.join(self.path, "processors", "turns-*"))
+        for ahead, wait in ((5.0, 5.0), (4000.0, 0.0)):
+            with open(path, "w", encoding="ascii") as stream:
+                stream.write(f"{self.clock.time() + ahead:<30.6f}\n")
+            self.assertAlmostEqual(self.queue.take_turns("relay", 1.0, 1), wait)
+
     def test_whose_file_another_process_keeps(self) -> None:
         """For a second it is waited for; then the queue is in trouble, as the words say."""
         self.assertEqual(self.queue.take_turns("relay", 1.0, 1), 0.0)
