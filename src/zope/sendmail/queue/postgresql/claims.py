@@ -148,8 +148,12 @@ class Claims:
         with self._claiming:
             leases += self._take_reserved(limit - len(leases))
             if len(leases) < limit:
-                self._progress.flush()
-                self._reserve(limit - len(leases) + ahead, is_last_word=not leases)
+                try:
+                    self._progress.flush()
+                    self._reserve(limit - len(leases) + ahead, is_last_word=not leases)
+                except QueueError:  # the next claim meets it again
+                    if not leases:
+                        raise
                 leases += self._take_reserved(limit - len(leases))
         return _in_a_row(leases)
 
@@ -158,7 +162,11 @@ class Claims:
         with self._claiming:
             self._progress.flush()  # what was given back
             leases = self._take("claim_expired", limit, now=self.now())
-            self._look_out()
+            try:
+                self._look_out()
+            except QueueError:  # the next claim meets it again
+                if not leases:
+                    raise
         return leases
 
     def next_expiry(self) -> float | None:

@@ -9,17 +9,59 @@ import tempfile
 import time
 import unittest
 import uuid
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
 from zope.sendmail.cli.queuecommands import main
 from zope.sendmail.errors import QueueError
+from zope.sendmail.message.terms import Terms
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.testing.contracts import MESSAGE, envelope
 from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import shared_server
 
 _RIGHT, _WRONG = "r1ght-W0rd", "wr0ng-W0rd"
+
+
+class ADatabaseThatIsAway(unittest.TestCase):
+    """In the middle of a claim."""
+
+    def setUp(self) -> None:
+        self.queue: Any = open_queue(shared_server().url())
+        self.addCleanup(self.queue.close)
+
+    def away(self, line: str) -> Any:
+        """Let the database not answer this line any more."""
+        connections = self.queue._claims._connections
+        real = connections.execute
+
+        def execute(asked: str, **parameters: Any) -> Any:
+            if asked.startswith(line):
+                raise QueueError("the database is away")
+            return real(asked, **parameters)
+
+        return mock.patch.object(connections, "execute", execute)
+
+    def test_costs_no_lease_on_mail_that_was_reserved(self) -> None:
+        """It is given out; the next claim says what is wrong."""
+        put(self.queue, [envelope()] * 3, MESSAGE)
+        first = self.queue.claim(1, ahead=2)
+        with self.away("claim"):
+            rest = self.queue.claim(5)
+            self.assertEqual(len({lease.name for lease in (*first, *rest)}), 3)
+            with self.assertRaisesRegex(QueueError, "is away"):
+                self.queue.claim(5)
+
+    def test_costs_no_lease_on_mail_whose_time_is_over(self) -> None:
+        """Likewise, when the look at what expires next is refused."""
+        self.queue.claim(0)
+        claims = self.queue._claims
+        put(self.queue, [replace(envelope(), terms=Terms(expires=claims.now() + 60.0))], MESSAGE)
+        self.enterContext(mock.patch.object(claims, "now", return_value=claims.now() + 120.0))
+        with mock.patch.object(claims._lines, "look_out", side_effect=QueueError("away")):
+            self.assertEqual(len(self.queue.claim_expired()), 1)
+            self.assertRaises(QueueError, self.queue.claim_expired)
 
 
 class AUser(unittest.TestCase):
