@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "src"))
@@ -254,29 +254,48 @@ def processes(server: Server, mails: int) -> None:
 
 
 def relay(server: Server, mails: int) -> None:
-    """A drain into a fast relay, of a directory and of a database, in turn."""
+    """A drain into a fast relay, of directories and of a database, in turn; with the CPU that it costs."""
     from serve import Child
 
     with Child([sys.executable], "sink.py") as sink, tempfile.TemporaryDirectory() as directory:
         port = sink.ask("start")["port"]
-        rates: dict[str, list[float]] = {"directory": [], "database": []}
+        kinds = ("a transaction in a directory", "single files", "a database")
+        found: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in kinds}
         for number in range(3):
-            for kind, each in rates.items():
-                location = f"{directory}/{number}" if kind == "directory" else server.url()
-                fill(location, mails // 4)
+            for kind, each in found.items():
+                location = server.url() if kind == "a database" else f"{directory}/{kind[0]}{number}"
+                if kind == "single files":
+                    fill_one_by_one(location, mails // 4)
+                else:
+                    fill(location, mails // 4)
                 settled(server)
-                processor = QueueProcessorThread(
-                    queue=open_queue(location), mailer=SMTPMailer("127.0.0.1", port, no_tls=True)
-                )
-                began = time.perf_counter()
-                processor.run(forever=False)
-                each.append(mails // 4 / (time.perf_counter() - began))
-    medians = {kind: statistics.median(found) for kind, found in rates.items()}
-    print(
-        f"into a fast relay: directory {medians['directory']:,.0f}/s, database {medians['database']:,.0f}/s "
-        f"({medians['database'] / medians['directory']:.2f} times)",
-        flush=True,
-    )
+                mailer = SMTPMailer("127.0.0.1", port, no_tls=True)
+                processor = QueueProcessorThread(queue=open_queue(location), mailer=mailer)
+                each.append(cost(server, mails // 4, lambda processor=processor: processor.run(forever=False)))
+    first = statistics.median(rate for rate, _, _ in found[kinds[0]])
+    for kind, each in found.items():
+        rate, client, served = map(statistics.median, zip(*each, strict=True))
+        print(
+            f"into a fast relay, {kind}: {rate:,.0f}/s ({rate / first:.2f} times), "
+            f"{client:.0f} us client + {served:.0f} server",
+            flush=True,
+        )
+
+
+def fill_one_by_one(location: str, mails: int) -> None:
+    """Put mails into a queue, each in a transaction of its own."""
+    queue = open_queue(location)
+    for _ in range(mails):
+        put(queue, [envelope()], MESSAGE)
+    queue.close()
+
+
+def cost(server: Server, count: int, work: Callable[[], object]) -> tuple[float, float, float]:
+    """Return mails a second, and the microseconds of CPU of this process and of the server for each."""
+    served, cpu, began = server_cpu(server), time.process_time(), time.perf_counter()
+    work()
+    seconds, used = time.perf_counter() - began, time.process_time() - cpu
+    return count / seconds, used / count * 1e6, (server_cpu(server) - served) / count * 1e6
 
 
 def wakeup(server: Server, _: int) -> None:
