@@ -132,6 +132,8 @@ class Store:
         self.disk = disk
         self.clock = clock
         self._unwritten = UnwrittenRecords(disk)
+        #: What is written down of messages whose rename was refused, so that it is not written down again.
+        self._to_set_aside: dict[str, Record] = {}
 
     def record(self, key: str) -> Record:
         """Return how it stands with the message; `UNTRIED` itself if it has no history.
@@ -217,6 +219,7 @@ class Store:
     def forget(self, key: str) -> None:
         """Take note that a message is gone."""
         self._unwritten.forget(key)
+        self._to_set_aside.pop(key, None)
 
     def _write(self, path: str, line: bytes, record: Record) -> None:
         try:
@@ -274,10 +277,13 @@ class Store:
             if tried:
                 remove_quietly(self.disk, self.layout.history(key))
             return
-        self.append(key, record)
+        if self._to_set_aside.get(key) is not record:
+            self.append(key, record)
         if record.state is State.REJECTED:
+            self._to_set_aside[key] = record
             with contextlib.suppress(FileNotFoundError):
                 self.disk.rename(self.layout.message(key), self.layout.rejected(key))
+            self._to_set_aside.pop(key, None)
 
     def remove_sent(self, key: str, held: list[int] | None = None) -> bool:
         """Remove a message that was sent, the instant of success; return False if it was gone already.

@@ -24,7 +24,7 @@ from zope.sendmail.queue import put
 from zope.sendmail.queue.maildir.locks import CannotClaim, OneAtATime, Owner
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.system.disk import Disk
-from zope.sendmail.testing.contracts import MESSAGE, OK, ManualClock
+from zope.sendmail.testing.contracts import MESSAGE, NEVER, OK, ManualClock
 from zope.sendmail.testing.faultydisk import FaultyDisk
 
 ENVELOPE = Envelope("sender@example.org", ("one@example.org",))
@@ -269,6 +269,25 @@ class WithoutItsDirectory(Refused):
         os.mkdir(os.path.join(self.path, "new"), 0o700)
         self.clock.advance(400)
         self.assertEqual(self.queue.claim(), [])
+
+
+class ARejection(Refused):
+    def test_that_cannot_be_set_aside_is_written_down_once(self) -> None:
+        """However often that is tried until the disk takes the rename."""
+        staged = self.staged()
+        staged.commit()
+        [lease] = self.queue.claim()
+        replies = {"one@example.org": NEVER}
+        record = replace(Record(), state=State.REJECTED, attempts=1, time=self.clock.time(), replies=replies)
+        with self.refusing("rename"), self.assertLogs("QueueProcessorThread", "WARNING"):
+            lease.settle(record)
+            for _ in range(5):
+                self.clock.advance(100.0)
+                self.assertEqual(self.queue.claim(), [])
+        self.clock.advance(100.0)
+        self.assertEqual(self.queue.claim(), [])
+        mail = self.queue.admin.show(staged.names[0])
+        self.assertEqual((mail.state, list(mail.history)), (State.REJECTED, [record]))
 
 
 class TheStatesOfProcessors(Refused):
