@@ -14,6 +14,7 @@ lets it wait, as over a network, or on a machine that has too much to do, where 
 
 from __future__ import annotations
 
+import contextlib
 import select
 import threading
 from collections import deque
@@ -76,7 +77,7 @@ class Crew:
     def _carry(self, steps: Steps, *, is_new: bool) -> None:
         left: Steps | None = steps
         taken = None
-        with baton.running():
+        with contextlib.nullcontext() if self.is_together else baton.running():  # one has no other to take turns with
             while left is not None and taken is None:
                 descriptor = self._until_steady(left, _STEADY if is_new else 0)
                 if descriptor == _ENDED:
@@ -92,18 +93,13 @@ class Crew:
 
         :param mails: that went well before
         """
-        may_go_on: bool | None = None
-        is_first = True
+        has_waited = False
         while True:
-            try:
-                step = steps.send(may_go_on)
-            except StopIteration:
-                return _ENDED
+            step = _next(steps, True if has_waited else None)
             if step is None:
-                may_go_on, mails = None, mails if is_first else 0
-                is_first = False
-            elif mails < _STEADY or not self.is_together:
-                may_go_on, mails = True, mails + 1
+                mails, has_waited = 0 if has_waited else mails, False
+            elif step != _ENDED and (mails < _STEADY or not self.is_together):
+                mails, has_waited = mails + 1, True
             else:
                 return step
 

@@ -45,8 +45,8 @@ _GRACE = 5.0
 class ProgramMailer(OneMailCalls):
     """A mailer that hands mail to a sendmail program.
 
-    `options` go in front of ours (``-i -oep -f SENDER -- RECIPIENT...``); `timeout`: seconds that a run may take, then the
-    program and its children are killed; `recipient_limit`: recipients of one run at most.  All recipients of a run
+    `options` go in front of ours (``-i -oep -f SENDER -- RECIPIENT...``); `timeout`: seconds that a run may take, then
+    the program and its children are killed; `recipient_limit`: recipients of one run at most.  All recipients of a run
     have the same answer, so with a program that refuses single recipients use 1.
 
     Raises `InvalidSettings` for what cannot be meant.
