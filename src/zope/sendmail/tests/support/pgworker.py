@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import threading
+from collections import deque
 
 from zope.sendmail.errors import LeaseLost, QueueError
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
@@ -45,20 +46,24 @@ def work(queue: PostgreSQLQueue, schedule: Schedule, relay: int) -> None:
 
 def some(queue: PostgreSQLQueue, schedule: Schedule, relay: int) -> None:
     """Send a few mails that are claimed together, as a worker whose relay is fast does; or wait for one."""
-    leases = queue.claim(_TOGETHER, ahead=16)
+    leases = deque(queue.claim(_TOGETHER, ahead=16))
     if not leases:
         queue.wait(0.2)
-    for lease in leases:
-        one(lease, schedule, relay)
+    try:
+        while leases:
+            one(leases.popleft(), schedule, relay)
+    finally:
+        for lease in leases:
+            lease.release()
 
 
 def one(lease: PostgreSQLLease, schedule: Schedule, relay: int) -> None:
     """Send one mail."""
-    if lease.text is None:
-        lease.open().read()
     try:
+        if lease.text is None:
+            lease.open().read()
         lease.intend()
-    except LeaseLost:
+    except (LeaseLost, QueueError):
         lease.release()
         return
     os.write(relay, f"{lease.name} {lease.record.unknowns} {os.getpid()}\n".encode())
