@@ -36,7 +36,7 @@ _STEADY = 8
 _HELD_UP, _APART = 0.5, 10.0
 
 #: What is waited for; that the connection has ended is heard as well.
-_HEARD = select.POLLIN if hasattr(select, "poll") else 0
+_HEARD = select.POLLIN if hasattr(select, "poll") else 0  # eventlet takes it away
 
 #: In the place of a descriptor: the conversation has ended.
 _ENDED = -1
@@ -160,10 +160,16 @@ class Carrier:
         #: Those that wait for a relay, by descriptor, and since when.
         self._members: dict[int, tuple[Steps, float]] = {}
         self._add(steps, descriptor)
-        #: When those were looked for last that wait for too long; what this thread had used of a processor then, how
-        #: long it has waited for relays since, in seconds; and whether it was held up.
-        self._looked, self._cpu, self._waited = crew.clock.monotonic(), crew.clock.thread_cpu(), 0.0
+        self._begin_count()
         self._is_held_up = False
+        #: Whether it had one to carry, so that it did not count how long that has listened.
+        self._was_alone = False
+
+    def _begin_count(self) -> None:
+        """Begin to count what this thread's time goes to."""
+        #: When those were looked for last that wait for too long; what this thread had used of a processor then, how
+        #: long it has waited for relays since: in seconds.
+        self._looked, self._cpu, self._waited = self._crew.clock.monotonic(), self._crew.clock.thread_cpu(), 0.0
 
     def run(self) -> Steps | None:
         """Carry all of them until they have ended, or left; return one that is left alone and may take long, or None.
@@ -202,7 +208,11 @@ class Carrier:
         """
         members, clock = self._members, self._crew.clock
         if len(members) < 2:
+            self._was_alone = True
             return [(descriptor, True) for descriptor in members]
+        if self._was_alone:
+            self._was_alone = False
+            self._begin_count()
         baton.put_down()
         begun = clock.monotonic()
         found = [(descriptor, True) for descriptor, _ in self._poll.poll(MOMENT * 1000)]
@@ -217,7 +227,7 @@ class Carrier:
         """Return those that were silent for too long; find out whether this thread is held up."""
         elapsed, cpu = now - self._looked, self._crew.clock.thread_cpu()
         self._is_held_up = elapsed - self._waited - (cpu - self._cpu) > _HELD_UP * elapsed
-        self._looked, self._waited, self._cpu = now, 0.0, cpu
+        self._begin_count()
         return [each for each, (_, since) in self._members.items() if now - since >= MOMENT and each not in heard]
 
     def _step(self, descriptor: int, *, may_go_on: bool | None) -> Steps | None:

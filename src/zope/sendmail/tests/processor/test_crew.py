@@ -151,6 +151,22 @@ class Several(ACrew):
         late.says(3)
         self.end(late)
 
+    def test_a_thread_that_was_alone(self) -> None:
+        """And has listened to its relay for long is not held up when a second one comes."""
+        one, two = Conversation(3), Conversation(3)
+        one.says(3)
+        two.says(3)
+
+        def comes() -> None:
+            one.after_each = lambda: None
+            self.hold_up()
+            self.crew._begin(steps := two.steps(), next(steps) or 0)
+
+        one.after_each = comes
+        self.carry(one)
+        self.end(one, two)
+        self.assertEqual((self.threads, self.crew.is_together), ([], True))
+
     def test_a_thread_that_is_held_up_where_no_other_is_to_be_had(self) -> None:
         """Goes on with all of them."""
         one, two = Conversation(3), Conversation(3)
