@@ -279,6 +279,16 @@ class AMoveThatIsInterrupted(Fixture):
         self.assertEqual(self.counts(), [0, 2])
         self.assertEqual(os.listdir(os.path.join(self.places[1], "arriving")), [])
 
+    def test_is_left_alone_by_one_from_another_queue(self) -> None:
+        """What has arrived says where it came from."""
+        self.interrupted("leave")
+        other = self.place("maildir")
+        self.put(other, 2)
+        self.move(other, self.places[1])
+        self.assertEqual(len(os.listdir(os.path.join(self.places[1], "arriving"))), 3)
+        self.move(*self.places)
+        self.assertEqual(self.counts(), [0, 5])
+
     def test_is_told_by_both_doctors(self) -> None:
         """When no process can be at work on it any more; how many mails, and what to do."""
         self.interrupted("leave")

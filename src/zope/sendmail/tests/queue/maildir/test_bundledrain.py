@@ -493,7 +493,13 @@ class ADiskThatRefuses(DrainTest):
 
     def test_costs_no_lease_on_the_mails_before(self) -> None:
         """They are given out, and the others follow: those whose history, or whose chunk, cannot be read just then."""
-        for call, behind, given in (("read_tail", 1, 3), ("read_tail", 3, 5), ("read_at", 3, 5), ("link", 3, 5)):
+        for call, behind, given in (
+            ("read_tail", 1, 3),
+            ("read_tail", 3, 5),
+            ("read_at", 3, 5),
+            ("link", 2, 2),
+            ("link", 3, 5),
+        ):
             with self.subTest(call, behind=behind):
                 names = self.put()
                 self.disk.refuse(call, behind)
@@ -686,7 +692,7 @@ class TwoBundles(DrainTest):
         names, more = self.put(), self.put()
         disk = RefusingOnce()
         queue = self.open(disk)
-        disk.refuse("link", 7)
+        disk.refuse("link", 5)
         with mock.patch("zope.sendmail.queue.maildir.bundledrain._CHUNK", 64):
             found = [lease.name for lease in queue.claim(20)]
             self.assertIn(names[3], found)

@@ -236,6 +236,12 @@ class WhatADeathHasLeft(Refused):
         self.assertEqual(self.queue._claims.take(1), [])
         self.assertEqual(self.left(), [])
 
+    def test_is_not_removed_of_a_message_that_has_moved(self) -> None:
+        """Another program has seen it, and it is in ``cur/`` now: its history is its own."""
+        Disk().create(os.path.join(self.path, "cur", self.name), b"X-Zope-From: a@example.org\n")
+        self.queue.claim(0)
+        self.assertEqual(self.left(), [self.name])
+
     def test_is_left_for_a_moment_where_there_is_room_for_one_lock_only(self) -> None:
         """The next look finds it again."""
         with mock.patch.object(Owner, "take", side_effect=OneAtATime(errno.ENOSPC, "full")):
