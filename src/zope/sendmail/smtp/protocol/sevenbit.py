@@ -10,6 +10,7 @@ import binascii
 import re
 from collections.abc import Iterator
 from email import policy
+from email.errors import MessageError
 from email.headerregistry import AddressHeader
 from email.message import Message
 from email.parser import BytesHeaderParser
@@ -19,6 +20,10 @@ _POLICY = policy.SMTP.clone(max_line_length=76)
 _ASCII_ONLY = re.compile(rb"[\x80-\xff]")
 #: Of a text, base64 is shorter than quoted-printable from this part of octets beyond ASCII on.
 _SIXTH = 6
+
+
+#: What the email package raises for a header field that it cannot read, such as ``From: Jürgen <``.
+_UNREADABLE = (MessageError, ValueError, LookupError, TypeError, AttributeError)
 
 
 class CannotConvert(Exception):
@@ -130,15 +135,23 @@ def _field(match: re.Match[bytes]) -> bytes:
     except UnicodeDecodeError:
         raise CannotConvert(f"its header field {name.decode()} is written in an unknown charset") from None
     unfolded = re.sub(r"\r\n(?=[ \t])", "", text).strip()
-    header = _POLICY.header_factory(name.decode(), unfolded)
+    header, folded = _folded(name.decode(), unfolded)
     if isinstance(header, AddressHeader):
         foreign = [each.addr_spec for each in header.addresses if not each.addr_spec.isascii()]
         if foreign:
             raise CannotConvert(f"its header field {name.decode()} has the address {foreign[0]}, which is not ASCII")
-    folded: str = header.fold(policy=_POLICY)
     if not folded.isascii():  # a message id, or the name of a parameter: there are no other words for those
         raise CannotConvert(f"its header field {name.decode()} has a part that has to be ASCII, and is not")
     return folded.encode("ascii").replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+def _folded(name: str, text: str) -> tuple[object, str]:
+    """Return a header field as the email package reads it, and as it writes it."""
+    try:
+        header = _POLICY.header_factory(name, text)
+        return header, header.fold(policy=_POLICY)
+    except _UNREADABLE as error:
+        raise CannotConvert(f"its header field {name} cannot be read ({type(error).__name__})") from None
 
 
 def _seven_bit(head: bytes) -> bytes:

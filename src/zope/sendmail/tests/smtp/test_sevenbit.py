@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import email
 import io
 import smtplib
 import unittest
 from email import policy
+from email.headerregistry import HeaderRegistry
 from email.message import EmailMessage, Message
 from typing import Any, cast
+from unittest import mock
 
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.mailer import SMTPMailer
@@ -262,6 +265,14 @@ class AMessageCannotBe(unittest.TestCase):
             "its header field From has the address jürgen@example.org, which is not ASCII",
         )
         self.refused(b"Subject: \xff\r\n\r\nx\r\n", "its header field Subject is written in an unknown charset")
+
+    def test_read_by_the_email_package(self) -> None:
+        """What that falls over in a field, half an address, is refused as what contradicts itself is."""
+        message = raw("From: Grüße <\n" + MIME, "x\r\n")
+        with mock.patch.object(HeaderRegistry, "__call__", side_effect=IndexError):
+            self.refused(message, "its header field From cannot be read (IndexError)")
+        with contextlib.suppress(CannotConvert):
+            self.assertTrue(in_seven_bit(message).isascii())
 
     def test_identified_by_what_is_not_ascii(self) -> None:
         """A message id would be another one, and a parameter has no other name."""
