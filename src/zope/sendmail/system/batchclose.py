@@ -40,6 +40,11 @@ class BatchClose:
         self._socket = receiver
         self._close_ours()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it holds files."""
+        return self._socket is not None or bool(self._fds)
+
     def close(self) -> None:
         """Close them, and return when their space is free.  Raises nothing, and may be called again."""
         connection, self._socket = self._socket, None

@@ -55,6 +55,10 @@ class BundledMail:
         """Write down how far we are; every attempt in a bundle is the first."""
         self.write(_STEPS[phase])
 
+    def accepted(self) -> None:
+        """See `Lock.accepted`."""
+        self.note(Phase.ACCEPTED, 0)
+
     def write(self, step: bytes) -> None:
         """Write down how it stands."""
         self._progress.note(self.number, step)

@@ -73,6 +73,9 @@ class Busy:
 class Lock:
     """Our lock on one message."""
 
+    #: Whether *intended*, at the first attempt, is what was written last.
+    _is_intended = False
+
     def __init__(self, owner: Owner, path: str, inherited: Inherited | None) -> None:
         self._owner = owner
         self._path = path
@@ -81,6 +84,7 @@ class Lock:
 
     def note(self, phase: Phase, attempts: int) -> None:
         """Write down how far we are, in the attempt after so many others, for the process that takes over."""
+        self._is_intended = False
         self._owner.write_slot(self._path, phase, attempts)
 
     def intend(self, attempts: int) -> bool:
@@ -89,7 +93,15 @@ class Lock:
         is_ours = owner.owns(path)
         if is_ours:
             owner.write_slot(path, Phase.INTENDED, attempts)
+            self._is_intended = not attempts
         return is_ours
+
+    def accepted(self) -> None:
+        """Write down that the relay has the message, which had no attempt before."""
+        if self._is_intended:
+            self._owner.write_accepted(self._path)
+        else:
+            self._owner.write_slot(self._path, Phase.ACCEPTED, 0)
 
     def lost(self, attempts: int) -> Phase | None:
         """Return how far the dead owner was with a message that has had so many attempts; None if nothing was lost.

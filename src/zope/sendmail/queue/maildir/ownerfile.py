@@ -39,6 +39,10 @@ from zope.sendmail.system.disk import NO_ROOM, Disk, identity, remove_quietly, s
 #: Seconds after which a hidden file in ``locks/`` whose maker is dead is swept.
 _LITTER = 60.0
 
+#: What is written in the place of the other word, which is as long.
+_ACCEPTED = Phase.ACCEPTED.encode("ascii")
+assert len(Phase.ACCEPTED) == len(Phase.INTENDED), "one is written over the other"
+
 _NO_SUPPORT = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.ENOLCK}
 
 
@@ -340,6 +344,14 @@ class OwnerFile:
             return
         line = slot(phase, attempts, path.rpartition("/")[2])
         self.disk.write_at(self._fd, line, (self._slots.get(path) or self._new_slot(path)) * SLOT)
+
+    def write_accepted(self, path: str) -> None:
+        """Write that a relay has the message of a lock of which *intended* was written last: only that word changes."""
+        number = self._slots.get(path)
+        if number is None or path in self._ownerless:
+            self.write_slot(path, Phase.ACCEPTED, 0)
+        else:
+            self.disk.write_at(self._fd, _ACCEPTED, number * SLOT)
 
     def read_own(self, path: str) -> Inherited:
         """Return what we wrote about a lock of ours."""

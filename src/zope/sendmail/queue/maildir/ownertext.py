@@ -87,7 +87,7 @@ def slot(phase: Phase, attempts: int, lock: str) -> bytes:
     One that ends with a blank, as other programs may call a mail, has a slash behind it, which no name has.
     """
     name = os.fsencode(lock)
-    end = b"" if name == name.rstrip() else _END
+    end = _END if name[-1:].isspace() else b""
     return b"%-511.511b\n" % (f"{phase} {attempts} ".encode("ascii") + name + end)
 
 

@@ -14,7 +14,6 @@ from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.message.headers import HEAD, message_id
 from zope.sendmail.queue.maildir.lease import MaildirLease
-from zope.sendmail.queue.maildir.ownertext import Phase
 from zope.sendmail.queue.maildir.store import UNTRIED
 
 
@@ -53,7 +52,7 @@ class ReadLease(MaildirLease):
     def accepted(self) -> None:
         """Note that the relay has the message for all recipients; see `IOrdinaryLease`."""
         try:  # noqa: SIM105 - once for each mail
-            self.lock.note(Phase.ACCEPTED, 0)
+            self.lock.accepted()
         except OSError:  # at worst it is unknown
             pass
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import tempfile
 import unittest
+from collections.abc import Sequence
 from unittest import mock
 
 from zope.sendmail.system.batchclose import BatchClose
@@ -15,11 +17,7 @@ from zope.sendmail.system.disk import Disk
 class ABatch(unittest.TestCase):
     def setUp(self) -> None:
         self.directory = self.enterContext(tempfile.TemporaryDirectory())
-        self.open_before = self.count_open()
-
-    @staticmethod
-    def count_open() -> int:
-        return len(os.listdir("/dev/fd"))
+        self.inodes: dict[int, int] = {}
 
     def held(self, count: int) -> list[int]:
         """Return descriptors of files that have no name any more."""
@@ -30,15 +28,26 @@ class ABatch(unittest.TestCase):
             fd = disk.hold(path)
             assert fd is not None, "it is there"
             disk.unlink(path)
+            self.inodes[fd] = os.fstat(fd).st_ino
             fds.append(fd)
         return fds
 
-    def test_only_one_descriptor_is_open_until_it_is_closed(self) -> None:
-        """So that many may wait where few files may be open; then none is."""
-        batch = BatchClose(self.held(100))
-        self.assertEqual(self.count_open(), self.open_before + 1)
-        batch.close()
-        self.assertEqual(self.count_open(), self.open_before)
+    def count_open(self, fds: Sequence[int]) -> int:
+        """Return how many of these descriptors are still those of the held files."""
+        count = 0
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                status = os.fstat(fd)
+                count += (status.st_ino, status.st_nlink) == (self.inodes[fd], 0)
+        return count
+
+    def test_none_of_the_descriptors_is_open_while_it_waits(self) -> None:
+        """So that many may wait where few files may be open; one socket is."""
+        fds = self.held(100)
+        self.assertEqual(self.count_open(fds), 100)
+        batch = BatchClose(fds)
+        self.addCleanup(batch.close)
+        self.assertEqual(self.count_open(fds), 0)
 
     def test_the_files_are_open_until_it_is_closed(self) -> None:
         """The other end of a pipe learns it."""
@@ -52,14 +61,14 @@ class ABatch(unittest.TestCase):
         self.assertEqual(os.read(reader, 1), b"")
 
     def test_where_they_cannot_be_sent(self) -> None:
-        """One after the other is closed: too many files are open, or the socket is one of a library that has no such
-        call."""
+        """One after the other is closed: too many files are open, or the socket is of a library without such a call."""
         for error in (OSError("too many references"), AttributeError("sendmsg")):
             with self.subTest(error=error), mock.patch.object(socket, "send_fds", side_effect=error):
-                batch = BatchClose(self.held(3))
-                self.assertEqual(self.count_open(), self.open_before + 3)
+                fds = self.held(3)
+                batch = BatchClose(fds)
+                self.assertEqual(self.count_open(fds), 3)
                 batch.close()
-                self.assertEqual(self.count_open(), self.open_before)
+                self.assertEqual(self.count_open(fds), 0)
 
     def test_closed_twice(self) -> None:
         """The second time is nothing, even if the numbers are others' by then."""
@@ -67,6 +76,7 @@ class ABatch(unittest.TestCase):
         batch.close()
         others = self.held(2)
         batch.close()
+        self.assertEqual(self.count_open(others), 2)
         for fd in others:
             os.close(fd)
 

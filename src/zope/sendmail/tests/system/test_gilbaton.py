@@ -118,7 +118,15 @@ class AConversation(unittest.TestCase):
             thread.join()
 
     def test_of_a_processor_takes_part(self) -> None:
-        """Until it has ended."""
+        """Until it has ended, if it has a thread of its own; one that is carried with others takes no turns."""
+        self.assertEqual(self.held_in_a_conversation(), [None])
+        with mock.patch("zope.sendmail.processor.crew.IS_NEEDED", False):
+            self.assertEqual(self.held_in_a_conversation(), [False])
+        self.assertIsNone(getattr(baton._runner, "holds", None))
+
+    @staticmethod
+    def held_in_a_conversation() -> list[object]:
+        """Return what the thread of a processor has of the baton while it speaks with a relay."""
         held: list[object] = []
 
         class Curious(ScriptedMailer):
@@ -135,5 +143,4 @@ class AConversation(unittest.TestCase):
         staged.prepare()
         staged.commit()
         QueueProcessorThread(queue=queue, mailer=Curious(), clock=ManualClock()).run(forever=False)
-        self.assertEqual(held, [False])
-        self.assertIsNone(getattr(baton._runner, "holds", None))
+        return held
