@@ -33,9 +33,8 @@ _COST = 0.0003
 #: So many looks may be guesses, if no mail was taken meanwhile.
 _GUESSES = 10
 
-#: Seconds from which on a relay is far: more connections than a few are worth while, and they are opened at once.  A
-#: nearer one is on this host, or as good as that.
-_FAR = 0.0005
+#: Seconds from which on a relay is far: beside shorter ones it does not matter how soon connections are opened.
+_FAR = 0.005
 
 #: Round trips that a connection costs before its first mail, and at its end: one that is not encrypted.
 _SETTING_UP = 4

@@ -4,7 +4,9 @@ A file system that tells its disk at once what is free (mount option ``discard``
 file.  Only the space has to wait: the name is gone at once where the file is held open.  As long as a disk is quick,
 or there are few, the space is freed on the spot; else a thread does it for many files with one call
 (`zope.sendmail.system.batchclose`), and more of them where one falls behind: that is counted, and not timed, since on a
-busy machine everything takes long.  A death frees the space as well.
+busy machine everything takes long.  Where other threads of the process are busy it is freed on the spot as well: they
+would wait longer for the interpreter, which a disk that lets the worker wait leaves to them.  A death frees the space
+too.
 """
 
 from __future__ import annotations
@@ -14,15 +16,20 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from zope.sendmail.queue.maildir.bystanders import Bystanders
 from zope.sendmail.system.batchclose import BatchClose
 from zope.sendmail.system.clock import Clock
 
 #: Removes a message; returns its key, or None if it could not.  May hold the file open, and then adds it to the list.
 Removal = Callable[[list[int] | None], str | None]
 
-#: Seconds that the files of a worker take together from which on their space is freed beside the way: sixteen of a
-#: tenth of a millisecond, but not one of half a millisecond, for which waking a thread costs more than is gained.
-_SLOW = 0.0016
+#: Seconds that it usually takes to remove a message, lock and all, from which on a disk is slow; and to free the space
+#: of one by itself, from which on it stays slow.  To hold a file, and close it with others, takes some microseconds.
+_REMOVING, _CLOSING = 0.00006, 0.00002
+
+#: So many files are worth a thread on a slow disk, or so many seconds that fewer take together: not one of half a
+#: millisecond, as they come from a relay that is far, for which waking a thread costs more than is gained.
+_FEW, _LONG = 4, 0.0016
 
 #: Threads at most, and files that they have to do with at most; a worker that brings more frees their space itself.
 _THREADS, _MOST = 8, 512
@@ -50,12 +57,14 @@ class Sweeper:
         self._removed = removed
         self._waiting: deque[BatchClose] = deque()
         self._under_way: set[BatchClose] = set()
+        self._bystanders = Bystanders(clock)
         self.forget_after_fork()
 
     def forget_after_fork(self) -> None:
         """Begin anew in a forked child: the space is its parent's, and free when the child does not hold it either."""
         for batch in (*self._waiting, *self._under_way):
             batch.close()
+        self._bystanders.forget_after_fork()
         self._mutex = threading.Lock()
         #: Told that there is something to do, and that everything was done: of the one a single thread is told.
         self._has_work, self._is_done = threading.Condition(self._mutex), threading.Condition(self._mutex)
@@ -64,20 +73,25 @@ class Sweeper:
         #: Files that wait, or whose space is being freed by a thread.
         self._files = 0
         self._threads = 0
-        self._usual = 0.0
+        #: Seconds that one file usually takes, and whether that is its space by itself, since the disk is slow.
+        self._usual, self._is_slow = 0.0, False
         #: Whether a name is gone as long as its file is held open.  NFS gives it another one, which is no use.
         self._may_hold = True
 
     def take(self, removals: Sequence[Removal]) -> None:
         """Remove these now; their space may be free a little later."""
-        if self._may_hold and len(removals) * self._usual >= _SLOW:
+        self._bystanders.note()
+        are_many = len(removals) >= _FEW or len(removals) * self._usual >= _LONG
+        if self._may_hold and self._is_slow and are_many and not self._bystanders.are_busy:
             held: list[int] = []
             keys = _keys(removals, held)
             self._free(held)
         else:
             began = self._clock.monotonic()
             keys = _keys(removals, None)
-            self._note(len(removals), self._clock.monotonic() - began)
+            if not self._is_slow:
+                self._note(len(removals), self._clock.monotonic() - began)
+                self._is_slow = self._usual >= _REMOVING
         if keys:
             self._removed(keys)
 
@@ -126,6 +140,7 @@ class Sweeper:
     def _run(self) -> None:
         try:
             while self._is_wanted():
+                self._bystanders.note()
                 if batch := self._next():  # else another thread was faster
                     self._close(batch)
         except BaseException:
@@ -163,6 +178,7 @@ class Sweeper:
         began = self._clock.monotonic()
         batch.close()
         self._note(batch.count, self._clock.monotonic() - began)
+        self._is_slow = self._usual >= _CLOSING
 
 
 def _keys(removals: Sequence[Removal], held: list[int] | None) -> list[str]:

@@ -179,6 +179,17 @@ class ASlowDisk(ASweeper):
 
         return remove
 
+    def test_where_other_threads_are_busy(self) -> None:
+        """It is done on the spot: one more thread would make them wait longer for the interpreter."""
+        self.clock.cpu = lambda: self.clock.monotonic() * 0.2  # type: ignore[method-assign]  # a busy process
+        self.sweeper.forget_after_fork()
+        for _ in range(2):
+            self.take(*"abcdefghijklmnop")
+            self.clock.advance(1.0)
+        self.by.clear()
+        self.take(*"abcdefghijklmnop")
+        self.assertEqual(self.by, {threading.current_thread()})
+
     def test_no_threads_are_to_be_had(self) -> None:
         """Then it is done on the spot."""
 
