@@ -12,7 +12,7 @@ from unittest import mock
 from zope.interface import implementer
 
 from zope.sendmail.config.settings import RelaySettings
-from zope.sendmail.interfaces import IOrdinaryJob
+from zope.sendmail.interfaces import IOrdinaryJob, LeaseLost
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.smtp.connect import connect
 from zope.sendmail.smtp.ordinary import OrdinaryAttempt
@@ -87,6 +87,23 @@ class TheReply(Ordinary):
                 assert isinstance(outcome, Outcome)
                 (reply,) = outcome.replies.values()
                 self.assertEqual((reply.code, reply.enhanced, reply.text), (250, told, "queued"))
+
+
+class TheLeaseIsLost(Ordinary):
+    def test_before_the_end_of_the_text(self) -> None:
+        """No octet of it has gone; what was raised is the mail's result, and the next one is sent."""
+        lost = LeaseLost("another processor has it")
+
+        def intend() -> None:
+            raise lost
+
+        relay, session = self.open()
+        jobs = [OrdinaryJob(name, TEXT) for name in ("one", "two", "lost", "four")]
+        jobs[2].intend = intend
+        results = self.send(session, *jobs)
+        self.assertIs(results["lost"], lost)
+        self.assertTaken(results, "one", "two", "four")
+        self.assertEqual(len(relay.mails), 3)
 
 
 class TheConnectionBreaks(Ordinary):

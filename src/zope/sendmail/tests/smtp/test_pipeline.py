@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import threading
@@ -19,7 +20,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.mailer import SendOnlySession
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue.memory import MemoryQueue
-from zope.sendmail.smtp.pipeline import Result, stream
+from zope.sendmail.smtp.pipeline import Result, stream, stream_in_steps
 from zope.sendmail.smtp.protocol.body import WINDOW
 from zope.sendmail.smtp.protocol.steps import MAX_FLIGHT
 from zope.sendmail.smtp.session import SMTPSession
@@ -154,6 +155,65 @@ class ManyMailsAreSent(Streams):
         results = [result for _, result in stream(SendOnlySession(Mailer()), Jobs(jobs))]
         self.assertTaken({"one": results[0]}, "one")
         self.assertIsInstance(results[1], OSError)
+
+
+class InSteps(Streams):
+    """As a processor takes them that carries several conversations in one thread."""
+
+    def test_of_an_ordinary_conversation(self) -> None:
+        """A step may take long before the first mail; the relay is waited for by the caller with those that follow."""
+
+        class Ordinary(Job):
+            text = MESSAGE
+
+        _, session = self.open()
+        steps = session.stream_in_steps(Jobs([Ordinary(name) for name in ("one", "two", "three", "four")]))
+        self.addCleanup(session.close)
+        kinds: list[str] = []
+        told: bool | None = None
+        with contextlib.suppress(StopIteration):
+            while True:
+                step = steps.send(told)
+                kinds.append("result" if isinstance(step, tuple) else "long" if step is None else "wait")
+                told = True if kinds[-1] == "wait" else None
+                if kinds[-1] == "wait":
+                    self.assertEqual(step, session.connection.sock.fileno())
+        self.assertEqual(kinds[:2], ["long", "result"])
+        self.assertEqual(kinds[-2:], ["wait", "result"])
+        self.assertEqual(kinds.count("result"), 4)
+
+    def test_one_that_is_told_that_nothing_came(self) -> None:
+        """Waits for the relay itself, which may take long; the mail has its outcome all the same."""
+
+        class Ordinary(Job):
+            text = MESSAGE
+
+        relay, session = self.open()
+        steps = session.stream_in_steps(Jobs([Ordinary(name) for name in ("one", "two", "three")]))
+        results: dict[str, Result] = {}
+        told: bool | None = None
+        kinds: list[str] = []
+        with contextlib.suppress(StopIteration):
+            while True:
+                step = steps.send(told)
+                told = False if isinstance(step, int) else None
+                kinds.append("result" if isinstance(step, tuple) else "long" if step is None else "wait")
+                if isinstance(step, tuple):
+                    results[cast("Job", step[0]).name] = step[1]
+        self.assertIn(["wait", "long", "result"], [kinds[at : at + 3] for at in range(len(kinds))])
+        self.assertTaken(results, "one", "two", "three")
+        self.assertEqual(len(relay.mails), 3)
+
+    def test_of_any_session(self) -> None:
+        """Each mail may take long."""
+
+        class Mailer:
+            def send(self, *arguments: Any) -> None:
+                pass
+
+        steps = stream_in_steps(SendOnlySession(Mailer()), Jobs(iter([Job("one"), Job("two")])))
+        kinds = ["long" if step is None else "result" for step in steps]
+        self.assertEqual(kinds, ["long", "result", "long", "result", "long"])
 
 
 class OneOfThemFails(Streams):
