@@ -199,6 +199,46 @@ class Several(ACrew):
             self.carry(other, long)
         self.assertEqual((len(long.told), len(other.told)), (3, 5))
 
+    def test_one_that_ends_with_what_may_take_long(self) -> None:
+        """As without a thread for that; the others are carried on."""
+        other = Conversation(3)
+        other.says(3)
+        ours, relay = socket.socketpair()
+        relay.send(b"y")
+        self.addCleanup(ours.close)
+        self.addCleanup(relay.close)
+
+        def ends() -> Steps:
+            yield ours.fileno()
+            yield None
+
+        waiting = [(steps := each, next(steps) or 0) for each in (ends(), other.steps())]
+        for steps, descriptor in waiting:
+            self.crew._begin(steps, descriptor)
+        with mock.patch.object(self.crew, "_start_thread", side_effect=RuntimeError("no thread")):
+            self.assertIsNone(Carrier(self.crew, *waiting[0]).run())
+        self.assertEqual(len(other.told), 3)
+
+    def test_one_that_goes_on_over_another_connection(self) -> None:
+        """Is carried with what it waits for then."""
+        pairs = [socket.socketpair() for _ in range(2)]
+        for each in (*pairs[0], *pairs[1]):
+            self.addCleanup(each.close)
+        told: list[bool | None] = []
+
+        def changes() -> Steps:
+            for ours, relay in pairs:
+                relay.send(b"y")
+                told.append((yield ours.fileno()))
+
+        other = Conversation(3)
+        other.says(3)
+        waiting = [(steps := each, next(steps) or 0) for each in (changes(), other.steps())]
+        for steps, descriptor in waiting:
+            self.crew._begin(steps, descriptor)
+        self.assertIsNone(Carrier(self.crew, *waiting[0]).run())
+        self.assertEqual((told, len(other.told)), ([True, True], 3))
+
     def test_when_one_raises(self) -> None:
         """As when Ctrl-C is pressed: the thread that carries them ends with that, and others carry on."""
         failing, other, coming = Conversation(1), Conversation(3), Conversation(3)
