@@ -141,7 +141,7 @@ class Sweeper:
         try:
             while self._is_wanted():
                 self._bystanders.note()
-                if batch := self._next():  # else another thread was faster
+                if batch := self._next():  # pragma: no branch - else another thread was faster
                     self._close(batch)
         except BaseException:
             with self._mutex:

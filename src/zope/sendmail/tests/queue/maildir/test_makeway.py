@@ -11,6 +11,7 @@ import tempfile
 import threading
 import unittest
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 from zope.sendmail.errors import NotPossible
 from zope.sendmail.lifecycle.record import Record
@@ -46,11 +47,28 @@ class SmallDirectories(Disk):
         super().rename_new(old, new)
 
 
-class SteppedDisk(SmallDirectories):
+class SmallDirectoriesWithoutAFile(SmallDirectories):
+    """Nor is there room for an owner file, or a reserve of them, if it has none: a lock is a name of its message."""
+
+    has_files = False
+
+    def open_locked(self, path: str) -> int:
+        """See `Disk.open_locked`."""
+        if self.has_files:
+            return super().open_locked(path)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    def lock_existing(self, path: str) -> int | None:
+        """See `Disk.lock_existing`."""
+        is_owner_file = os.path.basename(os.path.dirname(path)) == "locks"
+        return super().lock_existing(path) if self.has_files or not is_owner_file else None
+
+
+class SteppedDisk(SmallDirectoriesWithoutAFile):
     """Such a disk, or a roomy one, on which a thread stops before each call that changes a name, or looks."""
 
-    def __init__(self, *, is_full: bool) -> None:
-        self.is_full = is_full
+    def __init__(self, *, is_full: bool, has_files: bool = True) -> None:
+        self.is_full, self.has_files = is_full, has_files
         self.is_over = True
         self._go, self._is_there = threading.Semaphore(0), threading.Semaphore(0)
         self.errors: list[BaseException] = []
@@ -156,6 +174,13 @@ class AMailWithoutRoomForItsLock(MakeWayTest):
             self.queue(self.disk).claim(1)
         self.assertEqual((self.names("new"), self.names("cur")), ([self.name], []))
 
+    def test_stays_where_it_is_on_a_disk_that_is_read_only(self) -> None:
+        """Only room can be found elsewhere."""
+        with mock.patch.object(self.disk, "_check", side_effect=OSError(errno.EROFS, os.strerror(errno.EROFS))):
+            leases: list[MaildirLease] = []
+            _take(self.queue(self.disk), leases)
+            self.assertEqual((leases, self.names("new"), self.names("cur")), ([], [self.name], []))
+
     def test_can_be_removed_by_an_operator(self) -> None:
         """As it can be sent."""
         self.queue(self.disk).admin.remove(self.name)
@@ -174,14 +199,32 @@ class AMailWithoutRoomForItsLock(MakeWayTest):
         self.assertEqual((self.names("new"), self.names("cur")), ([], []))
 
 
+class NorForAnOwnerFile(AMailWithoutRoomForItsLock):
+    def setUp(self) -> None:
+        super().setUp()
+        self.disk = SmallDirectoriesWithoutAFile()
+
+    def test_is_moved_once(self) -> None:
+        """Where it is in ``cur/`` already and that is full too, there is nowhere else to go."""
+        os.rename(os.path.join(self.path, "new", self.name), os.path.join(self.path, "cur", self.name))
+        self.disk.is_roomy = False
+        with self.assertRaises(OSError):
+            self.queue(self.disk).claim(1)
+        self.assertEqual((self.names("new"), self.names("cur")), ([], [self.name]))
+
+
 class AMailThatAnotherOneWantsAsWell(MakeWayTest):
     """A claim has to move the mail; the other one has room for its lock.  In each order of their calls."""
 
+    has_files = True
+
     def in_each_order(self, work: Callable[[MaildirQueue], object]) -> Iterator[list[MaildirLease]]:
         """Yield the leases of that claim behind each order of its calls and those of `work` with another queue."""
-        disks = SteppedDisk(is_full=False), SteppedDisk(is_full=True)
+        disks = SteppedDisk(is_full=False), SteppedDisk(is_full=True, has_files=self.has_files)
         other, queue = map(self.queue, disks)
         for steps in itertools.product((0, 1), repeat=8):
+            with contextlib.suppress(FileNotFoundError):  # each has seen the other's lock where it was moved
+                os.rename(os.path.join(self.path, "cur", self.name), os.path.join(self.path, "new", self.name))
             if self.name not in self.names("new"):
                 self.put()
             self.clock.advance(10)
@@ -235,7 +278,7 @@ class AMailThatAnotherOneWantsAsWell(MakeWayTest):
 
     def test_is_left_to_an_older_release_that_locks_it_meanwhile(self) -> None:
         """Between any two calls; it has opened the mail then, and removes it from ``new/`` when it has sent it."""
-        disk, sent = SteppedDisk(is_full=True), 0
+        disk, sent = SteppedDisk(is_full=True, has_files=self.has_files), 0
         queue = self.queue(disk)
         for before in range(9):
             self.clock.advance(10)
@@ -268,6 +311,12 @@ class AMailThatAnotherOneWantsAsWell(MakeWayTest):
         except OSError:
             return False
         return Disk().read_small(path) is not None
+
+
+class AMailThatAnotherOneWantsWhereNoOwnerFileHasRoom(AMailThatAnotherOneWantsAsWell):
+    """The message is moved before it is locked."""
+
+    has_files = False
 
 
 def _take(queue: MaildirQueue, leases: list[MaildirLease]) -> None:

@@ -179,6 +179,11 @@ class ASlowDisk(ASweeper):
 
         return remove
 
+    def test_none_of_many_can_be_removed(self) -> None:
+        """Then there is no space to be freed, and no thread is begun."""
+        self.sweeper.take([lambda _: None] * 8)
+        self.assertEqual((self.gone, self.count_open(), self.sweeper._threads), ([], 0, 0))
+
     def test_where_other_threads_are_busy(self) -> None:
         """It is done on the spot: one more thread would make them wait longer for the interpreter."""
         self.clock.cpu = lambda: self.clock.monotonic() * 0.2  # type: ignore[method-assign]  # a busy process
@@ -192,14 +197,50 @@ class ASlowDisk(ASweeper):
 
     def test_no_threads_are_to_be_had(self) -> None:
         """Then it is done on the spot."""
-
-        def no_thread() -> bool:
-            self.sweeper._threads -= 1
-            return False
-
-        self.sweeper._begin = no_thread  # type: ignore[method-assign]  # a fault in its place
-        self.take("two")
+        with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+            self.take("two")
         self.assertEqual(self.by, {threading.current_thread()})
+        self.take("three")
+        self.sweeper.flush()
+        self.assertEqual(self.count_open(), 0)
+
+    def test_a_thread_that_fails(self) -> None:
+        """Another one is begun in its place, and what is waiting does not wait for it."""
+        told = self.enterContext(mock.patch.object(threading, "excepthook"))
+        ended, goes_on = threading.Event(), threading.Event()
+        told.side_effect = lambda _: ended.set()
+
+        def fail() -> None:
+            self.before_closing = goes_on.set
+            raise MemoryError
+
+        self.before_closing = fail
+        self.take("two")
+        self.assertTrue(ended.wait(60))
+        self.take("three")
+        self.assertTrue(goes_on.wait(60))
+        self.sweeper.flush()
+        self.assertEqual((self.batches[-1].is_open, self.gone), (False, ["two", "three"]))
+        self.assertEqual(len(self.by - {threading.current_thread()}), 1)
+
+    def test_a_flush(self) -> None:
+        """Frees what waits for a thread that is busy, and then waits for that one."""
+        main, begun, is_helped = threading.current_thread(), threading.Event(), threading.Event()
+
+        def close() -> None:
+            if threading.current_thread() is main:
+                is_helped.set()
+            else:
+                begun.set()
+                is_helped.wait(60)
+
+        self.before_closing = close
+        self.take("two")
+        self.assertTrue(begun.wait(60))
+        self.take("three")
+        self.sweeper.flush()
+        self.assertIn(main, self.by)
+        self.assertEqual(self.count_open(), 0)
 
     def test_in_a_forked_child(self) -> None:
         """What waits is the parent's, which holds it; the first removals are made on the spot again."""
