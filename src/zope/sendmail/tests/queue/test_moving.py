@@ -29,7 +29,9 @@ from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.queue.moving import move, rehearse, transits_of
+from zope.sendmail.queue.transit import Traveller
 from zope.sendmail.system.clock import Clock
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import programs, shared_server
 
@@ -231,10 +233,16 @@ class AMove(Fixture):
 class AMoveThatIsInterrupted(Fixture):
     """The disk refuses one call of one queue; what a kill at any moment leaves is in `AMoveThatIsKilled`."""
 
+    kind = "maildir"
+
     def setUp(self) -> None:
         super().setUp()
-        self.places = [self.place("maildir"), self.place("maildir")]
+        self.places = [self.place(self.kind), self.place(self.kind)]
         self.put(self.places[0], 3)
+
+    def between(self) -> tuple[int, int]:
+        """Return how many mails have left the one queue for another, and have arrived in the other, unseen."""
+        return _files(self.places[0], "moved"), _files(self.places[1], "arriving")
 
     def interrupted(self, refusing: str) -> None:
         """Begin a move whose source or target refuses this."""
@@ -259,8 +267,7 @@ class AMoveThatIsInterrupted(Fixture):
                 moved = self.move(*self.places)
                 self.assertEqual(sorted(each.there for each in moved), self.names(self.places[1]))
                 self.assertEqual((self.counts(), self.move(*self.places)), ([0, 3], []))
-                self.assertEqual(os.listdir(os.path.join(self.places[0], "moved")), [])
-                self.assertEqual(os.listdir(os.path.join(self.places[1], "arriving")), [])
+                self.assertEqual(self.between(), (0, 0))
 
     def test_is_rehearsed_with_what_has_left(self) -> None:
         """That is where it would go on."""
@@ -276,16 +283,15 @@ class AMoveThatIsInterrupted(Fixture):
             [lease] = queue.claim(1)
             lease.settle(Record(State.SENT))
         self.assertEqual(len(self.move(*self.places)), 2)
-        self.assertEqual(self.counts(), [0, 2])
-        self.assertEqual(os.listdir(os.path.join(self.places[1], "arriving")), [])
+        self.assertEqual((self.counts(), self.between()), ([0, 2], (0, 0)))
 
     def test_is_left_alone_by_one_from_another_queue(self) -> None:
         """What has arrived says where it came from."""
         self.interrupted("leave")
-        other = self.place("maildir")
+        other = self.place(self.kind)
         self.put(other, 2)
         self.move(other, self.places[1])
-        self.assertEqual(len(os.listdir(os.path.join(self.places[1], "arriving"))), 3)
+        self.assertEqual(self.between(), (0, 3))
         self.move(*self.places)
         self.assertEqual(self.counts(), [0, 5])
 
@@ -304,6 +310,32 @@ class AMoveThatIsInterrupted(Fixture):
                 self.move(*self.places)
                 self.put(self.places[0], 3)
                 self.interrupted("appear")
+
+
+class AMoveWithinADatabaseThatIsInterrupted(AMoveThatIsInterrupted):
+    """The database refuses."""
+
+    kind = "postgresql"
+
+    def between(self) -> tuple[int, int]:
+        """As the doctor counts them."""
+        with self.open(self.places[0]) as one, self.open(self.places[1]) as other:
+            arrived = list(other.transits[0].arrived(one.transits[0].origin))
+            return len(list(one.transits[0].traces())), len(arrived)
+
+    def test_is_told_by_both_doctors(self) -> None:
+        """How many mails, and what to do."""
+        self.interrupted("leave")
+        self.is_told(self.places[1])
+        self.move(*self.places)
+        self.put(self.places[0], 3)
+        self.interrupted("appear")
+        self.is_told(self.places[0])
+
+    def is_told(self, place: str) -> None:
+        with self.open(place) as queue:
+            [found] = [each for each in queue.admin.examine() if each.kind == "moving"]
+        self.assertIn(": 3.", found.text)
 
 
 class AMailThatMoves(Fixture):
@@ -340,6 +372,58 @@ class AMailThatMoves(Fixture):
         self.move(source, target)
         with self.open(target) as queue:
             self.assertEqual(queue.admin.count(), {State.REJECTED: 1})
+
+    def test_stays_if_a_maildir_cannot_keep_it(self) -> None:
+        """What would be read there is no envelope, or another one."""
+        with self.open(self.place("maildir")) as queue:
+            [transit] = queue.transits
+            for recipients, why in (
+                (("a\nX-Zope-To: b@example.org",), "has an envelope that a Maildir cannot keep"),
+                ((), "cannot be written to a Maildir"),
+            ):
+                envelope = Envelope("", recipients)
+                mail = Traveller("1.2.three.4", 1.0, State.READY, [], envelope, 4, lambda: io.BytesIO(b"text"))
+                self.assertIn(why, transit.refusal(mail, "elsewhere"))
+
+    def test_is_not_told_by_a_doctor_that_comes_as_the_move_ends(self) -> None:
+        """Between the look at the directory and that at the mail."""
+        location = self.place("maildir")
+        self.put(location, 1)
+        arriving = os.path.join(location, "arriving")
+        os.makedirs(arriving)
+        with open(os.path.join(arriving, "1.2.three.4"), "wb"), self.open(location, _Tomorrow()) as queue:
+            self.assertIn("moving", [each.kind for each in queue.admin.examine()])
+            real = Disk.stat
+
+            def stat(disk: Disk, path: str) -> os.stat_result:
+                if os.path.dirname(path) == arriving:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+                return real(disk, path)
+
+            with mock.patch.object(Disk, "stat", stat):
+                self.assertNotIn("moving", [each.kind for each in queue.admin.examine()])
+
+    def test_stays_if_a_database_cannot_keep_it(self) -> None:
+        """CPSMailAccess has written the login of its relay into it; the others go."""
+        source, target = self.place("maildir"), self.place("postgresql")
+        self.put(source, 2)
+        path = os.path.join(source, "new", self.names(source)[0])
+        with open(path, "w", encoding="ascii") as file:
+            file.write("X-Zope-From: \nX-Zope-To: b@example.org\nX-Zope-Hostname: relay\nX-Zope-Port: 25\n")
+            file.write("X-Zope-Username: me\nX-Zope-Password: S3cret\n\ntext")
+        moved = self.move(source, target)
+        self.assertEqual(sorted("has a login in it" in each.error for each in moved), [False, True])
+        self.assertEqual((len(self.names(source)), len(self.names(target))), (1, 1))
+
+    def test_stays_if_it_is_in_the_database_already(self) -> None:
+        """A copy of the Maildir was moved there before."""
+        source, copy, target = self.place("maildir"), self.place("maildir"), self.place("postgresql")
+        self.put(source, 1)
+        shutil.copytree(source, copy)
+        self.move(copy, target)
+        [moved] = self.move(source, target)
+        self.assertIn("in the other queue already", moved.error)
+        self.assertEqual((len(self.names(source)), len(self.names(target))), (1, 1))
 
     def test_stays_if_there_is_one_of_its_name_in_the_other_queue(self) -> None:
         """It may be the same, or another; either way a person has to look."""
@@ -590,6 +674,11 @@ class AMoveThatIsKilled(Fixture):
                 for kind, location in ((one, source), (other, target)):
                     told.update((kind, location == source, "queue move' again" in cure) for cure in self.told(location))
         self.assertEqual(told, {(kind, here, True) for kind in ("maildir", "postgresql") for here in (True, False)})
+
+
+def _files(*path: str) -> int:
+    """Return how many files there are in a directory, if there is one."""
+    return len(os.listdir(os.path.join(*path))) if os.path.isdir(os.path.join(*path)) else 0
 
 
 class _Tomorrow(Clock):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import unittest
+import uuid
 from typing import Any
 
 from zope.sendmail.cli.queuecommands import main
@@ -250,12 +251,24 @@ class WhatHasLeft(Fixture):
     """Is remembered for a week, in tables that take turns."""
 
     def test_is_forgotten_before_its_table_is_needed_again(self) -> None:
-        """By a processor's round of cleaning; by one without the right to truncate as well."""
+        """By a processor's round of cleaning."""
+        self.call("migrate", self.url)
+        self.is_forgotten(self.url)
+
+    def test_is_forgotten_by_a_user_without_the_right_to_truncate(self) -> None:
+        """Row by row, with the rights that the manual lists."""
+        self.call("migrate", self.url)
+        user = f"u{uuid.uuid4().hex[:12]}"
+        self.sql(f"create role {user} login")
+        self.sql(f"grant usage on schema zope_sendmail to {user}")
+        self.sql(f"grant select, insert, update, delete on all tables in schema zope_sendmail to {user}")
+        self.is_forgotten(self.server.url("q", self.database, user))
+
+    def is_forgotten(self, url: str) -> None:
         from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
 
-        self.call("migrate", self.url)
         clock = ManualClock()
-        queue = PostgreSQLQueue(self.url, clock=clock)
+        queue = PostgreSQLQueue(url, clock=clock)
         self.addCleanup(queue.close)
         for day in range(20):
             put(queue, [envelope()], MESSAGE.replace(b"<1@", b"<%d@" % day))
