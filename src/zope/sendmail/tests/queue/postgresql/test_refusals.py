@@ -121,6 +121,12 @@ class ACommit(Fixture):
         attempts.close()
         self.assertEqual([lease.name for lease in self.queue.claim()], [name])
 
+    def test_of_a_program_that_ends_is_announced_to_no_processor(self) -> None:
+        """There are no threads any more; the mail is committed, and found at the next look."""
+        with mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")):
+            put(self.queue, [envelope()], MESSAGE)
+        self.assertEqual(self.queue.admin.count(), {State.READY: 1})
+
     def test_of_no_mail_makes_no_first_attempt(self) -> None:
         """And no processor."""
         attempts = self.queue.first_attempts()
@@ -168,6 +174,53 @@ class AProcessor(Fixture):
             self.assertIsNot(self.queue._claims, before)
 
 
+class ABeat(Fixture):
+    """By which a processor says that it lives."""
+
+    def test_that_is_refused_is_told_once(self) -> None:
+        """Not each second as long as the database is away; the processor goes on, and the next one goes through."""
+        self.queue.claim()
+        liveness = self.queue._claims._liveness
+        with self.refused("beat"), self.assertLogs("QueueProcessorThread") as logs:
+            liveness._beat_safely()
+            liveness._beat_safely()
+        self.assertEqual(len([each for each in logs.output if "the beat of this processor" in each]), 1)
+        liveness._beat_safely()
+        self.assertFalse(liveness.ended)
+
+    def test_of_a_row_that_never_stays_is_refused(self) -> None:
+        """As while a database fails over; it ends after some attempts."""
+        self.queue.claim()
+        liveness = self.queue._claims._liveness
+        real = liveness._connections.execute
+
+        def execute(asked: str, **parameters: Any) -> Any:
+            return [(None, 0.0, 0, False)] if asked == "beat" else real(asked, **parameters)
+
+        with (
+            mock.patch.object(liveness._connections, "execute", execute),
+            self.assertRaisesRegex(QueueError, "as soon as it is registered"),
+        ):
+            liveness._beat_once()
+
+    def test_forgets_the_dead_from_time_to_time(self) -> None:
+        """Whose mail others have long taken over."""
+        self.claimed()
+        dead = self.queue._claims._liveness.id
+        other: Any = open_queue(self.url)
+        self.addCleanup(other.close)
+        other.claim()
+        liveness = other._claims._liveness
+        liveness.stop()  # it beats when the test says so
+        self.sql(f"update zope_sendmail.processor set ended = clock_timestamp() - interval '2 h' where id = {dead}")
+        for seconds, count in ((0.0, 1), (600.0, 0)):
+            liveness._cleaned_at -= seconds
+            liveness._beat_safely()
+            with shared_server().connect() as connection:
+                found = connection.execute(f"select from zope_sendmail.processor where id = {dead}".encode())
+                self.assertEqual(len(list(found)), count)
+
+
 class ARow(Fixture):
     def test_whose_envelope_cannot_be_read_is_a_problem_of_its_mail(self) -> None:
         """That a processor is told with the lease, and an operator who reroutes it."""
@@ -191,6 +244,13 @@ class ARow(Fixture):
         """So no mail has such a Message-Id."""
         for text in ("", "a\0b", "\udcff@example.org"):
             self.assertEqual(self.queue.status(text).standing, "unknown")
+
+    def test_of_a_mail_whose_message_id_is_none_has_none(self) -> None:
+        """The mail goes all the same."""
+        for number, line in enumerate((b"Message-Id: <\xff@x>", b"Message-Id: <a\0b@x>", b"Message-Id: x y z")):
+            put(self.queue, [envelope()], line + b"\n\ntext")
+            self.assertEqual(len(list(self.queue.admin.names())), number + 1)
+        self.assertNotIn("\0", "".join(mail.message_id for mail in self.queue.admin.mails()))
 
     def test_has_no_login_in_it(self) -> None:
         """A relay with one is refused when the mail is written."""
@@ -237,6 +297,14 @@ class AKey(Fixture):
 
 
 class ALocation(unittest.TestCase):
+    def test_where_psycopg_is_missing_names_what_to_install(self) -> None:
+        """As any other way to a queue whose library is not there."""
+        with (
+            mock.patch.dict("sys.modules", {"zope.sendmail.queue.postgresql.shards": None}),
+            self.assertRaisesRegex(QueueError, r"install zope\.sendmail\[postgresql\]"),
+        ):
+            open_queue("postgresql://db/site?queue=q")
+
     def test_that_is_no_text_is_refused(self) -> None:
         """As the environment may have it; so is none at all."""
         for location in ("postgresql://db/site\udcff", "postgresql://db/site?queue"):
