@@ -86,7 +86,7 @@ class Claims:
         self.sent_log = SentLog(
             store.layout, store.disk, store.clock, kept_days=kept_days, has_room=lambda: not self._owner.is_ownerless
         )
-        self.sweeper = Sweeper(store.clock, self.removed)
+        self.sweeper = Sweeper(store.clock, self.removed, self.freed)
         self.begin(owner)
 
     def begin(self, owner: Owner) -> None:
@@ -510,6 +510,10 @@ class Claims:
             for key in keys:
                 self._index.drop(key)
                 self._removed.add(key.partition("/")[0])
+
+    def freed(self) -> None:
+        """Take note that the space of such messages is free, a moment later."""
+        self._scanner.made_room()
 
     def removed_from_bundle(self) -> None:
         """Take note that a mail of a bundle is gone."""

@@ -48,13 +48,15 @@ class Sweeper:
     """Removes what it is given.
 
     :param removed: told the keys of what is gone
+    :param freed: called when the space of some of it is free that was not at once
 
     Concurrency: any thread.
     """
 
-    def __init__(self, clock: Clock, removed: Callable[[Sequence[str]], None]) -> None:
+    def __init__(self, clock: Clock, removed: Callable[[Sequence[str]], None], freed: Callable[[], None]) -> None:
         self._clock = clock
         self._removed = removed
+        self._freed = freed
         self._waiting: deque[BatchClose] = deque()
         self._under_way: set[BatchClose] = set()
         self._bystanders = Bystanders(clock)
@@ -177,6 +179,7 @@ class Sweeper:
     def _close_timed(self, batch: BatchClose) -> None:
         began = self._clock.monotonic()
         batch.close()
+        self._freed()
         self._note(batch.count, self._clock.monotonic() - began)
         self._is_slow = self._usual >= _CLOSING
 

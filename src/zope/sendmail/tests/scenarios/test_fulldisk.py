@@ -17,7 +17,7 @@ import textwrap
 import threading
 import unittest
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -32,9 +32,11 @@ from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
+from zope.sendmail.queue.maildir import sweeper
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.spool.queue import SpoolQueue
+from zope.sendmail.system.batchclose import BatchClose
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, NEVER, OK, SCHEDULE, ManualClock
 from zope.sendmail.testing.relay import Relay
@@ -837,7 +839,7 @@ class CommandsForANewSpoolWithoutInodes(CommandsForANewSpool):
 
 
 class _SlowDisk(Disk):
-    """A disk on which removing a mail takes a while; what a thread beside the way removes waits until it is asked for.
+    """A disk on which removing a mail takes a while.
 
     :param clock: that of the queue, whose time the removals take.
     """
@@ -850,9 +852,19 @@ class _SlowDisk(Disk):
         """See `Disk.unlink`."""
         if "/new/" in path:
             self.clock.advance(0.05)
-            if threading.current_thread().name == "zope.sendmail.sweeper":
-                self.asked.wait(60)
         super().unlink(path)
+
+    def batch(self, fds: Sequence[int]) -> BatchClose:
+        """Return files that are held open, whose space no thread beside the way frees before the disk is asked."""
+        disk = self
+
+        class Waiting(BatchClose):
+            def close(self) -> None:
+                if threading.current_thread().name == "zope.sendmail.sweeper":
+                    disk.asked.wait(60)
+                super().close()
+
+        return Waiting(fds)
 
 
 class _AskedQueue(MaildirQueue):
@@ -913,10 +925,12 @@ class AnExt4WithoutInodes(RemovalTest):
     file_system = "ext4"
 
     def test_gives_the_mails_of_a_bundle_for_which_a_removal_makes_room(self) -> None:
-        """They are due when what was sent is removed, be it beside the way."""
+        """They are due when the space of what was sent is free, be it beside the way."""
         self.put(30)
         self.fill()
-        queue = _AskedQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=_SlowDisk(self.clock))
+        disk = _SlowDisk(self.clock)
+        queue = _AskedQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=disk)
+        self.enterContext(mock.patch.object(sweeper, "BatchClose", disk.batch))
         self.addCleanup(queue.close)
         count = 0
         while leases := queue.claim(64) or (queue.next_due() == 0.0 and queue.claim(64)):

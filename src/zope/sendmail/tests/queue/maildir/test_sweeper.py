@@ -28,7 +28,9 @@ class ASweeper(unittest.TestCase):
         self.batches: list[BatchClose] = []
         self.directory = self.enterContext(tempfile.TemporaryDirectory())
         self.disk = Disk()
-        self.sweeper = Sweeper(self.clock, self.gone.extend)
+        #: How often it was told that space is free.
+        self.freed: list[None] = []
+        self.sweeper = Sweeper(self.clock, self.gone.extend, lambda: self.freed.append(None))
         self.addCleanup(self.sweeper.flush)
         #: Called before the space of some files is freed that were held open.
         self.before_closing: Callable[[], object] = lambda: None
@@ -131,10 +133,10 @@ class ASlowDisk(ASweeper):
         goes_on = threading.Event()
         self.before_closing = lambda: goes_on.wait(60)
         self.take("slow")
-        self.assertEqual((self.gone, self.by), (["slow"], set()))
+        self.assertEqual((self.gone, self.by, self.freed), (["slow"], set(), []))
         goes_on.set()
         self.sweeper.flush()
-        self.assertEqual(len(self.by), 1)
+        self.assertEqual((len(self.by), self.freed), (1, [None]))
 
     def test_a_disk_that_becomes_quick(self) -> None:
         """Is noticed by those that are held."""
