@@ -121,12 +121,6 @@ class ACommit(Fixture):
         attempts.close()
         self.assertEqual([lease.name for lease in self.queue.claim()], [name])
 
-    def test_of_a_program_that_ends_is_announced_to_no_processor(self) -> None:
-        """There are no threads any more; the mail is committed, and found at the next look."""
-        with mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")):
-            put(self.queue, [envelope()], MESSAGE)
-        self.assertEqual(self.queue.admin.count(), {State.READY: 1})
-
     def test_of_no_mail_makes_no_first_attempt(self) -> None:
         """And no processor."""
         attempts = self.queue.first_attempts()
