@@ -117,13 +117,13 @@ class WorkerPool:
             raise failures[0]
 
     def _crew(self, relay: Relay) -> Crew:
-        with self._mutex:
-            crew = self._crews.get(relay)
-            if crew is None:
-                crew = self._crews[relay] = Crew(
-                    self._context.clock, self._start_thread, accepts=self._dispatcher.is_near
-                )
+        """Return what carries the workers of a relay; only the first call for a relay waits for another thread."""
+        crew = self._crews.get(relay)
+        if crew is not None:
             return crew
+        with self._mutex:
+            made = Crew(self._context.clock, self._start_thread, accepts=self._dispatcher.is_near)
+            return self._crews.setdefault(relay, made)
 
     def _steps(self, relay: Relay) -> Generator[int | None, bool | None, None]:
         """Be a worker, in steps; see `Worker.steps`.  Raises what the queue raises."""
@@ -297,6 +297,7 @@ class WorkerPool:
 
     def _start(self, relay: Relay) -> None:
         """Start a worker that was counted already.  Raises `RuntimeError` if the system has no thread for it."""
+        self._crew(relay)  # made before the thread begins, which would have to wait until it is known here
         try:
             self._start_thread(lambda: self.guarded_work(relay))
         except BaseException:
