@@ -34,9 +34,22 @@ def unique_name() -> str:
     The digits are microseconds, a counter and chance, so names of one process sort in the order they were made, and two
     containers with the same host name and pid do not meet.
     """
-    microseconds = time.time_ns() // 1000
-    digits = f"{microseconds % 1_000_000:06d}{next(_counter) % 10_000:04d}{int(random.random() * 1000):03d}"  # noqa: S311 - no secret
+    count, microseconds = next(_counter) % 10_000, time.time_ns() // 1000
+    if not count:  # else it would sort before the last one, if that was made in the same microsecond
+        microseconds = _next_microsecond(microseconds)
+    digits = f"{microseconds % 1_000_000:06d}{count:04d}{int(random.random() * 1000):03d}"  # noqa: S311 - no secret
     return f"{microseconds // 1_000_000}.{os.getpid()}.{_HOST}.{digits}"
+
+
+def _next_microsecond(now: int) -> int:
+    """Return the time as soon as it is not `now` any more, in microseconds since the epoch.
+
+    A clock that stands still is not waited for.
+    """
+    for _ in range(1000):
+        if (later := time.time_ns() // 1000) != now:
+            return later
+    return now
 
 
 _HOST = host_name()

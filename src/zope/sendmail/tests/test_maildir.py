@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import stat
 import tempfile
 import unittest
+from unittest import mock
 
 from zope.interface.verify import verifyObject
 
@@ -48,6 +50,21 @@ class Names(unittest.TestCase):
         names = [unique_name() for _ in range(5000)]
         self.assertEqual(sorted(names, key=age_key), names)
         self.assertEqual(len(set(names)), len(names))
+
+    def test_names_of_one_microsecond_sort_when_the_count_begins_anew(self) -> None:
+        """The next microsecond is waited for then; a clock that stands still holds up no mail."""
+        times = [5_000_000_001_000, 5_000_000_001_000, 5_000_000_001_000, 5_000_000_002_000]
+        with (
+            mock.patch("zope.sendmail.maildir._counter", itertools.count(9999)),
+            mock.patch("zope.sendmail.maildir.time.time_ns", side_effect=times),
+        ):
+            names = [unique_name(), unique_name()]
+        self.assertEqual(sorted(names, key=age_key), names)
+        with (
+            mock.patch("zope.sendmail.maildir._counter", itertools.count(10_000)),
+            mock.patch("zope.sendmail.maildir.time.time_ns", return_value=5_000_000_001_000),
+        ):
+            self.assertTrue(unique_name().startswith("5000."))
 
     def test_foreign_names_have_an_age_as_well(self) -> None:
         """Any name sorts; flags of a Maildir reader change nothing."""
