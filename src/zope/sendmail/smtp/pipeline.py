@@ -186,9 +186,19 @@ def stream(session: ISession, jobs: IJobSource) -> Iterator[tuple[IJob, Result]]
 
 
 def stream_in_steps(session: ISession, jobs: IJobSource) -> Generator[Step, bool | None, None]:
-    """Do as `Stream.steps` with any session."""
-    found: Callable[[IJobSource], Generator[Step, bool | None, None]] | None = getattr(session, "stream_in_steps", None)
-    return _in_steps(stream(session, jobs)) if found is None else found(jobs)
+    """Do as `Stream.steps` with any session; one that replaces ``stream`` only wants that to be used."""
+    if not _knows_steps(session):
+        return _in_steps(stream(session, jobs))
+    streaming: Any = session
+    steps: Generator[Step, bool | None, None] = streaming.stream_in_steps(jobs)
+    return steps
+
+
+def _knows_steps(session: ISession) -> bool:
+    """Return whether the steps of a session are those of its ``stream``, and not of one that was replaced."""
+    kinds = [vars(session), *(vars(each) for each in type(session).__mro__)]
+    names = next((kind for kind in kinds if "stream" in kind or "stream_in_steps" in kind), {})
+    return "stream_in_steps" in names
 
 
 def one_by_one(session: ISession, jobs: IJobSource) -> Generator[Step, bool | None, None]:

@@ -204,6 +204,22 @@ class InSteps(Streams):
         self.assertTaken(results, "one", "two", "three")
         self.assertEqual(len(relay.mails), 3)
 
+    def test_of_a_session_that_replaces_the_stream(self) -> None:
+        """Its own one is used, be it of the class or of the instance."""
+        relay, session = self.open()
+        results = list(session.stream(Jobs([Job("one")])))
+
+        class Replaced(SMTPSession):
+            def stream(self, jobs: Any) -> Any:
+                return iter(results)
+
+        session.__class__ = Replaced
+        self.assertEqual(list(stream_in_steps(session, Jobs([]))), [None, *results, None])
+        session.__class__ = SMTPSession
+        session.stream = lambda jobs: iter(results)  # type: ignore[assignment,method-assign,return-value]  # as programs do
+        self.assertEqual(list(stream_in_steps(session, Jobs([]))), [None, *results, None])
+        self.assertEqual(len(relay.mails), 1)
+
     def test_of_any_session(self) -> None:
         """Each mail may take long."""
 
