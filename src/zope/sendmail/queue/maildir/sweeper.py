@@ -86,8 +86,10 @@ class Sweeper:
         are_many = len(removals) >= _FEW or len(removals) * self._usual >= _LONG
         if self._may_hold and self._is_slow and are_many and not self._bystanders.are_busy:
             held: list[int] = []
-            keys = _keys(removals, held)
-            self._free(held)
+            try:
+                keys = _keys(removals, held)
+            finally:
+                self._free(held)
         else:
             began = self._clock.monotonic()
             keys = _keys(removals, None)
