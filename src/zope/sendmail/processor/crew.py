@@ -5,7 +5,7 @@ conversation hands the interpreter to another one several times a mail, which co
 send one ordinary mail after the other are carried by one thread: it takes a step of each whose relay has said something
 (poll(2)), up to where that relay is waited for again.  What may take long, such as connecting, or any answer but yes,
 is done in a thread of its own: a conversation leaves with that, and comes back when it has gone well for a while.  A
-new one comes with its second mail.
+new one comes with its first ordinary mail.
 
 Where the interpreter has no lock, where poll(2) is not to be had, and for a queue that is waited for itself, such as a
 database, each conversation keeps its own thread.  So it does for a while where the thread was held up: by a disk that
@@ -230,7 +230,7 @@ class Carrier:
         self._begin_count()
         return [each for each, (_, since) in self._members.items() if now - since >= MOMENT and each not in heard]
 
-    def _step(self, descriptor: int, *, may_go_on: bool | None) -> Steps | None:
+    def _step(self, descriptor: int, *, may_go_on: bool) -> Steps | None:
         """Let one go on, up to where it waits again, or ends; return it if it may take long instead."""
         steps, _ = self._members[descriptor]
         step = _next(steps, may_go_on)

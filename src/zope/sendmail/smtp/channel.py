@@ -59,7 +59,7 @@ class Channel(Protocol):
 class StraightChannel(Channel, Protocol):
     """A channel that gives bytes as they come as well; see `zope.sendmail.smtp.ordinary`."""
 
-    #: What can be read when the relay has said something; -1 if the connection is closed.
+    #: The file descriptor of the connection, which can be read when the relay has said something.
     descriptor: int
 
     def take_heard(self) -> bytes:

@@ -144,7 +144,7 @@ class StraightWay:
 
     @property
     def descriptor(self) -> int:
-        """What can be read when the relay has said something; -1 if the connection is closed."""
+        """The file descriptor of the connection, which can be read when the relay has said something."""
         return self._channel.descriptor
 
     def takes(self, attempt: OrdinaryAttempt) -> bool:

@@ -207,7 +207,7 @@ class MailViews:
         return found
 
     def _state(self, key: str, records: Sequence[Record], *, rejected: bool, locked: bool) -> State:
-        """`locked`: there may be a lock, so it is worth while to look who has it."""
+        """`locked`: there may be a lock, so that it is worth while to look for its owner."""
         if rejected:
             return State.REJECTED
         if locked and self._is_alive(key):

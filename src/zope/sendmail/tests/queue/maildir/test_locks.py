@@ -11,6 +11,7 @@ import tempfile
 import threading
 import unittest
 from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
 from zope.sendmail.interfaces import QueueNotSafe
@@ -308,8 +309,8 @@ class BetweenTwoSteps(LocksTest):
             def __exit__(self, *_: object) -> None:
                 pass
 
-        owner = self.owner()
-        owner._mutex = Faster()  # type: ignore[assignment]  # that is where a thread waits
+        owner: Any = self.owner()
+        owner._mutex = Faster()  # that is where a thread waits
         owner.open()
         self.assertEqual(self.names(), [owner.name])
 

@@ -150,8 +150,9 @@ class ASlowDisk(ASweeper):
 
     def test_where_a_held_file_keeps_a_name(self) -> None:
         """As on NFS, or where a copy of the queue shares its files: nothing is held from then on."""
-        os.link(self.disk_file("three"), os.path.join(self.directory, "copy"))
-        self.sweeper.take([self.removal_of("three")])
+        removal = self.removal("three")
+        os.link(os.path.join(self.directory, "three"), os.path.join(self.directory, "copy"))
+        self.sweeper.take([removal])
         self.assertEqual(self.by, {threading.current_thread()})
         held: list[list[int] | None] = []
 
@@ -161,30 +162,6 @@ class ASlowDisk(ASweeper):
 
         self.sweeper.take([looks])
         self.assertEqual(held, [None])
-
-    def disk_file(self, key: str) -> str:
-        path = os.path.join(self.directory, key)
-        self.disk.create(path, b"a mail")
-        return path
-
-    def removal_of(self, key: str) -> Removal:
-        """Return a removal of a file that is there."""
-        path = os.path.join(self.directory, key)
-
-        def remove(held: list[int] | None) -> str | None:
-            assert held is not None, "the disk is slow"
-            fd = self.disk.hold(path)
-            assert fd is not None, "it is there"
-            held.append(fd)
-            self.disk.unlink(path)
-            return key
-
-        return remove
-
-    def test_none_of_many_can_be_removed(self) -> None:
-        """Then there is no space to be freed, and no thread is begun."""
-        self.sweeper.take([lambda _: None] * 8)
-        self.assertEqual((self.gone, self.count_open(), self.sweeper._threads), ([], 0, 0))
 
     def test_where_other_threads_are_busy(self) -> None:
         """It is done on the spot: one more thread would make them wait longer for the interpreter."""
