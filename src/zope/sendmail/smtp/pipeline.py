@@ -196,7 +196,7 @@ def stream_in_steps(session: ISession, jobs: IJobSource) -> Generator[Step, bool
 
 def _knows_steps(session: ISession) -> bool:
     """Return whether the steps of a session are those of its ``stream``, and not of one that was replaced."""
-    kinds = [vars(session), *(vars(each) for each in type(session).__mro__)]
+    kinds = [getattr(session, "__dict__", {}), *(vars(each) for each in type(session).__mro__)]
     names = next((kind for kind in kinds if "stream" in kind or "stream_in_steps" in kind), {})
     return "stream_in_steps" in names
 

@@ -227,9 +227,18 @@ class InSteps(Streams):
             def send(self, *arguments: Any) -> None:
                 pass
 
-        steps = stream_in_steps(SendOnlySession(Mailer()), Jobs(iter([Job("one"), Job("two")])))
-        kinds = ["long" if step is None else "result" for step in steps]
-        self.assertEqual(kinds, ["long", "result", "long", "result", "long"])
+        class Small:
+            __slots__ = ()
+
+            def transfer(self, envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
+                return Outcome("relay", {})
+
+        sessions: list[Any] = [SendOnlySession(Mailer()), Small()]
+        for session in sessions:
+            with self.subTest(type(session)):
+                steps = stream_in_steps(session, Jobs(iter([Job("one"), Job("two")])))
+                kinds = ["long" if step is None else "result" for step in steps]
+                self.assertEqual(kinds, ["long", "result", "long", "result", "long"])
 
 
 class OneOfThemFails(Streams):
