@@ -163,6 +163,11 @@ class ASlowDisk(ASweeper):
         self.sweeper.take([looks])
         self.assertEqual(held, [None])
 
+    def test_none_of_many_can_be_removed(self) -> None:
+        """Then there is no space to be freed, and no thread is begun."""
+        self.sweeper.take([lambda _: None] * 8)
+        self.assertEqual((self.gone, self.count_open(), self.sweeper._threads), ([], 0, 0))
+
     def test_where_other_threads_are_busy(self) -> None:
         """It is done on the spot: one more thread would make them wait longer for the interpreter."""
         self.clock.cpu = lambda: self.clock.monotonic() * 0.2  # type: ignore[method-assign]  # a busy process
