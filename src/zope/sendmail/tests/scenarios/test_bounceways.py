@@ -257,20 +257,21 @@ class IntoAPipe(Fixture):
         if excuse := made.excuse():
             self.skipTest(excuse)
         server: Any = self.start(Piping)
-        knocking = threading.Thread(target=self.run_until_knocked, args=[server], daemon=True)
-        knocking.start()
+        knocked = threading.Event()
+        running = threading.Thread(target=self.run_queue_until, args=[server, knocked], daemon=True)
+        running.start()
         self.assertTrue(wait_until(lambda: self.door.is_knocked_at), server.log())
+        knocked.set()
         message, environment, given = self.door.read()
         self.assertEqual(given[0], "bounce")
         status = self.run_it(*given[1:], message=message, environment=environment)
         self.door.answer(status)
-        knocking.join(60)
+        running.join()
         self.assertEqual((status, self.suppressed()), (0, [GONE]), (environment, given))
 
-    def run_until_knocked(self, server: Any) -> None:
-        """Let Exim run its queue: for the bounce, and for its way back, which waits for the program."""
-        door = self.door  # the runner clears what a test has when it is over
-        wait_until(lambda: door.is_knocked_at or server.run_queue() or door.is_knocked_at)
+    def run_queue_until(self, server: Any, knocked: threading.Event) -> None:
+        """Let Exim run its queue: for the bounce, and for its way back, which waits for the program to end."""
+        wait_until(lambda: knocked.is_set() or server.run_queue() or knocked.is_set())
 
     def test_of_postfix(self) -> None:
         """The address is an argument."""

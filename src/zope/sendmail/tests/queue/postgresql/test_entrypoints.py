@@ -53,6 +53,12 @@ class TheConnection:
 the_connection = TheConnection()
 
 
+def commit(url: str, mails: int = 1) -> None:
+    """Put mails into a queue, as another process would."""
+    with contextlib.closing(open_queue(url)) as queue:
+        put(queue, [envelope()] * mails, MESSAGE)
+
+
 class WithRelay(unittest.TestCase):
     def setUp(self) -> None:
         self.url = shared_server().url()
@@ -101,7 +107,7 @@ class TheCommand(WithRelay):
     def test_drains(self) -> None:
         """Named on the command line, or in an ini file."""
         for number, given in enumerate((("line", self.url), ("ini", "")), 1):
-            put(open_queue(self.url), [envelope()], MESSAGE)
+            commit(self.url)
             with self.subTest(given[0]), tempfile.NamedTemporaryFile("w", suffix=".ini") as ini:
                 ini.write(f"[app:zope-sendmail]\nqueue_path = {self.url}\n")
                 ini.flush()
@@ -112,7 +118,7 @@ class TheCommand(WithRelay):
 
     def test_shows_metrics(self) -> None:
         """As of a directory."""
-        put(open_queue(self.url), [envelope()] * 3, MESSAGE)
+        commit(self.url, 3)
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             self.assertEqual(queue_main(["metrics", self.url]), 0)
@@ -134,6 +140,7 @@ class TheCommand(WithRelay):
     def test_shows_and_changes_what_waits(self) -> None:
         """The verbs of operators."""
         queue = open_queue(self.url)
+        self.addCleanup(queue.close)
         put(queue, [envelope()] * 3, MESSAGE)
         first, *_ = queue.admin.names()
         for words in (("count",), ("list",), ("show", first), ("hold", first), ("release", first), ("relays",)):
@@ -170,7 +177,7 @@ class TheConsole(unittest.TestCase):
         from zope.sendmail.console import Console
 
         url = shared_server().url()
-        put(open_queue(url), [envelope()], MESSAGE)
+        commit(url)
         answer = Client(Console([url], patience=60.0)).get("/0/mails")
         self.assertEqual(answer.status_code, 200)
         self.assertIn("one@example.org", answer.text)

@@ -37,6 +37,12 @@ class Fixture(unittest.TestCase):
             cursor = connection.execute(statement)
             return list(cursor) if cursor.description else []
 
+    def opened(self) -> Any:
+        """Return the queue, which is closed when the test is over."""
+        queue = open_queue(self.url)
+        self.addCleanup(queue.close)
+        return queue
+
     def call(self, *arguments: str) -> tuple[int, str, str]:
         """Carry out a command of an operator: status, output, complaints."""
         out, complaints = io.StringIO(), io.StringIO()
@@ -50,7 +56,7 @@ class ADatabaseWithoutTables(Fixture):
 
     def test_names_the_command(self) -> None:
         """For those who send, who claim and who look."""
-        queue = open_queue(self.url)
+        queue = self.opened()
         uses = (lambda: put(queue, [envelope()], MESSAGE), queue.claim, lambda: list(queue.admin.mails()))
         for use in uses:
             with self.assertRaisesRegex(QueueError, "zope-sendmail queue migrate"):
@@ -65,8 +71,7 @@ class ADatabaseWithoutTables(Fixture):
         self.assertEqual((status, out), (0, f"the tables have version {NEWEST} now\n"))
         self.assertEqual(self.call("migrate", self.url)[1], "the tables are up to date\n")
         self.assertEqual(self.call("migrate", "--json", self.url)[1], '{"versions": []}\n')
-        queue = open_queue(self.url)
-        self.addCleanup(queue.close)
+        queue = self.opened()
         put(queue, [envelope()], MESSAGE)
         self.assertEqual(queue.claim()[0].open().read(), MESSAGE)
 
@@ -88,15 +93,14 @@ class AnOlderSchema(Fixture):
             self.url = self.server.url("q", self.database)
             self.assertEqual(migrate(self.url, to=version), list(range(1, version + 1)))
             with self.assertRaisesRegex(QueueError, f"version {version} .*queue migrate"):
-                open_queue(self.url).claim()
+                self.opened().claim()
             self.sql("insert into zope_sendmail.queue (name) values ('q')")
             self.sql(
                 "insert into zope_sendmail.mail (id, queue, size, message_id, envelope) values (gen_random_uuid(), 1,"
                 """ 4, '', '{"from": "a@example.org", "to": ["b@example.org"]}')"""
             )
             self.assertEqual(migrate(self.url), list(range(version + 1, NEWEST + 1)))
-            queue = open_queue(self.url)
-            self.addCleanup(queue.close)
+            queue = self.opened()
             self.assertEqual(queue.claim()[0].envelope.recipients, ("b@example.org",))
 
 
@@ -108,7 +112,7 @@ class ANewerSchema(Fixture):
         self.call("migrate", self.url)
         self.sql("insert into zope_sendmail.schema_version (version) values (1000)")
         with self.assertRaisesRegex(QueueError, "version 1000 .*newer release"):
-            open_queue(self.url).claim()
+            self.opened().claim()
         status, _, complaint = self.call("migrate", self.url)
         self.assertEqual(status, 74)
         self.assertIn("version 1000", complaint)
@@ -128,8 +132,7 @@ class ACopyOfADatabase(Fixture):
 
     def test_gives_no_processor_a_mail_before_it_is_adopted(self) -> None:
         """The doctor and every processor say so; adopt lets it begin."""
-        queue = open_queue(self.url)
-        self.addCleanup(queue.close)
+        queue = self.opened()
         with self.assertRaisesRegex(QueueError, "queue adopt"):
             queue.claim()
         self.assertIn("restored or copied", next(each.text for each in queue.admin.examine()))
@@ -139,7 +142,7 @@ class ACopyOfADatabase(Fixture):
 
     def test_takes_and_shows_mail_all_the_same(self) -> None:
         """Operators decide what shall not go again."""
-        queue = open_queue(self.url)
+        queue = self.opened()
         put(queue, [envelope()], MESSAGE)
         self.assertEqual(len(list(queue.admin.names())), 2)
         queue.admin.remove(next(queue.admin.names()))
