@@ -85,6 +85,22 @@ class TheQueueFails(TwoRelays):
         self.assertEqual(relay.workers, 0)
 
 
+class AWorkerIsClosed(TwoRelays):
+    def test_where_no_thread_is_to_be_had_that_would_carry_it_on(self) -> None:
+        """It is counted no more, its mail waits for the relay, and the queue has no trouble."""
+        self.put("one@partner.example")
+        run, relay = self.processor.new_run(), self.processor.relays.of(RelayName(mailer="partner"))
+        [lease] = self.queue.claim()
+        relay.backlog.append(Job(lease, lease.envelope))
+        relay.workers = 1
+        steps = run.pool._guarded_steps(relay)
+        self.assertIsNone(next(steps))  # it would connect now
+        with self.assertNoLogs("QueueProcessorThread", "WARNING"):
+            steps.close()
+        self.assertEqual((relay.workers, self.processor.queue_trouble), (0, ""))
+        self.assertEqual((self.queue.admin.count(), list(self.queue.parked())), ({State.READY: 1}, [relay.name]))
+
+
 class MailComesWhenAWorkerIsAboutToEnd(TwoRelays):
     def test_and_it_goes_on(self) -> None:
         """Else the mail would wait for the next look: nobody is called while a worker is counted."""
