@@ -345,6 +345,15 @@ class ILease(IJob):
         After `patience` seconds it may be claimed in any case.
         """
 
+    def give_way(relay: str, patience: float = inf) -> bool:
+        """`park`, and `IMailQueue.unpark` one message in the place of this one, if one goes before it.
+
+        Of those that are parked for `relay`, that is an older one of the same priority; and one of a higher priority,
+        unless this one was unparked itself, as its turn had come.
+
+        :returns: whether that was so.  If not, the lease goes on.
+        """
+
 
 class IFirstAttempts(Interface):
     """The right to make the first attempt at mails, for the process that commits them: that is direct delivery.

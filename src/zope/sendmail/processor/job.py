@@ -65,3 +65,7 @@ class Job:
     def park(self, relay: str) -> None:
         """End the lease until the relay of this name can take the message."""
         self.lease.park(relay, self.patience)
+
+    def give_way(self, relay: str) -> bool:
+        """Park the message if one that is parked for the relay goes before it; return whether that was so."""
+        return self.lease.give_way(relay, self.patience)

@@ -199,23 +199,27 @@ class Relay:
         return max(0, _BACKLOG * max(1, self.workers) - len(self.backlog))
 
     def put(self, job: Job) -> bool:
-        """Put a job into the backlog, behind those of its priority; False if there is no room.
+        """Put a job into the backlog, behind those of its priority; False if the relay cannot take it now: park it.
 
-        A job of a higher priority than one that waits takes that one's place, which is parked.
+        What is parked for the relay and goes before the job is let go in its place, so that nothing stands in a backlog
+        before what should be ahead of it, whichever thread finds that there is room.  A job of a higher priority than
+        one that waits takes that one's place, which is parked.
         """
         with self.mutex:
             rank = _rank(job)
             last = self.backlog[-1] if self.backlog else None
             is_before = last is not None and rank < _rank(last)
-            if not self.room():
-                if last is None or not is_before or self.pause():
-                    return False
+            has_room = self.room() > 0
+            if not has_room and (not is_before or self.pause()):
+                return False
+            if job.give_way(self.name):
+                return True
+            if not has_room:
                 self.backlog.pop().park(self.name)
-            if not is_before:
-                self.backlog.append(job)
-            else:
-                place = next((n for n, each in enumerate(self.backlog) if _rank(each) > rank), len(self.backlog))
-                self.backlog.insert(place, job)
+            place = len(self.backlog)
+            while place and _rank(self.backlog[place - 1]) > rank:
+                place -= 1
+            self.backlog.insert(place, job)
             return True
 
     def put_by(self, job: Job) -> None:

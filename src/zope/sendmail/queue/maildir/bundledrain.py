@@ -262,6 +262,10 @@ class BundleDrain:
     def park(self, key: str, relay: str, patience: float) -> None:
         """See `LeaseHolder`; a lease of a bundle says it by `give_up`."""
 
+    def give_way(self, lease: MaildirLease, relay: str, patience: float) -> bool:
+        """Return False; see `LeaseHolder`.  A bundle is drained by a processor with one relay, which parks nothing."""
+        return False
+
     def ended(self, mail: BundledMail, record: Record) -> None:
         """See `BundleHolder`."""
         with self._claims.mutex:

@@ -531,6 +531,15 @@ class Claims:
             self.share.gave_back(key)
             self._index.park(key, relay, self._clock.monotonic() + patience)
 
+    def give_way(self, lease: MaildirLease, relay: str, patience: float) -> bool:
+        """See `ILease.give_way`."""
+        with self.mutex:
+            if not self._index.is_behind(lease.key, relay):
+                return False
+            lease.park(relay, patience)
+            self._index.unpark(relay, 1)
+            return True
+
     def sync_removals(self, *, at_once: bool = False) -> None:
         """Make durable that sent mail is gone: once a second while there is work, and before resting.
 

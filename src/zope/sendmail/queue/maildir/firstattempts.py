@@ -102,6 +102,10 @@ class FirstAttempts:
     def park(self, key: str, relay: str, patience: float) -> None:
         """Do nothing: nothing is parked here."""
 
+    def give_way(self, lease: MaildirLease, relay: str, patience: float) -> bool:
+        """Return False: nothing is parked here."""
+        return False
+
 
 def _key(name: str) -> str:
     return f"new/{name}"

@@ -139,6 +139,8 @@ class Index:
         self._expiries: dict[str, float] = {}
         #: What is in those lines and will not wait longer than until it is due: relay and key.
         self._impatient: set[tuple[str, str]] = set()
+        #: Those unparked, as their turn has come, and not parked or tried since.
+        self._in_turn: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._due)
@@ -168,6 +170,7 @@ class Index:
     def _forget_others(self, present: set[str]) -> None:
         for key in [key for key, due in self._due.items() if key not in present and due != _TAKEN]:
             del self._due[key]
+            self._in_turn.discard(key)
 
     def add(self, key: str) -> None:
         """Make a message due now: it was committed, or an operator has changed it."""
@@ -248,6 +251,7 @@ class Index:
         self.knows_marked = self.knows_marked or "," in key
         if ("," in key or self._expiries) and self._due.get(key) == _TAKEN:
             self._note_expiry(key)
+        self._in_turn.discard(key)
         self._due[key] = due
         self._later.add(int(due // _SPAN), key)
 
@@ -261,6 +265,7 @@ class Index:
         else:
             if ("," in key or self._expiries) and self._due.get(key) == _TAKEN:
                 self._note_expiry(key)
+            self._in_turn.discard(key)
             self._due[key] = _PARKED
         self._parked.setdefault(relay, {}).setdefault(_rank_of(key), _Line(by_age)).add(by_age(key)[0], key)
 
@@ -269,24 +274,43 @@ class Index:
         lines, count = self._parked.get(relay, {}), 0
         while lines and count < limit:
             rank = self.precedence.next(sorted(lines)) if len(lines) > 1 else next(iter(lines))
-            first = lines[rank].first()
-            if first is None:
+            key = self._first_parked(relay, lines[rank])
+            if key is None:
                 del lines[rank]
                 continue
-            lines[rank].pop()
-            if self._is_parked(relay, first[1]):  # else it is gone, or it was wanted meanwhile
-                self._ready(first[1])
-                count += 1
+            self._leave_line(relay, lines[rank], key)
+            self._ready(key)
+            self._in_turn.add(key)
+            count += 1
         if relay in self._parked and all(line.first() is None for line in lines.values()):
             del self._parked[relay]
         return count
 
+    def _first_parked(self, relay: str, line: _Line) -> str | None:
+        """Return the first message of a line of a relay; what is gone, or was wanted meanwhile, is passed over."""
+        while (first := line.first()) is not None and not self._is_parked(relay, first[1]):
+            self._leave_line(relay, line, first[1])
+        return None if first is None else first[1]
+
+    def _leave_line(self, relay: str, line: _Line, key: str) -> None:
+        line.pop()
+        self._impatient.discard((relay, key))
+
     def _is_parked(self, relay: str, key: str) -> bool:
         due = self._due.get(key, _READY)
-        if (relay, key) not in self._impatient:
-            return due == _PARKED
-        self._impatient.discard((relay, key))
-        return due not in (_READY, _TAKEN)
+        return due not in (_READY, _TAKEN) if (relay, key) in self._impatient else due == _PARKED
+
+    def is_behind(self, key: str, relay: str) -> bool:
+        """Return whether a message that is parked for `relay` goes before this one; see `ILease.give_way`."""
+        lines = self._parked.get(relay)
+        if lines is None:
+            return False
+        rank = _rank_of(key)
+        own = self._first_parked(relay, lines[rank]) if rank in lines else None
+        if own is not None and by_age(own) < by_age(key):
+            return True
+        higher = [] if key in self._in_turn else [line for each, line in lines.items() if each < rank]
+        return any(self._first_parked(relay, line) is not None for line in higher)
 
     def parked(self) -> Collection[str]:
         """Return the relays for which messages are parked."""
@@ -303,6 +327,7 @@ class Index:
         """Forget a message that is gone."""
         self._due.pop(key, None)
         self._expiries.pop(key, None)
+        self._in_turn.discard(key)
 
     def next_due(self, now: float) -> float | None:
         """Return the seconds until the next message is due, or None if none is waiting."""

@@ -47,6 +47,9 @@ class LeaseHolder(Protocol):
     def park(self, key: str, relay: str, patience: float) -> None:
         """Take note that a lease has ended because its relay cannot be used now."""
 
+    def give_way(self, lease: MaildirLease, relay: str, patience: float) -> bool:
+        """Park a lease, and unpark what goes before it, if there is that; return whether there is."""
+
 
 @implementer(ILease)
 class MaildirLease:
@@ -189,6 +192,10 @@ class MaildirLease:
         """See `ILease`."""
         self._end(self.record, self.lock.release)
         self.claims.park(self.key, relay, patience)
+
+    def give_way(self, relay: str, patience: float = inf) -> bool:
+        """See `ILease`."""
+        return self.claims.give_way(self, relay, patience)
 
     def is_alive(self) -> bool:
         """Return whether the lease can still be settled."""

@@ -68,3 +68,13 @@ class MemoryLease:
             self.release()
             self._mail.parked = relay
             self._mail.parked_until = self._store.clock.monotonic() + patience
+            self._mail.in_turn = False
+
+    def give_way(self, relay: str, patience: float = inf) -> bool:
+        """See `ILease`."""
+        with self._store.changed:
+            if not self._store.is_behind(self._mail, relay):
+                return False
+            self.park(relay, patience)
+            self._store.unpark(relay, 1)
+            return True

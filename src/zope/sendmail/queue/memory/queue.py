@@ -119,11 +119,7 @@ class MemoryQueue:
     def unpark(self, relay: str, limit: int) -> int:
         """See `IMailQueue.unpark`."""
         with self.store.changed:
-            parked = (mail for mail in self.store.mails_by_name.values() if mail.parked == relay)
-            mails = self.store.in_turn(parked, limit)
-            for mail in mails:
-                mail.parked = ""
-            return len(mails)
+            return self.store.unpark(relay, limit)
 
     def parked(self) -> Collection[str]:
         """See `IMailQueue.parked`."""

@@ -34,11 +34,17 @@ class MemoryMail:
         self.lease: object | None = None
         self.parked = ""
         self.parked_until = inf
+        #: Whether it was unparked, as its turn has come, and not parked or tried since.
+        self.in_turn = False
         self.due = 0.0  # monotonic, so that no jump of the clock delays it
 
     @property
     def record(self) -> Record:
         return self.history[-1] if self.history else Record()
+
+    @property
+    def rank(self) -> int:
+        return self.envelope.terms.priority.rank
 
     @property
     def state(self) -> State:
@@ -90,7 +96,7 @@ class MemoryStore:
         """Return up to `limit` of the mails, as their priorities take turns."""
         lines: dict[int, deque[MemoryMail]] = {}
         for mail in mails:
-            lines.setdefault(mail.envelope.terms.priority.rank, deque()).append(mail)
+            lines.setdefault(mail.rank, deque()).append(mail)
         chosen: list[MemoryMail] = []
         while lines and len(chosen) < limit:
             rank = self._precedence.next(sorted(lines))
@@ -98,6 +104,25 @@ class MemoryStore:
             if not lines[rank]:
                 del lines[rank]
         return chosen
+
+    def unpark(self, relay: str, limit: int) -> int:
+        """See `IMailQueue.unpark`."""
+        parked = (mail for mail in self.mails_by_name.values() if mail.parked == relay)
+        mails = self.in_turn(parked, limit)
+        for mail in mails:
+            mail.parked, mail.in_turn = "", True
+        return len(mails)
+
+    def is_behind(self, mail: MemoryMail, relay: str) -> bool:
+        """Return whether a mail that is parked for `relay` goes before this one; see `ILease.give_way`."""
+        is_older = True
+        for each in self.mails_by_name.values():
+            is_older = is_older and each is not mail
+            if each.parked == relay and (
+                is_older if each.rank == mail.rank else each.rank < mail.rank and not mail.in_turn
+            ):
+                return True
+        return False
 
     def untaken(self) -> Iterator[MemoryMail]:
         """Yield what is to be sent, and that no processor has."""
@@ -138,3 +163,4 @@ class MemoryStore:
         """Add to the history of a mail."""
         mail.history.append(record)
         mail.due = self.clock.monotonic() + record.wait(self.clock.time())
+        mail.in_turn = False

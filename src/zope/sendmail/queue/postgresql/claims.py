@@ -138,6 +138,8 @@ class Claims:
         """
         self._hand.settle_again()
         self._look_out_in_time()
+        if self._lines.has_wanted and self._ahead:
+            self._let_wanted(limit)
         if self._lines.are_several():  # nothing is reserved: what has come meanwhile may go first
             ahead = 0
             self._let_first()
@@ -194,6 +196,14 @@ class Claims:
                 first = self._lines.take_high()
                 with self._mutex:
                     self._ahead.extendleft(first)
+
+    def _let_wanted(self, limit: int) -> None:
+        """Let mails that were left alone for a relay, and are wanted now, go before what was claimed ahead."""
+        with self._claiming:
+            self._progress.flush()  # what was given back
+            wanted = self._lines.take_wanted(limit)
+            with self._mutex:
+                self._ahead.extendleft(reversed(wanted))
 
     def _take_reserved(self, limit: int) -> list[PostgreSQLLease]:
         found: list[PostgreSQLLease] = []

@@ -176,6 +176,10 @@ class Hand:
         """Let the mail wait for its relay."""
         self._lines.park(lease, relay, patience)
 
+    def give_way(self, lease: PostgreSQLLease, relay: str, patience: float) -> bool:
+        """Let the mail wait for its relay, and want what goes before it, if there is that; return whether there is."""
+        return self._lines.give_way(lease, relay, patience)
+
     def keep(self, lease: PostgreSQLLease, record: Record) -> None:
         """Write down that an attempt has ended and the mail stays.
 

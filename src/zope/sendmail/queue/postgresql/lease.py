@@ -55,6 +55,9 @@ class LeaseHolder(Protocol):
     def park(self, lease: PostgreSQLLease, relay: str, patience: float) -> None:
         """Let the mail wait for its relay."""
 
+    def give_way(self, lease: PostgreSQLLease, relay: str, patience: float) -> bool:
+        """Do so, and want what goes before it, if there is that; return whether there is."""
+
     def keep(self, lease: PostgreSQLLease, record: Record) -> None:
         """Write down that an attempt has ended and the mail stays."""
 
@@ -91,6 +94,8 @@ class PostgreSQLLease:
         #: The mail that goes behind this one, if it was claimed for the same worker.
         self.follower: PostgreSQLLease | None = None
         self.is_over = False
+        #: Whether it was left alone for its relay, and is wanted again, so that its turn has come.
+        self.in_turn = False
         #: Whether the claim does not hold any more, after a crash of the server.
         self.is_lost = False
         #: Whether a processor died with it.
@@ -180,3 +185,10 @@ class PostgreSQLLease:
         if not self.is_over:
             self._hand.park(self, relay, patience)
             self.release()
+
+    def give_way(self, relay: str, patience: float = inf) -> bool:
+        """See `ILease.give_way`."""
+        gives_way = not self.is_over and self._hand.give_way(self, relay, patience)
+        if gives_way:
+            self.release()
+        return gives_way

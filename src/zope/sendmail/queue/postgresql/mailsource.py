@@ -136,6 +136,15 @@ class MailSource:
         """Return whether there may be mail of several priorities."""
         return len(self._turns.ranks) > 1
 
+    @property
+    def has_wanted(self) -> bool:
+        """Whether there is mail that was left alone, and is wanted now."""
+        return bool(self._parking.wanted)
+
+    def take_wanted(self, count: int) -> list[PostgreSQLLease]:
+        """Return up to so many leases of such mail, oldest first."""
+        return sorted(self._take_wanted(count), key=lambda lease: lease.id)
+
     def take_high(self) -> list[PostgreSQLLease]:
         """Return a lease of a mail of high priority, if there is one."""
         return self._take_one([HIGH]) if HIGH in self._turns.ranks else []
@@ -186,7 +195,10 @@ class MailSource:
     def _take_wanted(self, count: int) -> list[PostgreSQLLease]:
         with self._mutex:
             wanted = self._parking.take_wanted(count)
-        return self._take("claim_these", count, ids=wanted, now=self._now()) if wanted else []
+        leases = self._take("claim_these", count, ids=wanted, now=self._now()) if wanted else []
+        for lease in leases:
+            lease.in_turn = True
+        return leases
 
     def _take_fresh(self, count: int, rank: int) -> list[PostgreSQLLease]:
         cursor = self._cursors.get(rank, _NONE)
@@ -260,6 +272,16 @@ class MailSource:
         with self._mutex:
             until = self._clock.monotonic() + patience
             self._parking.park(lease.id, relay, until, lease.terms.priority.rank)
+
+    def give_way(self, lease: PostgreSQLLease, relay: str, patience: float) -> bool:
+        """Let a mail wait for its relay, and want what goes before it, if there is that; return whether there is."""
+        rank = lease.terms.priority.rank
+        with self._mutex:
+            if not self._parking.is_behind(lease.id, rank, relay, in_turn=lease.in_turn):
+                return False
+            self._parking.park(lease.id, relay, self._clock.monotonic() + patience, rank)
+            self._parking.unpark(relay, 1)
+            return True
 
     def unpark(self, relay: str, limit: int) -> int:
         """Want up to so many that wait for a relay; return how many there were."""

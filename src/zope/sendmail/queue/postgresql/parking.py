@@ -52,6 +52,30 @@ class Parking:
                 count += 1
         return count
 
+    def is_behind(self, mail: uuid.UUID, rank: int, relay: str, *, in_turn: bool) -> bool:
+        """Return whether a mail that waits for a relay goes before this one; see `ILease.give_way`.
+
+        :param rank: that of the priority of this one.
+        :param in_turn: whether this one was unparked.
+        """
+        for each in sorted(self._heaps.get(relay, ())):
+            if each > rank or (each < rank and in_turn):
+                continue
+            first = self._first(relay, each)
+            if first is not None and (each < rank or first < mail):
+                return True
+        return False
+
+    def _first(self, relay: str, rank: int) -> uuid.UUID | None:
+        """Return the oldest of a priority that waits for a relay; what has left in another way is passed over."""
+        heap = self._heaps[relay][rank]
+        while heap and self._relays.get(heap[0], ("", 0.0))[0] != relay:
+            heapq.heappop(heap)
+        if not heap:
+            del self._heaps[relay][rank]
+            return None
+        return heap[0]
+
     def want(self, mails: Iterable[uuid.UUID]) -> None:
         """Do not leave these alone any more."""
         for mail in mails:

@@ -232,6 +232,30 @@ class AskingContract(QueueSituation):
         self.queue.unpark("slow", 1)
         self.assertEqual(self.names_of(self.queue.claim(9)), [urgent])
 
+    def test_mail_gives_way_to_high_mail_that_is_parked(self: Any) -> None:
+        """Although that is younger; high mail gives no way to older mail of other priorities."""
+        [usual] = self.put()
+        [urgent], [late] = self.put_with(HIGH), self.put_with(HIGH)
+        leases = {lease.name: lease for lease in self.queue.claim(3)}
+        leases[urgent].park("slow")
+        self.assertIs(leases[usual].give_way("slow"), True)
+        self.assertEqual(self.names_of(self.queue.claim(9)), [urgent])
+        self.assertIs(leases[late].give_way("slow"), False)
+
+    def test_no_priority_starves_behind_mail_that_is_parked(self: Any) -> None:
+        """Low mail that was unparked, as its turn has come, gives way to no other priority."""
+        low = self.put_with(LOW, count=2)
+        self.put_with(HIGH, count=30)
+        for lease in self.queue.claim(32):
+            lease.park("slow")
+        for _ in range(20):
+            self.queue.unpark("slow", 1)
+            [lease] = self.queue.claim(9)
+            self.assertIs(lease.give_way("slow"), False)
+            if lease.name == low[0]:
+                break
+        self.assertEqual(lease.name, low[0])
+
     def test_high_mail_that_was_deferred_goes_first(self: Any) -> None:
         """Before fresh mail of a lower priority, when it is due."""
         [urgent] = self.put_with(HIGH)

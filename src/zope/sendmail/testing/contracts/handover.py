@@ -273,6 +273,61 @@ class HandOverContract(QueueSituation):
         self.queue.unpark("slow", 2)
         self.assertEqual([lease.name for lease in self.queue.claim(9)], names[:2])
 
+    def test_mail_gives_way_to_older_mail_that_is_parked(self: Any) -> None:
+        """It waits as well, and the first of those may be claimed in its place."""
+        names = self.put(count=4)
+        leases = self.queue.claim(4)
+        for lease in leases[2], leases[1]:
+            lease.park("slow")
+        self.assertIs(leases[3].give_way("slow"), True)
+        self.assertEqual(self.names_of(self.queue.claim(9)), names[1:2])
+        self.assertEqual(self.queue.unpark("slow", 9), 2)
+        self.assertEqual(self.names_of(self.queue.claim(9)), names[2:])
+
+    def test_mail_that_nothing_goes_before_does_not_give_way(self: Any) -> None:
+        """What is parked is younger, or waits for another relay, or is gone; the lease goes on."""
+        self.put(count=4)
+        oldest, other, gone, youngest = self.queue.claim(4)
+        self.assertIs(oldest.give_way("slow"), False)
+        for lease, relay in (other, "another"), (gone, "slow"), (youngest, "slow"):
+            lease.park(relay)
+        self.queue.admin.remove(gone.name)
+        self.assertIs(oldest.give_way("slow"), False)
+        self.assertEqual(oldest.open().read(), MESSAGE)
+        self.settle(oldest)
+        self.queue.unpark("slow", 9), self.queue.unpark("another", 9)
+        self.assertEqual(self.names_of(self.queue.claim(9)), [other.name, youngest.name])
+
+    def test_mail_that_was_unparked_does_not_give_way_to_younger_mail(self: Any) -> None:
+        """So each that is unparked finds its way."""
+        names = self.put(count=4)
+        for lease in self.queue.claim(4):
+            lease.park("slow")
+        for name in names:
+            self.queue.unpark("slow", 1)
+            [lease] = self.queue.claim(9)
+            self.assertEqual((lease.name, lease.give_way("slow")), (name, False))
+
+    def test_mail_that_gives_way_may_have_another_way_later(self: Any) -> None:
+        """With ``patience``, as when it is parked."""
+        names = self.put(count=2)
+        older, younger = self.queue.claim(2)
+        older.park("slow")
+        self.assertIs(younger.give_way("slow", 30.0), True)
+        self.assertEqual(self.names_of(self.queue.claim(9)), names[:1])
+        self.clock.advance(31.0)
+        self.assertEqual(self.names_of(self.queue.claim(9)), names[1:])
+
+    def test_unparked_mail_goes_before_younger_mail_that_was_reserved(self: Any) -> None:
+        """What was claimed ahead of its time waits for it."""
+        names = self.put(count=4)
+        [first] = self.queue.claim(1)
+        first.park("slow")
+        self.assertEqual(self.names_of(self.queue.claim(1, ahead=9)), names[1:2])
+        self.queue.unpark("slow", 1)
+        claimed = [*self.queue.claim(1, ahead=9), *self.queue.claim(9)]
+        self.assertEqual(self.names_of(claimed), [names[0], *names[2:]])
+
     def test_an_operator_reaches_parked_mail(self: Any) -> None:
         """It is ready for them, and what they say counts."""
         one, other, third = self.put(count=3)

@@ -239,6 +239,47 @@ class SeveralRelays(Dispatching):
         self.dispatcher.give_back(self.relay)
         self.assertEqual((len(self.relay.backlog), list(self.queue.parked())), (0, [self.relay.name]))
 
+    def routed(self, *priorities: Priority) -> list[str]:
+        """Route mails for the relay, of which the backlog has no room for all; return their names."""
+        names = [self.put_with(each, f"{n}@partner.example") for n, each in enumerate(priorities)]
+        self.dispatcher.route(self.called.append)
+        self.assertIn(self.relay.name, self.queue.parked())
+        return names
+
+    def meet_another(self) -> str:
+        """Let the worker of another relay meet a mail for this one; return its name."""
+        name = self.put_with(Priority.NORMAL, "younger@partner.example")
+        self.put_with(Priority.NORMAL)
+        convoy = Convoy(self.clock, grows=False)
+        self.assertIsNotNone(self.dispatcher.next_for(self.processor.relays.default, self.called.append, convoy))
+        return name
+
+    def names_of_all(self) -> list[str]:
+        return [job.lease.name for job in iter(self.next, None)]
+
+    def test_mail_goes_behind_older_mail_that_waits_for_its_relay(self) -> None:
+        """Whichever thread meets it when there is room again, and before the relay's own worker has looked."""
+        names = self.routed(*[Priority.NORMAL] * 5)
+        self.assertIsNotNone(self.next())
+        names.append(self.meet_another())
+        self.assertEqual(self.names_of_all(), names[1:])
+
+    def test_mail_goes_behind_high_mail_that_waits_for_its_relay(self) -> None:
+        """Although that may be younger."""
+        names = self.routed(*[Priority.HIGH] * 3)
+        self.assertIsNotNone(self.next())
+        names.append(self.meet_another())
+        self.assertEqual(self.names_of_all(), names[1:])
+
+    def test_mail_takes_no_place_that_older_mail_waits_for(self) -> None:
+        """The place of a low one in a full backlog is that of the first that waits."""
+        low = self.routed(*[Priority.LOW] * 3)
+        names = [self.put_with(Priority.NORMAL, f"{n}@partner.example") for n in range(2)]
+        for lease in self.queue.claim(2):
+            lease.park(self.relay.name)
+        names.append(self.meet_another())
+        self.assertEqual([job.lease.name for job in self.relay.backlog], [names[0], low[0]])
+
     def test_nothing_is_routed_once_the_processor_is_stopped(self) -> None:
         """What waits stays for another one."""
         self.put(count=3)
