@@ -10,11 +10,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Collection, Iterable
 from math import inf
-from typing import Any
 
 from zope.sendmail.lifecycle.precedence import Precedence
 from zope.sendmail.message.terms import Priority, marks_in
 from zope.sendmail.queue.maildir.layout import by_age, second_of
+from zope.sendmail.queue.maildir.sortedkeys import SortedKeys
 
 #: Of so many messages taken, one is from the line of those tried before, while there are fresh ones.
 _TURN = 4
@@ -26,84 +26,12 @@ _READY, _TAKEN, _PARKED = 0.0, -1.0, -2.0
 _SPAN = 8.0
 
 
-class _Line:
-    """Keys in an order: by number, and within a number by `order`.  Costs eight bytes a key.
-
-    Only the keys of the first number are kept in order; those that come later and do not fit at its
-    end stand in a heap.
-    """
-
-    def __init__(self, order: Callable[[str], Any]) -> None:
-        self._order = order
-        self._buckets: dict[int, list[str]] = {}
-        #: Those of which there is a key, as a heap.
-        self.numbers: list[int] = []
-        #: The number whose keys are in order, how many of them are used up, and those that came out of order.
-        self._sorted: int | None = None
-        self._used = 0
-        self._late: list[tuple[Any, str]] = []
-
-    def add(self, number: int, key: str) -> None:
-        """Add a key."""
-        bucket = self._buckets.get(number)
-        if bucket is None:
-            self._buckets[number] = [key]
-            heapq.heappush(self.numbers, number)
-        elif number != self._sorted or (order := self._order(key)) >= self._order(bucket[-1]):
-            bucket.append(key)
-        else:
-            heapq.heappush(self._late, (order, key))
-
-    def count(self, limit: int) -> int:
-        """Return how many keys there are, counted up to about so many."""
-        found = len(self._late) - self._used
-        for bucket in self._buckets.values():
-            if found >= limit:
-                break
-            found += len(bucket)
-        return found
-
-    def first(self) -> tuple[int, str] | None:
-        """Return the first number and key, or None."""
-        if not self.numbers:
-            return None
-        number = self.numbers[0]
-        if number != self._sorted:
-            self._sort(number)
-        return number, self._late[0][1] if self._late and self._is_late_first() else self._buckets[number][self._used]
-
-    def pop(self) -> None:
-        """Remove what `first` said."""
-        number = self.numbers[0]
-        if self._late and self._is_late_first():
-            heapq.heappop(self._late)
-        else:
-            self._used += 1
-        if self._used == len(self._buckets[number]) and not self._late:
-            del self._buckets[number]
-            heapq.heappop(self.numbers)
-            self._sorted, self._used = None, 0
-
-    def _is_late_first(self) -> bool:
-        bucket = self._buckets[self.numbers[0]]
-        return self._used == len(bucket) or bool(self._late[0][0] < self._order(bucket[self._used]))
-
-    def _sort(self, number: int) -> None:
-        """Bring the keys of `number` in order; those of a number that is no longer the first go back."""
-        if self._sorted is not None:
-            bucket = self._buckets[self._sorted]
-            self._buckets[self._sorted] = bucket[self._used :] + [key for _, key in self._late]
-            self._used, self._late = 0, []
-        self._buckets[number].sort(key=self._order)
-        self._sorted = number
-
-
 class _Lane:
     """What is due of one priority."""
 
     def __init__(self) -> None:
-        self.fresh = _Line(by_age)
-        self.again = _Line(by_age)
+        self.fresh = SortedKeys(by_age)
+        self.again = SortedKeys(by_age)
         self.turn = 0
 
 
@@ -125,13 +53,13 @@ class Index:
         self._lanes: dict[int, _Lane] = {_NORMAL: self._normal}
         #: Whose turn it is; shared with what else gives out messages.
         self.precedence = Precedence()
-        self._later = _Line(lambda key: self._due.get(key, 0.0))
+        self._later = SortedKeys(lambda key: self._due.get(key, 0.0))
         #: Whether the message that was taken last stood among those tried before.
         self.was_tried = False
         #: Whether there was a message whose name tells what its sender asked for.
         self.knows_marked = False
         #: By relay and rank.
-        self._parked: dict[str, dict[int, _Line]] = {}
+        self._parked: dict[str, dict[int, SortedKeys]] = {}
         #: When messages are to be given up, in seconds since the epoch, and their names; those that are gone are passed
         #: over.
         self._expiring: list[tuple[float, str]] = []
@@ -267,7 +195,7 @@ class Index:
                 self._note_expiry(key)
             self._in_turn.discard(key)
             self._due[key] = _PARKED
-        self._parked.setdefault(relay, {}).setdefault(_rank_of(key), _Line(by_age)).add(by_age(key)[0], key)
+        self._parked.setdefault(relay, {}).setdefault(_rank_of(key), SortedKeys(by_age)).add(by_age(key)[0], key)
 
     def unpark(self, relay: str, limit: int) -> int:
         """Make up to `limit` messages parked for `relay` due now; return how many they were."""
@@ -286,13 +214,13 @@ class Index:
             del self._parked[relay]
         return count
 
-    def _first_parked(self, relay: str, line: _Line) -> str | None:
+    def _first_parked(self, relay: str, line: SortedKeys) -> str | None:
         """Return the first message of a line of a relay; what is gone, or was wanted meanwhile, is passed over."""
         while (first := line.first()) is not None and not self._is_parked(relay, first[1]):
             self._leave_line(relay, line, first[1])
         return None if first is None else first[1]
 
-    def _leave_line(self, relay: str, line: _Line, key: str) -> None:
+    def _leave_line(self, relay: str, line: SortedKeys, key: str) -> None:
         line.pop()
         self._impatient.discard((relay, key))
 
@@ -337,7 +265,7 @@ class Index:
         later = self._later.first()
         return None if later is None else max(0.0, self._due[later[1]] - now)
 
-    def _first(self, line: _Line) -> str | None:
+    def _first(self, line: SortedKeys) -> str | None:
         """Return the first key that is still in the line; what was dropped or taken meanwhile is passed over."""
         while (first := line.first()) is not None:
             if self._due.get(first[1]) == _READY:
