@@ -62,6 +62,9 @@ def _without_terms(options: Mapping[str, Any]) -> tuple[Any, Any]:
 class MailSender(Sending):
     """A `MailWriter` and a `MailReader` on one directory, or on a queue in memory of its own (``memory:``), for tests.
 
+    Two senders of one queue in one process have the same relays; a second one with another relay is refused while the
+    first one sends, before anything is written (`InvalidSettings`).
+
     `relays` are the addresses that mail may name besides `hostname` and `port`; see `make_routes` for these and the
     routes, `MailReader` for the options.  The reader is started by the first mail, by `start`, and by ``with``.
 
@@ -151,6 +154,7 @@ class MailSender(Sending):
     ) -> str:
         """See `MailWriter.send`."""
         refuse_green_threads()  # before the mail is written
+        self.reader.refuse_other_relay()
         message_id = self.writer.write(fromaddr, toaddrs, message, hostname, port, **options)
         self._start_if_possible()
         return message_id
@@ -203,6 +207,7 @@ class BoundSender:
     ) -> str:
         """Hand over one mail, which leaves if the transaction commits.  See `MailWriter.send`."""
         refuse_green_threads()
+        self._sender.reader.refuse_other_relay()
         message_id = self._writer.send(fromaddr, toaddrs, message, hostname, port, **options)
         self._sender._start_if_possible()
         return message_id

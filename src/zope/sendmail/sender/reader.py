@@ -20,6 +20,7 @@ from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import shared_memory
 from zope.sendmail.reporting import notifier
 from zope.sendmail.sender.namedrelays import make_routes
+from zope.sendmail.sender.samequeue import QueueUse, note_begin, refuse_other_relay
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.system.greenthreads import refuse_green_threads
@@ -78,7 +79,8 @@ class MailReader(Sending):
     Mail that names no relay goes to `hostname` and `port`, over verified TLS with a `username` and `password`, and as
     further keywords of `SMTPMailer` say it (``tls="implicit"``, ``cafile``, ``rate``, ...), or through `mailer`;
     `mailers` are further ones by name, each with the password of its relay.  Several readers, also in other processes,
-    may share a directory.  ``memory:`` and `queue` are as for `MailWriter`.
+    may share a directory, if all have the same relays; another relay beside one that sends in the same process is
+    refused (`InvalidSettings`).  ``memory:`` and `queue` are as for `MailWriter`.
 
     `start` and `stop` may be called any number of times, in turn.  Concurrency: any thread.
 
@@ -115,17 +117,25 @@ class MailReader(Sending):
         self._mailers, self._routes = mailers or {}, routes or make_routes((), mailers)
         self._processor: QueueProcessorThread | None = None
         self._starting = ForkLock()
-        self._make()  # now, so that bad options are told here
+        #: What it does with the mail of its queue.
+        self.use = QueueUse.of(directory, self._queue, self._mailer, self._routes)
+        self.refuse_other_relay()  # now, so that bad options are told here
+        self._make()
 
     def start(self) -> None:
-        """Begin to send.  Harmless if it runs.  Raises ``GreenThreads`` where eventlet has replaced the threads."""
+        """Begin to send.  Harmless if it runs.
+
+        Raises ``GreenThreads`` where eventlet has replaced the threads, and as `refuse_other_relay`.
+        """
         refuse_green_threads()
+        self.refuse_other_relay()
         with self._starting:
             processor = self._processor
             # One that was told to stop is busy with its last messages.
             if processor is None or processor.is_ending or not processor.is_alive():
                 self._processor = processor = self._make()
                 processor.start()
+                note_begin(processor, self.use)
 
     def stop(self, timeout: float | None = 30.0) -> bool:
         """Finish the message in hand, and end; say whether that was done within `timeout` seconds (None: wait)."""
@@ -156,12 +166,21 @@ class MailReader(Sending):
         if self._processor is not None:
             let_finish_at_exit(self._processor)
 
+    def refuse_other_relay(self) -> None:
+        """Look whether another reader of this process sends from the same queue; nothing, if this one sends.
+
+        :raises InvalidSettings: if its relay or its routes are others
+        """
+        if not self.running():
+            refuse_other_relay(self.use)
+
     def running(self) -> bool:
         """Return whether it sends."""
         return self._processor is not None and self._processor.is_alive()
 
     def send_waiting(self) -> None:
         """Send what is due, in the caller's thread, and return.  Raises as `start`."""
+        self.refuse_other_relay()
         self._make().run(forever=False)
         notifier.flush(_TELLING)
 

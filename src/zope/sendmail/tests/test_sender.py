@@ -70,6 +70,60 @@ class Fixture(unittest.TestCase):
         return texts
 
 
+class TwoSendersOfOneQueue(Fixture):
+    """Each mail leaves through the one that takes it first."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.first = MailSender(self.path, "one.example.org", relays=["two.example.org:25"])
+        self.enterContext(self.first)
+
+    def other(self, directory: str = "", hostname: str = "two.example.org", **options: Any) -> MailSender:
+        return MailSender(
+            directory or self.path, hostname, relays=["one.example.org:25", "two.example.org:25"], **options
+        )
+
+    def test_have_one_relay(self) -> None:
+        """Also where the queue has another name."""
+        os.symlink(self.path, f"{self.path}-too")
+        for directory in self.path, f"{self.path}-too":
+            with self.assertRaisesRegex(InvalidSettings, "has a sender in this process already, whose relay differs"):
+                self.other(directory)
+
+    def test_know_the_same_relays(self) -> None:
+        """Else one would set aside what is meant for a relay of the other."""
+        with self.assertRaisesRegex(InvalidSettings, "whose relays or routes differ"):
+            MailSender(self.path, "one.example.org")
+
+    def test_may_do_the_same(self) -> None:
+        """As a second one with other times, or through a mailer of which it is not known where it sends."""
+        self.other(hostname="one.example.org", interval=60.0).start()
+        routes = make_routes(["one.example.org:25", "two.example.org:25"])
+        MailReader(self.path, mailer=ScriptedMailer(), routes=routes).start()
+
+    def test_are_compared_as_long_as_they_send(self) -> None:
+        """What has stopped sends nothing."""
+        self.assertTrue(self.first.stop(60.0))
+        self.other()
+
+    def test_is_refused_before_anything_is_written(self) -> None:
+        """One that was made before the other one has begun is refused when it begins."""
+        self.assertTrue(self.first.stop(60.0))
+        other = self.other()
+        self.first.start()
+        for send in other.send, other.bind(transaction.TransactionManager()).send:
+            self.assertRaises(InvalidSettings, send, SENDER, "a@example.org", MESSAGE)
+        for begin in other.start, other.reader.start, other.reader.send_waiting:
+            self.assertRaises(InvalidSettings, begin)
+        self.assertEqual(self.files(), [])
+
+    def test_have_different_queues(self) -> None:
+        """In another directory, and in memory."""
+        self.other(f"{self.path}-too")
+        with MailSender("memory:", "one.example.org"):
+            MailSender("memory:", "two.example.org")
+
+
 class AWriter(Fixture):
     def writer(self, **options: Any) -> MailWriter:
         return MailWriter(self.path, routes=make_routes(["relay.example:26", ("other.example", 25)]), **options)
