@@ -24,6 +24,7 @@ from zope.sendmail.queue.maildir import bundledrain, bundlesource, staging, unfo
 from zope.sendmail.queue.maildir.bundlelease import BundledMail
 from zope.sendmail.queue.maildir.bundleprogress import BundleProgress, make_progress
 from zope.sendmail.queue.maildir.layout import BUNDLE, PROGRESS, WANTED
+from zope.sendmail.queue.maildir.locks import LOOK_AGAIN
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.unfolder import unfold_now
 from zope.sendmail.system.disk import Disk
@@ -862,6 +863,22 @@ class SomebodyWantsFiles(DrainTest):
         Disk().create(os.path.join(self.group(), ".splitting-another.example.org"))
         self.assertEqual([lease.name for lease in self.queue.claim(20)], names[:2])
         self.assertNotIn(PROGRESS, os.listdir(self.group()))
+
+
+class ABundleOnADiskThatHasRefused(DrainTest):
+    def test_is_left_alone_for_a_while_also_if_files_are_wanted_of_it(self) -> None:
+        """They are made with the next look."""
+        self.put()
+        self.assertEqual(len(self.queue.claim(2)), 2)  # the files
+        source = self.queue._claims._bundles
+        [(group, drain)] = source._drains.items()
+        drain.try_again(self.clock.monotonic())
+        source.give_up(group)
+        self.assertIn(WANTED, os.listdir(self.group()))
+        self.assertEqual(len(self.names()), 2)
+        self.clock.advance(LOOK_AGAIN)
+        source.give_up(group)
+        self.assertEqual(len(self.names()), 10)
 
 
 del DrainTest

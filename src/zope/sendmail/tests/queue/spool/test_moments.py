@@ -159,6 +159,17 @@ class ASpool(SeamTest):
         self.assertIn("user 12345", "".join(each.text for each in self.admin.examine()))
 
 
+class AMailThatStaysWhereItWasDropped(SeamTest):
+    def test_is_no_lock(self) -> None:
+        """Although the name of its file is that of its lock: the doctor finds nothing."""
+        self.claim()
+        self.queue._dropbox.has_room = False
+        self.drop()
+        self.clock.mono += 60.0
+        self.assertEqual(len(self.queue._dropbox.take(lambda: None, busy=False)), 1)
+        self.assertEqual(self.findings(), [])
+
+
 class WithoutRoom(SeamTest):
     """For the queue's own directories: mail is drained where it was dropped."""
 
