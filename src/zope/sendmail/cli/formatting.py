@@ -55,8 +55,11 @@ def mails_in_words(count: int) -> str:
 
 
 def short(name: str) -> str:
-    """Return the last part of a name of ours, by which operators can call the mail; other names whole."""
-    parts = name.split(".")
+    """Return the last part of a name of ours, by which operators can call the mail; other names whole.
+
+    What was asked for (``,P=l``) stands behind it in the name, and in a line of its own in the table.
+    """
+    parts = name.partition(",")[0].split(".")
     is_ours = len(parts) >= 4 and parts[-1].isdigit() and "/" not in name
     return clean(parts[-1] if is_ours else name)
 

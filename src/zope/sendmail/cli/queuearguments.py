@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,8 +127,8 @@ its last part, as 'list' shows it; a Message-Id is a name as well.
 All of this is safe while processors run.  Run it as the user the queue belongs
 to, or as root, which then acts as that user.
 
-Without a verb, 'zope-sendmail queue' drains the Maildir ./queue, as in
-zope.sendmail 7.3.
+Without a verb, 'zope-sendmail queue' drains the Maildir ./queue if there is one,
+as in zope.sendmail 7.3.
 
 exit status:
   0   done; the doctor found nothing that needs a person
@@ -142,17 +144,25 @@ exit status:
 
 
 def is_queue_command(arguments: Sequence[str]) -> bool:
-    """Return whether a command line is for operators; only options behind it are for a Maildir called ``queue``."""
-    if arguments[:1] != ["queue"] or len(arguments) < 2:
+    """Return whether a command line is for operators; only options behind it are for a Maildir called ``queue``.
+
+    So is the word alone where there is such a Maildir; elsewhere it is a person who asks what can be done.
+    """
+    if arguments[:1] != ["queue"]:
         return False
+    if len(arguments) == 1:
+        return not os.path.exists("queue")
     return arguments[1] in ("-h", "--help") or not arguments[1].startswith("-")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return what stands behind ``queue``.  Raises `SystemExit`."""
-    verb = arguments[0]
+    verb = arguments[0] if arguments else ""
     if verb not in VERBS:
         overview = make_overview()
+        if not verb:
+            overview.print_help(sys.stderr)
+            raise SystemExit(2)
         overview.parse_known_args(arguments)  # it may be --help
         overview.error(f"there is no verb {verb!r}; {_nearest(verb)}")
     parser = make_parser(verb)

@@ -62,7 +62,7 @@ class RelayRegistry:
         self._clock = clock
         self._signal = signal or StopSignal()
         self._mutex = threading.Lock()
-        self._changed: Callable[[], None] | None = None
+        self._callbacks: tuple[Callable[[], None], Callable[[], None]] | None = None
         self.default = Relay(routes.default or "default", default, clock, connections, signal=self._signal)
         self._relays: dict[RelayName | None, Relay] = {None: self.default}
         self._many = _MANY
@@ -100,17 +100,21 @@ class RelayRegistry:
             if relay is None:
                 mailer = self._mailer(name) if name is not None else None
                 relay = Relay(self._new_name(str(name)), mailer, self._clock, self.connections, signal=self._signal)
-                if self._changed is not None:
-                    relay.changed = self._changed
+                if self._callbacks is not None:
+                    relay.changed, relay.met = self._callbacks
                 self._relays[name] = relay
             return relay
 
-    def call_on_change(self, changed: Callable[[], None]) -> None:
-        """Call this whenever a relay can, or cannot, be used any more, or shows a limit."""
+    def call_on_change(self, changed: Callable[[], None], met: Callable[[], None]) -> None:
+        """Let relays tell of themselves.
+
+        :param changed: called whenever a relay can, or cannot, be used any more, or shows a limit
+        :param met: called when a relay has answered for the first time
+        """
         with self._mutex:
-            self._changed = changed
+            self._callbacks = changed, met
             for relay in self._relays.values():
-                relay.changed = changed
+                relay.changed, relay.met = changed, met
 
     def expect_few(self) -> None:
         """Begin a new pass: what was in use in the last one may not be in this one."""

@@ -74,6 +74,8 @@ class Relay:
         self.news = 0
         #: Called when it can, or cannot, be used any more, or shows a limit.
         self.changed: Callable[[], None] = _nothing
+        #: Called when it has answered for the first time.
+        self.met: Callable[[], None] = _nothing
         self._clock = clock
         #: Jobs that were refused because of how much is sent, as long as no other mail was tried.
         self._put_by: list[Job] = []
@@ -108,7 +110,7 @@ class Relay:
         :param complaints: the replies that say that it is too much
         :param hand: the mail that it is about
         """
-        self.asked = self._clock.time()
+        self._note_asked()
         with self.mutex:
             self.news += 1
             was_down = self.circuit.failures > 0
@@ -131,7 +133,7 @@ class Relay:
 
         :param relay: as outcomes name it
         """
-        self.asked = self._clock.time()
+        self._note_asked()
         with self.mutex:
             self.throttle.took(mails, relay)
 
@@ -291,6 +293,12 @@ class Relay:
         self.give_back()
         with self.mutex:
             return self._take_idle()
+
+    def _note_asked(self) -> None:
+        is_first = not self.asked
+        self.asked = self._clock.time()
+        if is_first:
+            self.met()
 
     def _tell_down(self, relay: str, fault: Reply, seconds: float) -> None:
         maillog.relay_down(relay, fault, None if self._signal.is_ending else seconds)

@@ -94,6 +94,13 @@ class StateReport:
         if self._clock.monotonic() >= self._next:
             self.write()
 
+    def hurry(self) -> None:
+        """Tell with the next mail that is counted, or before the processor waits.
+
+        A relay has answered for the first time: what a former processor knew of it holds no longer.
+        """
+        self._next = float("-inf")
+
     def rest(self) -> None:
         """Tell before the processor waits, if it has done something since the last time."""
         if self._next == float("-inf") or (self._counted and self._clock.monotonic() >= self._next):

@@ -218,7 +218,7 @@ class QueueProcessorThread(threading.Thread):
         self.relays.refuse_detours()
         self._trouble = trouble or QueueBackoff(queue.location, self.clock)
         state_report = StateReport(queue, self.relays, self.relays.routes, self.clock, forever=forever)
-        self.relays.call_on_change(state_report.write)
+        self.relays.call_on_change(state_report.write, state_report.hurry)
         context = Context(
             signal=self._signal,
             clock=self.clock,

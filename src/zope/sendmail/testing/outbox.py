@@ -118,6 +118,7 @@ class Outbox:
         :param count: how many mails have to fit; at least one.
         :raises AssertionError: more mails fit, or fewer; it says what is there.
         """
+        __tracebackhide__ = True  # pytest shows the line of the test
         mails = self.mails
         fitting = [mail for mail in mails if _fits(mail, to, sender, subject, text)]
         if len(fitting) != max(count, 1):
@@ -130,6 +131,7 @@ class Outbox:
 
     def assert_nothing_sent(self) -> None:
         """Raise `AssertionError` if there is any mail."""
+        __tracebackhide__ = True
         if mails := self.mails:
             raise AssertionError(f"mail was sent: {_listed(mails)}")
 

@@ -73,10 +73,20 @@ class AMailThatAnOlderReleaseHasLocked(OperatorsTest):
 class TheCommandLine(OperatorsTest):
     def test_of_7_3_means_what_it_meant(self) -> None:
         """A Maildir may be called queue."""
+        self.enterContext(contextlib.chdir(os.path.dirname(self.path)))
         for line in ("queue", "queue --daemon", "--daemon queue", "queue -q", "list", "list queue", "", "mail queue"):
             self.assertFalse(is_queue_command(line.split()), line)
         for verb in VERBS:
             self.assertTrue(is_queue_command(["queue", verb]), verb)
+
+    def test_explains_itself_where_no_maildir_is_meant(self) -> None:
+        """The word alone makes no Maildir; it is answered with all verbs."""
+        self.enterContext(contextlib.chdir(os.path.join(self.path, "new")))
+        self.assertTrue(is_queue_command(["queue"]))
+        self.assertEqual(self.call_app(["queue"]), 2)
+        for verb in VERBS:
+            self.assertIn(verb, self.complained)
+        self.assertEqual(os.listdir("."), [])
 
     def test_explains_itself(self) -> None:
         """All verbs, the exit statuses, and the old meaning; each verb its options."""
@@ -551,6 +561,12 @@ class Names(unittest.TestCase):
         self.assertEqual(
             [short(name) for name in ("1.2.ho.st.0012", "a.b", "1.2.h.x", "\x1b[2J")], ["0012", "a.b", "1.2.h.x", "[2J"]
         )
+
+    def test_of_mail_with_terms_are_as_short(self) -> None:
+        """What was asked for is no part of it, and the mail is found all the same."""
+        name = "1803.1.host.77,P=l,E=1896307735"
+        self.assertEqual(short(name), "77")
+        self.assertEqual(matching(["77"], (*self.ALL, name)), {"77": [name]})
 
 
 class NamesOnTheCommandLine(OperatorsTest):

@@ -124,6 +124,10 @@ class OnADisk(unittest.TestCase):
     def processor(self, queue: MaildirQueue, mailer: Any) -> QueueProcessorThread:
         return QueueProcessorThread(queue=queue, mailer=mailer, clock=self.clock)
 
+    def relay(self) -> RelayState:
+        [relay] = RelayBoard(self.queue().admin.processors())
+        return relay
+
     def test_a_living_processor_is_told_from_a_dead_one(self) -> None:
         """By the lock of its owner file."""
         queue = self.queue()
@@ -151,6 +155,20 @@ class OnADisk(unittest.TestCase):
         self.assertEqual(len(os.listdir(os.path.join(self.path, "processors"))), 1)
         [relay] = RelayBoard(self.queue().admin.processors())
         self.assertEqual(relay.since, 1_800_000_000.0)
+
+    def test_the_next_processor_tells_at_once_that_a_relay_is_up_again(self) -> None:
+        """Also if it has told of itself before: not ten seconds later, when the mail has left long ago."""
+        mailer = ScriptedMailer()
+        mailer.fault = REFUSED
+        put(self.queue(), [ENVELOPE], MESSAGE)
+        self.processor(self.queue(), mailer).run(forever=False)
+        mailer.fault = None
+        run = self.processor(self.queue(), mailer).new_run()
+        self.addCleanup(run.end)
+        run._context.state_report.rest()
+        self.assertFalse(self.relay().is_usable)
+        run.once()
+        self.assertTrue(self.relay().is_usable)
 
     def test_mail_leaves_whatever_the_disk_says_to_it(self) -> None:
         """No space, no inode, no permission: nothing depends on it."""
