@@ -4,6 +4,7 @@ The tools' settings are in pyproject.toml, the exact versions of everything in v
 """
 
 import os
+import re
 
 from setuptools import find_namespace_packages, setup
 
@@ -17,6 +18,11 @@ def read(name):
             return text.read()
     except FileNotFoundError:
         return ""
+
+
+def without_pictures(text):
+    """The text without its images, which lie beside it: an index that shows the text has none of them."""
+    return re.sub(r"(?m)^\.\. image:: .*\n(?: .*\n)*\n", "", text)
 
 
 # ZCML that protects objects or names permissions: without it the package works in any Python program.
@@ -140,14 +146,27 @@ setup(
     name="zope.sendmail",
     version="8.0.0",
     description="Mail that leaves if, and only if, the transaction commits",
-    long_description="\n\n".join(filter(None, (read("README.txt"), read("CHANGES.txt")))),
+    long_description="\n\n".join(filter(None, (without_pictures(read("README.txt")), read("CHANGES.txt")))),
     long_description_content_type="text/x-rst",
     author="Zope Foundation and Contributors",
+    url="https://github.com/zopefoundation/zope.sendmail",
+    project_urls={
+        "Documentation": "https://github.com/zopefoundation/zope.sendmail/tree/master/docs",
+        "Changes": "https://github.com/zopefoundation/zope.sendmail/blob/master/CHANGES.txt",
+        "Issues": "https://github.com/zopefoundation/zope.sendmail/issues",
+    },
     license_expression="ZPL-2.1",
     license_files=["LICENSE.txt"],
     keywords="zope zodb transaction mail smtp queue maildir",
     classifiers=[
+        "Framework :: Django",
+        "Framework :: FastAPI",
+        "Framework :: Flask",
+        "Framework :: Plone",
+        "Framework :: Pyramid",
+        "Framework :: Pytest",
         "Framework :: Zope :: 3",
+        "Framework :: Zope :: 5",
         "Intended Audience :: Developers",
         "Intended Audience :: System Administrators",
         "Operating System :: POSIX",
@@ -156,7 +175,6 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
-        "Programming Language :: Python :: 3.14",
         "Programming Language :: Python :: 3.14",
         "Programming Language :: Python :: Implementation :: CPython",
         "Topic :: Communications :: Email :: Mail Transport Agents",
