@@ -254,6 +254,7 @@ def _serving(errors: IO[str]) -> Iterator[int]:
             raise AssertionError(f"the demo ended with {process.returncode} after Ctrl-C")
     finally:
         alarm.cancel()
+        alarm.join()
         process.kill()
         process.stdout.close()
         process.wait()

@@ -78,7 +78,7 @@ class Inherited(Dispatching):
         self.change_leases(
             lambda lease: self.processor.stop()
         )  # else it is claimed again and again: it is not held really
-        dispatcher = self.processor.new_run().dispatcher
+        dispatcher = self.new_run().dispatcher
         with self.assertLogs("QueueProcessorThread", "INFO") as logs:
             relay = self.processor.relays.default
             self.assertIsNone(dispatcher.next_for(relay, self.called.append, Convoy(self.clock, grows=False)))
@@ -111,7 +111,7 @@ class SeveralAreClaimedTogether(Dispatching):
         super().setUp()
         self.change_leases(lambda lease: setattr(lease, "text", MESSAGE))
         self.convoy = Convoy(self.clock, grows=True)
-        self.dispatcher = self.processor.new_run().dispatcher
+        self.dispatcher = self.new_run().dispatcher
 
     def next(self) -> Job | None:
         return self.dispatcher.next_for(self.processor.relays.default, self.called.append, self.convoy)
@@ -186,7 +186,7 @@ class SeveralAreClaimedTogether(Dispatching):
         self.queue = _Unranked(self.queue)
         self.processor = self.make_processor()
         self.put()
-        dispatcher = self.processor.new_run().dispatcher
+        dispatcher = self.new_run().dispatcher
         relay = self.processor.relays.default
         self.assertIsNone(dispatcher.next_for(relay, self.called.append, self.convoy, Priority.LOW))
         self.assertIsNotNone(dispatcher.next_for(relay, self.called.append, self.convoy))
@@ -201,7 +201,7 @@ class SeveralRelays(Dispatching):
 
     def setUp(self) -> None:
         super().setUp()
-        self.dispatcher = self.processor.new_run().dispatcher
+        self.dispatcher = self.new_run().dispatcher
         self.relay = self.processor.relays.of(PARTNER)
 
     def waiting(self, *terms: Terms) -> None:

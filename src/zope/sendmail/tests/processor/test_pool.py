@@ -44,7 +44,7 @@ class TheSystemHasNoThreads(TwoRelays):
 
     def test_nothing_is_sent_to_a_relay_that_cannot_be_used_meanwhile(self) -> None:
         """It needs no worker any more."""
-        run, relay = self.processor.new_run(), self.processor.relays.default
+        run, relay = self.new_run(), self.processor.relays.default
         with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
             run.pool.call(relay)
         relay.refused(LookupError("no such product"))
@@ -73,7 +73,7 @@ class TheQueueFails(TwoRelays):
     def test_when_a_relays_mail_is_parked(self) -> None:
         """The last worker of the relay has ended all the same, and the trouble is the queue's."""
         self.put("one@partner.example", count=2)
-        run, relay = self.processor.new_run(), self.processor.relays.of(RelayName(mailer="partner"))
+        run, relay = self.new_run(), self.processor.relays.of(RelayName(mailer="partner"))
         for lease in self.queue.claim(2):
             lease.park = mock.Mock(side_effect=OSError(errno.EIO, "the disk is broken"))
             relay.backlog.append(Job(lease, lease.envelope))
@@ -89,7 +89,7 @@ class AWorkerIsClosed(TwoRelays):
     def test_where_no_thread_is_to_be_had_that_would_carry_it_on(self) -> None:
         """It is counted no more, its mail waits for the relay, and the queue has no trouble."""
         self.put("one@partner.example")
-        run, relay = self.processor.new_run(), self.processor.relays.of(RelayName(mailer="partner"))
+        run, relay = self.new_run(), self.processor.relays.of(RelayName(mailer="partner"))
         [lease] = self.queue.claim()
         relay.backlog.append(Job(lease, lease.envelope))
         relay.workers = 1
@@ -105,7 +105,7 @@ class MailComesWhenAWorkerIsAboutToEnd(TwoRelays):
     def test_and_it_goes_on(self) -> None:
         """Else the mail would wait for the next look: nobody is called while a worker is counted."""
         [name] = self.put("one@partner.example")
-        run, relay = self.processor.new_run(), self.processor.relays.of(RelayName(mailer="partner"))
+        run, relay = self.new_run(), self.processor.relays.of(RelayName(mailer="partner"))
         next_for = run.dispatcher.next_for
         [lease] = self.queue.claim()
         late = [Job(lease, lease.envelope)]
@@ -159,7 +159,7 @@ class AMailWasPutBy(ProcessorTest):
     def test_and_there_is_no_other(self) -> None:
         """So it is tried again: whether it is too much by itself cannot be found out with another one."""
         self.put()
-        run, relay = self.processor.new_run(), self.processor.relays.default
+        run, relay = self.new_run(), self.processor.relays.default
         [lease] = self.queue.claim()
         relay.put_by(Job(lease, lease.envelope))
         worker = Worker(run.pool._context, relay, relay.session(self.mailer), self.mailer)
@@ -173,7 +173,7 @@ class ARunIsStopped(ProcessorTest):
     def test_before_a_mail_is_claimed(self) -> None:
         """No worker gets another one."""
         self.put()
-        run, relay = self.processor.new_run(), self.processor.relays.default
+        run, relay = self.new_run(), self.processor.relays.default
         worker = Worker(run.pool._context, relay, relay.session(self.mailer), self.mailer)
         self.processor.stop()
         self.assertIsNone(run.pool.claim_for(worker, relay))

@@ -138,7 +138,7 @@ class ALeaseThatMeetsTrouble(ProcessorTest):
 
     def in_two_passes(self) -> None:
         """Let a processor that goes on look twice; the first time something is broken."""
-        run = self.processor.new_run()
+        run = self.new_run()
         with self.assertLogs("QueueProcessorThread", "ERROR") as logs:
             run.once()
         self.assertIn("the disk is broken", "".join(logs.output))

@@ -36,7 +36,7 @@ class ARelay(ProcessorTest):
         """Since when, and when it is tried next; mail that is due waits for it."""
         self.mailer.fault = REFUSED
         [name, _] = self.put(count=2)
-        self.processor.new_run().once()
+        self.new_run().once()
         [relay] = self.relays().values()
         self.assertEqual((relay.name, relay.fault, relay.since), ("default", REFUSED, self.clock.time()))
         self.assertEqual(relay.probe, self.clock.time() + 5)
@@ -89,7 +89,7 @@ class ARelay(ProcessorTest):
         """Before its pause has ended; if it fails again, it rests again."""
         self.mailer.fault = REFUSED
         self.put()
-        run = self.processor.new_run()
+        run = self.new_run()
         run.once()
         self.queue.admin.probe("default")
         self.clock.advance(0.001)
@@ -282,7 +282,7 @@ class OnADisk(unittest.TestCase):
 class WhatWasNotSent(ProcessorTest):
     def test_is_told_ten_seconds_later_at_the_most(self) -> None:
         """A rejection counts although nothing leaves, and nothing follows it."""
-        run = self.processor.new_run()
+        run = self.new_run()
         self.put(count=2)
         self.mailer.answers = lambda recipient: Reply(Answer.REJECTED, f"no {recipient}", 550)
         run.once()
@@ -297,7 +297,7 @@ class WhatWasNotSent(ProcessorTest):
 class TheRate(ProcessorTest):
     def test_is_that_of_the_last_minute(self) -> None:
         """Or of the time since the start."""
-        run = self.processor.new_run()
+        run = self.new_run()
         for _ in range(4):
             self.put(count=30)
             run.once()

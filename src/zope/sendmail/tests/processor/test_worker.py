@@ -40,7 +40,7 @@ class WaitingSession:
 class AWorker(ProcessorTest):
     def begin(self, session: Any, claim_ahead: Any = lambda: None) -> Generator[Any, Any, None]:
         """Begin a conversation about what is in the queue, and return its steps: it waits for its relay."""
-        self.processor_run = self.processor.new_run()
+        self.processor_run = self.new_run()
         relay = self.processor.relays.default
         self.worker = Worker(self.processor_run.pool._context, relay, session, self.mailer)
 

@@ -102,6 +102,7 @@ class UnderFire(unittest.TestCase):
             self.struck[victim.pid] = (min(now, self.struck.get(victim.pid, (now, now))[0]), now + seconds)
             timer = threading.Timer(seconds, victim.send_signal, [signal.SIGCONT])
             timer.start()
+            self.addCleanup(timer.join)
             self.addCleanup(timer.cancel)
         else:
             blows: dict[str, Callable[[], object]] = {
@@ -139,9 +140,11 @@ class UnderFire(unittest.TestCase):
     def strike_for(self, seconds: float, kinds: tuple[str, ...], chance: random.Random) -> None:
         """Blow after blow."""
         deadline = threading.Event()
-        threading.Timer(seconds, deadline.set).start()
+        timer = threading.Timer(seconds, deadline.set)
+        timer.start()
         while not deadline.wait(chance.uniform(0.2, 1.2)):
             self.strike(chance.choice(kinds), chance)
+        timer.join()
 
     def result(self) -> dict[str, list[tuple[int, int]]]:
         """Wait until all is sent; return for each mail how often it was known to be unknown, and who sent it."""
@@ -178,6 +181,7 @@ class UnderFire(unittest.TestCase):
             self.fail("mail is left that nobody sends")
         finally:
             timer.cancel()
+            timer.join()
 
     def test_at_its_processors(self) -> None:
         """Killed, stopped for up to seven seconds, their connections cut."""

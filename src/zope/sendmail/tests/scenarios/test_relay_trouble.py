@@ -495,7 +495,7 @@ class AMailerWithARate(unittest.TestCase):
 class ARelayThatAnswersAtOnce(ProcessorTest):
     def test_connections_that_are_far_too_many(self) -> None:
         """End before their next mail, and the others go on."""
-        run, relay = self.processor.new_run(), self.processor.relays.default
+        run, relay = self.new_run(), self.processor.relays.default
         relay.lanes.worth = 4.0
         self.put(count=3)
         relay.workers = 7
@@ -506,7 +506,7 @@ class ARelayThatAnswersAtOnce(ProcessorTest):
 
     def test_those_that_ask_for_their_next_mail_while_one_ends(self) -> None:
         """Go on, down to as many as are worth while: the one that ends has to hear its relay first."""
-        run, relay = self.processor.new_run(), self.processor.relays.default
+        run, relay = self.new_run(), self.processor.relays.default
         relay.lanes.worth = 4.0
         self.put(count=20)
         relay.workers = 20
@@ -523,7 +523,7 @@ class ALongRest(ProcessorTest):
     def worker(self) -> mock.Mock:
         """A worker beside the processor's own ends; how often it has woken the queue."""
         self.processor = self.make_processor(interval=3600.0)
-        run = self.processor.new_run()
+        run = self.new_run()
         relay = self.processor.relays.default
         relay.workers += 1
         with mock.patch.object(self.queue, "wake") as wake:
@@ -563,7 +563,7 @@ class MailThatIsParked(ProcessorTest):
         self.processor = self.make_processor(
             routes=Routes("main", frozenset({"other"})), mailers={"other": ScriptedMailer()}, concurrency=1
         )
-        run = self.processor.new_run()
+        run = self.new_run()
         self.mailer.before = lambda envelope: run.dispatcher.route(run.pool.call)
         self.put(count=40)
         with mock.patch.object(Dispatcher, "_share", counted):
@@ -577,7 +577,7 @@ class TroubleWithTheQueue(ProcessorTest):
         """A connection that meets it ends at once; the processor leaves the queue alone for a while."""
         before = self.clock.monotonic()
         trouble = QueueBackoff("a queue", self.clock)
-        run, relay = self.processor.new_run(trouble), self.processor.relays.default
+        run, relay = self.new_run(trouble), self.processor.relays.default
         relay.workers += 1
         with mock.patch.object(self.queue, "claim", side_effect=OSError("input/output error")):
             run.pool.guarded_work(relay)
@@ -626,7 +626,7 @@ class AQueueWhoseDiskRefuses(ProcessorTest):
             with self.subTest(error=errno.errorcode[error]):
                 self.disk.refusal = OSError(error, os.strerror(error))
                 trouble = QueueBackoff("a queue", self.clock)
-                run = self.processor.new_run(trouble)
+                run = self.new_run(trouble)
                 with self.assertLogs("QueueProcessorThread", "WARNING") as logs:
                     begin = self.clock.monotonic()
                     for _ in range(200):
@@ -650,7 +650,7 @@ class AQueueWhoseDiskRefuses(ProcessorTest):
             mock.patch.object(self.queue, "claim", side_effect=self.refuse(asked)),
             self.assertLogs("QueueProcessorThread", "ERROR"),
         ):
-            run = self.processor.new_run()
+            run = self.new_run()
             while len(asked) < 20:
                 run.once()
         gaps = [later - earlier for earlier, later in pairwise(asked)]

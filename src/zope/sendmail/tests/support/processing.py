@@ -7,6 +7,8 @@ from typing import Any
 
 from zope.sendmail.lifecycle.retry import Schedule
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.processor.queuebackoff import QueueBackoff
+from zope.sendmail.processor.run import Run
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue.memory import MemoryQueue
 from zope.sendmail.testing.contracts import MESSAGE, ManualClock
@@ -34,6 +36,12 @@ class ProcessorTest(unittest.TestCase):
             tell=self.events.extend,
             **options,
         )
+
+    def new_run(self, trouble: QueueBackoff | None = None) -> Run:
+        """Return what the processor does in one run; the threads of its workers end with the test."""
+        run = self.processor.new_run(trouble)
+        self.addCleanup(run.pool.end)
+        return run
 
     def put(self, *recipients: str, count: int = 1) -> list[str]:
         staged = self.queue.stage()

@@ -103,6 +103,7 @@ class Fixture(unittest.TestCase):
                         return found
         finally:
             timer.cancel()
+            timer.join()
         return self.fail("it did not come")
 
     def taken(self) -> Any:
