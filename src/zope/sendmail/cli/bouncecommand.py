@@ -1,8 +1,8 @@
 """``zope-sendmail bounce``: reads a bounce from standard input, as an MTA's pipe gives it; or a Maildir, or by LMTP.
 
 The exit status is one that MTAs understand: 0 when the message was handled, or is no bounce; 75 (``EX_TEMPFAIL``) if it
-is to be given again.  With the status of a wrong configuration, 78 (``EX_CONFIG``), they give a message up, so that is
-for services only.
+is to be given again, whatever the reason: with any other status they give the message up.  So 2 for a wrong command
+line and 78 (``EX_CONFIG``) for a wrong configuration are for services only, for which no MTA waits.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from zope.event import subscribers
 
@@ -25,7 +28,7 @@ from zope.sendmail.bounces.watch import MOST, MaildirWatch
 from zope.sendmail.cli.commandline import CommandLine
 from zope.sendmail.cli.formatting import clean
 from zope.sendmail.cli.metricscommand import parse_address
-from zope.sendmail.cli.terminal import say
+from zope.sendmail.cli.terminal import say, stop_printing
 from zope.sendmail.config.location import directories_of, is_maildir
 from zope.sendmail.config.options import duration, read_verp_key, words
 from zope.sendmail.errors import InvalidAddress, QueueError
@@ -40,8 +43,8 @@ subscriber.
 
 exit status:
   0   the message was handled, or is no bounce; a service was told to stop
-  2   the command line is wrong
-  75  the disk or the queue refused, or the configuration is wrong: give the message again
+  2   --watch, --once, --lmtp: the command line is wrong
+  75  the disk or the queue refused, or command line or configuration are wrong: give the message again
   78  --watch, --once, --lmtp: the configuration is wrong, or what it names cannot be used
 """
 
@@ -51,6 +54,12 @@ _KNOWN = ("senders", "key_file", "queue_path", "suppress_for", "maildir", "inter
 #: Postfix, Exim and others set one of these for the programs that they pipe mail to; the first that has it counts, and
 #: ``LOCAL_PART`` only together with ``DOMAIN``.
 _ENVIRONMENT = ("ORIGINAL_RECIPIENT", "RECIPIENT", "LOCAL_PART")
+
+#: What does not read one message, and ends with it.
+_SERVICES = ("--watch", "--once", "--lmtp")
+
+#: Octets that are read at a time, of what is too long.
+_BLOCK = 64 * 1024
 
 #: How the address of a program that has all of it in its environment is put together: Exim has two halves.
 _DOMAIN = "DOMAIN"
@@ -93,8 +102,54 @@ def make_bounce_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Carry out what stands behind ``zope-sendmail bounce``; return the exit status.
 
-    :raises SystemExit: as argparse does; if the configuration is wrong, 75 where an MTA waits for the status, else 78.
+    :raises SystemExit: as argparse does; 75 where an MTA waits for the status, else 2 if the command line is wrong, and
+        78 if the configuration is.
     """
+    return _main(arguments) if any(map(_is_for_service, arguments)) else _as_pipe(arguments)
+
+
+def _is_for_service(word: str) -> bool:
+    """Return whether a word of the command line says that no MTA waits for the status; it may be abbreviated."""
+    option = word.partition("=")[0]
+    return len(option) > len("--") and any(each.startswith(option) for each in _SERVICES)
+
+
+def _as_pipe(arguments: Sequence[str]) -> int:
+    """Do so for an MTA, which gives up a message for any status that it does not know as temporary.
+
+    A signal that ends this process is told as that, too: Exim gives up a message whose program was ended by one.
+    """
+    before = {number: signal.signal(number, _give_again) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        status = _main(arguments)
+    except SystemExit as end:
+        raise SystemExit(0 if end.code in (0, None) else os.EX_TEMPFAIL) from None
+    except Exception:  # noqa: BLE001 - whatever it is, the message is not lost by it
+        traceback.print_exc()
+        status = os.EX_TEMPFAIL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return status if _is_told() else os.EX_TEMPFAIL
+
+
+def _is_told() -> bool:
+    """Return whether all that was printed has gone; else nothing tries that again at the end, which would fail."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        stop_printing()
+        return False
+    return True
+
+
+def _give_again(*_: object) -> NoReturn:
+    raise SystemExit(os.EX_TEMPFAIL)
+
+
+def _main(arguments: Sequence[str]) -> int:
+    """See `main`.  Raises `SystemExit`."""
     parser = make_bounce_parser()
     parsed = parser.parse_args(arguments)
     try:
@@ -108,19 +163,34 @@ def main(arguments: Sequence[str]) -> int:
     except (ValueError, InvalidAddress, QueueError, ImportError) as error:
         is_service = parsed.watch or parsed.once or hasattr(parsed, "lmtp")
         parser.exit(os.EX_CONFIG if is_service else os.EX_TEMPFAIL, f"{parser.prog}: {parsed.config}: {error}\n")
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # the output of a service is read as it comes
+    if serve is None and (parsed.watch or parsed.once):
+        serve = partial(_look, MaildirWatch(watched, handler), interval, parsed)
     try:
-        if serve is not None:
-            serve()
-        elif parsed.watch or parsed.once:
-            _look(MaildirWatch(watched, handler), interval, parsed)
-        else:
-            recipient = getattr(parsed, "recipient", "") or _from_environment(os.environ)
-            _tell(handler.handle(sys.stdin.buffer.read(MOST), recipient), parsed)
+        if sys.stdout is not None:
+            sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a service is read as it comes
+        (serve or partial(_handle_one, handler, parsed))()
     except OSError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return os.EX_TEMPFAIL
     return 0
+
+
+def _handle_one(handler: BounceHandler, parsed: argparse.Namespace) -> None:
+    recipient = getattr(parsed, "recipient", "") or _from_environment(os.environ)
+    _tell(handler.handle(_read(), recipient), parsed)
+
+
+def _read() -> bytes:
+    """Return the message from standard input; of one that is too long to be a bounce its beginning.
+
+    The rest is read as well: an MTA that cannot write all of it may take that for a failure.
+    """
+    if sys.stdin is None:
+        raise OSError("standard input is closed; the message is read from there")
+    message = sys.stdin.buffer.read(MOST)
+    while sys.stdin.buffer.read(_BLOCK):
+        pass
+    return message
 
 
 def _read_config(path: str) -> Mapping[str, str]:
@@ -249,7 +319,7 @@ def _look(watch: MaildirWatch, interval: float, parsed: argparse.Namespace) -> N
 
 
 def _tell(bounces: Sequence[Bounce], parsed: argparse.Namespace) -> None:
-    if parsed.verbose:
+    if parsed.verbose and sys.stdout is not None:
         for each in bounces:
             genuine = "" if each.is_authentic else " (not authentic)"
             say(f"{each.verdict:9} {clean(each.recipient)}{genuine}: {clean(each.words or each.status or '-')}")

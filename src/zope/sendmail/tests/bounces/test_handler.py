@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import unittest
-import unittest.mock
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from zope.sendmail.bounces.handler import BounceHandler
-from zope.sendmail.bounces.watch import MaildirWatch
+from zope.sendmail.bounces.watch import MOST, MaildirWatch
 from zope.sendmail.cli import bouncecommand
 from zope.sendmail.errors import InvalidSettings
 from zope.sendmail.events import MailBouncedEvent
@@ -244,7 +246,7 @@ class TheCommand(Fixture):
             "def bounced(event):\n    print(event.recipient, event.verdict, event.isAuthentic)\n"
         )
         self.configure("subscriber = shop:bounced\n")
-        with unittest.mock.patch.object(sys, "path", [str(self.directory), *sys.path]):
+        with mock.patch.object(sys, "path", [str(self.directory), *sys.path]):
             done = self.run_it("--recipient", self.return_path(), message=report(group()))
             (self.directory / "shop.py").write_text("def bounced(event):\n    raise ValueError('no database')\n")
             failed = self.run_it("--recipient", self.return_path(), message=report(group()))
@@ -256,6 +258,66 @@ class TheCommand(Fixture):
         for place, words in (("24", "HOST:PORT is wanted"), (f"unix:{self.directory}/no/socket", "No such file")):
             status, text = self.run_it("--lmtp", place)
             self.assertEqual((status, words in text, "Traceback" in text), (78, True, False), text)
+
+    def as_pipe(self, message: bytes = b"", *arguments: str) -> tuple[object, str]:
+        """Carry out the command here, with a message in its standard input; return its status and complaints."""
+        standard_input, said = io.TextIOWrapper(io.BytesIO(message)), io.StringIO()
+        with mock.patch.object(sys, "stdin", standard_input), contextlib.redirect_stderr(said):
+            try:
+                status: object = bouncecommand.main(["--config", str(self.config), *arguments])
+            except SystemExit as ended:
+                status = ended.code
+        self.assertEqual(standard_input.buffer.read(), b"")
+        return status, said.getvalue()
+
+    def test_keeps_no_message_from_an_mta_for_a_wrong_command_line(self) -> None:
+        """With 75 and what is wrong; no MTA waits for the status 2 of a service."""
+        for wrong, words in ("--recipent=a@b", "did you mean --recipient"), ("--recipient", "expected one argument"):
+            status, text = self.run_it(wrong, message=report(group()))
+            self.assertEqual((status, words in text), (75, True), text)
+        for service in ["--once"], ["--lmtp=127.0.0.1:24"], ["--watc"]:
+            status, text = self.run_it("--verbos", "--nothing", *service)
+            self.assertEqual((status, "--nothing" in text), (2, True), text)
+
+    def test_keeps_no_message_from_an_mta_for_a_fault_of_ours(self) -> None:
+        """Whatever it is, it is shown, and the message is to be given again."""
+        with mock.patch.object(BounceHandler, "handle", side_effect=RecursionError("too deep")):
+            status, text = self.as_pipe(report(group()))
+        self.assertEqual((status, "RecursionError: too deep" in text), (75, True), text)
+
+    def test_keeps_no_message_from_an_mta_when_it_is_ended(self) -> None:
+        """By a signal, for which some give a message up."""
+        for number in signal.SIGTERM, signal.SIGHUP, signal.SIGINT:
+            before = signal.getsignal(number)
+            killed = partial(os.kill, os.getpid(), number)
+            with mock.patch.object(BounceHandler, "handle", side_effect=lambda *_, kill=killed: kill()):
+                self.assertEqual(self.as_pipe(report(group())), (75, ""))
+            self.assertIs(signal.getsignal(number), before)
+
+    def test_keeps_no_message_from_an_mta_for_what_cannot_be_told(self) -> None:
+        """The reader of its output has gone, or there never was one."""
+        command = [sys.executable, "-m", "zope.sendmail.cli", "bounce", "--config", str(self.config), "--verbose"]
+        surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        ours, theirs = os.pipe()
+        os.close(ours)
+        with open(theirs, "wb") as output:
+            done = subprocess.run(
+                command, input=b"\n", stdout=output, stderr=subprocess.PIPE, env=surroundings, check=False
+            )
+        self.assertEqual((done.returncode, b"Broken pipe" in done.stderr), (75, True), done.stderr)
+        with mock.patch.object(sys, "stdout", None):
+            self.assertEqual(self.as_pipe(b"\n", "--verbose"), (0, ""))
+
+    def test_reads_all_of_a_message_that_is_too_long_to_be_a_bounce(self) -> None:
+        """An MTA that could not write all of it might take that for a failure."""
+        self.assertEqual(self.as_pipe(b"\n" + bytes(MOST + 1)), (0, ""))
+
+    def test_has_to_have_an_input(self) -> None:
+        """Else there is no message, and none was handled."""
+        said = io.StringIO()
+        with mock.patch.object(sys, "stdin", None), contextlib.redirect_stderr(said):
+            self.assertEqual(bouncecommand.main(["--config", str(self.config)]), 75)
+        self.assertIn("standard input is closed", said.getvalue())
 
     def test_refuses_what_cannot_be_meant(self) -> None:
         """With 75 and what to do, so that an MTA keeps the message; a service ends with 78."""

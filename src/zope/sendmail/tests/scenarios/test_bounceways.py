@@ -39,14 +39,15 @@ MESSAGE = "From: news@test.org\nTo: jane@gone.test\nSubject: News\nMessage-Id: <
 
 
 class Postfix(BouncingPostfix):
-    """It hands bounces to `transport`, of which ``master.cf`` has `service`."""
+    """It hands bounces to `transport`, of which ``master.cf`` has `service`, and soon again what could not be taken."""
 
     transport: ClassVar[str] = "virtual:"
     service: ClassVar[str] = ""
 
     def configure(self) -> None:
         super().configure()
-        for name, more in (("main.cf", f"virtual_transport = {self.transport}\n"), ("master.cf", self.service)):
+        soon = "queue_run_delay = 1s\nminimal_backoff_time = 1s\nmaximal_backoff_time = 2s\n"
+        for name, more in (("main.cf", f"virtual_transport = {self.transport}\n{soon}"), ("master.cf", self.service)):
             path = self.root / "etc/postfix" / name
             os.utime(self.write(f"/etc/postfix/{name}", path.read_text() + more), (0, 0))
 
@@ -63,7 +64,8 @@ class Exim(BouncingExim):
         super().configure()
         router = "begin routers\nback:\n  driver = accept\n  domains = test.org\n  transport = back\n"
         path = self.home / "exim.conf"
-        text = path.read_text() + f"{router}begin transports\nback:\n{self.transport}"
+        retry = "begin retry\n* * F,1h,1s\n"  # without a rule it gives up a message at the first attempt
+        text = path.read_text() + f"{router}begin transports\nback:\n{self.transport}{retry}"
         self.write(f"{INSIDE}/exim.conf", text)
 
 
@@ -90,6 +92,8 @@ class Fixture(unittest.TestCase):
     def setUp(self) -> None:
         self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
         (self.directory / "queue").mkdir(0o700)
+        #: What the command complained last.
+        self.said = b""
         self.queue = open_queue(str(self.directory / "queue"))
         self.addCleanup(self.queue.close)
         (self.directory / "key").write_bytes(SECRET)
@@ -108,7 +112,7 @@ class Fixture(unittest.TestCase):
         done = subprocess.run(
             self.command(*arguments), input=message, env=surroundings, capture_output=True, check=False
         )
-        self.assertEqual(done.stderr, b"")
+        self.said = done.stderr
         return done.returncode
 
     def start(self, server_class: type[Server]) -> Server:
@@ -200,7 +204,7 @@ class IntoAMaildir(Fixture):
         self.assertTrue(wait_until(lambda: any((maildir / "new").glob("*"))), server.log())
         self.configure(f"maildir = {maildir}\n")
         self.assertEqual(self.run_it("--once"), 0)
-        self.assertEqual((self.suppressed(), os.listdir(maildir / "new")), ([GONE], []))
+        self.assertEqual((self.said, self.suppressed(), os.listdir(maildir / "new")), (b"", [GONE], []))
 
 
 class Door:
@@ -247,6 +251,7 @@ class IntoAPipe(Fixture):
     door: Door
 
     def check_pipe(self, made: Any) -> None:
+        """See that the bounce has its effect: at the second attempt, as the command line is wrong at the first one."""
         case = self
 
         class Piping(made):  # type: ignore[misc]  # the class is made by a function
@@ -257,6 +262,12 @@ class IntoAPipe(Fixture):
         if excuse := made.excuse():
             self.skipTest(excuse)
         server: Any = self.start(Piping)
+        self.assertEqual((self.attempt(server, "--recipent"), self.suppressed()), (75, []))
+        self.assertIn(b"did you mean --recipient", self.said)
+        self.assertEqual((self.attempt(server), self.said, self.suppressed()), (0, b"", [GONE]))
+
+    def attempt(self, server: Any, *more: str) -> int:
+        """Let the server give the bounce to the command, with `more` on its command line; return its status."""
         knocked = threading.Event()
         running = threading.Thread(target=self.run_queue_until, args=[server, knocked], daemon=True)
         running.start()
@@ -264,10 +275,10 @@ class IntoAPipe(Fixture):
         knocked.set()
         message, environment, given = self.door.read()
         self.assertEqual(given[0], "bounce")
-        status = self.run_it(*given[1:], message=message, environment=environment)
+        status = self.run_it(*given[1:], *more, message=message, environment=environment)
         self.door.answer(status)
         running.join()
-        self.assertEqual((status, self.suppressed()), (0, [GONE]), (environment, given))
+        return status
 
     def run_queue_until(self, server: Any, knocked: threading.Event) -> None:
         """Let Exim run its queue: for the bounce, and for its way back, which waits for the program to end."""
