@@ -319,9 +319,10 @@ class OwnerFile:
             return True
 
     def _come_back(self) -> None:
-        """Give the file its own name again, with the mutex held."""
+        """Give the file its own name again, with the mutex held; not if the lock is another processor's by now."""
         if self._lent:
-            self.disk.rename(self._lent, self.path)
+            if self.owns(self._lent):
+                self.disk.rename(self._lent, self.path)
             self._lent = ""
 
     def unlock(self, path: str) -> None:

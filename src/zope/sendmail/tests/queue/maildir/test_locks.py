@@ -806,6 +806,20 @@ class WithoutRoomForOneMoreName(LocksTest):
         self.assertEqual(os.listdir(self.layout.new), [os.path.basename(KEY)])
         self.assertEqual(self.names(), [])
 
+    def test_a_lock_that_was_taken_over_stays_where_it_is(self) -> None:
+        """At its end, and at that of the owner; which makes a file anew then."""
+        for end in Lock.remove, Lock.release, None:
+            owner = self.crammed()
+            lock, other = self.take(owner), self.owner()
+            other.open()
+            link = f"{other.path}-link"
+            os.link(other.path, link)
+            os.rename(link, self.layout.sending(KEY))
+            owner.close() if end is None else end(lock)
+            self.assertTrue(other.owns(self.layout.sending(KEY)))
+            self.assertFalse(owner.is_in_place())
+            os.unlink(self.layout.sending(KEY))
+
     def test_an_own_name_that_cannot_be_lent(self) -> None:
         """Nothing can be locked now, as the disk says."""
         owner = self.owner(disk := self.Crammed())
