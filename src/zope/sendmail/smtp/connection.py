@@ -155,6 +155,7 @@ class SMTPConnection:
                 proven=self._has_taken,
                 answers_each=self._answers_each,
                 taken_before=self._memory.recipients_taken,
+                overlapped=self._memory.has_overlapped(self._clock.monotonic()),
             )
         except (MailNotSupported, Refused) as error:
             raise as_smtplib_error(error, progress) from error

@@ -51,6 +51,8 @@ class OpenConnection:
     has_taken: bool = False
     #: Seconds that the last mail took.
     took: float = inf
+    #: Whether the relay has taken a mail over it whose envelope went with the end of the one before.
+    has_overlapped: bool = False
 
     @property
     def is_quick(self) -> bool:
@@ -81,6 +83,13 @@ class OpenConnection:
         self.mails += 1
         self.used_at, self.took = now, now - begin
         self.verified = 0
+        if not self.has_overlapped:
+            self.note_overlapped(now)
+
+    def note_overlapped(self, now: float) -> None:
+        """Take note that the relay has taken a mail whose envelope went with the end of the one before."""
+        self.has_overlapped = True
+        self.memory.overlap_worked(now)
 
     def note_taken(self, progress: Progress, begin: float, now: float) -> None:
         """Take note of a mail, or a question about one, that came to its end; it was begun at `begin`."""

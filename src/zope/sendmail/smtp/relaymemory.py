@@ -38,7 +38,7 @@ class RelayMemory:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._no_pipelining_until = self._no_overlap_until = _NEVER
+        self._no_pipelining_until = self._no_overlap_until = self._overlap_until = _NEVER
         self._mails, self._recipients = _Limit(), _Limit()
         #: After how many mails of a connection the relay refused one without saying why.
         self._suspected_mails = 0
@@ -63,7 +63,16 @@ class RelayMemory:
 
     def overlap_failed(self, now: float) -> None:
         """Note that the relay lost an envelope that went together with the end of the mail before."""
-        self._no_overlap_until = now + MEMORY
+        self._no_overlap_until, self._overlap_until = now + MEMORY, _NEVER
+
+    def has_overlapped(self, now: float) -> bool:
+        """Return whether the relay has shown that it takes an envelope together with the end of the mail before."""
+        return now < self._overlap_until
+
+    def overlap_worked(self, now: float) -> None:
+        """Note that the relay has taken a mail whose envelope went so."""
+        if now >= self._no_overlap_until:  # one of several machines behind the same name may not
+            self._overlap_until = now + MEMORY
 
     def takes_mail_after(self, mails: int, now: float) -> bool:
         """Return whether the relay takes one more mail over a connection that has had so many."""

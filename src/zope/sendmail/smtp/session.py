@@ -319,7 +319,8 @@ class SMTPSession:
     def _send_once(self, attempt: Attempt, following: Following, *, pipelining: bool) -> None:
         """Send a mail over the connection at hand or, if that is of no use, a new one."""
         progress = attempt.progress
-        if not (attempt.is_gone or self._went_ahead(attempt) or self._is_usable()):
+        went_ahead = attempt.is_gone or self._went_ahead(attempt)
+        if not (went_ahead or self._is_usable()):
             self._open(pipelining=pipelining)
         current = self._current
         assert current is not None, "it was opened"
@@ -327,7 +328,10 @@ class SMTPSession:
         begin = self._clock.monotonic()
         current.mails += 1
         converse(current.connection, attempt, following)
-        current.note_taken(progress, begin, self._clock.monotonic())
+        now = self._clock.monotonic()
+        current.note_taken(progress, begin, now)
+        if went_ahead:
+            current.note_overlapped(now)
 
     def _reason(self, progress: Progress, error: smtplib.SMTPException, lessons: Lessons) -> StartOver | None:
         """Return why the mail is begun anew, None at the end."""

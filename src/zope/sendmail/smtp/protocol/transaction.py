@@ -52,6 +52,7 @@ class MailTransaction:
     :param body: the message; None: it is only asked about
     :param pipelined: commands go in flights, and the next mail's envelope with the end of this one
     :param proven: the relay took a mail over this connection, so what it announced is true
+    :param overlapped: over another one it took an envelope with the end of a mail, so this mail need not prove it
     :param answers_each: the relay answers to the message with one reply for each accepted recipient (RFC 2033, 4.2)
     :param taken_before: so many recipients of one mail the relay has taken before
     """
@@ -66,10 +67,11 @@ class MailTransaction:
         proven: bool,
         answers_each: bool,
         taken_before: int,
+        overlapped: bool = False,
     ) -> None:
         self._progress = progress
         self._body = body
-        self._pipelined = pipelined
+        self._takes_next = pipelined and (proven or overlapped)
         self._answers_each = answers_each
         self._exchange = Exchange(progress, proven=proven)
         self.addressing = Addressing(
@@ -131,7 +133,7 @@ class MailTransaction:
         """Send the last piece, and the next mail's envelope behind it."""
         exchange = self._exchange
         following: Overlapping | None = None
-        if self._pipelined and exchange.proven:
+        if self._takes_next:
             following = yield _TAKE_NEXT
         unasked: Response | None = yield _POLL
         if unasked is not None:

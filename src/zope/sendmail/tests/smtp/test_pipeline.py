@@ -157,6 +157,47 @@ class ManyMailsAreSent(Streams):
         self.assertIsInstance(results[1], OSError)
 
 
+class AFurtherConnection(Streams):
+    """To a relay that has taken an envelope with the end of a mail over another one."""
+
+    def carried(self, kind: type[Job], *before: str) -> list[str]:
+        """Send some mails over one connection, and let the relay take its time with the first one of another.
+
+        Returns what was taken from the source until then.
+        """
+        relay = self.start()
+        first, second = self.session(relay), self.session(relay)
+        second._memories = first._memories
+        self.assertTaken(self.send(first, *(kind(name) for name in before)), *before)
+        hang = relay.on("DOT", Hang("250 2.0.0 slow"), nth=1)
+        log: list[str] = []
+        results: list[Result] = []
+        jobs = self.pulled([kind("x"), kind("y"), kind("z")], log)
+        thread = threading.Thread(target=lambda: results.extend(result for _, result in second.stream(Jobs(jobs))))
+        thread.start()
+        self.assertTrue(hang.reached.wait(60))
+        taken = list(log)
+        hang.release()
+        thread.join(60)
+        self.assertTaken(dict(zip("xyz", results, strict=True)), *"xyz")
+        self.assertEqual(len(relay.dialogues), 1 + bool(before))
+        return taken
+
+    def test_takes_the_next_envelope_with_its_first_mail(self) -> None:
+        """A round trip less; whether the mails that have shown it were ordinary or not."""
+
+        class Ordinary(Job):
+            text = MESSAGE
+
+        for kind in (Job, Ordinary):
+            self.assertEqual(self.carried(kind, "one", "two", "three"), ["x", "y"])
+
+    def test_proves_itself_as_long_as_the_relay_has_not_shown_that(self) -> None:
+        """With a mail by itself."""
+        for before in ((), ("one",), ("one", "two")):
+            self.assertEqual(self.carried(Job, *before), ["x"])
+
+
 class InSteps(Streams):
     """As a processor takes them that carries several conversations in one thread."""
 

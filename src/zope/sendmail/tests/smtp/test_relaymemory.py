@@ -34,6 +34,19 @@ class WhatARelayHasShown(unittest.TestCase):
             self.assertEqual(self.memory.takes_mail_after(3, now), not known)
             self.assertEqual(self.memory.recipient_limit(now), 50 if known else None)
 
+    def test_an_envelope_with_the_end_of_a_mail(self) -> None:
+        """That the relay takes it counts for an hour, and no more as soon as one is lost."""
+        self.assertFalse(self.memory.has_overlapped(0.0))
+        self.memory.overlap_worked(10.0)
+        self.assertTrue(self.memory.has_overlapped(10.0 + MEMORY - 1))
+        self.assertFalse(self.memory.has_overlapped(10.0 + MEMORY))
+        self.memory.overlap_worked(20.0)
+        self.memory.overlap_failed(30.0)
+        self.memory.overlap_worked(40.0)  # another machine behind the same name
+        self.assertFalse(self.memory.has_overlapped(40.0))
+        self.memory.overlap_worked(30.0 + MEMORY)
+        self.assertTrue(self.memory.has_overlapped(30.0 + MEMORY))
+
     def test_mails_of_a_connection(self) -> None:
         """A number that was not told counts when it comes a second time; the least one counts."""
         self.memory.refused_after(7, 0.0, told=False)

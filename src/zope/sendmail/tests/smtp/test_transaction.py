@@ -71,6 +71,7 @@ class ATransaction(unittest.TestCase):
         proven: bool = True,
         lmtp: bool = False,
         taken_before: int = 0,
+        overlapped: bool = False,
     ) -> MailTransaction:
         return MailTransaction(
             EnvelopeCommands(self.progress.envelope, None, Extensions(pipelining=pipelining)),
@@ -80,6 +81,7 @@ class ATransaction(unittest.TestCase):
             proven=proven,
             answers_each=lmtp,
             taken_before=taken_before,
+            overlapped=overlapped,
         )
 
     def enquiry(self, *, pipelining: bool = True, proven: bool = True) -> Steps:
@@ -380,6 +382,13 @@ class TheNextMail(ATransaction):
         )  # fmt: skip
         self.assertNotIn(TakeNext, self.said())
         self.assertIsInstance(self.steps[-1], Receive)
+
+    def test_is_asked_for_at_once_if_the_relay_has_shown_that_it_takes_it(self) -> None:
+        """Over another connection; not if commands cannot go in flights over this one."""
+        for pipelining in (True, False):
+            transaction = self.transaction(proven=False, overlapped=True, pipelining=pipelining)
+            self.hold(transaction.deliver(), OK, OK, OK, GO_ON, OK)
+            self.assertEqual(self.said().count(TakeNext), pipelining)
 
 
 if __name__ == "__main__":
