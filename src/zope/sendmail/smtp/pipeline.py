@@ -144,10 +144,10 @@ class Stream:
         job = self._jobs.next()
         if job is None:
             return None
-        text = getattr(job, "text", None)
-        if isinstance(text, bytes) and text.isascii():
-            return _Taken(job, OrdinaryAttempt(job, text))
         try:
+            text = getattr(job, "text", None)
+            if isinstance(text, bytes) and text.isascii():
+                return _Taken(job, OrdinaryAttempt(job, text))
             return _Taken(job, Attempt(Progress(job.envelope), job.open(), job.intend))
         except Exception as error:  # noqa: BLE001 - one mail's trouble is its own result
             return _Taken(job, error=error)

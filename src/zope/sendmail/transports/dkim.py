@@ -10,22 +10,25 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from email.utils import getaddresses
+from functools import cached_property
 from io import BytesIO
+from math import inf
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
 from zope.sendmail.errors import InvalidSettings
-from zope.sendmail.interfaces import IJob, IJobSource, ISession, ISessionMailer, IStreamingSession
+from zope.sendmail.interfaces import IJobSource, IOrdinaryJob, ISession, ISessionMailer, IStreamingSession
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.mailer import open_session
 from zope.sendmail.message.domain import ascii_domain
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import fields_of, header_block, message_id_in, wire
 from zope.sendmail.reporting import maillog
+from zope.sendmail.smtp.pipeline import Step, stream_in_steps
 from zope.sendmail.smtp.protocol.sevenbit import CannotConvert, in_seven_bit
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.transports.innerlimits import InnerLimits
@@ -287,10 +290,31 @@ class StreamingDKIMSession(DKIMSession):
         """Whether the session behind calls `IJobSource`'s ``let_go()``."""
         return bool(getattr(self._session, "lets_go", False))
 
-    def stream(self, jobs: IJobSource) -> Iterator[tuple[IJob, Outcome | Exception]]:
+    def stream(self, jobs: IJobSource) -> Iterator[tuple[Any, Outcome | Exception]]:
         """See `IStreamingSession`."""
         for job, outcome in self._session.stream(_SigningSource(jobs, self._signer)):
             yield job.job, outcome
+
+    def stream_in_steps(self, jobs: IJobSource) -> Generator[Step, bool | None, None]:
+        """Do the same, in the steps of the session behind; see `Stream.steps`."""
+        steps, told = stream_in_steps(self._session, _SigningSource(jobs, self._signer)), None
+        with closing(steps), suppress(StopIteration):
+            while True:
+                step = steps.send(told)
+                if isinstance(step, tuple):
+                    signed: Any = step[0]
+                    step = signed.job, step[1]
+                told = yield step
+
+    def waited(self) -> float:
+        """Return how long the session behind has waited for its relay, as `SMTPSession.waited` does."""
+        found: float = getattr(self._session, "waited", _not_known)()
+        return found
+
+    def distance(self) -> float | None:
+        """Return how far away the relay is, as `SMTPSession.distance` does."""
+        found: float | None = getattr(self._session, "distance", _nothing)()
+        return found
 
 
 @implementer(IJobSource)
@@ -300,8 +324,9 @@ class _SigningSource:
     def __init__(self, jobs: IJobSource, signer: DKIMSigner) -> None:
         self._jobs = jobs
         self._signer = signer
-        if hasattr(jobs, "let_go"):
-            self.let_go = jobs.let_go
+        for name in ("let_go", "meanwhile", "may_wait"):
+            if hasattr(jobs, name):
+                setattr(self, name, getattr(jobs, name))
 
     def next(self) -> _SignedJob | None:
         """See `IJobSource`."""
@@ -309,11 +334,11 @@ class _SigningSource:
         return None if job is None else _SignedJob(job, self._signer)
 
 
-@implementer(IJob)
+@implementer(IOrdinaryJob)
 class _SignedJob:
-    """See `IJob`."""
+    """See `IOrdinaryJob`.  It is signed once."""
 
-    def __init__(self, job: IJob, signer: DKIMSigner) -> None:
+    def __init__(self, job: Any, signer: DKIMSigner) -> None:
         self.job = job
         self.envelope = job.envelope
         self.intend = job.intend
@@ -321,4 +346,23 @@ class _SignedJob:
 
     def open(self) -> BinaryIO:
         """See `IJob`."""
-        return self._signer.signed(self.job.open())  # the stream is the lease's, which ends it
+        return BytesIO(self._signed)
+
+    @property
+    def text(self) -> bytes | None:
+        """See `IOrdinaryJob`."""
+        return None if getattr(self.job, "text", None) is None else self._signed
+
+    @cached_property
+    def _signed(self) -> bytes:
+        text = getattr(self.job, "text", None)  # else the stream is the lease's, which ends it
+        return self._signer.signed(self.job.open() if text is None else BytesIO(text)).read()
+
+
+def _not_known() -> float:
+    """Return how long a relay was waited for, where its session does not tell."""
+    return inf
+
+
+def _nothing() -> None:
+    """Do not know."""

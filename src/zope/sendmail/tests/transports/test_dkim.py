@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
+import itertools
 import os
 import tempfile
 import unittest
+from collections.abc import Generator, Iterator
 from email.message import EmailMessage
 from io import BytesIO
+from math import inf
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, BinaryIO
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from zope.interface import implementer
 
-from zope.sendmail.interfaces import InvalidSettings
+from zope.sendmail.interfaces import IJob, IJobSource, InvalidSettings, IOrdinaryJob
+from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.mailer import SMTPMailer
+from zope.sendmail.mailer import SendOnlySession, SMTPMailer, open_session
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.sender import MailSender
+from zope.sendmail.smtp.distances import DISTANCES
+from zope.sendmail.smtp.pipeline import Step, stream
 from zope.sendmail.testing.relay import KEYWORDS, Relay
 from zope.sendmail.testing.scriptedmailer import SendOnlyMailer
+from zope.sendmail.tests.support.conversation import Jobs
 from zope.sendmail.tests.support.dkimverifier import verified
-from zope.sendmail.transports.dkim import DKIMKey, DKIMSigner
+from zope.sendmail.transports.dkim import DKIMKey, DKIMSigner, StreamingDKIMSession
 
 MAIL = "From: Shop <shop@example.org>\nTo: jane@example.com\nSubject: Order\n\nThank you!\n"
+OCTETS = MAIL.encode()
 RSA = generate_private_key(65537, 2048)
 
 #: RFC 8463, A.2 and A.3.
@@ -172,6 +185,113 @@ class ASignature(Fixture):
             sender.reader.send_waiting()
             self.assertEqual([len(verified(mail.data, self.keys)) for mail in relay.mails], [1] * 5)
             self.assertEqual(sum(len(dialogue) > 3 for dialogue in relay.dialogues), 1)
+
+
+@implementer(IOrdinaryJob)
+class Order:
+    """A mail to ``<name>@example.com``.
+
+    :param text: at hand; None: the message has to be opened
+    """
+
+    def __init__(self, name: str, message: bytes | Exception = OCTETS, *, is_at_hand: bool = True) -> None:
+        self.name, self.message = name, message
+        self.envelope = Envelope("shop@example.org", (f"{name}@example.com",))
+        self.text = message if is_at_hand and isinstance(message, bytes) else None
+
+    def open(self) -> BinaryIO:
+        """See `IJob`."""
+        if isinstance(self.message, Exception):
+            raise self.message
+        return BytesIO(self.message)
+
+    def intend(self) -> None:
+        """See `IJob`."""
+
+
+class AStream(Fixture):
+    """Of a session that signs: the mails ride with one another, as those of the session behind do."""
+
+    ORDERS = (
+        *(Order(name) for name in ("one", "two", "three", "gone", "later", "four")),
+        Order("opened", is_at_hand=False),
+        Order("lost", OSError("the disk fails")),
+        Order("jorg", MAIL.replace("Thank", "Größe, thank").encode()),
+        Order("five"),
+    )
+
+    def begin(self, *orders: Order) -> tuple[Relay, Any, Jobs]:
+        DISTANCES.clear()  # another relay may have had the same port
+        relay = self.enterContext(Relay())
+        relay.on("RCPT", "550 5.1.1 no such user", about="gone@")
+        relay.on("RCPT", "450 4.2.1 not now", about="later@")
+        session: Any = open_session(DKIMSigner(SMTPMailer(relay.host, relay.port), [self.key()]))
+        self.addCleanup(session.close)
+        return relay, session, Jobs(orders)
+
+    def test_in_steps_does_the_same(self) -> None:
+        """Each mail has the same result, and leaves the same way but for the moment of its signature."""
+        found = []
+        for in_steps in (False, True):
+            relay, session, jobs = self.begin(*self.ORDERS)
+            if in_steps:
+                results = [step for step in answered(session.stream_in_steps(jobs)) if isinstance(step, tuple)]
+            else:
+                results = list(session.stream(jobs))
+            self.assertEqual([job for job, _ in results], list(self.ORDERS))
+            told = [
+                str(result) if isinstance(result, Exception) else [reply.answer for reply in result.replies.values()]
+                for _, result in results
+            ]
+            for mail in relay.mails:
+                self.assertEqual(verified(mail.data, self.keys), ["example.org ed25519-sha256"])
+            found.append((told, [(mail.recipients, mail.data.partition(b"\nFrom:")[2]) for mail in relay.mails]))
+        self.assertEqual(found[0], found[1])
+        self.assertEqual(len(found[0][1]), len(self.ORDERS) - 3)
+
+    def test_waits_for_its_relay_in_the_place_of_its_caller(self) -> None:
+        """As soon as its mail is ordinary; then it tells how long that took, and how far away the relay is."""
+        _, session, jobs = self.begin(*(Order(name) for name in ("one", "two", "three", "four")))
+        self.assertEqual((session.waited(), session.distance()), (inf, None))
+        steps = answered(session.stream_in_steps(jobs))
+        kinds = [kind for kind, _ in itertools.groupby(steps, type)]  # replies may come one by one
+        self.assertEqual(kinds[-4:], [int, tuple, int, tuple])
+        self.assertLess(session.waited(), inf)
+        self.assertIsNotNone(session.distance())
+
+    def test_hands_on_what_else_is_to_be_done(self) -> None:
+        """While the relay works, and before a mail that may take long."""
+        called: list[str] = []
+        _, session, jobs = self.begin(*(Order(name) for name in ("one", "two", "three")))
+        for name in ("let_go", "meanwhile", "may_wait"):
+            setattr(jobs, name, functools.partial(called.append, name))
+        list(session.stream(jobs))
+        self.assertEqual(set(called), {"let_go", "meanwhile", "may_wait"})
+        self.assertEqual(called.count("meanwhile"), 1)
+
+    def test_behind_a_session_that_has_only_a_stream(self) -> None:
+        """Any of its steps may take long, and nothing is known of its relay."""
+
+        class OnlyStreams(SendOnlySession):
+            def stream(self, jobs: IJobSource) -> Iterator[tuple[IJob, Outcome | Exception]]:
+                return stream(SendOnlySession(mailer), jobs)
+
+        mailer = SendOnlyMailer()
+        session = StreamingDKIMSession(DKIMSigner(mailer, [self.key()]), OnlyStreams(mailer))
+        steps = list(answered(session.stream_in_steps(Jobs([Order("one"), Order("two")]))))
+        self.assertEqual([type(step) for step in steps], [NoneType, tuple, NoneType, tuple, NoneType])
+        self.assertEqual((session.waited(), session.distance()), (inf, None))
+        self.assertEqual([message.count(b"DKIM-Signature") for _, _, message in mailer.sent], [1, 1])
+
+
+def answered(steps: Generator[Step, bool | None, None]) -> Iterator[Step]:
+    """Yield the steps, each told that it may go on."""
+    told = None
+    with contextlib.suppress(StopIteration):
+        while True:
+            step = steps.send(told)
+            told = True if isinstance(step, int) else None
+            yield step
 
 
 class TheKey(Fixture):
