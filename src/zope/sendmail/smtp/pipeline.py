@@ -74,15 +74,7 @@ class Stream:
 
     def results(self) -> Generator[tuple[IJob, Result], None, None]:
         """Yield each job with its result.  Raises what the source raises, when the turn of that job has come."""
-        steps, may_go_on = self.steps(), None
-        with contextlib.closing(steps), contextlib.suppress(StopIteration):
-            while True:
-                step = steps.send(may_go_on)
-                may_go_on = None
-                if isinstance(step, tuple):
-                    yield step
-                else:
-                    may_go_on = True
+        return results_of(self.steps())
 
     def steps(self) -> Generator[Step, bool | None, None]:
         """Do as `results`, but yield also where something has to be waited for, so that a thread can carry several.
@@ -183,6 +175,19 @@ def stream(session: ISession, jobs: IJobSource) -> Iterator[tuple[IJob, Result]]
     """Do as `IStreamingSession.stream` with any session."""
     found: Callable[[IJobSource], Iterator[tuple[IJob, Result]]] | None = getattr(session, "stream", None)
     return _transferred(session, jobs) if found is None else found(jobs)
+
+
+def results_of(steps: Generator[Step, bool | None, None]) -> Generator[tuple[IJob, Result], None, None]:
+    """Yield the results among the steps of a stream; whatever has to be waited for is waited for here."""
+    may_go_on = None
+    with contextlib.closing(steps), contextlib.suppress(StopIteration):
+        while True:
+            step = steps.send(may_go_on)
+            may_go_on = None
+            if isinstance(step, tuple):
+                yield step
+            else:
+                may_go_on = True
 
 
 def stream_in_steps(session: ISession, jobs: IJobSource) -> Generator[Step, bool | None, None]:

@@ -7,14 +7,23 @@ has, or may have (unknown), is never given to a second relay; what it defers is 
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from math import inf
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
 from zope.sendmail.errors import InvalidSettings
-from zope.sendmail.interfaces import ICollectiveSession, ISession, ISessionMailer
+from zope.sendmail.interfaces import (
+    ICollectiveSession,
+    IJob,
+    IJobSource,
+    ISession,
+    ISessionMailer,
+    IStreamingSession,
+)
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.relaystate import RelayState
 from zope.sendmail.lifecycle.throttling import TooMuch, complaints_in, too_much
@@ -22,9 +31,11 @@ from zope.sendmail.mailer import open_session
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.relayname import address_of
 from zope.sendmail.reporting import maillog
+from zope.sendmail.smtp.pipeline import Result, Step, results_of, stream_in_steps
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.forklock import ForkLock
 from zope.sendmail.transports.circuitbreaker import CircuitBreaker
+from zope.sendmail.transports.givenjobs import GivenJobs
 from zope.sendmail.transports.innerlimits import InnerLimits, relay_states_of
 from zope.sendmail.transports.onemailcalls import OneMailCalls
 
@@ -99,11 +110,14 @@ class SeveralMailers(InnerLimits, OneMailCalls):
 
     def open_session(self) -> ISession:
         """See `ISessionMailer`.  Raises `InvalidSettings` if there are no mailers."""
-        return SeveralSession(self, interactive=False)
+        return self._open(interactive=False)
 
     def open_interactive_session(self) -> ISession:
         """See `OneMailCalls`."""
-        return SeveralSession(self, interactive=True)
+        return self._open(interactive=True)
+
+    def _open(self, *, interactive: bool) -> ISession:
+        return SeveralSession(self, interactive=interactive)
 
     def order(self) -> list[Member]:
         """Return the members to try with the next mail, one after the other; never none.
@@ -133,6 +147,9 @@ class FailoverMailer(SeveralMailers):
     def __init__(self, mailers: Iterable[Any] = (), *, clock: Clock | None = None) -> None:
         super().__init__(((mailer, 1) for mailer in mailers), clock)
 
+    def _open(self, *, interactive: bool) -> ISession:
+        return FailoverSession(self, interactive=interactive)
+
     def arranged(self, usable: list[Member]) -> list[Member]:
         """See `SeveralMailers`."""
         return usable
@@ -158,6 +175,30 @@ class BalancedMailer(SeveralMailers):
             arranged = sorted(usable, key=lambda member: -member.credit)
             arranged[0].credit -= sum(member.weight for member in usable)
         return arranged
+
+
+class TriedMail:
+    """A mail, and what the relays of several members have said about it."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        self.envelope = envelope
+        self.replies: dict[str, Reply] = {}
+        #: The relay that was asked last, and why it took no recipient if that is because it wants less mail.
+        self.relay = ""
+        self.complaint: Reply | None = None
+
+    @property
+    def rest(self) -> list[str]:
+        """The recipients who have no final answer."""
+        return [who for who in self.envelope.recipients if _is_open(self.replies.get(who))]
+
+    def add(self, member: Member, outcome: Outcome) -> bool:
+        """Take what a member's relay has said; return whether that can be used."""
+        self.relay = outcome.relay
+        self.complaint = _complaint(outcome)
+        member.heard(outcome, self.complaint)
+        self.replies.update(outcome.replies)
+        return outcome.fault is None and self.complaint is None
 
 
 @implementer(ICollectiveSession)
@@ -237,22 +278,21 @@ class SeveralSession:
 
         Those that could are noted in `agreed`.
         """
-        replies: dict[str, Reply] = {}
-        relay, complaint = "", None
+        return self._go_on(TriedMail(envelope), ask, order, agreed)
+
+    def _go_on(
+        self, mail: TriedMail, ask: _Ask, order: list[Member], agreed: dict[Envelope, Member] | None = None
+    ) -> Outcome:
+        """Do so with the recipients who have no final answer yet."""
         for member in _admitted(order):
-            rest = [who for who in envelope.recipients if _is_open(replies.get(who))]
+            rest = mail.rest
             if not rest:
-                return Outcome(relay, replies)
-            outcome = ask(self._session(member), envelope.only(rest))
-            relay = outcome.relay
-            complaint = _complaint(outcome)
-            member.heard(outcome, complaint)
-            replies.update(outcome.replies)
-            if outcome.fault is None and complaint is None:
+                return Outcome(mail.relay, mail.replies)
+            if mail.add(member, ask(self._session(member), mail.envelope.only(rest))):
                 if agreed is not None:
-                    agreed[envelope] = member
-                return Outcome(relay, replies)
-        return Outcome(self.relay, replies, None if complaint else self._fault())
+                    agreed[mail.envelope] = member
+                return Outcome(mail.relay, mail.replies)
+        return Outcome(self.relay, mail.replies, None if mail.complaint else self._fault())
 
     def _fault(self) -> Reply:
         """Return why none of them can be used."""
@@ -263,6 +303,76 @@ class SeveralSession:
         if member not in self._sessions:
             self._sessions[member] = open_session(member.mailer, interactive=self._interactive)
         return self._sessions[member]
+
+
+@implementer(IStreamingSession)
+class FailoverSession(SeveralSession):
+    """See `IStreamingSession`.
+
+    The mails of a stream go through a stream of the first member whose relay can be used.  A mail that finds that it
+    cannot goes to the others by itself; those behind it go to the next member, and to the first one again as soon as
+    its relay may be tried.
+    """
+
+    #: Whether a stream calls `IJobSource`'s ``let_go()``.
+    lets_go = True
+
+    def stream(self, jobs: IJobSource) -> Generator[tuple[IJob, Result], None, None]:
+        """See `IStreamingSession`."""
+        return results_of(self.stream_in_steps(jobs))
+
+    def stream_in_steps(self, jobs: IJobSource) -> Generator[Step, bool | None, None]:
+        """Do the same in steps; see `Stream.steps`."""
+        given = GivenJobs(jobs)
+        while True:
+            if given.may_wait():
+                yield None
+            if not given.has_next():
+                return
+            yield from self._stream_through(next(_admitted(self._mailer.order())), given)
+
+    def _stream_through(self, member: Member, given: GivenJobs) -> Generator[Step, bool | None, None]:
+        """Send mail through a member as long as it is the first that can be used."""
+        session = self._session(member)
+        given.begin(lambda: self._mailer.order()[0] is member, lets_go=getattr(session, "lets_go", False))
+        steps, told = stream_in_steps(session, given), None
+        with contextlib.closing(steps), contextlib.suppress(StopIteration):
+            while True:
+                step = steps.send(told)
+                told = None
+                if not isinstance(step, tuple):
+                    told = yield step
+                    continue
+                job, result = step
+                given.ended(job)
+                mail = TriedMail(job.envelope)
+                if isinstance(result, Exception) or mail.add(member, result):
+                    yield step
+                    continue
+                steps.close()
+                given.take_back()
+                given.let_go()  # it may take long
+                yield None
+                yield job, self._result_elsewhere(job, mail, member)
+                return
+
+    def _result_elsewhere(self, job: IJob, mail: TriedMail, member: Member) -> Result:
+        """Send to the others what is left of a mail, as `transfer` does."""
+        order = [each for each in self._mailer.order() if each is not member and not each.circuit.pause()]
+        try:
+            return self._go_on(mail, lambda session, part: session.transfer(part, job.open(), job.intend), order)
+        except Exception as error:  # noqa: BLE001 - one mail's trouble is its own result
+            return error
+
+    def waited(self) -> float:
+        """Return the shortest time that a session has waited for its relay, as `SMTPSession.waited` does."""
+        return min((each.waited() for each in self._sessions.values() if hasattr(each, "waited")), default=inf)
+
+    def distance(self) -> float | None:
+        """Return how far away the first relay is that can be used, as `SMTPSession.distance` does."""
+        tells: Callable[[], float | None] | None
+        tells = getattr(self._sessions.get(self._mailer.order()[0]), "distance", None)
+        return None if tells is None else tells()
 
 
 def _admitted(order: list[Member]) -> Iterator[Member]:
