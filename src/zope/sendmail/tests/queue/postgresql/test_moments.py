@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import unittest
 import uuid
+from dataclasses import replace
 from math import inf
 from typing import Any
 from unittest import mock
 
-from zope.sendmail.errors import QueueError
+import psycopg
+
+from zope.sendmail.errors import KeyInUse, LeaseLost, QueueError
+from zope.sendmail.lifecycle.mailstatus import SentMail, Standing
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.terms import Terms
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.queue.postgresql.database import Connections, NotConnected
 from zope.sendmail.queue.postgresql.databaselocation import DatabaseLocation
+from zope.sendmail.queue.postgresql.joining import PsycopgConnection
 from zope.sendmail.queue.postgresql.liveness import REMEMBERED
 from zope.sendmail.queue.postgresql.parking import Parking
 from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.queue.postgresql.upkeep import migrate
 from zope.sendmail.queue.postgresql.wakeup import Listener
+from zope.sendmail.queue.transit import Departure
 from zope.sendmail.testing.contracts import MESSAGE, ManualClock, envelope
 from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import shared_pooler, shared_server
@@ -203,6 +212,34 @@ class AClaim(Fixture):
         self.queue.unpark("relay", 1)
         self.assertEqual(len(self.queue.claim()), 1)
 
+    def test_takes_what_another_worker_has_claimed_ahead_meanwhile(self) -> None:
+        """While this one waited for its turn to ask; the database is asked for nothing then."""
+        put(self.queue, [envelope()] * 3, MESSAGE)
+        self.queue.claim(1, ahead=2)
+        claims = self.queue._claims
+        take, calls = claims._take_reserved, []
+
+        def too_early(limit: int) -> Any:
+            calls.append(limit)
+            return take(limit) if len(calls) > 1 else []
+
+        with (
+            mock.patch.object(claims, "_take_reserved", too_early),
+            mock.patch.object(claims, "_take", side_effect=AssertionError("it asks")),
+        ):
+            self.assertEqual(len(self.queue.claim(1)), 1)
+
+    def test_looks_out_once_for_all_workers(self) -> None:
+        """Who comes while another one does so looks no more."""
+        self.queue.claim()
+        lines = self.queue._claims._lines
+        with (
+            mock.patch.object(lines, "is_outdated", side_effect=[True, False]),
+            mock.patch.object(lines, "look_out") as look_out,
+        ):
+            self.queue._claims._look_out_in_time()
+        look_out.assert_not_called()
+
 
 class AConnection(Fixture):
     def test_to_tables_of_no_version_is_refused(self) -> None:
@@ -245,6 +282,48 @@ class AProcessor(Fixture):
         liveness.remember(new)
         self.assertEqual([mail for _, mail in liveness._sent], [new])
 
+    def test_that_has_ended_beats_no_more(self) -> None:
+        """Though its thread is in the middle of that: it would come back to life."""
+        self.queue.claim()
+        liveness = self.queue._claims._liveness
+        self.queue.close()
+        with self.instead("beat", lambda _: self.fail("it beats")):
+            liveness.beat()
+
+    def test_beats_again_where_the_server_does_not_know_since_when_it_lives(self) -> None:
+        """As in the first moment after a failover."""
+        self.queue.claim()
+        liveness, first = self.queue._claims._liveness, [[(None, 7.0, 1, False)]]
+        liveness.stop()
+        with self.instead("beat", lambda ask: first.pop() if first else ask()):
+            liveness.beat()
+        self.assertFalse(first)
+        self.assertFalse(liveness.ended)
+
+    def test_that_is_taken_for_dead_sends_nothing(self) -> None:
+        """Its mail is another one's from then on."""
+        [lease] = self.claimed()
+        processor = self.queue._claims.processor
+        self.sql("update zope_sendmail.processor set ended = clock_timestamp() where id = %s", processor)
+        self.sql("update zope_sendmail.attempt set ended = true where processor = %s", processor)
+        with self.assertRaisesRegex(LeaseLost, "taken for dead"):
+            lease.intend()
+
+    def test_that_is_none_yet_tells_nothing_of_itself(self) -> None:
+        """It has no number under which that would be found; nor has it anything to wake."""
+        self.queue.report(ProcessorState(pid=1, started=1.0, written=1.0))
+        self.queue.wake()
+        self.assertEqual(self.queue.admin.processors(), [])
+
+    def test_of_which_nothing_can_be_read_is_passed_over(self) -> None:
+        """A later release may have written it."""
+        self.queue.claim()
+        self.queue.report(ProcessorState(pid=1, started=1.0, written=1.0))
+        self.assertEqual(len(self.queue.admin.processors()), 1)
+        number = self.queue._claims.processor
+        self.sql("update zope_sendmail.processor_state set state = 'what is this' where processor = %s", number)
+        self.assertEqual(self.queue.admin.processors(), [])
+
     def test_that_begins_anew_in_another_thread_looks(self) -> None:
         """It was taken for dead while this one waited, and knows nothing of the queue."""
         self.queue.claim()
@@ -258,6 +337,16 @@ class AQueue(Fixture):
         """A trigger may do that, or a job that tidies up."""
         with self.instead("queue_id", lambda _: []), self.assertRaisesRegex(QueueError, "does something else remove"):
             put(self.queue, [envelope()], MESSAGE)
+
+    def test_that_was_never_used_is_examined_and_not_made(self) -> None:
+        """What the doctor says then is about the server."""
+        name = DatabaseLocation.parse(self.url).queue
+        self.assertEqual([each.name for each in self.queue.admin.examine() if each.name], [])
+        self.assertEqual(self.sql("select count(*) from zope_sendmail.queue where name = %s", name), [(0,)])
+
+    def test_into_which_no_mail_is_put_has_none(self) -> None:
+        put(self.queue, [], MESSAGE)
+        self.assertEqual(self.queue.admin.count(), {})
 
     def test_that_a_long_transaction_slows_down_is_told_of_by_the_doctor(self) -> None:
         put(self.queue, [envelope()], MESSAGE)
@@ -275,6 +364,81 @@ class AQueue(Fixture):
         self.assertEqual(other.admin.count(), {})
 
 
+class ADatabaseThatRefusesMail(unittest.TestCase):
+    """A trigger of its administrator does."""
+
+    def setUp(self) -> None:
+        server = shared_server()
+        database = server.create_database()
+        url = server.url("q", database)
+        migrate(url)
+        with server.connect(database) as connection:
+            connection.execute(
+                "create function refuse() returns trigger language plpgsql as "
+                "$$ begin raise exception 'no mail today'; end $$"
+            )
+            connection.execute(
+                "create trigger refuse before insert on zope_sendmail.mail for each row execute function refuse()"
+            )
+        self.queue: Any = open_queue(url)
+        self.addCleanup(self.queue.close)
+
+    def test_is_asked_once_and_heard(self) -> None:
+        """It is there, and would say the same again."""
+        with self.assertRaisesRegex(QueueError, "no mail today"):
+            put(self.queue, [envelope()], MESSAGE)
+
+    def test_leaves_nothing_of_a_large_mail_in_the_group(self) -> None:
+        """Which is written when it is added; the mails before it are as they were."""
+        staged = self.queue.stage()
+        self.addCleanup(staged.abort)
+        staged.add(envelope(), MESSAGE)
+        with self.assertRaisesRegex(QueueError, "no mail today"):
+            staged.add(envelope(), MESSAGE, bytes(2**20))
+        self.assertEqual(len(staged), 1)
+
+
+class AKeyThatAnotherTransactionTakes(Fixture):
+    def test_is_in_use_when_a_large_mail_is_added(self) -> None:
+        """Which writes those before it, too; it is not in the group."""
+        keyed = replace(envelope(), terms=Terms(key="once", key_until=4e9))
+        staged = self.queue.stage()
+        self.addCleanup(staged.abort)
+        staged.add(keyed, MESSAGE)
+        put(self.opened(open_queue(self.url)), [keyed], MESSAGE)
+        with self.assertRaisesRegex(KeyInUse, "'once'"):
+            staged.add(envelope(), MESSAGE, bytes(2**20))
+        self.assertEqual(len(staged), 1)
+
+
+class MailOfATransactionOfTheApplication(Fixture):
+    """On its connection."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.connection = psycopg.connect(self.server.conninfo())
+        self.addCleanup(self.connection.close)
+        self.staged = self.queue.stage_on(PsycopgConnection(self.connection))
+
+    def test_ends_once(self) -> None:
+        """What is called after its end does no harm."""
+        self.staged.add(envelope(), MESSAGE)
+        self.connection.commit()
+        with mock.patch.object(self.queue._announcer, "announce") as announce:
+            self.staged.commit()
+            self.staged.commit()
+            self.staged.abort()
+        announce.assert_called_once()
+        self.assertEqual(self.queue.admin.count(), {State.READY: 1})
+
+    def test_is_refused_in_a_transaction_that_has_failed(self) -> None:
+        """With the driver's words."""
+        with self.assertRaises(psycopg.Error):
+            self.connection.execute("no sql")
+        with self.assertRaisesRegex(QueueError, "on the application's connection: .*transaction is aborted"):
+            self.staged.add(envelope(), MESSAGE)
+
+
 class AMove(Fixture):
     def test_locks_fifty_mails_at_a_time(self) -> None:
         """The others can be sent meanwhile."""
@@ -282,6 +446,20 @@ class AMove(Fixture):
         [transit] = self.queue.transits
         with transit.at_hand(list(transit.names())) as group:
             self.assertEqual((group.seen, len(group.mails)), (50, 50))
+
+    def test_brings_no_departure_that_is_forgotten_by_now(self) -> None:
+        """Nor one without a Message-Id by which it could be asked for."""
+        put(self.queue, [envelope()], MESSAGE)
+        [transit] = self.queue.transits
+        now = time.time()
+        departures = [
+            Departure("<old@example.org>", SentMail(now - 90 * 86400.0)),
+            Departure("", SentMail(now)),
+            Departure("<new@example.org>", SentMail(now)),
+        ]
+        transit.note_departures(departures)
+        found = [self.queue.status(each.message_id).standing for each in departures if each.message_id]
+        self.assertEqual(found, [Standing.UNKNOWN, Standing.SENT])
 
     def test_passes_over_what_was_sent_meanwhile(self) -> None:
         """It is refused nothing."""

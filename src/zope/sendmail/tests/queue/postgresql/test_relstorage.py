@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import unittest
+from types import SimpleNamespace
 from typing import Any
 from unittest import SkipTest
 
@@ -100,6 +101,22 @@ class AStorageWithHistory(WithRelStorage):
         self.assertEqual(self.found(), ([], []))
         self.assertEqual(self.queue.admin.count(), {})
 
+    def test_commits_both_where_another_storage_stands_in_front(self) -> None:
+        """As one that compresses records does; the cursor is RelStorage's."""
+        storage = self.connection._storage
+        self.connection._storage = _InFront(storage)
+        self.addCleanup(setattr, self.connection, "_storage", storage)
+        self.order("one")
+        self.manager.commit()
+        self.assertEqual(self.found(), (["one"], ["one"]))
+
+    def test_of_another_kind_is_refused(self) -> None:
+        """Before anything is committed."""
+        from zope.sendmail.queue.postgresql.relstorage import _voting_cursor
+
+        with self.assertRaisesRegex(QueueError, "is no RelStorage"):
+            _voting_cursor(SimpleNamespace(_storage=_InFront(None)))
+
     def test_rolls_back_to_a_savepoint(self) -> None:
         """Objects and mail that came later."""
         self.order("one")
@@ -161,6 +178,18 @@ class AStorageWithHistory(WithRelStorage):
 
 class AStorageWithoutHistory(AStorageWithHistory):
     keep_history = False
+
+
+class _InFront:
+    """A storage that hands everything on, and is none of RelStorage."""
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_tpc_phase":
+            raise AttributeError(name)
+        return getattr(self.base, name)
 
 
 class _NoSayer:
