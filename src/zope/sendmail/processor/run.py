@@ -6,7 +6,7 @@ has threads of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from zope.sendmail.interfaces import IMailQueue
@@ -19,6 +19,9 @@ from zope.sendmail.processor.probes import Probes
 from zope.sendmail.processor.registry import RelayRegistry
 from zope.sendmail.processor.worker import is_wish_to_end
 from zope.sendmail.system.sidebyside import side_by_side
+
+#: Seconds between two looks for mail of which another process is making files, and how often a pass waits so long.
+_WAIT, _MOST_WAITS = 0.1, 300
 
 
 class NextLook:
@@ -114,12 +117,18 @@ class Run:
         """Drain what is due, and what becomes due meanwhile."""
         self.guarded(self._expiry.expire)
         self.guarded(self._doubts.tell)
+        waits = iter(range(_MOST_WAITS))
         while not self._signal.stopped:
             self.guarded(self._give_up)
             self.guarded(self._drain)
             self.pool.end()
-            if self._trouble.count or not self._next_look.is_due():
+            if self._trouble.count or not (self._next_look.is_due() or self._is_awaiting(waits)):
                 break
+
+    def _is_awaiting(self, waits: Iterator[int]) -> bool:
+        """Wait a moment for mail of which another process is making files; False if there is none, or for too long."""
+        awaits_files = getattr(self._queue, "awaits_files", False) and next(waits, None) is not None
+        return awaits_files and self._context.sleep(_WAIT)
 
     def end(self) -> None:
         """Let all workers finish what they have in hand, and close the conversations and the queue."""

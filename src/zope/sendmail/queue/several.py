@@ -126,6 +126,11 @@ class SeveralQueues:
         known = [due for queue in self._queues if (due := queue.next_due()) is not None]
         return min(known, default=None)
 
+    @property
+    def awaits_files(self) -> bool:
+        """Whether another process is making files of committed mail in one of them; see `MaildirQueue`."""
+        return any(getattr(queue, "awaits_files", False) for queue in self._queues)
+
     def unpark(self, relay: str, limit: int) -> int:
         """See `IMailQueue`."""
         count = 0

@@ -183,6 +183,11 @@ class Claims:
         """Whether mail waits until another one has left, since there is no room for its lock or its file."""
         return self._owner.is_lent or self._scanner.is_short
 
+    @property
+    def awaits_files(self) -> bool:
+        """Whether another process is making files of committed mail, which are due as soon as they are there."""
+        return self._scanner.awaits_files
+
     def next_due(self) -> float | None:
         """See `IMailQueue`.  Where there is room for one lock at a time, nothing is due while that is out."""
         if self._scanner.is_due:

@@ -246,6 +246,12 @@ class MaildirQueue:
         """How many processes share the messages, as `prefer` was told."""
         return self._claims.share.shares
 
+    @property
+    def awaits_files(self) -> bool:
+        """Whether another process is making files of committed mail, as the last claim has seen; they are due then."""
+        with self._claims.mutex:
+            return self._claims.awaits_files
+
     def unpark(self, relay: str, limit: int) -> int:
         """See `IMailQueue.unpark`."""
         with self._claims.mutex:

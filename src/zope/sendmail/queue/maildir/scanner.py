@@ -76,6 +76,8 @@ class Scanner:
         self._bad_groups: set[str] = set()
         #: Another process was unfolding mails, and may die without having told us of them.
         self._busy = False
+        #: Whether that one is making files of them just now; else it is sending them where they lie.
+        self.awaits_files = False
         #: There was no room to unfold all mails, and whether there is more since then.
         self._is_short = self._has_room = False
 
@@ -142,10 +144,11 @@ class Scanner:
         listing = Listing(store.layout, store.disk)
         if store.shorten(listing):
             listing = Listing(store.layout, store.disk)
-        self._busy = False
+        self._busy = self.awaits_files = False
         if listing.groups:
             listing.groups = [group for group in listing.groups if not self._take_up(group)]
             self._busy = not store.unfold(listing, self._stuck)
+            self.awaits_files = self._busy and not store.are_drained(listing)
             listing = Listing(store.layout, store.disk)
         store.clear(listing)
         histories, locked = _Histories(store), listing.locked

@@ -27,7 +27,7 @@ from zope.sendmail.maildir import make_maildir
 from zope.sendmail.message.envelope import Envelope, envelope_lines, read_envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.maildir import reserve
-from zope.sendmail.queue.maildir.bundle import names_in, unfold
+from zope.sendmail.queue.maildir.bundle import is_left, names_in, unfold
 from zope.sendmail.queue.maildir.layout import (
     COMPACTED,
     EXTRA,
@@ -409,6 +409,14 @@ class Store:
             except OSError as error:
                 failed(group, error)
         return done
+
+    def are_drained(self, listing: Listing) -> bool:
+        """Return whether processors drain all bundles that are left where they lie, so that no files are made."""
+        for group in listing.groups:
+            with contextlib.suppress(OSError):  # it was unfolded in this moment
+                if not is_left(self.disk, os.path.join(self.layout.root, group)):
+                    return False
+        return True
 
     def clear(self, listing: Listing) -> None:
         """Remove what votes left that died in the middle: second names of mails that are staged, or committed since."""

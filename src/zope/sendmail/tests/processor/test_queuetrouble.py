@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
 import unittest
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -19,8 +21,11 @@ from zope.sendmail.processor.connectionlimit import ConnectionLimit
 from zope.sendmail.processor.mailrate import MailRate
 from zope.sendmail.processor.queuebackoff import QueueBackoff
 from zope.sendmail.processor.throttle import MailInHand, Throttle
+from zope.sendmail.queue.maildir import staging
+from zope.sendmail.queue.maildir.layout import BUNDLE
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.reporting import observers
+from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, MESSAGE, OK, ManualClock
 from zope.sendmail.testing.scriptedmailer import ScriptedMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
@@ -195,6 +200,60 @@ class ALeaseThatMeetsTrouble(ProcessorTest):
         self.clock.advance(11.0)
         self.in_two_passes()
         self.assertEqual(self.queue.admin.count(), {State.REJECTED: 3})
+
+
+class AnotherProcessMakesFilesOfABundle(ProcessorTest):
+    """Whoever that is, it need not send them; perhaps no other pass comes for an hour."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.enterContext(mock.patch.object(staging, "SINGLY", 2))
+        self.enterContext(mock.patch.object(staging, "later"))  # what makes files in this process
+        self.path = self.enterContext(tempfile.TemporaryDirectory())
+        self.queue = self.open()
+        self.processor = self.make_processor()
+        self.put(count=5)
+        [self.bundle] = Path(self.path, "new").glob(f".group-*/{BUNDLE}")
+
+    def open(self) -> MaildirQueue:
+        queue = MaildirQueue(self.path, clock=self.clock, schedule=self.schedule)
+        self.addCleanup(queue.close)
+        return queue
+
+    def test_and_a_pass_waits_for_them(self) -> None:
+        """Then it sends them."""
+        at_work = contextlib.ExitStack()
+        at_work.enter_context(Disk().locked(str(self.bundle)))
+        begun = self.clock.monotonic()
+
+        def sleep(seconds: float) -> None:
+            self.clock.advance(seconds)
+            if self.clock.monotonic() > begun + 2.0:
+                at_work.close()
+
+        with at_work, mock.patch.object(self.clock, "sleep", sleep):
+            self.drain()
+        self.assertEqual(self.sent_to(), [f"{n}@example.org" for n in range(5)])
+
+    def test_and_does_not_end(self) -> None:
+        """A pass sends what it can, and ends after half a minute."""
+        begun = self.clock.monotonic()
+        with Disk().locked(str(self.bundle)):
+            self.drain()
+        self.assertEqual(self.sent_to(), ["0@example.org", "1@example.org"])
+        self.assertEqual(round(self.clock.monotonic() - begun), 30)
+
+    def test_but_for_what_it_sends_itself(self) -> None:
+        """Nothing is waited for, as for any other mail that another processor has in hand."""
+        other = self.open()
+        other.drain_bundles()
+        self.assertEqual(len(other.claim(9)), 5)
+        self.processor = self.make_processor(
+            routes=Routes("main", frozenset({"other"})), mailers={"other": ScriptedMailer()}
+        )
+        begun = self.clock.monotonic()
+        self.drain()
+        self.assertEqual((self.sent_to(), self.clock.monotonic()), ([], begun))
 
 
 class TheStateCannotBeWritten(ProcessorTest):
