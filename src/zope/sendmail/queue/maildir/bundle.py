@@ -70,6 +70,21 @@ def names_in(disk: Disk, group: str, *, strict: bool = False) -> list[str]:
     return sorted(set(names))
 
 
+def mail_in(disk: Disk, group: str, name: str) -> tuple[bytes, bytes] | None:
+    """Return how far a mail of a bundle is, and what its file would be; None if there is no such mail, or it is gone.
+
+    :returns: its byte of the progress, empty if there is none, and its lines and message
+    """
+    path = os.path.join(group, BUNDLE)
+    with contextlib.suppress(OSError), disk.open(path) as stream:
+        steps = steps_in(disk, group) or b""
+        for number, (each, length) in enumerate(entries(stream, path)):
+            step = steps[number : number + 1]
+            if each == name and step != GONE:
+                return step, stream.read(length)
+    return None
+
+
 def may_be_drained(names: Sequence[str]) -> bool:
     """Return whether a group with these names has a bundle of which no process is making files."""
     return BUNDLE in names and PARTS not in names and not any(name.startswith(SPLITTING) for name in names)

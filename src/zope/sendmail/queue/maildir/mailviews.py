@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import io
 import os
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from zope.sendmail.errors import MalformedEnvelope, NoSuchMail
+from zope.sendmail.errors import MalformedEnvelope, NoSuchMail, NotPossible
 from zope.sendmail.lifecycle.finding import Finding, Kind, Severity
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
@@ -23,11 +24,12 @@ from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import WAITING, State
 from zope.sendmail.maildir import age_key
-from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.envelope import Envelope, read_envelope
 from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.message.terms import Terms, marks_in
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.maildir import oldlock
+from zope.sendmail.queue.maildir.bundleprogress import ACCEPTED, INTENDED, OPENED
 from zope.sendmail.queue.maildir.doctor import examine, examine_staged
 from zope.sendmail.queue.maildir.heartbeat import seems_alive
 from zope.sendmail.queue.maildir.keys import Keys
@@ -41,6 +43,22 @@ from zope.sendmail.queue.maildir.store import Listing, Store
 
 #: Seconds that an operator waits until files were made of bundles, and how often it is looked whether they were.
 _PATIENCE, _LOOKS = 1.0, 50
+
+
+#: What the progress of a bundle says of mails that are being sent.
+_IN_HAND = (OPENED, INTENDED, ACCEPTED)
+
+
+class InBundle(NotPossible):
+    """A mail that stands in a bundle still: processors drain it where it lies, and have not made a file of it in time.
+
+    :param text: its lines and its message
+    """
+
+    def __init__(self, mail: QueuedMail, text: bytes) -> None:
+        super().__init__(f"mail {mail.name} is sent together with others of its transaction; try again in a moment")
+        self.mail = mail
+        self.stream = _read(text)[1]
 
 
 class MailViews:
@@ -169,7 +187,10 @@ class MailViews:
         """See `IMailQueueAdmin.show`."""
         if name.startswith(STAGED):
             return self._staged.show(name)
-        key, rejected = self._find(name)
+        try:
+            key, rejected = self._find(name)
+        except InBundle as error:
+            return error.mail.on(RelayBoard(self.processors()), self._now())
         try:
             mail = self._mail(key, self._all(key), rejected=rejected, locked=True)
             return mail.on(RelayBoard(self.processors()), self._now())
@@ -180,7 +201,10 @@ class MailViews:
         """See `IMailQueueAdmin.read`."""
         if name.startswith(STAGED):
             return self._staged.read(name)
-        key, rejected = self._find(name)
+        try:
+            key, rejected = self._find(name)
+        except InBundle as error:
+            return error.stream
         path = self._path(key, rejected=rejected)
         try:
             return self._store.open_path(path)[1]
@@ -202,9 +226,32 @@ class MailViews:
         if found is None:
             self._listing()  # it may have stood in a bundle
             found = self._store.find(name)
+        if found is None and (bundled := self._store.find_bundled(name)) is not None:
+            raise InBundle(self._bundled(name, *bundled), bundled[1])
+        found = found or self._store.find(name)  # it may have become a file since
         if found is None:
             raise gone(name)
         return found
+
+    def _bundled(self, name: str, step: bytes, text: bytes) -> QueuedMail:
+        """Return a mail that a processor drains where it lies.
+
+        :param step: what the progress of the bundle says of it
+        :param text: its lines and its message
+        """
+        records = self._all(f"new/{name}")
+        state = State.SENDING if step in _IN_HAND else records[-1].state if records else State.READY
+        envelope, stream = _read(text)
+        return QueuedMail.at(
+            self._now(),
+            name,
+            state,
+            envelope,
+            message_id=message_id_in(stream),
+            since=float(age_key(name)[0]),
+            size=len(text),
+            history=records,
+        )
 
     def _state(self, key: str, records: Sequence[Record], *, rejected: bool, locked: bool) -> State:
         """`locked`: there may be a lock, so that it is worth while to look for its owner."""
@@ -326,6 +373,15 @@ def _oldest_first(listing: Listing) -> Iterator[tuple[str, bool]]:
         return waiting
     set_aside = ((key, True) for key in sorted(listing.rejected, key=age_text))
     return heapq.merge(waiting, set_aside, key=lambda pair: age_text(pair[0]))
+
+
+def _read(text: bytes) -> tuple[Envelope | None, BinaryIO]:
+    """Return the envelope of a mail, if it can be read, and its message."""
+    stream = io.BytesIO(text)
+    try:
+        return read_envelope(stream), io.BytesIO(text[stream.tell() :])
+    except MalformedEnvelope:
+        return None, io.BytesIO(text)
 
 
 def _can_be_a_mails(name: str) -> bool:

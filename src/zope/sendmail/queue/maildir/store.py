@@ -27,7 +27,7 @@ from zope.sendmail.maildir import make_maildir
 from zope.sendmail.message.envelope import Envelope, envelope_lines, read_envelope
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.queue.maildir import reserve
-from zope.sendmail.queue.maildir.bundle import is_left, names_in, unfold
+from zope.sendmail.queue.maildir.bundle import is_left, mail_in, names_in, unfold
 from zope.sendmail.queue.maildir.layout import (
     COMPACTED,
     EXTRA,
@@ -374,6 +374,12 @@ class Store:
                     self.disk.stat(path)
                     return key, rejected
         return None
+
+    def find_bundled(self, name: str) -> tuple[bytes, bytes] | None:
+        """Return how far a mail is that stands in a bundle, and what its file would be; see `mail_in`."""
+        groups = Listing(self.layout, self.disk).groups
+        found = (mail_in(self.disk, os.path.join(self.layout.root, group), name) for group in groups)
+        return next((each for each in found if each is not None), None)
 
     def in_cur(self) -> dict[str, str]:
         """Return the keys of what another Maildir program has seen, by their names: mostly none."""

@@ -10,17 +10,18 @@ import threading
 import unittest
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from zope.sendmail.errors import LeaseLost
+from zope.sendmail.errors import LeaseLost, NoSuchMail, NotPossible
 from zope.sendmail.lifecycle.mailstatus import Standing
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import judge
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.terms import PLAIN, Priority, Terms
-from zope.sendmail.queue.maildir import bundledrain, bundlesource, staging, unfolder
+from zope.sendmail.queue.maildir import bundledrain, bundlesource, mailviews, staging, unfolder
 from zope.sendmail.queue.maildir.bundlelease import BundledMail
 from zope.sendmail.queue.maildir.bundleprogress import BundleProgress, make_progress
 from zope.sendmail.queue.maildir.layout import BUNDLE, PROGRESS, WANTED
@@ -135,6 +136,48 @@ class RefusingOnce(Disk):
         if ".sending-" in new:
             self._count("link")
         super().link(old, new)
+
+
+class AMailInHandForAnOperator(DrainTest):
+    """It takes longer than an operator waits for files."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.enterContext(mock.patch.object(mailviews, "_PATIENCE", 0.0))
+        self.put()
+        *_, self.gone, self.untouched, self.kept, self.lease = self.queue.claim(8)
+        self.settle(self.gone, OK)
+        self.settle(self.kept, LATER)
+        self.lease.open()
+        self.admin = self.open().admin
+
+    def test_is_shown(self) -> None:
+        """As one that is being sent, with all that is known of it."""
+        mail = self.admin.show(self.lease.name)
+        assert mail.envelope is not None
+        self.assertEqual((mail.name, mail.state), (self.lease.name, State.SENDING))
+        self.assertEqual((mail.envelope.recipients, mail.message_id), (("one@example.org",), self.lease.message_id))
+        with self.admin.read(self.lease.name) as stream:
+            self.assertEqual(stream.read(), MESSAGE)
+
+    def test_is_shown_with_others_that_wait_for_its_end(self) -> None:
+        """As they are; and what has left is not there."""
+        self.assertIs(self.admin.show(self.untouched.name).state, State.READY)
+        kept = self.admin.show(self.kept.name)
+        self.assertEqual((kept.state, len(kept.history)), (State.DEFERRED, 1))
+        self.assertRaises(NoSuchMail, self.admin.show, self.gone.name)
+
+    def test_is_not_changed(self) -> None:
+        """The operator is told why, and what to do."""
+        for verb in self.admin.hold, self.admin.release, self.admin.retry, self.admin.remove:
+            with self.assertRaisesRegex(NotPossible, "is sent together with others .* try again in a moment"):
+                verb(self.lease.name)
+
+    def test_of_which_nothing_can_be_read_is_shown(self) -> None:
+        """Without an envelope."""
+        [path] = Path(self.path, "new").glob(f".group-*/{BUNDLE}")
+        path.write_bytes(path.read_bytes().replace(b"X-Zope-From", b"X-Soap-From"))
+        self.assertIsNone(self.admin.show(self.lease.name).envelope)
 
 
 class ANewsletter(DrainTest):
