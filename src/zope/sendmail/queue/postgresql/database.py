@@ -22,6 +22,12 @@ from zope.sendmail.queue.postgresql.schemaversion import check_version, missing
 from zope.sendmail.queue.postgresql.statements import STATEMENTS
 from zope.sendmail.system.gilbaton import baton
 
+#: What helps a user who lacks a right.
+_GRANT = (
+    "let the owner of the tables grant this user usage on schema zope_sendmail, and select, insert, update, delete "
+    "on all tables in it"
+)
+
 #: Idle connections of one queue object; more are made while more are in use.
 _IDLE = 4
 
@@ -34,13 +40,14 @@ def translated() -> Iterator[None]:
     except (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColumn):
         raise missing() from None
     except errors.InsufficientPrivilege as error:
-        raise QueueError(f"the database does not permit it: {_said(error)}; grant what the manual lists") from error
+        raise QueueError(f"the database does not permit it: {_said(error)}; {_GRANT}") from error
     except psycopg.Error as error:
         raise QueueTrouble(f"the database of the queue: {_said(error)}") from error
 
 
 def _said(error: psycopg.Error) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return the words of the server, without the statement that they are about."""
+    return " ".join((error.diag.message_primary or str(error)).split()) or type(error).__name__
 
 
 class NotConnected(QueueTrouble):
