@@ -110,8 +110,12 @@ class Scanner:
         monotonic = self._store.clock.monotonic
         begin = monotonic()
         self._stamps = self._read_stamps()
-        self._is_short = self._has_room = False
+        has_room = self.is_due
         listing = self._read()
+        if has_room and self._is_short and self._index.next_due(now) != 0.0:
+            with contextlib.suppress(OSError):  # space may be free with the next commit of the file system only
+                self._store.disk.sync_directory(self._store.layout.new)
+            listing = self._read()
         self._began, self._cost, self.asked = now, monotonic() - begin, False
         return listing.orphans()
 
@@ -141,6 +145,7 @@ class Scanner:
 
     def _read(self) -> Listing:
         store = self._store
+        self._is_short = self._has_room = False
         listing = Listing(store.layout, store.disk)
         if store.shorten(listing):
             listing = Listing(store.layout, store.disk)

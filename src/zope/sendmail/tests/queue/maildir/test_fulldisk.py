@@ -213,6 +213,23 @@ class ABundle(FullDiskTest):
         self.assertEqual(len(queue.claim(20)), 8)
         second.release()
 
+    def test_is_looked_at_once_more_where_the_file_system_frees_space_late(self) -> None:
+        """With its next commit, which is asked for; so a pass does not end while there is room for what waits."""
+        queue = self.open(self.parts)
+        with self.assertLogs("QueueProcessorThread", "ERROR"):
+            first, second = queue.claim(20)
+        first.settle(Record(State.SENT))
+        self.assertEqual(queue.next_due(), 0.0)
+
+        def commit(path: str) -> None:
+            Disk.sync_directory(self.parts, path)
+            if path == queue.layout.new:
+                self.parts.places = 3
+
+        with mock.patch.object(self.parts, "sync_directory", commit):
+            self.assertEqual(len(queue.claim(20)), 8)
+        second.release()
+
     def test_is_left_by_a_child_that_is_forked_meanwhile(self) -> None:
         """The lock of the bundle ends with our parent, though the child lives on."""
         bundle, found = os.stat(os.path.join(self.group, BUNDLE)), []
