@@ -389,14 +389,14 @@ class IOrdinaryLease(ILease, IOrdinaryJob):
     """
 
     text = Attribute("The message as bytes; None if the message is not such a one")
-    ends_at_once = Bool(
-        title="Whether `settle_sent` is called behind the yes to this message, for all that wait for it, and not later"
+    ends_soon = Bool(
+        title="Whether `settle_sent` follows the yes to this message within two thousandths of a second, as a rule"
     )
 
     def accepted() -> None:
         """Note that the relay has the message for all recipients: from now on a death makes nothing unknown.
 
-        `settle_sent` has to follow soon; where it follows at once (`ends_at_once`), it may be what notes that.
+        `settle_sent` has to follow; where it follows so soon (`ends_soon`), it may be what notes that.
         """
 
     def settle_sent(together: Sequence[tuple[ILease, Outcome, Record]]) -> None:
@@ -405,6 +405,19 @@ class IOrdinaryLease(ILease, IOrdinaryJob):
         Messages are removed soon; before `IMailQueue.wait` and `IMailQueue.close` return, in any case.
 
         :param together: each lease with how its attempt ended, and with the record that this led to.
+        """
+
+
+class IForeseenLease(IOrdinaryLease):
+    """Such a lease of a queue whose `ILease.intend` is a journey that can begin ahead of its time.
+
+    Optional, as `IOrdinaryLease` is.
+    """
+
+    def soon() -> None:
+        """Take note that the message goes within a few thousandths of a second, if nothing comes between.
+
+        Does not wait, and raises nothing.  From now on a death may leave it unknown, as from `ILease.intend` on.
         """
 
 

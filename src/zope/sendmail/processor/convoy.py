@@ -1,11 +1,14 @@
 """Messages that were claimed together, and wait for one worker.
 
-As many as go to the relay within a hundredth of a second, so that nothing waits behind a relay that is slow.
+As many as go to the relay within a hundredth of a second, so that nothing waits behind a relay that is slow.  The
+leases of those that go within a few thousandths are told so, if that is of use to their queue (`IForeseenLease`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
+from typing import Any
 
 from zope.sendmail.message.terms import Priority
 from zope.sendmail.processor.job import Job
@@ -13,6 +16,10 @@ from zope.sendmail.system.clock import Clock
 
 #: So many seconds of work are claimed together, and so many messages at most.
 _SPAN, _MOST = 0.01, 32
+
+#: Those are told that go within so many seconds, and the next one and so many more at most: a queue in a database has
+#: written that down by then, and what is intended without need would be unknown after a death.
+_SOON, _MOST_SOON = 0.003, 8
 
 
 class Convoy:
@@ -29,6 +36,11 @@ class Convoy:
         self.jobs: deque[Job] = deque()
         self._grows = grows
         self._at = clock.monotonic()
+        #: How many seconds one has taken lately, until the next one could go; how many of the first are told that they
+        #: go soon, and how many of them were; whether they want to be.
+        self.each = _SPAN
+        self._soon = self._told = 0
+        self._foresees = False
         #: How many were claimed last, and whether all of them were ordinary.
         self._size = 1
         self._are_ordinary = False
@@ -42,11 +54,35 @@ class Convoy:
         """Return how many messages are to be claimed now: by and by more, as long as all of them go quickly."""
         now = self._clock.monotonic()
         each = (now - self._at) / self._size
-        self._at = now
+        self._at, self.each = now, each
+        self._soon = min(_MOST_SOON, int(_SOON / each)) if each > 0.0 else _MOST_SOON
         fitting = int(_SPAN / each) if each > 0.0 else _MOST
         self._size = max(1, min(_MOST, 2 * self._size, fitting)) if self._are_ordinary else 1
         self._are_ordinary = self._grows
         return self._size
+
+    @property
+    def is_low(self) -> bool:
+        """Whether it is time to claim more."""
+        return len(self.jobs) <= (self._soon if self._foresees else 0)
+
+    def next(self) -> Job:
+        """Take the first one out."""
+        job = self.jobs.popleft()
+        if self._foresees:
+            if self._told:
+                self._told -= 1
+            else:
+                _tell(job)
+            self.foresee()
+        return job
+
+    def foresee(self) -> None:
+        """Tell those that go soon behind the one that was taken out last."""
+        if self._foresees:
+            for job in itertools.islice(self.jobs, self._told, self._soon):
+                _tell(job)
+            self._told = max(self._told, min(len(self.jobs), self._soon))
 
     def asked(self) -> None:
         """Take note that it was asked whether its worker may go on, and that nothing speaks against it."""
@@ -69,12 +105,20 @@ class Convoy:
         self.are_mixed = not is_first and (self.are_mixed or priority is not self.jobs[0].envelope.terms.priority)
         self._are_alike = priority is Priority.NORMAL and (is_first or self._are_alike)
         self.jobs.append(job)
+        self._foresees = job.text is not None and hasattr(job.lease, "soon")
         if job.text is None or priority is Priority.LOW:
             self._are_ordinary = False
 
     def release(self) -> None:
         """Give all of them back, as if untried."""
-        self._are_ordinary = False
+        self._are_ordinary = self._foresees = False
+        self._told = 0
         jobs = self.jobs
         while jobs:
             jobs.popleft().lease.release()
+
+
+def _tell(job: Job) -> None:
+    """Tell the lease of one that it goes soon."""
+    lease: Any = job.lease
+    lease.soon()

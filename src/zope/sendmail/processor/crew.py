@@ -7,8 +7,8 @@ send one ordinary mail after the other are carried by one thread: it takes a ste
 is done in a thread of its own: a conversation leaves with that, and comes back when it has gone well for a while.  A
 new one comes with its first ordinary mail.
 
-Where the interpreter has no lock, where poll(2) is not to be had, and for a queue that is waited for itself, such as a
-database, each conversation keeps its own thread.  So it does for a while where the thread was held up: by a disk that
+Where the interpreter has no lock, where poll(2) is not to be had, and for a queue that is waited for itself with each
+mail, each conversation keeps its own thread.  So it does for a while where the thread was held up: by a disk that
 lets it wait, as over a network, or on a machine that has too much to do, where several threads get more.
 """
 

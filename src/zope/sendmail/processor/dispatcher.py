@@ -31,7 +31,7 @@ from zope.sendmail.system.clock import Clock
 _UNPARK = 8
 
 #: Messages are reserved as many as are claimed in so many seconds, and not more than so many.
-_SPAN, _AHEAD = 0.1, 64
+_SPAN, _AHEAD = 0.1, 128
 
 #: Messages beyond which it does not matter how many are due.
 ENOUGH = 1000
@@ -82,7 +82,7 @@ class Dispatcher:
         #: Seconds for which the queue is waited for with each mail, at least.
         self.queue_wait: Callable[[], float] = getattr(queue, "shortest_wait", lambda: 0.0)
         #: Whether the queue answers at once, so that no conversation gains from another one's wait for it.
-        self.is_near = not hasattr(queue, "shortest_wait")
+        self.is_near: bool = getattr(queue, "answers_ahead", not hasattr(queue, "shortest_wait"))
         drain_bundles = getattr(queue, "drain_bundles", None)
         if relays.is_single and drain_bundles is not None:
             drain_bundles()
@@ -123,12 +123,13 @@ class Dispatcher:
         """Return the next of a convoy of usual priority; None if the processor stops, or other mail goes before."""
         if self._signal.stopped or self._has_before(Priority.NORMAL):
             return None
-        return convoy.jobs.popleft()
+        return convoy.next()
 
     def claim_ahead(self, convoy: Convoy) -> None:
-        """Fill an empty convoy, where there is one relay only."""
+        """Fill a convoy, where there is one relay only."""
         if self._relays.is_single:
             self._fill(convoy)
+            convoy.foresee()
 
     def _has_expired(self, job: Job) -> bool:
         """End a job whose mail's time is over since it was put into the backlog; return whether that was so."""
@@ -173,7 +174,7 @@ class Dispatcher:
         self._let_pass(convoy)
         while not self._signal.stopped:
             if convoy.jobs:
-                return convoy.jobs.popleft()
+                return convoy.next()
             if not self._fill(convoy) and self._queue.next_due() != 0.0:
                 break
         return None
@@ -187,7 +188,7 @@ class Dispatcher:
         return job
 
     def _fill(self, convoy: Convoy) -> bool:
-        """Claim messages for a convoy that is empty; return whether any could be claimed."""
+        """Claim messages for a convoy; return whether any could be claimed."""
         self.refusals.give_up()
         size = convoy.size()
         leases = deque(self._queue.claim(size, ahead=self._pace.ahead(size)))

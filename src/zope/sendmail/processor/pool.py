@@ -189,7 +189,7 @@ class WorkerPool:
 
     def _claim_ahead(self, worker: Worker, relay: Relay) -> None:
         """Fill the convoy of `worker` if it is empty, and nothing speaks against it."""
-        if worker.convoy.jobs or not worker.knows_the_relay or relay.has_rate or not self._goes_on(relay, worker):
+        if not worker.convoy.is_low or not worker.knows_the_relay or relay.has_rate or not self._goes_on(relay, worker):
             return
         self._dispatcher.claim_ahead(worker.convoy)
         worker.asked()

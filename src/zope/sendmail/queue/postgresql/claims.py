@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from zope.sendmail.errors import QueueError
-from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.message.terms import Priority
 from zope.sendmail.queue.postgresql.database import Connections, NotConnected
 from zope.sendmail.queue.postgresql.hand import Hand
@@ -25,6 +25,7 @@ from zope.sendmail.queue.postgresql.inheritance import Inheritance
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import Registration
 from zope.sendmail.queue.postgresql.mailsource import MailSource
+from zope.sendmail.queue.postgresql.replenishing import Replenisher
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.system.clock import Clock
 
@@ -53,31 +54,31 @@ class Claims:
         self._mutex = threading.Lock()
         #: Held by the worker that claims; `_mutex` is held for moments only.
         self._claiming = threading.RLock()
-        #: What was claimed ahead.
+        #: What was claimed ahead, and how many are wanted there.
         self._ahead: deque[PostgreSQLLease] = deque()
+        self._wanted = 0
+        self._replenisher = Replenisher(self._claim_ahead)
         #: The numbers of claims whose answer was lost, or that came to nothing else: what they got is claimed again.
         self._unanswered: list[int] = []
-        self._liveness = liveness = Registration(connections, self._flush_safely, clean, self._resume)
-        self._progress = progress = RoundTrips(connections, liveness, queue, self.now)
+        beats = Clock()  # others see a beat by their own clocks, whatever the clock of this queue is set to
+        self._liveness = liveness = Registration(connections, self._flush_safely, clean, self._resume, clock=beats)
+        self._progress = RoundTrips(connections, liveness, queue, self.now, clock=beats)
         self._inheritance = Inheritance(connections, liveness, schedule, clock)
-        self._lines = lines = MailSource(connections, queue, liveness, clock, take=self._take, now=self.now)
-        self._hand = Hand(
-            connections,
-            liveness,
-            progress,
-            lines,
-            clock,
-            on_unknown=schedule.on_unknown,
+        #: Which mails there are for this processor, as far as is known.
+        self.lines = MailSource(connections, queue, liveness, clock, take=self._take, now=self.now)
+        self._hand = self._new_hand(schedule.on_unknown)
+
+    def _new_hand(self, on_unknown: OnUnknown) -> Hand:
+        return Hand(
+            self._connections,
+            self._liveness,
+            self._progress,
+            self.lines,
+            self._clock,
+            on_unknown=on_unknown,
             now=self.now,
             is_idle=lambda: not self.has_ahead(),
         )
-        self.see_changes = lines.see_changes
-        self.parked_mails = lines.parked_mails
-        self.hurry = lines.hurry
-        self.has_before = lines.has_before
-        self.look_out_soon = lines.look_out_soon
-        self.unpark = lines.unpark
-        self.heard = lines.want
 
     # the beginning and the end
 
@@ -104,6 +105,7 @@ class Claims:
 
     def close(self) -> None:
         """Give back what no worker has touched, and leave; what workers have in hand can be taken over."""
+        self._replenisher.close()
         self.give_back_ahead()
         self._hand.give_back()
         self._liveness.stop()
@@ -113,6 +115,7 @@ class Claims:
 
     def give_back_ahead(self) -> None:
         """Give back what was claimed ahead: this processor rests."""
+        self._wanted = 0
         with self._claiming:
             for lease in self._take_reserved(len(self._ahead)):
                 lease.release()
@@ -134,18 +137,18 @@ class Claims:
     def claim(self, limit: int, ahead: int) -> list[PostgreSQLLease]:
         """See `zope.sendmail.interfaces.IMailQueue`.
 
-        One worker claims ahead for all, and those that find something meanwhile go on.
+        A thread claims ahead for all workers, which go on meanwhile.
         """
         self._hand.settle_again()
         self._look_out_in_time()
-        if self._lines.has_wanted and self._ahead:
+        if self.lines.has_wanted and self._ahead:
             self._let_wanted(limit)
-        if self._lines.are_several():  # nothing is reserved: what has come meanwhile may go first
+        if self.lines.are_several():  # nothing is reserved: what has come meanwhile may go first
             ahead = 0
             self._let_first()
         leases = self._take_reserved(limit)
         if len(leases) == limit:
-            self._claim_ahead(ahead)
+            self._want_ahead(ahead)
             return _in_a_row(leases)
         with self._claiming:
             leases += self._take_reserved(limit - len(leases))
@@ -173,27 +176,27 @@ class Claims:
 
     def next_expiry(self) -> float | None:
         """See `zope.sendmail.interfaces.IMailQueue`."""
-        expiry = self._lines.expiry
+        expiry = self.lines.expiry
         return None if expiry is None else max(0.0, expiry - self.now())
 
     def _look_out_in_time(self) -> None:
         """Look out if that was done too long ago; of several workers one does, and the others go on meanwhile."""
-        if self._lines.is_outdated() and self._claiming.acquire(blocking=self._lines.has_low):
+        if self.lines.is_outdated() and self._claiming.acquire(blocking=self.lines.has_low):
             try:
-                if self._lines.is_outdated():
-                    self._lines.look_out()
+                if self.lines.is_outdated():
+                    self.lines.look_out()
             finally:
                 self._claiming.release()
 
     def _look_out(self) -> None:
         with self._claiming:
-            self._lines.look_out()
+            self.lines.look_out()
 
     def _let_first(self) -> None:
         """Let a mail of high priority go before what was claimed ahead."""
         with self._claiming:
             if self._ahead and self._ahead[0].terms.priority is not Priority.HIGH:
-                first = self._lines.take_high()
+                first = self.lines.take_high()
                 with self._mutex:
                     self._ahead.extendleft(first)
 
@@ -201,7 +204,7 @@ class Claims:
         """Let mails that were left alone for a relay, and are wanted now, go before what was claimed ahead."""
         with self._claiming:
             self._progress.flush()  # what was given back
-            wanted = self._lines.take_wanted(limit)
+            wanted = self.lines.take_wanted(limit)
             with self._mutex:
                 self._ahead.extendleft(reversed(wanted))
 
@@ -216,25 +219,31 @@ class Claims:
             lease.release()
         return found
 
-    def _claim_ahead(self, ahead: int) -> None:
-        """Claim again before all that was claimed ahead is gone, unless another worker does."""
-        if self._lines.may_be_more and len(self._ahead) < ahead // 4 and self._claiming.acquire(blocking=False):
-            try:
-                with contextlib.suppress(QueueError):  # a worker that finds nothing in reserve is told
-                    self._reserve(ahead - len(self._ahead), is_last_word=False)
-            finally:
-                self._claiming.release()
+    def _want_ahead(self, ahead: int) -> None:
+        """Let more be claimed before all that was claimed ahead is gone."""
+        self._wanted = ahead
+        if self._needs_more():
+            self._replenisher.ask()
+
+    def _needs_more(self) -> bool:
+        return self.lines.may_be_more and len(self._ahead) < self._wanted // 3
+
+    def _claim_ahead(self) -> None:
+        """Claim ahead, unless another one has, or this processor rests since."""
+        with self._claiming, contextlib.suppress(QueueError):  # a worker that finds nothing in reserve is told
+            if self._needs_more():
+                self._reserve(self._wanted - len(self._ahead), is_last_word=False)
 
     def _reserve(self, count: int, *, is_last_word: bool) -> None:
         """Claim up to `count` mails.
 
         :param is_last_word: whether none are found only if a look from the beginning finds none.
         """
-        found = self._lines.look(count)
+        found = self.lines.look(count)
         if not found and is_last_word:
-            found = self._lines.look_everywhere(count)
-        self._lines.may_be_more = bool(found)
-        parked = [lease for lease in found if self._lines.is_parked(lease.id)]  # since the question was asked
+            found = self.lines.look_everywhere(count)
+        self.lines.may_be_more = bool(found)
+        parked = [lease for lease in found if self.lines.is_parked(lease.id)]  # since the question was asked
         with self._mutex:
             self._ahead.extend(lease for lease in found if lease not in parked)
         for lease in parked:
@@ -279,11 +288,11 @@ class Claims:
 
     def next_due(self) -> float | None:
         """See `zope.sendmail.interfaces.IMailQueue`."""
-        return 0.0 if self._ahead else self._lines.next_due()
+        return 0.0 if self._ahead else self.lines.next_due()
 
     def parked(self) -> Collection[str]:
         """See `zope.sendmail.interfaces.IMailQueue`."""
-        return self._lines.parked()
+        return self.lines.parked()
 
     def flush(self) -> None:
         """Write down what workers have said.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from zope.sendmail.errors import LeaseLost, QueueError
 from zope.sendmail.lifecycle.outcome import Answer
@@ -22,10 +23,6 @@ from zope.sendmail.queue.postgresql.rows import NUMBERS, line_of
 from zope.sendmail.queue.postgresql.storedbody import ROW
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
-
-#: Of mails that were claimed together so many are intended together: after a death so many are unknown, and not one.
-#: One where what is unknown waits for a person.
-_TOGETHER, _TOGETHER_IF_HELD = 8, 1
 
 
 class Hand:
@@ -54,7 +51,8 @@ class Hand:
         self._clock = clock
         self._now = now
         self._is_idle = is_idle
-        self._most = _TOGETHER if on_unknown is OnUnknown.RESEND else _TOGETHER_IF_HELD
+        #: Where what is unknown waits for a person, nothing is intended ahead of its time.
+        self._foresees = on_unknown is OnUnknown.RESEND
         self._mutex = threading.Lock()
         #: The leases that have not ended.
         self._out: set[PostgreSQLLease] = set()
@@ -111,7 +109,7 @@ class Hand:
         """Note that a worker reads the mail; at once, if the mail may have killed a processor before."""
         self._with_slot(lease)
         if lease.is_suspect:
-            self._progress.intend([PhaseMark(lease.id, lease.lease, lease.slot, OPENED)])
+            self._progress.intend(PhaseMark(lease.id, lease.lease, lease.slot, OPENED))
         else:
             self._progress.opened(lease.id, lease.lease, lease.slot)
 
@@ -122,27 +120,37 @@ class Hand:
         """
         if self._liveness.ended:
             raise LeaseLost(f"mail {lease.name}: this processor was taken for dead; another one has it")
+        if lease.mark is not None:
+            self._progress.wait_for(lease.mark)
         if lease.mark is None or lease.is_lost or not self._progress.holds(lease.mark):
-            self._write_down([lease, *_following(lease, self._most - 1)])
+            self._write_down(lease)
             if lease.is_lost:
                 lease.phase = OPENED
                 raise LeaseLost(f"mail {lease.name}: the server crashed, and another processor may have it since")
 
-    def _write_down(self, leases: Sequence[PostgreSQLLease]) -> None:
-        """Intend these, of which the first one is about to go.
+    def intend_soon(self, lease: PostgreSQLLease) -> None:
+        """Begin to note that the last byte is about to go; `intend` waits for the rest."""
+        if self._foresees and not (self._liveness.ended or lease.is_lost):
+            with contextlib.suppress(LeaseLost):  # `intend` meets it again
+                self._progress.intend_soon(self._mark(lease))
 
-        :raises LeaseLost: if that must not.
+    def _write_down(self, lease: PostgreSQLLease) -> None:
+        """Intend a mail that is about to go.
+
+        :raises LeaseLost: if it must not go.
         """
-        lease, before = leases[0], leases[0].phase
-        for each in leases:
-            each.phase = INTENDED
-            self._with_slot(each)
-            each.mark = PhaseMark(each.id, each.lease, each.slot, INTENDED)
+        before, mark = lease.phase, self._mark(lease)
         try:
-            self._progress.intend([each.mark for each in leases if each.mark is not None])
+            self._progress.intend(mark)
         except LeaseLost as error:
             lease.phase = before
             raise LeaseLost(f"mail {lease.name}: {error}") from error
+
+    def _mark(self, lease: PostgreSQLLease) -> PhaseMark:
+        self._with_slot(lease)
+        lease.phase = INTENDED
+        lease.mark = PhaseMark(lease.id, lease.lease, lease.slot, INTENDED)
+        return lease.mark
 
     def _with_slot(self, lease: PostgreSQLLease) -> None:
         if lease.slot < 0:
@@ -161,7 +169,7 @@ class Hand:
         if self._is_idle() and (lease.follower is None or lease.follower.is_over):
             self._progress.flush_safely()
         else:
-            self._liveness.hurry()
+            self._liveness.hurry(soon=True)
 
     def back(self, lease: PostgreSQLLease) -> None:
         """Give the mail back."""
@@ -219,14 +227,3 @@ class Hand:
         """Settle a lease with the next claim, since the database refused."""
         with self._mutex:
             self._unsettled.append((lease, record))
-
-
-def _following(lease: PostgreSQLLease, most: int) -> list[PostgreSQLLease]:
-    """Return up to so many ordinary mails that go at once behind an ordinary one, since they were claimed together."""
-    found: list[PostgreSQLLease] = []
-    each = lease.follower if lease.text is not None else None
-    while each is not None and each.text is not None and len(found) < most:
-        if not (each.is_over or each.is_lost):
-            found.append(each)
-        each = each.follower
-    return found

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol
 from zope.interface import implementer
 
 from zope.sendmail.errors import LeaseLost, MalformedEnvelope, QueueError
-from zope.sendmail.interfaces import IOrdinaryLease
+from zope.sendmail.interfaces import IForeseenLease
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import State
@@ -46,6 +46,9 @@ class LeaseHolder(Protocol):
     def intend(self, lease: PostgreSQLLease) -> None:
         """Note that the last byte is about to go."""
 
+    def intend_soon(self, lease: PostgreSQLLease) -> None:
+        """Begin to note that, without waiting."""
+
     def sent(self, lease: PostgreSQLLease, record: Record) -> None:
         """Note that the mail has left."""
 
@@ -65,9 +68,9 @@ class LeaseHolder(Protocol):
         """Settle again later, since the database refused."""
 
 
-@implementer(IOrdinaryLease)
+@implementer(IForeseenLease)
 class PostgreSQLLease:
-    """See `ILease`; and `IOrdinaryLease`, where `text` is not None.
+    """See `ILease`; and `IForeseenLease`, where `text` is not None.
 
     :param row: what a claim returns.
     """
@@ -127,11 +130,8 @@ class PostgreSQLLease:
         is_fresh = self.is_fresh and not self.is_suspect and self.inherited is None and not self.problem
         return self._data if is_fresh and self.terms.priority is not Priority.LOW else None
 
-    @property
-    def ends_at_once(self) -> bool:
-        """See `IOrdinaryLease`: what has left is written with what is intended next, so it is said before that."""
-        follower = self.follower
-        return follower is None or follower.mark is None or follower.is_over
+    #: See `IOrdinaryLease`: nothing notes the yes before.
+    ends_soon = True
 
     def accepted(self) -> None:
         """See `IOrdinaryLease.accepted`.  That is written with `settle_sent`, as always."""
@@ -158,6 +158,11 @@ class PostgreSQLLease:
         if self.is_over:
             raise LeaseLost(f"mail {self.name}: the lease has ended")
         self._hand.intend(self)
+
+    def soon(self) -> None:
+        """See `IForeseenLease.soon`."""
+        if self.mark is None and not self.is_over and self.text is not None:
+            self._hand.intend_soon(self)
 
     def settle(self, record: Record) -> None:
         """See `ILease.settle`."""

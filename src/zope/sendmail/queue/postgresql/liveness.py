@@ -37,6 +37,9 @@ GRACE = 5.0
 #: For so many seconds a processor remembers what it sent or gave back, in case a crash or a failover undoes it.
 REMEMBERED = 15.0
 
+#: Seconds for which what is to be written waits for more, and where it is written soon.
+_FLUSH, _FLUSH_SOON = 0.02, 0.001
+
 #: Slots that are made at a time.
 _SLOTS = 16
 
@@ -69,9 +72,10 @@ class _Observed:
 class Registration:
     """One processor, from its registration to its end.  Concurrency: any thread.
 
-    :param flush: called about fifty times a second while something waits to be written, and with each beat.
+    :param flush: called while something waits to be written, see `hurry`, and with each beat.
     :param clean: called every ten minutes.
     :param resume: called before this processor comes back after a crash, to see which of its claims hold.
+    :param clock: which runs by itself: its beats are seen by other processors.
     """
 
     def __init__(
@@ -80,6 +84,8 @@ class Registration:
         flush: Callable[[], object],
         clean: Callable[[], object],
         resume: Callable[[], object],
+        *,
+        clock: Clock,
     ) -> None:
         self.id = random.getrandbits(63)  # unique, not secret
         self.ended = False
@@ -92,7 +98,7 @@ class Registration:
         self._flush, self._clean, self._resume = flush, clean, resume
         #: How often it came back.
         self.resumed = 0
-        self._clock = Clock()
+        self._clock = clock
         self._mutex = threading.RLock()
         self._beating = threading.RLock()
         self._in_hand: dict[int, InHand] = {}
@@ -106,7 +112,8 @@ class Registration:
         #: What is still to be withdrawn.
         self._owed: set[uuid.UUID] = set()
         self._failures = 0
-        self._wanted = threading.Event()
+        #: Whether something waits to be written; whether that is to be done soon.
+        self._wanted, self._wanted_soon = threading.Event(), threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zope.sendmail.postgresql.beat", daemon=True)
 
@@ -129,6 +136,7 @@ class Registration:
     def stop(self) -> None:
         """Do not beat any more."""
         self._over.set()
+        self._wanted_soon.set()
         self._wanted.set()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
@@ -192,15 +200,23 @@ class Registration:
 
     # the beat
 
-    def hurry(self) -> None:
-        """Let `flush` be called soon."""
+    def hurry(self, *, soon: bool = False) -> None:
+        """Let `flush` be called within 20 ms.
+
+        :param soon: within one.
+        """
+        if soon and not self._wanted_soon.is_set():
+            self._wanted_soon.set()
         if not self._wanted.is_set():
             self._wanted.set()
 
     def _run(self) -> None:
         beaten = self._clock.monotonic()
         while not self._over.is_set():
-            if self._wanted.wait(max(0.0, beaten + BEAT - self._clock.monotonic())) and not self._over.wait(0.02):
+            if self._wanted.wait(max(0.0, beaten + BEAT - self._clock.monotonic())):
+                if self._wanted_soon.wait(_FLUSH):
+                    self._over.wait(_FLUSH_SOON)  # what others say meanwhile goes along
+                self._wanted_soon.clear()
                 self._wanted.clear()
                 self._flush()
             if not self._over.is_set() and self._clock.monotonic() >= beaten + BEAT:

@@ -16,6 +16,8 @@ class PhaseMark:
     lease: int
     slot: int
     phase: int
+    #: Whether it is among what is said to the server, or was.
+    is_said: bool = False
     done: bool = False
     error: Exception | None = None
     #: When that was asked of the server, on the monotonic clock.

@@ -21,7 +21,7 @@ from zope.sendmail.errors import QueueError
 from zope.sendmail.interfaces import IMailQueue, IRankedQueue, IStagedMail
 from zope.sendmail.lifecycle.mailstatus import MailStatus
 from zope.sendmail.lifecycle.relaystate import ProcessorState, is_drained
-from zope.sendmail.lifecycle.retry import Schedule
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.pieces import Piece
 from zope.sendmail.message.terms import Priority
@@ -142,7 +142,7 @@ class PostgreSQLQueue:
     def _committed(self, ranks: Collection[int]) -> None:
         """Tell processors, ours first, of new mail of these priorities."""
         if HIGH in ranks and self._claims is not None:
-            self._claims.hurry()
+            self._claims.lines.hurry()
         self._announce()
 
     def first_attempts(self) -> PostgreSQLFirstAttempts:
@@ -183,17 +183,22 @@ class PostgreSQLQueue:
         claims = self._open()
         heard = self._listening().hear(again=not claims.has_ahead())
         if heard is not None:
-            claims.heard(heard)
-            claims.look_out_soon()
+            claims.lines.want(heard)
+            claims.lines.look_out_soon()
         return claims.claim(limit, ahead)
 
     def has_before(self, priority: Priority) -> bool:
         """See `IRankedQueue.has_before`."""
-        return self._claims is not None and self._claims.has_before(priority.rank)
+        return self._claims is not None and self._claims.lines.has_before(priority.rank)
+
+    @property
+    def answers_ahead(self) -> bool:
+        """Whether what conversations wait for here has happened when they need it, as a rule; see `IForeseenLease`."""
+        return self.schedule.on_unknown is OnUnknown.RESEND
 
     def shortest_wait(self) -> float:
         """Return for how many seconds each mail waits for the database, at least; 0.0 if that is not known."""
-        return 0.0 if self._claims is None else self._claims.shortest_wait()
+        return 0.0 if self._claims is None or self.answers_ahead else self._claims.shortest_wait()
 
     def claim_expired(self, limit: int = 100) -> list[PostgreSQLLease]:
         """See `IMailQueue.claim_expired`."""
@@ -232,9 +237,9 @@ class PostgreSQLQueue:
             return True
         known = self._last_probe
         [(found, changes, self._last_probe)] = self._connections.execute(
-            "anything_new", queue=self._make_id(), parked=claims.parked_mails()
+            "anything_new", queue=self._make_id(), parked=claims.lines.parked_mails()
         )
-        return claims.see_changes(changes) or bool(found) or self._last_probe != known
+        return claims.lines.see_changes(changes) or bool(found) or self._last_probe != known
 
     def wait(self, timeout: float) -> None:
         """See `IMailQueue.wait`."""
@@ -243,7 +248,7 @@ class PostgreSQLQueue:
         claims.flush()
         heard = self._listening().wait(timeout)
         if heard:
-            claims.heard(heard)
+            claims.lines.want(heard)
 
     def wake(self) -> None:
         """See `IMailQueue.wake`."""
@@ -257,7 +262,7 @@ class PostgreSQLQueue:
 
     def unpark(self, relay: str, limit: int) -> int:
         """See `IMailQueue.unpark`."""
-        return self._claims.unpark(relay, limit) if self._claims is not None else 0
+        return self._claims.lines.unpark(relay, limit) if self._claims is not None else 0
 
     def parked(self) -> Collection[str]:
         """See `IMailQueue.parked`."""
@@ -311,7 +316,7 @@ class PostgreSQLQueue:
         """Tell processors, ours first, that an operator changed a mail, or asked for a relay."""
         claims, mails = self._claims, [] if mail is None else [mail]
         if claims is not None:
-            claims.heard(mails)
+            claims.lines.want(mails)
         self._announce(mails)
 
     def forget_after_fork(self) -> None:

@@ -11,7 +11,7 @@ import functools
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, NamedTuple, TypeVar
@@ -124,13 +124,22 @@ class RoundTrips:
     """See the module.  Concurrency: any thread.
 
     :param now: the time of the queue, at which mails are said to have left.
+    :param clock: that of the beats.
     """
 
-    def __init__(self, connections: Connections, liveness: Registration, queue: int, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        liveness: Registration,
+        queue: int,
+        now: Callable[[], float],
+        *,
+        clock: Clock,
+    ) -> None:
         self._connections = connections
         self._liveness = liveness
         self._queue = queue
-        self._clock = Clock()
+        self._clock = clock
         self._mutex = threading.Lock()
         self._is_busy = False
         self._waiting: deque[PhaseMark] = deque()
@@ -148,15 +157,26 @@ class RoundTrips:
             self._pending.marks.append(PhaseMark(mail, lease, slot, 1))
         self._liveness.hurry()
 
-    def intend(self, marks: Sequence[PhaseMark]) -> None:
-        """Write down that the last bytes of these may go from now on; the caller waits for the first of them.
+    def intend(self, mark: PhaseMark) -> None:
+        """Write down that the last byte of a mail may go from now on.
 
-        :raises LeaseLost: if that of the first one must not go.
+        :raises LeaseLost: if it must not go.
         """
-        first = marks[0]
-        self._be_served(first, marks)
-        if first.error is not None:
-            raise LeaseLost(str(first.error)) from first.error
+        self._be_served(mark)
+        if mark.error is not None:
+            raise LeaseLost(str(mark.error)) from mark.error
+
+    def intend_soon(self, mark: PhaseMark) -> None:
+        """Write that down with what is said next, within a thousandth of a second; `wait_for` waits for it."""
+        with self._mutex:
+            mark.is_said = True
+            self._pending.marks.append(mark)
+        self._liveness.hurry(soon=True)
+
+    def wait_for(self, mark: PhaseMark) -> None:
+        """Wait until a mark of `intend_soon` is written down, or is known not to be."""
+        if not mark.done:
+            self._be_served(mark)
 
     def holds(self, mark: PhaseMark) -> bool:
         """Return whether a mark was written down, and not so long ago that this processor may be dead to others."""
@@ -182,7 +202,7 @@ class RoundTrips:
         :raises QueueError: if the database refuses; it waits on.
         """
         mark = PhaseMark(_NO_MAIL, 0, _NO_SLOT, 0)
-        self._be_served(mark, [mark])
+        self._be_served(mark)
         if mark.error is not None:
             raise mark.error
 
@@ -204,14 +224,15 @@ class RoundTrips:
 
     # how it is said
 
-    def _be_served(self, mark: PhaseMark, marks: Sequence[PhaseMark]) -> None:
-        """Wait until a mark is written down: with what others have to say by the one who speaks next, or by us.
-
-        :param marks: this one, and those that go with it.
-        """
+    def _be_served(self, mark: PhaseMark) -> None:
+        """Wait until a mark is written down: with what others have to say by the one who speaks next, or by us."""
         baton.put_down()  # others go on meanwhile, and share the journey
         with self._mutex:
-            self._pending.marks.extend(marks)
+            if mark.done:
+                return
+            if not mark.is_said:
+                mark.is_said = True
+                self._pending.marks.append(mark)
             self._pending.waiting += 1
             if self._is_busy:
                 mark.gate = threading.Lock()

@@ -7,6 +7,7 @@ often its record says by then that nobody knows whether a relay has it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import threading
@@ -21,8 +22,8 @@ from zope.sendmail.system.clock import Clock
 
 _OK = Reply(Answer.ACCEPTED, "ok", 250)
 
-#: So many are claimed together: more than are intended together.
-_TOGETHER = 12
+#: So many are claimed together; of those that are left so many go soon.
+_TOGETHER, _SOON = 12, 8
 
 
 def main(url: str, path: str, threads: str) -> None:
@@ -51,6 +52,8 @@ def some(queue: PostgreSQLQueue, schedule: Schedule, relay: int) -> None:
         queue.wait(0.2)
     try:
         while leases:
+            for each in itertools.islice(leases, _SOON):
+                each.soon()
             one(leases.popleft(), schedule, relay)
     finally:
         for lease in leases:

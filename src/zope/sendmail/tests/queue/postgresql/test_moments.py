@@ -198,7 +198,7 @@ class AClaim(Fixture):
         """Since another worker found out that its relay cannot be used; it comes when that can be used again."""
         put(self.queue, [envelope()], MESSAGE)
         self.assertEqual(self.queue.claim(0), [])  # it is registered
-        lines = self.queue._claims._lines
+        lines = self.queue._claims.lines
         look = lines.look
 
         def parking(count: int) -> Any:
@@ -232,7 +232,7 @@ class AClaim(Fixture):
     def test_looks_out_once_for_all_workers(self) -> None:
         """Who comes while another one does so looks no more."""
         self.queue.claim()
-        lines = self.queue._claims._lines
+        lines = self.queue._claims.lines
         with (
             mock.patch.object(lines, "is_outdated", side_effect=[True, False]),
             mock.patch.object(lines, "look_out") as look_out,

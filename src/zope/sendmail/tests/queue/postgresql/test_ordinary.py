@@ -12,12 +12,14 @@ from unittest import mock
 from zope.sendmail.config.settings import Tls
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.mailer import SMTPMailer
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.terms import Priority, Terms
-from zope.sendmail.processor.sentbatch import SentBatch
+from zope.sendmail.processor.dispatcher import Dispatcher
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue, put
+from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.smtp.ordinary import StraightWay
 from zope.sendmail.system.gilbaton import baton
@@ -84,9 +86,17 @@ class AMail(unittest.TestCase):
         self.assertEqual(found, [True, False] * 3)
 
     def test_tells_how_long_the_database_is_waited_for(self) -> None:
-        self.assertEqual(self.queue.shortest_wait(), 0.0)
+        """Where each mail waits for it."""
+        queue = PostgreSQLQueue(self.queue.location, schedule=Schedule(on_unknown=OnUnknown.HOLD))
+        self.addCleanup(queue.close)
+        put(queue, [_ENVELOPE], _MESSAGE)
+        self.assertEqual(queue.shortest_wait(), 0.0)
+        queue.claim()[0].intend()
+        self.assertGreater(queue.shortest_wait(), 0.0)
+
+    def test_waits_for_nothing_where_it_is_intended_ahead(self) -> None:
         self.lease().intend()
-        self.assertGreater(self.queue.shortest_wait(), 0.0)
+        self.assertEqual(self.queue.shortest_wait(), 0.0)
 
 
 class ADrain(unittest.TestCase):
@@ -119,25 +129,24 @@ class ADrain(unittest.TestCase):
         self.assertEqual((len(self.relay.mails), self.queue.admin.count()), (20, {}))
         self.assertGreaterEqual(len([reply for reply in short if reply is not None]), 15)
 
-    def test_says_what_has_left_before_it_says_what_goes_next(self) -> None:
-        """What a batch kept back then a death would make unknown."""
+    def test_is_carried_with_others_by_one_thread(self) -> None:
+        """What it waits for in the database has begun before."""
+        self.assertTrue(self.dispatcher(OnUnknown.RESEND).is_near)
+
+    def test_keeps_its_own_thread_where_each_mail_waits_for_the_database(self) -> None:
+        """Others go on meanwhile, and share the journey."""
+        self.assertFalse(self.dispatcher(OnUnknown.HOLD).is_near)
+
+    def dispatcher(self, on_unknown: OnUnknown) -> Dispatcher:
+        queue = PostgreSQLQueue(self.queue.location, schedule=Schedule(on_unknown=on_unknown))
+        self.addCleanup(queue.close)
+        return Dispatcher(mock.Mock(), queue, mock.Mock())
+
+    def test_intends_its_mails_ahead_of_their_time(self) -> None:
         put(self.queue, [_ENVELOPE] * 60, _MESSAGE)
-        kept: list[int] = []
-        batches: dict[int, SentBatch] = {}
-        add, intend = SentBatch.add, RoundTrips.intend
-
-        def adding(batch: SentBatch, *arguments: Any) -> None:
-            batches[threading.get_ident()] = batch
-            add(batch, *arguments)
-
-        def intending(trips: RoundTrips, marks: Any) -> None:
-            if batch := batches.get(threading.get_ident()):
-                kept.append(len(batch._mails))
-            intend(trips, marks)
-
-        with mock.patch.object(SentBatch, "add", adding), mock.patch.object(RoundTrips, "intend", intending):
-            self.drain()
-        self.assertEqual(set(kept), {0})
+        ahead = self.counted(RoundTrips, "intend_soon")
+        self.drain()
+        self.assertGreaterEqual(len(ahead), 50)
 
 
 load_tests = in_layer(Databases)

@@ -1,7 +1,8 @@
-"""Mails of a database that one worker has claimed together are intended together, in one journey."""
+"""Mails of a database that go soon are intended together, ahead of their time, in one journey."""
 
 from __future__ import annotations
 
+import threading
 import unittest
 from typing import Any
 from unittest import mock
@@ -13,7 +14,9 @@ from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.queue.postgresql.claims import Claims
+from zope.sendmail.queue.postgresql.liveness import Registration
 from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
+from zope.sendmail.queue.postgresql.replenishing import Replenisher
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import shared_server
@@ -28,6 +31,8 @@ class Fixture(unittest.TestCase):
         self.url = shared_server().url()
         self.queue: Any = open_queue(self.url)
         self.addCleanup(self.queue.close)
+        # Nothing is written but by whom the test lets write.
+        self.enterContext(mock.patch.object(Registration, "hurry", return_value=None))
 
     def claim(self, count: int) -> list[Any]:
         put(self.queue, [_ENVELOPE] * count, _MESSAGE)
@@ -57,92 +62,122 @@ class Fixture(unittest.TestCase):
         return int(count)
 
 
-class MailsClaimedTogether(Fixture):
+class MailsThatGoSoon(Fixture):
+    def soon(self, count: int) -> list[Any]:
+        """Claim mails that go soon."""
+        leases = self.claim(count)
+        for lease in leases:
+            lease.soon()
+        return leases
+
     def test_are_intended_in_one_journey(self) -> None:
-        leases, journeys = self.claim(8), self.journeys()
+        leases, journeys = self.soon(8), self.journeys()
         for lease in leases:
             lease.intend()
         self.assertEqual((len(journeys), self.intended()), (1, 8))
 
-    def test_are_intended_before_the_first_of_them_goes(self) -> None:
-        """Not when their own turn has come: a death may have sent any of them."""
-        self.claim(8)[0].intend()
-        self.assertEqual(self.intended(), 8)
+    def test_are_written_down_without_a_word_of_their_worker(self) -> None:
+        """By the thread that writes what waits."""
+        leases = self.soon(3)
+        self.queue._claims.flush()
+        journeys = self.journeys()
+        for lease in leases:
+            lease.intend()
+        self.assertEqual((journeys, self.intended()), ([], 3))
 
-    def test_are_eight_at_most(self) -> None:
-        """So many are unknown after a death."""
-        self.claim(20)[0].intend()
-        self.assertEqual(self.intended(), 8)
+    def test_wait_for_a_journey_that_is_under_way(self) -> None:
+        [lease], execute = self.soon(1), RoundTrips._execute
+        begun, may_end, found = threading.Event(), threading.Event(), []
 
-    def test_are_intended_up_to_one_that_was_tried(self) -> None:
-        """It may take long."""
-        leases = self.claim(3)
-        leases[1].is_fresh = False
-        leases[0].intend()
-        self.assertEqual(self.intended(), 1)
+        def slow(trips: RoundTrips, batch: Any) -> Any:
+            begun.set()
+            may_end.wait()
+            return execute(trips, batch)
 
-    def test_are_intended_one_by_one_where_what_is_unknown_is_held(self) -> None:
+        def intend() -> None:
+            lease.intend()
+            found.append(self.intended())
+
+        with mock.patch.object(RoundTrips, "_execute", slow):
+            threads = [threading.Thread(target=each) for each in (self.queue._claims.flush, intend)]
+            threads[0].start()
+            begun.wait()
+            threads[1].start()
+            may_end.set()
+            for thread in threads:
+                thread.join()
+        self.assertEqual(found, [1])
+
+    def test_are_told_once(self) -> None:
+        [lease], journeys = self.soon(1), self.journeys()
+        lease.soon()
+        lease.intend()
+        self.assertEqual([len(batch.marks) for batch in journeys], [1])
+
+    def test_are_no_mails_that_were_tried(self) -> None:
+        """They may take long."""
+        [lease] = self.claim(1)
+        lease.is_fresh = False
+        lease.soon()
+        self.assertIsNone(lease.mark)
+
+    def test_are_intended_at_their_turn_where_what_is_unknown_is_held(self) -> None:
         """A person has to look at each of them."""
         self.queue = PostgreSQLQueue(self.url, schedule=Schedule(on_unknown=OnUnknown.HOLD))
         self.addCleanup(self.queue.close)
-        self.claim(8)[0].intend()
+        leases = self.soon(3)
+        leases[0].intend()
         self.assertEqual(self.intended(), 1)
 
-    def test_that_have_left_are_written_before_the_next_ones_are_intended(self) -> None:
-        leases, journeys = self.claim(16), self.journeys()
-        for lease in leases[:8]:
-            lease.intend()
-            lease.settle(_SENT)
-        leases[8].intend()
-        self.assertEqual([(len(batch.sent), len(batch.marks)) for batch in journeys], [(0, 8), (8, 8)])
-
-    def test_end_together(self) -> None:
-        """With the last one that is intended: then the next ones can say so."""
-        leases = self.claim(10)
+    def test_are_written_with_those_that_have_left(self) -> None:
+        leases, journeys = self.claim(4), self.journeys()
+        for lease in leases[:3]:
+            lease.soon()
         leases[0].intend()
-        self.assertEqual([lease.ends_at_once for lease in leases], [*[False] * 7, True, True, True])
-
-    def test_end_when_the_next_one_was_given_back(self) -> None:
-        leases = self.claim(3)
-        leases[0].intend()
-        leases[1].release()
-        self.assertTrue(leases[0].ends_at_once)
+        leases[0].settle(_SENT)
+        leases[3].soon()
+        leases[3].intend()
+        self.assertEqual([(len(batch.sent), len(batch.marks)) for batch in journeys], [(0, 3), (1, 1)])
 
     def test_are_intended_again_after_a_while(self) -> None:
         """This processor may have been taken for dead since."""
-        leases, journeys = self.claim(2), self.journeys()
+        leases, journeys = self.soon(2), self.journeys()
         leases[0].intend()
         leases[1].mark.asked_at -= 2.0
         leases[1].intend()
         self.assertEqual(len(journeys), 2)
 
     def test_do_not_go_if_their_processor_was_taken_for_dead(self) -> None:
-        leases = self.claim(2)
+        leases = self.soon(2)
         leases[0].intend()
         self.queue._claims._liveness.ended = True
         with self.assertRaises(LeaseLost):
             leases[1].intend()
 
     def test_do_not_go_if_a_crash_took_them_away(self) -> None:
-        leases = self.claim(2)
+        leases = self.soon(2)
         leases[0].intend()
         leases[1].is_lost = True
         with self.assertRaises(LeaseLost):
             leases[1].intend()
 
-    def test_are_asked_for_one_by_one_if_the_first_was_refused(self) -> None:
-        """Which one it was about is not known to the others."""
-        leases, execute = self.claim(2), RoundTrips._execute
-
-        def failing(*_: Any) -> Any:
-            raise QueueError("no")
-
-        with mock.patch.object(RoundTrips, "_execute", failing), self.assertRaises(LeaseLost):
-            leases[0].intend()
-        self.assertIs(RoundTrips._execute, execute)
+    def test_are_asked_for_one_by_one_if_the_database_refused(self) -> None:
+        """It may have refused another one."""
+        leases = self.soon(2)
+        with mock.patch.object(RoundTrips, "_execute", side_effect=QueueError("no")):
+            self.queue._claims._flush_safely()
         journeys = self.journeys()
         leases[1].intend()
         self.assertEqual((len(journeys), self.intended()), (1, 1))
+
+    def test_have_no_slot_if_the_database_gives_none(self) -> None:
+        """That is met again by `intend`."""
+        [lease] = self.claim(1)
+        with mock.patch.object(Registration, "take_slot", side_effect=QueueError("no")):
+            lease.soon()
+            self.assertRaises(LeaseLost, lease.intend)
+        lease.intend()
+        self.assertEqual(self.intended(), 1)
 
 
 class MailsClaimedAhead(Fixture):
@@ -160,10 +195,67 @@ class MailsClaimedAhead(Fixture):
             for _ in range(100):
                 [lease] = self.queue.claim(1, ahead=64)
                 lease.settle(_SENT)
-        self.assertGreaterEqual(min(filter(None, found)), 48)
+        self.assertGreaterEqual(min(filter(None, found)), 40)
+
+    def test_are_claimed_while_workers_go_on(self) -> None:
+        """No worker waits for the server's disk as long as something is reserved."""
+        put(self.queue, [_ENVELOPE] * 100, _MESSAGE)
+        threads: list[str] = []
+        claimed, take = threading.Event(), Claims._take
+
+        def taking(claims: Claims, *arguments: Any, **parameters: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            leases = take(claims, *arguments, **parameters)
+            claimed.set()
+            return leases
+
+        with mock.patch.object(Claims, "_take", taking):
+            self.queue.claim(1, ahead=30)
+            threads.clear()
+            claimed.clear()
+            for _ in range(25):
+                self.assertEqual(len(self.queue.claim(1, ahead=30)), 1)
+            claimed.wait()
+        self.assertEqual(set(threads), {"zope.sendmail.postgresql.claim"})
+
+    def test_are_not_claimed_by_one_that_rests_since(self) -> None:
+        """Other processors could not have them."""
+        put(self.queue, [_ENVELOPE] * 100, _MESSAGE)
+        self.queue.claim(1, ahead=30)
+        claims = self.queue._claims
+        claims.give_back_ahead()
+        claims._claim_ahead()
+        self.assertFalse(claims.has_ahead())
 
 
-class ADeathWithMailsClaimedTogether(Fixture):
+class AThreadThatClaims(unittest.TestCase):
+    def test_ends_with_its_queue(self) -> None:
+        begun, may_end = threading.Event(), threading.Event()
+        found = []
+
+        def claim() -> None:
+            begun.set()
+            may_end.wait()
+            found.append("claimed")
+
+        replenisher = Replenisher(claim)
+        replenisher.ask()
+        begun.wait()
+        threading.Thread(target=may_end.set).start()
+        replenisher.close()
+        replenisher.ask()
+        self.assertEqual((found, replenisher._thread), (["claimed"], None))
+
+    def test_is_done_without_where_there_is_none(self) -> None:
+        found: list[str] = []
+        replenisher = Replenisher(lambda: found.append(threading.current_thread().name))
+        with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+            replenisher.ask()
+            replenisher.ask()
+        self.assertEqual(found, [threading.current_thread().name] * 2)
+
+
+class ADeathWithMailsThatGoSoon(Fixture):
     """The queue of a processor is closed with leases in hand, which others may take over at once."""
 
     def setUp(self) -> None:
@@ -171,14 +263,19 @@ class ADeathWithMailsClaimedTogether(Fixture):
         self.other: Any = open_queue(self.url)
         self.addCleanup(self.other.close)
 
-    def test_makes_unknown_what_was_intended_and_nothing_else(self) -> None:
-        self.claim(10)[0].intend()
+    def test_makes_unknown_what_was_told_to_go_and_nothing_else(self) -> None:
+        leases = self.claim(10)
+        for lease in leases[:4]:
+            lease.soon()
+        leases[0].intend()
         self.queue.close()
         found = self.other.claim(10)
-        self.assertEqual(sorted(lease.record.unknowns for lease in found), [0, 0, *[1] * 8])
+        self.assertEqual(sorted(lease.record.unknowns for lease in found), [*[0] * 6, *[1] * 4])
 
     def test_makes_nothing_unknown_that_was_given_back(self) -> None:
         leases = self.claim(3)
+        for lease in leases:
+            lease.soon()
         leases[0].intend()
         for lease in leases[1:]:
             lease.release()

@@ -59,7 +59,7 @@ class ADatabaseThatIsAway(unittest.TestCase):
         claims = self.queue._claims
         put(self.queue, [replace(envelope(), terms=Terms(expires=claims.now() + 60.0))], MESSAGE)
         self.enterContext(mock.patch.object(claims, "now", return_value=claims.now() + 120.0))
-        with mock.patch.object(claims._lines, "look_out", side_effect=QueueError("away")):
+        with mock.patch.object(claims.lines, "look_out", side_effect=QueueError("away")):
             self.assertEqual(len(self.queue.claim_expired()), 1)
             self.assertRaises(QueueError, self.queue.claim_expired)
 

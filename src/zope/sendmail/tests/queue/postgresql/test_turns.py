@@ -56,7 +56,7 @@ class WhileAWorkerAsks(unittest.TestCase):
 
     def test_for_high_mail_some_may_come(self) -> None:
         """That there was none does not say that there is none."""
-        self.behind("outlook", self.queue._claims.hurry)
+        self.behind("outlook", self.queue._claims.lines.hurry)
         self.behind("claim_fresh", lambda: self.put(Priority.HIGH), priority=HIGH)
         self.claim()
         self.assertTrue(self.queue.has_before(Priority.NORMAL))

@@ -47,10 +47,10 @@ class WorkersOfOneProcessor(unittest.TestCase):
         self.queue.claim(1, ahead=8)
         with self.server.connect(self.database) as connection, connection.transaction():
             connection.execute("lock table zope_sendmail.queue in access exclusive mode")
-            self.queue._claims.look_out_soon()
+            self.queue._claims.lines.look_out_soon()
             looking, its = self.work()
             self.wait_until_one_waits(connection)
-            self.queue._claims.look_out_soon()  # for the other one, too
+            self.queue._claims.lines.look_out_soon()  # for the other one, too
             other, found = self.work()
             other.join(_PATIENCE)
             self.assertEqual((len(found), its), (1, []))
