@@ -1,7 +1,7 @@
 """Plots of a comparison as SVG: a dot for each sender's median, a line for the middle half of its rounds.
 
-Pure: the same figures give the same picture.  The scale is logarithmic, for the senders lie decades apart; zero lies at
-its left end.  The ground is light, so that it can be read on a dark page as well.
+Pure: the same figures give the same picture.  The scale is logarithmic, for the senders lie decades apart; where there
+is a zero, it has a mark of its own at the left end.  The ground is light, so that it can be read on a dark page as well.
 """
 
 from __future__ import annotations
@@ -37,16 +37,19 @@ def plot(comparison: Comparison, part: str) -> str:
 
 def _block(comparison: Comparison, column: Column, y: int) -> tuple[str, int]:
     keys = [key for key in comparison.names if comparison.values[column].get(key)]
-    known = [value for key in keys for value in comparison.values[column][key] if value > 0]
+    values = [value for key in keys for value in comparison.values[column][key]]
+    known = [value for value in values if value > 0]
     low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
-    scale = _Scale(low, max(high, low + 1))
+    has_zero = len(known) < len(values)
+    scale = _Scale(low - has_zero, max(high, low + 1))
     better = "less is better" if column.less_is_better else "more is better"
     bottom = y + _HEAD + _ROW * len(keys)
     parts = [f'<text class="h" x="0" y="{y + 14}">{escape(column.name)}, {escape(column.unit)} ({better})</text>\n']
     for power in range(scale.low, scale.high + 1):
         x = scale.x(10.0**power)
         parts.append(f'<line class="g" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 32}" y2="{bottom - 4}"/>')
-        parts.append(f'<text class="t" x="{x:.1f}" y="{y + 28}" text-anchor="middle">{10.0**power:g}</text>\n')
+        mark = "0" if has_zero and power == scale.low else f"{10.0**power:g}"
+        parts.append(f'<text class="t" x="{x:.1f}" y="{y + 28}" text-anchor="middle">{mark}</text>\n')
     for place, key in enumerate(keys):
         parts.append(_row(comparison, column, key, scale, y + _HEAD + _ROW * place + 6))
     return "".join(parts), bottom + 16
