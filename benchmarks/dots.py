@@ -1,7 +1,7 @@
 """Plots of a comparison as SVG: a dot for each sender's median, a line for the middle half of its rounds.
 
-Pure: the same figures give the same picture.  The scale is logarithmic, for the senders lie decades apart; where there
-is a zero, it has a mark of its own at the left end.  The ground is light, so that it can be read on a dark page as well.
+Pure: the same figures give the same picture.  The scale is logarithmic, for the senders lie decades apart; where
+there is a zero, it has a mark of its own at the left end.  The ground is light, so that dark pages can show it as well.
 """
 
 from __future__ import annotations

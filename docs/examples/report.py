@@ -29,4 +29,4 @@ def main(recipient: str, hostname: str = "localhost", port: int = 8025) -> None:
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] or ["jane@example.org"]))
+    main(sys.argv[1] if len(sys.argv) > 1 else "jane@example.org")
