@@ -14,7 +14,7 @@ import ssl
 import time
 from collections.abc import Callable
 from smtplib import SMTP
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from zope.sendmail.smtp.protocol.replies import ReplyReader, Response
 from zope.sendmail.smtp.protocol.steps import SendFailed
@@ -55,7 +55,6 @@ class Channel(Protocol):
         """Return whether the connection is open and nothing waits to be read, as it should be between two mails."""
 
 
-@runtime_checkable
 class StraightChannel(Channel, Protocol):
     """A channel that gives bytes as they come as well; see `zope.sendmail.smtp.ordinary`."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from zope.sendmail.config.settings import Notify, RelaySettings
 from zope.sendmail.lifecycle.outcome import Answer, Reply
-from zope.sendmail.smtp.channel import Channel, StraightChannel, open_channel
+from zope.sendmail.smtp.channel import Channel, open_channel
 from zope.sendmail.smtp.onemail import Attempt
 from zope.sendmail.smtp.ordinary import OrdinaryAttempt, StraightWay
 from zope.sendmail.smtp.protocol.body import Body
@@ -66,9 +66,10 @@ class SMTPConnection:
 
     def _straight_way(self) -> StraightWay | None:
         """Return the way of ordinary mails; None if none is ordinary here."""
-        channel, settings, extensions = self._channel, self._settings, self._extensions
+        channel: Any = self._channel  # to ask for a protocol by itself takes as long as a mail
+        settings, extensions = self._settings, self._extensions
         asks_for_more = extensions.dsn and settings.notify != Notify()
-        if not extensions.pipelining or self._answers_each or asks_for_more or not isinstance(channel, StraightChannel):
+        if not extensions.pipelining or self._answers_each or asks_for_more or not hasattr(channel, "descriptor"):
             return None
         return StraightWay(channel, extensions, settings)
 

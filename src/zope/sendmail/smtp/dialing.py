@@ -14,7 +14,7 @@ import smtplib
 import socket
 import sys
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable
 from smtplib import LMTP, SMTP, SMTP_SSL  # by name: a test that patches ``smtplib.SMTP`` must not blind us
 from typing import Any, NamedTuple
 
@@ -262,10 +262,25 @@ def _arguments(settings: RelaySettings, factory: Factory) -> dict[str, Any]:
         arguments["local_hostname"] = settings.local_hostname or own_name()
         if makes_tls(factory):
             arguments["context"] = tls_context(settings)
+    if isinstance(factory, type):
+        taken = _parameters_of_class(factory, getattr(factory, "__init__", None))  # a patch of today is to be used
+    else:
+        taken = _parameters(factory)
+    return arguments if taken is None else {name: value for name, value in arguments.items() if name in taken}
+
+
+@functools.lru_cache(maxsize=16)
+def _parameters_of_class(factory: type, made_by: object) -> Container[str] | None:  # noqa: ARG001 - a part of the key
+    """Do as `_parameters`, once."""
+    return _parameters(factory)
+
+
+def _parameters(factory: Factory) -> Container[str] | None:
+    """Return the names of what a factory takes; None: whatever it is given."""
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):  # some built-in callables have no signature
-        return arguments
+        return None
     if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-        return arguments
-    return {name: value for name, value in arguments.items() if name in parameters}
+        return None
+    return frozenset(parameters)

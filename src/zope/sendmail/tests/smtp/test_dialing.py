@@ -435,6 +435,21 @@ class TheNameInEhlo(Conversation):
         self.assertAnswers(self.transfer(self.session(relay, Strange)), one=Answer.ACCEPTED)
         self.assertEqual(relay.commands[0], "ehlo client.test")
 
+    def test_of_a_class_that_is_patched(self) -> None:
+        """It is given what it takes now, whatever it took before."""
+
+        class Own(smtplib.SMTP):
+            pass
+
+        def takes_less(connection: smtplib.SMTP, host: str = "", port: int = 0, *, timeout: float = 60.0) -> None:
+            smtplib.SMTP.__init__(connection, host, port, "patched.test", timeout)
+
+        relay = self.start()
+        self.transfer(self.session(relay, Own))
+        with mock.patch.object(Own, "__init__", takes_less):
+            self.assertAnswers(self.transfer(self.session(relay, Own)), one=Answer.ACCEPTED)
+        self.assertEqual([each[0] for each in relay.dialogues], ["ehlo client.test", "ehlo patched.test"])
+
     def test_of_a_class_with_its_own_way(self) -> None:
         """A class that sets another name says that."""
 
