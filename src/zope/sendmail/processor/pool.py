@@ -5,7 +5,7 @@ Each begins in a thread of its own; those that send one ordinary mail after the 
 One begins.  As long as more is waiting than it can do, a further thread looks: if the process mostly waits for the
 relay, the workers are doubled, up to the relay's limit and what the time for which the relay is waited for is worth
 (`Lanes`); if it is busy itself, more of them would only get in each other's way.  To a relay that is known to be far
-away, from connections before, all begin at once.
+away, from connections before or since it has answered the first one, all begin at once.
 """
 
 from __future__ import annotations
@@ -266,9 +266,10 @@ class WorkerPool:
                 relay.lanes.queue_wait = self._dispatcher.queue_wait()
                 relay.lanes.look()
                 is_waiting = not window or meter.is_waiting()
+                is_found_far = relay.lanes.are_guessed and relay.lanes.is_far()
                 if is_waiting and self._may_double(relay):
                     with contextlib.suppress(RuntimeError):  # the system has no more threads
-                        self._double(relay, all_at_once=not window)
+                        self._double(relay, all_at_once=not window or is_found_far)
                 elif not (is_waiting and relay.lanes.are_guessed):
                     window = min(window * 2, _WINDOW[1])
                 window = max(window, _WINDOW[0])

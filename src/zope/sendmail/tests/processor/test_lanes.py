@@ -128,8 +128,8 @@ class Guesses(unittest.TestCase):
             self.assertEqual((self.look(), self.lanes.are_guessed), (4.0, True))
 
     def test_a_relay_that_is_known_to_be_far(self) -> None:
-        """From connections before: a few milliseconds are not far, and what is not known is not."""
-        for distance, is_far in ((None, False), (0.0003, False), (0.003, False), (0.020, True)):
+        """On another host; one beside us is not, and what is not known is not."""
+        for distance, is_far in ((None, False), (0.0004, False), (0.001, True), (0.020, True)):
             self.found = distance
             self.assertEqual(self.lanes.is_far(), is_far)
 

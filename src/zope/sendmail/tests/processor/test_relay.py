@@ -9,6 +9,7 @@ import unittest
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
+from unittest import mock
 
 from zope.sendmail.events import MailErrorEvent
 from zope.sendmail.interfaces import InvalidRelay
@@ -504,34 +505,52 @@ class RealConnections(unittest.TestCase):
         self.assertTrue(met.is_set())
         self.once([mail[1][0] for mail in mailer.sent], 100)
 
-    def test_a_relay_that_is_known_to_be_far_gets_all_at_once(self) -> None:
-        """At the first look: as many as the mails that wait pay for."""
-        mailer, meeting, met = ScriptedMailer(), threading.Barrier(6), threading.Event()
+    def look(self, *distances: float | None, mails: int, meet: int) -> None:
+        """Look whether more workers are needed, as often as there are distances of the relay.
 
-        def meet(envelope: Envelope) -> None:
+        :param meet: so many mails wait for one another
+        """
+        mailer, meeting, met = ScriptedMailer(), threading.Barrier(meet), threading.Event()
+
+        def wait(envelope: Envelope) -> None:
             if not met.is_set():
                 meeting.wait(60)
                 met.set()
 
-        class OneLook(threading.Event):
-            looks = 0
+        class Looks(threading.Event):
+            seen = 0
 
             def wait(self, timeout: float | None = None) -> bool:
-                self.looks += 1
-                return self.looks > 1
+                self.seen += 1
+                return self.seen > len(distances)
 
-        mailer.before = meet
+        mailer.before = wait
         for _ in range(4):  # a file each, and no bundle that is unfolded beside the test
-            self.put(6, None)
+            self.put(mails // 4, None)
         processor = QueueProcessorThread(queue=self.queue, mailer=mailer, tell=lambda events: None)
-        run, relay = processor.new_run(), processor.relays.default
+        run, relay, looks = processor.new_run(), processor.relays.default, Looks()
         self.queue.claim(0)
-        self.assertEqual(self.queue.count_due(100), 24)
-        relay.lanes.distance = lambda: 0.020
-        run.pool._scale(relay, OneLook())
+        self.assertEqual(self.queue.count_due(100), mails)
+
+        def distance(_: object = None) -> float | None:
+            return distances[max(0, min(looks.seen, len(distances)) - 1)]
+
+        relay.lanes.distance = distance
+        self.enterContext(mock.patch.object(ScriptedSession, "distance", distance, create=True))
+        self.enterContext(mock.patch.object(Meter, "is_waiting", return_value=True))
+        self.enterContext(mock.patch.object(run.pool, "_consider_more"))  # no others look
+        run.pool._scale(relay, looks)
         run.pool.end()
         self.assertTrue(met.is_set())
-        self.assertEqual(len(mailer.sent), 24)
+        self.assertEqual(len(mailer.sent), mails)
+
+    def test_a_relay_that_is_known_to_be_far_gets_all_at_once(self) -> None:
+        """At the first look: as many as the mails that wait pay for."""
+        self.look(0.020, mails=24, meet=6)
+
+    def test_a_relay_that_is_found_to_be_far_gets_all_at_once(self) -> None:
+        """At the look after it has answered for the first time."""
+        self.look(None, 0.020, mails=80, meet=16)
 
     def test_a_relay_with_few_places_is_not_pressed(self) -> None:
         """Two connections are welcome, a third is told 421; every mail arrives and loses no attempt."""
