@@ -39,8 +39,10 @@ class QueueUse:
 
         :param queue: the queue object that it was given, or None
         """
-        paths = {os.path.realpath(path) for path in directories_of(location)} or {location}
-        places: Iterable[object] = {id(queue)} if location == MEMORY or queue is not None else paths
+        if location == MEMORY or queue is not None:  # then the location may say anything
+            places: Iterable[object] = {id(queue)}
+        else:
+            places = {os.path.realpath(path) for path in directories_of(location)} or {location}
         is_known = addresses_of([mailer]) and getattr(mailer, "settings", None) is None
         relay = (*addresses_of([mailer]), getattr(mailer, "username", None)) if is_known else None
         return cls(location, frozenset(places), relay, routes)

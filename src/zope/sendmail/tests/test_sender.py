@@ -34,7 +34,7 @@ from zope.sendmail.message.routes import Routes
 from zope.sendmail.processor import shutdown
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue
-from zope.sendmail.queue.memory import forget_shared_memory
+from zope.sendmail.queue.memory import MemoryQueue, forget_shared_memory
 from zope.sendmail.sender import MailReader, MailSender, MailWriter, make_routes
 from zope.sendmail.system.greenthreads import GreenThreads
 from zope.sendmail.testing.contracts import MESSAGE
@@ -122,6 +122,16 @@ class TwoSendersOfOneQueue(Fixture):
         self.other(f"{self.path}-too")
         with MailSender("memory:", "one.example.org"):
             MailSender("memory:", "two.example.org")
+
+    def test_are_known_by_their_queue_where_that_is_given(self) -> None:
+        """The place need not be one then."""
+        one, two = MemoryQueue(), MemoryQueue()
+        first = MailReader("", "one.example.org", queue=one)
+        first.start()
+        self.addCleanup(first.stop, 60.0)
+        MailReader("", "two.example.org", queue=two)
+        with self.assertRaisesRegex(InvalidSettings, "whose relay differs"):
+            MailReader("", "two.example.org", queue=one)
 
 
 class AWriter(Fixture):
