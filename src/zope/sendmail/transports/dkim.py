@@ -296,7 +296,7 @@ class StreamingDKIMSession(DKIMSession):
             yield job.job, outcome
 
     def stream_in_steps(self, jobs: IJobSource) -> Generator[Step, bool | None, None]:
-        """Do the same, in the steps of the session behind; see `Stream.steps`."""
+        """Do the same, in the steps of the session behind."""
         steps, told = stream_in_steps(self._session, _SigningSource(jobs, self._signer)), None
         with closing(steps), suppress(StopIteration):
             while True:
@@ -307,12 +307,12 @@ class StreamingDKIMSession(DKIMSession):
                 told = yield step
 
     def waited(self) -> float:
-        """Return how long the session behind has waited for its relay, as `SMTPSession.waited` does."""
+        """Return how long the session behind has waited for its relay, as a session of SMTP does."""
         found: float = getattr(self._session, "waited", _not_known)()
         return found
 
     def distance(self) -> float | None:
-        """Return how far away the relay is, as `SMTPSession.distance` does."""
+        """Return how far away the relay is, as a session of SMTP does."""
         found: float | None = getattr(self._session, "distance", _nothing)()
         return found
 
