@@ -25,11 +25,19 @@ class Inheritance:
     def take(self, leases: Sequence[PostgreSQLLease]) -> None:
         """Take over those of these mails that another processor had.
 
+        A row that waits although its record says that the mail is held, as an earlier build left it, is mended: given
+        back, the mail would be claimed again and again.
+
         :raises QueueError: if the database refuses; their rows say then, as before, whose they were.
         """
         left = [each for each in leases if each.was is not None]
-        if not left:
-            return
+        if left:
+            self._take_left(left)
+        for each in leases:
+            if not each.is_fresh and each.record.state in NUMBERS:
+                self._connections.execute("mend", id=each.id, lease=each.lease, state=NUMBERS[each.record.state])
+
+    def _take_left(self, left: Sequence[PostgreSQLLease]) -> None:
         rows = self._connections.execute(
             "inherited", dead=list({each.was for each in left}), mails=[each.id for each in left]
         )

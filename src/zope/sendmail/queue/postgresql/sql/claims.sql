@@ -173,6 +173,10 @@ with kept as (
 told as (insert into zope_sendmail.history (mail, record) select id, %(record)s from kept)
 select count(*) from kept
 
+-- name: mend
+-- A mail that is claimed and was held, or rejected, before: given back, it does not wait.
+update zope_sendmail.mail set state = %(state)s where id = %(id)s and lease = %(lease)s and state = 0
+
 -- name: succeed
 -- A dead owner left nothing that has to be written down.
 update zope_sendmail.mail set was = null, was_lease = null where id = any(%(ids)s) and owner = %(me)s and was is not null

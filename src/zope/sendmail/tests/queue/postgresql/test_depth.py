@@ -136,6 +136,7 @@ class ADeepQueue(unittest.TestCase):
             "inherit": {"id": ids[0], "lease": 7, "state": 1, "record": "{}"},
             "resume": {"me": 1, "ids": ids[:2], "leases": [7, 7], "records": ["x", None]},
             "succeed": {"me": 1, "ids": ids},
+            "mend": {"id": ids[0], "lease": 7, "state": 1},
             "inherited": {"dead": [1, 2], "mails": ids},
             "reveal": {"ids": ids},
             "discard": {"ids": ids},

@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import unittest
 from typing import Any
+from unittest import mock
 
-from zope.sendmail.queue import open_queue
+from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.queue import open_queue, put
+from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.tests.queue.postgresql import test_liveness
 from zope.sendmail.tests.support.layers import Databases, in_layer
+from zope.sendmail.tests.support.postgresql import shared_server
 
 #: A processor that takes mail over when it is told: says the doubts in its record, and its own trouble.
 _PROGRAM = """
@@ -113,6 +120,46 @@ class AnHeir(test_liveness.Fixture):
         self.assertEqual(self.said(self.heir), "QueueTrouble")
         self.door.execute("rollback")
         self.assertEqual(self.said(self.heir), "1")
+
+
+class ARowThatWaitsAlthoughItsMailIsHeld(unittest.TestCase):
+    """As an earlier build left it where a processor had died with the mail."""
+
+    def setUp(self) -> None:
+        self.queue: Any = open_queue(shared_server().url())
+        self.addCleanup(self.queue.close)
+        put(self.queue, [Envelope("sender@example.org", ("someone@example.org",))] * 2, b"Subject: x\n\n")
+
+        #: Looks from the beginning.
+        self.other: Any = open_queue(self.queue.location)
+        self.addCleanup(self.other.close)
+
+    def leave(self, state: State) -> None:
+        """Let one of the mails have a record that its row does not follow."""
+        [lease] = self.queue.claim(1)
+        lease.settle(Record(state, note="a processor died three times"))
+        with shared_server().connect() as connection:
+            connection.execute("update zope_sendmail.mail set state = 0, due = null where id = %s", [lease.id])
+
+    def test_is_held_when_its_claim_is_given_back(self) -> None:
+        self.leave(State.HELD)
+        for lease in self.other.claim(2):
+            lease.release()
+        self.assertEqual(self.other.admin.count(), {State.READY: 1, State.HELD: 1})
+        self.assertEqual([lease.record.state for lease in self.queue.claim(2)], [State.READY])
+
+    def test_is_rejected_if_that_is_what_its_record_says(self) -> None:
+        self.leave(State.REJECTED)
+        for lease in self.other.claim(2):
+            lease.release()
+        self.assertEqual(self.other.admin.count(), {State.READY: 1, State.REJECTED: 1})
+
+    def test_costs_other_mail_nothing(self) -> None:
+        """It is not asked for: its record is at hand."""
+        queue = self.queue
+        with mock.patch.object(Connections, "execute", autospec=True, side_effect=Connections.execute) as execute:
+            self.assertEqual(len(queue.claim(2)), 2)
+        self.assertNotIn("mend", [call.args[1] for call in execute.mock_calls])
 
 
 load_tests = in_layer(Databases)
