@@ -169,7 +169,7 @@ class Hand:
         if self._is_idle() and (lease.follower is None or lease.follower.is_over):
             self._progress.flush_safely()
         else:
-            self._liveness.hurry(soon=True)
+            self._liveness.hurry(soon=lease.mark is not None and lease.mark.is_ahead)
 
     def back(self, lease: PostgreSQLLease) -> None:
         """Give the mail back."""

@@ -169,7 +169,7 @@ class RoundTrips:
     def intend_soon(self, mark: PhaseMark) -> None:
         """Write that down with what is said next, within a thousandth of a second; `wait_for` waits for it."""
         with self._mutex:
-            mark.is_said = True
+            mark.is_said = mark.is_ahead = True
             self._pending.marks.append(mark)
         self._liveness.hurry(soon=True)
 

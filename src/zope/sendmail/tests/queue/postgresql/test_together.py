@@ -32,7 +32,7 @@ class Fixture(unittest.TestCase):
         self.queue: Any = open_queue(self.url)
         self.addCleanup(self.queue.close)
         # Nothing is written but by whom the test lets write.
-        self.enterContext(mock.patch.object(Registration, "hurry", return_value=None))
+        self.hurry = self.enterContext(mock.patch.object(Registration, "hurry", return_value=None))
 
     def claim(self, count: int) -> list[Any]:
         put(self.queue, [_ENVELOPE] * count, _MESSAGE)
@@ -138,6 +138,16 @@ class MailsThatGoSoon(Fixture):
         leases[3].soon()
         leases[3].intend()
         self.assertEqual([(len(batch.sent), len(batch.marks)) for batch in journeys], [(0, 3), (1, 1)])
+
+    def test_are_written_soon_when_they_have_left(self) -> None:
+        """One that was intended at its turn: with the next that is."""
+        leases = self.claim(3)
+        leases[0].soon()
+        for lease in leases[:2]:
+            lease.intend()
+            self.hurry.reset_mock()
+            lease.settle(_SENT)
+            self.assertEqual(self.hurry.mock_calls, [mock.call(soon=lease is leases[0])])
 
     def test_are_intended_again_after_a_while(self) -> None:
         """This processor may have been taken for dead since."""
