@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,28 @@ def page(name: str) -> str:
         raise unittest.SkipTest("the docs are not beside the package: this is not a checkout")
     with open(path, encoding="utf-8") as stream:
         return stream.read()
+
+
+class WhatAPackageIndexShows(unittest.TestCase):
+    def setUp(self) -> None:
+        readme()
+        try:
+            import setuptools
+        except ImportError as error:
+            self.skipTest(f"setuptools is not installed: {error}")
+        with mock.patch.object(setuptools, "setup") as setup:
+            runpy.run_path(os.path.join(os.path.dirname(README), "setup.py"))
+        self.said = setup.call_args.kwargs
+
+    def test_has_no_picture_that_lies_beside_it(self) -> None:
+        """The README has one; the text begins as it does, and goes on behind it."""
+        self.assertIn(".. image:: docs/", readme())
+        self.assertNotIn(".. image::", self.said["long_description"])
+        self.assertIn("commits.\n\n.. tested by: scenarios.test_readme\n\n::\n", self.said["long_description"])
+
+    def test_names_nothing_twice(self) -> None:
+        """An index refuses what does."""
+        self.assertCountEqual(self.said["classifiers"], set(self.said["classifiers"]))
 
 
 class TheTutorialOfZope(unittest.TestCase):
