@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import io
 import os
 import re
@@ -71,7 +72,7 @@ class WhatAPackageIndexShows(unittest.TestCase):
     def setUp(self) -> None:
         readme()
         try:
-            import setuptools
+            setuptools = importlib.import_module("setuptools")  # it has no types
         except ImportError as error:
             self.skipTest(f"setuptools is not installed: {error}")
         with mock.patch.object(setuptools, "setup") as setup:
