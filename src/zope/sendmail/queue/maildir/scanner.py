@@ -1,7 +1,8 @@
 """When to read the directory of a Maildir queue, and what to make of it.
 
 A look costs as much as the queue is deep, so it is taken only when something may have changed, and never so often
-that looking takes more than a twentieth of the time.  Fails with `OSError`.
+that looking takes more than a twentieth of the time; to make files of a bundle is no part of that, or a large
+transaction would keep the mails of the next one.  Fails with `OSError`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _UNCONDITIONAL = 300.0
 #: A directory that changed less than this many nanoseconds before a look may change again without a new time stamp.
 _CLOCK_TICK = 2_000_000_000
 
+#: So many times as long as the last look took none is taken.
 _SHARE = 20
 
 #: While there is work that is known, the directory is read at most every so many seconds; triggers tell of what is new.
@@ -107,16 +109,17 @@ class Scanner:
         """Read the directory if it is time to.  Returns the messages that are locked but gone."""
         if not self._is_time(now):
             return []
-        monotonic = self._store.clock.monotonic
-        begin = monotonic()
         self._stamps = self._read_stamps()
         has_room = self.is_due
         listing = self._read()
         if has_room and self._is_short and self._index.next_due(now) != 0.0:
+            begin = self._store.clock.monotonic() - self._cost
             with contextlib.suppress(OSError):  # space may be free with the next commit of the file system only
                 self._store.disk.sync_directory(self._store.layout.new)
+            cost = self._store.clock.monotonic() - begin
             listing = self._read()
-        self._began, self._cost, self.asked = now, monotonic() - begin, False
+            self._cost += cost
+        self._began, self.asked = now, False
         return listing.orphans()
 
     def _is_time(self, now: float) -> bool:
@@ -144,21 +147,32 @@ class Scanner:
         return tuple(stamp if abs(wall - stamp) > _CLOCK_TICK else -stamp for stamp in stamps)
 
     def _read(self) -> Listing:
+        """Read the directory; finish before what commits began.
+
+        That is done once, and so is no part of what a look costs, unless some of it is left for the next one.
+        """
         store = self._store
         self._is_short = self._has_room = False
-        listing = Listing(store.layout, store.disk)
+        begin, listing = self._list()
         if store.shorten(listing):
-            listing = Listing(store.layout, store.disk)
+            begin, listing = self._list()
         self._busy = self.awaits_files = False
         if listing.groups:
             listing.groups = [group for group in listing.groups if not self._take_up(group)]
             self._busy = not store.unfold(listing, self._stuck)
             self.awaits_files = self._busy and not store.are_drained(listing)
-            listing = Listing(store.layout, store.disk)
+            left = set(listing.groups)
+            anew, listing = self._list()
+            begin = anew if left.isdisjoint(listing.groups) else begin
         store.clear(listing)
         histories, locked = _Histories(store), listing.locked
         self._index.update(listing.keys, lambda key: self._when(key, histories, locked=key in locked))
+        self._cost = store.clock.monotonic() - begin
         return listing
+
+    def _list(self) -> tuple[float, Listing]:
+        """Return when this began, and the names."""
+        return self._store.clock.monotonic(), Listing(self._store.layout, self._store.disk)
 
     def _stuck(self, group: str, error: OSError) -> None:
         self._is_short = self._is_short or error.errno in NO_ROOM
