@@ -274,7 +274,7 @@ def read_settings(texts: Mapping[str, str], known: Mapping[str, Parser]) -> dict
     """
     unknown = sorted(set(texts) - set(known))
     if unknown:
-        raise ValueError(f"unknown: {', '.join(unknown)}; known are: {', '.join(known)}{meant(unknown, known)}")
+        raise ValueError(f"unknown: {', '.join(unknown)}{meant(unknown, known)}; known are: {', '.join(known)}")
     values = {}
     for name, text in texts.items():
         try:

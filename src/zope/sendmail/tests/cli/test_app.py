@@ -263,7 +263,7 @@ class TheIniFile(Fixture):
     def test_must_not_have_unknown_keys(self) -> None:
         """A misspelled key is refused together with the known ones."""
         path = self.ini("host = h", "queue_path = q")
-        self.assertRefused(78, "unknown: host; known are: queue_path, interval", "--config", path)
+        self.assertRefused(78, "unknown: host; did you mean hostname?; known are: queue_path,", "--config", path)
 
     def test_asks_which_option_was_meant(self) -> None:
         """Of one that there is none of; what is near to none is only named."""

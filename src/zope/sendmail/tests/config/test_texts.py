@@ -199,8 +199,8 @@ class UnknownNames(unittest.TestCase):
             ({"xyz": ""}, "unknown: xyz; known are: interval, intervals, lifetime"),
             (
                 {"livetime": "", "intervall": "", "xyz": ""},
-                "unknown: intervall, livetime, xyz; known are: interval, intervals, lifetime; did you mean interval, "
-                "lifetime?",
+                "unknown: intervall, livetime, xyz; did you mean interval, lifetime?; known are: interval, intervals, "
+                "lifetime",
             ),
         ):
             with self.assertRaises(ValueError) as caught:

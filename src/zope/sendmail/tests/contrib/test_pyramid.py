@@ -243,7 +243,7 @@ class Settings(Fixture):
     def test_are_refused_with_the_cure(self) -> None:
         """When the application is made, not with the first mail."""
         for name, value, text in (
-            ("mail.hots", "x", "unknown: hots; known are: .*host"),
+            ("mail.hots", "x", "unknown: hots; did you mean .*host.*known are: .*host"),
             ("mail.port", "smtp", "port"),
             ("mail.queue_path", None, "there is no queue; write mail.queue_path ="),
             ("mail.queue_path", "redis://u:secret@h", "a queue cannot be at redis:"),
