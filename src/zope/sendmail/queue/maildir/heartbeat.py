@@ -64,13 +64,18 @@ class Heart:
     def _run(self) -> None:
         while True:
             self._ended.wait(BEAT)
-            with self._mutex:
-                owners = list(self._all)
-                if not owners:
-                    self._thread = None
-                    return
-            for owner in owners:
-                owner.beat()
+            if not self._beat():
+                return
+
+    def _beat(self) -> bool:
+        """Let each owner beat; return False if there is none.  In the wait between two beats none is kept alive."""
+        with self._mutex:
+            owners = list(self._all)
+            if not owners:
+                self._thread = None
+        for owner in owners:
+            owner.beat()
+        return bool(owners)
 
 
 heart = Heart()

@@ -466,7 +466,7 @@ class OtherSites(Fixture):
 
     def test_cannot_lend_their_name(self) -> None:
         """A name that leads to this host is not ours (DNS rebinding)."""
-        client = Client(Console([self.path], hosts=["localhost", "127.0.0.1"]))
+        client = Client(Console([self.path], hosts=["localhost", "127.0.0.1"], patience=60.0))
         self.assertEqual(client.get("/0/", headers={"Host": "evil.example"}).status_code, 400)
         for host in ("localhost:8025", "127.0.0.1", "LOCALHOST"):
             self.assertEqual(client.get("/0/", headers={"Host": host}).status_code, 200)

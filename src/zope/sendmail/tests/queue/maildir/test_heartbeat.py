@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import tempfile
 import threading
 import unittest
+import weakref
 from collections.abc import Iterator
 from math import inf
 from typing import Any
@@ -213,6 +215,40 @@ class TheHeart(unittest.TestCase):
                 heart.discard(owner)
                 thread.join(60)
                 self.assertFalse(thread.is_alive())
+
+    def test_keeps_no_owner_alive_between_two_beats(self) -> None:
+        """Of one that its program forgets nothing stays open, and others see at once that it has ended."""
+
+        class Owner:
+            def beat(self) -> None:
+                """Nothing."""
+
+        class Rest(threading.Event):
+            """Between beats; the second one lasts until it is over."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.began, self.count = threading.Event(), 0
+
+            def wait(self, timeout: float | None = None) -> bool:
+                self.count += 1
+                if self.count == 2:
+                    self.began.set()
+                    return super().wait(60)
+                return False
+
+        heart, owner = Heart(), Owner()
+        heart._ended = rest = Rest()
+        alive = weakref.ref(owner)
+        heart.add(owner)
+        thread = heart._thread
+        assert thread is not None
+        self.assertTrue(rest.began.wait(60))
+        del owner
+        gc.collect()
+        self.assertIsNone(alive())
+        rest.set()
+        thread.join()
 
     def test_shows_a_fresh_time(self) -> None:
         """By the clock that stamps the files."""

@@ -20,7 +20,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.lifecycle.states import State
-from zope.sendmail.message.terms import Terms
+from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.queue.postgresql.database import Connections, NotConnected
 from zope.sendmail.queue.postgresql.databaselocation import DatabaseLocation
@@ -484,6 +484,17 @@ class ParkedMail(unittest.TestCase):
         self.assertEqual(parking.next_expiry(), 9.0)
         parking.want([late])
         self.assertIsNone(parking.next_expiry())
+
+    def test_that_was_wanted_by_itself_keeps_no_other_behind_it(self) -> None:
+        """Of high priority, say: what is still parked is what goes before."""
+        parking = Parking()
+        gone, older, mail, younger = (uuid.UUID(int=number) for number in range(4))
+        parking.park(gone, "relay", inf, Priority.HIGH.rank)
+        parking.park(younger, "relay", inf)
+        parking.want([gone])
+        self.assertFalse(parking.is_behind(mail, Priority.NORMAL.rank, "relay", in_turn=False))
+        parking.park(older, "relay", inf)
+        self.assertTrue(parking.is_behind(mail, Priority.NORMAL.rank, "relay", in_turn=False))
 
 
 class AnAnnouncement(Fixture):
