@@ -230,7 +230,7 @@ class Claims:
 
     def _claim_ahead(self) -> None:
         """Claim ahead, unless another one has, or this processor rests since."""
-        with self._claiming, contextlib.suppress(QueueError):  # a worker that finds nothing in reserve is told
+        with self._claiming, contextlib.suppress(Exception):  # a worker that finds nothing in reserve meets it
             if self._needs_more():
                 self._reserve(self._wanted - len(self._ahead), is_last_word=False)
 

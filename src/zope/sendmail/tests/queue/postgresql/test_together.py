@@ -228,6 +228,23 @@ class MailsClaimedAhead(Fixture):
             claimed.wait()
         self.assertEqual(set(threads), {"zope.sendmail.postgresql.claim"})
 
+    def test_are_claimed_by_workers_where_the_thread_met_trouble(self) -> None:
+        """Whatever it is; a worker meets it as well, if it lasts."""
+        put(self.queue, [_ENVELOPE] * 40, _MESSAGE)
+        self.queue.claim(1, ahead=30)
+        begun, claims = threading.Event(), self.queue._claims
+
+        def fail(*_: Any, **__: Any) -> None:
+            begun.set()
+            raise RuntimeError("bug")
+
+        with mock.patch.object(claims, "_reserve", fail):
+            for _ in range(21):
+                self.queue.claim(1, ahead=30)
+            begun.wait()
+            claims._replenisher.close()
+        self.assertEqual(len(self.queue.claim(15)), 15)
+
     def test_are_not_claimed_by_one_that_rests_since(self) -> None:
         """Other processors could not have them."""
         put(self.queue, [_ENVELOPE] * 100, _MESSAGE)
