@@ -183,7 +183,7 @@ def _wait_for_the_main_thread() -> None:
         end.set()
     end.wait()
     while not vars(main)["_is_stopped"]:  # until executors have done what they have
-        time.sleep(_LOOK)
+        time.sleep(_LOOK)  # pragma: no cover - a moment that most programs do not have
 
 
 _keeper = Keeper()
