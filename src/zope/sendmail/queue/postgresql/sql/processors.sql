@@ -93,7 +93,8 @@ on conflict do nothing
 
 -- name: withdraw
 -- What this processor sent in its last seconds and a crash brought back.  Names are never given twice.
-with gone as (delete from zope_sendmail.mail where id = any(%(ids)s) and (owner is null or owner = %(me)s) returning id)
+with gone as (delete from zope_sendmail.mail where id = any(%(ids)s) and (owner is null or owner = %(me)s) returning id),
+told as (delete from zope_sendmail.history h using gone where h.mail = gone.id)
 delete from zope_sendmail.body using gone where body.mail = gone.id
 
 -- name: inherited

@@ -311,4 +311,22 @@ class ADeathWithMailsThatGoSoon(Fixture):
         self.assertEqual(sorted(lease.record.unknowns for lease in found), [0, 0, 1])
 
 
+class AMailThatIsWithdrawn(Fixture):
+    """It was sent, and a failover brought it back."""
+
+    def test_leaves_no_history(self) -> None:
+        """There is no mail any more with which it would go."""
+        [lease] = self.claim(1)
+        lease.settle(Record(State.DEFERRED, attempts=1))
+        self.queue._claims._liveness.withdraw([lease.id])
+        with shared_server().connect() as connection:
+            found = [
+                connection.execute(
+                    f"select count(*) from zope_sendmail.{table} where {column} = %s", [lease.id]
+                ).fetchone()
+                for table, column in (("mail", "id"), ("body", "mail"), ("history", "mail"))
+            ]
+        self.assertEqual(found, [(0,), (0,), (0,)])
+
+
 load_tests = in_layer(Databases)
