@@ -6,6 +6,7 @@ so after a death everything is as after that of a processor.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from zope.interface import implementer
 
 from zope.sendmail.interfaces import IFirstAttempts
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.locks import Lock, Owner
 from zope.sendmail.queue.maildir.sentlog import SentLog
@@ -33,6 +35,8 @@ class FirstAttempts:
         self._owner = owner
         self._told = told
         self._locks: dict[str, Lock] = {}
+        #: Whether a mail was sent and removed, which is not durable yet.
+        self._has_removed = False
 
     def commit(self, staged: Any) -> None:
         """See `IFirstAttempts`."""
@@ -84,14 +88,20 @@ class FirstAttempts:
         """See `IFirstAttempts`."""
         for name in list(self._locks):
             self.leave(name)
+        if self._has_removed:
+            with contextlib.suppress(OSError):  # then a loss of power may bring back what was sent
+                self.store.disk.sync_directory(self.store.layout.new)
         self._owner.close()
         self.sent_log.close()
 
     # what leases tell; see `zope.sendmail.queue.maildir.lease.LeaseHolder`
 
     def settled(self, key: str, record: Record) -> None:
-        """Let processors know of a mail that stays."""
-        self._told([key])
+        """Let processors know of a mail that stays; remember one that has left."""
+        if record.state is State.SENT:
+            self._has_removed = True
+        else:
+            self._told([key])
 
     def settle_later(self, lease: MaildirLease, record: Record, error: OSError) -> None:
         """Leave the lock to the processor that finds its owner gone: what was done stands in the owner file."""

@@ -273,6 +273,8 @@ class MaildirQueue:
         """See `IMailQueue.close`."""
         self._claims.sweeper.flush()
         with self._claims.mutex:
+            with contextlib.suppress(OSError):  # then a loss of power may bring back what was sent last
+                self._claims.sync_removals(at_once=True)
             self._claims.leave_bundles()
             self._owner.close()
             self._claims.unsettled.abandon()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
+from zope.sendmail.interfaces import ILease
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.retry import judge, sent_at_once
 from zope.sendmail.lifecycle.states import State
@@ -102,6 +103,26 @@ class Story:
         self.queue.wait(0.0)
         self.mark(lambda promise: promise.gone.update(promise.sent))
 
+    def end(self) -> None:
+        """Close the queue, as a processor that ends; before that, the same is done."""
+        self.queue.close()
+        self.mark(lambda promise: promise.gone.update(promise.sent))
+
+    def commit_and_send(self, number: int) -> None:
+        """One transaction with a mail that the process which commits it sends at once, and which ends then."""
+        staged = self.queue.stage()
+        name = staged.add(self.envelope(number), body(number))
+        staged.prepare()
+        self.mark(lambda promise: promise.all_or_none.append({number}))
+        attempts = self.queue.first_attempts()
+        attempts.commit(staged)
+        self.mark(lambda promise: promise.must.add(number))
+        lease = attempts.claim(name)
+        assert lease is not None
+        self.send([lease], [OK])
+        attempts.close()
+        self.mark(lambda promise: promise.gone.update(promise.sent))
+
     def abort(self, *numbers: int) -> None:
         """One transaction that is prepared and aborted."""
         staged = self.queue.stage()
@@ -112,7 +133,11 @@ class Story:
 
     def attempt(self, *replies: Reply) -> None:
         """Claim as many mails as there are replies; settle each with its reply."""
-        for lease, reply in zip(self.queue.claim(len(replies)), replies, strict=True):
+        self.send(self.queue.claim(len(replies)), replies)
+
+    def send(self, leases: Sequence[ILease], replies: Sequence[Reply]) -> None:
+        """Send leased mails; settle each with its reply."""
+        for lease, reply in zip(leases, replies, strict=True):
             number = int(lease.envelope.recipients[0].partition("@")[0])
             lease.open().read()
             self.mark(lambda promise, n=number: promise.handed.add(n))  # type: ignore[misc]  # bound in this round
@@ -537,6 +562,22 @@ class Sending(CrashTest):
 
         for power in (False, True):
             self.examine(tell, power=power)
+
+    def test_sent_mail_stays_gone_once_the_queue_is_closed(self) -> None:
+        """As that of a single pass: the machine may lose its power when the program has long ended."""
+
+        def tell(story: Story) -> None:
+            story.commit(1, 2)
+            story.attempt(OK, OK)
+            story.end()
+
+        for power in (False, True):
+            self.examine(tell, power=power)
+
+    def test_sent_mail_stays_gone_once_the_transaction_that_sent_it_has_ended(self) -> None:
+        """Direct delivery, whose process may never look at the queue again."""
+        for power in (False, True):
+            self.examine(lambda story: story.commit_and_send(1), power=power)
 
     def test_deferred_then_accepted(self) -> None:
         """What is known of a retry survives, or the mail is tried once more."""
