@@ -49,6 +49,14 @@ class AWait(SeveralInMemory):
         self.wait(waiting)
 
 
+class FilesThatAreBeingMade(SeveralInMemory):
+    def test_are_awaited_if_they_are_in_one(self) -> None:
+        """Where another process has committed many mails."""
+        self.assertFalse(self.queue.awaits_files)
+        self.each[2].awaits_files = True  # type: ignore[attr-defined]  # a Maildir has it
+        self.assertTrue(self.queue.awaits_files)
+
+
 class OneInTrouble(SeveralInMemory):
     def test_costs_no_lease_on_mail_of_another(self) -> None:
         """Be it claimed to be sent or to be given up; it raises when there is nothing else."""

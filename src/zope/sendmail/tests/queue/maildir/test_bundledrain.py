@@ -908,6 +908,15 @@ class SomebodyWantsFiles(DrainTest):
         self.assertNotIn(PROGRESS, os.listdir(self.group()))
 
 
+class AProcessorWithOneRelay(DrainTest):
+    def test_lets_no_mail_of_a_bundle_give_way(self) -> None:
+        """It parks nothing that could go before."""
+        self.put()
+        for lease in self.queue.claim(20):
+            self.assertFalse(lease.give_way("relay"))
+            self.settle(lease, OK)
+
+
 class ABundleOnADiskThatHasRefused(DrainTest):
     def test_is_left_alone_for_a_while_also_if_files_are_wanted_of_it(self) -> None:
         """They are made with the next look."""

@@ -104,6 +104,19 @@ class AFirstAttempt(LeaseTest):
         self.assertIsNone(attempts.claim(name))
         self.assertEqual([lease.name for lease in self.queue.claim()], [name])
 
+    def test_gives_no_way(self) -> None:
+        """Nothing is parked for its relay by this process, and the person waits."""
+        attempts = self.queue.first_attempts()
+        self.addCleanup(attempts.close)
+        staged = self.queue.stage()
+        name = staged.add(ENVELOPE, MESSAGE)
+        staged.prepare()
+        attempts.commit(staged)
+        lease = attempts.claim(name)
+        assert lease is not None
+        self.assertFalse(lease.give_way("relay"))
+        lease.release()
+
 
 class ATransactionsFile(LeaseTest):
     def test_is_let_go_of_once(self) -> None:

@@ -282,6 +282,17 @@ class AProcessor(Fixture):
         liveness.remember(new)
         self.assertEqual([mail for _, mail in liveness._sent], [new])
 
+    def test_that_ends_leaves_a_worker_the_connection_on_which_it_speaks(self) -> None:
+        """It is closed with the last word."""
+        [lease] = self.claimed()
+        lease.intend()
+        progress = self.queue._claims._progress
+        with mock.patch.object(progress, "_is_busy", new=True), mock.patch.object(progress, "flush_safely"):
+            progress.close()
+        self.assertIsNotNone(progress._connection)
+        progress.close()
+        self.assertIsNone(progress._connection)
+
     def test_that_has_ended_beats_no_more(self) -> None:
         """Though its thread is in the middle of that: it would come back to life."""
         self.queue.claim()
