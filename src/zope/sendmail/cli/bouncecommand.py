@@ -125,7 +125,7 @@ def _as_pipe(arguments: Sequence[str]) -> int:
     except SystemExit as end:
         raise SystemExit(0 if end.code in (0, None) else os.EX_TEMPFAIL) from None
     except Exception:  # noqa: BLE001 - whatever it is, the message is not lost by it
-        traceback.print_exc()
+        traceback.print_exc(file=sys.stderr)
         status = os.EX_TEMPFAIL
     finally:
         for number, handler in before.items():
