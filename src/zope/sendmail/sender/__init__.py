@@ -62,8 +62,8 @@ def _without_terms(options: Mapping[str, Any]) -> tuple[Any, Any]:
 class MailSender(Sending):
     """A `MailWriter` and a `MailReader` on one directory, or on a queue in memory of its own (``memory:``), for tests.
 
-    Two senders of one queue in one process have the same relays; a second one with another relay is refused while the
-    first one sends, before anything is written (`InvalidSettings`).
+    Two senders of one queue in one process have the same relays; while one sends, a second one with another relay does
+    not begin, and takes no mail (`InvalidSettings`), but may be asked about the queue.
 
     `relays` are the addresses that mail may name besides `hostname` and `port`; see `make_routes` for these and the
     routes, `MailReader` for the options.  The reader is started by the first mail, by `start`, and by ``with``.

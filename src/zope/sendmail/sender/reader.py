@@ -79,8 +79,9 @@ class MailReader(Sending):
     Mail that names no relay goes to `hostname` and `port`, over verified TLS with a `username` and `password`, and as
     further keywords of `SMTPMailer` say it (``tls="implicit"``, ``cafile``, ``rate``, ...), or through `mailer`;
     `mailers` are further ones by name, each with the password of its relay.  Several readers, also in other processes,
-    may share a directory, if all have the same relays; another relay beside one that sends in the same process is
-    refused (`InvalidSettings`).  ``memory:`` and `queue` are as for `MailWriter`.
+    may share a directory, if all have the same relays; one with another relay does not begin to send while another one
+    of the same process sends (`InvalidSettings`), but may be asked about the queue.  ``memory:`` and `queue` are as for
+    `MailWriter`.
 
     `start` and `stop` may be called any number of times, in turn.  Concurrency: any thread.
 
@@ -119,8 +120,7 @@ class MailReader(Sending):
         self._starting = ForkLock()
         #: What it does with the mail of its queue.
         self.use = QueueUse.of(directory, self._queue, self._mailer, self._routes)
-        self.refuse_other_relay()  # now, so that bad options are told here
-        self._make()
+        self._make()  # now, so that bad options are told here
 
     def start(self) -> None:
         """Begin to send.  Harmless if it runs.

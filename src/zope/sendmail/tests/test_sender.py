@@ -83,34 +83,40 @@ class TwoSendersOfOneQueue(Fixture):
             directory or self.path, hostname, relays=["one.example.org:25", "two.example.org:25"], **options
         )
 
+    def begin(self, sender: MailSender | MailReader) -> None:
+        self.addCleanup(sender.stop, 60.0)
+        sender.start()
+
     def test_have_one_relay(self) -> None:
         """Also where the queue has another name."""
         os.symlink(self.path, f"{self.path}-too")
         for directory in self.path, f"{self.path}-too":
             with self.assertRaisesRegex(InvalidSettings, "has a sender in this process already, whose relay differs"):
-                self.other(directory)
+                self.begin(self.other(directory))
+
+    def test_may_look_at_it(self) -> None:
+        """A second one whose relay is of no interest tells what waits, while the first one sends."""
+        self.assertEqual(MailSender(self.path).queue.admin.count(), {})
 
     def test_know_the_same_relays(self) -> None:
         """Else one would set aside what is meant for a relay of the other."""
         with self.assertRaisesRegex(InvalidSettings, "whose relays or routes differ"):
-            MailSender(self.path, "one.example.org")
+            self.begin(MailSender(self.path, "one.example.org"))
 
     def test_may_do_the_same(self) -> None:
         """As a second one with other times, or through a mailer of which it is not known where it sends."""
-        self.other(hostname="one.example.org", interval=60.0).start()
+        self.begin(self.other(hostname="one.example.org", interval=60.0))
         routes = make_routes(["one.example.org:25", "two.example.org:25"])
-        MailReader(self.path, mailer=ScriptedMailer(), routes=routes).start()
+        self.begin(MailReader(self.path, mailer=ScriptedMailer(), routes=routes))
 
     def test_are_compared_as_long_as_they_send(self) -> None:
         """What has stopped sends nothing."""
         self.assertTrue(self.first.stop(60.0))
-        self.other()
+        self.begin(self.other())
 
     def test_is_refused_before_anything_is_written(self) -> None:
-        """One that was made before the other one has begun is refused when it begins."""
-        self.assertTrue(self.first.stop(60.0))
+        """When it begins, or is given a mail."""
         other = self.other()
-        self.first.start()
         for send in other.send, other.bind(transaction.TransactionManager()).send:
             self.assertRaises(InvalidSettings, send, SENDER, "a@example.org", MESSAGE)
         for begin in other.start, other.reader.start, other.reader.send_waiting:
@@ -119,19 +125,17 @@ class TwoSendersOfOneQueue(Fixture):
 
     def test_have_different_queues(self) -> None:
         """In another directory, and in memory."""
-        self.other(f"{self.path}-too")
+        self.begin(self.other(f"{self.path}-too"))
         with MailSender("memory:", "one.example.org"):
-            MailSender("memory:", "two.example.org")
+            self.begin(MailSender("memory:", "two.example.org"))
 
     def test_are_known_by_their_queue_where_that_is_given(self) -> None:
         """The place need not be one then."""
         one, two = MemoryQueue(), MemoryQueue()
-        first = MailReader("", "one.example.org", queue=one)
-        first.start()
-        self.addCleanup(first.stop, 60.0)
-        MailReader("", "two.example.org", queue=two)
+        self.begin(MailReader("", "one.example.org", queue=one))
+        self.begin(MailReader("", "two.example.org", queue=two))
         with self.assertRaisesRegex(InvalidSettings, "whose relay differs"):
-            MailReader("", "two.example.org", queue=one)
+            self.begin(MailReader("", "two.example.org", queue=one))
 
 
 class AWriter(Fixture):
