@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from zope.sendmail.interfaces import IMailQueue
+from zope.sendmail.errors import NotPossible
+from zope.sendmail.interfaces import IMailQueue, IMailQueueAdmin
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.states import Action, State, after
@@ -34,13 +35,22 @@ def bounce(queue: IMailQueue, name: str, *, now: float) -> None:
     mail = admin.show(name)
     after(mail.state, Action.BOUNCE, name)
     if mail.state is not State.HELD:
-        admin.hold(name)
+        _hold(admin, name)
     mail = admin.show(name)
     last = mail.history[-1] if mail.history else Record()
     if mail.envelope is not None and mail.envelope.sender:
         left = last.outstanding(mail.envelope.recipients)
         _report(queue, name, mail.envelope.sender, {each: _reply(last, each) for each in left}, now)
     admin.give_up(name, GIVEN_UP)
+
+
+def _hold(admin: IMailQueueAdmin, name: str) -> None:
+    """Hold a mail; what a dead processor left of it is written down first, and may have it held already."""
+    try:
+        admin.hold(name)
+    except NotPossible:
+        if admin.show(name).state is not State.HELD:
+            raise
 
 
 def _reply(last: Record, recipient: str) -> Reply:

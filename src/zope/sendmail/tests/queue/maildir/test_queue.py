@@ -34,6 +34,7 @@ from zope.sendmail.queue.maildir.locks import MAX_SEND_TIME
 from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.queue.maildir.store import Listing
 from zope.sendmail.queue.maildir.trigger import Trigger
+from zope.sendmail.queue.nondelivery import bounce
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, MESSAGE, OK, SCHEDULE, ManualClock, envelope
 from zope.sendmail.testing.scriptedmailer import ScriptedMailer
@@ -279,6 +280,32 @@ class OpenedAgain(MaildirQueueTest):
         self.assertEqual(free, [False, False])
 
 
+class GivenUpByAnOperator(MaildirQueueTest):
+    """With `bounce`, before any processor has come that writes down what the dead one left."""
+
+    def assert_bounced(self, name: str, note: str) -> None:
+        """The death is in its history, the mail is given up, and its sender gets one report."""
+        bounce(self.queue, name, now=self.clock.time())
+        mail = self.queue.admin.show(name)
+        self.assertEqual((mail.state, mail.history[-2].state), (State.REJECTED, State.HELD))
+        self.assertIn(note, mail.history[-2].note)
+        [report] = self.queue.admin.mails([State.READY])
+        self.assertEqual(report.envelope and report.envelope.sender, "")
+
+    def test_when_its_outcome_is_unknown(self) -> None:
+        """The death alone has it held."""
+        [name] = self.put()
+        self.die()
+        self.assert_bounced(name, "between the last byte and the relay's reply")
+
+    def test_when_it_has_killed_three_processors(self) -> None:
+        """The third death has it held."""
+        [name] = self.put()
+        for _ in range(3):
+            self.die(intended=False)
+        self.assert_bounced(name, "its worker died 3 times")
+
+
 class DeathAfterTheRelaysYes(MaildirQueueTest):
     """The relay has it, and the owner died before it could remove the message."""
 
@@ -292,6 +319,12 @@ class DeathAfterTheRelaysYes(MaildirQueueTest):
         lease.settle(self.judged(lease, OK))
         dead.close()
         self.clock.advance(5)
+
+    def test_is_no_mail_to_give_up(self) -> None:
+        """Its sender gets no report that it was not delivered, since it was."""
+        with self.assertRaisesRegex(NotPossible, "it is sent"):
+            bounce(self.queue, self.name, now=self.clock.time())
+        self.assertEqual(list(self.queue.admin.mails([State.READY])), [])
 
     def run_processor(self) -> tuple[list[Any], Any]:
         """What another one sends and tells."""
