@@ -5,6 +5,7 @@ Fails with `OSError` if the directory cannot be read.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from zope.sendmail.bounces.handler import BounceHandler
@@ -13,6 +14,8 @@ from zope.sendmail.reporting import maillog
 
 #: Octets of a message that is read; a bounce of more is none.
 MOST = 8 * 1024 * 1024
+
+_NO_MAILDIR = "there is no Maildir; correct the path, or let the mail server deliver a bounce first, which makes it"
 
 
 class MaildirWatch:
@@ -33,7 +36,7 @@ class MaildirWatch:
         :raises OSError: there is no such Maildir, or it cannot be read.
         """
         found: list[Bounce] = []
-        for name in sorted(os.listdir(os.path.join(self._directory, "new"))):
+        for name in sorted(self._names()):
             try:
                 found += self._handle(name)
             except OSError as error:
@@ -41,6 +44,12 @@ class MaildirWatch:
                     self._told.add(name)
                     maillog.bounce_left(name, error)
         return found
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(os.path.join(self._directory, "new"))
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, _NO_MAILDIR, self._directory) from None
 
     def _handle(self, name: str) -> list[Bounce]:
         path = os.path.join(self._directory, "new", name)

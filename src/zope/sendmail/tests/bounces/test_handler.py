@@ -219,6 +219,13 @@ class TheCommand(Fixture):
         self.assertEqual(self.run_it("--once"), (0, ""))
         self.assertEqual((self.suppressed(), os.listdir(new)), ([JANE], []))
 
+    def test_says_that_there_is_no_maildir(self) -> None:
+        """Which one, and what to do; the mail server may make it any moment, so that it is no wrong configuration."""
+        status, text = self.run_it("--once")
+        self.assertEqual(status, 75)
+        self.assertIn("let the mail server deliver a bounce first, which makes it", text)
+        self.assertIn(f"'{self.directory}/bounces'", text)
+
     def test_watches_a_maildir_until_it_is_told_to_end(self) -> None:
         """What comes meanwhile is handled."""
         new = self.directory / "bounces" / "new"
