@@ -123,6 +123,7 @@ class HandOverContract(QueueSituation):
         for lease in self.queue.claim(12):
             self.assertTrue(lease.open().read() == expected)
             self.assertEqual(lease.message_id, "1@example.org")
+            lease.release()
 
     def test_aborted_mail_leaves_nothing(self: Any) -> None:
         """After abort the queue is as before, also when it is repeated."""

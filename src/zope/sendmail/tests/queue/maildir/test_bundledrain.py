@@ -27,6 +27,7 @@ from zope.sendmail.queue.maildir.bundleprogress import BundleProgress, make_prog
 from zope.sendmail.queue.maildir.layout import BUNDLE, PROGRESS, WANTED
 from zope.sendmail.queue.maildir.locks import LOOK_AGAIN
 from zope.sendmail.queue.maildir.queue import MaildirQueue
+from zope.sendmail.queue.maildir.store import Listing
 from zope.sendmail.queue.maildir.unfolder import unfold_now
 from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, SCHEDULE, ManualClock, envelope
@@ -287,8 +288,11 @@ class ANewsletter(DrainTest):
     def test_with_a_large_mail_becomes_files(self) -> None:
         """What is drained where it lies has to be in memory."""
         names = self.put(4, MESSAGE + b"x" * 70_000)
-        self.assertEqual([lease.name for lease in self.queue.claim(20)], names)
+        leases = self.queue.claim(20)
+        self.assertEqual([lease.name for lease in leases], names)
         self.assertEqual(self.names(), names)
+        for lease in leases:
+            lease.release()
 
     def test_where_there_is_no_room_for_its_progress_becomes_files(self) -> None:
         """As before, if there is no file of the reserve that can be it."""
@@ -906,6 +910,32 @@ class SomebodyWantsFiles(DrainTest):
         Disk().create(os.path.join(self.group(), ".splitting-another.example.org"))
         self.assertEqual([lease.name for lease in self.queue.claim(20)], names[:2])
         self.assertNotIn(PROGRESS, os.listdir(self.group()))
+
+
+class FilesOfABundle(DrainTest):
+    def test_are_not_awaited_where_a_processor_drains_it(self) -> None:
+        """There will be none; another processor's pass ends without them."""
+        self.put()
+        leases = self.queue.claim(4)
+        other = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock)
+        self.addCleanup(other.close)
+        self.assertEqual(other.claim(20), [])
+        self.assertFalse(other.awaits_files)
+        for lease in leases:
+            lease.release()
+
+    def test_are_not_awaited_that_were_made_since_it_was_seen(self) -> None:
+        """The bundle is gone then, which is no trouble of the look that has just seen it."""
+        self.put()
+        store = self.queue._claims.store
+        listing = Listing(self.queue.layout, store.disk)
+        self.assertFalse(store.are_drained(listing))
+        other = MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock)
+        self.addCleanup(other.close)
+        for lease in other.claim(20):
+            lease.release()
+        self.assertFalse(os.path.exists(os.path.join(self.queue.layout.root, listing.groups[0])))
+        self.assertTrue(store.are_drained(listing))
 
 
 class AProcessorWithOneRelay(DrainTest):

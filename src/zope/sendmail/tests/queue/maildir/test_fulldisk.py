@@ -230,6 +230,20 @@ class ABundle(FullDiskTest):
             self.assertEqual(len(queue.claim(20)), 8)
         second.release()
 
+    def test_waits_for_the_next_look_where_the_file_system_refuses_that_commit(self) -> None:
+        """The processor goes on."""
+        queue = self.open(self.parts)
+        with self.assertLogs("QueueProcessorThread", "ERROR"):
+            first, second = queue.claim(20)
+        first.settle(Record(State.SENT))
+        refusal = OSError(errno.EIO, os.strerror(errno.EIO))
+        with mock.patch.object(self.parts, "sync_directory", side_effect=refusal) as sync:
+            self.assertEqual(queue.claim(20), [])
+        sync.assert_called_once_with(queue.layout.new)
+        self.parts.places = 3
+        second.settle(Record(State.SENT))
+        self.assertEqual(len(queue.claim(20)), 8)
+
     def test_is_left_by_a_child_that_is_forked_meanwhile(self) -> None:
         """The lock of the bundle ends with our parent, though the child lives on."""
         bundle, found = os.stat(os.path.join(self.group, BUNDLE)), []

@@ -36,9 +36,11 @@ class RefusingDisk(FaultyDisk):
     def __init__(self) -> None:
         super().__init__()
         self.refused: frozenset[str] = frozenset()
+        self.refusals = 0
 
     def _count(self, call: str) -> None:
         if call in self.refused:
+            self.refusals += 1
             raise OSError(self.error, os.strerror(self.error))
 
 
@@ -57,6 +59,10 @@ class Refused(unittest.TestCase):
             yield
         finally:
             self.disk.refused = frozenset()
+
+    def owners(self) -> list[str]:
+        """Return the names of the owner files, beside which there is a reserve."""
+        return [name for name in os.listdir(self.queue.layout.locks) if not name.startswith(".reserve-")]
 
     def staged(self) -> Any:
         staged = self.queue.stage()
@@ -196,6 +202,31 @@ class AFirstAttempt(Refused):
         self.assertIs(found.record.state, State.SENT)
         found.settle(found.record)
         self.assertEqual(list(self.queue.admin.names()), [])
+
+    def test_ends_though_its_removal_cannot_be_made_durable(self) -> None:
+        """The transaction has long committed, and the mail is sent; its owner file does not stay."""
+        staged = self.staged()
+        self.attempts.commit(staged)
+        lease = self.attempts.claim(staged.names[0])
+        assert lease is not None
+        lease.settle(Record(State.SENT))
+        with self.refusing("sync_directory"):
+            self.attempts.close()
+        self.assertGreater(self.disk.refusals, 0)
+        self.assertEqual(self.owners(), [])
+
+
+class AQueueThatIsClosed(Refused):
+    def test_lets_go_of_all_though_a_removal_cannot_be_made_durable(self) -> None:
+        """Its owner file does not stay, which would keep others from its mail for a while."""
+        self.staged().commit()
+        [lease] = self.queue.claim()
+        lease.settle(Record(State.SENT))
+        self.assertNotEqual(self.owners(), [])
+        with self.refusing("sync_directory"):
+            self.queue.close()
+        self.assertGreater(self.disk.refusals, 0)
+        self.assertEqual(self.owners(), [])
 
 
 class WhatADeathHasLeft(Refused):

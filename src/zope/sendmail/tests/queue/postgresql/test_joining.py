@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import unittest
 from typing import Any
-from unittest import SkipTest
+from unittest import SkipTest, mock
 
 import transaction
 
@@ -310,7 +311,9 @@ class AnSQLAlchemySession(Fixture):
         self.assertEqual((self.rows(), self.queue.admin.count()), (0, {}))
 
     def test_works_without_the_package_transaction(self) -> None:
-        """A session of its own, and `MailWriter`: the session's commit decides."""
+        """A session of its own, and `MailWriter`: the session's commit decides, and zope.sqlalchemy gets no say."""
+        from zope.sqlalchemy import datamanager
+
         from zope.sendmail.queue.postgresql.joining import SQLAlchemySession
 
         with self.plain() as session:
@@ -318,8 +321,20 @@ class AnSQLAlchemySession(Fixture):
             send(writer, "first")
             session.rollback()
             send(writer, "second")
+            self.assertNotIn(session, datamanager._SESSION_STATE)
             session.commit()
         self.assertEqual(self.subjects(), [b"second"])
+
+    def test_works_where_zope_sqlalchemy_is_not_loaded(self) -> None:
+        """There is nothing to tell it then, and it is not imported for that."""
+        from zope.sendmail.queue.postgresql.joining import SQLAlchemySession
+
+        absent: dict[str, Any] = {"zope.sqlalchemy": None}  # to import it fails
+        with self.plain() as session, mock.patch.dict(sys.modules, absent):
+            del sys.modules["zope.sqlalchemy.datamanager"]
+            send(MailWriter(self.url, connection=SQLAlchemySession(session)))
+            session.commit()
+        self.assertEqual(self.subjects(), [b"news"])
 
     def test_wakes_processors_after_the_commit(self) -> None:
         """Wherever they are."""
@@ -398,6 +413,20 @@ class ADjangoConnection(Fixture):
                 send(self.writer, "second")
                 raise ZeroDivisionError
         self.assertEqual(self.subjects(), [b"first"])
+
+    def test_is_open_where_statements_can_be_executed(self) -> None:
+        """Within `atomic`, until something there has failed."""
+        from django.db.transaction import atomic, set_rollback
+
+        from zope.sendmail.queue.postgresql.joining import DjangoConnection
+
+        connection = DjangoConnection()
+        self.assertFalse(connection.is_open)
+        with atomic():
+            self.assertTrue(connection.is_open)
+            set_rollback(True)
+            self.assertFalse(connection.is_open)
+        self.assertFalse(connection.is_open)
 
     def test_sends_at_once_without_a_transaction(self) -> None:
         """As everything is done at once there."""
