@@ -136,7 +136,7 @@ class QueueNotWritable(QueueError):
         """
         place = f" ({error.filename})" if isinstance(error.filename, str) else ""
         why = error.strerror or str(error) or type(error).__name__
-        cure = _CURES.get(error.errno or 0, "see what is wrong with that disk; 'zope-sendmail doctor' may know")
+        cure = _CURES.get(error.errno or 0, "see what is wrong with that disk; 'zope-sendmail queue doctor' may know")
         return cls(f"mail cannot be put into the queue {location}: {why}{place}; {cure}", error.errno)
 
 

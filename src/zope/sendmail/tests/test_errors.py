@@ -4,6 +4,7 @@ import copy
 import errno
 import os
 import pickle
+import re
 import smtplib
 import unittest
 from pathlib import Path
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 import transaction
 
 from zope.sendmail import errors
+from zope.sendmail.cli.queuearguments import VERBS
 from zope.sendmail.config.settings import RelaySettings
 from zope.sendmail.delivery import DirectMailDelivery, QueuedMailDelivery
 from zope.sendmail.errors import (
@@ -235,3 +237,9 @@ class AQueueThatCannotBeWritten(unittest.TestCase):
             text = str(QueueNotWritable.of("/queue", OSError(number, os.strerror(number), "/queue/tmp/x")))
             self.assertTrue(text.startswith(f"mail cannot be put into the queue /queue: {os.strerror(number)}"), text)
             self.assertGreater(len(text.rpartition("; ")[2]), 10, text)
+
+    def test_names_a_command_that_there_is(self) -> None:
+        """What helps with a number without a cure of its own is a verb of ``zope-sendmail queue``."""
+        text = str(QueueNotWritable.of("/queue", OSError(errno.EIO, os.strerror(errno.EIO))))
+        named = re.search("'zope-sendmail queue (.*?)'", text)
+        self.assertIn(named and named[1], VERBS)
