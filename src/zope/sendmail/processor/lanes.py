@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable
 from math import inf
 
+from zope.sendmail.smtp.distances import FAR
+
 #: So many connections are always worth while where mail waits: a relay on the same machine works while we do, and on a
 #: busy machine several threads get more of it.
 FEW = 4
@@ -32,10 +34,6 @@ _COST = 0.0003
 
 #: So many looks may be guesses, if no mail was taken meanwhile.
 _GUESSES = 10
-
-#: Seconds from which on a relay is far, since it is on another host: one beside us has answered in 0.4 ms at some time,
-#: however busy the machine is.  As many connections to it as are worth while are opened at once.
-_FAR = 0.0007
 
 #: Round trips that a connection costs before its first mail, and at its end: one that is not encrypted.
 _SETTING_UP = 4
@@ -132,9 +130,9 @@ class Lanes:
         return self._guesses > 0
 
     def is_far(self) -> bool:
-        """Return whether the relay is known to be so far away that several are worth while."""
+        """Return whether the relay is known to be so far away that as many as are worth while are opened at once."""
         distance = self._distance()
-        return distance is not None and distance >= _FAR
+        return distance is not None and distance >= FAR
 
     def _distance(self) -> float | None:
         return None if self.distance is None else self.distance()

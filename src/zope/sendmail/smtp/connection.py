@@ -12,6 +12,7 @@ from typing import Any
 from zope.sendmail.config.settings import Notify, RelaySettings
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.smtp.channel import Channel, open_channel
+from zope.sendmail.smtp.distances import DISTANCES
 from zope.sendmail.smtp.onemail import Attempt
 from zope.sendmail.smtp.ordinary import OrdinaryAttempt, StraightWay
 from zope.sendmail.smtp.protocol.body import Body
@@ -156,10 +157,17 @@ class SMTPConnection:
                 proven=self._has_taken,
                 answers_each=self._answers_each,
                 taken_before=self._memory.recipients_taken,
-                overlapped=self._memory.has_overlapped(self._clock.monotonic()),
+                overlapped=self._overlaps_at_once(),
             )
         except (MailNotSupported, Refused) as error:
             raise as_smtplib_error(error, progress) from error
+
+    def _overlaps_at_once(self) -> bool:
+        """Return whether the first mail takes the next envelope along.
+
+        Only to a relay that is far: a near one has its answer ready sooner than this process has the next mail.
+        """
+        return self._memory.has_overlapped(self._clock.monotonic()) and DISTANCES.is_far(str(self._settings))
 
     def _recipient_limit(self) -> int | None:
         wanted, memory = self._settings.recipient_limit, self._memory

@@ -10,6 +10,7 @@ import unittest
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
+from unittest import mock
 
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -20,6 +21,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.mailer import SendOnlySession
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue.memory import MemoryQueue
+from zope.sendmail.smtp.distances import DISTANCES, FAR
 from zope.sendmail.smtp.pipeline import Result, stream, stream_in_steps
 from zope.sendmail.smtp.protocol.body import WINDOW
 from zope.sendmail.smtp.protocol.steps import MAX_FLIGHT
@@ -160,12 +162,14 @@ class ManyMailsAreSent(Streams):
 class AFurtherConnection(Streams):
     """To a relay that has taken an envelope with the end of a mail over another one."""
 
-    def carried(self, kind: type[Job], *before: str) -> list[str]:
+    def carried(self, kind: type[Job], *before: str, distance: float = FAR) -> list[str]:
         """Send some mails over one connection, and let the relay take its time with the first one of another.
 
-        Returns what was taken from the source until then.
+        :param distance: that of the relay, in seconds
+        :returns: what was taken from the source until then
         """
         relay = self.start()
+        self.enterContext(mock.patch.object(DISTANCES, "of", return_value=distance))
         first, second = self.session(relay), self.session(relay)
         second._memories = first._memories
         self.assertTaken(self.send(first, *(kind(name) for name in before)), *before)
@@ -191,6 +195,10 @@ class AFurtherConnection(Streams):
 
         for kind in (Job, Ordinary):
             self.assertEqual(self.carried(kind, "one", "two", "three"), ["x", "y"])
+
+    def test_to_a_near_relay_waits_for_its_first_answer(self) -> None:
+        """It is there sooner than the next mail."""
+        self.assertEqual(self.carried(Job, "one", "two", "three", distance=FAR / 2), ["x"])
 
     def test_proves_itself_as_long_as_the_relay_has_not_shown_that(self) -> None:
         """With a mail by itself."""
