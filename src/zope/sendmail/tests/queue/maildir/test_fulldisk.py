@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
 import time
 import unittest
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from unittest import mock
 
@@ -116,9 +117,11 @@ class RoomForFewParts(Disk):
 
     def __init__(self) -> None:
         self.twice: list[str] = []
+        self.made = 0
 
     def create(self, path: str, *pieces: Piece) -> None:
         directory = os.path.dirname(path)
+        self.made += os.path.basename(directory) == PARTS
         if os.path.basename(directory) == PARTS and len(os.listdir(directory)) >= self.places:
             raise OSError(self.error, os.strerror(self.error), path)
         super().create(path, *pieces)
@@ -180,6 +183,22 @@ class ABundle(FullDiskTest):
         self.assertEqual(os.listdir(self.group), [BUNDLE])
         self.queue.drain_bundles()
         self.assertEqual([lease.name for lease in self.queue.claim(20)], self.mails)
+
+    def test_that_is_gone_when_it_is_locked_was_made_files_by_another_process(self) -> None:
+        """That one's lock ended with its work; nothing is done twice, and nothing is refused."""
+        self.parts.places = 100
+        locked = self.parts.locked
+
+        @contextlib.contextmanager
+        def late(path: str) -> Iterator[int | None]:
+            with locked(path) as fd:
+                os.rename(self.group, f"{self.group}-elsewhere")
+                yield fd
+
+        with mock.patch.object(self.parts, "locked", late):
+            self.assertTrue(self.unfold())
+        self.assertEqual(self.parts.made, 0)
+        self.assertEqual(self.names(), self.mails)
 
     def test_is_whole_after_any_other_trouble(self) -> None:
         """At first, and when a part of it was made files; the next look makes the rest, and no mail twice."""
