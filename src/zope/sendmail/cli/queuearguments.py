@@ -146,7 +146,7 @@ exit status:
 def is_queue_command(arguments: Sequence[str]) -> bool:
     """Return whether a command line is for operators; only options behind it are for a Maildir called ``queue``.
 
-    So is the word alone where there is such a Maildir; elsewhere it is a person who asks what can be done.
+    So is the word alone where there is such a Maildir; elsewhere it asks for the verbs.
     """
     if arguments[:1] != ["queue"]:
         return False

@@ -86,6 +86,7 @@ class TwoSendersOfOneQueue(Fixture):
     def begin(self, sender: MailSender | MailReader) -> None:
         self.addCleanup(sender.stop, 60.0)
         sender.start()
+        self.assertTrue(getattr(sender, "reader", sender).running())
 
     def test_have_one_relay(self) -> None:
         """Also where the queue has another name."""
