@@ -24,6 +24,9 @@ from zope.sendmail.queue.postgresql.storedbody import ROW
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 
+#: How often a mail is intended whose answer comes too late to be relied on.
+_TRIES = 2
+
 
 class Hand:
     """See the module.  Concurrency: any thread.
@@ -135,13 +138,18 @@ class Hand:
                 self._progress.intend_soon(self._mark(lease))
 
     def _write_down(self, lease: PostgreSQLLease) -> None:
-        """Intend a mail that is about to go.
+        """Intend a mail that is about to go; again if this worker stood still after another one had heard the answer.
 
         :raises LeaseLost: if it must not go.
         """
-        before, mark = lease.phase, self._mark(lease)
+        before = lease.phase
         try:
-            self._progress.intend(mark)
+            for _ in range(_TRIES):
+                mark = self._mark(lease)
+                self._progress.intend(mark)
+                if self._progress.holds(mark):
+                    return
+            raise LeaseLost("the database answers too slowly: this processor may be taken for dead by now")
         except LeaseLost as error:
             lease.phase = before
             raise LeaseLost(f"mail {lease.name}: {error}") from error

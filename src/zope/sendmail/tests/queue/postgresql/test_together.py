@@ -190,6 +190,46 @@ class MailsThatGoSoon(Fixture):
         self.assertEqual(self.intended(), 1)
 
 
+class AWorkerThatStandsStill(Fixture):
+    """After its answer was heard, which another worker may have done for it."""
+
+    def stand_still(self, times: int) -> None:
+        """Let seconds pass between an answer and the worker that waits for it, so often."""
+        left, intend = iter(range(times)), RoundTrips.intend
+
+        def late(trips: RoundTrips, mark: Any) -> None:
+            intend(trips, mark)
+            if next(left, None) is not None:
+                mark.asked_at -= 2.0
+
+        self.enterContext(mock.patch.object(RoundTrips, "intend", late))
+
+    def test_asks_again(self) -> None:
+        """Its processor may have been taken for dead since."""
+        [lease], journeys = self.claim(1), self.journeys()
+        self.stand_still(1)
+        lease.intend()
+        self.assertEqual((len(journeys), self.intended()), (2, 1))
+
+    def test_does_not_send_when_its_processor_was_taken_for_dead(self) -> None:
+        [lease], intend = self.claim(1), RoundTrips.intend
+
+        def late(trips: RoundTrips, mark: Any) -> None:
+            intend(trips, mark)
+            mark.asked_at -= 2.0
+            with shared_server().connect() as connection:
+                connection.execute("update zope_sendmail.attempt set ended = true where mail = %s", [lease.id])
+
+        with mock.patch.object(RoundTrips, "intend", late):
+            self.assertRaises(LeaseLost, lease.intend)
+
+    def test_does_not_send_if_each_answer_comes_too_late(self) -> None:
+        [lease] = self.claim(1)
+        self.stand_still(9)
+        with self.assertRaisesRegex(LeaseLost, f"mail {lease.name}: the database answers too slowly"):
+            lease.intend()
+
+
 class MailsClaimedAhead(Fixture):
     def test_are_claimed_many_at_a_time(self) -> None:
         """Each claim is a commit on the server's disk."""
