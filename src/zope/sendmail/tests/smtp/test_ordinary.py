@@ -16,6 +16,7 @@ from zope.sendmail.interfaces import IOrdinaryJob, LeaseLost
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.smtp.connect import connect
 from zope.sendmail.smtp.ordinary import OrdinaryAttempt
+from zope.sendmail.smtp.protocol.commands import Extensions
 from zope.sendmail.smtp.replylines import read_by_lines
 from zope.sendmail.smtp.session import SMTPSession
 from zope.sendmail.testing.relay import Relay
@@ -66,6 +67,17 @@ class TheTextArrives(Ordinary):
                 arrived.append([mail.data for mail in relay.mails])
         self.assertEqual(arrived[0], arrived[1])
         self.assertEqual(written.call_count, len(texts))
+
+    def test_by_the_straight_way_if_it_has_the_letters_of_bcc_and_no_such_field(self) -> None:
+        """As chance has them in a signature or an attachment, which is base64."""
+        for field, text in (
+            (False, b"DKIM-Signature: b=aBcC\n\nx\n"),
+            (False, b"a: b\n\nBcc: one@example.org\n"),
+            (True, b"a: b\nbCC : one@example.org\n\nx\n"),
+            (True, b"a: b\rResent-Bcc: one@example.org\r\rx\r"),
+        ):
+            with self.subTest(text):
+                self.assertIs(OrdinaryAttempt(OrdinaryJob("one", text), text).write(Extensions()), not field)
 
     def test_only_where_it_is_ascii_and_for_few(self) -> None:
         """A mail for many, or to an address in another script, goes the long way, and arrives."""
