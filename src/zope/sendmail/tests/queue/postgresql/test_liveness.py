@@ -53,7 +53,10 @@ select from zope_sendmail.attempt a join zope_sendmail.processor p on p.id = a.p
 where p.pid = %s and a.phase > 0 for update of a
 """
 
-_PATIENCE = 60.0
+_WAITING = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
+
+#: Seconds that a machine with much else to do may take for anything.
+_PATIENCE = 300.0
 
 
 class Fixture(unittest.TestCase):
@@ -105,6 +108,11 @@ class Fixture(unittest.TestCase):
             timer.cancel()
             timer.join()
         return self.fail("it did not come")
+
+    def stop(self, process: subprocess.Popen[str]) -> None:
+        """Let a process stand still; return when it does: the signal only asks for that."""
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
     def taken(self) -> Any:
         """The mail, as soon as it is ours."""
@@ -166,7 +174,7 @@ class AProcessorThatIsStopped(Fixture):
         """Another one has the mail; the stopped one is refused and begins anew."""
         self.put()
         process = self.start("open")
-        process.send_signal(signal.SIGSTOP)
+        self.stop(process)
         lease = self.taken()
         process.send_signal(signal.SIGCONT)
         out, _ = process.communicate("\n\n", timeout=_PATIENCE)
@@ -184,8 +192,8 @@ class AProcessorThatIsStopped(Fixture):
             self.eventually(lambda: door.execute(_ITS_ATTEMPT, [process.pid]).fetchall())
             process.stdin.write("\n")
             process.stdin.flush()
-            self.eventually(lambda: self.waiting_for_locks() > 0)
-            process.send_signal(signal.SIGSTOP)
+            self.eventually(lambda: self.waiting_for(door) > 0)
+            self.stop(process)
             door.execute("commit")
         lease = self.taken()
         self.assertEqual(lease.record.unknowns, 1)  # so the answer was: go on
@@ -193,10 +201,10 @@ class AProcessorThatIsStopped(Fixture):
         out, _ = process.communicate("\n", timeout=_PATIENCE)
         self.assertEqual(out.strip(), "LeaseLost")
 
-    def waiting_for_locks(self) -> int:
-        """How many statements stand before a lock."""
+    def waiting_for(self, door: Any) -> int:
+        """How many statements stand before a lock that this connection has."""
         with self.server().connect() as connection:
-            [(count,)] = connection.execute("select count(*) from pg_stat_activity where wait_event_type = 'Lock'")
+            [(count,)] = connection.execute(_WAITING, [door.info.backend_pid])
         return int(count)
 
 
@@ -252,7 +260,7 @@ class AServerThatCrashes(Fixture):
         """That is forgotten with the crash; what it had is another one's all the same."""
         self.put()
         process = self.start("open")
-        process.send_signal(signal.SIGSTOP)
+        self.stop(process)
         lease = self.taken()
         _own_server().crash()
         process.send_signal(signal.SIGCONT)
