@@ -206,10 +206,20 @@ def is_drained(processors: Iterable[ProcessorState], now: float) -> bool:
     :param now: seconds since the epoch.
     """
     told = list(processors)
-    if any(each.alive for each in told):
-        return True
+    return any(each.alive for each in told) or last_pass(told, now) is not None
+
+
+def last_pass(processors: Iterable[ProcessorState], now: float) -> float | None:
+    """Return when the last pass ended if no processor lives and the next pass may be expected; else None.
+
+    :param processors: what those of the queue told.
+    :param now: seconds since the epoch.
+    """
+    told = list(processors)
     last = max(told, key=lambda each: each.written, default=None)
-    return last is not None and not last.forever and now - last.ended < _BETWEEN_PASSES
+    if last is None or last.forever or any(each.alive for each in told) or now - last.ended >= _BETWEEN_PASSES:
+        return None
+    return last.ended
 
 
 def _without_probe(relay: RelayState) -> RelayState:

@@ -14,6 +14,12 @@ from zope.sendmail.lifecycle.replypattern import pattern_of
 #: Seconds after which a relay that is down does not come back by itself, most likely.
 _DOWN = 300.0
 
+#: Seconds for which mail may be due without a processor before that is a problem; after a pass that left it behind.
+_UNATTENDED, _LEFT_BEHIND = 300.0, 600.0
+
+#: A pass may have missed mail that was due so many seconds before it ended.
+_MISSED = 60.0
+
 
 def relay_down(relay: RelayState, count: int, first: str, now: float) -> Finding:
     """Return the finding for a relay that cannot be used, for which `count` mails wait."""
@@ -47,6 +53,17 @@ def relay_left_out(relay: RelayState, member: RelayState, now: float) -> Finding
     )
 
 
+def unattended(count: int, seconds: float, first: str, since_pass: float | None) -> Finding:
+    """Return the finding for mail that is due while no processor lives.
+
+    :param seconds: for which the first mail is due.
+    :param since_pass: seconds since the last pass ended, where the next one may be expected; else None.
+    """
+    if since_pass is not None and seconds <= max(_LEFT_BEHIND, since_pass + _MISSED):
+        return between_passes(count, seconds, first, since_pass)
+    return nobody_at_work(count, seconds, first, long=seconds > _UNATTENDED)
+
+
 def nobody_at_work(count: int, seconds: float, first: str, *, long: bool) -> Finding:
     """Return the finding for mail that is due while no processor lives."""
     return Finding(
@@ -55,6 +72,22 @@ def nobody_at_work(count: int, seconds: float, first: str, *, long: bool) -> Fin
         first,
         f"Mails that are due: {count:,}, the first for {age(seconds)}, and no processor of this release is at work.",
         "Start one: the application with its processor thread, 'zope-sendmail --daemon', or a pass from cron.",
+        commands=(queue_command("relays"),),
+    )
+
+
+def between_passes(count: int, seconds: float, first: str, ended: float) -> Finding:
+    """Return the finding for mail that is due while no processor lives, but the next pass may be expected.
+
+    :param ended: seconds since the last pass ended.
+    """
+    return Finding(
+        Kind.WAITING,
+        Severity.NOTE,
+        first,
+        f"Mails that are due: {count:,}, the first for {age(seconds)}.  No processor is at work; the last pass ended "
+        f"{age(ended)} ago.",
+        "None is needed if passes come from cron: the next one sends them. If none comes, start a processor.",
         commands=(queue_command("relays"),),
     )
 

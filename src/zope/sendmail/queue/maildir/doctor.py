@@ -14,7 +14,7 @@ from contextlib import suppress
 from zope.sendmail.errors import MalformedEnvelope
 from zope.sendmail.lifecycle.finding import Finding, Severity, moment
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.relaystate import RelayBoard, is_drained
+from zope.sendmail.lifecycle.relaystate import RelayBoard, is_drained, last_pass
 from zope.sendmail.lifecycle.states import WAITING, State
 from zope.sendmail.maildir import age_key
 from zope.sendmail.message.envelope import Envelope
@@ -46,8 +46,8 @@ from zope.sendmail.system.disk import identity
 #: Seconds after which a mail that is due is worth a look, and after which it is stuck.
 _SLOW, _STUCK = 600.0, 3600.0
 
-#: Seconds for which mail may be due if no processor is at work: a pass may just begin; and after which it is stuck.
-_A_MOMENT, _UNATTENDED = 5.0, 300.0
+#: Seconds for which mail may be due if no processor is at work: a pass may just begin.
+_A_MOMENT = 5.0
 
 #: Seconds after which a mail that was being moved has been left behind.
 _A_MOVE = 60.0
@@ -152,8 +152,10 @@ class _Visit:
         if self._is_at_work():
             if late > _SLOW:
                 yield queuefindings.nothing_moves(self._due.count, late, self._due.name, long=late > _STUCK)
-        elif late > _SLOW or (late > _A_MOMENT and not self._is_attended()):
-            yield queuefindings.nobody_at_work(self._due.count, late, self._due.name, long=late > _UNATTENDED)
+        elif late > _A_MOMENT:
+            ended = last_pass(self._board.processors, self._now)
+            since_pass = None if ended is None else self._now - ended
+            yield queuefindings.unattended(self._due.count, late, self._due.name, since_pass)
 
     def _is_at_work(self) -> bool:
         """Return whether a processor lives; where it could not make a bell, it has told of itself all the same."""

@@ -23,7 +23,7 @@ from zope.sendmail.lifecycle.finding import Finding
 from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
-from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard, is_drained
+from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, after_death, set_aside
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import Action, State, after
@@ -182,8 +182,7 @@ class PostgreSQLAdmin:
             yield from doctor.in_doubt(self._connections, queue)
             yield from doctor.unfinished_moves(self._connections, queue)
             now = self._clock.time()
-            drained = is_drained(self.processors(), now)
-            yield from doctor.waiting(self._connections, queue, now, drained=drained)
+            yield from doctor.waiting(self._connections, queue, now, self.processors())
             for mail in self.mails((State.HELD, State.REJECTED)):
                 record = mail.history[-1] if mail.history else None
                 yield waits_for_a_person(mail.name, mail.envelope, record, now=now)

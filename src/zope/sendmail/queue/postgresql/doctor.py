@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from zope.sendmail.lifecycle.finding import Finding
+from zope.sendmail.lifecycle.relaystate import ProcessorState, last_pass
 from zope.sendmail.queue.diagnosis import interrupted_move
 from zope.sendmail.queue.postgresql import databasefindings
 from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.names import shown
-from zope.sendmail.queue.queuefindings import nobody_at_work, nothing_moves
+from zope.sendmail.queue.queuefindings import nothing_moves, unattended
 
 #: So many of a kind are counted.
 _MANY = 10_000
@@ -17,8 +18,8 @@ _MANY = 10_000
 #: Seconds for which mail may be due while a processor is at work, and after which it is a problem.
 _SOON, _LONG = 60.0, 3600.0
 
-#: The same where no processor is at work: a pass may just begin.
-_A_MOMENT, _UNATTENDED = 5.0, 300.0
+#: Seconds for which it may be due where no processor is at work: a pass may just begin.
+_A_MOMENT = 5.0
 
 
 def in_doubt(connections: Connections, queue: int) -> Iterator[Finding]:
@@ -50,15 +51,17 @@ def unfinished_moves(connections: Connections, queue: int) -> Iterator[Finding]:
             yield interrupted_move(len(rows), shown(rows[0][0]), came=came)
 
 
-def waiting(connections: Connections, queue: int, now: float, *, drained: bool) -> Iterator[Finding]:
-    """Return a finding if mail is due and does not go.
-
-    :param drained: whether a processor is at work, or passes are made.
-    """
+def waiting(
+    connections: Connections, queue: int, now: float, processors: Sequence[ProcessorState]
+) -> Iterator[Finding]:
+    """Return a finding if mail is due and does not go."""
     rows = connections.execute("waiting", queue=queue, now=now, limit=_MANY)
     if not rows:
         return
-    seconds = now - rows[0][0]
-    say, soon, long = (nothing_moves, _SOON, _LONG) if drained else (nobody_at_work, _A_MOMENT, _UNATTENDED)
-    if seconds >= soon:
-        yield say(len(rows), seconds, shown(rows[0][1]), long=seconds > long)
+    count, seconds, first = len(rows), now - rows[0][0], shown(rows[0][1])
+    if any(each.alive for each in processors):
+        if seconds >= _SOON:
+            yield nothing_moves(count, seconds, first, long=seconds > _LONG)
+    elif seconds >= _A_MOMENT:
+        ended = last_pass(processors, now)
+        yield unattended(count, seconds, first, None if ended is None else now - ended)

@@ -18,6 +18,7 @@ from zope.sendmail.lifecycle.relaystate import (
     RelayState,
     fault_words,
     is_drained,
+    last_pass,
     probe_words,
     read_processor_state,
     waiting_words,
@@ -67,6 +68,15 @@ class AQueue(unittest.TestCase):
         self.assertFalse(is_drained([passing], NOW + 900))
         self.assertFalse(is_drained([stopped], NOW + 1))
         self.assertFalse(is_drained([], NOW))
+
+    def test_tells_when_its_last_pass_ended(self) -> None:
+        """That is none while a processor lives, or if the last one was to run for ever, or long ago."""
+        passing = ProcessorState(written=NOW, ended=NOW - 1, forever=False)
+        self.assertEqual(last_pass([replace(passing, written=NOW - 9, ended=NOW - 9), passing], NOW + 898), NOW - 1)
+        self.assertIsNone(last_pass([passing], NOW + 899))
+        self.assertIsNone(last_pass([passing, replace(passing, written=NOW - 9, alive=True)], NOW))
+        self.assertIsNone(last_pass([replace(passing, forever=True)], NOW))
+        self.assertIsNone(last_pass([], NOW))
 
 
 class AllRelays(unittest.TestCase):

@@ -50,6 +50,8 @@ ALL = {
     "relay_down": queuefindings.relay_down(DOWN, 3, NAME, 1000.0),
     "relay_left_out": queuefindings.relay_left_out(DOWN, DOWN, 1000.0),
     "nobody_at_work": queuefindings.nobody_at_work(3, 600.0, NAME, long=True),
+    "unattended": queuefindings.unattended(3, 60.0, NAME, 120.0),
+    "between_passes": queuefindings.between_passes(3, 60.0, NAME, 120.0),
     "nothing_moves": queuefindings.nothing_moves(3, 600.0, NAME, long=True),
     "open_to_others": queuefindings.open_to_others("new", 0o755, 1, writable=False),
     "no_room": queuefindings.no_room("0 MiB", scarce=False),

@@ -537,9 +537,21 @@ class MailThatDoesNotMove(DoctorTest):
         """Where passes come from cron, nothing is wrong in between; if they stop coming, that is told."""
         [name] = self.put()
         self.queue.report(ProcessorState(1, "here", written=self.clock.time(), ended=self.clock.time(), forever=False))
-        self.clock.advance(300)
         self.assertHealthy()
+        self.clock.advance(300)
+        found = self.one("waiting", "note", name)
+        self.assertIn("No processor is at work; the last pass ended 5m ago", found.text)
+        self.clock.advance(590)
+        self.one("waiting", "note", name)
+        self.clock.advance(10)
+        self.one("waiting", "problem", name)
+
+    def test_was_left_behind_by_passes(self) -> None:
+        """They come, and do not send it."""
+        [name] = self.put()
         self.clock.advance(700)
+        now = self.clock.time()
+        self.queue.report(ProcessorState(1, "here", written=now, ended=now - 60, forever=False))
         self.one("waiting", "problem", name)
 
     def test_waits_for_its_relay(self) -> None:

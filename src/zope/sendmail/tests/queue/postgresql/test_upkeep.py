@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 import unittest
 import uuid
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from zope.sendmail.cli.queuecommands import main
 from zope.sendmail.delivery import QueuedMailDelivery
 from zope.sendmail.errors import NotPossible, QueueError
+from zope.sendmail.lifecycle.finding import Kind, Severity
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState
@@ -239,6 +241,20 @@ class AQueueThatNobodyDrains(Fixture):
         put(self.queue, [envelope()], MESSAGE)
         self.sql("update zope_sendmail.mail set since = since - interval '6 s'")
         self.assertIn("no processor", " ".join(finding.text for finding in self.queue.admin.examine()))
+
+    def test_is_none_between_passes(self) -> None:
+        """The doctor says when the last one ended, and that no processor is at work."""
+        self.queue.claim()
+        now = time.time()
+        self.queue.report(ProcessorState(pid=1, started=now, written=now, ended=now, forever=False))
+        self.queue.close()
+        looking: Any = open_queue(self.url)
+        self.addCleanup(looking.close)
+        put(looking, [envelope()], MESSAGE)
+        self.sql("update zope_sendmail.mail set since = since - interval '70 s'")
+        [found] = [each for each in looking.admin.examine() if each.kind == Kind.WAITING]
+        self.assertEqual(found.severity, Severity.NOTE)
+        self.assertIn("No processor is at work; the last pass ended", found.text)
 
     def test_is_none_while_a_processor_lives(self) -> None:
         """It has told so."""
