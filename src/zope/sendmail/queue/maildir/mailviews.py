@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import io
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from zope.sendmail.errors import MalformedEnvelope, NoSuchMail, NotPossible
+from zope.sendmail.errors import MalformedEnvelope, NoSuchMail
 from zope.sendmail.lifecycle.finding import Finding, Kind, Severity
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
@@ -24,12 +23,12 @@ from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import WAITING, State
 from zope.sendmail.maildir import age_key
-from zope.sendmail.message.envelope import Envelope, read_envelope
+from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.headers import message_id_in
 from zope.sendmail.message.terms import Terms, marks_in
 from zope.sendmail.queue import diagnosis
 from zope.sendmail.queue.maildir import oldlock
-from zope.sendmail.queue.maildir.bundleprogress import ACCEPTED, INTENDED, OPENED
+from zope.sendmail.queue.maildir.bundleviews import BundleViews, InBundle, OpenBundle
 from zope.sendmail.queue.maildir.doctor import examine, examine_staged
 from zope.sendmail.queue.maildir.heartbeat import seems_alive
 from zope.sendmail.queue.maildir.keys import Keys
@@ -44,21 +43,8 @@ from zope.sendmail.queue.maildir.store import Listing, Store
 #: Seconds that an operator waits until files were made of bundles, and how often it is looked whether they were.
 _PATIENCE, _LOOKS = 1.0, 50
 
-
-#: What the progress of a bundle says of mails that are being sent.
-_IN_HAND = (OPENED, INTENDED, ACCEPTED)
-
-
-class InBundle(NotPossible):
-    """A mail that stands in a bundle still: processors drain it where it lies, and have not made a file of it in time.
-
-    :param text: its lines and its message
-    """
-
-    def __init__(self, mail: QueuedMail, text: bytes) -> None:
-        super().__init__(f"mail {mail.name} is sent together with others of its transaction; try again in a moment")
-        self.mail = mail
-        self.stream = _read(text)[1]
+#: So often all is looked at anew because files were made of a bundle between two steps of a look.
+_ANEW = 3
 
 
 class MailViews:
@@ -75,6 +61,7 @@ class MailViews:
         self._keys = Keys(store.layout, store.disk, store.clock)
         self._last_states = LastStates(store)
         self._staged = StagedEntries(store, self._keys)
+        self._bundled = BundleViews(store)
 
     def count(self) -> Mapping[State, int]:
         """See `IMailQueueAdmin.count`.  A bundle that is drained where it lies is left so."""
@@ -83,7 +70,8 @@ class MailViews:
         self._last_states.forget_others(histories)
         staged = sum(1 for _ in self._store.staged())
         counts = Counter({State.REJECTED: len(listing.rejected), State.STAGED: staged})
-        counts[State.READY] = self._store.in_groups(listing)
+        counts[State.SENDING] = self._bundled.in_hand(listing.groups)
+        counts[State.READY] = self._store.in_groups(listing) - counts[State.SENDING]
         for key in listing.keys:
             last = self._last_states.of(key) if name_of(key) in histories else None
             records = () if last is None else (last,)
@@ -109,10 +97,27 @@ class MailViews:
         return self._selected(Selection(frozenset(states), sender, recipient, **more))
 
     def _selected(self, selection: Selection) -> Iterator[QueuedMail]:
-        listing = self._listing()
-        board = RelayBoard(self.processors())
-        if State.STAGED in selection.states:
-            yield from filter(selection.matches, self._staged.mails())
+        with contextlib.ExitStack() as stack:
+            listing, bundles = self._everything()
+            board = RelayBoard(self.processors())
+            if State.STAGED in selection.states:
+                yield from filter(selection.matches, self._staged.mails())
+            files = self._files(selection, listing, board)
+            if not bundles:
+                yield from files
+                return
+            here = {name_of(key) for key in (*listing.keys, *listing.rejected)}
+            parts = [self._of_bundle(stack.enter_context(each), here, board) for each in bundles]
+            bundled = (filter(selection.matches, part) for part in parts)
+            yield from heapq.merge(files, *bundled, key=lambda mail: age_text(mail.name))
+
+    def _of_bundle(self, bundle: OpenBundle, files: Container[str], board: RelayBoard) -> Iterator[QueuedMail]:
+        """Yield the mails of a bundle of which there are no files."""
+        for found in bundle.mails(files):
+            yield self._bundled.mail(*found).on(board, self._now())
+
+    def _files(self, selection: Selection, listing: Listing, board: RelayBoard) -> Iterator[QueuedMail]:
+        """Yield the mails that are files."""
         tried = self._store.tried() if selection.leaves_out_untried else None
         for key, rejected in _oldest_first(listing):
             if tried is not None and not rejected and name_of(key) not in tried and key not in listing.locked:
@@ -138,8 +143,12 @@ class MailViews:
 
     def with_message_id(self, message_id: str) -> Iterator[QueuedMail]:
         """Yield the mails with this Message-Id; only the heads of those that are new since the last time are read."""
-        listing = self._listing()
+        listing, bundles = self._everything()
         board = RelayBoard(self.processors())
+        here = {name_of(key) for key in (*listing.keys, *listing.rejected)} if bundles else set()
+        for bundle in bundles:
+            with bundle:
+                yield from (mail for mail in self._of_bundle(bundle, here, board) if mail.message_id == message_id)
         for key, rejected in self._message_ids.find(message_id, listing):
             with contextlib.suppress(FileNotFoundError):  # it was sent in the meantime
                 mail = self._mail(key, self._last(key), rejected=rejected, locked=key in listing.locked)
@@ -148,7 +157,12 @@ class MailViews:
 
     def names(self) -> Iterator[str]:
         """See `IMailQueueAdmin.names`."""
-        return (name_of(key) for key, _ in _oldest_first(self._listing()))
+        listing, bundles = self._everything()
+        names = [name_of(key) for key, _ in _oldest_first(listing)]
+        for bundle in bundles:
+            with bundle:
+                names += bundle.names()
+        return iter(sorted(dict.fromkeys(names), key=age_text) if bundles else names)
 
     def these(self, names: Iterable[str]) -> Iterator[QueuedMail]:
         """See `IMailQueueAdmin.these`."""
@@ -159,7 +173,9 @@ class MailViews:
                     yield self._staged.show(name)
                     continue
                 key, rejected = self._store.find_as_named(name) or (in_cur.get(name), False)
-                if key is not None:
+                if key is None and (found := self._store.find_bundled(name)) is not None:
+                    yield self._bundled.mail(name, *found).on(board, self._now())
+                elif key is not None:
                     mail = self._mail(key, self._last(key), rejected=rejected, locked=True)
                     yield mail.on(board, self._now())
 
@@ -227,31 +243,11 @@ class MailViews:
             self._listing()  # it may have stood in a bundle
             found = self._store.find(name)
         if found is None and (bundled := self._store.find_bundled(name)) is not None:
-            raise InBundle(self._bundled(name, *bundled), bundled[1])
+            raise InBundle(self._bundled.mail(name, *bundled), bundled[1])
         found = found or self._store.find(name)  # it may have become a file since
         if found is None:
             raise gone(name)
         return found
-
-    def _bundled(self, name: str, step: bytes, text: bytes) -> QueuedMail:
-        """Return a mail that a processor drains where it lies.
-
-        :param step: what the progress of the bundle says of it
-        :param text: its lines and its message
-        """
-        records = self._all(f"new/{name}")
-        state = State.SENDING if step in _IN_HAND else records[-1].state if records else State.READY
-        envelope, stream = _read(text)
-        return QueuedMail.at(
-            self._now(),
-            name,
-            state,
-            envelope,
-            message_id=message_id_in(stream),
-            since=float(age_key(name)[0]),
-            size=len(text),
-            history=records,
-        )
 
     def _state(self, key: str, records: Sequence[Record], *, rejected: bool, locked: bool) -> State:
         """`locked`: there may be a lock, so that it is worth while to look for its owner."""
@@ -337,6 +333,14 @@ class MailViews:
     def _path(self, key: str, *, rejected: bool) -> str:
         return self._store.layout.rejected(key) if rejected else self._store.layout.message(key)
 
+    def _everything(self) -> tuple[Listing, list[OpenBundle]]:
+        """Return all mails: those that are files, and the bundles of which none were made in time."""
+        for _ in range(_ANEW):
+            listing = self._listing()
+            with contextlib.suppress(FileNotFoundError):
+                return listing, self._bundled.open(listing.groups)
+        return listing, []
+
     def _listing(self, *, as_files: bool = True) -> Listing:
         """Return all mails, each a file of its own unless another process is making one of it just now.
 
@@ -373,15 +377,6 @@ def _oldest_first(listing: Listing) -> Iterator[tuple[str, bool]]:
         return waiting
     set_aside = ((key, True) for key in sorted(listing.rejected, key=age_text))
     return heapq.merge(waiting, set_aside, key=lambda pair: age_text(pair[0]))
-
-
-def _read(text: bytes) -> tuple[Envelope | None, BinaryIO]:
-    """Return the envelope of a mail, if it can be read, and its message."""
-    stream = io.BytesIO(text)
-    try:
-        return read_envelope(stream), io.BytesIO(text[stream.tell() :])
-    except MalformedEnvelope:
-        return None, io.BytesIO(text)
 
 
 def _can_be_a_mails(name: str) -> bool:

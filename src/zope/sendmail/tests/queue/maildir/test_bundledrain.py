@@ -24,6 +24,7 @@ from zope.sendmail.message.terms import PLAIN, Priority, Terms
 from zope.sendmail.queue.maildir import bundledrain, bundlesource, mailviews, staging, unfolder
 from zope.sendmail.queue.maildir.bundlelease import BundledMail
 from zope.sendmail.queue.maildir.bundleprogress import BundleProgress, make_progress
+from zope.sendmail.queue.maildir.bundleviews import BundleViews, OpenBundle
 from zope.sendmail.queue.maildir.layout import BUNDLE, PROGRESS, WANTED
 from zope.sendmail.queue.maildir.locks import LOOK_AGAIN
 from zope.sendmail.queue.maildir.queue import MaildirQueue
@@ -703,15 +704,17 @@ class AnOperatorWhoWantsFiles(DrainTest):
     def listed(self) -> list[str]:
         return sorted(self.queue.admin.names())
 
-    def test_waits_for_a_process_that_makes_them(self) -> None:
-        """It has the bundle locked, be it that another one has drained a part of it; then all are there."""
+    def test_sees_all_mail_while_another_process_makes_them(self) -> None:
+        """It has the bundle locked, be it that another one has drained a part of it; then all are files."""
         for is_begun in (False, True):
             with self.subTest(is_begun=is_begun):
                 if is_begun:
                     make_progress(self.queue.disk, self.group(), 8, "processor", lambda *_: False)
                 with self.queue.disk.locked(os.path.join(self.group(), BUNDLE)):
-                    self.assertEqual(self.listed(), self.names_[:2])
+                    self.assertEqual(self.listed(), self.names_)
+                    self.assertEqual(self.names(), self.names_[:2])
         self.assertEqual(self.listed(), self.names_)
+        self.assertEqual(self.names(), self.names_)
 
     def test_gets_none_of_what_a_relay_has(self) -> None:
         """A dead process had noted that; it is not made a file, and not sent again."""
@@ -910,6 +913,68 @@ class SomebodyWantsFiles(DrainTest):
         Disk().create(os.path.join(self.group(), ".splitting-another.example.org"))
         self.assertEqual([lease.name for lease in self.queue.claim(20)], names[:2])
         self.assertNotIn(PROGRESS, os.listdir(self.group()))
+
+
+class MailsThatStandInABundle(DrainTest):
+    """A processor has some of them in hand, and an operator looks: no files are made in time."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.enterContext(mock.patch("zope.sendmail.queue.maildir.mailviews._LOOKS", 1))
+        self.all = self.put()
+        *_, self.lease = self.queue.claim(4)
+        self.lease.open()
+        self.admin = self.open().admin
+
+    def test_are_listed_with_the_others(self) -> None:
+        """In the order of their age, each once, those that have left no more."""
+        self.assertEqual(list(self.admin.names()), self.all)
+        self.assertEqual([mail.name for mail in self.admin.mails()], self.all)
+        self.settle(self.lease, OK)
+        left = [name for name in self.all if name != self.lease.name]
+        self.assertEqual([mail.name for mail in self.admin.mails()], left)
+        self.assertEqual(list(self.admin.names()), left)
+
+    def test_have_a_state(self) -> None:
+        """That which counts tell as well."""
+        states = {mail.name: mail.state for mail in self.admin.mails()}
+        self.assertEqual(states.pop(self.lease.name), State.SENDING)
+        self.assertEqual(set(states.values()) - {State.SENDING}, {State.READY})
+        self.assertEqual(self.admin.count()[State.SENDING] + self.admin.count()[State.READY], len(self.all))
+        self.assertIn(self.lease.name, [mail.name for mail in self.admin.mails([State.SENDING])])
+
+    def test_are_found_by_name_and_message_id(self) -> None:
+        """As files are."""
+        [mail] = self.admin.these([self.lease.name])
+        self.assertEqual(mail, self.admin.show(self.lease.name))
+        self.assertIn(self.lease.name, self.queue.status(mail.message_id).names)
+
+    def test_are_listed_once_if_they_become_files_meanwhile(self) -> None:
+        """Between a look at the directory and one into the bundle, or after both."""
+        whole = BundleViews.open
+        gone: list[str] = []
+
+        def vanishing(bundled: BundleViews, groups: list[str]) -> list[OpenBundle]:
+            opened = [] if not gone else whole(bundled, groups)
+            if groups and not gone:
+                gone.append(self.lease.name)
+                self.lease.release()
+                self.queue.close()
+                raise FileNotFoundError
+            return opened
+
+        with mock.patch.object(BundleViews, "open", vanishing):
+            self.assertEqual(list(self.admin.names()), self.all)
+
+    def test_are_left_out_if_they_become_files_again_and_again(self) -> None:
+        """A look ends all the same."""
+        with mock.patch.object(BundleViews, "open", side_effect=FileNotFoundError):
+            self.assertEqual(list(self.admin.names()), self.all[:2])
+
+    def test_are_left_out_where_they_cannot_be_read(self) -> None:
+        """The doctor tells of that."""
+        with mock.patch("zope.sendmail.queue.maildir.bundleviews.steps_in", side_effect=PermissionError):
+            self.assertEqual(list(self.admin.names()), self.all[:2])
 
 
 class FilesOfABundle(DrainTest):
