@@ -6,6 +6,8 @@ outermost block has committed; if that, or a savepoint around the mail, rolls ba
 of one it is on its way when ``send()`` returns.  With a queue in the application's own PostgreSQL it commits
 together with the rows.
 
+Among ``INSTALLED_APPS`` its system check tells wrong settings to ``manage.py check``.
+
 Fails with ``ImproperlyConfigured`` for settings, `InvalidMail` for mail, and `OSError` if the queue refuses; with
 ``fail_silently`` the latter two are logged.
 """
@@ -20,16 +22,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
+from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
+from django.utils.module_loading import import_string
 from django.views.decorators.csrf import csrf_exempt
 
 from zope.sendmail.config.location import MEMORY, is_maildir
 from zope.sendmail.config.options import RELAY, Parser, boolean
 from zope.sendmail.contrib.hooks import HookedTransaction, OneTransaction, abort_if_forgotten
-from zope.sendmail.contrib.site import SETTINGS, SiteMailer, make_site_mailer, text_of
+from zope.sendmail.contrib.site import SETTINGS, SiteMailer, ThreadStart, make_site_mailer, site_keywords, text_of
 from zope.sendmail.errors import MailError
 from zope.sendmail.system.forklock import ForkLock
 
@@ -43,16 +47,17 @@ _RENAMED = {
     "ssl_certfile": "certfile",
     "ssl_keyfile": "keyfile",
 }
-_SETTINGS: Mapping[str, Parser] = {
+#: What is said about mail, its relay and its queue; and about the database whose transactions it follows.
+_ABOUT_MAIL: Mapping[str, Parser] = {
     **{
         name: parse
         for name, parse in SETTINGS.items()
         if name not in ("hostname", "certfile", "keyfile", "default_sender")
     },
     **{theirs: SETTINGS[ours] for theirs, ours in _RENAMED.items()},
-    "database": str,
-    "commit_with_rows": boolean,
 }
+
+_ABOUT_DATABASE = ("database", "commit_with_rows")
 
 #: The settings of Django before 6.1 that say something about a relay -> their names in ``OPTIONS``.
 _GLOBAL = {
@@ -67,11 +72,28 @@ _GLOBAL = {
     "EMAIL_SSL_KEYFILE": "ssl_keyfile",
 }
 
+#: Where options stand before there was ``MAILERS``.
+_BEFORE_MAILERS = "EMAIL_... and ZOPE_SENDMAIL"
+
 _sites: dict[tuple[tuple[str, str], ...], Site] = {}
 _making = ForkLock()
 
 
-class Site:
+class Road:
+    """Where the mail of some options waits, and which relay gets it.
+
+    :param texts: the options.
+    :param starts: whether this process sends it.
+    """
+
+    def __init__(self, texts: Mapping[str, str], *, starts: bool) -> None:
+        self.queue = _place_of(texts["queue_path"])
+        #: What is said about the relay.
+        self.relay = {name: text for name, text in texts.items() if _RENAMED.get(name, name) in RELAY}
+        self.starts = starts
+
+
+class Site(Road):
     """A sender, and the database whose transactions its mail follows.
 
     :param texts: the options that describe it.
@@ -80,12 +102,10 @@ class Site:
     """
 
     def __init__(self, mailer: SiteMailer, texts: Mapping[str, str], database: str, *, follows: bool) -> None:
+        super().__init__(texts, starts=mailer.starts)
         self.mailer = mailer
         self.database = database
         self.follows = follows
-        self.queue = _place_of(texts["queue_path"])
-        #: What is said about the relay.
-        self.relay = {name: text for name, text in texts.items() if _RENAMED.get(name, name) in RELAY}
 
 
 def site_of(options: Mapping[str, Any]) -> Site:
@@ -95,29 +115,44 @@ def site_of(options: Mapping[str, Any]) -> Site:
     :raises ValueError: for an option that is unknown, missing, or cannot be meant; or if another sender of this process
         sends from the same queue through another relay.
     """
-    texts = {name.lower(): text_of(value) for name, value in options.items() if value not in (None, "")}
+    texts = _texts_of(options)
     key = tuple(sorted(texts.items()))
     with _making:
         if key not in _sites:
             site = _make_site(texts)
-            _refuse_other_relay(site)
+            _refuse_other_relay(site, _sites.values())
             _sites[key] = site
         return _sites[key]
 
 
+def _texts_of(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options that say something, as a file has them."""
+    return {name.lower(): text_of(value) for name, value in options.items() if value not in (None, "")}
+
+
 def _make_site(texts: Mapping[str, str]) -> Site:
-    database = texts.get("database", "default")
-    if database not in connections:
-        raise ValueError(f"database: {database!r} is none of DATABASES; write one of {', '.join(connections)}")
-    joined = boolean(texts.get("commit_with_rows", "no"))
-    known = {name: parse for name, parse in _SETTINGS.items() if name not in ("database", "commit_with_rows")}
-    about_mail = {name: text for name, text in texts.items() if name not in ("database", "commit_with_rows")}
+    database, joined, about_mail = _about_database(texts)
     more: dict[str, Any] = {}
     if joined:
         from zope.sendmail.queue.postgresql.joining import DjangoConnection  # needs another extra
 
         more = {"connection": DjangoConnection(database)}
-    return Site(make_site_mailer(about_mail, known, _RENAMED, **more), texts, database, follows=not joined)
+    return Site(make_site_mailer(about_mail, _ABOUT_MAIL, _RENAMED, **more), texts, database, follows=not joined)
+
+
+def _make_road(texts: Mapping[str, str]) -> Road:
+    """Return the way of the mail that `_make_site` would send, and make nothing.  Raises what that would."""
+    about_sender = site_keywords(_about_database(texts)[2], _ABOUT_MAIL, _RENAMED)[0]
+    return Road(texts, starts=about_sender.get("start") is not ThreadStart.NEVER)
+
+
+def _about_database(texts: Mapping[str, str]) -> tuple[str, bool, dict[str, str]]:
+    """Return the alias of the database, whether mail is written with its rows, and the other options."""
+    database = texts.get("database", "default")
+    if database not in connections:
+        raise ValueError(f"database: {database!r} is not one of DATABASES; write one of {', '.join(connections)}")
+    joined = boolean(texts.get("commit_with_rows", "no"))
+    return database, joined, {name: text for name, text in texts.items() if name not in _ABOUT_DATABASE}
 
 
 def _place_of(queue_path: str) -> str:
@@ -127,10 +162,10 @@ def _place_of(queue_path: str) -> str:
     return os.path.realpath(queue_path) if is_maildir(queue_path) else queue_path
 
 
-def _refuse_other_relay(site: Site) -> None:
-    """Compare a sender with those of this process: a mail leaves through the one that takes it first."""
-    for other in _sites.values():
-        if site.queue and site.queue == other.queue and site.mailer.starts and other.mailer.starts:
+def _refuse_other_relay(site: Road, others: Iterable[Road]) -> None:
+    """Compare a sender with others of the process: a mail leaves through the one that takes it first."""
+    for other in others:
+        if site.queue and site.queue == other.queue and site.starts and other.starts:
             names = {name for name in {*site.relay, *other.relay} if site.relay.get(name) != other.relay.get(name)}
             if names:
                 raise ValueError(
@@ -150,6 +185,52 @@ def global_options() -> dict[str, Any]:
         said.pop("password", None)  # Django's own backend logs in with both only
     own = {name.lower(): value for name, value in getattr(settings, "ZOPE_SENDMAIL", {}).items()}
     return {**said, **own}
+
+
+# --- manage.py check ----------------------------------------------------------------------------------------------
+
+
+@checks.register("mail")  # type: ignore[untyped-decorator]  # Django says nothing about its types
+def check_settings(app_configs: object = None, **_: Any) -> list[checks.CheckMessage]:  # noqa: ARG001 - as Django calls it
+    """Return what is wrong with the settings of this backend; ``manage.py check`` shows it.
+
+    Nothing is connected or made.  ``zope_sendmail.E001`` are settings that no mail could be sent with;
+    ``zope_sendmail.W001`` is a file that this user cannot read, which the user of the site may.
+
+    :param app_configs: the applications that are checked; settings are of none of them.
+    """
+    found: list[checks.CheckMessage] = []
+    roads: list[Road] = []
+    for where, said in _configured():
+        try:
+            road = _make_road(_texts_of(said))
+            _refuse_other_relay(road, roads)
+            roads.append(road)
+        except ValueError as error:
+            kind, name = (checks.Warning, "W001") if isinstance(error.__cause__, OSError) else (checks.Error, "E001")
+            text, _semicolon, cure = str(error).partition("; ")
+            hint = f"{cure[:1].upper()}{cure[1:]}." if cure else None
+            found.append(kind(f"The settings {where}: {text}.", hint=hint, id=f"zope_sendmail.{name}"))
+    return found
+
+
+def _configured() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each place in the settings that names this backend, and its options."""
+    mailers: Mapping[str, Any] = getattr(settings, "MAILERS", None) or {}
+    for alias, entry in mailers.items():
+        if _is_ours(entry.get("BACKEND")):
+            yield f"MAILERS[{alias!r}]", entry.get("OPTIONS", {})
+    if not mailers and _is_ours(settings.EMAIL_BACKEND):
+        yield _BEFORE_MAILERS, global_options()
+
+
+def _is_ours(backend: Any) -> bool:
+    """Return whether a dotted name is that of this backend, or of a subclass; Django tells of one that is none."""
+    try:
+        found = import_string(backend)
+    except (ImportError, TypeError, AttributeError):
+        return False
+    return isinstance(found, type) and issubclass(found, EmailBackend)
 
 
 class EmailBackend(BaseEmailBackend):  # type: ignore[misc]  # Django says nothing about its types
@@ -180,7 +261,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]  # Django says nothi
         try:
             self._site = site_of(said)
         except ValueError as error:
-            where = "EMAIL_... and ZOPE_SENDMAIL" if alias is None else f"MAILERS[{alias!r}]"
+            where = _BEFORE_MAILERS if alias is None else f"MAILERS[{alias!r}]"
             raise ImproperlyConfigured(f"the settings {where}: {error}") from error
 
     def send_messages(self, email_messages: Sequence[Any]) -> int:

@@ -189,14 +189,27 @@ def make_site_mailer(
     :param options: further keywords of `MailSender`.
     :raises ValueError: for a setting that is unknown, missing, or cannot be meant.
     """
+    own, path, keywords = site_keywords(texts, known, renamed, spell)
+    return SiteMailer(MailSender(path, **keywords, **options), spell=spell, **own)
+
+
+def site_keywords(
+    texts: Mapping[str, str],
+    known: Mapping[str, Parser] = SETTINGS,
+    renamed: Mapping[str, str] = _AS_IT_IS,
+    spell: Callable[[str], str] = str,
+) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """Return what `make_site_mailer` makes a mailer of: keywords of `SiteMailer`, the queue, keywords of `MailSender`.
+
+    Makes nothing.  Takes the same arguments, and raises the same.
+    """
     said = {renamed.get(name, name): value for name, value in read_settings(texts, known).items()}
     if said.get("implicit_tls"):
         said.pop("tls", None)  # frameworks with two switches take the stronger one
-    own = {name: said.pop(name) for name in ("default_sender", "start") if name in said}
+    own: dict[str, Any] = {name: said.pop(name) for name in ("default_sender", "start") if name in said}
     merged = merge((said,))
     if "queue_path" not in merged:
         raise ValueError(f"there is no queue; write {spell('queue_path')} = /var/lib/application/mail")
     mailer = follow_password_file(SMTPMailer.configured(**mailer_keywords(merged)), merged)
-    keywords = {**processor_keywords(merged), **term_defaults(merged)}
-    sender = MailSender(merged["queue_path"], mailer=mailer, **keywords, **options)
-    return SiteMailer(sender, spell=spell, **own)
+    path: str = merged["queue_path"]
+    return own, path, {"mailer": mailer, **processor_keywords(merged), **term_defaults(merged)}

@@ -244,7 +244,7 @@ class Settings(Fixture):
             ("port", "smtp", "port"),
             ("queue_path", None, "there is no queue"),
             ("queue_path", "redis://u:secret@h", "a queue cannot be at redis:"),
-            ("database", "other", "database: 'other' is none of DATABASES; write one of default"),
+            ("database", "other", "database: 'other' is not one of DATABASES; write one of default"),
             ("username", "jim", "password"),
         ):
             with self.subTest(name), self.assertRaisesRegex(ImproperlyConfigured, text) as caught:
@@ -265,6 +265,57 @@ class Settings(Fixture):
         self.send(backend)
         backend._site.mailer.sender.reader.send_waiting()
         self.assertEqual(len(self.relay.mails), 1)
+
+
+class ACheck(Fixture):
+    """``manage.py check`` sees the settings before any mail is sent."""
+
+    def check(self, mailers: Any = None, **globally: Any) -> list[Any]:
+        from django.core.checks import run_checks
+        from django.test import override_settings
+
+        import zope.sendmail.contrib.django  # noqa: F401 - as INSTALLED_APPS does it
+
+        backend = "zope.sendmail.contrib.django.EmailBackend"
+        if mailers is None:
+            changed = {"EMAIL_BACKEND": backend, **globally}
+        else:
+            changed = {"MAILERS": {name: {"BACKEND": backend, "OPTIONS": each} for name, each in mailers.items()}}
+        with override_settings(**changed):
+            return [each for each in run_checks(tags=["mail"]) if (each.id or "").startswith("zope_sendmail.")]
+
+    def test_finds_nothing_where_nothing_is_wrong(self) -> None:
+        """And makes nothing."""
+        self.assertEqual(self.check({"default": {"queue_path": self.path}}), [])
+        self.assertEqual(self.check(ZOPE_SENDMAIL={"QUEUE_PATH": self.path}), [])
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_tells_each_entry_that_is_wrong(self) -> None:
+        """With its name, and what to do."""
+        first, second = self.check({"default": {"queue_path": self.path, "port": "smtp"}, "bulk": {}})
+        self.assertEqual((first.id, first.level), ("zope_sendmail.E001", 40))
+        self.assertEqual(first.msg, "The settings MAILERS['default']: port: 'smtp' is not a whole number.")
+        self.assertEqual(first.hint, "Write one such as 5.")
+        self.assertEqual(second.msg, "The settings MAILERS['bulk']: there is no queue.")
+        [found] = self.check(ZOPE_SENDMAIL={"QUEUE": self.path})
+        self.assertIn("EMAIL_... and ZOPE_SENDMAIL: unknown: queue", found.msg)
+
+    def test_tells_of_two_relays_with_one_queue(self) -> None:
+        """As the second backend would, when it sends."""
+        one = {"queue_path": self.path, "host": "one.example"}
+        [found] = self.check({"default": one, "bulk": {**one, "host": "two.example"}})
+        self.assertIn("MAILERS['bulk']: queue_path: ", found.msg)
+
+    def test_warns_of_a_file_that_another_user_may_read(self) -> None:
+        """``migrate`` and others run checks, perhaps as a user that sends no mail; they are not stopped."""
+        [found] = self.check({"default": {"queue_path": self.path, "username": "shop", "password_file": "/none"}})
+        self.assertEqual((found.id, found.level), ("zope_sendmail.W001", 30))
+        self.assertIn("/none", found.msg)
+
+    def test_leaves_other_backends_alone(self) -> None:
+        """Also one that is not there, which Django tells."""
+        for name in ("django.core.mail.backends.smtp.EmailBackend", "gone.Backend", "os.path.join"):
+            self.assertEqual(self.check(EMAIL_BACKEND=name), [], name)
 
 
 class AView(Fixture):
