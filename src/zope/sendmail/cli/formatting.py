@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from zope.sendmail.lifecycle.finding import Finding, Kind, age, moment
+from zope.sendmail.lifecycle.finding import Finding, Kind, age, moment, together
 from zope.sendmail.lifecycle.mailstatus import MailStatus
 from zope.sendmail.lifecycle.outcome import Answer, Reply, printable
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
@@ -142,7 +142,7 @@ def status_lines(status: MailStatus, now: float) -> Iterator[str]:
 def finding_lines(findings: Sequence[Finding], width: int, location: str) -> Iterator[str]:
     """Yield findings that have severity, kind and cause in common as one paragraph, with the first one's words.
 
-    Below it stand the first one's commands, each a line that can be pasted into a shell.
+    Below it stand the commands for all of them, each a line that can be pasted into a shell; see `together`.
     """
     first, many = findings[0], len(findings) > 1
     named = first.cause if first.kind is Kind.RELAY else first.name
@@ -159,7 +159,7 @@ def finding_lines(findings: Sequence[Finding], width: int, location: str) -> Ite
         yield from textwrap.wrap(
             paragraph, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
         )
-    yield from (f"        {line}" for line in first.command_lines(location))
+    yield from (f"        {line}" for line in together(findings).command_lines(location))
 
 
 def _history_lines(mail: QueuedMail) -> Iterator[str]:

@@ -346,7 +346,12 @@ def _add_filters(parser: argparse.ArgumentParser, *, with_relay: bool = True) ->
     )
     add("--older-than", metavar="TIME", type=_duration, help="written longer ago than 90s, 10m, 2h, 5d")
     add("--younger-than", metavar="TIME", type=_duration, help="written since then")
-    add("--reply", metavar="TEXT", default="", help="a code such as 450, or a part of what was said last")
+    add(
+        "--reply",
+        metavar="TEXT",
+        default="",
+        help="a code such as 450, a part of what was said last, or its words as doctor and errors show them",
+    )
     if with_relay:
         add("--relay", metavar="RELAY", default="", help="the relay that is to get it, or that was asked last")
 
@@ -369,7 +374,7 @@ def _duration(text: str) -> float:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of mails")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of mails")
     return int(text)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import posixpath
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -20,6 +21,9 @@ _NAMED = 3
 
 #: What stands in commands for the location of the queue, and what begins a path within its directory.
 QUEUE, HERE = "\0queue", "\0here/"
+
+#: So many mails or paths are named in one command.
+_TOGETHER = 20
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -71,6 +75,8 @@ class Finding:
     cause: str = ""
     #: Commands of the cure, word by word, with `QUEUE` and `HERE` in them; none where only a person can know them.
     commands: tuple[tuple[str, ...], ...] = ()
+    #: Filters of ``zope-sendmail queue`` that select every mail with the same cause; none if there are no such filters.
+    filters: tuple[str, ...] = ()
 
     def within(self, directory: str) -> Finding:
         """Return the finding with `directory`, that of the queue, in the place of `HERE`."""
@@ -88,6 +94,30 @@ class Finding:
     def is_standstill(self) -> bool:
         """Whether mail that could go does not go because of it."""
         return self.severity is Severity.PROBLEM and self.kind in _STANDSTILL
+
+
+def together(findings: Sequence[Finding]) -> Finding:
+    """Return the first of some findings with the commands that do for all of them what its own do for one.
+
+    They are its own with the filters, where all have the same; else they name up to `_TOGETHER` mails or paths.
+    """
+    first = findings[0]
+    if len(findings) == 1:
+        return first
+    if first.filters and {each.filters for each in findings} == {first.filters}:
+        return replace(first, commands=tuple(_filtered(command, first.filters) for command in first.commands))
+    about: dict[tuple[str, ...], dict[str, None]] = {}
+    for finding in findings[:_TOGETHER]:
+        for command in finding.commands:
+            beginning, last = (command, ()) if command[2:3] == ("flush",) else (command[:-1], command[-1:])
+            about.setdefault(beginning, {}).update(dict.fromkeys(last))
+    return replace(first, commands=tuple((*beginning, *words) for beginning, words in about.items()))
+
+
+def _filtered(command: tuple[str, ...], filters: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a command of ``zope-sendmail queue`` for the mails that the filters select instead of for one."""
+    verb = command[2]
+    return queue_command("list" if verb == "show" else verb, options=filters)
 
 
 def queue_command(name: str, *words: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from zope.sendmail.errors import InvalidAddress
 from zope.sendmail.lifecycle.relaystate import fault_says
+from zope.sendmail.lifecycle.replypattern import pattern_of, pattern_of_words
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.verp import whom
 
@@ -107,11 +108,14 @@ def _was_told(mail: QueuedMail, text: str) -> bool:
 
 
 def _says(record: Record, text: str) -> bool:
-    """Return whether a reply has this code, or these words are in a reply or in the note."""
+    """Return whether a reply has this code, or these words are in a reply or in the note, or are what many say."""
     if len(text) == 3 and text.isascii() and text.isdigit():
         return any(reply.code == int(text) for reply in record.replies.values())
     words = text.casefold()
-    return words in record.note.casefold() or any(words in str(each).casefold() for each in record.replies.values())
+    if words in record.note.casefold() or any(words in str(each).casefold() for each in record.replies.values()):
+        return True
+    patterns = (pattern_of_words(record.note), *(pattern_of(each) for each in record.replies.values()))
+    return words in {each.casefold() for each in patterns}
 
 
 def matching(given: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]:

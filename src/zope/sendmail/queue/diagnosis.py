@@ -54,6 +54,7 @@ def _held(name: str, envelope: Envelope | None, record: Record) -> Finding:
         "(bounce) or delete it (remove).",
         _cause(record),
         tuple(queue_command(each, name) for each in ("show", "release", "retry", "bounce", "remove")),
+        _filters(State.HELD, record),
     )
 
 
@@ -75,6 +76,7 @@ def _rejected(name: str, envelope: Envelope | None, record: Record | None, now: 
         "Tell the sender if it matters, then try it once more (retry) or delete it (remove).",
         "" if record is None else _cause(record),
         tuple(queue_command(each, name) for each in ("show", "retry", "remove")),
+        () if record is None else _filters(State.REJECTED, record),
     )
 
 
@@ -95,6 +97,12 @@ def _cause(record: Record) -> str:
         return pattern_of_words(record.note)
     replies = [reply for reply in record.replies.values() if reply.answer is not Answer.ACCEPTED]
     return pattern_of(replies[0]) if replies else ""
+
+
+def _filters(state: State, record: Record) -> tuple[str, ...]:
+    """Return what selects the mails with the same fate; nothing for those of which nothing is known."""
+    cause = _cause(record)
+    return ("--state", str(state), "--reply", cause) if cause else ()
 
 
 def set_aside_twice(name: str) -> Finding:
@@ -315,8 +323,11 @@ def orphaned(name: str, phase: str, *, alive: bool) -> Finding:
     )
 
 
-def old_lock(name: str, seconds: float, *, orphan: bool) -> Finding:
-    """Return the finding for the lock of an older release: a second name of the message, or of what was one."""
+def old_lock(name: str, seconds: float, *, orphan: str = "") -> Finding:
+    """Return the finding for the lock of an older release: a second name of the message, or of what was one.
+
+    :param orphan: the path of a lock whose mail is gone, within the queue.
+    """
     then = f"in {age(seconds)}" if seconds > 0 else "at the next look"
     what = (
         "A lock of an older release is left over; its mail is gone, probably sent"
@@ -328,8 +339,10 @@ def old_lock(name: str, seconds: float, *, orphan: bool) -> Finding:
         Severity.NOTE,
         name,
         f"{what}.  Such locks are given up after three hours: {then}.",
-        "None is needed; if that processor is dead for certain, take its lock away (release).",
-        commands=(queue_command("release", name),),
+        "None is needed; it can be deleted."
+        if orphan
+        else "None is needed; if that processor is dead for certain, take its lock away (release).",
+        commands=(("rm", HERE + orphan),) if orphan else (queue_command("release", name),),
     )
 
 

@@ -212,7 +212,8 @@ class _Visit:
             self._busy.add(key)
             self._note_time(name, status.st_mtime)
             seconds = MAX_SEND_TIME - max(0.0, self._now - status.st_mtime)
-            yield diagnosis.old_lock(name, seconds, orphan=key not in self._waiting)
+            lock = "" if key in self._waiting else os.path.relpath(path, self._layout.root)
+            yield diagnosis.old_lock(name, seconds, orphan=lock)
             return
         with self._disk.locked(path) as fd:
             dead = fd is not None and not seems_alive(text, status, self._now)

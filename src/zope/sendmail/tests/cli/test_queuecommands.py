@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -120,8 +121,8 @@ class TheCommandLine(OperatorsTest):
             ["not both", "hold", self.path, name, "--state", "ready"],
             ["not both", "hold", self.path, name, "--all"],
             ["which mail?", "show", self.path],
-            ["is no duration", "list", self.path, "--older-than", "soon"],
-            ["is no number", "list", self.path, "--limit", "-1"],
+            ["is not a duration", "list", self.path, "--older-than", "soon"],
+            ["is not a number", "list", self.path, "--limit", "-1"],
             ["invalid choice", "list", self.path, "--state", "sent"],
             ["required: MAILDIR", "list"],
             ["not allowed with", "show", self.path, name, "--raw", "--message"],
@@ -669,6 +670,19 @@ class TheDoctor(OperatorsTest):
             )
             self.assertLess(self.said.index("550 many"), self.said.index("550 few"))
             self.assertEqual(len(self.objects("doctor")), 307)
+
+    def test_gives_commands_for_all_that_has_one_cause(self) -> None:
+        """They do what they say to all of these mails, and to no other."""
+        for _ in range(3):
+            self.put()
+            self.settle(UNKNOWN_USER)
+        held = self.put()
+        self.ok("hold", held)
+        self.call("doctor", self.path)
+        [remove] = [line for line in self.said.splitlines() if " remove " in line and "--state rejected" in line]
+        self.ok(*(word for word in shlex.split(remove)[2:] if word != self.path), "--yes")
+        self.assertIn("3 mails removed", self.said)
+        self.assertEqual([each["name"] for each in self.objects("list")], [held])
 
     def test_tells_all_that_concerns_the_queue_itself(self) -> None:
         """Two things of one kind are not one with two mails."""

@@ -17,6 +17,7 @@ from zope.sendmail.lifecycle.finding import (
     queue_command,
     quoted,
     said,
+    together,
 )
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.record import Record
@@ -154,3 +155,53 @@ class ItsCommands(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class SeveralFindings(unittest.TestCase):
+    def found(self, name: str, *commands: tuple[str, ...], filters: tuple[str, ...] = ()) -> Finding:
+        return Finding(Kind.HELD, Severity.NOTE, name, "", "", commands=commands, filters=filters)
+
+    def of(self, *findings: Finding) -> list[str]:
+        """Return the commands for all of them."""
+        return together(findings).command_lines("/q")
+
+    def test_have_the_commands_of_one_if_they_are_one(self) -> None:
+        """Its filters would select others."""
+        one = self.found("a", queue_command("show", "a"), filters=("--state", "held"))
+        self.assertIs(together([one]), one)
+
+    def test_are_selected_by_their_filters(self) -> None:
+        """All with the same cause; ``show`` is for one mail, ``list`` for many."""
+        verbs = ("show", "release")
+        found = [
+            self.found(name, *(queue_command(verb, name) for verb in verbs), filters=("--reply", "its * died"))
+            for name in "ab"
+        ]
+        self.assertEqual(
+            self.of(*found),
+            [f"zope-sendmail queue {verb} --reply 'its * died' /q" for verb in ("list", "release")],
+        )
+
+    def test_are_named_where_no_filters_select_them(self) -> None:
+        """All in one command, each once."""
+        plain = [self.found(name, queue_command("release", name), ("ls", "-l", name)) for name in "abb"]
+        self.assertEqual(self.of(*plain), ["zope-sendmail queue release /q a b", "ls -l a b"])
+        other = self.found("c", queue_command("release", "c"), filters=("--state", "held"))
+        self.assertEqual(self.of(other, *plain[:1]), ["zope-sendmail queue release /q c a", "ls -l a"])
+
+    def test_are_named_as_far_as_a_line_can_be_read(self) -> None:
+        """Twenty of them; what is left the next look names."""
+        many = [self.found(str(number), ("rm", str(number))) for number in range(21)]
+        self.assertEqual(self.of(*many), ["rm " + " ".join(map(str, range(20)))])
+
+    def test_have_commands_each_where_one_command_is_for_one(self) -> None:
+        """One relay is flushed at a time; what is the same is said once."""
+        relays = [self.found(name, queue_command("flush", name), queue_command("relays")) for name in "ab"]
+        self.assertEqual(
+            self.of(*relays),
+            [
+                "zope-sendmail queue flush /q a",
+                "zope-sendmail queue relays /q",
+                "zope-sendmail queue flush /q b",
+            ],
+        )

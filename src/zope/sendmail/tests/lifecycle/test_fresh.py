@@ -101,7 +101,7 @@ class ANewValue(unittest.TestCase):
     def test_finding(self) -> None:
         """It has nothing in common with others, and no command cures it."""
         finding = Finding(Kind.ROOM, Severity.NOTE, "", "", "")
-        self.assert_has(finding, "kind", "severity", "name", "text", "cure", cause="", commands=())
+        self.assert_has(finding, "kind", "severity", "name", "text", "cure", cause="", commands=(), filters=())
 
     def test_mail(self) -> None:
         """No relay is known of it."""

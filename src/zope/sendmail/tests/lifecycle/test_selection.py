@@ -48,6 +48,14 @@ class AMail(unittest.TestCase):
         self.assertTrue(is_meant(states=frozenset({State.HELD, State.DEFERRED})))
         self.assertFalse(is_meant(states=frozenset({State.HELD})))
 
+    def test_was_told_what_many_were_told(self) -> None:
+        """The words as the doctor and ``errors`` show them, with ``*`` for what differs from mail to mail."""
+        refused = Reply(Answer.REJECTED, "<jane@example.com>: no such user", 550, "5.1.1")
+        mail = replace(MAIL, history=[Record(State.REJECTED, note="host 10.0.0.1 died", replies={"x": refused})])
+        self.assertTrue(is_meant(mail, reply="550 5.1.1 *: No such user"))
+        self.assertTrue(is_meant(mail, reply="host * died"))
+        self.assertFalse(is_meant(mail, reply="550 5.1.1 *: no such"))
+
     def test_is_of_an_age(self) -> None:
         """From a moment on, and before another one."""
         self.assertTrue(is_meant(after=100.0, before=100.5))

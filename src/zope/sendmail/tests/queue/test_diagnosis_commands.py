@@ -42,7 +42,7 @@ ALL = {
     "locked_by_others": diagnosis.locked_by_others("../dropped", 7200.0, 86400.0),
     "not_looked_at": diagnosis.not_looked_at("../dropped", 7200.0),
     "orphaned": diagnosis.orphaned(NAME, "opened", alive=False),
-    "old_lock": diagnosis.old_lock(NAME, 60.0, orphan=False),
+    "old_lock": diagnosis.old_lock(NAME, 60.0, orphan=""),
     "strange_lock": diagnosis.strange_lock("new/.sending-x", "a directory"),
     "leftover": diagnosis.leftover("locks/x", "A bell"),
     "interrupted_move": diagnosis.interrupted_move(3, "moved/x", came=False),

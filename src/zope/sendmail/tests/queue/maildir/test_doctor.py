@@ -352,7 +352,9 @@ class LocksOfMails(DoctorTest):
     def test_of_older_releases_without_mail_are_left_over(self) -> None:
         """The mail was sent, and 7.3 died before it removed the lock (fault A11)."""
         self.file(f"new/.sending-{OLD}")
-        self.assertIn("its mail is gone, probably sent", self.one("old-lock", "note", OLD).text)
+        found = self.one("old-lock", "note", OLD)
+        self.assertIn("its mail is gone, probably sent", found.text)
+        self.assertEqual(found.command_lines(""), [f"rm '{self.path}/new/.sending-{OLD}'"])
 
     def test_of_older_releases_may_come_from_the_future(self) -> None:
         """Then they do not age."""
