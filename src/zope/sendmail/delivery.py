@@ -436,7 +436,7 @@ def _on_refused(word: str) -> OnRefused:
     try:
         return OnRefused(word)
     except ValueError:
-        raise InvalidSettings(f"onRefused: {word!r} is none of {', '.join(OnRefused)}") from None
+        raise InvalidSettings(f"onRefused: {word!r} is not one of {', '.join(OnRefused)}") from None
 
 
 def queued_delivery(queue: Any) -> Any:
@@ -502,6 +502,6 @@ def _check_connection(connection: Any, place: str) -> None:
     if not (hasattr(connection, "stage") or all(hasattr(connection, name) for name in ("execute", "on_commit"))):
         what = type(connection).__name__
         raise TypeError(
-            f"a {what} is no connection for mail; wrap it in PsycopgConnection, SQLAlchemySession or DjangoConnection "
-            "of zope.sendmail.queue.postgresql.joining"
+            f"a {what} is not a connection for mail; wrap it in PsycopgConnection, SQLAlchemySession or "
+            "DjangoConnection of zope.sendmail.queue.postgresql.joining"
         )

@@ -257,7 +257,7 @@ def _subscriber(text: str) -> Callable[[object], object]:
             f"subscriber: {text!r} cannot be imported, such as shop.mail:bounced could be: {error}"
         ) from None
     if not callable(found):
-        raise ValueError(f"subscriber: {text!r} is no function")  # noqa: TRY004 - a setting is wrong
+        raise ValueError(f"subscriber: {text!r} is not a function")  # noqa: TRY004 - a setting is wrong
 
     def tell(event: object) -> None:
         if IMailBouncedEvent.providedBy(event):

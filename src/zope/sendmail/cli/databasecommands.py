@@ -17,7 +17,7 @@ def keep_up(options: argparse.Namespace) -> int:
     """
     location: str = options.maildir
     if scheme_of(location) not in DATABASES:
-        raise CommandRefused(f"{location} is no database; write postgresql://user@host/database", os.EX_CONFIG)
+        raise CommandRefused(f"{location} is not a database; write postgresql://user@host/database", os.EX_CONFIG)
     try:
         from zope.sendmail.queue.postgresql import upkeep
     except ImportError as error:

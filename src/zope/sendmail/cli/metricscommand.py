@@ -61,5 +61,5 @@ def parse_address(text: str) -> tuple[str, int]:
     """
     host, colon, port = text.rpartition(":")
     if not (colon and port.isascii() and port.isdigit() and int(port) < 65536) or (":" in host and host[:1] != "["):
-        raise ValueError(f"{text!r} is no address: HOST:PORT is wanted, such as 127.0.0.1:9464")
+        raise ValueError(f"{text!r} is not an address: HOST:PORT is wanted, such as 127.0.0.1:9464")
     return host.strip("[]") or "127.0.0.1", int(port)

@@ -71,7 +71,7 @@ def _refuse_password(location: str, scheme: str) -> None:
         names = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
         has_password = parts.password is not None or not names.isdisjoint(_SECRETS)
     except ValueError:
-        raise InvalidLocation(f"{scheme}:... is no URL; write {scheme}://user@host/database?queue=name") from None
+        raise InvalidLocation(f"{scheme}:... is not a URL; write {scheme}://user@host/database?queue=name") from None
     if has_password:
         raise InvalidLocation(
             f"{scheme}:... has a password in it, which others would see; put it into a file that passfile= names, a "

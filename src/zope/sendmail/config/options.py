@@ -54,7 +54,9 @@ def duration(text: str) -> float:
     """Return the seconds in ``90``, ``90s``, ``10m``, ``2h``, ``1.5d``.  Raises `ValueError`."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is no duration; write seconds, or a number with s, m, h or d: 90, 90s, 10m, 2h, 5d")
+        raise ValueError(
+            f"{text!r} is not a duration; write seconds, or a number with s, m, h or d: 90, 90s, 10m, 2h, 5d"
+        )
     return float(match[1]) * _SECONDS[match[2].lower()]
 
 
@@ -65,7 +67,7 @@ def number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{text!r} is no number; write one like 2 or 1.5")
+        raise ValueError(f"{text!r} is not a number; write one like 2 or 1.5")
     return value
 
 
@@ -74,7 +76,7 @@ def whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no whole number") from None
+        raise ValueError(f"{text!r} is not a whole number; write one such as 5") from None
 
 
 def positive(parse: Callable[[str], float]) -> Parser:
@@ -83,7 +85,7 @@ def positive(parse: Callable[[str], float]) -> Parser:
     def parse_positive(text: str) -> float:
         value = parse(text)
         if value <= 0:
-            raise ValueError(f"{text!r} is not more than zero")
+            raise ValueError(f"{text!r} is not more than zero; write a larger one, such as 1")
         return value
 
     return parse_positive
@@ -107,7 +109,7 @@ def one_of(words: type[StrEnum]) -> Parser:
         try:
             return words(text.strip().lower())
         except ValueError:
-            raise ValueError(f"{text!r} is none of {', '.join(words)}") from None
+            raise ValueError(f"{text!r} is not one of {', '.join(words)}") from None
 
     return parse_word
 
@@ -134,7 +136,7 @@ def notify_return(text: str) -> str:
     """Return ``FULL`` or ``HDRS`` (RFC 3461, 4.3).  Raises `ValueError`."""
     word = text.strip().upper()
     if word not in {"FULL", "HDRS"}:
-        raise ValueError(f"{text!r} is none of FULL (the whole mail), HDRS (its headers)")
+        raise ValueError(f"{text!r} is not one of FULL (the whole mail), HDRS (its headers)")
     return word
 
 
@@ -159,7 +161,7 @@ def addresses(text: str) -> tuple[tuple[str, int], ...]:
     relays = [RelayName.of(word) for word in words(text)]
     for relay in relays:
         if not relay.hostname:
-            raise ValueError(f"{str(relay)!r} is no address of a relay; write host:port")
+            raise ValueError(f"{str(relay)!r} is not the address of a relay; write host:port")
     return tuple((relay.hostname, relay.port) for relay in relays)
 
 
@@ -169,7 +171,7 @@ def routes(text: str) -> dict[str, str]:
     for word in words(text):
         pattern, equals, mailer = word.partition("=")
         if not (pattern and equals and mailer):
-            raise ValueError(f"{word!r} is no route; write one@example.org=mailer or @example.org=mailer")
+            raise ValueError(f"{word!r} is not a route; write one@example.org=mailer or @example.org=mailer")
         table[pattern.lower()] = mailer
     return table
 

@@ -133,7 +133,7 @@ def split_command(text: str) -> tuple[str, ...]:
     try:
         argv = tuple(shlex.split(text))
     except ValueError as error:  # the text may hold a secret
-        raise ValueError(f"this is no command: {error}; close each quote that is opened") from None
+        raise ValueError(f"this is not a command: {error}; close each quote that is opened") from None
     if not argv:
         raise ValueError("the command is empty; write the program and its arguments")
     return argv

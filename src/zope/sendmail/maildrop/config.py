@@ -347,7 +347,7 @@ class _Reader:
         try:
             return kind(value)
         except (ValueError, OverflowError):
-            self.refuse(key, f"is {value!r}, which is no {words}; write one like {default}")
+            self.refuse(key, f"is {value!r}, which is not a {words}; write one like {default}")
 
     def _absolute(self, key: str, path: str) -> str:
         if "$" in path:

@@ -111,7 +111,7 @@ def _value(token: _Token, name: str) -> Literal:
         return _string(token)
     if token.kind == "number":
         return _number(token)
-    raise Malformed(token.line, f'the value of {name} is no literal; put texts in quotes: {name}="text"')
+    raise Malformed(token.line, f'the value of {name} is not a literal; put texts in quotes: {name}="text"')
 
 
 def _string(token: _Token) -> str:
@@ -142,4 +142,4 @@ def _number(token: _Token) -> int | float:
             return float(text)
         return int(text, 0)
     except ValueError:
-        raise Malformed(token.line, f"{text} is no number; write one like 25 or 0.5, or put it in quotes") from None
+        raise Malformed(token.line, f"{text} is not a number; write one like 25 or 0.5, or put it in quotes") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import pwd
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -88,8 +89,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for sentence in config.passed_over:
                 _complain(sentence)
         return _VERBS[parsed.verb](config, parsed)
+    except PermissionError as error:
+        return _complain(_refused(error, parsed.config))
     except (MailError, OSError) as error:
         return _complain(str(error))
+
+
+def _refused(error: PermissionError, config: str) -> str:
+    """Return what to do about a file or a directory that this user may not use."""
+    if not error.filename:
+        return str(error)
+    return (
+        f"{error.filename}: user {_user()} may not use it, or not make it: {error.strerror}. Start maildrop as the "
+        f"user that owns it, let root make it and give it to this user (install -d -o {_user()} -m 700), or name "
+        f"another one in {config}"
+    )
+
+
+def _user() -> str:
+    """Return the name of the user, or the number of one without a name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _start(config: Config, parsed: argparse.Namespace) -> int:

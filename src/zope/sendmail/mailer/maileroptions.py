@@ -84,7 +84,7 @@ def checked_options(hostname: str, options: KeywordOptions) -> dict[str, Any]:
     _check_limits(hostname, given)
     settings = given.get("settings")
     if settings is not None and not callable(settings):
-        raise InvalidSettings(f"relay {hostname}: settings is {settings!r}, which is no function")
+        raise InvalidSettings(f"relay {hostname}: settings is {settings!r}, which is not a function")
     given |= {name: read(hostname, given[name]) for name, read in _READERS.items() if name in given}
     # An empty series is as if it were not given.
     return {name: value for name, value in given.items() if name not in ("auth", "discard_extensions") or value}
@@ -105,7 +105,7 @@ def checked_port(hostname: str, port: int | str) -> int:
     except (TypeError, ValueError, OverflowError):
         number = None
     if number is None or (isinstance(port, float) and port != number):
-        raise InvalidSettings(f"relay {hostname}: the port {port!r} is no whole number; write one such as 587")
+        raise InvalidSettings(f"relay {hostname}: the port {port!r} is not a whole number; write one such as 587")
     check_relay(hostname, number)
     return number
 
@@ -141,7 +141,7 @@ def _chosen(kind: type[_Choice], hostname: str, word: str) -> _Choice:
     try:
         return kind(word)
     except ValueError:
-        raise InvalidSettings(f"relay {hostname}: {word!r} is none of {', '.join(kind)}") from None
+        raise InvalidSettings(f"relay {hostname}: {word!r} is not one of {', '.join(kind)}") from None
 
 
 def discarded_extensions(names: str | Iterable[str]) -> frozenset[str]:

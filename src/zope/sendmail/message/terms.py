@@ -197,7 +197,7 @@ def priority_of(word: object) -> Priority:
     try:
         return Priority(word)  # type: ignore[arg-type]  # what is no word is none of them
     except ValueError:
-        raise InvalidTerms(f"priority={word!r} is none of {', '.join(Priority)}") from None
+        raise InvalidTerms(f"priority={word!r} is not one of {', '.join(Priority)}") from None
 
 
 def checked_key(key: object) -> str:

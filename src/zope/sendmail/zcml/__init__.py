@@ -271,7 +271,7 @@ def _assertPermission(permission: str, interfaces: Any, component: Any) -> Any:
 def _asked(settings: Any) -> dict[str, Any]:
     """Return the keyword, only if it was given: old subclasses do not know it."""
     if settings is not None and not callable(settings):
-        raise ConfigurationError(f"settings: {settings!r} is no function; write the dotted name of one")
+        raise ConfigurationError(f"settings: {settings!r} is not a function; write the dotted name of one")
     return {} if settings is None else {"settings": settings}
 
 

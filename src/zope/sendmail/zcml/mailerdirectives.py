@@ -202,7 +202,7 @@ def _key(context: Any, text: str) -> Any:
     domain, equals, rest = text.partition("=")
     selector, colon, path = rest.partition(":")
     if not (domain and equals and selector and colon and path):
-        raise ValueError(f"{text!r} is no key; write example.org=mail2026:/etc/dkim/example.org.pem")
+        raise ValueError(f"{text!r} is not a key; write example.org=mail2026:/etc/dkim/example.org.pem")
     return DKIMKey(domain, selector, context.path(path))
 
 
@@ -212,8 +212,8 @@ def _share(text: str) -> tuple[str, int]:
         return text, 1
     try:
         return name, positive(whole)(weight)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no share: {error}; write name=3") from None
+    except ValueError:
+        raise ValueError(f"{text!r} is not a share; write a whole number from 1 on behind the name: name=3") from None
 
 
 def _register(context: Any, name: str, make: Callable[[], Any], link: Callable[[Any], None] | None = None) -> None:

@@ -54,7 +54,7 @@ class DatabaseLocation:
             query = urlsplit(text).query
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
         except ValueError as error:
-            raise InvalidLocation(f"this is no URL of a database ({type(error).__name__}); {_FORM}") from None
+            raise InvalidLocation(f"this is not a URL of a database ({type(error).__name__}); {_FORM}") from None
         queue = [value for name, value in pairs if name == "queue"]
         if len(queue) > 1 or (queue and not _QUEUE.fullmatch(queue[0])):
             raise InvalidLocation("queue= in the URL is no name of a queue; write it once, without blanks")
@@ -70,7 +70,7 @@ def _parameters(uri: str) -> dict[str, str | int]:
     try:
         given = conninfo_to_dict(uri)
     except ProgrammingError as error:
-        raise InvalidLocation(f"this is no URL of a database: {str(error).strip()}; {_FORM}") from None
+        raise InvalidLocation(f"this is not a URL of a database: {str(error).strip()}; {_FORM}") from None
     found: dict[str, str | int] = {name: value for name, value in given.items() if value is not None}
     if "," in str(found.get("host", "")):  # several servers: the one that takes what is written
         found.setdefault("target_session_attrs", "read-write")

@@ -331,7 +331,7 @@ class TheCommand(Fixture):
         for change, words in (
             (lambda: self.configure("color = red\n"), "unknown: color"),
             (lambda: self.configure("subscriber = nowhere.at.all:f\n"), "nowhere.at.all:f"),
-            (lambda: self.configure("subscriber = os:sep\n"), "is no function"),
+            (lambda: self.configure("subscriber = os:sep\n"), "is not a function"),
             (lambda: self.configure(senders=""), "senders is missing"),
             (lambda: self.configure(senders="a@b@c"), "a@b@c"),
             (lambda: self.configure(senders="news@example.org news"), "the sender 'news' has no domain"),

@@ -199,8 +199,8 @@ class TheCommandLine(Fixture):
 
     def test_refuses_with_the_value_and_the_cure(self) -> None:
         """A wrong value is told as what it is."""
-        self.assertRefused(2, "--interval: 'soon' is no duration; write seconds", "--interval", "soon", "q")
-        self.assertRefused(2, "'x' is none of never, opportunistic", "--tls", "x", "q")
+        self.assertRefused(2, "--interval: 'soon' is not a duration; write seconds", "--interval", "soon", "q")
+        self.assertRefused(2, "'x' is not one of never, opportunistic", "--tls", "x", "q")
         self.assertRefused(2, "--notify: 'ALWAYS': write NEVER alone", "--notify", "ALWAYS", "q")
         self.assertRefused(2, "--auth: 'NTLM': only these mechanisms", "--auth", "NTLM", "q")
 

@@ -149,7 +149,7 @@ class ADatabase(unittest.TestCase):
 
     def test_that_is_no_url_is_told_so(self) -> None:
         """Without repeating it: it may have a password in it."""
-        why = "postgresql:... is no URL; write postgresql://user@host/database?queue=name"
+        why = "postgresql:... is not a URL; write postgresql://user@host/database?queue=name"
         self.assertEqual(self.refused("postgresql://user:secret@[::1/d"), why)
 
 

@@ -54,7 +54,7 @@ class ADuration(unittest.TestCase):
     def test_refuses_everything_else(self) -> None:
         """What is no duration is refused, with examples of what is."""
         for text in ("", "h", "-1", "1w", "1e3", "nan", "inf", "1h30m", "٣"):
-            with self.assertRaisesRegex(ValueError, "is no duration; write seconds"):
+            with self.assertRaisesRegex(ValueError, "is not a duration; write seconds"):
                 duration(text)
 
     def test_may_have_to_be_positive(self) -> None:
@@ -106,10 +106,10 @@ class SettingsInAText(unittest.TestCase):
         """With the words that would be right."""
         wrong = {
             "auth": ("GSSAPI", "^auth: 'GSSAPI': only these mechanisms are known: PLAIN, LOGIN, SCRAM-SHA-256"),
-            "tls_minimum": ("1.1", "^tls_minimum: '1.1' is none of 1.2, 1.3"),
+            "tls_minimum": ("1.1", "^tls_minimum: '1.1' is not one of 1.2, 1.3"),
             "token_command": ("oama 'x", "^token_command: .*No closing quotation"),
             "notify": ("NEVER DELAY", "^notify: 'NEVER DELAY': write NEVER alone, or some of"),
-            "notify_return": ("ALL", "^notify_return: 'ALL' is none of FULL"),
+            "notify_return": ("ALL", "^notify_return: 'ALL' is not one of FULL"),
         }
         for name, (text, why) in wrong.items():
             with self.subTest(name), self.assertRaisesRegex(ValueError, why):
@@ -133,11 +133,11 @@ class SettingsInAText(unittest.TestCase):
 
     def test_are_named_if_wrong(self) -> None:
         """A wrong value is refused with its name, itself and the cure."""
-        with self.assertRaisesRegex(ValueError, "^port: 'smtp' is no whole number"):
+        with self.assertRaisesRegex(ValueError, "^port: 'smtp' is not a whole number"):
             read_settings({"port": "smtp"}, RELAY)
-        with self.assertRaisesRegex(ValueError, "^on_unknown: 'drop' is none of resend, hold"):
+        with self.assertRaisesRegex(ValueError, "^on_unknown: 'drop' is not one of resend, hold"):
             read_settings({"on_unknown": "drop"}, QUEUE)
-        with self.assertRaisesRegex(ValueError, "^retry_factor: 'nan' is no number"):
+        with self.assertRaisesRegex(ValueError, "^retry_factor: 'nan' is not a number"):
             read_settings({"retry_factor": "nan"}, QUEUE)
 
 

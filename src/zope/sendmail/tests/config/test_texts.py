@@ -142,7 +142,7 @@ class EachSetting(unittest.TestCase):
                 if type(value) in (int, float) and name not in ("port", "lifetime"):
                     with self.assertRaises(ValueError, msg=name) as caught:
                         parsers[name]("0")
-                    self.assertEqual(str(caught.exception), "'0' is not more than zero")
+                    self.assertEqual(str(caught.exception), "'0' is not more than zero; write a larger one, such as 1")
 
 
 class AText(unittest.TestCase):
@@ -154,13 +154,13 @@ class AText(unittest.TestCase):
             (
                 duration,
                 "1w",
-                "'1w' is no duration; write seconds, or a number with s, m, h or d: 90, 90s, 10m, 2h, 5d",
+                "'1w' is not a duration; write seconds, or a number with s, m, h or d: 90, 90s, 10m, 2h, 5d",
             ),
-            (number, "x", "'x' is no number; write one like 2 or 1.5"),
-            (number, "inf", "'inf' is no number; write one like 2 or 1.5"),
-            (whole, "1.5", "'1.5' is no whole number"),
+            (number, "x", "'x' is not a number; write one like 2 or 1.5"),
+            (number, "inf", "'inf' is not a number; write one like 2 or 1.5"),
+            (whole, "1.5", "'1.5' is not a whole number; write one such as 5"),
             (pause, "1000001", "'1000001' is more than 1000000 seconds; nothing can be waited for so long"),
-            (one_of(Tls), "x", "'x' is none of never, opportunistic, required, implicit"),
+            (one_of(Tls), "x", "'x' is not one of never, opportunistic, required, implicit"),
             (
                 mechanisms,
                 "x",
@@ -168,11 +168,11 @@ class AText(unittest.TestCase):
                 "OAUTHBEARER, EXTERNAL",
             ),
             (notify_when, "x", "'x': write NEVER alone, or some of SUCCESS, FAILURE and DELAY"),
-            (notify_return, "x", "'x' is none of FULL (the whole mail), HDRS (its headers)"),
+            (notify_return, "x", "'x' is not one of FULL (the whole mail), HDRS (its headers)"),
             (extensions, "y dsn, x", f"x, y: no such extension is used; known are {known}"),
-            (addresses, "a:1 bulk", "'bulk' is no address of a relay; write host:port"),
+            (addresses, "a:1 bulk", "'bulk' is not the address of a relay; write host:port"),
             *(
-                (routes, text, f"{text!r} is no route; write one@example.org=mailer or @example.org=mailer")
+                (routes, text, f"{text!r} is not a route; write one@example.org=mailer or @example.org=mailer")
                 for text in ("@a", "@a=", "=b")
             ),
         )

@@ -335,7 +335,7 @@ class ACommandInAText(unittest.TestCase):
     def test_is_refused_if_it_is_none(self) -> None:
         """An open quote, or nothing."""
         for text, why in (
-            ("oama 'access", "this is no command: No closing quotation; close each quote that is opened"),
+            ("oama 'access", "this is not a command: No closing quotation; close each quote that is opened"),
             ("  ", "the command is empty; write the program and its arguments"),
         ):
             with self.assertRaises(ValueError) as caught:

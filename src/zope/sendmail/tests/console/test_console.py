@@ -162,7 +162,9 @@ class WhatIsShown(Fixture):
             with self.subTest(query):
                 self.assertEqual(self.get(f"/0/mails?{query}").count("/0/mail/"), count)
         self.assertIn(ready, self.get("/0/mails?state=ready"))
-        self.assertIn("is no duration", self.get("/0/mails?older_than=soon").replace("duration:", "is no duration"))
+        self.assertIn(
+            "is not a duration", self.get("/0/mails?older_than=soon").replace("duration:", "is not a duration")
+        )
 
     def test_is_one_mail_with_its_history(self) -> None:
         """Recipients, replies, the header, and what happened."""

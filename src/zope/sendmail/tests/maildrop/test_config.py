@@ -269,17 +269,17 @@ class Errors(unittest.TestCase):
     def test_they_name_file_line_and_cure(self) -> None:
         """So that nobody has to guess."""
         table = {
-            "SMTP_PORT=smtp": "line 3: the value of SMTP_PORT is no literal; put texts in quotes",
-            'SMTP_PORT="smtp"': "line 3: SMTP_PORT is 'smtp', which is no whole number; write one like 25",
+            "SMTP_PORT=smtp": "line 3: the value of SMTP_PORT is not a literal; put texts in quotes",
+            'SMTP_PORT="smtp"': "line 3: SMTP_PORT is 'smtp', which is not a whole number; write one like 25",
             "SMTP_PORT=70000": "line 3: SMTP_PORT is 70000; write a number from 1 to 65535",
-            'WAIT_INTERVAL="soon"': "line 3: WAIT_INTERVAL is 'soon', which is no number",
+            'WAIT_INTERVAL="soon"': "line 3: WAIT_INTERVAL is 'soon', which is not a number",
             'MAILDROP_SPOOL="$HOME/x"': "line 3: MAILDROP_SPOOL is .* write the whole path",
             r'SMTP_HOST="a\nb"': "line 3: SMTP_HOST has a control character",
-            "MAILDROP_BATCH=2.5": "line 3: MAILDROP_BATCH is 2.5, which is no whole number",
+            "MAILDROP_BATCH=2.5": "line 3: MAILDROP_BATCH is 2.5, which is not a whole number",
             'DEBUG_RECEIVER="a@x.org, me"': "line 3: DEBUG_RECEIVER cannot be used: the recipient 'me' .* no domain",
             'MAILDROP_ON_UNKNOWN="?"': "line 3: MAILDROP_ON_UNKNOWN is '\\?'; write one of: resend, hold",
             'MAILDROP_LOGIN="m\udce4"': "line 3: MAILDROP_LOGIN has a character .* save the file as UTF-8",
-            "DEBUG='yes'": "line 3: DEBUG is 'yes', which is no switch; write one like 0",
+            "DEBUG='yes'": "line 3: DEBUG is 'yes', which is not a switch; write one like 0",
         }
         for text, words in table.items():
             with self.subTest(text):

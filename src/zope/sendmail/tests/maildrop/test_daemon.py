@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from zope.sendmail.errors import QueueError
 from zope.sendmail.events import MailDeferredEvent, MailErrorEvent, MailSentEvent, MailUnknownEvent
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.maildrop import script
 from zope.sendmail.maildrop.config import ConfigError, parse_config, read_config
 from zope.sendmail.maildrop.daemon import MaildropProcessor, make_mailer, make_queue, open_configured_queue
 from zope.sendmail.maildrop.pidfile import AlreadyRunning, PidFile
@@ -200,7 +202,7 @@ class ADaemon(DaemonTest):
         self.configure("SMTP_PORT=x")
         refused = self.run_verb("start")
         self.assertEqual(refused.returncode, 1)
-        self.assertIn("maildrop.conf, line 5: the value of SMTP_PORT is no literal", refused.stderr)
+        self.assertIn("maildrop.conf, line 5: the value of SMTP_PORT is not a literal", refused.stderr)
         self.configure('MAILDROP_SPOOL="spool/file"')
         self.drop(name="file")
         refused = self.run_verb("start")
@@ -408,6 +410,34 @@ class Strangers(DaemonTest):
                 self.assertEqual(refused.returncode, 1)
                 self.assertIn("is a daemon of Products.MaildropHost", refused.stderr)
         self.assertEqual((self.relay.mails, process.poll()), ([], None))
+
+
+class AUserWithoutRights(DaemonTest):
+    def start_refused(self, error: OSError) -> str:
+        """Return what ``start`` says on standard error if the disk refuses to make a directory."""
+        with (
+            mock.patch("zope.sendmail.maildrop.daemon.make_directories", side_effect=error),
+            contextlib.redirect_stderr(io.StringIO()) as said,
+        ):
+            self.assertEqual(script.main(["--config", self.config_path, "start"]), 1)
+        return said.getvalue()
+
+    def test_is_told_what_may_not_be_made_and_what_to_do(self) -> None:
+        """The directory, the user, and a command for root."""
+        said = self.start_refused(PermissionError(errno.EACCES, "Permission denied", "/srv/maildrop/var"))
+        self.assertIn("/srv/maildrop/var: user ", said)
+        self.assertIn("Permission denied. Start maildrop as the user that owns it, let root make it", said)
+        self.assertIn(f"or name another one in {self.config_path}", said)
+
+    def test_is_told_what_the_system_says_where_no_file_is_named(self) -> None:
+        """There is nothing to be made then."""
+        self.assertEqual(self.start_refused(PermissionError(errno.EPERM, "no")), "maildrop: [Errno 1] no\n")
+
+    def test_may_have_no_name(self) -> None:
+        """As in a container; its number is told."""
+        with mock.patch("pwd.getpwuid", side_effect=KeyError):
+            said = self.start_refused(PermissionError(errno.EACCES, "Permission denied", "/srv"))
+        self.assertIn(f"user {os.geteuid()} may not", said)
 
 
 class APidFile(unittest.TestCase):

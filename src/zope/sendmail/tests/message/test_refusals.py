@@ -196,7 +196,7 @@ REFUSALS: tuple[tuple[Callable[[], object], type[Exception], str], ...] = (
     (
         lambda: NO_DEFAULTS.terms(100.0, priority="urgent"),
         InvalidTerms,
-        "priority='urgent' is none of high, normal, low",
+        "priority='urgent' is not one of high, normal, low",
     ),
     (lambda: NO_DEFAULTS.terms(100.0, key=WRONG), InvalidTerms, "key=5 is no str"),
     (lambda: NO_DEFAULTS.terms(100.0, key=""), InvalidTerms, "key='' has 0 characters; 1 to 200 are possible"),

@@ -49,7 +49,7 @@ class Defaults(Fixture):
     def test_are_refused_if_they_cannot_be(self) -> None:
         """When the ZCML is loaded."""
         for attributes, words in (
-            ('priority="urgent"', "none of high, normal, low"),
+            ('priority="urgent"', "not one of high, normal, low"),
             ('expires="0"', "is not more than zero"),
             ('notBefore="2h" expires="1h"', "not behind not_before"),
             ('keyLifetime="99999d"', "key_lifetime"),

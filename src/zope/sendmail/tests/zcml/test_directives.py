@@ -165,9 +165,9 @@ class AMailer(Fixture):
 
     def test_is_refused_with_the_value_and_the_cure(self) -> None:
         """A wrong word is named together with the right ones."""
-        self.assertRefused("'maybe' is none of never, opp", '<mail:smtpMailer name="x" tls="maybe" />')
+        self.assertRefused("'maybe' is not one of never, opp", '<mail:smtpMailer name="x" tls="maybe" />')
         self.assertRefused("'x' is neither yes nor no", '<mail:smtpMailer name="x" verify="x" />')
-        self.assertRefused("'None' is no duration", '<mail:smtpMailer name="x" timeout="None" />')
+        self.assertRefused("'None' is not a duration", '<mail:smtpMailer name="x" timeout="None" />')
         self.assertRefused("(?s)'auth'.*'NTLM': only these", '<mail:smtpMailer name="x" auth="NTLM" />')
         self.assertRefused("(?s)'notify'.*'SOMETIMES': write", '<mail:smtpMailer name="x" notify="SOMETIMES" />')
 
@@ -273,8 +273,8 @@ class SeveralRelays(Fixture):
             ('mailers="bulk"', "bulk"),
             ('recipientRoutes="@example.org=bulk"', "leads to none"),
             ('senderRoutes="example.org=smtp"', "write @example.org"),
-            ('senderRoutes="@example.org"', "is no route"),
-            ('relays="relay.example"', "is no address"),
+            ('senderRoutes="@example.org"', "is not a route"),
+            ('relays="relay.example"', "is not the address"),
             ('relays="relay.example:0"', "port"),
         ):
             with self.subTest(attributes=attributes):
@@ -312,7 +312,7 @@ class SettingsOfASite(Fixture):
     def test_must_be_a_function(self) -> None:
         """A module, for one, cannot be asked."""
         for kind in ("smtp", "lmtp"):
-            self.assertRefused("is no function", f'<mail:{kind}Mailer name="x" settings="{__name__}" />')
+            self.assertRefused("is not a function", f'<mail:{kind}Mailer name="x" settings="{__name__}" />')
 
 
 class ADirectDelivery(Fixture):
@@ -325,7 +325,7 @@ class ADirectDelivery(Fixture):
         cleanUp()
         self.load(SMTP, '<mail:directDelivery mailer="smtp" onRefused="abort" />')
         self.assertEqual(getUtility(IMailDelivery, "Mail").onRefused, "abort")
-        self.assertRefused("none of tell, abort", SMTP, '<mail:directDelivery mailer="smtp" onRefused="x" />')
+        self.assertRefused("not one of tell, abort", SMTP, '<mail:directDelivery mailer="smtp" onRefused="x" />')
 
     def test_names_a_queue_for_what_it_cannot_send(self) -> None:
         """One that is defined before or behind it, with or without a permission."""
@@ -566,7 +566,7 @@ class ProductConfig(Fixture):
     def test_must_have_values_that_can_be_meant(self) -> None:
         """A wrong value is refused with its key and the cure."""
         self.config(first_retry="soon")
-        self.assertRefused("<product-config mail>: first-retry: 'soon' is no duration", SMTP)
+        self.assertRefused("<product-config mail>: first-retry: 'soon' is not a duration", SMTP)
 
 
 class TheSchemas(unittest.TestCase):

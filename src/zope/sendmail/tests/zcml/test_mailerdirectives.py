@@ -79,7 +79,7 @@ class AFile(Fixture):
         assert isinstance(a, FileMailer)
         assert isinstance(b, FileMailer)
         self.assertEqual((a.format, b.path), (FileFormat.MBOX, "-"))
-        self.assertRefused("'mh' is none of maildir, mbox", '<mail:fileMailer name="c" path="x" format="mh" />')
+        self.assertRefused("'mh' is not one of maildir, mbox", '<mail:fileMailer name="c" path="x" format="mh" />')
 
 
 class ASigner(Fixture):
@@ -100,7 +100,7 @@ class ASigner(Fixture):
         """With what is wrong, and how a key is written."""
         for keys, text in (
             ("", "keys"),
-            ("example.org", "is no key; write example.org=mail2026:"),
+            ("example.org", "is not a key; write example.org=mail2026:"),
             ("example.org=s:nowhere.pem", "nowhere.pem' cannot be read: No such file"),
             ("ex!ample=s:x.pem", "domain 'ex!ample'"),
         ):
@@ -213,7 +213,7 @@ class SeveralRelays(Fixture):
             ("one mailer at least", ""),
         ):
             self.assertRefused(text, *self.TWO, f'<mail:failoverMailer name="both" mailers="{mailers}" />')
-        for text, mailers in ("not more than zero", "one=0"), ("no whole number", "one=x"):
+        for text, mailers in ("a whole number from 1 on", "one=0"), ("is not a share", "one=x"):
             self.assertRefused(text, *self.TWO, f'<mail:balancedMailer name="both" mailers="{mailers}" />')
 
     def test_may_stand_behind_a_redirection(self) -> None:
