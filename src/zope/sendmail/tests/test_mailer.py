@@ -558,6 +558,7 @@ class AMailerVotes(WithRelay):
         mailer.vote(SENDER, [ONE], MESSAGE)
         relay.stop()
         mailer.abort()
+        self.assertIsNone(mailer.connection)
 
     def test_old_subclasses_find_the_connection(self) -> None:
         """A ``send`` that was copied from an older release goes on where `vote` has stopped."""

@@ -57,7 +57,7 @@ class Fixture(unittest.TestCase):
         for thread in shutdown.running():
             if thread.queuePath == self.path:
                 thread.stop()
-                thread.join(60)
+                thread.join(300)
 
     def relay(self) -> Relay:
         return self.enterContext(Relay())
@@ -336,7 +336,7 @@ class ASender(Fixture):
         hang = relay.on("DOT", Hang("250 ok"), nth=1)
         with MailSender(self.path, relay.host, relay.port) as sender:
             sender.send(SENDER, "a@example.org", MESSAGE)
-            self.assertTrue(hang.reached.wait(60))
+            self.assertTrue(hang.reached.wait(300))
             self.assertFalse(sender.stop(0.0))
             sender.send(SENDER, "b@example.org", MESSAGE)
             hang.release()
@@ -577,7 +577,7 @@ class TheEnd(Fixture):
         )
 
     def assert_sends(self, relay: Relay, script: subprocess.Popen[str]) -> None:
-        _, errors = script.communicate(timeout=120)
+        _, errors = script.communicate(timeout=300)
         self.assertEqual((script.returncode, errors), (0, ""))
         self.assertEqual(
             Counter(mail.recipients[0] for mail in relay.mails), {f"{n}@x.org": 1 for n in range(self.COUNT)}
@@ -609,7 +609,7 @@ class TheEnd(Fixture):
         ):
             with self.subTest(text=text):
                 script = self.script(text, port)
-                _, errors = script.communicate(timeout=120)
+                _, errors = script.communicate(timeout=300)
                 self.assertEqual(script.returncode, 0)
                 self.assertRegex(errors, f"{count} in {re.escape(self.path)} and leaves? with the next start")
                 self.assertNotIn("next try", errors)
@@ -684,13 +684,13 @@ class TheEnd(Fixture):
 
         def hang(envelope: Envelope) -> None:
             at_work.set()
-            let_go.wait(60)
+            let_go.wait(300)
 
         mailer.before = hang
         sender = MailSender(self.path, mailer=mailer, concurrency=1)
         for number in range(2):
             sender.send(SENDER, f"{number}@example.org", MESSAGE)
-        self.assertTrue(at_work.wait(60))
+        self.assertTrue(at_work.wait(300))
         self.assertFalse(sender.finish(0.0))
         let_go.set()
         self.assertTrue(sender.stop())
@@ -711,7 +711,7 @@ sender.finish(None)
 print(*set(sys.modules) - known)
 """
         script = self.script(text, relay.port)
-        said, errors = script.communicate(timeout=120)
+        said, errors = script.communicate(timeout=300)
         self.assertEqual((script.returncode, errors, said, len(relay.mails)), (0, "", "\n", self.COUNT))
 
     def test_of_a_forked_child_sends_what_it_has_written(self) -> None:

@@ -244,7 +244,7 @@ class TheCommand(Fixture):
                 (new.parent / "tmp" / str(number)).rename(new / str(number))
                 self.assertIn(who, process.stdout.readline())
             process.terminate()
-            self.assertEqual(process.wait(60), 0)
+            self.assertEqual(process.wait(300), 0)
         self.assertEqual(self.suppressed(), [JANE, "jim@example.com"])
 
     def test_tells_a_function_of_the_application(self) -> None:

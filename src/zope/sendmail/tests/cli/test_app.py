@@ -35,7 +35,7 @@ from zope.sendmail.queue.maildir.queue import MaildirQueue
 from zope.sendmail.testing.relay import Hang, Relay
 
 #: Seconds after which a test gives up waiting.
-DEADLINE = 60.0
+DEADLINE = 300.0
 
 
 class Fixture(unittest.TestCase):

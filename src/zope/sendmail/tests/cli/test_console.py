@@ -41,11 +41,11 @@ class TheCommand(unittest.TestCase):
             found = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/login\?token=\S+", address)
             assert found is not None, address
             jar = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-            self.assertIn("At a glance", jar.open(address, timeout=30).read().decode())
-            with urllib.request.urlopen(found[1] + "/0/", timeout=30) as answer:
+            self.assertIn("At a glance", jar.open(address, timeout=300).read().decode())
+            with urllib.request.urlopen(found[1] + "/0/", timeout=300) as answer:
                 self.assertTrue(answer.url.endswith("/login"))
             process.send_signal(signal.SIGTERM)
-            self.assertEqual(process.wait(30), 0)
+            self.assertEqual(process.wait(300), 0)
 
     def test_does_not_print_a_token_that_it_was_given(self) -> None:
         """The output of a service is kept in a log."""
@@ -59,7 +59,7 @@ class TheCommand(unittest.TestCase):
             assert process.stdout is not None
             self.assertRegex(process.stdout.readline(), r"^http://127\.0\.0\.1:\d+/login\n$")
             process.send_signal(signal.SIGTERM)
-            self.assertEqual(process.wait(30), 0)
+            self.assertEqual(process.wait(300), 0)
 
     def test_wants_a_queue_and_an_address(self) -> None:
         """What is wrong is said, and nothing is made."""

@@ -204,7 +204,7 @@ class TheUnit(unittest.TestCase):
             file.write(self.text.replace("/usr/bin/zope-sendmail", sys.executable) + drop_in)
         environment = {**os.environ, "MANPATH": os.path.join(self.share, "man")}
         return subprocess.run(
-            [program, *words, unit], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [program, *words, unit], env=environment, capture_output=True, text=True, timeout=300, check=False
         )
 
     def test_is_what_systemd_understands(self) -> None:

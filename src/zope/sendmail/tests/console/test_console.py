@@ -264,7 +264,7 @@ class DeepQueue(Fixture):
         names = disk.names
 
         def wait(path: str) -> list[str]:
-            go_on.wait(60.0)
+            go_on.wait(300)
             return list(names(path))
 
         with mock.patch.object(type(disk), "names", lambda self, path: wait(path)):

@@ -35,7 +35,7 @@ class SlowQueue(MemoryQueue):
         class Staged(MemoryStagedMail):
             def add(self, envelope: Envelope, *message: Piece) -> str:
                 queue.reached.set()
-                queue.go_on.wait(60)
+                queue.go_on.wait(300)
                 return super().add(envelope, *message)
 
         return Staged(self.store)

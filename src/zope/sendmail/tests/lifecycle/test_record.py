@@ -213,7 +213,8 @@ class Lines(unittest.TestCase):
         record.wait(10.0)
         envelope = Envelope("a@example.org", ("b@example.org",))
         later = Outcome("", {"b@example.org": Reply(Answer.DEFERRED, "later")})
-        write_record(judge(record, envelope, later, Schedule(), now=10.0, chance=0.5))
+        judged = judge(record, envelope, later, Schedule(), now=10.0, chance=0.5)
+        self.assertEqual(last_record(write_record(judged)), judged)
 
     def test_a_line_is_this(self) -> None:
         """Other programs read it: ASCII, no blanks, and nothing of what a mail does not have."""

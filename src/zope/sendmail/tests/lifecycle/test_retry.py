@@ -122,8 +122,10 @@ class Schedules(unittest.TestCase):
 
     def test_what_is_at_the_limit_can_be_meant(self) -> None:
         """One delay for all attempts; no second attempt; no spread."""
-        Schedule(first=60.0, maximum=60.0, factor=1.0, lifetime=0.0, jitter=0.0)
-        Schedule(factor=1000.0, jitter=0.999)
+        schedule = Schedule(first=60.0, maximum=60.0, factor=1.0, lifetime=0.0, jitter=0.0)
+        self.assertEqual([schedule.delay(attempts, chance) for attempts, chance in ((1, 0.0), (99, 0.999))], [60.0] * 2)
+        wide = Schedule(first=60.0, factor=1000.0, jitter=0.999)
+        self.assertAlmostEqual(wide.delay(1, 0.0), 0.06)
 
     def test_the_relay_is_probed_more_and_more_seldom(self) -> None:
         """First after five seconds, at most five minutes apart, however long it is away."""

@@ -46,7 +46,7 @@ POISON = {
 }
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 300.0) -> None:
     """Processes that are not ours tell nobody when they are done."""
     until = time.monotonic() + seconds
     while not condition():
@@ -98,7 +98,7 @@ class DaemonTest(unittest.TestCase):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 
@@ -126,7 +126,7 @@ class DaemonTest(unittest.TestCase):
     def end(self, daemon: subprocess.Popen[str]) -> None:
         if daemon.poll() is None:
             daemon.terminate()
-        daemon.communicate(timeout=60)
+        daemon.communicate(timeout=300)
 
     def holder(self) -> int | None:
         return PidFile(self.home + "/var/maildrop.pid").holder()
@@ -237,10 +237,10 @@ class ADaemon(DaemonTest):
         self.relay.on("DOT", hang, nth=1)
         self.drop()
         daemon = self.foreground()
-        self.assertTrue(hang.reached.wait(60))
+        self.assertTrue(hang.reached.wait(300))
         daemon.terminate()
         self.relay.forgive()
-        self.assertEqual(daemon.wait(60), 0)
+        self.assertEqual(daemon.wait(300), 0)
         self.assertEqual(len(self.relay.mails), 1)
         self.assertEqual(self.run_verb("once").returncode, 0)
         self.assertEqual(len(self.relay.mails), 1)
@@ -251,13 +251,13 @@ class ADaemon(DaemonTest):
         self.relay.on("DOT", hang, nth=1)
         self.drop()
         daemon = self.foreground()
-        self.assertTrue(hang.reached.wait(60))
+        self.assertTrue(hang.reached.wait(300))
         stopped = self.run_verb("stop", "--timeout", "0.1")
         self.assertEqual(stopped.returncode, 1)
         self.assertIn("still busy", stopped.stderr)
         self.assertIsNone(daemon.poll())
         self.relay.forgive()
-        self.assertEqual(daemon.wait(60), 0)
+        self.assertEqual(daemon.wait(300), 0)
 
     def test_a_killed_one_loses_nothing(self) -> None:
         """kill -9 with a mail in hand: nobody is taken for the daemon, and the next one sends it."""
@@ -265,7 +265,7 @@ class ADaemon(DaemonTest):
         self.relay.on("MAIL", hang, nth=1)
         self.drop()
         daemon = self.foreground()
-        self.assertTrue(hang.reached.wait(60))
+        self.assertTrue(hang.reached.wait(300))
         daemon.kill()
         daemon.wait()
         self.relay.forgive()
@@ -355,7 +355,7 @@ class UnderSystemd(DaemonTest):
         daemon.send_signal(signal.SIGHUP)
         wait_until(lambda: "The configuration is not reloaded" in self.log, "the reload")
         daemon.terminate()
-        self.assertEqual(daemon.wait(60), 0)
+        self.assertEqual(daemon.wait(300), 0)
 
     @unittest.skipUnless(sys.platform == "linux", "only Linux has sockets without a file")
     def test_it_may_listen_without_a_file(self) -> None:

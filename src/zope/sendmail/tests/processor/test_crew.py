@@ -43,7 +43,7 @@ class Conversation:
                 if number in self.long:
                     yield None
                     self.takes_long.set()
-                    self.may_end_the_long.wait(60)
+                    self.may_end_the_long.wait(300)
                 self.waits.release()
                 told = yield self.ours.fileno()
                 self.told.append(told)
@@ -78,11 +78,11 @@ class ACrew(unittest.TestCase):
     def begin(self, conversation: Conversation) -> None:
         """Let a thread of its own carry it until it waits for its relay for the first time."""
         self.start(lambda: self.crew.carry(conversation.steps()))
-        self.assertTrue(conversation.waits.acquire(timeout=60))
+        self.assertTrue(conversation.waits.acquire(timeout=300))
 
     def end(self, *conversations: Conversation) -> None:
         for each in conversations:
-            self.assertTrue(each.is_over.wait(60))
+            self.assertTrue(each.is_over.wait(300))
 
 
 class Several(ACrew):
@@ -102,12 +102,12 @@ class Several(ACrew):
         left, other = Conversation(module._STEADY + 2), Conversation(2)
         other.says()
         self.start(lambda: self.crew.carry(other.steps()))
-        other.waits.acquire(timeout=60)
-        other.waits.acquire(timeout=60)
+        other.waits.acquire(timeout=300)
+        other.waits.acquire(timeout=300)
         left.says(module._STEADY)
         self.crew.leave(left.steps())
         for _ in range(module._STEADY + 1):
-            left.waits.acquire(timeout=60)
+            left.waits.acquire(timeout=300)
         other.says()
         left.says(2)
         self.end(left, other)
@@ -279,7 +279,7 @@ class Alone(ACrew):
         long, other = Conversation(2, long=(1,)), Conversation(5)
         self.begin(long)
         long.says()
-        self.assertTrue(long.takes_long.wait(60))
+        self.assertTrue(long.takes_long.wait(300))
         self.begin(other)
         other.says(5)
         self.end(other)

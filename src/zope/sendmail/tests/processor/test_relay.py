@@ -342,10 +342,10 @@ class GoodbyesTogether(unittest.TestCase):
                 if self.is_first:  # it was closed, and its relay was waited for
                     clock.advance(1.0)
                 else:
-                    said.wait(60.0)
+                    said.wait(300)
 
             def close(self) -> None:
-                said.wait(60.0)
+                said.wait(300)
                 super().close()
 
         class Mailer(ScriptedMailer):
@@ -403,7 +403,7 @@ class TwoPlaces(ScriptedMailer):
                     self.refused.set()
                     return Outcome(session.relay, {}, TOO_MANY)
                 self.connected.add(session)
-            self.refused.wait(60)
+            self.refused.wait(300)
             return transfer(envelope, message, intend)
 
         def disconnect() -> None:
@@ -496,7 +496,7 @@ class RealConnections(unittest.TestCase):
 
         def meet(envelope: Envelope) -> None:
             if not met.is_set():
-                meeting.wait(60)
+                meeting.wait(300)
                 met.set()
 
         mailer.before = meet
@@ -514,7 +514,7 @@ class RealConnections(unittest.TestCase):
 
         def wait(envelope: Envelope) -> None:
             if not met.is_set():
-                meeting.wait(60)
+                meeting.wait(300)
                 met.set()
 
         class Looks(threading.Event):
@@ -579,7 +579,7 @@ class RealConnections(unittest.TestCase):
 
         def fall(envelope: Envelope) -> None:
             if not met.is_set():
-                meeting.wait(60)
+                meeting.wait(300)
                 met.set()
                 return
             mailer.fault = DOWN

@@ -147,7 +147,7 @@ class ProcessorsOfAProcess(unittest.TestCase):
                 let_finish_at_exit(each)
             say("the end")
         """
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
         self.assertEqual(done.stdout.split("\n")[0], "the end")
         self.assertEqual(
             sorted(done.stdout.split("\n")[1:]), ["", *["finish"] * 2, *["join"] * 2, *["tell what waits"] * 2]
@@ -168,7 +168,7 @@ class ProcessorsOfAProcess(unittest.TestCase):
             processor = Processor()
             let_finish_at_exit(processor)
         """
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
         self.assertEqual((done.stdout, done.stderr), ("finish", ""))
 
     @_where_threads_start
@@ -189,7 +189,7 @@ class ProcessorsOfAProcess(unittest.TestCase):
             threading._register_atexit(ending.set)
             threading.Thread(target=begin).start()
         """
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
         self.assertEqual((done.stdout, done.stderr), ("finish", ""))
 
 

@@ -271,7 +271,7 @@ class OnADisk(unittest.TestCase):
         processor.start()
         self.addCleanup(processor.join)
         self.addCleanup(processor.stop)
-        self.assertTrue(told.wait(60))
+        self.assertTrue(told.wait(300))
         relay.forgive()
         operators = open_queue(self.path, clock=self.clock)
         self.clock.advance(1)

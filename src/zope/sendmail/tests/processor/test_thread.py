@@ -420,7 +420,7 @@ class ARunningThread(unittest.TestCase):
     def tearDown(self) -> None:
         self.thread.stop()
         if self.thread.is_alive():
-            self.thread.join(60)
+            self.thread.join(300)
 
     def put(self, count: int = 1) -> None:
         staged = self.queue.stage()
@@ -441,7 +441,7 @@ class ARunningThread(unittest.TestCase):
 
         queue.wait = noted
         self.thread.start()
-        self.assertTrue(waiting.wait(60))
+        self.assertTrue(waiting.wait(300))
 
     def test_a_commit_wakes_it(self) -> None:
         """Although it looks only once in an hour by itself."""
@@ -449,13 +449,13 @@ class ARunningThread(unittest.TestCase):
         self.mailer.before = lambda envelope: arrived.set()
         self.start_idle()
         self.put()
-        self.assertTrue(arrived.wait(60))
+        self.assertTrue(arrived.wait(300))
 
     def test_stops_when_idle(self) -> None:
         """Although it looks only once in an hour."""
         self.start_idle()
         self.thread.stop()
-        self.thread.join(60)
+        self.thread.join(300)
         self.assertFalse(self.thread.is_alive())
 
     def test_finishes_the_message_in_hand_when_stopped(self) -> None:
@@ -464,15 +464,15 @@ class ARunningThread(unittest.TestCase):
 
         def before(envelope: Envelope) -> None:
             reached.set()
-            go.wait(60)
+            go.wait(300)
 
         self.mailer.before = before
         self.put(3)
         self.thread.start()
-        self.assertTrue(reached.wait(60))
+        self.assertTrue(reached.wait(300))
         self.thread.stop()
         go.set()
-        self.thread.join(60)
+        self.thread.join(300)
         self.assertEqual(len(self.mailer.sent), 1)
         self.assertEqual(self.queue.admin.count(), {State.READY: 2})
 
@@ -482,7 +482,7 @@ class ARunningThread(unittest.TestCase):
         self.start_idle()
         self.put(5)
         self.thread.finish()
-        self.thread.join(60)
+        self.thread.join(300)
         self.assertFalse(self.thread.is_alive())
         self.assertEqual((len(self.mailer.sent), self.queue.admin.count()), (8, {}))
 
@@ -493,7 +493,7 @@ class ARunningThread(unittest.TestCase):
         self.mailer.before = lambda envelope: self.thread.finish()
         self.put()
         self.thread.start()
-        self.thread.join(60)
+        self.thread.join(300)
         self.assertFalse(self.thread.is_alive())
 
     def test_says_goodbye_to_the_relay(self) -> None:
@@ -510,7 +510,7 @@ class ARunningThread(unittest.TestCase):
 
         def before(envelope: Envelope) -> None:
             if not met.is_set():
-                meeting.wait(60)
+                meeting.wait(300)
                 met.set()
 
         self.mailer.before = before

@@ -23,7 +23,7 @@ class SeveralInMemory(unittest.TestCase):
 
     def wait(self, thread: threading.Thread) -> None:
         """Wait for its end; it is a fault if that does not come."""
-        thread.join(60.0)
+        thread.join(300)
         self.assertFalse(thread.is_alive())
 
 

@@ -83,7 +83,7 @@ class TellingEvents(unittest.TestCase):
     def test_a_subscriber_that_hangs_delays_events_only(self) -> None:
         """tell() returns at once; flush() says that something is left."""
         go = threading.Event()
-        zope.event.subscribers[:] = [lambda event: go.wait(60)]
+        zope.event.subscribers[:] = [lambda event: go.wait(300)]
         self.tell("1", "2")
         self.assertFalse(self.teller.flush(0.01))
         go.set()
@@ -92,7 +92,7 @@ class TellingEvents(unittest.TestCase):
     def test_what_waits_is_bounded(self) -> None:
         """And the log says that events were dropped."""
         go = threading.Event()
-        zope.event.subscribers[:] = [lambda event: go.wait(60)]
+        zope.event.subscribers[:] = [lambda event: go.wait(300)]
         self.addCleanup(go.set)
         self.addCleanup(setattr, notifier, "MAX_WAITING", notifier.MAX_WAITING)
         notifier.MAX_WAITING = 3

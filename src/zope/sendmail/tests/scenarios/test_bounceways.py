@@ -155,7 +155,7 @@ class ByLMTP(Fixture):
             process.send_signal(signal.SIGTERM)
             assert process.stdout is not None
             process.stdout.close()
-            self.assertEqual(process.wait(60), 0)
+            self.assertEqual(process.wait(300), 0)
 
         self.addCleanup(end)
         assert process.stdout is not None

@@ -100,7 +100,7 @@ class AContainer(unittest.TestCase):
                 Path(f"/proc/{first[0]}/status").read_text(encoding="utf-8").split("NSpid:")[1].split()[1], "1"
             )
             os.kill(int(first[0]), signal.SIGTERM)
-            errors = outer.communicate(timeout=60)[1]
+            errors = outer.communicate(timeout=300)[1]
         finally:
             outer.kill()
         self.assertEqual(outer.returncode, 0, errors)

@@ -276,7 +276,7 @@ class Commands(Place):
                 wait_until(lambda: bool(relay.mails) or process.poll() is not None)
                 if process.poll() is None:
                     os.kill(int(daemon.read_text()), signal.SIGTERM)
-            output = process.communicate(timeout=60)[0]
+            output = process.communicate(timeout=300)[0]
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

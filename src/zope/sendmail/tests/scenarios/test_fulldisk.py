@@ -861,7 +861,7 @@ class _SlowDisk(Disk):
         class Waiting(BatchClose):
             def close(self) -> None:
                 if threading.current_thread().name == "zope.sendmail.sweeper":
-                    disk.asked.wait(60)
+                    disk.asked.wait(300)
                 super().close()
 
         return Waiting(fds)

@@ -96,7 +96,7 @@ class SeveralProcesses(unittest.TestCase):
         self.assertEqual(len(set(mails)), 20)
 
     def _answers(self, process: subprocess.Popen[str]) -> list[str]:
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=300)
         self.assertEqual(errors, "")
         return output.split()
 
@@ -105,7 +105,7 @@ class SeveralProcesses(unittest.TestCase):
         for releases_first in (False, True):
             with self.subTest(releases_first):
                 dead = self.start(DEAD)
-                self.assertEqual((dead.communicate(timeout=120)[0], dead.returncode), ("", -signal.SIGKILL))
+                self.assertEqual((dead.communicate(timeout=300)[0], dead.returncode), ("", -signal.SIGKILL))
                 [staged] = self.delivery.queue.admin.mails([State.STAGED])
                 if releases_first:
                     self.delivery.queue.admin.release(staged.name)
@@ -135,7 +135,7 @@ class SeveralProcessesAtADatabase(SeveralProcesses):
     def test_leave_a_key_free_that_died_between_vote_and_finish(self) -> None:
         """On its host at once.  The doubtful mail cannot be released within an hour, nor when its key is another's."""
         dead = self.start(DEAD)
-        self.assertEqual((dead.communicate(timeout=120)[0], dead.returncode), ("", -signal.SIGKILL))
+        self.assertEqual((dead.communicate(timeout=300)[0], dead.returncode), ("", -signal.SIGKILL))
         [staged] = self.delivery.queue.admin.mails([State.STAGED])
         self.assertRaises(NotPossible, self.delivery.queue.admin.release, staged.name)
         answer = self.delivery.send_now("a@example.org", "one@example.org", MESSAGE, key="k")
@@ -157,7 +157,7 @@ class SeveralThreads(unittest.TestCase):
         )
         other.start()
         first.commit()
-        other.join(60)
+        other.join(300)
         self.assertEqual(got, [answer])
 
 

@@ -33,7 +33,7 @@ _MORE = 400
 _PROCESSORS = 3
 
 #: Seconds from the first blow to the last, and until all has to be sent after that.
-_FIRE, _REST = 10.0, 120.0
+_FIRE, _REST = 10.0, 300.0
 
 #: Seconds after a failover in which processors withdraw what they sent.
 _GRACE = 5.0

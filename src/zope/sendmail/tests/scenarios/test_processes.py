@@ -65,7 +65,7 @@ class ProcessesTest(unittest.TestCase):
         for worker in self.workers:
             worker.send_signal(signal.SIGTERM)
         for worker in self.workers:
-            self.output.append(worker.communicate(timeout=120)[0])
+            self.output.append(worker.communicate(timeout=300)[0])
         self.workers = []
 
     def commit(self, count: int) -> None:
@@ -154,7 +154,7 @@ class ProcessesTest(unittest.TestCase):
         self.relay.on("MAIL", hang, nth=1)
         self.commit(1)
         victim = self.start_draining()
-        self.assertTrue(hang.reached.wait(60))
+        self.assertTrue(hang.reached.wait(300))
         survivor = self.start_draining()
         self.wait_ready(survivor)
         began = time.monotonic()
@@ -182,10 +182,10 @@ class ProcessesTest(unittest.TestCase):
         self.relay.on("DOT", hang, nth=1)
         self.commit(2)
         worker = self.start_draining(1)
-        self.assertTrue(hang.reached.wait(60))
+        self.assertTrue(hang.reached.wait(300))
         worker.send_signal(signal.SIGTERM)
         self.relay.forgive()
-        worker.wait(60)
+        worker.wait(300)
         self.assertEqual(worker.returncode, 0)
         self.assertEqual(sum(self.delivered().values()), 1)
         self.assertEqual(MaildirQueue(self.path).admin.count(), {"ready": 1})

@@ -60,12 +60,12 @@ class APrometheus(unittest.TestCase):
         return "" if done.returncode == 0 else done.stdout + done.stderr
 
     def get(self, url: str) -> Any:
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=300) as answer:
             return answer.read().decode()
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
         process.terminate()
-        process.wait(30)
+        process.wait(300)
 
     def start(self, *command: str | Path) -> subprocess.Popen[bytes]:
         log = self.enterContext((self.place / f"{Path(command[0]).name}.log").open("wb"))

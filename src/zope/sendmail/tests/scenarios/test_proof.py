@@ -133,7 +133,7 @@ class TheBenchmarks(unittest.TestCase):
         shutil.copy(DOCS / "benchmarks" / "figures.json", made)
         command = [sys.executable, str(TOP / "benchmarks" / "compare.py"), "--draw", os.path.join(made, "figures.json")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        subprocess.run(command, check=True, env=environment, timeout=120)
+        subprocess.run(command, check=True, env=environment, timeout=300)
         kept = {path.name: path.read_text(encoding="utf-8") for path in (DOCS / "benchmarks").iterdir()}
         drawn = {path.name: path.read_text(encoding="utf-8") for path in Path(made).iterdir()}
         self.assertEqual(sorted(drawn), sorted(kept))

@@ -114,7 +114,7 @@ class TheTutorialOfZope(unittest.TestCase):
         try:
             self.relay.wait_until(lambda: len(self.relay.mails) == 2 or process.poll() is not None, 120)
         finally:
-            output = process.communicate("\n", timeout=120)[0]
+            output = process.communicate("\n", timeout=300)[0]
         recipients = [mail.recipients for mail in self.relay.mails]
         self.assertEqual(recipients, [("jane@example.org",), ("jim@example.org",)], output)
         self.assertEqual(process.returncode, 0, output)

@@ -32,7 +32,9 @@ class ThePage(unittest.TestCase):
         except ImportError as error:
             self.skipTest(f"zope.configuration is not installed: {error}")
         [example] = re.findall(r"<mail:queuedDelivery (.*?)/>", page("howto/sending.rst"), re.DOTALL)
-        for name, value in re.findall(r'(\w+)="([^"]*)"', example):
+        found = re.findall(r'(\w+)="([^"]*)"', example)
+        self.assertGreater(len(found), 3)
+        for name, value in found:
             if name not in ("name", "mailer", "queuePath"):
                 IQueuedDeliveryDirective[name].fromUnicode(value)
 

@@ -412,7 +412,7 @@ class TheConsoleScript(unittest.TestCase):
             ["-c", "import sys; from zope.sendmail.queue import run; sys.exit(run(['zope-sendmail', '--help']))"],
         ):
             done = subprocess.run(
-                [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=120
+                [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=300
             )
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn("--daemon", done.stdout)

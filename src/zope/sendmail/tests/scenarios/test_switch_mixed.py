@@ -90,7 +90,7 @@ INI = [
 ]
 
 #: Seconds after which a test gives up.
-DEADLINE = 120.0
+DEADLINE = 300.0
 
 
 @unittest.skipUnless(BEFORE, "ZOPE_SENDMAIL_BEFORE names no Python with the release before this one; see .ci/switch")

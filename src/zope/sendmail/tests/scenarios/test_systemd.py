@@ -34,7 +34,7 @@ _SYSTEMD = ("/lib/systemd/systemd", "/usr/lib/systemd/systemd")
 #: Directories of the machine that are covered, so that what is written below them is not.
 _COVERED = ("/etc", "/var/lib", "/opt", "/usr/bin")
 
-_SECONDS = 60.0
+_SECONDS = 300.0
 
 _BOOT = """
 set -e
@@ -156,7 +156,7 @@ class TheUnitUnderSystemd(unittest.TestCase):
 
     def inside(self, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
         command = ["nsenter", "-t", self.first, "-p", "-m", "-C", "-u", "-i", *words]
-        return subprocess.run(command, input=given, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, input=given, capture_output=True, text=True, timeout=300, check=False)
 
     def systemctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self.inside("systemctl", "--no-pager", *words)

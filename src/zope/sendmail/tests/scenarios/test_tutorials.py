@@ -29,7 +29,7 @@ class AScript(unittest.TestCase):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"}
         command = [sys.executable, *arguments]
         return subprocess.run(
-            command, cwd=self.directory, env=environment, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=self.directory, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
 
     def report(self, recipient: str = "jane@example.org") -> subprocess.CompletedProcess[str]:

@@ -325,7 +325,7 @@ class TheGreeting(Conversation):
     def test_does_not_come_since_the_relay_waits_for_tls(self) -> None:
         """At any port: it is asked in TLS, once, and the fault says so long before the time for a greeting is over."""
         relay = self.start(tls=right_tls(), implicit=True)
-        with mock.patch.object(tlsprobe, "_PATIENCE", AT_ONCE):
+        with mock.patch.multiple(tlsprobe, _PATIENCE=AT_ONCE, _ASKING=300.0):
             outcome = self.transfer(self.session(relay, timeouts=replace(TIMEOUTS, greeting=3600.0)))
         self.assertFaultOnly(outcome)
         self.assertIn(f"speaks TLS from the first byte at port {relay.port}: say tls=implicit", str(outcome.fault))

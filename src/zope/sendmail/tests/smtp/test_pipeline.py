@@ -115,10 +115,10 @@ class ManyMailsAreSent(Streams):
         jobs = self.pulled([Job("one"), Job("two"), Job("three")], log)
         thread = threading.Thread(target=lambda: results.extend(result for _, result in session.stream(Jobs(jobs))))
         thread.start()
-        self.assertTrue(hang.reached.wait(60))
+        self.assertTrue(hang.reached.wait(300))
         self.assertEqual(log, ["one", "two", "three"])
         hang.release()
-        thread.join(60)
+        thread.join(300)
         self.assertEqual([cast("Outcome", each).fault for each in results], [None] * 3)
 
     def test_within_tls(self) -> None:
@@ -179,10 +179,10 @@ class AFurtherConnection(Streams):
         jobs = self.pulled([kind("x"), kind("y"), kind("z")], log)
         thread = threading.Thread(target=lambda: results.extend(result for _, result in second.stream(Jobs(jobs))))
         thread.start()
-        self.assertTrue(hang.reached.wait(60))
+        self.assertTrue(hang.reached.wait(300))
         taken = list(log)
         hang.release()
-        thread.join(60)
+        thread.join(300)
         self.assertTaken(dict(zip("xyz", results, strict=True)), *"xyz")
         self.assertEqual(len(relay.dialogues), 1 + bool(before))
         return taken

@@ -95,14 +95,14 @@ class TheRelayIsWaitedFor(Ahead):
                 results: list[tuple[Any, Result]] = []
                 jobs = self.jobs("one", "two", "three")
                 thread = self.in_thread(lambda to=results, of=jobs, by=session: to.extend(by.stream(Jobs(of))))  # type: ignore[misc]  # bound in this round
-                self.assertTrue(first.reached.wait(60))
+                self.assertTrue(first.reached.wait(300))
                 self.assertEqual(self.log, ["one"])
                 first.release()
-                self.assertTrue(second.reached.wait(60))
-                self.assertTrue(self.is_open["three"].wait(60))
+                self.assertTrue(second.reached.wait(300))
+                self.assertTrue(self.is_open["three"].wait(300))
                 self.assertEqual(self.intended_by, ["one", "two"])
                 second.release()
-                thread.join(60)
+                thread.join(300)
                 self.assertTaken({job.name: result for job, result in results}, "one", "two", "three")
                 self.assertEqual(self.intended_by, ["one", "two", "three"])
                 self.assertEqual((len(relay.mails), len(relay.dialogues)), (3, 1))
@@ -281,8 +281,8 @@ class AProcessorStops(Streams):
         hang = self.relay.on("DOT", Hang(reply), nth=2)
         thread = threading.Thread(target=lambda: self.processor.run(forever=False))
         thread.start()
-        self.assertTrue(hang.reached.wait(60))
-        self.assertTrue(self.queue.third.wait(60))
+        self.assertTrue(hang.reached.wait(300))
+        self.assertTrue(self.queue.third.wait(300))
         return hang, thread
 
     def test_who_was_pulled_is_released(self) -> None:
@@ -290,7 +290,7 @@ class AProcessorStops(Streams):
         hang, thread = self.begin()
         self.processor.stop()
         hang.release()
-        thread.join(60)
+        thread.join(300)
         self.assertFalse(thread.is_alive())
         self.assertEqual(len(self.relay.mails), 2)
         self.assertEqual(self.queue.admin.count(), {State.READY: 3})
@@ -300,7 +300,7 @@ class AProcessorStops(Streams):
         """If the relay cannot be used after the mail in hand, who was pulled waits with all others, untried."""
         hang, thread = self.begin("421 4.3.2 going down")
         hang.release()
-        thread.join(60)
+        thread.join(300)
         self.assertEqual(len(self.relay.dialogues), 1)
         self.assertEqual([len(self.queue.admin.show(name).history) for name in self.names[1:]], [1, 0, 0, 0])
 

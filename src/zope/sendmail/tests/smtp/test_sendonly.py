@@ -282,10 +282,12 @@ class TheMailerVotes(Situation):
 
     def test_without_abort(self) -> None:
         """Nobody needs an ``abort`` (7.3 raised AttributeError)."""
-        session = SendOnlySession(Mailer())
-        session.verify(ENVELOPE)
+        mailer = Mailer()
+        session = SendOnlySession(mailer)
+        self.assertIsNone(session.verify(ENVELOPE).fault)
         session.rest()
         session.close()
+        self.assertEqual(mailer.sent, [])
 
 
 if __name__ == "__main__":

@@ -787,7 +787,9 @@ class TheSessionIsClosed(Conversation):
         session = self.session(relay)
         self.transfer(session)
         session.close()
-        relay.wait_until(lambda: relay.verbs()[-1] == "QUIT")
+        self.assertIsNone(session.connection)
+        relay.wait_until(lambda: relay.open == 0)
+        self.assertEqual(relay.verbs()[-1], "QUIT")
 
     def test_trouble_at_quit_is_none(self) -> None:
         """Whatever the relay does at QUIT, what it had accepted stays accepted, and nothing is raised."""

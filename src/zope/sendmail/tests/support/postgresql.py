@@ -36,7 +36,7 @@ _FETCHED = (
 )
 
 #: Seconds until a server that does not answer is given up.
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 
 
 def require_psycopg() -> None:

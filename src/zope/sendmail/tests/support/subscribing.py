@@ -15,7 +15,7 @@ import zope.event
 from zope.sendmail.reporting import notifier
 
 #: Seconds, for a busy machine.
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 def subscribe_alone(test: unittest.TestCase, *subscribers: Callable[[Any], None]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 USER = "admin:ad-min"
 
 #: Seconds for what takes a few, on a machine that has a lot to do.
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 #: Around a proxy that the environment may name: it knows nothing of what runs here.
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -23,7 +23,7 @@ class Client(unittest.TestCase):
 
     def connect(self) -> smtplib.SMTP:
         """A client that is closed when the test ends."""
-        client = smtplib.SMTP(self.relay.host, self.relay.port, "client.test", timeout=60)
+        client = smtplib.SMTP(self.relay.host, self.relay.port, "client.test", timeout=300)
         self.addCleanup(client.close)
         return client
 
@@ -139,7 +139,7 @@ class ARelayWithAScript(Client):
         hang = self.relay.on("NOOP", Hang("250 at last"))
         client = self.connect()
         client.putcmd("NOOP")
-        self.assertTrue(hang.reached.wait(60))
+        self.assertTrue(hang.reached.wait(300))
         hang.release()
         self.assertEqual(client.getreply(), (250, b"at last"))
 
@@ -154,7 +154,7 @@ class ARelayWithAScript(Client):
         hang = self.relay.on("NOOP", Hang())
         client = self.connect()
         client.putcmd("NOOP")
-        hang.reached.wait(60)
+        hang.reached.wait(300)
         self.relay.forgive()
         self.assertEqual(client.getreply()[0], 250)
         self.assertEqual(client.mail(SENDER)[0], 250)

@@ -70,7 +70,7 @@ class ACollector(unittest.TestCase):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 

@@ -679,7 +679,7 @@ class WithoutZopeSecurity(unittest.TestCase):
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 

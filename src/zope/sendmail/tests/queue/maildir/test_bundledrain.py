@@ -866,7 +866,7 @@ class FilesOfATransaction(DrainTest):
         with mock.patch.object(unfolder, "_PAUSE", 0.001):
             thread = unfolder.Unfolder()
             thread.later(self.queue.layout, disk, disk.group)
-            self.assertTrue(disk.begun.wait(60.0))
+            self.assertTrue(disk.begun.wait(300))
             self.assertTrue(thread.flush(60.0))
         return disk.looks
 

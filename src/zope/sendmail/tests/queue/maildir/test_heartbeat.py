@@ -211,9 +211,9 @@ class TheHeart(unittest.TestCase):
                 heart.add(owner)
                 thread = heart._thread
                 assert thread is not None
-                self.assertTrue(owner.beaten.wait(60))
+                self.assertTrue(owner.beaten.wait(300))
                 heart.discard(owner)
-                thread.join(60)
+                thread.join(300)
                 self.assertFalse(thread.is_alive())
 
     def test_keeps_no_owner_alive_between_two_beats(self) -> None:
@@ -234,7 +234,7 @@ class TheHeart(unittest.TestCase):
                 self.count += 1
                 if self.count == 2:
                     self.began.set()
-                    return super().wait(60)
+                    return super().wait(300)
                 return False
 
         heart, owner = Heart(), Owner()
@@ -243,7 +243,7 @@ class TheHeart(unittest.TestCase):
         heart.add(owner)
         thread = heart._thread
         assert thread is not None
-        self.assertTrue(rest.began.wait(60))
+        self.assertTrue(rest.began.wait(300))
         del owner
         gc.collect()
         self.assertIsNone(alive())

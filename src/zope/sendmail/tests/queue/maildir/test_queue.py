@@ -846,13 +846,13 @@ class BetweenTwoMails(MaildirQueueTest):
         def claim_slowly() -> None:
             with self.queue._claims.mutex:
                 holds.set()
-                asked.wait(60)
+                asked.wait(300)
 
         other = threading.Thread(target=claim_slowly)
         other.start()
         self.addCleanup(other.join)
         self.addCleanup(asked.set)
-        holds.wait(60)
+        holds.wait(300)
         self.put_high(self.open())
         self.assertFalse(self.queue.has_before(Priority.NORMAL))
         asked.set()

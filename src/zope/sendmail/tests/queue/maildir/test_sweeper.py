@@ -113,7 +113,7 @@ class ADiskThatIsNotQuick(ASweeper):
         self.assertEqual(self.by, {threading.current_thread()})
         self.by.clear()
         goes_on = threading.Event()
-        self.before_closing = lambda: goes_on.wait(60)
+        self.before_closing = lambda: goes_on.wait(300)
         self.take(*"abcdefgh")
         self.assertEqual(self.by, set())
         goes_on.set()
@@ -131,7 +131,7 @@ class ASlowDisk(ASweeper):
     def test_beside_the_way(self) -> None:
         """From the second batch on, when it is known how slow the disk is; the one that brings it does not wait."""
         goes_on = threading.Event()
-        self.before_closing = lambda: goes_on.wait(60)
+        self.before_closing = lambda: goes_on.wait(300)
         self.take("slow")
         self.assertEqual((self.gone, self.by, self.freed), (["slow"], set(), []))
         goes_on.set()
@@ -200,9 +200,9 @@ class ASlowDisk(ASweeper):
 
         self.before_closing = fail
         self.take("two")
-        self.assertTrue(ended.wait(60))
+        self.assertTrue(ended.wait(300))
         self.take("three")
-        self.assertTrue(goes_on.wait(60))
+        self.assertTrue(goes_on.wait(300))
         self.sweeper.flush()
         self.assertEqual((self.batches[-1].is_open, self.gone), (False, ["two", "three"]))
         self.assertEqual(len(self.by - {threading.current_thread()}), 1)
@@ -216,11 +216,11 @@ class ASlowDisk(ASweeper):
                 is_helped.set()
             else:
                 begun.set()
-                is_helped.wait(60)
+                is_helped.wait(300)
 
         self.before_closing = close
         self.take("two")
-        self.assertTrue(begun.wait(60))
+        self.assertTrue(begun.wait(300))
         self.take("three")
         self.sweeper.flush()
         self.assertIn(main, self.by)
@@ -242,7 +242,7 @@ class ASlowDisk(ASweeper):
         goes_on = threading.Event()
         self.addCleanup(goes_on.set)
         main = threading.current_thread()
-        self.before_closing = lambda: threading.current_thread() is not main and goes_on.wait(60)
+        self.before_closing = lambda: threading.current_thread() is not main and goes_on.wait(300)
         for begin in range(8):
             self.take(*[f"{begin}.{number}" for number in range(100)])
         self.by.clear()
@@ -257,7 +257,7 @@ class ASlowDisk(ASweeper):
 
         def stuck() -> None:
             begun.release()
-            goes_on.wait(60)
+            goes_on.wait(300)
 
         self.before_closing = stuck
         self.take("stuck")

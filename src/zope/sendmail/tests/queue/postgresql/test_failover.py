@@ -33,7 +33,7 @@ print(lease.name, flush=True)
 sys.stdin.readline()
 """
 
-_PATIENCE = 90.0
+_PATIENCE = 300.0
 
 
 class AnAsynchronousStandby(unittest.TestCase):

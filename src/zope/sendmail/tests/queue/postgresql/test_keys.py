@@ -58,7 +58,7 @@ class OnTheApplicationsConnection(Fixture):
         thread = threading.Thread(target=lambda: got.append(self.send(other)))
         thread.start()
         one.commit()
-        thread.join(60)
+        thread.join(300)
         self.assertEqual(got, [first])
         other.commit()
         self.assertEqual(len(self.queue.claim(9)), 1)

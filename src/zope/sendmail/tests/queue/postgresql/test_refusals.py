@@ -126,6 +126,7 @@ class ACommit(Fixture):
         attempts = self.queue.first_attempts()
         with mock.patch("zope.sendmail.queue.postgresql.claims.Claims.start", side_effect=AssertionError):
             attempts.commit(self.queue.stage())
+        self.assertEqual((self.queue.admin.count(), self.queue.admin.processors()), ({}, []))
 
 
 class AProcessor(Fixture):

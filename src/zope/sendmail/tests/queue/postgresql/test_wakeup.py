@@ -15,7 +15,7 @@ from zope.sendmail.testing.contracts import MESSAGE, envelope
 from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import shared_pooler, shared_server
 
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 
 
 class Fixture(unittest.TestCase):
