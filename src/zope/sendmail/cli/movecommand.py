@@ -26,6 +26,10 @@ def move_mails(call: Call) -> int:
     _check_target(location)
     with closing(open_queue(location)) as queue:
         sources, target = transits_of(call.queue, options.maildir), transits_of(queue, location)[0]
+        if any(source.origin == target.origin for source in sources):
+            raise CommandRefused(
+                f"{options.maildir} and {options.to} are the same queue; name another one to move to", 2
+            )
         if options.dry_run:
             return _tell(call, rehearse(sources, target), "would be moved", "; nothing was done")
         counts = call.admin.count()

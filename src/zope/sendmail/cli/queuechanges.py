@@ -267,7 +267,9 @@ def _ask_relays(call: Call, names: Collection[str], tally: Mapping[bool, int], d
 def _unknown(board: RelayBoard, names: Collection[str]) -> int:
     """Complain about each of these relays of which no processor has told; return how many they are."""
     known = board.names()
-    unknown = [name for name in names if known and name not in known and board.get(name) is None]
+    if not known:
+        return complain("no processor has told which relays there are; one that starts tries all mail that is due", 1)
+    unknown = [name for name in names if name not in known and board.get(name) is None]
     for name in unknown:
         complain(f"no relay {name!r} is known; there are: {', '.join(sorted(known))}", 1)
     return len(unknown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import unittest
 from dataclasses import replace
 from email import message_from_bytes
@@ -76,6 +77,13 @@ class NoRelayToAsk(RelaysTest):
         for known in ("main", "mail.example.org:587", "spare.example.org:25"):
             self.assertEqual(self.call("flush", self.path, known), 0, self.complained)
             self.assertEqual(self.call("flush", self.path, known, "--dry-run"), 0, self.complained)
+
+    def test_where_no_processor_has_told_of_any(self) -> None:
+        """A name that may be a slip of the pen is not answered as one that has no mail."""
+        shutil.rmtree(os.path.join(self.path, "processors"))
+        self.put("a@example.org")
+        self.assertEqual(self.call("flush", self.path, "main"), 1)
+        self.assertIn("no processor has told which relays there are; one that starts", self.complained)
 
     def test_while_no_processor_is_at_work(self) -> None:
         """That is said, for "now" is when one starts."""

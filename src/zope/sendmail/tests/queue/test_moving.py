@@ -539,6 +539,9 @@ class TheCommand(Fixture):
         self.assertEqual(self.call(source, target, "--dry-run"), (0, "3 mails would be moved; nothing was done\n", ""))
         self.assertFalse(os.path.exists(target))
         self.assertEqual(self.call(source, target), (0, "3 mails moved\n", ""))
+        status, _, complaints = self.call(source, f"{source}/../{os.path.basename(source)}")
+        self.assertEqual(status, 2)  # the command line is wrong, not the disk
+        self.assertIn("are the same queue; name another one", complaints)
         self.assertEqual(self.call(source, target), (0, "0 mails moved\n", ""))
         self.assertEqual(len(self.seen(target)), 3)
 
