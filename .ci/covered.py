@@ -48,6 +48,7 @@ PACKAGES = {
     # All of these two as well, but not in each run: which branch a thread takes depends on how fast the others are.
     "smtp": Package(("smtp", "test_mailer.py test_directmail.py"), percent=99.9),
     "processor": Package(("processor", "processor/test_throttle.py"), percent=99.9),
+    "transports": Package(("transports",), percent=99.8),
     # Without PostgreSQL; all of it as well, but not in each run.
     "queue": Package(
         (

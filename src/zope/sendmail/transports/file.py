@@ -200,7 +200,7 @@ class _MboxPlace:
             box.close()  # writes, and unlocks
 
     def _lock(self, box: mailbox.mbox) -> None:
-        for tries in range(_TRIES):
+        for tries in range(_TRIES):  # pragma: no branch - the last of them raises, or has locked it
             try:
                 box.lock()
             except mailbox.ExternalClashError:

@@ -17,6 +17,7 @@ from math import inf
 from pathlib import Path
 from types import NoneType
 from typing import Any, BinaryIO
+from unittest import mock
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, generate_private_key
@@ -32,7 +33,7 @@ from zope.sendmail.sender import MailSender
 from zope.sendmail.smtp.distances import DISTANCES
 from zope.sendmail.smtp.pipeline import Step, stream
 from zope.sendmail.testing.relay import KEYWORDS, Relay
-from zope.sendmail.testing.scriptedmailer import SendOnlyMailer
+from zope.sendmail.testing.scriptedmailer import ScriptedMailer, ScriptedSession, SendOnlyMailer
 from zope.sendmail.tests.support.conversation import Jobs
 from zope.sendmail.tests.support.dkimverifier import verified
 from zope.sendmail.transports.dkim import DKIMKey, DKIMSigner, StreamingDKIMSession
@@ -381,8 +382,54 @@ class TheKey(Fixture):
         with self.assertRaisesRegex(InvalidSettings, "no mailer to send through"):
             DKIMSigner(keys=[self.key()]).open_session()
 
+    def test_that_verifiers_ignore_is_refused(self) -> None:
+        """One of fewer than 1024 bits (RFC 8301, 3.2), as no library makes them any more."""
+        with (
+            mock.patch("dkim.crypto.parse_pem_private_key", return_value={"modulus": 2**767}),
+            self.assertRaisesRegex(InvalidSettings, "has 768 bits, which verifiers ignore; make one with 2048"),
+        ):
+            self.key("rsa")
+
+    def test_is_shown_without_itself(self) -> None:
+        """In a traceback or a log."""
+        self.assertEqual(repr(self.key()), f"DKIMKey('example.org', 'ed', '{self.directory}/ed.pem')")
+
+    def test_needs_what_signs(self) -> None:
+        """Said when it is named, and not with the first mail."""
+        with (
+            mock.patch.dict("sys.modules", {"nacl.signing": None}),
+            self.assertRaisesRegex(InvalidSettings, r"install it: pip install 'zope.sendmail\[dkim\]'"),
+        ):
+            self.key()
+
+    def test_that_cannot_sign_a_mail_leaves_it_as_it_is(self) -> None:
+        """Which is told in the log."""
+        from dkim import DKIMException
+
+        refuses = mock.patch.object(DKIMKey, "sign", side_effect=DKIMException("no"))
+        with refuses, self.assertLogs("QueueProcessorThread", "WARNING"):
+            self.assertEqual(self.signed(MAIL), MAIL.replace("\n", "\r\n").encode())
+
 
 class BehindOtherMailers(Fixture):
+    def test_is_asked_about_the_signed_message(self) -> None:
+        """It is larger; the relay is that of the session behind."""
+        sizes: list[int] = []
+
+        class Sizing(ScriptedSession):
+            def verify(self, envelope: Envelope, message: BinaryIO) -> Outcome:
+                sizes.append(len(message.read()))
+                return super().verify(envelope, message)
+
+        class Mailer(ScriptedMailer):
+            def open_session(self) -> ScriptedSession:
+                return Sizing(self)
+
+        session = open_session(DKIMSigner(Mailer(), [self.key()]))
+        session.verify(Envelope("shop@example.org", ("jane@example.com",)), BytesIO(OCTETS))
+        self.assertEqual(session.relay, ScriptedSession.relay)
+        self.assertGreater(sizes[0], len(OCTETS))
+
     def test_any_mailer_will_do(self) -> None:
         """One that has only ``send``."""
         mailer = SendOnlyMailer()

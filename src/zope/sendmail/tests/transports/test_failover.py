@@ -448,6 +448,38 @@ class InATransaction(Several):
             transaction.commit()
 
 
+class SeveralMailsOfATransaction(unittest.TestCase):
+    """Asked about together."""
+
+    def setUp(self) -> None:
+        self.relays = [self.enterContext(Relay()) for _ in range(2)]
+        self.mails = [(envelope(f"{name}@example.org"), io.BytesIO(MESSAGE)) for name in "abcd"]
+
+    def ask(self, mailer: SeveralMailers) -> list[Outcome | None]:
+        session: Any = open_session(mailer)
+        self.addCleanup(session.close)
+        outcomes: list[Outcome | None] = session.verify_together(self.mails)
+        return outcomes
+
+    def balanced(self) -> BalancedMailer:
+        return BalancedMailer([(SMTPMailer(relay.host, relay.port), 1) for relay in self.relays])
+
+    def test_are_agreed_to_by_the_relay_whose_turn_it_is(self) -> None:
+        """Each by its own."""
+        outcomes = self.ask(self.balanced())
+        self.assertEqual([len(each.having(Answer.ACCEPTED)) for each in outcomes if each], [1] * 4)
+        self.assertEqual([len(relay.dialogues) for relay in self.relays], [1, 1])
+
+    def test_are_asked_about_alone_where_a_relay_wants_less_mail(self) -> None:
+        """Another one may take them."""
+        self.relays[1].on("RCPT", str(BUSY))
+        self.assertEqual([each is None for each in self.ask(self.balanced())], [False, True, False, True])
+
+    def test_are_asked_about_alone_behind_a_mailer_that_cannot_do_it_together(self) -> None:
+        """It is one that has no such conversation."""
+        self.assertEqual(self.ask(FailoverMailer([NamedMailer("a")])), [None] * 4)
+
+
 class RealRelays(unittest.TestCase):
     def test_mail_goes_to_the_one_that_is_there(self) -> None:
         """Through smtplib's and our own way."""

@@ -136,6 +136,12 @@ class AStream(unittest.TestCase):
             self.assertEqual((self.arrived(self.a), len(self.a.dialogues)), (list(NAMES), 1))
             self.assertEqual(self.b.dialogues, [])
 
+    def test_waits_where_its_caller_can(self) -> None:
+        """For the next mail; that may take long."""
+        jobs: Any = Jobs([Mail()])
+        jobs.may_wait = lambda: True
+        self.assertIsNone(next(self.session.stream_in_steps(jobs)))
+
     def test_goes_on_with_the_next_relay(self) -> None:
         """The mail that meets the end of the first one, and those behind it, each once and in their order."""
         for kind in (Mail, NotAtHand):

@@ -142,6 +142,16 @@ class AnMbox(Files):
         self.assertEqual(len(self.texts()), 1)
         self.assertEqual(len(self.transfer(self.make("mbox")).having(Answer.ACCEPTED)), 1)
 
+    def test_is_asked_about_in_the_vote(self) -> None:
+        """It is made and locked for that, and nothing is written."""
+        outcome = open_session(self.make("mbox")).verify(envelope(), io.BytesIO(MESSAGE))
+        self.assertEqual((outcome.fault, self.texts()), (None, []))
+
+    def test_has_the_clock_of_the_system(self) -> None:
+        """Where no other one is given."""
+        self.assertIsNone(self.transfer(FileMailer(self.path, "mbox")).fault)
+        self.assertEqual(self.texts(), [HEAD + MESSAGE])
+
     def test_leaves_no_lock_behind(self) -> None:
         """Nothing but the file."""
         self.transfer(self.make("mbox"))

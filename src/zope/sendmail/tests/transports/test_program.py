@@ -142,6 +142,11 @@ class ARun(Programs):
         self.assertEqual(list(outcome.replies), recipients)
         self.assertEqual({text for _, text in self.runs()}, {MESSAGE.decode()})
 
+    def test_is_none_without_recipients(self) -> None:
+        """No mail is given to a program that cannot know where it is to go."""
+        self.assertEqual(self.transfer(ProgramMailer(self.recorder()), Envelope("a@example.org", ())).replies, {})
+        self.assertEqual(self.runs(), [])
+
     def test_has_arguments_that_fit(self) -> None:
         """A command line has an end, whatever the limit says."""
         recipients = [f"{n:03}{'x' * 800}@example.org" for n in range(200)]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import io
+import smtplib
 import unittest
 from email import message_from_bytes
+from typing import ClassVar
 
 import transaction
 from zope.interface.verify import verifyObject
 
 from zope.sendmail.delivery import DirectMailDelivery
-from zope.sendmail.interfaces import InvalidAddress, ISession, ISessionMailer, MailRefused
+from zope.sendmail.interfaces import InvalidAddress, InvalidSettings, ISession, ISessionMailer, MailRefused
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.mailer import SMTPMailer, open_session
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.routes import Routes
 from zope.sendmail.testing.contracts import LATER, MESSAGE, NEVER, OK, envelope
 from zope.sendmail.testing.scriptedmailer import ScriptedMailer, SendOnlyMailer
 from zope.sendmail.tests.support.processing import ProcessorTest
-from zope.sendmail.transports.redirect import RedirectMailer
+from zope.sendmail.transports.redirect import RedirectMailer, refuse_detours
 
 TESTER = "tester@example.com"
 DOWN = Reply(Answer.DEFERRED, "down")
@@ -160,6 +163,37 @@ class TheAllowList(Redirection):
         self.assertEqual(list(outcome.having(Answer.ACCEPTED)), ["one@example.org"])
         self.assertEqual((len(outcome.replies), outcome.fault), (1, DOWN))
 
+    def test_takes_an_address_as_it_is_only(self) -> None:
+        """What another program might read as another address is none of them."""
+        for recipient in ("<bob@friends.org>", "Bob <bob@friends.org>", " bob@friends.org"):
+            self.assertFalse(self.mailer.allows(recipient), recipient)
+        self.assertTrue(self.mailer.allows("bob@friends.org"))
+
+    def test_rests_with_the_session_behind(self) -> None:
+        """A pause between two mails is one for the relay."""
+        session = open_session(self.mailer)
+        session.rest()
+        self.assertEqual(self.inner.sessions[-1].rested, 1)
+
+
+class ADetour(unittest.TestCase):
+    """A way around the redirection that mail may name."""
+
+    MAILERS: ClassVar = {"staging": RedirectMailer(ScriptedMailer(), [TESTER]), "main": ScriptedMailer()}
+
+    def test_is_refused(self) -> None:
+        """A mailer, or an address."""
+        for names, addresses, words in (({"main"}, set(), "mailer 'main'"), (set(), {("a", 25)}, "relay a:25")):
+            routes = Routes("staging", frozenset({"staging", *names}), frozenset(addresses))
+            with self.subTest(words), self.assertRaisesRegex(InvalidSettings, f"redirects mail, and {words} would"):
+                refuse_detours(routes, self.MAILERS.get)
+
+    def test_is_none_where_nothing_is_redirected(self) -> None:
+        """Or everything."""
+        for name in ("main", "staging"):
+            refuse_detours(Routes(name, frozenset({name}), frozenset()), self.MAILERS.get)
+        refuse_detours(Routes("main", frozenset({"main", "staging"}), frozenset()), self.MAILERS.get)
+
 
 class TheSettings(unittest.TestCase):
     def test_need_somebody_to_redirect_to(self) -> None:
@@ -194,6 +228,18 @@ class InTheQueue(ProcessorTest):
         self.drain(60)
         self.assertEqual(self.sent_to(), [TESTER, "jane@example.org"])
         self.assertEqual(self.queue.admin.count(), {})
+
+
+class OneMail(Redirection):
+    """Asked about as the interfaces before sessions have it."""
+
+    def test_that_is_refused_is_told_as_smtplib_does(self) -> None:
+        """By the vote, before anything is sent; nothing is raised where the tester gets it."""
+        self.mailer.vote("sender@example.org", ["one@example.org"], MESSAGE)
+        self.inner.answers = lambda who: NEVER
+        with self.assertRaises(smtplib.SMTPRecipientsRefused):
+            self.mailer.vote("sender@example.org", ["one@example.org"], MESSAGE)
+        self.assertEqual(self.inner.sent, [])
 
 
 class InATransaction(Redirection):
