@@ -92,21 +92,24 @@ class OrdinaryAttempt(Attempt):
         """Make what is sent; return False if the mail is not that ordinary."""
         envelope, text = self.job.envelope, self._text
         recipients = envelope.recipients
-        addresses = "".join((envelope.sender, *recipients))
+        addresses = envelope.sender + "".join(recipients)
         if not (addresses.isascii() and addresses.isprintable()) or len(recipients) > _RECIPIENTS:
             return False
-        if b"bcc" in text.lower() and without_bcc(text) != text:  # most often it is base64 that has these letters
+        head = text.partition(b"\n\n")[0]
+        if b"bcc" in head.lower() and without_bcc(head) != head:  # most often it is base64 that has these letters
             return False
         if b"\r" in text:
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        has_dots = text.rfind(b"\n.") >= 0  # half the time of a search from the front, which is a sixth of all this
         text = text.replace(b"\n", b"\r\n")
         if not text.endswith(b"\n"):
             text += b"\r\n"
         size, limit = len(text), extensions.size
         if size > WINDOW or (limit and size > limit):
             return False
-        stuffed = text.replace(b"\n.", b"\n..")
-        self.piece = (b"." if stuffed.startswith(b".") else b"") + stuffed + b".\r\n"
+        self.piece = (text.replace(b"\n.", b"\n..") if has_dots else text) + b".\r\n"
+        if text.startswith(b"."):
+            self.piece = b"." + self.piece
         option = "" if limit is None else f" SIZE={size}"
         to = ">\r\nRCPT TO:<".join(recipients)
         self.flight = f"MAIL FROM:<{envelope.sender}>{option}\r\nRCPT TO:<{to}>\r\nDATA\r\n".encode("ascii")
