@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from zope.sendmail.message.cheapvalues import value
 
 
 class Answer(StrEnum):
@@ -50,7 +52,7 @@ _UNPRINTABLE = re.compile(
 _MAX_TEXT = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """The relay's words about one recipient, or ours where it said nothing (then `code` is None)."""
 
@@ -92,7 +94,7 @@ class Reply:
         return " ".join(str(part) for part in (self.code, self.enhanced, self.text) if part)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """How one attempt ended.
 

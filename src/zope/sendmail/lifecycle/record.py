@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from zope.sendmail.lifecycle.outcome import Answer, Reply
 from zope.sendmail.lifecycle.states import State
+from zope.sendmail.message.cheapvalues import value
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.message.terms import PLAIN, Terms
 
@@ -43,7 +44,7 @@ class Part:
         return _wait(self.time, self.due, now)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """How it stands with a message.  Times are seconds since the epoch, 0.0 for never."""
 
@@ -126,6 +127,7 @@ def _wait(time: float, due: float, now: float) -> float:
 
 
 _FRESH = Record()
+_FIELDS = tuple(each.name for each in fields(Record))
 
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
@@ -135,7 +137,7 @@ def write_record(record: Record, base: Record | None = None) -> bytes:
 
     :param base: what the lines before it say, if the line may be short and tell of changed replies only.
     """
-    values = {name: getattr(record, name) for name in Record.__slots__}
+    values = {name: getattr(record, name) for name in _FIELDS}
     values["state"] = record.state.value
     replies: Mapping[str, Reply] = values.pop("replies")
     if base is None or not base.replies or not base.replies.keys() <= replies.keys():
@@ -211,7 +213,7 @@ def _read_line(line: bytes) -> tuple[Record, bool] | None:
         values["replies"] = {who: reply_of(each) for who, each in replies.items()}
         values["parts"] = {name: _part(each) for name, each in values.get("parts", {}).items()}
         # What a later version knows and this one does not is passed over, and the other way round.
-        known = ((name, value) for name, value in values.items() if name in Record.__slots__)
+        known = ((name, value) for name, value in values.items() if name in _FIELDS)
         return Record(**{name: checked(getattr(_FRESH, name), value) for name, value in known}), is_whole
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO
 
 from zope.sendmail.errors import InvalidAddress, InvalidRecipient, InvalidRelay, InvalidSender, MalformedEnvelope
@@ -24,6 +24,7 @@ from zope.sendmail.message.address import (
     parse_sender,
     split_list,
 )
+from zope.sendmail.message.cheapvalues import value
 from zope.sendmail.message.pieces import Piece, beginning
 from zope.sendmail.message.relayname import RelayName
 from zope.sendmail.message.terms import NAMES, PLAIN, SUPPRESSED, Terms, read_terms, terms_lines
@@ -81,7 +82,7 @@ _USUAL = re.compile(
 MAX_LINE = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Envelope:
     """The sender and the recipients of a message (RFC 5321, 2.3.1).  The empty sender is the null reverse-path.
 
