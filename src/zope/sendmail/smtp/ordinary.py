@@ -205,7 +205,8 @@ class StraightWay:
         if taken is None:
             channel.put_back(heard)
             return None
-        channel.put_back(heard[taken.end() :])
+        if taken.end() < len(heard):
+            channel.put_back(heard[taken.end() :])
         enhanced, text = taken.groups()
         if enhanced is None:
             return Reply.of(250, text)
