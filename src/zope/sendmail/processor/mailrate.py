@@ -47,21 +47,21 @@ class MailRate:
         """Whether there is no rate, and nothing was refused since a mail was taken."""
         return self.rate is None and not self.refusals and not self.hold
 
-    def taken(self, begun: float, now: float) -> bool:
-        """Note that a mail was taken that was begun then; return whether that ended a hold."""
+    def taken(self, begun: float, now: float, mails: int = 1) -> bool:
+        """Note that a mail, or several, was taken that was begun then; return whether that ended a hold."""
         if self.hold > 0.0 and begun <= self._refused_at:  # one of those that went beside the refused ones
-            self._taken += 1.0
+            self._taken += mails
             return False
         if self.hold > 0.0:
             self._learn(now)
-            self._since, self._taken, self.refusals, self.hold = now, 1.0, 0, 0.0
+            self._since, self._taken, self.refusals, self.hold = now, float(mails), 0, 0.0
             return True
         self.refusals = 0
         if not self._taken:
             self._since = now
-        self._taken += 1.0
+        self._taken += mails
         if self.rate is not None:
-            self._raise(now)
+            self._raise(now, mails)
         elif now - self._since > _RECENT:  # what was taken long ago counts less
             self._since, self._taken = (self._since + now) / 2, self._taken / 2
         return False
@@ -94,8 +94,8 @@ class MailRate:
         elif self.refusals > 1:  # the rate is far too high, the more so the longer the hold was
             self.rate = max(min(self.rate, found), self.rate * _LEAST[self.refusals > 2])
 
-    def _raise(self, now: float) -> None:
-        self._to_raise += 1
+    def _raise(self, now: float, mails: int) -> None:
+        self._to_raise += mails
         if self.rate is None or self._to_raise < _RAISE_AFTER:
             return
         self._to_raise = 0

@@ -166,11 +166,11 @@ class Throttle:
             maillog.fewer_connections(relay, int(self._connections.most), fault)
         return Hearing.FEWER_CONNECTIONS
 
-    def _took(self, relay: str, begun: float, now: float) -> None:
+    def _took(self, relay: str, begun: float, now: float, mails: int = 1) -> None:
         self._worked_at = now
-        self._taken += 1
+        self._taken += mails
         self._refused = ""
-        if self._rate.taken(begun, now):
+        if self._rate.taken(begun, now, mails):
             self._not_before = -inf
             if self._rate.rate is not None and self.reason is not None and now - self._told_at > 1.0:
                 self._told_at = now
@@ -184,9 +184,7 @@ class Throttle:
     def took(self, mails: int, relay: str) -> None:
         """Learn that so many mails were taken, some moments ago."""
         with self._mutex:
-            now = self._clock.monotonic()
-            for _ in range(mails):
-                self._took(relay, -inf, now)
+            self._took(relay, -inf, self._clock.monotonic(), mails)
 
     def again(self, name: str) -> float | None:
         """Return what becomes of a mail that was refused because of how much is sent.
