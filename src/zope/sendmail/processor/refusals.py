@@ -95,14 +95,13 @@ class Refusals:
             self._settle(lease, envelope, record)
         return bool(found)
 
-    def _suppressed(self, lease: ILease, envelope: Envelope) -> dict[str, Suppression]:
+    def _suppressed(self, lease: ILease, envelope: Envelope) -> Mapping[str, Suppression]:
         """Return the recipients that get no mail: they are on the list, or were when the mail was handed over."""
-        found: dict[str, Suppression] = {}
+        listed: Mapping[str, Suppression] = self._queue.suppressions.among(envelope.recipients)
         at_hand_over = envelope.terms.suppressed
-        if at_hand_over and not lease.record.early:  # else a person wants it tried all the same
-            found = dict.fromkeys(set(at_hand_over).intersection(envelope.recipients), AT_HAND_OVER)
-        found.update(self._queue.suppressions.among(envelope.recipients))
-        return found
+        if not at_hand_over or lease.record.early:  # a person wants it tried all the same
+            return listed
+        return {**dict.fromkeys(set(at_hand_over).intersection(envelope.recipients), AT_HAND_OVER), **listed}
 
     def _settle(self, lease: ILease, envelope: Envelope, record: Record) -> None:
         """Write down what no relay has said, and tell it as if one had."""

@@ -512,9 +512,8 @@ class Claims:
             if not self._removed:
                 self._removed_since = self._clock.monotonic()
             self._scanner.made_room()
-            for key in keys:
-                self._index.drop(key)
-                self._removed.add(key.partition("/")[0])
+            self._index.drop_all(keys)
+            self._removed.update({key[: key.find("/")] for key in keys})
 
     def freed(self) -> None:
         """Take note that the space of such messages is free, a moment later."""

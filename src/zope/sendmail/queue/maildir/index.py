@@ -257,6 +257,15 @@ class Index:
         self._expiries.pop(key, None)
         self._in_turn.discard(key)
 
+    def drop_all(self, keys: Iterable[str]) -> None:
+        """Forget messages that are gone."""
+        if self._expiries or self._in_turn:
+            for key in keys:
+                self.drop(key)
+        else:
+            for key in keys:
+                self._due.pop(key, None)
+
     def next_due(self, now: float) -> float | None:
         """Return the seconds until the next message is due, or None if none is waiting."""
         self._ripen(now)

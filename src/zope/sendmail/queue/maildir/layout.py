@@ -108,7 +108,11 @@ class Layout:
 
     def history(self, key: str) -> str:
         """Return what happened to it."""
-        return f"{self.history_}/{name_of(key)}"
+        return self.history_of(name_of(key))
+
+    def history_of(self, name: str) -> str:
+        """Return the same for the message of this name."""
+        return f"{self.history_}/{name}"
 
 
 class SpoolLayout(Layout):

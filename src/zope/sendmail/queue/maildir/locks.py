@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 from dataclasses import dataclass
 
@@ -172,10 +171,11 @@ class Owner(OwnerFile):
             self._held.add(path)  # before the file is there: another thread must not take it for one that was left
         got: Lock | Busy | None = None
         try:
-            is_without = self._identity is None or self._layout.is_in_place(key)
-            take = functools.partial(self._take_without, key) if is_without else self._take
-            got = take(path, is_last_resort=is_last_resort)
-            if isinstance(got, Lock) and key.startswith("cur/") and self.is_locked_in_new(key):
+            if self._identity is None or self._layout.is_in_place(key):
+                got = self._take_without(key, path, is_last_resort=is_last_resort)
+            else:
+                got = self._take(path, is_last_resort=is_last_resort)
+            if key.startswith("cur/") and isinstance(got, Lock) and self.is_locked_in_new(key):
                 got.release()
                 got = Busy(LOOK_AGAIN)
         finally:

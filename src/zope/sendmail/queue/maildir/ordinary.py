@@ -16,6 +16,7 @@ from zope.sendmail.interfaces import IOrdinaryLease
 from zope.sendmail.lifecycle.outcome import Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.message.envelope import Envelope, usual_envelope
+from zope.sendmail.queue.maildir.layout import name_of
 from zope.sendmail.queue.maildir.lease import LeaseHolder
 from zope.sendmail.queue.maildir.locks import Lock
 from zope.sendmail.queue.maildir.readlease import ReadLease
@@ -43,15 +44,18 @@ class OrdinaryLease(ReadLease):
     :param start: where the message begins in it
     """
 
+    #: All of it, as no relay was asked yet.  Each lease has its own, which is no property: it is asked for five times.
+    envelope: Envelope = Envelope("", ())
+
     def __init__(  # noqa: PLR0917 - one for each mail, made by `ordinary_lease` only
-        self, holder: OrdinaryLeaseHolder, key: str, lock: Lock, envelope: Envelope, text: bytes, start: int
+        self, holder: OrdinaryLeaseHolder, key: str, name: str, lock: Lock, envelope: Envelope, text: bytes, start: int
     ) -> None:
         self.claims = self._holder = holder
         self.key = key
-        self.name = key.rpartition("/")[2].partition(":")[0]
+        self.name = name
         self.lock = lock
         self.text = text[start:]
-        self._whole = envelope
+        self.envelope = self._whole = envelope
 
     def release(self) -> None:
         """See `ILease`.  The message stands where it stood."""
@@ -98,12 +102,12 @@ def ordinary_lease(holder: OrdinaryLeaseHolder, key: str, lock: Lock) -> Ordinar
 
     Raises nothing: a disk that refuses is met again at the closer look.
     """
-    store = holder.store
+    store, name = holder.store, name_of(key)
     try:
-        if store.disk.exists(store.layout.history(key)):
+        if store.disk.exists(store.layout.history_of(name)):
             return None
         text = store.disk.read_small(store.layout.message(key))
     except OSError:
         return None
     usual = None if text is None else usual_envelope(text)
-    return None if text is None or usual is None else OrdinaryLease(holder, key, lock, usual[0], text, usual[1])
+    return None if text is None or usual is None else OrdinaryLease(holder, key, name, lock, usual[0], text, usual[1])

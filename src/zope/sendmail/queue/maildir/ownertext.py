@@ -86,14 +86,13 @@ def slot(phase: Phase, attempts: int, lock: str) -> bytes:
 
     One that ends with a blank, as other programs may call a mail, has a slash behind it, which no name has.
     """
-    name = os.fsencode(lock)
-    end = _END if name[-1:].isspace() else b""
-    return b"%-511.511b\n" % (f"{phase} {attempts} ".encode("ascii") + name + end)
+    text = os.fsencode(f"{phase} {attempts} {lock}")
+    return line(text + _END if text[-1:].isspace() else text)
 
 
 def line(text: bytes) -> bytes:
     """Return a whole line."""
-    return b"%-511.511b\n" % text
+    return text[: SLOT - 1].ljust(SLOT - 1) + b"\n"
 
 
 #: A slot that tells of nothing.

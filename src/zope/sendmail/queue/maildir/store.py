@@ -218,8 +218,9 @@ class Store:
 
     def forget(self, key: str) -> None:
         """Take note that a message is gone."""
-        self._unwritten.forget(key)
-        self._to_set_aside.pop(key, None)
+        if self._unwritten or self._to_set_aside:
+            self._unwritten.forget(key)
+            self._to_set_aside.pop(key, None)
 
     def _write(self, path: str, line: bytes, record: Record) -> None:
         try:

@@ -35,6 +35,9 @@ class UnwrittenRecords:
         self._disk = disk
         self._records: dict[str, Record] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._records)
+
     def note(self, key: str, record: Record, history: str) -> None:
         """Remember an attempt that was deferred.
 
