@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
 import time
 import unittest
 from collections import deque
+from math import inf
 from typing import Any
 
 from zope.sendmail.lifecycle.outcome import Answer
@@ -27,24 +30,62 @@ from zope.sendmail.tests.support.servers import wait_until
 THREADS = "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"
 BUSY = "451 4.7.500 Server busy. Please try again later from [192.0.2.1]."
 
+#: Real seconds after which the clock goes on, and for which it does so at most: for longer this process stood still.
+_STEP, _LONGEST_STEP = 0.002, 0.01
+
 
 class FasterClock(Clock):
-    """The real clock, so many times as fast: a minute of a provider need not last one."""
+    """A clock so many times as fast as the real one: a minute of a provider need not last one.
+
+    It stands still while this process does, as on a machine that is halted or has much else to do: nobody could keep a
+    pace there by the wall's time.  A thread lets it go on, in small steps, until `stop`.
+    """
 
     def __init__(self, speed: float) -> None:
         self.speed = speed
+        self._now = 1_000_000.0
+        self._mutex = threading.Lock()
+        #: Those that sleep, by the time at which they wake up; the number tells those apart that do so together.
+        self._sleeping: list[tuple[float, int, threading.Event]] = []
+        self._numbers = itertools.count()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Do not go on; who sleeps wakes up."""
+        self._over.set()
+        self._thread.join()
+        self._wake(inf)
+
+    def _run(self) -> None:
+        last = time.monotonic()
+        while not self._over.wait(_STEP):
+            now = time.monotonic()
+            self._now += min(now - last, _LONGEST_STEP) * self.speed
+            last = now
+            self._wake(self._now)
+
+    def _wake(self, now: float) -> None:
+        with self._mutex:
+            while self._sleeping and self._sleeping[0][0] <= now:
+                heapq.heappop(self._sleeping)[2].set()
 
     def time(self) -> float:
-        return time.time() * self.speed
+        return self._now
 
     def monotonic(self) -> float:
-        return time.monotonic() * self.speed
+        return self._now
 
     def cpu(self) -> float:
         return time.process_time() * self.speed
 
     def sleep(self, seconds: float) -> None:
-        time.sleep(seconds / self.speed)
+        woken = threading.Event()
+        with self._mutex:
+            heapq.heappush(self._sleeping, (self._now + seconds, next(self._numbers), woken))
+        if not self._over.is_set():
+            woken.wait()
 
 
 class Provider(Script):
@@ -123,10 +164,11 @@ class ProvidersLimits(Conversation):
     ) -> None:  # fmt: skip
         """With no setting that tells of the limits.
 
-        A machine that does other things as well cannot keep the pace; then time goes more slowly in a second try.
+        Where other processes take the machine, threads fall behind the clock; then that is slower in a second try.
         """
         for slower in (1.0, 3.0):
             clock = FasterClock(speed / slower)
+            self.addCleanup(clock.stop)
             provider = Provider(clock, most, seconds, busy, connections=connections, each=each)
             self.send_all(provider, clock, mails)
             if provider.pace() >= part * most / seconds:
