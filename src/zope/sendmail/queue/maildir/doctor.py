@@ -216,7 +216,7 @@ class _Visit:
             yield diagnosis.old_lock(name, seconds, orphan=lock)
             return
         with self._disk.locked(path) as fd:
-            dead = fd is not None and not seems_alive(text, status, self._now)
+            dead = fd is not None and not seems_alive(self._disk, text, status, self._now)
         if not dead:
             self._busy.add(key)
         elif key in self._waiting:

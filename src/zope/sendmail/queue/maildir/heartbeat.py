@@ -3,6 +3,9 @@
 Some network file systems keep locks to the host that took them (NFS with ``local_lock``, some shares), so the free
 lock of another host's owner file says nothing.  Its time stamp does: an owner touches its file every ten seconds.
 Whether it has changed is judged by the clock of the process that looks, so no two clocks have to agree.
+
+Containers on one host have names of their own, and may share a file system that no other machine has: there the kernel
+shows each lock to all of them, so a free lock says that its owner is dead, whatever name the owner's host has.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from zope.sendmail.queue.maildir.ownertext import Identity
-from zope.sendmail.system.disk import identity
+from zope.sendmail.system.disk import Disk, identity
 
 #: Seconds between two beats; and seconds without one, by the clock of the process that looks, after which an owner is
 #: dead: attributes of files may be a minute old over NFS.
@@ -85,11 +88,13 @@ os.register_at_fork(after_in_child=heart.renew)
 class OtherHosts:
     """What one process knows of the owners of other hosts.  Concurrency: any thread.
 
+    :param disk: knows which file systems no other machine has.
     :param monotonic: the clock of the process.
     :param now: the time by the clock of the file system.
     """
 
-    def __init__(self, monotonic: Callable[[], float], now: Callable[[], float]) -> None:
+    def __init__(self, disk: Disk, monotonic: Callable[[], float], now: Callable[[], float]) -> None:
+        self._disk = disk
         self._monotonic = monotonic
         self._now = now
         #: The time stamp of each owner file, and since when it is known.
@@ -101,7 +106,7 @@ class OtherHosts:
         :param text: how the file begins.
         :param status: of the file.
         """
-        if not is_of_another_host(text, status):
+        if not is_of_another_host(text, status) or self._disk.is_local(status):
             return False
         now = self._monotonic()
         stamp, since = self._seen.get(identity(status), (0, now))
@@ -122,9 +127,10 @@ def is_of_another_host(text: bytes, status: os.stat_result) -> bool:
     return owner.host != here.host or status.st_mtime > _booted()
 
 
-def seems_alive(text: bytes, status: os.stat_result, now: float) -> bool:
+def seems_alive(disk: Disk, text: bytes, status: os.stat_result, now: float) -> bool:
     """Return whether the owner of a file that is not locked may live, as far as one look tells."""
-    return is_of_another_host(text, status) and abs(now - status.st_mtime) < LONG_DEAD
+    is_recent = abs(now - status.st_mtime) < LONG_DEAD
+    return is_recent and is_of_another_host(text, status) and not disk.is_local(status)
 
 
 def _booted() -> float:

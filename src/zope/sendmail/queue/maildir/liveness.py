@@ -104,7 +104,7 @@ class LocksFolder:
                     self.living.add(inode)
                     return inode
                 header = os.pread(fd, SLOT, 0)
-                if seems_alive(header, os.fstat(fd), now):
+                if seems_alive(disk, header, os.fstat(fd), now):
                     self.living.add(inode)
                     return inode
             seen.add(inode)

@@ -271,8 +271,9 @@ class MailViews:
         return 0.0 if made is None else oldlock.given_up_at(made, self._now())
 
     def _is_alive(self, key: str) -> bool:
-        with contextlib.suppress(OSError), self._store.disk.locked(self._store.layout.sending(key)) as fd:
-            return fd is None or seems_alive(os.pread(fd, SLOT, 0), os.fstat(fd), self._now())
+        disk = self._store.disk
+        with contextlib.suppress(OSError), disk.locked(self._store.layout.sending(key)) as fd:
+            return fd is None or seems_alive(disk, os.pread(fd, SLOT, 0), os.fstat(fd), self._now())
         return False
 
     def _last(self, key: str) -> Sequence[Record]:

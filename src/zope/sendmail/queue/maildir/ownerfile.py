@@ -61,7 +61,7 @@ class OwnerFile:
         #: Device and inode of the owner file while it is open and proved good, and since when it is fresh at least.
         self._identity: tuple[int, int] | None = None
         self._written = 0.0
-        self._others = OtherHosts(clock.monotonic, self._now)
+        self._others = OtherHosts(disk, clock.monotonic, self._now)
         #: Whether the file was one of the reserve, or a dead owner's.
         self._is_adopted = False
         #: The lock for which the file gave its own name, because there was no room for one more.

@@ -133,7 +133,7 @@ def _is_usable(disk: Disk, path: str, fd: int) -> bool:
     text = os.pread(fd, SLOT, 0)
     if text.startswith(HEADER):
         owner = Identity.of(text)
-        return owner is not None and owner.host == Identity.here().host
+        return owner is not None and (owner.host == Identity.here().host or disk.is_local(status))
     if text != EMPTY and os.path.basename(path).startswith(RESERVE):  # it was to `become` another one
         disk.write_at(fd, EMPTY * (status.st_size // SLOT), 0)
         return True

@@ -14,8 +14,9 @@ from math import inf
 from typing import Any
 from unittest import mock
 
-from zope.sendmail.queue.maildir import heartbeat
+from zope.sendmail.queue.maildir import heartbeat, reserve
 from zope.sendmail.queue.maildir.heartbeat import BEAT, DEAD_AFTER, LONG_DEAD, Heart
+from zope.sendmail.queue.maildir.layout import RESERVE
 from zope.sendmail.queue.maildir.lease import MaildirLease
 from zope.sendmail.queue.maildir.ownertext import Identity
 from zope.sendmail.queue.maildir.queue import MaildirQueue
@@ -44,6 +45,9 @@ class LocalLocks(Disk):
                     os.close(other)
             else:
                 yield fd
+
+    def is_local(self, status: os.stat_result) -> bool:
+        return False
 
     def open_locked(self, path: str) -> int:
         fd = super().open_locked(path)
@@ -166,6 +170,70 @@ class AnOwnerOnAnotherHost(HostsTest):
                 if skew > 0:  # else it is dead for an hour at first sight
                     self.queues["a"]._owner.beat()
                 self.assertEqual(bool(self.claim("b")), skew > LONG_DEAD)
+
+
+class OnOneMachine(Disk):
+    """A disk that no other machine has, whatever file system the tests run on."""
+
+    def is_local(self, status: os.stat_result) -> bool:
+        return True
+
+
+class AnOwnerInAnotherContainer(HostsTest):
+    """On the same machine: its host name and its process numbers are its own, and the kernel shows its locks to all."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for queue in self.queues.values():
+            queue.close()
+        self.queues = {
+            host: MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=OnOneMachine()) for host in "ab"
+        }
+        for queue in self.queues.values():
+            self.addCleanup(queue.close)
+
+    def die(self, host: str) -> None:
+        """Let go of all locks, as the kernel does for a process that is killed."""
+        os.close(self.queues[host]._owner._fd)
+        self.queues[host]._owner._fd = -1
+
+    def test_is_taken_over_as_soon_as_it_is_dead(self) -> None:
+        """Its lock is free, so nothing has to be waited for; what it intended is unknown."""
+        [lease] = self.claim("a")
+        with self.on("a"):
+            lease.open()
+            lease.intend()
+        self.die("a")
+        [taken] = self.claim("b")
+        self.assertEqual(taken.record.unknowns, 1)
+
+    def test_is_not_taken_for_dead_while_it_lives(self) -> None:
+        """However long it has not touched its file."""
+        self.claim("a")
+        self.pass_by(LONG_DEAD * 2)
+        self.assertEqual(self.claim("b"), [])
+
+    def test_that_died_is_seen_by_operators(self) -> None:
+        """At once: its mail is not being sent, it was left behind."""
+        self.claim("a")
+        self.die("a")
+        with self.on("b") as queue:
+            self.assertEqual({str(state) for state in queue.admin.count()}, {"ready"})
+            self.assertIn("orphaned", [each.kind for each in queue.admin.examine()])
+
+    def test_that_died_leaves_its_file_to_a_full_disk(self) -> None:
+        """Another one can go on with it, where there is no room for a file of its own."""
+        self.claim("a")
+        self.die("a")
+        layout, disk = self.queues["b"].layout, self.queues["b"].disk
+        for name in os.listdir(layout.locks):
+            if name.startswith(RESERVE):
+                os.unlink(os.path.join(layout.locks, name))
+        with self.on("b"):
+            found = reserve.take(layout, disk)
+            assert found is not None
+            os.close(found[1])
+        self.assertEqual(found[0], self.queues["a"]._owner.path)
 
 
 class AHostThatWasStartedAgain(HostsTest):
