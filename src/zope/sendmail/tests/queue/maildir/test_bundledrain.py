@@ -921,6 +921,7 @@ class MailsThatStandInABundle(DrainTest):
     def setUp(self) -> None:
         super().setUp()
         self.enterContext(mock.patch("zope.sendmail.queue.maildir.mailviews._LOOKS", 1))
+        self.enterContext(mock.patch("zope.sendmail.queue.maildir.mailviews._PATIENCE", 0.001))
         self.all = self.put()
         *_, self.lease = self.queue.claim(4)
         self.lease.open()
@@ -965,6 +966,18 @@ class MailsThatStandInABundle(DrainTest):
 
         with mock.patch.object(BundleViews, "open", vanishing):
             self.assertEqual(list(self.admin.names()), self.all)
+
+    def test_are_listed_once_if_they_are_files_as_well(self) -> None:
+        """Their bundle was open already when they became files."""
+        with open(os.path.join(self.path, "new", self.all[-1]), "wb") as file:
+            file.write(MESSAGE)
+        self.assertEqual([mail.name for mail in self.admin.mails()], self.all)
+        self.assertEqual(list(self.admin.names()), self.all)
+
+    def test_are_looked_for_anew_if_their_bundle_is_gone(self) -> None:
+        """Another process has made files of it."""
+        with self.assertRaises(FileNotFoundError):
+            BundleViews(self.queue._claims.store).open(["new/.group-gone"])
 
     def test_are_left_out_if_they_become_files_again_and_again(self) -> None:
         """A look ends all the same."""
