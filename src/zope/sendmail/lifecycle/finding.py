@@ -99,7 +99,7 @@ class Finding:
 def together(findings: Sequence[Finding]) -> Finding:
     """Return the first of some findings with the commands that do for all of them what its own do for one.
 
-    They are its own with the filters, where all have the same; else they name up to `_TOGETHER` mails or paths.
+    They are its own with the filters, where all have the same; else they name up to twenty mails or paths.
     """
     first = findings[0]
     if len(findings) == 1:
