@@ -50,6 +50,11 @@ __all__ = [
 ]
 
 
+#: Seconds for which mail that follows at once goes as the attributes of its mailer were: to read all of them costs as
+#: much as to write down that the mail may go.
+_MOMENT = 0.01
+
+
 class _SMTPState(local):
     """What one thread has open between `SMTPMailer.vote` and `SMTPMailer.send`."""
 
@@ -195,6 +200,7 @@ class SMTPMailer(MailerAttributes):
             lambda settings: connect(settings, self._factory(settings)),
             self.clock,
             self._known_relays(),
+            lambda: _MOMENT if self.settings is None else 0.0,
         )
 
     def _session(self) -> SMTPSession:

@@ -275,5 +275,5 @@ _SETTABLE = {"hostname", "port", "username", "password", *MAILER_OPTIONS} - {
     "settings", "clock", "rate", "shared_rate", "connections",
 }  # fmt: skip
 
-# All of them at once, and what else makes the settings: they are looked at before each mail.
+# All of them at once, and what else makes the settings: they are looked at a hundred times a second while mail is sent.
 _settable = operator.attrgetter(*sorted(_SETTABLE), "smtp")

@@ -42,11 +42,17 @@ _ALONE = Alone()
 _NO_ENVELOPE = Envelope("", ())
 
 
+def _not_at_all() -> float:
+    """Return for how long settings count without another question."""
+    return 0.0
+
+
 @implementer(ICollectiveSession, IStreamingSession)
 class SMTPSession:
     """See `IStreamingSession`.
 
     :param settings: called before each mail; if it gives something new, the connection is made anew
+    :param lasts: the seconds for which mail that follows at once goes without asking again; by default none does
     :param connect: makes a connection from settings; raises what smtplib raises
     :param memories: what is known of the relays; sessions of one mailer share it
     """
@@ -57,10 +63,14 @@ class SMTPSession:
         connect: Callable[[RelaySettings], Any],
         clock: Clock,
         memories: MemoryByRelay | None = None,
+        lasts: Callable[[], float] = _not_at_all,
     ) -> None:
         #: Whether a stream calls `IJobSource`'s ``let_go()``.
         self.lets_go = True
         self._settings = settings
+        self._lasts = lasts
+        #: Until when those of the connection at hand count without another question, on the monotonic clock.
+        self._settled_until = -inf
         self._connect = connect
         self._clock = clock
         self._memories = memories or MemoryByRelay()
@@ -252,10 +262,14 @@ class SMTPSession:
         """Return whether the connection is good for one more mail behind the one in hand, envelope and end in one."""
         current = self._current
         try:
-            if current is None or not current.may_overlap(self._clock.monotonic()):
+            now = self._clock.monotonic()
+            if current is None or not current.may_overlap(now):
                 return False
-            settings = self._settings()
-            return settings is current.settings or settings == current.settings
+            if now < self._settled_until:
+                return True
+            is_settled = self._has_settings_of(current)
+            self._settled_until = now + self._lasts() if is_settled else -inf
+            return is_settled
         except Exception:  # noqa: BLE001 - there are no settings to be had, which the next mail's outcome will say
             return False
 
@@ -384,17 +398,20 @@ class SMTPSession:
         if not current.connection.is_quiet():  # it has hung up, or said more than it was asked
             self.drop()
             return False
-        if current.has_room(self._clock.monotonic()):
-            settings = self._settings()
-            if settings is current.settings or settings == current.settings:
-                return True
+        if current.has_room(self._clock.monotonic()) and self._has_settings_of(current):
+            return True
         self._close_before_next()
         return False
+
+    def _has_settings_of(self, current: OpenConnection) -> bool:
+        """Return whether a connection would be made with the same settings now.  Raises what asking for them raises."""
+        settings = self._settings()
+        return settings is current.settings or settings == current.settings
 
     def _open(self, *, pipelining: bool) -> None:
         baton.put_down()
         settings = self._settings()
-        self._relay = str(settings)
+        self._relay, self._settled_until = str(settings), -inf
         memory = self._memories.of(self._relay)
         self._current = open_connection(settings, self._connect, memory, self._clock, pipelining=pipelining)
 

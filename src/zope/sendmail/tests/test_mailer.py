@@ -678,6 +678,15 @@ class ASessionIsOpened(unittest.TestCase):
         """The mailer speaks SMTP by itself."""
         self.assertIsInstance(open_session(mailer), SMTPSession)
 
+    def test_that_asks_a_function_before_each_mail(self) -> None:
+        """Attributes are read again for mail that follows only after a moment."""
+        mailer = SMTPMailer("relay.example.org")
+        session = open_session(mailer)
+        assert isinstance(session, SMTPSession)
+        self.assertEqual(session._lasts(), 0.01)
+        mailer.settings = lambda: {"hostname": "other.example.org"}
+        self.assertEqual(session._lasts(), 0.0)
+
     def assertCalled(self, mailer: object) -> None:
         """The mailer's ``send`` is called."""
         self.assertIsInstance(open_session(mailer), SendOnlySession)

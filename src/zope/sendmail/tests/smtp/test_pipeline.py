@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import smtplib
 import threading
 import unittest
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.mailer import SendOnlySession
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue.memory import MemoryQueue
+from zope.sendmail.smtp.connect import connect
 from zope.sendmail.smtp.distances import DISTANCES, FAR
 from zope.sendmail.smtp.pipeline import Result, stream, stream_in_steps
 from zope.sendmail.smtp.protocol.body import WINDOW
@@ -410,6 +412,26 @@ class TheStreamEnds(Streams):
         self.send(session, "h", "i")
         settings = replace(settings, hostname="localhost")
         self.assertFalse(session.may_overlap())
+
+    def test_settings_that_last_are_asked_for_again_when_that_is_over(self) -> None:
+        """Those of an open connection; a new one is made with what counts then."""
+        relay = self.start()
+        settings, asked = self.settings(relay), itertools.count()
+
+        def ask() -> RelaySettings:
+            next(asked)
+            return settings
+
+        session = SMTPSession(ask, lambda now: connect(now, smtplib.SMTP), self.clock, lasts=lambda: 0.5)
+        self.addCleanup(session.close)
+        self.assertTaken(self.send(session, "a"), "a")
+        before = next(asked)
+        self.assertEqual([session.may_overlap() for _ in range(3)], [True] * 3)
+        self.assertEqual(next(asked), before + 2)
+        settings = replace(settings, hostname="localhost")
+        self.assertTrue(session.may_overlap())
+        self.clock.advance(0.5)
+        self.assertEqual([session.may_overlap() for _ in range(2)], [False] * 2)
 
     def test_settings_that_cannot_be_had_are_the_next_mails_matter(self) -> None:
         """Whatever it is that raises; the mail in hand has been said almost to its end, and goes."""
