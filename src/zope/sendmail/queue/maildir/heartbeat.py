@@ -4,8 +4,8 @@ Some network file systems keep locks to the host that took them (NFS with ``loca
 lock of another host's owner file says nothing.  Its time stamp does: an owner touches its file every ten seconds.
 Whether it has changed is judged by the clock of the process that looks, so no two clocks have to agree.
 
-Containers on one host have names of their own, and may share a file system that no other machine has: there the kernel
-shows each lock to all of them, so a free lock says that its owner is dead, whatever name the owner's host has.
+Containers on one machine have host names of their own, and one kernel: if that has the file system itself, it shows
+each lock to all of them, so a free lock says that its owner is dead, whatever name the owner's host has.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ os.register_at_fork(after_in_child=heart.renew)
 class OtherHosts:
     """What one process knows of the owners of other hosts.  Concurrency: any thread.
 
-    :param disk: knows which file systems no other machine has.
+    :param disk: knows which file systems are this machine's own.
     :param monotonic: the clock of the process.
     :param now: the time by the clock of the file system.
     """
@@ -106,7 +106,7 @@ class OtherHosts:
         :param text: how the file begins.
         :param status: of the file.
         """
-        if not is_of_another_host(text, status) or self._disk.is_local(status):
+        if not is_of_another_host(text, status) or shows_its_locks(self._disk, text, status):
             return False
         now = self._monotonic()
         stamp, since = self._seen.get(identity(status), (0, now))
@@ -127,10 +127,20 @@ def is_of_another_host(text: bytes, status: os.stat_result) -> bool:
     return owner.host != here.host or status.st_mtime > _booted()
 
 
+def shows_its_locks(disk: Disk, text: bytes, status: os.stat_result) -> bool:
+    """Return whether an owner's locks are seen from here: one kernel has both processes, and the file system itself.
+
+    A file system of our own alone does not say so: this machine may export it (NFS), and a lock that a client has there
+    is of another kind than ours.
+    """
+    owner, boot = Identity.of(text), Identity.here().boot
+    return owner is not None and boot != b"" and owner.boot == boot and disk.is_local(status)
+
+
 def seems_alive(disk: Disk, text: bytes, status: os.stat_result, now: float) -> bool:
     """Return whether the owner of a file that is not locked may live, as far as one look tells."""
     is_recent = abs(now - status.st_mtime) < LONG_DEAD
-    return is_recent and is_of_another_host(text, status) and not disk.is_local(status)
+    return is_recent and is_of_another_host(text, status) and not shows_its_locks(disk, text, status)
 
 
 def _booted() -> float:

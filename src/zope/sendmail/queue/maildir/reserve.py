@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 
+from zope.sendmail.queue.maildir.heartbeat import shows_its_locks
 from zope.sendmail.queue.maildir.layout import BELL, RESERVE, Layout
 from zope.sendmail.queue.maildir.ownertext import EMPTY, FIRST_SLOTS, HEADER, SLOT, Identity
 from zope.sendmail.system.disk import Disk, remove_quietly, same_file
@@ -133,7 +134,7 @@ def _is_usable(disk: Disk, path: str, fd: int) -> bool:
     text = os.pread(fd, SLOT, 0)
     if text.startswith(HEADER):
         owner = Identity.of(text)
-        return owner is not None and (owner.host == Identity.here().host or disk.is_local(status))
+        return owner is not None and (owner.host == Identity.here().host or shows_its_locks(disk, text, status))
     if text != EMPTY and os.path.basename(path).startswith(RESERVE):  # it was to `become` another one
         disk.write_at(fd, EMPTY * (status.st_size // SLOT), 0)
         return True

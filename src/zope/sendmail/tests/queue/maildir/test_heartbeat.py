@@ -24,14 +24,29 @@ from zope.sendmail.system.disk import Disk
 from zope.sendmail.testing.contracts import MESSAGE, SCHEDULE, ManualClock, envelope
 
 
-class LocalLocks(Disk):
+class Stamped(Disk):
+    """A disk that puts the time of the tests on owner files."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+
+    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+        super().write_at(fd, data, offset)
+        self.touch(fd)
+
+    def touch(self, fd: int) -> float:
+        os.utime(fd, (self.clock.time(),) * 2)
+        return os.fstat(fd).st_mtime
+
+
+class LocalLocks(Stamped):
     """A disk whose locks nobody sees but the host that has them; `hosts` maps the locks of all hosts to their host."""
 
     hosts: dict[tuple[int, int], str] = {}
 
     def __init__(self, host: str, clock: ManualClock) -> None:
+        super().__init__(clock)
         self.host = host
-        self.clock = clock
 
     @contextlib.contextmanager
     def locked(self, path: str) -> Iterator[int | None]:
@@ -55,14 +70,6 @@ class LocalLocks(Disk):
         self.hosts[status.st_dev, status.st_ino] = self.host
         return fd
 
-    def write_at(self, fd: int, data: bytes, offset: int) -> None:
-        super().write_at(fd, data, offset)
-        self.touch(fd)
-
-    def touch(self, fd: int) -> float:
-        os.utime(fd, (self.clock.time(),) * 2)
-        return os.fstat(fd).st_mtime
-
 
 class HostsTest(unittest.TestCase):
     def setUp(self) -> None:
@@ -81,14 +88,18 @@ class HostsTest(unittest.TestCase):
         staged.prepare()
         staged.commit()
 
+    def boot(self, host: str) -> bytes:
+        """Return what names the time since a host was started."""
+        return host.encode() + b"-boot"
+
     @contextlib.contextmanager
     def on(self, host: str) -> Iterator[MaildirQueue]:
         """Be on this host."""
-        identity = Identity(host.encode(), host.encode() + b"-boot")
+        identity = Identity(host.encode(), self.boot(host))
         names: dict[str, Any] = {
             "zope.sendmail.queue.maildir.ownertext.host_name": host,
-            "zope.sendmail.queue.maildir.ownertext.boot_id": host.encode() + b"-boot",
-            "zope.sendmail.queue.maildir.ownerfile.boot_id": host.encode() + b"-boot",
+            "zope.sendmail.queue.maildir.ownertext.boot_id": self.boot(host),
+            "zope.sendmail.queue.maildir.ownerfile.boot_id": self.boot(host),
         }
         with contextlib.ExitStack() as stack:
             stack.enter_context(mock.patch.object(Identity, "here", return_value=identity))
@@ -172,22 +183,23 @@ class AnOwnerOnAnotherHost(HostsTest):
                 self.assertEqual(bool(self.claim("b")), skew > LONG_DEAD)
 
 
-class OnOneMachine(Disk):
+class OnOneMachine(Stamped):
     """A disk that no other machine has, whatever file system the tests run on."""
 
     def is_local(self, status: os.stat_result) -> bool:
         return True
 
 
-class AnOwnerInAnotherContainer(HostsTest):
-    """On the same machine: its host name and its process numbers are its own, and the kernel shows its locks to all."""
+class LocalFiles(HostsTest):
+    """Two hosts that see the files of one local file system."""
 
     def setUp(self) -> None:
         super().setUp()
         for queue in self.queues.values():
             queue.close()
         self.queues = {
-            host: MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=OnOneMachine()) for host in "ab"
+            host: MaildirQueue(self.path, schedule=SCHEDULE, clock=self.clock, disk=OnOneMachine(self.clock))
+            for host in "ab"
         }
         for queue in self.queues.values():
             self.addCleanup(queue.close)
@@ -196,6 +208,13 @@ class AnOwnerInAnotherContainer(HostsTest):
         """Let go of all locks, as the kernel does for a process that is killed."""
         os.close(self.queues[host]._owner._fd)
         self.queues[host]._owner._fd = -1
+
+
+class AnOwnerInAnotherContainer(LocalFiles):
+    """On the same machine: its host name and its process numbers are its own, and the kernel shows its locks to all."""
+
+    def boot(self, host: str) -> bytes:
+        return b"one-kernel"
 
     def test_is_taken_over_as_soon_as_it_is_dead(self) -> None:
         """Its lock is free, so nothing has to be waited for; what it intended is unknown."""
@@ -234,6 +253,25 @@ class AnOwnerInAnotherContainer(HostsTest):
             assert found is not None
             os.close(found[1])
         self.assertEqual(found[0], self.queues["a"]._owner.path)
+
+
+class AClientOfThisFileServer(LocalFiles):
+    """Its locks are of another kind than ours (NFS), so that they look free, although the file system is our own."""
+
+    def test_is_not_taken_for_dead_while_it_beats(self) -> None:
+        self.claim("a")
+        self.die("a")
+        self.assertEqual(self.claim("b"), [])
+        self.pass_by(DEAD_AFTER - BEAT)
+        self.assertEqual(self.claim("b"), [])
+        self.pass_by(BEAT)
+        self.assertEqual(len(self.claim("b")), 1)
+
+    def test_is_seen_at_work_by_operators(self) -> None:
+        self.claim("a")
+        self.die("a")
+        with self.on("b") as queue:
+            self.assertEqual({str(state) for state in queue.admin.count()}, {"sending"})
 
 
 class AHostThatWasStartedAgain(HostsTest):
