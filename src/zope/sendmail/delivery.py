@@ -1,7 +1,7 @@
-"""Where applications hand over mail: `IMailDelivery`, queued and direct.
+"""The deliveries to which applications hand over mail: `IMailDelivery`, queued and direct.
 
-Refuses what cannot be a mail before anything is written, gives the message its Message-Id, and lets it follow the
-transaction. Fails with `InvalidMail` and, where a disk refuses, with `OSError`.
+A delivery refuses invalid mail before anything is written, adds a Message-Id, and makes the mail follow the
+transaction.  Fails with `InvalidMail` and, if a disk refuses, with `OSError`.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ _opening = ForkLock()
 class AbstractMailDelivery:
     """What both deliveries have in common.
 
-    `transaction_manager` is the one whose current transaction the mail follows; None: the thread's.  `envelope_sender`
-    replaces what callers say, for a site with one address for bounces.  Raises `InvalidAddress`.
+    Mail follows the current transaction of `transaction_manager`; None: that of the thread.  `envelope_sender` replaces
+    the sender that callers pass, for a site with one address for bounces.  Raises `InvalidAddress`.
     """
 
     transaction_manager: Any = None
@@ -440,9 +440,9 @@ def _on_refused(word: str) -> OnRefused:
 
 
 def queued_delivery(queue: Any) -> Any:
-    """Return the queued delivery that is meant, without the proxy that asks callers for a permission.
+    """Return a queued delivery, without the security proxy that asks callers for a permission.
 
-    :raises QueueError: there is none of this name, or it is no queued delivery.
+    :raises QueueError: there is no delivery of this name, or it is not a queued one.
     """
     delivery = _bare(_found(queue) if isinstance(queue, str) else queue)
     if not isinstance(delivery, QueuedMailDelivery):

@@ -1,10 +1,10 @@
 """The mails of one transaction on their way straight to a relay.
 
-The vote makes sure that the relay can be used: connection, TLS, login.  Mail leaves after the commit; a recipient that
-is refused then is told by the log and an event, and the transaction stands.  With `OnRefused.ABORT` the vote asks about
-each envelope besides.  With a reserve, a queue, each mail is staged there in the vote as well, and committed there
-before it is sent; what the relay accepts or rejects is taken out again, what it defers, or what could not be sent, is
-left to the queue's processor.
+The vote makes sure that the relay can be used: connection, TLS, login.  Mail is sent after the commit; if the relay
+refuses a recipient then, the log and an event report it, and the transaction stays committed.  With `OnRefused.ABORT`
+the vote also asks the relay about each envelope.  With a queue as reserve, the vote stages each mail there as well, and
+the mail is committed there before it is sent.  Mail that the relay accepts or rejects is removed from the queue; mail
+that it defers, or that could not be sent, is left to the queue's processor.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Every error that the package raises, except `zope.sendmail.interfaces.MailRefused`, which carries an outcome.
 
-An error answers one question: is it permanent?  What is unknown is temporary.  Programs that send mail catch
-``smtplib.SMTPException`` and `OSError`, so every error that ``send()``, a vote or a relay setting raises is one of
-these, besides what it is by its nature.  Each one can be pickled.  Pure.
+Each error says whether it is permanent; an unknown one counts as temporary.  Programs that send mail catch
+``smtplib.SMTPException`` and `OSError`, so every error that ``send()``, a vote or a relay setting raises is also one of
+these.  Each one can be pickled.  Pure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 class MailError(Exception):
     """Something about a mail, a relay or a queue went wrong.
 
-    ``permanent`` says whether trying the same again is useless.
+    ``permanent`` says whether trying the same again cannot succeed.
     """
 
     permanent = False
@@ -46,13 +46,13 @@ class InvalidMail(MailError, smtplib.SMTPException, ValueError):
 
 
 class InvalidAddress(InvalidMail):
-    """An address that no relay can be given: empty, malformed, or with CR, LF, NUL in it."""
+    """An address that cannot be given to any relay: it is empty or malformed, or has CR, LF or NUL in it."""
 
 
 class InvalidSender(InvalidAddress, smtplib.SMTPSenderRefused):
-    """An envelope sender that no relay can be given.
+    """An envelope sender that cannot be given to any relay.
 
-    ``sender`` is what was passed; ``smtp_code`` and ``smtp_error`` are what a relay would have said.
+    ``sender`` is what was passed; ``smtp_code`` and ``smtp_error`` are what a relay would have replied.
     """
 
     def __init__(self, text: str, sender: str = "") -> None:
@@ -63,9 +63,9 @@ class InvalidSender(InvalidAddress, smtplib.SMTPSenderRefused):
 
 
 class InvalidRecipient(InvalidAddress, smtplib.SMTPRecipientsRefused):
-    """An envelope recipient that no relay can be given, or no recipient at all.
+    """An envelope recipient that cannot be given to any relay, or no recipient at all.
 
-    ``recipients`` maps what was passed to the code and the text that a relay would have said.
+    ``recipients`` maps what was passed to the code and the text that a relay would have replied.
     """
 
     def __init__(self, text: str, *recipients: str) -> None:
@@ -75,25 +75,25 @@ class InvalidRecipient(InvalidAddress, smtplib.SMTPRecipientsRefused):
 
 
 class InvalidMessage(InvalidMail):
-    """A message that cannot be sent: not a text, or a Message-Id that is none."""
+    """A message that cannot be sent: it is not a text, or its Message-Id is invalid."""
 
 
 class InvalidRelay(InvalidMail):
-    """A relay that mail may not name, or that is none.
+    """A relay that a mail may not name, or that is not valid.
 
     Cure: name one of the delivery's mailers, or add the relay's address to those that may be named.
     """
 
 
 class InvalidTerms(InvalidMail):
-    """What is asked for with a mail cannot be: a time without a zone, a key that is none, a class that is unknown.
+    """An invalid request for a mail: a time without a zone, an invalid key, or an unknown priority.
 
     Cure: correct the argument that the text names.
     """
 
 
 class InvalidSettings(MailError, smtplib.SMTPException, ValueError):
-    """Settings of a relay, a mailer or a route that contradict each other, or that none can have.
+    """Settings of a relay, a mailer or a route that are invalid or contradict each other.
 
     Cure: correct the setting that the text names.
     """
@@ -114,13 +114,13 @@ class MalformedEnvelope(MailError, ValueError):
 
 
 class QueueError(MailError, OSError):
-    """The queue cannot do what was asked of it, now or ever; the text says why and what to do."""
+    """The queue cannot do what was asked, now or ever; the text says why and what to do."""
 
 
 class QueueNotWritable(QueueError):
-    """Mail cannot be put into the queue: its disk refuses.  ``errno`` is that of the system.
+    """Mail cannot be put into the queue, because its disk refuses.  ``errno`` is that of the system.
 
-    Cure: the text says it; it depends on what the system has refused.
+    Cure: see the text; it depends on what the system refused.
     """
 
     def __init__(self, text: str, number: int | None = None) -> None:
@@ -186,9 +186,9 @@ class telling_refusals:  # noqa: N801 - reads as the verb that it is
 
 
 class InvalidLocation(QueueError, ValueError):
-    """A text that says nowhere where a queue can be.
+    """A text that does not name a place where a queue can be.
 
-    Cure: write a directory, or a scheme that is known; the text of the error shows neither path nor password.
+    Cure: write a directory, or a known scheme.  The text of the error shows neither path nor password.
     """
 
     permanent = True

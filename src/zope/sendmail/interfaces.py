@@ -1,8 +1,8 @@
 """Every contract and every error of the package.
 
-An implementation keeps the *Guarantee* lines of its contract; a caller may count on them.  Times are seconds as
-float, wall clock times are seconds since the epoch (UTC); addresses are ``str`` in the form ``local@domain``
-unless said otherwise.  Errors answer one question: is it permanent?  What is unknown is temporary.
+Each implementation keeps the *Guarantee* lines of its contract, and callers may rely on them.  Durations are seconds as
+float, times are seconds since the epoch (UTC), and addresses are ``str`` in the form ``local@domain``, unless stated
+otherwise.  An error says whether it is permanent; an unknown error counts as temporary.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class SendOptions(TermOptions, total=False):
 class MailRefused(MailError, SMTPRecipientsRefused):
     """The relay refused the sender, a recipient or the content of a mail; ``outcome`` says which and why.
 
-    ``recipients`` maps each recipient that does not get the mail to the code and the words of the relay, as smtplib
-    has it.  Raised by direct delivery in the vote, so that the transaction aborts.
+    ``recipients`` maps each recipient that does not get the mail to the reply of the relay, a pair of code and text as
+    in smtplib.  Direct delivery raises it in the vote, so that the transaction aborts.
     """
 
     def __init__(self, text: str, outcome: Outcome, *, permanent: bool) -> None:
@@ -119,66 +119,69 @@ class IMailDelivery(Interface):
         """Hand over one mail.
 
         :param fromaddr: the envelope sender, where bounces go; ``""`` is the null reverse-path (RFC 5321, 4.5.5).
-        :param toaddrs: the envelope recipients, a single ``str`` or a series; display names are dropped, and empty
-            entries beside others.
-        :param message: the text with its header.  A missing Message-Id and a missing Date are put in front of it,
-            ``Bcc`` is taken out.  Text beyond ASCII in a ``str`` or a message object becomes MIME; bytes stay.
-        :param relay: the relay that shall get the mail, if the delivery allows that: the name of a mailer,
-            ``"host:port"``, or a pair of both; None: as the routes of the delivery say.
+        :param toaddrs: the envelope recipients, a single ``str`` or a series.  Display names are dropped, and so are
+            empty entries if there are others.
+        :param message: the message with its header.  A missing Message-Id or Date is added in front of it, and ``Bcc``
+            is removed.  Text beyond ASCII in a ``str`` or a message object is encoded as MIME; bytes are not changed.
+        :param relay: the relay that gets the mail, if the delivery allows it: the name of a mailer, ``"host:port"``, or
+            a pair of both.  None: the routes of the delivery decide.
         :param verp: whether each recipient gets a copy whose envelope sender names it, so that bounces say which
             recipient they are about; see `zope.sendmail.message.verp`.
-        :param not_before: when the mail leaves, in whole seconds: an aware datetime, or a timedelta from now on; what
-            has passed is now, and more than ten years are refused.  None: as the delivery says, usually now.
-        :param expires: when it is given up if it has not left for all recipients, in the same forms; behind now and
-            behind `not_before`.  None: as the delivery says, usually when the lifetime of the queue's schedule is over.
-        :param priority: ``high``, ``normal`` or ``low``: which mail of a queue goes first.  None: as the delivery says.
-        :param key: one to 200 printable characters: two mails of a queue with the same key are one.  None: it has none.
-        :returns: the Message-Id without angle brackets; that of the first mail if there is one with the same key.
-        :raises InvalidMail: an argument cannot become a mail, and nothing was written: `InvalidSender`,
-            `InvalidRecipient`, `InvalidMessage`, `InvalidRelay` or `InvalidTerms`, each of them an
-            ``smtplib.SMTPException``.
-        :raises QueueError: the queue's disk refuses, an `OSError`; the text says what to do.
-        :raises KeyInUse: another transaction has sent a mail with this key, and has not ended within two seconds.  It
-            is a `transaction.interfaces.TransientError`, so the transaction is tried again by what does that.  A queue
-            in a database may find it out in the vote.
+        :param not_before: when the mail leaves, in whole seconds: an aware datetime, or a timedelta from now on.  A
+            time in the past means now; more than ten years are refused.  None: the default of the delivery, usually
+            now.
+        :param expires: when the mail is given up if it has not left for all recipients, in the same forms; later than
+            now and than `not_before`.  None: the default of the delivery, usually the lifetime of the queue's schedule.
+        :param priority: ``high``, ``normal`` or ``low``: which mail of a queue goes first.  None: the delivery's
+            default.
+        :param key: one to 200 printable characters.  Of several mails of a queue with the same key, only the first one
+            is sent.  None: no key.
+        :returns: the Message-Id without angle brackets; if there is a mail with the same key already, that of this
+            mail.
+        :raises InvalidMail: an argument is invalid, and nothing was written: `InvalidSender`, `InvalidRecipient`,
+            `InvalidMessage`, `InvalidRelay` or `InvalidTerms`, each of them an ``smtplib.SMTPException``.
+        :raises QueueError: the disk of the queue refuses, an `OSError`; the text says what to do.
+        :raises KeyInUse: another transaction has sent a mail with this key, and has not ended within two seconds.  This
+            is a `transaction.interfaces.TransientError`, so frameworks that retry transactions retry this one.  A queue
+            in a database may raise it in the vote instead.
 
         Guarantee: the mail leaves if, and only if, the current transaction commits.
 
-        Guarantee: of all mails of a queue with one key, handed over by any thread and any process until the key's time
-        is over (a week after the first one may have left, unless the delivery says something else), one leaves.  The
-        key of a mail whose transaction has aborted, or was rolled back to before it, is free.
+        Guarantee: of all mails of a queue with the same key, sent by any thread and any process until the key expires
+        (a week after the first one may have left, unless the delivery sets another time), only one leaves.  If the
+        transaction of that mail aborts, or is rolled back to a savepoint before it, the key is free again.
 
         Concurrency: any thread.
         """
 
 
 class IDefaultMailDelivery(IMailDelivery):
-    """What ``getUtility(IMailDelivery)`` finds, without a name: the delivery that is meant in the current site.
+    """The default delivery of the current site, which ``getUtility(IMailDelivery)`` returns.
 
-    That is the one that is registered without a name; else the only one that there is; else the one named "Mail".  The
-    choice is made at each use.  Everything else that is asked of it is asked of the delivery.
+    That is the delivery registered without a name, else the only one registered, else the one named "Mail".  It is
+    looked up at each use, and all other attributes are those of that delivery.
 
-    Every use raises ``zope.interface.interfaces.ComponentLookupError``, which names the choices, if there are several
-    and none is called "Mail".
+    If there are several deliveries and none is called "Mail", every use raises
+    ``zope.interface.interfaces.ComponentLookupError``, which names them.
     """
 
 
 class IDirectMailDelivery(IMailDelivery):
-    """Speaks with the relay while the transaction commits.
+    """Talks to the relay while the transaction commits.
 
-    The vote makes the connection, with TLS and login; a relay that cannot be used stops it with a `RelayError`.  Each
-    mail is sent after the commit.  Recipients that the relay refuses then are told by the log and by events, and the
-    others are served.
+    The vote connects, with TLS and login, and fails with a `RelayError` if the relay cannot be used.  Each mail is sent
+    after the commit.  If the relay refuses recipients then, the log and events report them, and the others get the
+    mail.
     """
 
-    mailer = Attribute("The `IMailer` that speaks with the relay.")
+    mailer = Attribute("The `IMailer` that talks to the relay.")
     onRefused = Attribute(
-        "What a refused recipient means: ``tell``, or ``abort``: the vote asks about every recipient, and raises "
-        "`MailRefused`."
+        "What happens with refused recipients.  ``tell``: they are reported.  ``abort``: the vote asks the relay about "
+        "every recipient, and raises `MailRefused` if it refuses one."
     )
     queue = Attribute(
-        "A queued delivery, or the name of one, that takes what the relay defers and what could not be sent; None: "
-        "such mail is told of and lost.  With one, a relay that cannot be used stops no vote."
+        "A queued delivery, or the name of one, that gets mail that the relay defers or that could not be sent; None: "
+        "such mail is reported and lost.  With a queue, the vote does not fail if the relay cannot be used."
     )
 
 
@@ -193,21 +196,21 @@ class IQueuedMailDelivery(IMailDelivery):
         message: type_of_message,
         **options: Unpack[SendOptions],
     ) -> str:
-        """Hand over one mail as `IMailDelivery.send` does, but apart from any transaction.
+        """Hand over one mail as `IMailDelivery.send` does, but outside any transaction.
 
         :param options: the keywords of `IMailDelivery.send`.
         :raises InvalidMail: as `IMailDelivery.send`.
-        :raises QueueError: as `IMailDelivery.send`; the mail is not sent later either.
+        :raises QueueError: as `IMailDelivery.send`; the mail will not be sent later.
 
-        Guarantee: the mail is on disk and on its way when this returns; an abort does not call it back.
+        Guarantee: when this returns, the mail is committed to the queue; an abort does not remove it.
         """
 
     def status(message_id: str) -> MailStatus:
         """Return what became of a mail; see `IMailQueue.status`.
 
-        A mail whose transaction has not committed is not known.
+        A mail whose transaction has not committed is unknown.
 
-        :param message_id: what `IMailDelivery.send` has returned.
+        :param message_id: what `IMailDelivery.send` returned.
         """
 
 
@@ -215,10 +218,10 @@ class IQueuedMailDelivery(IMailDelivery):
 
 
 class IStagedMail(Interface):
-    """The mails of one transaction in a queue, before a processor may see them.
+    """The mails of one transaction in a queue, before processors can see them.
 
-    They belong to the process that staged them: in a forked child `rollback` and `abort` leave them alone, `prepare`
-    and `commit` raise `QueueError`.
+    They belong to the process that staged them.  In a forked child, `rollback` and `abort` leave them alone, and
+    `prepare` and `commit` raise `QueueError`.
 
     Concurrency: one thread at a time.
     """
@@ -229,34 +232,34 @@ class IStagedMail(Interface):
     def add(envelope: Envelope, *message: Piece) -> str:
         """Write one more mail.
 
-        :param message: the message in pieces; what one consists of says ``zope.sendmail.message.pieces.octets``.
+        :param message: the message in pieces, as ``zope.sendmail.message.pieces.octets`` takes them.
         :returns: the name of the mail in its queue.
-        :raises OSError: the disk refuses; the mails before it are untouched then.
-        :raises KeyTaken: the envelope has a key, and a committed mail, or one of this group, has it; nothing was
-            written.
-        :raises KeyInUse: another transaction has it, and may commit or abort; a queue that cannot know this here raises
-            it in `prepare`.
+        :raises OSError: the disk refuses; the earlier mails are not affected.
+        :raises KeyTaken: a committed mail, or one of this group, has the key of the envelope; nothing was written.
+        :raises KeyInUse: a mail of another transaction that has not ended has the key; a queue that cannot know this
+            yet raises it in `prepare`.
         """
 
     def rollback(count: int) -> None:
         """Keep the first `count` mails; remove the others."""
 
     def prepare() -> None:
-        """Make everything durable, and prove that `commit` will be possible.  The only step that may fail.
+        """Make everything durable, and prove that `commit` will be possible.  This is the only step that may fail.
 
-        `abort` is possible afterwards.  A queue whose mail is a part of the caller's own transaction, in a database,
-        has nothing to do here or in `commit`.
+        `abort` is possible afterwards.  If the mail is part of the caller's own database transaction, there is nothing
+        to do here or in `commit`.
 
         :raises OSError: if the disk refuses; a `QueueError` says what to do.
 
-        Guarantee: after it returned, `commit` needs no space and no permission that it does not have; nothing but an
-        input/output error is left for it.
+        Guarantee: once this has returned, `commit` has all the space and permissions it needs, and only an
+        input/output error can make it fail.
         """
 
     def commit() -> None:
         """Reveal all mails, in order.
 
-        Guarantee: all or none, through a death at any point; durable when it returns; does not fail in normal life.
+        Guarantee: all mails are revealed or none, even if the process dies at any point; they are durable when this
+        returns; it fails only if the disk does.
         """
 
     def abort() -> None:
@@ -264,19 +267,19 @@ class IStagedMail(Interface):
 
 
 class IJob(Interface):
-    """A mail that is to be sent in a stream; every lease is one."""
+    """A mail to be sent in a stream; every lease is one."""
 
     envelope = Attribute("`Envelope`: the sender, and the recipients to be served.")
 
     def open() -> BinaryIO:
-        """Return the message, as a seekable stream at its beginning; the lease closes it."""
+        """Return the message as a seekable stream at its beginning; the lease closes it."""
 
     def intend() -> None:
-        """Take note that the last byte is about to go; what this raises stops the transfer."""
+        """Note that the last byte is about to be sent; an exception stops the transfer."""
 
 
 class IOrdinaryJob(IJob):
-    """A mail of which the text has been read.  Optional; a session may make a shorter way of it."""
+    """A mail whose text was read already.  Optional; a session may send such a mail on a shorter path."""
 
     text = Attribute("The message as bytes; None if it has to be opened")
 
@@ -284,18 +287,18 @@ class IOrdinaryJob(IJob):
 class IJobSource(Interface):
     """Where a session takes the mails of a stream from.
 
-    It may have a method ``let_go()``, which a session that has the attribute ``lets_go`` calls before a mail that may
-    take long: what the source keeps back for this session is free for others then, and what it has put off is to be
-    done.  And it may have a method ``meanwhile()``, which such a session calls when it has sent a mail that should be
-    answered soon: what else is to be done before the next one is done while the relay works.  Neither raises anything.
+    It may have a method ``let_go()``.  A session with the attribute ``lets_go`` calls it before a mail that may take
+    long: the source releases the mails that it has reserved for this session, and does the work that it has postponed.
+    It may also have a method ``meanwhile()``.  Such a session calls it after it has sent a mail whose reply should come
+    soon: the source does its remaining work while the relay works.  Neither method raises anything.
 
     Concurrency: called in the thread of the session only.
     """
 
     def next() -> IJob | None:
-        """Return the mail that is to be sent next, or None if there is none for this session now.
+        """Return the mail to be sent next, or None if there is none for this session now.
 
-        The session may ask while the mail before is with the relay, and may ask again after None.
+        The session may call this while the relay has the previous mail, and may call it again after None.
         """
 
 
@@ -304,120 +307,123 @@ class ILease(IJob):
 
     name = TextLine(title="Name of the message in its queue")
     envelope = Attribute("`Envelope`: the sender, and the recipients that are still to be served.")
-    record = Attribute("`Record`: what happened to the message last; a fresh one if nothing did.")
+    record = Attribute("`Record`: the last one of the message; a new one if it was never tried.")
     message_id = TextLine(title="Message-Id without brackets, or the empty string")
     written = Attribute("When the mail was written, seconds since the epoch; None where that is not known")
-    size = Attribute(
-        "Bytes of the message; None where that is not known.  Not to be asked for after the lease has ended."
-    )
+    size = Attribute("Bytes of the message; None where that is not known.  Must not be read after the lease has ended.")
     problem = TextLine(title="Why no relay can be asked about the message (its file is damaged), or the empty string")
     inherited = Attribute(
-        "`Outcome` that a dead owner of the lease left, or None: unknown, and already written down in `record`; or "
-        "accepted, then `record` is sent and is to be settled as it is"
+        "`Outcome` that a dead owner of the lease left, or None.  It is unknown, and already recorded in `record`; or "
+        "it is accepted: then the state of `record` is sent, and it has to be settled as it is"
     )
 
     def open() -> BinaryIO:
         """Return the message without envelope lines, as a stream at its beginning.  May be called again."""
 
     def told() -> None:
-        """Say that what was `inherited` and unknown has been told; until then, the next owner inherits it again."""
+        """Note that the unknown outcome in `inherited` was reported; until then, each next owner inherits it."""
 
     def intend() -> None:
-        """Say that the last byte is about to go.
+        """Note that the last byte is about to be sent.
 
-        :raises LeaseLost: if it must not go, since another processor has the message.
+        :raises LeaseLost: if it must not be sent, because another processor has the message.
         """
 
     def settle(record: Record) -> None:
-        """Write down how the attempt ended; the lease ends.
+        """Record how the attempt ended, and end the lease.
 
-        A queue may write down that a mail is sent together with what the same processor does next (`ILease.intend` of
-        another lease, `IMailQueue.claim`, `IMailQueue.wait` or `IMailQueue.close`), and within a fraction of a second.
-        A death in between makes an *unknown* of it, as one before this call does.
+        A queue may record that a mail was sent a fraction of a second later, together with the next call of the same
+        processor (`ILease.intend` of another lease, `IMailQueue.claim`, `IMailQueue.wait` or `IMailQueue.close`).  If
+        the processor dies in between, the outcome is *unknown*, as if it had died before this call.
         """
 
     def release() -> None:
-        """Give the message back as if nothing had been tried; the lease ends."""
+        """End the lease as if nothing had been tried."""
 
     def park(relay: str, patience: float = inf) -> None:
-        """`release`, but this queue object does not claim the message again before `IMailQueue.unpark` of `relay`.
+        """End the lease as `release` does; this queue object does not claim the message before it is unparked.
 
-        After `patience` seconds it may be claimed in any case.
+        See `IMailQueue.unpark`.
+
+        :param relay: the relay for which the message waits.
+        :param patience: seconds after which it may be claimed in any case.
         """
 
     def give_way(relay: str, patience: float = inf) -> bool:
-        """`park`, and `IMailQueue.unpark` one message in the place of this one, if one goes before it.
+        """Park this message and unpark another one in its place, if one that is parked for `relay` goes before it.
 
-        Of those that are parked for `relay`, that is an older one of the same priority; and one of a higher priority,
-        unless this one was unparked itself, as its turn had come.
+        An older message of the same priority goes before it, and so does one of a higher priority, unless this message
+        was itself unparked because its turn had come.
 
-        :returns: whether that was so.  If not, the lease goes on.
+        :returns: whether there was one.  If not, the lease goes on.
         """
 
 
 class IFirstAttempts(Interface):
-    """The right to make the first attempt at mails, for the process that commits them: that is direct delivery.
+    """The right of the process that commits mails to make the first attempt, as direct delivery does.
 
     Concurrency: one thread at a time.
     """
 
     def commit(staged: IStagedMail) -> None:
-        """Do as `IStagedMail.commit`; no processor gets the mails before `leave`, `close`, or the end of this process.
+        """Commit as `IStagedMail.commit` does, and keep the mails from processors.
 
-        A mail for which that cannot be ensured is the processors' from now on.
+        They get them at `leave`, at `close`, or when this process ends.
+
+        A mail for which this cannot be ensured is left to the processors.
 
         :raises OSError: as `IStagedMail.commit`.
 
-        Guarantee: from now on a death of this process is to these mails what that of a processor is.
+        Guarantee: if this process dies from now on, these mails are treated as those of a dead processor.
         """
 
     def claim(name: str) -> ILease | None:
-        """Return the lease on a mail that was committed here; None: the processors have it."""
+        """Return the lease on a mail that was committed here; None: it is left to the processors."""
 
     def leave(name: str) -> None:
-        """Let processors have a mail that was committed here and not claimed; harmless for any other."""
+        """Leave a mail that was committed here and not claimed to the processors; harmless for any other mail."""
 
     def close() -> None:
-        """Let processors have what is left; leases that are still open end."""
+        """Leave all remaining mails to the processors; open leases end."""
 
 
 class IOrdinaryLease(ILease, IOrdinaryJob):
-    """A lease on a message of which nothing has to be known but its text: it was never tried, and is small.
+    """A lease on an ordinary message: it was never tried, and is small, so its text is all that has to be known.
 
-    Optional: a queue may give such leases for what most mail is, or for none.  A processor that knows no more than
-    `ILease` does nothing wrong with them.
+    Optional: a queue need not return such leases, and a processor may treat them like any `ILease`.
     """
 
-    text = Attribute("The message as bytes; None if the message is not such a one")
+    text = Attribute("The message as bytes; None if the message is not ordinary")
     ends_soon = Bool(
-        title="Whether `settle_sent` follows the yes to this message within two thousandths of a second, as a rule"
+        title="Whether `settle_sent` usually follows within two thousandths of a second after the relay's acceptance"
     )
 
     def accepted() -> None:
-        """Note that the relay has the message for all recipients: from now on a death makes nothing unknown.
+        """Note that the relay has accepted the message for all recipients; a crash no longer makes it unknown.
 
-        `settle_sent` has to follow; where it follows so soon (`ends_soon`), it may be what notes that.
+        `settle_sent` has to follow; where it follows that soon (`ends_soon`), the queue may note the acceptance there.
         """
 
     def settle_sent(together: Sequence[tuple[ILease, Outcome, Record]]) -> None:
-        """Do as `ILease.settle` for several such leases of this queue, this one among them, all of them `accepted`.
+        """Settle several `accepted` leases of this queue, this one among them, as `ILease.settle` does.
 
-        Messages are removed soon; before `IMailQueue.wait` and `IMailQueue.close` return, in any case.
+        The messages are removed soon, at the latest before `IMailQueue.wait` or `IMailQueue.close` returns.
 
-        :param together: each lease with how its attempt ended, and with the record that this led to.
+        :param together: each lease with the outcome of its attempt and the resulting record.
         """
 
 
 class IForeseenLease(IOrdinaryLease):
-    """Such a lease of a queue whose `ILease.intend` is a journey that can begin ahead of its time.
+    """An ordinary lease of a queue whose `ILease.intend` takes a round trip, which can begin ahead of time.
 
     Optional, as `IOrdinaryLease` is.
     """
 
     def soon() -> None:
-        """Take note that the message goes within a few thousandths of a second, if nothing comes between.
+        """Note that the message will probably be sent within a few thousandths of a second.
 
-        Does not wait, and raises nothing.  From now on a death may leave it unknown, as from `ILease.intend` on.
+        Does not wait, and raises nothing.  If the process dies from now on, the outcome may be unknown, as after
+        `ILease.intend`.
         """
 
 
@@ -430,39 +436,39 @@ class IQueuedMail(Interface):
     message_id = TextLine(title="Message-Id without brackets, or the empty string")
     since = Float(title="When it was written, seconds since the epoch")
     size = Int(title="Bytes")
-    due = Float(title="When it is tried next, seconds since the epoch; 0.0 if that is open")
+    due = Float(title="When it is tried next, seconds since the epoch; 0.0 if that is not known")
     history = Attribute("Sequence of `Record`, oldest first")
-    relays = Attribute("Names of the relays that are to get what is left of it; empty if no processor has told which")
-    blocked = Attribute("``RelayState`` of the relay for which it waits, which cannot be used; else None")
-    locked_until = Attribute("Until when a lock of 7.3 or older may keep it, seconds since the epoch; 0.0: none")
-    tried = Attribute("Name of the relay at which its last attempt was; empty if no processor has told which")
+    relays = Attribute("Names of the relays for its remaining recipients; empty if no processor has reported them")
+    blocked = Attribute("``RelayState`` of the unusable relay for which it waits; else None")
+    locked_until = Attribute("Until when a lock of 7.3 or older may block it, seconds since the epoch; 0.0: no lock")
+    tried = Attribute("Name of the relay of its last attempt; empty if no processor has reported it")
 
 
 classImplements(QueuedMail, IQueuedMail)
 
 
 class IRankedQueue(Interface):
-    """A queue that says whether mail goes before other mail.  Optional; every queue of this package is one."""
+    """A queue that tells whether more urgent mail is due.  Optional; every queue of this package does."""
 
     def has_before(priority: Priority) -> bool:
         """Return whether mail of a higher priority is known to be due.
 
-        Asked between two mails, so it is no journey: what other processes have committed may not be known yet.
+        It is called between two mails and must be fast, so recent commits of other processes may not be known yet.
         """
 
 
 class IMailQueue(Interface):
-    """A place where mail waits between commit and relay, as deliveries and processors use it.
+    """A queue, where mail waits between commit and relay, as deliveries and processors use it.
 
-    What operators do is in `IMailQueueAdmin`.  Concurrency: everything may be called from any thread and any process at
-    any time, also while processors run.
+    See `IMailQueueAdmin` for what operators do.  Concurrency: everything may be called from any thread and any process
+    at any time, also while processors run.
     """
 
-    location = TextLine(title="What names the queue for people: a path, or a URL without its password")
+    location = TextLine(title="The name of the queue for people: a path, or a URL without its password")
     schedule = Attribute("`Schedule`: when mail of this queue is tried again")
-    admin = Attribute("`IMailQueueAdmin` of this queue; it opens nothing before it is used")
+    admin = Attribute("`IMailQueueAdmin` of this queue; nothing is opened before it is used")
     suppressions = Attribute(
-        "`ISuppressions` of this queue: which addresses get no mail; opens nothing before it is used"
+        "`ISuppressions` of this queue: which addresses get no mail; nothing is opened before it is used"
     )
 
     def stage() -> IStagedMail:
@@ -478,46 +484,46 @@ class IMailQueue(Interface):
         """Return what became of the mail with this Message-Id: queued, deferred, sent, rejected, ...
 
         :param message_id: without angle brackets.
-        :returns: a status; what has left the queue is known for a week unless the queue is told otherwise.
+        :returns: a status; mail that has left the queue is remembered for a week, unless the queue is set otherwise.
         """
 
     def claim(limit: int = 1, *, ahead: int = 0) -> Sequence[ILease]:
         """Lease messages that are due, oldest first within each priority.
 
-        Those of high priority go first, and none starves: of five messages one is normal and of nine one is low, while
-        there is enough of all.  What its sender wants to leave later is not due before.
+        High priority goes first, but no mail starves: while there is enough of each, one message in nine is low, and
+        one in five of the others is normal.  A message is not due before the time that its sender set.
 
-        While there is work, a queue may give fewer than are due, and not know yet what was committed in the last 0.02
-        seconds; an empty list means that nothing is due.
+        While there is work, a queue may return fewer messages than are due, and may not know yet what was committed in
+        the last 0.02 seconds.  An empty list means that nothing is due.
 
-        :param limit: so many leases at most.
-        :param ahead: so many further messages the caller will probably claim soon.  A queue for which each claim is a
-            journey may reserve them; no other processor gets them before this one claims, waits, closes or dies.
+        :param limit: the most leases to return.
+        :param ahead: how many more messages the caller will probably claim soon.  A queue for which each claim is a
+            round trip may reserve them; no other processor gets them before this one claims, waits, closes or dies.
         :returns: leases; an empty list if nothing is due.
-        :raises QueueTrouble: if no message of this queue can be worked on now.  Every message stays as due as it is.
+        :raises QueueTrouble: if no message of this queue can be worked on now.  All messages stay due.
 
         Guarantee: no message is leased twice at a time.  A lease ends by itself within five seconds of its owner's
-        death, or within two minutes if the owner was on another host; what the owner had said with `ILease.intend`
-        becomes an *unknown* in the history.
+        death, or within two minutes if the owner was on another host.  If the owner had called `ILease.intend`, the
+        history records an *unknown* outcome.
         """
 
     def claim_expired(limit: int = 100) -> Sequence[ILease]:
-        """Lease messages that their senders want given up by now (`Terms.expires`), whether or not they are due.
+        """Lease messages that have expired (`Terms.expires`), whether or not they are due.
 
-        Those that are held wait for a person.
+        Held messages are left out; they wait for an operator.
 
-        :param limit: so many leases at most.
+        :param limit: the most leases to return.
         :returns: leases, as those of `claim`; an empty list if no such message is known.
         """
 
     def next_expiry() -> float | None:
-        """Return the seconds until the next known message is to be given up (0.0: now), or None if none is known."""
+        """Return the seconds until the next known message expires (0.0: now), or None if none is known."""
 
     def wait(timeout: float) -> None:
         """Return when there may be something to claim, after `wake`, or after `timeout` seconds.
 
-        Guarantee: a commit in any process that the queue can hear is noticed within a fraction of a second: those of
-        this host for a directory, those of every host for a database.
+        Guarantee: commits are noticed within a fraction of a second, for a directory those of all processes on this
+        host, for a database those on every host.
         """
 
     def wake() -> None:
@@ -529,80 +535,80 @@ class IMailQueue(Interface):
     def unpark(relay: str, limit: int) -> int:
         """Let messages that were parked for `relay` be claimed again, oldest first.
 
-        What is parked is known to this object only: to other processors the messages are due.
+        Only this object knows what is parked: for other processors the messages are due.
 
-        :param limit: so many messages at most.
-        :returns: how many they were.
+        :param limit: the most messages to unpark.
+        :returns: how many were unparked.
         """
 
     def parked() -> Collection[str]:
         """Return the names of the relays for which messages are parked."""
 
     def report(state: ProcessorState) -> None:
-        """Keep what the processor of this queue object tells operators, in the place of what it told before.
+        """Publish the state of this queue object's processor for operators, in place of its last one.
 
-        As well as possible: a disk that refuses is passed over, and nothing depends on it.  What processors that have
-        ended told about relays is taken over, so that a word about a relay outlives its processor.
+        This is best effort: if the disk refuses, it is ignored, and nothing depends on it.  The states of relays that
+        ended processors have reported are taken over, so that they outlive their processor.
         """
 
     def probe_asked(relay: str) -> float:
-        """Return when an operator asked last that this relay is tried although it is paused.
+        """Return when an operator last asked for this relay to be tried although it is paused.
 
-        :returns: seconds since the epoch; 0.0 for never.  Another number than before is a new request.
+        :returns: seconds since the epoch; 0.0 for never.  A number that differs from the last one is a new request.
         """
 
     def take_turns(relay: str, rate: float, count: int) -> float:
-        """Take the next turns of a relay, of which all processors that the queue can hear of share one row.
+        """Take the next turns to send to a relay, whose rate all processors of the queue share.
 
-        :param relay: names the relay for all of them.
+        :param relay: the name of the relay, the same for all processors.
         :param rate: mails a second that all of them may send together.
-        :param count: so many turns, each ``1 / rate`` seconds after the one before.
+        :param count: the number of turns, each ``1 / rate`` seconds after the one before.
         :returns: the seconds until the first of them.
-        :raises QueueTrouble: if that cannot be written down.
+        :raises QueueTrouble: if the turns cannot be recorded.
 
-        Guarantee: no turn is given twice, but after a crash of a database.  Those that were not taken are lost.
+        Guarantee: no turn is given twice, except after a crash of the database.  Turns that are not taken are lost.
         """
 
     def close() -> None:
-        """Give everything back.  Leases that are still open end."""
+        """Release everything; open leases end."""
 
 
 class ISuppressions(Interface):
     """The addresses that get no mail of one queue, and why: its suppression list.
 
-    It is looked at when mail is handed over, and when mail is claimed; a recipient that is on it ends as rejected, with
-    its reason.  Addresses are the same in whatever case they are written, and whatever form their domains have.
-    What fills it (an operator, refusals of relays, bounces, a one-click unsubscribe) uses `add`.
+    It is checked when mail is handed over and when mail is claimed; a recipient on the list is rejected with the reason
+    of its entry.  Addresses are compared without regard to case or to the form of an international domain.
+    Operators, refusals of relays, bounces and one-click unsubscribe extend it with `add`.
 
     Concurrency: as `IMailQueue`.
     """
 
     def among(recipients: Iterable[str]) -> Mapping[str, Suppression]:
-        """Return those recipients that get no mail now, each with its entry.
+        """Return the recipients that are suppressed now, each with its entry.
 
         :param recipients: addresses, as an envelope has them.
 
-        Guarantee: a look into memory; what another process has changed is known after a second at most.
+        Guarantee: only memory is read; changes by other processes are known after a second at most.
         """
 
     def add(*entries: Suppression) -> None:
-        """Add entries, durably, each in the place of one with the same address.
+        """Add entries durably; each replaces an entry with the same address.
 
-        :param entries: made with ``Suppression.of``, which refuses what is no address.
-        :raises OSError: the queue refuses; nothing was added then.
+        :param entries: made with ``Suppression.of``, which refuses invalid addresses.
+        :raises OSError: the queue refuses; nothing was added.
         """
 
     def remove(*addresses: str) -> int:
-        """Remove addresses, durably.
+        """Remove addresses durably.
 
         :param addresses: as people write them.
-        :returns: how many were there.
-        :raises InvalidRecipient: one of them is no address; nothing was removed then.
+        :returns: how many of them were on the list.
+        :raises InvalidRecipient: one of them is not an address; nothing was removed.
         :raises OSError: the queue refuses.
         """
 
     def entries() -> Sequence[Suppression]:
-        """Return the entries whose time is not over, by address."""
+        """Return the entries that have not expired, sorted by address."""
 
 
 class IMailQueueAdmin(Interface):
@@ -627,78 +633,78 @@ class IMailQueueAdmin(Interface):
         after: float = -inf,
         relay: str = "",
     ) -> Iterator[QueuedMail]:
-        """Yield the mails, oldest first; only those that fit everything that is given.
+        """Yield the mails that match all arguments, oldest first.
 
-        ``history`` of what it yields may hold the last record only.
+        Their ``history`` may hold the last record only.
 
-        :param states: they are in one of these; empty: in any.  Staged mail is left out unless it is named here.
-        :param sender: their envelope sender; ``<>`` is the null reverse-path.
-        :param recipient: one of their recipients; ``@example.org`` is every address there.  Case does not matter.
-        :param reply: what they were last told, or why their relay cannot be used: a code such as ``450``, or a part
-            of what a relay or we said.
-        :param before: they were written before this moment, in seconds since the epoch.
-        :param after: they were written at this moment or later.
-        :param relay: the name or address of the relay that is to get them, or that was asked last.
+        :param states: the states that match; empty: all but staged mail, which has to be named here.
+        :param sender: the envelope sender; ``<>`` is the null reverse-path.
+        :param recipient: one of the recipients; ``@example.org`` matches all addresses there.  Case does not matter.
+        :param reply: the last reply or note, or why the relay cannot be used: a code such as ``450``, a part of the
+            text, or the whole text with ``*`` as the doctor shows it.
+        :param before: written before this time, in seconds since the epoch.
+        :param after: written at this time or later.
+        :param relay: the name or address of the relay that will get the mail, or that was asked last.
 
-        Guarantee: reads one mail at a time, and a file that cannot be read ends nothing.
+        Guarantee: one mail is read at a time, and an unreadable file does not end the iteration.
         """
 
     def names() -> Iterator[str]:
         """Yield the names of all mails that are not staged, oldest first, without reading any."""
 
     def these(names: Iterable[str]) -> Iterator[QueuedMail]:
-        """Yield the mails of these names that are still there, in this order.
+        """Yield the mails with these names that still exist, in this order.
 
-        ``history`` of what it yields may hold the last record only.
+        Their ``history`` may hold the last record only.
 
-        Guarantee: a mail that has gone is left out, and costs no look at the others.
+        Guarantee: a mail that is gone is left out, and does not make the others be read.
         """
 
     def examine() -> Iterator[Finding]:
-        """Yield what is stuck or strange in the queue, why, and the cure, in plain words.
+        """Yield what is stuck or unusual in the queue, with the reason and the cure in plain words.
 
-        Each mail that is held or rejected is a finding with its name and the reason.  Severity *problem*: a person has
-        to do something.  Guarantee: changes nothing, and no processor waits for it.
+        Each held or rejected mail is a finding with its name and the reason.  Severity *problem* means that an operator
+        has to act.  Guarantee: nothing is changed, and no processor is delayed.
         """
 
     def unusable() -> Iterator[Finding]:
-        """Yield what lies where mail lies, cannot be sent, and needs a person.
+        """Yield findings about files among the mails that cannot be sent and need an operator.
 
-        Those are files that cannot be read or that no processor takes; what was set aside as rejected is not among
-        them.  Guarantee: costs no more than a look at the mails that are ready.
+        These are files that cannot be read or that no processor takes, but not rejected mail.  Guarantee: costs no more
+        than reading the mails that are ready.
         """
 
     def in_doubt() -> Iterator[Finding]:
-        """Yield a finding for each staged mail, or group, that no living process can commit any more.
+        """Yield a finding for each staged mail or group that no living process can commit any more.
 
-        A part of what `examine` yields, at the price of reading the staged names.
+        `examine` yields them as well; this reads only the names of staged mail.
         """
 
     def show(name: str) -> QueuedMail:
         """Return one mail with its whole history.
 
-        :raises NoSuchMail: if there is none of this name.
+        :raises NoSuchMail: if there is no mail of this name.
         """
 
     def read(name: str) -> BinaryIO:
         """Return the message of one mail, without envelope lines.
 
-        :raises NoSuchMail: if there is none of this name.
+        :raises NoSuchMail: if there is no mail of this name.
         """
 
     def hold(name: str) -> None:
         """Do not try this mail until `release`.
 
-        :raises NoSuchMail: if there is none of this name.
+        :raises NoSuchMail: if there is no mail of this name.
         :raises NotPossible: while it is being sent.
         """
 
     def release(name: str) -> None:
-        """End a hold, or reveal a staged mail of which the caller knows that its transaction committed.
+        """End a hold, or reveal a staged mail whose transaction, as the caller knows, has committed.
 
-        A lock of an older release, of which the caller knows that its process is dead, is taken away.
+        A lock of an older release is removed; the caller has to know that its process is dead.
 
-        :raises NoSuchMail: if there is none of this name.
+        :raises NoSuchMail: if there is no mail of this name.
         :raises NotPossible: if the mail is not held, or its transaction may still end by itself.
         """
 
@@ -707,52 +713,52 @@ class IMailQueueAdmin(Interface):
 
         A rejected mail is tried for its rejected recipients, with a new lifetime.
 
-        :raises NoSuchMail: if there is none of this name.
+        :raises NoSuchMail: if there is no mail of this name.
         :raises NotPossible: while it is being sent.
         """
 
     def remove(name: str) -> None:
         """Delete the mail for good.
 
-        :raises NoSuchMail: if there is none of this name.
+        :raises NoSuchMail: if there is no mail of this name.
         :raises NotPossible: while it is being sent, or while it is staged and its transaction may still commit.
         """
 
     def reroute(name: str, relay: RelayName | None) -> None:
-        """Let another relay have the mail; it is due at once, with the attempts that it has had.
+        """Give the mail to another relay; it is due at once, and its attempts still count.
 
-        :param relay: one that the processor of the queue has; None: as its routes say.
-        :raises NoSuchMail: if there is none of this name.
-        :raises NotPossible: while it is being sent, or if its file is none that can be written anew.
+        :param relay: one that the processor of the queue knows; None: the routes decide.
+        :raises NoSuchMail: if there is no mail of this name.
+        :raises NotPossible: while it is being sent, or if its file cannot be rewritten.
         """
 
     def give_up(name: str, why: str) -> None:
-        """Reject the recipients that were not served; no report is made.  See ``zope.sendmail.queue.nondelivery``.
+        """Reject the remaining recipients, without a report.  See ``zope.sendmail.queue.nondelivery``.
 
-        :param why: for people.
-        :raises NoSuchMail: if there is none of this name.
+        :param why: the reason, for people.
+        :raises NoSuchMail: if there is no mail of this name.
         :raises NotPossible: while it is being sent.
         """
 
     def processors() -> Sequence[ProcessorState]:
-        """Return what the processors of this queue told, each with whether it lives."""
+        """Return the states that the processors of this queue have reported, each with whether it is alive."""
 
     def probe(relay: str) -> None:
         """Ask all processors of this queue to try a relay now, although it is paused.
 
-        :raises OSError: if that cannot be written down.
+        :raises OSError: if the request cannot be recorded.
         """
 
     def forget_keys() -> int:
-        """Forget the keys whose time is over; processors do it once an hour.
+        """Forget the keys that have expired; processors do this once an hour.
 
-        :returns: how many they were.
+        :returns: how many were forgotten.
         """
 
     def expire_rejected(before: float) -> int:
-        """Remove the rejected mails that were given up before this moment, in seconds since the epoch.
+        """Remove the mails that were rejected before this time, in seconds since the epoch.
 
-        :returns: how many they were.
+        :returns: how many were removed.
         """
 
 
@@ -765,14 +771,14 @@ class IMailQueueProcessor(Interface):
         description="Milliseconds between two looks at the queue when nothing wakes the processor.",
         default=3000,
     )
-    mailer = Attribute("The `IMailer` that speaks with the relay.")
+    mailer = Attribute("The `IMailer` that talks to the relay.")
 
 
 # --- the way out ----------------------------------------------------------------------------------------------
 
 
 class IMailer(Interface):
-    """Speaks with a relay.  Only `send` is needed; the other two are looked up and left out if absent."""
+    """Talks to a relay.  Only `send` is required; the other two methods are called if they exist."""
 
     def send(fromaddr: str, toaddrs: Sequence[str], message: bytes) -> object:
         """Send one mail now.
@@ -780,14 +786,14 @@ class IMailer(Interface):
         :param fromaddr: the envelope sender, ``""`` for the null reverse-path.
         :param toaddrs: the envelope recipients.
         :param message: the whole message.
-        :returns: a dict of the refused recipients, each with code and text, as smtplib has it; anything else means that
-            the relay took all of them.
+        :returns: a dict of the refused recipients, each with code and text, as in smtplib; anything else means that the
+            relay accepted all of them.
         :raises smtplib.SMTPException: no recipient gets the mail; a subclass says why.
         :raises OSError: the relay was not reached.
         """
 
     def abort() -> None:
-        """Forget what `vote` has prepared: the transaction aborts.  Must not raise."""
+        """Forget what `vote` has prepared, because the transaction aborts.  Must not raise."""
 
     def vote(fromaddr: str, toaddrs: Sequence[str], message: bytes) -> None:
         """Raise if `send` with the same arguments is likely to fail."""
@@ -802,58 +808,59 @@ class ISession(Interface):
     relay = TextLine(title="The relay for people, e.g. ``mail.example.org:25``")
 
     def verify(envelope: Envelope, message: BinaryIO) -> Outcome:
-        """Ask the relay whether it would take this mail from this sender for these recipients, without sending it.
+        """Ask the relay whether it would accept this mail from this sender for these recipients, without sending it.
 
-        :returns: the relay's answers; a relay that cannot be used is the outcome's fault.
+        :returns: the relay's replies; if the relay cannot be used, the ``fault`` of the outcome says why.
         """
 
     def transfer(envelope: Envelope, message: BinaryIO, intend: Callable[[], None]) -> Outcome:
         """Send one mail.
 
-        :param message: seekable.
-        :param intend: called before the last byte; what it raises stops the transfer.
-        :returns: the relay's answers, one for each recipient that something is known about.
+        :param message: a seekable stream.
+        :param intend: called before the last byte; an exception stops the transfer.
+        :returns: the relay's replies, one for each recipient about which something is known.
         :raises Exception: whatever `intend`, or reading `message`, raises.
 
-        Guarantee: relay, network and TLS trouble is told by the outcome, not raised.
+        Guarantee: trouble with the relay, the network or TLS is in the outcome, and not raised.
         """
 
     def rest() -> None:
-        """Close what has been idle for too long; called when there is nothing to send for now."""
+        """Close connections that were idle for too long; called when there is nothing to send for now."""
 
     def close() -> None:
         """End the conversation.  Never raises."""
 
 
 class ICollectiveSession(ISession):
-    """A session that asks about several mails at once, since a question may cost as much as a mail.  Optional."""
+    """A session that can ask about several mails at once, since asking may cost as much as sending.  Optional."""
 
     def verify_together(mails: Sequence[tuple[Envelope, BinaryIO]]) -> list[Outcome | None]:
-        """Ask the relay whether it would take these mails, as `ISession.verify` does, in as few questions as possible.
+        """Ask about several mails, as `ISession.verify` does about one, with as few questions as possible.
 
         :param mails: envelopes and messages, which must be seekable.
-        :returns: what is known about each mail: an answer for each of its recipients, of which a no may be about the
-            others with which it was asked about; None: it has to be asked about alone.
+        :returns: for each mail an outcome with a reply for each of its recipients; a refusal may be due to recipients
+            of other mails that were in the same question.  None: the mail has to be asked about alone.
         """
 
 
 class IStreamingSession(ISession):
-    """A session that uses the time for which the relay is awaited for the next mail.  Optional."""
+    """A session that works on the next mail while it waits for the relay.  Optional."""
 
     def stream(jobs: IJobSource) -> Iterator[tuple[IJob, Outcome | Exception]]:
-        """Send each job of the source until that gives None; yield it with its outcome, or with what its `IJob.open` or
-        `IJob.intend`, or reading it, has raised.
+        """Send each job of the source until it returns None; yield each job with its result.
 
-        The source may be asked for the next job while the one before is with the relay: right before the last byte of
-        that one if it can ride with it, or while its reply is awaited from a relay that is quick; else it is asked
-        after that one's outcome was taken.  The job is opened and read then, and intended in its turn.  What the source
-        raises is raised in its turn, too.
+        The result is the outcome, or what `IJob.open`, `IJob.intend` or reading the message raised.
 
-        A caller that stops in between closes the iterator.  A job that was taken and not yielded has not been sent
-        then, and no relay has it.
+        The source may be asked for the next job while the relay has the previous one: right before its last byte, if
+        the envelope of the next one can be sent with it, or while the reply of a fast relay is awaited.  Otherwise it
+        is asked after the caller has taken the previous result.  The job is opened and read then, and intended in its
+        turn. What the source raises is raised in its turn as well.
 
-        Guarantee: nothing about a job changes the outcome of another one; a job whose envelope rode and was lost with
-        the connection is begun anew on another, charged with nothing.
+        A caller that stops early closes the iterator.  A job that was taken and not yielded was not sent, and no relay
+        has it.
+
+        Guarantee: no job changes the outcome of another one.  If the envelope of a job was sent ahead and lost with the
+        connection, the job begins anew on another connection, and is charged with nothing.
         """
 
 
@@ -865,17 +872,17 @@ class ISessionMailer(IMailer):
 
 
 class ITokenProvider(Interface):
-    """Gives tokens in the place of a password (OAuth 2).  Any callable without arguments will do.
+    """Provides tokens instead of a password (OAuth 2).  Any callable without arguments will do.
 
-    Concurrency: any thread; several connections may ask at once.
+    Concurrency: any thread; several connections may call it at once.
     """
 
     def __call__() -> str:
-        """Return a token that should be valid for the next moments.  Called before each login.
+        """Return a token that is valid for the next moments.  It is called before each login.
 
-        After a refusal it is called again, once; if it gives the same token, that is not tried again.
+        After a refusal it is called once more; if it returns the same token, that is not tried again.
 
-        :raises RelayError: there is none; anything else that it raises is told as one.  Mail waits then, and loses no
+        :raises RelayError: there is no token; any other exception is treated as one.  Mail waits then, and loses no
             attempt.
         """
 
@@ -884,10 +891,10 @@ class IRenewableToken(ITokenProvider):
     """A provider that keeps its tokens, and has to be told when one is refused."""
 
     def renew(refused: str) -> str:
-        """Return another token than the one that the relay did not take.  Called once for a refusal.
+        """Return another token than the one that the relay refused.  It is called once for a refusal.
 
         :param refused: the token that was refused.
-        :raises RelayError: there is none.
+        :raises RelayError: there is no other token.
         """
 
 
@@ -905,7 +912,7 @@ class ISMTPMailer(ISessionMailer):
 
 
 class ILMTPMailer(ISessionMailer):
-    """A mailer that speaks LMTP (RFC 2033) with a mail store, which answers for each recipient."""
+    """A mailer that speaks LMTP (RFC 2033) with a mail store, which replies for each recipient."""
 
     hostname = TextLine(title="Hostname", description="Name of the mail store, or the path of its socket.")
     port = Int(title="Port", description="TCP port.", default=24)
@@ -918,17 +925,18 @@ class ILMTPMailer(ISessionMailer):
 class IMailEvent(Interface):
     """Something happened to a mail.
 
-    Guarantee: sent after the commit, in a thread and a transaction of their own; what a subscriber raises is logged.
+    Guarantee: events are sent after the commit, in a separate thread with its own transaction; what a subscriber raises
+    is logged.
     """
 
     messageId = TextLine(title="Message-Id without angle brackets")
     sender = TextLine(title="Envelope sender")
     replies = Attribute("Mapping: recipient -> `Reply`, for the recipients this event is about")
-    relay = TextLine(title="The relay that answered, or the empty string")
+    relay = TextLine(title="The relay that replied, or the empty string")
 
 
 class IMailSentEvent(IMailEvent):
-    """The relay took responsibility for these recipients."""
+    """The relay has accepted the mail for these recipients."""
 
 
 class IMailErrorEvent(IMailEvent):
@@ -944,39 +952,40 @@ class IMailDeferredEvent(IMailEvent):
 
 
 class IMailUnknownEvent(IMailEvent):
-    """It cannot be known whether these recipients got the mail: the connection ended before the relay's answer."""
+    """It is unknown whether these recipients got the mail: the connection ended before the relay's reply."""
 
 
 class IMailHandOverEvent(Interface):
     """A mail is being handed over: ``send()`` was called, and nothing has been written.
 
-    Subscribers are called in the thread of the caller.  One that raises an error refuses the mail: ``send()`` raises
-    it, which had better be an `InvalidMail`.  One that assigns to an attribute changes the envelope; the message stays.
+    Subscribers are called in the thread of the caller.  A subscriber refuses the mail by raising an error, preferably
+    an `InvalidMail`, which ``send()`` raises.  It may change sender and recipients by assigning to the attributes; it
+    cannot change the message.
     """
 
     sender = TextLine(title="The envelope sender; empty for the null reverse-path")
     recipients = Attribute("Sequence of the envelope recipients")
     message = Attribute(
-        "The message as it was passed to ``send()``: ``str``, ``bytes``, or an object; not to be changed"
+        "The message as it was passed to ``send()``: ``str``, ``bytes``, or an object; must not be changed"
     )
     delivery = Attribute("The `IMailDelivery`")
 
 
 class IMailBouncedEvent(Interface):
-    """A mail came back, days or seconds after a relay took it; see `zope.sendmail.bounces`.
+    """A mail bounced, seconds or days after a relay accepted it; see `zope.sendmail.bounces`.
 
-    A bounce is easily forged, so act on those that are authentic only.
+    Bounces are easily forged, so act only on those that are authentic.
     """
 
-    recipient = TextLine(title="The address that it is about")
+    recipient = TextLine(title="The address that the bounce is about")
     verdict = Attribute(
         "``Verdict``: permanent (there is no such recipient), refused (this mail), temporary, delayed (it is still "
         "tried), or unknown"
     )
     status = TextLine(title="The code of RFC 3463, e.g. ``5.1.1``, or the empty string")
-    words = TextLine(title="What was said")
+    words = TextLine(title="The text of the report")
     messageId = TextLine(title="Message-Id of the mail without brackets, or the empty string")
-    isAuthentic = Bool(title="Whether it came to a return path that we have signed for this recipient")
+    isAuthentic = Bool(title="Whether it came to a return path that was signed for this recipient")
 
 
 # --- Maildir --------------------------------------------------------------------------------------------------

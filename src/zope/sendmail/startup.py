@@ -1,8 +1,8 @@
-"""When queue processors run: from the opening of the database to the end of the process.
+"""Starts and stops queue processors: they run from the opening of the database to the end of the process.
 
 ZCML only declares processors.  `database_opened` starts them; a program without a database calls `start`.
-The environment variable ``ZOPE_SENDMAIL_START=never`` switches the automatic start off, for scripts that load
-a site; an explicit `start` is obeyed.  Guarantee: a declaration never has two threads in a process, and a
+The environment variable ``ZOPE_SENDMAIL_START=never`` disables the automatic start, for scripts that load
+a site; an explicit `start` still works.  Guarantee: a declaration never has two threads in a process, and a
 forked child has none until its parent is gone or it calls `start`.
 """
 

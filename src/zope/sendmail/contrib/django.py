@@ -1,12 +1,12 @@
 """Django: an e-mail backend whose mail follows ``transaction.atomic``.
 
 ``EMAIL_BACKEND = "zope.sendmail.contrib.django.EmailBackend"`` with the queue in ``ZOPE_SENDMAIL``, or an entry in
-``MAILERS`` (Django 6.1).  In an atomic block the mail is made certain when it is sent, and leaves right after the
-outermost block has committed; if that, or a savepoint around the mail, rolls back, nothing was ever there.  Outside
-of one it is on its way when ``send()`` returns.  With a queue in the application's own PostgreSQL it commits
-together with the rows.
+``MAILERS`` (Django 6.1).  In an atomic block ``send()`` makes the mail durable, and it leaves right after the
+outermost block has committed; if that block, or a savepoint around the mail, rolls back, nothing is left of it.
+Outside of a block the mail is committed when ``send()`` returns.  With a queue in the application's own PostgreSQL the
+mail commits together with the rows.
 
-Among ``INSTALLED_APPS`` its system check tells wrong settings to ``manage.py check``.
+In ``INSTALLED_APPS`` this module adds a system check, so that ``manage.py check`` reports wrong settings.
 
 Fails with ``ImproperlyConfigured`` for settings, `InvalidMail` for mail, and `OSError` if the queue refuses; with
 ``fail_silently`` the latter two are logged.
@@ -109,11 +109,11 @@ class Site(Road):
 
 
 def site_of(options: Mapping[str, Any]) -> Site:
-    """Return what options describe; the same ones are one sender, for the whole process.
+    """Return the sender that options describe; equal options share one sender in the whole process.
 
     :param options: names of ``OPTIONS`` in ``MAILERS`` -> values.
-    :raises ValueError: for an option that is unknown, missing, or cannot be meant; or if another sender of this process
-        sends from the same queue through another relay.
+    :raises ValueError: for an option that is unknown, missing or invalid; or if another sender of this process sends
+        from the same queue through another relay.
     """
     texts = _texts_of(options)
     key = tuple(sorted(texts.items()))
@@ -176,7 +176,7 @@ def _refuse_other_relay(site: Road, others: Iterable[Road]) -> None:
 
 
 def global_options() -> dict[str, Any]:
-    """Return the options that the settings before ``MAILERS`` say: ``EMAIL_...`` and the dictionary ``ZOPE_SENDMAIL``.
+    """Return the options from the settings before ``MAILERS``: ``EMAIL_...`` and the dictionary ``ZOPE_SENDMAIL``.
 
     Names in the latter may be written in capitals.
     """
@@ -244,7 +244,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]  # Django says nothi
         ``mail:queuedDelivery`` know, with underscores; ``queue_path`` is needed.  ``database`` is the alias of the
         database whose transactions mail follows ("default"); with ``commit_with_rows`` the queue is in that database
         and mail is written with the rows.
-    :raises django.core.exceptions.ImproperlyConfigured: an option is unknown, missing, or cannot be meant.
+    :raises django.core.exceptions.ImproperlyConfigured: an option is unknown, missing or invalid.
     """
 
     def __init__(

@@ -6,12 +6,12 @@
         sender.send("shop@example.org", ["one@example.org"], message)
         sender.send("news@example.org", readers, letter, hostname="news.example.org")
 
-`MailSender` writes into a Maildir and has a thread that sends what it finds there.  Where one process writes and
-another sends, they use its halves: `MailWriter` and `MailReader`.  ``send()`` returns when the mail is on disk; given
-a transaction manager, the mail follows its transaction.  In asyncio: ``await asyncio.to_thread(sender.send, ...)``.
+`MailSender` writes mail into a Maildir, from which its thread sends it.  If one process writes and another one sends,
+use its halves, `MailWriter` and `MailReader`.  ``send()`` returns when the mail is on disk; with a transaction manager,
+the mail follows the transaction.  In asyncio call ``await asyncio.to_thread(sender.send, ...)``.
 
-A program may end right after its last mail: what is due is still sent, for up to 30 seconds at the end of the ``with``
-block, for up to five at the end of a program without one.  What is not sent then waits for the next start.
+A program may end right after its last mail.  Due mail is still sent, for up to 30 seconds at the end of the ``with``
+block, or for up to five seconds at the end of a program without one.  The rest waits for the next start.
 
 Fails with `InvalidMail` before anything is written, and with `OSError` if the disk refuses.
 """
@@ -49,7 +49,7 @@ __all__ = [
 
 
 class SenderOptions(Options, TermDefaults, total=False):
-    """What else a sender can be told: as `Options`, and what is asked for where ``send()`` says nothing."""
+    """Further keywords of a sender: those of `Options`, and the defaults of what ``send()`` can ask for."""
 
 
 def _without_terms(options: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -62,17 +62,17 @@ def _without_terms(options: Mapping[str, Any]) -> tuple[Any, Any]:
 class MailSender(Sending):
     """A `MailWriter` and a `MailReader` on one directory, or on a queue in memory of its own (``memory:``), for tests.
 
-    Two senders of one queue in one process have the same relays; while one sends, a second one with another relay does
-    not begin, and takes no mail (`InvalidSettings`), but may be asked about the queue.
+    All senders of a queue in one process need the same relays.  While one of them sends, another one with a different
+    relay refuses to start and to take mail (`InvalidSettings`), but may be asked about the queue.
 
-    `relays` are the addresses that mail may name besides `hostname` and `port`; see `make_routes` for these and the
-    routes, `MailReader` for the options.  The reader is started by the first mail, by `start`, and by ``with``.
+    `relays` are the addresses that mail may name besides `hostname` and `port`; see `make_routes` for these and for the
+    routes, and `MailReader` for the options.  The first mail, `start` or ``with`` starts the reader.
 
-    At the end of a ``with`` block it has 30 seconds for what is due, at the end of a program five; after Ctrl-C in a
-    ``with`` block only the message in hand is finished.  What is left waits for the next start.
+    The reader has 30 seconds to send due mail at the end of a ``with`` block, and five at the end of a program.  After
+    Ctrl-C in a ``with`` block it only finishes the message in hand.  The rest waits for the next start.
 
-    After a fork only the parent sends; a child that sends mail starts a reader of its own.  What is in memory
-    stays with the parent, and is lost with the program unless it was sent.
+    After a fork, only the parent sends; a child that sends mail starts its own reader.  A queue in memory stays with
+    the parent, and is lost when the program ends.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class Sending(ABC):
 
 
 class ReaderOptions(TypedDict, total=False):
-    """What a reader can be told about its thread; see `QueueProcessorThread`."""
+    """The keywords of a reader's thread; see `QueueProcessorThread`."""
 
     interval: float
     concurrency: int | None
@@ -63,7 +63,7 @@ class ReaderOptions(TypedDict, total=False):
 
 
 class Options(MailerOptions, ReaderOptions, total=False):
-    """What else a reader can be told: about its thread, and about the mailer for mail that names no relay.
+    """Further keywords of a reader: for its thread, and for the mailer for mail that names no relay.
 
     ``clock`` is that of both.
     """
@@ -76,17 +76,17 @@ _KNOWN = (*MailerOptions.__annotations__, *ReaderOptions.__annotations__, "usern
 class MailReader(Sending):
     """Sends what it finds in the Maildir `directory`, in a thread of its own.
 
-    Mail that names no relay goes to `hostname` and `port`, over verified TLS with a `username` and `password`, and as
-    further keywords of `SMTPMailer` say it (``tls="implicit"``, ``cafile``, ``rate``, ...), or through `mailer`;
-    `mailers` are further ones by name, each with the password of its relay.  Several readers, also in other processes,
-    may share a directory, if all have the same relays; one with another relay does not begin to send while another one
-    of the same process sends (`InvalidSettings`), but may be asked about the queue.  ``memory:`` and `queue` are as for
-    `MailWriter`.
+    Mail that names no relay goes to `hostname` and `port`, over verified TLS if there are `username` and `password`,
+    with any further keywords of `SMTPMailer` (``tls="implicit"``, ``cafile``, ``rate``, ...); or through `mailer`.
+    `mailers` are further mailers by name, each with the password of its relay.  Several readers, also in other
+    processes, may share a directory if all have the same relays.  A reader with a different relay refuses to start
+    while another one of the same process sends (`InvalidSettings`), but may be asked about the queue.  ``memory:`` and
+    `queue` are as for `MailWriter`.
 
     `start` and `stop` may be called any number of times, in turn.  Concurrency: any thread.
 
-    Guarantee: when `stop`, `finish`, `send_waiting` or a ``with`` block return, subscribers were told what became of
-    the mail, unless they took more than five seconds for it.
+    Guarantee: when `stop`, `finish`, `send_waiting` or a ``with`` block returns, subscribers have received all events,
+    unless they took more than five seconds.
     """
 
     def __init__(

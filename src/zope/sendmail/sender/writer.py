@@ -18,12 +18,12 @@ from zope.sendmail.sender.namedrelays import make_routes
 class MailWriter:
     """Writes mail into the Maildir `directory`, which is made if there is none.
 
-    ``memory:`` is the one queue in memory that all writers and readers of this process share, for tests.  `queue` is
-    one that is open already, instead of that in the directory.  `routes` are those of `make_routes`; without them
-    mail cannot name a relay.  With a `transaction_manager` mail follows its current transaction; without, it is on
-    its way when ``send()`` returns.  A `verp_key` signs the return paths of mail that is sent with ``verp=True``, see
-    `zope.sendmail.bounces`.  With a `connection` of the application it commits with what is written there, see
-    `zope.sendmail.queue.postgresql.joining`.  `terms` is asked for where `send` says nothing, see `TermDefaults`.
+    ``memory:`` is a queue in memory that all writers and readers of this process share, for tests.  `queue` is an open
+    queue to use instead of the one in the directory.  `routes` come from `make_routes`; without them mail cannot
+    name a relay.  With a `transaction_manager`, mail follows its current transaction; without one, mail is committed
+    when ``send()`` returns.  A `verp_key` signs the return paths of mail that is sent with ``verp=True``, see
+    `zope.sendmail.bounces`.  With a `connection` of the application, mail commits together with its rows, see
+    `zope.sendmail.queue.postgresql.joining`.  `terms` are the defaults for `send`, see `TermDefaults`.
     Concurrency: any thread.
     """
 
@@ -73,8 +73,8 @@ class MailWriter:
     ) -> str:
         """Hand over one mail; return its Message-Id without angle brackets.
 
-        `hostname` and `port` (25), or ``relay`` (also the name of a mailer), say which relay shall get it.  All
-        keywords are those of `IMailDelivery.send`.
+        `hostname` and `port` (25), or ``relay`` (also the name of a mailer), choose its relay.  The keywords are those
+        of `IMailDelivery.send`.
         """
         message_id = self.write(fromaddr, toaddrs, message, hostname, port, **options)
         if not self._follows:
@@ -95,7 +95,7 @@ class MailWriter:
         port: int | None = None,
         **options: Unpack[SendOptions],
     ) -> str:
-        """Do as `send`, for a caller that sees to it that the queue is drained."""
+        """Do as `send`, for a caller that makes sure that the queue is drained."""
         if hostname is not None:
             if (relay := options.get("relay")) is not None:
                 raise InvalidRelay(f"hostname={hostname!r} and relay={relay!r} say the same thing twice; pass one")

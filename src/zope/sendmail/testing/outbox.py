@@ -9,7 +9,7 @@
     order_something(application)
     mail = outbox.assert_sent(to="jane@example.org", subject="Your order")
 
-Mail is in it as soon as its transaction has committed, in the order of the commits; what was aborted never is.
+Mail is in it as soon as its transaction has committed, in the order of the commits; aborted mail never is.
 """
 
 from __future__ import annotations

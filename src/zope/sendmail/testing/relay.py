@@ -1,4 +1,4 @@
-"""A relay that does what a test says: real sockets on 127.0.0.1, every misbehaviour on demand.
+"""A relay for tests, on real sockets on 127.0.0.1, with every misbehaviour on demand.
 
 ::
 
