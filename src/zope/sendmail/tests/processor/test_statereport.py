@@ -213,8 +213,8 @@ class OnADisk(unittest.TestCase):
         """Nobody has to ask for it, and the mail leaves."""
         relay = self.enterContext(Relay(users={"user": "right"}))
         path = os.path.join(self.directory, "password")
-        Disk().create(path, b"wrong\n")
-        mailer = SMTPMailer(relay.host, relay.port, "user", "wrong", no_tls=True, allow_clear_password=True)
+        Disk().create(path, b"not it\n")  # of another length: within one tick a file keeps its time stamp
+        mailer = SMTPMailer(relay.host, relay.port, "user", "not it", no_tls=True, allow_clear_password=True)
         follow_password_file(mailer, {"password_file": path})
         queue = self.queue()
         put(queue, [ENVELOPE], MESSAGE)

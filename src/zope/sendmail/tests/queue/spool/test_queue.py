@@ -458,12 +458,16 @@ class MessageIds(SpoolTest):
     def text(self, text: bytes) -> bytes:
         self.drop(b"##To:one@example.org\n##From:\n" + text)
         [lease] = self.claim()
-        sent = lease.open().read()
-        self.assertEqual(lease.open().read(), sent)
+        with lease.open() as stream:
+            sent = stream.read()
+        with lease.open() as stream:
+            self.assertEqual(stream.read(), sent)
         lease.release()
         [again] = self.claim()
-        self.assertEqual(again.open().read(), sent)
+        with again.open() as stream:
+            self.assertEqual(stream.read(), sent)
         self.assertTrue(not again.message_id or again.message_id.encode() in sent)
+        self.addCleanup(again.release)
         return sent
 
     def test_a_message_without_one_gets_one_that_stays(self) -> None:
