@@ -418,7 +418,7 @@ class Claims:
     def _give_up(self, key: str, lock: Lock, error: OSError) -> None:
         """Give back the lock of a message that is gone, or cannot be read."""
         gone = isinstance(error, FileNotFoundError)
-        if gone and lock.inherited is not None:
+        if gone and (lock.inherited is not None or key in self._unreadable):  # we may have kept what was inherited
             self._clean_and_release(key, lock)
         elif gone or lock.lost(0) is None:
             lock.release()

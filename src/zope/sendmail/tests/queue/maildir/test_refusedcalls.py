@@ -253,7 +253,16 @@ class WhatADeathHasLeft(Refused):
         with self.refusing("unlink"), self.assertLogs("QueueProcessorThread", "WARNING"):
             self.assertEqual(self.queue.claim(), [])
         self.assertEqual(len(self.left()), 2)
-        for _ in range(12):  # each five minutes the directory is read whatever its time stamp says
+        for _ in range(4):
+            self.clock.advance(60.0)
+            self.assertEqual(self.queue.claim(), [])
+        self.assertEqual(self.left(), [])
+
+    def test_is_removed_whole_without_a_further_look(self) -> None:
+        """As where the directory has the same time stamp still."""
+        with self.refusing("unlink"), self.assertLogs("QueueProcessorThread", "WARNING"):
+            self.assertEqual(self.queue.claim(), [])
+        with mock.patch.object(self.queue._claims._scanner, "look", return_value=[]):
             self.clock.advance(60.0)
             self.assertEqual(self.queue.claim(), [])
         self.assertEqual(self.left(), [])
