@@ -92,7 +92,7 @@ def processor_lines(board: RelayBoard, now: float) -> Iterator[str]:
 
 def _end_words(processor: ProcessorState, now: float) -> str:
     if processor.ended:
-        what = "it was stopped" if processor.forever else "it had sent what was due"
+        what = "it was stopped" if processor.forever else "its pass ended"
         return f"{what} {age(now - processor.ended)} ago"
     return f"it died; it was last heard of {age(now - processor.written)} ago"
 

@@ -89,16 +89,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for sentence in config.passed_over:
                 _complain(sentence)
         return _VERBS[parsed.verb](config, parsed)
-    except PermissionError as error:
-        return _complain(_refused(error, parsed.config))
-    except (MailError, OSError) as error:
+    except MailError as error:
         return _complain(str(error))
+    except OSError as error:
+        return _complain(_refused(error, parsed.config))
 
 
-def _refused(error: PermissionError, config: str) -> str:
-    """Return what to do about a file or a directory that this user may not use."""
+def _refused(error: OSError, config: str) -> str:
+    """Return what the system refused, and what to do about a file or a directory that this user cannot use."""
     if not error.filename:
         return str(error)
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return f"{error.filename}: {error.strerror}; make the directory, or name another one in {config}"
+    if not isinstance(error, PermissionError):
+        return f"{error.filename}: {error.strerror}"
     return (
         f"{error.filename}: user {_user()} may not use it, or not make it: {error.strerror}. Start maildrop as the "
         f"user that owns it, let root make it and give it to this user (install -d -o {_user()} -m 700), or name "

@@ -167,6 +167,12 @@ class TheRelays(RelaysTest):
         self.assertIn("the last was process 4711 on here; it was stopped 0s ago", said)
         self.assertIn("authentication failed", said)
 
+    def test_may_be_those_of_a_pass_that_has_ended(self) -> None:
+        """Which may have sent nothing, as its relay could not be used."""
+        self.report(self.bulk, ended=self.clock.time(), forever=False)
+        self.queue.close()
+        self.assertIn("the last was process 4711 on here; its pass ended 0s ago", self.ok("relays"))
+
     def test_may_be_unknown(self) -> None:
         """Before the first processor."""
         os.remove(os.path.join(self.path, "processors", self.queue._owner.name))

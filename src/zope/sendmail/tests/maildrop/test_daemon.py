@@ -433,6 +433,15 @@ class AUserWithoutRights(DaemonTest):
         """There is nothing to be made then."""
         self.assertEqual(self.start_refused(PermissionError(errno.EPERM, "no")), "maildrop: [Errno 1] no\n")
 
+    def test_is_told_where_a_directory_cannot_be_made(self) -> None:
+        """As below a file, or in a file system that makes none; any other trouble is told with its path."""
+        said = self.start_refused(FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/var"))
+        self.assertIn(
+            f"/proc/var: No such file or directory; make the directory, or name another one in {self.home}", said
+        )
+        said = self.start_refused(OSError(errno.EIO, "Input/output error", "/srv"))
+        self.assertEqual(said, "maildrop: /srv: Input/output error\n")
+
     def test_may_have_no_name(self) -> None:
         """As in a container; its number is told."""
         with mock.patch("pwd.getpwuid", side_effect=KeyError):

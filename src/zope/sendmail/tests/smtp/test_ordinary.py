@@ -57,6 +57,7 @@ class TheTextArrives(Ordinary):
             b"a: b\r\n\r\nc",
             b"a: b\r\rc",
             b"a: b\n\n.c\n.\n",
+            b".a: b\n\nc\n",
             b"Bcc: secret@example.org\na: b\n\nc\n",
         )
         with mock.patch.object(OrdinaryAttempt, "write", autospec=True, side_effect=OrdinaryAttempt.write) as written:
