@@ -75,5 +75,6 @@ class AttemptMetrics:
         """Count a relay that could not be used; see `AttemptObserver`."""
         relay = self._labels.of(record.relay)
         self.faults.labels(relay).inc()
+        login_failures = self.login_failures.labels(relay)
         if record.reply.code in _LOGIN_REFUSED:
-            self.login_failures.labels(relay).inc()
+            login_failures.inc()

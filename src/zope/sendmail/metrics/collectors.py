@@ -23,12 +23,16 @@ FRESH = 10.0
 class ProcessorCollector(Collector):
     """Processors of this process, and their relays.
 
+    A queue whose last processor has ended goes on being told of, with 0: a series that ends says nothing.
+
     :param processors: gives those that are at work
     """
 
     def __init__(self, processors: Callable[[], Iterable[QueueProcessorThread]]) -> None:
         self._processors = processors
         self._labels = RelayLabels()
+        #: Those that have had a processor since this was made.
+        self._queues: set[str] = set()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Give the metrics of this moment."""
@@ -39,7 +43,7 @@ class ProcessorCollector(Collector):
         connections = GaugeMetricFamily(
             "zope_sendmail_connections", "Conversations with the relay that are under way.", labels=["relay"]
         )
-        by_queue: dict[str, int] = {}
+        by_queue = dict.fromkeys(self._queues, 0)
         by_relay: dict[str, tuple[bool, int]] = {}
         for processor in self._processors():
             by_queue[processor.queuePath] = by_queue.get(processor.queuePath, 0) + 1
@@ -47,6 +51,7 @@ class ProcessorCollector(Collector):
                 label = self._labels.of(_name(relay))
                 was, count = by_relay.get(label, (True, 0))
                 by_relay[label] = was and relay.fault is None, count + relay.workers
+        self._queues.update(by_queue)
         for queue, count in by_queue.items():
             alive.add_metric([queue], count)
         for relay_label, (is_usable, count) in by_relay.items():

@@ -74,8 +74,8 @@ class Attempts(Fixture):
         self.assertEqual(self.value("unknown_total"), 1)
 
     def test_that_never_began_are_faults(self) -> None:
-        """A login that was refused is counted by itself."""
-        for fault, logins in ((DOWN, None), (WRONG_PASSWORD, 1.0)):
+        """A login that was refused is counted by itself, from 0, as Prometheus sees a growth only then."""
+        for fault, logins in ((DOWN, 0.0), (WRONG_PASSWORD, 1.0)):
             self.mailer.fault = fault
             self.put()
             self.drain(300.0)
@@ -151,6 +151,18 @@ class Relays(ProcessorTest):
             self.drain()
             self.assertEqual(registry.get_sample_value("zope_sendmail_relay_usable", {"relay": name}), usable)
         self.assertEqual(registry.get_sample_value("zope_sendmail_connections", {"relay": name}), 0)
+
+
+class Processors(Fixture):
+    def test_that_have_ended_are_told_of(self) -> None:
+        """With 0, for an alert: a queue that is not named any more looks like one that never was."""
+        registry = CollectorRegistry()
+        running = [self.processor]
+        registry.register(ProcessorCollector(lambda: running))
+        labels = {"queue": self.processor.queuePath}
+        self.assertEqual(registry.get_sample_value("zope_sendmail_processors", labels), 1)
+        running.clear()
+        self.assertEqual(registry.get_sample_value("zope_sendmail_processors", labels), 0)
 
 
 class TheText(Fixture):

@@ -15,13 +15,14 @@ import tempfile
 import unittest
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from zope.sendmail.message.envelope import Envelope
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.testing.contracts import MESSAGE
-from zope.sendmail.testing.relay import Relay
+from zope.sendmail.testing.relay import Drop, Relay
 from zope.sendmail.tests.support.layers import Servers, in_layer
 from zope.sendmail.tests.support.servers import cache, excuse, hold_ports, wait_until
 
@@ -80,16 +81,18 @@ class APrometheus(unittest.TestCase):
 
     # the daemon
 
-    def daemon(self, relay: Relay) -> tuple[str, int]:
-        """Start one whose relay takes one mail, and refuses one recipient; return its queue and its port."""
+    def daemon(
+        self, relay: Relay, recipients: Sequence[str] = ("jane@example.org", "nobody@example.org")
+    ) -> tuple[str, int]:
+        """Start one with a mail to each recipient in its queue; return that and its port."""
         queue_path = str(self.place / "queue")
         [port] = hold_ports(1, self.enterContext(contextlib.ExitStack()))
-        for recipient in ("jane@example.org", "nobody@example.org"):
+        for recipient in recipients:
             queue = open_queue(queue_path)
             put(queue, [Envelope("sender@example.org", (recipient,))], MESSAGE)
             queue.close()
         options = ("--hostname", "127.0.0.1", "--port", str(relay.port), "--metrics", f"127.0.0.1:{port}")
-        self.start(sys.executable, "-m", "zope.sendmail.cli", "--daemon", *options, queue_path)
+        self.process = self.start(sys.executable, "-m", "zope.sendmail.cli", "--daemon", *options, queue_path)
         self.assertTrue(wait_until(lambda: self.is_up(f"http://127.0.0.1:{port}/healthz")))
         return queue_path, port
 
@@ -112,12 +115,13 @@ class TheMetrics(APrometheus):
             self.assertEqual(self.tool("check", "metrics", text=text), "")
 
 
-class TheQueries(APrometheus):
-    def setUp(self) -> None:
-        super().setUp()
+class Asked(APrometheus):
+    """A Prometheus with our rules."""
+
+    def watch(self, port: int) -> None:
+        """Let it look at a daemon."""
         rules = DOCS / "monitoring" / "alerts.yml"
         self.assertEqual(self.tool("check", "rules", str(rules)), "")
-        _, port = self.daemon(self.relay())
         config = self.place / "prometheus.yml"
         config.write_text(_CONFIG.format(rules=rules, port=port))
         [own] = hold_ports(1, self.enterContext(contextlib.ExitStack()))
@@ -138,6 +142,13 @@ class TheQueries(APrometheus):
         with contextlib.suppress(OSError):
             return bool(self.query(expression))
         return False
+
+
+class TheQueries(Asked):
+    def setUp(self) -> None:
+        super().setUp()
+        _, port = self.daemon(self.relay())
+        self.watch(port)
 
     def test_of_alerts_and_dashboard_find_what_they_ask_for(self) -> None:
         """Each is understood, and those of the dashboard have data, once both mails were tried."""
@@ -165,6 +176,53 @@ class TheQueries(APrometheus):
         firing = json.loads(self.get(f"{self.url}/api/v1/alerts"))["data"]["alerts"]
         self.assertEqual([each["labels"]["alertname"] for each in firing if each["state"] == "firing"], [])
         self.assertEqual(self.query("sum by (instance) (zope_sendmail_processors) == 0"), [])
+
+
+class TheAlerts(Asked):
+    """Each expression, with no time to wait."""
+
+    def expression(self, alert: str) -> str:
+        text = (DOCS / "monitoring" / "alerts.yml").read_text()
+        rule = rf"alert: {alert}\n(?: +#[^\n]*\n)* +expr: (?:>\n)?(.*?)(?=\n +(?:for|labels):)"
+        [found] = re.findall(rule, text, re.DOTALL)
+        return re.sub(r"_age_seconds > \d+", "_age_seconds > 0", " ".join(found.split()))
+
+    def test_miss_a_daemon_that_was_killed(self) -> None:
+        """Whatever it would say of its processors has ended with it."""
+        _, port = self.daemon(self.relay())
+        self.watch(port)
+        self.assertTrue(wait_until(lambda: self.has("zope_sendmail_processors == 1")))
+        self.process.kill()
+        alert = self.expression("MailHasNoProcessor")
+        self.assertTrue(wait_until(lambda: self.has(f'({alert}) and on (instance) up{{instance="127.0.0.1:{port}"}}')))
+
+    def test_let_a_full_mailbox_wake_no_person(self) -> None:
+        """Mail that a relay has deferred is a warning; all other mail leaves."""
+        relay = self.relay()
+        relay.on("RCPT", "452 4.2.2 mailbox full", about="jane")
+        _, port = self.daemon(relay, ["jane@example.org"])
+        self.watch(port)
+        self.assertTrue(wait_until(lambda: self.has(self.expression("MailIsDeferred"))))
+        self.assertEqual(self.query(self.expression("MailIsNotMoving")), [])
+
+    def test_say_that_mail_does_not_move_while_its_relay_is_down(self) -> None:
+        """Both the mail and the relay."""
+        relay = self.relay()
+        relay.stop()
+        _, port = self.daemon(relay, ["jane@example.org"])
+        self.watch(port)
+        alerts = [self.expression(name) for name in ("MailIsNotMoving", "MailRelayCannotBeUsed")]
+        self.assertTrue(wait_until(lambda: all(map(self.has, alerts))))
+
+    def test_are_silent_about_a_relay_for_which_no_mail_waits(self) -> None:
+        """It broke a connection, and will not be asked again before the mail is due."""
+        relay = self.relay()
+        relay.on("DOT", Drop(), nth=1)
+        _, port = self.daemon(relay, ["jane@example.org"])
+        self.watch(port)
+        self.assertTrue(wait_until(lambda: self.has('zope_sendmail_queue_mails{state="deferred"} == 1')))
+        self.assertTrue(self.has("zope_sendmail_relay_usable == 0"))
+        self.assertEqual(self.query(self.expression("MailRelayCannotBeUsed")), [])
 
 
 class TheDaemon(unittest.TestCase):
