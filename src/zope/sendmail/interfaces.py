@@ -394,14 +394,11 @@ class IOrdinaryLease(ILease, IOrdinaryJob):
     """
 
     text = Attribute("The message as bytes; None if the message is not ordinary")
-    ends_soon = Bool(
-        title="Whether `settle_sent` usually follows within two thousandths of a second after the relay's acceptance"
-    )
 
     def accepted() -> None:
-        """Note that the relay has accepted the message for all recipients; a crash no longer makes it unknown.
+        """Note that the relay has accepted the message for all recipients; then a crash does not make it unknown.
 
-        `settle_sent` has to follow; where it follows that soon (`ends_soon`), the queue may note the acceptance there.
+        A queue may write that down some thousandths of a second later.  `settle_sent` has to follow.
         """
 
     def settle_sent(together: Sequence[tuple[ILease, Outcome, Record]]) -> None:

@@ -1,7 +1,7 @@
 """Messages that were claimed together, and wait for one worker.
 
 As many as go to the relay within a hundredth of a second, so that nothing waits behind a relay that is slow.  The
-leases of those that go within a few thousandths are told so, if that is of use to their queue (`IForeseenLease`).
+leases of those that go within a thousandth are told so, if that is of use to their queue (`IForeseenLease`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SPAN, _MOST = 0.01, 32
 
 #: Those are told that go within so many seconds, and the next one and so many more at most: a queue in a database has
 #: written that down by then, and what is intended without need would be unknown after a death.
-_SOON, _MOST_SOON = 0.003, 8
+_SOON, _MOST_SOON = 0.001, 4
 
 
 class Convoy:

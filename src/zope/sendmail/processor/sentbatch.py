@@ -2,7 +2,7 @@
 
 The relay's yes to a mail is noted at once (`IOrdinaryLease.accepted`), so that a death makes nothing of it unknown.
 What follows from it is done for some sixteen mails at a time, within a hundredth of a second, and while the relay has
-the next mail.  Where that is what notes the yes (`IOrdinaryLease.ends_soon`), it is done sooner.
+the next mail.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from zope.sendmail.lifecycle.outcome import Answer, Outcome
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import sent_at_once
 from zope.sendmail.processor.context import Context
-from zope.sendmail.processor.convoy import Convoy
 from zope.sendmail.processor.job import Job
 from zope.sendmail.processor.relay import Relay
 from zope.sendmail.reporting import maillog
@@ -25,23 +24,18 @@ from zope.sendmail.reporting.reporter import Attempted, MailId, Measures
 #: So many mails, and so many seconds from the first of them on; twice as much if the relay has no mail meanwhile.
 _MOST, _SPAN = 16, 0.01
 
-#: Seconds, likewise, where nothing has noted the yes.
-_SOON = 0.002
-
 
 class SentBatch:
     """See the module.
 
     :param session: of the worker; may tell how long the relay was waited for (``waited()``)
-    :param convoy: of the worker, which knows its pace
     :param grows: whether the session says when a mail may take long (``lets_go``); else each mail ends by itself
 
     Concurrency: one thread.
     """
 
-    def __init__(self, context: Context, relay: Relay, session: ISession, convoy: Convoy, *, grows: bool) -> None:
+    def __init__(self, context: Context, relay: Relay, session: ISession, *, grows: bool) -> None:
         self._context = context
-        self._convoy = convoy
         self._relay = relay
         self._most = 2 * _MOST if grows else 1
         self._mails: list[tuple[Job, Outcome, Measures | None]] = []
@@ -78,8 +72,7 @@ class SentBatch:
         if not mails:
             self._since = now
         mails.append((job, outcome, measures))
-        until = self._since + _SOON - self._convoy.each if lease.ends_soon else self._since + 2 * _SPAN
-        if now >= until or len(mails) >= self._most or self._error is not None:
+        if now >= self._since + 2 * _SPAN or len(mails) >= self._most or self._error is not None:
             self.end()
 
     def end_in_time(self) -> None:

@@ -103,7 +103,7 @@ class Worker:
         self.mailer = mailer
         #: What was claimed for this worker together with the mail in hand.
         self.convoy = Convoy(context.clock, grows=getattr(session, "lets_go", False))
-        self._sent = SentBatch(context, relay, session, self.convoy, grows=getattr(session, "lets_go", False))
+        self._sent = SentBatch(context, relay, session, grows=getattr(session, "lets_go", False))
         self._taken: JobsInHand | None = None
         #: How much was known of the relay when everything was asked last.
         self._news = -1

@@ -25,7 +25,6 @@ class ReadLease(MaildirLease):
     problem: str = ""
     #: The message; see `IOrdinaryLease`.
     text: bytes
-    ends_soon = False
     _start = 0
     _is_tried = False
     _message_id: str | None = None

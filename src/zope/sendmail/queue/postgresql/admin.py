@@ -24,7 +24,7 @@ from zope.sendmail.lifecycle.mailstatus import KEPT_DAYS, MailStatus, status_of
 from zope.sendmail.lifecycle.queuedmail import QueuedMail
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.relaystate import ProcessorState, RelayBoard
-from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, after_death, set_aside
+from zope.sendmail.lifecycle.retry import OnUnknown, Schedule, after_death, sent_before_death, set_aside
 from zope.sendmail.lifecycle.selection import Selection
 from zope.sendmail.lifecycle.states import Action, State, after
 from zope.sendmail.message.envelope import Envelope
@@ -33,7 +33,7 @@ from zope.sendmail.queue.diagnosis import HELD, waits_for_a_person
 from zope.sendmail.queue.postgresql import departures, doctor, keys
 from zope.sendmail.queue.postgresql.database import Connections, run
 from zope.sendmail.queue.postgresql.envelopecolumn import read_envelope, write_envelope
-from zope.sendmail.queue.postgresql.lease import INTENDED
+from zope.sendmail.queue.postgresql.lease import ACCEPTED, INTENDED
 from zope.sendmail.queue.postgresql.names import parse_name, shown
 from zope.sendmail.queue.postgresql.processorstates import ProcessorStateTable
 from zope.sendmail.queue.postgresql.rows import (
@@ -326,17 +326,20 @@ class PostgreSQLAdmin:
         record = record_of(line)
         phase = INTENDED if owner is not None and is_lost else phase
         if owner is not None and phase:
-            record = self._after_death(record, envelope, intended=phase == INTENDED)
+            record = self._after_death(record, envelope, phase)
             mail = _Taken(identifier, record, record.state, envelope)
             self._write(connection, mail, record)
             return mail
-        return _Taken(identifier, record, state_of(state, record), envelope)
+        is_sent = record.state is State.SENT  # a dead processor left it, and none has removed it yet
+        return _Taken(identifier, record, State.SENT if is_sent else state_of(state, record), envelope)
 
-    def _after_death(self, record: Record, envelope: str, *, intended: bool) -> Record:
+    def _after_death(self, record: Record, envelope: str, phase: int) -> Record:
         with contextlib.suppress(MalformedEnvelope):
-            whole = read_envelope(envelope)
+            whole, now = read_envelope(envelope), self._clock.time()
             left = whole.only(record.outstanding(whole.recipients))
-            return after_death(record, left, self._schedule, intended=intended, now=self._clock.time())
+            if phase == ACCEPTED:
+                return sent_before_death(record, left, now=now)
+            return after_death(record, left, self._schedule, intended=phase == INTENDED, now=now)
         return record
 
     def _write(self, connection: Connection[Any], mail: _Taken, record: Record) -> None:

@@ -25,6 +25,7 @@ from zope.sendmail.queue.postgresql.inheritance import Inheritance
 from zope.sendmail.queue.postgresql.lease import PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import Registration
 from zope.sendmail.queue.postgresql.mailsource import MailSource
+from zope.sendmail.queue.postgresql.phasenotes import PhaseNotes
 from zope.sendmail.queue.postgresql.replenishing import Replenisher
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.system.clock import Clock
@@ -62,7 +63,9 @@ class Claims:
         self._unanswered: list[int] = []
         beats = Clock()  # others see a beat by their own clocks, whatever the clock of this queue is set to
         self._liveness = liveness = Registration(connections, self._flush_safely, clean, self._resume, clock=beats)
-        self._progress = RoundTrips(connections, liveness, queue, self.now, clock=beats)
+        self._notes = notes = PhaseNotes(connections, liveness, beats)
+        liveness.notes = notes
+        self._progress = RoundTrips(connections, liveness, queue, self.now, clock=beats, free_slot=notes.free_slot)
         self._inheritance = Inheritance(connections, liveness, schedule, clock)
         #: Which mails there are for this processor, as far as is known.
         self.lines = MailSource(connections, queue, liveness, clock, take=self._take, now=self.now)
@@ -78,6 +81,7 @@ class Claims:
             on_unknown=on_unknown,
             now=self.now,
             is_idle=lambda: not self.has_ahead(),
+            notes=self._notes,
         )
 
     # the beginning and the end
@@ -109,6 +113,7 @@ class Claims:
         self.give_back_ahead()
         self._hand.give_back()
         self._liveness.stop()
+        self._notes.close()
         has_said_all = self._progress.flush_safely()
         self._liveness.leave(has_mail=bool(self._unanswered) or not has_said_all)
         self._progress.close()

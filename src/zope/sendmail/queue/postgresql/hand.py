@@ -14,10 +14,11 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import OnUnknown
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue.postgresql.database import Connections
-from zope.sendmail.queue.postgresql.lease import INTENDED, OPENED, PostgreSQLLease
+from zope.sendmail.queue.postgresql.lease import ACCEPTED, INTENDED, OPENED, PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import REMEMBERED, Registration
 from zope.sendmail.queue.postgresql.mailsource import MailSource
 from zope.sendmail.queue.postgresql.phasemark import PhaseMark
+from zope.sendmail.queue.postgresql.phasenotes import PhaseNotes
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.queue.postgresql.rows import NUMBERS, line_of
 from zope.sendmail.queue.postgresql.storedbody import ROW
@@ -32,6 +33,7 @@ class Hand:
     """See the module.  Concurrency: any thread.
 
     :param on_unknown: what becomes of mail of which it is not known whether it was sent.
+    :param notes: where it is said ahead of its time how far mails come.
     :param is_idle: says whether nothing is claimed ahead, so that a worker has the time to speak.
     """
 
@@ -46,10 +48,12 @@ class Hand:
         on_unknown: OnUnknown,
         now: Callable[[], float],
         is_idle: Callable[[], bool],
+        notes: PhaseNotes,
     ) -> None:
         self.connections = connections
         self._liveness = liveness
         self._progress = progress
+        self._notes = notes
         self._lines = lines
         self._clock = clock
         self._now = now
@@ -124,7 +128,7 @@ class Hand:
         if self._liveness.ended:
             raise LeaseLost(f"mail {lease.name}: this processor was taken for dead; another one has it")
         if lease.mark is not None:
-            self._progress.wait_for(lease.mark)
+            self._notes.wait_for(lease.mark)
         if lease.mark is None or lease.is_lost or not self._progress.holds(lease.mark):
             self._write_down(lease)
             if lease.is_lost:
@@ -135,7 +139,7 @@ class Hand:
         """Begin to note that the last byte is about to go; `intend` waits for the rest."""
         if self._foresees and not (self._liveness.ended or lease.is_lost):
             with contextlib.suppress(LeaseLost):  # `intend` meets it again
-                self._progress.intend_soon(self._mark(lease))
+                self._notes.say(self._mark(lease))
 
     def _write_down(self, lease: PostgreSQLLease) -> None:
         """Intend a mail that is about to go; again if this worker stood still after another one had heard the answer.
@@ -167,6 +171,12 @@ class Hand:
             except QueueError as error:
                 raise LeaseLost(f"mail {lease.name}: {error}") from error
 
+    def accepted(self, lease: PostgreSQLLease) -> None:
+        """Note that the relay has the mail, so that a death leaves nothing of it unknown."""
+        if lease.phase == INTENDED:
+            lease.phase = ACCEPTED
+            self._notes.say(PhaseMark(lease.id, lease.lease, lease.slot, ACCEPTED))
+
     def sent(self, lease: PostgreSQLLease, record: Record) -> None:
         """Note that the mail has left: with what is said next of other mails, within 20 ms."""
         self._out.discard(lease)
@@ -177,7 +187,8 @@ class Hand:
         if self._is_idle() and (lease.follower is None or lease.follower.is_over):
             self._progress.flush_safely()
         else:
-            self._liveness.hurry(soon=lease.mark is not None and lease.mark.is_ahead)
+            self.accepted(lease)
+            self._liveness.hurry()
 
     def back(self, lease: PostgreSQLLease) -> None:
         """Give the mail back."""
@@ -216,7 +227,7 @@ class Hand:
         self._end(lease)
         if not count:
             maillog.lease_lost(lease.name, "another processor has it now; what we heard is not written down")
-        self._liveness.free_slot(lease.slot)
+        self._notes.free_slot(lease.slot)
         if due is not None:
             self._lines.due_at(due)
         elif record.state is State.READY:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zope.sendmail.lifecycle.outcome import Answer, Outcome
-from zope.sendmail.lifecycle.retry import Schedule, after_death
+from zope.sendmail.lifecycle.retry import Schedule, after_death, sent_before_death
 from zope.sendmail.queue.postgresql.database import Connections
-from zope.sendmail.queue.postgresql.lease import INTENDED, PostgreSQLLease
+from zope.sendmail.queue.postgresql.lease import ACCEPTED, INTENDED, PostgreSQLLease
 from zope.sendmail.queue.postgresql.liveness import Registration
 from zope.sendmail.queue.postgresql.rows import NUMBERS, WAITING, line_of
 from zope.sendmail.system.clock import Clock
@@ -48,7 +48,7 @@ class Inheritance:
             if each.was in self._liveness.lost:
                 phase = INTENDED  # how far it had come, it is not known
             if phase:
-                self._take_one(each, intended=phase == INTENDED)
+                self._take_one(each, phase)
             else:
                 nothing.append(each.id)
             # Until it has gone, a mail that was in a dead processor's hands is suspected of having killed it.
@@ -56,13 +56,17 @@ class Inheritance:
         if nothing:
             self._connections.execute("succeed", ids=nothing, me=self._liveness.id)
 
-    def _take_one(self, lease: PostgreSQLLease, *, intended: bool) -> None:
-        envelope = lease.envelope
-        record = after_death(lease.record, envelope, self._schedule, intended=intended, now=self._clock.time())
+    def _take_one(self, lease: PostgreSQLLease, phase: int) -> None:
+        envelope, now, intended = lease.envelope, self._clock.time(), phase == INTENDED
+        if phase == ACCEPTED:
+            record = sent_before_death(lease.record, envelope, now=now)
+        else:
+            record = after_death(lease.record, envelope, self._schedule, intended=intended, now=now)
         line = line_of(record)
         state = NUMBERS.get(record.state, WAITING)
         self._connections.execute("inherit", id=lease.id, lease=lease.lease, state=state, record=line)
         lease.record, lease.line, lease.is_fresh = record, line, False
-        if intended:
+        if phase in (INTENDED, ACCEPTED):
+            wanted = Answer.UNKNOWN if intended else Answer.ACCEPTED
             replies = {who: record.replies[who] for who in envelope.recipients}
-            lease.inherited = Outcome("", {who: said for who, said in replies.items() if said.answer is Answer.UNKNOWN})
+            lease.inherited = Outcome("", {who: said for who, said in replies.items() if said.answer is wanted})

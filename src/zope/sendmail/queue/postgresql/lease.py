@@ -32,7 +32,7 @@ from zope.sendmail.reporting import maillog
 _FRESH = Record()
 
 #: How far a worker has come with a mail.
-CLAIMED, OPENED, INTENDED = 0, 1, 2
+CLAIMED, OPENED, INTENDED, ACCEPTED = 0, 1, 2, 3
 
 
 class LeaseHolder(Protocol):
@@ -48,6 +48,9 @@ class LeaseHolder(Protocol):
 
     def intend_soon(self, lease: PostgreSQLLease) -> None:
         """Begin to note that, without waiting."""
+
+    def accepted(self, lease: PostgreSQLLease) -> None:
+        """Note that the relay has the mail."""
 
     def sent(self, lease: PostgreSQLLease, record: Record) -> None:
         """Note that the mail has left."""
@@ -130,11 +133,10 @@ class PostgreSQLLease:
         is_fresh = self.is_fresh and not self.is_suspect and self.inherited is None and not self.problem
         return self._data if is_fresh and self.terms.priority is not Priority.LOW else None
 
-    #: See `IOrdinaryLease`: nothing notes the yes before.
-    ends_soon = True
-
     def accepted(self) -> None:
-        """See `IOrdinaryLease.accepted`.  That is written with `settle_sent`, as always."""
+        """See `IOrdinaryLease.accepted`.  That is written within some thousandths of a second."""
+        if not self.is_over:
+            self._hand.accepted(self)
 
     def settle_sent(self, together: Sequence[tuple[Any, Outcome, Record]]) -> None:
         """See `IOrdinaryLease.settle_sent`."""
@@ -161,7 +163,7 @@ class PostgreSQLLease:
 
     def soon(self) -> None:
         """See `IForeseenLease.soon`."""
-        if self.mark is None and not self.is_over and self.text is not None:
+        if self.phase == CLAIMED and not self.is_over and self.text is not None:
             self._hand.intend_soon(self)
 
     def settle(self, record: Record) -> None:

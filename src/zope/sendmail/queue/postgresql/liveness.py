@@ -37,10 +37,10 @@ GRACE = 5.0
 #: For so many seconds a processor remembers what it sent or gave back, in case a crash or a failover undoes it.
 REMEMBERED = 15.0
 
-#: Seconds for which what is to be written waits for more, and where it is written soon.
+#: Seconds for which what is to be written waits for more, and what is written soon.
 _FLUSH, _FLUSH_SOON = 0.02, 0.001
 
-#: Slots that are made at a time.
+#: Slots that are made at first; then as many again as there are.
 _SLOTS = 16
 
 #: Of so many beats in a row that fail, one is told.
@@ -55,8 +55,19 @@ class InHand(Protocol):
 
     id: uuid.UUID
     lease: int
-    #: How far it has come: 1 opened, 2 its last byte may have gone.
+    #: How far it has come: 1 opened, 2 its last byte may have gone, 3 its relay has it.
     phase: int
+
+
+class Notes(Protocol):
+    """What is to be written soon."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether others write it."""
+
+    def flush(self) -> None:
+        """Write it.  Raises nothing."""
 
 
 @dataclass(slots=True)
@@ -87,6 +98,8 @@ class Registration:
         *,
         clock: Clock,
     ) -> None:
+        #: What waits to be written soon; set before `start`.
+        self.notes: Notes | None = None
         self.id = random.getrandbits(63)  # unique, not secret
         self.ended = False
         self.dead: list[int] = []
@@ -159,10 +172,10 @@ class Registration:
         """Return a slot for a mail that is in hand."""
         with self._mutex:
             if not self._free:
-                more = range(self._slots, self._slots + _SLOTS)
+                more = range(self._slots, 2 * self._slots)
                 self._connections.execute("more_slots", me=self.id, slots=list(more))
                 self._free.extend(reversed(more))
-                self._slots += _SLOTS
+                self._slots *= 2
             slot = self._free.pop()
             self._in_hand[slot] = mail
             return slot
@@ -203,7 +216,7 @@ class Registration:
     def hurry(self, *, soon: bool = False) -> None:
         """Let `flush` be called within 20 ms.
 
-        :param soon: within one.
+        :param soon: and `Notes.flush` within one.
         """
         if soon and not self._wanted_soon.is_set():
             self._wanted_soon.set()
@@ -214,14 +227,21 @@ class Registration:
         beaten = self._clock.monotonic()
         while not self._over.is_set():
             if self._wanted.wait(max(0.0, beaten + BEAT - self._clock.monotonic())):
-                if self._wanted_soon.wait(_FLUSH):
-                    self._over.wait(_FLUSH_SOON)  # what others say meanwhile goes along
-                self._wanted_soon.clear()
+                self._wait(self._clock.monotonic() + _FLUSH)
                 self._wanted.clear()
                 self._flush()
             if not self._over.is_set() and self._clock.monotonic() >= beaten + BEAT:
                 beaten = self._clock.monotonic()
                 self._beat_safely()
+
+    def _wait(self, until: float) -> None:
+        """Wait, since more is said meanwhile, and let what is wanted soon be written, unless others do that."""
+        while (left := until - self._clock.monotonic()) > 0.0 and not self._over.is_set():
+            if self._wanted_soon.wait(left):
+                self._over.wait(_FLUSH_SOON)
+                if self.notes is not None and not self.notes.goes_on:
+                    self._wanted_soon.clear()
+                    self.notes.flush()
 
     def _beat_safely(self) -> None:
         try:

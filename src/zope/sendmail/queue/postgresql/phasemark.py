@@ -16,10 +16,6 @@ class PhaseMark:
     lease: int
     slot: int
     phase: int
-    #: Whether that was said ahead of its time: so what has left does not wait for the next word.
-    is_ahead: bool = False
-    #: Whether it is among what is said to the server, or was.
-    is_said: bool = False
     done: bool = False
     error: Exception | None = None
     #: When that was asked of the server, on the monotonic clock.

@@ -11,15 +11,16 @@ import functools
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import Connection
 
 from zope.sendmail.errors import LeaseLost, QueueError
+from zope.sendmail.queue.postgresql.arrays import array, quoted, values_of
 from zope.sendmail.queue.postgresql.database import Connections, is_lost, translated
 from zope.sendmail.queue.postgresql.departures import part_of
 from zope.sendmail.queue.postgresql.liveness import Registration
@@ -29,8 +30,6 @@ from zope.sendmail.queue.postgresql.statements import STATEMENTS
 from zope.sendmail.reporting import maillog
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.gilbaton import baton
-
-_T = TypeVar("_T")
 
 #: For one who only waits until all that was said before is written.
 _NO_MAIL, _NO_SLOT = uuid.UUID(int=0), -1
@@ -73,15 +72,15 @@ class _Batch:
             return "advance_one", _one(self.sent[0], *last.values())
         marks = last.values()
         return "advance", {
-            "sent": _array([each.mail.hex for each in self.sent]),
-            "sent_leases": _array([each.lease for each in self.sent]),
-            "records": _array([_quoted(each.line) for each in self.sent]),
-            "back": _array([each.mail.hex for each in self.back]),
-            "back_leases": _array([each.lease for each in self.back]),
-            "slots": _array(last),
-            "mails": _array([mark.mail.hex for mark in marks]),
-            "leases": _array([mark.lease for mark in marks]),
-            "phases": _array([mark.phase for mark in marks]),
+            "sent": array([each.mail.hex for each in self.sent]),
+            "sent_leases": array([each.lease for each in self.sent]),
+            "records": array([quoted(each.line) for each in self.sent]),
+            "back": array([each.mail.hex for each in self.back]),
+            "back_leases": array([each.lease for each in self.back]),
+            "slots": array(last),
+            "mails": array([mark.mail.hex for mark in marks]),
+            "leases": array([mark.lease for mark in marks]),
+            "phases": array([mark.phase for mark in marks]),
         }
 
 
@@ -103,28 +102,12 @@ def _of_day(name: str, part: int) -> bytes:
     return STATEMENTS[name].replace(b"{part}", str(part).encode())
 
 
-def _array(values: Iterable[object]) -> str:
-    """Return numbers or UUIDs as PostgreSQL writes an array; ten times as fast as a list through the driver."""
-    return f"{{{','.join(map(str, values))}}}"
-
-
-def _quoted(line: str) -> str:
-    """Return a text as an element of an array."""
-    return '"' + line.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _set(text: str | None, asked: Iterable[_T], kind: Callable[[str], _T]) -> set[_T]:
-    """Return the values that the server has joined with commas; all that were asked for, if it says nothing."""
-    if text is None:
-        return set(asked)
-    return {kind(each) for each in text.split(",")} if text else set()
-
-
 class RoundTrips:
     """See the module.  Concurrency: any thread.
 
     :param now: the time of the queue, at which mails are said to have left.
     :param clock: that of the beats.
+    :param free_slot: told of each slot whose mail has left, or is given back.
     """
 
     def __init__(
@@ -135,7 +118,9 @@ class RoundTrips:
         now: Callable[[], float],
         *,
         clock: Clock,
+        free_slot: Callable[[int], object],
     ) -> None:
+        self._free_slot = free_slot
         self._connections = connections
         self._liveness = liveness
         self._queue = queue
@@ -165,18 +150,6 @@ class RoundTrips:
         self._be_served(mark)
         if mark.error is not None:
             raise LeaseLost(str(mark.error)) from mark.error
-
-    def intend_soon(self, mark: PhaseMark) -> None:
-        """Write that down with what is said next, within a thousandth of a second; `wait_for` waits for it."""
-        with self._mutex:
-            mark.is_said = mark.is_ahead = True
-            self._pending.marks.append(mark)
-        self._liveness.hurry(soon=True)
-
-    def wait_for(self, mark: PhaseMark) -> None:
-        """Wait until a mark of `intend_soon` is written down, or is known not to be."""
-        if not mark.done:
-            self._be_served(mark)
 
     def holds(self, mark: PhaseMark) -> bool:
         """Return whether a mark was written down, and not so long ago that this processor may be dead to others."""
@@ -228,11 +201,7 @@ class RoundTrips:
         """Wait until a mark is written down: with what others have to say by the one who speaks next, or by us."""
         baton.put_down()  # others go on meanwhile, and share the journey
         with self._mutex:
-            if mark.done:
-                return
-            if not mark.is_said:
-                mark.is_said = True
-                self._pending.marks.append(mark)
+            self._pending.marks.append(mark)
             self._pending.waiting += 1
             if self._is_busy:
                 mark.gate = threading.Lock()
@@ -279,7 +248,7 @@ class RoundTrips:
                 mark.error = LeaseLost("this processor was taken for dead; another one has its mails")
             mark.done = True
         for each in (*batch.sent, *batch.back):
-            self._liveness.free_slot(each.slot)
+            self._free_slot(each.slot)
         missing = [each.mail for each in batch.sent if each.mail not in ended]
         for mail in missing:
             maillog.lease_lost(shown(mail), "it was sent from here, and another processor has it now")
@@ -330,7 +299,7 @@ class RoundTrips:
         parameters |= {"me": self._liveness.id, "queue": self._queue, "part": part, "now": now}
         [(ended, slots, _)] = self._connection.execute(_of_day(name, part), parameters)
         asked = [mark.slot for mark in batch.marks if mark.slot != _NO_SLOT]
-        return _set(ended, [each.mail for each in batch.sent], uuid.UUID), _set(slots, asked, int)
+        return values_of(ended, [each.mail for each in batch.sent], uuid.UUID), values_of(slots, asked, int)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

@@ -61,7 +61,10 @@ def some(queue: PostgreSQLQueue, schedule: Schedule, relay: int) -> None:
 
 
 def one(lease: PostgreSQLLease, schedule: Schedule, relay: int) -> None:
-    """Send one mail."""
+    """Send one mail; remove one that another worker had sent before it died."""
+    if not lease.envelope.recipients:
+        lease.settle(lease.record)
+        return
     try:
         if lease.text is None:
             lease.open().read()

@@ -106,6 +106,18 @@ select (select count(*) > 0 from (  -- `exists` would not read in this order, an
 -- name: piece
 select data from zope_sendmail.body where mail = %(mail)s and no = %(no)s
 
+-- name: note
+-- How far some mails have come: nothing but slots, so that it is short.
+with noted as (  -- not joined with the arrays: that would read each slot of this processor
+    update zope_sendmail.attempt set mail = (%(mails)s::uuid[])[array_position(%(slots)s::int[], slot)],
+        lease = (%(leases)s::bigint[])[array_position(%(slots)s::int[], slot)],
+        phase = (%(phases)s::smallint[])[array_position(%(slots)s::int[], slot)]
+    where processor = %(me)s::bigint and slot = any(%(slots)s::int[]) and not ended returning slot
+)
+select case when (select count(*) from noted) < cardinality(%(slots)s::int[])
+        then (select coalesce(string_agg(slot::text, ','), '') from noted) end,
+    set_config('synchronous_commit', 'off', true)
+
 -- name: advance
 -- The mails that have gone leave, and others are about to go: one round trip for all workers.
 with ended as (
@@ -119,11 +131,11 @@ noted as (
     insert into zope_sendmail.sent_{part} (part, queue, at, message_id, record)
         select %(part)s, %(queue)s, to_timestamp(%(now)s), message_id, record from ended where message_id <> ''
 ),
-intents as (
-    update zope_sendmail.attempt a set mail = v.mail, lease = v.lease, phase = v.phase
-    from unnest(%(slots)s::int[], %(mails)s::uuid[], %(leases)s::bigint[], %(phases)s::smallint[])
-        as v (slot, mail, lease, phase)
-    where a.processor = %(me)s and a.slot = v.slot and not a.ended returning a.slot
+intents as (  -- as in `note`
+    update zope_sendmail.attempt set mail = (%(mails)s::uuid[])[array_position(%(slots)s::int[], slot)],
+        lease = (%(leases)s::bigint[])[array_position(%(slots)s::int[], slot)],
+        phase = (%(phases)s::smallint[])[array_position(%(slots)s::int[], slot)]
+    where processor = %(me)s and slot = any(%(slots)s::int[]) and not ended returning slot
 ),
 back as (
     update zope_sendmail.mail m set owner = null, lease = null

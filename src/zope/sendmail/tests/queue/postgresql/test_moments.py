@@ -22,13 +22,11 @@ from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.queue import open_queue, put
-from zope.sendmail.queue.postgresql import roundtrips
 from zope.sendmail.queue.postgresql.database import Connections, NotConnected
 from zope.sendmail.queue.postgresql.databaselocation import DatabaseLocation
 from zope.sendmail.queue.postgresql.joining import PsycopgConnection
 from zope.sendmail.queue.postgresql.liveness import REMEMBERED
 from zope.sendmail.queue.postgresql.parking import Parking
-from zope.sendmail.queue.postgresql.phasemark import PhaseMark
 from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
 from zope.sendmail.queue.postgresql.upkeep import migrate
@@ -294,20 +292,6 @@ class AProcessor(Fixture):
         self.assertIsNotNone(progress._connection)
         progress.close()
         self.assertIsNone(progress._connection)
-
-    def test_whose_worker_finds_its_mark_written_down_makes_no_way_of_its_own(self) -> None:
-        """Another one has said it while this one let others go on; who comes next is not kept waiting."""
-        progress = RoundTrips(mock.Mock(), mock.Mock(), 1, time.time, clock=ManualClock())
-        mark = PhaseMark(uuid.uuid4(), 1, 0, 2)
-
-        def said_by_another() -> None:
-            mark.done = True
-
-        with mock.patch.object(roundtrips, "baton") as baton, mock.patch.object(progress, "_advance") as advance:
-            baton.put_down.side_effect = said_by_another
-            progress.wait_for(mark)
-            advance.assert_not_called()
-        self.assertFalse(progress._is_busy)
 
     def test_that_has_ended_beats_no_more(self) -> None:
         """Though its thread is in the middle of that: it would come back to life."""

@@ -7,17 +7,25 @@ import unittest
 from typing import Any
 from unittest import mock
 
-from zope.sendmail.errors import LeaseLost, QueueError
+import psycopg
+
+from zope.sendmail.errors import LeaseLost, NotPossible, QueueError
+from zope.sendmail.lifecycle.mailstatus import Standing
+from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue, put
+from zope.sendmail.queue.postgresql.asyncquery import AsyncQuery
 from zope.sendmail.queue.postgresql.claims import Claims
+from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.liveness import Registration
 from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
 from zope.sendmail.queue.postgresql.replenishing import Replenisher
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
+from zope.sendmail.testing.contracts import ManualClock
 from zope.sendmail.tests.support.layers import Databases, in_layer
 from zope.sendmail.tests.support.postgresql import shared_server
 
@@ -40,16 +48,25 @@ class Fixture(unittest.TestCase):
         self.assertEqual(len(leases), count)
         return leases
 
-    def journeys(self) -> list[Any]:
-        """Return where each journey to the server leaves what it said."""
-        found: list[Any] = []
-        execute = RoundTrips._execute
+    @property
+    def notes(self) -> Any:
+        return self.queue._claims._notes
 
-        def counting(trips: RoundTrips, batch: Any) -> Any:
-            found.append(batch)
+    def journeys(self) -> list[Any]:
+        """Return where each journey to the server leaves of how many mails it told, or the name of its statement."""
+        found: list[Any] = []
+        ask, execute = AsyncQuery.ask, RoundTrips._execute
+
+        def asking(query: AsyncQuery, statement: bytes, parameters: dict[str, Any]) -> None:
+            found.append(len(parameters["slots"].split(",")))
+            ask(query, statement, parameters)
+
+        def executing(trips: RoundTrips, batch: Any) -> Any:
+            found.append(batch.statement()[0])
             return execute(trips, batch)
 
-        self.enterContext(mock.patch.object(RoundTrips, "_execute", counting))
+        self.enterContext(mock.patch.object(AsyncQuery, "ask", asking))
+        self.enterContext(mock.patch.object(RoundTrips, "_execute", executing))
         return found
 
     def intended(self) -> int:
@@ -60,6 +77,15 @@ class Fixture(unittest.TestCase):
                 [self.queue._claims.processor],
             )
         return int(count)
+
+    def phases(self) -> list[int]:
+        """Return how far it is known to have come with each mail that it has in hand."""
+        with shared_server().connect() as connection:
+            rows = connection.execute(
+                "select phase from zope_sendmail.attempt where phase > 0 and processor = %s order by phase",
+                [self.queue._claims.processor],
+            )
+            return [phase for (phase,) in rows]
 
 
 class MailsThatGoSoon(Fixture):
@@ -74,32 +100,32 @@ class MailsThatGoSoon(Fixture):
         leases, journeys = self.soon(8), self.journeys()
         for lease in leases:
             lease.intend()
-        self.assertEqual((len(journeys), self.intended()), (1, 8))
+        self.assertEqual((journeys, self.intended()), ([8], 8))
 
     def test_are_written_down_without_a_word_of_their_worker(self) -> None:
         """By the thread that writes what waits."""
         leases = self.soon(3)
-        self.queue._claims.flush()
+        self.notes.flush()
         journeys = self.journeys()
         for lease in leases:
             lease.intend()
         self.assertEqual((journeys, self.intended()), ([], 3))
 
     def test_wait_for_a_journey_that_is_under_way(self) -> None:
-        [lease], execute = self.soon(1), RoundTrips._execute
+        [lease], answer = self.soon(1), AsyncQuery.answer
         begun, may_end, found = threading.Event(), threading.Event(), []
 
-        def slow(trips: RoundTrips, batch: Any) -> Any:
+        def slow(query: AsyncQuery) -> Any:
             begun.set()
             may_end.wait()
-            return execute(trips, batch)
+            return answer(query)
 
         def intend() -> None:
             lease.intend()
             found.append(self.intended())
 
-        with mock.patch.object(RoundTrips, "_execute", slow):
-            threads = [threading.Thread(target=each) for each in (self.queue._claims.flush, intend)]
+        with mock.patch.object(AsyncQuery, "answer", slow):
+            threads = [threading.Thread(target=each) for each in (self.notes.flush, intend)]
             threads[0].start()
             begun.wait()
             threads[1].start()
@@ -112,7 +138,7 @@ class MailsThatGoSoon(Fixture):
         [lease], journeys = self.soon(1), self.journeys()
         lease.soon()
         lease.intend()
-        self.assertEqual([len(batch.marks) for batch in journeys], [1])
+        self.assertEqual(journeys, [1])
 
     def test_are_no_mails_that_were_tried(self) -> None:
         """They may take long."""
@@ -129,25 +155,27 @@ class MailsThatGoSoon(Fixture):
         leases[0].intend()
         self.assertEqual(self.intended(), 1)
 
-    def test_are_written_with_those_that_have_left(self) -> None:
-        leases, journeys = self.claim(4), self.journeys()
-        for lease in leases[:3]:
-            lease.soon()
+    def test_are_written_with_those_that_a_relay_has_taken(self) -> None:
+        leases = self.soon(2)
         leases[0].intend()
-        leases[0].settle(_SENT)
-        leases[3].soon()
-        leases[3].intend()
-        self.assertEqual([(len(batch.sent), len(batch.marks)) for batch in journeys], [(0, 3), (1, 1)])
+        journeys = self.journeys()
+        with self.notes._speaking:  # another thread speaks in this moment
+            leases[0].accepted()
+            put(self.queue, [_ENVELOPE], _MESSAGE)
+            [follower] = self.queue.claim(1)
+            follower.soon()
+        self.notes.flush()
+        self.assertEqual((journeys, self.phases()), ([2], [2, 2, 3]))
 
-    def test_are_written_soon_when_they_have_left(self) -> None:
-        """One that was intended at its turn: with the next that is."""
-        leases = self.claim(3)
-        leases[0].soon()
-        for lease in leases[:2]:
+    def test_are_written_as_taken_soon(self) -> None:
+        """Also those that are settled by themselves."""
+        leases = self.soon(3)
+        for lease in leases:
             lease.intend()
-            self.hurry.reset_mock()
-            lease.settle(_SENT)
-            self.assertEqual(self.hurry.mock_calls, [mock.call(soon=lease is leases[0])])
+        self.hurry.reset_mock()
+        leases[0].accepted()
+        leases[1].settle(_SENT)
+        self.assertEqual(self.hurry.mock_calls, [mock.call(soon=True), mock.call(soon=True), mock.call()])
 
     def test_are_intended_again_after_a_while(self) -> None:
         """This processor may have been taken for dead since."""
@@ -155,7 +183,7 @@ class MailsThatGoSoon(Fixture):
         leases[0].intend()
         leases[1].mark.asked_at -= 2.0
         leases[1].intend()
-        self.assertEqual(len(journeys), 2)
+        self.assertEqual(journeys, [2, "advance"])
 
     def test_do_not_go_if_their_processor_was_taken_for_dead(self) -> None:
         leases = self.soon(2)
@@ -174,11 +202,11 @@ class MailsThatGoSoon(Fixture):
     def test_are_asked_for_one_by_one_if_the_database_refused(self) -> None:
         """It may have refused another one."""
         leases = self.soon(2)
-        with mock.patch.object(RoundTrips, "_execute", side_effect=QueueError("no")):
-            self.queue._claims._flush_safely()
+        with mock.patch.object(AsyncQuery, "ask", side_effect=psycopg.OperationalError("no")):
+            self.notes.flush()
         journeys = self.journeys()
         leases[1].intend()
-        self.assertEqual((len(journeys), self.intended()), (1, 1))
+        self.assertEqual((journeys, self.intended()), (["advance"], 1))
 
     def test_have_no_slot_if_the_database_gives_none(self) -> None:
         """That is met again by `intend`."""
@@ -188,6 +216,134 @@ class MailsThatGoSoon(Fixture):
             self.assertRaises(LeaseLost, lease.intend)
         lease.intend()
         self.assertEqual(self.intended(), 1)
+
+
+class ASlot(Fixture):
+    """Of a mail that has ended."""
+
+    def is_free(self, slot: int) -> bool:
+        return slot in self.queue._claims._liveness._free
+
+    def given_back(self) -> int:
+        """Begin to say that a mail goes soon, and give it back; return its slot."""
+        put(self.queue, [_ENVELOPE], _MESSAGE)
+        [first] = self.queue.claim(1)
+        first.soon()
+        first.intend()  # there is a connection now
+        with mock.patch.object(AsyncQuery, "is_answered", return_value=False):
+            [lease] = self.claim(1)
+            lease.soon()
+            lease.release()
+            self.queue._claims.flush()
+        return int(lease.slot)
+
+    def test_is_no_other_mails_as_long_as_something_about_it_is_under_way(self) -> None:
+        """That one would be lost at a death."""
+        slot = self.given_back()
+        self.assertFalse(self.is_free(slot))
+        self.notes.flush()
+        self.assertTrue(self.is_free(slot))
+
+    def test_is_another_mails_when_the_connection_has_failed(self) -> None:
+        slot = self.given_back()
+        with mock.patch.object(AsyncQuery, "is_answered", side_effect=psycopg.OperationalError("no")):
+            self.notes.go_on()
+        self.assertTrue(self.is_free(slot))
+
+    def test_is_free_at_once_if_nothing_was_said_of_it(self) -> None:
+        [lease] = self.claim(1)
+        lease.soon()
+        lease.release()
+        self.queue._claims.flush()
+        journeys = self.journeys()
+        self.notes.flush()
+        self.assertEqual((self.is_free(lease.slot), journeys), (True, []))
+
+
+class NotesOfPhases(Fixture):
+    def setUp(self) -> None:
+        super().setUp()
+        self.leases = self.claim(2)
+        self.leases[0].soon()
+        self.leases[0].intend()
+
+    def test_are_written_by_workers_as_long_as_they_come(self) -> None:
+        """Then no other thread has to wake up."""
+        self.notes._clock = clock = ManualClock()
+        self.notes.go_on()
+        found = [self.notes.goes_on]
+        clock.advance(0.001)
+        self.assertEqual([*found, self.notes.goes_on], [True, False])
+
+    def test_are_written_by_another_thread_where_there_is_no_connection(self) -> None:
+        """No worker waits for one."""
+        self.notes.close()
+        self.leases[1].soon()
+        self.assertEqual((self.notes.goes_on, self.intended()), (False, 1))
+        self.notes.flush()
+        self.assertEqual(self.intended(), 2)
+
+    def test_keep_none_waiting_when_the_database_is_away(self) -> None:
+        self.notes.close()
+        self.leases[1].soon()
+        with mock.patch.object(Connections, "connect", side_effect=QueueError("no")):
+            self.notes.flush()
+            self.assertRaises(LeaseLost, self.leases[1].intend)
+
+    def test_of_a_processor_that_was_taken_for_dead_are_not_written(self) -> None:
+        with shared_server().connect() as connection:
+            connection.execute("update zope_sendmail.attempt set ended = true")
+        self.leases[1].soon()
+        self.notes.flush()
+        self.assertIsInstance(self.leases[1].mark.error, LeaseLost)
+
+
+class AnAsynchronousQuery(unittest.TestCase):
+    def query(self, *, is_pooled: bool = False) -> AsyncQuery:
+        connection: Any = self.enterContext(shared_server().connect())
+        connection.prepare_threshold = None if is_pooled else 0
+        return AsyncQuery(connection)
+
+    def test_says_the_same_behind_a_pooler(self) -> None:
+        """Nothing is prepared there."""
+        for is_pooled in (False, True):
+            query = self.query(is_pooled=is_pooled)
+            for number in (1, 2):
+                query.ask(b"select %(b)s::text, %(a)s::int + %(a)s, null", {"a": number, "b": "x"})
+                self.assertEqual(query.answer(), ["x", str(2 * number), None])
+
+    def test_raises_what_the_server_refuses_and_goes_on(self) -> None:
+        query = self.query()
+        query.ask(b"select 1 / %(a)s::int", {"a": 0})
+        self.assertRaises(psycopg.errors.DivisionByZero, query.answer)
+        query.ask(b"select 1 / %(a)s::int", {"a": 1})
+        self.assertEqual(query.answer(), ["1"])
+
+    def test_raises_errors_that_have_no_name(self) -> None:
+        query = self.query()
+        query._connection.execute(
+            "create function pg_temp.refuse() returns int language plpgsql "
+            "as 'begin raise ''own'' using errcode = ''ZS001''; end'"
+        )
+        query.ask(b"select pg_temp.refuse()", {})
+        self.assertRaises(psycopg.DatabaseError, query.answer)
+
+    def test_tells_that_its_connection_broke(self) -> None:
+        query = self.query()
+        query.ask(b"select pg_terminate_backend(pg_backend_pid())", {})
+        self.assertRaises(psycopg.OperationalError, query.answer)
+        self.assertRaises(psycopg.OperationalError, query.ask, b"select 1", {})
+
+    def test_tells_whether_the_answer_is_there_without_waiting(self) -> None:
+        with shared_server().connect() as other:
+            other.execute("begin")
+            other.execute("select pg_advisory_xact_lock(7)")
+            query = self.query()
+            query.ask(b"select pg_advisory_xact_lock(%(a)s::bigint)", {"a": 7})
+            self.assertFalse(query.is_answered())
+            other.execute("commit")
+            query.answer()
+            self.assertTrue(query.is_answered())
 
 
 class AWorkerThatStandsStill(Fixture):
@@ -209,7 +365,7 @@ class AWorkerThatStandsStill(Fixture):
         [lease], journeys = self.claim(1), self.journeys()
         self.stand_still(1)
         lease.intend()
-        self.assertEqual((len(journeys), self.intended()), (2, 1))
+        self.assertEqual((journeys, self.intended()), (["advance", "advance"], 1))
 
     def test_does_not_send_when_its_processor_was_taken_for_dead(self) -> None:
         [lease], intend = self.claim(1), RoundTrips.intend
@@ -338,6 +494,41 @@ class ADeathWithMailsThatGoSoon(Fixture):
         self.queue.close()
         found = self.other.claim(10)
         self.assertEqual(sorted(lease.record.unknowns for lease in found), [*[0] * 6, *[1] * 4])
+
+    def test_leaves_nothing_unknown_that_a_relay_has_taken(self) -> None:
+        """It is not sent again, and stands among what was sent."""
+        taken, unknown = self.claim(2)
+        for lease in (taken, unknown):
+            lease.intend()
+        taken.accepted()
+        self.queue.close()
+        found = {lease.name: lease for lease in self.other.claim(2)}
+        self.assertEqual(
+            {name: lease.record.unknowns for name, lease in found.items()}, {taken.name: 0, unknown.name: 1}
+        )
+        heir = found[taken.name]
+        self.assertEqual((heir.envelope.recipients, heir.record.state), ((), State.SENT))
+        self.assertEqual([each.answer for each in heir.inherited.replies.values()], [Answer.ACCEPTED])
+
+    def test_leaves_to_operators_only_the_removal_of_what_a_relay_has_taken(self) -> None:
+        [lease] = self.claim(1)
+        lease.intend()
+        lease.accepted()
+        self.queue.close()
+        for _ in range(2):
+            self.assertRaises(NotPossible, self.other.admin.hold, lease.name)
+        self.other.admin.remove(lease.name)
+        self.assertEqual(self.other.admin.count(), {})
+
+    def test_makes_a_processor_remove_what_a_relay_has_taken(self) -> None:
+        [lease] = self.claim(1)
+        lease.intend()
+        lease.accepted()
+        self.queue.close()
+        mailer = mock.Mock(spec=["send"])
+        QueueProcessorThread(queue=self.other, mailer=mailer).run(forever=False)
+        self.assertEqual((mailer.mock_calls, self.other.admin.count()), ([], {}))
+        self.assertEqual(self.other.status("m@example.org").standing, Standing.SENT)
 
     def test_makes_nothing_unknown_that_was_given_back(self) -> None:
         leases = self.claim(3)
