@@ -99,7 +99,8 @@ class Connections:
     def _connect(self) -> Connection[Any]:
         with translated():
             parameters: Any = self.location.parameters
-            connection = psycopg.connect(autocommit=True, **parameters)
+            # Text of a database that knows no encoding would be bytes.
+            connection = psycopg.connect(autocommit=True, **(parameters | {"client_encoding": "utf8"}))
             try:
                 self._greet(connection)
             except BaseException:

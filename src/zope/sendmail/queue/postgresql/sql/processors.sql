@@ -22,8 +22,10 @@ on conflict (one) do update set system = excluded.system, database = excluded.da
 -- name: settle_in
 -- For a connection of our own: each statement is planned once, and not for a table that happened to be empty then.  How
 -- many mails a claim wants is not known to the plan, which takes them for a tenth of all: other joins would read the
--- whole table for a few of its rows.
-select set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
+-- whole table for a few of its rows.  A stricter isolation, as a role or a database may have, would only make some of
+-- our statements fail beside others of ours: each is a transaction of its own.
+select set_config('default_transaction_isolation', 'read committed', false),
+    set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
     set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false),
     set_config('jit', 'off', false)
 
