@@ -61,8 +61,13 @@ class Claims:
         self._replenisher = Replenisher(self._claim_ahead)
         #: The numbers of claims whose answer was lost, or that came to nothing else: what they got is claimed again.
         self._unanswered: list[int] = []
+        #: Those that were there at the last cleaning: none of them is still being committed.
+        self._long_unanswered: frozenset[int] = frozenset()
+        self._clean_queue = clean
         beats = Clock()  # others see a beat by their own clocks, whatever the clock of this queue is set to
-        self._liveness = liveness = Registration(connections, self._flush_safely, clean, self._resume, clock=beats)
+        self._liveness = liveness = Registration(
+            connections, self._flush_safely, self._clean, self._resume, clock=beats
+        )
         self._notes = notes = PhaseNotes(connections, liveness, beats)
         liveness.notes = notes
         self._progress = RoundTrips(connections, liveness, queue, self.now, clock=beats, free_slot=notes.free_slot)
@@ -308,6 +313,16 @@ class Claims:
 
     def _resume(self) -> None:
         self._hand.resume()
+
+    def _clean(self) -> None:
+        """Do what is done every ten minutes; forget lost answers that left no mail here."""
+        self._clean_queue()
+        asked = list(self._long_unanswered)
+        if asked:
+            rows = self._connections.execute("unanswered", me=self._liveness.id, leases=asked)
+            for lease in self._long_unanswered.difference(lease for (lease,) in rows):
+                self._unanswered.remove(lease)
+        self._long_unanswered = frozenset(self._unanswered)
 
     def _flush_safely(self) -> None:
         self._progress.flush_safely()

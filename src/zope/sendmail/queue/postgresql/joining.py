@@ -192,8 +192,7 @@ class JoinedMail:
         return shown(mail.id)
 
     def _ask(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        rows: Sequence[Sequence[Any]] = self._connection.execute(STATEMENTS[name].decode(), parameters)
-        return rows
+        return _texts(self._connection.execute(STATEMENTS[name].decode(), parameters))
 
     def _execute(self, name: str, parameters: Mapping[str, Any]) -> None:
         self._connection.execute(STATEMENTS[name].decode(), parameters)
@@ -231,6 +230,11 @@ class JoinedMail:
             self._is_over = True
 
 
+def _texts(rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+    """Return rows with text in the place of bytes, which it is in a database that knows no encoding."""
+    return [[each.decode() if isinstance(each, bytes) else each for each in row] for row in rows]
+
+
 class OtherDatabase(QueueError):
     """The application's connection leads to another database than the queue's.  Cure: name the queue's URL there."""
 
@@ -253,6 +257,6 @@ def check_database(connection: Any, known: str) -> None:
     :raises OtherDatabase: if it says something else on the application's.
     """
     with joined():
-        [(here,)] = connection.execute(STATEMENTS["place"].decode(), {})
+        [(here,)] = _texts(connection.execute(STATEMENTS["place"].decode(), {}))
     if here != known:
         raise OtherDatabase("the application's connection leads to another database than the URL of the queue")

@@ -115,20 +115,29 @@ def write(connection: Connection[Any], queue: int, mails: Sequence[NewMail], sta
 def write_at_once(connections: Connections, queue: int, mails: Sequence[NewMail]) -> None:
     """Commit mails in one transaction of their own.
 
-    If the connection breaks, it is not known whether they are there; then it is done again, and the names tell.
-
     :raises QueueError: if the database refuses.
     """
-    try:
+
+    def attempt() -> None:
         with connections.use() as connection:
             write(connection, queue, mails, WAITING)
+
+    _surely(connections, attempt)
+
+
+def _surely(connections: Connections, attempt: Callable[[], object]) -> None:
+    """Write mails; again if the connection broke: an idle one may have been broken for long.
+
+    If it broke in the commit, the names of the mails tell that they are there.
+    """
+    try:
+        attempt()
     except QueueError as error:
         if error.__cause__ is None or not is_lost(error.__cause__):
             raise
         connections.drop_idle()
         try:
-            with connections.use() as connection:
-                write(connection, queue, mails, WAITING)
+            attempt()
         except QueueError as again:
             if not isinstance(again.__cause__, UniqueViolation):
                 raise
@@ -261,7 +270,7 @@ class PostgreSQLStagedMail:
     def _flush(self) -> None:
         if self._new:
             self._written = len(self._ids)
-            patiently(self._clock, self._write)
+            patiently(self._clock, partial(_surely, self._connections, self._write))
             self._new, self._buffered = [], 0
 
     def _write(self) -> None:

@@ -81,7 +81,7 @@ create unlogged table zope_sendmail.attempt (
     slot integer not null,
     mail uuid,
     lease bigint,
-    phase smallint not null default 0,  -- 0 nothing, 1 opened, 2 the last byte may have gone
+    phase smallint not null default 0,  -- 0 nothing, 1 opened, 2 the last byte may have gone, 3 the relay has it
     ended boolean not null default false,
     primary key (processor, slot)
 ) with (fillfactor = 10, autovacuum_vacuum_cost_delay = 0);

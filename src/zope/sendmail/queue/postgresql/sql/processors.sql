@@ -94,10 +94,22 @@ insert into zope_sendmail.processor (id, ended, lost)
 on conflict do nothing
 
 -- name: withdraw
--- What this processor sent in its last seconds and a crash brought back.  Names are never given twice.
-with gone as (delete from zope_sendmail.mail where id = any(%(ids)s) and (owner is null or owner = %(me)s) returning id),
-told as (delete from zope_sendmail.history h using gone where h.mail = gone.id)
+-- What this processor sent in its last seconds and a crash brought back.  Names are never given twice.  What it was told
+-- by the relay has gone with the crash.  The partition is that of `departures.part_of`.
+with gone as (
+    delete from zope_sendmail.mail where id = any(%(ids)s) and (owner is null or owner = %(me)s) returning id, queue, message_id
+),
+told as (delete from zope_sendmail.history h using gone where h.mail = gone.id),
+noted as (
+    insert into zope_sendmail.sent (part, queue, at, message_id)
+        select floor(extract(epoch from clock_timestamp()) / 86400)::bigint %% 9, queue, clock_timestamp(), message_id
+        from gone where message_id <> ''
+)
 delete from zope_sendmail.body using gone where body.mail = gone.id
+
+-- name: unanswered
+-- Of which claims, whose answer was lost, this processor has mail.  Reads the whole table.
+select distinct lease from zope_sendmail.mail where owner = %(me)s and lease = any(%(leases)s)
 
 -- name: inherited
 select processor, mail, lease, phase from zope_sendmail.attempt where processor = any(%(dead)s) and phase > 0

@@ -24,8 +24,9 @@ _DEPTH = 100_000
 _WRITES = {"adopt", "arrive", "body", "join_body", "join_mail", "make_queue", "stage", "tell"}
 
 #: Those that read a whole table: a count; after a crash, once; what left on one day, before its table is used again;
-#: the slots of dead processors, every ten minutes; what the server knows of its sessions.
-_READ_ALL = {"bury_lost", "count", "forget_ended", "forget_sent", "oldest_in_partition", "pins"}
+#: the slots of dead processors, and mails whose claim was not answered, every ten minutes; what the server knows of its
+#: sessions.
+_READ_ALL = {"bury_lost", "count", "forget_ended", "forget_sent", "oldest_in_partition", "pins", "unanswered"}
 
 #: Those of which there is no plan, or not in this form (`reveal_on` is `reveal` for another driver).
 _NO_PLAN = {
@@ -130,6 +131,7 @@ class ADeepQueue(unittest.TestCase):
             "claim_these": {**me, "now": 1.9e9, "ids": ids},
             "next_due": {**me, "now": 1.0},
             "anything_new": {"queue": 1, "parked": []},
+            "note": {**slots, "me": 1},
             "advance": {**slots, **gone, "me": 1, "queue": 1, "part": 1, "now": 1.0},
             "advance_one": {**first, "me": 1, "queue": 1, "part": 1, "now": 1.0},
             "keep": {"id": ids[0], "lease": 7, "state": 0, "due": 1.0, "record": "{}", "durable": False},

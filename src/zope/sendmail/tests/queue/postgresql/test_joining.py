@@ -46,9 +46,9 @@ class Fixture(unittest.TestCase):
         return [lease.open().read().partition(b"Subject: ")[2].partition(b"\n")[0] for lease in self.queue.claim(99)]
 
 
-def send(sender: Any, subject: str = "news", text: str = "Text\n") -> str:
+def send(sender: Any, subject: str = "news", text: str = "Text\n", **terms: Any) -> str:
     """Send one mail."""
-    message_id: str = sender.send("a@example.org", ["b@example.org"], f"Subject: {subject}\n\n{text}")
+    message_id: str = sender.send("a@example.org", ["b@example.org"], f"Subject: {subject}\n\n{text}", **terms)
     return message_id
 
 
@@ -106,6 +106,22 @@ class APsycopgConnection(Fixture):
         self.connection.commit()
         self.queue.wait(3600.0)
         self.assertEqual(self.subjects(), [b"news"])
+
+    def test_may_lead_to_a_database_without_an_encoding(self) -> None:
+        """Of which psycopg reads text as bytes."""
+        import psycopg
+
+        from zope.sendmail.queue.postgresql.joining import PsycopgConnection
+        from zope.sendmail.queue.postgresql.upkeep import migrate
+
+        database = self.server.create_database("template0 encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C'")
+        url = self.server.url(database=database)
+        migrate(url)
+        with psycopg.connect(self.server.conninfo(database)) as connection:
+            writer = MailWriter(url, connection=PsycopgConnection(connection))
+            message_id = send(writer, key="one")
+            connection.commit()
+            self.assertEqual(send(writer, key="one"), message_id)
 
     def test_takes_large_mail(self) -> None:
         """In pieces, as the queue does."""

@@ -293,6 +293,16 @@ class AProcessor(Fixture):
         progress.close()
         self.assertIsNone(progress._connection)
 
+    def test_forgets_lost_answers_that_left_it_no_mail(self) -> None:
+        """At the second cleaning: what was lost a moment ago may still be committed."""
+        [lease] = self.claimed()
+        claims, found = self.queue._claims, []
+        claims._unanswered += [lease.lease, 7]
+        for _ in range(2):
+            claims._clean()
+            found.append(list(claims._unanswered))
+        self.assertEqual(found, [[lease.lease, 7], [lease.lease]])
+
     def test_that_has_ended_beats_no_more(self) -> None:
         """Though its thread is in the middle of that: it would come back to life."""
         self.queue.claim()

@@ -559,5 +559,13 @@ class AMailThatIsWithdrawn(Fixture):
             ]
         self.assertEqual(found, [(0,), (0,), (0,)])
 
+    def test_is_known_to_have_been_sent(self) -> None:
+        """The failover took away what was known of that as well."""
+        [lease] = self.claim(1)
+        lease.release()
+        self.queue._claims.flush()
+        self.queue._claims._liveness.withdraw([lease.id])
+        self.assertEqual(self.queue.status("m@example.org").standing, Standing.SENT)
+
 
 load_tests = in_layer(Databases)
