@@ -296,6 +296,14 @@ class AHostThatWasStartedAgain(HostsTest):
         ):
             self.assertEqual(self.queues["b"].claim(9), [])
 
+    def test_says_when_that_was(self) -> None:
+        """In the past; a system that does not say it was started at the beginning of time."""
+        with mock.patch("builtins.open", mock.mock_open(read_data=b"cpu 1 2 3\nbtime 1800000000\nctxt 4\n")):
+            self.assertEqual(heartbeat._booted(), 1_800_000_000.0)
+        for refused in (OSError, ValueError):
+            with mock.patch("builtins.open", side_effect=refused):
+                self.assertEqual(heartbeat._booted(), 0.0)
+
 
 class TheHeart(unittest.TestCase):
     """One thread for all owners of a process."""

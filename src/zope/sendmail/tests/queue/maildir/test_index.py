@@ -57,6 +57,17 @@ class Order(IndexTest):
         self.take_all()
         self.assertEqual(self.index.count_due(100), 0)
 
+    def test_several_are_forgotten_together(self) -> None:
+        """With the times at which they were to be given up, and with their turn."""
+        names = keys(1, 2, 3)
+        self.fresh(*names)
+        self.index.drop_all(names[:1])
+        self.assertEqual(len(self.index), 2)
+        for name in names[1:]:
+            self.index.expect(name, 200.0)
+        self.index.drop_all(names[1:])
+        self.assertEqual((len(self.index), self.index.next_expiry()), (0, None))
+
     def test_each_is_taken_once(self) -> None:
         """However often it is rung in or found."""
         [name] = keys(1)
