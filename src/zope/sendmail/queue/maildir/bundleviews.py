@@ -86,11 +86,13 @@ class BundleViews:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def open(self, groups: Iterable[str]) -> list[OpenBundle]:
+    def open(self, groups: Iterable[str], *, all_of_them: bool = True) -> list[OpenBundle]:
         """Return their bundles; those that cannot be read are left out.
 
         :param groups: relative to the queue
-        :raises FileNotFoundError: if files were made of one meanwhile.
+        :param all_of_them: whether one that is missing is an error: files were made of it meanwhile, or a group never
+            had one and cannot be unfolded.
+        :raises FileNotFoundError: if one is missing.
         """
         opened: list[OpenBundle] = []
         with contextlib.ExitStack() as stack:
@@ -98,7 +100,8 @@ class BundleViews:
                 try:
                     opened.append(stack.enter_context(OpenBundle(self._store.disk, self._path(group))))
                 except FileNotFoundError:
-                    raise
+                    if all_of_them:
+                        raise
                 except OSError:  # the doctor tells of it
                     continue
             stack.pop_all()

@@ -336,11 +336,11 @@ class MailViews:
 
     def _everything(self) -> tuple[Listing, list[OpenBundle]]:
         """Return all mails: those that are files, and the bundles of which none were made in time."""
-        for _ in range(_ANEW):
-            listing = self._listing()
+        for again in range(_ANEW):
+            listing = self._listing(as_files=not again)
             with contextlib.suppress(FileNotFoundError):
                 return listing, self._bundled.open(listing.groups)
-        return listing, []
+        return listing, self._bundled.open(listing.groups, all_of_them=False)
 
     def _listing(self, *, as_files: bool = True) -> Listing:
         """Return all mails, each a file of its own unless another process is making one of it just now.
