@@ -51,11 +51,12 @@ class Fixture(unittest.TestCase):
         return queue
 
     def claimed(self, count: int = 1) -> list[Any]:
-        """Return leases on new mails, of which this processor says nothing by itself."""
+        """Return leases on new mails, of which this processor says nothing by itself, and no answer grows old."""
         put(self.queue, [envelope()] * count, MESSAGE)
         leases: list[Any] = self.queue.claim(count)
         self.assertEqual(len(leases), count)
         self.queue._claims._liveness.stop()
+        self.queue._claims._progress._clock = ManualClock()
         return leases
 
     def instead(self, statement: str, answer: Any) -> Any:
