@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
+from zope.sendmail.queue.maildir.heartbeat import DEAD_AFTER
 from zope.sendmail.sender import MailWriter
-from zope.sendmail.testing.relay import Relay
+from zope.sendmail.system.disk import Disk
+from zope.sendmail.testing.relay import Hang, Relay
 from zope.sendmail.tests.support.documents import blocks
 from zope.sendmail.tests.support.layers import Servers, in_layer
 from zope.sendmail.tests.support.servers import wait_until
@@ -104,6 +108,56 @@ class AContainer(unittest.TestCase):
         finally:
             outer.kill()
         self.assertEqual(outer.returncode, 0, errors)
+
+
+@unittest.skipUnless(os.geteuid() == 0, "only root can make process namespaces")
+class TwoContainers(unittest.TestCase):
+    """With one volume: in each the daemon is process 1, on a host with a name of its own."""
+
+    def setUp(self) -> None:
+        probe = ["unshare", "--pid", "--mount-proc", "--uts", "--fork", "hostname", "probe"]
+        if not shutil.which("unshare") or subprocess.run(probe, capture_output=True, check=False).returncode:
+            self.skipTest("no namespaces for processes and host names here")
+        self.relay = self.enterContext(Relay())
+        self.directory = self.enterContext(tempfile.TemporaryDirectory())
+        if not Disk().is_local(os.stat(self.directory)):
+            self.skipTest("the temporary directory is on a file system that other machines may have")
+        self.queue = os.path.join(self.directory, "mail")
+
+    def start(self, host: str) -> subprocess.Popen[bytes]:
+        """Start a container, whose first process ends with the one that is returned."""
+        place = ("--hostname", self.relay.host, "--port", str(self.relay.port), self.queue)
+        daemon = [sys.executable, "-m", "zope.sendmail.cli", "--daemon", "--interval", "1", *place]
+        script = f"hostname {host} && exec {shlex.join(daemon)}"
+        command = ["unshare", "--pid", "--mount-proc", "--uts", "--fork", "--kill-child", "sh", "-c", script]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        log = self.enterContext(open(os.path.join(self.directory, f"{host}.log"), "wb"))
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.addCleanup(self.end, process)
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill the container, and return when it is gone."""
+        process.kill()
+        process.wait(60)
+
+    def test_know_the_dead_one_from_the_living(self) -> None:
+        """While the one with the mail waits for its relay, the other lets it be; when it is killed, it goes at once."""
+        hang = Hang("421 4.3.2 shutting down")
+        self.relay.on("MAIL", hang, nth=1)
+        MailWriter(self.queue).send("shop@example.org", ["jane@example.org"], "From: a@example.org\n\nx\n")
+        first = self.start("one")
+        self.assertTrue(wait_until(lambda: bool(self.relay.dialogues and "MAIL" in self.relay.verbs())))
+        self.start("two")
+        MailWriter(self.queue).send("shop@example.org", ["john@example.org"], "From: a@example.org\n\nx\n")
+        self.assertTrue(wait_until(lambda: len(self.relay.mails) == 1))
+        self.assertEqual(self.relay.mails[0].recipients, ("john@example.org",))
+
+        died = time.monotonic()
+        self.end(first)
+        self.assertTrue(wait_until(lambda: len(self.relay.mails) == 2))
+        self.assertLess(time.monotonic() - died, DEAD_AFTER)  # no heartbeat was waited for
+        self.assertEqual(self.relay.mails[1].recipients, ("jane@example.org",))
 
 
 load_tests = in_layer(Servers)
