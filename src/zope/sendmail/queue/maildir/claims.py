@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
@@ -21,8 +22,9 @@ from zope.sendmail.queue.maildir import makeway
 from zope.sendmail.queue.maildir.bundlesource import BundleSource
 from zope.sendmail.queue.maildir.index import Index
 from zope.sendmail.queue.maildir.lease import MaildirLease
+from zope.sendmail.queue.maildir.lockedhistories import LockedHistories
 from zope.sendmail.queue.maildir.locks import Busy, CannotClaim, Lock, OneAtATime, Owner
-from zope.sendmail.queue.maildir.ordinary import ordinary_lease
+from zope.sendmail.queue.maildir.ordinary import OrdinaryLease, ordinary_lease
 from zope.sendmail.queue.maildir.ownertext import Phase
 from zope.sendmail.queue.maildir.processshare import ProcessShare
 from zope.sendmail.queue.maildir.scanner import Scanner
@@ -79,6 +81,7 @@ class Claims:
         self.mutex = threading.RLock()
         self._schedule = schedule
         self._clock = store.clock
+        self._histories = LockedHistories(store)
         self.unsettled = UnsettledLeases(store.clock)
         self.share = ProcessShare(store)
         #: What is added to the monotonic clock to get the wall clock's time.
@@ -262,6 +265,22 @@ class Claims:
 
     def _take_files(self, limit: int, rank: int | None = None) -> list[MaildirLease]:
         """Do so with those that are files, of one priority or of all.  Raises `CannotClaim`."""
+        leases: list[MaildirLease] = []
+        for _ in range(_TRIES):
+            try:
+                taken = self._take_untold(limit - len(leases), rank)
+            except CannotClaim:
+                if not leases:
+                    raise
+                break
+            looked_at = self._looked_at(taken)
+            leases += looked_at
+            if len(looked_at) == len(taken):  # else others may be due in the place of those that are not
+                break
+        return leases
+
+    def _take_untold(self, limit: int, rank: int | None) -> list[MaildirLease]:
+        """Do so; of ordinary messages it is still to be asked whether they have a history.  Raises `CannotClaim`."""
         now = self._clock.monotonic()
         leases: list[MaildirLease] = []
         for _ in range(_TRIES):
@@ -278,6 +297,22 @@ class Claims:
             if lease is not None:
                 leases.append(lease)
         return leases
+
+    def _looked_at(self, leases: list[MaildirLease]) -> list[MaildirLease]:
+        """Return the leases, with a full one in the place of an ordinary one whose message has a history after all."""
+        tried = self._histories.among([lease.name for lease in leases if isinstance(lease, OrdinaryLease)])
+        if not tried:
+            return leases
+        looked_at = [self._full(lease.key, lease.lock) if lease.name in tried else lease for lease in leases]
+        return [lease for lease in looked_at if lease is not None]
+
+    def _full(self, key: str, lock: Lock) -> MaildirLease | None:
+        """Return a full lease on a message that we have locked, if it is due."""
+        try:
+            return self._guarded(key, functools.partial(self._lease, lock=lock))
+        except CannotClaim:  # the next claim meets it again
+            self._index.put(key, self._clock.monotonic())
+            return None
 
     def next_expiry(self) -> float | None:
         """See `IMailQueue`."""

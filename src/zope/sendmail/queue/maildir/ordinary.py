@@ -48,11 +48,11 @@ class OrdinaryLease(ReadLease):
     envelope: Envelope = Envelope("", ())
 
     def __init__(  # noqa: PLR0917 - one for each mail, made by `ordinary_lease` only
-        self, holder: OrdinaryLeaseHolder, key: str, name: str, lock: Lock, envelope: Envelope, text: bytes, start: int
+        self, holder: OrdinaryLeaseHolder, key: str, lock: Lock, envelope: Envelope, text: bytes, start: int
     ) -> None:
         self.claims = self._holder = holder
         self.key = key
-        self.name = name
+        self.name = name_of(key)
         self.lock = lock
         self.text = text[start:]
         self.envelope = self._whole = envelope
@@ -100,14 +100,13 @@ class OrdinaryLease(ReadLease):
 def ordinary_lease(holder: OrdinaryLeaseHolder, key: str, lock: Lock) -> OrdinaryLease | None:
     """Return the lease on a message that we have locked if it is an ordinary one; None: it is to be looked at closer.
 
-    Raises nothing: a disk that refuses is met again at the closer look.
+    Whether it has a history is asked then, for several together (`LockedHistories`).  Raises nothing: a disk that
+    refuses is met again at the closer look.
     """
-    store, name = holder.store, name_of(key)
+    store = holder.store
     try:
-        if store.disk.exists(store.layout.history_of(name)):
-            return None
         text = store.disk.read_small(store.layout.message(key))
     except OSError:
         return None
     usual = None if text is None else usual_envelope(text)
-    return None if text is None or usual is None else OrdinaryLease(holder, key, name, lock, usual[0], text, usual[1])
+    return None if text is None or usual is None else OrdinaryLease(holder, key, lock, usual[0], text, usual[1])
