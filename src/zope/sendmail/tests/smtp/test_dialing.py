@@ -14,7 +14,7 @@ from unittest import mock
 from zope.sendmail.config.settings import INTERACTIVE, Timeouts, Tls
 from zope.sendmail.lifecycle.outcome import Answer
 from zope.sendmail.mailer import SMTPMailer
-from zope.sendmail.smtp import tlsprobe
+from zope.sendmail.smtp import hostaddresses, tlsprobe
 from zope.sendmail.smtp.dialing import own_name
 from zope.sendmail.smtp.heloname import helo_name
 from zope.sendmail.smtp.hostaddresses import FAILURES, HostAddress, host_addresses, open_first
@@ -30,6 +30,11 @@ REAL = socket.getaddrinfo
 
 class SeveralAddresses(Conversation):
     """A relay with two addresses, as a pair of servers under one name has."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        # Each takes connections: however long the machine stands still, the second is not tried beside the first.
+        self.enterContext(mock.patch.object(hostaddresses, "_DELAY", 300.0))
 
     def pair(self, **options: Any) -> tuple[Relay, Relay]:
         """Start a relay on each of two addresses, with one port, and let `HOSTNAME` stand for both."""
