@@ -69,7 +69,6 @@ class Claims:
             connections, self._flush_safely, self._clean, self._resume, clock=beats
         )
         self._notes = notes = PhaseNotes(connections, liveness, beats)
-        liveness.notes = notes
         self._progress = RoundTrips(connections, liveness, queue, self.now, clock=beats, free_slot=notes.free_slot)
         self._inheritance = Inheritance(connections, liveness, schedule, clock)
         #: Which mails there are for this processor, as far as is known.

@@ -37,8 +37,8 @@ GRACE = 5.0
 #: For so many seconds a processor remembers what it sent or gave back, in case a crash or a failover undoes it.
 REMEMBERED = 15.0
 
-#: Seconds for which what is to be written waits for more, and what is written soon.
-_FLUSH, _FLUSH_SOON = 0.02, 0.001
+#: Seconds for which what is to be written waits for more.
+_FLUSH = 0.02
 
 #: Slots that are made at first; then as many again as there are.
 _SLOTS = 16
@@ -57,17 +57,6 @@ class InHand(Protocol):
     lease: int
     #: How far it has come: 1 opened, 2 its last byte may have gone, 3 its relay has it.
     phase: int
-
-
-class Notes(Protocol):
-    """What is to be written soon."""
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether others write it."""
-
-    def flush(self) -> None:
-        """Write it.  Raises nothing."""
 
 
 @dataclass(slots=True)
@@ -98,8 +87,6 @@ class Registration:
         *,
         clock: Clock,
     ) -> None:
-        #: What waits to be written soon; set before `start`.
-        self.notes: Notes | None = None
         self.id = random.getrandbits(63)  # unique, not secret
         self.ended = False
         self.dead: list[int] = []
@@ -125,8 +112,8 @@ class Registration:
         #: What is still to be withdrawn.
         self._owed: set[uuid.UUID] = set()
         self._failures = 0
-        #: Whether something waits to be written; whether that is to be done soon.
-        self._wanted, self._wanted_soon = threading.Event(), threading.Event()
+        #: Whether something waits to be written.
+        self._wanted = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zope.sendmail.postgresql.beat", daemon=True)
 
@@ -149,7 +136,6 @@ class Registration:
     def stop(self) -> None:
         """Do not beat any more."""
         self._over.set()
-        self._wanted_soon.set()
         self._wanted.set()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
@@ -213,13 +199,8 @@ class Registration:
 
     # the beat
 
-    def hurry(self, *, soon: bool = False) -> None:
-        """Let `flush` be called within 20 ms.
-
-        :param soon: and `Notes.flush` within one.
-        """
-        if soon and not self._wanted_soon.is_set():
-            self._wanted_soon.set()
+    def hurry(self) -> None:
+        """Let `flush` be called within 20 ms."""
         if not self._wanted.is_set():
             self._wanted.set()
 
@@ -227,21 +208,12 @@ class Registration:
         beaten = self._clock.monotonic()
         while not self._over.is_set():
             if self._wanted.wait(max(0.0, beaten + BEAT - self._clock.monotonic())):
-                self._wait(self._clock.monotonic() + _FLUSH)
+                self._over.wait(_FLUSH)  # what others say meanwhile goes along
                 self._wanted.clear()
                 self._flush()
             if not self._over.is_set() and self._clock.monotonic() >= beaten + BEAT:
                 beaten = self._clock.monotonic()
                 self._beat_safely()
-
-    def _wait(self, until: float) -> None:
-        """Wait, since more is said meanwhile, and let what is wanted soon be written, unless others do that."""
-        while (left := until - self._clock.monotonic()) > 0.0 and not self._over.is_set():
-            if self._wanted_soon.wait(left):
-                self._over.wait(_FLUSH_SOON)
-                if self.notes is not None and not self.notes.goes_on:
-                    self._wanted_soon.clear()
-                    self.notes.flush()
 
     def _beat_safely(self) -> None:
         try:

@@ -2,7 +2,7 @@
 
 A short statement on a connection of its own, which touches nothing but the slots of this processor.  Workers look with
 each mail whether the last one is answered, and send the next with all that was said meanwhile; so no thread has to wake
-up for that.  If no worker comes, the thread that beats does it.
+up for that.  If no worker comes, a thread does it.
 
 What fails here is asked again by the worker that needs the answer (`RoundTrips.intend`); that a relay has taken a mail
 is not, so a death may leave it unknown.  A slot is given to another mail only when nothing about it is under way.
@@ -56,6 +56,9 @@ class PhaseNotes:
         self._left: set[int] = set()
         #: When a worker looked last.
         self._went_on_at = -inf
+        self._thread: threading.Thread | None = None
+        #: Whether something was said, so that the thread has to see to it; and whether all is over.
+        self._is_wanted, self._is_over = threading.Event(), threading.Event()
 
     # what is said
 
@@ -63,7 +66,7 @@ class PhaseNotes:
         """Write this down soon: with the next `go_on`, or within some thousandths of a second."""
         with self._mutex:
             self._pending[mark.slot] = mark
-        self._liveness.hurry(soon=True)
+        self._wake()
         self.go_on()
 
     def go_on(self) -> None:
@@ -106,10 +109,33 @@ class PhaseNotes:
         self._liveness.free_slot(slot)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Write down what was said, and let go of the connection."""
+        self._is_over.set()
+        self._is_wanted.set()
+        if self._thread is not None:
+            self._thread.join()
         self.flush()
         with self._speaking:
             self._drop()
+
+    # the thread
+
+    def _wake(self) -> None:
+        if not self._is_wanted.is_set():
+            self._is_wanted.set()
+            if self._thread is None and not self._is_over.is_set():
+                thread = threading.Thread(target=self._run, name="zope.sendmail.postgresql.notes", daemon=True)
+                with contextlib.suppress(RuntimeError):  # the system has none: workers do what they can
+                    thread.start()
+                    self._thread = thread
+
+    def _run(self) -> None:
+        while not self._is_over.is_set():
+            self._is_wanted.wait()
+            self._is_over.wait(_PACE)
+            if not self.goes_on:
+                self._is_wanted.clear()
+                self.flush()
 
     # how it is said
 

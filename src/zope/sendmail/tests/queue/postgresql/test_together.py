@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import unittest
+import uuid
 from typing import Any
 from unittest import mock
 
@@ -22,6 +23,8 @@ from zope.sendmail.queue.postgresql.asyncquery import AsyncQuery
 from zope.sendmail.queue.postgresql.claims import Claims
 from zope.sendmail.queue.postgresql.database import Connections
 from zope.sendmail.queue.postgresql.liveness import Registration
+from zope.sendmail.queue.postgresql.phasemark import PhaseMark
+from zope.sendmail.queue.postgresql.phasenotes import PhaseNotes
 from zope.sendmail.queue.postgresql.queue import PostgreSQLQueue
 from zope.sendmail.queue.postgresql.replenishing import Replenisher
 from zope.sendmail.queue.postgresql.roundtrips import RoundTrips
@@ -40,7 +43,8 @@ class Fixture(unittest.TestCase):
         self.queue: Any = open_queue(self.url)
         self.addCleanup(self.queue.close)
         # Nothing is written but by whom the test lets write.
-        self.hurry = self.enterContext(mock.patch.object(Registration, "hurry", return_value=None))
+        self.enterContext(mock.patch.object(Registration, "hurry", return_value=None))
+        self.wake = self.enterContext(mock.patch.object(PhaseNotes, "_wake", return_value=None))
 
     def claim(self, count: int) -> list[Any]:
         put(self.queue, [_ENVELOPE] * count, _MESSAGE)
@@ -175,10 +179,10 @@ class MailsThatGoSoon(Fixture):
         leases = self.soon(3)
         for lease in leases:
             lease.intend()
-        self.hurry.reset_mock()
+        self.wake.reset_mock()
         leases[0].accepted()
         leases[1].settle(_SENT)
-        self.assertEqual(self.hurry.mock_calls, [mock.call(soon=True), mock.call(soon=True), mock.call()])
+        self.assertEqual(len(self.wake.mock_calls), 2)
 
     def test_are_intended_again_after_a_while(self) -> None:
         """This processor may have been taken for dead since."""
@@ -299,6 +303,35 @@ class NotesOfPhases(Fixture):
         self.leases[1].soon()
         self.notes.flush()
         self.assertIsInstance(self.leases[1].mark.error, LeaseLost)
+
+
+class TheThreadOfNotes(unittest.TestCase):
+    def setUp(self) -> None:
+        self.notes = PhaseNotes(mock.Mock(), mock.Mock(), ManualClock())
+        self.addCleanup(self.notes.close)
+        self.written = threading.Event()
+        self.enterContext(mock.patch.object(self.notes, "flush", self.written.set))
+
+    def say(self) -> None:
+        self.notes.say(PhaseMark(uuid.uuid4(), 1, 0, 2))
+
+    def test_writes_what_no_worker_does(self) -> None:
+        self.say()
+        self.written.wait()
+        self.written.clear()
+        self.say()
+        self.written.wait()
+
+    def test_is_done_without_where_there_is_none(self) -> None:
+        with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+            self.say()
+        self.assertIsNone(self.notes._thread)
+
+    def test_begins_no_more_behind_the_end(self) -> None:
+        self.notes.close()
+        self.notes._is_wanted.clear()
+        self.say()
+        self.assertIsNone(self.notes._thread)
 
 
 class AnAsynchronousQuery(unittest.TestCase):
