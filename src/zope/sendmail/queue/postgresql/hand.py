@@ -140,6 +140,7 @@ class Hand:
         if self._foresees and not (self._liveness.ended or lease.is_lost):
             with contextlib.suppress(LeaseLost):  # `intend` meets it again
                 self._notes.say(self._mark(lease))
+                self._notes.go_on()
 
     def _write_down(self, lease: PostgreSQLLease) -> None:
         """Intend a mail that is about to go; again if this worker stood still after another one had heard the answer.

@@ -67,7 +67,6 @@ class PhaseNotes:
         with self._mutex:
             self._pending[mark.slot] = mark
         self._wake()
-        self.go_on()
 
     def go_on(self) -> None:
         """Hear what is answered, and say what is to be said, as far as that needs no waiting.  Raises nothing."""
