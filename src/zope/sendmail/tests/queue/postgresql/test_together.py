@@ -52,7 +52,7 @@ class Fixture(unittest.TestCase):
         self.assertEqual(len(leases), count)
         # However long the machine stands still, no beat writes, and answers grow old only where a test says so.
         self.queue._claims._liveness.stop()
-        self.queue._claims._progress._clock = ManualClock()
+        self.queue._claims._progress._clock = self.queue._claims._notes._clock = ManualClock()
         return leases
 
     @property
