@@ -447,7 +447,7 @@ def _browser() -> tuple[Any, str]:
             reason = str(error.msg)
         else:
             atexit.register(browser.quit)
-            browser.set_page_load_timeout(PATIENCE - 10)  # selenium waits for chromedriver not much longer
+            browser.set_page_load_timeout(110.0)  # selenium waits for chromedriver not much longer
             return browser, ""
     return None, reason
 
