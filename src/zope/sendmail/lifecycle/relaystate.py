@@ -136,7 +136,10 @@ class RelayBoard:
         self._members = {
             member.address: relay.name for relay in self._relays.values() for member in relay.members if member.address
         }
-        self._routes = self.processors[0].routes if self.processors else None
+        told = [
+            each for each in self.processors if each.written
+        ] or self.processors  # one that has just begun knows none
+        self._routes = told[0].routes if told else None
 
     def __iter__(self) -> Iterator[RelayState]:
         return iter(self._relays.values())

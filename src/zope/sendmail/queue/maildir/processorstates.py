@@ -19,8 +19,8 @@ from zope.sendmail.lifecycle.relaystate import (
     read_processor_state,
     write_processor_state,
 )
-from zope.sendmail.queue.maildir.layout import Layout
-from zope.sendmail.queue.maildir.liveness import LocksFolder
+from zope.sendmail.queue.maildir.layout import BELL, Layout
+from zope.sendmail.queue.maildir.liveness import LocksFolder, Origin
 from zope.sendmail.system.clock import Clock
 from zope.sendmail.system.disk import Disk, identity, remove_quietly
 from zope.sendmail.system.forklock import ForkLock
@@ -90,14 +90,23 @@ class ProcessorStateFiles:
         return {}
 
     def _read(self) -> Iterator[tuple[str, ProcessorState]]:
+        """Yield what each processor told, and of those that have told nothing yet that they live."""
         with contextlib.suppress(FileNotFoundError):
-            names = [name for name in self._disk.names(self._layout.processors) if name[:1].isdigit()]
-            living = LocksFolder.at(self._layout, self._disk, self._clock.time()).living if names else set()
+            names = {name for name in self._disk.names(self._layout.processors) if name[:1].isdigit()}
+            owners = LocksFolder.at(self._layout, self._disk, self._clock.time())
             for name in sorted(names):
                 with contextlib.suppress(FileNotFoundError):
                     state = read_processor_state(self._text(name))
                     if state is not None:
-                        yield name, replace(state, alive=not state.ended and self._lives(name, living))
+                        yield name, replace(state, alive=not state.ended and self._lives(name, owners.living))
+            yield from self._silent(names, owners.processors)
+
+    def _silent(self, told: set[str], processors: set[tuple[int, int]]) -> Iterator[tuple[str, ProcessorState]]:
+        """Yield the living processors that wait for a first reply: their names have process and host."""
+        for name in sorted(set(self._disk.names(self._layout.locks)) - told) if processors else ():
+            origin = Origin.of(name)
+            if origin is not None and not name.endswith(BELL) and self._lives(name, processors):
+                yield name, ProcessorState(origin.pid, origin.host, started=origin.seconds, alive=True)
 
     def _lives(self, owner: str, living: set[tuple[int, int]]) -> bool:
         try:

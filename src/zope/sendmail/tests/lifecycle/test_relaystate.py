@@ -85,6 +85,8 @@ class AllRelays(unittest.TestCase):
         board = RelayBoard([ProcessorState(written=NOW, relays=(DOWN,), routes=ROUTES)])
         self.assertEqual(board.names(), {"default", "bulk", "bulk.example.org:587"})
         self.assertEqual(RelayBoard([]).names(), set())
+        begun = ProcessorState(pid=2, alive=True)  # it has told nothing yet, and hides nothing
+        self.assertEqual(RelayBoard([begun, *board.processors]).names(), board.names())
         self.assertEqual(RelayBoard([processor(routes=Routes())]).names(), {"default"})
 
     def test_of_several_that_take_turns_those_are_told_that_take_no_part(self) -> None:

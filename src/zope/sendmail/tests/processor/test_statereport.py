@@ -279,6 +279,24 @@ class OnADisk(unittest.TestCase):
         relay.wait_until(lambda: relay.mails)
 
 
+class AProcessorThatHasBegun(unittest.TestCase):
+    def test_is_at_work_while_its_relay_says_nothing(self) -> None:
+        """To its first mail: operators do not hear that there is no processor."""
+        path = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "queue")
+        operator = MaildirQueue(path)
+        self.addCleanup(operator.close)
+        put(operator, [ENVELOPE], MESSAGE)
+        seen: list[ProcessorState] = []
+        mailer = ScriptedMailer()
+        mailer.before = lambda envelope: seen.extend(operator.admin.processors())
+        processor = QueueProcessorThread()
+        processor.setMailer(mailer)
+        processor.setQueuePath(path)
+        processor.run(forever=False)
+        self.assertEqual([(each.pid, each.alive) for each in seen], [(os.getpid(), True)])
+        self.assertEqual([each.alive for each in operator.admin.processors()], [False])
+
+
 class WhatWasNotSent(ProcessorTest):
     def test_is_told_ten_seconds_later_at_the_most(self) -> None:
         """A rejection counts although nothing leaves, and nothing follows it."""

@@ -178,6 +178,34 @@ class TheQueries(Asked):
         self.assertEqual(self.query("sum by (instance) (zope_sendmail_processors) == 0"), [])
 
 
+#: A file that was written at second 0, and is still there; the alert is wanted after ten minutes.
+_STALE_FILE = """\
+rule_files: [{rules}]
+tests:
+  - interval: 1m
+    input_series:
+      - {{series: 'node_textfile_mtime_seconds{{file="/var/lib/node/mail.prom"}}', values: 0x30}}
+      - {{series: 'node_textfile_mtime_seconds{{file="/var/lib/node/disks.prom"}}', values: 0x30}}
+    promql_expr_test:
+      - {{expr: 'count(ALERTS{{alertname="MailIsNotLookedAt"}})', eval_time: 9m}}
+      - expr: 'ALERTS{{alertname="MailIsNotLookedAt", alertstate="firing"}}'
+        eval_time: 12m
+        exp_samples:
+          - labels: >-
+              ALERTS{{alertname="MailIsNotLookedAt", alertstate="firing", file="/var/lib/node/mail.prom",
+              severity="critical"}}
+            value: 1
+"""
+
+
+class AFileForTheCollector(APrometheus):
+    def test_that_is_written_no_more_is_an_alert(self) -> None:
+        """The verb ends with an error where a queue cannot be read, and what it said before stays where it is."""
+        test = self.place / "test.yml"
+        test.write_text(_STALE_FILE.format(rules=DOCS / "monitoring" / "alerts.yml"))
+        self.assertEqual(self.tool("test", "rules", str(test)), "")
+
+
 class TheAlerts(Asked):
     """Each expression, with no time to wait."""
 
