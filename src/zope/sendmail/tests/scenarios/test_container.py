@@ -45,7 +45,7 @@ OURS, OTHER = 61001, 61002
 @unittest.skipUnless(os.geteuid() == 0, "only root can be anybody")
 class AContainer(unittest.TestCase):
     def setUp(self) -> None:
-        [block] = blocks("howto/docker.rst", "docker")
+        block = blocks("howto/docker.rst", "docker")[0]
         self.entry = json.loads(re.findall(r"ENTRYPOINT (.+)", block.text)[0])
         self.relay = self.enterContext(Relay())
         self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
