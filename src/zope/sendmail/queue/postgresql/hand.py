@@ -139,7 +139,9 @@ class Hand:
         """Begin to note that the last byte is about to go; `intend` waits for the rest."""
         if self._foresees and not (self._liveness.ended or lease.is_lost):
             with contextlib.suppress(LeaseLost):  # `intend` meets it again
-                self._notes.say(self._mark(lease))
+                mark = self._mark(lease)
+                mark.is_ahead = True
+                self._notes.say(mark)
                 self._notes.go_on()
 
     def _write_down(self, lease: PostgreSQLLease) -> None:
@@ -188,7 +190,8 @@ class Hand:
         if self._is_idle() and (lease.follower is None or lease.follower.is_over):
             self._progress.flush_safely()
         else:
-            self.accepted(lease)
+            if lease.mark is not None and lease.mark.is_ahead:  # else it goes with the next that is intended
+                self.accepted(lease)
             self._liveness.hurry()
 
     def back(self, lease: PostgreSQLLease) -> None:

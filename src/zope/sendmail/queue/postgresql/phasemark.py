@@ -16,6 +16,8 @@ class PhaseMark:
     lease: int
     slot: int
     phase: int
+    #: Whether that was said ahead of its time.
+    is_ahead: bool = False
     done: bool = False
     error: Exception | None = None
     #: When that was asked of the server, on the monotonic clock.

@@ -184,6 +184,14 @@ class MailsThatGoSoon(Fixture):
         leases[1].settle(_SENT)
         self.assertEqual(len(self.wake.mock_calls), 2)
 
+    def test_are_removed_with_the_next_one_if_they_were_intended_at_their_turn(self) -> None:
+        """That one waits in any case."""
+        leases = self.claim(3)
+        leases[0].intend()
+        leases[0].settle(_SENT)
+        leases[1].intend()
+        self.assertEqual((self.wake.mock_calls, len(list(self.queue.admin.names()))), ([], 2))
+
     def test_are_intended_again_after_a_while(self) -> None:
         """This processor may have been taken for dead since."""
         leases, journeys = self.soon(2), self.journeys()
