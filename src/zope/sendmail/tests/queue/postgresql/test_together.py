@@ -298,6 +298,21 @@ class NotesOfPhases(Fixture):
         self.notes.flush()
         self.assertEqual(self.intended(), 2)
 
+    def test_wait_for_another_connection_where_theirs_broke_before_they_were_said(self) -> None:
+        with mock.patch.object(AsyncQuery, "is_answered", return_value=False):
+            self.leases[1].soon()
+            self.leases[0].accepted()
+        with mock.patch.object(AsyncQuery, "answer", side_effect=psycopg.OperationalError("no")):
+            self.notes.flush()
+        self.assertEqual(self.phases()[-1], 2)
+        self.notes.flush()
+        self.assertEqual(self.phases()[-1], 3)
+
+    def test_end_twice(self) -> None:
+        self.notes.close()
+        self.notes.close()
+        self.assertFalse(self.notes.goes_on)
+
     def test_keep_none_waiting_when_the_database_is_away(self) -> None:
         self.notes.close()
         self.leases[1].soon()
