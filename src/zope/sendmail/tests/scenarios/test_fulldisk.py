@@ -786,7 +786,7 @@ class Commands(CommandTest):
         self.assertGreaterEqual(sum(MaildirQueue(self.path).admin.count().values()), 9)
         for _ in range(3):  # what was committed last gets a file of its own when the first has made room for it
             done = self.run_module("zope.sendmail.cli", "queue", "remove", self.path, "--all", "--yes")
-            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(done.returncode, min(1, self.left_in_bundle), done.stderr)  # it says that one is left
         self.assertEqual(sum(MaildirQueue(self.path).admin.count().values()), self.left_in_bundle)
 
 
