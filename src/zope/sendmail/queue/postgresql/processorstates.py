@@ -31,8 +31,12 @@ class ProcessorStateTable:
         self._execute("report", processor=processor, state=text, absorbed=list(dead))
 
     def read(self) -> list[ProcessorState]:
-        """Return what all processors told, each with whether it lives."""
-        return list(self._read().values())
+        """Return what all processors told, each with whether it lives.
+
+        Of those that have mail in hand and wait for a first reply it says no more than that.
+        """
+        silent = [ProcessorState(pid, host, alive=True) for _, pid, host in self._execute("silent")]
+        return [*self._read().values(), *silent]
 
     def _read(self) -> dict[int, ProcessorState]:
         found = {}

@@ -9,6 +9,14 @@ select s.processor, s.state, exists (
     select from zope_sendmail.processor p where p.id = s.processor and p.ended is null)
 from zope_sendmail.processor_state s where s.queue = %(queue)s
 
+-- name: silent
+-- The living processors that have mail of this queue in hand and have told nothing of it yet.
+select distinct p.id, p.pid, p.host from zope_sendmail.processor p
+    join zope_sendmail.attempt a on a.processor = p.id and a.phase > 0 and not a.ended
+    join zope_sendmail.mail m on m.id = a.mail and m.lease = a.lease and m.queue = %(queue)s
+where p.ended is null and not exists (
+    select from zope_sendmail.processor_state s where s.queue = %(queue)s and s.processor = p.id)
+
 -- name: ask_for_probe
 insert into zope_sendmail.probe (queue, relay, at) values (%(queue)s, %(relay)s, to_timestamp(%(at)s))
 on conflict (queue, relay) do update set at = excluded.at

@@ -196,6 +196,7 @@ class ADeepQueue(unittest.TestCase):
             "place": {},
             "report": {"queue": 1, "absorbed": [2], "processor": 1, "state": "{}"},
             "reports": {"queue": 1},
+            "silent": {"queue": 1},
             "ask_for_probe": {"queue": 1, "relay": "a", "at": 1.0},
             "left_behind": {"queue": 1, "limit": 100},
             "forget_moved": {"queue": 1, "ids": ids},

@@ -20,6 +20,7 @@ from typing import Any
 from zope.sendmail.errors import LeaseLost, QueueTrouble
 from zope.sendmail.lifecycle.outcome import Answer, Outcome, Reply
 from zope.sendmail.lifecycle.record import Record
+from zope.sendmail.lifecycle.relaystate import ProcessorState
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.queue import put
@@ -234,6 +235,32 @@ def _own_server() -> Server:
     atexit.register(server.stop)
     migrate(server.url())
     return server
+
+
+class AProcessorThatHasToldNothing(Fixture):
+    """It waits for the first reply of its relay."""
+
+    def test_is_at_work_for_operators(self) -> None:
+        self.put(2)
+        process = self.start("intend")
+        [found] = self.queue.admin.processors()
+        self.assertEqual((found.pid, found.alive), (process.pid, True))
+
+    def test_is_not_at_work_on_other_queues(self) -> None:
+        self.put(2)
+        self.start("intend")
+        self.url = self.server().url()
+        other = self.open()
+        self.assertEqual(other.admin.processors(), [])
+
+    def test_is_told_of_once(self) -> None:
+        """From when it tells of itself, that counts."""
+        self.put()
+        [lease] = self.queue.claim()
+        lease.intend()
+        self.assertEqual([each.started for each in self.queue.admin.processors()], [0.0])
+        self.queue.report(ProcessorState(os.getpid(), "host", started=1.0))
+        self.assertEqual([each.started for each in self.queue.admin.processors()], [1.0])
 
 
 class AServerThatCrashes(Fixture):
