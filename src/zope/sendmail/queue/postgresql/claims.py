@@ -129,6 +129,12 @@ class Claims:
             for lease in self._take_reserved(len(self._ahead)):
                 lease.release()
 
+    def has_before(self, rank: int) -> bool:
+        """Return whether there is mail of a higher priority, as far as that is known."""
+        with self._mutex:
+            has_reserved = bool(self._ahead) and self._ahead[0].terms.priority.rank < rank
+        return has_reserved or self.lines.has_before(rank)
+
     def has_ahead(self) -> bool:
         """Return whether a mail is in reserve, so that the next claim asks the database for none."""
         return bool(self._ahead)
@@ -204,7 +210,7 @@ class Claims:
     def _let_first(self) -> None:
         """Let a mail of high priority go before what was claimed ahead."""
         with self._claiming:
-            if self._ahead and self._ahead[0].terms.priority is not Priority.HIGH:
+            if self._ahead and not _is_high(self._ahead[0]):
                 first = self.lines.take_high()
                 with self._mutex:
                     self._ahead.extendleft(first)
@@ -255,6 +261,8 @@ class Claims:
         parked = [lease for lease in found if self.lines.is_parked(lease.id)]  # since the question was asked
         with self._mutex:
             self._ahead.extend(lease for lease in found if lease not in parked)
+            if any(map(_is_high, found)):  # it goes before what was in reserve
+                self._ahead = deque(sorted(self._ahead, key=_is_high, reverse=True))
         for lease in parked:
             lease.release()
 
@@ -325,6 +333,10 @@ class Claims:
 
     def _flush_safely(self) -> None:
         self._progress.flush_safely()
+
+
+def _is_high(lease: PostgreSQLLease) -> bool:
+    return lease.terms.priority is Priority.HIGH
 
 
 def _in_a_row(leases: list[PostgreSQLLease]) -> list[PostgreSQLLease]:

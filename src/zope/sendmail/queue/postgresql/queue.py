@@ -189,7 +189,7 @@ class PostgreSQLQueue:
 
     def has_before(self, priority: Priority) -> bool:
         """See `IRankedQueue.has_before`."""
-        return self._claims is not None and self._claims.lines.has_before(priority.rank)
+        return self._claims is not None and self._claims.has_before(priority.rank)
 
     @property
     def answers_ahead(self) -> bool:

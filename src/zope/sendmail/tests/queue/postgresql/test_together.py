@@ -17,6 +17,7 @@ from zope.sendmail.lifecycle.record import Record
 from zope.sendmail.lifecycle.retry import OnUnknown, Schedule
 from zope.sendmail.lifecycle.states import State
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.processor.thread import QueueProcessorThread
 from zope.sendmail.queue import open_queue, put
 from zope.sendmail.queue.postgresql.asyncquery import AsyncQuery
@@ -499,6 +500,21 @@ class MailsClaimedAhead(Fixture):
             begun.wait()
             claims._replenisher.close()
         self.assertEqual(len(self.queue.claim(15)), 15)
+
+    def test_let_one_of_high_priority_go_first_that_was_claimed_behind_them(self) -> None:
+        """And workers that have mails in hand hear that it is there."""
+        put(self.queue, [_ENVELOPE] * 60, _MESSAGE)
+        with mock.patch.object(Replenisher, "ask"):
+            self.assertEqual(len(self.queue.claim(22, ahead=30)), 22)
+            self.assertEqual(len(self.queue.claim(22, ahead=30)), 22)
+            put(self.queue, [Envelope("", ("high@example.org",), terms=Terms(priority=Priority.HIGH))], _MESSAGE)
+            self.queue._claims._claim_ahead()
+            self.assertTrue(self.queue.has_before(Priority.NORMAL))
+            [first] = self.queue.claim(1, ahead=30)
+            self.assertEqual(first.terms.priority, Priority.HIGH)
+            first.settle(_SENT)
+            [after] = self.queue.claim(1, ahead=30)
+            self.assertEqual((after.terms.priority, self.queue.has_before(Priority.NORMAL)), (Priority.NORMAL, False))
 
     def test_are_not_claimed_by_one_that_rests_since(self) -> None:
         """Other processors could not have them."""
