@@ -10,10 +10,12 @@ select s.processor, s.state, exists (
 from zope_sendmail.processor_state s where s.queue = %(queue)s
 
 -- name: silent
--- The living processors that have mail of this queue in hand and have told nothing of it yet.
-select distinct p.id, p.pid, p.host from zope_sendmail.processor p
-    join zope_sendmail.attempt a on a.processor = p.id and a.phase > 0 and not a.ended
-    join zope_sendmail.mail m on m.id = a.mail and m.lease = a.lease and m.queue = %(queue)s
+-- The living processors that have mail of this queue in hand and have told nothing of it yet.  By keys: neither all slots
+-- are read, nor all mail of the queue.
+select p.id, p.pid, p.host from zope_sendmail.processor p, lateral (
+    select from zope_sendmail.attempt a, lateral (
+        select from zope_sendmail.mail m where m.id = a.mail and m.lease = a.lease and m.queue = %(queue)s limit 1) as mine
+    where a.processor = p.id and a.phase > 0 limit 1) as in_hand
 where p.ended is null and not exists (
     select from zope_sendmail.processor_state s where s.queue = %(queue)s and s.processor = p.id)
 
