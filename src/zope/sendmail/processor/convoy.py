@@ -66,9 +66,15 @@ class Convoy:
         """Whether it is time to claim more."""
         return len(self.jobs) <= (self._soon if self._foresees else 0)
 
+    def is_behind(self, priority: Priority) -> bool:
+        """Return whether all of them go behind a message of this priority: those of several have taken turns."""
+        return bool(self.jobs) and not self.are_mixed and priority.rank < self.jobs[0].envelope.terms.priority.rank
+
     def next(self) -> Job:
         """Take the first one out."""
         job = self.jobs.popleft()
+        if not self._are_alike:
+            self._see_priorities()
         if self._foresees:
             if self._told:
                 self._told -= 1
@@ -76,6 +82,11 @@ class Convoy:
                 _tell(job)
             self.foresee()
         return job
+
+    def _see_priorities(self) -> None:
+        """Learn whether there are several still: those that are told ahead never come to an end."""
+        found = {job.envelope.terms.priority for job in self.jobs}
+        self.are_mixed, self._are_alike = len(found) > 1, found <= {Priority.NORMAL}
 
     def foresee(self) -> None:
         """Tell those that go soon behind the one that was taken out last."""

@@ -194,6 +194,8 @@ class Dispatcher:
         leases = deque(self._queue.claim(size, ahead=self._pace.ahead(size)))
         are_some = bool(leases)
         with given_back_in_trouble(leases):
+            if leases and convoy.is_behind(leases[0].envelope.terms.priority):
+                convoy.release()
             while leases:
                 shared = self._share(leases[0])  # if that fails, it is given back with the others
                 leases.popleft()

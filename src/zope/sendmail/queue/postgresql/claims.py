@@ -170,7 +170,7 @@ class Claims:
             if len(leases) < limit:
                 try:
                     self._progress.flush()
-                    self._reserve(limit - len(leases) + ahead, is_last_word=not leases)
+                    self._reserve(limit - len(leases), ahead, is_last_word=not leases)
                 except QueueError:  # the next claim meets it again
                     if not leases:
                         raise
@@ -247,16 +247,16 @@ class Claims:
         """Claim ahead, unless another one has, or this processor rests since."""
         with self._claiming, contextlib.suppress(Exception):  # a worker that finds nothing in reserve meets it
             if self._needs_more():
-                self._reserve(self._wanted - len(self._ahead), is_last_word=False)
+                self._reserve(0, self._wanted - len(self._ahead), is_last_word=False)
 
-    def _reserve(self, count: int, *, is_last_word: bool) -> None:
-        """Claim up to `count` mails.
+    def _reserve(self, limit: int, ahead: int, *, is_last_word: bool) -> None:
+        """Claim up to `limit` mails for a worker that waits, and so many ahead.
 
         :param is_last_word: whether none are found only if a look from the beginning finds none.
         """
-        found = self.lines.look(count)
+        found = self.lines.look(limit + ahead, limit)
         if not found and is_last_word:
-            found = self.lines.look_everywhere(count)
+            found = self.lines.look_everywhere(limit + ahead)
         self.lines.may_be_more = bool(found)
         parked = [lease for lease in found if self.lines.is_parked(lease.id)]  # since the question was asked
         with self._mutex:

@@ -75,15 +75,18 @@ class MailSource:
 
     # looking
 
-    def look(self, count: int) -> list[PostgreSQLLease]:
-        """Return up to `count` leases, in the order in which they go; not all that there are, perhaps."""
+    def look(self, count: int, enough: int) -> list[PostgreSQLLease]:
+        """Return up to `count` leases, in the order in which they go; not all that there are, perhaps.
+
+        :param enough: with so many, one of high priority does not wait until others are claimed.
+        """
         now = self._clock.monotonic()
         with self._mutex:
             self._parking.expire(now)
         is_first = now >= self._began_at + self._until_next
         if is_first:
             self.begin()
-        found = self._look(count)
+        found = self._look(count, enough)
         if is_first:  # beside a long snapshot it passes over all that has gone since
             self._until_next = max(_FROM_THE_BEGINNING, _SHARE * (self._clock.monotonic() - now))
         return found
@@ -92,7 +95,7 @@ class MailSource:
         """Return up to `count` leases; none only if there are none."""
         self._liveness.look()
         self.begin()
-        found = self._look(count)
+        found = self._look(count, count)
         if not found:
             self._learn_when()
         return found
@@ -149,7 +152,7 @@ class MailSource:
         """Return a lease of a mail of high priority, if there is one."""
         return self._take_one([HIGH]) if HIGH in self._turns.ranks else []
 
-    def _look(self, count: int) -> list[PostgreSQLLease]:
+    def _look(self, count: int, enough: int) -> list[PostgreSQLLease]:
         if self._turns.are_usual:
             return sorted(self._take_usual(count), key=lambda lease: lease.id)
         found: list[PostgreSQLLease] = []
@@ -157,8 +160,11 @@ class MailSource:
             one = self._take_one(self._turns.next())
             if not one:
                 break
-            self._turns.precedence.served(one[0].terms.priority.rank)
+            rank = one[0].terms.priority.rank
+            self._turns.precedence.served(rank)
             found += one
+            if rank == HIGH and len(found) >= enough:
+                break
         return found
 
     def _take_usual(self, count: int) -> list[PostgreSQLLease]:

@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 
 from zope.sendmail.message.envelope import Envelope
+from zope.sendmail.message.terms import Priority, Terms
 from zope.sendmail.processor.convoy import Convoy
 from zope.sendmail.processor.job import Job
 from zope.sendmail.testing.contracts import ManualClock
@@ -28,11 +29,49 @@ class ALease:
         self.released = True
 
 
-class ConvoysWhoseMailsGoSoon(unittest.TestCase):
+class Convoys(unittest.TestCase):
     def setUp(self) -> None:
         self.clock = ManualClock()
         self.convoy = Convoy(self.clock, grows=True)
 
+    def add(self, priority: Priority) -> None:
+        envelope = Envelope("sender@example.org", ("someone@example.org",), terms=Terms(priority=priority))
+        lease: Any = ALease()
+        self.convoy.add(Job(lease, envelope, text=b"text"))
+
+
+class MailsThatAreClaimedBehindOthers(Convoys):
+    """Of a convoy that is filled before it is empty, so that it never is."""
+
+    def test_go_before_them_if_their_priority_is_higher(self) -> None:
+        self.add(Priority.NORMAL)
+        self.assertEqual(
+            [self.convoy.is_behind(each) for each in Priority], [each is Priority.HIGH for each in Priority]
+        )
+
+    def test_go_before_none_if_there_is_none(self) -> None:
+        self.assertFalse(self.convoy.is_behind(Priority.HIGH))
+
+    def test_go_behind_those_that_have_taken_turns(self) -> None:
+        """As long as there are several priorities among them."""
+        for priority in (Priority.NORMAL, Priority.HIGH, Priority.NORMAL, Priority.NORMAL):
+            self.add(priority)
+        found = []
+        for _ in range(3):
+            found.append(self.convoy.is_behind(Priority.HIGH))
+            self.convoy.next()
+        self.assertEqual(found, [False, False, True])
+
+    def test_go_on_without_a_question_when_those_of_other_priorities_have_gone(self) -> None:
+        self.add(Priority.HIGH)
+        self.add(Priority.NORMAL)
+        self.convoy.asked()
+        before = self.convoy.goes_on
+        self.convoy.next()
+        self.assertEqual((before, self.convoy.goes_on), (False, True))
+
+
+class ConvoysWhoseMailsGoSoon(Convoys):
     def fill(self, count: int, milliseconds: float) -> list[Any]:
         """Claim mails for the convoy, of which each takes so long; return their leases."""
         self.convoy._size = 1

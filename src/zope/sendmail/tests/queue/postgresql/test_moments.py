@@ -202,8 +202,8 @@ class AClaim(Fixture):
         lines = self.queue._claims.lines
         look = lines.look
 
-        def parking(count: int) -> Any:
-            found = look(count)
+        def parking(count: int, enough: int) -> Any:
+            found = look(count, enough)
             for lease in found:
                 lines.park(lease, "relay", inf)
             return found

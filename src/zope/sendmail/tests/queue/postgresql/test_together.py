@@ -516,6 +516,18 @@ class MailsClaimedAhead(Fixture):
             [after] = self.queue.claim(1, ahead=30)
             self.assertEqual((after.terms.priority, self.queue.has_before(Priority.NORMAL)), (Priority.NORMAL, False))
 
+    def test_do_not_keep_one_of_high_priority_until_they_are_claimed(self) -> None:
+        """It would be in no worker's hands, and known to none, for as many journeys."""
+        put(self.queue, [_ENVELOPE] * 60, _MESSAGE)
+        with mock.patch.object(Replenisher, "ask"):
+            self.assertEqual(len(self.queue.claim(22, ahead=30)), 22)
+            self.assertEqual(len(self.queue.claim(22, ahead=30)), 22)
+        put(self.queue, [Envelope("", ("high@example.org",), terms=Terms(priority=Priority.HIGH))], _MESSAGE)
+        claims = self.queue._claims
+        reserved = len(claims._ahead)
+        claims._claim_ahead()
+        self.assertEqual((len(claims._ahead), claims._ahead[0].terms.priority), (reserved + 1, Priority.HIGH))
+
     def test_are_not_claimed_by_one_that_rests_since(self) -> None:
         """Other processors could not have them."""
         put(self.queue, [_ENVELOPE] * 100, _MESSAGE)
