@@ -1029,7 +1029,7 @@ class DeepQueue(MaildirQueueTest):
         few = self.list_rejected(50)
         self.reject(50, 200)
         many = self.list_rejected(200)
-        self.assertEqual((few["names"], many["names"]), (3, 3))  # new/, cur/, processors/
+        self.assertEqual((few["names"], many["names"]), (4, 4))  # new/, cur/, processors/, locks/
         for call in ("stat", "open"):
             self.assertEqual(few[call] / 50, many[call] / 200, call)
 
