@@ -76,7 +76,9 @@ def watch() -> dict[str, Any]:
     """From now on count the files that are opened for reading; this cannot be undone."""
 
     def count(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str) and not os.path.isdir(arguments[0]):
+        if event != "open" or arguments[2] & os.O_ACCMODE != os.O_RDONLY:  # what it tells operators is written
+            return
+        if isinstance(arguments[0], str) and not os.path.isdir(arguments[0]):
             _opened[os.path.basename(os.path.dirname(arguments[0]))] += 1
 
     sys.addaudithook(count)

@@ -220,11 +220,11 @@ def _at_depth(run: Run, mails: int) -> None:
         Column("depth", f"{mails:,} wait: {name}", unit, less_is_better=unit != "mails/s")
         for name, unit in (("start - first mail", "s"), ("first seconds", "mails/s"), ("growth of the process", "MiB"))
     )
-    relay, places = run.relay(), dict[str, str]()
+    relay, places, left = run.relay(), dict[str, str](), dict[str, int]()
 
     def once(contender: Contender, _: int) -> None:
-        if contender.key not in places:
-            places[contender.key] = run.field.place(contender)
+        if left.get(contender.key, 0) < mails // 2:  # also if a quick one has sent all of them in a round before
+            places[contender.key], left[contender.key] = run.field.place(contender), mails
             with run.opened(contender, relay, places[contender.key]) as child:
                 child.ask("fill", first=run.numbers(mails), mails=mails, size=500)
         for lock in glob.glob(os.path.join(places[contender.key], "*.lock")):
@@ -240,6 +240,7 @@ def _at_depth(run: Run, mails: int) -> None:
         times = [when for _, when in run.arrivals(relay)]
         if len(times) < 2:
             raise RuntimeError("no mail within 120 s")
+        left[contender.key] -= len(times)
         run.found.add(start, contender.key, times[0] - began)
         run.found.add(rate, contender.key, (len(times) - 1) / (times[-1] - times[0]))
         run.found.add(memory, contender.key, max(0, peak - before) / _MEBI)
