@@ -20,13 +20,15 @@ from zope.sendmail.queue.maildir.ownertext import HEADER, Inherited, Phase, line
 from zope.sendmail.system.disk import Disk, same_file
 
 #: What the nanoseconds of a stamp begin with that tells of a lock; a digit for the phase and three for the attempts
-#: follow.  An older release that takes the message stamps it anew, and so takes the mark away.
+#: follow.  An older release that takes the message stamps it anew, and so takes the mark away.  By chance its stamp
+#: looks like one of these in four of ten million cases.
 _MARK = 888_880_000
 
 _PHASES = (Phase.CLAIMED, Phase.OPENED, Phase.INTENDED, Phase.ACCEPTED)
 
-#: From so many attempts on, it is not known after how many a phase was written, so what it says counts.
-_MANY = 999
+#: From so many attempts on, it is not known after how many a phase was written, so what it says counts.  No stamp has
+#: more: the fewer there are, the fewer are one of ours by chance.
+_MANY = 99
 
 _SECOND = 10**9
 
@@ -40,7 +42,7 @@ _SOMEWHERE = line(HEADER + b"host ? pid 0 boot ")
 def said_by(status: os.stat_result) -> Inherited | None:
     """Return what the time stamp of a lock tells of its owner; None if that has not made it in this way."""
     number, attempts = divmod(status.st_mtime_ns % _SECOND - _MARK, 1000)
-    if not 1 <= number <= len(_PHASES):
+    if not 1 <= number <= len(_PHASES) or attempts > _MANY:
         return None
     return Inherited(_PHASES[number - 1], attempts if attempts < _MANY else sys.maxsize)
 

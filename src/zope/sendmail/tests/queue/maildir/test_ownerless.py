@@ -10,6 +10,7 @@ import unittest
 from unittest import mock
 
 from zope.sendmail.maildir import make_maildir
+from zope.sendmail.queue.maildir import ownerless
 from zope.sendmail.queue.maildir.layout import Layout, SpoolLayout
 from zope.sendmail.queue.maildir.locks import LOOK_AGAIN, MAX_SEND_TIME, Busy, CannotClaim, Lock, OneAtATime, Owner
 from zope.sendmail.queue.maildir.ownertext import Inherited, Phase
@@ -178,6 +179,14 @@ class AfterADeath(OwnerlessTest):
         self.assertEqual(lock.inherited, Inherited(Phase.ACCEPTED, 3))
         lock.release()
         self.assertFalse(os.path.exists(self.sending))
+
+    def test_what_it_says_is_one_of_four_hundred_stamps(self) -> None:
+        """An older release's lock has any stamp, so the fewer of them are ours by chance."""
+        status, found = mock.Mock(), 0
+        for nanoseconds in range(888_880_000, 888_890_000):
+            status.st_mtime_ns = 1_796_000_000 * 10**9 + nanoseconds
+            found += ownerless.said_by(status) is not None
+        self.assertEqual(found, 4 * 100)
 
     def test_one_without_a_mark_is_looked_at_after_three_hours(self) -> None:
         """It was an older release, or the death came before the mark: nothing was sent."""
