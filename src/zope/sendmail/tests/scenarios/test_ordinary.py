@@ -188,7 +188,7 @@ class ARelayThatTakesEverything(OrdinaryMail):
         self.assertEqual(processor.tally, {Answer.ACCEPTED: 20})
         queue = self.open()
         self.assertEqual({queue.status(id_).standing for id_ in ids}, {Standing.SENT})
-        [state] = queue.admin.processors()
+        [state] = [each for each in queue.admin.processors() if each.written]  # another one has put the mail there
         self.assertEqual((state.sent, sum(minute.sent for minute in state.minutes)), (20, 20))
 
     def test_nothing_is_told_twice_or_short(self) -> None:
