@@ -120,8 +120,10 @@ class PhaseNotes:
     # the thread
 
     def _wake(self) -> None:
-        if not self._is_wanted.is_set():
-            self._is_wanted.set()
+        if self._is_wanted.is_set():
+            return
+        self._is_wanted.set()
+        with self._mutex:
             if self._thread is None and not self._is_over.is_set():
                 thread = threading.Thread(target=self._run, name="zope.sendmail.postgresql.notes", daemon=True)
                 with contextlib.suppress(RuntimeError):  # the system has none: workers do what they can
