@@ -447,6 +447,14 @@ class AWorkerThatStandsStill(Fixture):
 
 
 class MailsClaimedAhead(Fixture):
+    def reserve_few_before_a_high_one(self) -> None:
+        """Commit a high mail while so few normal ones are in reserve that the thread is to claim more."""
+        put(self.queue, [_ENVELOPE] * 60, _MESSAGE)
+        with mock.patch.object(Replenisher, "ask"):
+            for _ in range(2):
+                self.assertEqual(len(self.queue.claim(22, ahead=30)), 22)
+        put(self.queue, [Envelope("", ("high@example.org",), terms=Terms(priority=Priority.HIGH))], _MESSAGE)
+
     def test_are_claimed_many_at_a_time(self) -> None:
         """Each claim is a commit on the server's disk."""
         put(self.queue, [_ENVELOPE] * 200, _MESSAGE)
@@ -503,11 +511,8 @@ class MailsClaimedAhead(Fixture):
 
     def test_let_one_of_high_priority_go_first_that_was_claimed_behind_them(self) -> None:
         """And workers that have mails in hand hear that it is there."""
-        put(self.queue, [_ENVELOPE] * 60, _MESSAGE)
+        self.reserve_few_before_a_high_one()
         with mock.patch.object(Replenisher, "ask"):
-            self.assertEqual(len(self.queue.claim(22, ahead=30)), 22)
-            self.assertEqual(len(self.queue.claim(22, ahead=30)), 22)
-            put(self.queue, [Envelope("", ("high@example.org",), terms=Terms(priority=Priority.HIGH))], _MESSAGE)
             self.queue._claims._claim_ahead()
             self.assertTrue(self.queue.has_before(Priority.NORMAL))
             [first] = self.queue.claim(1, ahead=30)
@@ -518,11 +523,7 @@ class MailsClaimedAhead(Fixture):
 
     def test_do_not_keep_one_of_high_priority_until_they_are_claimed(self) -> None:
         """It would be in no worker's hands, and known to none, for as many journeys."""
-        put(self.queue, [_ENVELOPE] * 60, _MESSAGE)
-        with mock.patch.object(Replenisher, "ask"):
-            self.assertEqual(len(self.queue.claim(22, ahead=30)), 22)
-            self.assertEqual(len(self.queue.claim(22, ahead=30)), 22)
-        put(self.queue, [Envelope("", ("high@example.org",), terms=Terms(priority=Priority.HIGH))], _MESSAGE)
+        self.reserve_few_before_a_high_one()
         claims = self.queue._claims
         reserved = len(claims._ahead)
         claims._claim_ahead()
